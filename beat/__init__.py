@@ -1,0 +1,1 @@
+"""Time: the scheduler and the standing entries."""

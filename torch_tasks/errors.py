@@ -1,0 +1,82 @@
+"""Every error Torch raises, each named for what happened.
+
+A message says what happened, to what, and what to do about it.
+"""
+
+from __future__ import annotations
+
+
+class TorchError(Exception):
+    """Something Torch can name; the text is written for the person who reads it."""
+
+    exit_code = 1
+
+
+class InvalidTask(TorchError):
+    """A task was refused before anything was published."""
+
+    exit_code = 2
+
+
+class InvalidSettings(TorchError):
+    """A setting from the environment or torch.toml cannot be used."""
+
+    exit_code = 2
+
+
+class BrokerUnreachable(TorchError):
+    """Nothing answered at the broker's address."""
+
+    exit_code = 4
+
+
+class BrokerNotStarted(TorchError):
+    """This machine's own broker could not be started."""
+
+    exit_code = 4
+
+
+class TaskNotFound(TorchError):
+    """No record of this task: a wrong id, or its time in the store is over."""
+
+
+class TaskNotFinished(TorchError):
+    """The waiting ended before the task did; the task itself goes on."""
+
+    exit_code = 124
+
+
+class TaskFailed(TorchError):
+    """An agent's run ended without success. Travels through Celery, so it is built from plain strings."""
+
+
+class IllegalTransition(TorchError):
+    """A task record was asked to move between two states that are not neighbours."""
+
+
+class StaleWriter(TorchError):
+    """Somebody who no longer owns a task tried to write its record."""
+
+
+class AgentNotFound(TorchError):
+    """No agent is registered under this id."""
+
+
+class AgentTaken(TorchError):
+    """Another live worker already hosts the agent of this id."""
+
+
+class AgentUnavailable(TorchError):
+    """The agent's program could not be started or does not become ready."""
+
+
+class TmuxMissing(TorchError):
+    """There is no tmux on this machine, or it is too old."""
+
+
+class StateFolderUnusable(TorchError):
+    """The state folder cannot be written or is laid out in a way that cannot work."""
+
+
+class ProcessNotStarted(TorchError):
+    """A process of this machine's stack ended before it was ready."""

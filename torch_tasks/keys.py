@@ -1,0 +1,56 @@
+"""Every key, queue and channel name, built in this one place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+PREFIX = "nova:torch:"
+
+#: Sorted set of task ids by the time they were accepted; each record is a hash below :func:`task_record`.
+TASK_STATUS = f"{PREFIX}task_status"
+#: Hash of agent id → its entry as JSON.
+AGENT_REGISTRY = f"{PREFIX}agent_registry"
+#: Sorted set of agent ids by their last heartbeat, in the broker's milliseconds.
+AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
+#: Hash of agent id → the largest incarnation ever given out.
+AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
+#: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
+DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
+#: Prefix of Celery's own results.
+CELERY_RESULTS = f"{PREFIX}celery:"
+
+SYSTEM_QUEUE = "torch.system"
+
+#: Stands for "whichever" in a queue's name.
+ANY = "any"
+#: Words that a role cannot be called, because queue names use them.
+RESERVED_ROLES = frozenset({ANY, "agent", "node", "system"})
+
+
+def task_record(task_id: str) -> str:
+    """The hash that holds one task's record, and the channel on which its changes are told."""
+    return f"{TASK_STATUS}:{task_id}"
+
+
+def agent_queue(agent_id: str) -> str:
+    """The queue that only this agent reads."""
+    return f"torch.agent.{agent_id}"
+
+
+def node_queue(node: str) -> str:
+    """The queue of one machine's node worker."""
+    return f"torch.node.{node}"
+
+
+def task_queue(role: str | None, skills: Iterable[str]) -> str:
+    """The queue of all tasks that ask for this role and exactly these skills."""
+    return f"torch.{role or ANY}.{'+'.join(sorted(skills)) or ANY}"
+
+
+def queue_demand(queue: str) -> tuple[str | None, frozenset[str]]:
+    """The role and skills that a name made by :func:`task_queue` asks for."""
+    _, role, skills = queue.split(".", 2)
+    return (
+        None if role == ANY else role,
+        frozenset() if skills == ANY else frozenset(skills.split("+")),
+    )

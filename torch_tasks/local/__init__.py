@@ -1,0 +1,1 @@
+"""The processes that belong to one machine: its broker, its workers, beat and Flower."""

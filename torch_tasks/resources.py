@@ -1,0 +1,33 @@
+"""Where the files that travel with Torch lie: its default configuration.
+
+In a clone they are the top-level ``config/``; in an installed wheel they lie inside this package.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+_PACKAGE = Path(__file__).resolve().parent
+
+
+def shipped_config() -> Path:
+    """The folder of the configuration that Torch ships."""
+    installed = _PACKAGE / "config"
+    return installed if installed.is_dir() else _PACKAGE.parent / "config"
+
+
+def user_config() -> Path:
+    """The folder of the user's own configuration; it need not exist."""
+    chosen = os.environ.get("TORCH_CONFIG_DIR")
+    if chosen:
+        return Path(chosen).expanduser()
+    return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "torch"
+
+
+def config_file(name: str) -> Path | None:
+    """The user's file of this name if there is one, else the shipped one, else nothing."""
+    for folder in (user_config(), shipped_config()):
+        if (path := folder / name).is_file():
+            return path
+    return None

@@ -1,0 +1,167 @@
+"""Everything a user may set, in one typed model.
+
+A value comes from the environment (``TORCH_…``), else from ``torch.toml``, else from the default written here.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import (
+    BaseSettings,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from torch_tasks.errors import InvalidSettings
+from torch_tasks.models import AgentId, AgentSpec, readable
+from torch_tasks.resources import config_file
+
+DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
+
+
+def _default_state_dir() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "torch"
+
+
+def _default_node() -> str:
+    return socket.gethostname().split(".")[0].lower() or "localhost"
+
+
+ExpandedPath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
+
+
+class Settings(BaseSettings):
+    """The settings of one process; read once, never changed afterwards."""
+
+    model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)
+
+    broker_url: SecretStr | None = Field(
+        None,
+        description="The broker: DragonflyDB, Valkey or Redis, as `redis://[:password@]host:port/db`. "
+        "Unset: the broker that `torch-tasks up` keeps for this machine, else " + DEFAULT_BROKER_URL + ".",
+    )
+    state_dir: ExpandedPath = Field(
+        default_factory=_default_state_dir,
+        description="What this machine keeps: logs, journals, transcripts, answers, the embedded broker's data.",
+        json_schema_extra={"default": "$XDG_STATE_HOME/torch, else ~/.local/state/torch"},
+    )
+    node: AgentId = Field(
+        default_factory=_default_node,
+        description="The name of this machine in the fleet.",
+        json_schema_extra={"default": "the host name"},
+    )
+    broker_connect_seconds: float = Field(5.0, gt=0, description="How long a lost broker is tried again before giving up.")
+    broker_visibility_seconds: int = Field(
+        24 * 3600, gt=0, description="After this long an unacknowledged delivery is handed out again."
+    )
+    heartbeat_seconds: float = Field(5.0, gt=0, description="How often an agent worker says that it lives.")
+    offline_seconds: float = Field(15.0, gt=0, description="Silence after which an agent counts as offline.")
+    events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker shows itself to Flower.")
+    result_days: float = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
+    prompt_limit_bytes: int = Field(1 << 20, gt=0, description="A longer prompt is refused.")
+    answer_limit_bytes: int = Field(
+        64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
+    )
+    transcript_limit_bytes: int = Field(
+        64 << 20, gt=0, description="A longer transcript of a pane is put aside, one older generation is kept."
+    )
+    agent_start_seconds: float = Field(30.0, gt=0, description="How long an agent's program may take to become ready.")
+    interrupt_seconds: float = Field(
+        5.0, gt=0, description="How long an interrupted agent may take to become ready before its program is started anew."
+    )
+    check_timeout_seconds: float = Field(600.0, gt=0, description="How long a task's check command may take.")
+    max_retries: int = Field(2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says.")
+    retry_backoff_seconds: float = Field(1.0, ge=0, description="The pause before the first retry; each further one doubles it.")
+    restart_backoff_seconds: float = Field(
+        1.0, gt=0, description="The pause before a dead agent worker is started again; each further one doubles it."
+    )
+    restart_backoff_limit_seconds: float = Field(60.0, gt=0, description="The longest such pause.")
+    quarantine_crashes: int = Field(5, gt=0, description="Crashes in a row after which an agent worker is left down.")
+    quarantine_healthy_seconds: float = Field(
+        60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
+    )
+    flower_port: int = Field(5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use.")
+    agents: tuple[AgentSpec, ...] = Field(
+        (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
+    )
+
+    @field_validator("broker_url")
+    @classmethod
+    def _supported_scheme(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix", "socket"}:
+            raise ValueError("must begin with redis:// or rediss://")
+        return value
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        toml = config_file("torch.toml")
+        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
+        return (*sources, TomlConfigSettingsSource(settings_cls, toml)) if toml else sources
+
+    def model_post_init(self, context: Any, /) -> None:
+        if self.offline_seconds <= self.heartbeat_seconds:
+            raise InvalidSettings(
+                f"TORCH_OFFLINE_SECONDS ({self.offline_seconds:g}) must be longer than "
+                f"TORCH_HEARTBEAT_SECONDS ({self.heartbeat_seconds:g}), or live agents would count as offline"
+            )
+
+    def broker(self) -> BrokerAddress:
+        """The broker's address and where it was found; the embedded broker's file is read anew each time."""
+        if self.broker_url is not None:
+            return BrokerAddress(url=self.broker_url, source="TORCH_BROKER_URL")
+        try:
+            return BrokerAddress.model_validate_json(self.broker_file.read_bytes())
+        except FileNotFoundError:
+            return BrokerAddress(url=SecretStr(DEFAULT_BROKER_URL), source="the default")
+
+    @property
+    def broker_file(self) -> Path:
+        """Where `torch-tasks up` leaves the address of the broker it started."""
+        return self.state_dir / "broker.json"
+
+    def agent_dir(self, agent_id: str) -> Path:
+        """What this machine keeps of one agent."""
+        return self.state_dir / "agents" / agent_id
+
+
+class BrokerAddress(BaseModel):
+    """Where the broker is, and who said so. Its text never shows the password."""
+
+    model_config = ConfigDict(frozen=True)
+
+    url: SecretStr
+    source: Literal["TORCH_BROKER_URL", "torch-tasks up", "the default"]
+
+    def __str__(self) -> str:
+        parts = urlsplit(self.url.get_secret_value())
+        if parts.password is None:
+            return urlunsplit(parts)
+        user = f"{parts.username}:" if parts.username else ":"
+        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
+        return urlunsplit(parts._replace(netloc=f"{user}***@{host}"))
+
+
+@cache
+def settings() -> Settings:
+    """The settings of this process."""
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise InvalidSettings(f"cannot use these settings: {readable(error, prefix='TORCH_')}") from None
+    except ValueError as error:  # TOML that does not parse
+        raise InvalidSettings(f"cannot read {config_file('torch.toml')}: {error}") from None
