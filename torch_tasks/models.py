@@ -56,7 +56,7 @@ Skill = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=r"^[a-z
 Skills = Annotated[tuple[Skill, ...], AfterValidator(_distinct)]
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 AbsolutePath = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser().absolute()))]
-Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False, strict=True)]
 
 
 class Model(BaseModel):
@@ -111,11 +111,15 @@ HELD = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.WAITING})
 """The states in which an agent owns the task."""
 
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
-    TaskState.QUEUED: frozenset({TaskState.ASSIGNED, TaskState.PARKED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}),
+    TaskState.QUEUED: frozenset(
+        {TaskState.ASSIGNED, TaskState.PARKED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
+    ),
     TaskState.ASSIGNED: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
     TaskState.RUNNING: frozenset({TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
     TaskState.WAITING: frozenset({TaskState.RUNNING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
-    TaskState.PARKED: frozenset({TaskState.QUEUED, TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}),
+    TaskState.PARKED: frozenset(
+        {TaskState.QUEUED, TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
+    ),
     TaskState.SUCCEEDED: frozenset(),
     TaskState.FAILED: frozenset(),
     TaskState.CANCELLED: frozenset(),
@@ -203,7 +207,7 @@ class TaskSpec(Model):
     @property
     def title(self) -> str:
         """The task in one short line."""
-        line = self.prompt.strip().splitlines()[0]
+        line = "".join(char if char.isprintable() else " " for char in self.prompt.strip().splitlines()[0])
         return line if len(line) <= 60 else line[:59] + "…"
 
 
@@ -336,7 +340,7 @@ def now() -> datetime:
 _MESSAGES = {
     "extra_forbidden": "is not a field that exists",
     "missing": "is missing",
-    "string_pattern_mismatch": "must begin with a letter or digit and hold only letters, digits, '-' and '_' ({input!r} does not)",
+    "string_pattern_mismatch": "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_'",
 }
 
 

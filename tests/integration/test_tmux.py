@@ -1,0 +1,572 @@
+"""Agents' panes against the real tmux: what is asserted is what a real program received."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pty
+import shlex
+import shutil
+import signal
+import struct
+import subprocess
+import sys
+import tempfile
+import termios
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TypeVar
+
+import psutil
+import pytest
+
+from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
+from workers.tmux.control import ControlClient, ControlLost
+from workers.tmux.pane import AgentPane, PaneLook, alive
+from workers.tmux.server import CONFIG, AgentServer, require_tmux
+
+Value = TypeVar("Value")
+
+HOSTILE_LINES = [
+    "plain words",
+    "it's \"quoted\" 'twice' '",
+    "$HOME ${HOME} $(id) `id`",
+    "ends with a semicolon;",
+    "ends with an escaped one\\;",
+    ";",
+    "-leading dash",
+    "--",
+    "Enter",
+    "C-c",
+    "#{pane_id} #S #(id) ##",
+    "%H:%M %0 %end 1 2 1",
+    "~ ~root {curly} [x] * ? ! & | < >",
+    "back\\slash \\n \\",
+    "emoji 🚒 é 漢字 e\u0301",
+    "  spaces around  ",
+    "no\u00a0break",
+]
+HOSTILE_TEXTS = [
+    *HOSTILE_LINES,
+    "two\nlines",
+    "three\n\n  'lines' $HOME;\n",
+    "tab\tand\r\nCRLF",
+    "x" * 20_000,
+    "".join(f"line {number}: 'it' \"is\" ${number}; \n" for number in range(600)),
+]
+
+READER = """
+import os, sys, termios, tty
+tty.setraw(0)
+os.write(1, b"\\x1b[?2004hready\\r\\n")
+with open(sys.argv[1], "ab", buffering=0) as received:
+    while data := os.read(0, 65536):
+        received.write(data)
+"""
+
+
+def until(condition: Callable[[], Value | None], what: str, seconds: float = 15.0) -> Value:
+    """The first true value of the condition, or a failed test."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.005)
+    return value
+
+
+def looked(pane: AgentPane, condition: Callable[[PaneLook], bool], what: str) -> PaneLook:
+    """The first look at the pane that fulfils the condition."""
+
+    def check() -> PaneLook | None:
+        look = pane.look()
+        return look if look is not None and condition(look) else None
+
+    return until(check, what)
+
+
+def contents(path: Path) -> bytes:
+    return path.read_bytes() if path.exists() else b""
+
+
+def argument_lists_with(text: str) -> list[str]:
+    """The arguments of every process that shows this text to all users of the machine."""
+    found = []
+    for file in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # the process ended meanwhile
+            found.append(file.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [arguments for arguments in found if text in arguments]
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: sockets must fit into 108 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="torch-", dir="/tmp")).resolve()
+    yield path
+    for socket in path.rglob("s"):
+        AgentPane(AgentServer(socket), "%0").end()
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., AgentPane]]:
+    """Start panes at ``folder/s``; they are let go at the end."""
+    panes: list[AgentPane] = []
+
+    def run(*command: str, environment: dict[str, str] | None = None, **options: object) -> AgentPane:
+        options = {"workdir": folder, **options}
+        pane = AgentPane.start(
+            folder / "s", "developer-1", command, environment={**os.environ, **(environment or {})}, **options
+        )
+        panes.append(pane)
+        return pane
+
+    yield run
+    for pane in panes:
+        pane.close()
+
+
+@pytest.fixture
+def reader(folder: Path, start: Callable[..., AgentPane]) -> tuple[AgentPane, Path]:
+    """A pane whose program asked for bracketed paste, and the file with all that it read."""
+    received = folder / "received"
+    pane = start(sys.executable, "-c", READER, str(received))
+    until(lambda: "ready" in pane.screen(), "the reader is ready")
+    return pane, received
+
+
+@pytest.mark.parametrize("text", HOSTILE_TEXTS, ids=lambda text: repr(text[:20]))
+def test_a_paste_arrives_byte_for_byte_in_one_frame(reader: tuple[AgentPane, Path], text: str) -> None:
+    pane, received = reader
+    pane.paste(text)
+    pane.press("Enter")
+    expected = b"\x1b[200~" + text.encode() + b"\x1b[201~\r"
+    until(lambda: len(contents(received)) >= len(expected), "all bytes have arrived")
+    assert contents(received) == expected
+    assert pane.server.cmd("list-buffers").stdout == []
+
+
+def test_pastes_and_keys_keep_their_order_and_leave_copy_mode(reader: tuple[AgentPane, Path]) -> None:
+    pane, received = reader
+    pane.server.cmd("copy-mode", target=pane.pane_id)
+    assert looked(pane, lambda look: look.in_mode, "copy-mode").in_mode
+    pane.paste("")
+    pane.paste("one")
+    pane.press("Enter", "C-c")
+    pane.server.cmd("copy-mode", target=pane.pane_id)
+    pane.press("Escape")
+    pane.paste("two\n")
+    expected = b"\x1b[200~one\x1b[201~\r\x03\x1b\x1b[200~two\n\x1b[201~"
+    until(lambda: len(contents(received)) >= len(expected), "all bytes have arrived")
+    assert contents(received) == expected
+
+
+@pytest.mark.parametrize("text", [*HOSTILE_LINES, "".join(map(chr, [*range(1, 10), *range(11, 256)])), "x" * 200_000])
+def test_the_control_client_hands_arguments_over_unchanged(start: Callable[..., AgentPane], text: str) -> None:
+    server = start("cat").server
+    assert server.cmd("set-buffer", "-b", "round", "--", text).ok
+    saved = subprocess.run(
+        ["tmux", "-S", server.socket, "save-buffer", "-b", "round", "-"], capture_output=True, check=True
+    ).stdout
+    assert saved == text.encode()
+
+
+@pytest.mark.parametrize("text", HOSTILE_LINES)
+def test_processes_hand_arguments_over_unchanged(start: Callable[..., AgentPane], text: str) -> None:
+    server = start("cat").server
+    assert server.process(("set-buffer", "-b", "round", "--", text)).ok
+    assert server.cmd("show-buffer", "-b", "round").stdout == [text]
+
+
+def test_a_newline_goes_through_a_process(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    client = ControlClient(pane.server.socket)
+    with contextlib.closing(client), pytest.raises(ValueError, match="newline"):
+        client.run("set-buffer", "a\nb")
+    assert pane.server.cmd("set-buffer", "-b", "round", "a\nb;").ok
+    assert pane.server.cmd("show-buffer", "-b", "round").stdout == ["a", "b;"]
+
+
+def test_output_that_looks_like_the_protocol_is_output(start: Callable[..., AgentPane]) -> None:
+    fake = r"printf '%%end 1 2 1\n%%begin 1 2 1\n%%error 9 9 9\n%%exit\n'; exec cat"
+    pane = start("sh", "-c", fake)
+    screen = "%end 1 2 1\n%begin 1 2 1\n%error 9 9 9\n%exit"
+    until(lambda: pane.screen() == screen, "the fake protocol is on the screen")
+    assert pane.server.cmd("display-message", "-p", "#{pane_id}").stdout == [pane.pane_id]
+
+
+def test_refusals_are_answers(start: Callable[..., AgentPane]) -> None:
+    server = start("cat").server
+    for command in ("no-such-command", "list-panes"):
+        answer = server.cmd(command, target="%99")
+        assert not answer.ok
+        assert answer.stdout == []
+        assert answer.stderr
+        assert answer.returncode == 1
+
+
+def test_threads_get_their_own_answers(start: Callable[..., AgentPane]) -> None:
+    server = start("cat").server
+
+    def ask(thread: int) -> list[str]:
+        return [server.cmd("display-message", "-p", f"{thread}/{call}").stdout[0] for call in range(200)]
+
+    with ThreadPoolExecutor(8) as threads:
+        assert list(threads.map(ask, range(8))) == [[f"{n}/{call}" for call in range(200)] for n in range(8)]
+
+
+def test_libtmux_objects_work_over_the_control_client(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    [session] = pane.server.sessions
+    assert session.name == "developer-1"
+    found = session.active_pane
+    assert found is not None
+    assert found.pane_id == pane.pane_id
+    found.send_keys("hello", enter=True)
+    until(lambda: "hello" in "\n".join(found.capture_pane()), "the text is on the screen")
+
+
+def control_pid(pane: AgentPane) -> int:
+    pane.look()
+    [pid] = pane.server.cmd("list-clients", "-F", "#{client_pid}").stdout
+    return int(pid)
+
+
+def test_a_killed_control_client_is_replaced(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    for _ in range(5):
+        before = control_pid(pane)
+        os.kill(before, signal.SIGKILL)
+        assert pane.look() is not None
+        assert control_pid(pane) != before
+
+
+def test_notices_tell_of_changes_and_of_the_end(start: Callable[..., AgentPane]) -> None:
+    heard: list[str] = []
+
+    def listener(line: str) -> None:
+        heard.append(line)
+        raise RuntimeError("a listener's fault must not stop the answers")
+
+    pane = start("cat", on_notice=listener)
+    assert pane.server.cmd("rename-session", "renamed").ok
+    until(lambda: any("renamed" in line for line in heard), "the new name is told")
+    assert pane.look() is not None
+    os.kill(control_pid(pane), signal.SIGKILL)
+    until(lambda: heard.count("%exit") == 1, "the end is told")
+
+
+def test_closing_leaves_no_client_and_no_thread(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    for _ in range(5):
+        client = psutil.Process(control_pid(pane))
+        pane.close()
+        assert not client.is_running()
+        assert not [thread for thread in threading.enumerate() if thread.name.startswith("tmux ")]
+    assert pane.server.process(("list-clients",)).stdout == []
+    assert pane.look() is not None
+
+
+def test_without_a_server_there_is_no_client(folder: Path) -> None:
+    with pytest.raises(ControlLost) as lost:
+        ControlClient(folder / "s")
+    assert not lost.value.sent
+    assert not AgentServer(folder / "s").is_alive()
+    assert AgentPane.adopt(folder / "s", "%0") is None
+
+
+def test_a_server_that_hangs_is_an_error_and_can_be_ended(
+    start: Callable[..., AgentPane], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pane = start("cat")
+    assert pane.look() is not None
+    server = pane.server.listener()
+    assert server is not None
+    monkeypatch.setattr("workers.tmux.control.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("workers.tmux.server.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("workers.tmux.pane.END_SECONDS", 0.3)
+    server.suspend()
+    with pytest.raises(AgentUnavailable, match="did not answer list-panes"):
+        pane.look()
+    pane.end()
+    assert not alive(server)
+    assert not pane.server.socket.exists()
+
+
+def test_a_look_says_what_is(start: Callable[..., AgentPane], folder: Path) -> None:
+    workdir = folder / "a b #S %H é\nnew"
+    workdir.mkdir()
+    pane = start("sh", "-c", "printf 'one\\ntwo'; exec cat", workdir=workdir)
+    look = looked(pane, lambda look: look.command == "cat" and look.cursor_x == 3, "cat runs")
+    assert look == PaneLook(
+        pane_id=pane.pane_id,
+        pid=look.pid,
+        dead=False,
+        dead_status=None,
+        in_mode=False,
+        cursor_x=3,
+        cursor_y=1,
+        width=200,
+        height=50,
+        attached=0,
+        command="cat",
+        cwd=str(workdir),
+    )
+    assert psutil.Process(look.pid).name() == "cat"
+    assert pane.cursor_line() == "two"
+    assert pane.screen() == "one\ntwo"
+
+
+def test_the_screen_joins_wrapped_lines_and_reaches_into_history(start: Callable[..., AgentPane]) -> None:
+    pane = start("sh", "-c", "seq 100; printf '%0450d   \\n\\n' 7; exec cat")
+    until(lambda: "0007" in pane.screen(), "all is printed")
+    assert pane.screen().splitlines()[-1] == f"{7:0450d}"
+    assert pane.screen().splitlines()[0] != "1"
+    assert pane.screen(history=1000).splitlines()[:-1] == [str(number) for number in range(1, 101)]
+
+
+def test_a_visitor_counts_and_does_not_resize(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    leader, follower = pty.openpty()
+    fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("4H", 20, 60, 0, 0))
+    visitor = subprocess.Popen(
+        ["tmux", "-S", pane.server.socket, "attach"],
+        stdin=follower,
+        stdout=follower,
+        stderr=follower,
+        env={**os.environ, "TERM": "xterm"},
+        start_new_session=True,
+    )
+    try:
+        look = looked(pane, lambda look: look.attached == 1, "the visitor is attached")
+        assert (look.width, look.height) == (200, 50)
+    finally:
+        visitor.kill()
+        visitor.wait()
+        os.close(leader)
+        os.close(follower)
+    looked(pane, lambda look: look.attached == 0, "the visitor left")
+
+
+def test_the_config_is_understood(start: Callable[..., AgentPane]) -> None:
+    server = start("cat").server
+    assert server.process(("source-file", str(CONFIG))).stderr == []
+    shown = {option: server.cmd("show-options", "-gv", option).stdout for option in ("history-limit", "remain-on-exit")}
+    assert shown == {"history-limit": ["50000"], "remain-on-exit": ["on"]}
+    assert server.cmd("show-options", "-gv", "update-environment").stdout == []
+
+
+def test_the_program_replaces_the_shell_and_gets_its_arguments_exactly(
+    start: Callable[..., AgentPane], folder: Path
+) -> None:
+    output = folder / "output"
+    words = [*HOSTILE_LINES, "", "two\nlines"]
+    script = "import sys, pathlib, os; pathlib.Path(sys.argv[1]).write_text(repr(sys.argv[2:])); os.read(0, 1)"
+    pane = start(sys.executable, "-c", script, str(output), *words)
+    until(lambda: contents(output), "the program has run")
+    assert contents(output).decode() == repr(words)
+    look = pane.look()
+    assert look is not None
+    assert psutil.Process(look.pid).cmdline()[:2] == [sys.executable, "-c"]
+
+
+def test_the_environment_is_inherited_and_in_no_argument_list(start: Callable[..., AgentPane], folder: Path) -> None:
+    output, secret = folder / "output", f"secret-{os.getpid()}-{time.time_ns()}"
+    script = f"printf '%s' \"$TORCH_SECRET\" > {output}; exec cat"
+    start("sh", "-c", script, environment={"TORCH_SECRET": secret})
+    until(lambda: contents(output), "the program has run")
+    assert contents(output).decode() == secret
+    assert argument_lists_with(secret) == []
+
+
+def test_the_program_runs_in_its_folder_or_not_at_all(start: Callable[..., AgentPane], folder: Path) -> None:
+    real, link = folder / "real", folder / "link"
+    real.mkdir()
+    link.symlink_to(real)
+    with pytest.raises(AgentUnavailable, match="nowhere cannot be entered"):
+        start("cat", workdir=folder / "nowhere")
+    assert not (folder / "s").exists()
+    pane = start("cat", workdir=link)
+    looked(pane, lambda look: look.cwd == str(real) and look.command == "cat", "cat runs in the real folder")
+    real.rename(folder / "moved")
+    pane.respawn(["cat"])
+    looked(pane, lambda look: look.dead, "the program did not start elsewhere")
+    assert "link" in pane.screen()
+
+
+def test_a_second_start_at_a_live_socket_is_refused(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    with pytest.raises(AgentUnavailable, match="already runs"):
+        start("cat")
+    assert pane.look() is not None
+
+
+def test_a_stale_socket_does_not_disturb(start: Callable[..., AgentPane], folder: Path) -> None:
+    first = start("cat")
+    server = first.server.listener()
+    assert server is not None
+    server.kill()
+    until(lambda: not alive(server), "the server is dead")
+    assert (folder / "s").exists()
+    assert first.look() is None
+    assert AgentPane.adopt(folder / "s", first.pane_id) is None
+    second = start("cat")
+    assert second.look() is not None
+
+
+STARTER = """
+import os, sys, time
+from pathlib import Path
+from workers.tmux.pane import AgentPane
+pane = AgentPane.start(Path(sys.argv[1]), "a", ["cat"], workdir=Path("/tmp"), environment=dict(os.environ))
+print(pane.pane_id, pane.look().pid, flush=True)
+time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_the_pane_outlives_its_starter(folder: Path, how: signal.Signals) -> None:
+    starter = subprocess.Popen(
+        [sys.executable, "-c", STARTER, str(folder / "s")], stdout=subprocess.PIPE, text=True, start_new_session=True
+    )
+    assert starter.stdout is not None
+    with starter:
+        pane_id, pid = starter.stdout.readline().split()
+        os.killpg(starter.pid, how)
+    pane = AgentPane.adopt(folder / "s", pane_id)
+    assert pane is not None
+    look = pane.look()
+    assert look is not None
+    assert (look.pane_id, look.pid, look.dead) == (pane_id, int(pid), False)
+    until(lambda: control_pid(pane) and True, "only our client is left, the killed starter's is gone")
+    assert AgentPane.adopt(folder / "s", "%99") is None
+    pane.close()
+
+
+def test_a_vanished_pane_is_none(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    assert pane.server.cmd("split-window", "-d", "cat", target=pane.pane_id).ok
+    assert pane.look() is not None
+    assert pane.server.cmd("kill-pane", target=pane.pane_id).ok
+    assert pane.look() is None
+    with pytest.raises(AgentUnavailable, match="is gone"):
+        pane.paste("lost")
+    with pytest.raises(AgentUnavailable, match="refused capture-pane"):
+        pane.screen()
+
+
+def test_the_last_pane_takes_its_server_along(start: Callable[..., AgentPane]) -> None:
+    pane = start("cat")
+    assert pane.server.cmd("kill-pane", target=pane.pane_id).ok
+    until(lambda: pane.server.listener() is None, "the server ended")
+    assert pane.look() is None
+
+
+@pytest.mark.parametrize("ending", ["exit 42", "sleep 0.05; exit 42"])
+def test_a_death_is_told_at_once_with_its_exit_code(
+    start: Callable[..., AgentPane], folder: Path, ending: str
+) -> None:
+    told = folder / "it's #{pane_id} 100%"
+    pane = start("sh", "-c", ending, on_death=f"echo noise; echo died >> {shlex.quote(str(told))}; exit 3")
+    until(lambda: contents(told), "the hook ran")
+    look = looked(pane, lambda look: look.dead, "the pane is dead")
+    assert look.dead_status == 42
+    assert not look.in_mode
+    assert contents(told) == b"died\n"
+    with pytest.raises(AgentUnavailable, match="ended with exit code 42"):
+        pane.paste("too late")
+
+
+def test_a_program_that_cannot_be_run_says_so(start: Callable[..., AgentPane]) -> None:
+    pane = start("no-such-program")
+    assert looked(pane, lambda look: look.dead, "the pane is dead").dead_status == 127
+    assert "no-such-program: not found" in pane.screen()
+
+
+def test_a_respawned_program_has_the_same_pane(start: Callable[..., AgentPane], folder: Path) -> None:
+    pane = start("sh", "-c", "exit 1")
+    before = looked(pane, lambda look: look.dead, "the pane is dead")
+    pane.respawn(["cat"])
+    after = looked(pane, lambda look: look.command == "cat", "the new program runs")
+    assert not after.dead
+    assert (after.pane_id, after.cwd) == (before.pane_id, str(folder))
+    assert after.pid != before.pid
+    pane.respawn(["sleep", "1000"])
+    looked(pane, lambda look: look.command == "sleep", "a running program is replaced, too")
+
+
+def test_a_transcript_is_raw_and_replaced(start: Callable[..., AgentPane], folder: Path) -> None:
+    first, second = folder / "it's 50%H #{pane_id}", folder / "two"
+    first.write_bytes(b"before|")
+    pane = start("cat")
+    looked(pane, lambda look: look.command == "cat", "cat runs")
+    pane.transcribe(first)
+    pane.paste("hello")
+    pane.press("Enter")
+    until(lambda: contents(first).endswith(b"hello\r\nhello\r\n"), "the raw output is in the file")
+    assert contents(first) == b"before|hello\r\nhello\r\n"
+    pane.transcribe(second)
+    pane.paste("again")
+    pane.press("Enter")
+    until(lambda: contents(second).endswith(b"again\r\nagain\r\n"), "the second file has the rest")
+    assert b"again" not in contents(first)
+
+
+def test_the_end_leaves_nothing(start: Callable[..., AgentPane], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("workers.tmux.pane.END_SECONDS", 0.5)
+    stubborn = folder / "stubborn"
+    pane = start("sh", "-c", f"trap '' HUP TERM; echo > {stubborn}; while :; do sleep 100; done")
+    until(stubborn.exists, "the program ignores signals")
+    pane.transcribe(folder / "log")
+    look, server = pane.look(), pane.server.listener()
+    assert look is not None
+    assert server is not None
+    family = [server, *server.children(recursive=True)]
+    pane.end()
+    assert not [process for process in family if alive(process)]
+    assert argument_lists_with(f"{folder}/s ") == []
+    assert {path.name for path in folder.iterdir()} == {"stubborn", "log"}
+    assert pane.look() is None
+    pane.end()
+
+
+def test_a_socket_path_that_is_too_long_is_refused() -> None:
+    fits = Path("/tmp/" + "x" * 95)
+    AgentServer(fits)
+    with pytest.raises(StateFolderUnusable, match="TORCH_STATE_DIR") as refusal:
+        AgentServer(Path(f"{fits}x"))
+    assert f"{fits}x" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("said", "fits"),
+    [
+        ("tmux 2.9", False),
+        ("tmux 3.1c", False),
+        ("tmux 3.2", True),
+        ("tmux 3.3a", True),
+        ("tmux 10.0", True),
+        ("tmux next-3.5", True),
+        ("tmux master", True),
+        ("tmux openbsd-7.4", True),
+    ],
+)
+def test_tmux_must_be_new_enough(folder: Path, monkeypatch: pytest.MonkeyPatch, said: str, fits: bool) -> None:
+    fake = folder / "tmux"
+    fake.write_text(f"#!/bin/sh\necho {said}\n")
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", str(folder))
+    if fits:
+        require_tmux()
+    else:
+        with pytest.raises(TmuxMissing, match=said):
+            require_tmux()
+
+
+def test_tmux_must_be_there(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(folder))
+    with pytest.raises(TmuxMissing, match="apt install tmux"):
+        require_tmux()

@@ -1,0 +1,134 @@
+"""The Celery application. ``celery -A torch_tasks worker|beat|flower|inspect …`` all work with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from celery import Celery
+from click import Option
+from kombu.utils.objects import cached_property
+
+from torch_tasks import keys
+from torch_tasks.broker import broker_errors
+from torch_tasks.fleet import fleet
+from torch_tasks.hosting import AgentHost
+from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
+from torch_tasks.routing import queue_for
+from torch_tasks.settings import settings
+
+RUN = "torch.run"
+#: The control command by which every agent worker hears of a newly demanded queue.
+ANNOUNCE_QUEUE = "torch_demand"
+
+
+class TorchApp(Celery):
+    """Celery, with two things added: every published task has a record, and workers can host an agent."""
+
+    host: AgentHost | None = None
+
+    @cached_property
+    def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
+        """The worker program; named, not imported, because nothing here may depend on ``workers``."""
+        return self.subclass_with_self("workers.program:Program", name="Worker")
+
+    def send_task(
+        self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
+    ) -> Any:
+        """Publish a task. All of Celery's ways to send one pass here: ``delay``, canvas, retries, by name."""
+        address = settings().broker()
+        if name != RUN:
+            with broker_errors(address):
+                return super().send_task(name, args, kwargs, task_id=task_id, **options)
+        *earlier, spec = args or [{}]
+        spec = accepted(spec, task_id)
+        queue = options.pop("queue", None) or queue_for(spec)
+        options |= {
+            "priority": spec.priority.step,
+            "argsrepr": f"({spec.title!r},)",
+            "kwargsrepr": f"{{'for': {queue!r}, 'priority': {str(spec.priority)!r}}}",
+        }
+        with broker_errors(address):
+            accepted_as = fleet().records.accept(spec, queue)
+            try:
+                if accepted_as.new_queue:
+                    self.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
+                return super().send_task(name, (*earlier, spec.wire()), kwargs, task_id=spec.id, queue=queue, **options)
+            except BaseException:
+                if accepted_as.new_record:
+                    fleet().records.forget(spec.id)
+                raise
+
+
+def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:
+    """A valid spec under the id that Celery knows it by, or :class:`~torch_tasks.errors.InvalidTask`."""
+    fields = spec.wire() if isinstance(spec, TaskSpec) else dict(spec)
+    if task_id:
+        fields["id"] = task_id
+    return TaskSpec.build(prompt_limit=settings().prompt_limit_bytes, **fields)
+
+
+def _configuration() -> dict[str, Any]:
+    chosen = settings()
+    url = chosen.broker().url.get_secret_value()
+    transport = {
+        "priority_steps": list(PRIORITY_STEPS),
+        "visibility_timeout": chosen.broker_visibility_seconds,
+        "socket_keepalive": True,
+        # How long one blocking wait for a task lasts; a new task ends it at once.
+        "polling_interval": 1,
+    }
+    return {
+        "broker_url": url,
+        "result_backend": url,
+        "broker_transport_options": transport,
+        "result_backend_transport_options": {"global_keyprefix": keys.CELERY_RESULTS},
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "task_serializer": "json",
+        "result_serializer": "json",
+        "event_serializer": "json",
+        "accept_content": ["json"],
+        "result_accept_content": ["json"],
+        "enable_utc": True,
+        "timezone": "UTC",
+        "task_acks_late": True,
+        "task_reject_on_worker_lost": True,
+        "task_track_started": True,
+        "task_default_queue": keys.SYSTEM_QUEUE,
+        "task_default_priority": Priority.NORMAL.step,
+        "task_create_missing_queues": True,
+        "task_send_sent_event": True,
+        "result_expires": int(chosen.result_days * 86400),
+        "result_extended": True,
+        "worker_pool": "workers.pool:AgentPool",
+        "worker_concurrency": 1,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": True,
+        "worker_redirect_stdouts": False,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        "beat_scheduler": "beat.scheduler:TorchScheduler",
+        "beat_schedule_filename": str(chosen.state_dir / "beat" / "schedule"),
+    }
+
+
+def _worker_options() -> set[Option]:
+    return {
+        Option(["--id", "agent_id"], help="Host the agent of this id (an agent worker)."),
+        Option(["--role"], help="The agent's role."),
+        Option(["--skill", "skills"], multiple=True, help="A skill the agent has; repeat for more."),
+        Option(["--agent", "agent_kind"], default="shell", show_default=True, help="The kind of agent program."),
+        Option(["--workdir", "agent_workdir"], help="The folder the agent starts in (default: this one)."),
+        Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
+        Option(
+            ["--keep", "kept_agents"],
+            multiple=True,
+            metavar="ID:ROLE[:SKILL,SKILL[:KIND]]",
+            help="With --node: keep this agent alive; repeat for more (default: those in torch.toml).",
+        ),
+    }
+
+
+app = TorchApp("torch", include=["torch_tasks.tasks"])
+app.add_defaults(_configuration)
+app.user_options["worker"].update(_worker_options())

@@ -1,0 +1,161 @@
+"""Connections to the broker: the one place where a client is made and a broker that does not answer gets its words.
+
+Getting a connection is tried again while the broker is away; a command is not, for it may have run before its
+connection broke.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from typing import Any
+
+import redis
+from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
+from tenacity import Retrying, retry_if_exception_type, retry_if_not_exception_type, stop_after_delay
+from tenacity.wait import wait_random_exponential
+
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.settings import BrokerAddress, settings
+
+IDLE_SECONDS = 15
+"""A connection that rested longer is asked whether it still lives before it is used."""
+
+LOST = (NoConnection, NoAnswer, InvalidResponse)
+"""What redis-py raises when nobody, or nobody who speaks its language, is at the other end."""
+
+
+def connect(address: BrokerAddress | None = None) -> redis.Redis:
+    """A client of the broker, on the one pool that this process has for the address. Text comes back as ``str``.
+
+    Nothing is sent before the first command. A broker that is away or still loading is waited for as long as
+    ``broker_connect_seconds``, then :class:`BrokerUnreachable` is raised. A command that breaks midway raises
+    redis-py's own error (see :func:`broker_errors`). A blocking command must end within ``broker_connect_seconds``.
+    """
+    return redis.Redis(connection_pool=_pool(address or settings().broker(), settings().broker_connect_seconds))
+
+
+def ping(address: BrokerAddress | None = None) -> None:
+    """Return when the broker answers, or raise :class:`BrokerUnreachable`."""
+    address = address or settings().broker()
+    with broker_errors(address):
+        connect(address).ping()
+
+
+def answers(address: BrokerAddress) -> bool:
+    """Whether the broker answers right now and takes the password; tried once, for a second."""
+    pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(seconds=1.0))
+    try:
+        return bool(redis.Redis(connection_pool=pool).ping())
+    except LOST:
+        return False
+    finally:
+        pool.disconnect()
+
+
+def server_time_ms(client: redis.Redis) -> int:
+    """The broker's clock, the one that all machines share."""
+    seconds, microseconds = client.time()
+    return int(seconds) * 1000 + int(microseconds) // 1000
+
+
+@contextmanager
+def broker_errors(address: BrokerAddress | None = None) -> Iterator[None]:
+    """Whatever redis-py or kombu says about a lost broker becomes :class:`BrokerUnreachable`."""
+    try:
+        yield
+    except _lost() as error:
+        raise unreachable(address or settings().broker(), error) from error
+
+
+def unreachable(address: BrokerAddress, error: BaseException) -> BrokerUnreachable:
+    """The error in words: what happened, at which address, and what to do."""
+    where = f"{address} (from {address.source})"
+    causes = list(_causes(error))
+    if any(isinstance(cause, AuthenticationError) for cause in causes):
+        remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB with the right one"
+        return BrokerUnreachable(f"the broker at {where} refused the password: {_reason(causes)}. {remedy}")
+    if any(isinstance(cause, BusyLoadingError) for cause in causes):
+        return BrokerUnreachable(f"the broker at {where} is still loading its data. Try again in a while")
+    remedy = (
+        "Start that broker or correct TORCH_BROKER_URL"
+        if address.source == "TORCH_BROKER_URL"
+        else "Start one with 'torch-tasks up' or set TORCH_BROKER_URL"
+    )
+    return BrokerUnreachable(f"no broker answers at {where}: {_reason(causes)}. {remedy}")
+
+
+class PatientPool(redis.ConnectionPool):
+    """Hands out only connections on which the broker just answered, and waits a while for such a one."""
+
+    def __init__(self, *, address: BrokerAddress, seconds: float, **options: Any) -> None:
+        super().__init__(**options)
+        self._address = address
+        self._trying = Retrying(
+            retry=retry_if_exception_type((NoConnection, NoAnswer)) & retry_if_not_exception_type(AuthenticationError),
+            stop=stop_after_delay(seconds),
+            wait=wait_random_exponential(multiplier=0.05, max=0.5),
+            reraise=True,
+        )
+
+    def get_connection(self, *args: Any, **options: Any) -> Any:
+        """A connection that answers, or :class:`BrokerUnreachable`."""
+        try:
+            return self._trying(self._answering, *args, **options)
+        except LOST as error:
+            raise unreachable(self._address, error) from error
+
+    def _answering(self, *args: Any, **options: Any) -> Any:
+        connection: Any = super().get_connection(*args, **options)
+        try:
+            connection.check_health()
+        except BaseException:
+            self.release(connection)
+            raise
+        return connection
+
+
+@cache
+def _pool(address: BrokerAddress, seconds: float) -> PatientPool:
+    # redis-py's pools notice a fork by themselves and begin anew in the child.
+    url = address.url.get_secret_value()
+    return PatientPool.from_url(url, address=address, seconds=seconds, **_options(seconds))
+
+
+def _options(seconds: float) -> dict[str, Any]:
+    return {
+        "decode_responses": True,
+        "health_check_interval": IDLE_SECONDS,
+        # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
+        "protocol": 2,
+        "redis_connect_func": _greet,
+        "socket_connect_timeout": seconds,
+        "socket_timeout": seconds,
+    }
+
+
+def _greet(connection: Any) -> None:
+    """Log in, and learn at once whether the broker is still loading or wants a password that we do not have."""
+    connection.on_connect()
+    connection.send_command("PING", check_health=False)
+    connection.read_response()
+
+
+def _lost() -> tuple[type[Exception], ...]:
+    from kombu.exceptions import OperationalError  # only when something broke: commands that never publish start faster
+
+    return *LOST, OperationalError
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _reason(causes: list[BaseException]) -> str:
+    system = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+    return (system[-1] if system else str(causes[0])).rstrip(".")

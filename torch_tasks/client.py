@@ -1,0 +1,155 @@
+"""Torch: the façade. Enqueue, look, wait, cancel."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch_tasks.app import accepted, app
+from torch_tasks.broker import broker_errors
+from torch_tasks.errors import AgentNotFound, IllegalTransition, TaskNotFinished, TaskNotFound
+from torch_tasks.fleet import fleet
+from torch_tasks.models import AgentInfo, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.routing import unroutable
+from torch_tasks.settings import settings
+from torch_tasks.tasks import cancelled, run
+
+
+class Task:
+    """One task that Torch accepted."""
+
+    def __init__(self, task_id: str) -> None:
+        self.id = task_id
+
+    def __repr__(self) -> str:
+        return f"<Task {self.id}>"
+
+    @property
+    def status(self) -> TaskState:
+        """Where the task is now."""
+        return self.record().state
+
+    def record(self) -> TaskRecord:
+        """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
+        with broker_errors(settings().broker()):
+            return _seen(fleet().records.get(self.id), None)
+
+    def result(self, timeout: float | None = None) -> TaskResult:
+        """Wait for the end and return it, be it a success or not; :class:`TaskNotFinished` after ``timeout`` seconds.
+
+        ``result().raise_for_status()`` makes anything but success an exception.
+        """
+        with broker_errors(settings().broker()):
+            deadline = None if timeout is None else time.monotonic() + timeout
+            for state in fleet().records.changes(self.id, deadline=deadline):
+                if state is None:
+                    raise TaskNotFound(f"there is no record of task {self.id}: a wrong id, or it ended too long ago")
+                if state.ended:
+                    record = fleet().records.get(self.id)
+                    return record.result or TaskResult(task_id=self.id, status=record.state)
+        raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
+
+    def cancel(self) -> TaskState:
+        """End the task: at once if nobody has begun, else its agent is interrupted. Returns the state it was in."""
+        with broker_errors(settings().broker()):
+            records = fleet().records
+            state = records.get(self.id).state
+            if state.ended:
+                return state
+            records.request_cancel(self.id)
+            try:
+                result = cancelled(self.id, "cancelled before an agent began")
+                records.move(
+                    self.id,
+                    TaskState.CANCELLED,
+                    only_from=(TaskState.QUEUED, TaskState.PARKED),
+                    result=result.model_dump_json(),
+                )
+            except IllegalTransition:
+                state = records.get(self.id).state
+            app.control.revoke(self.id, terminate=True)
+            return state
+
+
+class Torch:
+    """The fleet, for a program that gives it work. Settings come from the environment and ``torch.toml``."""
+
+    def enqueue(
+        self,
+        prompt: str,
+        *,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        agent: str | None = None,
+        priority: Priority | str = Priority.NORMAL,
+        workdir: str | Path | None = None,
+        timeout: float | None = None,
+        deadline: datetime | None = None,
+        check: str | None = None,
+        max_retries: int | None = None,
+        context: Mapping[str, Any] | None = None,
+        metadata: Mapping[str, Any] | None = None,
+        id: str | None = None,  # noqa: A002 - the spec's own word
+    ) -> Task:
+        """Hand a task to the fleet and return at once.
+
+        It goes to a free agent of this ``role`` which has all of these ``skills``, or to ``agent`` alone. The same
+        ``id`` twice is one task. Raises :class:`InvalidTask` or :class:`BrokerUnreachable`; then nothing was enqueued.
+        """
+        fields: dict[str, Any] = {
+            "id": id,
+            "prompt": prompt,
+            "role": role,
+            "skills": [skills] if isinstance(skills, str) else list(skills),
+            "agent": agent,
+            "priority": priority,
+            "workdir": None if workdir is None else str(workdir),
+            "timeout": timeout,
+            "deadline": deadline,
+            "check": check,
+            "max_retries": max_retries,
+            "context": context,
+            "metadata": metadata,
+        }
+        spec = accepted({name: value for name, value in fields.items() if value is not None})
+        run.apply_async((spec,))
+        return Task(spec.id)
+
+    def task(self, task_id: str) -> Task:
+        """A task accepted earlier, by whomever."""
+        return Task(task_id)
+
+    def tasks(self, limit: int = 50) -> list[TaskRecord]:
+        """The latest tasks, newest first."""
+        with broker_errors(settings().broker()):
+            agents = fleet().registry.agents()
+            return [_seen(record, agents) for record in fleet().records.latest(limit)]
+
+    def agents(
+        self, *, role: str | None = None, skills: Iterable[str] = (), online: bool | None = None
+    ) -> list[AgentInfo]:
+        """The agents of this role that have all of these skills."""
+        with broker_errors(settings().broker()):
+            return [
+                info
+                for info in fleet().registry.agents()
+                if info.serves(role, skills) and online in (None, info.online)
+            ]
+
+    def agent(self, agent_id: str) -> AgentInfo:
+        """One agent, or :class:`AgentNotFound`."""
+        for info in self.agents():
+            if info.agent_id == agent_id:
+                return info
+        raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+
+
+def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
+    """The record with ``unroutable`` as it is at this moment."""
+    if record.state is not TaskState.QUEUED:
+        return record
+    alone = unroutable(record, fleet().registry.agents() if agents is None else agents)
+    return record.model_copy(update={"unroutable": alone})

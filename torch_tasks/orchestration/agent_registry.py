@@ -1,0 +1,131 @@
+"""The agent registry: every statement that reads or writes who is there."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import Any
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.errors import AgentTaken, StaleWriter
+from torch_tasks.models import AgentInfo
+
+_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
+
+# KEYS: registry, heartbeats, incarnations. ARGV: id, entry, offline after (ms), host, pid, smallest incarnation,
+# '1' if the caller knows that the process the entry names is gone.
+_REGISTER = (
+    _NOW
+    + """
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+if entry and ARGV[7] ~= '1' then
+  local holder = cjson.decode(entry)
+  local beat = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
+  local same = holder.host == ARGV[4] and tostring(holder.pid) == ARGV[5]
+  if not same and now - beat < tonumber(ARGV[3]) then return {0, entry, now - beat} end
+end
+local incarnation = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') + 1
+if incarnation < tonumber(ARGV[6]) then incarnation = tonumber(ARGV[6]) end
+redis.call('HSET', KEYS[3], ARGV[1], incarnation)
+local mine = string.gsub(ARGV[2], '"incarnation":0', string.format('"incarnation":%d', incarnation), 1)
+redis.call('HSET', KEYS[1], ARGV[1], mine)
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+return {incarnation, '', 0}
+"""
+)
+
+# KEYS: registry, heartbeats, incarnations, demanded queues. ARGV: id, incarnation, entry, '1' to go offline.
+_BEAT = (
+    _NOW
+    + """
+local latest = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
+if latest > tonumber(ARGV[2]) then return -1 end
+redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
+redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
+redis.call('ZADD', KEYS[2], ARGV[4] == '1' and 0 or now, ARGV[1])
+return redis.call('SCARD', KEYS[4])
+"""
+)
+
+
+class AgentRegistry:
+    """Who is there, what they can do, and when they last said so."""
+
+    def __init__(self, client: redis.Redis, *, offline_seconds: float) -> None:
+        self._client = client
+        self._offline_ms = int(offline_seconds * 1000)
+        self._register = client.register_script(_REGISTER)
+        self._beat = client.register_script(_BEAT)
+
+    def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
+        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
+        granted, entry, silent_ms = self._register(
+            keys=[keys.AGENT_REGISTRY, keys.AGENT_HEARTBEAT, keys.AGENT_INCARNATION],
+            args=[
+                info.agent_id,
+                _entry(info.model_copy(update={"incarnation": 0})),
+                self._offline_ms,
+                info.host,
+                info.pid,
+                at_least,
+                int(holder_is_gone),
+            ],
+        )
+        if granted:
+            return info.model_copy(update={"incarnation": int(granted)})
+        holder = json.loads(entry)
+        raise AgentTaken(
+            f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
+            f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
+            f"its place is free {self._offline_ms / 1000:g} s after its last heartbeat"
+        )
+
+    def heartbeat(self, info: AgentInfo) -> int:
+        """Say that the agent lives, and how; returns how many queues are demanded."""
+        return self._tell(info, offline=False)
+
+    def leave(self, info: AgentInfo) -> None:
+        """Mark the agent offline at once."""
+        self._tell(info, offline=True)
+
+    def _tell(self, info: AgentInfo, *, offline: bool) -> int:
+        demanded = self._beat(
+            keys=[keys.AGENT_REGISTRY, keys.AGENT_HEARTBEAT, keys.AGENT_INCARNATION, keys.DEMANDED_QUEUES],
+            args=[info.agent_id, info.incarnation, _entry(info), int(offline)],
+        )
+        if int(demanded) < 0:
+            raise StaleWriter(
+                f"agent {info.agent_id} has a later incarnation than {info.incarnation}: "
+                "this worker is not its host any more"
+            )
+        return int(demanded)
+
+    def entry(self, agent_id: str) -> AgentInfo | None:
+        """What stands in the registry under this id, whoever wrote it; ``online`` is not looked up."""
+        entry = self._client.hget(keys.AGENT_REGISTRY, agent_id)
+        return AgentInfo.model_validate_json(entry) if entry else None
+
+    def agents(self) -> list[AgentInfo]:
+        """All agents ever registered, by id, with who is online now."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.AGENT_REGISTRY)
+            pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
+            pipe.time()
+            entries, beats, (seconds, micros) = pipe.execute()
+        now_ms = int(seconds) * 1000 + int(micros) // 1000
+        heard = {agent_id: int(score) for agent_id, score in beats}
+        return [
+            _info(json.loads(entry), heard.get(agent_id, 0), now_ms - self._offline_ms)
+            for agent_id, entry in sorted(entries.items())
+        ]
+
+
+def _entry(info: AgentInfo) -> str:
+    return info.model_dump_json(exclude={"online", "last_heartbeat"})
+
+
+def _info(entry: dict[str, Any], heard_ms: int, alive_since_ms: int) -> AgentInfo:
+    heard = datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None
+    return AgentInfo.model_validate(entry | {"last_heartbeat": heard, "online": heard_ms >= alive_since_ms})

@@ -1,0 +1,42 @@
+"""Where is it decided which queue a task goes to, and which agents read that queue?
+
+A task names a role and skills, or one agent. Its queue's name says which; the first task on a queue puts the name
+into the set of demanded queues and announces it, and every agent that can serve it begins to read it. So a free,
+able agent always pulls, and nobody assigns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.models import AgentInfo, TaskRecord, TaskSpec, TaskState
+
+
+def queue_for(spec: TaskSpec) -> str:
+    """The queue of this task."""
+    return keys.agent_queue(spec.agent) if spec.agent else keys.task_queue(spec.role, spec.skills)
+
+
+def serves(queue: str, role: str, skills: Collection[str]) -> bool:
+    """An agent of this role and these skills can take whatever comes through this queue."""
+    wanted_role, wanted_skills = keys.queue_demand(queue)
+    return wanted_role in (None, role) and wanted_skills <= set(skills)
+
+
+def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
+    """The task waits, and no live agent can serve it."""
+    if record.state is not TaskState.QUEUED:
+        return False
+    spec = record.spec
+    able = (agent for agent in agents if agent.online)
+    if spec.agent:
+        return not any(agent.agent_id == spec.agent for agent in able)
+    return not any(agent.serves(spec.role, spec.skills) for agent in able)
+
+
+def demanded(client: redis.Redis) -> set[str]:
+    """Every queue that a task was sent to so far; accepting a task adds its queue."""
+    return {str(queue) for queue in client.smembers(keys.DEMANDED_QUEUES)}

@@ -1,0 +1,139 @@
+"""The Celery tasks."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+from celery import Task as CeleryTask
+from celery.exceptions import Ignore, Reject
+
+from torch_tasks.app import RUN, accepted, app
+from torch_tasks.errors import IllegalTransition, StaleWriter, TaskFailed, TaskNotFound
+from torch_tasks.fleet import fleet
+from torch_tasks.hosting import AgentHost, Detached
+from torch_tasks.keys import agent_queue
+from torch_tasks.models import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.routing import queue_for
+from torch_tasks.settings import settings
+
+log = logging.getLogger(__name__)
+
+
+class RunTask(CeleryTask):
+    """``torch.run``: specs go in as :class:`TaskSpec` or as plain fields."""
+
+    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+        """A signature whose id is the spec's, so that canvas results are found by the id the user chose."""
+        if args:
+            *earlier, spec = args
+            if isinstance(spec, TaskSpec):
+                args = (*earlier, spec.wire())
+                starkwargs.setdefault("task_id", spec.id)
+        return super().signature(args, *starargs, **starkwargs)
+
+    subtask = signature
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Publish one task; see :meth:`torch_tasks.app.TorchApp.send_task`."""
+        if args and isinstance(args[-1], TaskSpec):
+            options.setdefault("task_id", args[-1].id)
+            args = (*args[:-1], args[-1].wire())
+        return super().apply_async(args, kwargs, **options)
+
+
+@app.task(bind=True, base=RunTask, name=RUN, max_retries=None, throws=(TaskFailed,))
+def run(self: Any, *inputs: Any) -> dict[str, Any]:
+    """Have this worker's agent do a task. The last input is the spec, what comes before are earlier tasks' results."""
+    host: AgentHost | None = self.app.host
+    if host is None:
+        raise Reject("this worker hosts no agent", requeue=True)
+    *earlier, fields = inputs
+    spec = with_earlier(accepted(fields, self.request.id), earlier)
+    record = _take(spec, host)
+    if record.state.ended:
+        return _ended(self, record)
+    try:
+        result = host.execute(spec, record.attempts)
+    except Detached:
+        run.apply_async((*earlier, fields), task_id=spec.id, queue=agent_queue(host.info.agent_id))
+        raise Ignore from None
+    return _conclude(self, spec, host, result)
+
+
+def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
+    """The spec with the answers of the tasks before it in a chain or chord, as context."""
+    flat = [item for result in results for item in (result if isinstance(result, list) else [result])]
+    if not flat:
+        return spec
+    answers = [
+        {key: item.get(key) for key in ("task_id", "agent", "status", "answer", "answer_file")}
+        if isinstance(item, dict)
+        else {"answer": item}
+        for item in flat
+    ]
+    return spec.model_copy(update={"context": {**spec.context, "earlier": answers}})
+
+
+def _take(spec: TaskSpec, host: AgentHost) -> TaskRecord:
+    """Make the task this agent's own, unless it has ended. What another agent holds goes back to that agent's queue."""
+    records, info = fleet().records, host.info
+    records.accept(spec, queue_for(spec))
+    record = records.get(spec.id)
+    if record.state not in HELD and not record.state.ended:
+        try:
+            records.move(spec.id, TaskState.ASSIGNED, by=info, attempts=record.attempts + 1)
+        except (IllegalTransition, StaleWriter) as error:
+            log.warning("%s: somebody was faster: %s", spec.id, error)
+        record = records.get(spec.id)
+    if record.state in HELD and record.agent != info.agent_id:
+        log.info("%s: belongs to %s, handed back", spec.id, record.agent)
+        run.apply_async((spec,), queue=agent_queue(str(record.agent)))
+        raise Ignore
+    return record
+
+
+def _conclude(task: Any, spec: TaskSpec, host: AgentHost, result: TaskResult) -> dict[str, Any]:
+    """Write the end of a run into the record, or try the task again where that is worth it."""
+    records = fleet().records
+    failure = result.error
+    allowed = settings().max_retries if spec.max_retries is None else spec.max_retries
+    try:
+        if failure and failure.kind.worth_retrying and result.attempts <= allowed:
+            records.move(spec.id, TaskState.QUEUED, by=host.info, note=f"attempt {result.attempts}: {failure.message}")
+            pause = settings().retry_backoff_seconds * 2 ** (result.attempts - 1)
+            raise task.retry(exc=TaskFailed(failure.message), countdown=pause, queue=queue_for(spec))
+        records.finish(result, by=host.info)
+    except (StaleWriter, IllegalTransition, TaskNotFound) as error:
+        log.warning("%s: result refused: %s", spec.id, error)
+        raise Ignore from None
+    return _told(task, result)
+
+
+def _ended(task: Any, record: TaskRecord) -> dict[str, Any]:
+    """A delivery of a task that ended already: tell its end again, do nothing."""
+    result = record.result or TaskResult(task_id=record.spec.id, status=record.state)
+    return _told(task, result)
+
+
+def _told(task: Any, result: TaskResult) -> dict[str, Any]:
+    """The end of a task in Celery's own terms."""
+    if result.succeeded:
+        return result.model_dump(mode="json")
+    if result.status is TaskState.CANCELLED:
+        task.backend.mark_as_revoked(result.task_id, result.summary, request=task.request)
+        raise Ignore
+    raise TaskFailed(result.summary)
+
+
+def cancelled(task_id: str, message: str) -> TaskResult:
+    """The result of a task that nobody wants any more."""
+    return TaskResult(
+        task_id=task_id, status=TaskState.CANCELLED, error=Failure(kind=FailureKind.CANCELLED, message=message)
+    )
+
+
+@app.task(name="torch.prune")
+def prune() -> int:
+    """Drop from the task index what has expired."""
+    return fleet().records.prune()

@@ -1,0 +1,109 @@
+"""What makes a Celery worker an agent worker: it hosts the agent, beats for it, and reads the queues it can serve."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+from typing import Any
+
+from celery import bootsteps, signals
+from celery.worker.control import control_command
+
+from torch_tasks.app import ANNOUNCE_QUEUE, app
+from torch_tasks.errors import StaleWriter, TaskNotFound
+from torch_tasks.fleet import fleet
+from torch_tasks.keys import agent_queue
+from torch_tasks.models import AgentSpec
+from torch_tasks.routing import demanded, serves
+from torch_tasks.tasks import run
+from workers.host import Host
+
+log = logging.getLogger(__name__)
+
+
+def host_agent(spec: AgentSpec) -> None:
+    """Host this agent in this process, from now on."""
+    host = Host(spec, fleet())
+    host.open()
+    app.host = host
+    app.steps["worker"].add(HostStep)
+    app.steps["consumer"].add(ServeStep)
+    signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
+    if left := host.unfinished:
+        # Its delivery may be lost with the worker that held it; a second one of the same task does nothing.
+        with contextlib.suppress(TaskNotFound):
+            run.apply_async((fleet().records.get(left.task_id).spec,), queue=agent_queue(spec.id))
+
+
+def hosted() -> Host:
+    """The agent of this process."""
+    assert isinstance(app.host, Host)
+    return app.host
+
+
+class HostStep(bootsteps.StartStopStep):
+    """Lets go of the pane when the worker stops."""
+
+    requires = ("celery.worker.components:Pool",)
+
+    def close(self, worker: Any) -> None:
+        """The worker begins to stop: the running task goes back, before the pool waits for it."""
+        hosted().detach()
+
+    def stop(self, worker: Any) -> None:
+        """The worker has stopped."""
+        hosted().close()
+
+    terminate = stop
+
+
+class ServeStep(bootsteps.StartStopStep):
+    """Reads every demanded queue that the agent can serve, and says at intervals that the agent lives."""
+
+    requires = ("celery.worker.consumer.tasks:Tasks",)
+
+    def __init__(self, consumer: Any, **kwargs: Any) -> None:
+        super().__init__(consumer, **kwargs)
+        self._timer: Any = None
+        self._known = 0
+
+    def start(self, consumer: Any) -> None:
+        """Begin to serve; again after each reconnection."""
+        self._beat(consumer)
+        self._timer = consumer.timer.call_repeatedly(fleet().settings.heartbeat_seconds, self._beat, (consumer,))
+
+    def stop(self, consumer: Any) -> None:
+        """Stop beating."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _beat(self, consumer: Any) -> None:
+        try:
+            count = hosted().presence.beat()
+        except StaleWriter as error:
+            log.critical("%s; stopping", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+            return
+        # An announcement can be missed, the number of queues can not.
+        if count is not None and count != self._known:
+            for queue in sorted(demanded(fleet().client)):
+                serve(consumer, queue)
+            self._known = count
+
+
+def serve(consumer: Any, queue: str) -> None:
+    """Read this queue from now on, if the agent can do what comes through it."""
+    info = hosted().info
+    if serves(queue, info.role, info.skills) and not consumer.task_consumer.consuming_from(queue):
+        consumer.add_task_queue(queue)
+        log.info("%s: serves %s", info.agent_id, queue)
+
+
+@control_command(name=ANNOUNCE_QUEUE, args=[("queue", str)])
+def announce_queue(state: Any, queue: str) -> None:
+    """A task was sent to a queue that nobody had demanded before."""
+    if app.host is not None:
+        serve(state.consumer, queue)

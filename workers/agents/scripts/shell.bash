@@ -1,0 +1,28 @@
+# Read by the agent's shell when it starts: its prompt, and how a task's end is told.
+
+PS1='\w\n$TORCH_AGENT_ID> '
+PS2='> '
+HISTFILE=
+PROMPT_COMMAND=__torch_at_prompt
+
+# The pane is gone. Left to itself, the shell would finish the task's script before it goes, and call it done.
+trap 'kill -HUP $(jobs -p) 2>/dev/null; kill -KILL $$' HUP
+
+# The shell is back at its prompt: if a task was running, this is its end, however it got here.
+__torch_at_prompt() {
+    local code=$?
+    set +eux -m
+    PROMPT_COMMAND=__torch_at_prompt
+    if [ -n "${__torch_run-}" ]; then
+        # The last output is on its way to the file; a job left in the background may keep it open for ever.
+        read -r -t 2 -N 1 -u 199 _
+        exec 199>&-
+        printf '%s prompt\n' "$code" >"$__torch_run/exit"
+        unset __torch_run
+        printf x 1<>"$__torch_folder/bell"
+    elif [ ! -e "$__torch_folder/ready" ]; then
+        : >"$__torch_folder/ready"
+        printf x 1<>"$__torch_folder/bell"
+    fi
+    return "$code"
+}

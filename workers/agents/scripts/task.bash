@@ -1,0 +1,12 @@
+# Sourced into the agent's shell to run the task in $__torch_run: what it prints goes to the pane and to the file.
+# Everything stays at the top level, so that what the task declares lives on.
+
+: >"$__torch_run/begun"
+set +m # as in a script: no notices about jobs in the answer, and Ctrl-C does not reach the copier
+exec 199<>"$__torch_run/drained"
+{
+    tee -- "$__torch_run/output"
+    printf x >&199
+} <"$__torch_run/pipe" &
+disown # or a bare `wait` in the task would wait for the copier, which waits for the task
+{ . "$__torch_run/prompt"; } >"$__torch_run/pipe" 2>&1 199>&-

@@ -1,0 +1,84 @@
+"""The ``shell`` agent: a task's prompt is a script, run in one persistent shell.
+
+The answer is what it printed, the evidence its exit code. The script itself never passes through the terminal: the
+pane gets one short line that sources it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import signal
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+from torch_tasks.models import TaskSpec
+from workers.agents.kind import AgentKind, Ending
+from workers.runs import Run
+from workers.tmux.pane import AgentPane
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+
+
+class Shell(AgentKind):
+    """A shell under its keeper."""
+
+    def launch(self) -> list[str]:
+        rc = self.folder / "shell.bash"
+        rc.write_text(
+            f"__torch_folder={shlex.quote(str(self.folder))}\n. {shlex.quote(str(_SCRIPTS / 'shell.bash'))}\n"
+        )
+        (self.folder / "ready").unlink(missing_ok=True)
+        keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]
+        return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
+
+    def ready(self) -> bool:
+        return (self.folder / "ready").exists()
+
+    def free(self, pane: AgentPane) -> bool:
+        return self.ready() and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+
+    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+        run.prompt.write_text(spec.prompt + "\n", newline="")
+        os.mkfifo(run.folder / "pipe", 0o600)
+        os.mkfifo(run.folder / "drained", 0o600)
+        run.context.write_text(json.dumps(spec.context, indent=2))
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        if spec.workdir:
+            lines.append(f"cd -- {shlex.quote(spec.workdir)}")
+        lines += [
+            f"printf '%s\\n' {shlex.quote(f'── {spec.id}: {spec.title}')}",
+            f"__torch_run={shlex.quote(str(run.folder))}",
+            f". {shlex.quote(str(_SCRIPTS / 'task.bash'))}",
+        ]
+        start = run.folder / "start"
+        start.write_text("\n".join(lines) + "\n")
+        (self.folder / "current").write_text(f"{run.folder}\n")
+        # The leading space keeps the line out of the shell's history.
+        pane.paste(f" . {shlex.quote(str(start))}")
+        pane.press("Enter")
+
+    def ending(self, run: Run) -> Ending | None:
+        try:
+            told = run.exit.read_text()
+        except FileNotFoundError:
+            return None
+        if not told.endswith("\n"):
+            return None
+        code, how = told.split()
+        killed = how == "shell" and int(code) == 128 + signal.SIGKILL
+        return Ending(exit_code=int(code), crashed=killed)
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        if not force:
+            pane.press("C-c")
+            return
+        look = pane.look()
+        if look is None:
+            return
+        for shell in psutil.Process(look.pid).children():
+            for process in shell.children(recursive=True):
+                process.kill()

@@ -1,0 +1,355 @@
+"""One agent's life: open (start or adopt), execute, detach, close.
+
+The pane outlives the worker. What the next worker must know is in the journal and in the run's folder, so this
+process may die at any moment and the next one goes on from the files.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Container
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import NamedTuple
+
+from torch_tasks.errors import AgentUnavailable, TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.hosting import Detached
+from torch_tasks.models import (
+    AgentInfo,
+    AgentSpec,
+    AgentState,
+    Evidence,
+    Failure,
+    FailureKind,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+    now,
+)
+from workers.agents.kind import Ending, kind_named
+from workers.bell import Bell
+from workers.check import Check
+from workers.journal import CurrentRun
+from workers.presence import Presence
+from workers.runs import Run, head_and_tail, prune
+from workers.terminal import Terminal
+from workers.tmux.server import require_tmux
+
+log = logging.getLogger(__name__)
+
+#: Nobody waits longer than this without looking again: a lost bell costs no more.
+_LOOK_AGAIN = 5.0
+
+
+class Limit(NamedTuple):
+    """When a task is interrupted, and what is said then."""
+
+    at: datetime
+    kind: FailureKind
+    message: str
+
+
+class Host:
+    """Hosts the one agent of this worker."""
+
+    def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
+        self._spec = spec
+        self._records = fleet.records
+        self._settings = fleet.settings
+        self.presence = Presence(spec, fleet)
+        self._kind = kind_named(spec.kind, spec.id, self.presence.folder)
+        self._working = threading.Lock()
+        self._detaching = False
+        self._cancelled: str | None = None
+
+    @property
+    def info(self) -> AgentInfo:
+        """The agent's entry in the registry, with its incarnation."""
+        return self.presence.info
+
+    @property
+    def unfinished(self) -> CurrentRun | None:
+        """The task that the pane was left with."""
+        return self.presence.journal.current
+
+    # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self) -> None:
+        """Become the agent's one host, with its program ready in its pane; or refuse with a named error."""
+        require_tmux()
+        workdir = Path(self._spec.workdir or Path.cwd())
+        if not workdir.is_dir():
+            raise AgentUnavailable(
+                f"agent {self._spec.id} cannot start: its workdir {workdir} is not a folder on this node"
+            )
+        self.presence.take(workdir)
+        prune(self.presence.folder / "runs", self._settings.result_days)
+        self._bell = Bell(self.presence.folder / "bell", self._on_bell)
+        self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
+        journal = self.presence.journal
+        try:
+            with self._working:
+                if journal.pane and journal.kind == self._spec.kind and self._terminal.adopt(journal.pane):
+                    log.info("%s: pane %s adopted", self._spec.id, journal.pane)
+                    self.presence.show(AgentState.WORKING if journal.current else AgentState.READY)
+                else:
+                    self._start()
+        except TorchError:
+            self.presence.leave()
+            raise
+
+    def _start(self) -> None:
+        self._mourn()
+        self.presence.show(AgentState.STARTING)
+        try:
+            pane = self._terminal.start(self.info)
+        except TorchError:
+            self.presence.show(AgentState.EXITED)
+            raise
+        self.presence.remember(pane=pane, kind=self._spec.kind)
+        self.presence.show(AgentState.READY)
+        log.info("%s: started in pane %s", self._spec.id, pane)
+
+    def _mourn(self) -> None:
+        """A new program knows nothing of the task that the last one died with: that try has failed, and is told so."""
+        if not self.unfinished:
+            return
+        run = self._run(self.unfinished.task_id, self.unfinished.attempt)
+        if not run.result() and not self._kind.ending(run):
+            run.store(self._failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran"))
+
+    def _on_bell(self) -> None:
+        """Somebody rang. If the agent is idle, its program may have died: then it is started again at once."""
+        if not self._working.locked() and not self._detaching and not self._terminal.alive:
+            threading.Thread(target=self._revive, name="revive", daemon=True).start()
+
+    def _revive(self) -> None:
+        with self._working:
+            self._recover()
+
+    def _recover(self) -> None:
+        """Have the agent ready for the next task, if its program can be started at all."""
+        if self._detaching:
+            return
+        if self._terminal.alive:
+            self.presence.show(AgentState.READY)
+            return
+        try:
+            self._start()
+        except TorchError as error:
+            log.error("%s", error)
+
+    # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def execute(self, spec: TaskSpec, attempt: int) -> TaskResult:
+        """Have the agent do the task and return how it ended.
+
+        Idempotent by task and attempt: what has ended is told again, what runs in the pane is watched to its end.
+        """
+        run = self._run(spec.id, attempt)
+        if ended := run.result():
+            return ended
+        with self._working:
+            try:
+                result = self._work(spec, run)
+            except AgentUnavailable as error:
+                result = self._failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
+            run.store(result)
+            self.presence.remember(current=None)
+            self._cancelled = None
+            self._recover()
+        return result
+
+    def _run(self, task_id: str, attempt: int) -> Run:
+        return Run(self.presence.folder / "runs", task_id, attempt)
+
+    def _work(self, spec: TaskSpec, run: Run) -> TaskResult:
+        current = self.unfinished
+        in_pane = current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists()
+        if in_pane:
+            log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
+        else:
+            if refusal := self._refusal(spec):
+                return self._failed(run, *refusal)
+            self._begin(spec, run)
+        self.presence.show(AgentState.WORKING, task=spec.id)
+        return self._watch(spec, run)
+
+    def _refusal(self, spec: TaskSpec) -> tuple[FailureKind, str] | None:
+        """Why the task is not even begun, if so."""
+        if self._wants_cancel(spec.id):
+            return FailureKind.CANCELLED, "cancelled before the agent began"
+        if spec.deadline and spec.deadline <= now():
+            return FailureKind.DEADLINE, f"its deadline {spec.deadline.isoformat()} had passed when an agent was free"
+        if spec.workdir and not Path(spec.workdir).is_dir():
+            return FailureKind.REFUSED, f"its workdir {spec.workdir} is not a folder on node {self.info.node}"
+        return None
+
+    def _begin(self, spec: TaskSpec, run: Run) -> None:
+        if not self._terminal.alive:
+            self._start()
+        self._terminal.transcribe()
+        self._wait_for_free_pane(spec)
+        run.open()
+        self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
+        self._records.move(spec.id, TaskState.RUNNING, by=self.info)
+        self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
+
+    def _variables(self, spec: TaskSpec, run: Run) -> dict[str, str]:
+        return {
+            "TORCH_TASK_ID": spec.id,
+            "TORCH_INCARNATION": str(self.info.incarnation),
+            "TORCH_CONTEXT": str(run.context),
+        }
+
+    def _wait_for_free_pane(self, spec: TaskSpec) -> None:
+        """A person who types in the pane is left alone; the task waits and says so."""
+        told = False
+        while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), 2):
+            if self._detaching:
+                raise Detached
+            if not self._terminal.alive:
+                raise AgentUnavailable(f"agent {self._spec.id}: its pane died before the task began")
+            if not told:
+                note = "somebody is typing in the agent's pane"
+                self._records.move(spec.id, TaskState.WAITING, by=self.info, note=note)
+                self.presence.show(AgentState.WAITING, task=spec.id)
+                told = True
+
+    def _watch(self, spec: TaskSpec, run: Run) -> TaskResult:
+        """Wait for the program's ending, its death, or a reason to interrupt it."""
+        limit = self._limit(spec)
+        while True:
+            if ending := self._kind.ending(run):
+                return self._judge(spec, run, ending)
+            if not self._terminal.alive:
+                message = "agent crashed: its pane or the program in it died"
+                return self._failed(run, FailureKind.AGENT_CRASHED, message)
+            if reason := self._reason_to_stop(spec, limit):
+                self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
+                return self._failed(run, *reason)
+            self._rest(limit)
+
+    def _judge(self, spec: TaskSpec, run: Run, ending: Ending) -> TaskResult:
+        """What the program's ending, and the check if there is one, say about the task."""
+        if ending.crashed:
+            return self._failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its shell was killed")
+        code = Evidence(kind="exit_code", detail=f"exit code {ending.exit_code}", passed=ending.exit_code == 0)
+        if not spec.check:
+            if code.passed:
+                return self._result(run, TaskState.SUCCEEDED, evidence=(code,))
+            return self._failed(run, FailureKind.EXIT_CODE, code.detail, (code,))
+        verdict = self._check(spec, run)
+        if isinstance(verdict, Failure):
+            return self._failed(run, verdict.kind, verdict.message, (code,))
+        if verdict.passed:
+            return self._result(run, TaskState.SUCCEEDED, evidence=(code, verdict))
+        message = f"check failed: {verdict.detail.splitlines()[0]}"
+        return self._failed(run, FailureKind.CHECK_FAILED, message, (code, verdict))
+
+    def _check(self, spec: TaskSpec, run: Run) -> Evidence | Failure:
+        """The check's verdict, or why there is none."""
+        assert spec.check
+        seconds = self._settings.check_timeout_seconds
+        message = f"its check did not end within {seconds:g} s"
+        limit = min(self._limit(spec), Limit(now() + timedelta(seconds=seconds), FailureKind.TIMEOUT, message))
+        variables = {**self._variables(spec, run), "TORCH_ANSWER": str(run.output)}
+        workdir = spec.workdir or self.info.workdir
+        check = Check(spec.check, workdir=workdir, variables=variables, log=run.folder / "check", bell=self._bell)
+        try:
+            while check.exit_code is None:
+                if reason := self._reason_to_stop(spec, limit):
+                    return Failure(kind=reason[0], message=reason[1])
+                self._rest(limit)
+            return check.evidence()
+        finally:
+            check.stop()
+
+    def _limit(self, spec: TaskSpec) -> Limit:
+        """The earlier of the task's time-out and its deadline. The time runs from its beginning, whoever watches."""
+        begun = self.unfinished.begun_at if self.unfinished else now()
+        limits = [Limit(datetime.max.replace(tzinfo=begun.tzinfo), FailureKind.TIMEOUT, "")]
+        if spec.timeout:
+            end = begun + timedelta(seconds=spec.timeout)
+            limits.append(Limit(end, FailureKind.TIMEOUT, f"timed out after {spec.timeout:g} s"))
+        if spec.deadline:
+            message = f"its deadline {spec.deadline.isoformat()} passed while it ran"
+            limits.append(Limit(spec.deadline, FailureKind.DEADLINE, message))
+        return min(limits)
+
+    def _reason_to_stop(self, spec: TaskSpec, limit: Limit) -> tuple[FailureKind, str] | None:
+        if self._detaching:
+            raise Detached
+        if self._wants_cancel(spec.id):
+            return FailureKind.CANCELLED, "cancelled while it ran"
+        return (limit.kind, limit.message) if now() >= limit.at else None
+
+    def _rest(self, limit: Limit) -> None:
+        """Sleep until the bell, the limit, or the next look."""
+        left = (limit.at - now()).total_seconds()
+        self._bell.wait(max(0.0, min(left, _LOOK_AGAIN)))
+
+    def _wants_cancel(self, task_id: str) -> bool:
+        return self._cancelled == task_id or self._records.cancel_requested(task_id)
+
+    # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _failed(
+        self,
+        run: Run,
+        kind: FailureKind,
+        message: str,
+        evidence: tuple[Evidence, ...] = (),
+    ) -> TaskResult:
+        status = TaskState.CANCELLED if kind is FailureKind.CANCELLED else TaskState.FAILED
+        error = Failure(kind=kind, message=message)
+        return self._result(run, status, evidence=evidence, error=error)
+
+    def _result(
+        self,
+        run: Run,
+        status: TaskState,
+        *,
+        evidence: tuple[Evidence, ...],
+        error: Failure | None = None,
+    ) -> TaskResult:
+        answer, size = head_and_tail(run.output, self._settings.answer_limit_bytes)
+        ending = self._kind.ending(run)
+        return TaskResult(
+            task_id=run.task_id,
+            status=status,
+            answer=answer,
+            answer_bytes=size,
+            answer_file=str(run.output) if size else None,
+            exit_code=ending.exit_code if ending else None,
+            evidence=evidence,
+            agent=self.info.agent_id,
+            node=self.info.node,
+            attempts=run.attempt,
+            started_at=self.unfinished.begun_at if self.unfinished else None,
+            finished_at=now(),
+            error=error,
+        )
+
+    # ── cancel, detach, close ──────────────────────────────────────────────────────────────────────────────────────
+
+    def cancel(self, task_ids: Container[str]) -> None:
+        """Interrupt the task in the pane if it is one of these."""
+        if self.unfinished and self.unfinished.task_id in task_ids:
+            self._cancelled = self.unfinished.task_id
+            self._bell.ring()
+
+    def detach(self) -> None:
+        """Let go of a running task without touching the pane. Safe to call from a signal handler."""
+        self._detaching = True
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Leave the fleet; the pane stays for the next worker."""
+        self._detaching = True
+        with self._working:
+            self._terminal.detach()
+        self.presence.leave()
+        self._bell.close()

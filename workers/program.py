@@ -1,0 +1,71 @@
+"""What ``celery -A torch_tasks worker`` is: with ``--id`` an agent worker, with ``--node`` the node worker."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+from celery.apps.worker import Worker
+from pydantic import ValidationError
+
+from torch_tasks import keys
+from torch_tasks.errors import InvalidTask, TorchError
+from torch_tasks.models import AgentSpec, readable
+from torch_tasks.settings import settings
+
+
+class Program(Worker):
+    """Celery's worker, told what Torch wants of it."""
+
+    def __init__(
+        self,
+        app: Any = None,
+        hostname: str | None = None,
+        *,
+        agent_id: str | None = None,
+        role: str | None = None,
+        skills: tuple[str, ...] = (),
+        agent_kind: str = "shell",
+        agent_workdir: str | None = None,
+        node_worker: bool = False,
+        kept_agents: tuple[str, ...] = (),
+        **options: Any,
+    ) -> None:
+        options.update(without_gossip=True, without_mingle=True)
+        options["heartbeat_interval"] = options.get("heartbeat_interval") or settings().events_heartbeat_seconds
+        try:
+            if agent_id:
+                spec = _agent(id=agent_id, role=role, skills=skills, kind=agent_kind, workdir=agent_workdir)
+                hostname = f"{spec.id}@{settings().node}"
+                options |= self._agent_worker(spec)
+            elif node_worker:
+                hostname = f"node@{settings().node}"
+                options |= self._node_worker(kept_agents)
+        except TorchError as error:
+            click.echo(f"Error: {error}", err=True)
+            raise SystemExit(error.exit_code) from None
+        super().__init__(app, hostname, **options)
+
+    def _agent_worker(self, spec: AgentSpec) -> dict[str, Any]:
+        from workers.agent_worker import host_agent
+
+        host_agent(spec)
+        return {"queues": [keys.agent_queue(spec.id)], "pool_cls": "workers.pool:AgentPool", "concurrency": 1}
+
+    def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
+        from workers.node_worker import supervise
+
+        agents = tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents
+        supervise(agents)
+        return {
+            "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
+            "pool_cls": "threads",
+            "concurrency": 4,
+        }
+
+
+def _agent(**fields: Any) -> AgentSpec:
+    try:
+        return AgentSpec.model_validate({name: value for name, value in fields.items() if value is not None})
+    except ValidationError as error:
+        raise InvalidTask(f"this agent cannot be hosted: {readable(error)}") from None

@@ -1,0 +1,67 @@
+"""One try of one task, as files: what was asked, what came out, how it ended."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+from torch_tasks.models import TaskResult
+from torch_tasks.local.files import write_private
+
+
+class Run:
+    """One try, and its folder."""
+
+    def __init__(self, runs: Path, task_id: str, attempt: int) -> None:
+        self.task_id = task_id
+        self.attempt = attempt
+        self.folder = folder = runs / f"{task_id}.{attempt}"
+        self.prompt = folder / "prompt"
+        self.context = folder / "context.json"
+        self.begun = folder / "begun"
+        self.output = folder / "output"
+        self.exit = folder / "exit"
+        self.result_file = folder / "result.json"
+
+    def open(self) -> None:
+        """Make an empty folder for a try that nobody has begun."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+        self.folder.mkdir(parents=True)
+
+    def result(self) -> TaskResult | None:
+        """How the try ended, if it has."""
+        try:
+            return TaskResult.model_validate_json(self.result_file.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def store(self, result: TaskResult) -> None:
+        """Keep the end of the try, so that it is told again instead of done again."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
+
+
+def prune(folder: Path, keep_days: float) -> None:
+    """Remove the tries that ended longer ago than this."""
+    oldest = time.time() - keep_days * 86400
+    for result in folder.glob("*/result.json"):
+        if result.stat().st_mtime < oldest:
+            shutil.rmtree(result.parent)
+
+
+def head_and_tail(path: Path, limit: int) -> tuple[str, int]:
+    """The text of a file, without its middle where it is larger than ``limit`` bytes; and its size."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= limit:
+                return file.read().decode(errors="replace"), size
+            head = file.read(limit // 2)
+            file.seek(size - limit // 2)
+            tail = file.read()
+    except FileNotFoundError:
+        return "", 0
+    left_out = size - len(head) - len(tail)
+    notice = f"\n… {left_out:,} bytes left out, the whole answer is in {path} …\n"
+    return head.decode(errors="replace") + notice + tail.decode(errors="replace"), size

@@ -1,0 +1,124 @@
+"""The agent's program in its pane: started, adopted, interrupted, started again."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from torch_tasks.errors import AgentUnavailable
+from torch_tasks.models import AgentInfo
+from torch_tasks.settings import Settings
+from workers.agents.kind import AgentKind
+from workers.bell import Bell
+from workers.tmux.pane import AgentPane
+
+log = logging.getLogger(__name__)
+
+#: Variables of this process that are no business of the agent's.
+_WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
+
+
+class Terminal:
+    """One agent's pane on its own tmux server; the program in it outlives this process."""
+
+    def __init__(self, folder: Path, kind: AgentKind, bell: Bell, settings: Settings) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._bell = bell
+        self._settings = settings
+        self._pane: AgentPane | None = None
+
+    @property
+    def pane(self) -> AgentPane:
+        """The pane; only after :meth:`adopt` or :meth:`start`."""
+        if self._pane is None:
+            raise AgentUnavailable(f"agent {self._kind.agent_id} has no pane")
+        return self._pane
+
+    @property
+    def alive(self) -> bool:
+        """The pane is there and a program runs in it."""
+        look = self._pane.look() if self._pane else None
+        return look is not None and not look.dead
+
+    def adopt(self, pane_id: str) -> bool:
+        """Take over the pane that a former worker left, if its program still runs."""
+        self._pane = AgentPane.adopt(self._folder / "tmux", pane_id, on_notice=lambda _: self._bell.ring())
+        if self.alive:
+            return True
+        self.end()
+        return False
+
+    def start(self, info: AgentInfo) -> str:
+        """Start the program in a new pane, ready for work; returns the pane's id."""
+        self.end()
+        self._pane = AgentPane.start(
+            self._folder / "tmux",
+            info.agent_id,
+            self._kind.launch(),
+            workdir=Path(info.workdir),
+            environment=self._environment(info),
+            on_notice=lambda _: self._bell.ring(),
+            on_death=f"printf x 1<>'{self._bell.path}'",
+        )
+        self.transcribe()
+        limit = self._settings.agent_start_seconds
+        if not self.wait_for(self._kind.ready, limit):
+            screen = self._pane.screen() if self.alive else "(the program has ended)"
+            self.end()
+            raise AgentUnavailable(
+                f"agent {info.agent_id} was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS); "
+                f"its pane showed:\n{screen}"
+            )
+        return self._pane.pane_id
+
+    def transcribe(self) -> None:
+        """Have all that the pane prints appended to the transcript; a long transcript is put aside first."""
+        path = self._folder / "transcript"
+        if path.exists() and path.stat().st_size > self._settings.transcript_limit_bytes:
+            path.replace(path.with_suffix(".1"))
+        self.pane.transcribe(path)
+
+    def interrupt(self, let_go: Callable[[], bool]) -> None:
+        """Have the program let go of its task: asked, then forced, then ended."""
+        for force in (False, True):
+            if not self.alive:
+                return
+            self._kind.interrupt(self.pane, force=force)
+            if self.wait_for(let_go, self._settings.interrupt_seconds):
+                return
+        log.warning("%s: does not let go, its pane is ended", self._kind.agent_id)
+        self.end()
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is so; false when the time is over or the program has ended."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.alive:
+                return condition()
+            self._bell.wait(min(left, 0.5))
+        return True
+
+    def end(self) -> None:
+        """End the pane, its program and its tmux server."""
+        if self._pane:
+            self._pane.end()
+            self._pane = None
+
+    def detach(self) -> None:
+        """Let go of the pane, which goes on without us."""
+        if self._pane:
+            self._pane.close()
+
+    def _environment(self, info: AgentInfo) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
+        own = {
+            "TORCH_AGENT_ID": info.agent_id,
+            "TORCH_INCARNATION": str(info.incarnation),
+            "TORCH_STATE_DIR": str(self._settings.state_dir),
+        }
+        return {**kept, **self._kind.config.environment, **own}

@@ -1,0 +1,181 @@
+"""One control-mode client on one tmux server: commands without a process each."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import re
+import socket as sockets
+import subprocess
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty, SimpleQueue
+
+from torch_tasks.errors import AgentUnavailable
+
+log = logging.getLogger(__name__)
+
+ANSWER_SECONDS = 10.0
+"""A tmux server answers in less than a millisecond; after this long it hangs."""
+
+_BEGIN = re.compile(r"%begin (\d+ \d+ (\d+))")
+_FROM_OUR_INPUT = "1"
+
+
+class ControlLost(AgentUnavailable):
+    """The control client ended. ``sent``: the command had gone out, so nobody can tell whether tmux ran it."""
+
+    def __init__(self, message: str, *, sent: bool) -> None:
+        super().__init__(message)
+        self.sent = sent
+
+
+@dataclass(frozen=True)
+class Reply:
+    """What tmux said to one command: its output, or its error."""
+
+    ok: bool
+    lines: list[str]
+
+
+def quote(word: str) -> str:
+    """The word as tmux's command parser reads it back, unchanged; a newline cannot be said in one line."""
+    return "'" + word.replace("'", r"'\''") + "'"
+
+
+class ControlClient:
+    """An attached ``tmux -C`` client that never resizes a pane and reads no pane's output.
+
+    :meth:`run` may be called from any thread; commands go one at a time, and each call gets its own answer or an error.
+    ``on_notice`` hears every notification, and ``%exit …`` once when the stream ends, unless it was :meth:`close` that
+    ended it. It is called by the reader thread, so it must neither block nor call :meth:`run`.
+    """
+
+    def __init__(self, socket: Path, on_notice: Callable[[str], None] | None = None) -> None:
+        self._socket = socket
+        self._on_notice = on_notice
+        self._lock = threading.Lock()
+        self._replies: SimpleQueue[Reply | None] = SimpleQueue()
+        self._attached = threading.Event()
+        self._ended = threading.Event()
+        # Not pipes: tmux hands the client's ends to its server, so that even a dead client's pipe need not end.
+        # A socket can be shut down from here.
+        self._link, far_end = sockets.socketpair()
+        self._output = self._link.makefile("rb")
+        with far_end:
+            self._process = subprocess.Popen(
+                # -u: a client without it gets "_" for every character outside ASCII when the locale is C.
+                ["tmux", "-u", "-S", str(socket), "-C", "attach-session", "-f", "no-output,ignore-size"],
+                stdin=far_end.fileno(),
+                stdout=far_end.fileno(),
+                stderr=subprocess.DEVNULL,
+                start_new_session=True,  # Ctrl-C in the worker's terminal is not for this client
+            )
+        self._reader = threading.Thread(target=self._read, name=f"tmux {socket.name}", daemon=True)
+        self._reader.start()
+        if not self._attached.wait(ANSWER_SECONDS) or self.ended:
+            self.close()
+            raise ControlLost(f"no tmux server lets us attach at {socket}; is the agent running?", sent=False)
+
+    @property
+    def pid(self) -> int:
+        """The client's own process, not the server's."""
+        return self._process.pid
+
+    @property
+    def ended(self) -> bool:
+        """The client is gone; only a new one can go on."""
+        return self._ended.is_set()
+
+    def run(self, command: str, *args: str) -> Reply:
+        """Run one tmux command and wait for its answer."""
+        line = " ".join(map(quote, (command, *args)))
+        if "\n" in line:
+            raise ValueError(f"an argument of tmux {command} holds a newline, which the control protocol cannot carry")
+        with self._lock:
+            self._send(line, command)
+            try:
+                reply = self._replies.get(timeout=ANSWER_SECONDS)
+            except Empty:
+                self._cut()  # a late answer must never be taken for the next command's
+                raise AgentUnavailable(
+                    f"tmux did not answer {command} within {ANSWER_SECONDS:g} s at {self._socket}; "
+                    "look whether its server is stopped or the machine is overloaded"
+                ) from None
+        if reply is None:
+            raise ControlLost(
+                f"the tmux client at {self._socket} ended during {command}; whether tmux ran it is not known", sent=True
+            )
+        return reply
+
+    def close(self) -> None:
+        """End the client, its thread and its pipes; the server and its panes live on."""
+        self._on_notice = None
+        with contextlib.suppress(OSError):
+            self._link.shutdown(sockets.SHUT_WR)  # the end of its input makes the client detach
+        self._reader.join(1.0)
+        if self._reader.is_alive():
+            self._cut()
+            self._reader.join()
+        self._link.close()
+
+    def _cut(self) -> None:
+        self._process.kill()
+        with contextlib.suppress(OSError):
+            self._link.shutdown(sockets.SHUT_RDWR)
+
+    def _send(self, line: str, command: str) -> None:
+        try:
+            if self.ended:
+                raise BrokenPipeError
+            self._link.sendall(line.encode() + b"\n")
+        except OSError:
+            raise ControlLost(f"the tmux client at {self._socket} ended before {command}", sent=False) from None
+
+    def _read(self) -> None:
+        farewell = "%exit"
+        with self._output:
+            for line in iter(self._next_line, None):
+                if begin := _BEGIN.fullmatch(line):
+                    reply = self._block(begin[1])
+                    if begin[2] == _FROM_OUR_INPUT and reply is not None:
+                        self._replies.put(reply)
+                elif line.startswith("%exit"):
+                    farewell = line
+                else:
+                    if line.startswith("%session-changed"):  # said to a client that has just been attached
+                        self._attached.set()
+                    self._notify(line)
+        self._process.wait()
+        self._ended.set()
+        self._attached.set()
+        self._replies.put(None)
+        self._notify(farewell)
+
+    def _next_line(self) -> str | None:
+        try:
+            raw = self._output.readline()
+        except ConnectionResetError:  # the client was killed with a command unread
+            return None
+        return raw.decode(errors="backslashreplace").removesuffix("\n") if raw else None
+
+    def _block(self, number: str) -> Reply | None:
+        """The lines up to the end of the block with this number; a screen that shows ``%end`` does not end it."""
+        lines: list[str] = []
+        ends = {f"%end {number}": True, f"%error {number}": False}
+        for line in iter(self._next_line, None):
+            if line in ends:
+                return Reply(ends[line], lines)
+            lines.append(line)
+        return None
+
+    def _notify(self, line: str) -> None:
+        callback = self._on_notice
+        if callback is None:
+            return
+        try:
+            callback(line)
+        except Exception:  # the answers must go on coming
+            log.exception("the listener for tmux notices failed on %r", line)

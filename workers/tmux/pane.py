@@ -1,0 +1,269 @@
+"""One agent's pane, pinned by its id on the agent's own tmux server."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import time
+import uuid
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from torch_tasks.errors import AgentUnavailable
+from workers.tmux.control import quote
+from workers.tmux.server import AgentServer, Answer
+
+END_SECONDS = 5.0
+"""How long a server and the pane's program may take to go before they are killed."""
+
+_SHORT_PASTE = 4096
+_LOOK = "\t".join(
+    f"#{{{name}}}"
+    for name in (
+        "pane_id",
+        "pane_pid",
+        "pane_dead",
+        "pane_dead_status",
+        "pane_in_mode",
+        "cursor_x",
+        "cursor_y",
+        "pane_width",
+        "pane_height",
+        "session_attached_list",
+        "pane_current_command",
+        "pane_current_path",
+    )
+)
+
+
+@dataclass(frozen=True)
+class PaneLook:
+    """What tmux knows of a pane at one moment.
+
+    ``dead_status`` is the exit code; None while there is none yet, and for a program that a signal ended.
+    ``attached`` counts the terminals of people, not control clients.
+    """
+
+    pane_id: str
+    pid: int
+    dead: bool
+    dead_status: int | None
+    in_mode: bool
+    cursor_x: int
+    cursor_y: int
+    width: int
+    height: int
+    attached: int
+    command: str
+    cwd: str
+
+    @classmethod
+    def parse(cls, line: str) -> Self:
+        """A look from tmux's answer to the ``_LOOK`` format."""
+        pane_id, pid, dead, status, mode, x, y, width, height, clients, command, cwd = line.split("\t", 11)
+        return cls(
+            pane_id=pane_id,
+            pid=int(pid),
+            dead=dead == "1",
+            dead_status=int(status) if status else None,
+            in_mode=mode not in ("", "0"),
+            cursor_x=int(x),
+            cursor_y=int(y),
+            width=int(width),
+            height=int(height),
+            # a client without a terminal is named client-<pid>
+            attached=sum(not name.startswith("client-") for name in clients.split(",") if name),
+            command=command,
+            cwd=cwd,
+        )
+
+
+class AgentPane:
+    """The terminal an agent lives in. It outlives the process that started it, and this object."""
+
+    def __init__(self, server: AgentServer, pane_id: str) -> None:
+        self.server = server
+        self.pane_id = pane_id
+
+    @classmethod
+    def start(
+        cls,
+        socket: Path,
+        name: str,
+        command: Sequence[str],
+        *,
+        workdir: Path,
+        environment: Mapping[str, str],
+        on_death: str | None = None,
+        on_notice: Callable[[str], None] | None = None,
+    ) -> Self:
+        """A new server, with one session of this name, whose pane runs the command in ``workdir``.
+
+        The program gets exactly ``environment`` and what tmux adds; it is inherited, so no argument list shows it.
+        ``on_death`` is a shell command that tmux runs as soon as the program ended. The program never runs in any
+        other folder: if ``workdir`` vanishes meanwhile, the pane dies and says why.
+        """
+        _require_folder(workdir)
+        server = AgentServer(socket, on_notice=on_notice)
+        if server.listener() is not None:
+            raise AgentUnavailable(f"a tmux server for {name} already runs at {socket}; adopt its pane or end it first")
+        socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        hook = [("set-hook", "-g", "pane-died", _silent_job(on_death))] if on_death else []
+        session: tuple[str, ...]
+        session = ("new-session", "-d", "-s", name, "-c", _no_format(str(workdir)), "-P", "-F", "#{pane_id}")
+        size = ("set-option", "-w", "-t", f"={name}:", "window-size", "manual")  # a visitor never reflows the screen
+        # In one go, so that even a program that ends at once finds the hook.
+        session += ("--", *_launcher(str(workdir), command))
+        answer = server.process(*hook, session, size, environment=environment)
+        if not answer.ok:
+            raise AgentUnavailable(f"tmux could not start a pane for {name} at {socket}: {' '.join(answer.stderr)}")
+        return cls(server, answer.stdout[0])
+
+    @classmethod
+    def adopt(cls, socket: Path, pane_id: str, *, on_notice: Callable[[str], None] | None = None) -> Self | None:
+        """The pane that somebody started before, its program dead or alive; None if there is no such pane."""
+        pane = cls(AgentServer(socket, on_notice=on_notice), pane_id)
+        if pane.look() is not None:
+            return pane
+        pane.close()
+        return None
+
+    def look(self) -> PaneLook | None:
+        """The pane as it is now; None if it or its server is gone."""
+        answer = self.server.cmd(
+            "list-panes", "-f", f"#{{==:#{{pane_id}},{self.pane_id}}}", "-F", _LOOK, target=self.pane_id
+        )
+        # A folder's name may hold a newline: the answer is one record, whatever its lines.
+        return PaneLook.parse("\n".join(answer.stdout)) if answer.ok and answer.stdout else None
+
+    def paste(self, text: str) -> None:
+        """Hand the text to the program as one paste, framed if the program asked for frames."""
+        if not text:
+            return
+        self._make_writable()
+        buffer = f"torch-{uuid.uuid4().hex}"
+        if text.isprintable() and len(text) <= _SHORT_PASTE:
+            stored = self.server.cmd("set-buffer", "-b", buffer, "--", text)
+        else:
+            stored = self.server.process(("load-buffer", "-b", buffer, "-"), stdin=text)
+        self._check(stored, "the text")
+        self._do("paste-buffer", "-p", "-r", "-d", "-b", buffer)
+
+    def press(self, *keys: str) -> None:
+        """Press the keys, by their tmux names: ``Enter``, ``C-c``, ``Escape``."""
+        self._make_writable()
+        self._do("send-keys", "--", *keys)
+
+    def screen(self, history: int = 0) -> str:
+        """What the pane shows, wrapped lines joined, with so many lines of history; no blanks at the ends of lines."""
+        lines = self._do("capture-pane", "-p", "-J", "-S", str(-history)).stdout
+        return "\n".join(line.rstrip() for line in lines).rstrip("\n")
+
+    def cursor_line(self) -> str:
+        """The line the cursor is on."""
+        look = self._present()
+        row = str(look.cursor_y)
+        lines = self._do("capture-pane", "-p", "-S", row, "-E", row).stdout
+        return lines[0].rstrip() if lines else ""
+
+    def transcribe(self, path: Path) -> None:
+        """Append all further output of the pane, raw, to the file; an earlier transcript ends."""
+        job = f"exec cat >> {shlex.quote(str(path))}"
+        self._do("pipe-pane", _no_format(job).replace("%", "%%"))
+
+    def respawn(self, command: Sequence[str]) -> None:
+        """Run this program in the same pane and the session's folder; one that still runs is killed."""
+        workdir = "\n".join(self._do("display-message", "-p", "#{session_path}").stdout)
+        self._do("respawn-pane", "-k", "--", *_launcher(workdir, command))
+
+    def end(self) -> None:
+        """End the server with all that runs in it. Afterwards neither its process nor its socket file is there."""
+        processes = self._processes()
+        self.server.close()
+        with contextlib.suppress(AgentUnavailable):  # a server that hangs is killed below
+            self.server.process(("kill-server",))
+        for process in _still_alive(processes, END_SECONDS):
+            process.kill()
+        if _still_alive(processes, END_SECONDS):
+            raise AgentUnavailable(f"what runs at {self.server.socket} survives SIGKILL; look for a hanging disk")
+        self.server.socket.unlink(missing_ok=True)
+
+    def close(self) -> None:
+        """Let go of the pane; it lives on."""
+        self.server.close()
+
+    def _processes(self) -> list[psutil.Process]:
+        """The server and the programs of its panes, as they are now."""
+        server = self.server.listener()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            return [server, *server.children(recursive=True)] if server else []
+        return []
+
+    def _present(self) -> PaneLook:
+        look = self.look()
+        if look is None:
+            raise AgentUnavailable(f"pane {self.pane_id} at {self.server.socket} is gone; start the agent again")
+        return look
+
+    def _make_writable(self) -> None:
+        look = self._present()
+        if look.dead:
+            raise AgentUnavailable(
+                f"the program in pane {self.pane_id} at {self.server.socket} has ended"
+                f"{'' if look.dead_status is None else f' with exit code {look.dead_status}'}; start it again"
+            )
+        if look.in_mode:  # copy-mode would take the text as its own keys
+            self._do("copy-mode", "-q")
+
+    def _do(self, command: str, *args: str) -> Answer:
+        return self._check(self.server.cmd(command, *args, target=self.pane_id), command)
+
+    def _check(self, answer: Answer, command: str) -> Answer:
+        if not answer.ok:
+            raise AgentUnavailable(
+                f"tmux refused {command} for pane {self.pane_id} at {self.server.socket}: {' '.join(answer.stderr)}; "
+                "look whether the agent still lives"
+            )
+        return answer
+
+
+def _require_folder(workdir: Path) -> None:
+    if not workdir.is_dir() or not os.access(workdir, os.X_OK):
+        raise AgentUnavailable(f"the agent's folder {workdir} cannot be entered; create it, or name another folder")
+
+
+def _still_alive(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
+    """Those that have not ended when the time is over; a zombie has, even where no init collects it."""
+    deadline = time.monotonic() + seconds
+    while (living := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    return living
+
+
+def alive(process: psutil.Process) -> bool:
+    """The process can still do something."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _launcher(workdir: str, command: Sequence[str]) -> tuple[str, ...]:
+    """The command as tmux shall run it. Left alone, tmux silently takes the home folder if it cannot enter workdir."""
+    return ("sh", "-c", 'cd -- "$0" && exec "$@"', workdir, *command)
+
+
+def _silent_job(command: str) -> str:
+    """A tmux command that runs the shell command; what a job says or its failure would cover the pane's screen."""
+    job = f"sh -c {shlex.quote(command)} >/dev/null 2>&1 || :"
+    return f"run-shell -b {quote(_no_format(job))}"
+
+
+def _no_format(text: str) -> str:
+    """The text, for a place where tmux expands ``#{…}``."""
+    return text.replace("#", "##")

@@ -1,0 +1,185 @@
+"""One agent's tmux server: libtmux's objects over the control client, a process only where it has to be."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import socket as sockets
+import struct
+import subprocess
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import libtmux
+import psutil
+from libtmux.common import tmux_cmd
+
+from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
+from workers.tmux.control import ANSWER_SECONDS, ControlClient, ControlLost
+
+CONFIG = Path(__file__).with_name("tmux.conf")
+OLDEST_TMUX = (3, 2)
+SOCKET_PATH_BYTES = 100
+"""The kernel's limit is 108, and tmux adds ``.lock``."""
+
+_BY_PROCESS = frozenset(
+    {
+        # they need a server that may not be there, or end the one that answers
+        "new-session",
+        "start-server",
+        "has-session",
+        "kill-server",
+        # they use the client's own terminal, input or output
+        "attach-session",
+        "load-buffer",
+        "save-buffer",
+        "show-buffer",  # a control client gets it with escapes
+        # they may block, and would block every other command with them
+        "wait-for",
+        "run-shell",
+        "if-shell",
+    }
+)
+_READS = ("display-message", "capture-pane", "list-", "show-")
+
+
+class Answer(tmux_cmd):
+    """What libtmux expects of a command that ran, from wherever the answer came."""
+
+    def __init__(self, cmd: Sequence[str], stdout: list[str], stderr: list[str], returncode: int) -> None:
+        self.cmd = list(cmd)
+        self.stdout = stdout
+        self.stderr = stderr
+        self.returncode = returncode
+
+    @property
+    def ok(self) -> bool:
+        """The command did what it says."""
+        return self.returncode == 0
+
+
+class AgentServer(libtmux.Server):
+    """The tmux server behind one socket. Its control client is connected at the first need and again when it died."""
+
+    def __init__(self, socket: Path, *, on_notice: Callable[[str], None] | None = None) -> None:
+        size = len(str(socket).encode())
+        if size > SOCKET_PATH_BYTES:
+            raise StateFolderUnusable(
+                f"the path of tmux's socket has {size} bytes, {SOCKET_PATH_BYTES} are possible: {socket}; "
+                "set TORCH_STATE_DIR to a shorter folder"
+            )
+        super().__init__(socket_path=socket, config_file=str(CONFIG))
+        self.socket = socket
+        self._on_notice = on_notice
+        self._client: ControlClient | None = None
+        self._connecting = threading.Lock()
+
+    def cmd(  # type: ignore[override]  # libtmux's own Server.cmd has this signature, its mixin a wider one
+        self, cmd: str, *args: Any, target: str | int | None = None
+    ) -> Answer:
+        """Run a tmux command; tmux's refusal is in the answer.
+
+        A command that tmux may or may not have run is repeated only if it changes nothing, else :class:`ControlLost`.
+        """
+        words = [cmd, *(() if target is None else ("-t", str(target))), *map(str, args)]
+        if cmd in _BY_PROCESS or any("\n" in word for word in words):
+            return self.process(words)
+        try:
+            return self._by_control(words)
+        except ControlLost as lost:
+            if lost.sent and not cmd.startswith(_READS):
+                raise
+            return self._by_control(words)
+
+    def process(
+        self, *commands: Sequence[str], stdin: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> Answer:
+        """Run the commands, one after the other, by a tmux process of their own."""
+        argv = [_tmux(), "-u", "-S", str(self.socket), "-f", str(CONFIG)]
+        for place, command in enumerate(commands):
+            argv += [*([";"] if place else []), *map(_argument, command)]
+        try:
+            done = subprocess.run(
+                argv,
+                input=(stdin or "").encode(),
+                capture_output=True,
+                env=environment,
+                timeout=ANSWER_SECONDS,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise AgentUnavailable(
+                f"tmux {commands[0][0]} did not end within {ANSWER_SECONDS:g} s at {self.socket}; "
+                "look whether its server is stopped or the machine is overloaded"
+            ) from None
+        return Answer(argv, _lines(done.stdout), _lines(done.stderr), done.returncode)
+
+    def listener(self) -> psutil.Process | None:
+        """The server's process as the kernel knows it, even if it hangs; None for a missing or stale socket."""
+        with sockets.socket(sockets.AF_UNIX) as connection:
+            try:
+                connection.connect(str(self.socket))
+                peer = connection.getsockopt(sockets.SOL_SOCKET, sockets.SO_PEERCRED, struct.calcsize("3i"))
+                return psutil.Process(struct.unpack("3i", peer)[0])
+            except (FileNotFoundError, ConnectionRefusedError, psutil.NoSuchProcess):
+                return None
+
+    def close(self) -> None:
+        """End the control client; the server lives on, and a later command connects again."""
+        with self._connecting:
+            if self._client is not None:
+                self._client.close()
+                self._client = None
+
+    def _by_control(self, words: Sequence[str]) -> Answer:
+        client = self._connected()
+        if client is None:
+            return self.process(words)
+        reply = client.run(*words)
+        lines = _without_blank_end(reply.lines)
+        return Answer(words, lines, [], 0) if reply.ok else Answer(words, [], lines, 1)
+
+    def _connected(self) -> ControlClient | None:
+        with self._connecting:
+            if self._client is not None and self._client.ended:
+                self._client.close()
+                self._client = None
+            if self._client is None and self.listener() is not None:
+                try:
+                    self._client = ControlClient(self.socket, self._on_notice)
+                except ControlLost:
+                    return None
+            return self._client
+
+
+def require_tmux() -> None:
+    """Nothing if this machine's tmux can host agents, else :class:`TmuxMissing`."""
+    said = subprocess.run([_tmux(), "-V"], capture_output=True, text=True, check=False).stdout.strip()
+    number = re.search(r"(\d+)\.(\d+)", said)
+    if number and (int(number[1]), int(number[2])) < OLDEST_TMUX:
+        raise TmuxMissing(f"{said} is too old to host agents; install tmux 3.2 or newer (`apt install tmux`)")
+
+
+def _tmux() -> str:
+    path = shutil.which("tmux")
+    if path is None:
+        raise TmuxMissing("there is no tmux on PATH, and agents live in it; install it (`apt install tmux`)")
+    return path
+
+
+def _argument(word: str) -> str:
+    """The word as an argument of a tmux process, which reads a last ``;`` as the end of the command."""
+    return word.removesuffix(";") + r"\;" if word.endswith(";") else word
+
+
+def _lines(output: bytes) -> list[str]:
+    return _without_blank_end(output.decode(errors="backslashreplace").split("\n"))
+
+
+def _without_blank_end(lines: list[str]) -> list[str]:
+    end = len(lines)
+    while end and not lines[end - 1]:
+        end -= 1
+    return lines[:end]
