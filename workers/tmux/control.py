@@ -132,6 +132,8 @@ class ControlClient:
                 raise BrokenPipeError
             self._link.sendall(line.encode() + b"\n")
         except OSError:
+            self._cut()
+            self._reader.join()  # so that whoever hears of it finds :attr:`ended` true
             raise ControlLost(f"the tmux client at {self._socket} ended before {command}", sent=False) from None
 
     def _read(self) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shlex
+import signal
 import time
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,6 +21,9 @@ from workers.tmux.server import AgentServer, Answer
 
 END_SECONDS = 5.0
 """How long a server and the pane's program may take to go before they are killed."""
+
+COLLECT_SECONDS = 1.0
+"""How long tmux may take to collect the exit code of a program that ended."""
 
 _SHORT_PASTE = 4096
 _LOOK = "\t".join(
@@ -105,8 +109,9 @@ class AgentPane:
         """A new server, with one session of this name, whose pane runs the command in ``workdir``.
 
         The program gets exactly ``environment`` and what tmux adds; it is inherited, so no argument list shows it.
-        ``on_death`` is a shell command that tmux runs as soon as the program ended. The program never runs in any
-        other folder: if ``workdir`` vanishes meanwhile, the pane dies and says why.
+        ``on_death`` is a shell command that tmux runs as soon as it notices that the program ended; what it misses is
+        made up for by the next :meth:`look`. The program never runs in another folder: if ``workdir`` vanishes
+        meanwhile, the pane dies and says why.
         """
         _require_folder(workdir)
         server = AgentServer(socket, on_notice=on_notice)
@@ -114,14 +119,16 @@ class AgentPane:
             raise AgentUnavailable(f"a tmux server for {name} already runs at {socket}; adopt its pane or end it first")
         socket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         hook = [("set-hook", "-g", "pane-died", _silent_job(on_death))] if on_death else []
-        session: tuple[str, ...]
         session = ("new-session", "-d", "-s", name, "-c", _no_format(str(workdir)), "-P", "-F", "#{pane_id}")
+        program = ("--", *_launcher(str(workdir), command))
         size = ("set-option", "-w", "-t", f"={name}:", "window-size", "manual")  # a visitor never reflows the screen
         # In one go, so that even a program that ends at once finds the hook.
-        session += ("--", *_launcher(str(workdir), command))
-        answer = server.process(*hook, session, size, environment=environment)
+        answer = server.process(*hook, (*session, *program), size, environment=environment)
         if not answer.ok:
-            raise AgentUnavailable(f"tmux could not start a pane for {name} at {socket}: {' '.join(answer.stderr)}")
+            raise AgentUnavailable(
+                f"tmux could not start a pane for {name} at {socket}: {' '.join(answer.stderr)}; "
+                "look whether that folder can be written and no other server holds the socket"
+            )
         return cls(server, answer.stdout[0])
 
     @classmethod
@@ -135,6 +142,13 @@ class AgentPane:
 
     def look(self) -> PaneLook | None:
         """The pane as it is now; None if it or its server is gone."""
+        look = self._glance()
+        if look is None or not look.dead or look.dead_status is not None:
+            return look
+        self._collect(look.pid)
+        return self._glance()
+
+    def _glance(self) -> PaneLook | None:
         answer = self.server.cmd(
             "list-panes", "-f", f"#{{==:#{{pane_id}},{self.pane_id}}}", "-F", _LOOK, target=self.pane_id
         )
@@ -188,7 +202,8 @@ class AgentPane:
         with contextlib.suppress(AgentUnavailable):  # a server that hangs is killed below
             self.server.process(("kill-server",))
         for process in _still_alive(processes, END_SECONDS):
-            process.kill()
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.kill()
         if _still_alive(processes, END_SECONDS):
             raise AgentUnavailable(f"what runs at {self.server.socket} survives SIGKILL; look for a hanging disk")
         self.server.socket.unlink(missing_ok=True)
@@ -196,6 +211,14 @@ class AgentPane:
     def close(self) -> None:
         """Let go of the pane; it lives on."""
         self.server.close()
+
+    def _collect(self, pid: int) -> None:
+        """Make tmux notice that the program ended: 3.3a can miss it, and then has no exit code and runs no hook."""
+        server = self.server.listener()
+        deadline = time.monotonic() + COLLECT_SECONDS
+        while server and _is_uncollected(pid, server) and time.monotonic() < deadline:
+            server.send_signal(signal.SIGCHLD)
+            time.sleep(0.001)
 
     def _processes(self) -> list[psutil.Process]:
         """The server and the programs of its panes, as they are now."""
@@ -249,6 +272,14 @@ def alive(process: psutil.Process) -> bool:
     """The process can still do something."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _is_uncollected(pid: int, parent: psutil.Process) -> bool:
+    try:
+        process = psutil.Process(pid)
+        return process.status() == psutil.STATUS_ZOMBIE and process.ppid() == parent.pid
     except psutil.NoSuchProcess:
         return False
 

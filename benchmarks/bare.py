@@ -1,0 +1,27 @@
+"""A Celery app without Torch on the same broker: what Torch is compared with."""
+
+from __future__ import annotations
+
+import os
+
+from celery import Celery
+
+from torch_tasks.app import app as torch_app
+
+QUEUE = "bare"
+UNREAD = "bare.unread"
+
+app = Celery("bare", broker=os.environ["TORCH_BROKER_URL"], backend=os.environ["TORCH_BROKER_URL"])
+app.conf.update(
+    broker_transport_options=torch_app.conf.broker_transport_options,
+    result_backend_transport_options={"global_keyprefix": "bare:"},
+    task_default_queue=QUEUE,
+    task_acks_late=True,
+    worker_prefetch_multiplier=1,
+    broker_connection_retry_on_startup=True,
+)
+
+
+@app.task
+def nothing(text: str) -> None:
+    """As little as a task can do."""

@@ -1,0 +1,181 @@
+"""The stage of a benchmark: a broker, workers and a state folder of its own, all gone afterwards.
+
+Open the stage before anything reads Torch's settings: it puts the broker and the folder into the environment.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+
+import psutil
+
+from torch_tasks.local.broker import start_broker, stop_broker
+from torch_tasks.local.processes import Processes
+from torch_tasks.settings import Settings
+
+if TYPE_CHECKING:
+    from torch_tasks import Torch
+
+ROLE = "bench"
+READY_SECONDS = 120.0
+GRACE_SECONDS = 10.0
+CELERY = (sys.executable, "-m", "celery")
+ROOT = Path(__file__).parent.parent
+
+
+@dataclass(frozen=True)
+class Agent:
+    """An agent with its worker, and the processes that exist because of it."""
+
+    id: str
+    worker: psutil.Process
+    socket: Path
+
+    def terminal(self) -> list[psutil.Process]:
+        """The control client, the tmux server, and what runs in the pane."""
+        from workers.tmux.server import AgentServer
+
+        server = AgentServer(self.socket).listener()
+        theirs = [server, *server.children(recursive=True)] if server else []
+        return [*self.worker.children(recursive=True), *theirs]
+
+
+class Stage:
+    """A running broker and the means to start workers on it."""
+
+    def __init__(self, folder: Path, broker: psutil.Process, torch: Torch) -> None:
+        self.folder = folder
+        self.broker = broker
+        self.torch = torch
+
+    @contextmanager
+    def agents(self, count: int) -> Iterator[list[Agent]]:
+        """So many shell agents, ready, each of which has done one task already."""
+        with ExitStack() as stack:
+            started = [stack.enter_context(self.agent(f"{ROLE}-{number}")) for number in range(1, count + 1)]
+            for agent in started:
+                self.await_ready(agent)
+            for task in [self.torch.enqueue(":", agent=agent.id) for agent in started]:
+                task.result(READY_SECONDS).raise_for_status()
+            yield started
+            for agent in started:
+                agent.worker.terminate()  # all at once; each is waited for below
+
+    @contextmanager
+    def agent(self, agent_id: str) -> Iterator[Agent]:
+        """One shell agent, just started."""
+        words = ["--id", agent_id, "--role", ROLE, "--agent", "shell", "--workdir", str(self.folder)]
+        socket = self.folder / "agents" / agent_id / "tmux"
+        try:
+            with self.worker("torch_tasks", *words, log=agent_id) as worker:
+                yield Agent(agent_id, worker, socket)
+        finally:
+            subprocess.run(["tmux", "-S", str(socket), "kill-server"], capture_output=True, check=False)
+
+    @contextmanager
+    def worker(self, app: str, *words: str, log: str) -> Iterator[psutil.Process]:
+        """A Celery worker of this app."""
+        argv = [*CELERY, "-A", app, "worker", "--loglevel", "INFO", *words]
+        with (self.folder / f"{log}.log").open("wb") as output:
+            process = psutil.Popen(argv, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+        try:
+            yield process
+        finally:
+            end(process)
+
+    def _is_ready(self, agent: Agent) -> bool:
+        """The registry calls the agent ready, and means this worker."""
+        return any(
+            info.agent_id == agent.id and info.pid == agent.worker.pid and info.status == "ready"
+            for info in self.torch.agents(online=True)
+        )
+
+    def await_ready(self, agent: Agent) -> None:
+        """Return when the agent is ready; an error with its last words if its worker has ended."""
+
+        def ready() -> bool:
+            if not agent.worker.is_running() or agent.worker.status() == psutil.STATUS_ZOMBIE:
+                raise RuntimeError(f"{agent.id} ended:\n{(self.folder / f'{agent.id}.log').read_text()[-2000:]}")
+            return self._is_ready(agent)
+
+        await_true(ready, READY_SECONDS, f"{agent.id} is ready")
+
+
+@contextmanager
+def open_stage() -> Iterator[Stage]:
+    """A stage; it is cleared away whatever happens on it, SIGTERM included."""
+    signal.signal(signal.SIGTERM, _leave)
+    with tempfile.TemporaryDirectory(prefix="tb-", dir="/tmp") as name, ExitStack() as stack:
+        folder = Path(name)
+        for variable in [variable for variable in os.environ if variable.startswith("TORCH_")]:
+            del os.environ[variable]
+        os.environ["TORCH_STATE_DIR"] = name
+        settings = Settings(state_dir=folder)
+        stack.callback(stop_broker, settings, GRACE_SECONDS)
+        os.environ["TORCH_BROKER_URL"] = start_broker(settings).url.get_secret_value()
+        from torch_tasks import Torch
+
+        broker = Processes(settings.run_dir).find("broker")
+        assert broker is not None
+        yield Stage(folder, psutil.Process(broker.pid), Torch())
+
+
+def _leave(*_: object) -> NoReturn:
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def end(process: psutil.Process) -> None:
+    """Ask, wait, kill."""
+    with suppress(psutil.NoSuchProcess):
+        process.terminate()
+        try:
+            process.wait(GRACE_SECONDS)
+        except psutil.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+def await_true(condition: Callable[[], bool], seconds: float, what: str) -> None:
+    """Return as soon as the condition holds."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"not within {seconds:g} s: {what}")
+        time.sleep(0.01)
+
+
+def clock(action: Callable[[], object]) -> float:
+    """How many seconds the action takes."""
+    begun = time.perf_counter()
+    action()
+    return time.perf_counter() - begun
+
+
+def cpu_seconds(processes: Sequence[psutil.Process]) -> float:
+    """The CPU time that these have used since they began, to the nanosecond; all of them must live."""
+    return sum(time.clock_gettime_ns(_cpu_clock(process.pid)) for process in processes) / 1e9
+
+
+def _cpu_clock(pid: int) -> int:
+    """The clock of another process's CPU time: what clock_getcpuclockid(3) answers, for which Python has no call."""
+    return (~pid << 3) | 2
+
+
+def wake_ups(process: psutil.Process) -> int:
+    """How often the threads of the process have gone to sleep of their own will."""
+    count = 0
+    for status in Path(f"/proc/{process.pid}/task").glob("*/status"):
+        with suppress(OSError):
+            lines = status.read_text().splitlines()
+            count += next(int(line.split()[1]) for line in lines if line.startswith("voluntary_ctxt_switches"))
+    return count

@@ -1,0 +1,19 @@
+"""What holds for every test: no setting of the user who runs it reaches one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Takes the user's settings away, from this process and from all that it starts."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in list(os.environ):
+            if name.startswith(("TORCH_", "CELERY_")) and not name.startswith("TORCH_TEST_"):
+                patch.delenv(name)
+        patch.setenv("TORCH_CONFIG_DIR", str(tmp_path_factory.mktemp("no-config")))
+        yield

@@ -1,0 +1,164 @@
+"""A broker for the session, nodes with real agent workers, and pytest-celery's setup made of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from celery import Celery
+from nodes import MARK, PACE, AgentWorker, Broker, Node, survivors, until
+from pytest_celery import (
+    CeleryBackendCluster,
+    CeleryBrokerCluster,
+    CeleryTestSetup,
+    CeleryTestWorker,
+    CeleryWorkerCluster,
+    RedisTestBackend,
+    RedisTestBroker,
+)
+
+from torch_tasks import Torch
+from torch_tasks.fleet import fleet
+from torch_tasks.settings import settings
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """No process of the tests outlives them."""
+    yield
+    until(lambda: not survivors(MARK), f"processes are left: {survivors(MARK)}", 5)
+
+
+@pytest.fixture(scope="session")
+def broker() -> Iterator[Broker]:
+    """The broker of all tests: the one of TORCH_TEST_BROKER_URL (all its data is dropped!), else an own one."""
+    broker = Broker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture(scope="module")
+def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torch]:
+    """A client of an empty broker."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in PACE.items():
+            patch.setenv(name, value)
+        patch.setenv("TORCH_BROKER_URL", broker.url)
+        patch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
+        _read_settings_anew()
+        broker.client.flushall()
+        yield Torch()
+    _read_settings_anew()
+
+
+def _read_settings_anew() -> None:
+    settings.cache_clear()
+    fleet.cache_clear()
+
+
+@pytest.fixture
+def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
+    """Adds machines to an empty fleet."""
+    nodes: list[Node] = []
+
+    def add(name: str) -> Node:
+        nodes.append(Node(name, broker, torch))
+        return nodes[-1]
+
+    broker.client.flushall()
+    yield add
+    for node in nodes:
+        node.close()
+
+
+@pytest.fixture
+def node(new_node: Callable[[str], Node]) -> Node:
+    """One machine, new for this test."""
+    return new_node("node-a")
+
+
+@pytest.fixture(scope="module")
+def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
+    """One machine for all tests of a module which do it no harm."""
+    node = Node("node-a", broker, torch)
+    yield node
+    node.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Any:
+    """A failed test shows what its workers said."""
+    report = yield
+    if report.failed:
+        for value in getattr(item, "funcargs", {}).values():
+            if isinstance(value, Node):
+                report.sections.extend(value.logs())
+    return report
+
+
+# ── pytest-celery ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class TorchSetup(CeleryTestSetup):
+    """Torch's own application, on the nodes of the test."""
+
+    @classmethod
+    def create_setup_app(cls, celery_setup_config: dict[str, Any], celery_setup_app_name: str) -> Celery:
+        from torch_tasks.app import app
+
+        assert app.conf.broker_url == celery_setup_config["broker_url"]
+        return app
+
+
+@pytest.fixture
+def celery_setup_cls() -> type[CeleryTestSetup]:
+    return TorchSetup
+
+
+@pytest.fixture
+def celery_broker_cluster(broker: Broker, torch: Torch) -> CeleryBrokerCluster:
+    return CeleryBrokerCluster(RedisTestBroker(broker))
+
+
+@pytest.fixture
+def celery_backend_cluster(broker: Broker) -> CeleryBackendCluster:
+    return CeleryBackendCluster(RedisTestBackend(broker))
+
+
+@pytest.fixture
+def celery_worker_cluster(celery_setup_worker: CeleryTestWorker) -> CeleryWorkerCluster:
+    return CeleryWorkerCluster(celery_setup_worker)
+
+
+if os.environ.get("TORCH_TEST_CONTAINERS") == "1":  # the worker as it is shipped, beside the session's broker
+    from pytest_celery import CeleryWorkerContainer
+    from pytest_docker_tools import build, container, fxtr
+
+    class AgentContainer(CeleryWorkerContainer):
+        """The agent worker of the shipped image."""
+
+        @classmethod
+        def command(cls, *args: str, **kwargs: Any) -> list[str]:
+            return ["celery", "-A", "torch_tasks", "worker", "--loglevel=INFO", "--id=developer-1", "--role=developer"]
+
+    @pytest.fixture
+    def agent_container_env(broker: Broker) -> dict[str, str]:
+        return {**PACE, "TORCH_BROKER_URL": broker.url}
+
+    torch_image = build(path=str(Path(__file__).parents[2]), dockerfile="compose/Dockerfile", scope="session")
+    default_worker_container = container(
+        image="{torch_image.id}",
+        network_mode="host",
+        environment=fxtr("agent_container_env"),
+        command=AgentContainer.command(),
+        wrapper_class=AgentContainer,
+    )
+
+else:
+
+    @pytest.fixture
+    def default_worker_container(node: Node) -> AgentWorker:
+        return node.agent_worker("developer-1")

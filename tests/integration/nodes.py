@@ -1,0 +1,323 @@
+"""The fleet under test as real processes: they stand where pytest-celery expects containers."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import psutil
+import redis
+from pytest_celery import CeleryTestContainer
+
+from torch_tasks import Torch
+from torch_tasks.errors import AgentNotFound
+from torch_tasks.local.broker import start_broker, stop_broker
+from torch_tasks.models import AgentInfo, AgentState
+from torch_tasks.settings import Settings
+
+Value = TypeVar("Value")
+
+SESSION = "PYTEST_TORCH_SESSION"
+"""Every process that the tests start, and what these start, has this variable; its value tells one session's."""
+MARK = uuid.uuid4().hex
+END_SECONDS = 10.0
+PACE = {
+    "TORCH_HEARTBEAT_SECONDS": "0.5",
+    "TORCH_OFFLINE_SECONDS": "4",
+    "TORCH_INTERRUPT_SECONDS": "1",
+    "TORCH_RETRY_BACKOFF_SECONDS": "0.1",
+}
+"""Quicker than a fleet's own pace, and slow enough for a busy machine."""
+
+
+def until(condition: Callable[[], Value | None], what: str, seconds: float = 30.0) -> Value:
+    """The first true value of the condition, or a failed test."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.02)
+    return value
+
+
+def short_folder() -> Path:
+    """A new folder whose path leaves room for the names of tmux sockets."""
+    return Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+
+
+def survivors(mark: str = MARK) -> list[psutil.Process]:
+    """The processes started by the tests, or by what they started, that still run."""
+    return [process for process in psutil.process_iter() if mark in _variables(process) and _runs(process)]
+
+
+def _variables(process: psutil.Process) -> str:
+    try:
+        return "\n".join(process.environ().values())
+    except psutil.Error:
+        return ""
+
+
+def _runs(process: psutil.Process) -> bool:
+    try:
+        return process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+
+
+class ProcessNode(CeleryTestContainer):
+    """A process in the place of a container."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
+        # Not the parents': there is no container.
+        self._name = name
+        self._argv = list(argv)
+        self._env = dict(env)
+        self._log = log
+        self.start()
+
+    def start(self) -> None:
+        """Start the process; its output goes to the end of its log."""
+        with self._log.open("ab") as log:
+            self._log_start = log.tell()
+            self.process = subprocess.Popen(
+                self._argv,
+                env=self._env,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def name(self) -> str:
+        return self._name
+
+    @property
+    def id(self) -> str:
+        return self._name
+
+    @property
+    def status(self) -> str:
+        return "running" if self.process.poll() is None else "exited"
+
+    @property
+    def celeryconfig(self) -> dict[str, Any]:
+        return {}
+
+    def logs(self) -> str:
+        """What the process said since it was last started."""
+        return self._log.read_bytes()[self._log_start :].decode(errors="replace")
+
+    def ready(self) -> bool:
+        return self.status == "running"
+
+    def kill(self, signal: str | int = "SIGKILL") -> None:
+        """Send the signal, which shall end the process, and see it end."""
+        self.process.send_signal(_signal(signal))
+        self.process.wait(END_SECONDS)
+
+    def reload(self) -> None:
+        """A process is always seen as it is."""
+
+    def restart(self, timeout: int = 10) -> None:
+        if self.status == "running":
+            self.kill("SIGTERM")
+        self.start()
+        self.ready()
+
+    def teardown(self) -> None:
+        if self.status == "running":
+            self.kill()
+
+
+def _signal(name: str | int) -> signal.Signals:
+    return signal.Signals[name] if isinstance(name, str) else signal.Signals(name)
+
+
+class Broker(CeleryTestContainer):
+    """The broker under test: the one at ``TORCH_TEST_BROKER_URL``, else one of this machine's own."""
+
+    def __init__(self) -> None:
+        # Not the parents': there is no container.
+        self._folder = short_folder()
+        self.settings = Settings(state_dir=self._folder, broker_url=os.environ.get("TORCH_TEST_BROKER_URL"))
+        self.start()
+
+    def start(self) -> None:
+        """Have it answer; its data is what it was."""
+        own = self.settings.broker_url is None
+        address = start_broker(self.settings) if own else self.settings.broker()
+        self.url = address.url.get_secret_value()
+        self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
+
+    def stop(self) -> None:
+        """End it; its data stays."""
+        self.client.close()
+        stop_broker(self.settings, END_SECONDS)
+
+    @property
+    def name(self) -> str:
+        return "broker"
+
+    @property
+    def id(self) -> str:
+        return "broker"
+
+    @property
+    def status(self) -> str:
+        return "running"
+
+    @property
+    def client(self) -> redis.Redis:
+        return self._client
+
+    @client.setter
+    def client(self, client: redis.Redis) -> None:
+        self._client = client
+
+    @property
+    def celeryconfig(self) -> dict[str, Any]:
+        return {"url": self.url, "host_url": self.url}
+
+    def logs(self) -> str:
+        return (self.settings.logs_dir / "broker.log").read_text()
+
+    def ready(self) -> bool:
+        return bool(self.client.ping())
+
+    def teardown(self) -> None:
+        """It serves all tests of the session; :meth:`close` ends it."""
+
+    def close(self) -> None:
+        """End it and forget its data."""
+        self.stop()
+        shutil.rmtree(self._folder)
+
+
+class AgentWorker(ProcessNode):
+    """One agent's worker, its pane and its terminal."""
+
+    def __init__(self, agent_id: str, argv: Sequence[str], env: Mapping[str, str], log: Path, torch: Torch) -> None:
+        self._torch = torch
+        self.agent_id = agent_id
+        self.folder = Path(env["TORCH_STATE_DIR"]) / "agents" / agent_id
+        super().__init__(agent_id, argv, env, log)
+
+    def ready(self) -> bool:
+        """Wait until the worker takes tasks."""
+        until(self._serves, f"{self.agent_id} is ready; its log:\n{self.logs()}", END_SECONDS * 3)
+        return True
+
+    def _serves(self) -> bool:
+        assert self.status == "running", f"the worker of {self.agent_id} has ended:\n{self.logs()}"
+        if f"{self.agent_id}@" not in self.logs() or " ready." not in self.logs():
+            return False
+        info = self.info
+        return info is not None and info.online and info.pid == self.process.pid and info.pane is not None
+
+    @property
+    def info(self) -> AgentInfo | None:
+        """What the fleet knows of the agent."""
+        try:
+            return self._torch.agent(self.agent_id)
+        except AgentNotFound:
+            return None
+
+    @property
+    def agent_state(self) -> AgentState | None:
+        """What the agent does, as the fleet knows it."""
+        return self.info.status if self.info else None
+
+    def tmux(self, *words: str) -> str:
+        """What tmux answers to a command for the agent's pane."""
+        argv = ["tmux", "-S", str(self.folder / "tmux"), *words]
+        return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=END_SECONDS).stdout.strip()
+
+    def screen(self) -> str:
+        """What a person sees in the pane, and what scrolled out of it."""
+        return self.tmux("capture-pane", "-p", "-J", "-S", "-1000")
+
+    def pane(self) -> tuple[str, int]:
+        """The pane's id, and the process in it."""
+        pane_id, pid = self.tmux("display-message", "-p", "#{pane_id} #{pane_pid}").split()
+        return pane_id, int(pid)
+
+    def end_terminal(self) -> None:
+        """End the agent's tmux server with all that runs in it, if there is one."""
+        argv = ["tmux", "-S", str(self.folder / "tmux"), "kill-server"]
+        subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS)
+
+
+class Node:
+    """One machine of the fleet: a state folder, and the agent workers there."""
+
+    def __init__(self, name: str, broker: Broker, torch: Torch) -> None:
+        self.name = name
+        self.folder = short_folder()
+        self.work = self.folder / "work"
+        self.work.mkdir()
+        self.state = self.folder / "state"
+        self.workers: list[AgentWorker] = []
+        self._torch = torch
+        self._env = {
+            **os.environ,
+            **PACE,
+            SESSION: MARK,
+            "TORCH_BROKER_URL": broker.url,
+            "TORCH_STATE_DIR": str(self.state),
+            "TORCH_NODE": name,
+        }
+
+    def agent_worker(
+        self, agent_id: str, role: str = "developer", skills: Sequence[str] = (), **environment: str
+    ) -> AgentWorker:
+        """A new agent worker that takes tasks."""
+        log = self.folder / f"{agent_id}.{len(self.workers)}.log"
+        argv = self._argv(agent_id, role, skills)
+        worker = AgentWorker(agent_id, argv, {**self._env, **environment}, log, self._torch)
+        self.workers.append(worker)
+        worker.ready()
+        return worker
+
+    def refused(self, agent_id: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """How an agent worker ends that cannot begin, and what it says."""
+        argv = self._argv(agent_id, "developer", ())
+        return subprocess.run(
+            argv, env={**self._env, **environment}, capture_output=True, text=True, check=False, timeout=60
+        )
+
+    def _argv(self, agent_id: str, role: str, skills: Sequence[str]) -> list[str]:
+        argv = [sys.executable, "-m", "celery", "-A", "torch_tasks", "worker", "--loglevel", "INFO"]
+        argv += ["--id", agent_id, "--role", role, "--agent", "shell", "--workdir", str(self.work)]
+        return argv + [word for skill in skills for word in ("--skill", skill)]
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """What each worker said, and what is to be seen in its pane's transcript."""
+        for worker in self.workers:
+            yield f"{worker.name} (pid {worker.process.pid})", worker.logs()
+            transcript = worker.folder / "transcript"
+            if transcript.exists():
+                yield f"pane of {worker.name}", transcript.read_bytes()[-4000:].decode(errors="backslashreplace")
+
+    def close(self) -> None:
+        """End every worker and every terminal, and see that nothing is left."""
+        for worker in self.workers:
+            worker.teardown()
+        for worker in self.workers:
+            worker.end_terminal()
+        try:
+            until(lambda: not survivors(str(self.state)), f"all of {self.state} has ended")
+        finally:
+            left = survivors(str(self.state))
+            for process in left:
+                process.kill()
+            shutil.rmtree(self.folder)
+        assert not left

@@ -1,0 +1,45 @@
+"""``torch-tasks agents | agent``."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from torch_tasks.cli.output import ago, as_json, as_table
+from torch_tasks.client import Torch
+from torch_tasks.models import AgentInfo
+
+
+@click.command()
+@click.option("--role", help="Only of this role.")
+@click.option("--skill", "skills", multiple=True, help="Only with this skill; repeat for more, all are required.")
+@click.option("--online", is_flag=True, help="Only those that are there.")
+@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted: bool) -> None:
+    """List the agents."""
+    found = Torch().agents(role=role, skills=skills, online=True if online else None)
+    if json_wanted:
+        as_json(found)
+        return
+    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATUS", "TASK", "HEARD OF")
+    as_table(headings, [_row(info) for info in found])
+
+
+def _row(info: AgentInfo) -> tuple[Any, ...]:
+    status = str(info.status) if info.online else "offline"
+    heard = ago(info.last_heartbeat)
+    return info.agent_id, info.role, ",".join(info.skills), info.kind, info.node, status, info.current_task or "", heard
+
+
+@click.command()
+@click.argument("agent_id")
+@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+def agent(agent_id: str, json_wanted: bool) -> None:
+    """Show one agent."""
+    info = Torch().agent(agent_id)
+    if json_wanted:
+        as_json(info)
+        return
+    for name, value in info.model_dump(mode="json").items():
+        click.echo(f"{name + ':':<16}{','.join(value) if isinstance(value, list) else '' if value is None else value}")

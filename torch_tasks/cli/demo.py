@@ -1,0 +1,107 @@
+"""``torch-tasks demo``: the main job, on one machine, with an embedded broker, in under a minute."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import click
+
+_AGENTS = ("developer-1:developer:python,git", "qa-1:qa:python", "docs-1:writer:markdown")
+
+_FUNCTION = """\
+cat > fib.py <<'PYTHON'
+def fib(n):
+    a, b = 0, 1
+    for _ in range(n):
+        a, b = b, a + b
+    return a
+PYTHON
+echo "wrote $PWD/fib.py"
+"""
+_TEST = """\
+echo "told by the developer: $(python3 -c 'import json, os
+print(json.load(open(os.environ["TORCH_CONTEXT"]))["earlier"][0]["answer"].strip())')"
+python3 -c 'from fib import fib; assert fib(10) == 55; print("fib(10) =", fib(10))'
+"""
+
+
+@click.command()
+@click.option("--stay", is_flag=True, help="Keep everything running until Ctrl-C, to look around in Flower.")
+def demo(stay: bool) -> None:
+    """Show the main job: three shell agents, six tasks, what ran where, and what shows that it was done."""
+    home = Path(tempfile.mkdtemp(prefix="torch-demo-"))
+    # A fleet of its own, whatever else is set up here; before anything reads the settings.
+    os.environ.pop("TORCH_BROKER_URL", None)
+    os.environ["TORCH_STATE_DIR"] = str(home / "state")
+    from torch_tasks.local.stack import Stack
+    from torch_tasks.settings import settings
+
+    stack = Stack(settings())
+    try:
+        good = _show(stack, home / "project", stay)
+    finally:
+        stack.down(keep_agents=False)
+        shutil.rmtree(home)
+    click.echo("\neverything has ended, nothing is left running" if good else "\nsomething did not go as it should")
+    sys.exit(0 if good else 1)
+
+
+def _show(stack: Any, project: Path, stay: bool) -> bool:
+    from torch_tasks.cli.output import as_table, waiting, wanted
+    from torch_tasks.local.stack import FLOWER_USER
+    from torch_tasks.models import AgentSpec
+
+    project.mkdir()
+    begun = time.monotonic()
+    with waiting("starting broker, node worker, three agents, beat and Flower"):
+        stack.up([AgentSpec.parse(text) for text in _AGENTS], beat=True, flower=True)
+    click.echo(f"up after {time.monotonic() - begun:.1f} s: broker, node worker, {len(_AGENTS)} agents, beat, Flower\n")
+    with waiting("six tasks are on their way"):
+        expected = _hand_out(str(project))
+        ends = [(task.result(timeout=60), task.record(), status) for task, status in expected]
+    headings = ("TASK", "FOR", "PRIORITY", "RAN ON", "RESULT", "EVIDENCE", "ANSWER")
+    as_table(headings, [_row(result, record, wanted(record)) for result, record, _ in ends])
+    flower = stack.processes.find("flower").facts["url"]
+    click.echo(f"\nFlower: {flower}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
+    if stay:
+        click.echo("Ctrl-C ends it all.")
+        try:
+            while stack.processes.find("up"):
+                time.sleep(1)
+        except KeyboardInterrupt:
+            click.echo("ending …")
+    return all(result.status == status for result, _, status in ends)
+
+
+def _hand_out(project: str) -> list[tuple[Any, str]]:
+    """Six tasks, each with the end it should come to."""
+    from celery import chain
+
+    from torch_tasks import TaskSpec, Torch
+    from torch_tasks.tasks import run
+
+    torch = Torch()
+    made = [
+        (torch.enqueue("python3 -c 'print(sum(range(1000)))'", skills=["python"]), "succeeded"),
+        (torch.enqueue("echo '# Notes' > NOTES.md; cat NOTES.md", role="writer", workdir=project), "succeeded"),
+        (torch.enqueue("echo release > RELEASE; echo tagged", role="developer", skills=["git"], workdir=project,
+                       priority="urgent", check="grep -q release RELEASE"), "succeeded"),
+        (torch.enqueue("echo 'all tests pass, trust me'", role="qa", workdir=project, priority="low",
+                       check="test -e test-report.xml"), "failed"),
+    ]  # fmt: skip
+    write = TaskSpec(prompt=_FUNCTION, role="developer", workdir=project)
+    test = TaskSpec(prompt=_TEST, role="qa", skills=("python",), workdir=project)
+    chain(run.s(write), run.s(test)).apply_async()
+    return [*made, (torch.task(write.id), "succeeded"), (torch.task(test.id), "succeeded")]
+
+
+def _row(result: Any, record: Any, wanted: str) -> tuple[Any, ...]:
+    evidence = ", ".join(f"{'✓' if e.passed else '✗'} {e.detail.splitlines()[0]}" for e in result.evidence)
+    answer = (result.answer.strip().splitlines() or [""])[-1]
+    return record.spec.id[:8], wanted, record.spec.priority, result.agent, result.status, evidence, answer

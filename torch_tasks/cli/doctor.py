@@ -1,0 +1,98 @@
+"""``torch-tasks doctor``."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+
+import click
+from pydantic import BaseModel
+
+from torch_tasks.broker import connect, ping
+from torch_tasks.cli.output import as_json
+from torch_tasks.client import Torch
+from torch_tasks.errors import TorchError
+from torch_tasks.local.files import make_folder
+from torch_tasks.local.stack import Stack
+from torch_tasks.settings import settings
+
+
+class Finding(BaseModel):
+    """What one look found."""
+
+    what: str
+    good: bool
+    detail: str
+
+
+@click.command()
+@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+def doctor(json_wanted: bool) -> None:
+    """Tell what works here and what does not. Exit code 4 without a broker, 1 if anything else is wrong."""
+    looks: dict[str, Callable[[], str]] = {
+        "python": lambda: f"{platform.python_version()} at {sys.executable}",
+        "tmux": _tmux,
+        "state folder": _state_folder,
+        "broker": _broker,
+        "agents": _agents,
+        "flower": _flower,
+    }
+    findings, code = [], 0
+    for what, look in looks.items():
+        try:
+            findings.append(Finding(what=what, good=True, detail=look()))
+        except TorchError as error:
+            findings.append(Finding(what=what, good=False, detail=str(error)))
+            code = max(code, error.exit_code)
+    if json_wanted:
+        as_json(findings)
+    else:
+        for finding in findings:
+            click.echo(f"{'ok  ' if finding.good else 'FAIL'}  {finding.what + ':':<14}{finding.detail}")
+    sys.exit(code)
+
+
+def _tmux() -> str:
+    path = shutil.which("tmux")
+    if path is None:
+        raise TorchError("not on PATH; this machine can enqueue but not host agents. Install it: apt install tmux")
+    said = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout.strip()
+    return f"{said} at {path}"
+
+
+def _state_folder() -> str:
+    folder = settings().state_dir
+    make_folder(folder)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise TorchError(f"{folder} cannot be written; make it writable or set TORCH_STATE_DIR")
+    free = shutil.disk_usage(folder).free // 2**20
+    return f"{folder}, {free:,} MiB free"
+
+
+def _broker() -> str:
+    address = settings().broker()
+    ping(address)
+    server = connect(address).info("server")
+    name = "DragonflyDB" if "dragonfly_version" in server else str(server.get("server_name", "redis")).capitalize()
+    version = server.get("dragonfly_version") or server.get("valkey_version") or server.get("redis_version")
+    return f"{name} {version} at {address} (from {address.source})"
+
+
+def _agents() -> str:
+    agents = Torch().agents()
+    online = [info.agent_id for info in agents if info.online]
+    return f"{len(online)} online{': ' + ', '.join(online) if online else ''}, {len(agents) - len(online)} offline"
+
+
+def _flower() -> str:
+    stack = Stack(settings())
+    running = stack.processes.find("flower")
+    if running is None:
+        return "not run by this machine"
+    if not stack.flower_answers():
+        raise TorchError(f"{running.facts['url']} does not answer; see 'torch-tasks logs flower'")
+    return running.facts["url"]

@@ -1,0 +1,68 @@
+"""How commands speak: tables for people, JSON for programs, a moving line while somebody waits at a terminal."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from datetime import UTC, datetime
+from typing import Any
+
+import click
+from pydantic import BaseModel
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from torch_tasks.models import TaskRecord
+
+
+def as_json(value: BaseModel | Iterable[BaseModel]) -> None:
+    """Print a model, or a list of them, as JSON."""
+    plain = (
+        value.model_dump(mode="json") if isinstance(value, BaseModel) else [v.model_dump(mode="json") for v in value]
+    )
+    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+
+
+def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
+    """Print a table; in a pipe it is as wide as it needs to be."""
+    table = Table(*headings, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        table.add_row(*(Text(str(cell)) for cell in row))
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=400)
+        with console.capture() as captured:
+            console.print(table)
+        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
+    else:
+        console.print(table)
+
+
+def waiting(message: str) -> AbstractContextManager[Any]:
+    """A moving line on standard error while a command waits; nothing unless a person watches."""
+    console = Console(stderr=True)
+    return console.status(message) if console.is_terminal else nullcontext()
+
+
+def ago(moment: datetime | None) -> str:
+    """How long ago, in a word."""
+    if moment is None:
+        return ""
+    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size} {unit} ago"
+    return f"{seconds} s ago"
+
+
+def wanted(record: TaskRecord) -> str:
+    """Whom a task asks for."""
+    spec = record.spec
+    return spec.agent or "+".join((spec.role or "any", *spec.skills))
+
+
+def shown_state(record: TaskRecord) -> str:
+    """The state, with what a person must know about it."""
+    return f"{record.state} (unroutable)" if record.unroutable else str(record.state)

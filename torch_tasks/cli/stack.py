@@ -1,0 +1,113 @@
+"""``torch-tasks up | down``, and the supervisor they speak of."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+import click
+
+from torch_tasks.broker import ping
+from torch_tasks.cli.output import waiting
+from torch_tasks.client import Torch
+from torch_tasks.errors import TorchError
+from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
+from torch_tasks.models import AgentSpec
+from torch_tasks.settings import settings
+
+_AGENT = click.option(
+    "--agent",
+    "agents",
+    multiple=True,
+    metavar="ID:ROLE[:SKILL,SKILL[:KIND]]",
+    help="An agent to keep alive; repeat for more (default: those in torch.toml).",
+)
+_BEAT = click.option("--beat/--no-beat", default=True, help="Run beat.")
+_FLOWER = click.option("--flower/--no-flower", default=True, help="Run Flower.")
+
+
+@click.command()
+@_AGENT
+@_BEAT
+@_FLOWER
+@click.option("--detach", is_flag=True, help="Return when everything is ready; `torch-tasks down` ends it.")
+@click.option("--keep-agents", is_flag=True, help="Without --detach: leave the agents' panes alive at the end.")
+def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_agents: bool) -> None:
+    """Run broker, node worker, agent workers, beat and Flower on this machine until Ctrl-C."""
+    kept = [AgentSpec.parse(text) for text in agents] or list(settings().agents)
+    stack = Stack(settings())
+    if settings().broker_url is not None:
+        ping()
+    password, is_new = stack.flower_password()
+    over = _on_signals()
+    try:
+        with waiting("starting"):
+            stack.up(kept, beat=beat, flower=flower)
+        _tell(stack, password if is_new else None)
+        if detach:
+            return
+        click.echo("Ctrl-C ends it all.")
+        while not over.wait(1):
+            if stack.processes.find("up") is None:
+                raise TorchError(f"the supervisor has ended; see {stack.settings.logs_dir / 'up.log'}")
+    except BaseException:
+        stack.down(keep_agents=keep_agents)
+        raise
+    click.echo("ending …")
+    stack.down(keep_agents=keep_agents)
+
+
+def _on_signals() -> threading.Event:
+    over = threading.Event()
+
+    def stop(*_: Any) -> None:
+        if not over.is_set():
+            over.set()
+            raise KeyboardInterrupt
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, stop)
+    return over
+
+
+def _tell(stack: Stack, new_password: str | None) -> None:
+    click.echo(f"broker  {settings().broker()}")
+    for info in Torch().agents(online=True):
+        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.status}")
+    if running := stack.processes.find("flower"):
+        click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
+        where = f"password in {stack.settings.state_dir / 'flower.password'}"
+        click.echo(
+            f"        password {new_password} (shown this once; kept in that file)"
+            if new_password
+            else f"        {where}"
+        )
+
+
+@click.command()
+@click.option("--keep-agents", is_flag=True, help="Leave the agents' panes alive; the next `up` adopts them.")
+def down(keep_agents: bool) -> None:
+    """End all that `up` started: Flower, beat, the workers, the agents' panes, the broker."""
+    with waiting("ending"):
+        ended = Stack(settings()).down(keep_agents=keep_agents)
+    click.echo(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {settings().state_dir}")
+
+
+@click.command(hidden=True)
+@_AGENT
+@_BEAT
+@_FLOWER
+def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
+    """Keep this machine's processes alive; `up` runs this."""
+    kept = [AgentSpec.parse(text) for text in agents]
+    stack = Stack(settings())
+    supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
+    supervisor.run(lambda: _all_there(kept) and (not flower or stack.flower_answers()))
+
+
+def _all_there(kept: Sequence[AgentSpec]) -> bool:
+    wanted = {agent.id for agent in kept or settings().agents}
+    return wanted <= {info.agent_id for info in Torch().agents(online=True) if info.status != "starting"}

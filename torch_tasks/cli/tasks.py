@@ -1,0 +1,157 @@
+"""``torch-tasks run | tasks | task | cancel``."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import Any
+
+import click
+
+from torch_tasks.cli.output import ago, as_json, as_table, shown_state, waiting, wanted
+from torch_tasks.client import Task, Torch
+from torch_tasks.errors import TaskNotFinished
+from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, TaskState
+
+FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
+
+
+@click.command()
+@click.argument("prompt", nargs=-1, required=True)
+@click.option("--role", help="Only an agent of this role.")
+@click.option(
+    "--skill", "skills", multiple=True, help="Only an agent with this skill; repeat for more, all are required."
+)
+@click.option("--agent", help="Only this agent.")
+@click.option("--priority", type=click.Choice([str(p) for p in Priority]), default="normal", show_default=True)
+@click.option("--workdir", help="The folder to work in, on the node that takes the task.")
+@click.option("--timeout", type=float, help="Seconds after which the agent is interrupted.")
+@click.option("--check", help="A command that decides afterwards: exit code 0 is success.")
+@click.option("--max-retries", type=int, help="How often to try again when the agent crashed.")
+@click.option("--id", "task_id", help="The task's id; the same id twice is one task.")
+@click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
+@click.option(
+    "--wait-timeout", type=float, help="With --wait: give up waiting after so many seconds; the task goes on."
+)
+@click.option(
+    "--unroutable-after",
+    type=float,
+    help="Seconds after which to give up if no live agent can do the task; it stays queued.",
+)
+def run(
+    prompt: tuple[str, ...],
+    wait: bool,
+    wait_timeout: float | None,
+    unroutable_after: float | None,
+    task_id: str | None,
+    **fields: Any,
+) -> None:
+    """Hand a task to the fleet and print its id; with --wait its answer.
+
+    PROMPT is what the agent shall do; its words are joined by one space. `-` reads it from standard input.
+    """
+    text = sys.stdin.read() if prompt == ("-",) else " ".join(prompt)
+    handed = Torch().enqueue(text, id=task_id, **fields)
+    if not wait:
+        click.echo(handed.id)
+    if unroutable_after is not None:
+        _give_up_if_unroutable(handed, unroutable_after)
+    if wait:
+        with waiting(f"task {handed.id}"):
+            result = handed.result(timeout=wait_timeout)
+        _end_with(result)
+
+
+def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    with waiting(f"task {handed.id}: looking for an agent that can do it"):
+        while (record := handed.record()).unroutable:
+            if time.monotonic() >= deadline:
+                click.echo(
+                    f"Error: task {handed.id} is unroutable: no live agent serves {wanted(record)}. It stays queued "
+                    f"and starts when one appears; 'torch-tasks cancel {handed.id}' takes it back",
+                    err=True,
+                )
+                sys.exit(UNROUTABLE)
+            time.sleep(min(0.2, seconds))
+
+
+def _end_with(result: TaskResult) -> None:
+    click.echo(result.answer, nl=not result.answer.endswith("\n") and bool(result.answer))
+    if result.succeeded:
+        return
+    click.echo(f"Error: {result.summary}", err=True)
+    timed_out = result.error is not None and result.error.kind in {FailureKind.TIMEOUT, FailureKind.DEADLINE}
+    sys.exit(TIMED_OUT if timed_out else FAILED)
+
+
+@click.command()
+@click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
+@click.option("--state", "states", multiple=True, type=click.Choice([str(s) for s in TaskState]), help="Only these.")
+@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
+    """List the latest tasks, newest first."""
+    records = [record for record in Torch().tasks(limit) if not states or record.state in states]
+    if json_wanted:
+        as_json(records)
+        return
+    headings = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
+    as_table(headings, [_row(record) for record in records])
+
+
+def _row(record: TaskRecord) -> tuple[Any, ...]:
+    spec = record.spec
+    agent, tries = record.agent or "", record.attempts
+    return spec.id, shown_state(record), wanted(record), spec.priority, agent, tries, ago(record.created_at), spec.title
+
+
+@click.command()
+@click.argument("task_id")
+@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+def task(task_id: str, json_wanted: bool) -> None:
+    """Show one task: what was asked, who did it, what shows that it was done."""
+    record = Torch().task(task_id).record()
+    if json_wanted:
+        as_json(record)
+        return
+    result = record.result
+    lines = [
+        ("id", record.spec.id),
+        ("state", shown_state(record)),
+        ("for", f"{wanted(record)}, {record.spec.priority}"),
+        ("agent", f"{record.agent} on {record.node}" if record.agent else "none yet"),
+        ("attempts", record.attempts),
+        ("accepted", record.created_at.isoformat(timespec="seconds")),
+        ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
+        ("note", record.note or ""),
+        ("error", result.error.message if result and result.error else ""),
+        *(("evidence", f"{'✓' if item.passed else '✗'} {item.detail}") for item in (result.evidence if result else ())),
+        ("answer in", result.answer_file if result and result.answer_file else ""),
+    ]
+    for name, value in lines:
+        if value != "":
+            click.echo(f"{name + ':':<11}{value}")
+    click.echo(f"\n{record.spec.prompt}")
+    if result:
+        click.echo(f"\n{result.answer}", nl=False)
+
+
+@click.command()
+@click.argument("task_ids", nargs=-1, required=True)
+def cancel(task_ids: tuple[str, ...]) -> None:
+    """End tasks: at once if nobody has begun, else their agents are interrupted."""
+    failed = False
+    for task_id in task_ids:
+        handed = Torch().task(task_id)
+        before = handed.cancel()
+        if before.ended:
+            click.echo(f"Error: task {task_id} had ended already: {before}", err=True)
+            failed = True
+            continue
+        try:
+            with waiting(f"task {task_id}: interrupting its agent"):
+                after = handed.result(timeout=15).status
+        except TaskNotFinished:
+            after = handed.status
+        click.echo(f"task {task_id} {after}" if after.ended else f"task {task_id} {after}, its agent was told to stop")
+    sys.exit(FAILED if failed else 0)

@@ -1,0 +1,39 @@
+"""The command lines of Torch's processes; the deployment files run the same ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from torch_tasks.models import AgentSpec
+
+NODE = ("torch-tasks", "node")
+BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
+SUPERVISE = ("torch-tasks", "supervise")
+END_PANES = ("torch-tasks", "end-panes")
+
+
+def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:
+    """The node worker that keeps these agents alive; without any, those of torch.toml."""
+    return (*NODE, *(word for agent in agents for word in ("--keep", agent.short())))
+
+
+def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
+    """The agent worker that hosts this agent."""
+    words = ["torch-tasks", "worker", "--id", agent.id, "--role", agent.role, "--agent", agent.kind]
+    words += [word for skill in agent.skills for word in ("--skill", skill)]
+    words += ["--workdir", agent.workdir] if agent.workdir else []
+    return tuple(words)
+
+
+def flower(address: str, port: int) -> tuple[str, ...]:
+    """Flower; its password comes from FLOWER_BASIC_AUTH, never from here."""
+    return ("celery", "-A", "torch_tasks", "flower", f"--address={address}", f"--port={port}")
+
+
+_MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
+
+
+def runnable(command: Sequence[str]) -> list[str]:
+    """The command as this very Python runs it, whatever is on PATH."""
+    return [sys.executable, "-m", _MODULES[command[0]], *command[1:]]

@@ -1,0 +1,182 @@
+"""All that one machine runs: the broker, the node worker with its agent workers, beat and Flower.
+
+A supervisor process keeps them alive. What runs is known from the state folder alone, so any later command finds and
+ends it, also after the supervisor was killed.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import secrets
+import socket
+import subprocess
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from torch_tasks.errors import ProcessNotStarted, TorchError
+from torch_tasks.local import broker, commands
+from torch_tasks.local.files import make_folder, write_private
+from torch_tasks.local.processes import Processes, Running, await_ready
+from torch_tasks.models import AgentSpec
+from torch_tasks.settings import Settings
+
+#: How long a process may take to end in order; an agent worker puts its task back meanwhile.
+GRACE = 15.0
+READY_SECONDS = 60.0
+FLOWER_USER = "torch"
+
+
+class Stack:
+    """This machine's processes, by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.processes = Processes(settings.run_dir)
+
+    # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
+        """Start the supervisor, which starts the rest; it is ready when its processes are."""
+        if running := self.processes.find("up"):
+            raise ProcessNotStarted(
+                f"this machine's stack is up already (process {running.pid}, state folder {self.settings.state_dir}); "
+                "'torch-tasks down' ends it"
+            )
+        words = [word for agent in agents for word in ("--agent", agent.short())]
+        words += [] if beat else ["--no-beat"]
+        words += [] if flower else ["--no-flower"]
+        self.ready_file.unlink(missing_ok=True)
+        supervisor = self._start("up", (*commands.SUPERVISE, *words))
+        await_ready(supervisor, self.ready_file.exists, READY_SECONDS)
+        return supervisor
+
+    @property
+    def ready_file(self) -> Path:
+        """Written by the supervisor once everything it starts answers."""
+        return self.settings.run_dir / "up.ready"
+
+    def start_broker(self) -> None:
+        """Start this machine's broker unless the settings name another."""
+        if self.settings.broker_url is None:
+            broker.start_broker(self.settings)
+
+    def start_node(self, agents: Sequence[AgentSpec]) -> Running:
+        """Start the node worker, which starts the agents."""
+        return self._start("node", commands.node(agents))
+
+    def start_beat(self) -> Running:
+        """Start beat."""
+        return self._start("beat", commands.BEAT)
+
+    def start_flower(self) -> Running:
+        """Start Flower on loopback, behind its password."""
+        port = _port(self.settings.flower_port)
+        auth = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.flower_password()[0]}"}
+        facts = {"url": f"http://127.0.0.1:{port}"}
+        return self._start("flower", commands.flower("127.0.0.1", port), extra=auth, facts=facts)
+
+    def flower_password(self) -> tuple[str, bool]:
+        """Flower's password, and whether it was made just now."""
+        file = self.settings.state_dir / "flower.password"
+        with suppress(FileNotFoundError):
+            return file.read_text().strip(), False
+        make_folder(file.parent)
+        password = secrets.token_urlsafe(18)
+        write_private(file, password + "\n")
+        return password, True
+
+    def flower_answers(self) -> bool:
+        """Flower serves its pages to whoever knows the password."""
+        running = self.processes.find("flower")
+        if running is None:
+            return False
+        token = base64.b64encode(f"{FLOWER_USER}:{self.flower_password()[0]}".encode()).decode()
+        request = urllib.request.Request(  # noqa: S310 - an address of our own making
+            running.facts["url"] + "/workers", headers={"Authorization": f"Basic {token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        extra: Mapping[str, str] | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> Running:
+        return self.processes.start(
+            name,
+            commands.runnable(command),
+            log=self.settings.logs_dir / f"{name}.log",
+            env={**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir), **(extra or {})},
+            facts=facts,
+        )
+
+    # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def down(self, *, keep_agents: bool) -> list[str]:
+        """End everything, the supervisor first, the broker last; returns what was running. Panes end unless kept."""
+        agents = [running.name for running in self.processes.all_running() if running.name.startswith("agent-")]
+        ended = [name for name in ("up", "flower", "beat", "node", *agents) if self.processes.stop(name, GRACE)]
+        self.ready_file.unlink(missing_ok=True)
+        if not keep_agents:
+            self._end_panes()
+        if broker.stop_broker(self.settings, GRACE):
+            ended.append("broker")
+        return ended
+
+    def _end_panes(self) -> None:
+        done = subprocess.run(
+            commands.runnable(commands.END_PANES),
+            env={**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if done.returncode:
+            raise TorchError(f"the agents' panes could not be ended: {done.stderr.strip()}")
+
+
+class Supervisor:
+    """Keeps the stack's processes alive until it is told to leave. It does not end them: ``down`` does."""
+
+    def __init__(self, stack: Stack, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
+        self.leaving = threading.Event()
+        self._stack = stack
+        starters: dict[str, Callable[[], object]] = {"node": lambda: stack.start_node(agents)}
+        if beat:
+            starters["beat"] = stack.start_beat
+        if flower:
+            starters["flower"] = stack.start_flower
+        self._starters = starters
+
+    def run(self, ready: Callable[[], bool]) -> None:
+        """Start what is not running, now and whenever something died."""
+        told = False
+        while not self.leaving.is_set():
+            self._stack.start_broker()
+            for name, start in self._starters.items():
+                if not self._stack.processes.find(name):
+                    start()
+            if not told and ready():
+                self._stack.ready_file.touch()
+                told = True
+            self.leaving.wait(1.0 if told else 0.1)
+
+
+def _port(wanted: int) -> int:
+    """The wanted port if it is free, else a free one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise TorchError("no free port on 127.0.0.1")

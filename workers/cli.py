@@ -1,0 +1,68 @@
+"""The commands that touch panes: ``torch-tasks attach | screen | end-panes``."""
+
+from __future__ import annotations
+
+import os
+import socket
+from pathlib import Path
+
+import click
+
+from torch_tasks.client import Torch
+from torch_tasks.errors import AgentUnavailable
+from torch_tasks.models import AgentInfo
+from torch_tasks.settings import settings
+from workers.tmux.pane import AgentPane
+from workers.tmux.server import AgentServer, require_tmux
+
+
+@click.command()
+@click.argument("agent_id")
+@click.option("--read-only", is_flag=True, help="Look, do not type.")
+def attach(agent_id: str, read_only: bool) -> None:
+    """Attach this terminal to an agent's pane; C-b d leaves it."""
+    info = _local(agent_id)
+    require_tmux()
+    argv = [
+        "tmux",
+        "-u",
+        "-S",
+        info.tmux_socket,
+        "attach-session",
+        *(["-r"] if read_only else []),
+        "-t",
+        f"={agent_id}",
+    ]
+    os.environ.pop("TMUX", None)  # an agent's server is another one than the one we may be in
+    os.execvp(argv[0], argv)  # noqa: S606 - this terminal becomes tmux's
+
+
+@click.command()
+@click.argument("agent_id")
+@click.option("--history", type=click.IntRange(0), default=0, help="So many lines from before the screen, too.")
+def screen(agent_id: str, history: int) -> None:
+    """Print what an agent's pane shows."""
+    info = _local(agent_id)
+    pane = AgentPane.adopt(Path(info.tmux_socket), str(info.pane))
+    if pane is None:
+        raise AgentUnavailable(
+            f"agent {agent_id} has no pane at {info.tmux_socket}; 'torch-tasks agents' tells whether it lives"
+        )
+    try:
+        click.echo(pane.screen(history))
+    finally:
+        pane.close()
+
+
+def _local(agent_id: str) -> AgentInfo:
+    info = Torch().agent(agent_id)
+    if info.host != socket.gethostname():
+        raise AgentUnavailable(f"agent {agent_id} lives on {info.host} (node {info.node}); run this command there")
+    return info
+
+
+@click.command(hidden=True)
+def end_panes() -> None:
+    """End every pane that the state folder knows of; `down` runs this after the workers are gone."""
+    for tmux_socket in settings().state_dir.glob("agents/*/tmux"):
+        AgentPane(AgentServer(tmux_socket), "%0").end()
