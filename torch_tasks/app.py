@@ -44,8 +44,8 @@ class TorchApp(Celery):
         queue = options.pop("queue", None) or queue_for(spec)
         options |= {
             "priority": spec.priority.step,
-            "argsrepr": f"({spec.title!r},)",
-            "kwargsrepr": f"{{'for': {queue!r}, 'priority': {str(spec.priority)!r}}}",
+            "argsrepr": spec.title,
+            "kwargsrepr": f"{spec.priority}, through {queue}",
         }
         with broker_errors(address):
             accepted_as = fleet().records.accept(spec, queue)

@@ -74,7 +74,9 @@ def test_the_answer_is_what_the_script_printed_and_the_exit_code_is_the_evidence
 
 
 def test_folder_variables_arrays_and_functions_survive_from_task_to_task(do: Do, tmp_path: Path) -> None:
-    do(f"cd {tmp_path}; plain='a b'; declare -a list=(one 'two three'); declare -A map=([k]=v); greet() {{ echo hi $1; }}")
+    do(
+        f"cd {tmp_path}; plain='a b'; declare -a list=(one 'two three'); declare -A map=([k]=v); greet() {{ echo hi $1; }}"
+    )
     result = do('pwd; echo "$plain"; printf "<%s>" "${list[@]}"; echo "${map[k]}"; greet you')
     assert result.answer == f"{tmp_path}\na b\n<one><two three>v\nhi you\n"
 

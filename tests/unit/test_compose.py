@@ -15,6 +15,8 @@ from check_jsonschema.builtin_schemas import get_builtin_schema  # carries the c
 from jsonschema.validators import validator_for
 from kombu.transport.redis import SWEEP_BINDINGS
 
+from torch_tasks.local import commands
+
 REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "compose"
 COMPOSE = (FOLDER / "compose.yaml").read_text()
@@ -26,9 +28,9 @@ DOCKERFILE = [
 ]
 
 COMMANDS = {
-    "node": ["torch-tasks", "node"],
-    "beat": ["celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO"],
-    "flower": ["celery", "-A", "torch_tasks", "flower", "--address=0.0.0.0", "--port=5555"],
+    "node": list(commands.NODE),
+    "beat": list(commands.BEAT),
+    "flower": list(commands.flower("0.0.0.0", 5555)),
 }
 PINNED = re.compile(r"[a-z0-9./-]+:v?\d+(\.\d+)+(-[a-z]+)?")
 REQUIRED_VARIABLE = re.compile(r"\$\{(\w+):\?[^}]+\}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import signal
 import threading
 from collections.abc import Sequence
@@ -9,12 +10,14 @@ from typing import Any
 
 import click
 
-from torch_tasks.broker import ping
+from torch_tasks.broker import broker_errors, ping
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
+from torch_tasks.fleet import fleet
 from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
 from torch_tasks.models import AgentSpec
+from torch_tasks.routing import demanded
 from torch_tasks.settings import settings
 
 _AGENT = click.option(
@@ -101,11 +104,18 @@ def down(keep_agents: bool) -> None:
 @_FLOWER
 def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     """Keep this machine's processes alive; `up` runs this."""
+    logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
     kept = [AgentSpec.parse(text) for text in agents]
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
-    supervisor.run(lambda: _all_there(kept) and (not flower or stack.flower_answers()))
+    supervisor.run(lambda: _all_there(kept) and (not flower or stack.flower_answers()), _shape)
+
+
+def _shape() -> object:
+    """What Flower shows of the fleet by looking, not by events: who is there, and which queues are read."""
+    with broker_errors():
+        return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
 
 
 def _all_there(kept: Sequence[AgentSpec]) -> bool:

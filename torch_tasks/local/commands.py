@@ -28,7 +28,16 @@ def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
 
 def flower(address: str, port: int) -> tuple[str, ...]:
     """Flower; its password comes from FLOWER_BASIC_AUTH, never from here."""
-    return ("celery", "-A", "torch_tasks", "flower", f"--address={address}", f"--port={port}")
+    columns = "name,state,args,kwargs,worker,received,runtime,uuid"
+    return (
+        "celery",
+        "-A",
+        "torch_tasks",
+        "flower",
+        f"--address={address}",
+        f"--port={port}",
+        f"--tasks_columns={columns}",
+    )
 
 
 _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}

@@ -7,6 +7,7 @@ ends it, also after the supervisor was killed.
 from __future__ import annotations
 
 import base64
+import logging
 import os
 import secrets
 import socket
@@ -18,12 +19,15 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from torch_tasks.app import app
 from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.local import broker, commands
 from torch_tasks.local.files import make_folder, write_private
 from torch_tasks.local.processes import Processes, Running, await_ready
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import Settings
+
+log = logging.getLogger(__name__)
 
 #: How long a process may take to end in order; an agent worker puts its task back meanwhile.
 GRACE = 15.0
@@ -92,12 +96,20 @@ class Stack:
 
     def flower_answers(self) -> bool:
         """Flower serves its pages to whoever knows the password."""
+        return self._ask_flower("/workers")
+
+    def refresh_flower(self) -> bool:
+        """Have Flower look anew at the workers and their queues; by itself it does so only when it starts."""
+        app.control.heartbeat()
+        return self._ask_flower("/api/workers?refresh=1")
+
+    def _ask_flower(self, page: str) -> bool:
         running = self.processes.find("flower")
         if running is None:
             return False
         token = base64.b64encode(f"{FLOWER_USER}:{self.flower_password()[0]}".encode()).decode()
         request = urllib.request.Request(  # noqa: S310 - an address of our own making
-            running.facts["url"] + "/workers", headers={"Authorization": f"Basic {token}"}
+            running.facts["url"] + page, headers={"Authorization": f"Basic {token}"}
         )
         try:
             with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
@@ -159,18 +171,28 @@ class Supervisor:
             starters["flower"] = stack.start_flower
         self._starters = starters
 
-    def run(self, ready: Callable[[], bool]) -> None:
-        """Start what is not running, now and whenever something died."""
-        told = False
-        while not self.leaving.is_set():
-            self._stack.start_broker()
-            for name, start in self._starters.items():
-                if not self._stack.processes.find(name):
-                    start()
-            if not told and ready():
-                self._stack.ready_file.touch()
-                told = True
-            self.leaving.wait(1.0 if told else 0.1)
+    def run(self, ready: Callable[[], bool], shape: Callable[[], object]) -> None:
+        """Start what is not running, now and whenever something died. Flower is told when the fleet's shape changes."""
+        while not self.leaving.is_set() and not (self._start_missing() and ready()):
+            self.leaving.wait(0.1)
+        self._stack.ready_file.touch()
+        seen: object = None
+        while not self.leaving.wait(1.0):
+            try:
+                self._start_missing()
+                if seen != (now := shape()) and self._stack.refresh_flower():
+                    seen = now
+            except TorchError as error:  # what was up once is tried again until somebody says `down`
+                log.error("%s", error)
+
+    def _start_missing(self) -> bool:
+        """Start what is not running; true if nothing had to be."""
+        self._stack.start_broker()
+        missing = [name for name in self._starters if not self._stack.processes.find(name)]
+        for name in missing:
+            log.info("starting %s", name)
+            self._starters[name]()
+        return not missing
 
 
 def _port(wanted: int) -> int:
