@@ -19,6 +19,10 @@ class AgentHost(Protocol):
     def info(self) -> AgentInfo:
         """The agent's entry in the registry, with its incarnation."""
 
+    @property
+    def leaving(self) -> bool:
+        """This worker is about to stop."""
+
     def execute(self, spec: TaskSpec, attempt: int) -> TaskResult:
         """Have the agent do the task and return how it ended; idempotent by task id. May raise :class:`Detached`."""
 

@@ -47,6 +47,11 @@ def task_queue(role: str | None, skills: Iterable[str]) -> str:
     return f"torch.{role or ANY}.{'+'.join(sorted(skills)) or ANY}"
 
 
+def is_task_queue(queue: str) -> bool:
+    """Made by :func:`task_queue`: whoever is able reads it, so it must be demanded."""
+    return queue.startswith("torch.") and queue.count(".") >= 2 and queue.split(".")[1] not in ("agent", "node")
+
+
 def queue_demand(queue: str) -> tuple[str | None, frozenset[str]]:
     """The role and skills that a name made by :func:`task_queue` asks for."""
     _, role, skills = queue.split(".", 2)

@@ -24,7 +24,8 @@ _NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] 
 _ACCEPT = (
     _NOW
     + """
-local demanded = redis.call('SADD', KEYS[3], ARGV[3])
+local demanded = 0
+if ARGV[4] == '1' then demanded = redis.call('SADD', KEYS[3], ARGV[3]) end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {0, demanded} end
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'state', 'queued', 'queue', ARGV[3], 'created_at', now, 'attempts', 0)
 redis.call('ZADD', KEYS[2], now, ARGV[1])
@@ -82,7 +83,7 @@ class TaskRecords:
         """Write the record of a new task and demand its queue; a record that is there already stays as it is."""
         new_record, new_queue = self._accept(
             keys=[keys.task_record(spec.id), keys.TASK_STATUS, keys.DEMANDED_QUEUES],
-            args=[spec.id, json.dumps(spec.wire()), queue],
+            args=[spec.id, json.dumps(spec.wire()), queue, int(keys.is_task_queue(queue))],
         )
         return Accepted(bool(new_record), bool(new_queue))
 

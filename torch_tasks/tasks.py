@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 from typing import Any
 
+import redis
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject
+from tenacity import Retrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, accepted, app
-from torch_tasks.errors import IllegalTransition, StaleWriter, TaskFailed, TaskNotFound
+from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StaleWriter, TaskFailed, TaskNotFound
 from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost, Detached
 from torch_tasks.keys import agent_queue
@@ -48,17 +51,31 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
     host: AgentHost | None = self.app.host
     if host is None:
         raise Reject("this worker hosts no agent", requeue=True)
+    again = Retrying(
+        retry=retry_if_exception_type((BrokerUnreachable, redis.ConnectionError, redis.TimeoutError)),
+        wait=wait_random_exponential(max=5),
+        stop=lambda _: host.leaving,
+        reraise=True,
+    )
+    try:
+        # Each step of it may be repeated: what is done already is only told again.
+        return dict(again(_run, self, host, inputs))
+    except (BrokerUnreachable, redis.ConnectionError, redis.TimeoutError) as error:
+        raise Reject(f"left while the broker was away: {error}", requeue=True) from error
+
+
+def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
     *earlier, fields = inputs
-    spec = with_earlier(accepted(fields, self.request.id), earlier)
+    spec = with_earlier(accepted(fields, task.request.id), earlier)
     record = _take(spec, host)
     if record.state.ended:
-        return _ended(self, record)
+        return _told(task, record.result or TaskResult(task_id=spec.id, status=record.state))
     try:
         result = host.execute(spec, record.attempts)
     except Detached:
         run.apply_async((*earlier, fields), task_id=spec.id, queue=agent_queue(host.info.agent_id))
         raise Ignore from None
-    return _conclude(self, spec, host, result)
+    return _conclude(task, spec, host, result)
 
 
 def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
@@ -107,12 +124,6 @@ def _conclude(task: Any, spec: TaskSpec, host: AgentHost, result: TaskResult) ->
     except (StaleWriter, IllegalTransition, TaskNotFound) as error:
         log.warning("%s: result refused: %s", spec.id, error)
         raise Ignore from None
-    return _told(task, result)
-
-
-def _ended(task: Any, record: TaskRecord) -> dict[str, Any]:
-    """A delivery of a task that ended already: tell its end again, do nothing."""
-    result = record.result or TaskResult(task_id=record.spec.id, status=record.state)
     return _told(task, result)
 
 

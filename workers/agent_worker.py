@@ -82,7 +82,7 @@ class ServeStep(bootsteps.StartStopStep):
 
     def _beat(self, consumer: Any) -> None:
         try:
-            count = hosted().presence.beat()
+            count = hosted().beat()
         except StaleWriter as error:
             log.critical("%s; stopping", error)
             os.kill(os.getpid(), signal.SIGTERM)

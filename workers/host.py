@@ -13,7 +13,9 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import NamedTuple
 
-from torch_tasks.errors import AgentUnavailable, TorchError
+import redis
+
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Detached
 from torch_tasks.models import (
@@ -61,13 +63,18 @@ class Host:
         self.presence = Presence(spec, fleet)
         self._kind = kind_named(spec.kind, spec.id, self.presence.folder)
         self._working = threading.Lock()
-        self._detaching = False
+        self._leaving = False
         self._cancelled: str | None = None
 
     @property
     def info(self) -> AgentInfo:
         """The agent's entry in the registry, with its incarnation."""
         return self.presence.info
+
+    @property
+    def leaving(self) -> bool:
+        """This worker is about to stop."""
+        return self._leaving
 
     @property
     def unfinished(self) -> CurrentRun | None:
@@ -86,7 +93,7 @@ class Host:
             )
         self.presence.take(workdir)
         prune(self.presence.folder / "runs", self._settings.result_days)
-        self._bell = Bell(self.presence.folder / "bell", self._on_bell)
+        self._bell = Bell(self.presence.folder / "bell", self._look)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
         journal = self.presence.journal
         try:
@@ -120,9 +127,14 @@ class Host:
         if not run.result() and not self._kind.ending(run):
             run.store(self._failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran"))
 
-    def _on_bell(self) -> None:
-        """Somebody rang. If the agent is idle, its program may have died: then it is started again at once."""
-        if not self._working.locked() and not self._detaching and not self._terminal.alive:
+    def beat(self) -> int | None:
+        """Say that the agent lives, having looked; returns how many queues are demanded, if the broker answers."""
+        self._look()
+        return self.presence.beat()
+
+    def _look(self) -> None:
+        """If the agent is idle and its program has died, start it again at once."""
+        if not self._working.locked() and not self._leaving and not self._terminal.alive:
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
 
     def _revive(self) -> None:
@@ -131,7 +143,7 @@ class Host:
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started at all."""
-        if self._detaching:
+        if self._leaving:
             return
         if self._terminal.alive:
             self.presence.show(AgentState.READY)
@@ -149,14 +161,14 @@ class Host:
         Idempotent by task and attempt: what has ended is told again, what runs in the pane is watched to its end.
         """
         run = self._run(spec.id, attempt)
-        if ended := run.result():
-            return ended
         with self._working:
-            try:
-                result = self._work(spec, run)
-            except AgentUnavailable as error:
-                result = self._failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
-            run.store(result)
+            result = run.result()
+            if result is None:
+                try:
+                    result = self._work(spec, run)
+                except AgentUnavailable as error:
+                    result = self._failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
+                run.store(result)
             self.presence.remember(current=None)
             self._cancelled = None
             self._recover()
@@ -190,7 +202,7 @@ class Host:
     def _begin(self, spec: TaskSpec, run: Run) -> None:
         if not self._terminal.alive:
             self._start()
-        self._terminal.transcribe()
+        self._terminal.rotate_transcript()
         self._wait_for_free_pane(spec)
         run.open()
         self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
@@ -208,7 +220,7 @@ class Host:
         """A person who types in the pane is left alone; the task waits and says so."""
         told = False
         while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), 2):
-            if self._detaching:
+            if self._leaving:
                 raise Detached
             if not self._terminal.alive:
                 raise AgentUnavailable(f"agent {self._spec.id}: its pane died before the task began")
@@ -280,7 +292,7 @@ class Host:
         return min(limits)
 
     def _reason_to_stop(self, spec: TaskSpec, limit: Limit) -> tuple[FailureKind, str] | None:
-        if self._detaching:
+        if self._leaving:
             raise Detached
         if self._wants_cancel(spec.id):
             return FailureKind.CANCELLED, "cancelled while it ran"
@@ -292,7 +304,12 @@ class Host:
         self._bell.wait(max(0.0, min(left, _LOOK_AGAIN)))
 
     def _wants_cancel(self, task_id: str) -> bool:
-        return self._cancelled == task_id or self._records.cancel_requested(task_id)
+        if self._cancelled == task_id:
+            return True
+        try:
+            return self._records.cancel_requested(task_id)
+        except (redis.RedisError, BrokerUnreachable):  # the agent works on while the broker is away
+            return False
 
     # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -343,12 +360,12 @@ class Host:
 
     def detach(self) -> None:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""
-        self._detaching = True
+        self._leaving = True
         self._bell.ring()
 
     def close(self) -> None:
         """Leave the fleet; the pane stays for the next worker."""
-        self._detaching = True
+        self._leaving = True
         with self._working:
             self._terminal.detach()
         self.presence.leave()

@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 from celery import bootsteps
 
-from torch_tasks.app import app
 from torch_tasks.local import commands
 from torch_tasks.local.processes import Processes, Running
 from torch_tasks.models import AgentSpec
@@ -25,31 +24,28 @@ log = logging.getLogger(__name__)
 _GRACE = 10.0
 
 
-def supervise(agents: Sequence[AgentSpec]) -> None:
-    """Have this process keep these agents alive, from its start to its end."""
+class KeepStep(bootsteps.StartStopStep):
+    """Starts the agent workers with the node worker, and stops them with it."""
 
-    class KeepStep(bootsteps.StartStopStep):
-        """Starts the agent workers with this worker, and stops them with it."""
+    requires = ("celery.worker.components:Pool",)
 
-        requires = ("celery.worker.components:Pool",)
+    def __init__(self, worker: Any, *, kept_agents: Sequence[AgentSpec], **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._keepers = [Keeper(agent, settings()) for agent in kept_agents]
 
-        def __init__(self, worker: Any, **kwargs: Any) -> None:
-            super().__init__(worker, **kwargs)
-            self.keepers = [Keeper(agent, settings()) for agent in agents]
+    def start(self, worker: Any) -> None:
+        """Start them all."""
+        for keeper in self._keepers:
+            keeper.start()
 
-        def start(self, worker: Any) -> None:
-            for keeper in self.keepers:
-                keeper.start()
+    def stop(self, worker: Any) -> None:
+        """Stop them all; their panes live on."""
+        for keeper in self._keepers:
+            keeper.leaving.set()
+        for keeper in self._keepers:
+            keeper.join()
 
-        def stop(self, worker: Any) -> None:
-            for keeper in self.keepers:
-                keeper.leaving.set()
-            for keeper in self.keepers:
-                keeper.join()
-
-        terminate = stop
-
-    app.steps["worker"].add(KeepStep)
+    terminate = stop
 
 
 class Keeper(threading.Thread):

@@ -53,11 +53,11 @@ class Program(Worker):
         return {"queues": [keys.agent_queue(spec.id)], "pool_cls": "workers.pool:AgentPool", "concurrency": 1}
 
     def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
-        from workers.node_worker import supervise
+        from workers.node_worker import KeepStep
 
-        agents = tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents
-        supervise(agents)
+        self.app.steps["worker"].add(KeepStep)
         return {
+            "kept_agents": tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents,
             "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
             "pool_cls": "threads",
             "concurrency": 4,

@@ -64,7 +64,7 @@ class Terminal:
             on_notice=lambda _: self._bell.ring(),
             on_death=f"printf x 1<>'{self._bell.path}'",
         )
-        self.transcribe()
+        self._pane.transcribe(self._folder / "transcript")
         limit = self._settings.agent_start_seconds
         if not self.wait_for(self._kind.ready, limit):
             screen = self._pane.screen() if self.alive else "(the program has ended)"
@@ -75,12 +75,12 @@ class Terminal:
             )
         return self._pane.pane_id
 
-    def transcribe(self) -> None:
-        """Have all that the pane prints appended to the transcript; a long transcript is put aside first."""
+    def rotate_transcript(self) -> None:
+        """Put a transcript that has become long aside and begin a new one."""
         path = self._folder / "transcript"
         if path.exists() and path.stat().st_size > self._settings.transcript_limit_bytes:
             path.replace(path.with_suffix(".1"))
-        self.pane.transcribe(path)
+            self.pane.transcribe(path)
 
     def interrupt(self, let_go: Callable[[], bool]) -> None:
         """Have the program let go of its task: asked, then forced, then ended."""

@@ -1,0 +1,101 @@
+"""Imports point one way, and the light commands stay light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[2]
+PACKAGES = ("torch_tasks", "workers", "beat")
+
+
+def modules(package: str) -> list[Path]:
+    """The source files of a package."""
+    return sorted((REPOSITORY / package).rglob("*.py"))
+
+
+def imported(module: Path) -> Iterator[str]:
+    """Every module that a source file imports, wherever in it."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+
+
+def roots(package: str) -> set[str]:
+    """The top-level names that a package imports."""
+    return {name.split(".")[0] for module in modules(package) for name in imported(module)}
+
+
+@pytest.mark.parametrize(
+    ("package", "strangers"),
+    [("torch_tasks", {"workers", "beat"}), ("workers", {"beat"}), ("beat", {"workers"})],
+)
+def test_imports_point_one_way(package: str, strangers: set[str]) -> None:
+    assert not roots(package) & strangers
+    assert not roots(package) & {"tests", "benchmarks", "docs", "pytest"}
+
+
+def test_no_import_is_relative() -> None:
+    places = [module for package in PACKAGES for module in modules(package)]
+    nodes = [node for module in places for node in ast.walk(ast.parse(module.read_text()))]
+    assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+
+
+@pytest.mark.parametrize("package", ["workers", "beat"])
+def test_workers_and_beat_need_torch_tasks_at_most(package: str) -> None:
+    own = {package, "torch_tasks"}
+    assert roots(package) & set(PACKAGES) <= own
+
+
+def starts_tmux(module: Path) -> bool:
+    """The file holds a command line of tmux, as a list or tuple that begins with it or a text that does."""
+    for node in ast.walk(ast.parse(module.read_text())):
+        if isinstance(node, ast.List | ast.Tuple) and node.elts and _is_tmux(node.elts[0]):
+            return True
+        if isinstance(node, ast.Call) and any(_is_tmux(word) for word in node.args) and not _only_looks(node):
+            return True
+    return False
+
+
+def _is_tmux(node: ast.expr) -> bool:
+    return isinstance(node, ast.Constant) and isinstance(node.value, str) and node.value.split()[:1] == ["tmux"]
+
+
+def _only_looks(call: ast.Call) -> bool:
+    return ast.unparse(call.func).endswith(("shutil.which", "Path", "with_name", "glob"))
+
+
+def test_only_workers_tmux_speaks_with_tmux() -> None:
+    outside = [m for package in PACKAGES for m in modules(package) if "workers/tmux" not in str(m)]
+    assert not [module for module in outside if "libtmux" in {name.split(".")[0] for name in imported(module)}]
+    # `attach` becomes tmux, and gives it this terminal.
+    assert [module.relative_to(REPOSITORY) for module in outside if starts_tmux(module)] == [Path("workers/cli.py")]
+
+
+@pytest.mark.parametrize(
+    "statement",
+    ["import torch_tasks", "from torch_tasks.cli import main; main(['--version'])", "import torch_tasks.cli"],
+)
+def test_what_an_agent_calls_from_its_pane_loads_neither_celery_nor_pydantic(statement: str) -> None:
+    program = (
+        "import sys, atexit\n"
+        "heavy = {'celery', 'kombu', 'pydantic', 'redis', 'rich'}\n"
+        "atexit.register(lambda: print(*sorted(heavy & set(sys.modules)), file=sys.stderr))\n" + statement
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=30)
+    assert done.stderr.split() == []
+
+
+def test_the_version_alone_imports_nothing_heavy() -> None:
+    argv = [sys.executable, "-X", "importtime", "-m", "torch_tasks.cli", "--version"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=30)
+    loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
+    assert "click" in loaded
+    assert not loaded & {"celery", "kombu", "pydantic", "redis", "libtmux", "flower"}

@@ -1,0 +1,61 @@
+"""The names of queues say what they ask for."""
+
+from __future__ import annotations
+
+import pytest
+
+from torch_tasks import keys
+from torch_tasks.models import TaskSpec
+
+DEMANDS = [
+    (None, ()),
+    ("developer", ()),
+    (None, ("python",)),
+    ("developer", ("python", "git")),
+    ("code-review_2", ("node.js", "c#", "x")),
+]
+
+
+@pytest.mark.parametrize(
+    ("role", "skills", "queue"),
+    [
+        (None, (), "torch.any.any"),
+        ("developer", (), "torch.developer.any"),
+        (None, ("python",), "torch.any.python"),
+        ("developer", ("python", "git"), "torch.developer.git+python"),
+    ],
+)
+def test_the_name_of_a_task_queue(role: str | None, skills: tuple[str, ...], queue: str) -> None:
+    assert keys.task_queue(role, skills) == queue
+
+
+@pytest.mark.parametrize(("role", "skills"), DEMANDS)
+def test_a_queue_is_read_back_as_what_it_asks_for(role: str | None, skills: tuple[str, ...]) -> None:
+    assert keys.queue_demand(keys.task_queue(role, skills)) == (role, frozenset(skills))
+
+
+@pytest.mark.xfail(strict=True, reason="the skill 'any' gives the name of the queue that asks for no skill")
+def test_every_acceptable_demand_has_a_queue_of_its_own() -> None:
+    spec = TaskSpec.build(prompt_limit=100, prompt="x", skills=["any"])
+    assert keys.queue_demand(keys.task_queue(spec.role, spec.skills)) == (None, frozenset({"any"}))
+
+
+def test_the_order_of_skills_makes_no_second_queue() -> None:
+    assert keys.task_queue("qa", ["b", "a"]) == keys.task_queue("qa", ["a", "b"])
+
+
+def test_no_task_queue_is_called_like_a_queue_of_another_kind() -> None:
+    others = {keys.agent_queue("x").split(".")[1], keys.node_queue("x").split(".")[1], keys.SYSTEM_QUEUE.split(".")[1]}
+    assert others | {keys.ANY} == keys.RESERVED_ROLES
+
+
+def test_all_keys_lie_under_the_one_prefix() -> None:
+    made = [value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str) and ":" in value]
+    assert len(made) > 5
+    assert all(value.startswith("nova:torch:") for value in [*made, keys.task_record("x")])
+
+
+def test_each_thing_has_a_key_of_its_own() -> None:
+    made = [value for name, value in vars(keys).items() if name.isupper() and isinstance(value, str)]
+    assert len(made) == len(set(made))
+    assert keys.task_record("a") != keys.task_record("b")

@@ -1,0 +1,130 @@
+"""What the repository promises about itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import tomllib
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).parents[2]
+TOP_LEVEL = set(
+    """
+    pyproject.toml torch_tasks workers beat tests compose config VERSION CHANGELOG.md README.md LICENSE Makefile
+    benchmarks docs .ci .gitignore .github constraints.txt
+    """.split()
+)
+
+
+def files() -> list[Path]:
+    """The files of the repository: tracked, or new and not ignored."""
+    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split("\0")
+    found = [Path(name) for name in listed if name and (REPOSITORY / name).exists()]
+    if not found:
+        pytest.skip("not a git checkout")
+    return found
+
+
+def project() -> dict[str, Any]:
+    """The project table of pyproject.toml."""
+    table: dict[str, Any] = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]
+    return table
+
+
+def test_the_top_level_holds_what_it_shall_and_nothing_else() -> None:
+    assert {file.parts[0] for file in files()} <= TOP_LEVEL
+
+
+def test_no_module_outgrows_one_sitting() -> None:
+    lengths = {str(f): len((REPOSITORY / f).read_text().splitlines()) for f in files() if f.suffix == ".py"}
+    # The first two of the list are tests that will be split.
+    assert {name for name, length in lengths.items() if length > 450} <= {"tests/integration/test_tmux.py"}
+
+
+# ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_version_is_semantic_and_the_installed_one() -> None:
+    written = (REPOSITORY / "VERSION").read_text()
+    assert re.fullmatch(r"(0|[1-9]\d*)\.(0|[1-9]\d*)\.(0|[1-9]\d*)(-[0-9A-Za-z.-]+)?\n", written)
+    assert version("torch-tasks") == written.strip()
+
+
+def test_the_version_is_written_in_one_place() -> None:
+    pyproject = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())
+    assert "version" in pyproject["project"]["dynamic"]
+    assert pyproject["tool"]["hatch"]["version"]["path"] == "VERSION"
+
+
+def test_the_changelog_tells_of_this_version_or_of_what_comes() -> None:
+    changelog = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert re.search(r"^## \[(Unreleased|" + re.escape(version("torch-tasks")) + r")\]", changelog, re.MULTILINE)
+
+
+# ── dependencies ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def canonical(name: str) -> str:
+    """A distribution's name as all its spellings are compared."""
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def pinned() -> dict[str, str]:
+    """What constraints.txt pins, line by line."""
+    lines = (REPOSITORY / "constraints.txt").read_text().splitlines()
+    pins = [line for line in lines if line and not line.startswith("#")]
+    wrong = [line for line in pins if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*==[0-9][A-Za-z0-9.+!]*", line)]
+    assert not wrong, "only name==version"
+    return {canonical(line.split("==")[0]): line.split("==")[1] for line in pins}
+
+
+def direct() -> list[str]:
+    """Every distribution that pyproject.toml asks for, extras included."""
+    asked = [
+        *project()["dependencies"],
+        *(item for extra in project()["optional-dependencies"].values() for item in extra),
+    ]
+    return [canonical(re.split(r"[<>=!~\[; ]", item)[0]) for item in asked]
+
+
+def test_constraints_are_exact_and_name_each_distribution_once() -> None:
+    lines = [line for line in (REPOSITORY / "constraints.txt").read_text().splitlines() if "==" in line]
+    assert len(pinned()) == len(lines)
+
+
+def _is_pinned(name: str) -> Any:
+    unpinned = {"check-jsonschema"}
+    marks = [pytest.mark.xfail(strict=True, reason="not in constraints.txt")] if name in unpinned else []
+    return pytest.param(name, marks=marks)
+
+
+@pytest.mark.parametrize("name", [_is_pinned(name) for name in direct()])
+def test_every_direct_dependency_is_pinned(name: str) -> None:
+    assert name in pinned()
+
+
+def test_the_tests_run_with_the_pinned_versions() -> None:
+    installed = {name: version(name) for name in direct() if name in pinned()}
+    assert {name: pinned()[name] for name in installed} == installed
+
+
+# ── continuous integration ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_the_workflow_runs_what_everybody_runs() -> None:
+    workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
+    steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
+    assert ".ci/run" in steps
+    assert "make test" in (REPOSITORY / ".ci" / "run").read_text()
+
+
+@pytest.mark.parametrize("script", [".ci/run", ".ci/system-packages"])
+def test_the_scripts_of_ci_can_be_run(script: str) -> None:
+    assert (REPOSITORY / script).stat().st_mode & 0o100
+    assert (REPOSITORY / script).read_text().startswith("#!")
