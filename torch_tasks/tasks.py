@@ -75,6 +75,9 @@ def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
     except Detached:
         run.apply_async((*earlier, fields), task_id=spec.id, queue=agent_queue(host.info.agent_id))
         raise Ignore from None
+    except StaleWriter as error:
+        log.warning("%s: left to its new owner: %s", spec.id, error)
+        raise Ignore from None
     return _conclude(task, spec, host, result)
 
 

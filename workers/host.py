@@ -9,9 +9,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Container
-from datetime import datetime, timedelta
 from pathlib import Path
-from typing import NamedTuple
 
 import redis
 
@@ -34,6 +32,7 @@ from workers.agents.kind import Ending, kind_named
 from workers.bell import Bell
 from workers.check import Check
 from workers.journal import CurrentRun
+from workers.limit import Limit
 from workers.presence import Presence
 from workers.runs import Run, head_and_tail, prune
 from workers.terminal import Terminal
@@ -43,14 +42,6 @@ log = logging.getLogger(__name__)
 
 #: Nobody waits longer than this without looking again: a lost bell costs no more.
 _LOOK_AGAIN = 5.0
-
-
-class Limit(NamedTuple):
-    """When a task is interrupted, and what is said then."""
-
-    at: datetime
-    kind: FailureKind
-    message: str
 
 
 class Host:
@@ -183,7 +174,7 @@ class Host:
         if in_pane:
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
         else:
-            if refusal := self._refusal(spec):
+            if refusal := self._refusal(spec) or self._prepare(spec):
                 return self._failed(run, *refusal)
             self._begin(spec, run)
         self.presence.show(AgentState.WORKING, task=spec.id)
@@ -199,11 +190,29 @@ class Host:
             return FailureKind.REFUSED, f"its workdir {spec.workdir} is not a folder on node {self.info.node}"
         return None
 
-    def _begin(self, spec: TaskSpec, run: Run) -> None:
+    def _prepare(self, spec: TaskSpec) -> tuple[FailureKind, str] | None:
+        """Have a free pane. A person who types in it is left alone; the task waits, says so, and may be refused yet."""
         if not self._terminal.alive:
             self._start()
+        elif self.unfinished:  # a worker died while it put a task in: what stands there is ours
+            self._kind.discard_input(self._terminal.pane)
+        told = False
+        while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), 2):
+            if self._leaving:
+                raise Detached
+            if not self._terminal.alive:
+                raise AgentUnavailable(f"agent {self._spec.id}: its pane died before the task began")
+            if refusal := self._refusal(spec):
+                return refusal
+            if not told:
+                note = "somebody is typing in the agent's pane"
+                self._records.move(spec.id, TaskState.WAITING, by=self.info, note=note)
+                self.presence.show(AgentState.WAITING, task=spec.id)
+                told = True
+        return None
+
+    def _begin(self, spec: TaskSpec, run: Run) -> None:
         self._terminal.rotate_transcript()
-        self._wait_for_free_pane(spec)
         run.open()
         self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
         self._records.move(spec.id, TaskState.RUNNING, by=self.info)
@@ -215,20 +224,6 @@ class Host:
             "TORCH_INCARNATION": str(self.info.incarnation),
             "TORCH_CONTEXT": str(run.context),
         }
-
-    def _wait_for_free_pane(self, spec: TaskSpec) -> None:
-        """A person who types in the pane is left alone; the task waits and says so."""
-        told = False
-        while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), 2):
-            if self._leaving:
-                raise Detached
-            if not self._terminal.alive:
-                raise AgentUnavailable(f"agent {self._spec.id}: its pane died before the task began")
-            if not told:
-                note = "somebody is typing in the agent's pane"
-                self._records.move(spec.id, TaskState.WAITING, by=self.info, note=note)
-                self.presence.show(AgentState.WAITING, task=spec.id)
-                told = True
 
     def _watch(self, spec: TaskSpec, run: Run) -> TaskResult:
         """Wait for the program's ending, its death, or a reason to interrupt it."""
@@ -264,9 +259,7 @@ class Host:
     def _check(self, spec: TaskSpec, run: Run) -> Evidence | Failure:
         """The check's verdict, or why there is none."""
         assert spec.check
-        seconds = self._settings.check_timeout_seconds
-        message = f"its check did not end within {seconds:g} s"
-        limit = min(self._limit(spec), Limit(now() + timedelta(seconds=seconds), FailureKind.TIMEOUT, message))
+        limit = self._limit(spec).or_check(self._settings.check_timeout_seconds)
         variables = {**self._variables(spec, run), "TORCH_ANSWER": str(run.output)}
         workdir = spec.workdir or self.info.workdir
         check = Check(spec.check, workdir=workdir, variables=variables, log=run.folder / "check", bell=self._bell)
@@ -280,28 +273,18 @@ class Host:
             check.stop()
 
     def _limit(self, spec: TaskSpec) -> Limit:
-        """The earlier of the task's time-out and its deadline. The time runs from its beginning, whoever watches."""
-        begun = self.unfinished.begun_at if self.unfinished else now()
-        limits = [Limit(datetime.max.replace(tzinfo=begun.tzinfo), FailureKind.TIMEOUT, "")]
-        if spec.timeout:
-            end = begun + timedelta(seconds=spec.timeout)
-            limits.append(Limit(end, FailureKind.TIMEOUT, f"timed out after {spec.timeout:g} s"))
-        if spec.deadline:
-            message = f"its deadline {spec.deadline.isoformat()} passed while it ran"
-            limits.append(Limit(spec.deadline, FailureKind.DEADLINE, message))
-        return min(limits)
+        return Limit.of(spec, self.unfinished.begun_at if self.unfinished else now())
 
     def _reason_to_stop(self, spec: TaskSpec, limit: Limit) -> tuple[FailureKind, str] | None:
         if self._leaving:
             raise Detached
         if self._wants_cancel(spec.id):
             return FailureKind.CANCELLED, "cancelled while it ran"
-        return (limit.kind, limit.message) if now() >= limit.at else None
+        return None if limit.left else (limit.kind, limit.message)
 
     def _rest(self, limit: Limit) -> None:
         """Sleep until the bell, the limit, or the next look."""
-        left = (limit.at - now()).total_seconds()
-        self._bell.wait(max(0.0, min(left, _LOOK_AGAIN)))
+        self._bell.wait(min(limit.left, _LOOK_AGAIN))
 
     def _wants_cancel(self, task_id: str) -> bool:
         if self._cancelled == task_id:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import time
@@ -14,6 +15,7 @@ from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
 from workers.tmux.pane import AgentPane
+from workers.tmux.server import AgentServer
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +89,8 @@ class Terminal:
         for force in (False, True):
             if not self.alive:
                 return
-            self._kind.interrupt(self.pane, force=force)
+            with contextlib.suppress(AgentUnavailable):  # it died at this very moment: it lets go, too
+                self._kind.interrupt(self.pane, force=force)
             if self.wait_for(let_go, self._settings.interrupt_seconds):
                 return
         log.warning("%s: does not let go, its pane is ended", self._kind.agent_id)
@@ -104,10 +107,10 @@ class Terminal:
         return True
 
     def end(self) -> None:
-        """End the pane, its program and its tmux server."""
-        if self._pane:
-            self._pane.end()
-            self._pane = None
+        """End the agent's tmux server with all that runs in it, whoever started it."""
+        pane = self._pane or AgentPane(AgentServer(self._folder / "tmux"), "%0")
+        pane.end()
+        self._pane = None
 
     def detach(self) -> None:
         """Let go of the pane, which goes on without us."""

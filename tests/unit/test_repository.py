@@ -13,22 +13,26 @@ import pytest
 import yaml
 
 REPOSITORY = Path(__file__).parents[2]
-TOP_LEVEL = set(
-    """
-    pyproject.toml torch_tasks workers beat tests compose config VERSION CHANGELOG.md README.md LICENSE Makefile
-    benchmarks docs .ci .gitignore .github constraints.txt
-    """.split()
-)
+TOP_LEVEL = {"torch_tasks", "workers", "beat", "tests", "compose", "config", "benchmarks", "docs", ".ci", ".github"}
+TOP_LEVEL |= {"pyproject.toml", "VERSION", "CHANGELOG.md", "README.md", "LICENSE", "Makefile", ".gitignore"}
+TOP_LEVEL |= {"constraints.txt"}
+LONGEST = 450
+TO_BE_SPLIT = {"tests/integration/test_tmux.py"}
 
 
 def files() -> list[Path]:
     """The files of the repository: tracked, or new and not ignored."""
-    argv = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    listed = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=False).stdout.split("\0")
-    found = [Path(name) for name in listed if name and (REPOSITORY / name).exists()]
-    if not found:
-        pytest.skip("not a git checkout")
-    return found
+    if not (REPOSITORY / ".git").exists():
+        pytest.skip("not a clone")
+    argv = ["git", "-c", "safe.directory=*", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
+    listed = subprocess.run(argv, cwd=REPOSITORY, capture_output=True, text=True, check=True).stdout.split("\0")
+    return [Path(name) for name in listed if name and (REPOSITORY / name).exists()]
+
+
+def too_long() -> set[str]:
+    """The modules that nobody reads in one sitting."""
+    modules = [file for file in files() if file.suffix == ".py"]
+    return {str(file) for file in modules if len((REPOSITORY / file).read_text().splitlines()) > LONGEST}
 
 
 def project() -> dict[str, Any]:
@@ -42,9 +46,12 @@ def test_the_top_level_holds_what_it_shall_and_nothing_else() -> None:
 
 
 def test_no_module_outgrows_one_sitting() -> None:
-    lengths = {str(f): len((REPOSITORY / f).read_text().splitlines()) for f in files() if f.suffix == ".py"}
-    # The first two of the list are tests that will be split.
-    assert {name for name, length in lengths.items() if length > 450} <= {"tests/integration/test_tmux.py"}
+    assert not too_long() - TO_BE_SPLIT
+
+
+@pytest.mark.xfail(strict=True, reason="its module has 567 lines")
+def test_no_module_waits_to_be_split() -> None:
+    assert not too_long()
 
 
 # ── versions ─────────────────────────────────────────────────────────────────────────────────────────────────────

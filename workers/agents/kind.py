@@ -58,6 +58,10 @@ class AgentKind(ABC):
         """Nothing but an empty input line is in the pane: typing disturbs nobody."""
 
     @abstractmethod
+    def discard_input(self, pane: AgentPane) -> None:
+        """Empty the input line of what a worker of ours left there."""
+
+    @abstractmethod
     def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
         """Put the task into the pane."""
 

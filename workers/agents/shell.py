@@ -41,6 +41,9 @@ class Shell(AgentKind):
     def free(self, pane: AgentPane) -> bool:
         return self.ready() and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
+    def discard_input(self, pane: AgentPane) -> None:
+        pane.press("C-u")
+
     def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
         run.prompt.write_text(spec.prompt + "\n", newline="")
         os.mkfifo(run.folder / "pipe", 0o600)

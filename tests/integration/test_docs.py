@@ -1,0 +1,112 @@
+"""Every command and every piece of Python in the documents runs as it is written."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from torch_tasks.local.broker import start_broker
+from torch_tasks.local.stack import Stack
+from torch_tasks.settings import Settings
+
+REPO = Path(__file__).resolve().parents[2]
+README = (REPO / "README.md").read_text()
+#: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
+SHOWN_ELSEWHERE = {"make demo", "make test", "make bench", "make setup"}
+BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
+
+Environment = dict[str, str]
+
+
+def blocks(language: str) -> list[str]:
+    """The README's code in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+
+
+@pytest.fixture
+def environment() -> Iterator[Environment]:
+    """A new user's environment, with the commands on PATH; everything that was started in it has ended afterwards."""
+    home = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")}
+    path = f"{Path(sys.executable).parent}:{kept['PATH']}"
+    yield {**kept, "PATH": path, "HOME": str(home), "TORCH_STATE_DIR": str(home / "state"), "TORCH_FLOWER_PORT": "0"}
+    Stack(Settings(state_dir=home / "state")).down(keep_agents=False)
+    shutil.rmtree(home)
+
+
+@pytest.fixture
+def run(environment: Environment) -> Callable[..., str]:
+    """Run a command in the new user's home and return what it printed; a failure is shown whole."""
+
+    def run(*command: str, **extra: str) -> str:
+        done = subprocess.run(
+            command,
+            env={**environment, **extra},
+            cwd=environment["HOME"],
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+        assert done.returncode == 0, f"{command[-1]}\n{done.stdout}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+def test_the_first_steps_work_as_they_are_written(run: Callable[..., str]) -> None:
+    first = blocks("bash")[0]
+    said = run("bash", "-ec", first)
+    assert "hello from developer-1" in said
+    assert "Flower" in said
+    assert "FAIL" not in said
+
+
+def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -> None:
+    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python", "--agent", "qa-1:qa")
+    first, canvas = blocks("python")
+    said = run(sys.executable, "-c", first)
+    assert "succeeded 0" in said
+    assert "['dev']" in said
+    said = run(sys.executable, "-c", canvas)
+    assert '"answer": "42\\n"' in said
+    assert said.splitlines()[-1] == "succeeded"
+
+
+def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    broker = start_broker(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]) / "b"))
+    url = broker.url.get_secret_value()
+    several = blocks("bash")[1].replace(BROKER_IN_DOCS, url)
+    assert url in several
+    wait = """
+    until [ "$(torch-tasks agents --online | grep -c ready)" = 2 ]; do sleep 0.2; done
+    torch-tasks run --agent developer-2 --wait 'echo two'; torch-tasks run --agent developer-3 --wait 'echo three'
+    kill $(jobs -p); wait
+    """
+    try:
+        assert {"two", "three"} <= set(run("timeout", "60", "bash", "-c", several + wait).splitlines())
+    finally:
+        Stack(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]) / "b")).down(keep_agents=False)
+
+
+def test_every_make_target_that_the_readme_names_exists() -> None:
+    named = set(re.findall(r"make [a-z]+", "\n".join(blocks("sh")) + README))
+    targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
+    assert named - {"make and"} == SHOWN_ELSEWHERE
+    assert {name.split()[1] for name in SHOWN_ELSEWHERE} <= targets
+
+
+def test_every_command_the_readme_names_exists(run: Callable[..., str]) -> None:
+    named = set(re.findall(r"`torch-tasks ([a-z]+)", README)) | set(
+        re.findall(r"^torch-tasks ([a-z]+)", README, re.MULTILINE)
+    )
+    for name in sorted(named):
+        assert "Usage" in run("torch-tasks", name, "--help"), name
