@@ -6,6 +6,7 @@ pane gets one short line that sources it.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
@@ -82,6 +83,8 @@ class Shell(AgentKind):
         look = pane.look()
         if look is None:
             return
-        for shell in psutil.Process(look.pid).children():
-            for process in shell.children(recursive=True):
+        keeper = psutil.Process(look.pid)
+        # The shell before its commands, or it would go on with the script's next line; the keeper starts a new one.
+        for process in keeper.children() + keeper.children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
