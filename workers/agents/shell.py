@@ -77,14 +77,21 @@ class Shell(AgentKind):
         return Ending(exit_code=int(code), crashed=killed)
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
-        if not force:
-            pane.press("C-c")
-            return
         look = pane.look()
         if look is None:
             return
         keeper = psutil.Process(look.pid)
-        # The shell before its commands, or it would go on with the script's next line; the keeper starts a new one.
-        for process in keeper.children() + keeper.children(recursive=True):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if force:
+                # The shell before its commands, or it would go on with the script; the keeper starts a new one.
+                _kill(keeper.children() + keeper.children(recursive=True))
+            else:
+                for shell in keeper.children():
+                    shell.send_signal(signal.SIGUSR1)
+                pane.press("C-c")
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()

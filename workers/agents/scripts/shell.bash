@@ -8,6 +8,10 @@ PROMPT_COMMAND=__torch_at_prompt
 # The pane is gone. Left to itself, the shell would finish the task's script before it goes, and call it done.
 trap 'kill -HUP $(jobs -p) 2>/dev/null; kill -KILL $$' HUP
 
+# Comes with a Ctrl-C that ends the task. The Ctrl-C alone would end the present command, and if the command catches it
+# and ends in peace, the shell would go on with the next line.
+trap 'kill -INT $$' USR1
+
 # The shell is back at its prompt: if a task was running, this is its end, however it got here.
 __torch_at_prompt() {
     local code=$?
