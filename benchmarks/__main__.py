@@ -36,7 +36,7 @@ def main(names: tuple[str, ...], file: Any, quick: bool) -> None:
             benchmark = import_module(f"benchmarks.{name}")
             measures = benchmark.measure(stage, quick)
             found[name] = [measure.as_json() for measure in measures]
-            console.print(table(f"{name}: {benchmark.__doc__.splitlines()[0]}", measures), "")
+            console.print(table(f"{name}: {(benchmark.__doc__ or '').strip()}", measures), "")
     text = json.dumps(found, indent=2, ensure_ascii=False) + "\n"
     RESULTS.mkdir(exist_ok=True)
     (RESULTS / f"{begun:%Y-%m-%dT%H-%M-%S}.json").write_text(text)

@@ -11,8 +11,12 @@ from torch_tasks.app import app as torch_app
 QUEUE = "bare"
 UNREAD = "bare.unread"
 
-app = Celery("bare", broker=os.environ["TORCH_BROKER_URL"], backend=os.environ["TORCH_BROKER_URL"])
+URL = os.environ["TORCH_BROKER_URL"]
+
+app = Celery("bare", broker=URL, backend=URL)
 app.conf.update(
+    # By its path, because Torch may put a transport of its own behind the name redis.
+    broker_transport="kombu.transport.redis:Transport",
     broker_transport_options=torch_app.conf.broker_transport_options,
     result_backend_transport_options={"global_keyprefix": "bare:"},
     task_default_queue=QUEUE,

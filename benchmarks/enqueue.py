@@ -31,7 +31,8 @@ def _rates(stage: Stage, batches: int, size: int) -> list[Measure]:
         for _ in range(size):
             send()
 
-    torch(), bare()  # connections, scripts, queues
+    torch()  # connections, scripts, queues
+    bare()
     pairs = [(size / clock(torch), size / clock(bare)) for _ in range(batches)]
     app.control.purge()
     ours, theirs = (median(rates) for rates in zip(*pairs, strict=True))
@@ -56,7 +57,8 @@ def _round_trips(stage: Stage, count: int) -> list[Measure]:
         stage.worker("benchmarks.bare", "-P", "threads", "-c", "1", "-n", "bare@localhost", log="bare"),
     ):
         for _ in range(5):
-            torch(agent.id), bare()
+            torch(agent.id)
+            bare()
         pairs = [(clock(partial(torch, agent.id)) * 1000, clock(bare) * 1000) for _ in range(count)]
     ours, theirs = zip(*pairs, strict=True)
     return [

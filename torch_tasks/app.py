@@ -35,24 +35,24 @@ class TorchApp(Celery):
         self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
     ) -> Any:
         """Publish a task. All of Celery's ways to send one pass here: ``delay``, canvas, retries, by name."""
-        address = settings().broker()
         if name != RUN:
-            with broker_errors(address):
+            with broker_errors():
                 return super().send_task(name, args, kwargs, task_id=task_id, **options)
-        *earlier, spec = args or [{}]
-        spec = accepted(spec, task_id)
+        *earlier, asked = args or [{}]
+        spec = accepted(asked, task_id)
+        wire = spec.wire()
         queue = options.pop("queue", None) or queue_for(spec)
         options |= {
             "priority": spec.priority.step,
             "argsrepr": spec.title,
             "kwargsrepr": f"{spec.priority}, through {queue}",
         }
-        with broker_errors(address):
-            accepted_as = fleet().records.accept(spec, queue)
+        with broker_errors():
+            accepted_as = fleet().records.accept(spec.id, wire, queue)
             try:
                 if accepted_as.new_queue:
                     self.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
-                return super().send_task(name, (*earlier, spec.wire()), kwargs, task_id=spec.id, queue=queue, **options)
+                return super().send_task(name, (*earlier, wire), kwargs, task_id=spec.id, queue=queue, **options)
             except BaseException:
                 if accepted_as.new_record:
                     fleet().records.forget(spec.id)
@@ -61,10 +61,11 @@ class TorchApp(Celery):
 
 def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:
     """A valid spec under the id that Celery knows it by, or :class:`~torch_tasks.errors.InvalidTask`."""
-    fields = spec.wire() if isinstance(spec, TaskSpec) else dict(spec)
-    if task_id:
-        fields["id"] = task_id
-    return TaskSpec.build(prompt_limit=settings().prompt_limit_bytes, **fields)
+    if isinstance(spec, TaskSpec):
+        valid = spec.model_copy(update={"id": task_id}) if task_id else spec
+    else:
+        valid = TaskSpec.build(**{**spec, **({"id": task_id} if task_id else {})})
+    return valid.within(settings().prompt_limit_bytes)
 
 
 def _configuration() -> dict[str, Any]:
@@ -79,7 +80,7 @@ def _configuration() -> dict[str, Any]:
     }
     return {
         "broker_url": url,
-        "result_backend": url,
+        "result_backend": f"torch_tasks.results:Results+{url}",
         "broker_transport_options": transport,
         "result_backend_transport_options": {"global_keyprefix": keys.CELERY_RESULTS},
         "broker_connection_retry_on_startup": True,
@@ -97,7 +98,8 @@ def _configuration() -> dict[str, Any]:
         "task_default_queue": keys.SYSTEM_QUEUE,
         "task_default_priority": Priority.NORMAL.step,
         "task_create_missing_queues": True,
-        "task_send_sent_event": True,
+        # The record tells that a task was accepted; an event of its own would cost a quarter of the enqueue rate.
+        "task_send_sent_event": False,
         "result_expires": int(chosen.result_days * 86400),
         "result_extended": True,
         "worker_pool": "workers.pool:AgentPool",

@@ -15,7 +15,7 @@ import redis
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
-from tenacity import Retrying, retry_if_exception_type, retry_if_not_exception_type, stop_after_delay
+from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.errors import BrokerUnreachable
@@ -95,7 +95,7 @@ class PatientPool(redis.ConnectionPool):
         super().__init__(**options)
         self._address = address
         self._trying = Retrying(
-            retry=retry_if_exception_type((NoConnection, NoAnswer)) & retry_if_not_exception_type(AuthenticationError),
+            retry=retry_if_exception(_may_return),
             stop=stop_after_delay(seconds),
             wait=wait_random_exponential(multiplier=0.05, max=0.5),
             reraise=True,
@@ -104,9 +104,17 @@ class PatientPool(redis.ConnectionPool):
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """A connection that answers, or :class:`BrokerUnreachable`."""
         try:
-            return self._trying(self._answering, *args, **options)
+            return self._answering(*args, **options)
         except LOST as error:
-            raise unreachable(self._address, error) from error
+            return self._insist(error, *args, **options)
+
+    def _insist(self, error: Exception, *args: Any, **options: Any) -> Any:
+        try:
+            if not _may_return(error):
+                raise error
+            return self._trying(self._answering, *args, **options)
+        except LOST as last:
+            raise unreachable(self._address, last) from last
 
     def _answering(self, *args: Any, **options: Any) -> Any:
         connection: Any = super().get_connection(*args, **options)
@@ -116,6 +124,11 @@ class PatientPool(redis.ConnectionPool):
             self.release(connection)
             raise
         return connection
+
+
+def _may_return(error: BaseException) -> bool:
+    """Waiting may help: the broker is away or still loading, and does not refuse us."""
+    return isinstance(error, (NoConnection, NoAnswer)) and not isinstance(error, AuthenticationError)
 
 
 @cache

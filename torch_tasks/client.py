@@ -8,11 +8,11 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.app import accepted, app
+from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.errors import AgentNotFound, IllegalTransition, TaskNotFinished, TaskNotFound
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.models import AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.routing import unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
@@ -114,8 +114,8 @@ class Torch:
             "context": context,
             "metadata": metadata,
         }
-        spec = accepted({name: value for name, value in fields.items() if value is not None})
-        run.apply_async((spec,))
+        spec = TaskSpec.build(**{name: value for name, value in fields.items() if value is not None})
+        run.apply_async((spec,), task_id=spec.id)
         return Task(spec.id)
 
     def task(self, task_id: str) -> Task:

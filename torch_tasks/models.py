@@ -22,6 +22,7 @@ from pydantic import (
     JsonValue,
     StringConstraints,
     ValidationError,
+    field_validator,
 )
 
 from torch_tasks.errors import InvalidTask
@@ -153,6 +154,7 @@ class FailureKind(StrEnum):
     AGENT_UNAVAILABLE = "agent_unavailable"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+    INTERNAL = "internal"
 
     @property
     def worth_retrying(self) -> bool:
@@ -177,28 +179,32 @@ class TaskSpec(Model):
     context: dict[str, JsonValue] = {}
     metadata: dict[str, JsonValue] = {}
 
+    @field_validator("prompt")
     @classmethod
-    def build(cls, *, prompt_limit: int, **fields: Any) -> Self:
+    def _something_to_do(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("is empty; say what the agent shall do")
+        if "\0" in prompt:
+            raise ValueError("holds a NUL character; remove it")
+        return prompt
+
+    @classmethod
+    def build(cls, **fields: Any) -> Self:
         """A spec from what somebody typed, or :class:`InvalidTask` in words."""
-        prompt = fields.get("prompt")
-        if isinstance(prompt, str):
-            if not prompt.strip():
-                raise InvalidTask("this task cannot be accepted: prompt is empty; say what the agent shall do")
-            if "\0" in prompt:
-                raise InvalidTask("this task cannot be accepted: prompt holds a NUL character; remove it")
-            try:
-                size = len(prompt.encode())
-            except UnicodeEncodeError:
-                raise InvalidTask("this task cannot be accepted: prompt is not valid Unicode text") from None
-            if size > prompt_limit:
-                raise InvalidTask(
-                    f"this task cannot be accepted: prompt has {size:,} bytes, the limit is {prompt_limit:,} "
-                    "(TORCH_PROMPT_LIMIT_BYTES); put the bulk into a file and name it in the prompt"
-                )
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
             raise InvalidTask(f"this task cannot be accepted: {readable(error)}") from None
+
+    def within(self, prompt_limit: int) -> Self:
+        """This spec, or :class:`InvalidTask` if its prompt has more bytes than this."""
+        size = len(self.prompt.encode())
+        if size > prompt_limit:
+            raise InvalidTask(
+                f"this task cannot be accepted: prompt has {size:,} bytes, the limit is {prompt_limit:,} "
+                "(TORCH_PROMPT_LIMIT_BYTES); put the bulk into a file and name it in the prompt"
+            )
+        return self
 
     def wire(self) -> dict[str, Any]:
         """The spec as plain JSON values, without what is only default."""
@@ -344,6 +350,7 @@ def now() -> datetime:
 _MESSAGES = {
     "extra_forbidden": "is not a field that exists",
     "missing": "is missing",
+    "string_unicode": "is not valid Unicode text",
     "string_pattern_mismatch": "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_'",
 }
 

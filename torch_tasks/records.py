@@ -17,7 +17,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
-from torch_tasks.models import ENDED, HELD, AgentInfo, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.models import ENDED, HELD, AgentInfo, TaskRecord, TaskResult, TaskState
 
 _NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 
@@ -79,11 +79,11 @@ class TaskRecords:
         self._accept = client.register_script(_ACCEPT)
         self._move = client.register_script(_MOVE)
 
-    def accept(self, spec: TaskSpec, queue: str) -> Accepted:
+    def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; a record that is there already stays as it is."""
         new_record, new_queue = self._accept(
-            keys=[keys.task_record(spec.id), keys.TASK_STATUS, keys.DEMANDED_QUEUES],
-            args=[spec.id, json.dumps(spec.wire()), queue, int(keys.is_task_queue(queue))],
+            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES],
+            args=[task_id, json.dumps(wire), queue, int(keys.is_task_queue(queue))],
         )
         return Accepted(bool(new_record), bool(new_queue))
 
@@ -147,10 +147,15 @@ class TaskRecords:
 
     def get(self, task_id: str) -> TaskRecord:
         """One record, or :class:`TaskNotFound`."""
-        fields = self._client.hgetall(keys.task_record(task_id))
-        if not fields:
+        record = self.find(task_id)
+        if record is None:
             raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago")
-        return _record({str(name): str(value) for name, value in fields.items()})
+        return record
+
+    def find(self, task_id: str) -> TaskRecord | None:
+        """One record, if there is one."""
+        fields = self._client.hgetall(keys.task_record(task_id))
+        return _record({str(name): str(value) for name, value in fields.items()}) if fields else None
 
     def state(self, task_id: str) -> TaskState | None:
         """The state alone; nothing if there is no record."""

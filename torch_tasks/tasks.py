@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from typing import Any
 
 import redis
 from celery import Task as CeleryTask
-from celery.exceptions import Ignore, Reject
+from celery.exceptions import Ignore, Reject, Retry
 from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, accepted, app
-from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StaleWriter, TaskFailed, TaskNotFound
+from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StaleWriter, TaskFailed, TaskNotFound, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost, Detached
 from torch_tasks.keys import agent_queue
@@ -27,7 +28,7 @@ class RunTask(CeleryTask):
     """``torch.run``: specs go in as :class:`TaskSpec` or as plain fields."""
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
-        """A signature whose id is the spec's, so that canvas results are found by the id the user chose."""
+        """A signature under the spec's own id, so that a result in a canvas is found by the id its user knows."""
         if args:
             *earlier, spec = args
             if isinstance(spec, TaskSpec):
@@ -36,13 +37,6 @@ class RunTask(CeleryTask):
         return super().signature(args, *starargs, **starkwargs)
 
     subtask = signature
-
-    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Publish one task; see :meth:`torch_tasks.app.TorchApp.send_task`."""
-        if args and isinstance(args[-1], TaskSpec):
-            options.setdefault("task_id", args[-1].id)
-            args = (*args[:-1], args[-1].wire())
-        return super().apply_async(args, kwargs, **options)
 
 
 @app.task(bind=True, base=RunTask, name=RUN, max_retries=None, throws=(TaskFailed,))
@@ -62,6 +56,11 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
         return dict(again(_run, self, host, inputs))
     except (BrokerUnreachable, redis.ConnectionError, redis.TimeoutError) as error:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
+    except (Ignore, Reject, Retry, TaskFailed):
+        raise
+    except Exception as error:
+        _give_up(self.request.id, host, error)
+        raise
 
 
 def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
@@ -98,8 +97,10 @@ def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
 def _take(spec: TaskSpec, host: AgentHost) -> TaskRecord:
     """Make the task this agent's own, unless it has ended. What another agent holds goes back to that agent's queue."""
     records, info = fleet().records, host.info
-    records.accept(spec, queue_for(spec))
-    record = records.get(spec.id)
+    record = records.find(spec.id)
+    if record is None:
+        records.accept(spec.id, spec.wire(), queue_for(spec))
+        record = records.get(spec.id)
     if record.state not in HELD and not record.state.ended:
         try:
             records.move(spec.id, TaskState.ASSIGNED, by=info, attempts=record.attempts + 1)
@@ -128,6 +129,14 @@ def _conclude(task: Any, spec: TaskSpec, host: AgentHost, result: TaskResult) ->
         log.warning("%s: result refused: %s", spec.id, error)
         raise Ignore from None
     return _told(task, result)
+
+
+def _give_up(task_id: str, host: AgentHost, error: Exception) -> None:
+    """Torch itself failed: the record says so, or the task would seem to run for ever."""
+    failure = Failure(kind=FailureKind.INTERNAL, message=f"Torch failed: {type(error).__name__}: {error}")
+    result = TaskResult(task_id=task_id, status=TaskState.FAILED, agent=host.info.agent_id, error=failure)
+    with contextlib.suppress(TorchError):
+        fleet().records.finish(result, by=host.info)
 
 
 def _told(task: Any, result: TaskResult) -> dict[str, Any]:

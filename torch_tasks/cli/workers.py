@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-
 import click
-
-from torch_tasks.local.commands import runnable
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -26,6 +22,13 @@ def node(options: tuple[str, ...]) -> None:
 
 
 def _become_celery(options: tuple[str, ...]) -> None:
+    # Celery's own command line would also load what is plugged into it, Flower first of all: 15 MB for each agent.
+    from celery.bin.base import CLIContext
+    from celery.bin.worker import worker as celery_worker
+
+    from torch_tasks.app import app
+
+    celery_worker.params.extend(app.user_options["worker"])
     level = () if {"-l", "--loglevel"} & set(options) else ("--loglevel", "INFO")
-    argv = runnable(("celery", "-A", "torch_tasks", "worker", *level, *options))
-    os.execv(argv[0], argv)  # noqa: S606 - the same process, so that signals and pids are as they seem
+    context = CLIContext(app=app, no_color=False, workdir=None)
+    celery_worker.main([*level, *options], prog_name="torch-tasks worker", obj=context)
