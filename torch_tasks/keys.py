@@ -23,8 +23,8 @@ SYSTEM_QUEUE = "torch.system"
 
 #: Stands for "whichever" in a queue's name.
 ANY = "any"
-#: Words that a role cannot be called, because queue names use them.
-RESERVED_ROLES = frozenset({ANY, "agent", "node", "system"})
+#: Words that neither a role nor a skill can be called, because queue names use them.
+RESERVED_WORDS = frozenset({ANY, "agent", "node", "system"})
 
 
 def task_record(task_id: str) -> str:

@@ -5,6 +5,7 @@ Everything here is validated where it enters and refused with a message a person
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -26,7 +27,7 @@ from pydantic import (
 )
 
 from torch_tasks.errors import InvalidTask
-from torch_tasks.keys import RESERVED_ROLES
+from torch_tasks.keys import RESERVED_WORDS
 
 _NAME = r"[a-z0-9][a-z0-9_-]*"
 
@@ -41,22 +42,52 @@ def _word(value: object) -> object:
     return value
 
 
-def _not_reserved(role: str) -> str:
-    if role in RESERVED_ROLES:
-        raise ValueError(f"{role!r} is a word that queue names use; choose another name")
-    return role
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_WORDS:
+        raise ValueError(f"{name!r} is a word that queue names use; choose another name")
+    return name
 
 
 def _distinct(skills: Iterable[str]) -> tuple[str, ...]:
     return tuple(sorted(set(skills)))
 
 
+def _text(value: str) -> str:
+    """Text that a file, a command line and the wire can hold."""
+    if "\0" in value:
+        raise ValueError("holds a NUL character; remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not valid Unicode text") from None
+    return value
+
+
+def _absolute(value: str) -> str:
+    try:
+        return str(Path(value).expanduser().absolute())
+    except RuntimeError as error:  # ~somebody who is not there
+        raise ValueError(str(error)) from None
+
+
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 AgentId = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=rf"^{_NAME}$", max_length=48)]
 Role = Annotated[AgentId, AfterValidator(_not_reserved)]
-Skill = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.#-]*$", max_length=48)]
+Skill = Annotated[
+    str,
+    BeforeValidator(_word),
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.#-]*$", max_length=48),
+    AfterValidator(_not_reserved),
+]
 Skills = Annotated[tuple[Skill, ...], AfterValidator(_distinct)]
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
-AbsolutePath = Annotated[str, AfterValidator(lambda value: str(Path(value).expanduser().absolute()))]
+AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False, strict=True)]
 
 
@@ -166,7 +197,7 @@ class TaskSpec(Model):
     """What is asked of an agent."""
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
-    prompt: str
+    prompt: Text
     role: Role | None = None
     skills: Skills = ()
     agent: AgentId | None = None
@@ -174,18 +205,16 @@ class TaskSpec(Model):
     workdir: AbsolutePath | None = None
     timeout: Seconds | None = None
     deadline: AwareDatetime | None = None
-    check: str | None = Field(None, min_length=1)
+    check: Text | None = Field(None, min_length=1)
     max_retries: int | None = Field(None, ge=0, strict=True)
-    context: dict[str, JsonValue] = {}
-    metadata: dict[str, JsonValue] = {}
+    context: JsonObject = {}
+    metadata: JsonObject = {}
 
     @field_validator("prompt")
     @classmethod
     def _something_to_do(cls, prompt: str) -> str:
         if not prompt.strip():
             raise ValueError("is empty; say what the agent shall do")
-        if "\0" in prompt:
-            raise ValueError("holds a NUL character; remove it")
         return prompt
 
     @classmethod
@@ -350,7 +379,7 @@ def now() -> datetime:
 _MESSAGES = {
     "extra_forbidden": "is not a field that exists",
     "missing": "is missing",
-    "string_unicode": "is not valid Unicode text",
+    "too_short": "is empty",
     "string_pattern_mismatch": "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_'",
 }
 

@@ -6,17 +6,19 @@ A value comes from the environment (``TORCH_…``), else from ``torch.toml``, el
 from __future__ import annotations
 
 import os
+import re
 import socket
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
+    SettingsError,
     TomlConfigSettingsSource,
 )
 
@@ -35,6 +37,7 @@ def _default_node() -> str:
     return socket.gethostname().split(".")[0].lower() or "localhost"
 
 
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 ExpandedPath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
 
@@ -58,16 +61,16 @@ class Settings(BaseSettings):
         description="The name of this machine in the fleet.",
         json_schema_extra={"default": "the host name"},
     )
-    broker_connect_seconds: float = Field(
+    broker_connect_seconds: Finite = Field(
         5.0, gt=0, description="How long a lost broker is tried again before giving up."
     )
     broker_visibility_seconds: int = Field(
         24 * 3600, gt=0, description="After this long an unacknowledged delivery is handed out again."
     )
-    heartbeat_seconds: float = Field(5.0, gt=0, description="How often an agent worker says that it lives.")
-    offline_seconds: float = Field(15.0, gt=0, description="Silence after which an agent counts as offline.")
+    heartbeat_seconds: Finite = Field(5.0, gt=0, description="How often an agent worker says that it lives.")
+    offline_seconds: Finite = Field(15.0, gt=0, description="Silence after which an agent counts as offline.")
     events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker shows itself to Flower.")
-    result_days: float = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
+    result_days: Finite = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
     prompt_limit_bytes: int = Field(1 << 20, gt=0, description="A longer prompt is refused.")
     answer_limit_bytes: int = Field(
         64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
@@ -75,25 +78,25 @@ class Settings(BaseSettings):
     transcript_limit_bytes: int = Field(
         64 << 20, gt=0, description="A longer transcript of a pane is put aside, one older generation is kept."
     )
-    agent_start_seconds: float = Field(30.0, gt=0, description="How long an agent's program may take to become ready.")
-    interrupt_seconds: float = Field(
+    agent_start_seconds: Finite = Field(30.0, gt=0, description="How long an agent's program may take to become ready.")
+    interrupt_seconds: Finite = Field(
         3.0,
         gt=0,
         description="How long an interrupted agent may take to become ready before its program is started anew.",
     )
-    check_timeout_seconds: float = Field(600.0, gt=0, description="How long a task's check command may take.")
+    check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(
         2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."
     )
-    retry_backoff_seconds: float = Field(
+    retry_backoff_seconds: Finite = Field(
         1.0, ge=0, description="The pause before the first retry; each further one doubles it."
     )
-    restart_backoff_seconds: float = Field(
+    restart_backoff_seconds: Finite = Field(
         1.0, gt=0, description="The pause before a dead agent worker is started again; each further one doubles it."
     )
-    restart_backoff_limit_seconds: float = Field(60.0, gt=0, description="The longest such pause.")
+    restart_backoff_limit_seconds: Finite = Field(60.0, gt=0, description="The longest such pause.")
     quarantine_crashes: int = Field(5, gt=0, description="Crashes in a row after which an agent worker is left down.")
-    quarantine_healthy_seconds: float = Field(
+    quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
     )
     flower_port: int = Field(
@@ -168,12 +171,12 @@ class BrokerAddress(BaseModel):
     source: Literal["TORCH_BROKER_URL", "torch-tasks up", "the default"]
 
     def __str__(self) -> str:
-        parts = urlsplit(self.url.get_secret_value())
-        if parts.password is None:
-            return urlunsplit(parts)
-        user = f"{parts.username}:" if parts.username else ":"
-        host = f"{parts.hostname}:{parts.port}" if parts.port else parts.hostname
-        return urlunsplit(parts._replace(netloc=f"{user}***@{host}"))
+        scheme, _, rest = self.url.get_secret_value().partition("://")
+        credentials, at, where = rest.rpartition("@")
+        user, colon, _ = credentials.partition(":")
+        shown = f"{user}:***" if colon else credentials
+        where = re.sub("(password=)[^&]*", r"\1***", where)
+        return f"{scheme}://{shown}{at}{where}"
 
 
 @cache
@@ -183,5 +186,7 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise InvalidSettings(f"cannot use these settings: {readable(error, prefix='TORCH_')}") from None
+    except SettingsError as error:  # a variable that should be JSON and is not
+        raise InvalidSettings(f"cannot use these settings: {error}; TORCH_AGENTS, for one, is JSON") from None
     except ValueError as error:  # TOML that does not parse
         raise InvalidSettings(f"cannot read {config_file('torch.toml')}: {error}") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torch_tasks import keys
+from torch_tasks.errors import InvalidTask
 from torch_tasks.models import TaskSpec
 
 DEMANDS = [
@@ -34,10 +35,9 @@ def test_a_queue_is_read_back_as_what_it_asks_for(role: str | None, skills: tupl
     assert keys.queue_demand(keys.task_queue(role, skills)) == (role, frozenset(skills))
 
 
-@pytest.mark.xfail(strict=True, reason="the skill 'any' gives the name of the queue that asks for no skill")
 def test_every_acceptable_demand_has_a_queue_of_its_own() -> None:
-    spec = TaskSpec.build(prompt_limit=100, prompt="x", skills=["any"])
-    assert keys.queue_demand(keys.task_queue(spec.role, spec.skills)) == (None, frozenset({"any"}))
+    with pytest.raises(InvalidTask, match="'any' is a word that queue names use"):
+        TaskSpec.build(prompt="x", skills=["any"])
 
 
 def test_the_order_of_skills_makes_no_second_queue() -> None:
@@ -46,7 +46,7 @@ def test_the_order_of_skills_makes_no_second_queue() -> None:
 
 def test_no_task_queue_is_called_like_a_queue_of_another_kind() -> None:
     others = {keys.agent_queue("x").split(".")[1], keys.node_queue("x").split(".")[1], keys.SYSTEM_QUEUE.split(".")[1]}
-    assert others | {keys.ANY} == keys.RESERVED_ROLES
+    assert others | {keys.ANY} == keys.RESERVED_WORDS
 
 
 def test_all_keys_lie_under_the_one_prefix() -> None:

@@ -105,13 +105,7 @@ def test_constraints_are_exact_and_name_each_distribution_once() -> None:
     assert len(pinned()) == len(lines)
 
 
-def _is_pinned(name: str) -> Any:
-    unpinned = {"check-jsonschema"}
-    marks = [pytest.mark.xfail(strict=True, reason="not in constraints.txt")] if name in unpinned else []
-    return pytest.param(name, marks=marks)
-
-
-@pytest.mark.parametrize("name", [_is_pinned(name) for name in direct()])
+@pytest.mark.parametrize("name", direct())
 def test_every_direct_dependency_is_pinned(name: str) -> None:
     assert name in pinned()
 

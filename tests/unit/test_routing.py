@@ -20,7 +20,7 @@ def agent(agent_id: str = "dev-1", *, online: bool = True, skills: tuple[str, ..
 
 def spec(**fields: Any) -> TaskSpec:
     """What is asked."""
-    return TaskSpec.build(prompt_limit=100, prompt="x", **fields)
+    return TaskSpec.build(prompt="x", **fields)
 
 
 def record(state: TaskState = TaskState.QUEUED, **fields: Any) -> TaskRecord:
