@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-import threading
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -41,10 +41,11 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     """Run broker, node worker, agent workers, beat and Flower on this machine until Ctrl-C."""
     kept = [AgentSpec.parse(text) for text in agents] or list(settings().agents)
     stack = Stack(settings())
+    stack.refuse_if_up()
     if settings().broker_url is not None:
         ping()
     password, is_new = stack.flower_password()
-    over = _on_signals()
+    _end_on_signals()
     try:
         with waiting("starting"):
             stack.up(kept, beat=beat, flower=flower)
@@ -52,27 +53,28 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
         if detach:
             return
         click.echo("Ctrl-C ends it all.")
-        while not over.wait(1):
-            if stack.processes.find("up") is None:
-                raise TorchError(f"the supervisor has ended; see {stack.settings.logs_dir / 'up.log'}")
+        while stack.processes.find("up"):
+            time.sleep(1)
+        raise TorchError(f"the supervisor has ended; see {stack.settings.logs_dir / 'up.log'}")
+    except KeyboardInterrupt:
+        click.echo("ending …")
+        stack.down(keep_agents=keep_agents)
     except BaseException:
         stack.down(keep_agents=keep_agents)
         raise
-    click.echo("ending …")
-    stack.down(keep_agents=keep_agents)
 
 
-def _on_signals() -> threading.Event:
-    over = threading.Event()
+def _end_on_signals() -> None:
+    """Ctrl-C, SIGTERM and a closed terminal all mean: end everything, in order, once."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
-    def stop(*_: Any) -> None:
-        if not over.is_set():
-            over.set()
-            raise KeyboardInterrupt
+    def end(*_: Any) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
 
-    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
-    return over
+    for number in signals:
+        signal.signal(number, end)
 
 
 def _tell(stack: Stack, new_password: str | None) -> None:

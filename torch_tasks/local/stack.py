@@ -44,13 +44,16 @@ class Stack:
 
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
-        """Start the supervisor, which starts the rest; it is ready when its processes are."""
+    def refuse_if_up(self) -> None:
+        """A second stack in the same state folder is refused."""
         if running := self.processes.find("up"):
             raise ProcessNotStarted(
                 f"this machine's stack is up already (process {running.pid}, state folder {self.settings.state_dir}); "
                 "'torch-tasks down' ends it"
             )
+
+    def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
+        """Start the supervisor, which starts the rest; it is ready when its processes are."""
         words = [word for agent in agents for word in ("--agent", agent.short())]
         words += [] if beat else ["--no-beat"]
         words += [] if flower else ["--no-flower"]
