@@ -12,7 +12,7 @@ from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.errors import AgentNotFound, IllegalTransition, TaskNotFinished, TaskNotFound
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.routing import unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
@@ -65,7 +65,7 @@ class Task:
                 records.move(
                     self.id,
                     TaskState.CANCELLED,
-                    only_from=(TaskState.QUEUED, TaskState.PARKED),
+                    only_from=BEFORE,
                     result=result.model_dump_json(),
                 )
             except IllegalTransition:

@@ -139,6 +139,8 @@ class TaskState(StrEnum):
 
 
 ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD})
+BEFORE = frozenset({TaskState.QUEUED, TaskState.PARKED})
+"""The states in which no agent has begun."""
 HELD = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.WAITING})
 """The states in which an agent owns the task."""
 

@@ -22,7 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from torch_tasks.errors import InvalidSettings
+from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.models import AgentId, AgentSpec, readable
 from torch_tasks.resources import config_file
 
@@ -141,6 +141,10 @@ class Settings(BaseSettings):
             return BrokerAddress.model_validate_json(self.broker_file.read_bytes())
         except FileNotFoundError:
             return BrokerAddress(url=SecretStr(DEFAULT_BROKER_URL), source="the default")
+        except OSError as error:
+            raise StateFolderUnusable(
+                f"cannot read {self.broker_file}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
+            ) from None
 
     @property
     def broker_file(self) -> Path:

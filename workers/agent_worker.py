@@ -12,12 +12,12 @@ from celery import bootsteps, signals
 from celery.worker.control import control_command
 
 from torch_tasks.app import ANNOUNCE_QUEUE, app
-from torch_tasks.errors import StaleWriter, TaskNotFound
+from torch_tasks.errors import StaleWriter, TaskNotFound, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.keys import agent_queue
-from torch_tasks.models import AgentSpec
+from torch_tasks.models import BEFORE, AgentSpec
 from torch_tasks.routing import demanded, serves
-from torch_tasks.tasks import run
+from torch_tasks.tasks import cancelled, run
 from workers.host import Host
 
 log = logging.getLogger(__name__)
@@ -31,10 +31,19 @@ def host_agent(spec: AgentSpec) -> None:
     app.steps["worker"].add(HostStep)
     app.steps["consumer"].add(ServeStep)
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
+    signals.task_revoked.connect(_revoked)
     if left := host.unfinished:
         # Its delivery may be lost with the worker that held it; a second one of the same task does nothing.
         with contextlib.suppress(TaskNotFound):
             run.apply_async((fleet().records.get(left.task_id).spec,), queue=agent_queue(spec.id))
+
+
+def _revoked(request: Any, terminated: bool, **_: Any) -> None:
+    """Celery dropped a task that somebody revoked while it was queued; one that was running is the host's business."""
+    if not terminated:
+        result = cancelled(request.id, "revoked before an agent began")
+        with contextlib.suppress(TorchError):
+            fleet().records.move(result.task_id, result.status, only_from=BEFORE, result=result.model_dump_json())
 
 
 def hosted() -> Host:

@@ -12,6 +12,8 @@ from torch_tasks.client import Torch
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.models import AgentInfo
 from torch_tasks.settings import settings
+from workers.journal import Journal
+from workers.session import end_session
 from workers.tmux.pane import AgentPane
 from workers.tmux.server import AgentServer, require_tmux
 
@@ -64,5 +66,8 @@ def _local(agent_id: str) -> AgentInfo:
 @click.command(hidden=True)
 def end_panes() -> None:
     """End every pane that the state folder knows of; `down` runs this after the workers are gone."""
-    for tmux_socket in settings().state_dir.glob("agents/*/tmux"):
-        AgentPane(AgentServer(tmux_socket), "%0").end()
+    for folder in settings().state_dir.glob("agents/*"):
+        AgentPane(AgentServer(folder / "tmux"), "%0").end()
+        journal = Journal.read(folder / "journal.json")
+        if journal and journal.session:
+            end_session(journal.session, journal.agent_id)

@@ -31,7 +31,7 @@ from torch_tasks.models import (
 from workers.agents.kind import Ending, kind_named
 from workers.bell import Bell
 from workers.check import Check
-from workers.journal import CurrentRun
+from workers.journal import CurrentRun, Journal
 from workers.limit import Limit
 from workers.presence import Presence
 from workers.runs import Run, head_and_tail, prune
@@ -42,6 +42,8 @@ log = logging.getLogger(__name__)
 
 #: Nobody waits longer than this without looking again: a lost bell costs no more.
 _LOOK_AGAIN = 5.0
+#: How long an input line that was drawn anew may look used before a task is told to wait for it.
+_TYPING = 1.0
 
 
 class Host:
@@ -89,7 +91,7 @@ class Host:
         journal = self.presence.journal
         try:
             with self._working:
-                if journal.pane and journal.kind == self._spec.kind and self._terminal.adopt(journal.pane):
+                if self._adopt(journal):
                     log.info("%s: pane %s adopted", self._spec.id, journal.pane)
                     self.presence.show(AgentState.WORKING if journal.current else AgentState.READY)
                 else:
@@ -98,15 +100,20 @@ class Host:
             self.presence.leave()
             raise
 
+    def _adopt(self, journal: Journal) -> bool:
+        if journal.pane is None or journal.kind != self._spec.kind:
+            return False
+        return self._terminal.adopt(journal.pane, journal.session)
+
     def _start(self) -> None:
         self._mourn()
         self.presence.show(AgentState.STARTING)
         try:
-            pane = self._terminal.start(self.info)
+            pane, session = self._terminal.start(self.info)
         except TorchError:
             self.presence.show(AgentState.EXITED)
             raise
-        self.presence.remember(pane=pane, kind=self._spec.kind)
+        self.presence.remember(pane=pane, session=session, kind=self._spec.kind)
         self.presence.show(AgentState.READY)
         log.info("%s: started in pane %s", self._spec.id, pane)
 
@@ -197,7 +204,8 @@ class Host:
         elif self.unfinished:  # a worker died while it put a task in: what stands there is ours
             self._kind.discard_input(self._terminal.pane)
         told = False
-        while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), 2):
+        self._kind.redraw_input(self._terminal.pane)
+        while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), _TYPING):
             if self._leaving:
                 raise Detached
             if not self._terminal.alive:
@@ -209,6 +217,7 @@ class Host:
                 self._records.move(spec.id, TaskState.WAITING, by=self.info, note=note)
                 self.presence.show(AgentState.WAITING, task=spec.id)
                 told = True
+            self._kind.redraw_input(self._terminal.pane)
         return None
 
     def _begin(self, spec: TaskSpec, run: Run) -> None:
@@ -232,6 +241,7 @@ class Host:
             if ending := self._kind.ending(run):
                 return self._judge(spec, run, ending)
             if not self._terminal.alive:
+                self._terminal.end()  # nothing of this try goes on beside the next one
                 message = "agent crashed: its pane or the program in it died"
                 return self._failed(run, FailureKind.AGENT_CRASHED, message)
             if reason := self._reason_to_stop(spec, limit):

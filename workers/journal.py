@@ -32,6 +32,8 @@ class Journal(BaseModel):
     kind: str
     incarnation: int = 0
     pane: str | None = None
+    session: int | None = None
+    """The process that leads the pane's session."""
     current: CurrentRun | None = None
 
     @classmethod

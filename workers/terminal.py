@@ -14,6 +14,7 @@ from torch_tasks.models import AgentInfo
 from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
+from workers.session import end_session
 from workers.tmux.pane import AgentPane
 from workers.tmux.server import AgentServer
 
@@ -32,6 +33,7 @@ class Terminal:
         self._bell = bell
         self._settings = settings
         self._pane: AgentPane | None = None
+        self._session: int | None = None
 
     @property
     def pane(self) -> AgentPane:
@@ -46,16 +48,17 @@ class Terminal:
         look = self._pane.look() if self._pane else None
         return look is not None and not look.dead
 
-    def adopt(self, pane_id: str) -> bool:
-        """Take over the pane that a former worker left, if its program still runs."""
+    def adopt(self, pane_id: str, session: int | None) -> bool:
+        """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""
+        self._session = session
         self._pane = AgentPane.adopt(self._folder / "tmux", pane_id, on_notice=lambda _: self._bell.ring())
         if self.alive:
             return True
         self.end()
         return False
 
-    def start(self, info: AgentInfo) -> str:
-        """Start the program in a new pane, ready for work; returns the pane's id."""
+    def start(self, info: AgentInfo) -> tuple[str, int | None]:
+        """Start the program in a new pane, ready for work; returns the pane's id and its session."""
         self.end()
         self._pane = AgentPane.start(
             self._folder / "tmux",
@@ -66,6 +69,8 @@ class Terminal:
             on_notice=lambda _: self._bell.ring(),
             on_death=f"printf x 1<>'{self._bell.path}'",
         )
+        look = self._pane.look()
+        self._session = look.pid if look else None
         self._pane.transcribe(self._folder / "transcript")
         limit = self._settings.agent_start_seconds
         if not self.wait_for(self._kind.ready, limit):
@@ -75,7 +80,7 @@ class Terminal:
                 f"agent {info.agent_id} was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS); "
                 f"its pane showed:\n{screen}"
             )
-        return self._pane.pane_id
+        return self._pane.pane_id, self._session
 
     def rotate_transcript(self) -> None:
         """Put a transcript that has become long aside and begin a new one."""
@@ -111,6 +116,9 @@ class Terminal:
         pane = self._pane or AgentPane(AgentServer(self._folder / "tmux"), "%0")
         pane.end()
         self._pane = None
+        if self._session:
+            end_session(self._session, self._kind.agent_id)
+            self._session = None
 
     def detach(self) -> None:
         """Let go of the pane, which goes on without us."""

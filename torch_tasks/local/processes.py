@@ -99,7 +99,7 @@ class Processes:
 
     def find(self, name: str) -> Running | None:
         """The living process of this name."""
-        with suppress(FileNotFoundError):
+        with suppress(FileNotFoundError, NotADirectoryError):
             running = Running.model_validate_json(self._file(name).read_bytes())
             return running if running.alive else None
         return None

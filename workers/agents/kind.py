@@ -58,6 +58,10 @@ class AgentKind(ABC):
         """Nothing but an empty input line is in the pane: typing disturbs nobody."""
 
     @abstractmethod
+    def redraw_input(self, pane: AgentPane) -> None:
+        """Have the input line show what is in it, and not what a job in the background printed there."""
+
+    @abstractmethod
     def discard_input(self, pane: AgentPane) -> None:
         """Empty the input line of what a worker of ours left there."""
 

@@ -42,6 +42,12 @@ class Shell(AgentKind):
     def free(self, pane: AgentPane) -> bool:
         return self.ready() and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
+    def redraw_input(self, pane: AgentPane) -> None:
+        look = pane.look()
+        at_prompt = look is not None and look.command == Path(self.config.command[0]).name
+        if at_prompt and not self.free(pane):
+            pane.press("C-x", "C-l")
+
     def discard_input(self, pane: AgentPane) -> None:
         pane.press("C-u")
 

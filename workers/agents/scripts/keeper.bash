@@ -13,6 +13,7 @@ while :; do
     run=
     [ -e "$folder/current" ] && read -r run <"$folder/current"
     if [ -e "$run/begun" ] && [ ! -e "$run/exit" ]; then
+        { [ -e "$run/copied" ] || read -r -t 2 -N 1 _; } <>"$run/drained" # as in shell.bash
         printf '%s shell\n' "$code" >"$run/exit"
         printf x 1<>"$folder/bell"
     fi

@@ -5,6 +5,9 @@ PS2='> '
 HISTFILE=
 PROMPT_COMMAND=__torch_at_prompt
 
+# What a job in the background prints stands behind the prompt, like something typed; this shows what is really there.
+bind '"\C-x\C-l": redraw-current-line'
+
 # The pane is gone. Left to itself, the shell would finish the task's script before it goes, and call it done.
 trap 'kill -HUP $(jobs -p) 2>/dev/null; kill -KILL $$' HUP
 
@@ -19,7 +22,7 @@ __torch_at_prompt() {
     PROMPT_COMMAND=__torch_at_prompt
     if [ -n "${__torch_run-}" ]; then
         # The last output is on its way to the file; a job left in the background may keep it open for ever.
-        read -r -t 2 -N 1 -u 199 _
+        [ -e "$__torch_run/copied" ] || read -r -t 2 -N 1 -u 199 _
         exec 199>&-
         printf '%s prompt\n' "$code" >"$__torch_run/exit"
         unset __torch_run

@@ -6,6 +6,7 @@ set +m # as in a script: no notices about jobs in the answer, and Ctrl-C does no
 exec 199<>"$__torch_run/drained"
 {
     tee -- "$__torch_run/output"
+    : >"$__torch_run/copied"
     printf x >&199
 } <"$__torch_run/pipe" &
 disown # or a bare `wait` in the task would wait for the copier, which waits for the task
