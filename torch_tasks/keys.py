@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 PREFIX = "nova:torch:"
 
-#: Sorted set of task ids by the time they were accepted; each record is a hash below :func:`task_record`.
+#: Sorted set of task ids by the microsecond they were accepted in; each record is a hash below :func:`task_record`.
 TASK_STATUS = f"{PREFIX}task_status"
 #: Hash of agent id → its entry as JSON.
 AGENT_REGISTRY = f"{PREFIX}agent_registry"

@@ -28,7 +28,7 @@ local demanded = 0
 if ARGV[4] == '1' then demanded = redis.call('SADD', KEYS[3], ARGV[3]) end
 if redis.call('EXISTS', KEYS[1]) == 1 then return {0, demanded} end
 redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'state', 'queued', 'queue', ARGV[3], 'created_at', now, 'attempts', 0)
-redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZADD', KEYS[2], t[1] * 1000000 + t[2], ARGV[1])
 return {1, demanded}
 """
 )

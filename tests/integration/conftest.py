@@ -21,6 +21,7 @@ from pytest_celery import (
 )
 
 from torch_tasks import Torch
+from torch_tasks.app import app
 from torch_tasks.fleet import fleet
 from torch_tasks.settings import settings
 
@@ -49,6 +50,7 @@ def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("TORCH_BROKER_URL", broker.url)
         patch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
         _read_settings_anew()
+        app.conf.update(broker_url=broker.url, result_backend=broker.url)  # collecting the tests may have read it
         broker.client.flushall()
         yield Torch()
     _read_settings_anew()
@@ -92,7 +94,7 @@ def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A failed test shows what its workers said."""
     report = yield
-    if report.failed:
+    if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
             if isinstance(value, Node):
                 report.sections.extend(value.logs())
@@ -107,8 +109,6 @@ class TorchSetup(CeleryTestSetup):
 
     @classmethod
     def create_setup_app(cls, celery_setup_config: dict[str, Any], celery_setup_app_name: str) -> Celery:
-        from torch_tasks.app import app
-
         assert app.conf.broker_url == celery_setup_config["broker_url"]
         return app
 

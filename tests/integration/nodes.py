@@ -213,7 +213,7 @@ class AgentWorker(ProcessNode):
 
     def ready(self) -> bool:
         """Wait until the worker takes tasks."""
-        until(self._serves, f"{self.agent_id} is ready; its log:\n{self.logs()}", END_SECONDS * 3)
+        until(self._serves, f"{self.agent_id} is ready", END_SECONDS * 3)
         return True
 
     def _serves(self) -> bool:
@@ -249,6 +249,11 @@ class AgentWorker(ProcessNode):
         """The pane's id, and the process in it."""
         pane_id, pid = self.tmux("display-message", "-p", "#{pane_id} #{pane_pid}").split()
         return pane_id, int(pid)
+
+    def has_pane(self) -> bool:
+        """The agent's tmux server answers."""
+        argv = ["tmux", "-S", str(self.folder / "tmux"), "has-session"]
+        return subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS).returncode == 0
 
     def end_terminal(self) -> None:
         """End the agent's tmux server with all that runs in it, if there is one."""
@@ -313,11 +318,11 @@ class Node:
             worker.teardown()
         for worker in self.workers:
             worker.end_terminal()
-        try:
-            until(lambda: not survivors(str(self.state)), f"all of {self.state} has ended")
-        finally:
-            left = survivors(str(self.state))
-            for process in left:
-                process.kill()
-            shutil.rmtree(self.folder)
-        assert not left
+        deadline = time.monotonic() + END_SECONDS
+        while (left := survivors(str(self.state))) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        told = [" ".join(process.cmdline()) for process in left]
+        for process in left:
+            process.kill()
+        shutil.rmtree(self.folder)
+        assert not told, f"left on {self.name}: {told}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -52,9 +52,22 @@ def do(agent: AgentWorker, torch: Torch) -> Do:
     """Has the agent do something and returns how that ended."""
 
     def do(prompt: str, **options: Any) -> TaskResult:
-        return torch.enqueue(prompt, **options).result(timeout=60)
+        return torch.enqueue(prompt, **{"role": "developer", **options}).result(timeout=20)
 
     return do
+
+
+@pytest.fixture
+def do_apart(shared_node: Node, torch: Torch) -> Iterator[Do]:
+    """As ``do``, by an agent that the test may spoil."""
+    agent = shared_node.agent_worker(f"apart-{len(shared_node.workers)}", role="apart")
+
+    def do(prompt: str, **options: Any) -> TaskResult:
+        return torch.enqueue(prompt, agent=agent.agent_id, **options).result(timeout=4)
+
+    yield do
+    agent.teardown()
+    agent.end_terminal()
 
 
 def written(text: str, path: Path) -> str:
@@ -75,7 +88,8 @@ def test_the_answer_is_what_the_script_printed_and_the_exit_code_is_the_evidence
 
 def test_folder_variables_arrays_and_functions_survive_from_task_to_task(do: Do, tmp_path: Path) -> None:
     do(
-        f"cd {tmp_path}; plain='a b'; declare -a list=(one 'two three'); declare -A map=([k]=v); greet() {{ echo hi $1; }}"
+        f"cd {tmp_path}; plain='a b'; declare -a list=(one 'two three'); declare -A map=([k]=v)\n"
+        "greet() { echo hi $1; }"
     )
     result = do('pwd; echo "$plain"; printf "<%s>" "${list[@]}"; echo "${map[k]}"; greet you')
     assert result.answer == f"{tmp_path}\na b\n<one><two three>v\nhi you\n"
@@ -104,6 +118,23 @@ def test_however_a_script_fails_its_code_is_told_and_the_agent_goes_on(do: Do, p
     assert do("echo next").answer == "next\n"
 
 
+@pytest.mark.parametrize("end", ["exit 9", "set -e; false", "exec false", "kill -TERM $$; kill -KILL $$"])
+def test_what_a_script_printed_before_it_ended_its_shell_is_in_the_answer(do_apart: Do, end: str) -> None:
+    size = 5 << 20
+    for _ in range(10):
+        result = do_apart(f"head -c {size} /dev/zero | tr '\\0' x; echo END; {end}", max_retries=0)
+        assert not result.succeeded
+        assert result.answer.endswith("xEND\n")
+        assert result.answer_bytes == size + len("END\n")
+
+
+def test_a_job_in_the_background_that_prints_does_not_keep_later_tasks_waiting(do_apart: Do, tmp_path: Path) -> None:
+    do_apart(f"( until [ -e {tmp_path}/now ]; do sleep 0.05; done; printf noise; touch {tmp_path}/printed ) &")
+    (tmp_path / "now").touch()
+    until((tmp_path / "printed").exists, "the job has printed")
+    assert do_apart("echo next").answer == "next\n"
+
+
 def test_a_script_reaches_the_shell_byte_for_byte(do: Do, tmp_path: Path) -> None:
     do(written(ODD_TEXT, tmp_path / "got"))
     assert (tmp_path / "got").read_bytes() == ODD_TEXT.encode() + b"\n"
@@ -125,14 +156,14 @@ def test_odd_prompts_mean_what_they_mean_in_a_script(do: Do, prompt: str, answer
     assert answer in do(prompt).answer
 
 
-def test_a_prompt_of_200_kB_arrives_whole(do: Do, tmp_path: Path) -> None:
-    text = "\n".join(f"{number} it's `this` $line \\" for number in range(8000))
+def test_a_prompt_of_200_kb_arrives_whole(do: Do, tmp_path: Path) -> None:
+    text = "\n".join(f"{number} it's `this` $line \\" for number in range(9000))
     assert len(text) > 200_000
     result = do(written(text, tmp_path / "got") + f"sha256sum < {tmp_path}/got")
     assert result.answer.split()[0] == hashlib.sha256(text.encode() + b"\n").hexdigest()
 
 
-def test_an_answer_of_10_MB_is_complete_in_its_file_and_head_and_tail_in_the_record(do: Do) -> None:
+def test_an_answer_of_10_mb_is_complete_in_its_file_and_head_and_tail_in_the_record(do: Do) -> None:
     size = 10 << 20
     result = do(f"echo BEGIN; head -c {size} /dev/zero | tr '\\0' x; echo; echo END")
     whole = Path(result.answer_file).read_bytes()
@@ -180,7 +211,9 @@ def test_a_command_that_reads_the_keyboard_is_ended_by_the_time_out(do: Do) -> N
             id="program-ignores-the-interrupt",
         ),
         pytest.param("trap : INT; while :; do :; done", id="shell-traps-the-interrupt"),
-        pytest.param("trap '' INT TERM HUP; while :; do sleep 0.1; done", id="shell-ignores-all-signals"),
+        pytest.param(
+            "trap '' INT TERM HUP; while :; do sleep 0.1; done", id="shell-ignores-all-signals", marks=pytest.mark.slow
+        ),
         pytest.param("(trap '' INT; sleep 600) | cat", id="pipeline"),
     ],
 )
