@@ -80,6 +80,7 @@ class ServeStep(bootsteps.StartStopStep):
 
     def start(self, consumer: Any) -> None:
         """Begin to serve; again after each reconnection."""
+        self._known = 0
         self._beat(consumer)
         self._timer = consumer.timer.call_repeatedly(fleet().settings.heartbeat_seconds, self._beat, (consumer,))
 

@@ -17,7 +17,6 @@ TOP_LEVEL = {"torch_tasks", "workers", "beat", "tests", "compose", "config", "be
 TOP_LEVEL |= {"pyproject.toml", "VERSION", "CHANGELOG.md", "README.md", "LICENSE", "Makefile", ".gitignore"}
 TOP_LEVEL |= {"constraints.txt"}
 LONGEST = 450
-TO_BE_SPLIT = {"tests/integration/test_tmux.py"}
 
 
 def files() -> list[Path]:
@@ -46,11 +45,6 @@ def test_the_top_level_holds_what_it_shall_and_nothing_else() -> None:
 
 
 def test_no_module_outgrows_one_sitting() -> None:
-    assert not too_long() - TO_BE_SPLIT
-
-
-@pytest.mark.xfail(strict=True, reason="its module has 567 lines")
-def test_no_module_waits_to_be_split() -> None:
     assert not too_long()
 
 
