@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 from typing import Any
 
@@ -17,7 +18,7 @@ from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StaleWriter
 from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost, Detached
 from torch_tasks.keys import agent_queue
-from torch_tasks.models import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.models import HELD, AgentInfo, Failure, FailureKind, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
 
@@ -65,14 +66,14 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
 
 def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
     *earlier, fields = inputs
-    spec = with_earlier(accepted(fields, task.request.id), earlier)
-    record = _take(spec, host)
+    record = _take(accepted(fields, task.request.id), earlier, host)
+    spec = record.spec
     if record.state.ended:
         return _told(task, record.result or TaskResult(task_id=spec.id, status=record.state))
     try:
         result = host.execute(spec, record.attempts)
     except Detached:
-        run.apply_async((*earlier, fields), task_id=spec.id, queue=agent_queue(host.info.agent_id))
+        run.apply_async((spec,), task_id=spec.id, queue=agent_queue(host.info.agent_id))
         raise Ignore from None
     except StaleWriter as error:
         log.warning("%s: left to its new owner: %s", spec.id, error)
@@ -94,24 +95,35 @@ def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
     return spec.model_copy(update={"context": {**spec.context, "earlier": answers}})
 
 
-def _take(spec: TaskSpec, host: AgentHost) -> TaskRecord:
-    """Make the task this agent's own, unless it has ended. What another agent holds goes back to that agent's queue."""
+def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost) -> TaskRecord:
+    """Make the task this agent's own, unless it has ended. What another agent holds goes back to that agent's queue.
+
+    What counts is the task as it was accepted first; with the earlier answers it is whole, and kept so.
+    """
     records, info = fleet().records, host.info
-    record = records.find(spec.id)
+    record = records.find(asked.id)
     if record is None:
-        records.accept(spec.id, spec.wire(), queue_for(spec))
-        record = records.get(spec.id)
+        records.accept(asked.id, asked.wire(), queue_for(asked))
+        record = records.get(asked.id)
+    if not _able(record.spec, info):  # a second delivery under this id asked for somebody else
+        run.apply_async((*earlier, record.spec.wire()), task_id=asked.id, queue=queue_for(record.spec))
+        raise Ignore
     if record.state not in HELD and not record.state.ended:
+        whole = json.dumps(with_earlier(record.spec, earlier).wire()) if earlier else None
         try:
-            records.move(spec.id, TaskState.ASSIGNED, by=info, attempts=record.attempts + 1)
+            records.move(asked.id, TaskState.ASSIGNED, by=info, attempts=record.attempts + 1, spec=whole)
         except (IllegalTransition, StaleWriter) as error:
-            log.warning("%s: somebody was faster: %s", spec.id, error)
-        record = records.get(spec.id)
+            log.warning("%s: somebody was faster: %s", asked.id, error)
+        record = records.get(asked.id)
     if record.state in HELD and record.agent != info.agent_id:
-        log.info("%s: belongs to %s, handed back", spec.id, record.agent)
-        run.apply_async((spec,), queue=agent_queue(str(record.agent)))
+        log.info("%s: belongs to %s, handed back", asked.id, record.agent)
+        run.apply_async((record.spec,), task_id=asked.id, queue=agent_queue(str(record.agent)))
         raise Ignore
     return record
+
+
+def _able(spec: TaskSpec, info: AgentInfo) -> bool:
+    return spec.agent == info.agent_id if spec.agent else info.serves(spec.role, spec.skills)
 
 
 def _conclude(task: Any, spec: TaskSpec, host: AgentHost, result: TaskResult) -> dict[str, Any]:
