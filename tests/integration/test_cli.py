@@ -1,0 +1,449 @@
+"""The command ``torch-tasks``: what it prints, where, and with which exit code it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import socket
+import struct
+import subprocess
+import termios
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_stack import TORCH_TASKS, Machine, until
+
+from torch_tasks.cli import _COMMANDS as COMMANDS
+
+REPOSITORY = Path(__file__).parents[2]
+RUN_OPTIONS = "--role --skill --agent --priority --workdir --timeout --check --max-retries --id"
+OPTIONS = {
+    "up": "--agent --no-beat --no-flower --detach --keep-agents",
+    "down": "--keep-agents",
+    "worker": "--id --role --skill --agent --workdir",
+    "node": "--node --keep",
+    "run": RUN_OPTIONS + " --wait --wait-timeout --unroutable-after",
+    "tasks": "--limit --state --json",
+    "task": "--json",
+    "cancel": "TASK_IDS",
+    "agents": "--role --skill --online --json",
+    "agent": "--json",
+    "attach": "--read-only",
+    "screen": "--history",
+    "logs": "--lines --follow",
+    "doctor": "--json",
+    "demo": "--stay",
+    "version": "--help",
+}
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """A machine with two agents, for all tests of this module."""
+    machine = Machine()
+    machine.torch("up", "--detach", "--agent", "dev-1:developer:python", "--agent", "qa-1:qa", "--no-flower")
+    yield machine
+    machine.close()
+
+
+@pytest.fixture(scope="module")
+def done(machine: Machine) -> str:
+    """The id of a task that succeeded."""
+    machine.torch("run", "--wait", "--id", "the-done-one", "--role", "qa", "--check", "true", "echo 'the answer'")
+    return "the-done-one"
+
+
+@pytest.fixture(scope="module")
+def nobodys(machine: Machine) -> str:
+    """The id of a task that no agent can do."""
+    return machine.torch("run", "--role", "nobody", "--id", "the-waiting-one", "true").stdout.strip()
+
+
+def known(machine: Machine) -> int:
+    """How many tasks the fleet knows."""
+    return len(json.loads(machine.torch("tasks", "--limit", "1000", "--json").stdout))
+
+
+def record(machine: Machine, task_id: str) -> Any:
+    """The record of a task."""
+    return json.loads(machine.torch("task", task_id, "--json").stdout)
+
+
+# ── run ──────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_run_prints_the_id_alone(machine: Machine) -> None:
+    handed = machine.torch("run", "true")
+    assert re.fullmatch(r"[0-9a-f]{32}\n", handed.stdout)
+    assert handed.stderr == ""
+
+
+def test_run_takes_a_chosen_id_and_makes_one_task_of_it_however_often(machine: Machine, done: str) -> None:
+    before = known(machine)
+    assert machine.torch("run", "--id", done, "echo 'the answer'").stdout == f"{done}\n"
+    assert known(machine) == before
+
+
+def test_run_with_wait_prints_the_answer_alone(machine: Machine) -> None:
+    ended = machine.torch("run", "--wait", "echo", "two  words;", "printf end")
+    assert (ended.stdout, ended.stderr) == ("two words\nend\n", "")
+
+
+def test_a_prompt_from_standard_input_arrives_byte_for_byte(machine: Machine) -> None:
+    prompt = "cat <<'END'\n\t日本 é\\ $HOME `x`  \r\nEND\n\n"
+    ended = machine.torch("run", "--id", "from-stdin", "--wait", "-", stdin=prompt)
+    assert ended.stdout == "\t日本 é\\ $HOME `x`  \r\n"
+    assert record(machine, "from-stdin")["spec"]["prompt"] == prompt
+
+
+# ── exit codes ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_1_when_the_task_failed_with_its_answer_and_the_reason(machine: Machine) -> None:
+    ended = machine.torch("run", "--wait", "--agent", "qa-1", "echo so far; (exit 7)", code=1)
+    assert ended.stdout == "so far\n"
+    assert re.fullmatch(r"Error: task \w{32} failed on qa-1: exit code 7\n", ended.stderr)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (
+            ["run", "x", "--skill", "two words"],
+            "skills.0: 'two words' holds a space; use one word, such as 'two-words'",
+        ),
+        (["run", "x", "--role", "any"], "role: 'any' is a word that queue names use"),
+        (["run", " "], "is empty; say what the agent shall do"),
+        (["run", "x", "--timeout", "0"], "timeout: Input should be greater than 0"),
+        (["run"], "Missing argument 'PROMPT...'"),
+        (["run", "x", "--colour", "red"], "No such option"),
+        (["run", "x", "--priority", "soon"], "Invalid value for '--priority'"),
+        (["nonesuch"], "No such command 'nonesuch'"),
+        (["tasks", "--limit", "0"], "Invalid value for '--limit'"),
+        (["tasks", "--state", "gone"], "Invalid value for '--state'"),
+    ],
+)
+def test_2_when_the_command_is_wrong(machine: Machine, words: list[str], said: str) -> None:
+    refused = machine.torch(*words, code=2)
+    assert said in refused.stderr
+    assert refused.stdout == ""
+
+
+def test_2_comes_before_anything_is_enqueued(machine: Machine) -> None:
+    before = known(machine)
+    machine.torch("run", "x", "--skill", "two words", code=2)
+    assert known(machine) == before
+
+
+def test_3_when_nobody_can_do_the_task_which_stays_queued(machine: Machine) -> None:
+    gave_up = machine.torch("run", "--role", "nobody", "--unroutable-after", "0.2", "true", code=3)
+    task_id = gave_up.stdout.strip()
+    assert f"Error: task {task_id} is unroutable: no live agent serves nobody. It stays queued" in gave_up.stderr
+    assert f"torch-tasks cancel {task_id}" in gave_up.stderr
+    assert record(machine, task_id)["state"] == "queued"
+    assert record(machine, task_id)["unroutable"] is True
+
+
+def test_3_does_not_come_when_somebody_can(machine: Machine) -> None:
+    assert machine.torch("run", "--wait", "--unroutable-after", "0", "echo hi").stdout == "hi\n"
+
+
+@pytest.fixture
+def closed_port() -> Iterator[int]:
+    """A port on which nobody listens, and nobody else can."""
+    with socket.socket() as holder:
+        holder.bind(("127.0.0.1", 0))
+        yield holder.getsockname()[1]
+
+
+@pytest.mark.parametrize("words", ["run x", "tasks", "task x", "cancel x", "agents", "screen dev-1", "doctor"])
+def test_4_when_no_broker_answers(machine: Machine, closed_port: int, words: str) -> None:
+    url = f"redis://user:s3cr3t@127.0.0.1:{closed_port}/0"
+    env = {"TORCH_BROKER_URL": url, "TORCH_BROKER_CONNECT_SECONDS": "0.2"}
+    refused = machine.torch(*words.split(), code=4, **env)
+    said = refused.stdout + refused.stderr
+    assert f"no broker answers at redis://user:***@127.0.0.1:{closed_port}/0 (from TORCH_BROKER_URL)" in said
+    assert "Start that broker or correct TORCH_BROKER_URL" in said
+    assert "s3cr3t" not in said
+    if words != "doctor":
+        assert refused.stdout == ""
+
+
+def test_124_when_the_task_ran_out_of_its_time(machine: Machine) -> None:
+    ended = machine.torch("run", "--wait", "--timeout", "0.3", "echo begun; sleep 60", code=124)
+    assert ended.stdout == "begun\n"
+    assert ended.stderr.endswith("timed out after 0.3 s\n")
+
+
+def test_124_when_the_waiting_ran_out_and_the_task_goes_on(machine: Machine) -> None:
+    gate = machine.work / "gate"
+    words = ("run", "--id", "patient", "--wait", "--wait-timeout", "0.5")
+    gave_up = machine.torch(*words, f"until [ -e {gate} ]; do sleep 0.05; done; echo through", code=124)
+    assert "task patient is running after 0.5 s; it goes on, ask again later" in gave_up.stderr
+    assert gave_up.stdout == ""
+    gate.touch()
+    until(lambda: record(machine, "patient")["state"] == "succeeded", "the task ended by itself")
+    assert record(machine, "patient")["result"]["answer"] == "through\n"
+
+
+# ── tasks, task, cancel ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_tasks_lists_the_newest_first(machine: Machine, done: str) -> None:
+    machine.torch("run", "--wait", "--id", "newest", "true")
+    listed = json.loads(machine.torch("tasks", "--json").stdout)
+    assert listed[0]["spec"]["id"] == "newest"
+    assert [task["created_at"] for task in listed] == sorted((t["created_at"] for t in listed), reverse=True)
+    assert len(json.loads(machine.torch("tasks", "--limit", "1", "--json").stdout)) == 1
+
+
+def test_tasks_lists_only_the_wanted_states(machine: Machine, done: str, nobodys: str) -> None:
+    table = machine.torch("tasks", "--limit", "1000", "--state", "queued").stdout
+    assert re.search(rf"^{nobodys} +queued \(unroutable\) +nobody +normal ", table, re.MULTILINE)
+    assert done not in table
+    two = json.loads(machine.torch("tasks", "--state", "queued", "--state", "succeeded", "--json").stdout)
+    assert {task["state"] for task in two} == {"queued", "succeeded"}
+
+
+def test_task_shows_what_was_asked_who_did_it_and_the_evidence(machine: Machine, done: str) -> None:
+    said = machine.torch("task", done).stdout
+    for part in (f"{'id:':<11}{done}", f"{'state:':<11}succeeded", "qa, normal", "qa-1 on ", "✓ exit code 0", "✓ true"):
+        assert part in said
+    assert said.endswith("\n\necho 'the answer'\n\nthe answer\n")
+
+
+def test_an_unknown_task_is_named(machine: Machine) -> None:
+    for words in (["task", "nonesuch"], ["cancel", "nonesuch"]):
+        refused = machine.torch(*words, code=1)
+        assert refused.stderr.startswith("Error: there is no record of task nonesuch")
+        assert refused.stdout == ""
+
+
+def test_cancel_ends_a_running_task_and_its_agent_works_on(machine: Machine) -> None:
+    machine.torch("run", "--id", "endless", "--agent", "qa-1", "echo begun; sleep 600")
+    until(lambda: record(machine, "endless")["state"] == "running", "the task runs")
+    cancelled = machine.torch("cancel", "endless")
+    assert (cancelled.stdout, cancelled.stderr) == ("task endless cancelled\n", "")
+    assert record(machine, "endless")["result"]["error"]["kind"] == "cancelled"
+    assert machine.torch("run", "--agent", "qa-1", "--wait", "echo alive").stdout == "alive\n"
+
+
+def test_cancel_takes_back_what_nobody_has_begun(machine: Machine) -> None:
+    machine.torch("run", "--id", "never", "--role", "nobody", "true")
+    assert machine.torch("cancel", "never").stdout == "task never cancelled\n"
+
+
+def test_cancel_says_what_had_ended_already_and_ends_the_others(machine: Machine, done: str) -> None:
+    machine.torch("run", "--id", "not-yet", "--role", "nobody", "true")
+    refused = machine.torch("cancel", done, "not-yet", code=1)
+    assert refused.stderr == f"Error: task {done} had ended already: succeeded\n"
+    assert refused.stdout == "task not-yet cancelled\n"
+
+
+# ── agents, screen, logs ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("words", "ids"),
+    [
+        ([], ["dev-1", "qa-1"]),
+        (["--online"], ["dev-1", "qa-1"]),
+        (["--role", "qa"], ["qa-1"]),
+        (["--skill", "python"], ["dev-1"]),
+        (["--role", "qa", "--skill", "python"], []),
+    ],
+)
+def test_agents_lists_those_that_match(machine: Machine, words: list[str], ids: list[str]) -> None:
+    assert [info["agent_id"] for info in json.loads(machine.torch("agents", "--json", *words).stdout)] == ids
+
+
+def test_agents_are_shown_with_what_they_can_and_do(machine: Machine) -> None:
+    table = machine.torch("agents").stdout.splitlines()
+    assert table[0].split() == ["ID", "ROLE", "SKILLS", "KIND", "NODE", "STATUS", "TASK", "HEARD", "OF"]
+    assert table[1].split()[:4] == ["dev-1", "developer", "python", "shell"]
+
+
+def test_agent_shows_one(machine: Machine) -> None:
+    assert json.loads(machine.torch("agent", "dev-1", "--json").stdout)["skills"] == ["python"]
+    assert re.search(r"^online: +True$", machine.torch("agent", "dev-1").stdout, re.MULTILINE)
+
+
+@pytest.mark.parametrize("command", ["agent", "screen", "attach"])
+def test_an_unknown_agent_is_named(machine: Machine, command: str) -> None:
+    refused = machine.torch(command, "nonesuch", code=1)
+    said = "Error: no agent 'nonesuch' is registered; 'torch-tasks agents' lists those that are\n"
+    assert (refused.stdout, refused.stderr) == ("", said)
+
+
+def test_screen_prints_what_the_pane_shows_and_what_scrolled_away(machine: Machine) -> None:
+    machine.torch("run", "--agent", "dev-1", "--wait", "echo first; seq 100")
+    shown = machine.torch("screen", "dev-1").stdout.splitlines()
+    assert shown[-1] == "dev-1>"
+    assert "100" in shown
+    assert "first" not in shown
+    assert "first" in machine.torch("screen", "dev-1", "--history", "200").stdout.splitlines()
+
+
+def test_logs_lists_and_prints_the_logs_of_this_machine(machine: Machine) -> None:
+    there = ["agent-dev-1", "agent-qa-1", "beat", "broker", "node", "up"]
+    assert machine.torch("logs").stdout.split() == there
+    assert machine.torch("logs", "dev-1").stdout == machine.torch("logs", "agent-dev-1").stdout != ""
+    assert len(machine.torch("logs", "node", "-n", "2").stdout.splitlines()) == 2
+
+
+def test_an_unknown_log_is_named_beside_those_that_are_there(machine: Machine) -> None:
+    refused = machine.torch("logs", "nonesuch", code=1)
+    assert "there is no log of 'nonesuch'" in refused.stderr
+    assert "agent-dev-1, agent-qa-1, beat, broker, node, up" in refused.stderr
+
+
+# ── doctor, version, help ────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_doctor_finds_nothing_wrong(machine: Machine) -> None:
+    said = machine.torch("doctor")
+    assert {line.split()[0] for line in said.stdout.splitlines()} == {"ok"}
+    findings = json.loads(machine.torch("doctor", "--json").stdout)
+    assert {finding["what"] for finding in findings} >= {"python", "tmux", "state folder", "broker", "agents", "flower"}
+    assert all(finding["good"] for finding in findings)
+
+
+def test_doctor_finds_what_is_wrong_besides_the_broker(machine: Machine) -> None:
+    found = machine.torch("doctor", "--json", code=1, PATH="/nonexistent")
+    wrong = [finding for finding in json.loads(found.stdout) if not finding["good"]]
+    assert [finding["what"] for finding in wrong] == ["tmux"]
+    assert "apt install tmux" in wrong[0]["detail"]
+
+
+def test_version_is_the_one_of_the_file(machine: Machine) -> None:
+    written = (REPOSITORY / "VERSION").read_text()
+    assert machine.torch("version").stdout == written
+    assert machine.torch("--version").stdout == f"torch-tasks, version {written}"
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What each command says of itself; asked for all at once."""
+    asked = {
+        name: subprocess.Popen([TORCH_TASKS, name, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in COMMANDS
+    }
+    return {
+        name: subprocess.CompletedProcess(name, process.wait(60), *process.communicate())
+        for name, process in asked.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(helps: dict[str, subprocess.CompletedProcess[str]], name: str) -> None:
+    said = helps[name]
+    assert said.returncode == 0
+    assert said.stderr == ""
+    assert [option for option in OPTIONS[name].split() if option not in said.stdout] == []
+
+
+def test_the_help_lists_every_command_and_every_exit_code(machine: Machine) -> None:
+    said = machine.torch("--help").stdout
+    assert [name for name in COMMANDS if not re.search(rf"^  {name} ", said, re.MULTILINE)] == []
+    assert [code for code in ("0", "1", "2", "3", "4", "124") if not re.search(rf"\b{code} [a-z]", said)] == []
+    assert "supervise" not in said
+
+
+# ── at a terminal ────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Terminal:
+    """A person's terminal, in which ``torch-tasks`` runs."""
+
+    def __init__(self, machine: Machine, *words: str) -> None:
+        self._ours, theirs = pty.openpty()
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 50, 200, 0, 0))
+        env = {**machine.env, "TERM": "xterm-256color"}
+        # `setsid --ctty` makes it the terminal of a session of its own, as a login does.
+        argv = ["setsid", "--ctty", "--wait", TORCH_TASKS, *words]
+        self.process = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env=env)
+        os.close(theirs)
+        self.text = ""
+
+    def see(self, text: str, seconds: float = 20) -> None:
+        """Wait until the text was printed."""
+        deadline = time.monotonic() + seconds
+        while text not in self.text:
+            left = deadline - time.monotonic()
+            assert left > 0, f"{text!r} is not on the terminal:\n{self.text}"
+            if select.select([self._ours], [], [], left)[0]:
+                self.text += self._read()
+
+    def _read(self) -> str:
+        try:
+            return os.read(self._ours, 65536).decode(errors="replace")
+        except OSError as error:  # nobody has the terminal open any more
+            raise AssertionError(f"the command has ended; it had printed:\n{self.text}") from error
+
+    def type(self, text: str) -> None:
+        """Press these keys."""
+        os.write(self._ours, text.encode())
+
+    def close(self) -> None:
+        """End the command if it has not ended."""
+        if self.process.poll() is None:
+            self.process.kill()
+        self.process.wait()
+        os.close(self._ours)
+
+
+@pytest.fixture
+def terminal(machine: Machine, request: pytest.FixtureRequest) -> Any:
+    """Opens terminals that are closed with the test."""
+
+    def open_terminal(*words: str) -> Terminal:
+        terminal = Terminal(machine, *words)
+        request.addfinalizer(terminal.close)
+        return terminal
+
+    return open_terminal
+
+
+def test_who_waits_at_a_terminal_sees_what_for(machine: Machine, terminal: Any) -> None:
+    gate = machine.work / "open"
+    waiting = terminal("run", "--wait", "--id", "watched", f"until [ -e {gate} ]; do sleep 0.05; done; echo through")
+    waiting.see("task watched")
+    gate.touch()
+    waiting.see("through")
+    assert waiting.process.wait(10) == 0
+
+
+def test_attach_shows_the_pane_and_leaves_it_alive(machine: Machine, terminal: Any) -> None:
+    machine.torch("run", "--agent", "qa-1", "--wait", "echo 'hello visitor'")
+    pane = machine.pane("qa-1")
+    visit = terminal("attach", "qa-1")
+    visit.see("hello visitor")
+    visit.type("echo typed-$((40 + 2))\r")
+    visit.see("typed-42")
+    # tmux takes keys that come within the same millisecond for a paste, in which no key has a meaning.
+    assert "typed-42" in machine.torch("screen", "qa-1").stdout
+    visit.type("\x02")
+    prefixes = ("list-clients", "-F", "#{client_prefix}")
+    until(lambda: "1" in machine.tmux("qa-1", *prefixes).split(), "tmux has taken the prefix key")
+    visit.type("d")
+    visit.see("[detached (from session qa-1)]")
+    assert visit.process.wait(10) == 0
+    assert machine.pane("qa-1") == pane
+    assert machine.torch("run", "--agent", "qa-1", "--wait", "echo alive").stdout == "alive\n"
+
+
+def test_who_attaches_to_look_cannot_type(machine: Machine, terminal: Any) -> None:
+    machine.torch("run", "--agent", "qa-1", "--wait", "clear; echo 'look at me'")
+    visit = terminal("attach", "qa-1", "--read-only")
+    visit.see("look at me")
+    visit.type("echo typed-$((40 + 2))\r")
+    machine.torch("run", "--agent", "qa-1", "--wait", "echo 'the next task'")
+    visit.see("the next task")
+    assert "typed-42" not in machine.torch("screen", "qa-1").stdout

@@ -1,0 +1,90 @@
+"""What is shipped works without the clone: built, installed into an empty place, and run there."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+REPOSITORY = Path(__file__).parents[2]
+CONFIG = {"torch_tasks/config/torch.toml", "torch_tasks/config/agents/shell.toml"}
+
+
+def run(*argv: str | Path, cwd: Path, seconds: float = 240) -> str:
+    """What the command prints; it ends well, and finds nothing of the clone."""
+    env = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH_", "PYTHON", "VIRTUAL_"))}
+    done = subprocess.run(
+        argv, cwd=cwd, env={**env, "TMPDIR": str(cwd)}, capture_output=True, text=True, check=False, timeout=seconds
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def place() -> Iterator[Path]:
+    """An empty folder with a short path."""
+    place = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    yield place
+    shutil.rmtree(place)
+
+
+@pytest.fixture(scope="module")
+def wheel(place: Path) -> Path:
+    """The wheel, as pip builds it."""
+    pip = (sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check", "--no-deps")
+    run(*pip, "--wheel-dir", place / "wheels", REPOSITORY, cwd=place)
+    (built,) = (place / "wheels").iterdir()
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(place: Path, wheel: Path) -> Path:
+    """The programs of a fresh environment in which the wheel is installed with its broker."""
+    run(sys.executable, "-m", "venv", "--without-pip", place / "venv", cwd=place)
+    pip = (sys.executable, "-m", "pip", "--python", place / "venv" / "bin" / "python", "install", "--quiet")
+    constraints = ("--constraint", REPOSITORY / "constraints.txt")
+    run(*pip, "--disable-pip-version-check", *constraints, f"{wheel}[embedded]", cwd=place)
+    return place / "venv" / "bin"
+
+
+def files_below(folder: str) -> set[str]:
+    """The files of a folder of the clone, as the wheel names them."""
+    found = (REPOSITORY / folder).rglob("*")
+    return {str(file.relative_to(REPOSITORY)) for file in found if file.is_file() and "__pycache__" not in file.parts}
+
+
+def test_the_wheel_holds_all_of_the_packages_and_what_they_read(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    assert files_below("torch_tasks") | files_below("workers") | files_below("beat") <= names
+    assert {f"torch_tasks/{name}" for name in files_below("config")} <= names
+    assert {"workers/tmux/tmux.conf", *CONFIG} <= names
+    assert {name for name in names if name.startswith("workers/agents/scripts/")} == files_below(
+        "workers/agents/scripts"
+    )
+
+
+def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
+    roots = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
+    version = (REPOSITORY / "VERSION").read_text().strip()
+    assert roots == {"torch_tasks", "workers", "beat", f"torch_tasks-{version}.dist-info"}
+
+
+def test_the_installed_package_shows_its_demo_far_from_the_clone(installed: Path, place: Path) -> None:
+    empty = place / "empty"
+    empty.mkdir()
+    where = run(installed / "python", "-c", "import torch_tasks, workers, beat; print(workers.__file__)", cwd=empty)
+    assert where.startswith(str(place))
+    assert run(installed / "torch-tasks", "version", cwd=empty) == (REPOSITORY / "VERSION").read_text()
+    run(installed / "celery", "-A", "torch_tasks", "report", cwd=empty)  # all that its processes import is there
+    said = run(installed / "torch-tasks", "demo", cwd=empty)
+    assert "everything has ended, nothing is left running" in said
+    assert list(empty.iterdir()) == []

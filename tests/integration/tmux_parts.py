@@ -1,0 +1,75 @@
+"""What the tests of tmux share: text that is easily mangled, patience, and panes that end with their test."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from workers.tmux.pane import AgentPane
+from workers.tmux.server import AgentServer
+
+Value = TypeVar("Value")
+
+HOSTILE_LINES = [
+    "plain words",
+    "it's \"quoted\" 'twice' '",
+    "$HOME ${HOME} $(id) `id`",
+    "ends with a semicolon;",
+    "ends with an escaped one\\;",
+    ";",
+    "-leading dash",
+    "--",
+    "Enter",
+    "C-c",
+    "#{pane_id} #S #(id) ##",
+    "%H:%M %0 %end 1 2 1",
+    "~ ~root {curly} [x] * ? ! & | < >",
+    "back\\slash \\n \\",
+    "emoji 🚒 é 漢字 e\u0301",
+    "  spaces around  ",
+    "no\u00a0break",
+]
+
+
+def until(condition: Callable[[], Value | None], what: str, seconds: float = 15.0) -> Value:
+    """The first true value of the condition, or a failed test."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.005)
+    return value
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A short path: sockets must fit into 108 bytes."""
+    path = Path(tempfile.mkdtemp(prefix="torch-", dir="/tmp")).resolve()
+    yield path
+    for socket in path.rglob("s"):
+        AgentPane(AgentServer(socket), "%0").end()
+    shutil.rmtree(path)
+
+
+@pytest.fixture
+def start(folder: Path) -> Iterator[Callable[..., AgentPane]]:
+    """Start panes at ``folder/s``; they are let go at the end."""
+    panes: list[AgentPane] = []
+
+    def run(*command: str, environment: dict[str, str] | None = None, **options: object) -> AgentPane:
+        options = {"workdir": folder, **options}
+        pane = AgentPane.start(
+            folder / "s", "developer-1", command, environment={**os.environ, **(environment or {})}, **options
+        )
+        panes.append(pane)
+        return pane
+
+    yield run
+    for pane in panes:
+        pane.close()
