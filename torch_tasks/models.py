@@ -382,7 +382,10 @@ _MESSAGES = {
     "extra_forbidden": "is not a field that exists",
     "missing": "is missing",
     "too_short": "is empty",
-    "string_pattern_mismatch": "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_'",
+    "string_pattern_mismatch": (
+        "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_' "
+        "(skills and the ids of tasks also '.')"
+    ),
 }
 
 

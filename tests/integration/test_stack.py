@@ -252,18 +252,7 @@ def test_a_state_folder_that_cannot_be_made_is_named(machine: Machine) -> None:
     assert "set TORCH_STATE_DIR to one that is" in done.stderr
 
 
-A_TRACEBACK = pytest.mark.xfail(strict=True, raises=AssertionError, reason="a traceback of NotADirectoryError")
-
-
-@pytest.mark.parametrize(
-    "command",
-    [
-        pytest.param("up --detach --no-flower", marks=A_TRACEBACK),
-        pytest.param("down", marks=A_TRACEBACK),
-        "doctor",
-        "tasks",
-    ],
-)
+@pytest.mark.parametrize("command", ["up --detach --no-flower", "down", "doctor", "tasks"])
 def test_a_state_folder_that_is_a_file_is_named(machine: Machine, command: str) -> None:
     machine.state.write_text("a file, not a folder")
     done = machine.torch(*command.split(), code=None)

@@ -114,7 +114,9 @@ class Processes:
         running = self.find(name)
         if running:
             _end(running, grace)
-        self._file(name).unlink(missing_ok=True)
+        file = self._file(name)
+        with usable(file):
+            file.unlink(missing_ok=True)
         return running is not None
 
     def _file(self, name: str) -> Path:

@@ -13,6 +13,7 @@ import secrets
 import socket
 import subprocess
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping, Sequence
@@ -90,9 +91,9 @@ class Stack:
     def flower_password(self) -> tuple[str, bool]:
         """Flower's password, and whether it was made just now."""
         file = self.settings.state_dir / "flower.password"
+        make_folder(file.parent)
         with suppress(FileNotFoundError):
             return file.read_text().strip(), False
-        make_folder(file.parent)
         password = secrets.token_urlsafe(18)
         write_private(file, password + "\n")
         return password, True
@@ -167,7 +168,10 @@ class Supervisor:
     def __init__(self, stack: Stack, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
         self.leaving = threading.Event()
         self._stack = stack
-        starters: dict[str, Callable[[], object]] = {"node": lambda: stack.start_node(agents)}
+        self._started: dict[str, Running] = {}
+        self._crashes: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        starters: dict[str, Callable[[], Running]] = {"node": lambda: stack.start_node(agents)}
         if beat:
             starters["beat"] = stack.start_beat
         if flower:
@@ -193,9 +197,26 @@ class Supervisor:
         self._stack.start_broker()
         missing = [name for name in self._starters if not self._stack.processes.find(name)]
         for name in missing:
-            log.info("starting %s", name)
-            self._starters[name]()
+            if former := self._started.pop(name, None):
+                self._put_off(former)
+            if time.monotonic() >= self._not_before.get(name, 0):
+                log.info("starting %s", name)
+                self._started[name] = self._starters[name]()
         return not missing
+
+    def _put_off(self, former: Running) -> None:
+        """One that has ended says why, and is started again after a pause that grows with each time."""
+        crashes = self._crashes[former.name] = self._crashes.get(former.name, 0) + 1
+        pause = min(0.5 * 2**crashes, self._stack.settings.restart_backoff_limit_seconds)
+        self._not_before[former.name] = time.monotonic() + pause
+        log.error(
+            "%s (process %d) has ended, starting it again in %g s. The end of its log, %s:\n%s",
+            former.name,
+            former.pid,
+            pause,
+            former.log,
+            former.last_words(),
+        )
 
 
 def _port(wanted: int) -> int:
