@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from nodes import MARK, PACE, AgentWorker, Broker, Node, survivors, until
+from nodes import MARK, PACE, AgentWorker, Broker, Node, survivors
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -19,6 +19,7 @@ from pytest_celery import (
     RedisTestBackend,
     RedisTestBroker,
 )
+from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.app import app

@@ -10,21 +10,20 @@ import sys
 import tempfile
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import psutil
 import redis
 from pytest_celery import CeleryTestContainer
+from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.errors import AgentNotFound
 from torch_tasks.local.broker import start_broker, stop_broker
 from torch_tasks.models import AgentInfo, AgentState
 from torch_tasks.settings import Settings
-
-Value = TypeVar("Value")
 
 SESSION = "PYTEST_TORCH_SESSION"
 """Every process that the tests start, and what these start, has this variable; its value tells one session's."""
@@ -37,15 +36,6 @@ PACE = {
     "TORCH_RETRY_BACKOFF_SECONDS": "0.1",
 }
 """Quicker than a fleet's own pace, and slow enough for a busy machine."""
-
-
-def until(condition: Callable[[], Value | None], what: str, seconds: float = 30.0) -> Value:
-    """The first true value of the condition, or a failed test."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.02)
-    return value
 
 
 def short_folder() -> Path:

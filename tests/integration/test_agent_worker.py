@@ -10,7 +10,8 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nodes import AgentWorker, Node, until
+from nodes import AgentWorker, Node
+from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.models import AgentState, FailureKind

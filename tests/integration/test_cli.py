@@ -18,7 +18,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_stack import TORCH_TASKS, Machine, until
+from machine import TORCH_TASKS, Machine
+from waiting import until
 
 from torch_tasks.cli import _COMMANDS as COMMANDS
 

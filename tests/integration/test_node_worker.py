@@ -10,7 +10,8 @@ from typing import Any
 
 import psutil
 import pytest
-from test_stack import Machine, until
+from machine import Machine
+from waiting import until
 
 from torch_tasks.local.broker import start_broker
 from torch_tasks.settings import Settings

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 from celery.result import AsyncResult
-from nodes import AgentWorker, Node, until
+from nodes import AgentWorker, Node
+from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.app import app

@@ -12,7 +12,8 @@ from typing import Any
 
 import psutil
 import pytest
-from nodes import AgentWorker, Node, until
+from nodes import AgentWorker, Node
+from waiting import until
 
 from torch_tasks import TaskResult, TaskState, Torch
 from torch_tasks.models import FailureKind

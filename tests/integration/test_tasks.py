@@ -10,7 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from nodes import AgentWorker, Broker, Node, until
+from nodes import AgentWorker, Broker, Node
+from waiting import until
 
 from torch_tasks import TaskState, Torch
 from torch_tasks.errors import AgentNotFound, InvalidTask, TaskFailed, TaskNotFinished, TaskNotFound

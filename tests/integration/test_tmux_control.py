@@ -13,9 +13,10 @@ from pathlib import Path
 
 import psutil
 import pytest
-from tmux_parts import HOSTILE_LINES, until
+from tmux_parts import HOSTILE_LINES
 from tmux_parts import folder as folder
 from tmux_parts import start as start
+from waiting import until
 
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
 from workers.tmux.control import ControlClient, ControlLost

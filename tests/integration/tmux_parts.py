@@ -5,17 +5,13 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TypeVar
 
 import pytest
 
 from workers.tmux.pane import AgentPane
 from workers.tmux.server import AgentServer
-
-Value = TypeVar("Value")
 
 HOSTILE_LINES = [
     "plain words",
@@ -36,15 +32,6 @@ HOSTILE_LINES = [
     "  spaces around  ",
     "no\u00a0break",
 ]
-
-
-def until(condition: Callable[[], Value | None], what: str, seconds: float = 15.0) -> Value:
-    """The first true value of the condition, or a failed test."""
-    deadline = time.monotonic() + seconds
-    while not (value := condition()):
-        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
-        time.sleep(0.005)
-    return value
 
 
 @pytest.fixture

@@ -1,0 +1,18 @@
+"""How tests wait: for a condition, with a deadline."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TypeVar
+
+Value = TypeVar("Value")
+
+
+def until(condition: Callable[[], Value | None], what: str, seconds: float = 30.0) -> Value:
+    """The first true value of the condition, or a failed test."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not within {seconds:g} s: {what}"
+        time.sleep(0.01)
+    return value
