@@ -149,9 +149,9 @@ def test_skills_are_sorted_and_distinct() -> None:
 
 def test_a_workdir_is_absolute_whoever_reads_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/srv/me")
     assert build(workdir="src").workdir == f"{tmp_path}/src"
-    assert build(workdir="~/src").workdir == "/home/me/src"
+    assert build(workdir="~/src").workdir == "/srv/me/src"
 
 
 @pytest.mark.parametrize("prompt", ["x", " indented\n\n", "a\r\nb\tc", "\x1b[31m", "日本語 🔥", "a\u2028"])

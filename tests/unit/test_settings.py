@@ -84,9 +84,9 @@ def test_agents_are_tables_of_the_file(read: Read) -> None:
 
 def test_paths_are_absolute(read: Read, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("HOME", "/srv/me")
     assert read(TORCH_STATE_DIR="here").state_dir == tmp_path / "here"
-    assert read(TORCH_STATE_DIR="~/there").state_dir == Path("/home/me/there")
+    assert read(TORCH_STATE_DIR="~/there").state_dir == Path("/srv/me/there")
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────────────────
