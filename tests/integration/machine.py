@@ -102,14 +102,18 @@ class Machine:
         return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=10).stdout
 
     def survivors(self) -> list[psutil.Process]:
-        """Every living process whose command line or environment names this machine's folder."""
+        """Every living process that was started in this machine's folder or names it.
+
+        The broker writes its title over its arguments and its environment: it is known by where it runs.
+        """
         return [process for process in psutil.process_iter() if self._is_ours(process)]
 
     def _is_ours(self, process: psutil.Process) -> bool:
         try:
             if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
                 return False
-            return any(str(self.folder) in word for word in [*process.cmdline(), *process.environ().values()])
+            words = [process.cwd(), *process.cmdline(), *process.environ().values()]
+            return any(str(self.folder) in word for word in words)
         except psutil.Error:
             return False
 
