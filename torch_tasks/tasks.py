@@ -105,10 +105,10 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost) -> TaskRecord:
     if record is None:
         records.accept(asked.id, asked.wire(), queue_for(asked))
         record = records.get(asked.id)
-    if not _able(record.spec, info):  # a second delivery under this id asked for somebody else
-        run.apply_async((*earlier, record.spec.wire()), task_id=asked.id, queue=queue_for(record.spec))
-        raise Ignore
     if record.state not in HELD and not record.state.ended:
+        if not _able(record.spec, info):  # a second delivery under this id asked for somebody else
+            run.apply_async((*earlier, record.spec.wire()), task_id=asked.id, queue=queue_for(record.spec))
+            raise Ignore
         whole = json.dumps(with_earlier(record.spec, earlier).wire()) if earlier else None
         try:
             records.move(asked.id, TaskState.ASSIGNED, by=info, attempts=record.attempts + 1, spec=whole)

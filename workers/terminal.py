@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import shlex
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -67,7 +68,7 @@ class Terminal:
             workdir=Path(info.workdir),
             environment=self._environment(info),
             on_notice=lambda _: self._bell.ring(),
-            on_death=f"printf x 1<>'{self._bell.path}'",
+            on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",
         )
         look = self._pane.look()
         self._session = look.pid if look else None
