@@ -87,6 +87,22 @@ def test_the_answer_is_what_the_script_printed_and_the_exit_code_is_the_evidence
     assert result.started_at <= result.finished_at
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        "PS1='(venv) $ '; PS2=; PROMPT_COMMAND='echo mine'",
+        "unset PS1 PROMPT_COMMAND TORCH_AGENT_ID TORCH_STATE_DIR",
+        "printf() { echo not me; }; read() { echo nor me; }; alias ls='ls -la'",
+        "set -o vi; shopt -s extdebug; set -x",
+        "stty -echo raw; exec 2>/dev/null",
+        "python3 -m venv --without-pip venv && . venv/bin/activate",
+    ],
+)
+def test_whatever_a_task_makes_of_its_shell_the_next_one_runs(do_apart: Do, tmp_path: Path, change: str) -> None:
+    assert do_apart(f"cd {tmp_path}\n{change}").exit_code == 0
+    assert do_apart("echo next").answer == "next\n"
+
+
 def test_folder_variables_arrays_and_functions_survive_from_task_to_task(do: Do, tmp_path: Path) -> None:
     do(
         f"cd {tmp_path}; plain='a b'; declare -a list=(one 'two three'); declare -A map=([k]=v)\n"

@@ -30,7 +30,9 @@ class Shell(AgentKind):
     def launch(self) -> list[str]:
         rc = self.folder / "shell.bash"
         rc.write_text(
-            f"__torch_folder={shlex.quote(str(self.folder))}\n. {shlex.quote(str(_SCRIPTS / 'shell.bash'))}\n"
+            f"__torch_folder={shlex.quote(str(self.folder))}\n"
+            f"__torch_agent={self.agent_id}\n"
+            f". {shlex.quote(str(_SCRIPTS / 'shell.bash'))}\n"
         )
         (self.folder / "ready").unlink(missing_ok=True)
         keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]

@@ -1,9 +1,8 @@
 # Read by the agent's shell when it starts: its prompt, and how a task's end is told.
 
-PS1='\w\n$TORCH_AGENT_ID> '
-PS2='> '
 HISTFILE=
 PROMPT_COMMAND=__torch_at_prompt
+PS1="\\w\\n$__torch_agent> " PS2='> '
 
 # What a job in the background prints stands behind the prompt, like something typed; this shows what is really there.
 bind '"\C-x\C-l": redraw-current-line'
@@ -15,18 +14,27 @@ trap 'kill -HUP $(jobs -p) 2>/dev/null; kill -KILL $$' HUP
 # and ends in peace, the shell would go on with the next line.
 trap 'kill -INT $$' USR1
 
-# The shell is back at its prompt: if a task was running, this is its end, however it got here.
+# A task has ended with this exit code. Whatever it made of the prompt, the names of commands and the shell's options, the
+# next one finds them as they were.
+__torch_end() {
+    set +eux
+    unset -f printf read
+    PROMPT_COMMAND=__torch_at_prompt
+    PS1="\\w\\n$__torch_agent> " PS2='> '
+    # The last output is on its way to the file; a job left in the background may keep it open for ever.
+    [ -e "$__torch_run/copied" ] || read -r -t 2 -N 1 -u 199 _
+    exec 199>&-
+    printf '%s prompt\n' "$1" >"$__torch_run/exit"
+    unset __torch_run
+    printf x 1<>"$__torch_folder/bell"
+}
+
+# The shell is at its prompt: it has started, or an interrupt took it out of a task.
 __torch_at_prompt() {
     local code=$?
-    set +eux -m
-    PROMPT_COMMAND=__torch_at_prompt
+    set -m # takes the terminal from a former shell that was killed
     if [ -n "${__torch_run-}" ]; then
-        # The last output is on its way to the file; a job left in the background may keep it open for ever.
-        [ -e "$__torch_run/copied" ] || read -r -t 2 -N 1 -u 199 _
-        exec 199>&-
-        printf '%s prompt\n' "$code" >"$__torch_run/exit"
-        unset __torch_run
-        printf x 1<>"$__torch_folder/bell"
+        __torch_end "$code"
     elif [ ! -e "$__torch_folder/ready" ]; then
         : >"$__torch_folder/ready"
         printf x 1<>"$__torch_folder/bell"

@@ -11,3 +11,4 @@ exec 199<>"$__torch_run/drained"
 } <"$__torch_run/pipe" &
 disown # or a bare `wait` in the task would wait for the copier, which waits for the task
 { . "$__torch_run/prompt"; } >"$__torch_run/pipe" 2>&1 199>&-
+__torch_end $?
