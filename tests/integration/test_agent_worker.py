@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nodes import AgentWorker, Node
+from nodes import Node
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
@@ -41,9 +41,12 @@ def effects(folder: Path) -> int:
     return len((folder / "effect").read_text().splitlines())
 
 
-def pane_is_gone(worker: AgentWorker, pid: int) -> bool:
-    """The pane's former program has ended."""
-    return not psutil.pid_exists(pid) or psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+def is_gone(pid: int) -> bool:
+    """The process has ended."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 # ── one host for one agent ───────────────────────────────────────────────────────────────────────────────────────
@@ -196,7 +199,7 @@ def test_a_try_that_has_crashed_does_not_go_on(node: Node, torch: Torch, tmp_pat
     assert result.error.kind is FailureKind.AGENT_CRASHED
     shell = int((tmp_path / "shell").read_text())
     try:
-        until(lambda: not psutil.pid_exists(shell), "the shell of the crashed try has ended", 2)
+        until(lambda: is_gone(shell), "the shell of the crashed try has ended", 2)
     finally:
         let_go(tmp_path)
     assert not (tmp_path / "went-on").exists()
@@ -207,7 +210,7 @@ def test_an_idle_agent_whose_terminal_dies_is_there_again_by_itself(node: Node, 
     worker = node.agent_worker("developer-1")
     _, keeper = worker.pane()
     worker.tmux(death)
-    until(lambda: pane_is_gone(worker, keeper), "the pane is gone")
+    until(lambda: is_gone(keeper), "the pane is gone")
     until(lambda: worker.has_pane() and worker.pane()[1] != keeper, "the agent has a new pane", 10)
     until(lambda: worker.agent_state is AgentState.READY, "the agent is ready", 10)
     assert torch.enqueue("echo here").result(timeout=20).answer == "here\n"
