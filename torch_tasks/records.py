@@ -16,13 +16,12 @@ from typing import Any, NamedTuple
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker import NOW
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
 from torch_tasks.models import ENDED, HELD, AgentInfo, TaskRecord, TaskResult, TaskState
 
-_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
-
 _ACCEPT = (
-    _NOW
+    NOW
     + """
 local demanded = 0
 if ARGV[4] == '1' then demanded = redis.call('SADD', KEYS[3], ARGV[3]) end
@@ -36,7 +35,7 @@ return {1, demanded}
 # ARGV: wanted state, states it may follow, '' or the owner, the owner's incarnation, owning states, time-stamp field
 # or '', seconds to live or 0, then field/value pairs.
 _MOVE = (
-    _NOW
+    NOW
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'missing', ''} end

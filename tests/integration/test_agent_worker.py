@@ -10,7 +10,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from nodes import Node
+from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
@@ -39,6 +39,12 @@ def let_go(folder: Path) -> None:
 def effects(folder: Path) -> int:
     """How often the held task ran."""
     return len((folder / "effect").read_text().splitlines())
+
+
+def type_half_a_line(worker: AgentWorker) -> None:
+    """A person has begun to type into the agent's pane."""
+    worker.tmux("send-keys", "-l", "echo half a thou")
+    until(lambda: "half a thou" in worker.screen(), "the text is in the pane")
 
 
 def is_gone(pid: int) -> bool:
@@ -312,8 +318,7 @@ def test_the_registry_tells_who_an_agent_is_and_what_it_does(node: Node, torch: 
 
 def test_a_task_waits_while_a_person_types_in_the_pane(node: Node, torch: Torch, tmp_path: Path) -> None:
     worker = node.agent_worker("developer-1")
-    worker.tmux("send-keys", "-l", "echo half a thou")
-    until(lambda: "half a thou" in worker.screen(), "the text is in the pane")
+    type_half_a_line(worker)
     task = torch.enqueue(f"touch {tmp_path}/ran")
     until(lambda: task.status is TaskState.WAITING, "the task waits")
     assert "typing" in task.record().note
@@ -328,8 +333,7 @@ def test_a_task_waits_while_a_person_types_in_the_pane(node: Node, torch: Torch,
 @pytest.mark.parametrize("end", ["cancelled", "deadline"])
 def test_a_task_that_waits_for_a_person_can_end(node: Node, torch: Torch, tmp_path: Path, end: str) -> None:
     worker = node.agent_worker("developer-1")
-    worker.tmux("send-keys", "-l", "echo half a thou")
-    until(lambda: "half a thou" in worker.screen(), "the text is in the pane")
+    type_half_a_line(worker)
     deadline = datetime.now(UTC) + timedelta(seconds=5) if end == "deadline" else None
     task = torch.enqueue(f"touch {tmp_path}/ran", deadline=deadline)
     until(lambda: task.status is TaskState.WAITING, "the task waits")
@@ -344,8 +348,7 @@ def test_a_task_that_waits_for_a_person_can_end(node: Node, torch: Torch, tmp_pa
 @pytest.mark.slow
 def test_a_worker_told_to_stop_leaves_what_a_person_types_alone(node: Node, torch: Torch, tmp_path: Path) -> None:
     worker = node.agent_worker("developer-1")
-    worker.tmux("send-keys", "-l", "echo half a thou")
-    until(lambda: "half a thou" in worker.screen(), "the text is in the pane")
+    type_half_a_line(worker)
     task = torch.enqueue(f"echo ran >> {tmp_path}/effect")
     until(lambda: task.status is TaskState.WAITING, "the task waits")
     worker.process.terminate()

@@ -9,15 +9,14 @@ from typing import Any
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker import NOW
 from torch_tasks.errors import AgentTaken, StaleWriter
 from torch_tasks.models import AgentInfo
-
-_NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
 
 # KEYS: registry, heartbeats, incarnations. ARGV: id, entry, offline after (ms), host, pid, smallest incarnation,
 # '1' if the caller knows that the process the entry names is gone.
 _REGISTER = (
-    _NOW
+    NOW
     + """
 local entry = redis.call('HGET', KEYS[1], ARGV[1])
 if entry and ARGV[7] ~= '1' then
@@ -38,7 +37,7 @@ return {incarnation, '', 0}
 
 # KEYS: registry, heartbeats, incarnations, demanded queues. ARGV: id, incarnation, entry, '1' to go offline.
 _BEAT = (
-    _NOW
+    NOW
     + """
 local latest = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
 if latest > tonumber(ARGV[2]) then return -1 end

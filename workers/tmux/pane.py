@@ -190,11 +190,6 @@ class AgentPane:
         job = f"exec cat >> {shlex.quote(str(path))}"
         self._do("pipe-pane", _no_format(job).replace("%", "%%"))
 
-    def respawn(self, command: Sequence[str]) -> None:
-        """Run this program in the same pane and the session's folder; one that still runs is killed."""
-        workdir = "\n".join(self._do("display-message", "-p", "#{session_path}").stdout)
-        self._do("respawn-pane", "-k", "--", *_launcher(workdir, command))
-
     def end(self) -> None:
         """End the server with all that runs in it. Afterwards neither its process nor its socket file is there."""
         processes = self._processes()
