@@ -73,7 +73,6 @@ def _configuration() -> dict[str, Any]:
     url = chosen.broker().url.get_secret_value()
     transport = {
         "priority_steps": list(PRIORITY_STEPS),
-        "visibility_timeout": chosen.broker_visibility_seconds,
         "socket_keepalive": True,
         # How long one blocking wait for a task lasts; a new task ends it at once.
         "polling_interval": 1,

@@ -14,6 +14,16 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
+#: Sorted set of nodes by their node worker's last heartbeat, in the broker's milliseconds.
+NODE_HEARTBEAT = f"{PREFIX}node_heartbeat"
+#: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
+LEASES = f"{PREFIX}leases"
+#: Hash of delivery tag → the message it delivered, until it is acknowledged.
+DELIVERIES = f"{PREFIX}deliveries"
+#: Hash of message id → the message that is not delivered any more unless a person replays it.
+DEAD_LETTERS = f"{PREFIX}dead_letters"
+#: Hash that tells of the broker itself: which server process was last reconciled with the fleet, and since when.
+BROKER_STATE = f"{PREFIX}broker"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Prefix of Celery's own results.
@@ -30,6 +40,16 @@ RESERVED_WORDS = frozenset({ANY, "agent", "node", "system"})
 def task_record(task_id: str) -> str:
     """The hash that holds one task's record, and the channel on which its changes are told."""
     return f"{TASK_STATUS}:{task_id}"
+
+
+def task_history(task_id: str) -> str:
+    """The list of what happened to one task, each entry as JSON."""
+    return f"{PREFIX}task_history:{task_id}"
+
+
+def bell(name: str) -> str:
+    """The list that wakes who waits for messages: one entry for each message put into the queue of this name."""
+    return f"{PREFIX}bell:{name}"
 
 
 def agent_queue(agent_id: str) -> str:

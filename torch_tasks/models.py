@@ -310,6 +310,12 @@ class TaskRecord(Model):
     node: str | None = None
     incarnation: int = 0
     attempts: int = 0
+    revision: int = 0
+    """Grows with every change: of two accounts of one task, the one with the larger revision is the later."""
+    deliveries: int = 0
+    """How often the task came to an agent again because its worker was lost."""
+    tries_before: int = 0
+    """Attempts made before the task was last replayed: they do not count against its retries."""
     created_at: AwareDatetime
     assigned_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
@@ -366,6 +372,8 @@ class AgentInfo(Model):
     pane: str | None = None
     started_at: AwareDatetime
     last_heartbeat: AwareDatetime | None = None
+    left: bool = False
+    """Its worker said goodbye; the pane may well work on."""
     online: bool = False
 
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:

@@ -64,8 +64,35 @@ class Settings(BaseSettings):
     broker_connect_seconds: Finite = Field(
         5.0, gt=0, description="How long a lost broker is tried again before giving up."
     )
-    broker_visibility_seconds: int = Field(
-        24 * 3600, gt=0, description="After this long an unacknowledged delivery is handed out again."
+    lease_seconds: Finite = Field(
+        8.0, gt=0, description="A delivery whose worker has been silent for this long is handed out again."
+    )
+    delivery_limit: int = Field(
+        10, gt=0, description="A message that was lost with its worker this often goes to the dead letters."
+    )
+    recovery_seconds: Finite = Field(
+        3.0,
+        gt=0,
+        description="How long nobody takes tasks after the broker was restarted, "
+        "so that whoever lives can say what it accepted, holds and has finished.",
+    )
+    takeover_seconds: Finite = Field(
+        15.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
+    )
+    detached_seconds: Finite = Field(
+        300.0,
+        gt=0,
+        description="How long the task of an agent whose worker was stopped waits for its next worker, "
+        "before another agent takes it over.",
+    )
+    handoff_seconds: Finite = Field(
+        30.0, gt=0, description="How often what a successor should know of a running task is noted in its record."
+    )
+    hung_seconds: Finite = Field(
+        60.0, gt=0, description="An agent worker that shows no life for this long is killed and started again."
+    )
+    ledger: bool = Field(
+        True, description="Note on this machine's disk what is enqueued here, so that a broker's loss can be made good."
     )
     heartbeat_seconds: Finite = Field(5.0, gt=0, description="How often an agent worker says that it lives.")
     offline_seconds: Finite = Field(15.0, gt=0, description="Silence after which an agent counts as offline.")
@@ -89,8 +116,9 @@ class Settings(BaseSettings):
         2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."
     )
     retry_backoff_seconds: Finite = Field(
-        1.0, ge=0, description="The pause before the first retry; each further one doubles it."
+        1.0, ge=0, description="The pause before the first retry; each further one doubles it, give or take a fifth."
     )
+    retry_backoff_limit_seconds: Finite = Field(300.0, ge=0, description="The longest such pause.")
     restart_backoff_seconds: Finite = Field(
         1.0, gt=0, description="The pause before a dead agent worker is started again; each further one doubles it."
     )
@@ -150,6 +178,11 @@ class Settings(BaseSettings):
     def broker_file(self) -> Path:
         """Where `torch-tasks up` leaves the address of the broker it started."""
         return self.state_dir / "broker.json"
+
+    @property
+    def ledger_file(self) -> Path:
+        """What this machine enqueued and has no answer to yet."""
+        return self.state_dir / "ledger.sqlite"
 
     @property
     def logs_dir(self) -> Path:
