@@ -8,6 +8,7 @@ import redis
 
 from torch_tasks.broker import connect
 from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.orchestration.node_registry import NodeRegistry
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
 
@@ -26,12 +27,17 @@ class Fleet:
     @cached_property
     def records(self) -> TaskRecords:
         """The task records."""
-        return TaskRecords(self.client, keep_days=self.settings.result_days)
+        return TaskRecords(self.client, self.settings)
 
     @cached_property
     def registry(self) -> AgentRegistry:
         """The agents."""
         return AgentRegistry(self.client, offline_seconds=self.settings.offline_seconds)
+
+    @cached_property
+    def nodes(self) -> NodeRegistry:
+        """The machines."""
+        return NodeRegistry(self.client, self.settings)
 
 
 @cache

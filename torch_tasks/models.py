@@ -300,6 +300,30 @@ class TaskResult(Model):
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
+class Handoff(Model):
+    """What the next agent should know of a task that another one could not finish."""
+
+    agent: str
+    node: str
+    noted_at: AwareDatetime
+    screen: str = ""
+    """What the pane showed last."""
+    branch: str | None = None
+    diff: str | None = None
+    """What had changed in the workdir, if it is a git tree."""
+
+
+class HistoryEntry(Model):
+    """One thing that happened to a task."""
+
+    at: AwareDatetime
+    state: TaskState
+    agent: str | None = None
+    node: str | None = None
+    incarnation: int | None = None
+    note: str | None = None
+
+
 class TaskRecord(Model):
     """What the fleet knows of one task."""
 
@@ -322,6 +346,7 @@ class TaskRecord(Model):
     finished_at: AwareDatetime | None = None
     cancel_requested: bool = False
     note: str | None = None
+    handoff: Handoff | None = None
     result: TaskResult | None = None
     unroutable: bool = False
 

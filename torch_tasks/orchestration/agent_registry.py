@@ -23,7 +23,7 @@ if entry and ARGV[7] ~= '1' then
   local holder = cjson.decode(entry)
   local beat = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
   local same = holder.host == ARGV[4] and tostring(holder.pid) == ARGV[5]
-  if not same and now - beat < tonumber(ARGV[3]) then return {0, entry, now - beat} end
+  if not same and not holder.left and now - beat < tonumber(ARGV[3]) then return {0, entry, now - beat} end
 end
 local incarnation = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') + 1
 if incarnation < tonumber(ARGV[6]) then incarnation = tonumber(ARGV[6]) end
@@ -35,7 +35,7 @@ return {incarnation, '', 0}
 """
 )
 
-# KEYS: registry, heartbeats, incarnations, demanded queues. ARGV: id, incarnation, entry, '1' to go offline.
+# KEYS: registry, heartbeats, incarnations, demanded queues. ARGV: id, incarnation, entry.
 _BEAT = (
     NOW
     + """
@@ -43,7 +43,7 @@ local latest = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
 if latest > tonumber(ARGV[2]) then return -1 end
 redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
 redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], ARGV[4] == '1' and 0 or now, ARGV[1])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
 return redis.call('SCARD', KEYS[4])
 """
 )
@@ -83,16 +83,9 @@ class AgentRegistry:
 
     def heartbeat(self, info: AgentInfo) -> int:
         """Say that the agent lives, and how; returns how many queues are demanded."""
-        return self._tell(info, offline=False)
-
-    def leave(self, info: AgentInfo) -> None:
-        """Mark the agent offline at once."""
-        self._tell(info, offline=True)
-
-    def _tell(self, info: AgentInfo, *, offline: bool) -> int:
         demanded = self._beat(
             keys=[keys.AGENT_REGISTRY, keys.AGENT_HEARTBEAT, keys.AGENT_INCARNATION, keys.DEMANDED_QUEUES],
-            args=[info.agent_id, info.incarnation, _entry(info), int(offline)],
+            args=[info.agent_id, info.incarnation, _entry(info)],
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -100,6 +93,10 @@ class AgentRegistry:
                 "this worker is not its host any more"
             )
         return int(demanded)
+
+    def leave(self, info: AgentInfo) -> None:
+        """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
+        self.heartbeat(info.model_copy(update={"left": True}))
 
     def entry(self, agent_id: str) -> AgentInfo | None:
         """What stands in the registry under this id, whoever wrote it; ``online`` is not looked up."""
@@ -127,4 +124,6 @@ def _entry(info: AgentInfo) -> str:
 
 def _info(entry: dict[str, Any], heard_ms: int, alive_since_ms: int) -> AgentInfo:
     heard = datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None
-    return AgentInfo.model_validate(entry | {"last_heartbeat": heard, "online": heard_ms >= alive_since_ms})
+    return AgentInfo.model_validate(
+        entry | {"last_heartbeat": heard, "online": heard_ms >= alive_since_ms and not entry.get("left")}
+    )
