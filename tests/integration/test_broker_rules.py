@@ -16,13 +16,13 @@ from nodes import Broker
 
 from torch_tasks import Torch, broker, keys, record_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.orchestration import agent_registry, node_registry
+from torch_tasks.orchestration import agent_registry
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
 SCRIPTS = {
     f"{module.__name__}.{name}": text
-    for module in (broker, record_scripts, agent_registry, node_registry)
+    for module in (broker, record_scripts, agent_registry)
     for name, text in vars(module).items()
     if isinstance(text, str) and "redis.call" in text
 }
@@ -39,7 +39,7 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     for name, script in SCRIPTS.items():
         assert len(list(calls(script))) == script.count("redis.call") + script.count("redis.pcall"), name
     elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
-    assert sorted(elsewhere) == ["agent_registry.py", "broker.py", "node_registry.py", "record_scripts.py"], (
+    assert sorted(elsewhere) == ["agent_registry.py", "broker.py", "record_scripts.py"], (
         "their scripts are to be checked, too"
     )
 
