@@ -7,6 +7,7 @@ from functools import cache, cached_property
 import redis
 
 from torch_tasks.broker import connect
+from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
 from torch_tasks.orchestration.node_registry import NodeRegistry
 from torch_tasks.records import TaskRecords
@@ -38,6 +39,13 @@ class Fleet:
     def nodes(self) -> NodeRegistry:
         """The machines."""
         return NodeRegistry(self.client, self.settings)
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """What this machine's disk knows of the tasks enqueued here; nothing if the ledger is turned off."""
+        if not self.settings.ledger:
+            return None
+        return Ledger(self.settings.ledger_file, self.settings.broker().place)
 
 
 @cache

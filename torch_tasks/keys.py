@@ -24,6 +24,8 @@ DELIVERIES = f"{PREFIX}deliveries"
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash that tells of the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
+#: Hash of a ledger's name → when the broker was last reconciled with it: what has no field is not the broker it was.
+LEDGERS = f"{PREFIX}ledgers"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Prefix of Celery's own results.
