@@ -82,5 +82,15 @@ class StateFolderUnusable(TorchError):
     """The state folder cannot be written or is laid out in a way that cannot work."""
 
 
+class LedgerUnusable(TorchError):
+    """The ledger on this machine's disk cannot be written or read; nothing was published."""
+
+
+class LedgerOff(TorchError):
+    """Something was asked for that needs the ledger, which is turned off."""
+
+    exit_code = 2
+
+
 class ProcessNotStarted(TorchError):
     """A process of this machine's stack ended before it was ready."""

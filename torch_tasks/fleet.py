@@ -8,6 +8,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks.broker import connect
+from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
@@ -44,6 +45,13 @@ class Fleet:
         """The broker's process that the fleet was last reconciled with."""
         server = self.client.hget(keys.BROKER_STATE, "server")
         return str(server) if server else None
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """What this machine's disk knows of the tasks enqueued here; nothing if the ledger is turned off."""
+        if not self.settings.ledger:
+            return None
+        return Ledger(self.settings.ledger_file, self.settings.broker().place)
 
 
 @cache

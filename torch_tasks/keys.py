@@ -26,6 +26,8 @@ DEAD_LETTERS = f"{PREFIX}dead_letters"
 BROKER_STATE = f"{PREFIX}broker"
 #: Held for a moment by the process that looks after what dead agents left.
 TENDING = f"{PREFIX}tending"
+#: Hash of a ledger's name → when the broker was last reconciled with it: what has no field is not the broker it was.
+LEDGERS = f"{PREFIX}ledgers"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Prefix of Celery's own results.

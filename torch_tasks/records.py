@@ -36,6 +36,14 @@ class Accepted(NamedTuple):
     new_queue: bool
 
 
+class Outline(NamedTuple):
+    """How far a task is."""
+
+    state: TaskState
+    queue: str
+    revision: int
+
+
 class Take(StrEnum):
     """What became of an agent's reach for a task."""
 
@@ -246,6 +254,16 @@ class TaskRecords:
         """The state alone; nothing if there is no record."""
         value = self._client.hget(keys.task_record(task_id), "state")
         return TaskState(str(value)) if value else None
+
+    def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
+        """As little of these records as tells how far they are, in their order; nothing where there is no record."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")
+            return [
+                Outline(TaskState(state), queue, int(revision or 0)) if state else None
+                for state, queue, revision in pipe.execute()
+            ]
 
     def latest(self, limit: int) -> list[TaskRecord]:
         """The records accepted last, newest first."""

@@ -30,6 +30,7 @@ FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 @click.option("--check", help="A command that decides afterwards: exit code 0 is success.")
 @click.option("--max-retries", type=int, help="How often to try again when the agent crashed.")
 @click.option("--id", "task_id", help="The task's id; the same id twice is one task.")
+@click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
 @click.option(
     "--wait-timeout", type=float, help="With --wait: give up waiting after so many seconds; the task goes on."
