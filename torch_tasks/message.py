@@ -42,24 +42,24 @@ class Message:
     def sent_to(self, queue: str, priority: Priority) -> Exception:
         """Put it into another queue, at its front."""
         if self._keeper is None:
-            return Ignore()
+            return _raised(Ignore())
         self._keeper.move(self._tag, queue, priority.step)
-        return Reject(f"sent on to {queue}", requeue=True)
+        return _raised(Reject(f"sent on to {queue}", requeue=True))
 
     def put_aside(self, seconds: float) -> Exception:
         """Have it come again, through the queue it came from, in a while."""
-        return self._parked(self._queue, seconds) or Reject(f"put aside for {seconds:g} s", requeue=True)
+        return self._parked(self._queue, seconds, Reject(f"put aside for {seconds:g} s", requeue=True))
 
     def passed_on(self, seconds: float) -> Exception:
         """Leave it to other agents for a while."""
         self._headers["torch_passed"] = self.times_passed + 1
-        return self._parked(self._queue, seconds) or Reject("left to another agent", requeue=True)
+        return self._parked(self._queue, seconds, Reject("left to another agent", requeue=True))
 
     def tried_again(self, queue: str, seconds: float, failure: Failure) -> Exception:
         """Have it come again after the pause, as one more retry."""
         self._headers["retries"] = int(self._headers.get("retries") or 0) + 1
         self._headers["torch_passed"] = 0
-        return self._parked(queue, seconds) or Retry(failure.message, TaskFailed(failure.message), seconds)
+        return self._parked(queue, seconds, Retry(failure.message, TaskFailed(failure.message), seconds))
 
     def bury(self) -> None:
         """Put it among the dead letters, from where a person may replay it."""
@@ -75,9 +75,15 @@ class Message:
     def _queue(self) -> str:
         return queue_of(list_of_tag(self._tag))
 
-    def _parked(self, queue: str, seconds: float) -> Ignore | None:
+    def _parked(self, queue: str, seconds: float, then: Any) -> Exception:
         if self._keeper is None:
-            return Ignore()
+            return _raised(Ignore())
         step = int(self._fields["properties"]["priority"])
         self._keeper.park(self._tag, queue, step, int(seconds * 1000), json.dumps(self._fields))
-        return None
+        return _raised(then)
+
+
+def _raised(error: Any) -> Exception:
+    """Celery has no types."""
+    assert isinstance(error, Exception)
+    return error

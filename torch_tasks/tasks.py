@@ -200,7 +200,7 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
 def backoff(tries: int) -> float:
     """Seconds before the next try: twice as long each time, and not the same for all."""
     chosen = settings()
-    pause = min(chosen.retry_backoff_seconds * 2 ** (tries - 1), chosen.retry_backoff_limit_seconds)
+    pause: float = min(chosen.retry_backoff_seconds * 2 ** (tries - 1), chosen.retry_backoff_limit_seconds)
     return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, keeps no secret
 
 

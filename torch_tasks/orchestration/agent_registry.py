@@ -117,7 +117,8 @@ class AgentRegistry:
 
         Nobody counts as dead while the broker itself has not been there long enough to know.
         """
-        now_ms, watched_ms = map(int, self._clock(keys=[keys.BROKER_STATE]))
+        told: list[int] = list(self._clock(keys=[keys.BROKER_STATE]))
+        now_ms, watched_ms = told
         if watched_ms < self._settings.takeover_seconds * 1000:
             return []
         promises = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
