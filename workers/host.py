@@ -155,7 +155,8 @@ class Host:
 
     def _revive(self) -> None:
         with self._working:
-            self._let_go_of_what_is_not_ours()
+            if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
+                self._let_go_of_what_is_not_ours()
             if not self.unfinished:
                 self._recover()
 

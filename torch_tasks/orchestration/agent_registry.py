@@ -117,11 +117,10 @@ class AgentRegistry:
 
         Nobody counts as dead while the broker itself has not been there long enough to know.
         """
-        told: list[int] = list(self._clock(keys=[keys.BROKER_STATE]))
-        now_ms, watched_ms = told
+        now_ms, watched_ms = self._clock(keys=[keys.BROKER_STATE])
         if watched_ms < self._settings.takeover_seconds * 1000:
             return []
-        promises = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
+        promises: Any = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
         kept = {str(agent_id): float(score) for agent_id, score in promises}
         return [info for info in self.agents() if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
