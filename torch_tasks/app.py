@@ -10,11 +10,11 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
-from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost
 from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
+from torch_tasks.transport import register
 
 RUN = "torch.run"
 #: The control command by which every agent worker hears of a newly demanded queue.
@@ -22,8 +22,9 @@ ANNOUNCE_QUEUE = "torch_demand"
 
 
 class TorchApp(Celery):
-    """Celery, with two things added: every published task has a record, and workers can host an agent."""
+    """Celery, with two things added: what is published is noted and has a record, and workers can host an agent."""
 
+    amqp_cls = "torch_tasks.publishing:Publishing"
     host: AgentHost | None = None
 
     @cached_property
@@ -34,13 +35,12 @@ class TorchApp(Celery):
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
     ) -> Any:
-        """Publish a task. All of Celery's ways to send one pass here: ``delay``, canvas, retries, by name."""
+        """Publish a task, with what it must have before: valid fields, an id, a priority, a queue."""
         if name != RUN:
             with broker_errors():
                 return super().send_task(name, args, kwargs, task_id=task_id, **options)
         *earlier, asked = args or [{}]
         spec = accepted(asked, task_id)
-        wire = spec.wire()
         queue = options.pop("queue", None) or queue_for(spec)
         options |= {
             "priority": spec.priority.step,
@@ -48,15 +48,7 @@ class TorchApp(Celery):
             "kwargsrepr": f"{spec.priority}, through {queue}",
         }
         with broker_errors():
-            accepted_as = fleet().records.accept(spec.id, wire, queue)
-            try:
-                if accepted_as.new_queue:
-                    self.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
-                return super().send_task(name, (*earlier, wire), kwargs, task_id=spec.id, queue=queue, **options)
-            except BaseException:
-                if accepted_as.new_record:
-                    fleet().records.forget(spec.id)
-                raise
+            return super().send_task(name, (*earlier, spec.wire()), kwargs, task_id=spec.id, queue=queue, **options)
 
 
 def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:
@@ -74,8 +66,11 @@ def _configuration() -> dict[str, Any]:
     transport = {
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
-        # How long one blocking wait for a task lasts; a new task ends it at once.
-        "polling_interval": 1,
+        # How long one wait for a task lasts; a new task ends it at once.
+        "polling_interval": 5,
+        "lease_seconds": chosen.lease_seconds,
+        "delivery_limit": chosen.delivery_limit,
+        "recovery_seconds": chosen.recovery_seconds,
     }
     return {
         "broker_url": url,
@@ -104,6 +99,8 @@ def _configuration() -> dict[str, Any]:
         "worker_pool": "workers.pool:AgentPool",
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
+        # What a worker holds counts against its limit, whatever connection it came through.
+        "worker_enable_prefetch_count_reduction": False,
         "worker_send_task_events": True,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
@@ -130,6 +127,7 @@ def _worker_options() -> set[Option]:
     }
 
 
+register()
 app = TorchApp("torch", include=["torch_tasks.tasks"])
 app.add_defaults(_configuration)
 app.user_options["worker"].update(_worker_options())

@@ -46,6 +46,10 @@ class TaskNotFinished(TorchError):
     exit_code = 124
 
 
+class NotDead(TorchError):
+    """The task is not among the dead letters."""
+
+
 class TaskFailed(TorchError):
     """An agent's run ended without success. Travels through Celery, so it is built from plain strings."""
 
@@ -76,6 +80,16 @@ class TmuxMissing(TorchError):
 
 class StateFolderUnusable(TorchError):
     """The state folder cannot be written or is laid out in a way that cannot work."""
+
+
+class LedgerUnusable(TorchError):
+    """The ledger on this machine's disk cannot be written or read; nothing was published."""
+
+
+class LedgerOff(TorchError):
+    """Something was asked for that needs the ledger, which is turned off."""
+
+    exit_code = 2
 
 
 class ProcessNotStarted(TorchError):

@@ -213,6 +213,15 @@ class BrokerAddress(BaseModel):
     url: SecretStr
     source: Literal["TORCH_BROKER_URL", "torch-tasks up", "the default"]
 
+    @property
+    def place(self) -> str:
+        """Which broker this is, whatever its password and, if it is this machine's own, whatever its port."""
+        if self.source == "torch-tasks up":
+            return "this machine's own"
+        parts = urlsplit(self.url.get_secret_value())
+        where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else ""
+        return f"{where}{parts.path.rstrip('/') or '/0'}"
+
     def __str__(self) -> str:
         scheme, _, rest = self.url.get_secret_value().partition("://")
         credentials, at, where = rest.rpartition("@")

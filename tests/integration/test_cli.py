@@ -30,7 +30,7 @@ OPTIONS = {
     "down": "--keep-agents",
     "worker": "--id --role --skill --agent --workdir",
     "node": "--node --keep",
-    "run": RUN_OPTIONS + " --wait --wait-timeout --unroutable-after",
+    "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",
     "tasks": "--limit --state --json",
     "task": "--json",
     "cancel": "TASK_IDS",
