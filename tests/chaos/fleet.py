@@ -16,12 +16,12 @@ from machine import Machine
 from waiting import until
 
 from chaos.broker import Broker
-from torch_tasks import keys
 from torch_tasks.local import commands
 from torch_tasks.local.processes import Processes
 from torch_tasks.models import AgentSpec, TaskRecord
 from torch_tasks.orchestration.agent_registry import AgentRegistry
 from torch_tasks.records import TaskRecords
+from torch_tasks.settings import Settings
 from workers.tmux.server import AgentServer
 
 AGENTS = ("agent-1", "agent-2", "agent-3", "agent-4", "agent-5", "agent-6")
@@ -62,8 +62,9 @@ class Fleet(Machine):
         self.effects = self.folder / "effects"
         self.effects.mkdir()
         self.accepted_file = self.folder / "accepted"
-        self._records = TaskRecords(self.broker.client, keep_days=7)
-        self._registry = AgentRegistry(self.broker.client, offline_seconds=4)
+        settings = Settings(state_dir=self.state)
+        self._records = TaskRecords(self.broker.client, settings)
+        self._registry = AgentRegistry(self.broker.client, settings)
         self._processes = Processes(self.state / "run")
         self._not_before: dict[str, float] = {}
         self._clients: list[subprocess.Popen[bytes]] = []
@@ -166,7 +167,7 @@ class Fleet(Machine):
 
     def history(self, task: str) -> list[str]:
         """What happened to the task, as its record tells."""
-        return [str(entry) for entry in self.broker.client.lrange(keys.task_history(task), 0, -1)]
+        return [entry.model_dump_json(exclude_none=True) for entry in self._records.history(task)]
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 

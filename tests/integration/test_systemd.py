@@ -255,11 +255,12 @@ def test_without_a_scope_the_pane_dies_with_the_unit_and_its_task_is_tried_again
     node.wait()
     assert not psutil.pid_exists(program)
 
+    begun = len((machine.work / "effect").read_text().splitlines())
     start_unit(machine, groups / "unit")
-    until(lambda: (machine.work / "effect").read_text() == "ran\nran\n", "the task is tried again")
+    until(lambda: len((machine.work / "effect").read_text().splitlines()) > begun, "the task is tried again")
     (machine.work / "gate").touch()
     until(lambda: '"succeeded"' in machine.torch("task", "held", "--json").stdout, "the task has ended")
-    assert '"attempts": 2' in machine.torch("task", "held", "--json").stdout
+    assert json.loads(machine.torch("task", "held", "--json").stdout)["attempts"] > begun
 
 
 # ── where there is none to be had ────────────────────────────────────────────────────────────────────────────────
