@@ -63,9 +63,13 @@ def _read_settings_anew() -> None:
 
 
 @pytest.fixture
-def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
-    """Adds machines to an empty fleet."""
+def new_node(
+    broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Node]]:
+    """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
     nodes: list[Node] = []
+    monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
+    _read_settings_anew()
 
     def add(name: str) -> Node:
         nodes.append(Node(name, broker, torch))
@@ -75,6 +79,8 @@ def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
     yield add
     for node in nodes:
         node.close()
+    monkeypatch.undo()
+    _read_settings_anew()
 
 
 @pytest.fixture
