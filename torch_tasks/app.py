@@ -14,6 +14,7 @@ from torch_tasks.hosting import AgentHost
 from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
+from torch_tasks.transport import register
 
 RUN = "torch.run"
 #: The control command by which every agent worker hears of a newly demanded queue.
@@ -65,8 +66,11 @@ def _configuration() -> dict[str, Any]:
     transport = {
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
-        # How long one blocking wait for a task lasts; a new task ends it at once.
-        "polling_interval": 1,
+        # How long one wait for a task lasts; a new task ends it at once.
+        "polling_interval": 5,
+        "lease_seconds": chosen.lease_seconds,
+        "delivery_limit": chosen.delivery_limit,
+        "recovery_seconds": chosen.recovery_seconds,
     }
     return {
         "broker_url": url,
@@ -95,6 +99,8 @@ def _configuration() -> dict[str, Any]:
         "worker_pool": "workers.pool:AgentPool",
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
+        # What a worker holds counts against its limit, whatever connection it came through.
+        "worker_enable_prefetch_count_reduction": False,
         "worker_send_task_events": True,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
@@ -121,6 +127,7 @@ def _worker_options() -> set[Option]:
     }
 
 
+register()
 app = TorchApp("torch", include=["torch_tasks.tasks"])
 app.add_defaults(_configuration)
 app.user_options["worker"].update(_worker_options())

@@ -13,6 +13,7 @@ from typing import Any
 from torch_tasks import recovery
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
+from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     AgentNotFound,
     BrokerUnreachable,
@@ -22,7 +23,7 @@ from torch_tasks.errors import (
     TaskNotFound,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.models import BEFORE, AgentInfo, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.routing import unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
@@ -53,6 +54,16 @@ class Task:
         """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
         with _broker(self.id):
             return _seen(fleet().records.get(self.id), None)
+
+    def history(self) -> list[HistoryEntry]:
+        """What happened to the task so far, oldest first."""
+        with _broker(self.id):
+            return fleet().records.history(self.id)
+
+    def replay(self) -> None:
+        """Have a dead task tried again, with all its retries; its id and history stay."""
+        with _broker(self.id):
+            DeadLetters(fleet()).replay(self.id)
 
     def result(self, timeout: float | None = None) -> TaskResult:
         """Wait for the end and return it, be it a success or not; :class:`TaskNotFinished` after ``timeout`` seconds.
@@ -155,6 +166,11 @@ class Torch:
         with _broker():
             agents = fleet().registry.agents()
             return [_seen(record, agents) for record in fleet().records.latest(limit)]
+
+    def dead(self) -> list[TaskRecord]:
+        """The tasks that are not tried any more unless somebody replays them, the latest first."""
+        with _broker():
+            return DeadLetters(fleet()).records()
 
     def agents(
         self, *, role: str | None = None, skills: Iterable[str] = (), online: bool | None = None

@@ -46,6 +46,10 @@ class TaskNotFinished(TorchError):
     exit_code = 124
 
 
+class NotDead(TorchError):
+    """The task is not among the dead letters."""
+
+
 class TaskFailed(TorchError):
     """An agent's run ended without success. Travels through Celery, so it is built from plain strings."""
 

@@ -6,12 +6,13 @@ from functools import cache, cached_property
 
 import redis
 
+from torch_tasks import keys
 from torch_tasks.broker import connect
 from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
-from torch_tasks.orchestration.node_registry import NodeRegistry
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
+from torch_tasks.transport import Deliveries
 
 
 class Fleet:
@@ -31,14 +32,19 @@ class Fleet:
         return TaskRecords(self.client, self.settings)
 
     @cached_property
-    def registry(self) -> AgentRegistry:
-        """The agents."""
-        return AgentRegistry(self.client, offline_seconds=self.settings.offline_seconds)
+    def deliveries(self) -> Deliveries:
+        """The messages on their way, held, or dead."""
+        return Deliveries(self.client)
 
     @cached_property
-    def nodes(self) -> NodeRegistry:
-        """The machines."""
-        return NodeRegistry(self.client, self.settings)
+    def registry(self) -> AgentRegistry:
+        """The agents."""
+        return AgentRegistry(self.client, self.settings)
+
+    def known_broker(self) -> str | None:
+        """The broker's process that the fleet was last reconciled with."""
+        server = self.client.hget(keys.BROKER_STATE, "server")
+        return str(server) if server else None
 
     @cached_property
     def ledger(self) -> Ledger | None:

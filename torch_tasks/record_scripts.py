@@ -59,9 +59,9 @@ return {'moved', state, tonumber(redis.call('HGET', KEYS[1], 'revision'))}
 """
 )
 
-# KEYS: record, history, agents, their heartbeats, the nodes' heartbeats, the broker's state. ARGV: agent, node,
-# incarnation, owning states, ended states, silence (ms) after which an agent and its node are dead, the same for an
-# agent whose worker said goodbye, entry of the history, '' or the whole spec.
+# KEYS: record, history, agents, their heartbeats, when node workers last promised to bring them back, the broker's
+# state. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent is dead, the
+# same for one whose worker said goodbye, entry of the history, '' or the whole spec.
 #
 # Silence proves nothing unless the broker itself was there to hear: it has been watched for as long.
 TAKE = (
@@ -89,8 +89,8 @@ if held and owner ~= ARGV[1] then
   local entry = redis.call('HGET', KEYS[3], owner)
   if entry and cjson.decode(entry).left then grace = tonumber(ARGV[7]) end
   local heard = tonumber(redis.call('ZSCORE', KEYS[4], owner) or '0')
-  local node_heard = tonumber(redis.call('ZSCORE', KEYS[5], node) or '0')
-  if now - watched < tonumber(ARGV[6]) or now - heard < grace or now - node_heard < tonumber(ARGV[6]) then
+  local kept = tonumber(redis.call('ZSCORE', KEYS[5], owner) or '0')
+  if now - watched < tonumber(ARGV[6]) or now - heard < grace or now - kept < tonumber(ARGV[6]) then
     return {'owned', owner}
   end
 end
@@ -105,13 +105,14 @@ return {'taken', ''}
 """
 )
 
-# KEYS: record, index of all records, demanded queues. ARGV: id, revision, score in the index, queue, '1' if it is
-# to be demanded, seconds to live or 0, then field/value pairs.
+# KEYS: record, index of all records, demanded queues, dead letters. ARGV: id, revision, score in the index, queue, '1'
+# if it is to be demanded, seconds to live or 0, '1' for a dead task, then field/value pairs. The message of a dead task
+# is lost, and its place among the dead letters tells that it can be replayed.
 RESTORE = """
 local known = tonumber(redis.call('HGET', KEYS[1], 'revision') or '-1')
 if known >= tonumber(ARGV[2]) then return 0 end
-redis.call('DEL', KEYS[1])
-for i = 7, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[7] == '1' then redis.call('HSETNX', KEYS[4], ARGV[1], '') end
 if tonumber(ARGV[6]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
 redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
 if ARGV[5] == '1' then redis.call('SADD', KEYS[3], ARGV[4]) end

@@ -59,6 +59,16 @@ class Take(StrEnum):
     """There is nothing left to do."""
 
 
+class Standing(NamedTuple):
+    """What a task's record says to whoever works on it."""
+
+    revision: int
+    """0 if there is no record."""
+    owner: tuple[str, str, int] | None
+    """The agent that holds the task: its id, node and incarnation."""
+    cancel_requested: bool
+
+
 class TaskRecords:
     """The records of all tasks on one broker."""
 
@@ -138,7 +148,7 @@ class TaskRecords:
                 keys.task_history(task_id),
                 keys.AGENT_REGISTRY,
                 keys.AGENT_HEARTBEAT,
-                keys.NODE_HEARTBEAT,
+                keys.AGENT_KEPT,
                 keys.BROKER_STATE,
             ],
             args=[
@@ -176,7 +186,7 @@ class TaskRecords:
         kept_for = self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
         return bool(
             self._restore(
-                keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES],
+                keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
                 args=[
                     task_id,
                     account["revision"],
@@ -184,6 +194,7 @@ class TaskRecords:
                     queue,
                     int(keys.is_task_queue(queue)),
                     kept_for,
+                    int(state is TaskState.DEAD),
                     *itertools.chain.from_iterable(account.items()),
                 ],
             )
@@ -194,12 +205,13 @@ class TaskRecords:
         note = result.error.message if result.error else None
         return self.move(result.task_id, result.status, by=by, note=note, result=result.model_dump_json())
 
-    def is_owned_by(self, task_id: str, agent: AgentInfo) -> bool:
-        """The task is held by this very incarnation of the agent."""
-        state, owner, node, incarnation = self._client.hmget(
-            keys.task_record(task_id), "state", "agent", "node", "incarnation"
+    def standing(self, task_id: str) -> Standing:
+        """How a task stands for whoever works on it."""
+        revision, state, agent, node, incarnation, cancel = self._client.hmget(
+            keys.task_record(task_id), "revision", "state", "agent", "node", "incarnation", "cancel_requested"
         )
-        return state in HELD and (owner, node, int(incarnation or 0)) == (agent.agent_id, agent.node, agent.incarnation)
+        owner = (str(agent), str(node), int(incarnation or 0)) if state in HELD else None
+        return Standing(int(revision or 0), owner, cancel is not None)
 
     def came_again(self, task_id: str) -> None:
         """Count that the task was delivered again because its worker was lost."""
@@ -207,7 +219,7 @@ class TaskRecords:
 
     def hand_off(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
         """Note what a successor should know of a running task, unless it has one already."""
-        if self.is_owned_by(task_id, by):
+        if self.standing(task_id).owner == by.incarnate:
             self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
 
     def history(self, task_id: str) -> list[HistoryEntry]:
@@ -225,10 +237,6 @@ class TaskRecords:
     def request_cancel(self, task_id: str) -> None:
         """Tell whoever holds the task, now or later, that it is not wanted any more."""
         self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
-
-    def cancel_requested(self, task_id: str) -> bool:
-        """Somebody asked for the task's end."""
-        return bool(self._client.hexists(keys.task_record(task_id), "cancel_requested"))
 
     def get(self, task_id: str) -> TaskRecord:
         """One record, or :class:`TaskNotFound`."""

@@ -52,7 +52,7 @@ def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
         patch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
         _read_settings_anew()
         app.conf.update(broker_url=broker.url, result_backend=broker.url)  # collecting the tests may have read it
-        broker.client.flushall()
+        broker.empty()
         yield Torch()
     _read_settings_anew()
 
@@ -71,7 +71,7 @@ def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
         nodes.append(Node(name, broker, torch))
         return nodes[-1]
 
-    broker.client.flushall()
+    broker.empty()
     yield add
     for node in nodes:
         node.close()

@@ -24,6 +24,7 @@ from torch_tasks.errors import AgentNotFound
 from torch_tasks.local.broker import start_broker, stop_broker
 from torch_tasks.models import AgentInfo, AgentState
 from torch_tasks.settings import Settings
+from torch_tasks.transport import Gate
 
 SESSION = "PYTEST_TORCH_SESSION"
 """Every process that the tests start, and what these start, has this variable; its value tells one session's."""
@@ -34,6 +35,9 @@ PACE = {
     "TORCH_OFFLINE_SECONDS": "4",
     "TORCH_INTERRUPT_SECONDS": "1",
     "TORCH_RETRY_BACKOFF_SECONDS": "0.1",
+    "TORCH_LEASE_SECONDS": "3",
+    "TORCH_RECOVERY_SECONDS": "1",
+    "TORCH_TAKEOVER_SECONDS": "5",
 }
 """Quicker than a fleet's own pace, and slow enough for a busy machine."""
 
@@ -152,6 +156,11 @@ class Broker(CeleryTestContainer):
         """End it; its data stays."""
         self.client.close()
         stop_broker(self.settings, END_SECONDS)
+
+    def empty(self) -> None:
+        """Forget all data, as if it were new: its gate is open."""
+        self.client.flushall()
+        Gate(self.client).open_new()
 
     @property
     def name(self) -> str:

@@ -13,11 +13,12 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
-from torch_tasks.broker import answers
+from torch_tasks.broker import answers, connect
 from torch_tasks.errors import BrokerNotStarted, ProcessNotStarted
 from torch_tasks.local.files import exclusive, write_private
 from torch_tasks.local.processes import Processes, Running, await_ready
 from torch_tasks.settings import BrokerAddress, Settings
+from torch_tasks.transport import Gate
 
 NAME = "broker"
 HOST = "127.0.0.1"
@@ -114,6 +115,8 @@ def _started(settings: Settings, former: Kept | None) -> Kept:
                 raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
             port = _free_port()  # somebody was faster
         else:
+            if former is None:  # there is nothing that it could have forgotten
+                Gate(connect(kept.address)).open_new()
             return kept
     raise BrokerNotStarted(
         f"this machine's broker found {PORT_TRIES} free ports taken when it came to use them. Try again"

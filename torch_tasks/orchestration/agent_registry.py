@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch_tasks import keys
 from torch_tasks.broker import NOW
 from torch_tasks.errors import AgentTaken, StaleWriter
 from torch_tasks.models import AgentInfo
+from torch_tasks.settings import Settings
 
 # KEYS: registry, heartbeats, incarnations. ARGV: id, entry, offline after (ms), host, pid, smallest incarnation,
 # '1' if the caller knows that the process the entry names is gone.
@@ -48,15 +50,22 @@ return redis.call('SCARD', KEYS[4])
 """
 )
 
+_KEEP = NOW + "for i = 1, #ARGV do redis.call('ZADD', KEYS[1], now, ARGV[i]) end"
+
+_CLOCK = NOW + "return {now, now - tonumber(redis.call('HGET', KEYS[1], 'watch') or now)}"
+
 
 class AgentRegistry:
     """Who is there, what they can do, and when they last said so."""
 
-    def __init__(self, client: redis.Redis, *, offline_seconds: float) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
-        self._offline_ms = int(offline_seconds * 1000)
+        self._settings = settings
+        self._offline_ms = int(settings.offline_seconds * 1000)
         self._register = client.register_script(_REGISTER)
         self._beat = client.register_script(_BEAT)
+        self._keep = client.register_script(_KEEP)
+        self._clock = client.register_script(_CLOCK)
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
         """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
@@ -97,6 +106,29 @@ class AgentRegistry:
     def leave(self, info: AgentInfo) -> None:
         """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
         self.heartbeat(info.model_copy(update={"left": True}))
+
+    def keep(self, agent_ids: Collection[str]) -> None:
+        """Promise, for now, that a worker of each of these agents that dies is started again."""
+        if agent_ids:
+            self._keep(keys=[keys.AGENT_KEPT], args=list(agent_ids))
+
+    def dead(self) -> list[AgentInfo]:
+        """The agents that nobody will bring back soon: silent, and kept by no node worker that lives.
+
+        Nobody counts as dead while the broker itself has not been there long enough to know.
+        """
+        now_ms, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        if watched_ms < self._settings.takeover_seconds * 1000:
+            return []
+        promises: Any = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
+        kept = {str(agent_id): float(score) for agent_id, score in promises}
+        return [info for info in self.agents() if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+
+    def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
+        silence = self._settings.takeover_seconds * 1000
+        grace = self._settings.detached_seconds * 1000 if info.left else silence
+        heard_ms = info.last_heartbeat.timestamp() * 1000 if info.last_heartbeat else 0.0
+        return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
     def entry(self, agent_id: str) -> AgentInfo | None:
         """What stands in the registry under this id, whoever wrote it; ``online`` is not looked up."""

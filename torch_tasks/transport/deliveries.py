@@ -1,0 +1,161 @@
+"""Messages and who holds them: every statement that moves one."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.models import PRIORITY_STEPS
+from torch_tasks.transport import scripts
+from torch_tasks.transport.wire import list_of, list_of_tag, parked_tag, queue_of
+
+AT_ONCE = 500
+"""How many tags one statement names at most."""
+HELD = (keys.LEASES, keys.DELIVERIES)
+
+Outcome = Literal["gone", "held", "back", "poison"]
+
+
+class GateClosed(Exception):
+    """No fault: the broker is not the one that everybody knows, and has not been reconciled yet."""
+
+
+class Sweep(NamedTuple):
+    """What a look for ended leases found."""
+
+    ended: list[str]
+    #: Until another look is worth it; nothing is leased if there is none.
+    next_ms: int | None
+
+
+class Deliveries:
+    """The deliveries of one broker.
+
+    A *tag* stands for one delivery: for a message that was taken from a queue and is not settled yet. Tags are never
+    used twice. Each method is one step for the broker, and touches nothing if the tag is not there any more.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        """The client must decode responses."""
+        self._client = client
+        self._put = client.register_script(scripts.PUT)
+        self._renew = client.register_script(scripts.RENEW)
+        self._sweep = client.register_script(scripts.SWEEP)
+        self._put_back = client.register_script(scripts.PUT_BACK)
+        self._forward = client.register_script(scripts.FORWARD)
+        self._settle = client.register_script(scripts.SETTLE)
+        self._park = client.register_script(scripts.PARK)
+        self._bury = client.register_script(scripts.BURY)
+        self._exhume = client.register_script(scripts.EXHUME)
+        self._reinstate = client.register_script(scripts.REINSTATE)
+
+    # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def put(self, queue: str, message: str, step: int) -> None:
+        """A message joins the end of a queue."""
+        self._put(keys=[list_of(queue, step), keys.bell(queue)], args=[message])
+
+    def waiting(self, queue: str) -> list[str]:
+        """The messages in a queue, in the order in which they are taken."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for step in PRIORITY_STEPS:
+                pipe.lrange(list_of(queue, step), 0, -1)
+            return [str(message) for found in pipe.execute() for message in reversed(found)]
+
+    def forward(self, queue: str, message: str, target: str, step: int) -> bool:
+        """A message that waits in one queue waits at the front of another; false if it does not wait there any more."""
+        to = [list_of(target, step), keys.bell(target)]
+        return any(self._forward(keys=[list_of(queue, old), *to], args=[message]) for old in PRIORITY_STEPS)
+
+    # ── one delivery ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def message(self, tag: str) -> str | None:
+        """The message of a delivery that is held, abandoned, or parked."""
+        message = self._client.hget(keys.DELIVERIES, tag)
+        return None if message is None else str(message)
+
+    def settle(self, tag: str) -> bool:
+        """The delivery is done with."""
+        return bool(self._settle(keys=HELD, args=[tag]))
+
+    def requeue(self, tag: str) -> bool:
+        """The message goes back to the front of its queue."""
+        return self.put_back(tag) == "back"
+
+    def move(self, tag: str, queue: str, step: int) -> bool:
+        """The message goes to the front of another queue."""
+        return self._to_list(tag, list_of(queue, step))[0] == "back"
+
+    def park(self, tag: str, queue: str, step: int, ms: int, message: str | None = None) -> bool:
+        """The message, or another in its place, waits for so long and then goes to the front of the queue."""
+        waits_as = parked_tag(list_of(queue, step))
+        return bool(self._park(keys=HELD, args=[tag, waits_as, ms, message or ""]))
+
+    def put_back(self, tag: str, *, only_ended: bool = False, limit: int = 0) -> Outcome:
+        """The message goes back to the front of its queue, if need be only if its lease has ended.
+
+        With a limit it counts as lost once more; at the limit it is left where it is, as ``poison``.
+        """
+        return self._to_list(tag, list_of_tag(tag), only_ended=only_ended, limit=limit)[0]
+
+    def _to_list(self, tag: str, target: str, *, only_ended: bool = False, limit: int = 0) -> tuple[Outcome, str]:
+        outcome, *message = self._put_back(
+            keys=[*HELD, target, keys.bell(queue_of(target))], args=[tag, int(only_ended), limit]
+        )
+        return outcome, message[0] if message else ""
+
+    # ── dead letters ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def bury(self, tag: str, message_id: str, *, only_ended: bool = False) -> bool:
+        """The message goes to the dead letters, under this id."""
+        return bool(self._bury(keys=[*HELD, keys.DEAD_LETTERS], args=[tag, message_id, int(only_ended)]))
+
+    def exhume(self, message_id: str, queue: str, step: int) -> bool:
+        """A dead letter joins the end of a queue, as if it had never been lost."""
+        return bool(self._exhume(keys=[keys.DEAD_LETTERS, list_of(queue, step), keys.bell(queue)], args=[message_id]))
+
+    def dead(self) -> dict[str, str]:
+        """The dead letters by their ids."""
+        return {str(name): str(message) for name, message in self._client.hgetall(keys.DEAD_LETTERS).items()}
+
+    def drop_dead(self, message_id: str) -> bool:
+        """Forget a dead letter."""
+        return bool(self._client.hdel(keys.DEAD_LETTERS, message_id))
+
+    # ── many deliveries ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def renew(self, tags: Sequence[str], lease_ms: int, identity: str) -> list[str]:
+        """Hold these for another lease from now; returns those that are not there any more."""
+        lost: list[str] = []
+        for some in _portions(tags):
+            answer = self._renew(keys=[keys.LEASES, keys.BROKER_STATE], args=[identity, lease_ms, *some])
+            lost += _unless_closed(answer)
+        return lost
+
+    def sweep(self, lease_ms: int, identity: str) -> Sweep:
+        """Look which leases have ended; nothing is moved."""
+        answer = self._sweep(keys=[keys.LEASES, keys.BROKER_STATE], args=[identity, lease_ms, AT_ONCE])
+        next_ms, *ended = _unless_closed(answer)
+        return Sweep(ended, None if int(next_ms) < 0 else int(next_ms))
+
+    def reinstate(self, messages: Mapping[str, str], lease_ms: int) -> None:
+        """Hold these deliveries, whether the broker still knows them or not."""
+        for tags in _portions(list(messages)):
+            pairs = itertools.chain.from_iterable((tag, messages[tag]) for tag in tags)
+            self._reinstate(keys=HELD, args=[lease_ms, *pairs])
+
+
+def _portions(tags: Sequence[str]) -> Iterator[Sequence[str]]:
+    for start in range(0, len(tags), AT_ONCE):
+        yield tags[start : start + AT_ONCE]
+
+
+def _unless_closed(answer: list[Any]) -> list[Any]:
+    status, *rest = answer
+    if status == "closed":
+        raise GateClosed
+    return rest
