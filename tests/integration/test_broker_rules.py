@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
+from kombu import Producer
 from kombu.exceptions import OperationalError
 from nodes import Broker
 
@@ -103,7 +103,7 @@ def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatc
     def broken(*_: object, **__: object) -> None:
         raise OperationalError("Connection reset by peer")
 
-    monkeypatch.setattr(Celery, "send_task", broken)
+    monkeypatch.setattr(Producer, "publish", broken)
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1"):
         torch.enqueue("true", id="unpublished-1")
     with pytest.raises(TaskNotFound):
