@@ -45,6 +45,11 @@ class Task:
         """Where the task is now."""
         return self.record().state
 
+    @property
+    def spooled(self) -> bool:
+        """The task waits on this machine's disk, for the broker was away when it was enqueued."""
+        return recovery.is_spooled(self.id)
+
     def record(self) -> TaskRecord:
         """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
         with _broker(self.id):

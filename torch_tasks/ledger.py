@@ -111,10 +111,9 @@ class Ledger:
         What was noted first stays: the same id twice is one task.
         """
         with self._file.writing(flushed=True) as file:
-            row = self._find(file, task_id)
-            if row is None:
-                self._add(file, task_id, queue, message)
+            if self._add(file, task_id, queue, message):
                 return None
+            row = self._found_or_added(file, task_id, queue)
             if row.state is not RowState.CLOSED:
                 self._enter(file, row.number, RowState.WRITTEN)
             return row.state
@@ -122,9 +121,11 @@ class Ledger:
     def note(self, task_id: str, state: RowState) -> None:
         """Note how the publishing of a task went on, unless it has ended."""
         with self._file.writing(flushed=False) as file:
-            row = self._find(file, task_id)
-            if row and row.state is not RowState.CLOSED:
-                self._enter(file, row.number, state)
+            file.execute(
+                "UPDATE tasks SET state = ?, touched = ?, publisher = NULL "
+                "WHERE broker = ? AND task_id = ? AND state <> 'closed'",
+                (state, time.time(), self._broker, task_id),
+            )
 
     def take_back(self, task_id: str, before: RowState | None, *, forgotten: bool) -> None:
         """Undo, on the disk, what :meth:`write` did, which returned ``before``.
@@ -144,26 +145,25 @@ class Ledger:
 
     def close(self, task_id: str, account: Mapping[str, str], *, flushed: bool = False) -> None:
         """Keep how a task ended, be it one that was enqueued here or not."""
+        revision = int(account["revision"])
         with self._file.writing(flushed=flushed) as file:
-            row = self._find(file, task_id)
-            number = row.number if row else self._add(file, task_id, account["queue"], None)
-            if row is None or row.revision < int(account["revision"]):
+            row = self._found_or_added(file, task_id, account["queue"])
+            if row.state is not RowState.CLOSED or row.revision < revision:
                 file.execute(
                     "UPDATE tasks SET state = 'closed', touched = ?, publisher = NULL, revision = ? WHERE number = ?",
-                    (time.time(), int(account["revision"]), number),
+                    (time.time(), revision, row.number),
                 )
                 file.execute(
-                    "UPDATE papers SET message = NULL, account = ? WHERE number = ?", (json.dumps(account), number)
+                    "UPDATE papers SET message = NULL, account = ? WHERE number = ?", (json.dumps(account), row.number)
                 )
 
     def reopen(self, task_id: str, queue: str, message: str) -> None:
-        """Note, on the disk, that a task which had ended was given to the fleet once more."""
+        """Note, on the disk, that a task which had ended is given to the fleet once more."""
         with self._file.writing(flushed=True) as file:
-            row = self._find(file, task_id)
-            number = row.number if row else self._add(file, task_id, queue, None)
-            file.execute("UPDATE tasks SET queue = ? WHERE number = ?", (queue, number))
-            file.execute("UPDATE papers SET message = ?, account = NULL WHERE number = ?", (message, number))
-            self._enter(file, number, RowState.PUBLISHED)
+            row = self._found_or_added(file, task_id, queue)
+            file.execute("UPDATE tasks SET queue = ? WHERE number = ?", (queue, row.number))
+            file.execute("UPDATE papers SET message = ?, account = NULL WHERE number = ?", (message, row.number))
+            self._enter(file, row.number, RowState.PUBLISHED)
 
     def drop(self, row: Row) -> None:
         """Forget a row."""
@@ -307,6 +307,12 @@ class Ledger:
         ).fetchone()
         return _Broker(*found) if found else _Broker()
 
+    def _found_or_added(self, file: sqlite3.Connection, task_id: str, queue: str) -> Row:
+        self._add(file, task_id, queue, None)
+        row = self._find(file, task_id)
+        assert row is not None
+        return row
+
     def _enter(self, file: sqlite3.Connection, number: int, state: RowState) -> None:
         publisher = _myself(os.getpid()) if state is RowState.WRITTEN else None
         file.execute(
@@ -314,13 +320,16 @@ class Ledger:
             (state, time.time(), publisher, number),
         )
 
-    def _add(self, file: sqlite3.Connection, task_id: str, queue: str, message: str | None) -> int:
+    def _add(self, file: sqlite3.Connection, task_id: str, queue: str, message: str | None) -> int | None:
+        """The number of a new row; nothing if the task has one."""
         added = file.execute(
-            "INSERT INTO tasks (broker, task_id, queue, state, touched, publisher) VALUES (?, ?, ?, ?, ?, ?)",
+            "INSERT OR IGNORE INTO tasks (broker, task_id, queue, state, touched, publisher) VALUES (?, ?, ?, ?, ?, ?)",
             (self._broker, task_id, queue, RowState.WRITTEN, time.time(), _myself(os.getpid())),
         )
+        if not added.rowcount:
+            return None
         file.execute("INSERT INTO papers (number, message) VALUES (?, ?)", (added.lastrowid, message))
-        return int(added.lastrowid or 0)
+        return added.lastrowid
 
 
 def _row(values: Sequence[Any]) -> Row:

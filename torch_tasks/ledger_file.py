@@ -15,7 +15,7 @@ from pathlib import Path
 from weakref import WeakSet
 
 from torch_tasks.errors import LedgerUnusable
-from torch_tasks.local.files import exclusive, make_folder, usable
+from torch_tasks.local.files import exclusive, flush_folder, make_folder, usable
 
 BUSY_SECONDS = 15.0
 """How long another process may hold the file."""
@@ -56,6 +56,7 @@ class LedgerFile:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._name = str(path)
         self._lock = threading.RLock()
         self._connection: sqlite3.Connection | None = None
         self._opened: tuple[int, int] | None = None
@@ -126,7 +127,7 @@ class LedgerFile:
 
     def _identity(self) -> tuple[int, int] | None:
         with suppress(FileNotFoundError):
-            found = self.path.stat()
+            found = os.stat(self._name)  # noqa: PTH116 - at every statement, and twice as fast
             return found.st_dev, found.st_ino
         return None
 
@@ -137,6 +138,7 @@ class LedgerFile:
             # Not opened if it is there: closing it again would drop the locks of this process's other connections.
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                flush_folder(self.path.parent)
             if self.path.stat().st_mode & 0o077:
                 self.path.chmod(0o600)
 

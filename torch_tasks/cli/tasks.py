@@ -56,6 +56,8 @@ def run(
     handed = Torch().enqueue(text, id=task_id, **fields)
     if not wait:
         click.echo(handed.id)
+    if handed.spooled:
+        click.echo("The broker is away: the task waits on this machine's disk and is sent when it is back.", err=True)
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
