@@ -104,8 +104,8 @@ class TaskRecords:
         by: AgentInfo | None = None,
         only_from: Collection[TaskState] | None = None,
         **fields: str | int | None,
-    ) -> int:
-        """Put a task into another state and return its record's new revision.
+    ) -> dict[str, str]:
+        """Put a task into another state and return its account, as :meth:`restore` takes it.
 
         ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
         ``only_from`` narrows the states that may be left.
@@ -115,7 +115,7 @@ class TaskRecords:
         )
         values = {name: value for name, value in {**owner, **fields}.items() if value is not None}
         kept_for = self._keep_seconds if to.ended and to is not TaskState.DEAD else 0
-        outcome, detail, revision = self._move(
+        outcome, detail, fields_now = self._move(
             keys=[keys.task_record(task_id), keys.task_history(task_id)],
             args=[
                 to,
@@ -130,7 +130,8 @@ class TaskRecords:
             ],
         )
         if outcome == "moved":
-            return int(revision)
+            told = [str(part) for part in fields_now]
+            return dict(zip(told[::2], told[1::2], strict=True))
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "owned":
@@ -200,8 +201,8 @@ class TaskRecords:
             )
         )
 
-    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> int:
-        """End a task with its result; returns its record's last revision."""
+    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
+        """End a task with its result; returns its account."""
         note = result.error.message if result.error else None
         return self.move(result.task_id, result.status, by=by, note=note, result=result.model_dump_json())
 
