@@ -8,7 +8,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import psutil
@@ -31,7 +31,7 @@ class Fault(ABC):
     lasts: float
     agent: str
     how: signal.Signals
-    stopped: psutil.Process | None = None
+    struck: psutil.Process | None = None
 
     part: ClassVar[str]
     """What is struck, in words."""
@@ -74,15 +74,15 @@ class Fault(ABC):
             victim.send_signal(self.how)
         except psutil.NoSuchProcess:
             return None
-        self.stopped = victim if self.how is STOP else None
+        self.struck = victim
         ended = self.agent if self.how in self.ended_by else None
         return Strike(self.kind, self.recovered_by, before, time.time(), ended)
 
     def heal(self, fleet: Fleet) -> None:
         """Undo what does not mend by itself."""
-        if self.stopped:
+        if self.struck and self.how is STOP:
             with suppress(psutil.NoSuchProcess):
-                self.stopped.resume()
+                self.struck.resume()
 
 
 class AgentFault(Fault):
@@ -137,24 +137,39 @@ class ShellFault(AgentFault):
         return fleet.shell(self.agent)
 
 
-class NodeFault(Fault):
-    """The node worker; whatever keeps it alive takes a moment to see its death."""
+class ServiceFault(Fault):
+    """A signal to what the machine's service manager keeps alive, which takes a moment to see that it is dead."""
 
-    part = "node worker"
+    name: ClassVar[str]
+
+    @property
+    def recovered_by(self) -> str:
+        return self.name
+
+    def is_back(self, fleet: Fleet) -> bool:
+        """It runs again; tasks do not pass through it, so none can tell."""
+        process = fleet.process(self.name)
+        if process is None or self.how is not STOP:
+            return process not in (None, self.struck)
+        return process.status() != psutil.STATUS_STOPPED
 
     def victim(self, fleet: Fleet) -> psutil.Process | None:
-        fleet.keep_away("node", self.lasts)
-        return fleet.process("node")
+        fleet.keep_away(self.name, self.lasts)
+        return fleet.process(self.name)
 
 
-class BeatFault(Fault):
+class NodeFault(ServiceFault):
+    """The node worker."""
+
+    part = "node worker"
+    name = "node"
+
+
+class BeatFault(ServiceFault):
     """Beat."""
 
     part = "beat"
-
-    def victim(self, fleet: Fleet) -> psutil.Process | None:
-        fleet.keep_away("beat", self.lasts)
-        return fleet.process("beat")
+    name = "beat"
 
 
 class BrokerFault(Fault):
@@ -169,7 +184,8 @@ class BrokerFault(Fault):
         strike = super().strike(fleet)
         if self.how is not STOP:
             fleet.broker.end(self.how)
-        return strike
+        # What has ended by then was told before: only what is told to the next life counts.
+        return strike and replace(strike, after=strike.before + self.lasts)
 
     def heal(self, fleet: Fleet) -> None:
         super().heal(fleet)

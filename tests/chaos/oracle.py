@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 from typing import Self
 
@@ -15,17 +16,23 @@ FLEET = "the fleet"
 TELLING_SECONDS = 2.5
 
 
-@dataclass(frozen=True)
+@dataclass
 class Strike:
     """A fault that struck, between two moments of this machine's clock."""
 
     kind: str
     recovered_by: str
-    """The agent whose next completed task tells that it is over, or the fleet."""
+    """The agent whose next completed task tells that it is over, or the fleet; or who only has to run again."""
     before: float
     after: float
     ends_program_of: str | None = None
     """The agent whose program it ended, together with the effect of a task."""
+    back_at: float | None = None
+    """When who completes no tasks was seen to run again."""
+
+    def __str__(self) -> str:
+        moments = [datetime.fromtimestamp(at).strftime("%H:%M:%S.%f")[:-3] for at in (self.before, self.after)]
+        return f"{moments[0]} … {moments[1]}  {self.kind}, {self.recovered_by}"
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from chaos.client import answer
-from chaos.faults import Fault
+from chaos.faults import Fault, ServiceFault
 from chaos.fleet import Fleet
 from chaos.oracle import Line, Strike, Verdict, judge
 from chaos.table import table
@@ -39,7 +39,6 @@ def storm(fleet: Fleet, faults: Sequence[Fault], tasks: int, seconds: float, see
     """Let so many tasks flow and the faults strike; return what became of the tasks."""
     client = fleet.hand_in(first, tasks, seconds, seed)
     strikes = _strike(fleet, faults)
-    fleet.heal()
     client.wait(STILL_SECONDS + seconds)
     accepted = list(fleet.accepted())[first - 1 :]
     _settle(fleet, accepted)
@@ -49,20 +48,31 @@ def storm(fleet: Fleet, faults: Sequence[Fault], tasks: int, seconds: float, see
     verdict.orphans += fleet.surplus()
     if len(accepted) < tasks:
         verdict.orphans.append(f"the client ended with code {client.returncode} after {len(accepted)} of {tasks} tasks")
-    return Outcome(strikes, records, verdict, _report(fleet, verdict, effects, records))
+    report = _report(fleet, verdict, effects, records)
+    return Outcome(strikes, records, verdict, "\n".join([*map(str, strikes), report]))
 
 
 def _strike(fleet: Fleet, faults: Sequence[Fault]) -> list[Strike]:
-    steps = sorted((step for fault in faults for step in fault.steps()), key=lambda step: step[0])
-    strikes: list[Strike] = []
+    steps = sorted(((at, step, fault) for fault in faults for at, step in fault.steps()), key=lambda step: step[0])
+    struck: list[tuple[Fault, Strike]] = []
     begun = time.monotonic()
-    for at, step in steps:
+    for at, step, fault in steps:
         while time.monotonic() < begun + at:
-            fleet.tend()
-            time.sleep(TICK_SECONDS)
+            _tend(fleet, struck)
         if strike := step(fleet):
-            strikes.append(strike)
-    return strikes
+            struck.append((fault, strike))
+    fleet.heal()
+    _tend(fleet, struck)
+    return [strike for _, strike in struck]
+
+
+def _tend(fleet: Fleet, struck: Sequence[tuple[Fault, Strike]]) -> None:
+    """Keep alive what a machine keeps alive, and note what runs again."""
+    fleet.tend()
+    for fault, strike in struck:
+        if isinstance(fault, ServiceFault) and strike.back_at is None and fault.is_back(fleet):
+            strike.back_at = time.time()
+    time.sleep(TICK_SECONDS)
 
 
 def _settle(fleet: Fleet, tasks: Sequence[str]) -> None:

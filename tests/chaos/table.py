@@ -13,7 +13,8 @@ HEAD = ("FAULT", "COUNT", "RECOVERY p50", "p95", "max")
 def recoveries(strikes: Sequence[Strike], records: Mapping[str, TaskRecord | None]) -> dict[str, list[float]]:
     """For each kind of fault the seconds from each strike to the next task that the struck part completed.
 
-    A strike after which its part completed nothing more, because there was nothing more to do, adds no time.
+    A strike after which its part completed nothing more, because there was nothing more to do, adds no time. Who
+    completes no tasks has recovered when it runs again.
     """
     ends = sorted(
         (record.finished_at.timestamp(), record.agent) for record in records.values() if record and record.finished_at
@@ -21,7 +22,7 @@ def recoveries(strikes: Sequence[Strike], records: Mapping[str, TaskRecord | Non
     times: dict[str, list[float]] = {}
     for strike in strikes:
         delivered = (at for at, agent in ends if at > strike.after and strike.recovered_by in (agent, FLEET))
-        after = next(delivered, None)
+        after = strike.back_at or next(delivered, None)
         times.setdefault(strike.kind, []).extend([] if after is None else [after - strike.before])
     return times
 
