@@ -69,9 +69,11 @@ def _strike(fleet: Fleet, faults: Sequence[Fault]) -> list[Strike]:
 def _tend(fleet: Fleet, struck: Sequence[tuple[Fault, Strike]]) -> None:
     """Keep alive what a machine keeps alive, and note what runs again."""
     fleet.tend()
+    now = time.time()
     for fault, strike in struck:
-        if isinstance(fault, ServiceFault) and strike.back_at is None and fault.is_back(fleet):
-            strike.back_at = time.time()
+        waiting = isinstance(fault, ServiceFault) and strike.back_at is None and now >= strike.before + fault.lasts
+        if waiting and fault.is_back(fleet):
+            strike.back_at = now
     time.sleep(TICK_SECONDS)
 
 
