@@ -45,3 +45,6 @@ class AgentHost(Protocol):
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""
+
+    def detach(self) -> None:
+        """Let go of a running task without touching the agent. Safe to call from a signal handler."""

@@ -186,14 +186,13 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
             raise message.tried_again(queue_for(spec), backoff(tries), failure)
         if retriable and allowed:
             result = result.model_copy(update={"status": TaskState.DEAD})
+            message.bury()  # before the record says so: whoever hears of it finds it among the dead letters
         records.finish(result, by=host.info)
     except (StaleWriter, IllegalTransition, TaskNotFound) as error:
         log.warning("%s: result refused: %s", spec.id, error)
         host.settle(spec.id)
         raise Ignore from None
     host.settle(spec.id)
-    if result.status is TaskState.DEAD:
-        message.bury()
     return _told(task, result)
 
 

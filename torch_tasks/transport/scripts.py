@@ -78,6 +78,7 @@ return answer
 
 # Look for leases that have ended. KEYS: leases, broker state. ARGV: identity, lease in ms, how many at most.
 # A gap in these looks, or a clock that jumped, may mean that the holders could not renew: they get half a lease's time.
+# What is parked has no holder.
 # Returns 'closed', or '' with the milliseconds until the next look is worth it (-1: nothing is leased) and the tags.
 SWEEP = (
     NOW
@@ -88,12 +89,11 @@ local lease, seen, watch = tonumber(ARGV[2]), tonumber(state[2] or ''), tonumber
 if not seen or not watch or now < seen or now - seen > lease then watch = now end
 redis.call('HSET', KEYS[2], 'seen', now, 'watch', watch)
 local wait = watch + math.floor(lease / 2) - now
-if wait > 0 then return {'', wait} end
-local answer = {'', -1}
+local answer = {'', wait > 0 and wait or -1}
 for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
-  answer[#answer + 1] = tag
+  if wait <= 0 or string.sub(tag, 1, 7) == 'parked:' then answer[#answer + 1] = tag end
 end
-if #answer == 2 then
+if wait <= 0 and #answer == 2 then
   local first = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
   if first then answer[2] = tonumber(redis.call('ZSCORE', KEYS[1], first)) - now end
 end

@@ -1,0 +1,100 @@
+"""A plain Celery app over the leased transport, for its tests. Each task tells in a file what becomes of it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+from celery import Celery
+from celery.exceptions import Ignore
+
+from torch_tasks.transport import Keeper, keeper, keeper_of, register
+
+register()
+EFFECTS = Path(os.environ.get("TRANSPORT_EFFECTS", "/nowhere"))
+OPTIONS: dict[str, Any] = {
+    "priority_steps": [0, 3, 6, 9],
+    "polling_interval": 5,
+    "lease_seconds": 3.0,
+    "recovery_seconds": 1.0,
+    **json.loads(os.environ.get("TRANSPORT_OPTIONS", "{}")),
+}
+
+
+def made_app(url: str) -> Celery:
+    """The app, on this broker."""
+    made = Celery("transport", broker=url, set_as_current=False)
+    made.conf.update(
+        broker_transport_options=OPTIONS,
+        broker_connection_retry_on_startup=True,
+        broker_connection_max_retries=None,
+        task_acks_late=True,
+        task_ignore_result=True,
+        worker_prefetch_multiplier=1,
+        worker_hijack_root_logger=True,
+        task_default_queue="work",
+    )
+    return made
+
+
+app = made_app(os.environ.get("TRANSPORT_URL", "redis://nowhere"))
+
+
+def tell(what: str, task: str, **more: Any) -> None:
+    """Append a line to the file of effects, all of it or nothing."""
+    line = json.dumps({"what": what, "id": task, "at": time.time() * 1000, "pid": os.getpid(), **more}) + "\n"
+    descriptor = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+    os.write(descriptor, line.encode())
+    os.close(descriptor)
+
+
+@app.task(bind=True, name="work")
+def work(self: Any, seconds: float = 0) -> None:
+    """Begin, take so long, end."""
+    tag = self.request.properties["delivery_tag"]
+    losses = self.request.get("torch_deliveries") or 0
+    tell("begin", self.request.id, tag=tag, losses=losses, redelivered=self.request.delivery_info["redelivered"])
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        time.sleep(0.05)
+    tell("end", self.request.id, tag=tag)
+
+
+@app.task(bind=True, name="crash")
+def crash(self: Any) -> None:
+    """Take the worker along."""
+    tell("begin", self.request.id)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@app.task(bind=True, name="end_by")
+def end_by(self: Any, how: str, *args: Any) -> None:
+    """End this delivery by the keeper, if it is the first; later ones are done."""
+    tag = self.request.properties["delivery_tag"]
+    queue = self.request.delivery_info["routing_key"]
+    tell("begin", self.request.id, tag=tag, queue=queue, args=[how, *args])
+    if how != "nothing":
+        holder = keeper_of(tag)
+        assert holder is not None
+        done = getattr(holder, how)(tag, *args)
+        tell(how, self.request.id, done=done, again=getattr(holder, how)(tag, *args), holder=keeper_of(tag) is None)
+        raise Ignore
+
+
+@app.task(bind=True, name="look")
+def look(self: Any) -> None:
+    """Tell what the keeper knows."""
+    here = keeper()
+    assert here is not None
+    tell(
+        "look", self.request.id, held=sorted(here.held()), message=here.message(self.request.properties["delivery_tag"])
+    )
+
+
+Keeper.on_lost.append(lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag))
+Keeper.on_buried.append(lambda name, message: tell("buried", name, message=message))
+Keeper.on_return.append(lambda: tell("return", ""))

@@ -1,0 +1,143 @@
+"""Workers of the small app over the leased transport, and what its tests ask."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import psutil
+from celery import Celery
+from nodes import MARK, SESSION, Broker, ProcessNode, short_folder
+from transport_app import OPTIONS, made_app
+from waiting import until
+
+from torch_tasks import keys
+from torch_tasks.local.processes import Processes
+from torch_tasks.transport import Deliveries, Gate
+from torch_tasks.transport.wire import list_of
+
+LEASE_SECONDS: float = OPTIONS["lease_seconds"]
+QUEUE = "work"
+STEP = 6
+
+
+class Worker(ProcessNode):
+    """One worker of the small app."""
+
+    def ready(self) -> bool:
+        """Wait until it takes tasks."""
+        until(lambda: f"{self.name}@" in self.logs() and " ready." in self.logs(), f"{self.name} is ready", 60)
+        return True
+
+
+class Bench:
+    """A broker, a file of effects, and workers."""
+
+    def __init__(self, broker: Broker) -> None:
+        self.broker = broker
+        self.folder = short_folder()
+        self.effects = self.folder / "effects"
+        self.workers: list[Worker] = []
+        self.app: Celery = made_app(broker.url)
+
+    def worker(self, name: str, *words: str, ready: bool = True, **options: Any) -> Worker:
+        """A new worker of one thread, unless the words say otherwise; the options are the transport's."""
+        argv = [sys.executable, "-m", "celery", "-A", "transport_app", "worker", "--loglevel", "INFO"]
+        argv += ["-P", "threads", "-c", "1", "-n", f"{name}@bench", "--without-gossip", "--without-mingle", *words]
+        env = {
+            **os.environ,
+            SESSION: MARK,
+            "PYTHONPATH": str(Path(__file__).parent),
+            "TRANSPORT_URL": self.broker.url,
+            "TRANSPORT_EFFECTS": str(self.effects),
+            "TRANSPORT_OPTIONS": json.dumps(options),
+        }
+        worker = Worker(name, argv, env, self.folder / f"{name}.log")
+        self.workers.append(worker)
+        if ready:
+            worker.ready()
+        return worker
+
+    def send(self, name: str, *args: Any, **options: Any) -> str:
+        """Publish a task; its id."""
+        return str(self.app.send_task(name, args, **{"priority": STEP, **options}).id)
+
+    def told(self, what: str | None = None, task: str | None = None) -> list[dict[str, Any]]:
+        """The lines of this kind, of this task."""
+        try:
+            lines = self.effects.read_text().splitlines()
+        except FileNotFoundError:
+            return []
+        found = map(json.loads, lines)
+        return [line for line in found if what in (None, line["what"]) and task in (None, line["id"])]
+
+    def await_told(self, what: str, task: str | None = None, count: int = 1) -> list[dict[str, Any]]:
+        """The lines of this kind, once there are so many."""
+        until(lambda: len(self.told(what, task)) >= count, f"{count} lines of {what} {task or ''}", 60)
+        return self.told(what, task)
+
+    def leases(self) -> dict[str, int]:
+        """Until when each delivery is held."""
+        return {tag: int(ends) for tag, ends in self.broker.client.zrange(keys.LEASES, 0, -1, withscores=True)}
+
+    def await_settled(self) -> None:
+        """Nothing is held, parked, or waits."""
+        client = self.broker.client
+
+        def settled() -> bool:
+            return not client.exists(keys.LEASES, keys.DELIVERIES) and not self.deliveries.waiting(QUEUE)
+
+        until(settled, f"all is settled: {self.leases()}", 60)
+
+    @property
+    def deliveries(self) -> Deliveries:
+        """The statements."""
+        return Deliveries(self.broker.client)
+
+    @property
+    def gate(self) -> Gate:
+        """The broker's gate."""
+        return Gate(self.broker.client)
+
+    def server(self) -> psutil.Process:
+        """The broker's process, if it is of this machine."""
+        running = Processes(self.broker.settings.run_dir).find("broker")
+        assert running is not None
+        return psutil.Process(running.pid)
+
+    def cut_connections(self) -> None:
+        """Cut every connection to the broker but the test's own."""
+        for kind in ("normal", "pubsub"):
+            self.broker.client.execute_command("CLIENT", "KILL", "TYPE", kind, "SKIPME", "yes")
+
+    def logs(self) -> Iterator[tuple[str, str]]:
+        """What each worker said."""
+        for worker in self.workers:
+            yield f"{worker.name} (pid {worker.process.pid})", worker.logs()
+        if self.effects.exists():
+            yield "effects", self.effects.read_text()
+
+    def close(self) -> None:
+        """End every worker."""
+        for worker in self.workers:
+            if worker.status == "running":
+                worker.process.send_signal(signal.SIGCONT)
+            worker.teardown()
+        self.app.close()
+        shutil.rmtree(self.folder)
+
+
+def queue_key(step: int = STEP) -> str:
+    """The list of the queue's messages of this priority."""
+    return list_of(QUEUE, step)
+
+
+def wire(message: str) -> Mapping[str, Any]:
+    """A message, read."""
+    return dict(json.loads(message))

@@ -1,0 +1,69 @@
+"""Tells others in this process what the keeper learnt, in a thread of its own: nobody slow may delay a lease."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable, Iterable
+from queue import SimpleQueue
+
+from redis.exceptions import ConnectionError as NoConnection
+from redis.exceptions import TimeoutError as NoAnswer
+
+from torch_tasks.errors import BrokerUnreachable
+
+log = logging.getLogger(__name__)
+
+AWAY = (NoConnection, NoAnswer)
+"""What redis-py raises while the broker is away."""
+RETRY_SECONDS = 0.5
+
+
+class Callbacks:
+    """Calls back, one after another. What a callback raises is logged."""
+
+    def __init__(self) -> None:
+        self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+
+    def tell(self, callbacks: Iterable[Callable[[str, str], object]], first: str, second: str) -> None:
+        """Call each of them soon."""
+        for callback in list(callbacks):
+            self._do(lambda callback=callback: callback(first, second))  # type: ignore[misc]
+
+    def collect(self, callbacks: Iterable[Callable[[], object]], wanted: Callable[[], bool]) -> threading.Event:
+        """Call each of them soon, again and again while the broker is away, as long as it is ``wanted``.
+
+        The event is set when all have done what they can.
+        """
+        done = threading.Event()
+        for callback in list(callbacks):
+            self._do(lambda callback=callback: _insist(callback, wanted))  # type: ignore[misc]
+        self._do(done.set)
+        return done
+
+    def _do(self, job: Callable[[], object]) -> None:
+        self._jobs.put(job)
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="torch-callbacks", daemon=True)
+            self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            job = self._jobs.get()
+            try:
+                job()
+            except Exception:
+                log.exception("a callback of the keeper failed")
+
+
+def _insist(callback: Callable[[], object], wanted: Callable[[], bool]) -> None:
+    while wanted():
+        try:
+            callback()
+        except (*AWAY, BrokerUnreachable) as error:
+            log.warning("the broker is away again while accounts are put back: %s", error)
+            time.sleep(RETRY_SECONDS)
+        else:
+            return

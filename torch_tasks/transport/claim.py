@@ -1,0 +1,75 @@
+"""Asking the broker for a message, and what it answers."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Container, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from torch_tasks import keys
+from torch_tasks.transport import scripts
+from torch_tasks.transport.wire import list_of, queue_of
+
+SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()
+TURNS_BEFORE_LOW = 9
+"""After so many messages in a row that overtook one of the lowest priority, one of the lowest is taken."""
+
+
+class Taken(NamedTuple):
+    """A message that a claim brought."""
+
+    tag: str
+    message: str
+    queue: str
+    leased: bool
+    #: There was one of the lowest priority, and it has to wait.
+    passed_by: bool
+
+
+@dataclass(frozen=True)
+class Claim:
+    """One question for a message."""
+
+    tag: str
+    lists: Sequence[str]
+    #: For each list: 0 take without a lease, 1 lease, 2 lease and of the lowest priority.
+    kinds: str
+    keys: Sequence[str]
+    args: Sequence[str | int]
+
+    @classmethod
+    def of(
+        cls,
+        queues: Sequence[str],
+        steps: Sequence[int],
+        *,
+        server: str,
+        lease_seconds: float,
+        unleased: Container[str] = (),
+        lowest_first: bool = False,
+    ) -> Claim:
+        """Ask for the first message of these queues: all of them by the first step, then by the next."""
+        *above, lowest = steps
+        places = [(queue, step) for step in ([lowest, *above] if lowest_first else steps) for queue in queues]
+        kinds = "".join("0" if queue in unleased else "2" if step == lowest else "1" for queue, step in places)
+        lists = [list_of(queue, step) for queue, step in places]
+        bells = [keys.bell(queue) for queue in queues]
+        tag = uuid.uuid4().hex
+        names = [keys.LEASES, keys.DELIVERIES, keys.BROKER_STATE, *lists, *bells]
+        return cls(tag, lists, kinds, names, [server, int(lease_seconds * 1000), tag, len(lists), kinds])
+
+    def taken(self, answer: Sequence[Any]) -> Taken | None:
+        """What the answer brings, if anything."""
+        if len(answer) < 3:
+            return None
+        number, message, passed_by = answer
+        name = self.lists[number - 1]
+        text = message.decode(errors="replace")
+        return Taken(f"{self.tag}:{name}", text, queue_of(name), self.kinds[number - 1] != "0", bool(passed_by))
+
+
+def refused(answer: Sequence[Any]) -> bool:
+    """The gate is closed."""
+    return len(answer) == 1

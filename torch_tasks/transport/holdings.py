@@ -1,0 +1,79 @@
+"""Which deliveries does this process hold, and against which prefetch limit does each count?"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any
+from weakref import ReferenceType, ref
+
+
+@dataclass
+class Held:
+    """One delivery that this process took."""
+
+    message: str
+    #: Those that count against the same prefetch limit.
+    group: set[str]
+    #: Somebody else may have it by now; it still counts until its run has ended.
+    lost: bool = False
+    #: What can still settle it, now that its channel is gone.
+    settler: ReferenceType[Any] | None = None
+
+
+class Holdings:
+    """The deliveries of one process; for all its threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._held: dict[str, Held] = {}
+        #: Tags whose channel is gone: they count against the limit of whatever channel comes next.
+        self.orphans: set[str] = set()
+
+    def add(self, tag: str, message: str, group: set[str]) -> None:
+        """Hold a delivery; it counts among its ``group``."""
+        with self._lock:
+            group.add(tag)
+            self._held[tag] = Held(message, group)
+
+    def remove(self, tag: str) -> str | None:
+        """Hold it no longer; its message, if it was ours."""
+        with self._lock:
+            held = self._held.pop(tag, None)
+            if held is None:
+                return None
+            held.group.discard(tag)
+            return None if held.lost else held.message
+
+    def lose(self, tag: str) -> str | None:
+        """It is not ours any more; its message, if it was until now."""
+        with self._lock:
+            held = self._held.get(tag)
+            if held is None or held.lost:
+                return None
+            held.lost = True
+            return held.message
+
+    def orphan(self, tag: str, settler: object) -> None:
+        """Its channel is gone, but there is somebody who will settle it."""
+        with self._lock:
+            if held := self._held.get(tag):
+                held.group.discard(tag)
+                held.group, held.settler = self.orphans, ref(settler)
+                self.orphans.add(tag)
+
+    def forsaken(self) -> list[str]:
+        """Orphans whose settler is gone, too."""
+        with self._lock:
+            orphans = [(tag, self._held[tag].settler) for tag in self.orphans]
+        return [tag for tag, settler in orphans if settler is not None and settler() is None]
+
+    def messages(self) -> dict[str, str]:
+        """Tags and messages of all that is ours."""
+        with self._lock:
+            return {tag: held.message for tag, held in self._held.items() if not held.lost}
+
+    def message(self, tag: str) -> str | None:
+        """The message, if the delivery is ours."""
+        held = self._held.get(tag)
+        return None if held is None or held.lost else held.message
