@@ -185,8 +185,9 @@ class Recovery:
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
         """Publish the row's message, unless somebody else does it at this moment or the task may have ended."""
-        forgotten_after = settings().result_days * 86400
-        if row.state is RowState.PUBLISHED and time.time() - row.touched > forgotten_after:
+        # It was seen going on then: only if it ended right afterwards can its record have expired by now.
+        kept_for = int(settings().result_days * 86400) * 0.99
+        if row.state is RowState.PUBLISHED and time.time() - row.touched > kept_for:
             log.warning("task %s was not seen for so long that it may have ended: not put back", row.task_id)
             self._ledger.drop(row)
             return

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
-from clients import client_of
+from clients import client_of, read_settings_anew
 from nodes import MARK, PACE, AgentWorker, Broker, Node, survivors
 from pytest_celery import (
     CeleryBackendCluster,
@@ -84,7 +84,7 @@ def new_node(
     """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
     nodes: list[Node] = []
     monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
-    _read_settings_anew()
+    read_settings_anew()
 
     def add(name: str) -> Node:
         nodes.append(Node(name, broker, torch))
@@ -95,7 +95,7 @@ def new_node(
     for node in nodes:
         node.close()
     monkeypatch.undo()
-    _read_settings_anew()
+    read_settings_anew()
 
 
 @pytest.fixture
