@@ -157,14 +157,6 @@ class Ledger:
                     "UPDATE papers SET message = NULL, account = ? WHERE number = ?", (json.dumps(account), row.number)
                 )
 
-    def reopen(self, task_id: str, queue: str, message: str) -> None:
-        """Note, on the disk, that a task which had ended is given to the fleet once more."""
-        with self._file.writing(flushed=True) as file:
-            row = self._found_or_added(file, task_id, queue)
-            file.execute("UPDATE tasks SET queue = ? WHERE number = ?", (queue, row.number))
-            file.execute("UPDATE papers SET message = ?, account = NULL WHERE number = ?", (message, row.number))
-            self._enter(file, row.number, RowState.PUBLISHED)
-
     def drop(self, row: Row) -> None:
         """Forget a row."""
         with self._file.writing(flushed=False) as file:
@@ -257,14 +249,14 @@ class Ledger:
             )
 
     def is_untended_for(self, seconds: float) -> bool:
-        """Nobody has looked for ended tasks for so long; from now on somebody has."""
-        now = time.time()
+        """Nobody has looked for ended tasks for so long."""
         with self._file.reading() as file:
-            if -1 < now - self._mine(file).tended < seconds:
-                return False
+            return not -1 < time.time() - self._mine(file).tended < seconds
+
+    def tended(self) -> None:
+        """Somebody looks for ended tasks now."""
         with self._file.writing(flushed=False) as file:
-            file.execute("UPDATE brokers SET tended = ? WHERE broker = ?", (now, self._broker))
-        return True
+            file.execute("UPDATE brokers SET tended = ? WHERE broker = ?", (time.time(), self._broker))
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────
 

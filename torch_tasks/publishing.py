@@ -7,17 +7,18 @@ sent by name. There a task is noted in the ledger, accepted by the records, and 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
 import kombu
-from celery import Celery
 from celery.app.amqp import AMQP
 from kombu.serialization import dumps
 from kombu.utils import json
+from tenacity import Retrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
 
-from torch_tasks.app import ANNOUNCE_QUEUE, RUN
+from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
 from torch_tasks.broker import lost
 from torch_tasks.errors import BrokerUnreachable, LedgerOff, LedgerUnusable
 from torch_tasks.fleet import fleet
@@ -91,7 +92,7 @@ class Outgoing:
         """All of it, for the ledger."""
         return str(json.dumps(vars(self)))
 
-    def accept(self, app: Celery) -> Accepted:
+    def accept(self, app: TorchApp) -> Accepted:
         """Give the task a record, and tell whoever can serve its queue if that is new."""
         *_, wire = json.loads(self.body)[0]
         accepted = fleet().records.accept(self.task_id, wire, self.queue)
@@ -108,11 +109,11 @@ class NotingProducer:
     """A producer that publishes a task only once it is in this machine's ledger and has a record.
 
     A publishing that fails leaves nothing behind. While the broker is away, a task that may be spooled is accepted all
-    the same and waits in the ledger. So does what is sent by a task that runs here, the next one of its chain for
-    example: nobody would hear of the failure.
+    the same and waits in the ledger. What a task sends that runs here, the next one of its chain for example, waits
+    for the broker to return, and in the ledger if this worker leaves before: nobody would hear of the failure.
     """
 
-    def __init__(self, producer: Any, app: Celery, *, spool: bool) -> None:
+    def __init__(self, producer: Any, app: TorchApp, *, spool: bool) -> None:
         self._producer = producer
         self._app = app
         self._spool = spool
@@ -128,19 +129,37 @@ class NotingProducer:
         ledger, before = self._noted(outgoing)
         if self._spool and ledger and ledger.has_spooled():
             return self._spooled(ledger, outgoing)  # behind those that were accepted earlier
-        accepted = None
+        accepted: list[Accepted] = []
+
+        def hand_over() -> Any:
+            accepted.append(outgoing.accept(self._app))
+            return outgoing.publish(self._producer, **how)
+
         try:
-            accepted = outgoing.accept(self._app)
-            sent = outgoing.publish(self._producer, **how)
+            sent = self._patience(hand_over)
         except BaseException as error:
             if ledger and (self._spool or self._in_task) and isinstance(error, _AWAY):
                 log.warning("task %s waits in the ledger: %s", outgoing.task_id, error)
                 return self._spooled(ledger, outgoing)
-            _take_back(ledger, outgoing.task_id, before, accepted)
+            # Unless there was a connection at all, the records may have accepted it without our hearing of it.
+            unheard = not accepted and not isinstance(error, BrokerUnreachable)
+            _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
             raise
         if ledger and not self._in_batch():
             _note_published(ledger, outgoing.task_id)
         return sent
+
+    def _patience(self, action: Callable[[], Any]) -> Any:
+        host = self._app.host
+        if not self._in_task or host is None:
+            return action()
+        again = Retrying(
+            retry=retry_if_exception_type(_AWAY),
+            wait=wait_random_exponential(max=5),
+            stop=lambda _: host.leaving,
+            reraise=True,
+        )
+        return again(action)
 
     def _noted(self, outgoing: Outgoing) -> tuple[Ledger | None, RowState | None]:
         """The ledger that knows of the task now, and what it knew before."""
@@ -165,10 +184,12 @@ class NotingProducer:
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
 
 
-def _take_back(ledger: Ledger | None, task_id: str, before: RowState | None, accepted: Accepted | None) -> None:
+def _take_back(
+    ledger: Ledger | None, task_id: str, before: RowState | None, accepted: Sequence[Accepted], *, unheard: bool
+) -> None:
     """Have neither the broker nor the ledger know of a task whose sender hears that it failed."""
-    forgotten = accepted is not None
-    if accepted and accepted.new_record:
+    forgotten = not unheard
+    if any(answer.new_record for answer in accepted):
         try:
             fleet().records.forget(task_id)
         except _AWAY:

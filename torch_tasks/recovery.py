@@ -6,11 +6,10 @@ whoever talks to the broker calls it first. :func:`tend` also closes the rows of
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cache
 
 from torch_tasks import keys
@@ -19,10 +18,11 @@ from torch_tasks.broker import broker_errors
 from torch_tasks.errors import LedgerUnusable
 from torch_tasks.fleet import fleet
 from torch_tasks.ledger import Ledger, Row, RowState
-from torch_tasks.models import BEFORE, PRIORITY_STEPS, TaskState
+from torch_tasks.models import BEFORE, TaskState
 from torch_tasks.publishing import Outgoing
 from torch_tasks.records import Outline
 from torch_tasks.settings import settings
+from torch_tasks.transport.wire import message_id
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ def tend() -> None:
     """:func:`settle`, and close the rows of tasks that have ended."""
     if recovery := _recovery():
         with broker_errors():
-            recovery.settle(tend_after=0.0)
+            recovery.tend()
 
 
 def restore_all(extend: Callable[[], None] = lambda: None) -> None:
@@ -96,20 +96,25 @@ class Recovery:
         self._ledger = ledger
         self._looked = -math.inf
 
-    def settle(self, *, tend_after: float = TEND_SECONDS) -> None:
-        """Restore all if the broker is not the one it was; else send what was never sent.
-
-        The rows of ended tasks are closed, too, if nobody has done so for ``tend_after`` seconds.
-        """
+    def settle(self) -> None:
+        """Compare if nobody did so a moment ago or something was never sent; close rows if nobody else does."""
         unsent = self._ledger.unsent()
-        if not unsent and time.monotonic() - self._looked < LOOK_SECONDS:
-            return
+        if unsent or time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._compare(unsent)
+            if self._ledger.is_untended_for(TEND_SECONDS):
+                self._close_ended()
+
+    def tend(self) -> None:
+        """Compare, and close the rows of tasks that have ended."""
+        self._compare(self._ledger.unsent())
+        self._close_ended()
+
+    def _compare(self, unsent: Sequence[Row]) -> None:
+        """Restore all if the broker is not the one it was, and send what was never sent."""
         if self._mark() != self._ledger.mark:
             self.restore_all(lambda: None)
         for start in range(0, len(unsent), BATCH):
             self._put_back(unsent[start : start + BATCH], suspicious=True)
-        if self._ledger.is_untended_for(tend_after):
-            self.close_ended()
         self._looked = time.monotonic()
 
     def restore_all(self, extend: Callable[[], None]) -> None:
@@ -124,8 +129,9 @@ class Recovery:
         fleet().client.hset(keys.LEDGERS, self._ledger.name, int(time.time()))
         self._ledger.reconciled(mark)
 
-    def close_ended(self) -> None:
+    def _close_ended(self) -> None:
         """Close what has ended, beginning with what nobody has looked at for the longest time; forget what is old."""
+        self._ledger.tended()
         for _ in range(TEND_BATCHES):
             rows = self._ledger.longest_unseen(BATCH)
             if not self._put_back(rows, suspicious=False) or len(rows) < BATCH:
@@ -179,8 +185,9 @@ class Recovery:
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
         """Publish the row's message, unless somebody else does it at this moment or the task may have ended."""
-        forgotten_after = settings().result_days * 86400
-        if row.state is RowState.PUBLISHED and time.time() - row.touched > forgotten_after:
+        # It was seen going on then: only if it ended right afterwards can its record have expired by now.
+        kept_for = int(settings().result_days * 86400) * 0.99
+        if row.state is RowState.PUBLISHED and time.time() - row.touched > kept_for:
             log.warning("task %s was not seen for so long that it may have ended: not put back", row.task_id)
             self._ledger.drop(row)
             return
@@ -212,17 +219,11 @@ def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
         number = rows[-1].number
 
 
-def _present(queues: Iterable[str]) -> set[str]:
+def _present(queues: Collection[str]) -> set[str | None]:
     """The ids of the tasks that have a message in these queues or in anybody's hands."""
-    client = fleet().client
-    found: set[str] = set()
-    for queue in queues:
-        for step in PRIORITY_STEPS:
-            for message in client.lrange(f"{queue}\x06\x16{step}" if step else queue, 0, -1):
-                found.add(_task_of(str(message)))
-    found.update(_task_of(str(message)) for message in client.hvals(keys.DELIVERIES))
-    return found
-
-
-def _task_of(message: str) -> str:
-    return str(json.loads(message)["headers"]["id"])
+    if not queues:
+        return set()
+    deliveries = fleet().deliveries
+    # In this order: a message that is taken meanwhile is seen twice, not never.
+    waiting = [message for queue in queues for message in deliveries.waiting(queue)]
+    return {message_id(message) for message in waiting + deliveries.unsettled()}

@@ -109,15 +109,6 @@ def test_the_end_of_a_task_from_elsewhere_can_be_kept_too(ledger: Ledger) -> Non
     assert ledger.state("stranger") is RowState.CLOSED
 
 
-def test_a_task_that_ended_is_open_again_when_it_is_given_to_the_fleet_once_more(ledger: Ledger) -> None:
-    ledger.write("a", "q", "message")
-    ledger.close("a", ACCOUNT | {"state": "dead"})
-    ledger.reopen("a", "q2", "replayed")
-    assert (row_of(ledger, "a").queue, ledger.message(row_of(ledger, "a"))) == ("q2", "replayed")
-    ledger.close("a", ACCOUNT | {"revision": "9"})
-    assert ledger.state("a") is RowState.CLOSED
-
-
 def test_rows_come_in_the_order_in_which_they_were_accepted(ledger: Ledger) -> None:
     names = [f"t{number}" for number in (5, 3, 9, 1, 7)]
     for name in names:

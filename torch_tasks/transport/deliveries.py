@@ -79,6 +79,10 @@ class Deliveries:
         message = self._client.hget(keys.DELIVERIES, tag)
         return None if message is None else str(message)
 
+    def unsettled(self) -> list[str]:
+        """The messages of all deliveries that are held, abandoned, or parked."""
+        return [str(message) for message in self._client.hvals(keys.DELIVERIES)]
+
     def settle(self, tag: str) -> bool:
         """The delivery is done with."""
         return bool(self._settle(keys=HELD, args=[tag]))
