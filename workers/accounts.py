@@ -32,12 +32,15 @@ def tell_accounts(folder: Path, fleet: Fleet) -> None:
         log.info("%s: told the broker of %d tasks", folder.name, restored)
 
 
-def tell_for_dead_workers(fleet: Fleet) -> None:
-    """Do the same for each agent of this machine that has no worker now; its task waits for the next one."""
+def tell_for_machine(fleet: Fleet) -> None:
+    """Do the same for each agent of this machine: its worker may be dead, frozen, or busy with its start.
+
+    The task of one that has no worker waits for the next.
+    """
     for folder in sorted(fleet.settings.state_dir.glob("agents/*")):
-        if not _is_hosted(folder) and (journal := Journal.read(folder / "journal.json")):
+        if journal := Journal.read(folder / "journal.json"):
             tell_accounts(folder, fleet)
-            if journal.current:
+            if journal.current and not _is_hosted(folder):
                 reclaim(folder, journal.agent_id, journal.current, fleet)
 
 

@@ -24,7 +24,7 @@ from torch_tasks.models import AgentSpec
 from torch_tasks.orchestration.tending import tend
 from torch_tasks.settings import Settings, settings
 from torch_tasks.transport import Keeper as LeaseKeeper
-from workers.accounts import tell_for_dead_workers
+from workers.accounts import tell_for_machine
 from workers.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -84,8 +84,8 @@ class Caretaker(threading.Thread):
                 return
 
     def _tell_what_is_known_here(self) -> None:
-        """The broker may have forgotten: what agents without a worker did, and what was enqueued on this machine."""
-        tell_for_dead_workers(self._fleet)
+        """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""
+        tell_for_machine(self._fleet)
         recovery.restore_all()
 
 
