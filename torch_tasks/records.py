@@ -162,6 +162,7 @@ class TaskRecords:
                 int(self._settings.detached_seconds * 1000),
                 _entry(TaskState.ASSIGNED, by, None),
                 spec or "",
+                _entry(TaskState.ASSIGNED, by, "adopted by the agent's next worker"),
             ],
         )
         if outcome == "missing":
