@@ -10,7 +10,6 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
-from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost
 from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.routing import queue_for
@@ -23,8 +22,9 @@ ANNOUNCE_QUEUE = "torch_demand"
 
 
 class TorchApp(Celery):
-    """Celery, with two things added: every published task has a record, and workers can host an agent."""
+    """Celery, with two things added: what is published is noted and has a record, and workers can host an agent."""
 
+    amqp_cls = "torch_tasks.publishing:Publishing"
     host: AgentHost | None = None
 
     @cached_property
@@ -35,13 +35,12 @@ class TorchApp(Celery):
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
     ) -> Any:
-        """Publish a task. All of Celery's ways to send one pass here: ``delay``, canvas, retries, by name."""
+        """Publish a task, with what it must have before: valid fields, an id, a priority, a queue."""
         if name != RUN:
             with broker_errors():
                 return super().send_task(name, args, kwargs, task_id=task_id, **options)
         *earlier, asked = args or [{}]
         spec = accepted(asked, task_id)
-        wire = spec.wire()
         queue = options.pop("queue", None) or queue_for(spec)
         options |= {
             "priority": spec.priority.step,
@@ -49,15 +48,7 @@ class TorchApp(Celery):
             "kwargsrepr": f"{spec.priority}, through {queue}",
         }
         with broker_errors():
-            accepted_as = fleet().records.accept(spec.id, wire, queue)
-            try:
-                if accepted_as.new_queue:
-                    self.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
-                return super().send_task(name, (*earlier, wire), kwargs, task_id=spec.id, queue=queue, **options)
-            except BaseException:
-                if accepted_as.new_record:
-                    fleet().records.forget(spec.id)
-                raise
+            return super().send_task(name, (*earlier, spec.wire()), kwargs, task_id=spec.id, queue=queue, **options)
 
 
 def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:

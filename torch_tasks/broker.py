@@ -64,8 +64,15 @@ def broker_errors(address: BrokerAddress | None = None) -> Iterator[None]:
     """Whatever redis-py or kombu says about a lost broker becomes :class:`BrokerUnreachable`."""
     try:
         yield
-    except _lost() as error:
+    except lost() as error:
         raise unreachable(address or settings().broker(), error) from error
+
+
+def lost() -> tuple[type[Exception], ...]:
+    """What redis-py and kombu raise when the broker is away."""
+    from kombu.exceptions import OperationalError  # only when something broke: commands that never publish start faster
+
+    return *LOST, OperationalError
 
 
 def unreachable(address: BrokerAddress, error: BaseException) -> BrokerUnreachable:
@@ -86,11 +93,15 @@ def unreachable(address: BrokerAddress, error: BaseException) -> BrokerUnreachab
 
 
 class PatientPool(redis.ConnectionPool):
-    """Hands out only connections on which the broker just answered, and waits a while for such a one."""
+    """Hands out only connections on which the broker just answered, and waits a while for such a one.
+
+    Once it has waited in vain, it does not wait again before the broker has answered.
+    """
 
     def __init__(self, *, address: BrokerAddress, seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._address = address
+        self._waited_in_vain = False
         self._trying = Retrying(
             retry=retry_if_exception(_may_return),
             stop=stop_after_delay(seconds),
@@ -101,16 +112,19 @@ class PatientPool(redis.ConnectionPool):
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """A connection that answers, or :class:`BrokerUnreachable`."""
         try:
-            return self._answering(*args, **options)
+            connection = self._answering(*args, **options)
         except LOST as error:
-            return self._insist(error, *args, **options)
+            connection = self._insist(error, *args, **options)
+        self._waited_in_vain = False
+        return connection
 
     def _insist(self, error: Exception, *args: Any, **options: Any) -> Any:
         try:
-            if not _may_return(error):
+            if self._waited_in_vain or not _may_return(error):
                 raise error
             return self._trying(self._answering, *args, **options)
         except LOST as last:
+            self._waited_in_vain = _may_return(last)
             raise unreachable(self._address, last) from last
 
     def _answering(self, *args: Any, **options: Any) -> Any:
@@ -152,12 +166,6 @@ def _greet(connection: Any) -> None:
     connection.on_connect()
     connection.send_command("PING", check_health=False)
     connection.read_response()
-
-
-def _lost() -> tuple[type[Exception], ...]:
-    from kombu.exceptions import OperationalError  # only when something broke: commands that never publish start faster
-
-    return *LOST, OperationalError
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from torch_tasks import recovery
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
-from torch_tasks.errors import AgentNotFound, IllegalTransition, TaskNotFinished, TaskNotFound
+from torch_tasks.dead_letters import DeadLetters
+from torch_tasks.errors import (
+    AgentNotFound,
+    BrokerUnreachable,
+    IllegalTransition,
+    LedgerUnusable,
+    TaskNotFinished,
+    TaskNotFound,
+)
 from torch_tasks.fleet import fleet
-from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.models import BEFORE, AgentInfo, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.routing import unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
+
+log = logging.getLogger(__name__)
 
 
 class Task:
@@ -32,32 +45,49 @@ class Task:
         """Where the task is now."""
         return self.record().state
 
+    @property
+    def spooled(self) -> bool:
+        """The task waits on this machine's disk, for the broker was away when it was enqueued."""
+        return recovery.is_spooled(self.id)
+
     def record(self) -> TaskRecord:
         """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
-        with broker_errors(settings().broker()):
+        with _broker(self.id):
             return _seen(fleet().records.get(self.id), None)
+
+    def history(self) -> list[HistoryEntry]:
+        """What happened to the task so far, oldest first."""
+        with _broker(self.id):
+            return fleet().records.history(self.id)
+
+    def replay(self) -> None:
+        """Have a dead task tried again, with all its retries; its id and history stay."""
+        with _broker(self.id):
+            DeadLetters(fleet()).replay(self.id)
 
     def result(self, timeout: float | None = None) -> TaskResult:
         """Wait for the end and return it, be it a success or not; :class:`TaskNotFinished` after ``timeout`` seconds.
 
         ``result().raise_for_status()`` makes anything but success an exception.
         """
-        with broker_errors(settings().broker()):
+        with _broker(self.id):
             deadline = None if timeout is None else time.monotonic() + timeout
             for state in fleet().records.changes(self.id, deadline=deadline):
                 if state is None:
                     raise TaskNotFound(f"there is no record of task {self.id}: a wrong id, or it ended too long ago")
                 if state.ended:
                     record = fleet().records.get(self.id)
+                    recovery.keep_end(self.id)
                     return record.result or TaskResult(task_id=self.id, status=record.state)
         raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
 
     def cancel(self) -> TaskState:
         """End the task: at once if nobody has begun, else its agent is interrupted. Returns the state it was in."""
-        with broker_errors(settings().broker()):
+        with _broker(self.id):
             records = fleet().records
             state = records.get(self.id).state
             if state.ended:
+                recovery.keep_end(self.id)
                 return state
             records.request_cancel(self.id)
             try:
@@ -70,6 +100,7 @@ class Task:
                 )
             except IllegalTransition:
                 state = records.get(self.id).state
+            recovery.keep_end(self.id, asked_here=True)
             app.control.revoke(self.id, terminate=True)
             return state
 
@@ -93,11 +124,14 @@ class Torch:
         context: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
         id: str | None = None,  # noqa: A002 - the spec's own word
+        spool: bool = False,
     ) -> Task:
         """Hand a task to the fleet and return at once.
 
         It goes to a free agent of this ``role`` which has all of these ``skills``, or to ``agent`` alone. The same
-        ``id`` twice is one task. Raises :class:`InvalidTask` or :class:`BrokerUnreachable`; then nothing was enqueued.
+        ``id`` twice is one task. Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`;
+        then nothing was enqueued. With ``spool``, a task that finds no broker waits on this machine's disk and is sent
+        when there is one.
         """
         fields: dict[str, Any] = {
             "id": id,
@@ -115,7 +149,12 @@ class Torch:
             "metadata": metadata,
         }
         spec = TaskSpec.build(**{name: value for name, value in fields.items() if value is not None})
-        run.apply_async((spec,), task_id=spec.id)
+        try:
+            recovery.settle()
+        except BrokerUnreachable:
+            if not spool:
+                raise
+        run.apply_async((spec,), task_id=spec.id, spool=spool)
         return Task(spec.id)
 
     def task(self, task_id: str) -> Task:
@@ -124,15 +163,20 @@ class Torch:
 
     def tasks(self, limit: int = 50) -> list[TaskRecord]:
         """The latest tasks, newest first."""
-        with broker_errors(settings().broker()):
+        with _broker():
             agents = fleet().registry.agents()
             return [_seen(record, agents) for record in fleet().records.latest(limit)]
+
+    def dead(self) -> list[TaskRecord]:
+        """The tasks that are not tried any more unless somebody replays them, the latest first."""
+        with _broker():
+            return DeadLetters(fleet()).records()
 
     def agents(
         self, *, role: str | None = None, skills: Iterable[str] = (), online: bool | None = None
     ) -> list[AgentInfo]:
         """The agents of this role that have all of these skills."""
-        with broker_errors(settings().broker()):
+        with _broker():
             return [
                 info
                 for info in fleet().registry.agents()
@@ -145,6 +189,28 @@ class Torch:
             if info.agent_id == agent_id:
                 return info
         raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+
+
+@contextmanager
+def _broker(task_id: str | None = None) -> Iterator[None]:
+    """The broker, knowing what it ought to know; or :class:`BrokerUnreachable`, which tells where a task waits."""
+    try:
+        with broker_errors(settings().broker()):
+            _settle()
+            yield
+    except BrokerUnreachable as error:
+        if task_id is None or not recovery.is_spooled(task_id):
+            raise
+        raise BrokerUnreachable(
+            f"task {task_id} waits on this machine's disk and is sent when the broker is back: {error}"
+        ) from error
+
+
+def _settle() -> None:
+    try:
+        recovery.settle()
+    except LedgerUnusable as error:  # looking is possible without it
+        log.warning("%s", error)
 
 
 def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:

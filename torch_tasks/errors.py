@@ -30,6 +30,12 @@ class BrokerUnreachable(TorchError):
     exit_code = 4
 
 
+class BrokerForgot(TorchError):
+    """The broker was restarted, and what its records say does not count until the fleet has told it what it forgot."""
+
+    exit_code = 4
+
+
 class BrokerNotStarted(TorchError):
     """This machine's own broker could not be started."""
 
@@ -44,6 +50,10 @@ class TaskNotFinished(TorchError):
     """The waiting ended before the task did; the task itself goes on."""
 
     exit_code = 124
+
+
+class NotDead(TorchError):
+    """The task is not among the dead letters."""
 
 
 class TaskFailed(TorchError):
@@ -76,6 +86,16 @@ class TmuxMissing(TorchError):
 
 class StateFolderUnusable(TorchError):
     """The state folder cannot be written or is laid out in a way that cannot work."""
+
+
+class LedgerUnusable(TorchError):
+    """The ledger on this machine's disk cannot be written or read; nothing was published."""
+
+
+class LedgerOff(TorchError):
+    """Something was asked for that needs the ledger, which is turned off."""
+
+    exit_code = 2
 
 
 class ProcessNotStarted(TorchError):

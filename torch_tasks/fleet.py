@@ -6,10 +6,13 @@ from functools import cache, cached_property
 
 import redis
 
+from torch_tasks import keys
 from torch_tasks.broker import connect
+from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
+from torch_tasks.transport import Deliveries, Gate
 
 
 class Fleet:
@@ -26,12 +29,34 @@ class Fleet:
     @cached_property
     def records(self) -> TaskRecords:
         """The task records."""
-        return TaskRecords(self.client, keep_days=self.settings.result_days)
+        return TaskRecords(self.client, self.settings)
+
+    @cached_property
+    def deliveries(self) -> Deliveries:
+        """The messages on their way, held, or dead."""
+        return Deliveries(self.client)
 
     @cached_property
     def registry(self) -> AgentRegistry:
         """The agents."""
-        return AgentRegistry(self.client, offline_seconds=self.settings.offline_seconds)
+        return AgentRegistry(self.client, self.settings)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Whether the broker was restarted and is not reconciled yet."""
+        return Gate(self.client)
+
+    def known_broker(self) -> str | None:
+        """The broker's process that the fleet was last reconciled with."""
+        server = self.client.hget(keys.BROKER_STATE, "server")
+        return str(server) if server else None
+
+    @cached_property
+    def ledger(self) -> Ledger | None:
+        """What this machine's disk knows of the tasks enqueued here; nothing if the ledger is turned off."""
+        if not self.settings.ledger:
+            return None
+        return Ledger(self.settings.ledger_file, self.settings.broker().place)
 
 
 @cache

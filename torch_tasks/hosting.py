@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
-from typing import Protocol
+from collections.abc import Container, Mapping
+from typing import NamedTuple, Protocol
 
 from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
 
 
 class Detached(Exception):
     """The worker leaves while the agent works on; the next worker of this id takes the task up again."""
+
+
+class Delivery(NamedTuple):
+    """The message by which a task came: what must be put back if the broker forgets it."""
+
+    tag: str
+    message: str
 
 
 class AgentHost(Protocol):
@@ -23,8 +30,24 @@ class AgentHost(Protocol):
     def leaving(self) -> bool:
         """This worker is about to stop."""
 
-    def execute(self, spec: TaskSpec, attempt: int) -> TaskResult:
-        """Have the agent do the task and return how it ended; idempotent by task id. May raise :class:`Detached`."""
+    @property
+    def begun(self) -> str | None:
+        """The task that the pane was left with and that is not settled yet: it comes before any other."""
+
+    def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
+        """Have the agent do the task and return how it ended; idempotent by task and attempt.
+
+        May raise :class:`Detached`, or :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
+        """
+
+    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
+        """The record says what became of this task: nothing more is to be done for it here.
+
+        The account is kept, should the broker forget it.
+        """
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""
+
+    def detach(self) -> None:
+        """Let go of a running task without touching the agent. Safe to call from a signal handler."""

@@ -14,8 +14,8 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
-#: Sorted set of nodes by their node worker's last heartbeat, in the broker's milliseconds.
-NODE_HEARTBEAT = f"{PREFIX}node_heartbeat"
+#: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
+AGENT_KEPT = f"{PREFIX}agent_kept"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.
@@ -24,6 +24,10 @@ DELIVERIES = f"{PREFIX}deliveries"
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash that tells of the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
+#: Held for a moment by the process that looks after what dead agents left.
+TENDING = f"{PREFIX}tending"
+#: Hash of a ledger's name → when the broker was last reconciled with it: what has no field is not the broker it was.
+LEDGERS = f"{PREFIX}ledgers"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Prefix of Celery's own results.

@@ -149,8 +149,9 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
         {TaskState.ASSIGNED, TaskState.PARKED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
     ),
     TaskState.ASSIGNED: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
-    TaskState.RUNNING: frozenset({TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
-    TaskState.WAITING: frozenset({TaskState.RUNNING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
+    # A worker that died while it put the task into the pane has its successor say the same once more.
+    TaskState.RUNNING: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
+    TaskState.WAITING: frozenset({TaskState.WAITING, TaskState.RUNNING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
     TaskState.PARKED: frozenset(
         {TaskState.QUEUED, TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
     ),
@@ -185,6 +186,7 @@ class FailureKind(StrEnum):
     DEADLINE = "deadline"
     AGENT_CRASHED = "agent_crashed"
     AGENT_UNAVAILABLE = "agent_unavailable"
+    WORKER_LOST = "worker_lost"
     REFUSED = "refused"
     CANCELLED = "cancelled"
     INTERNAL = "internal"
@@ -300,6 +302,30 @@ class TaskResult(Model):
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
+class Handoff(Model):
+    """What the next agent should know of a task that another one could not finish."""
+
+    agent: str
+    node: str
+    noted_at: AwareDatetime
+    screen: str = ""
+    """What the pane showed last."""
+    branch: str | None = None
+    diff: str | None = None
+    """What had changed in the workdir, if it is a git tree."""
+
+
+class HistoryEntry(Model):
+    """One thing that happened to a task."""
+
+    at: AwareDatetime
+    state: TaskState
+    agent: str | None = None
+    node: str | None = None
+    incarnation: int | None = None
+    note: str | None = None
+
+
 class TaskRecord(Model):
     """What the fleet knows of one task."""
 
@@ -322,6 +348,7 @@ class TaskRecord(Model):
     finished_at: AwareDatetime | None = None
     cancel_requested: bool = False
     note: str | None = None
+    handoff: Handoff | None = None
     result: TaskResult | None = None
     unroutable: bool = False
 
@@ -375,6 +402,11 @@ class AgentInfo(Model):
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
     online: bool = False
+
+    @property
+    def incarnate(self) -> tuple[str, str, int]:
+        """This very life of the agent: what owns a task."""
+        return self.agent_id, self.node, self.incarnation
 
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:
         """Role and all required skills match."""

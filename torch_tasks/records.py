@@ -11,49 +11,16 @@ import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import redis
 
 from torch_tasks import keys
-from torch_tasks.broker import NOW
+from torch_tasks import record_scripts as scripts
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
-from torch_tasks.models import ENDED, HELD, AgentInfo, TaskRecord, TaskResult, TaskState
-
-_ACCEPT = (
-    NOW
-    + """
-local demanded = 0
-if ARGV[4] == '1' then demanded = redis.call('SADD', KEYS[3], ARGV[3]) end
-if redis.call('EXISTS', KEYS[1]) == 1 then return {0, demanded} end
-redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'state', 'queued', 'queue', ARGV[3], 'created_at', now, 'attempts', 0)
-redis.call('ZADD', KEYS[2], t[1] * 1000000 + t[2], ARGV[1])
-return {1, demanded}
-"""
-)
-
-# ARGV: wanted state, states it may follow, '' or the owner, the owner's incarnation, owning states, time-stamp field
-# or '', seconds to live or 0, then field/value pairs.
-_MOVE = (
-    NOW
-    + """
-local state = redis.call('HGET', KEYS[1], 'state')
-if not state then return {'missing', ''} end
-local owner = redis.call('HGET', KEYS[1], 'agent') or ''
-local fence = tonumber(redis.call('HGET', KEYS[1], 'incarnation') or '0')
-if ARGV[3] ~= '' and string.find(ARGV[5], ' ' .. state .. ' ', 1, true) then
-  if owner ~= ARGV[3] then return {'owned', owner} end
-  if fence > tonumber(ARGV[4]) then return {'owned', owner .. ' (incarnation ' .. string.format('%d', fence) .. ')'} end
-end
-if not string.find(ARGV[2], ' ' .. state .. ' ', 1, true) then return {'illegal', state} end
-redis.call('HSET', KEYS[1], 'state', ARGV[1])
-if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], ARGV[6], now) end
-for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
-if tonumber(ARGV[7]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[7]) else redis.call('PERSIST', KEYS[1]) end
-redis.call('PUBLISH', KEYS[1], ARGV[1])
-return {'moved', state}
-"""
-)
+from torch_tasks.models import ENDED, HELD, AgentInfo, Handoff, HistoryEntry, TaskRecord, TaskResult, TaskState
+from torch_tasks.settings import Settings
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -69,14 +36,50 @@ class Accepted(NamedTuple):
     new_queue: bool
 
 
+class Outline(NamedTuple):
+    """How far a task is."""
+
+    state: TaskState
+    queue: str
+    revision: int
+
+
+class Take(StrEnum):
+    """What became of an agent's reach for a task."""
+
+    TAKEN = "taken"
+    """It is this agent's now."""
+    MINE = "mine"
+    """It was this agent's already."""
+    TAKEN_OVER = "taken over"
+    """Its owner and its owner's node are dead; it is this agent's now."""
+    OWNED = "owned"
+    """It belongs to an agent that lives or will be back."""
+    ENDED = "ended"
+    """There is nothing left to do."""
+
+
+class Standing(NamedTuple):
+    """What a task's record says to whoever works on it."""
+
+    revision: int
+    """0 if there is no record."""
+    owner: tuple[str, str, int] | None
+    """The agent that holds the task: its id, node and incarnation."""
+    cancel_requested: bool
+
+
 class TaskRecords:
     """The records of all tasks on one broker."""
 
-    def __init__(self, client: redis.Redis, *, keep_days: float) -> None:
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
-        self._keep_seconds = int(keep_days * 86400)
-        self._accept = client.register_script(_ACCEPT)
-        self._move = client.register_script(_MOVE)
+        self._settings = settings
+        self._keep_seconds = int(settings.result_days * 86400)
+        self._accept = client.register_script(scripts.ACCEPT)
+        self._move = client.register_script(scripts.MOVE)
+        self._take = client.register_script(scripts.TAKE)
+        self._restore = client.register_script(scripts.RESTORE)
 
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; a record that is there already stays as it is."""
@@ -101,18 +104,19 @@ class TaskRecords:
         by: AgentInfo | None = None,
         only_from: Collection[TaskState] | None = None,
         **fields: str | int | None,
-    ) -> TaskState:
-        """Put a task into another state and return the one it left.
+    ) -> dict[str, str]:
+        """Put a task into another state and return its account, as :meth:`restore` takes it.
 
-        ``by`` is the agent that writes: it must own the task (or take it, from a state in which nobody does) and must
-        not have been succeeded by a later incarnation. ``only_from`` narrows the states that may be left.
+        ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
+        ``only_from`` narrows the states that may be left.
         """
         owner: dict[str, str | int] = (
             {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
         )
         values = {name: value for name, value in {**owner, **fields}.items() if value is not None}
-        outcome, detail = self._move(
-            keys=[keys.task_record(task_id)],
+        kept_for = self._keep_seconds if to.ended and to is not TaskState.DEAD else 0
+        outcome, detail, fields_now = self._move(
+            keys=[keys.task_record(task_id), keys.task_history(task_id)],
             args=[
                 to,
                 _listed(to.sources if only_from is None else to.sources & set(only_from)),
@@ -120,29 +124,120 @@ class TaskRecords:
                 by.incarnation if by else 0,
                 _listed(HELD),
                 _MOMENTS.get(to, ""),
-                self._keep_seconds if to.ended else 0,
+                kept_for,
+                _entry(to, by, fields.get("note")),
                 *itertools.chain.from_iterable(values.items()),
             ],
         )
         if outcome == "moved":
-            return TaskState(detail)
+            told = [str(part) for part in fields_now]
+            return dict(zip(told[::2], told[1::2], strict=True))
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "owned":
             raise StaleWriter(f"task {task_id} belongs to {detail}; what {by.agent_id if by else '?'} wrote is refused")
         raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
 
-    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> None:
-        """End a task with its result."""
-        self.move(result.task_id, result.status, by=by, result=result.model_dump_json())
+    def take(self, task_id: str, by: AgentInfo, *, spec: str | None = None) -> tuple[Take, str]:
+        """Reach for a task on behalf of an agent; returns what became of it, and who owns it or owned it before.
+
+        The whole ``spec`` is written with it. :class:`StaleWriter` if a later incarnation of the agent owns the task.
+        """
+        outcome, detail = self._take(
+            keys=[
+                keys.task_record(task_id),
+                keys.task_history(task_id),
+                keys.AGENT_REGISTRY,
+                keys.AGENT_HEARTBEAT,
+                keys.AGENT_KEPT,
+                keys.BROKER_STATE,
+            ],
+            args=[
+                by.agent_id,
+                by.node,
+                by.incarnation,
+                _listed(HELD),
+                _listed(ENDED),
+                int(self._settings.takeover_seconds * 1000),
+                int(self._settings.detached_seconds * 1000),
+                _entry(TaskState.ASSIGNED, by, None),
+                spec or "",
+            ],
+        )
+        if outcome == "missing":
+            raise TaskNotFound(f"there is no record of task {task_id}")
+        if outcome == "stale":
+            raise StaleWriter(f"task {task_id} belongs to incarnation {detail} of {by.agent_id}, not {by.incarnation}")
+        return Take(outcome), str(detail)
+
+    def account(self, task_id: str) -> dict[str, str]:
+        """All that a record holds, as :meth:`restore` takes it; empty if there is none."""
+        return self.accounts([task_id])[0]
+
+    def accounts(self, task_ids: Iterable[str]) -> list[dict[str, str]]:
+        """The accounts of these tasks, in their order."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hgetall(keys.task_record(task_id))
+            return [{str(name): str(value) for name, value in fields.items()} for fields in pipe.execute()]
+
+    def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
+        """Put back what somebody remembers of a task, if the broker knows nothing later; false if it does."""
+        state, queue = TaskState(account["state"]), account["queue"]
+        kept_for = self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
+        return bool(
+            self._restore(
+                keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
+                args=[
+                    task_id,
+                    account["revision"],
+                    int(account["created_at"]) * 1000,
+                    queue,
+                    int(keys.is_task_queue(queue)),
+                    kept_for,
+                    int(state is TaskState.DEAD),
+                    *itertools.chain.from_iterable(account.items()),
+                ],
+            )
+        )
+
+    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
+        """End a task with its result; returns its account."""
+        note = result.error.message if result.error else None
+        return self.move(result.task_id, result.status, by=by, note=note, result=result.model_dump_json())
+
+    def standing(self, task_id: str) -> Standing:
+        """How a task stands for whoever works on it."""
+        revision, state, agent, node, incarnation, cancel = self._client.hmget(
+            keys.task_record(task_id), "revision", "state", "agent", "node", "incarnation", "cancel_requested"
+        )
+        owner = (str(agent), str(node), int(incarnation or 0)) if state in HELD else None
+        return Standing(int(revision or 0), owner, cancel is not None)
+
+    def came_again(self, task_id: str) -> None:
+        """Count that the task was delivered again because its worker was lost."""
+        self._client.hincrby(keys.task_record(task_id), "deliveries", 1)
+
+    def hand_off(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
+        """Note what a successor should know of a running task, unless it has one already."""
+        if self.standing(task_id).owner == by.incarnate:
+            self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
+
+    def history(self, task_id: str) -> list[HistoryEntry]:
+        """What happened to a task, oldest first."""
+        return [
+            HistoryEntry.model_validate(told | {"at": datetime.fromtimestamp(told["at"] / 1000, UTC)})
+            for told in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
+        ]
+
+    def let_expire(self, task_id: str) -> None:
+        """Keep the record of a dead task no longer than that of any other which has ended."""
+        self._client.expire(keys.task_record(task_id), self._keep_seconds)
+        self._client.expire(keys.task_history(task_id), self._keep_seconds)
 
     def request_cancel(self, task_id: str) -> None:
         """Tell whoever holds the task, now or later, that it is not wanted any more."""
         self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
-
-    def cancel_requested(self, task_id: str) -> bool:
-        """Somebody asked for the task's end."""
-        return bool(self._client.hexists(keys.task_record(task_id), "cancel_requested"))
 
     def get(self, task_id: str) -> TaskRecord:
         """One record, or :class:`TaskNotFound`."""
@@ -160,6 +255,16 @@ class TaskRecords:
         """The state alone; nothing if there is no record."""
         value = self._client.hget(keys.task_record(task_id), "state")
         return TaskState(str(value)) if value else None
+
+    def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
+        """As little of these records as tells how far they are, in their order; nothing where there is no record."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")
+            return [
+                Outline(TaskState(state), queue, int(revision or 0)) if state else None
+                for state, queue, revision in pipe.execute()
+            ]
 
     def latest(self, limit: int) -> list[TaskRecord]:
         """The records accepted last, newest first."""
@@ -190,12 +295,19 @@ class TaskRecords:
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
 
 
+def _entry(state: TaskState, by: AgentInfo | None, note: object) -> str:
+    """One entry of a task's history; the broker adds the time."""
+    who = {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
+    return json.dumps({"state": state, **who, **({"note": note} if note else {})})
+
+
 def _record(fields: Mapping[str, str]) -> TaskRecord:
     values: dict[str, Any] = dict(fields)
     values["spec"] = json.loads(fields["spec"])
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:
             values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
-    if "result" in fields:
-        values["result"] = json.loads(fields["result"])
+    for name in ("result", "handoff"):
+        if name in fields:
+            values[name] = json.loads(fields[name])
     return TaskRecord.model_validate(values)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import random
 from typing import Any
 
 import redis
@@ -14,15 +15,46 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, accepted, app
-from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StaleWriter, TaskFailed, TaskNotFound, TorchError
+from torch_tasks.errors import (
+    BrokerForgot,
+    BrokerUnreachable,
+    IllegalTransition,
+    StaleWriter,
+    StateFolderUnusable,
+    TaskFailed,
+    TaskNotFound,
+    TorchError,
+)
 from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost, Detached
 from torch_tasks.keys import agent_queue
-from torch_tasks.models import HELD, AgentInfo, Failure, FailureKind, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.message import Message
+from torch_tasks.models import (
+    HELD,
+    AgentInfo,
+    AgentState,
+    Failure,
+    FailureKind,
+    Priority,
+    TaskRecord,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+)
+from torch_tasks.records import Take
 from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
 
 log = logging.getLogger(__name__)
+
+_AWAY = (BrokerUnreachable, BrokerForgot, redis.ConnectionError, redis.TimeoutError)
+
+#: Seconds after which a task that this agent leaves to another comes up again.
+_SOON = 1.0
+#: The same for a worker that took a task it can never do.
+_LATER = 5.0
+#: How often an agent that failed at a task leaves it to others before it tries again itself.
+_PASSES = 5
 
 
 class RunTask(CeleryTask):
@@ -45,17 +77,17 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
     """Have this worker's agent do a task. The last input is the spec, what comes before are earlier tasks' results."""
     host: AgentHost | None = self.app.host
     if host is None:
-        raise Reject("this worker hosts no agent", requeue=True)
+        raise Message(self.request).put_aside(_LATER)  # this worker hosts no agent
     again = Retrying(
-        retry=retry_if_exception_type((BrokerUnreachable, redis.ConnectionError, redis.TimeoutError)),
-        wait=wait_random_exponential(max=5),
+        retry=retry_if_exception_type(_AWAY),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
         stop=lambda _: host.leaving,
         reraise=True,
     )
     try:
         # Each step of it may be repeated: what is done already is only told again.
         return dict(again(_run, self, host, inputs))
-    except (BrokerUnreachable, redis.ConnectionError, redis.TimeoutError) as error:
+    except _AWAY as error:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):
         raise
@@ -65,20 +97,38 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
 
 
 def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    """Do the task; what the records refuse is left to whoever has it, unless it is the broker that has forgotten."""
+    task_id, gate = task.request.id, fleet().gate
+    before = gate.state()
+    if not before.open:
+        raise BrokerForgot("the broker was restarted and does not know yet what the fleet knows")
+    try:
+        return _work(task, host, inputs)
+    except StateFolderUnusable as error:  # a full disk: nothing is lost, and nothing begun without being noted
+        log.error("%s: waits: %s", task_id, error)
+        raise Message(task.request).put_aside(_LATER) from None
+    except (StaleWriter, IllegalTransition, TaskNotFound) as error:
+        if gate.state() != before:
+            raise BrokerForgot(f"the broker was restarted meanwhile: {error}") from error
+        log.warning("%s: left to whoever has it: %s", task_id, error)
+        host.settle(task_id, fleet().records.account(task_id))
+        raise Ignore from None
+
+
+def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
     *earlier, fields = inputs
-    record = _take(accepted(fields, task.request.id), earlier, host)
+    message = Message(task.request)
+    record = _take(accepted(fields, task.request.id), earlier, host, message)
     spec = record.spec
     if record.state.ended:
+        host.settle(spec.id, fleet().records.account(spec.id))
         return _told(task, record.result or TaskResult(task_id=spec.id, status=record.state))
     try:
-        result = host.execute(spec, record.attempts)
+        result = host.execute(informed(record), record.attempts, message.delivery)
     except Detached:
-        run.apply_async((spec,), task_id=spec.id, queue=agent_queue(host.info.agent_id))
-        raise Ignore from None
-    except StaleWriter as error:
-        log.warning("%s: left to its new owner: %s", spec.id, error)
-        raise Ignore from None
-    return _conclude(task, spec, host, result)
+        # First of all in the queue that the agent's next worker reads.
+        raise message.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
+    return _conclude(task, record, host, result, message)
 
 
 def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
@@ -95,52 +145,82 @@ def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
     return spec.model_copy(update={"context": {**spec.context, "earlier": answers}})
 
 
-def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost) -> TaskRecord:
-    """Make the task this agent's own, unless it has ended. What another agent holds goes back to that agent's queue.
+def informed(record: TaskRecord) -> TaskSpec:
+    """The spec with what is known of the agent that could not finish the task, as context."""
+    if record.handoff is None or record.attempts < 2:
+        return record.spec
+    handoff = record.handoff.model_dump(mode="json")
+    return record.spec.model_copy(update={"context": {**record.spec.context, "handoff": handoff}})
+
+
+def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message) -> TaskRecord:
+    """Make the task this agent's own, unless it has ended. What another agent holds goes to that agent's queue.
 
     What counts is the task as it was accepted first; with the earlier answers it is whole, and kept so.
     """
     records, info = fleet().records, host.info
+    if host.begun not in (None, asked.id):
+        raise message.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
     record = records.find(asked.id)
     if record is None:
         records.accept(asked.id, asked.wire(), queue_for(asked))
         record = records.get(asked.id)
-    if record.state not in HELD and not record.state.ended:
-        if not _able(record.spec, info):  # a second delivery under this id asked for somebody else
-            run.apply_async((*earlier, record.spec.wire()), task_id=asked.id, queue=queue_for(record.spec))
-            raise Ignore
-        whole = json.dumps(with_earlier(record.spec, earlier).wire()) if earlier else None
-        try:
-            records.move(asked.id, TaskState.ASSIGNED, by=info, attempts=record.attempts + 1, spec=whole)
-        except (IllegalTransition, StaleWriter) as error:
-            log.warning("%s: somebody was faster: %s", asked.id, error)
-        record = records.get(asked.id)
-    if record.state in HELD and record.agent != info.agent_id:
-        log.info("%s: belongs to %s, handed back", asked.id, record.agent)
-        run.apply_async((record.spec,), task_id=asked.id, queue=agent_queue(str(record.agent)))
-        raise Ignore
-    return record
+    if record.state.ended:
+        return record
+    if message.is_redelivered:
+        records.came_again(asked.id)
+    begun = record.state in HELD
+    if not begun and not _able(record.spec, info):  # a second delivery under this id asked for somebody else
+        raise message.sent_to(queue_for(record.spec), record.spec.priority)
+    if not begun and _better_elsewhere(record, info, message):
+        raise message.passed_on(_SOON)
+    whole = None if begun or not earlier else json.dumps(with_earlier(record.spec, earlier).wire())
+    outcome, whom = records.take(asked.id, info, spec=whole)
+    if outcome is Take.OWNED:
+        log.info("%s: belongs to %s, handed back", asked.id, whom)
+        raise message.sent_to(agent_queue(whom), Priority.URGENT)
+    if outcome is Take.TAKEN_OVER:
+        log.warning("%s: taken over from %s, which is dead", asked.id, whom)
+    return records.get(asked.id)
 
 
 def _able(spec: TaskSpec, info: AgentInfo) -> bool:
     return spec.agent == info.agent_id if spec.agent else info.serves(spec.role, spec.skills)
 
 
-def _conclude(task: Any, spec: TaskSpec, host: AgentHost, result: TaskResult) -> dict[str, Any]:
-    """Write the end of a run into the record, or try the task again where that is worth it."""
-    records = fleet().records
-    failure = result.error
+def _better_elsewhere(record: TaskRecord, info: AgentInfo, message: Message) -> bool:
+    """The agent failed at this task before, and another one is free to try. It is not waited for for ever."""
+    if record.agent != info.agent_id or record.attempts <= record.tries_before or message.times_passed >= _PASSES:
+        return False
+    return any(
+        other.online and other.status is AgentState.READY and other.agent_id != info.agent_id
+        for other in fleet().registry.agents()
+        if _able(record.spec, other)
+    )
+
+
+def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult, message: Message) -> dict[str, Any]:
+    """Write the end of a run into the record, or have the task tried again where that is worth it."""
+    records, spec, failure = fleet().records, record.spec, result.error
     allowed = settings().max_retries if spec.max_retries is None else spec.max_retries
-    try:
-        if failure and failure.kind.worth_retrying and result.attempts <= allowed:
-            records.move(spec.id, TaskState.QUEUED, by=host.info, note=f"attempt {result.attempts}: {failure.message}")
-            pause = settings().retry_backoff_seconds * 2 ** (result.attempts - 1)
-            raise task.retry(exc=TaskFailed(failure.message), countdown=pause, queue=queue_for(spec))
-        records.finish(result, by=host.info)
-    except (StaleWriter, IllegalTransition, TaskNotFound) as error:
-        log.warning("%s: result refused: %s", spec.id, error)
-        raise Ignore from None
+    tries = result.attempts - record.tries_before
+    retriable = failure is not None and failure.kind.worth_retrying
+    if failure and retriable and tries <= allowed:
+        note = f"attempt {result.attempts}: {failure.message}"
+        host.settle(spec.id, records.move(spec.id, TaskState.QUEUED, by=host.info, note=note))
+        raise message.tried_again(queue_for(spec), backoff(tries), failure)
+    if retriable and allowed:
+        result = result.model_copy(update={"status": TaskState.DEAD})
+        message.bury()  # before the record says so: whoever hears of it finds it among the dead letters
+    host.settle(spec.id, records.finish(result, by=host.info))
     return _told(task, result)
+
+
+def backoff(tries: int) -> float:
+    """Seconds before the next try: twice as long each time, and not the same for all."""
+    chosen = settings()
+    pause: float = min(chosen.retry_backoff_seconds * 2 ** (tries - 1), chosen.retry_backoff_limit_seconds)
+    return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, keeps no secret
 
 
 def _give_up(task_id: str, host: AgentHost, error: Exception) -> None:
@@ -148,7 +228,8 @@ def _give_up(task_id: str, host: AgentHost, error: Exception) -> None:
     failure = Failure(kind=FailureKind.INTERNAL, message=f"Torch failed: {type(error).__name__}: {error}")
     result = TaskResult(task_id=task_id, status=TaskState.FAILED, agent=host.info.agent_id, error=failure)
     with contextlib.suppress(TorchError):
-        fleet().records.finish(result, by=host.info)
+        held = fleet().records.get(task_id).state in HELD
+        host.settle(task_id, fleet().records.finish(result, by=host.info if held else None))
 
 
 def _told(task: Any, result: TaskResult) -> dict[str, Any]:

@@ -8,16 +8,19 @@ import os
 import signal
 from typing import Any
 
+import redis
 from celery import bootsteps, signals
-from celery.worker.control import control_command
 
-from torch_tasks.app import ANNOUNCE_QUEUE, app
-from torch_tasks.errors import StaleWriter, TaskNotFound, TorchError
+from torch_tasks.app import app
+from torch_tasks.dead_letters import DeadLetters
+from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
-from torch_tasks.keys import agent_queue
 from torch_tasks.models import BEFORE, AgentSpec
-from torch_tasks.routing import demanded, serves
-from torch_tasks.tasks import cancelled, run
+from torch_tasks.orchestration.tending import tend
+from torch_tasks.routing import demanded
+from torch_tasks.tasks import cancelled
+from torch_tasks.transport import Keeper
+from workers.demand import serve
 from workers.host import Host
 
 log = logging.getLogger(__name__)
@@ -32,10 +35,10 @@ def host_agent(spec: AgentSpec) -> None:
     app.steps["consumer"].add(ServeStep)
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
     signals.task_revoked.connect(_revoked)
-    if left := host.unfinished:
-        # Its delivery may be lost with the worker that held it; a second one of the same task does nothing.
-        with contextlib.suppress(TaskNotFound):
-            run.apply_async((fleet().records.get(left.task_id).spec,), queue=agent_queue(spec.id))
+    Keeper.on_lost.append(lambda *_: host.look_again())
+    Keeper.on_return.append(host.tell_accounts)
+    Keeper.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
+    host.resume()
 
 
 def _revoked(request: Any, terminated: bool, **_: Any) -> None:
@@ -95,25 +98,15 @@ class ServeStep(bootsteps.StartStopStep):
             count = hosted().beat()
         except StaleWriter as error:
             log.critical("%s; stopping", error)
+            hosted().look_again()  # what the pane works on is somebody else's by now
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        if count is None:
+            return
+        with contextlib.suppress(BrokerUnreachable, redis.RedisError):  # the next one who looks will do it
+            tend(fleet())
         # An announcement can be missed, the number of queues can not.
-        if count is not None and count != self._known:
+        if count != self._known:
             for queue in sorted(demanded(fleet().client)):
-                serve(consumer, queue)
+                serve(consumer, hosted(), queue)
             self._known = count
-
-
-def serve(consumer: Any, queue: str) -> None:
-    """Read this queue from now on, if the agent can do what comes through it."""
-    info = hosted().info
-    if serves(queue, info.role, info.skills) and not consumer.task_consumer.consuming_from(queue):
-        consumer.add_task_queue(queue)
-        log.info("%s: serves %s", info.agent_id, queue)
-
-
-@control_command(name=ANNOUNCE_QUEUE, args=[("queue", str)])
-def announce_queue(state: Any, queue: str) -> None:
-    """A task was sent to a queue that nobody had demanded before."""
-    if app.host is not None:
-        serve(state.consumer, queue)

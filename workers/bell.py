@@ -29,8 +29,9 @@ class Bell:
         self._thread.start()
 
     def ring(self) -> None:
-        """Wake whoever waits. Safe to call from a signal handler."""
-        os.write(self._fd, b".")
+        """Wake whoever waits, unless the bell is closed. Safe to call from a signal handler."""
+        if not self._closed:
+            os.write(self._fd, b".")
 
     def wait(self, timeout: float) -> None:
         """Return when the bell was rung since the last wait, or after ``timeout`` seconds."""
@@ -40,7 +41,7 @@ class Bell:
     def close(self) -> None:
         """Stop listening."""
         self._closed = True
-        self.ring()
+        os.write(self._fd, b".")
         self._thread.join()
         os.close(self._fd)
 

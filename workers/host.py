@@ -6,16 +6,18 @@ process may die at any moment and the next one goes on from the files.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import redis
 
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, TorchError
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.hosting import Detached
+from torch_tasks.hosting import Delivery, Detached
+from torch_tasks.local.files import usable
 from torch_tasks.models import (
     AgentInfo,
     AgentSpec,
@@ -28,13 +30,16 @@ from torch_tasks.models import (
     TaskState,
     now,
 )
+from workers.accounts import reclaim, tell_accounts
 from workers.agents.kind import Ending, kind_named
 from workers.bell import Bell
 from workers.check import Check
+from workers.handoff import Handoffs
 from workers.journal import CurrentRun, Journal
 from workers.limit import Limit
+from workers.outcome import Outcome
 from workers.presence import Presence
-from workers.runs import Run, head_and_tail, prune
+from workers.runs import Run, prune
 from workers.terminal import Terminal
 from workers.tmux.server import require_tmux
 
@@ -51,10 +56,12 @@ class Host:
 
     def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
         self._spec = spec
+        self._fleet = fleet
         self._records = fleet.records
         self._settings = fleet.settings
         self.presence = Presence(spec, fleet)
         self._kind = kind_named(spec.kind, spec.id, self.presence.folder)
+        self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._working = threading.Lock()
         self._leaving = False
         self._cancelled: str | None = None
@@ -73,6 +80,11 @@ class Host:
     def unfinished(self) -> CurrentRun | None:
         """The task that the pane was left with."""
         return self.presence.journal.current
+
+    @property
+    def begun(self) -> str | None:
+        """Its id: it comes before any other task."""
+        return self.unfinished.task_id if self.unfinished else None
 
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -93,7 +105,8 @@ class Host:
             with self._working:
                 if self._adopt(journal):
                     log.info("%s: pane %s adopted", self._spec.id, journal.pane)
-                    self.presence.show(AgentState.WORKING if journal.current else AgentState.READY)
+                    self._let_go_of_what_is_not_ours()
+                    self.presence.show(AgentState.WORKING if self.unfinished else AgentState.READY)
                 else:
                     self._start()
         except TorchError:
@@ -123,21 +136,63 @@ class Host:
             return
         run = self._run(self.unfinished.task_id, self.unfinished.attempt)
         if not run.result() and not self._kind.ending(run):
-            run.store(self._failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran"))
+            run.store(
+                self._outcome.failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran")
+            )
 
     def beat(self) -> int | None:
         """Say that the agent lives, having looked; returns how many queues are demanded, if the broker answers."""
         self._look()
         return self.presence.beat()
 
+    def look_again(self) -> None:
+        """Something was heard of the running task: whoever watches it looks at once."""
+        self._bell.ring()
+
     def _look(self) -> None:
-        """If the agent is idle and its program has died, start it again at once."""
-        if not self._working.locked() and not self._leaving and not self._terminal.alive:
+        """If the agent is idle, see that its program lives and works on nothing that is somebody else's by now."""
+        if not self._working.locked() and not self._leaving and (self.unfinished or not self._terminal.alive):
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
 
     def _revive(self) -> None:
         with self._working:
-            self._recover()
+            if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
+                self._let_go_of_what_is_not_ours()
+            if not self.unfinished:
+                self._recover()
+
+    def _let_go_of_what_is_not_ours(self) -> None:
+        """Interrupt the task that the pane was left with if another agent has it by now, or it has ended."""
+        if self._leaving or not self.unfinished:
+            return
+        run = self._run(self.unfinished.task_id, self.unfinished.attempt)
+        if not self._is_lost(run):
+            return
+        log.warning("%s: task %s is somebody else's by now", self._spec.id, run.task_id)
+        self._abandon(run)
+
+    def _abandon(self, run: Run) -> None:
+        """Have the pane let go of a try whose result nobody wants."""
+        if run.begun.exists() and not run.result() and not self._kind.ending(run):
+            self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
+        run.disown()
+        self.presence.remember(current=None)
+
+    def _is_lost(self, run: Run) -> bool:
+        """The task's record has gone on without this try. While the broker is away, nobody can tell."""
+        kept = run.recall()
+        if kept is None:
+            return False
+        try:
+            standing = self._records.standing(run.task_id)
+        except (redis.RedisError, BrokerUnreachable):
+            return False
+        account = kept[0]
+        ours = (account.get("agent"), account.get("node"))
+        owner = standing.owner
+        # What a broker says that came back with older data is no news.
+        later = standing.revision > int(account["revision"])
+        return later and (owner is None or owner[:2] != ours or owner[2] > self.info.incarnation)
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started at all."""
@@ -151,9 +206,21 @@ class Host:
         except TorchError as error:
             log.error("%s", error)
 
+    def resume(self) -> None:
+        """Tell a broker that forgot what the agent knows, and have the task come that its pane was left with."""
+        if self._fleet.known_broker() != self.presence.journal.broker:
+            self.tell_accounts()
+        if self.unfinished:
+            reclaim(self.presence.folder, self._spec.id, self.unfinished, self._fleet)
+
+    def tell_accounts(self) -> None:
+        """Put back what the broker does not know any more of the agent's tasks."""
+        tell_accounts(self.presence.folder, self._fleet)
+        self.presence.remember(broker=self._fleet.known_broker())
+
     # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def execute(self, spec: TaskSpec, attempt: int) -> TaskResult:
+    def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended.
 
         Idempotent by task and attempt: what has ended is told again, what runs in the pane is watched to its end.
@@ -163,27 +230,41 @@ class Host:
             result = run.result()
             if result is None:
                 try:
-                    result = self._work(spec, run)
+                    result = self._work(spec, run, delivery)
                 except AgentUnavailable as error:
-                    result = self._failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
+                    result = self._outcome.failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
+                except StaleWriter:
+                    self._abandon(run)
+                    raise
                 run.store(result)
-            self.presence.remember(current=None)
             self._cancelled = None
-            self._recover()
         return result
+
+    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
+        """The record says what became of this task: nothing more is to be done for it here."""
+        with self._working:
+            if self.unfinished and self.unfinished.task_id == task_id:
+                run = self._run(task_id, self.unfinished.attempt)
+                if run.result():
+                    run.remember(account, None)
+                    self.presence.remember(current=None)
+                else:
+                    self._abandon(run)
+            self._recover()
 
     def _run(self, task_id: str, attempt: int) -> Run:
         return Run(self.presence.folder / "runs", task_id, attempt)
 
-    def _work(self, spec: TaskSpec, run: Run) -> TaskResult:
+    def _work(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> TaskResult:
         current = self.unfinished
         in_pane = current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists()
         if in_pane:
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
+            self._note(run, self._records.account(run.task_id), delivery)
         else:
             if refusal := self._refusal(spec) or self._prepare(spec):
-                return self._failed(run, *refusal)
-            self._begin(spec, run)
+                return self._outcome.failed(run, *refusal)
+            self._begin(spec, run, delivery)
         self.presence.show(AgentState.WORKING, task=spec.id)
         return self._watch(spec, run)
 
@@ -220,12 +301,20 @@ class Host:
             self._kind.redraw_input(self._terminal.pane)
         return None
 
-    def _begin(self, spec: TaskSpec, run: Run) -> None:
-        self._terminal.rotate_transcript()
-        run.open()
-        self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
-        self._records.move(spec.id, TaskState.RUNNING, by=self.info)
-        self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
+    def _begin(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> None:
+        with usable(run.folder):
+            self._terminal.rotate_transcript()
+            run.open()
+            self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
+            account = self._records.move(spec.id, TaskState.RUNNING, by=self.info)
+            self._note(run, account, delivery)
+            self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
+
+    def _note(self, run: Run, account: Mapping[str, str], delivery: Delivery | None) -> None:
+        """Note on the disk what the broker knows of the task, should it forget."""
+        run.remember(account, delivery.message if delivery else None)
+        if self.unfinished and delivery:
+            self.presence.remember(current=self.unfinished.model_copy(update={"delivery": delivery.tag}))
 
     def _variables(self, spec: TaskSpec, run: Run) -> dict[str, str]:
         return {
@@ -237,34 +326,38 @@ class Host:
     def _watch(self, spec: TaskSpec, run: Run) -> TaskResult:
         """Wait for the program's ending, its death, or a reason to interrupt it."""
         limit = self._limit(spec)
+        handoffs = Handoffs(self._records, self._settings.handoff_seconds)
         while True:
             if ending := self._kind.ending(run):
                 return self._judge(spec, run, ending)
             if not self._terminal.alive:
                 self._terminal.end()  # nothing of this try goes on beside the next one
                 message = "agent crashed: its pane or the program in it died"
-                return self._failed(run, FailureKind.AGENT_CRASHED, message)
+                return self._outcome.failed(run, FailureKind.AGENT_CRASHED, message)
+            if self._is_lost(run):
+                raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
             if reason := self._reason_to_stop(spec, limit):
                 self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
-                return self._failed(run, *reason)
+                return self._outcome.failed(run, *reason)
+            handoffs.note(spec, self.info, self._terminal)
             self._rest(limit)
 
     def _judge(self, spec: TaskSpec, run: Run, ending: Ending) -> TaskResult:
         """What the program's ending, and the check if there is one, say about the task."""
         if ending.crashed:
-            return self._failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its shell was killed")
+            return self._outcome.failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its shell was killed")
         code = Evidence(kind="exit_code", detail=f"exit code {ending.exit_code}", passed=ending.exit_code == 0)
         if not spec.check:
             if code.passed:
-                return self._result(run, TaskState.SUCCEEDED, evidence=(code,))
-            return self._failed(run, FailureKind.EXIT_CODE, code.detail, (code,))
+                return self._outcome.succeeded(run, (code,))
+            return self._outcome.failed(run, FailureKind.EXIT_CODE, code.detail, (code,))
         verdict = self._check(spec, run)
         if isinstance(verdict, Failure):
-            return self._failed(run, verdict.kind, verdict.message, (code,))
+            return self._outcome.failed(run, verdict.kind, verdict.message, (code,))
         if verdict.passed:
-            return self._result(run, TaskState.SUCCEEDED, evidence=(code, verdict))
+            return self._outcome.succeeded(run, (code, verdict))
         message = f"check failed: {verdict.detail.splitlines()[0]}"
-        return self._failed(run, FailureKind.CHECK_FAILED, message, (code, verdict))
+        return self._outcome.failed(run, FailureKind.CHECK_FAILED, message, (code, verdict))
 
     def _check(self, spec: TaskSpec, run: Run) -> Evidence | Failure:
         """The check's verdict, or why there is none."""
@@ -300,48 +393,9 @@ class Host:
         if self._cancelled == task_id:
             return True
         try:
-            return self._records.cancel_requested(task_id)
+            return self._records.standing(task_id).cancel_requested
         except (redis.RedisError, BrokerUnreachable):  # the agent works on while the broker is away
             return False
-
-    # ── results ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def _failed(
-        self,
-        run: Run,
-        kind: FailureKind,
-        message: str,
-        evidence: tuple[Evidence, ...] = (),
-    ) -> TaskResult:
-        status = TaskState.CANCELLED if kind is FailureKind.CANCELLED else TaskState.FAILED
-        error = Failure(kind=kind, message=message)
-        return self._result(run, status, evidence=evidence, error=error)
-
-    def _result(
-        self,
-        run: Run,
-        status: TaskState,
-        *,
-        evidence: tuple[Evidence, ...],
-        error: Failure | None = None,
-    ) -> TaskResult:
-        answer, size = head_and_tail(run.output, self._settings.answer_limit_bytes)
-        ending = self._kind.ending(run)
-        return TaskResult(
-            task_id=run.task_id,
-            status=status,
-            answer=answer,
-            answer_bytes=size,
-            answer_file=str(run.output) if size else None,
-            exit_code=ending.exit_code if ending else None,
-            evidence=evidence,
-            agent=self.info.agent_id,
-            node=self.info.node,
-            attempts=run.attempt,
-            started_at=self.unfinished.begun_at if self.unfinished else None,
-            finished_at=now(),
-            error=error,
-        )
 
     # ── cancel, detach, close ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -350,6 +404,9 @@ class Host:
         if self.unfinished and self.unfinished.task_id in task_ids:
             self._cancelled = self.unfinished.task_id
             self._bell.ring()
+            with contextlib.suppress(redis.RedisError, BrokerUnreachable):
+                # Should this worker die before the agent has let go, the next one must know.
+                self._records.request_cancel(self._cancelled)
 
     def detach(self) -> None:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""

@@ -21,6 +21,8 @@ class CurrentRun(BaseModel):
     task_id: str
     attempt: int
     begun_at: AwareDatetime
+    delivery: str | None = None
+    """The tag under which the task's message was taken last."""
 
 
 class Journal(BaseModel):
@@ -35,6 +37,8 @@ class Journal(BaseModel):
     session: int | None = None
     """The process that leads the pane's session."""
     current: CurrentRun | None = None
+    broker: str | None = None
+    """The broker's process that was told last what the agent knows of its tasks."""
 
     @classmethod
     def read(cls, path: Path) -> Journal | None:

@@ -15,6 +15,7 @@ from torch_tasks.errors import AgentTaken, BrokerUnreachable, StateFolderUnusabl
 from torch_tasks.fleet import Fleet
 from torch_tasks.models import AgentInfo, AgentSpec, AgentState, now
 from workers.journal import Journal
+from workers.pulse import Pulse
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,7 @@ class Presence:
         self.journal = Journal.read(self._journal_file) or Journal(agent_id=self._spec.id, kind=self._spec.kind)
         self.info = self._register(workdir)
         self.remember(incarnation=self.info.incarnation)
+        Pulse(self.folder).start(self._fleet.settings.heartbeat_seconds)
 
     def remember(self, **changes: Any) -> None:
         """Write what changed into the journal."""

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from torch_tasks.local.files import write_private
@@ -23,6 +25,7 @@ class Run:
         self.output = folder / "output"
         self.exit = folder / "exit"
         self.result_file = folder / "result.json"
+        self.account_file = folder / "account.json"
 
     def open(self) -> None:
         """Make an empty folder for a try that nobody has begun."""
@@ -40,6 +43,38 @@ class Run:
         """Keep the end of the try, so that it is told again instead of done again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
+
+    def remember(self, account: Mapping[str, str], message: str | None) -> None:
+        """Keep what the task's record says, and the message by which the task came: the broker may forget both.
+
+        An account that is older than the one kept, or none, comes from a broker that has forgotten already.
+        """
+        kept = self.recall()
+        if kept and int(kept[0]["revision"]) > int(account.get("revision", 0)):
+            account = kept[0]
+        if not account:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_private(self.account_file, json.dumps({"account": dict(account), "message": message}) + "\n")
+
+    def recall(self) -> tuple[dict[str, str], str | None] | None:
+        """What was kept last, if anything was."""
+        try:
+            kept = json.loads(self.account_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        return kept["account"], kept["message"]
+
+    def disown(self) -> None:
+        """The task is somebody else's by now: this try has nothing to tell."""
+        self.account_file.unlink(missing_ok=True)
+
+
+def tries(runs: Path) -> Iterator[Run]:
+    """Every try that is kept in this folder."""
+    for file in runs.glob("*/account.json"):
+        task_id, attempt = file.parent.name.rsplit(".", 1)
+        yield Run(runs, task_id, int(attempt))
 
 
 def prune(folder: Path, keep_days: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from clients import client_of, read_settings_anew
 from nodes import MARK, PACE, AgentWorker, Broker, Node, survivors
 from pytest_celery import (
     CeleryBackendCluster,
@@ -24,8 +25,6 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.app import app
-from torch_tasks.fleet import fleet
-from torch_tasks.settings import settings
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -73,27 +72,19 @@ def own_bench(own_broker: Broker) -> Iterator[Bench]:
 @pytest.fixture(scope="module")
 def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torch]:
     """A client of an empty broker."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in PACE.items():
-            patch.setenv(name, value)
-        patch.setenv("TORCH_BROKER_URL", broker.url)
-        patch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
-        _read_settings_anew()
-        app.conf.update(broker_url=broker.url, result_backend=broker.url)  # collecting the tests may have read it
+    with client_of(broker, tmp_path_factory.mktemp("client")) as torch:
         broker.empty()
-        yield Torch()
-    _read_settings_anew()
-
-
-def _read_settings_anew() -> None:
-    settings.cache_clear()
-    fleet.cache_clear()
+        yield torch
 
 
 @pytest.fixture
-def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
-    """Adds machines to an empty fleet."""
+def new_node(
+    broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[Callable[[str], Node]]:
+    """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
     nodes: list[Node] = []
+    monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
+    read_settings_anew()
 
     def add(name: str) -> Node:
         nodes.append(Node(name, broker, torch))
@@ -103,6 +94,8 @@ def new_node(broker: Broker, torch: Torch) -> Iterator[Callable[[str], Node]]:
     yield add
     for node in nodes:
         node.close()
+    monkeypatch.undo()
+    read_settings_anew()
 
 
 @pytest.fixture

@@ -38,6 +38,7 @@ PACE = {
     "TORCH_LEASE_SECONDS": "3",
     "TORCH_RECOVERY_SECONDS": "1",
     "TORCH_TAKEOVER_SECONDS": "5",
+    "TORCH_HANDOFF_SECONDS": "1",
 }
 """Quicker than a fleet's own pace, and slow enough for a busy machine."""
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from celery import Celery
+from kombu import Producer
 from kombu.exceptions import OperationalError
 from nodes import Broker
 
-from torch_tasks import Torch, broker, keys, records
+from torch_tasks import Torch, broker, keys, record_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
 from torch_tasks.orchestration import agent_registry
 from torch_tasks.transport import scripts
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
 SCRIPTS = {
     f"{module.__name__}.{name}": text
-    for module in (broker, records, agent_registry, scripts)
+    for module in (broker, record_scripts, agent_registry, scripts)
     for name, text in vars(module).items()
     if isinstance(text, str) and "redis.call" in text
 }
@@ -40,7 +40,7 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     for name, script in SCRIPTS.items():
         assert len(list(calls(script))) == script.count("redis.call") + script.count("redis.pcall"), name
     elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
-    assert sorted(elsewhere) == ["agent_registry.py", "broker.py", "records.py", "scripts.py"], (
+    assert sorted(elsewhere) == ["agent_registry.py", "broker.py", "record_scripts.py", "scripts.py"], (
         "their scripts are to be checked, too"
     )
 
@@ -103,7 +103,7 @@ def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatc
     def broken(*_: object, **__: object) -> None:
         raise OperationalError("Connection reset by peer")
 
-    monkeypatch.setattr(Celery, "send_task", broken)
+    monkeypatch.setattr(Producer, "publish", broken)
     with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1"):
         torch.enqueue("true", id="unpublished-1")
     with pytest.raises(TaskNotFound):

@@ -23,6 +23,7 @@ _COMMANDS = {
     "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
     "task": ("torch_tasks.cli.tasks:task", "Show one task."),
     "cancel": ("torch_tasks.cli.tasks:cancel", "End tasks that are not wanted any more."),
+    "dead": ("torch_tasks.cli.dead:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
     "attach": ("workers.cli:attach", "Attach this terminal to an agent's pane."),

@@ -8,14 +8,16 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import click
 from pydantic import BaseModel
 
 from torch_tasks.broker import connect, ping
-from torch_tasks.cli.output import as_json
+from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
+from torch_tasks.fleet import fleet
 from torch_tasks.local.files import make_folder
 from torch_tasks.local.stack import Stack
 from torch_tasks.settings import settings
@@ -38,6 +40,7 @@ def doctor(json_wanted: bool) -> None:
         "tmux": _tmux,
         "state folder": _state_folder,
         "broker": _broker,
+        "ledger": _ledger,
         "agents": _agents,
         "flower": _flower,
     }
@@ -80,6 +83,19 @@ def _broker() -> str:
     name = "DragonflyDB" if "dragonfly_version" in server else str(server.get("server_name", "redis")).capitalize()
     version = server.get("dragonfly_version") or server.get("valkey_version") or server.get("redis_version")
     return f"{name} {version} at {address} (from {address.source})"
+
+
+def _ledger() -> str:
+    ledger = fleet().ledger
+    if ledger is None:
+        return "off (TORCH_LEDGER=false): what the broker loses is lost"
+    if not ledger.exists():
+        return f"{ledger.path}, nothing was enqueued here yet"
+    found = ledger.summary()
+    elsewhere = f", {found.elsewhere} open for other brokers" if found.elsewhere else ""
+    moment = datetime.fromtimestamp(found.reconciled, UTC) if found.reconciled else None
+    reconciled = f"broker last reconciled {ago(moment)}" if moment else "broker not reconciled yet"
+    return f"{ledger.path}, {found.open} open, {found.spooled} spooled{elsewhere}, {reconciled}"
 
 
 def _agents() -> str:

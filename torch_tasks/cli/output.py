@@ -19,10 +19,13 @@ from torch_tasks.models import TaskRecord
 
 def as_json(value: BaseModel | Iterable[BaseModel]) -> None:
     """Print a model, or a list of them, as JSON."""
-    plain = (
-        value.model_dump(mode="json") if isinstance(value, BaseModel) else [v.model_dump(mode="json") for v in value]
-    )
-    click.echo(json.dumps(plain, indent=2, ensure_ascii=False))
+    shown = plain(value) if isinstance(value, BaseModel) else [plain(one) for one in value]
+    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+
+
+def plain(model: BaseModel) -> dict[str, Any]:
+    """The model as JSON values."""
+    return model.model_dump(mode="json")
 
 
 def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import sys
 import time
 from typing import Any
 
 import click
 
-from torch_tasks.cli.output import ago, as_json, as_table, shown_state, waiting, wanted
+from torch_tasks.cli.output import ago, as_json, as_table, plain, shown_state, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import TaskNotFinished
-from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.models import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskState
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 
@@ -29,6 +30,7 @@ FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 @click.option("--check", help="A command that decides afterwards: exit code 0 is success.")
 @click.option("--max-retries", type=int, help="How often to try again when the agent crashed.")
 @click.option("--id", "task_id", help="The task's id; the same id twice is one task.")
+@click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
 @click.option(
     "--wait-timeout", type=float, help="With --wait: give up waiting after so many seconds; the task goes on."
@@ -54,6 +56,8 @@ def run(
     handed = Torch().enqueue(text, id=task_id, **fields)
     if not wait:
         click.echo(handed.id)
+    if handed.spooled:
+        click.echo("The broker is away: the task waits on this machine's disk and is sent when it is back.", err=True)
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
@@ -109,10 +113,13 @@ def _row(record: TaskRecord) -> tuple[Any, ...]:
 @click.argument("task_id")
 @click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 def task(task_id: str, json_wanted: bool) -> None:
-    """Show one task: what was asked, who did it, what shows that it was done."""
-    record = Torch().task(task_id).record()
+    """Show one task: what was asked, who did it, what shows that it was done, and what happened on the way."""
+    shown = Torch().task(task_id)
+    record, history = shown.record(), shown.history()
     if json_wanted:
-        as_json(record)
+        click.echo(
+            json.dumps(plain(record) | {"history": [plain(entry) for entry in history]}, indent=2, ensure_ascii=False)
+        )
         return
     result = record.result
     lines = [
@@ -120,11 +127,15 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("state", shown_state(record)),
         ("for", f"{wanted(record)}, {record.spec.priority}"),
         ("agent", f"{record.agent} on {record.node}" if record.agent else "none yet"),
-        ("attempts", record.attempts),
+        (
+            "attempts",
+            f"{record.attempts}" + (f", delivered again {record.deliveries} times" if record.deliveries else ""),
+        ),
         ("accepted", record.created_at.isoformat(timespec="seconds")),
         ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
         ("note", record.note or ""),
         ("error", result.error.message if result and result.error else ""),
+        *(("history", _told(entry)) for entry in history),
         *(("evidence", f"{'✓' if item.passed else '✗'} {item.detail}") for item in (result.evidence if result else ())),
         ("answer in", result.answer_file if result and result.answer_file else ""),
     ]
@@ -134,6 +145,11 @@ def task(task_id: str, json_wanted: bool) -> None:
     click.echo(f"\n{record.spec.prompt}")
     if result:
         click.echo(f"\n{result.answer}", nl=False)
+
+
+def _told(entry: HistoryEntry) -> str:
+    who = f" {entry.agent} on {entry.node}" if entry.agent else ""
+    return f"{entry.at:%H:%M:%S} {entry.state}{who}" + (f": {entry.note}" if entry.note else "")
 
 
 @click.command()

@@ -45,6 +45,15 @@ def write_private(file: Path, text: str) -> None:
             raise
 
 
+def flush_folder(folder: Path) -> None:
+    """A file that was made in the folder is there even after a power failure."""
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
     """What goes wrong with the path in here is told as :class:`StateFolderUnusable`."""

@@ -45,7 +45,7 @@ class Running(BaseModel):
         """This very process, or nothing once it has ended, whoever has its number now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if abs(_create_time(process) - self.create_time) > SAME_START_SECONDS:
+            if not _began_at(process, self.create_time):
                 return None
             if process.status() != psutil.STATUS_ZOMBIE:
                 return process
@@ -131,6 +131,23 @@ def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> 
     happened = f"is not ready after {seconds:g} s" if running.alive else "ended before it was ready"
     who = f"{running.name} (process {running.pid})"
     raise ProcessNotStarted(f"{who} {happened}. The end of its log, {running.log}:\n{said}")
+
+
+def birth(pid: int) -> float:
+    """What tells a living process from a later one of its number: see :attr:`Running.create_time`."""
+    return _create_time(psutil.Process(pid))
+
+
+def is_alive(pid: int, born: float) -> bool:
+    """The process of this number and :func:`birth` still runs; unlike :class:`Running`, it is anybody's."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return _began_at(process, born) and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _began_at(process: psutil.Process, moment: float) -> bool:
+    return abs(_create_time(process) - moment) <= SAME_START_SECONDS
 
 
 def _create_time(process: psutil.Process) -> float:

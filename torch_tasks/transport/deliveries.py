@@ -47,6 +47,7 @@ class Deliveries:
         self._renew = client.register_script(scripts.RENEW)
         self._sweep = client.register_script(scripts.SWEEP)
         self._put_back = client.register_script(scripts.PUT_BACK)
+        self._forward = client.register_script(scripts.FORWARD)
         self._settle = client.register_script(scripts.SETTLE)
         self._park = client.register_script(scripts.PARK)
         self._bury = client.register_script(scripts.BURY)
@@ -66,12 +67,21 @@ class Deliveries:
                 pipe.lrange(list_of(queue, step), 0, -1)
             return [str(message) for found in pipe.execute() for message in reversed(found)]
 
+    def forward(self, queue: str, message: str, target: str, step: int) -> bool:
+        """A message that waits in one queue waits at the front of another; false if it does not wait there any more."""
+        to = [list_of(target, step), keys.bell(target)]
+        return any(self._forward(keys=[list_of(queue, old), *to], args=[message]) for old in PRIORITY_STEPS)
+
     # ── one delivery ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, tag: str) -> str | None:
         """The message of a delivery that is held, abandoned, or parked."""
         message = self._client.hget(keys.DELIVERIES, tag)
         return None if message is None else str(message)
+
+    def unsettled(self) -> list[str]:
+        """The messages of all deliveries that are held, abandoned, or parked."""
+        return [str(message) for message in self._client.hvals(keys.DELIVERIES)]
 
     def settle(self, tag: str) -> bool:
         """The delivery is done with."""

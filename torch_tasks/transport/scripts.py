@@ -131,6 +131,16 @@ if not message then return {'gone'} end
     + "return {'back'}"
 )
 
+# Have a message that waits in one list wait in another, in front. KEYS: list, other list, its bell. ARGV: message.
+FORWARD = (
+    """
+if redis.call('LREM', KEYS[1], -1, ARGV[1]) == 0 then return 0 end
+redis.call('RPUSH', KEYS[2], ARGV[1])
+"""
+    + _ring("KEYS[3]")
+    + "return 1"
+)
+
 # KEYS: leases, deliveries. ARGV: tag.
 SETTLE = """
 redis.call('ZREM', KEYS[1], ARGV[1])

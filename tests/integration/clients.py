@@ -1,0 +1,63 @@
+"""Programs that enqueue: this one, and others."""
+
+from __future__ import annotations
+
+import gc
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from nodes import PACE, Broker
+
+from torch_tasks import Torch
+from torch_tasks.app import app
+from torch_tasks.fleet import fleet
+from torch_tasks.settings import settings
+
+
+@contextmanager
+def client_of(broker: Broker, folder: Path, **environment: str) -> Iterator[Torch]:
+    """Make this process, and those it starts, clients of the broker with this state folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        here = {"TORCH_BROKER_URL": broker.url, "TORCH_STATE_DIR": str(folder)}
+        for name, value in {**PACE, **here, **environment}.items():
+            patch.setenv(name, value)
+        read_settings_anew()
+        # Collecting the tests may have read it, and an earlier client may be connected to another broker.
+        app.conf.update(broker_url=broker.url, result_backend=f"torch_tasks.results:Results+{broker.url}")
+        app._after_fork()
+        app._backend = app._get_backend()
+        yield Torch()
+        gc.collect()  # Celery's results unsubscribe while the broker is there
+    read_settings_anew()
+
+
+def read_settings_anew() -> None:
+    """Forget what the environment said before."""
+    settings.cache_clear()
+    fleet.cache_clear()
+
+
+def start_client(statements: str, **environment: str) -> subprocess.Popen[str]:
+    """Another program on this machine, which has ``torch`` and ``recovery``."""
+    program = f"import sys\nfrom torch_tasks import Torch, recovery\ntorch = Torch()\n{statements}"
+    return subprocess.Popen(
+        [sys.executable, "-c", program],
+        env={**os.environ, **environment},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def run_client(statements: str, **environment: str) -> str:
+    """What another program prints, which must succeed."""
+    client = start_client(statements, **environment)
+    said, complained = client.communicate(timeout=60)
+    assert client.returncode == 0, complained
+    return said

@@ -1,0 +1,36 @@
+"""Tending: what dead agents and lost processes left is brought back into the way of those who live."""
+
+from __future__ import annotations
+
+import logging
+
+from torch_tasks import keys
+from torch_tasks.dead_letters import DeadLetters
+from torch_tasks.fleet import Fleet
+from torch_tasks.models import AgentInfo
+from torch_tasks.routing import queue_for
+from torch_tasks.transport.wire import message_id
+
+log = logging.getLogger(__name__)
+
+
+def tend(fleet: Fleet) -> None:
+    """Look after the whole fleet, unless somebody did so a moment ago: agent workers and node workers all call this."""
+    pause_ms = int(fleet.settings.heartbeat_seconds * 500)
+    if not fleet.client.set(keys.TENDING, fleet.settings.node, nx=True, px=pause_ms):
+        return
+    for agent in fleet.registry.dead():
+        _free_tasks_of(agent, fleet)
+    DeadLetters(fleet).note_all_lost()
+
+
+def _free_tasks_of(agent: AgentInfo, fleet: Fleet) -> None:
+    """What waits for this agent alone, and need not, goes to whoever is able."""
+    queue = keys.agent_queue(agent.agent_id)
+    for message in fleet.deliveries.waiting(queue):
+        task_id = message_id(message)
+        record = fleet.records.find(task_id) if task_id else None
+        if record is None or record.state.ended or record.spec.agent == agent.agent_id:
+            continue
+        if fleet.deliveries.forward(queue, message, queue_for(record.spec), record.spec.priority.step):
+            log.warning("%s: %s is dead, its task goes to whoever is able", record.spec.id, agent.agent_id)

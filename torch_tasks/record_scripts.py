@@ -1,0 +1,121 @@
+"""The scripts that change task records, run on the broker: what they check and what they write is one step."""
+
+from __future__ import annotations
+
+from torch_tasks.broker import NOW
+
+ACCEPT = (
+    NOW
+    + """
+local demanded = 0
+if ARGV[4] == '1' then demanded = redis.call('SADD', KEYS[3], ARGV[3]) end
+if redis.call('EXISTS', KEYS[1]) == 1 then return {0, demanded} end
+redis.call('HSET', KEYS[1], 'spec', ARGV[2], 'state', 'queued', 'queue', ARGV[3], 'created_at', now, 'attempts', 0,
+  'revision', 1)
+redis.call('ZADD', KEYS[2], t[1] * 1000000 + t[2], ARGV[1])
+return {1, demanded}
+"""
+)
+
+# What follows a change: KEYS[1] is the record, KEYS[2] its history.
+TELL = """
+local function tell(entry, seconds)
+  redis.call('HINCRBY', KEYS[1], 'revision', 1)
+  redis.call('RPUSH', KEYS[2], string.format('{"at":%d,', now) .. string.sub(entry, 2))
+  redis.call('LTRIM', KEYS[2], -100, -1)
+  if tonumber(seconds) > 0 then
+    redis.call('EXPIRE', KEYS[1], seconds)
+    redis.call('EXPIRE', KEYS[2], seconds)
+  else
+    redis.call('PERSIST', KEYS[1])
+    redis.call('PERSIST', KEYS[2])
+  end
+end
+"""
+
+# ARGV: wanted state, states it may follow, '' or the owner, the owner's incarnation, owning states, time-stamp field
+# or '', seconds to live or 0, entry of the history, then field/value pairs.
+MOVE = (
+    NOW
+    + TELL
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return {'missing', '', {}} end
+local owner = redis.call('HGET', KEYS[1], 'agent') or ''
+local fence = tonumber(redis.call('HGET', KEYS[1], 'incarnation') or '0')
+if ARGV[3] ~= '' and string.find(ARGV[5], ' ' .. state .. ' ', 1, true) then
+  if owner ~= ARGV[3] then return {'owned', owner, {}} end
+  if fence > tonumber(ARGV[4]) then
+    return {'owned', owner .. ' (incarnation ' .. string.format('%d', fence) .. ')', {}}
+  end
+end
+if not string.find(ARGV[2], ' ' .. state .. ' ', 1, true) then return {'illegal', state, {}} end
+redis.call('HSET', KEYS[1], 'state', ARGV[1])
+if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], ARGV[6], now) end
+for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+tell(ARGV[8], ARGV[7])
+redis.call('PUBLISH', KEYS[1], ARGV[1])
+return {'moved', state, redis.call('HGETALL', KEYS[1])}
+"""
+)
+
+# KEYS: record, history, agents, their heartbeats, when node workers last promised to bring them back, the broker's
+# state. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent is dead, the
+# same for one whose worker said goodbye, entry of the history, '' or the whole spec.
+#
+# Silence proves nothing unless the broker itself was there to hear: it has been watched for as long.
+TAKE = (
+    NOW
+    + TELL
+    + """
+local state = redis.call('HGET', KEYS[1], 'state')
+if not state then return {'missing', ''} end
+if string.find(ARGV[5], ' ' .. state .. ' ', 1, true) then return {'ended', ''} end
+local owner = redis.call('HGET', KEYS[1], 'agent') or ''
+local node = redis.call('HGET', KEYS[1], 'node') or ''
+local held = string.find(ARGV[4], ' ' .. state .. ' ', 1, true)
+if held and owner == ARGV[1] and node == ARGV[2] then
+  local fence = tonumber(redis.call('HGET', KEYS[1], 'incarnation') or '0')
+  if fence > tonumber(ARGV[3]) then return {'stale', string.format('%d', fence)} end
+  if fence < tonumber(ARGV[3]) then
+    redis.call('HSET', KEYS[1], 'incarnation', ARGV[3])
+    tell(ARGV[8], 0)
+  end
+  return {'mine', ''}
+end
+if held and owner ~= ARGV[1] then
+  local grace = tonumber(ARGV[6])
+  local watched = tonumber(redis.call('HGET', KEYS[6], 'watch') or now)
+  local entry = redis.call('HGET', KEYS[3], owner)
+  if entry and cjson.decode(entry).left then grace = tonumber(ARGV[7]) end
+  local heard = tonumber(redis.call('ZSCORE', KEYS[4], owner) or '0')
+  local kept = tonumber(redis.call('ZSCORE', KEYS[5], owner) or '0')
+  if now - watched < tonumber(ARGV[6]) or now - heard < grace or now - kept < tonumber(ARGV[6]) then
+    return {'owned', owner}
+  end
+end
+redis.call('HSET', KEYS[1], 'state', 'assigned', 'agent', ARGV[1], 'node', ARGV[2], 'incarnation', ARGV[3],
+  'assigned_at', now)
+redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'spec', ARGV[9]) end
+tell(ARGV[8], 0)
+redis.call('PUBLISH', KEYS[1], 'assigned')
+if held then return {'taken over', owner .. ' on ' .. node} end
+return {'taken', ''}
+"""
+)
+
+# KEYS: record, index of all records, demanded queues, dead letters. ARGV: id, revision, score in the index, queue, '1'
+# if it is to be demanded, seconds to live or 0, '1' for a dead task, then field/value pairs. The message of a dead task
+# is lost, and its place among the dead letters tells that it can be replayed.
+RESTORE = """
+local known = tonumber(redis.call('HGET', KEYS[1], 'revision') or '-1')
+if known >= tonumber(ARGV[2]) then return 0 end
+for i = 8, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[7] == '1' then redis.call('HSETNX', KEYS[4], ARGV[1], '') end
+if tonumber(ARGV[6]) > 0 then redis.call('EXPIRE', KEYS[1], ARGV[6]) end
+redis.call('ZADD', KEYS[2], 'NX', ARGV[3], ARGV[1])
+if ARGV[5] == '1' then redis.call('SADD', KEYS[3], ARGV[4]) end
+redis.call('PUBLISH', KEYS[1], 'restored')
+return 1
+"""
