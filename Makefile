@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench clean
+.PHONY: setup demo test lint bench chaos clean
 
 setup: .venv/ready
 
@@ -26,6 +26,13 @@ lint: setup
 
 bench: setup
 	$(BIN)/python -m benchmarks
+
+# Faults strike for so many seconds while tasks flow: make chaos SECONDS=300 SEED=7
+SECONDS ?= 300
+
+chaos: setup
+	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
+	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache benchmarks/results

@@ -30,6 +30,12 @@ class BrokerUnreachable(TorchError):
     exit_code = 4
 
 
+class BrokerForgot(TorchError):
+    """The broker was restarted, and what its records say does not count until the fleet has told it what it forgot."""
+
+    exit_code = 4
+
+
 class BrokerNotStarted(TorchError):
     """This machine's own broker could not be started."""
 

@@ -12,7 +12,7 @@ from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
-from torch_tasks.transport import Deliveries
+from torch_tasks.transport import Deliveries, Gate
 
 
 class Fleet:
@@ -40,6 +40,11 @@ class Fleet:
     def registry(self) -> AgentRegistry:
         """The agents."""
         return AgentRegistry(self.client, self.settings)
+
+    @cached_property
+    def gate(self) -> Gate:
+        """Whether the broker was restarted and is not reconciled yet."""
+        return Gate(self.client)
 
     def known_broker(self) -> str | None:
         """The broker's process that the fleet was last reconciled with."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from typing import NamedTuple, Protocol
 
 from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
@@ -40,8 +40,11 @@ class AgentHost(Protocol):
         May raise :class:`Detached`, or :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
         """
 
-    def settle(self, task_id: str) -> None:
-        """The record says what became of this task: nothing more is to be done for it here."""
+    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
+        """The record says what became of this task: nothing more is to be done for it here.
+
+        The account is kept, should the broker forget it.
+        """
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""

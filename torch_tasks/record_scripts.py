@@ -40,22 +40,22 @@ MOVE = (
     + TELL
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
-if not state then return {'missing', '', 0} end
+if not state then return {'missing', '', {}} end
 local owner = redis.call('HGET', KEYS[1], 'agent') or ''
 local fence = tonumber(redis.call('HGET', KEYS[1], 'incarnation') or '0')
 if ARGV[3] ~= '' and string.find(ARGV[5], ' ' .. state .. ' ', 1, true) then
-  if owner ~= ARGV[3] then return {'owned', owner, 0} end
+  if owner ~= ARGV[3] then return {'owned', owner, {}} end
   if fence > tonumber(ARGV[4]) then
-    return {'owned', owner .. ' (incarnation ' .. string.format('%d', fence) .. ')', 0}
+    return {'owned', owner .. ' (incarnation ' .. string.format('%d', fence) .. ')', {}}
   end
 end
-if not string.find(ARGV[2], ' ' .. state .. ' ', 1, true) then return {'illegal', state, 0} end
+if not string.find(ARGV[2], ' ' .. state .. ' ', 1, true) then return {'illegal', state, {}} end
 redis.call('HSET', KEYS[1], 'state', ARGV[1])
 if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], ARGV[6], now) end
 for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 tell(ARGV[8], ARGV[7])
 redis.call('PUBLISH', KEYS[1], ARGV[1])
-return {'moved', state, tonumber(redis.call('HGET', KEYS[1], 'revision'))}
+return {'moved', state, redis.call('HGETALL', KEYS[1])}
 """
 )
 

@@ -104,8 +104,8 @@ class TaskRecords:
         by: AgentInfo | None = None,
         only_from: Collection[TaskState] | None = None,
         **fields: str | int | None,
-    ) -> int:
-        """Put a task into another state and return its record's new revision.
+    ) -> dict[str, str]:
+        """Put a task into another state and return its account, as :meth:`restore` takes it.
 
         ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
         ``only_from`` narrows the states that may be left.
@@ -115,7 +115,7 @@ class TaskRecords:
         )
         values = {name: value for name, value in {**owner, **fields}.items() if value is not None}
         kept_for = self._keep_seconds if to.ended and to is not TaskState.DEAD else 0
-        outcome, detail, revision = self._move(
+        outcome, detail, fields_now = self._move(
             keys=[keys.task_record(task_id), keys.task_history(task_id)],
             args=[
                 to,
@@ -130,7 +130,8 @@ class TaskRecords:
             ],
         )
         if outcome == "moved":
-            return int(revision)
+            told = [str(part) for part in fields_now]
+            return dict(zip(told[::2], told[1::2], strict=True))
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "owned":
@@ -182,26 +183,35 @@ class TaskRecords:
 
     def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
         """Put back what somebody remembers of a task, if the broker knows nothing later; false if it does."""
+        return bool(self._put_back(task_id, account, self._client))
+
+    def restore_many(self, accounts: Mapping[str, Mapping[str, str]]) -> None:
+        """:meth:`restore` many accounts in one go, by the ids of their tasks."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id, account in accounts.items():
+                self._put_back(task_id, account, pipe)
+            pipe.execute()
+
+    def _put_back(self, task_id: str, account: Mapping[str, str], client: redis.Redis) -> Any:
         state, queue = TaskState(account["state"]), account["queue"]
         kept_for = self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
-        return bool(
-            self._restore(
-                keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
-                args=[
-                    task_id,
-                    account["revision"],
-                    int(account["created_at"]) * 1000,
-                    queue,
-                    int(keys.is_task_queue(queue)),
-                    kept_for,
-                    int(state is TaskState.DEAD),
-                    *itertools.chain.from_iterable(account.items()),
-                ],
-            )
+        return self._restore(
+            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
+            args=[
+                task_id,
+                account["revision"],
+                int(account["created_at"]) * 1000,
+                queue,
+                int(keys.is_task_queue(queue)),
+                kept_for,
+                int(state is TaskState.DEAD),
+                *itertools.chain.from_iterable(account.items()),
+            ],
+            client=client,
         )
 
-    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> int:
-        """End a task with its result; returns its record's last revision."""
+    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
+        """End a task with its result; returns its account."""
         note = result.error.message if result.error else None
         return self.move(result.task_id, result.status, by=by, note=note, result=result.model_dump_json())
 

@@ -38,6 +38,7 @@ def _default_node() -> str:
 
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
+PaneScope = Literal["auto", "always", "never"]
 ExpandedPath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
 
@@ -106,6 +107,11 @@ class Settings(BaseSettings):
         64 << 20, gt=0, description="A longer transcript of a pane is put aside, one older generation is kept."
     )
     agent_start_seconds: Finite = Field(30.0, gt=0, description="How long an agent's program may take to become ready.")
+    pane_scope: PaneScope = Field(
+        "auto",
+        description="Whether systemd gives each agent's terminal a scope of its own, which outlives the worker's unit: "
+        "`auto` where the worker runs under systemd and it can be had, `always`, `never`.",
+    )
     interrupt_seconds: Finite = Field(
         3.0,
         gt=0,

@@ -15,7 +15,16 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, accepted, app
-from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StaleWriter, TaskFailed, TaskNotFound, TorchError
+from torch_tasks.errors import (
+    BrokerForgot,
+    BrokerUnreachable,
+    IllegalTransition,
+    StaleWriter,
+    StateFolderUnusable,
+    TaskFailed,
+    TaskNotFound,
+    TorchError,
+)
 from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost, Detached
 from torch_tasks.keys import agent_queue
@@ -37,6 +46,8 @@ from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
 
 log = logging.getLogger(__name__)
+
+_AWAY = (BrokerUnreachable, BrokerForgot, redis.ConnectionError, redis.TimeoutError)
 
 #: Seconds after which a task that this agent leaves to another comes up again.
 _SOON = 1.0
@@ -68,15 +79,15 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
     if host is None:
         raise Message(self.request).put_aside(_LATER)  # this worker hosts no agent
     again = Retrying(
-        retry=retry_if_exception_type((BrokerUnreachable, redis.ConnectionError, redis.TimeoutError)),
-        wait=wait_random_exponential(max=5),
+        retry=retry_if_exception_type(_AWAY),
+        wait=wait_random_exponential(multiplier=0.2, max=2),
         stop=lambda _: host.leaving,
         reraise=True,
     )
     try:
         # Each step of it may be repeated: what is done already is only told again.
         return dict(again(_run, self, host, inputs))
-    except (BrokerUnreachable, redis.ConnectionError, redis.TimeoutError) as error:
+    except _AWAY as error:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):
         raise
@@ -86,21 +97,37 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
 
 
 def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
+    """Do the task; what the records refuse is left to whoever has it, unless it is the broker that has forgotten."""
+    task_id, gate = task.request.id, fleet().gate
+    before = gate.state()
+    if not before.open:
+        raise BrokerForgot("the broker was restarted and does not know yet what the fleet knows")
+    try:
+        return _work(task, host, inputs)
+    except StateFolderUnusable as error:  # a full disk: nothing is lost, and nothing begun without being noted
+        log.error("%s: waits: %s", task_id, error)
+        raise Message(task.request).put_aside(_LATER) from None
+    except (StaleWriter, IllegalTransition, TaskNotFound) as error:
+        if gate.state() != before:
+            raise BrokerForgot(f"the broker was restarted meanwhile: {error}") from error
+        log.warning("%s: left to whoever has it: %s", task_id, error)
+        host.settle(task_id, fleet().records.account(task_id))
+        raise Ignore from None
+
+
+def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
     *earlier, fields = inputs
     message = Message(task.request)
     record = _take(accepted(fields, task.request.id), earlier, host, message)
     spec = record.spec
     if record.state.ended:
-        host.settle(spec.id)
+        host.settle(spec.id, fleet().records.account(spec.id))
         return _told(task, record.result or TaskResult(task_id=spec.id, status=record.state))
     try:
         result = host.execute(informed(record), record.attempts, message.delivery)
     except Detached:
         # First of all in the queue that the agent's next worker reads.
         raise message.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
-    except StaleWriter as error:
-        log.warning("%s: left to its new owner: %s", spec.id, error)
-        raise Ignore from None
     return _conclude(task, record, host, result, message)
 
 
@@ -178,21 +205,14 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
     allowed = settings().max_retries if spec.max_retries is None else spec.max_retries
     tries = result.attempts - record.tries_before
     retriable = failure is not None and failure.kind.worth_retrying
-    try:
-        if failure and retriable and tries <= allowed:
-            note = f"attempt {result.attempts}: {failure.message}"
-            records.move(spec.id, TaskState.QUEUED, by=host.info, note=note)
-            host.settle(spec.id)
-            raise message.tried_again(queue_for(spec), backoff(tries), failure)
-        if retriable and allowed:
-            result = result.model_copy(update={"status": TaskState.DEAD})
-            message.bury()  # before the record says so: whoever hears of it finds it among the dead letters
-        records.finish(result, by=host.info)
-    except (StaleWriter, IllegalTransition, TaskNotFound) as error:
-        log.warning("%s: result refused: %s", spec.id, error)
-        host.settle(spec.id)
-        raise Ignore from None
-    host.settle(spec.id)
+    if failure and retriable and tries <= allowed:
+        note = f"attempt {result.attempts}: {failure.message}"
+        host.settle(spec.id, records.move(spec.id, TaskState.QUEUED, by=host.info, note=note))
+        raise message.tried_again(queue_for(spec), backoff(tries), failure)
+    if retriable and allowed:
+        result = result.model_copy(update={"status": TaskState.DEAD})
+        message.bury()  # before the record says so: whoever hears of it finds it among the dead letters
+    host.settle(spec.id, records.finish(result, by=host.info))
     return _told(task, result)
 
 
@@ -209,8 +229,7 @@ def _give_up(task_id: str, host: AgentHost, error: Exception) -> None:
     result = TaskResult(task_id=task_id, status=TaskState.FAILED, agent=host.info.agent_id, error=failure)
     with contextlib.suppress(TorchError):
         held = fleet().records.get(task_id).state in HELD
-        fleet().records.finish(result, by=host.info if held else None)
-        host.settle(task_id)
+        host.settle(task_id, fleet().records.finish(result, by=host.info if held else None))
 
 
 def _told(task: Any, result: TaskResult) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 
 import redis
@@ -17,6 +17,7 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Delivery, Detached
+from torch_tasks.local.files import usable
 from torch_tasks.models import (
     AgentInfo,
     AgentSpec,
@@ -239,13 +240,13 @@ class Host:
             self._cancelled = None
         return result
 
-    def settle(self, task_id: str) -> None:
+    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
         """The record says what became of this task: nothing more is to be done for it here."""
         with self._working:
             if self.unfinished and self.unfinished.task_id == task_id:
                 run = self._run(task_id, self.unfinished.attempt)
                 if run.result():
-                    run.remember(self._records.account(task_id), None)
+                    run.remember(account, None)
                     self.presence.remember(current=None)
                 else:
                     self._abandon(run)
@@ -259,7 +260,7 @@ class Host:
         in_pane = current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists()
         if in_pane:
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
-            self._note(run, delivery)
+            self._note(run, self._records.account(run.task_id), delivery)
         else:
             if refusal := self._refusal(spec) or self._prepare(spec):
                 return self._outcome.failed(run, *refusal)
@@ -301,16 +302,17 @@ class Host:
         return None
 
     def _begin(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> None:
-        self._terminal.rotate_transcript()
-        run.open()
-        self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
-        self._records.move(spec.id, TaskState.RUNNING, by=self.info)
-        self._note(run, delivery)
-        self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
+        with usable(run.folder):
+            self._terminal.rotate_transcript()
+            run.open()
+            self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
+            account = self._records.move(spec.id, TaskState.RUNNING, by=self.info)
+            self._note(run, account, delivery)
+            self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
 
-    def _note(self, run: Run, delivery: Delivery | None) -> None:
+    def _note(self, run: Run, account: Mapping[str, str], delivery: Delivery | None) -> None:
         """Note on the disk what the broker knows of the task, should it forget."""
-        run.remember(self._records.account(run.task_id), delivery.message if delivery else None)
+        run.remember(account, delivery.message if delivery else None)
         if self.unfinished and delivery:
             self.presence.remember(current=self.unfinished.model_copy(update={"delivery": delivery.tag}))
 
@@ -332,11 +334,11 @@ class Host:
                 self._terminal.end()  # nothing of this try goes on beside the next one
                 message = "agent crashed: its pane or the program in it died"
                 return self._outcome.failed(run, FailureKind.AGENT_CRASHED, message)
+            if self._is_lost(run):
+                raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
             if reason := self._reason_to_stop(spec, limit):
                 self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
                 return self._outcome.failed(run, *reason)
-            if self._is_lost(run):
-                raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
             handoffs.note(spec, self.info, self._terminal)
             self._rest(limit)
 

@@ -45,7 +45,15 @@ class Run:
         write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
 
     def remember(self, account: Mapping[str, str], message: str | None) -> None:
-        """Keep what the task's record says, and the message by which the task came: the broker may forget both."""
+        """Keep what the task's record says, and the message by which the task came: the broker may forget both.
+
+        An account that is older than the one kept, or none, comes from a broker that has forgotten already.
+        """
+        kept = self.recall()
+        if kept and int(kept[0]["revision"]) > int(account.get("revision", 0)):
+            account = kept[0]
+        if not account:
+            return
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(self.account_file, json.dumps({"account": dict(account), "message": message}) + "\n")
 

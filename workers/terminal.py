@@ -69,6 +69,7 @@ class Terminal:
             environment=self._environment(info),
             on_notice=lambda _: self._bell.ring(),
             on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",
+            scope=self._settings.pane_scope,
         )
         look = self._pane.look()
         self._session = look.pid if look else None

@@ -12,6 +12,7 @@ from typing import Any
 from celery import Celery
 from celery.exceptions import Ignore
 
+from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.transport import Keeper, keeper, keeper_of, register
 
 register()
@@ -95,6 +96,23 @@ def look(self: Any) -> None:
     )
 
 
+def account() -> None:
+    """An account that takes long, and at first finds the broker away."""
+    tries.append(1)
+    if len(tries) < 3:
+        raise BrokerUnreachable("not yet")
+    time.sleep(OPTIONS["account_seconds"])
+    tell("account", "", tries=len(tries))
+
+
+def broken() -> None:
+    """An account that can never be put back."""
+    raise RuntimeError("never")
+
+
+tries: list[int] = []
+if "account_seconds" in OPTIONS:
+    Keeper.on_return += [broken, account]
 Keeper.on_lost.append(lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag))
 Keeper.on_buried.append(lambda name, message: tell("buried", name, message=message))
 Keeper.on_return.append(lambda: tell("return", ""))

@@ -6,7 +6,9 @@ import json
 import os
 import shutil
 import signal
+import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -50,7 +52,22 @@ class Bench:
         """A new worker of one thread, unless the words say otherwise; the options are the transport's."""
         argv = [sys.executable, "-m", "celery", "-A", "transport_app", "worker", "--loglevel", "INFO"]
         argv += ["-P", "threads", "-c", "1", "-n", f"{name}@bench", "--without-gossip", "--without-mingle", *words]
-        env = {
+        worker = Worker(name, argv, self._env(options), self.folder / f"{name}.log")
+        self.workers.append(worker)
+        if ready:
+            worker.ready()
+        return worker
+
+    def program(self, text: str) -> None:
+        """Run a program to which the small app, a connection, and a channel are known; it must end well."""
+        body = textwrap.indent(textwrap.dedent(text), "    ")
+        head = "from transport_app import *\nwith app.connection() as connection, connection.channel() as channel:\n"
+        argv = [sys.executable, "-c", head + body]
+        done = subprocess.run(argv, env=self._env({}), capture_output=True, text=True, check=False, timeout=60)
+        assert done.returncode == 0, done.stderr
+
+    def _env(self, options: Mapping[str, Any]) -> dict[str, str]:
+        return {
             **os.environ,
             SESSION: MARK,
             "PYTHONPATH": str(Path(__file__).parent),
@@ -58,11 +75,6 @@ class Bench:
             "TRANSPORT_EFFECTS": str(self.effects),
             "TRANSPORT_OPTIONS": json.dumps(options),
         }
-        worker = Worker(name, argv, env, self.folder / f"{name}.log")
-        self.workers.append(worker)
-        if ready:
-            worker.ready()
-        return worker
 
     def send(self, name: str, *args: Any, **options: Any) -> str:
         """Publish a task; its id."""

@@ -90,6 +90,11 @@ class Channel(stock.Channel):
     def _note_server(self, identity: str) -> None:
         self._server = identity
 
+    def _on_connection_disconnect(self, connection: Any) -> None:
+        super()._on_connection_disconnect(connection)
+        if "keeper" in self.__dict__:
+            self.keeper.look()  # if the broker is restarted, it shall be noticed before others open its gate
+
     def _create_client(self, asynchronous: bool = False) -> Any:
         """One client for all that is not consuming; kombu would make one for each command."""
         if asynchronous:

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 ANSWER_SECONDS = 2.0
 """A broker that takes longer than this counts as away."""
 SWEEP_SECONDS = 5.0
+SWEEP_LEASES = 5 / 8
+"""So much of a lease passes between two sweeps at most: a whole one would look as if the broker had been away."""
 BETWEEN_SWEEPS_SECONDS = 0.25
 GATE_SECONDS = 0.2
 
@@ -93,7 +95,7 @@ class Keeper:
         #: Set while we wait at the gate: becomes true when all accounts of this process are put back.
         self._accounts: threading.Event | None = None
         self._away = False
-        self._renew_at = self._sweep_at = 0.0
+        self._renew_at = self._sweep_at = self._sleeps_until = 0.0
         self._wake = threading.Event()
         self._process = os.getpid()
         threading.Thread(target=self._run, name="torch-keeper", daemon=True).start()
@@ -103,6 +105,10 @@ class Keeper:
     def hold(self, tag: str, message: str, group: set[str]) -> None:
         """Keep a delivery that was just claimed; it counts among its ``group`` until it is settled."""
         self._holdings.add(tag, message, group)
+        soon = time.monotonic() + self.terms.lease_seconds / 4
+        if self._sleeps_until > soon:
+            self._renew_at = soon
+            self._wake.set()
 
     def held(self) -> frozenset[str]:
         """The tags of the deliveries that this process holds."""
@@ -152,12 +158,12 @@ class Keeper:
         """The message goes to the dead letters, under this id."""
         return self._settle(tag, lambda: self._deliveries.bury(tag, message_id))
 
-    def release(self, tags: Iterable[str], settlers: Mapping[str, object]) -> None:
+    def release(self, tags: Collection[str], settlers: Mapping[str, object]) -> None:
         """Their channel is gone: they go back, but for those that somebody will still settle.
 
         Once that settler is gone as well, its delivery goes back, too.
         """
-        for tag in reversed(list(tags)):
+        for tag in reversed([tag for tag in self._holdings.messages() if tag in tags]):  # the first becomes the front
             if tag in settlers:
                 self._holdings.orphan(tag, settlers[tag])
             else:
@@ -233,15 +239,16 @@ class Keeper:
     def _run(self) -> None:
         while True:
             try:
-                self._wake.wait(self._turn_or_return())
+                pause = self._turn_or_return()
             except AWAY as error:
                 if not self._away:
                     log.warning("the broker is away, %d deliveries are kept: %s", len(self.held()), error)
-                self._away = True
-                self._wake.wait(RETRY_SECONDS)
+                self._away, pause = True, RETRY_SECONDS
             except Exception:
                 log.exception("a fault of the keeper's; it goes on")
-                self._wake.wait(RETRY_SECONDS)
+                pause = RETRY_SECONDS
+            self._sleeps_until = time.monotonic() + pause
+            self._wake.wait(pause)
             self._wake.clear()
 
     def _turn_or_return(self) -> float:
@@ -297,7 +304,7 @@ class Keeper:
             self._lose(tag, only_ended=True)
         if sweep.ended:
             return BETWEEN_SWEEPS_SECONDS
-        longest = min(SWEEP_SECONDS, self.terms.lease_seconds / 2)
+        longest = min(SWEEP_SECONDS, self.terms.lease_seconds * SWEEP_LEASES)
         if sweep.next_ms is None:
             return longest
         jitter = random.uniform(0.01, 0.1)  # noqa: S311 - so that not everybody comes at once

@@ -56,7 +56,7 @@ class QoS(virtual.QoS):
     def restore_unacked(self) -> None:
         """All go back, but for those whose task this process still works on: a lost connection does not end it."""
         if self.tags:
-            self.channel.keeper.release(list(self.tags), _in_work())
+            self.channel.keeper.release(set(self.tags), _in_work())
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
         """The channel closes."""

@@ -30,11 +30,13 @@ PUT = "redis.call('LPUSH', KEYS[1], ARGV[1])" + _ring("KEYS[2]")
 # each list: 0 take without a lease, 1 lease, 2 lease and of the lowest priority.
 # Returns 'closed', or nothing, or the list's number, the message, and whether one of the lowest priority was passed by.
 CLAIM = (
-    NOW
-    + """
+    """
 local some_keys = table.unpack or unpack
-if redis.call('HGET', KEYS[3], 'server') ~= ARGV[1] then return {'closed'} end
 if redis.call('EXISTS', some_keys(KEYS, 4)) == 0 then return {} end
+if redis.call('HGET', KEYS[3], 'server') ~= ARGV[1] then return {'closed'} end
+"""
+    + NOW
+    + """
 local last = 3 + tonumber(ARGV[4])
 for i = 4, last do
   local message = redis.call('RPOP', KEYS[i])
@@ -81,10 +83,13 @@ return answer
 # What is parked has no holder.
 # Returns 'closed', or '' with the milliseconds until the next look is worth it (-1: nothing is leased) and the tags.
 SWEEP = (
-    NOW
-    + """
+    """
 local state = redis.call('HMGET', KEYS[2], 'server', 'seen', 'watch')
-if state[1] ~= ARGV[1] then return {'closed', 0} end
+if state[1] ~= ARGV[1] then return {'closed'} end
+if redis.call('EXISTS', KEYS[1]) == 0 then return {'', -1} end
+"""
+    + NOW
+    + """
 local lease, seen, watch = tonumber(ARGV[2]), tonumber(state[2] or ''), tonumber(state[3] or '')
 if not seen or not watch or now < seen or now - seen > lease then watch = now end
 redis.call('HSET', KEYS[2], 'seen', now, 'watch', watch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import socket as sockets
@@ -17,7 +18,11 @@ import psutil
 from libtmux.common import tmux_cmd
 
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
+from torch_tasks.settings import PaneScope
 from workers.tmux.control import ANSWER_SECONDS, ControlClient, ControlLost
+from workers.tmux.scope import scope_words
+
+log = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).with_name("tmux.conf")
 OLDEST_TMUX = (3, 2)
@@ -94,10 +99,14 @@ class AgentServer(libtmux.Server):
             return self._by_control(words)
 
     def process(
-        self, *commands: Sequence[str], stdin: str | None = None, environment: Mapping[str, str] | None = None
+        self,
+        *commands: Sequence[str],
+        stdin: str | None = None,
+        environment: Mapping[str, str] | None = None,
+        before: Sequence[str] = (),
     ) -> Answer:
-        """Run the commands, one after the other, by a tmux process of their own."""
-        argv = [_tmux(), "-u", "-S", str(self.socket), "-f", str(CONFIG)]
+        """Run the commands, one after the other, by a tmux process of their own; ``before`` is what runs that."""
+        argv = [*before, _tmux(), "-u", "-S", str(self.socket), "-f", str(CONFIG)]
         for place, command in enumerate(commands):
             argv += [*([";"] if place else []), *map(_argument, command)]
         try:
@@ -115,6 +124,23 @@ class AgentServer(libtmux.Server):
                 "look whether its server is stopped or the machine is overloaded"
             ) from None
         return Answer(argv, _lines(done.stdout), _lines(done.stderr), done.returncode)
+
+    def launch(
+        self, name: str, *commands: Sequence[str], environment: Mapping[str, str], scope: PaneScope = "never"
+    ) -> Answer:
+        """As :meth:`process`, where the commands start the server of this agent: in a scope of its own if it can be."""
+        words = scope_words(name, scope)
+        if not words:
+            return self.process(*commands, environment=environment)
+        try:
+            answer = self.process(*commands, environment=environment, before=words)
+        except AgentUnavailable as error:  # systemd does not answer
+            answer = Answer(words, [], [str(error)], 1)
+        if answer.ok or scope == "always" or self.listener() is not None:
+            return answer
+        said = " ".join(answer.stderr)
+        log.warning("%s: no scope of its own, so a stop of this worker's unit may end its pane: %s", name, said)
+        return self.process(*commands, environment=environment)
 
     def listener(self) -> psutil.Process | None:
         """The server's process as the kernel knows it, even if it hangs; None for a missing or stale socket."""

@@ -38,7 +38,9 @@ class Machine:
         none = {"TORCH_CONFIG_DIR": str(self.folder / "config"), "TORCH_STATE_DIR": str(self.state)}
         self.env = {**users, **none, **PACE, **environment}
 
-    def torch(self, *words: str, code: int | None = 0, stdin: str = "", **env: str) -> subprocess.CompletedProcess[str]:
+    def torch(
+        self, *words: str, code: int | None = 0, stdin: str = "", seconds: float = 45, **env: str
+    ) -> subprocess.CompletedProcess[str]:
         """Run ``torch-tasks`` to its end, which must be this exit code."""
         ended = subprocess.run(
             [TORCH_TASKS, *words],
@@ -47,7 +49,7 @@ class Machine:
             check=False,
             cwd=self.work,
             env={**self.env, **env},
-            timeout=45,
+            timeout=seconds,
         )
         # Decoded here: subprocess would turn \r\n into \n.
         done = subprocess.CompletedProcess(words, ended.returncode, ended.stdout.decode(), ended.stderr.decode())

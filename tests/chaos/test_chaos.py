@@ -1,0 +1,52 @@
+"""Storms with fixed seeds: whatever dies, nothing accepted is lost and nothing is done twice.
+
+``make chaos SECONDS=300`` runs a longer one, with a seed of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from chaos.faults import plan
+from chaos.fleet import Fleet
+from chaos.storm import Outcome, storm
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+
+MIXED_SECONDS = 75.0
+BROKER_SECONDS = 12.0
+BROKER_TASKS = 40
+
+
+def show(outcome: Outcome, capsys: pytest.CaptureFixture[str], title: str) -> None:
+    """Print the table, also of a test that passes, and fail with everything that is known."""
+    with capsys.disabled():
+        print(f"\n{title}\n{outcome.table}")
+    assert outcome.verdict.good, f"{outcome.verdict}\n{outcome.report}"
+
+
+@pytest.mark.parametrize("seed", [3])
+def test_nothing_is_lost_or_doubled_whatever_dies(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with Fleet() as fleet:
+        outcome = storm(fleet, plan(seed, MIXED_SECONDS), 200, MIXED_SECONDS, seed)
+        outcome.verdict.orphans += fleet.down()
+    show(outcome, capsys, f"seed {seed}, {MIXED_SECONDS:g} s of faults")
+
+
+@pytest.fixture(scope="module")
+def fleet() -> Iterator[Fleet]:
+    """One fleet for the broker's faults."""
+    with Fleet() as fleet:
+        yield fleet
+
+
+@pytest.mark.parametrize("kind", ["broker SIGKILL", "broker back empty", "broker back in the past"])
+def test_nothing_is_lost_or_doubled_when_the_broker_dies(
+    kind: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = len(fleet.accepted()) + 1
+    faults = plan(5, BROKER_SECONDS, [kind])
+    outcome = storm(fleet, faults, BROKER_TASKS, BROKER_SECONDS, seed=5, first=first)
+    show(outcome, capsys, f"{kind}, {BROKER_SECONDS:g} s")

@@ -1,0 +1,207 @@
+"""Whatever happens to the broker, what is held stays held, and nobody takes anything before all is told."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from transport_parts import LEASE_SECONDS, QUEUE, Bench
+from waiting import until
+
+from torch_tasks import keys
+from torch_tasks.transport.wire import new_tag
+
+RECOVERY_SECONDS = 3.0
+
+
+def begun(bench: Bench, seconds: float) -> tuple[str, str]:
+    """A task that has begun, and the tag of its delivery."""
+    task = bench.send("work", seconds)
+    return task, bench.await_told("begin", task)[0]["tag"]
+
+
+def once(bench: Bench, task: str) -> None:
+    """The task ends, is acknowledged, and was run once."""
+    bench.await_told("end", task)
+    bench.await_settled()
+    assert len(bench.told("begin", task)) == 1
+
+
+def data(bench: Bench) -> Path:
+    """Where the broker keeps its data."""
+    return bench.broker.settings.state_dir / "broker"
+
+
+def kill(bench: Bench) -> None:
+    """Kill the broker."""
+    server = bench.server()
+    server.kill()
+    server.wait(10)
+
+
+def await_open(bench: Bench) -> None:
+    """The gate is open."""
+    until(lambda: bench.gate.state().open, "the gate opens", 60)
+
+
+def test_nothing_is_redelivered_when_the_broker_was_frozen_for_several_lease_times(own_bench: Bench) -> None:
+    own_bench.worker("busy")
+    task, _ = begun(own_bench, LEASE_SECONDS * 4)
+    own_bench.worker("idle")
+    own_bench.server().suspend()
+    time.sleep(LEASE_SECONDS * 2.5)
+    own_bench.server().resume()
+    once(own_bench, task)
+    assert not own_bench.told("lost")
+    assert not own_bench.told("return")
+
+
+def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(own_bench: Bench) -> None:
+    own_bench.worker("busy")
+    task, _ = begun(own_bench, LEASE_SECONDS * 3)
+    own_bench.worker("idle")
+    for _ in range(2):
+        epoch = own_bench.gate.state().epoch
+        time.sleep(1.2)  # what is older than a second is on the disk
+        kill(own_bench)
+        own_bench.broker.start()
+        await_open(own_bench)
+        assert own_bench.gate.state().epoch == epoch + 1
+    once(own_bench, task)
+    assert len(own_bench.told("return")) == 4
+
+
+def test_the_end_of_a_task_is_told_when_the_broker_is_back(own_bench: Bench) -> None:
+    own_bench.worker("busy")
+    task, tag = begun(own_bench, 3)
+    own_bench.worker("idle")
+    time.sleep(1.2)
+    kill(own_bench)
+    own_bench.await_told("end", task)
+    time.sleep(LEASE_SECONDS)
+    own_bench.broker.start()
+    assert own_bench.deliveries.message(tag) is not None
+    once(own_bench, task)
+
+
+def test_a_broker_that_is_back_empty_hears_what_is_held_before_anybody_takes_anything(own_bench: Bench) -> None:
+    own_bench.worker("busy", recovery_seconds=RECOVERY_SECONDS)
+    task, tag = begun(own_bench, 12)
+    own_bench.worker("idle", recovery_seconds=RECOVERY_SECONDS)
+    message = own_bench.deliveries.message(tag)
+    kill(own_bench)
+    shutil.rmtree(data(own_bench) / "appendonlydir")
+    own_bench.broker.start()
+    waiting = own_bench.send("work", 0)
+    until(lambda: own_bench.deliveries.message(tag) == message, "the delivery is reinstated", 60)
+    assert not own_bench.gate.state().open
+    while not own_bench.told("begin", waiting):
+        time.sleep(0.01)
+    assert own_bench.gate.state().open
+    entered = own_bench.told("return")[0]["at"]
+    assert own_bench.told("begin", waiting)[0]["at"] >= entered + RECOVERY_SECONDS * 1000 - 500
+    once(own_bench, task)
+    assert own_bench.gate.state().epoch == 2  # the workers knew the first
+
+
+def test_the_gate_closes_to_a_broker_that_came_back_from_the_past(own_bench: Bench) -> None:
+    own_bench.worker("busy")
+    own_bench.worker("idle")
+    await_open(own_bench)
+    own_bench.broker.stop()
+    shutil.copytree(data(own_bench), own_bench.folder / "past")
+    for _ in range(2):
+        own_bench.broker.start()
+        await_open(own_bench)
+        own_bench.broker.stop()
+    own_bench.broker.start()
+    await_open(own_bench)
+    present = own_bench.gate.state()
+    task, tag = begun(own_bench, 10)
+    kill(own_bench)
+    shutil.rmtree(data(own_bench))
+    shutil.copytree(own_bench.folder / "past", data(own_bench))
+    own_bench.broker.start()
+    past = own_bench.gate.state()
+    assert not past.open
+    assert past.epoch < present.epoch
+    await_open(own_bench)
+    assert own_bench.gate.state().epoch == present.epoch + 1
+    assert tag in own_bench.leases()
+    once(own_bench, task)
+
+
+def test_a_broker_emptied_under_its_workers_hears_it_all_again(bench: Bench) -> None:
+    bench.worker("busy")
+    task, tag = begun(bench, 6)
+    bench.broker.client.flushall()
+    until(lambda: bench.deliveries.message(tag) is not None, "the delivery is reinstated", 60)
+    await_open(bench)
+    once(bench, task)
+
+
+def test_what_goes_back_to_a_broker_that_forgot_it_is_not_lost(own_bench: Bench) -> None:
+    own_bench.worker("patient")
+    tasks = [own_bench.send("work", 0, countdown=6) for _ in range(3)]
+    until(lambda: len(own_bench.leases()) == 3, "all three wait in the worker")
+    kill(own_bench)
+    shutil.rmtree(data(own_bench) / "appendonlydir")
+    until(lambda: "broker lost" in own_bench.workers[0].logs(), "the worker gives back what it has not begun", 30)
+    own_bench.broker.start()
+    own_bench.await_told("end", count=3)
+    own_bench.await_settled()
+    assert sorted(line["id"] for line in own_bench.told("begin")) == sorted(tasks)
+
+
+def test_a_new_broker_needs_no_recovery_and_a_restarted_one_does(own_bench: Bench) -> None:
+    assert own_bench.gate.state().open
+    assert not own_bench.gate.open_new()
+    own_bench.broker.stop()
+    own_bench.broker.start()
+    assert not own_bench.gate.state().open
+    assert not own_bench.gate.open_new()
+    own_bench.worker("first")
+    await_open(own_bench)
+    assert own_bench.await_told("return")
+
+
+def test_the_gate_waits_for_an_account_that_takes_long_and_finds_the_broker_away(bench: Bench) -> None:
+    bench.worker("quick", recovery_seconds=0.5)
+    bench.worker("slow", "-Q", "nothing", recovery_seconds=0.5, account_seconds=4)
+    bench.broker.client.delete(keys.BROKER_STATE)
+    task = bench.send("work")
+    begin = bench.await_told("begin", task)[0]
+    [account] = bench.told("account")
+    assert account["tries"] == 3
+    assert account["at"] <= begin["at"]
+
+
+@pytest.fixture
+def held(own_bench: Bench) -> str:
+    """A delivery that somebody holds who is gone."""
+    tag = new_tag(QUEUE)
+    own_bench.deliveries.reinstate({tag: '{"headers": {"id": "held"}}'}, 1)
+    return tag
+
+
+def test_nothing_is_restored_by_a_sweep_after_a_gap(own_bench: Bench, held: str) -> None:
+    """Whoever could not renew because the broker was away gets half a lease's time."""
+    deliveries, client = own_bench.deliveries, own_bench.broker.client
+    identity = own_bench.gate.state().identity
+    client.hset(keys.BROKER_STATE, mapping={"seen": 1, "watch": 1})
+    found = deliveries.sweep(600, identity)
+    assert found.ended == []
+    assert found.next_ms is not None
+    assert 0 < found.next_ms <= 300
+    until(lambda: deliveries.sweep(600, identity).ended == [held], "half a lease later", 10)
+
+
+def test_nothing_is_restored_by_a_sweep_when_the_clock_was_put_back(own_bench: Bench, held: str) -> None:
+    deliveries, client = own_bench.deliveries, own_bench.broker.client
+    identity = own_bench.gate.state().identity
+    future = int(time.time() * 1000) + 3_600_000
+    client.hset(keys.BROKER_STATE, mapping={"seen": future, "watch": 1})
+    assert deliveries.sweep(600, identity).ended == []
+    until(lambda: deliveries.sweep(600, identity).ended == [held], "half a lease later", 10)
