@@ -29,6 +29,8 @@ LOOK_SECONDS = 1.0
 """How often a process asks the broker whether it is still the one it was."""
 TEND_SECONDS = 30.0
 """How often the rows of ended tasks are closed where no node worker does it."""
+RECALL_SECONDS = 5.0
+"""How long it may take somebody else to put back a task."""
 BATCH = 200
 TEND_BATCHES = 20
 
@@ -66,6 +68,17 @@ def keep_end(task_id: str, *, asked_here: bool = False) -> None:
                 ledger.close(task_id, account, flushed=asked_here)
     except LedgerUnusable as error:
         log.warning("%s", error)
+
+
+def recall(task_id: str) -> None:
+    """Have the broker know a task again that it forgot, if this machine remembers it."""
+    ledger = fleet().ledger
+    if ledger is None or not ledger.exists() or ledger.state(task_id) is None:
+        return
+    restore_all()
+    deadline = time.monotonic() + RECALL_SECONDS
+    while fleet().records.state(task_id) is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # somebody else is putting it back
 
 
 def is_spooled(task_id: str) -> bool:
@@ -132,7 +145,8 @@ class Recovery:
 
     def _close_ended(self) -> None:
         """Close what has ended, beginning with what nobody has looked at for the longest time; forget what is old."""
-        self._ledger.tended()
+        if self._ledger.is_untended_for(TEND_SECONDS / 3):
+            self._ledger.tended()
         for _ in range(TEND_BATCHES):
             rows = self._ledger.longest_unseen(BATCH)
             if not self._put_back(rows) or len(rows) < BATCH:
