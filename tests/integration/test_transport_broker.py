@@ -167,15 +167,25 @@ def test_a_new_broker_needs_no_recovery_and_a_restarted_one_does(own_bench: Benc
     assert own_bench.await_told("return")
 
 
-def test_the_gate_waits_for_an_account_that_takes_long_and_finds_the_broker_away(bench: Bench) -> None:
-    bench.worker("quick", recovery_seconds=0.5)
-    bench.worker("slow", "-Q", "nothing", recovery_seconds=0.5, account_seconds=4)
-    bench.broker.client.delete(keys.BROKER_STATE)
-    task = bench.send("work")
-    begin = bench.await_told("begin", task)[0]
-    [account] = bench.told("account")
+def test_the_gate_waits_for_an_account_that_takes_long_and_finds_the_broker_away(own_bench: Bench) -> None:
+    own_bench.worker("quick", recovery_seconds=RECOVERY_SECONDS)
+    own_bench.worker("slow", "-Q", "nothing", recovery_seconds=RECOVERY_SECONDS, account_seconds=5)
+    own_bench.broker.stop()
+    own_bench.broker.start()
+    task = own_bench.send("work")
+    begin = own_bench.await_told("begin", task)[0]
+    [account] = own_bench.told("account")
     assert account["tries"] == 3
     assert account["at"] <= begin["at"]
+
+
+def test_who_missed_that_the_broker_was_emptied_and_opened_again_puts_back_what_it_holds(bench: Bench) -> None:
+    bench.worker("busy")
+    task, tag = begun(bench, 6)
+    bench.broker.empty()
+    until(lambda: bench.deliveries.message(tag) is not None, "the delivery is reinstated", 60)
+    once(bench, task)
+    assert not bench.told("lost")
 
 
 @pytest.fixture
@@ -189,19 +199,19 @@ def held(own_bench: Bench) -> str:
 def test_nothing_is_restored_by_a_sweep_after_a_gap(own_bench: Bench, held: str) -> None:
     """Whoever could not renew because the broker was away gets half a lease's time."""
     deliveries, client = own_bench.deliveries, own_bench.broker.client
-    identity = own_bench.gate.state().identity
+    opening = own_bench.gate.state().opening
     client.hset(keys.BROKER_STATE, mapping={"seen": 1, "watch": 1})
-    found = deliveries.sweep(600, identity)
+    found = deliveries.sweep(600, opening)
     assert found.ended == []
     assert found.next_ms is not None
     assert 0 < found.next_ms <= 300
-    until(lambda: deliveries.sweep(600, identity).ended == [held], "half a lease later", 10)
+    until(lambda: deliveries.sweep(600, opening).ended == [held], "half a lease later", 10)
 
 
 def test_nothing_is_restored_by_a_sweep_when_the_clock_was_put_back(own_bench: Bench, held: str) -> None:
     deliveries, client = own_bench.deliveries, own_bench.broker.client
-    identity = own_bench.gate.state().identity
+    opening = own_bench.gate.state().opening
     future = int(time.time() * 1000) + 3_600_000
     client.hset(keys.BROKER_STATE, mapping={"seen": future, "watch": 1})
-    assert deliveries.sweep(600, identity).ended == []
-    until(lambda: deliveries.sweep(600, identity).ended == [held], "half a lease later", 10)
+    assert deliveries.sweep(600, opening).ended == []
+    until(lambda: deliveries.sweep(600, opening).ended == [held], "half a lease later", 10)

@@ -345,7 +345,7 @@ def test_a_tag_that_is_gone_touches_nothing(bench: Bench, claim: Callable[..., T
         deliveries.drop_dead("id"),
     ):
         assert not nothing
-    assert deliveries.renew([old.tag, new.tag], 3000, bench.gate.state().identity) == [old.tag]
+    assert deliveries.renew([old.tag, new.tag], 3000, bench.gate.state().opening) == [old.tag]
     assert deliveries.message(new.tag) == "{}"
     assert list(bench.leases()) == [new.tag]
 

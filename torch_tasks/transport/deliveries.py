@@ -148,17 +148,20 @@ class Deliveries:
 
     # ── many deliveries ──────────────────────────────────────────────────────────────────────────────────────────
 
-    def renew(self, tags: Sequence[str], lease_ms: int, identity: str) -> list[str]:
-        """Hold these for another lease from now; returns those that are not there any more."""
+    def renew(self, tags: Sequence[str], lease_ms: int, opening: str) -> list[str]:
+        """Hold these for another lease from now; returns those that are not there any more.
+
+        This and :meth:`sweep` raise :class:`GateClosed` unless this ``opening`` of the gate is the one in force.
+        """
         lost: list[str] = []
         for some in _portions(tags, AT_ONCE):
-            answer = self._renew(keys=[keys.LEASES, keys.BROKER_STATE], args=[identity, lease_ms, *some])
+            answer = self._renew(keys=[keys.LEASES, keys.BROKER_STATE], args=[opening, lease_ms, *some])
             lost += _unless_closed(answer)
         return lost
 
-    def sweep(self, lease_ms: int, identity: str) -> Sweep:
+    def sweep(self, lease_ms: int, opening: str) -> Sweep:
         """Look which leases have ended; nothing is moved."""
-        answer = self._sweep(keys=[keys.LEASES, keys.BROKER_STATE], args=[identity, lease_ms, AT_ONCE])
+        answer = self._sweep(keys=[keys.LEASES, keys.BROKER_STATE], args=[opening, lease_ms, AT_ONCE])
         next_ms, *ended = _unless_closed(answer)
         return Sweep(ended, None if int(next_ms) < 0 else int(next_ms))
 

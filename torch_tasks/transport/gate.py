@@ -28,6 +28,8 @@ class GateState(NamedTuple):
     server: str | None
     #: How often that happened.
     epoch: int
+    #: Stands for the last time that the gate was opened, and for no other.
+    opening: str
 
     @property
     def open(self) -> bool:
@@ -39,7 +41,10 @@ class Entry(NamedTuple):
     """What comes of waiting at the gate."""
 
     open: bool
+    #: The largest that anybody knew.
     epoch: int
+    #: As in :class:`GateState`, once it is open.
+    opening: str
 
 
 class Gate:
@@ -53,8 +58,8 @@ class Gate:
 
     def state(self) -> GateState:
         """Who answers, and whom the fleet knows."""
-        server, epoch = self._client.hmget(keys.BROKER_STATE, ["server", "epoch"])
-        return GateState(self._identity(), None if server is None else str(server), int(epoch or 0))
+        server, epoch, since = map(_text, self._client.hmget(keys.BROKER_STATE, ["server", "epoch", "since"]))
+        return GateState(self._identity(), server or None, int(epoch or 0), f"{server}@{since}")
 
     def enter(self, identity: str, recovery_ms: int, epoch: int, *, busy: bool = False) -> Entry:
         """Wait at the gate, to be asked again and again until it is open.
@@ -62,8 +67,8 @@ class Gate:
         It opens ``recovery_ms`` after the first who came, and not while anybody is ``busy``: has more to say. The epoch
         never goes backwards: the largest that anybody knew counts.
         """
-        is_open, number = self._enter(keys=[keys.BROKER_STATE], args=[identity, recovery_ms, epoch, int(busy)])
-        return Entry(bool(is_open), int(number) if is_open else epoch)
+        is_open, number, since = self._enter(keys=[keys.BROKER_STATE], args=[identity, recovery_ms, epoch, int(busy)])
+        return Entry(bool(is_open), int(number), f"{identity}@{since}")
 
     def open_new(self) -> bool:
         """Open the gate of a broker that never had any data."""
@@ -72,6 +77,10 @@ class Gate:
     def _identity(self) -> str:
         info: dict[str, Any] = self._client.info("server")
         return str(info.get("run_id") or self._client.info("replication")["master_replid"])
+
+
+def _text(value: object) -> str:
+    return "" if value is None else str(value)
 
 
 def greeting(note: Callable[[str], None]) -> Callable[[Any], None]:

@@ -92,6 +92,8 @@ class Keeper:
         self._answering: str | None = None
         self._known: str | None = None
         self._epoch = 0
+        #: The opening of the gate that we have seen.
+        self._opening = ""
         #: Set while we wait at the gate: becomes true when all accounts of this process are put back.
         self._accounts: threading.Event | None = None
         self._away = False
@@ -201,7 +203,8 @@ class Keeper:
     def _is_gone(self, tag: str) -> bool:
         """Somebody else has the delivery by now; unless it is the broker that forgot it, which is raised."""
         self._same_broker()
-        if not self._gate.state().open:
+        gate = self._gate.state()
+        if not gate.open or gate.opening != self._opening:
             raise GateClosed
         log.warning("delivery %s had been lost when it was settled", tag)
         return False
@@ -212,11 +215,19 @@ class Keeper:
             while self._backlog:
                 first = self._backlog[0]
                 try:
-                    if not first.tell() and self._accounts is None:
-                        self._is_gone(first.tag)
+                    if not first.tell():
+                        self._tell_again(first)
                 except redis.ResponseError:
                     log.exception("the broker refuses to settle delivery %s", first.tag)
                 self._backlog.popleft()
+
+    def _tell_again(self, settlement: Settlement) -> None:
+        """The broker knows no such delivery. While it recovers, that means nothing: it hears of it, then of its end."""
+        if self._accounts is None:
+            self._is_gone(settlement.tag)
+        else:
+            self._deliveries.reinstate({settlement.tag: settlement.message}, self.terms.lease_ms)
+            settlement.tell()
 
     def _lose(self, tag: str, *, only_ended: bool) -> bool:
         """A message was lost with its holder: it goes back to its queue, or to the dead letters."""
@@ -282,7 +293,7 @@ class Keeper:
         for tag in self._holdings.forsaken():
             self.requeue(tag)
         tags = list(self.held())
-        lost = self._deliveries.renew(tags, self.terms.lease_ms, str(self._known))
+        lost = self._deliveries.renew(tags, self.terms.lease_ms, self._opening)
         self._same_broker()
         for tag in lost:
             if message := self._holdings.lose(tag):
@@ -298,7 +309,7 @@ class Keeper:
 
     def _sweep(self) -> float:
         """Restore what dead processes left; returns the seconds until that may be needed again."""
-        sweep = self._deliveries.sweep(self.terms.lease_ms, str(self._known))
+        sweep = self._deliveries.sweep(self.terms.lease_ms, self._opening)
         self._same_broker()
         for tag in reversed(sweep.ended):  # each goes to the front: the one that ended first comes last
             self._lose(tag, only_ended=True)
@@ -325,7 +336,7 @@ class Keeper:
         if self._known is None and self._enter(identity, busy=False):
             self._known = identity  # we are new here, and nothing has happened
             return
-        told = {settlement.tag: settlement.message for settlement in self._backlog}
+        told = {settlement.tag: settlement.message for settlement in list(self._backlog)}
         messages = told | self._holdings.messages()
         self._deliveries.reinstate(messages, self.terms.lease_ms)
         log.warning("the broker is new or was restarted: %d deliveries are put back, its gate is closed", len(messages))
@@ -343,7 +354,7 @@ class Keeper:
 
     def _enter(self, identity: str, *, busy: bool) -> bool:
         entry = self._gate.enter(identity, int(self.terms.recovery_seconds * 1000), self._epoch, busy=busy)
-        self._epoch = entry.epoch
+        self._epoch, self._opening = entry.epoch, entry.opening
         return entry.open
 
 

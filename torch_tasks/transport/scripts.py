@@ -1,8 +1,8 @@
 """The steps that the broker does as one. Each declares all its keys, and tells time by the broker's own clock.
 
 In each, a message is written to its new place before it leaves the old one: a script that breaks off loses nothing.
-A script that could find the broker forgetful takes the server's identity, and does nothing while the gate is closed
-to it (see :mod:`torch_tasks.transport.gate`).
+A script that could find the broker forgetful takes the server's identity, or more exactly the opening of the gate that
+its caller knows of, and does nothing if that is not the one in force (see :mod:`torch_tasks.transport.gate`).
 """
 
 from __future__ import annotations
@@ -61,11 +61,12 @@ return {}
 """
 )
 
-# KEYS: leases, broker state. ARGV: identity, lease in ms, tags. Returns 'closed', or '' and the tags that are gone.
+# KEYS: leases, broker state. ARGV: opening, lease in ms, tags. Returns 'closed', or '' and the tags that are gone.
 RENEW = (
     NOW
     + """
-if redis.call('HGET', KEYS[2], 'server') ~= ARGV[1] then return {'closed'} end
+local state = redis.call('HMGET', KEYS[2], 'server', 'since')
+if (state[1] or '') .. '@' .. (state[2] or '') ~= ARGV[1] then return {'closed'} end
 local answer = {''}
 for i = 3, #ARGV do
   if tonumber(redis.call('ZSCORE', KEYS[1], ARGV[i])) then
@@ -78,19 +79,19 @@ return answer
 """
 )
 
-# Look for leases that have ended. KEYS: leases, broker state. ARGV: identity, lease in ms, how many at most.
+# Look for leases that have ended. KEYS: leases, broker state. ARGV: opening, lease in ms, how many at most.
 # A gap in these looks, or a clock that jumped, may mean that the holders could not renew: they get half a lease's time.
 # What is parked has no holder.
 # Returns 'closed', or '' with the milliseconds until the next look is worth it (-1: nothing is leased) and the tags.
 SWEEP = (
     """
-local state = redis.call('HMGET', KEYS[2], 'server', 'seen', 'watch')
-if state[1] ~= ARGV[1] then return {'closed'} end
+local state = redis.call('HMGET', KEYS[2], 'server', 'since', 'seen', 'watch')
+if (state[1] or '') .. '@' .. (state[2] or '') ~= ARGV[1] then return {'closed'} end
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'', -1} end
 """
     + NOW
     + """
-local lease, seen, watch = tonumber(ARGV[2]), tonumber(state[2] or ''), tonumber(state[3] or '')
+local lease, seen, watch = tonumber(ARGV[2]), tonumber(state[3] or ''), tonumber(state[4] or '')
 if not seen or not watch or now < seen or now - seen > lease then watch = now end
 redis.call('HSET', KEYS[2], 'seen', now, 'watch', watch)
 local wait = watch + math.floor(lease / 2) - now
@@ -201,23 +202,23 @@ end
 )
 
 # KEYS: broker state. ARGV: identity, how long to wait in ms, the largest epoch known, '1' while there is more to say.
-# Returns whether the gate is open, and the epoch or else the milliseconds until it may open.
+# Returns whether the gate is open, the largest epoch known so far, and since when it is open.
 ENTER = (
     NOW
     + """
-local state = redis.call('HMGET', KEYS[1], 'server', 'epoch', 'pending', 'until')
+local state = redis.call('HMGET', KEYS[1], 'server', 'epoch', 'pending', 'until', 'since')
 local epoch = math.max(tonumber(state[2] or '0'), tonumber(ARGV[3]))
-if state[1] == ARGV[1] then return {1, epoch} end
+if state[1] == ARGV[1] then return {1, epoch, state[5] or ''} end
 local recovery, opens = tonumber(ARGV[2]), tonumber(state[4] or '0')
 if state[3] ~= ARGV[1] or opens > now + recovery + 1000 then opens = now + recovery end
 if ARGV[4] == '1' then opens = math.max(opens, now + 1000) end
 if opens > now then
   redis.call('HSET', KEYS[1], 'pending', ARGV[1], 'until', opens)
-  return {0, opens - now}
+  return {0, epoch, ''}
 end
 redis.call('HDEL', KEYS[1], 'pending', 'until')
-redis.call('HSET', KEYS[1], 'server', ARGV[1], 'epoch', epoch + 1, 'seen', now, 'watch', now)
-return {1, epoch + 1}
+redis.call('HSET', KEYS[1], 'server', ARGV[1], 'epoch', epoch + 1, 'since', now, 'seen', now, 'watch', now)
+return {1, epoch + 1, redis.call('HGET', KEYS[1], 'since')}
 """
 )
 
@@ -226,7 +227,7 @@ OPEN_NEW = (
     NOW
     + """
 if redis.call('EXISTS', KEYS[1]) == 1 then return 0 end
-redis.call('HSET', KEYS[1], 'server', ARGV[1], 'epoch', 1, 'seen', now, 'watch', now)
+redis.call('HSET', KEYS[1], 'server', ARGV[1], 'epoch', 1, 'since', now, 'seen', now, 'watch', now)
 return 1
 """
 )
