@@ -128,7 +128,7 @@ class NotingProducer:
         how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
         ledger, before = self._noted(outgoing)
         if self._spool and ledger and ledger.has_spooled():
-            return self._spooled(ledger, outgoing)  # behind those that were accepted earlier
+            return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those that were accepted earlier
         accepted: list[Accepted] = []
 
         def hand_over() -> Any:
@@ -140,16 +140,17 @@ class NotingProducer:
         except BaseException as error:
             if ledger and (self._spool or self._in_task) and isinstance(error, _AWAY):
                 log.warning("task %s waits in the ledger: %s", outgoing.task_id, error)
-                return self._spooled(ledger, outgoing)
+                return _note(ledger, outgoing.task_id, RowState.SPOOLED)
             # Unless there was a connection at all, the records may have accepted it without our hearing of it.
             unheard = not accepted and not isinstance(error, BrokerUnreachable)
             _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
             raise
         if ledger and not self._in_batch():
-            _note_published(ledger, outgoing.task_id)
+            _note(ledger, outgoing.task_id, RowState.PUBLISHED)
         return sent
 
     def _patience(self, action: Callable[[], Any]) -> Any:
+        """Do it; in a task, try again until the broker is back or the worker leaves."""
         host = self._app.host
         if not self._in_task or host is None:
             return action()
@@ -176,9 +177,6 @@ class NotingProducer:
             log.error("task %s is published without being noted: %s", outgoing.task_id, error)
             return None, None
 
-    def _spooled(self, ledger: Ledger, outgoing: Outgoing) -> None:
-        ledger.note(outgoing.task_id, RowState.SPOOLED)
-
     def _in_batch(self) -> bool:
         """The message waits for others: until the batch is over, its row is that of a task which is being published."""
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
@@ -198,8 +196,9 @@ def _take_back(
         ledger.take_back(task_id, before, forgotten=forgotten)
 
 
-def _note_published(ledger: Ledger, task_id: str) -> None:
+def _note(ledger: Ledger, task_id: str, state: RowState) -> None:
+    """Note how it went on. The task is accepted all the same: recovery looks for what is not noted."""
     try:
-        ledger.note(task_id, RowState.PUBLISHED)
-    except LedgerUnusable as error:  # it is published all the same; recovery looks for it later
+        ledger.note(task_id, state)
+    except LedgerUnusable as error:
         log.warning("task %s: %s", task_id, error)

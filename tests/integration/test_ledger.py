@@ -17,6 +17,7 @@ from celery import chain, chord, group
 from celery._state import _task_stack
 from clients import client_of, run_client, start_client
 from faults import FaultyBroker, body, broker  # noqa: F401 - a fixture in the place of the session's
+from kombu.exceptions import OperationalError
 from nodes import Node
 from waiting import until
 
@@ -91,6 +92,23 @@ def test_whichever_of_celerys_ways_sends_a_task_it_is_noted(torch: Torch) -> Non
     group(run.s(spec) for spec in specs[4:6]).delay()
     chord([run.s(spec) for spec in specs[6:8]])(run.s(nobodys()))
     assert [ledger().state(spec.id) for spec in specs] == [RowState.PUBLISHED] * 8
+
+
+def test_a_batch_is_noted_task_by_task_and_seen_to_by_tending(
+    broker: FaultyBroker,  # noqa: F811
+    torch: Torch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    specs = [nobodys() for _ in range(5)]
+    with app.producer_or_acquire() as producer, producer.batch():
+        for spec in specs:
+            run.apply_async((spec,), producer=producer)
+        assert broker.queued(NOBODY) == []
+        assert [ledger().state(spec.id) for spec in specs] == [RowState.WRITTEN] * 5
+    monkeypatch.setattr("torch_tasks.ledger.PUBLISHING_SECONDS", 0)
+    recovery.tend()
+    assert broker.queued(NOBODY) == [spec.id for spec in specs]
+    assert [ledger().state(spec.id) for spec in specs] == [RowState.PUBLISHED] * 5
 
 
 def test_the_rest_of_a_chain_is_noted_where_its_beginning_ran(node: Node, torch: Torch) -> None:
@@ -219,6 +237,13 @@ def test_the_doctor_looks_at_the_ledger(away: FaultyBroker, torch: Torch) -> Non
     away.start()
     torch.tasks()
     assert "1 open, 0 spooled, broker last reconciled" in said()
+
+
+def test_a_lost_connection_is_tried_again_soon(away: FaultyBroker, torch: Torch) -> None:
+    pauses: list[float] = []
+    with app.connection_for_read() as connection, pytest.raises(OperationalError):
+        connection.ensure_connection(lambda _, pause: pauses.append(pause), max_retries=2)
+    assert pauses == [0.5, 1.0]
 
 
 # ── from within a task ───────────────────────────────────────────────────────────────────────────────────────────

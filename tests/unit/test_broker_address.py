@@ -85,3 +85,22 @@ def test_dragonfly_snapshots_each_minute_and_listens_on_loopback_only(tmp_path: 
     expected = {"--bind=127.0.0.1", "--port=7001", "--requirepass=0123abcd", "--dbfilename=dump", f"--dir={tmp_path}"}
     assert expected | {"--snapshot_cron=* * * * *"} <= set(lines)
     assert all(line.startswith("--") for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://127.0.0.1", "127.0.0.1:6379/0"),
+        ("redis://:secret@127.0.0.1:6379/", "127.0.0.1:6379/0"),
+        ("redis://user:secret@broker:7000/3", "broker:7000/3"),
+        ("rediss://broker:7000/0", "broker:7000/0"),
+        ("unix:///run/valkey.sock", "/run/valkey.sock"),
+    ],
+)
+def test_a_broker_is_the_same_place_whatever_its_password(url: str, place: str) -> None:
+    assert BrokerAddress(url=SecretStr(url), source="TORCH_BROKER_URL").place == place
+
+
+def test_this_machines_own_broker_is_the_same_place_whatever_its_port() -> None:
+    places = {BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{p}/0"), source="torch-tasks up").place for p in (1, 2)}
+    assert places == {"this machine's own"}
