@@ -3,27 +3,34 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 from celery import Celery
 
 from torch_tasks.app import app as torch_app
 
-QUEUE = "bare"
-UNREAD = "bare.unread"
-
 URL = os.environ["TORCH_BROKER_URL"]
 
-app = Celery("bare", broker=URL, backend=URL)
-app.conf.update(
-    # By its path, because Torch may put a transport of its own behind the name redis.
-    broker_transport="kombu.transport.redis:Transport",
-    broker_transport_options=torch_app.conf.broker_transport_options,
-    result_backend_transport_options={"global_keyprefix": "bare:"},
-    task_default_queue=QUEUE,
-    task_acks_late=True,
-    worker_prefetch_multiplier=1,
-    broker_connection_retry_on_startup=True,
-)
+
+def bare_app(name: str, transport: str, **options: Any) -> Celery:
+    """A plain app with a queue of its own name, over this transport with these options beside Torch's."""
+    made = Celery(name, broker=URL, backend=URL, set_as_current=False)
+    made.conf.update(
+        # By its path, because Torch puts a transport of its own behind the name redis.
+        broker_transport=transport,
+        broker_transport_options={**torch_app.conf.broker_transport_options, **options},
+        result_backend_transport_options={"global_keyprefix": f"{name}:"},
+        task_default_queue=name,
+        task_acks_late=True,
+        worker_prefetch_multiplier=1,
+        broker_connection_retry_on_startup=True,
+    )
+    return made
+
+
+UNREAD = "bare.unread"
+# kombu's own sleeps for the interval between two polls.
+app = bare_app("bare", "kombu.transport.redis:Transport", polling_interval=None)
 
 
 @app.task

@@ -20,7 +20,6 @@ from torch_tasks.errors import (
     IllegalTransition,
     LedgerUnusable,
     TaskNotFinished,
-    TaskNotFound,
 )
 from torch_tasks.fleet import fleet
 from torch_tasks.models import BEFORE, AgentInfo, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
@@ -53,7 +52,7 @@ class Task:
     def record(self) -> TaskRecord:
         """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
         with _broker(self.id):
-            return _seen(fleet().records.get(self.id), None)
+            return _seen(self._known(), None)
 
     def history(self) -> list[HistoryEntry]:
         """What happened to the task so far, oldest first."""
@@ -74,9 +73,9 @@ class Task:
             deadline = None if timeout is None else time.monotonic() + timeout
             for state in fleet().records.changes(self.id, deadline=deadline):
                 if state is None:
-                    raise TaskNotFound(f"there is no record of task {self.id}: a wrong id, or it ended too long ago")
-                if state.ended:
-                    record = fleet().records.get(self.id)
+                    self._known()
+                elif state.ended:
+                    record = self._known()
                     recovery.keep_end(self.id)
                     return record.result or TaskResult(task_id=self.id, status=record.state)
         raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
@@ -85,7 +84,7 @@ class Task:
         """End the task: at once if nobody has begun, else its agent is interrupted. Returns the state it was in."""
         with _broker(self.id):
             records = fleet().records
-            state = records.get(self.id).state
+            state = self._known().state
             if state.ended:
                 recovery.keep_end(self.id)
                 return state
@@ -99,10 +98,18 @@ class Task:
                     result=result.model_dump_json(),
                 )
             except IllegalTransition:
-                state = records.get(self.id).state
+                state = self._known().state
             recovery.keep_end(self.id, asked_here=True)
             app.control.revoke(self.id, terminate=True)
             return state
+
+    def _known(self) -> TaskRecord:
+        """The record, of which the broker may have to be told first; :class:`TaskNotFound` if nobody here knows it."""
+        record = fleet().records.find(self.id)
+        if record is None:
+            recovery.recall(self.id)
+            record = fleet().records.get(self.id)
+        return record
 
 
 class Torch:

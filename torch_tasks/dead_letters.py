@@ -8,6 +8,7 @@ import json
 from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound
 from torch_tasks.fleet import Fleet
 from torch_tasks.models import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.transport.wire import losses
 
 
 class DeadLetters:
@@ -61,10 +62,12 @@ class DeadLetters:
 
     def note_all_lost(self) -> None:
         """Do so for each that its process could not note any more."""
-        for task_id in self.ids():
-            state = self._fleet.records.state(task_id)
-            if state and not state.ended:
-                self.note_lost(task_id)
+        for task_id, message in self._fleet.deliveries.dead().items():
+            # Others are here because their agents used up their tries, who say so in their records themselves.
+            if message and losses(message) + 1 >= self._fleet.settings.delivery_limit:
+                state = self._fleet.records.state(task_id)
+                if state and not state.ended:
+                    self.note_lost(task_id)
 
     def _message(self, task_id: str) -> str:
         dead = self._fleet.deliveries.dead()

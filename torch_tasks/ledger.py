@@ -23,6 +23,8 @@ PUBLISHING_SECONDS = 60.0
 """No publishing takes longer: a row that is still being published then was left by a part of a living process."""
 BRIEF_SECONDS = 1.0
 """A row younger than this is surely still being published."""
+SEEN_SECONDS = 60.0
+"""How exactly it is known when a task was last seen: a machine with nothing to do shall not write all the time."""
 PRUNE_PAGES = 2000
 
 
@@ -175,12 +177,19 @@ class Ledger:
             return claimed.rowcount == 1
 
     def seen(self, rows: Iterable[Row]) -> None:
-        """Note that the broker knows these and that they have not ended."""
-        with self._file.writing(flushed=False) as file:
-            file.executemany(
-                "UPDATE tasks SET state = 'published', touched = ? WHERE number = ? AND state = ? AND touched = ?",
-                [(time.time(), row.number, row.state, row.touched) for row in rows],
-            )
+        """Note that the broker knows these and that they have not ended, unless that was noted a moment ago."""
+        now = time.time()
+        changed = [
+            (now, row.number, row.state, row.touched)
+            for row in rows
+            if row.state is not RowState.PUBLISHED or abs(now - row.touched) > SEEN_SECONDS
+        ]
+        if changed:
+            with self._file.writing(flushed=False) as file:
+                file.executemany(
+                    "UPDATE tasks SET state = 'published', touched = ? WHERE number = ? AND state = ? AND touched = ?",
+                    changed,
+                )
 
     def unsent(self) -> list[Row]:
         """What waits to be sent or taken back, in order; not what a living process is about to send."""

@@ -61,7 +61,8 @@ return {'moved', state, redis.call('HGETALL', KEYS[1])}
 
 # KEYS: record, history, agents, their heartbeats, when node workers last promised to bring them back, the broker's
 # state. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent is dead, the
-# same for one whose worker said goodbye, entry of the history, '' or the whole spec.
+# same for one whose worker said goodbye, entry of the history, '' or the whole spec, the entry for one
+# that is adopted.
 #
 # Silence proves nothing unless the broker itself was there to hear: it has been watched for as long.
 TAKE = (
@@ -79,7 +80,7 @@ if held and owner == ARGV[1] and node == ARGV[2] then
   if fence > tonumber(ARGV[3]) then return {'stale', string.format('%d', fence)} end
   if fence < tonumber(ARGV[3]) then
     redis.call('HSET', KEYS[1], 'incarnation', ARGV[3])
-    tell(ARGV[8], 0)
+    tell((string.gsub(ARGV[10], '"assigned"', '"' .. state .. '"', 1)), 0)
   end
   return {'mine', ''}
 end
@@ -98,9 +99,11 @@ redis.call('HSET', KEYS[1], 'state', 'assigned', 'agent', ARGV[1], 'node', ARGV[
   'assigned_at', now)
 redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'spec', ARGV[9]) end
-tell(ARGV[8], 0)
+local former, entry = owner .. ' on ' .. node, ARGV[8]
+if held then entry = string.sub(entry, 1, -2) .. ', "note": "taken over from ' .. former .. '"}' end
+tell(entry, 0)
 redis.call('PUBLISH', KEYS[1], 'assigned')
-if held then return {'taken over', owner .. ' on ' .. node} end
+if held then return {'taken over', former} end
 return {'taken', ''}
 """
 )

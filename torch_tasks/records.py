@@ -162,6 +162,7 @@ class TaskRecords:
                 int(self._settings.detached_seconds * 1000),
                 _entry(TaskState.ASSIGNED, by, None),
                 spec or "",
+                _entry(TaskState.ASSIGNED, by, "adopted by the agent's next worker"),
             ],
         )
         if outcome == "missing":
@@ -183,22 +184,31 @@ class TaskRecords:
 
     def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
         """Put back what somebody remembers of a task, if the broker knows nothing later; false if it does."""
+        return bool(self._put_back(task_id, account, self._client))
+
+    def restore_many(self, accounts: Mapping[str, Mapping[str, str]]) -> None:
+        """:meth:`restore` many accounts in one go, by the ids of their tasks."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id, account in accounts.items():
+                self._put_back(task_id, account, pipe)
+            pipe.execute()
+
+    def _put_back(self, task_id: str, account: Mapping[str, str], client: redis.Redis) -> Any:
         state, queue = TaskState(account["state"]), account["queue"]
         kept_for = self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
-        return bool(
-            self._restore(
-                keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
-                args=[
-                    task_id,
-                    account["revision"],
-                    int(account["created_at"]) * 1000,
-                    queue,
-                    int(keys.is_task_queue(queue)),
-                    kept_for,
-                    int(state is TaskState.DEAD),
-                    *itertools.chain.from_iterable(account.items()),
-                ],
-            )
+        return self._restore(
+            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
+            args=[
+                task_id,
+                account["revision"],
+                int(account["created_at"]) * 1000,
+                queue,
+                int(keys.is_task_queue(queue)),
+                kept_for,
+                int(state is TaskState.DEAD),
+                *itertools.chain.from_iterable(account.items()),
+            ],
+            client=client,
         )
 
     def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:

@@ -22,7 +22,6 @@ from torch_tasks.models import BEFORE, TaskState
 from torch_tasks.publishing import Outgoing
 from torch_tasks.records import Outline
 from torch_tasks.settings import settings
-from torch_tasks.transport.wire import message_id
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +29,8 @@ LOOK_SECONDS = 1.0
 """How often a process asks the broker whether it is still the one it was."""
 TEND_SECONDS = 30.0
 """How often the rows of ended tasks are closed where no node worker does it."""
+RECALL_SECONDS = 5.0
+"""How long it may take somebody else to put back a task."""
 BATCH = 200
 TEND_BATCHES = 20
 
@@ -67,6 +68,17 @@ def keep_end(task_id: str, *, asked_here: bool = False) -> None:
                 ledger.close(task_id, account, flushed=asked_here)
     except LedgerUnusable as error:
         log.warning("%s", error)
+
+
+def recall(task_id: str) -> None:
+    """Have the broker know a task again that it forgot, if this machine remembers it."""
+    ledger = fleet().ledger
+    if ledger is None or not ledger.exists() or ledger.state(task_id) is None:
+        return
+    restore_all()
+    deadline = time.monotonic() + RECALL_SECONDS
+    while fleet().records.state(task_id) is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # somebody else is putting it back
 
 
 def is_spooled(task_id: str) -> bool:
@@ -113,8 +125,9 @@ class Recovery:
         """Restore all if the broker is not the one it was, and send what was never sent."""
         if self._mark() != self._ledger.mark:
             self.restore_all(lambda: None)
+        sight = _Sight()
         for start in range(0, len(unsent), BATCH):
-            self._put_back(unsent[start : start + BATCH], suspicious=True)
+            self._put_back(unsent[start : start + BATCH], sight)
         self._looked = time.monotonic()
 
     def restore_all(self, extend: Callable[[], None]) -> None:
@@ -123,18 +136,20 @@ class Recovery:
         for rows in _batches(self._ledger.closed_after):
             extend()
             self._announce(rows)
+        sight = _Sight()
         for rows in _batches(self._ledger.open_after):
             extend()
-            self._put_back([row for row in rows if not row.in_hands], suspicious=True)
+            self._put_back([row for row in rows if not row.in_hands], sight)
         fleet().client.hset(keys.LEDGERS, self._ledger.name, int(time.time()))
         self._ledger.reconciled(mark)
 
     def _close_ended(self) -> None:
         """Close what has ended, beginning with what nobody has looked at for the longest time; forget what is old."""
-        self._ledger.tended()
+        if self._ledger.is_untended_for(TEND_SECONDS / 3):
+            self._ledger.tended()
         for _ in range(TEND_BATCHES):
             rows = self._ledger.longest_unseen(BATCH)
-            if not self._put_back(rows, suspicious=False) or len(rows) < BATCH:
+            if not self._put_back(rows) or len(rows) < BATCH:
                 break
         self._ledger.prune(settings().result_days)
 
@@ -149,17 +164,24 @@ class Recovery:
     def _announce(self, rows: Sequence[Row]) -> None:
         """Have the records know of ends that they forgot."""
         records = fleet().records
-        for row, outline in zip(rows, records.outlines(row.task_id for row in rows), strict=True):
-            if outline is None or outline.revision < row.revision:
-                records.restore(row.task_id, self._ledger.account(row))
+        outlines = records.outlines(row.task_id for row in rows)
+        records.restore_many(
+            {
+                row.task_id: self._ledger.account(row)
+                for row, outline in zip(rows, outlines, strict=True)
+                if outline is None or outline.revision < row.revision
+            }
+        )
 
-    def _put_back(self, rows: Sequence[Row], *, suspicious: bool) -> int:
+    def _put_back(self, rows: Sequence[Row], sight: _Sight | None = None) -> int:
         """Do for each row what the broker's knowledge of it asks for; returns how many tasks have ended.
 
-        Who is ``suspicious`` does not believe that a task has a message because it has a record.
+        Without a ``sight`` of the messages, a task that has a record is believed to have a message, too.
         """
-        ended, waiting, going = [], [], []
+        ended, going = [], []
         outlines = fleet().records.outlines(row.task_id for row in rows)
+        if sight:
+            sight.look({queue for row, outline in zip(rows, outlines, strict=True) for queue in _places(row, outline)})
         for row, outline in zip(rows, outlines, strict=True):
             if row.state is RowState.WITHDRAWN:
                 self._withdraw(row, outline)
@@ -167,21 +189,18 @@ class Recovery:
                 self._send(row)
             elif outline.state.ended:
                 ended.append(row)
-            elif suspicious and outline.state in BEFORE:
-                waiting.append((row, outline))
-            else:
-                going.append(row)
-        present = _present({queue for row, outline in waiting for queue in (row.queue, outline.queue)})
-        for row, _ in waiting:
-            if row.task_id in present:
-                going.append(row)
-            else:
+            elif sight and outline.state in BEFORE and not sight.has(row):
                 self._send(row, has_record=True)
+            else:
+                going.append(row)
         self._ledger.seen(going)
-        for row, account in zip(ended, fleet().records.accounts(row.task_id for row in ended), strict=True):
+        self._close(ended)
+        return len(ended)
+
+    def _close(self, rows: Sequence[Row]) -> None:
+        for row, account in zip(rows, fleet().records.accounts(row.task_id for row in rows), strict=True):
             if account:
                 self._ledger.close(row.task_id, account)
-        return len(ended)
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
         """Publish the row's message, unless somebody else does it at this moment or the task may have ended."""
@@ -212,6 +231,11 @@ class Recovery:
         self._ledger.drop(row)
 
 
+def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:
+    """The queues in which the message of a task may wait that nobody has begun."""
+    return (row.queue, outline.queue) if outline and outline.state in BEFORE else ()
+
+
 def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
     number = 0
     while rows := after(number, BATCH):
@@ -219,11 +243,20 @@ def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
         number = rows[-1].number
 
 
-def _present(queues: Collection[str]) -> set[str | None]:
-    """The ids of the tasks that have a message in these queues or in anybody's hands."""
-    if not queues:
-        return set()
-    deliveries = fleet().deliveries
-    # In this order: a message that is taken meanwhile is seen twice, not never.
-    waiting = [message for queue in queues for message in deliveries.waiting(queue)]
-    return {message_id(message) for message in waiting + deliveries.unsettled()}
+class _Sight:
+    """Which tasks have a message, as far as was looked since a certain moment."""
+
+    def __init__(self) -> None:
+        self._since = time.time()
+        self._queues: set[str] = set()
+        self._found: set[str] = set()
+
+    def look(self, queues: Collection[str]) -> None:
+        """Look into these queues, unless that was done, and into everybody's hands."""
+        if unknown := set(queues) - self._queues:
+            self._found |= fleet().deliveries.on_the_way(unknown)
+            self._queues |= unknown
+
+    def has(self, row: Row) -> bool:
+        """The row's task has a message, or was published since."""
+        return row.task_id in self._found or (row.state is RowState.PUBLISHED and row.touched >= self._since)

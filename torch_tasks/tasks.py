@@ -20,6 +20,7 @@ from torch_tasks.errors import (
     BrokerUnreachable,
     IllegalTransition,
     StaleWriter,
+    StateFolderUnusable,
     TaskFailed,
     TaskNotFound,
     TorchError,
@@ -103,6 +104,9 @@ def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
         raise BrokerForgot("the broker was restarted and does not know yet what the fleet knows")
     try:
         return _work(task, host, inputs)
+    except StateFolderUnusable as error:  # a full disk: nothing is lost, and nothing begun without being noted
+        log.error("%s: waits: %s", task_id, error)
+        raise Message(task.request).put_aside(_LATER) from None
     except (StaleWriter, IllegalTransition, TaskNotFound) as error:
         if gate.state() != before:
             raise BrokerForgot(f"the broker was restarted meanwhile: {error}") from error

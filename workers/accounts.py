@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import fcntl
 import logging
+from itertools import islice
 from pathlib import Path
-
-from torch_tasks.transport.wire import message_id
 
 from torch_tasks.fleet import Fleet
 from torch_tasks.keys import agent_queue
 from torch_tasks.models import HELD, Priority, TaskState
+from torch_tasks.transport.wire import message_id
 from workers.journal import CurrentRun, Journal
-from workers.runs import Run, tries
+from workers.runs import Run, prune, tries
 
 log = logging.getLogger(__name__)
+
+_AT_ONCE = 500
 
 
 def tell_accounts(folder: Path, fleet: Fleet) -> None:
     """Put back what the broker does not know any more of the agent's tries. What it knows later stays."""
-    restored = 0
-    for run in tries(folder / "runs"):
-        if kept := run.recall():
-            restored += fleet.records.restore(run.task_id, kept[0])
+    prune(folder / "runs", fleet.settings.result_days)
+    restored, left = 0, tries(folder / "runs")
+    while some := list(islice(left, _AT_ONCE)):
+        for run, outline in zip(some, fleet.records.outlines(run.task_id for run in some), strict=True):
+            kept = run.recall()
+            if kept and (outline is None or outline.revision < int(kept[0]["revision"])):
+                restored += fleet.records.restore(run.task_id, kept[0])
     if restored:
         log.info("%s: told the broker of %d tasks", folder.name, restored)
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import redis
 from celery import bootsteps, signals
-from celery.worker.control import control_command
-from torch_tasks.transport import Keeper
 
-from torch_tasks.app import ANNOUNCE_QUEUE, app
+from torch_tasks.app import app
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.models import BEFORE, AgentSpec
 from torch_tasks.orchestration.tending import tend
-from torch_tasks.routing import demanded, serves
+from torch_tasks.routing import demanded
 from torch_tasks.tasks import cancelled
+from torch_tasks.transport import Keeper
+from workers.demand import serve
 from workers.host import Host
 
 log = logging.getLogger(__name__)
@@ -98,6 +98,7 @@ class ServeStep(bootsteps.StartStopStep):
             count = hosted().beat()
         except StaleWriter as error:
             log.critical("%s; stopping", error)
+            hosted().look_again()  # what the pane works on is somebody else's by now
             os.kill(os.getpid(), signal.SIGTERM)
             return
         if count is None:
@@ -107,20 +108,5 @@ class ServeStep(bootsteps.StartStopStep):
         # An announcement can be missed, the number of queues can not.
         if count != self._known:
             for queue in sorted(demanded(fleet().client)):
-                serve(consumer, queue)
+                serve(consumer, hosted(), queue)
             self._known = count
-
-
-def serve(consumer: Any, queue: str) -> None:
-    """Read this queue from now on, if the agent can do what comes through it."""
-    info = hosted().info
-    if serves(queue, info.role, info.skills) and not consumer.task_consumer.consuming_from(queue):
-        consumer.add_task_queue(queue)
-        log.info("%s: serves %s", info.agent_id, queue)
-
-
-@control_command(name=ANNOUNCE_QUEUE, args=[("queue", str)])
-def announce_queue(state: Any, queue: str) -> None:
-    """A task was sent to a queue that nobody had demanded before."""
-    if app.host is not None:
-        serve(state.consumer, queue)

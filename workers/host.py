@@ -17,6 +17,7 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Delivery, Detached
+from torch_tasks.local.files import usable
 from torch_tasks.models import (
     AgentInfo,
     AgentSpec,
@@ -301,12 +302,13 @@ class Host:
         return None
 
     def _begin(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> None:
-        self._terminal.rotate_transcript()
-        run.open()
-        self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
-        account = self._records.move(spec.id, TaskState.RUNNING, by=self.info)
-        self._note(run, account, delivery)
-        self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
+        with usable(run.folder):
+            self._terminal.rotate_transcript()
+            run.open()
+            self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
+            account = self._records.move(spec.id, TaskState.RUNNING, by=self.info)
+            self._note(run, account, delivery)
+            self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
 
     def _note(self, run: Run, account: Mapping[str, str], delivery: Delivery | None) -> None:
         """Note on the disk what the broker knows of the task, should it forget."""
@@ -332,11 +334,11 @@ class Host:
                 self._terminal.end()  # nothing of this try goes on beside the next one
                 message = "agent crashed: its pane or the program in it died"
                 return self._outcome.failed(run, FailureKind.AGENT_CRASHED, message)
+            if self._is_lost(run):
+                raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
             if reason := self._reason_to_stop(spec, limit):
                 self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
                 return self._outcome.failed(run, *reason)
-            if self._is_lost(run):
-                raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
             handoffs.note(spec, self.info, self._terminal)
             self._rest(limit)
 

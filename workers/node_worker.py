@@ -13,7 +13,6 @@ from typing import Any
 import psutil
 import redis
 from celery import bootsteps
-from torch_tasks.transport import Keeper as LeaseKeeper
 
 from torch_tasks import recovery
 from torch_tasks.dead_letters import DeadLetters
@@ -24,6 +23,7 @@ from torch_tasks.local.processes import Processes, Running
 from torch_tasks.models import AgentSpec
 from torch_tasks.orchestration.tending import tend
 from torch_tasks.settings import Settings, settings
+from torch_tasks.transport import Keeper as LeaseKeeper
 from workers.accounts import tell_for_machine
 from workers.pulse import Pulse
 
@@ -153,7 +153,9 @@ class Keeper(threading.Thread):
                 log.warning("%s: agent worker %d has ended", self._agent.id, worker.pid)
                 return None
             try:
-                return process.wait(timeout=1)
+                code: int | None = process.wait(timeout=1)
+                log.warning("%s: agent worker %d has ended with exit code %s", self._agent.id, worker.pid, code)
+                return code
             except psutil.TimeoutExpired:
                 if self._is_hung(born):
                     log.error("%s: agent worker %d shows no life, killing it", self._agent.id, worker.pid)

@@ -12,6 +12,7 @@ from torch_tasks import keys
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.models import AgentSpec, readable
 from torch_tasks.settings import settings
+from workers import demand as demand  # every worker hears of a new queue
 
 
 class Program(Worker):

@@ -312,12 +312,16 @@ class Node:
             if transcript.exists():
                 yield f"pane of {worker.name}", transcript.read_bytes()[-4000:].decode(errors="backslashreplace")
 
-    def close(self) -> None:
-        """End every worker and every terminal, and see that nothing is left."""
+    def end_workers(self) -> None:
+        """End every worker and every terminal."""
         for worker in self.workers:
             worker.teardown()
         for worker in self.workers:
             worker.end_terminal()
+
+    def close(self) -> None:
+        """End all that runs on the node, and see that nothing is left."""
+        self.end_workers()
         deadline = time.monotonic() + END_SECONDS
         while (left := survivors(str(self.state))) and time.monotonic() < deadline:
             time.sleep(0.02)

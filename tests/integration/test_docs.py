@@ -20,7 +20,7 @@ from torch_tasks.settings import Settings
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
-SHOWN_ELSEWHERE = {"make demo", "make test", "make bench", "make setup"}
+SHOWN_ELSEWHERE = {"make demo", "make test", "make bench", "make chaos", "make setup"}
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
 Environment = dict[str, str]
@@ -95,6 +95,13 @@ def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., st
         assert {"two", "three"} <= set(run("timeout", "60", "bash", "-c", several + wait).splitlines())
     finally:
         Stack(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]) / "b")).down(keep_agents=False)
+
+
+def test_dead_letters_are_handled_as_it_is_written(run: Callable[..., str]) -> None:
+    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer")
+    said = run("bash", "-ec", blocks("bash")[2])
+    assert "agent crashed" in said
+    assert "task replay-me queued again" in said
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:

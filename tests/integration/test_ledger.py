@@ -7,12 +7,14 @@ import random
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import chain, chord, group
+from celery._state import _task_stack
 from clients import client_of, run_client, start_client
 from faults import FaultyBroker, body, broker  # noqa: F401 - a fixture in the place of the session's
 from nodes import Node
@@ -217,6 +219,47 @@ def test_the_doctor_looks_at_the_ledger(away: FaultyBroker, torch: Torch) -> Non
     away.start()
     torch.tasks()
     assert "1 open, 0 spooled, broker last reconciled" in said()
+
+
+# ── from within a task ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Hosted:
+    """What a task sees of the agent worker it runs in."""
+
+    leaving = False
+
+
+@pytest.fixture
+def hosted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosted]:
+    """This thread runs a task."""
+    host = Hosted()
+    monkeypatch.setattr(app, "host", host)
+    _task_stack.push(run)
+    run.push_request(id="parent", root_id="parent", called_directly=False, children=[])
+    yield host
+    run.pop_request()
+    _task_stack.pop()
+
+
+def test_what_a_task_sends_waits_for_the_broker(away: FaultyBroker, torch: Torch, hosted: Hosted) -> None:
+    returning = threading.Timer(2, away.start)
+    returning.start()
+    run.delay(nobodys(id="next-1"))
+    returning.join()
+    assert away.queued(NOBODY) == ["next-1"]
+    assert ledger().state("next-1") is RowState.PUBLISHED
+
+
+def test_what_a_leaving_worker_cannot_send_any_more_is_spooled(
+    away: FaultyBroker, torch: Torch, hosted: Hosted
+) -> None:
+    hosted.leaving = True
+    run.delay(nobodys(id="next-2"))
+    assert ledger().state("next-2") is RowState.SPOOLED
+    away.start()
+    recovery.tend()
+    assert away.queued(NOBODY) == ["next-2"]
 
 
 # ── without a ledger ─────────────────────────────────────────────────────────────────────────────────────────────

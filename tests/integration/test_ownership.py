@@ -54,9 +54,9 @@ def owner_and_other(
     (tmp_path / "gate").touch()
 
 
-def notes(task: Task) -> list[tuple[str, str | None]]:
-    """The states a task went through, and by which agent's hand."""
-    return [(str(entry.state), entry.agent) for entry in task.history()]
+def notes(task: Task) -> list[tuple[str, str | None, str | None]]:
+    """The states a task went through, by which agent's hand, and why."""
+    return [(str(entry.state), entry.agent, entry.note) for entry in task.history()]
 
 
 # ── takeover ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -75,7 +75,8 @@ def test_the_task_of_a_dead_agent_is_taken_over_and_its_worker_lets_go_when_it_c
     result = task.result(timeout=20)
     assert (result.status, result.agent, result.attempts) == (TaskState.SUCCEEDED, other.agent_id, 2)
     assert tries(tmp_path) == [owner.agent_id, other.agent_id]
-    assert ("assigned", other.agent_id) in notes(task)
+    former = owner.info
+    assert ("assigned", other.agent_id, f"taken over from {former.agent_id} on {former.node}") in notes(task)
     assert torch.enqueue("echo usable", agent=owner.agent_id).result(timeout=20).answer == "usable\n"
 
 
@@ -150,6 +151,7 @@ def test_a_worker_told_to_stop_keeps_its_task_for_its_next_life(
     result = task.result(timeout=20)
     assert (result.status, result.agent, result.attempts) == (TaskState.SUCCEEDED, owner.agent_id, 1)
     assert tries(tmp_path) == [owner.agent_id]
+    assert ("running", owner.agent_id, "adopted by the agent's next worker") in notes(task)
 
 
 @pytest.mark.slow

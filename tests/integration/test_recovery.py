@@ -108,6 +108,20 @@ def test_it_is_put_back_once(broker: FaultyBroker, torch: Torch, forget: Any) ->
     assert broker.queued(NOBODY) == names("once", 5)
 
 
+def test_who_waits_for_a_result_goes_on_waiting_when_its_task_was_forgotten(
+    broker: FaultyBroker,  # noqa: F811
+    torch: Torch,
+) -> None:
+    enqueue(torch, "waited-for", "asked-for")
+    client = start_client("print(torch.task('waited-for').result(timeout=60).status)")
+    until(lambda: "task_status:waited-for" in str(broker.client.pubsub_channels()), "it waits")
+    broker.client.flushall()
+    assert torch.task("asked-for").status is TaskState.QUEUED, "at once, however short ago the last look was"
+    until(lambda: fleet().records.find("waited-for"), "it is put back")
+    end("waited-for")
+    assert client.communicate(timeout=60) == ("failed\n", "")
+
+
 def test_queues_are_demanded_again(broker: FaultyBroker, torch: Torch) -> None:  # noqa: F811
     torch.enqueue("true", role="writer", skills=["prose"])
     broker.client.flushall()

@@ -142,8 +142,8 @@ def test_an_idle_worker_asks_the_broker_little(bench: Bench) -> None:
     client = bench.broker.client
     bench.worker("idle", "--without-heartbeat", "-Q", "a,b,c", lease_seconds=8.0)
     bench.await_told("end", bench.send("work", queue="a"))
-    time.sleep(3)
-    seconds = 30.0
+    time.sleep(2)
+    seconds = 20.0
 
     def commands() -> int:
         counts = client.info("commandstats")

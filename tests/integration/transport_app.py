@@ -60,8 +60,8 @@ def work(self: Any, seconds: float = 0) -> None:
     losses = self.request.get("torch_deliveries") or 0
     tell("begin", self.request.id, tag=tag, losses=losses, redelivered=self.request.delivery_info["redelivered"])
     deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline:
-        time.sleep(0.05)
+    while (left := deadline - time.monotonic()) > 0:
+        time.sleep(min(left, 0.05))
     tell("end", self.request.id, tag=tag)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import redis
@@ -11,10 +11,12 @@ import redis
 from torch_tasks import keys
 from torch_tasks.models import PRIORITY_STEPS
 from torch_tasks.transport import scripts
-from torch_tasks.transport.wire import list_of, list_of_tag, parked_tag, queue_of
+from torch_tasks.transport.wire import list_of, list_of_tag, message_id, parked_tag, queue_of
 
 AT_ONCE = 500
 """How many tags one statement names at most."""
+MANY = 200
+"""How many messages are read at once where there may be very many."""
 MESSAGES_AT_ONCE = 20
 HELD = (keys.LEASES, keys.DELIVERIES)
 
@@ -67,6 +69,23 @@ class Deliveries:
                 pipe.lrange(list_of(queue, step), 0, -1)
             return [str(message) for found in pipe.execute() for message in reversed(found)]
 
+    def on_the_way(self, queues: Iterable[str]) -> set[str]:
+        """The ids of the tasks that wait in these queues, are held by anybody, abandoned, or parked.
+
+        What moves meanwhile may be missed; what waits or is held all the time is not.
+        """
+        found = {message_id(message) for queue in queues for message in self._slowly(queue)}
+        found |= {message_id(str(message)) for _, message in self._client.hscan_iter(keys.DELIVERIES, count=MANY)}
+        return {name for name in found if name}
+
+    def _slowly(self, queue: str) -> Iterator[str]:
+        """The messages in a queue, a few at a time, beginning with the last: what joins them shifts them back."""
+        for step in PRIORITY_STEPS:
+            start = 0
+            while some := self._client.lrange(list_of(queue, step), start, start + MANY - 1):
+                yield from map(str, some)
+                start += MANY
+
     def forward(self, queue: str, message: str, target: str, step: int) -> bool:
         """A message that waits in one queue waits at the front of another; false if it does not wait there any more."""
         to = [list_of(target, step), keys.bell(target)]
@@ -78,10 +97,6 @@ class Deliveries:
         """The message of a delivery that is held, abandoned, or parked."""
         message = self._client.hget(keys.DELIVERIES, tag)
         return None if message is None else str(message)
-
-    def unsettled(self) -> list[str]:
-        """The messages of all deliveries that are held, abandoned, or parked."""
-        return [str(message) for message in self._client.hvals(keys.DELIVERIES)]
 
     def settle(self, tag: str) -> bool:
         """The delivery is done with."""

@@ -9,7 +9,7 @@ import random
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -158,16 +158,16 @@ class Keeper:
         """The message goes to the dead letters, under this id."""
         return self._settle(tag, lambda: self._deliveries.bury(tag, message_id))
 
-    def release(self, tags: Collection[str], settlers: Mapping[str, object]) -> None:
+    def release(self, tags: Set[str], settlers: Mapping[str, object]) -> None:
         """Their channel is gone: they go back, but for those that somebody will still settle.
 
         Once that settler is gone as well, its delivery goes back, too.
         """
-        for tag in reversed([tag for tag in self._holdings.messages() if tag in tags]):  # the first becomes the front
-            if tag in settlers:
-                self._holdings.orphan(tag, settlers[tag])
-            else:
-                self.requeue(tag)
+        for tag in tags & settlers.keys():
+            self._holdings.orphan(tag, settlers[tag])
+        alone = [tag for tag in self._holdings.messages() if tag in tags and tag not in settlers]
+        for tag in reversed(alone):  # each goes to the front
+            self.requeue(tag)
 
     def look(self, moment: float = 0.0) -> None:
         """Sweep at this moment at the latest: there may be something to restore, or the gate to be opened."""

@@ -47,6 +47,11 @@ def message_id(message: str) -> str | None:
         return None
 
 
+def losses(message: str) -> int:
+    """How often a message was lost with its holder so far."""
+    return int(json.loads(message).get(LOSSES, 0))
+
+
 def delivered(message: str, tag: str) -> dict[str, Any]:
     """A message as its consumer gets it: under this tag, and marked if it was lost before.
 

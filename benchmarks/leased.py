@@ -1,0 +1,25 @@
+"""The same plain Celery app as :mod:`benchmarks.bare`, over the leased transport."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+from benchmarks.bare import bare_app
+
+UNREAD = "leased.unread"
+app = bare_app("leased", "torch_tasks.transport.channel:Transport")
+
+
+@app.task
+def nothing(text: str) -> None:
+    """As little as a task can do."""
+
+
+@app.task
+def hold(file: str, seconds: float) -> None:
+    """Say who works on it, and when it began; then take so long."""
+    with Path(file).open("a") as begun:
+        begun.write(f"{os.getpid()} {time.time()}\n")
+    time.sleep(seconds)

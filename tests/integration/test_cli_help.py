@@ -1,0 +1,60 @@
+"""The command ``torch-tasks`` explains itself."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+from machine import TORCH_TASKS
+
+from torch_tasks.cli import _COMMANDS as COMMANDS
+
+RUN_OPTIONS = "--role --skill --agent --priority --workdir --timeout --check --max-retries --id"
+OPTIONS = {
+    "up": "--agent --no-beat --no-flower --detach --keep-agents",
+    "down": "--keep-agents",
+    "dead": "list show replay drop",
+    "worker": "--id --role --skill --agent --workdir",
+    "node": "--node --keep",
+    "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",
+    "tasks": "--limit --state --json",
+    "task": "--json",
+    "cancel": "TASK_IDS",
+    "agents": "--role --skill --online --json",
+    "agent": "--json",
+    "attach": "--read-only",
+    "screen": "--history",
+    "logs": "--lines --follow",
+    "doctor": "--json",
+    "demo": "--stay",
+    "version": "--help",
+}
+
+
+@pytest.fixture(scope="module")
+def helps() -> dict[str, subprocess.CompletedProcess[str]]:
+    """What each command says of itself; asked for all at once."""
+    asked = {
+        name: subprocess.Popen([TORCH_TASKS, name, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        for name in COMMANDS
+    }
+    return {
+        name: subprocess.CompletedProcess(name, process.wait(60), *process.communicate())
+        for name, process in asked.items()
+    }
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_explains_itself(helps: dict[str, subprocess.CompletedProcess[str]], name: str) -> None:
+    said = helps[name]
+    assert said.returncode == 0
+    assert said.stderr == ""
+    assert [option for option in OPTIONS[name].split() if option not in said.stdout] == []
+
+
+def test_the_help_lists_every_command_and_every_exit_code() -> None:
+    said = subprocess.run([TORCH_TASKS, "--help"], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert [name for name in COMMANDS if not re.search(rf"^  {name} ", said, re.MULTILINE)] == []
+    assert [code for code in ("0", "1", "2", "3", "4", "124") if not re.search(rf"\b{code} [a-z]", said)] == []
+    assert "supervise" not in said
