@@ -24,6 +24,8 @@ effect end
 echo {answer}
 """
 PRIORITIES = ("urgent", "high", "normal", "normal", "normal", "low")
+#: How long a task takes: together they keep most of the agents busy, so that faults strike in the middle of effects.
+SECONDS = (0.2, 2.4)
 RETRIES = 50
 AGAIN_SECONDS = 0.2
 
@@ -49,7 +51,7 @@ def main(folder: Path, first: int, count: int, seconds: float, seed: int, agents
     torch = Torch()
     for number in range(first, first + count):
         task = task_id(number)
-        prompt = script(task, folder / "effects", choose.uniform(0.1, 1.5))
+        prompt = script(task, folder / "effects", choose.uniform(*SECONDS))
         whom = choose.choice(
             [{"role": "developer"}, {"role": "qa"}, {"skills": ["git"]}, {"agent": choose.choice(agents)}]
         )

@@ -111,6 +111,7 @@ class TerminalFault(AgentFault):
     """The agent's tmux server."""
 
     part = "tmux server"
+    longest = 14.0  # longer than tmux is waited for
     ended_by = frozenset({KILL, TERM})
 
     def victim(self, fleet: Fleet) -> psutil.Process | None:
