@@ -178,6 +178,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message
     outcome, whom = records.take(asked.id, info, spec=whole)
     if outcome is Take.OWNED:
         log.info("%s: belongs to %s, handed back", asked.id, whom)
+        host.settle(asked.id, {})
         raise message.sent_to(agent_queue(whom), Priority.URGENT)
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)

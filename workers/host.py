@@ -169,6 +169,9 @@ class Host:
         if self._leaving or not self.unfinished:
             return
         run = self._run(self.unfinished.task_id, self.unfinished.attempt)
+        if run.recall() is None and not run.begun.exists():  # it was not put into the pane yet, and need not be awaited
+            self.presence.remember(current=None)
+            return
         if not self._is_lost(run):
             return
         log.warning("%s: task %s is somebody else's by now", self._spec.id, run.task_id)
@@ -250,7 +253,7 @@ class Host:
         with self._working:
             if self.unfinished and self.unfinished.task_id == task_id:
                 run = self._run(task_id, self.unfinished.attempt)
-                if run.result():
+                if run.result() and account:
                     run.remember(account, None)
                     self.presence.remember(current=None)
                 else:

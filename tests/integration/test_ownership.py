@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 import subprocess
 from collections.abc import Callable, Iterator
@@ -188,6 +189,16 @@ def test_an_agent_with_a_task_in_its_pane_goes_on_with_it_before_any_other(
     assert task.result(timeout=20).attempts == 1
     assert all(one.result(timeout=30).succeeded for one in urgent)
     assert tries(tmp_path) == ["developer-1", *["urgent"] * 3]
+
+
+def test_a_task_that_was_never_put_into_the_pane_holds_nobody_up(node: Node, torch: Torch) -> None:
+    worker = node.agent_worker("developer-1")
+    worker.kill()
+    journal = worker.folder / "journal.json"
+    ghost = {"task_id": "ghost", "attempt": 1, "begun_at": "2026-01-01T00:00:00Z"}
+    journal.write_text(json.dumps(json.loads(journal.read_text()) | {"current": ghost}))
+    worker.restart()
+    assert torch.enqueue("echo served").result(timeout=20).answer == "served\n"
 
 
 # ── the fence, on the broker ─────────────────────────────────────────────────────────────────────────────────────
