@@ -150,15 +150,18 @@ class Host:
         self._bell.ring()
 
     def _look(self) -> None:
-        """If the agent is idle, see that its program lives and works on nothing that is somebody else's by now."""
-        if not self._working.locked() and not self._leaving and (self.unfinished or not self._terminal.alive):
+        """If the agent is idle, see that its program lives and works on nothing that is somebody else's by now.
+
+        In a thread, for tmux may take its time, and who is silent meanwhile would be taken for dead.
+        """
+        if not self._working.locked() and not self._leaving:
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
 
     def _revive(self) -> None:
         with self._working:
             if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
                 self._let_go_of_what_is_not_ours()
-            if not self.unfinished:
+            if not self.unfinished and not self._terminal.alive:
                 self._recover()
 
     def _let_go_of_what_is_not_ours(self) -> None:
@@ -232,6 +235,8 @@ class Host:
                 try:
                     result = self._work(spec, run, delivery)
                 except AgentUnavailable as error:
+                    if self.begun == spec.id:
+                        self._terminal.end()  # whatever of it is in the pane must not go on beside the next try
                     result = self._outcome.failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
                 except StaleWriter:
                     self._abandon(run)

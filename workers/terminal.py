@@ -45,8 +45,17 @@ class Terminal:
 
     @property
     def alive(self) -> bool:
-        """The pane is there and a program runs in it."""
-        look = self._pane.look() if self._pane else None
+        """The pane is there and a program runs in it.
+
+        Nobody can tell while tmux does not answer, but what runs in the pane goes on as long as its server is there.
+        """
+        if self._pane is None:
+            return False
+        try:
+            look = self._pane.look()
+        except AgentUnavailable as error:
+            log.warning("%s: %s", self._kind.agent_id, error)
+            return self._pane.server.listener() is not None
         return look is not None and not look.dead
 
     def adopt(self, pane_id: str, session: int | None) -> bool:

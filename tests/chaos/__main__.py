@@ -10,6 +10,7 @@ from types import FrameType
 
 import click
 
+from chaos.client import Order
 from chaos.faults import KINDS, plan
 from chaos.fleet import Fleet
 from chaos.storm import storm
@@ -31,7 +32,8 @@ def main(seconds: float, seed: int | None, kinds: tuple[str, ...], keep: Path | 
     click.echo(f"seed {seed}")
     faults = plan(seed, seconds, kinds or tuple(KINDS))
     with Fleet() as fleet:
-        outcome = storm(fleet, faults, max(FEWEST_TASKS, round(seconds * TASKS_PER_SECOND)), seconds, seed)
+        tasks = max(FEWEST_TASKS, round(seconds * TASKS_PER_SECOND))
+        outcome = storm(fleet, faults, Order(tasks, seconds, seed, fleet.agents))
         outcome.verdict.orphans += fleet.down()
         if not outcome.verdict.good:
             click.echo(outcome.report)

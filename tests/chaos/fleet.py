@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -16,6 +18,7 @@ from machine import Machine
 from waiting import until
 
 from chaos.broker import Broker
+from chaos.client import Order
 from torch_tasks.local import commands
 from torch_tasks.local.processes import Processes
 from torch_tasks.models import AgentSpec, TaskRecord
@@ -132,21 +135,15 @@ class Fleet(Machine):
 
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def hand_in(self, first: int, count: int, seconds: float, seed: int) -> subprocess.Popen[bytes]:
-        """A client that hands in so many tasks within the seconds."""
-        argv = [sys.executable, "-m", "chaos.client", self.folder, first, count, seconds, seed, *self.agents]
+    def hand_in(self, order: Order) -> subprocess.Popen[bytes]:
+        """A client that hands these tasks in."""
+        argv = [sys.executable, "-m", "chaos.client", str(self.folder), json.dumps(asdict(order))]
         with (self.folder / "client.log").open("ab") as log:
-            self._clients.append(
-                subprocess.Popen(
-                    [str(word) for word in argv],
-                    cwd=self.work,
-                    env=self.env,
-                    stdin=subprocess.DEVNULL,
-                    stdout=log,
-                    stderr=log,
-                )
+            client = subprocess.Popen(
+                argv, cwd=self.work, env=self.env, stdin=subprocess.DEVNULL, stdout=log, stderr=log
             )
-        return self._clients[-1]
+        self._clients.append(client)
+        return client
 
     def accepted(self) -> dict[str, float]:
         """The tasks whose enqueuing returned, and when."""

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from chaos.client import answer
+from chaos.client import Order, answer
 from chaos.faults import Fault, ServiceFault
 from chaos.fleet import Fleet
 from chaos.oracle import Line, Strike, Verdict, judge
@@ -35,19 +35,19 @@ class Outcome:
         return table(self.strikes, self.records, self.verdict)
 
 
-def storm(fleet: Fleet, faults: Sequence[Fault], tasks: int, seconds: float, seed: int, first: int = 1) -> Outcome:
-    """Let so many tasks flow and the faults strike; return what became of the tasks."""
-    client = fleet.hand_in(first, tasks, seconds, seed)
+def storm(fleet: Fleet, faults: Sequence[Fault], order: Order) -> Outcome:
+    """Let the tasks flow and the faults strike; return what became of the tasks."""
+    client = fleet.hand_in(order)
     strikes = _strike(fleet, faults)
-    client.wait(STILL_SECONDS + seconds)
-    accepted = list(fleet.accepted())[first - 1 :]
+    client.wait(STILL_SECONDS + order.seconds)
+    accepted = [task for task in order.tasks if task in fleet.accepted()]
     _settle(fleet, accepted)
     effects = {task: Line.read(fleet.effects / task) for task in accepted}
     records = fleet.records(accepted)
     verdict = judge({task: answer(task) for task in accepted}, effects, records, strikes)
     verdict.orphans += fleet.surplus()
-    if len(accepted) < tasks:
-        verdict.orphans.append(f"the client ended with code {client.returncode} after {len(accepted)} of {tasks} tasks")
+    if client.returncode:
+        verdict.orphans.append(f"the client ended with code {client.returncode} after {len(accepted)} tasks")
     report = _report(fleet, verdict, effects, records)
     return Outcome(strikes, records, verdict, "\n".join([*map(str, strikes), report]))
 

@@ -6,12 +6,14 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 
+import psutil
 import pytest
 from machine import Machine
 from waiting import until
 
-from chaos.client import answer, script, task_id
+from chaos.client import Order, answer, script
 from chaos.fleet import Fleet
 from chaos.oracle import Line, judge
 from torch_tasks.models import TaskRecord, TaskState
@@ -20,10 +22,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 LONG = os.environ.get("TORCH_TEST_LONG") == "1"
 """In full: as long as a person would have the patience for."""
-TASK_SECONDS, LEASE_SECONDS = (90.0, 15.0) if LONG else (25.0, 3.0)
+TASK_SECONDS, LEASE_SECONDS = (90.0, 15.0) if LONG else (20.0, 3.0)
 QUEUED = 50
 DELIVERED_SECONDS = 60.0
 TAKEOVER_SECONDS = 4.0
+SILENT_SECONDS = 16.0
 
 
 @pytest.fixture(scope="module")
@@ -77,9 +80,8 @@ def test_a_killed_workers_task_goes_on_in_its_pane_and_is_delivered_once(fleet: 
 
 @pytest.mark.parametrize("data", ["empty", "in the past"])
 def test_a_broker_that_comes_back_without_what_it_accepted_costs_no_task(fleet: Fleet, data: str) -> None:
-    first = len(fleet.accepted()) + 1
-    tasks = [task_id(number) for number in range(first, first + QUEUED)]
-    client = fleet.hand_in(first, QUEUED, seconds=1.0, seed=1)
+    order = Order(QUEUED, 1.0, 1, fleet.agents, first=len(fleet.accepted()) + 1, longest=0.6)
+    tasks, client = order.tasks, fleet.hand_in(order)
     until(lambda: fleet.ended(tasks) >= 5, "some tasks have ended")
     fleet.broker.snapshot()
     until(lambda: fleet.ended(tasks) >= 12 and client.poll() is not None, "all are queued, some more have ended", 60)
@@ -99,11 +101,25 @@ def test_a_frozen_worker_that_wakes_up_does_nothing_twice(fleet: Fleet) -> None:
     worker = fleet.worker("agent-1")
     assert worker
     worker.suspend()
-    time.sleep(LEASE_SECONDS * 2 if not LONG else 60)  # the time is the scene: its lease runs out meanwhile
-    worker.resume()
+    time.sleep(60 if LONG else 2 * LEASE_SECONDS)  # the time is the scene: its lease runs out meanwhile
+    with suppress(psutil.NoSuchProcess):  # taken for hung, and killed
+        worker.resume()
     record = ended(fleet, "frozen")
     assert (record.state, record.attempts) == (TaskState.SUCCEEDED, 1)
     assert len(starts(fleet, "frozen")) == 1
+
+
+def test_a_terminal_that_does_not_answer_for_a_while_costs_nothing(fleet: Fleet) -> None:
+    hand_in(fleet, "silent", SILENT_SECONDS + 2, agent="agent-2")
+    until(lambda: starts(fleet, "silent"), "the task has begun")
+    terminal = fleet.terminal("agent-2")
+    assert terminal
+    terminal.suspend()
+    time.sleep(SILENT_SECONDS)  # the time is the scene: whoever asks tmux meanwhile gives up
+    terminal.resume()
+    record = ended(fleet, "silent")
+    assert (record.state, record.attempts) == (TaskState.SUCCEEDED, 1)
+    assert len(starts(fleet, "silent")) == 1
 
 
 @pytest.fixture

@@ -9,14 +9,15 @@ from collections.abc import Iterator
 
 import pytest
 
+from chaos.client import Order
 from chaos.faults import plan
 from chaos.fleet import Fleet
 from chaos.storm import Outcome, storm
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
-MIXED_SECONDS = 75.0
-BROKER_SECONDS = 12.0
+MIXED_SECONDS = 60.0
+BROKER_SECONDS = 10.0
 BROKER_TASKS = 40
 
 
@@ -27,10 +28,10 @@ def show(outcome: Outcome, capsys: pytest.CaptureFixture[str], title: str) -> No
     assert outcome.verdict.good, f"{outcome.verdict}\n{outcome.report}"
 
 
-@pytest.mark.parametrize("seed", [3])
+@pytest.mark.parametrize("seed", [7])
 def test_nothing_is_lost_or_doubled_whatever_dies(seed: int, capsys: pytest.CaptureFixture[str]) -> None:
     with Fleet() as fleet:
-        outcome = storm(fleet, plan(seed, MIXED_SECONDS), 200, MIXED_SECONDS, seed)
+        outcome = storm(fleet, plan(seed, MIXED_SECONDS), Order(200, MIXED_SECONDS, seed, fleet.agents))
         outcome.verdict.orphans += fleet.down()
     show(outcome, capsys, f"seed {seed}, {MIXED_SECONDS:g} s of faults")
 
@@ -47,6 +48,6 @@ def test_nothing_is_lost_or_doubled_when_the_broker_dies(
     kind: str, fleet: Fleet, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = len(fleet.accepted()) + 1
-    faults = plan(5, BROKER_SECONDS, [kind])
-    outcome = storm(fleet, faults, BROKER_TASKS, BROKER_SECONDS, seed=5, first=first)
+    order = Order(BROKER_TASKS, BROKER_SECONDS, 27, fleet.agents, first=first, longest=1.0)
+    outcome = storm(fleet, plan(27, BROKER_SECONDS, [kind]), order)
     show(outcome, capsys, f"{kind}, {BROKER_SECONDS:g} s")

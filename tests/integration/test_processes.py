@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import stat
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -132,6 +133,28 @@ def test_one_that_is_never_ready_is_named_in_time(machine: Machine) -> None:
 def test_a_program_that_is_not_there(machine: Machine) -> None:
     with pytest.raises(ProcessNotStarted, match="no-such-program: No such file"):
         machine.run("x", "no-such-program")
+
+
+def test_one_that_nobody_could_record_never_begins(machine: Machine, tmp_path: Path) -> None:
+    make_folder(machine.run_dir)
+    starter = (
+        "import os, signal; from pathlib import Path; from torch_tasks.local import processes\n"
+        "processes.write_private = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
+        f"processes.Processes(Path({str(machine.run_dir)!r})).start('x', ['touch', {str(tmp_path / 'begun')!r}],"
+        f" log=Path({str(machine.log)!r}))"
+    )
+    before = {process.pid for process in psutil.process_iter()}
+    assert subprocess.run([sys.executable, "-c", starter], check=False).returncode == -signal.SIGKILL
+    eventually(lambda: not [process for process in psutil.process_iter() if _waits(process, before)])
+    assert not (tmp_path / "begun").exists()
+
+
+def _waits(process: psutil.Process, before: set[int]) -> bool:
+    """A new process that is about to touch the file."""
+    try:
+        return process.pid not in before and "touch" in process.cmdline()
+    except psutil.Error:
+        return False
 
 
 def test_a_folder_that_cannot_be_used_is_named(tmp_path: Path) -> None:

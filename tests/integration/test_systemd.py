@@ -217,6 +217,14 @@ def _members(group: Path) -> list[psutil.Process]:
     return found
 
 
+def is_gone(pid: int) -> bool:
+    """The process can do nothing any more, collected or not."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def held_task(machine: UnitMachine) -> None:
     """A task that has begun and goes on until the gate is there; each run of it adds a line to a file."""
     script = "echo ran >>effect; until [ -e gate ]; do sleep 0.05; done; echo finished"
@@ -253,8 +261,7 @@ def test_without_a_scope_the_pane_dies_with_the_unit_and_its_task_is_tried_again
     _, program = machine.pane("dev-1")
     stop_group(groups / "unit")
     node.wait()
-    assert not psutil.pid_exists(program)
-
+    until(lambda: is_gone(program), "the program in the pane is dead")
     begun = len((machine.work / "effect").read_text().splitlines())
     start_unit(machine, groups / "unit")
     until(lambda: len((machine.work / "effect").read_text().splitlines()) > begun, "the task is tried again")

@@ -63,7 +63,8 @@ def _show(stack: Any, project: Path, stay: bool) -> bool:
         stack.up([AgentSpec.parse(text) for text in _AGENTS], beat=True, flower=True)
     click.echo(f"up after {time.monotonic() - begun:.1f} s: broker, node worker, {len(_AGENTS)} agents, beat, Flower\n")
     with waiting("six tasks are on their way"):
-        expected = _hand_out(str(project))
+        expected, chained = _hand_out(str(project))
+        chained.get(timeout=60, propagate=False)  # its second task is accepted only when the first has ended
         ends = [(task.result(timeout=60), task.record(), status) for task, status in expected]
     headings = ("TASK", "FOR", "PRIORITY", "RAN ON", "RESULT", "EVIDENCE", "ANSWER")
     as_table(headings, [_row(result, record, wanted(record)) for result, record, _ in ends])
@@ -79,8 +80,8 @@ def _show(stack: Any, project: Path, stay: bool) -> bool:
     return all(result.status == status for result, _, status in ends)
 
 
-def _hand_out(project: str) -> list[tuple[Any, str]]:
-    """Six tasks, each with the end it should come to."""
+def _hand_out(project: str) -> tuple[list[tuple[Any, str]], Any]:
+    """Six tasks, each with the end it should come to; and the chain that two of them make."""
     from celery import chain
 
     from torch_tasks import TaskSpec, Torch
@@ -97,8 +98,8 @@ def _hand_out(project: str) -> list[tuple[Any, str]]:
     ]  # fmt: skip
     write = TaskSpec(prompt=_FUNCTION, role="developer", workdir=project)
     test = TaskSpec(prompt=_TEST, role="qa", skills=("python",), workdir=project)
-    chain(run.s(write), run.s(test)).apply_async()
-    return [*made, (torch.task(write.id), "succeeded"), (torch.task(test.id), "succeeded")]
+    chained = chain(run.s(write), run.s(test)).apply_async()
+    return [*made, (torch.task(write.id), "succeeded"), (torch.task(test.id), "succeeded")], chained
 
 
 def _row(result: Any, record: Any, wanted: str) -> tuple[Any, ...]:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -94,7 +96,11 @@ class Processes:
             facts=dict(facts or {}),
         )
         child.returncode = 0  # subprocess shall not complain that nobody waits: whoever looks at Running does
-        write_private(self._file(name), running.model_dump_json())
+        assert child.stdin is not None
+        with child.stdin as go:
+            write_private(self._file(name), running.model_dump_json())
+            with suppress(BrokenPipeError):  # it was killed meanwhile
+                os.write(go.fileno(), b"go\n")
         return running
 
     def find(self, name: str) -> Running | None:
@@ -157,9 +163,13 @@ def _create_time(process: psutil.Process) -> float:
 def _spawn(
     name: str, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, output: int
 ) -> subprocess.Popen[bytes]:
+    """A child that begins once it is told to; if we die before we have recorded it, it never does."""
+    if shutil.which(argv[0], path=(env or os.environ).get("PATH")) is None:
+        raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {os.strerror(errno.ENOENT)}")
+    waiting = ("sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *argv)
     try:
         return subprocess.Popen(
-            argv, env=env, cwd=cwd, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+            waiting, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
         )
     except OSError as error:
         raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {error.strerror}") from error
