@@ -35,18 +35,18 @@ def test_the_task_of_a_killed_worker_begins_elsewhere_when_its_lease_ends_and_no
 
 
 def test_a_task_of_several_lease_times_runs_once(bench: Bench) -> None:
-    bench.worker("busy")
+    bench.worker("one")
+    bench.worker("other")
     task, _ = begun(bench, LEASE_SECONDS * 3)
-    bench.worker("idle")
     bench.await_told("end", task)
     bench.await_settled()
     assert len(bench.told("begin", task)) == 1
 
 
 def test_a_task_whose_workers_connections_are_cut_goes_on_and_is_acknowledged(bench: Bench) -> None:
-    bench.worker("cut")
+    bench.worker("one")
+    bench.worker("other")
     task, tag = begun(bench, LEASE_SECONDS * 2)
-    bench.worker("idle")
     for _ in range(3):
         bench.cut_connections()
         assert tag in bench.leases()
@@ -57,12 +57,13 @@ def test_a_task_whose_workers_connections_are_cut_goes_on_and_is_acknowledged(be
 
 
 def test_a_frozen_worker_is_told_that_its_lease_is_lost_and_its_late_ack_touches_nothing(bench: Bench) -> None:
-    frozen = bench.worker("frozen")
+    bench.worker("one")
+    bench.worker("other")
     task, tag = begun(bench, LEASE_SECONDS * 3)
-    bench.worker("heir")
-    os.kill(frozen.process.pid, signal.SIGSTOP)
+    frozen = bench.told("begin", task)[0]["pid"]
+    os.kill(frozen, signal.SIGSTOP)
     _, second = bench.await_told("begin", task, count=2)
-    os.kill(frozen.process.pid, signal.SIGCONT)
+    os.kill(frozen, signal.SIGCONT)
     assert bench.await_told("lost", task)[0]["tag"] == tag
     ended = bench.await_told("end", task)[0]
     assert ended["tag"] == tag
@@ -90,7 +91,7 @@ def test_a_lost_delivery_counts_until_its_run_has_ended(bench: Bench) -> None:
 
 def test_who_stops_puts_back_what_it_holds_and_nothing_is_taken_for_lost(bench: Bench) -> None:
     worker = bench.worker("leaving", "-c", "2", "--prefetch-multiplier", "4")
-    tasks = [bench.send("work", 1.0) for _ in range(8)]
+    tasks = [bench.send("work", 3.0) for _ in range(8)]
     until(lambda: len(bench.leases()) == 8 and len(bench.told("begin")) == 2, "all are taken, two begin")
     worker.kill("SIGTERM")
     waiting = bench.deliveries.waiting(QUEUE)
@@ -124,7 +125,7 @@ def test_what_a_worker_holds_counts_against_its_limit_over_a_new_connection(benc
 
 def test_a_prefetched_task_is_not_run_twice_by_a_lost_connection(bench: Bench) -> None:
     bench.worker("greedy", "-c", "1", "--prefetch-multiplier", "5")
-    tasks = [bench.send("work", 1.0) for _ in range(5)]
+    tasks = [bench.send("work", seconds) for seconds in (4, 0.1, 0.1, 0.1, 0.1)]
     until(lambda: len(bench.leases()) == 5 and bench.told("begin"), "all five are taken, one begins")
     bench.cut_connections()
     bench.worker("other")

@@ -47,9 +47,9 @@ def await_open(bench: Bench) -> None:
 
 
 def test_nothing_is_redelivered_when_the_broker_was_frozen_for_several_lease_times(own_bench: Bench) -> None:
-    own_bench.worker("busy")
+    own_bench.worker("one")
+    own_bench.worker("other")
     task, _ = begun(own_bench, LEASE_SECONDS * 4)
-    own_bench.worker("idle")
     own_bench.server().suspend()
     time.sleep(LEASE_SECONDS * 2.5)
     own_bench.server().resume()
@@ -59,9 +59,9 @@ def test_nothing_is_redelivered_when_the_broker_was_frozen_for_several_lease_tim
 
 
 def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(own_bench: Bench) -> None:
-    own_bench.worker("busy")
+    own_bench.worker("one")
+    own_bench.worker("other")
     task, _ = begun(own_bench, LEASE_SECONDS * 3)
-    own_bench.worker("idle")
     for _ in range(2):
         epoch = own_bench.gate.state().epoch
         time.sleep(1.2)  # what is older than a second is on the disk
@@ -74,9 +74,9 @@ def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(own_bench: B
 
 
 def test_the_end_of_a_task_is_told_when_the_broker_is_back(own_bench: Bench) -> None:
-    own_bench.worker("busy")
-    task, tag = begun(own_bench, 3)
-    own_bench.worker("idle")
+    own_bench.worker("one")
+    own_bench.worker("other")
+    task, tag = begun(own_bench, 5)
     time.sleep(1.2)
     kill(own_bench)
     own_bench.await_told("end", task)
@@ -87,9 +87,9 @@ def test_the_end_of_a_task_is_told_when_the_broker_is_back(own_bench: Bench) -> 
 
 
 def test_a_broker_that_is_back_empty_hears_what_is_held_before_anybody_takes_anything(own_bench: Bench) -> None:
-    own_bench.worker("busy", recovery_seconds=RECOVERY_SECONDS)
+    own_bench.worker("one", recovery_seconds=RECOVERY_SECONDS)
+    own_bench.worker("other", recovery_seconds=RECOVERY_SECONDS)
     task, tag = begun(own_bench, 12)
-    own_bench.worker("idle", recovery_seconds=RECOVERY_SECONDS)
     message = own_bench.deliveries.message(tag)
     kill(own_bench)
     shutil.rmtree(data(own_bench) / "appendonlydir")
@@ -119,7 +119,7 @@ def test_the_gate_closes_to_a_broker_that_came_back_from_the_past(own_bench: Ben
     own_bench.broker.start()
     await_open(own_bench)
     present = own_bench.gate.state()
-    task, tag = begun(own_bench, 10)
+    task, tag = begun(own_bench, 15)
     kill(own_bench)
     shutil.rmtree(data(own_bench))
     shutil.copytree(own_bench.folder / "past", data(own_bench))
@@ -181,7 +181,7 @@ def test_the_gate_waits_for_an_account_that_takes_long_and_finds_the_broker_away
 
 def test_who_missed_that_the_broker_was_emptied_and_opened_again_puts_back_what_it_holds(bench: Bench) -> None:
     bench.worker("busy")
-    task, tag = begun(bench, 6)
+    task, tag = begun(bench, 8)
     bench.broker.empty()
     until(lambda: bench.deliveries.message(tag) is not None, "the delivery is reinstated", 60)
     once(bench, task)

@@ -191,7 +191,7 @@ class Keeper:
         message = self._holdings.remove(tag)
         if message is None:
             return False
-        if not self._backlog and self._answering == self._known:
+        if not self._backlog and self._known in (None, self._answering):
             try:
                 return tell() or self._is_gone(tag)
             except (*AWAY, Returned, GateClosed) as error:
