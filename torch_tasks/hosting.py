@@ -46,6 +46,9 @@ class AgentHost(Protocol):
         The account is kept, should the broker forget it; there is none if the task is somebody else's.
         """
 
+    def let_go(self) -> None:
+        """Drop the task that the pane was left with if its record has gone on without it."""
+
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""
 

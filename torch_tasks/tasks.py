@@ -160,6 +160,8 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message
     """
     records, info = fleet().records, host.info
     if host.begun not in (None, asked.id):
+        host.let_go()
+    if host.begun not in (None, asked.id):
         raise message.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
     record = records.find(asked.id)
     if record is None:
@@ -178,7 +180,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message
     outcome, whom = records.take(asked.id, info, spec=whole)
     if outcome is Take.OWNED:
         log.info("%s: belongs to %s, handed back", asked.id, whom)
-        host.settle(asked.id, {})
+        host.let_go()
         raise message.sent_to(agent_queue(whom), Priority.URGENT)
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)

@@ -169,13 +169,13 @@ class Host:
         if self._leaving or not self.unfinished:
             return
         run = self._run(self.unfinished.task_id, self.unfinished.attempt)
-        if run.recall() is None and not run.begun.exists():  # it was not put into the pane yet, and need not be awaited
-            self.presence.remember(current=None)
-            return
         if not self._is_lost(run):
             return
         log.warning("%s: task %s is somebody else's by now", self._spec.id, run.task_id)
-        self._abandon(run)
+        if run.result():
+            self._close(run, self._records.account(run.task_id))
+        else:
+            self._abandon(run)
 
     def _abandon(self, run: Run) -> None:
         """Have the pane let go of a try whose result nobody wants."""
@@ -184,11 +184,16 @@ class Host:
         run.disown()
         self.presence.remember(current=None)
 
+    def _close(self, run: Run, account: Mapping[str, str]) -> None:
+        """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""
+        run.remember(account, None)
+        self.presence.remember(current=None)
+
     def _is_lost(self, run: Run) -> bool:
         """The task's record has gone on without this try. While the broker is away, nobody can tell."""
         kept = run.recall()
-        if kept is None:
-            return False
+        if kept is None:  # disowned already
+            return True
         try:
             standing = self._records.standing(run.task_id)
         except (redis.RedisError, BrokerUnreachable):
@@ -253,12 +258,16 @@ class Host:
         with self._working:
             if self.unfinished and self.unfinished.task_id == task_id:
                 run = self._run(task_id, self.unfinished.attempt)
-                if run.result() and account:
-                    run.remember(account, None)
-                    self.presence.remember(current=None)
+                if run.result():
+                    self._close(run, account)
                 else:
                     self._abandon(run)
             self._recover()
+
+    def let_go(self) -> None:
+        """Drop the task that the pane was left with if its record has gone on without it."""
+        with self._working:
+            self._let_go_of_what_is_not_ours()
 
     def _run(self, task_id: str, attempt: int) -> Run:
         return Run(self.presence.folder / "runs", task_id, attempt)
@@ -313,9 +322,11 @@ class Host:
         with usable(run.folder):
             self._terminal.rotate_transcript()
             run.open()
-            self.presence.remember(current=CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now()))
-            account = self._records.move(spec.id, TaskState.RUNNING, by=self.info)
-            self._note(run, account, delivery)
+            # Only what is the agent's, and known to be, may hold up its other tasks.
+            run.remember(self._records.move(spec.id, TaskState.RUNNING, by=self.info), delivery and delivery.message)
+            tag = delivery and delivery.tag
+            current = CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
+            self.presence.remember(current=current)
             self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
 
     def _note(self, run: Run, account: Mapping[str, str], delivery: Delivery | None) -> None:
