@@ -43,7 +43,7 @@ class AgentHost(Protocol):
     def settle(self, task_id: str, account: Mapping[str, str]) -> None:
         """The record says what became of this task: nothing more is to be done for it here.
 
-        The account is kept, should the broker forget it; there is none if the task is somebody else's.
+        The account is kept, should the broker forget it.
         """
 
     def let_go(self) -> None:
