@@ -19,7 +19,10 @@ def nothing(text: str) -> None:
 
 @app.task
 def hold(file: str, seconds: float) -> None:
-    """Say who works on it, and when it began; then take so long."""
-    with Path(file).open("a") as begun:
+    """Say who works on it, and when that began; take so long if nobody had begun before."""
+    path = Path(file)
+    begun_before = path.exists()
+    with path.open("a") as begun:
         begun.write(f"{os.getpid()} {time.time()}\n")
-    time.sleep(seconds)
+    if not begun_before:
+        time.sleep(seconds)

@@ -113,7 +113,10 @@ def _lease_cost(stage: Stage, leased: ModuleType, seconds: float) -> list[Measur
 
 def _takeover(stage: Stage, leased: ModuleType, times: int) -> list[Measure]:
     taken = [_taken_over(stage, leased, stage.folder / f"killed-{number}") for number in range(times)]
-    return [Measure("kill -9 to running elsewhere", median(taken), "s", goal=10)]
+    return [
+        Measure("kill -9 to running elsewhere, median", median(taken), "s"),
+        Measure("the same, at most", max(taken), "s", goal=10),
+    ]
 
 
 def _taken_over(stage: Stage, leased: ModuleType, file: Path) -> float:
@@ -123,7 +126,7 @@ def _taken_over(stage: Stage, leased: ModuleType, file: Path) -> float:
         return [line.split() for line in file.read_text().splitlines()] if file.exists() else []
 
     with _worker(stage, "leased"), _worker(stage, "leased", "heir"):
-        leased.hold.delay(str(file), 15.0)
+        leased.hold.delay(str(file), 60.0)
         await_true(lambda: len(begun()) == 1, READY_SECONDS, "the task is begun")
         time.sleep(1)
         killed = time.time()
