@@ -1,6 +1,6 @@
 """What Torch costs, against plain Celery on the same broker in the same run.
 
-    python -m benchmarks                     all of them, about four minutes
+    python -m benchmarks                     all of them, about ten minutes
     python -m benchmarks idle --quick        one, with less patience
     python -m benchmarks enqueue --json -    and the numbers as JSON on the standard output
 
