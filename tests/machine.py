@@ -14,6 +14,8 @@ from pathlib import Path
 import psutil
 from waiting import until
 
+from torch_tasks.local.processes import Processes
+
 TORCH_TASKS = str(Path(sys.executable).with_name("torch-tasks"))
 PACE = {
     "TORCH_HEARTBEAT_SECONDS": "0.5",
@@ -77,11 +79,8 @@ class Machine:
 
     def process(self, name: str) -> psutil.Process | None:
         """The living process that is recorded under this name."""
-        try:
-            process = psutil.Process(json.loads((self.state / "run" / f"{name}.json").read_bytes())["pid"])
-            return process if process.status() != psutil.STATUS_ZOMBIE else None
-        except (FileNotFoundError, psutil.NoSuchProcess):
-            return None
+        running = Processes(self.state / "run").find(name)  # by its number alone, it might be anybody's by now
+        return running.process() if running else None
 
     def living(self, name: str) -> psutil.Process:
         """The process of this name, which must be there."""
