@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import Node
+from nodes import Node, survivors
 from waiting import until
 
 from torch_tasks import Torch
@@ -24,7 +24,12 @@ def small_disk(node: Node) -> Iterator[Path]:
         pytest.skip(f"this user may not mount a tmpfs: {mounted.stderr.strip()}")
     yield node.state
     node.end_workers()
-    subprocess.run(["umount", str(node.state)], check=True)
+    until(lambda: not survivors(str(node.state)) and unmounted(node.state), f"{node.state} is unmounted")
+
+
+def unmounted(disk: Path) -> bool:
+    """The disk is gone; not yet while a program that was ended has a file there."""
+    return subprocess.run(["umount", str(disk)], capture_output=True, check=False).returncode == 0
 
 
 def fill(disk: Path) -> Path:
