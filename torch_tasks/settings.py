@@ -23,7 +23,8 @@ from pydantic_settings import (
 )
 
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
-from torch_tasks.models import AgentId, AgentSpec, readable
+from torch_tasks.fields import AgentId, readable
+from torch_tasks.models import AgentSpec
 from torch_tasks.resources import config_file
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"

@@ -31,7 +31,8 @@ from torch_tasks.models import (
     now,
 )
 from workers.accounts import reclaim, tell_accounts
-from workers.agents.kind import Ending, kind_named
+from workers.agents.kind import Ending
+from workers.agents.kinds import kind_named
 from workers.bell import Bell
 from workers.check import Check
 from workers.handoff import Handoffs
@@ -60,7 +61,7 @@ class Host:
         self._records = fleet.records
         self._settings = fleet.settings
         self.presence = Presence(spec, fleet)
-        self._kind = kind_named(spec.kind, spec.id, self.presence.folder)
+        self._kind = kind_named(spec.kind, spec.id, self.presence.folder, Path(spec.workdir or Path.cwd()))
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._working = threading.Lock()
         self._leaving = False
@@ -180,7 +181,7 @@ class Host:
     def _abandon(self, run: Run) -> None:
         """Have the pane let go of a try whose result nobody wants."""
         if run.begun.exists() and not run.result() and not self._kind.ending(run):
-            self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
+            self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, run))
         run.disown()
         self.presence.remember(current=None)
 
@@ -347,7 +348,9 @@ class Host:
         limit = self._limit(spec)
         handoffs = Handoffs(self._records, self._settings.handoff_seconds)
         while True:
-            if ending := self._kind.ending(run):
+            if ending := self._kind.ending(run) or (
+                self._terminal.alive and self._kind.progress(self._terminal.pane, run, spec).ending
+            ):
                 return self._judge(spec, run, ending)
             if not self._terminal.alive:
                 self._terminal.end()  # nothing of this try goes on beside the next one
@@ -356,27 +359,25 @@ class Host:
             if self._is_lost(run):
                 raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
             if reason := self._reason_to_stop(spec, limit):
-                self._terminal.interrupt(lambda: self._kind.ending(run) is not None)
+                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, run))
                 return self._outcome.failed(run, *reason)
             handoffs.note(spec, self.info, self._terminal)
             self._rest(limit)
 
     def _judge(self, spec: TaskSpec, run: Run, ending: Ending) -> TaskResult:
         """What the program's ending, and the check if there is one, say about the task."""
-        if ending.crashed:
-            return self._outcome.failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its shell was killed")
-        code = Evidence(kind="exit_code", detail=f"exit code {ending.exit_code}", passed=ending.exit_code == 0)
+        shown, failure = (ending.evidence,), ending.failure
+        if failure and (not spec.check or failure.kind is not FailureKind.EXIT_CODE):
+            return self._outcome.failed(run, failure.kind, failure.message, shown)
         if not spec.check:
-            if code.passed:
-                return self._outcome.succeeded(run, (code,))
-            return self._outcome.failed(run, FailureKind.EXIT_CODE, code.detail, (code,))
+            return self._outcome.succeeded(run, shown)
         verdict = self._check(spec, run)
         if isinstance(verdict, Failure):
-            return self._outcome.failed(run, verdict.kind, verdict.message, (code,))
+            return self._outcome.failed(run, verdict.kind, verdict.message, shown)
         if verdict.passed:
-            return self._outcome.succeeded(run, (code, verdict))
+            return self._outcome.succeeded(run, (*shown, verdict))
         message = f"check failed: {verdict.detail.splitlines()[0]}"
-        return self._outcome.failed(run, FailureKind.CHECK_FAILED, message, (code, verdict))
+        return self._outcome.failed(run, FailureKind.CHECK_FAILED, message, (*shown, verdict))
 
     def _check(self, spec: TaskSpec, run: Run) -> Evidence | Failure:
         """The check's verdict, or why there is none."""

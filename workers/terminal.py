@@ -84,7 +84,7 @@ class Terminal:
         self._session = look.pid if look else None
         self._pane.transcribe(self._folder / "transcript")
         limit = self._settings.agent_start_seconds
-        if not self.wait_for(self._kind.ready, limit):
+        if not self.wait_for(lambda: self._kind.ready(self.pane), limit):
             screen = self._pane.screen() if self.alive else "(the program has ended)"
             self.end()
             raise AgentUnavailable(
@@ -143,4 +143,4 @@ class Terminal:
             "TORCH_INCARNATION": str(info.incarnation),
             "TORCH_STATE_DIR": str(self._settings.state_dir),
         }
-        return {**kept, **self._kind.config.environment, **own}
+        return {**kept, **self._kind.environment(), **own}
