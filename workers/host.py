@@ -32,7 +32,7 @@ from torch_tasks.models import (
 )
 from workers.accounts import reclaim, tell_accounts
 from workers.agents.kind import Ending
-from workers.agents.kinds import kind_named
+from workers.agents.kinds import program_of
 from workers.bell import Bell
 from workers.check import Check
 from workers.handoff import Handoffs
@@ -61,7 +61,7 @@ class Host:
         self._records = fleet.records
         self._settings = fleet.settings
         self.presence = Presence(spec, fleet)
-        self._kind = kind_named(spec.kind, spec.id, self.presence.folder, Path(spec.workdir or Path.cwd()))
+        self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._working = threading.Lock()
         self._leaving = False

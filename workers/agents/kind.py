@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
-from torch_tasks.models import AgentState, Evidence, Failure, Question, TaskSpec, Usage
+from torch_tasks.models import AgentSpec, AgentState, Evidence, Failure, Question, TaskSpec, Usage
 from workers.agents.config import KindConfig
 from workers.runs import Run
 from workers.tmux.pane import AgentPane
@@ -56,9 +56,10 @@ class AgentKind(ABC):
     Nothing here waits for long: whoever hosts the agent calls again when the bell rings, and after ``pause`` seconds.
     """
 
-    def __init__(self, config: KindConfig, agent_id: str, folder: Path, workdir: Path) -> None:
+    def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
         self.config = config
-        self.agent_id = agent_id
+        self.spec = spec
+        self.agent_id = spec.id
         self.folder = folder
         self.workdir = workdir
 

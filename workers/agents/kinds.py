@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.errors import InvalidSettings
+from torch_tasks.models import AgentSpec
 from workers.agents.config import kind_config
 from workers.agents.kind import AgentKind
 
@@ -15,13 +16,14 @@ _PROGRAMS = {
 }
 
 
-def kind_named(kind: str, agent_id: str, folder: Path, workdir: Path) -> AgentKind:
-    """The agent program of this kind, for this agent."""
+def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:
+    """The program that this agent is."""
+    kind = spec.kind
     config = kind_config(kind)
     program = config.program or (kind if kind in _PROGRAMS else "generic")
     if program not in _PROGRAMS:
         raise InvalidSettings(f"agent kind {kind!r}: there is no program {program!r}, but {', '.join(_PROGRAMS)}")
     module, name = _PROGRAMS[program].split(":")
-    made: Any = getattr(import_module(module), name)(config, agent_id, folder, workdir)
+    made: Any = getattr(import_module(module), name)(config, spec, folder, workdir)
     assert isinstance(made, AgentKind)
     return made
