@@ -45,14 +45,14 @@ class Composer:
             return Holds.UNSEEN
         if not self.text:
             return Holds.NOTHING
-        if placeholder and placeholder.fullmatch(self.text):
-            return Holds.OURS
+        if placeholder and not placeholder.sub("", self.text).strip():
+            pastes = list(placeholder.finditer(self.text))
+            return Holds.OURS if len(pastes) == 1 and _stands_for(pastes[0], ours) else Holds.PART
         seen, whole = _telling(self.text), _telling(ours)
         if seen == whole or (len(seen) >= 4 * _TELLING and whole.endswith(seen)):  # its beginning scrolled away
             return Holds.OURS
-        if len(seen) >= _TELLING and seen in whole:
-            return Holds.PART
-        return Holds.FOREIGN
+        # A paste may be cut, or come twice because it was taken for lost.
+        return Holds.PART if len(seen) >= _TELLING and seen in whole * 3 else Holds.FOREIGN
 
 
 def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
@@ -74,6 +74,13 @@ def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
     if any(hint.fullmatch(text) for hint in config.hints):
         text = ""
     return Composer(seen=True, text=text, top=first)
+
+
+def _stands_for(placeholder: re.Match[str], text: str) -> bool:
+    """The numbers in it, if it has them as the groups ``lines`` and ``chars``, are the text's."""
+    said = placeholder.groupdict()
+    lines, chars = said.get("lines"), said.get("chars")
+    return (not lines or int(lines) == text.count("\n")) and (not chars or int(chars) == len(text))
 
 
 def _place(lines: Sequence[str], config: ComposerConfig) -> tuple[int, int] | None:
