@@ -1,1 +1,1 @@
-"""A fault-injecting coding agent for the terminal: it behaves as today's do, fails as told, and records what it read."""
+"""A coding agent for the terminal that behaves as today's do, fails as told, and records what it read."""

@@ -34,12 +34,10 @@ class FakeCli:
         self.argv = [str(python), "-IS", str(_MAIN), "--scenario", str(self._scenario), "--record", str(self._record)]
         if hooks:
             self.argv += ["--hooks", str(hooks)]
+        #: The same as one executable file, which takes further arguments.
         self.program = folder / name
         self.program.write_text(f'#!/bin/sh\nexec {shlex.join(self.argv)} "$@"\n')
         self.program.chmod(0o755)
-
-    program: Path
-    """The same as one executable file, which takes further arguments."""
 
     def play(self, scenario: Scenario) -> None:
         """From now on it does this."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -31,6 +31,33 @@ class Pasted:
     mark: str
 
 
+@dataclass(frozen=True)
+class Draft:
+    """What was written: characters, and pastes that are not shown."""
+
+    items: Sequence[str | Pasted]
+
+    @property
+    def text(self) -> str:
+        """All of it."""
+        return "".join(item.text if isinstance(item, Pasted) else item for item in self.items)
+
+    @property
+    def shown(self) -> str:
+        """What is on the screen."""
+        return "".join(item.mark if isinstance(item, Pasted) else item for item in self.items)
+
+    @property
+    def collapsed(self) -> bool:
+        """Some paste is not shown."""
+        return any(isinstance(item, Pasted) for item in self.items)
+
+    def sent(self, ways: Ways) -> str:
+        """The text as the model gets it."""
+        text = self.text
+        return text.strip() if ways.strip == "both" else text.rstrip() if ways.strip == "end" else text
+
+
 class Composer:
     """A text with its cursor at the end."""
 
@@ -39,24 +66,14 @@ class Composer:
         self._pastes = 0
 
     @property
-    def text(self) -> str:
-        """What the model would get."""
-        return "".join(item.text if isinstance(item, Pasted) else item for item in self._items)
-
-    @property
-    def shown(self) -> str:
-        """What is on the screen."""
-        return "".join(item.mark if isinstance(item, Pasted) else item for item in self._items)
+    def draft(self) -> Draft:
+        """What is in it."""
+        return Draft(self._items)
 
     @property
     def empty(self) -> bool:
         """There is nothing in it."""
         return not self._items
-
-    @property
-    def collapsed(self) -> bool:
-        """Some paste is not shown."""
-        return any(isinstance(item, Pasted) for item in self._items)
 
     def type(self, text: str) -> None:
         """Write the characters."""
@@ -97,18 +114,18 @@ class Composer:
         while self._items and self._items[-1] not in (" ", "\n"):
             self._items.pop()
 
-    def fill(self, items: Iterable[str | Pasted]) -> None:
+    def restore(self, draft: Draft) -> None:
         """Put back what was taken; what is there stays behind it."""
-        self._items[:0] = list(items)
+        self._items[:0] = draft.items
 
-    def take(self) -> list[str | Pasted]:
+    def take(self) -> Draft:
         """Empty it, and return what was in it."""
-        taken, self._items = self._items, []
+        taken, self._items = Draft(self._items), []
         return taken
 
     def enter(self, ways: Ways) -> Meaning:
         """What Enter means now; a last backslash becomes the line break it stands for."""
-        text = self.text
+        text = self.draft.text
         if not text.strip():
             return Meaning.NOTHING
         if ways.backslash_continues and self._items[-1] == "\\":
@@ -122,8 +139,3 @@ class Composer:
         if ways.slash_commands and _COMMAND.match(text):
             return Meaning.COMMAND
         return Meaning.PROMPT
-
-
-def sent(text: str, ways: Ways) -> str:
-    """The text as the model gets it."""
-    return text.strip() if ways.strip == "both" else text.rstrip() if ways.strip == "end" else text

@@ -27,6 +27,8 @@ class Dialog:
     leaving: tuple[int, ...] = ()
     #: Nothing that is chosen closes it.
     stays: bool = False
+    #: The turn goes on with what is chosen.
+    of_turn: bool = False
 
 
 @dataclass(frozen=True)
@@ -84,11 +86,11 @@ class OpenDialog:
         elif given.name == "Escape":
             self.writing = None
         elif given.name == "Enter" and not line.empty:
-            return Choice(self.selected + 1, line.text)
+            return Choice(self.selected + 1, line.draft.text)
         return None
 
 
-FIRST_RUN = {
+BUILT_IN = {
     dialog.name: dialog
     for dialog in (
         Dialog(
@@ -131,6 +133,7 @@ FIRST_RUN = {
             ("Yes, proceed", "No, exit"),
             leaving=(0, 2),
         ),
+        Dialog("feedback", "How is it doing this session? (optional)", choices=("Bad", "Fine", "Good", "Dismiss")),
         Dialog("update", "Update available!", ("9.9.9 → 10.0.0",), ("Update now", "Skip", "Skip until next version")),
     )
 }

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import uuid
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,18 +24,13 @@ class Hooks:
     """The hooks of one settings file: ``{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"…"}]}]}}``."""
 
     def __init__(self, path: str | None) -> None:
-        self.session = str(uuid.uuid4())
         self._hooks = _read(path) if path else []
 
     def start(self, event: str, facts: dict[str, Any]) -> list[Child]:
         """Run what belongs to the event."""
         subject = next((facts[name] for name in ("tool_name", "notification_type", "source") if name in facts), "")
         wanted = [hook for hook in self._hooks if hook.wants(event, subject)]
-        if not wanted:
-            return []
-        common = {"session_id": self.session, "transcript_path": "", "cwd": os.getcwd(), "hook_event_name": event}  # noqa: PTH109
-        told = json.dumps({**common, **facts})
-        return [Child(hook.command, told) for hook in wanted]
+        return [Child(hook.command, json.dumps({**facts, "hook_event_name": event})) for hook in wanted]
 
 
 def _read(path: str) -> list[_Hook]:

@@ -12,8 +12,16 @@ _SEQUENCE = re.compile(rb"\x1b(?:\[([0-?]*[ -/]*[@-~])|O([ -~]))")
 _UNFINISHED = re.compile(rb"\x1b(?:\[[0-?]*[ -/]*|O)?\Z")
 _CONTROLS = {0: "C-Space", 8: "Backspace", 9: "Tab", 13: "Enter", 127: "Backspace"}
 _SEQUENCES = {
-    **{"A": "Up", "B": "Down", "C": "Right", "D": "Left", "H": "Home", "F": "End", "Z": "BTab"},
-    **{"3~": "Delete", "5~": "PageUp", "6~": "PageDown", "13;2u": "M-Enter", "27;2;13~": "M-Enter"},
+    "A": "Up",
+    "B": "Down",
+    "C": "Right",
+    "D": "Left",
+    "H": "Home",
+    "F": "End",
+    "Z": "BTab",
+    "3~": "Delete",
+    "13;2u": "M-Enter",
+    "27;2;13~": "M-Enter",
 }
 
 

@@ -4,198 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, TypeVar
+from dataclasses import dataclass, field
+from functools import partial
 
-FOREVER = 1e9
-Made = TypeVar("Made")
-
-
-class BadScenario(Exception):
-    """The scenario's file cannot be used; the text says why."""
-
-
-def _nested(of: Callable[[Any], Any], default: Callable[[], Any]) -> Any:
-    return field(default_factory=default, metadata={"of": of})
-
-
-# ── the steps of a turn ──────────────────────────────────────────────────────────────────────────────────────────
-
-
-@dataclass(frozen=True)
-class Step:
-    """One thing that the agent does in a turn."""
-
-    do: ClassVar[str]
-
-
-@dataclass(frozen=True)
-class Work(Step):
-    """Show the spinner and nothing else."""
-
-    do = "work"
-    seconds: float = 0.2
-
-
-@dataclass(frozen=True)
-class Say(Step):
-    """Answer: at once, or streamed. ``{words}`` are the prompt's first words, ``{prompt}`` is all of it."""
-
-    do = "say"
-    text: str = "You said: {words}"
-    seconds: float = 0.0
-
-
-@dataclass(frozen=True)
-class Run(Step):
-    """Run a shell command as a tool of the agent's, with the prompt as its input; its output is shown."""
-
-    do = "run"
-    command: str = "true"
-
-
-@dataclass(frozen=True)
-class Permission(Step):
-    """Ask before a tool is used. The last choice, and Escape, deny: then ``denied`` comes and the turn is over."""
-
-    do = "permission"
-    tool: str = "Bash"
-    command: str = "touch a.txt"
-    question: str = "Do you want to proceed?"
-    choices: tuple[str, ...] = ("Yes", "No")
-    denied: tuple[Step, ...] = _nested(lambda steps: _steps(steps), tuple)
-
-
-@dataclass(frozen=True)
-class Ask(Step):
-    """Ask the user something; ``free`` adds a choice that takes a text. Later ``{choice}`` in Say is what was chosen."""
-
-    do = "ask"
-    question: str = "Which one?"
-    choices: tuple[str, ...] = ("Red", "Blue")
-    free: bool = False
-
-
-@dataclass(frozen=True)
-class Compact(Step):
-    """Compact the conversation."""
-
-    do = "compact"
-    seconds: float = 0.5
-
-
-@dataclass(frozen=True)
-class Retry(Step):
-    """The model is overloaded (529) or limits the rate (429): tries again, and then goes on, or ``fails``."""
-
-    do = "retry"
-    status: int = 529
-    text: str = "Overloaded"
-    attempts: int = 3
-    of: int = 10
-    seconds: float = 0.5
-    fails: bool = False
-
-
-@dataclass(frozen=True)
-class Limit(Step):
-    """The account's usage limit is reached; the turn ends, with ``modal`` after a choice."""
-
-    do = "limit"
-    resets: str = "3:45pm"
-    text: str = "You've hit your usage limit · resets {resets}"
-    modal: bool = False
-
-
-@dataclass(frozen=True)
-class Login(Step):
-    """The login has run out; the turn ends, with ``screen`` in the login screen."""
-
-    do = "login"
-    screen: bool = False
-
-
-@dataclass(frozen=True)
-class Fail(Step):
-    """The turn ends with an error."""
-
-    do = "fail"
-    text: str = "API Error: 500 Internal server error"
-    error: str = "unknown"
-
-
-@dataclass(frozen=True)
-class Loop(Step):
-    """Print the same again and again; ``times`` 0 is for ever."""
-
-    do = "loop"
-    text: str = "Let me try that once more."
-    every: float = 0.1
-    times: int = 0
-
-
-@dataclass(frozen=True)
-class Storm(Step):
-    """Draw everything anew, many times a second."""
-
-    do = "storm"
-    seconds: float = 1.0
-    per_second: int = 300
-
-
-@dataclass(frozen=True)
-class Hang(Step):
-    """Neither read nor draw."""
-
-    do = "hang"
-    seconds: float = FOREVER
-
-
-@dataclass(frozen=True)
-class Crash(Step):
-    """End in the middle, with this exit code; a negative one is a signal."""
-
-    do = "crash"
-    code: int = 1
-    text: str = ""
-
-
-@dataclass(frozen=True)
-class Shell(Step):
-    """End, and leave a shell in the pane."""
-
-    do = "shell"
-
-
-STEPS: dict[str, type[Step]] = {
-    step.do: step
-    for step in (
-        *(Work, Say, Run, Permission, Ask, Compact, Retry, Limit),
-        *(Login, Fail, Loop, Storm, Hang, Crash, Shell),
-    )
-}
-
-
-def _steps(data: list[dict[str, Any]]) -> tuple[Step, ...]:
-    return tuple(_step(item) for item in data)
-
-
-def _step(data: dict[str, Any]) -> Step:
-    kind = STEPS.get(data.get("do", ""))
-    if kind is None:
-        raise BadScenario(f"no step is {data!r}; 'do' is one of {', '.join(STEPS)}")
-    return _build(kind, {name: value for name, value in data.items() if name != "do"})
-
-
-# ── the rest ─────────────────────────────────────────────────────────────────────────────────────────────────────
+from fakes.cli.data import BadScenario, build, read_by, plain
+from fakes.cli.steps import Say, Step, Work, parse_steps
 
 
 @dataclass(frozen=True)
 class Turn:
     """What follows a prompt that contains ``match``; with ``times``, only so many."""
 
-    steps: tuple[Step, ...] = _nested(_steps, lambda: (Work(), Say()))
+    steps: tuple[Step, ...] = field(default_factory=lambda: (Work(), Say()), metadata=read_by(parse_steps))
     match: str = ""
     times: int = 0
 
@@ -206,16 +26,20 @@ class Start:
 
     ready_after: float = 0.0
     bracketed_paste: bool = True
-    #: Of ``theme``, ``login``, ``api_key``, ``notes``, ``trust``, ``update``.
+    #: Of those in ``dialogs.BUILT_IN``, one after the other.
     dialogs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Looks:
-    """What it looks like."""
+    """What it looks like. Titles know ``{topic}`` and ``{folder}``; an empty one is never set."""
 
     name: str = "Fake Code"
-    titles: bool = True
+    title_idle: str = "✳ {topic}"
+    title_busy: tuple[str, ...] = ("⠂ {topic}", "⠐ {topic}")
+    title_asking: str = "✳ {topic}"
+    #: Before the text in the composer.
+    mark: str = ">"
     #: A suggestion, dim, in the empty composer.
     ghost: str = ""
     alternate_screen: bool = False
@@ -261,18 +85,26 @@ class Faults:
     swallow_enters: int = 0
     #: Enter within so many seconds after a paste is swallowed.
     deaf_after_paste: float = 0.0
+    #: A swallowed Enter becomes a line break in the text.
+    swallowed_breaks: bool = False
     #: Enter, and what is typed after it, is acted on so many seconds later.
     accept_after: float = 0.0
+    #: What changes is seen so many seconds later.
+    draw_after: float = 0.0
     drop_pastes: int = 0
     cut_pastes: int = 0
     cut_at: int = 10
+    #: This dialog opens right after a prompt's first paste.
+    dialog_after_paste: str = ""
+    #: The composer is emptied as if the prompt were taken, so many times; the model gets nothing.
+    lose_prompts: int = 0
     #: The prompt is taken twice.
     double_accept: bool = False
 
 
 @dataclass(frozen=True)
 class Events:
-    """Which hooks run, and when."""
+    """What it tells, and when: its hooks, and its files in HOME."""
 
     #: Events without a hook.
     off: tuple[str, ...] = ()
@@ -285,20 +117,24 @@ class Events:
     #: Seconds from an open dialog, and from the end of a turn, to the Notification.
     permission_notice: float = 6.0
     idle_notice: float = 60.0
+    #: ``~/.claude/sessions/<pid>.json`` and the transcript, as Claude Code writes them.
+    claude_files: bool = False
 
 
 @dataclass(frozen=True)
 class Scenario:
     """All of it."""
 
-    default: Turn = _nested(lambda data: _build(Turn, data), Turn)
+    default: Turn = field(default_factory=Turn, metadata=read_by(partial(build, Turn)))
     #: The first whose ``match`` is in the prompt; else the default.
-    turns: tuple[Turn, ...] = _nested(lambda data: tuple(_build(Turn, item) for item in data), tuple)
-    start: Start = _nested(lambda data: _build(Start, data), Start)
-    looks: Looks = _nested(lambda data: _build(Looks, data), Looks)
-    ways: Ways = _nested(lambda data: _build(Ways, data), Ways)
-    faults: Faults = _nested(lambda data: _build(Faults, data), Faults)
-    events: Events = _nested(lambda data: _build(Events, data), Events)
+    turns: tuple[Turn, ...] = field(
+        default_factory=tuple, metadata=read_by(lambda data: tuple(build(Turn, item) for item in data))
+    )
+    start: Start = field(default_factory=Start, metadata=read_by(partial(build, Start)))
+    looks: Looks = field(default_factory=Looks, metadata=read_by(partial(build, Looks)))
+    ways: Ways = field(default_factory=Ways, metadata=read_by(partial(build, Ways)))
+    faults: Faults = field(default_factory=Faults, metadata=read_by(partial(build, Faults)))
+    events: Events = field(default_factory=Events, metadata=read_by(partial(build, Events)))
 
     @classmethod
     def parse(cls, text: str) -> Scenario:
@@ -307,11 +143,11 @@ class Scenario:
             data = json.loads(text)
         except ValueError as error:
             raise BadScenario(f"not JSON: {error}") from None
-        return _build(cls, data)
+        return build(cls, data)
 
     def dump(self) -> str:
         """The JSON text that :meth:`parse` reads."""
-        return json.dumps(_plain(self), indent=1, ensure_ascii=False)
+        return json.dumps(plain(self), indent=1, ensure_ascii=False)
 
 
 class ScenarioFile:
@@ -333,29 +169,3 @@ class ScenarioFile:
                 self.now = Scenario.parse(file.read())
             self._stamp = stamp
         return self.now
-
-
-def _build(cls: type[Made], data: dict[str, Any]) -> Made:
-    known = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
-    if unknown := data.keys() - known:
-        raise BadScenario(f"{cls.__name__} has no {', '.join(sorted(unknown))}; it has {', '.join(known)}")
-    made = {}
-    for name, value in data.items():
-        nested = known[name].metadata.get("of")
-        made[name] = nested(value) if nested else tuple(value) if isinstance(value, list) else value
-    return cls(**made)
-
-
-def _plain(value: Any) -> Any:
-    """The dataclass as JSON has it, without what is at its default."""
-    if isinstance(value, tuple):
-        return [_plain(item) for item in value]
-    if not hasattr(value, "__dataclass_fields__"):
-        return value
-    plain: dict[str, Any] = {"do": value.do} if isinstance(value, Step) else {}
-    for item in fields(value):
-        own = getattr(value, item.name)
-        usual = item.default if item.default is not MISSING else item.default_factory()  # type: ignore[misc]
-        if own != usual:
-            plain[item.name] = _plain(own)
-    return plain

@@ -8,20 +8,28 @@ import termios
 import tty
 from collections import deque
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 _KEPT = 500
 
 
+@dataclass(frozen=True)
+class Picture:
+    """The lower part of the screen: its lines, the cursor's row and column in them, and the pane's title."""
+
+    lines: Sequence[str]
+    cursor: tuple[int, int]
+    title: str
+
+
 class Terminal:
-    """Lines that stay, above a block of lines that is replaced at each drawing."""
+    """Lines that stay, above a picture that is replaced."""
 
     def __init__(self) -> None:
         self._saved = termios.tcgetattr(0)
         self._kept: deque[str] = deque(maxlen=_KEPT)
         self._new: list[str] = []
-        self._block: Sequence[str] = ()
-        self._cursor = (0, 0)
-        self._title = ""
+        self._shown = Picture((), (0, 0), "")
         self._undo = ""
         self.measure()
 
@@ -44,40 +52,33 @@ class Terminal:
 
     def close(self) -> None:
         """Leave it as it was found, the cursor below what was drawn."""
-        below = len(self._block) - 1 - self._cursor[0]
+        below = len(self._shown.lines) - 1 - self._shown.cursor[0]
         with contextlib.suppress(OSError, termios.error):  # it may be gone
             self.write((f"\x1b[{below}B" if below > 0 else "") + "\r\n" + self._undo)
             termios.tcsetattr(0, termios.TCSANOW, self._saved)
 
-    def title(self, text: str) -> None:
-        """Set the pane's title."""
-        if text != self._title:
-            self._title = text
-            self.write(f"\x1b]2;{text}\x07")
-
     def print(self, lines: Sequence[str]) -> None:
-        """Lines that stay; they are seen at the next drawing."""
+        """Lines that stay; they are seen with the next picture."""
         self._new += lines
         self._kept.extend(lines)
 
-    def draw(self, block: Sequence[str], cursor: tuple[int, int]) -> None:
-        """Replace the block; the cursor is a row of it and a column."""
-        if (block, cursor) == (self._block, self._cursor) and not self._new:
+    def show(self, picture: Picture, *, anew: bool = False) -> None:
+        """Replace the picture; ``anew`` draws all of the screen."""
+        if picture == self._shown and not self._new and not anew:
             return
-        up = f"\x1b[{self._cursor[0]}A" if self._cursor[0] else ""
-        self._put(f"\r{up}\x1b[J", self._new, block, cursor)
-
-    def redraw(self, block: Sequence[str], cursor: tuple[int, int]) -> None:
-        """Everything anew."""
-        room = max(self.rows - len(block), 0)
-        self._put("\x1b[2J\x1b[H", list(self._kept)[-room:] if room else [], block, cursor)
-
-    def _put(self, before: str, kept: Sequence[str], block: Sequence[str], cursor: tuple[int, int]) -> None:
-        up = len(block) - 1 - cursor[0]
-        after = (f"\x1b[{up}A" if up else "") + "\r" + (f"\x1b[{cursor[1]}C" if cursor[1] else "")
-        self.write(before + "".join(f"{line}\r\n" for line in kept) + "\r\n".join(block) + after)
+        if anew:
+            room = max(self.rows - len(picture.lines), 0)
+            before, stays = "\x1b[2J\x1b[H", list(self._kept)[-room:] if room else []
+        else:
+            up = self._shown.cursor[0]
+            before, stays = (f"\r\x1b[{up}A\x1b[J" if up else "\r\x1b[J"), self._new
+        if picture.title and picture.title != self._shown.title:
+            before = f"\x1b]2;{picture.title}\x07{before}"
+        up, right = len(picture.lines) - 1 - picture.cursor[0], picture.cursor[1]
+        after = (f"\x1b[{up}A" if up else "") + "\r" + (f"\x1b[{right}C" if right else "")
+        self.write(before + "".join(f"{line}\r\n" for line in stays) + "\r\n".join(picture.lines) + after)
         self._new.clear()
-        self._block, self._cursor = block, cursor
+        self._shown = picture
 
     def write(self, text: str) -> None:
         """Write all of it."""

@@ -11,7 +11,7 @@ from collections.abc import Callable
 class Timer:
     """A call at a time, unless it is cancelled."""
 
-    def __init__(self, call: Callable[[], None]) -> None:
+    def __init__(self, call: Callable[[], object]) -> None:
         self.call = call
         self.cancelled = False
 
@@ -27,7 +27,7 @@ class Timers:
         self._heap: list[tuple[float, int, Timer]] = []
         self._order = itertools.count()
 
-    def after(self, seconds: float, call: Callable[[], None]) -> Timer:
+    def after(self, seconds: float, call: Callable[[], object]) -> Timer:
         """Call it in so many seconds."""
         timer = Timer(call)
         heapq.heappush(self._heap, (time.monotonic() + seconds, next(self._order), timer))

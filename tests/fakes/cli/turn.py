@@ -2,70 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from dataclasses import replace
+from typing import Any, ClassVar
 
-from fakes.cli import scenario as steps
+from fakes.cli import steps
 from fakes.cli.cells import wrap
-from fakes.cli.children import Child
-from fakes.cli.dialogs import FIRST_RUN, Choice, Dialog
-from fakes.cli.record import Record
-from fakes.cli.scenario import FOREVER, Events, Step
-from fakes.cli.scene import Scene
-from fakes.cli.terminal import Terminal
+from fakes.cli.dialogs import BUILT_IN, Choice, Dialog
+from fakes.cli.stage import Ended, LeaveForShell, Pause, Script, Stage, Wait
+from fakes.cli.steps import Step
 
 _VERBS = ("Crunched", "Baked", "Brewed", "Cooked")
 _STREAMED = 0.05
-
-
-class LeaveForShell(Exception):
-    """The program ends, and a shell takes its place."""
-
-
-@dataclass(frozen=True)
-class Pause:
-    """Wait so many seconds."""
-
-    seconds: float
-
-
-@dataclass(frozen=True)
-class Ended:
-    """Wait until the programs have ended, but not longer."""
-
-    children: Sequence[Child]
-    seconds: float = FOREVER
-
-
-Wait = Pause | Ended | Dialog
-"""What a script waits for; a dialog's is sent its :class:`Choice`."""
-
-Script = Generator[Wait, Any, None]
-
-
-class Stage(Protocol):
-    """Where a turn is played."""
-
-    record: Record
-    terminal: Terminal
-    scene: Scene
-
-    @property
-    def events(self) -> Events:
-        """How hooks are run."""
-
-    def tell(self, event: str, **facts: Any) -> list[Child]:
-        """Run the event's hooks; returns those to wait for."""
-
-    def run(self, command: str, given: str) -> Child:
-        """Run a shell command."""
-
-    def draw(self, *, anew: bool = False) -> None:
-        """Show how things are."""
 
 
 class TurnFailed(Exception):
@@ -77,7 +29,11 @@ class TurnFailed(Exception):
 
 
 class TurnDenied(Exception):
-    """The user did not let the agent do it, and the turn ends there."""
+    """The user did not let the agent do it: no more steps. A silent denial is told to no hook."""
+
+    def __init__(self, *, silent: bool) -> None:
+        super().__init__()
+        self.silent = silent
 
 
 class Turn:
@@ -99,13 +55,14 @@ class Turn:
 
     def _play(self) -> Script:
         self._spin()
-        self._stage.scene.since = time.monotonic()
         yield from self._tell("UserPromptSubmit", prompt=self.prompt)
         how = "finished"
         try:
             yield from self._each(self._steps)
-        except TurnDenied:
+        except TurnDenied as denial:
             how = "denied"
+            if not denial.silent:
+                yield from self._finish()
         except TurnFailed as failure:
             how = "failed"
             yield from self._fail(failure)
@@ -119,6 +76,7 @@ class Turn:
 
     def _finish(self) -> Script:
         self._stage.scene.spinner = ""
+        self._stage.log("assistant", self.answer)
         yield from self._tell("Stop", last_assistant_message=self.answer, stop_hook_active=False)
         verb = _VERBS[len(self.prompt) % len(_VERBS)]
         self._print(f"✻ {verb} for {int(time.monotonic() - self._stage.scene.since)}s", "")
@@ -126,6 +84,7 @@ class Turn:
     def _fail(self, failure: TurnFailed) -> Script:
         self._stage.scene.spinner = ""
         self._print(*_hang(f"  ⎿  {failure}", self._columns), "")
+        self._stage.log("error", str(failure))
         yield from self._tell("StopFailure", error=failure.error, last_assistant_message=str(failure))
 
     # ── the steps ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -184,16 +143,17 @@ class Turn:
         if choice.number in (0, len(step.choices)):
             self._print(*_hang(f"● {step.tool}({step.command})", self._columns), "  ⎿  User rejected it", "")
             yield from self._each(step.denied)
-            raise TurnDenied
+            raise TurnDenied(silent=step.silent)
 
     def _question(self, step: steps.Ask) -> Script:
         choices = (*step.choices, "Type something.") if step.free else step.choices
         asked = {"question": step.question, "options": [{"label": label} for label in step.choices]}
         facts = {"tool_name": "AskUserQuestion", "tool_input": {"questions": [asked]}, "permission_suggestions": []}
-        choice = yield from self._ask(Dialog("question", step.question, (), choices, free=step.free), facts)
+        dialog = Dialog("question", step.question, (), choices, free=step.free, of_turn=True)
+        choice = yield from self._ask(dialog, facts)
         if choice.number == 0:
             self._print("● User declined to answer questions", "")
-            raise TurnDenied
+            raise TurnDenied(silent=True)
         self._choice = choice.text
         self._print("● User answered:", *_hang(f"  ⎿  {step.question} → {choice.text}", self._columns), "")
 
@@ -226,13 +186,13 @@ class Turn:
         if step.modal:
             choices = ("Stop and wait for limit to reset", "Upgrade your plan")
             self._stage.scene.spinner = ""
-            yield Dialog("limit", "What do you want to do?", (text,), choices)
+            yield Dialog("limit", "What do you want to do?", (text,), choices, of_turn=True)
         raise TurnFailed(text, "rate_limit")
 
     def _login(self, step: steps.Login) -> Script:
         if step.screen:
             self._stage.scene.spinner = ""
-            yield FIRST_RUN["login"]
+            yield replace(BUILT_IN["login"], of_turn=True)
         raise TurnFailed("Not logged in · Please run /login", "authentication_failed")
 
     def _error(self, step: steps.Fail) -> Script:
@@ -264,7 +224,8 @@ class Turn:
         self._stage.draw()
         self._stage.record.add("exit", code=step.code, how="crash")
         if step.code < 0:
-            signal.signal(-step.code, signal.SIG_DFL) if -step.code not in (signal.SIGKILL, signal.SIGSTOP) else None
+            with contextlib.suppress(OSError):  # of SIGKILL, whose default cannot be changed
+                signal.signal(-step.code, signal.SIG_DFL)
             os.kill(os.getpid(), -step.code)
         os._exit(step.code)
         yield  # a generator all the same
@@ -305,7 +266,7 @@ class Turn:
 
     def _tell(self, event: str, **facts: Any) -> Script:
         if children := self._stage.tell(event, **facts):
-            yield Ended(children, self._stage.events.patience)
+            yield Ended(children, self._stage.scenario.events.patience)
 
 
 def _hang(text: str, columns: int) -> list[str]:
