@@ -153,6 +153,8 @@ class KindConfig(Section):
 
     program: str | None = None
     """Which of Torch's programs drives it; unset: the one of the file's name if there is one, else ``generic``."""
+    account: str | None = None
+    """The account with a provider of models that its agents share; unset: they share the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
     environment: Mapping[str, str] = {}
     model: str | None = None
