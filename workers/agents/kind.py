@@ -11,7 +11,7 @@ from pathlib import Path
 from torch_tasks.models import AgentSpec, AgentState, Evidence, Failure, Question, TaskSpec, Usage
 from workers.agents.config import KindConfig
 from workers.runs import Run
-from workers.tmux.pane import AgentPane
+from workers.tmux.pane import AgentPane, PaneLook
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,20 @@ class AgentKind(ABC):
     Nothing here waits for long: whoever hosts the agent calls again when the bell rings, and after ``pause`` seconds.
     """
 
+    #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
+    converses = False
+
     def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
         self.config = config
         self.spec = spec
         self.agent_id = spec.id
         self.folder = folder
         self.workdir = workdir
+
+    @property
+    def account(self) -> str | None:
+        """The account whose limits its agents share; none for a program that talks to no model."""
+        return (self.config.account or self.spec.kind) if self.converses else None
 
     @abstractmethod
     def launch(self) -> list[str]:
@@ -74,6 +82,10 @@ class AgentKind(ABC):
     @abstractmethod
     def ready(self, pane: AgentPane) -> bool:
         """The program has started and takes tasks. Answers the dialogs of its start as the configuration says."""
+
+    def lives(self, look: PaneLook) -> bool:
+        """The program still runs in the living pane; False if it left a shell there, which must get no prompt."""
+        return True
 
     @abstractmethod
     def read(self, pane: AgentPane) -> Reading:
