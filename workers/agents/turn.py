@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from torch_tasks.models import AgentState, Question, Usage
+from torch_tasks.models import AgentState, Usage
 from workers.agents.events import Event, EventKind
 from workers.agents.kind import Reading
 from workers.agents.prompt import belongs_to
