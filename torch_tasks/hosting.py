@@ -62,6 +62,9 @@ class AgentHost(Protocol):
     def let_go(self) -> None:
         """Drop the task that the pane was left with if its record has gone on without it."""
 
+    def answer(self, task_id: str, reply: str) -> bool:
+        """Have the agent get the answer it waits for; false if it does not work on this task."""
+
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""
 

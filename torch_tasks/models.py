@@ -390,9 +390,14 @@ class AgentInfo(Model):
         """This very life of the agent: what owns a task."""
         return self.agent_id, self.node, self.incarnation
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What it may be asked for: its skills, and the kind of program it is."""
+        return frozenset({*self.skills, self.kind})
+
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:
         """Role and all required skills match."""
-        return role in (None, self.role) and set(skills) <= set(self.skills)
+        return role in (None, self.role) and set(skills) <= self.abilities
 
 
 def now() -> datetime:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import redis
 
+from torch_tasks.answer import ANSWERED, NOT_TAKEN
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
 from torch_tasks.hosting import Delivery, Detached, Limited
 from torch_tasks.local.files import usable
@@ -200,10 +201,10 @@ class Attempt:
         answers = self._place.orders.answers
         while answers:
             task_id, reply = answers.popleft()
-            if task_id != self._spec.id or not reading.question:
+            if task_id != self._spec.id:
                 continue
-            taken = self._kind.answer(self._terminal.pane, reading.question, reply)
-            said = f"answered: {reply}" if taken else f"the answer {reply!r} is none that the agent's program takes"
+            taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
+            said = f"{ANSWERED}{reply}" if taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
             self._untold.append(said)
             self._shown = None  # whatever it asks next is new, even if it is the same
             self._tell()

@@ -285,6 +285,14 @@ class Host:
 
     # ── cancel, detach, close ──────────────────────────────────────────────────────────────────────────────────────
 
+    def answer(self, task_id: str, reply: str) -> bool:
+        """Have the agent get the answer it waits for; false if it does not work on this task."""
+        if self.begun != task_id:
+            return False
+        self._orders.answers.append((task_id, reply))
+        self._bell.ring()
+        return True
+
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the task in the pane if it is one of these."""
         if self.unfinished and self.unfinished.task_id in task_ids:
