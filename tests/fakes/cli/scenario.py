@@ -7,7 +7,7 @@ import os
 from dataclasses import dataclass, field
 from functools import partial
 
-from fakes.cli.data import BadScenario, build, read_by, plain
+from fakes.cli.data import BadScenario, build, plain, read_by
 from fakes.cli.steps import Say, Step, Work, parse_steps
 
 
