@@ -6,6 +6,7 @@ import json
 import os
 import shlex
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def test_who_does_not_trust_the_folder_leaves(play: Callable[..., Played]) -> No
 
 
 def test_what_is_typed_before_it_is_ready_is_lost(play: Callable[..., Played]) -> None:
-    played = play(Scenario(start=Start(ready_after=1.0, bracketed_paste=False)), ready=False)
+    played = play(Scenario(start=Start(ready_after=1.5, bracketed_paste=False)), ready=False)
     played.pane.paste("too early")
     played.recorded("ready")
     played.pane.paste("one\ntwo")
@@ -59,7 +60,7 @@ def test_what_is_typed_before_it_is_ready_is_lost(play: Callable[..., Played]) -
 
 
 def test_it_ends_when_asked_twice(play: Callable[..., Played]) -> None:
-    played = play()
+    played = play(Scenario(ways=Ways(ctrl_c_seconds=60)))
     played.write("something")
     played.press("C-c", "C-c")
     played.footer("Press Ctrl-C again to exit")
@@ -120,12 +121,12 @@ def test_enters_are_swallowed(play: Callable[..., Played]) -> None:
 
 
 def test_an_enter_too_soon_after_a_paste_is_swallowed(play: Callable[..., Played]) -> None:
-    played = play(Scenario(faults=Faults(deaf_after_paste=0.5, swallowed_breaks=True)))
+    played = play(Scenario(faults=Faults(deaf_after_paste=1.0, swallowed_breaks=True)))
     played.pane.paste("hello")
     played.pane.press("Enter")
-    swallowed = played.recorded("swallowed")["at"]
+    played.recorded("swallowed")
     until(lambda: played.cli.records("submitted") or played.pane.press("Enter"), "a later one is not")
-    assert played.recorded("submitted")["at"] - swallowed > 0.4
+    assert played.recorded("submitted")["at"] - played.recorded("bytes")["at"] >= 1
     assert set(played.cli.submitted()[0].removeprefix("hello")) == {"\n"}
 
 
@@ -134,23 +135,19 @@ def test_enter_is_acted_on_late(play: Callable[..., Played]) -> None:
     played.write("hello")
     played.press("Enter", "Enter")
     played.write("more")
-    played.sees("│ > hello")
     submitted = played.recorded("submitted")
     read = [record["at"] for record in played.cli.records("bytes") if record["data"].startswith("\r")]
     assert submitted["text"] == "hello"
-    assert submitted["at"] - read[0] > 0.4
+    assert submitted["at"] - read[0] >= 0.5
     played.sees("│ > more")
     assert len(played.cli.submitted()) == 1
 
 
-def test_what_changes_is_seen_late(play: Callable[..., Played], folder: Path) -> None:
+def test_what_changes_is_seen_late(play: Callable[..., Played]) -> None:
     played = play(Scenario(faults=Faults(draw_after=0.5)))
-    played.sees("? for shortcuts")
-    drawn = folder / "drawn"
-    played.pane.transcribe(drawn)
     played.write("hello")
-    assert drawn.read_bytes() == b""
     played.sees("│ > hello")
+    assert time.monotonic() - played.recorded("bytes")["at"] >= 0.5
 
 
 def test_pastes_are_dropped_and_cut(play: Callable[..., Played]) -> None:
@@ -214,26 +211,32 @@ def told(folder: Path) -> Callable[[], list[dict[str, Any]]]:
 
 def test_hooks_are_told_what_happens(play: Callable[..., Played], told: Callable[[], list[dict[str, Any]]]) -> None:
     steps = (do.Compact(0), do.Permission(), do.Run("true"), do.Say("all\ndone"))
-    events = Events(permission_notice=0, idle_notice=0)
-    played = play(Scenario(default=turn(*steps), turns=(turn(do.Limit(), match="limit"),), events=events))
+    played = play(Scenario(default=turn(*steps), events=Events(permission_notice=0, idle_notice=0)))
+
+    def hears(*names: str) -> None:
+        """These are the next events; those that are told side by side in any order."""
+        until(lambda: len(told()) >= heard + len(names), f"told: {names}")
+        assert sorted(event["hook_event_name"] for event in told()[heard:]) == sorted(names)
+
+    heard = 0
+    hears("SessionStart")
+    heard = 1
     played.prompt("it's\n$this")
-    played.sees("Do you want to proceed?")
-    until(lambda: told()[-1:] and told()[-1]["hook_event_name"] == "Notification", "the notification")
+    hears("UserPromptSubmit", "PreCompact", "PostCompact", "PermissionRequest", "Notification")
+    heard = 6
     played.press("1")
-    played.recorded("turn_over")
-    until(lambda: [event for event in told() if event.get("notification_type") == "idle_prompt"], "it is idle")
+    hears("PreToolUse", "PostToolUse", "Stop", "Notification")
+    heard = 10
     played.cli.play(Scenario(default=turn(do.Limit())))
     played.prompt("limit")
-    played.recorded("turn_over", 2)
+    hears("UserPromptSubmit", "StopFailure")
+    heard = 12
     played.press("C-c", "C-c")
     until(lambda: played.look().dead, "it has ended")
-    names = [event["hook_event_name"] for event in told()]
-    first = ["SessionStart", "UserPromptSubmit", "PreCompact", "PostCompact", "PermissionRequest", "Notification"]
-    assert names == [
-        *first,
-        *("PreToolUse", "PostToolUse", "Stop", "Notification"),
-        *("UserPromptSubmit", "StopFailure", "SessionEnd"),
-    ]
+    hears("SessionEnd")
+    in_turn = ("UserPromptSubmit", "PreCompact", "PostCompact", "PreToolUse", "PostToolUse", "Stop")
+    names = [event["hook_event_name"] for event in told()[:10]]
+    assert [name for name in names if name in in_turn] == list(in_turn)
     by_name = {event["hook_event_name"]: event for event in reversed(told())}
     assert by_name["UserPromptSubmit"]["prompt"] == "it's\n$this"
     assert by_name["PermissionRequest"]["tool_input"] == {"command": "touch a.txt"}
@@ -262,7 +265,7 @@ def test_nothing_is_told_of_an_interrupt_or_a_silent_denial(
 def test_events_are_left_out_told_late_and_told_twice(
     play: Callable[..., Played], told: Callable[[], list[dict[str, Any]]]
 ) -> None:
-    events = Events(off=("SessionStart",), late={"UserPromptSubmit": 0.5}, twice=("Stop",))
+    events = Events(off=("SessionStart",), late={"UserPromptSubmit": 1.5}, twice=("Stop",))
     played = play(Scenario(default=turn(), events=events))
     played.prompt("hello")
     played.recorded("turn_over")
