@@ -230,6 +230,7 @@ def test_hooks_are_told_what_happens(play: Callable[..., Played], told: Callable
     played.cli.play(Scenario(default=turn(do.Limit())))
     played.prompt("limit")
     hears("UserPromptSubmit", "StopFailure")
+    played.recorded("turn_over", 2)
     heard = 12
     played.press("C-c", "C-c")
     until(lambda: played.look().dead, "it has ended")
