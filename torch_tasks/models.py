@@ -5,90 +5,26 @@ Everything here is validated where it enters and refused with a message a person
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Any, Self
 
-from pydantic import (
-    AfterValidator,
-    AwareDatetime,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    JsonValue,
-    StringConstraints,
-    ValidationError,
-    field_validator,
-)
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from torch_tasks.errors import InvalidTask
-from torch_tasks.keys import RESERVED_WORDS
-
-_NAME = r"[a-z0-9][a-z0-9_-]*"
-
-
-def _word(value: object) -> object:
-    """A name as people type it: case does not matter, an inner space is worth its own message."""
-    if not isinstance(value, str):
-        return value
-    value = value.strip().lower()
-    if " " in value:
-        raise ValueError(f"{value!r} holds a space; use one word, such as {value.replace(' ', '-')!r}")
-    return value
-
-
-def _not_reserved(name: str) -> str:
-    if name in RESERVED_WORDS:
-        raise ValueError(f"{name!r} is a word that queue names use; choose another name")
-    return name
-
-
-def _distinct(skills: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(skills)))
-
-
-def _text(value: str) -> str:
-    """Text that a file, a command line and the wire can hold."""
-    if "\0" in value:
-        raise ValueError("holds a NUL character; remove it")
-    try:
-        value.encode()
-    except UnicodeEncodeError:
-        raise ValueError("is not valid Unicode text") from None
-    return value
-
-
-def _absolute(value: str) -> str:
-    try:
-        return str(Path(value).expanduser().absolute())
-    except RuntimeError as error:  # ~somebody who is not there
-        raise ValueError(str(error)) from None
-
-
-def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    json.dumps(value, allow_nan=False)
-    return value
-
-
-Text = Annotated[str, AfterValidator(_text)]
-JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
-AgentId = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=rf"^{_NAME}$", max_length=48)]
-Role = Annotated[AgentId, AfterValidator(_not_reserved)]
-Skill = Annotated[
-    str,
-    BeforeValidator(_word),
-    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.#-]*$", max_length=48),
-    AfterValidator(_not_reserved),
-]
-Skills = Annotated[tuple[Skill, ...], AfterValidator(_distinct)]
-TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
-AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
-Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False, strict=True)]
+from torch_tasks.fields import (
+    AbsolutePath,
+    AgentId,
+    JsonObject,
+    Role,
+    Seconds,
+    Skills,
+    TaskId,
+    Text,
+    readable,
+)
 
 
 class Model(BaseModel):
@@ -189,12 +125,52 @@ class FailureKind(StrEnum):
     WORKER_LOST = "worker_lost"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+    AGENT_FAILED = "agent_failed"
+    """The agent itself said that it cannot do it, or its program told an error."""
+    INDETERMINATE = "indeterminate"
+    """Nobody can tell whether the agent got the prompt; trying again might do it twice."""
+    OVERLOADED = "overloaded"
+    """The provider of the agent's model refused for want of capacity."""
+    LOOPING = "looping"
+    """The agent went round in circles or made no progress."""
     INTERNAL = "internal"
 
     @property
     def worth_retrying(self) -> bool:
         """The task is not to blame: the same prompt may well succeed with the next try."""
-        return self in {FailureKind.AGENT_CRASHED, FailureKind.AGENT_UNAVAILABLE}
+        return self in {
+            FailureKind.AGENT_CRASHED,
+            FailureKind.AGENT_UNAVAILABLE,
+            FailureKind.OVERLOADED,
+            FailureKind.LOOPING,
+        }
+
+
+class Permissions(StrEnum):
+    """What becomes of an agent's request for permission."""
+
+    ASK = "ask"
+    """The task waits until a person answers."""
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Question(Model):
+    """What an agent's program waits for a person to decide."""
+
+    text: str
+    choices: tuple[str, ...] = ()
+    subject: str = ""
+    """What the permission is asked for, as patterns match it: ``Bash(git push)``; empty for what is no permission."""
+
+
+class Usage(Model):
+    """What a task cost, as far as the agent's program tells."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
 
 
 class TaskSpec(Model):
@@ -210,6 +186,9 @@ class TaskSpec(Model):
     timeout: Seconds | None = None
     deadline: AwareDatetime | None = None
     check: Text | None = Field(None, min_length=1)
+    check_rounds: int | None = Field(None, ge=0, strict=True)
+    """How often a failed check goes back to the agent before the task has failed."""
+    permissions: Permissions | None = None
     max_retries: int | None = Field(None, ge=0, strict=True)
     context: JsonObject = {}
     metadata: JsonObject = {}
@@ -280,6 +259,7 @@ class TaskResult(Model):
     attempts: int = 0
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
+    usage: Usage | None = None
     error: Failure | None = None
 
     @property
@@ -348,6 +328,8 @@ class TaskRecord(Model):
     finished_at: AwareDatetime | None = None
     cancel_requested: bool = False
     note: str | None = None
+    question: Question | None = None
+    """What the agent waits for, while the task is ``waiting``."""
     handoff: Handoff | None = None
     result: TaskResult | None = None
     unroutable: bool = False
@@ -408,33 +390,16 @@ class AgentInfo(Model):
         """This very life of the agent: what owns a task."""
         return self.agent_id, self.node, self.incarnation
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What it may be asked for: its skills, and the kind of program it is."""
+        return frozenset({*self.skills, self.kind})
+
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:
         """Role and all required skills match."""
-        return role in (None, self.role) and set(skills) <= set(self.skills)
+        return role in (None, self.role) and set(skills) <= self.abilities
 
 
 def now() -> datetime:
     """This machine's time, for what only people read."""
     return datetime.now(UTC)
-
-
-_MESSAGES = {
-    "extra_forbidden": "is not a field that exists",
-    "missing": "is missing",
-    "too_short": "is empty",
-    "string_pattern_mismatch": (
-        "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_' "
-        "(skills and the ids of tasks also '.')"
-    ),
-}
-
-
-def readable(error: ValidationError, prefix: str = "") -> str:
-    """A validation error in the words of the person who made it."""
-    said = []
-    for item in error.errors(include_url=False):
-        place = ".".join(str(part) for part in item["loc"])
-        place = prefix + place.upper() if prefix else place
-        message = _MESSAGES.get(item["type"], item["msg"]).format(input=item["input"])
-        said.append(f"{place}: {message.removeprefix('Value error, ')}")
-    return "; ".join(said)

@@ -23,7 +23,8 @@ from pydantic_settings import (
 )
 
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
-from torch_tasks.models import AgentId, AgentSpec, readable
+from torch_tasks.fields import AgentId, readable
+from torch_tasks.models import AgentSpec
 from torch_tasks.resources import config_file
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
@@ -116,6 +117,25 @@ class Settings(BaseSettings):
         3.0,
         gt=0,
         description="How long an interrupted agent may take to become ready before its program is started anew.",
+    )
+    check_rounds: int = Field(
+        2,
+        ge=0,
+        description="How often a failed check goes back to a coding agent, unless the task says.",
+    )
+    stalled_seconds: Finite = Field(
+        1800.0,
+        ge=0,
+        description="A coding agent that shows nothing new for this long while it works is interrupted; 0: never.",
+    )
+    account_failures: int = Field(
+        3, gt=0, description="Overloads in a row after which all agents that share an account leave it alone."
+    )
+    account_pause_seconds: Finite = Field(
+        300.0,
+        gt=0,
+        description="For how long then, and after a usage limit that does not say when it ends; "
+        "afterwards one agent tries first.",
     )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(

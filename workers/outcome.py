@@ -36,6 +36,7 @@ class Outcome:
             answer_bytes=size,
             answer_file=str(run.output) if size else None,
             exit_code=ending.exit_code if ending else None,
+            usage=ending.usage if ending else None,
             evidence=evidence,
             agent=info.agent_id,
             node=info.node,

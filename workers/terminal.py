@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -84,7 +85,7 @@ class Terminal:
         self._session = look.pid if look else None
         self._pane.transcribe(self._folder / "transcript")
         limit = self._settings.agent_start_seconds
-        if not self.wait_for(self._kind.ready, limit):
+        if not self.wait_for(lambda: self._kind.ready(self.pane), limit):
             screen = self._pane.screen() if self.alive else "(the program has ended)"
             self.end()
             raise AgentUnavailable(
@@ -139,8 +140,10 @@ class Terminal:
     def _environment(self, info: AgentInfo) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         own = {
+            # Last, so that it hides nothing of the user's: the folder of the command by which the agent reports.
+            "PATH": os.pathsep.join([kept.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
             "TORCH_AGENT_ID": info.agent_id,
             "TORCH_INCARNATION": str(info.incarnation),
             "TORCH_STATE_DIR": str(self._settings.state_dir),
         }
-        return {**kept, **self._kind.config.environment, **own}
+        return {**kept, **self._kind.environment(), **own}

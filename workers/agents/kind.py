@@ -2,56 +2,90 @@
 
 from __future__ import annotations
 
-import tomllib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
+from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
-from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
-
-from torch_tasks.errors import InvalidSettings
-from torch_tasks.models import TaskSpec, readable
-from torch_tasks.resources import config_file
+from torch_tasks.models import AgentSpec, AgentState, Evidence, Failure, Question, TaskSpec, Usage
+from workers.agents.config import KindConfig
 from workers.runs import Run
 from workers.tmux.pane import AgentPane
 
 
-class KindConfig(BaseModel):
-    """``config/agents/<kind>.toml``."""
+@dataclass(frozen=True)
+class Reading:
+    """What the program is doing, and what says so."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    command: tuple[str, ...] = Field(min_length=1)
-    environment: Mapping[str, str] = {}
+    state: AgentState
+    source: str
+    """Where it was read: ``hooks``, ``session file``, ``title``, ``screen``, …"""
+    rule: str = ""
+    """Which event or rule decided."""
+    question: Question | None = None
+    """What it waits for, if it waits."""
+    until: datetime | None = None
+    """When a limit ends, if it is limited and says so."""
 
 
 @dataclass(frozen=True)
 class Ending:
-    """How the agent's program left a task."""
+    """How the agent's program left a task. The answer is in the run's output file."""
 
-    exit_code: int
-    crashed: bool
+    evidence: Evidence
+    failure: Failure | None = None
+    """Why it is no success, if the program itself says so."""
+    exit_code: int | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task in the pane is."""
+
+    reading: Reading
+    ending: Ending | None = None
+    facts: tuple[str, ...] = field(default=())
+    """What became known since the last look, for the task's history: staged, submitted, accepted, a note."""
 
 
 class AgentKind(ABC):
-    """One agent program in its pane, with its folder on disk."""
+    """One agent program in its pane, with its folder on disk.
 
-    def __init__(self, config: KindConfig, agent_id: str, folder: Path) -> None:
+    Nothing here waits for long: whoever hosts the agent calls again when the bell rings, and after ``pause`` seconds.
+    """
+
+    #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
+    converses = False
+
+    def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
         self.config = config
-        self.agent_id = agent_id
+        self.spec = spec
+        self.agent_id = spec.id
         self.folder = folder
+        self.workdir = workdir
+
+    @property
+    def account(self) -> str | None:
+        """The account whose limits its agents share; none for a program that talks to no model."""
+        return (self.config.account or self.spec.kind) if self.converses else None
 
     @abstractmethod
     def launch(self) -> list[str]:
         """The command that runs in the pane. Called before each start, so it may prepare files."""
 
+    def environment(self) -> Mapping[str, str]:
+        """What the program's environment has beside the worker's own; called after :meth:`launch`."""
+        return self.config.environment
+
     @abstractmethod
-    def ready(self) -> bool:
-        """The program has started and takes tasks."""
+    def ready(self, pane: AgentPane) -> bool:
+        """The program has started and takes tasks. Answers the dialogs of its start as the configuration says."""
+
+    @abstractmethod
+    def read(self, pane: AgentPane) -> Reading:
+        """What the program is doing now, from the best source there is."""
 
     @abstractmethod
     def free(self, pane: AgentPane) -> bool:
@@ -67,41 +101,33 @@ class AgentKind(ABC):
 
     @abstractmethod
     def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
-        """Put the task into the pane."""
+        """Begin to put the task into a free pane. ``run.begun`` exists once the program may have it."""
+
+    @abstractmethod
+    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        """How far the task is; does whatever is due for it now: goes on with the submission, answers by policy."""
 
     @abstractmethod
     def ending(self, run: Run) -> Ending | None:
-        """How the program left the task, or nothing while it works on it."""
+        """How the program left the task as far as is noted on the disk, or nothing while it works on it."""
 
     @abstractmethod
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         """Have the program let go of what it does; with ``force``, without asking it."""
 
+    @abstractmethod
+    def let_go(self, pane: AgentPane, run: Run) -> bool:
+        """The program does not work on the task any more."""
 
-@cache
-def _config(kind: str) -> KindConfig:
-    path = config_file(f"agents/{kind}.toml")
-    if path is None:
-        raise InvalidSettings(f"there is no agent kind {kind!r}: no agents/{kind}.toml in the configuration folders")
-    try:
-        return KindConfig.model_validate(tomllib.loads(path.read_text()))
-    except ValidationError as error:
-        raise InvalidSettings(f"{path}: {readable(error)}") from None
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+    def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
+        """Answer what the program asks: a choice's number or, where it takes one, a text. False: it cannot."""
+        return False
 
+    def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
+        """Have the program go on with a task that it thinks is done. False: this kind does not."""
+        return False
 
-_KINDS = {"shell": "workers.agents.shell:Shell"}
-
-
-def kind_named(kind: str, agent_id: str, folder: Path) -> AgentKind:
-    """The agent program of this kind, for this agent."""
-    config = _config(kind)
-    if kind not in _KINDS:
-        raise InvalidSettings(
-            f"agent kind {kind!r} has a TOML file but no program; there are: {', '.join(sorted(_KINDS))}"
-        )
-    module, name = _KINDS[kind].split(":")
-    made: Any = getattr(import_module(module), name)(config, agent_id, folder)
-    assert isinstance(made, AgentKind)
-    return made
+    @property
+    def pause(self) -> float:
+        """Seconds after which to look again though no bell rang."""
+        return 5.0

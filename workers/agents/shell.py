@@ -16,8 +16,8 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks.models import TaskSpec
-from workers.agents.kind import AgentKind, Ending
+from torch_tasks.models import AgentState, Evidence, Failure, FailureKind, TaskSpec
+from workers.agents.kind import AgentKind, Ending, Progress, Reading
 from workers.runs import Run
 from workers.tmux.pane import AgentPane
 
@@ -38,17 +38,26 @@ class Shell(AgentKind):
         keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]
         return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
 
-    def ready(self) -> bool:
+    def ready(self, pane: AgentPane) -> bool:
         return (self.folder / "ready").exists()
 
+    def read(self, pane: AgentPane) -> Reading:
+        if not self.ready(pane):
+            return Reading(AgentState.STARTING, "prompt")
+        if self._at_prompt(pane):
+            return Reading(AgentState.READY, "foreground process", "the shell")
+        return Reading(AgentState.WORKING, "foreground process", "a command")
+
     def free(self, pane: AgentPane) -> bool:
-        return self.ready() and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+        return self.ready(pane) and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
     def redraw_input(self, pane: AgentPane) -> None:
-        look = pane.look()
-        at_prompt = look is not None and look.command == Path(self.config.command[0]).name
-        if at_prompt and not self.free(pane):
+        if self._at_prompt(pane) and not self.free(pane):
             pane.press("C-x", "C-l")
+
+    def _at_prompt(self, pane: AgentPane) -> bool:
+        look = pane.look()
+        return look is not None and look.command == Path(self.config.command[0]).name
 
     def discard_input(self, pane: AgentPane) -> None:
         pane.press("C-u")
@@ -73,6 +82,9 @@ class Shell(AgentKind):
         pane.paste(f" . {shlex.quote(str(start))}")
         pane.press("Enter")
 
+    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        return Progress(Reading(AgentState.WORKING, "run folder"), self.ending(run))
+
     def ending(self, run: Run) -> Ending | None:
         try:
             told = run.exit.read_text()
@@ -80,9 +92,18 @@ class Shell(AgentKind):
             return None
         if not told.endswith("\n"):
             return None
-        code, how = told.split()
-        killed = how == "shell" and int(code) == 128 + signal.SIGKILL
-        return Ending(exit_code=int(code), crashed=killed)
+        word, how = told.split()
+        code = int(word)
+        failure = None
+        if how == "shell" and code == 128 + signal.SIGKILL:
+            failure = Failure(kind=FailureKind.AGENT_CRASHED, message="agent crashed: its shell was killed")
+        elif code:
+            failure = Failure(kind=FailureKind.EXIT_CODE, message=f"exit code {code}")
+        evidence = Evidence(kind="exit_code", detail=f"exit code {code}", passed=code == 0)
+        return Ending(evidence, failure, exit_code=code)
+
+    def let_go(self, pane: AgentPane, run: Run) -> bool:
+        return self.ending(run) is not None
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         look = pane.look()

@@ -1,0 +1,29 @@
+"""Which program of Torch's drives which kind of agent."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from torch_tasks.errors import InvalidSettings
+from torch_tasks.models import AgentSpec
+from workers.agents.config import kind_config
+from workers.agents.kind import AgentKind
+
+_PROGRAMS = {
+    "shell": "workers.agents.shell:Shell",
+}
+
+
+def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:
+    """The program that this agent is."""
+    kind = spec.kind
+    config = kind_config(kind)
+    program = config.program or (kind if kind in _PROGRAMS else "generic")
+    if program not in _PROGRAMS:
+        raise InvalidSettings(f"agent kind {kind!r}: there is no program {program!r}, but {', '.join(_PROGRAMS)}")
+    module, name = _PROGRAMS[program].split(":")
+    made: Any = getattr(import_module(module), name)(config, spec, folder, workdir)
+    assert isinstance(made, AgentKind)
+    return made
