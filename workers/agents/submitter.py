@@ -133,7 +133,8 @@ class Submitter:
             self._run,
             Phase.STAGED,
             evidence,
-            placeholder=shown if shown not in sight.above else "",
+            placeholder=shown,
+            placeholder_is_new=bool(shown) and shown not in sight.above,
             above=_digest(sight.above),
         )
 
@@ -189,7 +190,7 @@ class Submitter:
         above = "".join(sight.above.split())
         if f"[torchtask{submission.task_id}·" in above:
             return "the composer is empty, and the prompt stands above it"
-        if submission.placeholder and submission.placeholder in sight.above:
+        if submission.placeholder_is_new and submission.placeholder in sight.above:
             return f"the composer is empty, and {submission.placeholder} stands above it"
         if sight.reading.state in _BUSY:
             return f"the composer is empty, and the program is {sight.reading.state} ({sight.reading.rule})"

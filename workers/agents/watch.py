@@ -88,7 +88,8 @@ class Watch:
             return self._kind.end(run, turn, *reported(turn)) if idle >= 1 or talked > _TALKING_SECONDS else None
         if idle < self._patience():
             return None
-        answer = self._answer_on_screen(pane, sight, submission.text(run))
+        end = submission.placeholder or submission.text(run)[-40:]
+        answer = self._answer_on_screen(pane, sight, end)
         return self._kind.end(run, turn, self._silent_ending(answer), answer)
 
     def _patience(self) -> float:
@@ -116,12 +117,11 @@ class Watch:
             still.above, still.since = sight.above, moment
         return moment - still.since
 
-    def _answer_on_screen(self, pane: AgentPane, sight: Sight, text: str) -> str:
+    def _answer_on_screen(self, pane: AgentPane, sight: Sight, end: str) -> str:
         history = pane.screen(_HISTORY).split("\n")
         below = len(sight.screen.text.split("\n")) - sight.composer.top
         above = "\n".join(history[: len(history) - below] if below > 0 else history)
-        config = self._kind.config.answer
-        return answer_on(above, text[-40:], config)
+        return answer_on(above, end, self._kind.config.answer)
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
