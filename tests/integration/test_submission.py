@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 from fake_kind import FakeKind, words
-from fakes.cli.scenario import Events, Faults, Looks, Scenario, Turn, Ways
-from fakes.cli.steps import Ask, Compact, Permission, Say, Storm, Work
-from nodes import AgentWorker, Node
+from fakes.cli.scenario import Faults, Looks, Scenario, Turn, Ways
+from fakes.cli.steps import Compact, Say, Storm
+from nodes import Node
 
 from torch_tasks import TaskResult, Torch
 
@@ -18,7 +18,7 @@ GUARD = "The task, word for word:\n"
 PROMPTS = {
     "one character": "x",
     "thirty lines": "\n".join(f"{number}. do what line {number} says" for number in range(30)),
-    "20 kB": "\n".join(f"{number:04} it's `all` $one \"text\"" for number in range(700)),
+    "20 kB": "\n".join(f'{number:04} it\'s `all` $one "text"' for number in range(700)),
     "quotes": """it's "quoted" 'twice' ''' \"\"\" $HOME $(id) `id` ${x} $$ !! \\n \\\\""",
     "emoji": "🚒 👩‍🚒 é e\u0301 漢字 ﷽ ñ ½ → ✓",
     "minus": "-n --help - text",
@@ -28,7 +28,7 @@ PROMPTS = {
     "blank ends": "  \n text \n\n ",
     "the text Enter": "Enter",
     "the text C-c": "C-c",
-    "marks of other CLIs": "> quoted\n❯ 1. Yes\n│ > in a box │\n› codex\n╭──╮\n╰──╯\n✻ esc to interrupt\n[Pasted text #1 +2 lines]",
+    "marks of other CLIs": "> a\n❯ 1. Yes\n│ > b │\n› c\n╭──╮\n╰──╯\n✻ esc to interrupt\n[Pasted text #1 +2 lines]",
     "slash": "/help me with this",
     "bang": "! rm -rf nothing",
     "backslash": "ends in a backslash \\",
