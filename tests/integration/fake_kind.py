@@ -23,6 +23,15 @@ guarded = ["!", "/"]
 [answers]
 text = ["{n}", "{text}", "Enter"]
 
+[[dialogs]]
+pattern = 'Do you trust the files in this folder'
+keys = ["1"]
+note = "trust this folder"
+
+[[dialogs]]
+pattern = 'How is it doing this session'
+keys = ["4"]
+
 [[rules]]
 name = "dialog"
 state = "waiting"
@@ -60,7 +69,7 @@ pattern = '\A'
 
 [answer]
 strip = '^[●✻⎿ ] '
-drop = ['^✻ \w+ for \d+s']
+drop = ['^✻ ']
 """
 HOOKS = """
 [hooks]
