@@ -19,6 +19,8 @@ from torch_tasks.transport import register
 RUN = "torch.run"
 #: The control command by which every agent worker hears of a newly demanded queue.
 ANNOUNCE_QUEUE = "torch_demand"
+#: The control command by which an agent worker gets the answer that its agent waits for.
+ANSWER = "torch_answer"
 
 
 class TorchApp(Celery):

@@ -31,14 +31,17 @@ LOST = (NoConnection, NoAnswer, InvalidResponse)
 """What redis-py raises when nobody, or nobody who speaks its language, is at the other end."""
 
 
-def connect(address: BrokerAddress | None = None) -> redis.Redis:
+def connect(address: BrokerAddress | None = None, *, decoded: bool = True) -> redis.Redis:
     """A client of the broker, on the one pool that this process has for the address. Text comes back as ``str``.
+
+    Unless ``decoded`` is false, for a library that wants bytes.
 
     Nothing is sent before the first command. A broker that is away or still loading is waited for as long as
     ``broker_connect_seconds``, then :class:`BrokerUnreachable` is raised. A command that breaks midway raises
     redis-py's own error (see :func:`broker_errors`). A blocking command must end within ``broker_connect_seconds``.
     """
-    return redis.Redis(connection_pool=_pool(address or settings().broker(), settings().broker_connect_seconds))
+    pool = _pool(address or settings().broker(), settings().broker_connect_seconds, decoded)
+    return redis.Redis(connection_pool=pool)
 
 
 def ping(address: BrokerAddress | None = None) -> None:
@@ -143,15 +146,15 @@ def _may_return(error: BaseException) -> bool:
 
 
 @cache
-def _pool(address: BrokerAddress, seconds: float) -> PatientPool:
+def _pool(address: BrokerAddress, seconds: float, decoded: bool) -> PatientPool:
     # redis-py's pools notice a fork by themselves and begin anew in the child.
     url = address.url.get_secret_value()
-    return PatientPool.from_url(url, address=address, seconds=seconds, **_options(seconds))
+    return PatientPool.from_url(url, address=address, seconds=seconds, **_options(seconds, decoded))
 
 
-def _options(seconds: float) -> dict[str, Any]:
+def _options(seconds: float, decoded: bool = True) -> dict[str, Any]:
     return {
-        "decode_responses": True,
+        "decode_responses": decoded,
         "health_check_interval": IDLE_SECONDS,
         # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
         "protocol": 2,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks import recovery
+from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.dead_letters import DeadLetters
@@ -22,7 +23,17 @@ from torch_tasks.errors import (
     TaskNotFinished,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.models import BEFORE, AgentInfo, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.models import (
+    BEFORE,
+    AgentInfo,
+    HistoryEntry,
+    Permissions,
+    Priority,
+    TaskRecord,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+)
 from torch_tasks.routing import unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
@@ -80,6 +91,11 @@ class Task:
                     return record.result or TaskResult(task_id=self.id, status=record.state)
         raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
 
+    def answer(self, reply: str) -> str:
+        """Answer what the task's agent asks, and return what came of it; :class:`NotAnswered` if it did not get it."""
+        with _broker(self.id):
+            return Answer(fleet().records, self._known()).give(reply)
+
     def cancel(self) -> TaskState:
         """End the task: at once if nobody has begun, else its agent is interrupted. Returns the state it was in."""
         with _broker(self.id):
@@ -121,12 +137,15 @@ class Torch:
         *,
         role: str | None = None,
         skills: Iterable[str] = (),
+        agent_kind: str | None = None,
         agent: str | None = None,
         priority: Priority | str = Priority.NORMAL,
         workdir: str | Path | None = None,
         timeout: float | None = None,
         deadline: datetime | None = None,
         check: str | None = None,
+        check_rounds: int | None = None,
+        permissions: Permissions | str | None = None,
         max_retries: int | None = None,
         context: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -135,22 +154,25 @@ class Torch:
     ) -> Task:
         """Hand a task to the fleet and return at once.
 
-        It goes to a free agent of this ``role`` which has all of these ``skills``, or to ``agent`` alone. The same
-        ``id`` twice is one task. Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`;
-        then nothing was enqueued. With ``spool``, a task that finds no broker waits on this machine's disk and is sent
-        when there is one.
+        It goes to a free agent of this ``role`` which has all of these ``skills`` and is of this ``agent_kind``, or to
+        ``agent`` alone. The same ``id`` twice is one task. ``permissions`` says what becomes of what a coding agent
+        asks for. Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was
+        enqueued. With ``spool``, a task that finds no broker waits on this machine's disk and is sent when there is
+        one.
         """
         fields: dict[str, Any] = {
             "id": id,
             "prompt": prompt,
             "role": role,
-            "skills": [skills] if isinstance(skills, str) else list(skills),
+            "skills": [*([skills] if isinstance(skills, str) else skills), *([agent_kind] if agent_kind else [])],
             "agent": agent,
             "priority": priority,
             "workdir": None if workdir is None else str(workdir),
             "timeout": timeout,
             "deadline": deadline,
             "check": check,
+            "check_rounds": check_rounds,
+            "permissions": permissions,
             "max_retries": max_retries,
             "context": context,
             "metadata": metadata,

@@ -52,6 +52,16 @@ class TaskNotFinished(TorchError):
     exit_code = 124
 
 
+class NotInPane(TorchError):
+    """A report that only the agent of the task may make."""
+
+    exit_code = 2
+
+
+class NotAnswered(TorchError):
+    """The agent did not get the answer: it asks nothing, cannot take it, or cannot be reached."""
+
+
 class NotDead(TorchError):
     """The task is not among the dead letters."""
 

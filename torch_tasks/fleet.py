@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache, cached_property
+from typing import TYPE_CHECKING
 
 import redis
 
@@ -13,6 +14,9 @@ from torch_tasks.orchestration.agent_registry import AgentRegistry
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
 from torch_tasks.transport import Deliveries, Gate
+
+if TYPE_CHECKING:
+    from torch_tasks.orchestration.accounts import Account
 
 
 class Fleet:
@@ -40,6 +44,12 @@ class Fleet:
     def registry(self) -> AgentRegistry:
         """The agents."""
         return AgentRegistry(self.client, self.settings)
+
+    def account(self, name: str) -> Account:
+        """An account with a provider of models."""
+        from torch_tasks.orchestration.accounts import Account  # only who hosts a coding agent has one
+
+        return Account(name, connect(self.settings.broker(), decoded=False), self.settings)
 
     @cached_property
     def gate(self) -> Gate:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Container, Mapping
+from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
@@ -10,6 +11,17 @@ from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
 
 class Detached(Exception):
     """The worker leaves while the agent works on; the next worker of this id takes the task up again."""
+
+
+class Limited(Exception):
+    """The agent's account has used up what it may: the task is not to blame, and others may take it.
+
+    ``until`` is when the limit ends, if that is known.
+    """
+
+    def __init__(self, message: str, until: datetime | None = None) -> None:
+        super().__init__(message)
+        self.until = until
 
 
 class Delivery(NamedTuple):
@@ -37,7 +49,8 @@ class AgentHost(Protocol):
     def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended; idempotent by task and attempt.
 
-        May raise :class:`Detached`, or :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
+        May raise :class:`Detached`, :class:`Limited`, or :class:`~torch_tasks.errors.StaleWriter` when another agent
+        has the task by now.
         """
 
     def settle(self, task_id: str, account: Mapping[str, str]) -> None:
@@ -48,6 +61,9 @@ class AgentHost(Protocol):
 
     def let_go(self) -> None:
         """Drop the task that the pane was left with if its record has gone on without it."""
+
+    def answer(self, task_id: str, reply: str) -> bool:
+        """Have the agent get the answer it waits for; false if it does not work on this task."""
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""

@@ -56,6 +56,11 @@ def bell(name: str) -> str:
     return f"{PREFIX}bell:{name}"
 
 
+def account(name: str, part: str) -> str:
+    """What the fleet knows of one account with a provider of models."""
+    return f"{PREFIX}account:{name}:{part}"
+
+
 def agent_queue(agent_id: str) -> str:
     """The queue that only this agent reads."""
     return f"torch.agent.{agent_id}"

@@ -129,6 +129,8 @@ class FailureKind(StrEnum):
     """The agent itself said that it cannot do it, or its program told an error."""
     INDETERMINATE = "indeterminate"
     """Nobody can tell whether the agent got the prompt; trying again might do it twice."""
+    OVERLOADED = "overloaded"
+    """The provider of the agent's model refused for want of capacity."""
     LOOPING = "looping"
     """The agent went round in circles or made no progress."""
     INTERNAL = "internal"
@@ -136,7 +138,12 @@ class FailureKind(StrEnum):
     @property
     def worth_retrying(self) -> bool:
         """The task is not to blame: the same prompt may well succeed with the next try."""
-        return self in {FailureKind.AGENT_CRASHED, FailureKind.AGENT_UNAVAILABLE}
+        return self in {
+            FailureKind.AGENT_CRASHED,
+            FailureKind.AGENT_UNAVAILABLE,
+            FailureKind.OVERLOADED,
+            FailureKind.LOOPING,
+        }
 
 
 class Permissions(StrEnum):
@@ -383,9 +390,14 @@ class AgentInfo(Model):
         """This very life of the agent: what owns a task."""
         return self.agent_id, self.node, self.incarnation
 
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What it may be asked for: its skills, and the kind of program it is."""
+        return frozenset({*self.skills, self.kind})
+
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:
         """Role and all required skills match."""
-        return role in (None, self.role) and set(skills) <= set(self.skills)
+        return role in (None, self.role) and set(skills) <= self.abilities
 
 
 def now() -> datetime:

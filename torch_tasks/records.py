@@ -317,7 +317,7 @@ def _record(fields: Mapping[str, str]) -> TaskRecord:
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:
             values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
-    for name in ("result", "handoff"):
+    for name in ("result", "handoff", "question"):
         if name in fields:
-            values[name] = json.loads(fields[name])
+            values[name] = json.loads(fields[name] or "null")
     return TaskRecord.model_validate(values)

@@ -118,6 +118,25 @@ class Settings(BaseSettings):
         gt=0,
         description="How long an interrupted agent may take to become ready before its program is started anew.",
     )
+    check_rounds: int = Field(
+        2,
+        ge=0,
+        description="How often a failed check goes back to a coding agent, unless the task says.",
+    )
+    stalled_seconds: Finite = Field(
+        1800.0,
+        ge=0,
+        description="A coding agent that shows nothing new for this long while it works is interrupted; 0: never.",
+    )
+    account_failures: int = Field(
+        3, gt=0, description="Overloads in a row after which all agents that share an account leave it alone."
+    )
+    account_pause_seconds: Finite = Field(
+        300.0,
+        gt=0,
+        description="For how long then, and after a usage limit that does not say when it ends; "
+        "afterwards one agent tries first.",
+    )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(
         2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."

@@ -26,7 +26,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.hosting import AgentHost, Detached
+from torch_tasks.hosting import AgentHost, Detached, Limited
 from torch_tasks.keys import agent_queue
 from torch_tasks.message import Message
 from torch_tasks.models import (
@@ -128,6 +128,8 @@ def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]
     except Detached:
         # First of all in the queue that the agent's next worker reads.
         raise message.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
+    except Limited as limited:
+        raise _left_to_others(record, host, limited, message) from None
     return _conclude(task, record, host, result, message)
 
 
@@ -217,6 +219,17 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
         message.bury()  # before the record says so: whoever hears of it finds it among the dead letters
     host.settle(spec.id, records.finish(result, by=host.info))
     return _told(task, result)
+
+
+def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, message: Message) -> Exception:
+    """Put a task back that the agent's account has no room for: any other agent may take it, or this one later."""
+    # The task is not to blame: the try does not count.
+    tries_before = record.tries_before + 1
+    account = fleet().records.move(
+        record.spec.id, TaskState.PARKED, by=host.info, note=str(limited), tries_before=tries_before
+    )
+    host.settle(record.spec.id, account)
+    return message.sent_to(queue_for(record.spec), record.spec.priority)
 
 
 def backoff(tries: int) -> float:

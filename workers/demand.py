@@ -17,7 +17,7 @@ log = logging.getLogger(__name__)
 def serve(consumer: Any, host: AgentHost, queue: str) -> None:
     """Read this queue from now on, if the agent can do what comes through it."""
     info = host.info
-    if serves(queue, info.role, info.skills) and not consumer.task_consumer.consuming_from(queue):
+    if serves(queue, info.role, info.abilities) and not consumer.task_consumer.consuming_from(queue):
         consumer.add_task_queue(queue)
         log.info("%s: serves %s", info.agent_id, queue)
 

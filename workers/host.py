@@ -16,40 +16,31 @@ import redis
 
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.hosting import Delivery, Detached
-from torch_tasks.local.files import usable
+from torch_tasks.hosting import Delivery, Limited
 from torch_tasks.models import (
     AgentInfo,
     AgentSpec,
     AgentState,
-    Evidence,
-    Failure,
     FailureKind,
     TaskResult,
     TaskSpec,
-    TaskState,
-    now,
 )
+from torch_tasks.transport import pause
 from workers.accounts import reclaim, tell_accounts
-from workers.agents.kind import Ending
 from workers.agents.kinds import program_of
+from workers.attempt import Attempt
 from workers.bell import Bell
-from workers.check import Check
-from workers.handoff import Handoffs
 from workers.journal import CurrentRun, Journal
-from workers.limit import Limit
 from workers.outcome import Outcome
+from workers.ownership import is_lost
 from workers.presence import Presence
+from workers.quota import Quota
 from workers.runs import Run, prune
 from workers.terminal import Terminal
 from workers.tmux.server import require_tmux
+from workers.workplace import Orders, Workplace
 
 log = logging.getLogger(__name__)
-
-#: Nobody waits longer than this without looking again: a lost bell costs no more.
-_LOOK_AGAIN = 5.0
-#: How long an input line that was drawn anew may look used before a task is told to wait for it.
-_TYPING = 1.0
 
 
 class Host:
@@ -63,9 +54,9 @@ class Host:
         self.presence = Presence(spec, fleet)
         self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
+        self._quota = Quota(self._kind, fleet)
         self._working = threading.Lock()
-        self._leaving = False
-        self._cancelled: str | None = None
+        self._orders = Orders()
 
     @property
     def info(self) -> AgentInfo:
@@ -75,7 +66,7 @@ class Host:
     @property
     def leaving(self) -> bool:
         """This worker is about to stop."""
-        return self._leaving
+        return self._orders.leaving
 
     @property
     def unfinished(self) -> CurrentRun | None:
@@ -101,6 +92,16 @@ class Host:
         prune(self.presence.folder / "runs", self._settings.result_days)
         self._bell = Bell(self.presence.folder / "bell", self._look)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
+        self._place = Workplace(
+            kind=self._kind,
+            terminal=self._terminal,
+            bell=self._bell,
+            presence=self.presence,
+            records=self._records,
+            settings=self._settings,
+            outcome=self._outcome,
+            orders=self._orders,
+        )
         journal = self.presence.journal
         try:
             with self._working:
@@ -155,22 +156,23 @@ class Host:
 
         In a thread, for tmux may take its time, and who is silent meanwhile would be taken for dead.
         """
-        if not self._working.locked() and not self._leaving:
+        if not self._working.locked() and not self._orders.leaving:
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
 
     def _revive(self) -> None:
         with self._working:
             if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
                 self._let_go_of_what_is_not_ours()
-            if not self.unfinished and not self._terminal.alive:
+            limit_is_over = self.info.status is AgentState.LIMITED and not pause.left
+            if not self.unfinished and (limit_is_over or not self._terminal.alive):
                 self._recover()
 
     def _let_go_of_what_is_not_ours(self) -> None:
         """Interrupt the task that the pane was left with if another agent has it by now, or it has ended."""
-        if self._leaving or not self.unfinished:
+        if self._orders.leaving or not self.unfinished:
             return
         run = self._run(self.unfinished.task_id, self.unfinished.attempt)
-        if not self._is_lost(run):
+        if not is_lost(run, self._records, self.info):
             return
         log.warning("%s: task %s is somebody else's by now", self._spec.id, run.task_id)
         if run.result():
@@ -180,38 +182,25 @@ class Host:
 
     def _abandon(self, run: Run) -> None:
         """Have the pane let go of a try whose result nobody wants."""
-        if run.begun.exists() and not run.result() and not self._kind.ending(run):
+        if run.begun.exists() and not run.result() and not self._has_let_go(run):
             self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, run))
         run.disown()
         self.presence.remember(current=None)
+
+    def _has_let_go(self, run: Run) -> bool:
+        return self._terminal.alive and self._kind.let_go(self._terminal.pane, run)
 
     def _close(self, run: Run, account: Mapping[str, str]) -> None:
         """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""
         run.remember(account, None)
         self.presence.remember(current=None)
 
-    def _is_lost(self, run: Run) -> bool:
-        """The task's record has gone on without this try. While the broker is away, nobody can tell."""
-        kept = run.recall()
-        if kept is None:  # disowned already
-            return True
-        try:
-            standing = self._records.standing(run.task_id)
-        except (redis.RedisError, BrokerUnreachable):
-            return False
-        account = kept[0]
-        ours = (account.get("agent"), account.get("node"))
-        owner = standing.owner
-        # What a broker says that came back with older data is no news.
-        later = standing.revision > int(account["revision"])
-        return later and (owner is None or owner[:2] != ours or owner[2] > self.info.incarnation)
-
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started at all."""
-        if self._leaving:
+        if self._orders.leaving:
             return
         if self._terminal.alive:
-            self.presence.show(AgentState.READY)
+            self.presence.show(AgentState.LIMITED if pause.left else AgentState.READY)
             return
         try:
             self._start()
@@ -243,15 +232,19 @@ class Host:
             if result is None:
                 try:
                     result = self._work(spec, run, delivery)
+                    self._quota.note(result)
                 except AgentUnavailable as error:
                     if self.begun == spec.id:
                         self._terminal.end()  # whatever of it is in the pane must not go on beside the next try
                     result = self._outcome.failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
+                except Limited as limited:
+                    self._quota.used_up(limited)
+                    raise
                 except StaleWriter:
                     self._abandon(run)
                     raise
                 run.store(result)
-            self._cancelled = None
+            self._orders.cancelled = None
         return result
 
     def settle(self, task_id: str, account: Mapping[str, str]) -> None:
@@ -274,168 +267,49 @@ class Host:
         return Run(self.presence.folder / "runs", task_id, attempt)
 
     def _work(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> TaskResult:
+        attempt = Attempt(self._place, spec, run, delivery)
         current = self.unfinished
-        in_pane = current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists()
-        if in_pane:
+        if current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists():
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
-            self._note(run, self._records.account(run.task_id), delivery)
-        else:
-            if refusal := self._refusal(spec) or self._prepare(spec):
-                return self._outcome.failed(run, *refusal)
-            self._begin(spec, run, delivery)
-        self.presence.show(AgentState.WORKING, task=spec.id)
-        return self._watch(spec, run)
-
-    def _refusal(self, spec: TaskSpec) -> tuple[FailureKind, str] | None:
-        """Why the task is not even begun, if so."""
-        if self._wants_cancel(spec.id):
-            return FailureKind.CANCELLED, "cancelled before the agent began"
-        if spec.deadline and spec.deadline <= now():
-            return FailureKind.DEADLINE, f"its deadline {spec.deadline.isoformat()} had passed when an agent was free"
-        if spec.workdir and not Path(spec.workdir).is_dir():
-            return FailureKind.REFUSED, f"its workdir {spec.workdir} is not a folder on node {self.info.node}"
-        return None
-
-    def _prepare(self, spec: TaskSpec) -> tuple[FailureKind, str] | None:
-        """Have a free pane. A person who types in it is left alone; the task waits, says so, and may be refused yet."""
+            attempt.resume()
+            return attempt.watch()
+        if refusal := attempt.refusal():
+            return refusal
+        self._quota.require()
         if not self._terminal.alive:
             self._start()
-        elif self.unfinished:  # a worker died while it put a task in: what stands there is ours
-            self._kind.discard_input(self._terminal.pane)
-        told = False
-        self._kind.redraw_input(self._terminal.pane)
-        while not self._terminal.wait_for(lambda: self._kind.free(self._terminal.pane), _TYPING):
-            if self._leaving:
-                raise Detached
-            if not self._terminal.alive:
-                raise AgentUnavailable(f"agent {self._spec.id}: its pane died before the task began")
-            if refusal := self._refusal(spec):
-                return refusal
-            if not told:
-                note = "somebody is typing in the agent's pane"
-                self._records.move(spec.id, TaskState.WAITING, by=self.info, note=note)
-                self.presence.show(AgentState.WAITING, task=spec.id)
-                told = True
-            self._kind.redraw_input(self._terminal.pane)
-        return None
-
-    def _begin(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> None:
-        with usable(run.folder):
-            self._terminal.rotate_transcript()
-            run.open()
-            # Only what is the agent's, and known to be, may hold up its other tasks.
-            run.remember(self._records.move(spec.id, TaskState.RUNNING, by=self.info), delivery and delivery.message)
-            tag = delivery and delivery.tag
-            current = CurrentRun(task_id=spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
-            self.presence.remember(current=current)
-            self._kind.begin(self._terminal.pane, run, spec, self._variables(spec, run))
-
-    def _note(self, run: Run, account: Mapping[str, str], delivery: Delivery | None) -> None:
-        """Note on the disk what the broker knows of the task, should it forget."""
-        run.remember(account, delivery.message if delivery else None)
-        if self.unfinished and delivery:
-            self.presence.remember(current=self.unfinished.model_copy(update={"delivery": delivery.tag}))
-
-    def _variables(self, spec: TaskSpec, run: Run) -> dict[str, str]:
-        return {
-            "TORCH_TASK_ID": spec.id,
-            "TORCH_INCARNATION": str(self.info.incarnation),
-            "TORCH_CONTEXT": str(run.context),
-        }
-
-    def _watch(self, spec: TaskSpec, run: Run) -> TaskResult:
-        """Wait for the program's ending, its death, or a reason to interrupt it."""
-        limit = self._limit(spec)
-        handoffs = Handoffs(self._records, self._settings.handoff_seconds)
-        while True:
-            if ending := self._kind.ending(run) or (
-                self._terminal.alive and self._kind.progress(self._terminal.pane, run, spec).ending
-            ):
-                return self._judge(spec, run, ending)
-            if not self._terminal.alive:
-                self._terminal.end()  # nothing of this try goes on beside the next one
-                message = "agent crashed: its pane or the program in it died"
-                return self._outcome.failed(run, FailureKind.AGENT_CRASHED, message)
-            if self._is_lost(run):
-                raise StaleWriter(f"task {spec.id} is somebody else's by now; {self._spec.id} lets go of it")
-            if reason := self._reason_to_stop(spec, limit):
-                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, run))
-                return self._outcome.failed(run, *reason)
-            handoffs.note(spec, self.info, self._terminal)
-            self._rest(limit)
-
-    def _judge(self, spec: TaskSpec, run: Run, ending: Ending) -> TaskResult:
-        """What the program's ending, and the check if there is one, say about the task."""
-        shown, failure = (ending.evidence,), ending.failure
-        if failure and (not spec.check or failure.kind is not FailureKind.EXIT_CODE):
-            return self._outcome.failed(run, failure.kind, failure.message, shown)
-        if not spec.check:
-            return self._outcome.succeeded(run, shown)
-        verdict = self._check(spec, run)
-        if isinstance(verdict, Failure):
-            return self._outcome.failed(run, verdict.kind, verdict.message, shown)
-        if verdict.passed:
-            return self._outcome.succeeded(run, (*shown, verdict))
-        message = f"check failed: {verdict.detail.splitlines()[0]}"
-        return self._outcome.failed(run, FailureKind.CHECK_FAILED, message, (*shown, verdict))
-
-    def _check(self, spec: TaskSpec, run: Run) -> Evidence | Failure:
-        """The check's verdict, or why there is none."""
-        assert spec.check
-        limit = self._limit(spec).or_check(self._settings.check_timeout_seconds)
-        variables = {**self._variables(spec, run), "TORCH_ANSWER": str(run.output)}
-        workdir = spec.workdir or self.info.workdir
-        check = Check(spec.check, workdir=workdir, variables=variables, log=run.folder / "check", bell=self._bell)
-        try:
-            while check.exit_code is None:
-                if reason := self._reason_to_stop(spec, limit):
-                    return Failure(kind=reason[0], message=reason[1])
-                self._rest(limit)
-            return check.evidence()
-        finally:
-            check.stop()
-
-    def _limit(self, spec: TaskSpec) -> Limit:
-        return Limit.of(spec, self.unfinished.begun_at if self.unfinished else now())
-
-    def _reason_to_stop(self, spec: TaskSpec, limit: Limit) -> tuple[FailureKind, str] | None:
-        if self._leaving:
-            raise Detached
-        if self._wants_cancel(spec.id):
-            return FailureKind.CANCELLED, "cancelled while it ran"
-        return None if limit.left else (limit.kind, limit.message)
-
-    def _rest(self, limit: Limit) -> None:
-        """Sleep until the bell, the limit, or the next look."""
-        self._bell.wait(min(limit.left, _LOOK_AGAIN))
-
-    def _wants_cancel(self, task_id: str) -> bool:
-        if self._cancelled == task_id:
-            return True
-        try:
-            return self._records.standing(task_id).cancel_requested
-        except (redis.RedisError, BrokerUnreachable):  # the agent works on while the broker is away
-            return False
+        if refusal := attempt.await_free_pane():
+            return refusal
+        attempt.begin()
+        return attempt.watch()
 
     # ── cancel, detach, close ──────────────────────────────────────────────────────────────────────────────────────
+
+    def answer(self, task_id: str, reply: str) -> bool:
+        """Have the agent get the answer it waits for; false if it does not work on this task."""
+        if self.begun != task_id:
+            return False
+        self._orders.answers.append((task_id, reply))
+        self._bell.ring()
+        return True
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the task in the pane if it is one of these."""
         if self.unfinished and self.unfinished.task_id in task_ids:
-            self._cancelled = self.unfinished.task_id
+            self._orders.cancelled = self.unfinished.task_id
             self._bell.ring()
             with contextlib.suppress(redis.RedisError, BrokerUnreachable):
                 # Should this worker die before the agent has let go, the next one must know.
-                self._records.request_cancel(self._cancelled)
+                self._records.request_cancel(self.unfinished.task_id)
 
     def detach(self) -> None:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""
-        self._leaving = True
+        self._orders.leaving = True
         self._bell.ring()
 
     def close(self) -> None:
         """Leave the fleet; the pane stays for the next worker."""
-        self._leaving = True
+        self._orders.leaving = True
         with self._working:
             self._terminal.detach()
         self.presence.leave()

@@ -13,6 +13,7 @@ from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fields import readable
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import settings
+from workers import answering as answering  # its control command
 from workers import demand as demand  # every worker hears of a new queue
 
 

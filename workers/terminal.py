@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shlex
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -139,6 +140,8 @@ class Terminal:
     def _environment(self, info: AgentInfo) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         own = {
+            # Last, so that it hides nothing of the user's: the folder of the command by which the agent reports.
+            "PATH": os.pathsep.join([kept.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
             "TORCH_AGENT_ID": info.agent_id,
             "TORCH_INCARNATION": str(info.incarnation),
             "TORCH_STATE_DIR": str(self._settings.state_dir),

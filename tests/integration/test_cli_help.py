@@ -10,10 +10,17 @@ from machine import TORCH_TASKS
 
 from torch_tasks.cli import _COMMANDS as COMMANDS
 
-RUN_OPTIONS = "--role --skill --agent --priority --workdir --timeout --check --max-retries --id"
+RUN_OPTIONS = (
+    "--role --skill --agent --priority --workdir --agent-kind --timeout --check --check-rounds --permissions"
+    " --max-retries --id"
+)
 OPTIONS = {
     "up": "--agent --no-beat --no-flower --detach --keep-agents",
     "down": "--keep-agents",
+    "answer": "TASK REPLY",
+    "done": "TASK",
+    "fail": "TASK",
+    "progress": "TASK",
     "dead": "list show replay drop",
     "worker": "--id --role --skill --agent --workdir",
     "node": "--node --keep",

@@ -119,6 +119,7 @@ def test_a_look_says_what_is(start: Callable[..., AgentPane], folder: Path) -> N
         width=200,
         height=50,
         attached=0,
+        title=look.title,
         command="cat",
         cwd=str(workdir),
     )

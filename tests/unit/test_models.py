@@ -258,6 +258,8 @@ def test_only_the_blameless_are_tried_again() -> None:
     assert {kind for kind in FailureKind if kind.worth_retrying} == {
         FailureKind.AGENT_CRASHED,
         FailureKind.AGENT_UNAVAILABLE,
+        FailureKind.OVERLOADED,
+        FailureKind.LOOPING,
     }
 
 

@@ -12,7 +12,16 @@ import click
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown_state, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import TaskNotFinished
-from torch_tasks.models import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.models import (
+    FailureKind,
+    HistoryEntry,
+    Permissions,
+    Priority,
+    TaskRecord,
+    TaskResult,
+    TaskState,
+    Usage,
+)
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 
@@ -23,11 +32,18 @@ FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 @click.option(
     "--skill", "skills", multiple=True, help="Only an agent with this skill; repeat for more, all are required."
 )
+@click.option("--agent-kind", help="Only an agent that is this program: claude, codex, shell, …")
 @click.option("--agent", help="Only this agent.")
 @click.option("--priority", type=click.Choice([str(p) for p in Priority]), default="normal", show_default=True)
 @click.option("--workdir", help="The folder to work in, on the node that takes the task.")
 @click.option("--timeout", type=float, help="Seconds after which the agent is interrupted.")
 @click.option("--check", help="A command that decides afterwards: exit code 0 is success.")
+@click.option("--check-rounds", type=int, help="How often a failed check goes back to the agent.")
+@click.option(
+    "--permissions",
+    type=click.Choice([str(p) for p in Permissions]),
+    help="What becomes of what a coding agent asks permission for.",
+)
 @click.option("--max-retries", type=int, help="How often to try again when the agent crashed.")
 @click.option("--id", "task_id", help="The task's id; the same id twice is one task.")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
@@ -134,9 +150,11 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("accepted", record.created_at.isoformat(timespec="seconds")),
         ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
         ("note", record.note or ""),
+        *(_asked(record) if record.question and record.state is TaskState.WAITING else ()),
         ("error", result.error.message if result and result.error else ""),
         *(("history", _told(entry)) for entry in history),
         *(("evidence", f"{'✓' if item.passed else '✗'} {item.detail}") for item in (result.evidence if result else ())),
+        ("usage", _cost(result.usage) if result and result.usage else ""),
         ("answer in", result.answer_file if result and result.answer_file else ""),
     ]
     for name, value in lines:
@@ -145,6 +163,17 @@ def task(task_id: str, json_wanted: bool) -> None:
     click.echo(f"\n{record.spec.prompt}")
     if result:
         click.echo(f"\n{result.answer}", nl=False)
+
+
+def _asked(record: TaskRecord) -> list[tuple[str, str]]:
+    assert record.question
+    choices = [("choice", f"{number} {text}") for number, text in enumerate(record.question.choices, 1)]
+    return [("asks", record.question.text), *choices, ("answer", f"torch-tasks answer {record.spec.id} CHOICE")]
+
+
+def _cost(usage: Usage) -> str:
+    cost = f", {usage.cost_usd:.4f} USD" if usage.cost_usd is not None else ""
+    return f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out{cost}"
 
 
 def _told(entry: HistoryEntry) -> str:

@@ -16,8 +16,9 @@ from torch_tasks.transport.deliveries import Deliveries
 from torch_tasks.transport.gate import Gate, GateState
 from torch_tasks.transport.keeper import Keeper
 from torch_tasks.transport.keepers import keeper, keeper_of, keepers
+from torch_tasks.transport.pause import pause
 
-__all__ = ["Deliveries", "Gate", "GateState", "Keeper", "keeper", "keeper_of", "keepers", "register"]
+__all__ = ["Deliveries", "Gate", "GateState", "Keeper", "keeper", "keeper_of", "keepers", "pause", "register"]
 
 TRANSPORT = "torch_tasks.transport.channel:Transport"
 

@@ -22,6 +22,7 @@ from torch_tasks.transport.claim import Claim, Taken
 from torch_tasks.transport.gate import greeting
 from torch_tasks.transport.keeper import ANSWER_SECONDS, Keeper, Terms
 from torch_tasks.transport.keepers import keeper_for
+from torch_tasks.transport.pause import pause
 from torch_tasks.transport.qos import QoS
 from torch_tasks.transport.wire import SEPARATOR, delivered, message_id, queue_of
 
@@ -181,7 +182,9 @@ class Channel(stock.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message; kombu calls this when there is room for one and nothing was asked yet."""
-        if queues := self._queue_cycle.consume(len(self.active_queues)):
+        if pause.left and not self._unleased:
+            self._wait(closed=True)
+        elif queues := self._queue_cycle.consume(len(self.active_queues)):
             self._claim = Claim.of(
                 queues,
                 self.priority_steps,

@@ -2,26 +2,175 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.fields import readable
+from torch_tasks.models import AgentState, Permissions
 from torch_tasks.resources import config_file
 
 
-class KindConfig(BaseModel):
-    """The whole file."""
+def _compiled(pattern: Any) -> Any:
+    try:
+        return re.compile(pattern, re.MULTILINE) if isinstance(pattern, str) else pattern
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+
+
+Regex = Annotated[re.Pattern[str], BeforeValidator(_compiled)]
+"""A regular expression; ``^`` and ``$`` match at each line."""
+Keys = tuple[str, ...]
+"""Keys by their tmux names."""
+
+
+class Section(BaseModel):
+    """A table of the file, which knows all of its keys."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
+
+class PromptConfig(Section):
+    """How a task's words are made into what is pasted."""
+
+    guarded: tuple[str, ...] = ()
+    """What the program takes as a command of its own at the beginning of a prompt: ``!``, ``/``, …"""
+    guard: str = "The task, word for word:"
+    """The line that then comes before it."""
+    limit_bytes: int = 100_000
+    """What is longer is put into a file that the prompt names."""
+
+
+class SubmitConfig(Section):
+    """How patient a submission is, in seconds."""
+
+    keys: Keys = ("Enter",)
+    settle_seconds: float = 0.0
+    """From the text being seen in the composer to the first Enter."""
+    again_seconds: float = 1.0
+    """Until Enter is pressed again on a text of ours that still stands there; doubled each time."""
+    trace_seconds: float = 10.0
+    """How long a submitted text may have left no trace before nobody can tell what became of it."""
+
+
+class ComposerConfig(Section):
+    """Where the program's input stands on the screen."""
+
+    top: Regex | None = None
+    """The line above it; unset: it begins with the last line that matches ``prompt``."""
+    bottom: Regex | None = None
+    """The line below it; unset: it ends with the screen."""
+    prompt: Regex = re.compile(r"^\s*[│┃|]?\s*[>»\u276f\u203a]( |$)")
+    """What its first line begins with."""
+    continuation: Regex = re.compile(r"^\s*[│┃|]?\s*")
+    """What its other lines begin with."""
+    end: Regex = re.compile(r"\s*[│┃|]?$")
+    """What its lines end with."""
+    placeholder: Regex | None = None
+    """What it shows in the place of a long paste."""
+    hints: tuple[Regex, ...] = ()
+    """What it shows while it is empty."""
+
+
+class KeysConfig(Section):
+    """What is pressed for what."""
+
+    interrupt: Keys = ("Escape",)
+    clear: Keys = ("C-u",)
+    """Removes at least a line, or an empty line, of what stands in the composer."""
+
+
+class PermissionsConfig(Section):
+    """What becomes of requests for permission, where the task does not say it. The patterns are shell globs."""
+
+    mode: Permissions = Permissions.ASK
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+    """Comes before ``allow`` and the mode."""
+
+
+class AnswersConfig(Section):
+    """The keys that answer a question: ``{n}`` is a choice's number, ``{text}`` a text that is pasted."""
+
+    allow: Keys = ("1",)
+    deny: Keys = ("Escape",)
+    choice: Keys = ("{n}",)
+    text: Keys = ()
+    """Empty: no text can be given. ``{n}`` is the last choice."""
+
+
+class DialogConfig(Section):
+    """A dialog of the start, and how it is answered."""
+
+    pattern: Regex
+    keys: Keys
+    note: str = ""
+
+
+class RuleConfig(Section):
+    """What a part of the screen says about the program's state.
+
+    The groups ``question``, ``subject`` and ``until`` of the pattern are told along.
+    """
+
+    name: str
+    state: AgentState
+    where: str = Field("screen", pattern=r"^(screen|title|composer|(bottom|above composer)( \d+)?)$")
+    pattern: Regex
+    unless: Regex | None = None
+    choices: Regex | None = None
+    """Each match is a choice; its first group, if it has one, is the choice's text."""
+    priority: int = 0
+    """The largest one that fits decides."""
+
+
+class AnswerConfig(Section):
+    """How the answer is cleaned where it has to be read from the screen."""
+
+    drop: tuple[Regex, ...] = ()
+    """Lines that match one of these are no part of it."""
+    strip: Regex | None = None
+    """What is taken from the beginning of each line."""
+
+
+class HookConfig(Section):
+    """What an event of the program's hooks means. The values are names of fields in the event's JSON."""
+
+    event: str
+    text: str | None = None
+    error: str | None = None
+    tool: str | None = None
+    input: str | None = None
+
+
+class KindConfig(Section):
+    """The whole file."""
+
     program: str | None = None
     """Which of Torch's programs drives it; unset: the one of the file's name if there is one, else ``generic``."""
+    account: str | None = None
+    """The account with a provider of models that its agents share; unset: they share the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
     environment: Mapping[str, str] = {}
+    model: str | None = None
+    """The model to use; unset: the program's own default."""
+    models: tuple[str, ...] = ()
+    """The models that are known to work."""
+    prompt: PromptConfig = PromptConfig()
+    submit: SubmitConfig = SubmitConfig()
+    composer: ComposerConfig = ComposerConfig()
+    keys: KeysConfig = KeysConfig()
+    permissions: PermissionsConfig = PermissionsConfig()
+    answers: AnswersConfig = AnswersConfig()
+    answer: AnswerConfig = AnswerConfig()
+    dialogs: tuple[DialogConfig, ...] = ()
+    rules: tuple[RuleConfig, ...] = ()
+    hooks: Mapping[str, HookConfig] = {}
 
 
 @cache

@@ -56,12 +56,20 @@ class AgentKind(ABC):
     Nothing here waits for long: whoever hosts the agent calls again when the bell rings, and after ``pause`` seconds.
     """
 
+    #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
+    converses = False
+
     def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
         self.config = config
         self.spec = spec
         self.agent_id = spec.id
         self.folder = folder
         self.workdir = workdir
+
+    @property
+    def account(self) -> str | None:
+        """The account whose limits its agents share; none for a program that talks to no model."""
+        return (self.config.account or self.spec.kind) if self.converses else None
 
     @abstractmethod
     def launch(self) -> list[str]:

@@ -40,6 +40,7 @@ _LOOK = "\t".join(
         "pane_width",
         "pane_height",
         "session_attached_list",
+        "pane_title",
         "pane_current_command",
         "pane_current_path",
     )
@@ -64,13 +65,14 @@ class PaneLook:
     width: int
     height: int
     attached: int
+    title: str
     command: str
     cwd: str
 
     @classmethod
     def parse(cls, line: str) -> Self:
         """A look from tmux's answer to the ``_LOOK`` format."""
-        pane_id, pid, dead, status, mode, x, y, width, height, clients, command, cwd = line.split("\t", 11)
+        pane_id, pid, dead, status, mode, x, y, width, height, clients, title, command, cwd = line.split("\t", 12)
         return cls(
             pane_id=pane_id,
             pid=int(pid),
@@ -83,6 +85,7 @@ class PaneLook:
             height=int(height),
             # a client without a terminal is named client-<pid>
             attached=sum(not name.startswith("client-") for name in clients.split(",") if name),
+            title=title,
             command=command,
             cwd=cwd,
         )
@@ -179,6 +182,10 @@ class AgentPane:
         """What the pane shows, wrapped lines joined, with so many lines of history; no blanks at the ends of lines."""
         lines = self._do("capture-pane", "-p", "-J", "-S", str(-history)).stdout
         return "\n".join(line.rstrip() for line in lines).rstrip("\n")
+
+    def drawn(self) -> list[str]:
+        """What the pane shows, row by row, with the escape sequences of its colours."""
+        return self._do("capture-pane", "-p", "-e").stdout
 
     def cursor_line(self) -> str:
         """The line the cursor is on."""

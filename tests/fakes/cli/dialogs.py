@@ -1,0 +1,139 @@
+"""What covers the composer until somebody answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fakes.cli.composer import Composer
+from fakes.cli.keys import Input, Key, Paste, Typed
+from fakes.cli.scenario import Ways
+
+_UP, _DOWN = {"Up", "C-p", "k"}, {"Down", "C-n", "j"}
+
+
+@dataclass(frozen=True)
+class Dialog:
+    """A question, and what can be chosen. The default is counted from 0."""
+
+    name: str
+    title: str = ""
+    body: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    default: int = 0
+    hint: str = "Enter to confirm · Esc to cancel"
+    #: The last choice takes a text.
+    free: bool = False
+    #: These choices, counted from 1, and 0 for Escape, end the program.
+    leaving: tuple[int, ...] = ()
+    #: Nothing that is chosen closes it.
+    stays: bool = False
+    #: The turn goes on with what is chosen.
+    of_turn: bool = False
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What was chosen, counted from 1; 0 is Escape."""
+
+    number: int
+    text: str
+
+
+class OpenDialog:
+    """A dialog, and where its pointer is."""
+
+    def __init__(self, dialog: Dialog) -> None:
+        self.dialog = dialog
+        self.selected = dialog.default
+        self.writing: Composer | None = None
+
+    def take(self, given: Input) -> Choice | None:
+        """The choice that this completes."""
+        if self.writing is not None:
+            return self._write(self.writing, given)
+        if isinstance(given, Paste):
+            return None
+        return self._press(given.name if isinstance(given, Key) else given.text)
+
+    def _press(self, key: str) -> Choice | None:
+        count = len(self.dialog.choices)
+        if key == "Escape":
+            return Choice(0, "")
+        if key in _UP | _DOWN and count:
+            self.selected = (self.selected + (1 if key in _DOWN else -1)) % count
+        elif key.isdecimal() and 1 <= int(key) <= count:
+            self.selected = int(key) - 1
+            return self._choose()
+        elif key == "Enter":
+            return self._choose()
+        return None
+
+    def _choose(self) -> Choice | None:
+        if self.dialog.free and self.selected == len(self.dialog.choices) - 1:
+            self.writing = Composer()
+            return None
+        return Choice(self.selected + 1, self.dialog.choices[self.selected] if self.dialog.choices else "")
+
+    def _write(self, line: Composer, given: Input) -> Choice | None:
+        if isinstance(given, Typed):
+            line.type(given.text)
+        elif isinstance(given, Paste):
+            line.paste(given.text, Ways())
+        elif given.name == "Backspace":
+            line.backspace()
+        elif given.name == "C-u":
+            line.kill_line()
+        elif given.name == "Escape":
+            self.writing = None
+        elif given.name == "Enter" and not line.empty:
+            return Choice(self.selected + 1, line.draft.text)
+        return None
+
+
+BUILT_IN = {
+    dialog.name: dialog
+    for dialog in (
+        Dialog(
+            "theme",
+            "Choose the text style that looks best with your terminal:",
+            choices=(
+                "Dark mode ✔",
+                "Light mode",
+                "Dark mode (colorblind-friendly)",
+                "Light mode (colorblind-friendly)",
+            ),
+            hint="To change this later, run /theme",
+        ),
+        Dialog(
+            "login",
+            "Select login method:",
+            choices=(
+                "Account with subscription · Pro, Max, Team, or Enterprise",
+                "Console account · API usage billing",
+            ),
+            stays=True,
+        ),
+        Dialog(
+            "api_key",
+            "Detected a custom API key in your environment",
+            ("Do you want to use this API key?",),
+            ("Yes", "No (recommended) ✔"),
+            default=1,
+        ),
+        Dialog(
+            "notes",
+            "Security notes:",
+            ("1. It can make mistakes", "2. Only use it with code you trust"),
+            hint="Press Enter to continue…",
+        ),
+        Dialog(
+            "trust",
+            "Do you trust the files in this folder?",
+            ("It may read, write, or execute files contained in this folder.",),
+            ("Yes, proceed", "No, exit"),
+            leaving=(0, 2),
+        ),
+        Dialog("feedback", "How is it doing this session? (optional)", choices=("Bad", "Fine", "Good", "Dismiss")),
+        Dialog("update", "Update available!", ("9.9.9 → 10.0.0",), ("Update now", "Skip", "Skip until next version")),
+    )
+}

@@ -1,0 +1,108 @@
+"""The lower part of the screen: what moves, the composer or a dialog, and the footer."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass, field
+
+from fakes.cli.cells import pad, visible, width, wrap
+from fakes.cli.composer import Composer
+from fakes.cli.dialogs import OpenDialog
+from fakes.cli.scenario import Looks
+from fakes.cli.terminal import Picture
+
+_DIM, _PLAIN = "\x1b[2m", "\x1b[22m"
+_STARS = "·✢✳✶✻✽"
+_POINTER = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
+
+Block = tuple[list[str], tuple[int, int]]
+
+
+@dataclass
+class Scene:
+    """What is to be seen now, and how it is drawn."""
+
+    composer: Composer = field(default_factory=Composer)
+    dialog: OpenDialog | None = None
+    busy: bool = False
+    topic: str = ""
+    #: The spinner's words, or nothing; ``{seconds}`` is how long the turn has taken ``since`` it began.
+    spinner: str = ""
+    since: float = 0.0
+    #: The line of the answer that still grows.
+    growing: str = ""
+    queued: list[str] = field(default_factory=list)
+    #: Said in the footer's place.
+    notice: str = ""
+
+    def picture(self, columns: int, rows: int, looks: Looks) -> Picture:
+        """What the terminal shall show."""
+        above = self._above(columns)
+        if self.dialog:
+            below, cursor = self._dialog(self.dialog, columns)
+        else:
+            below, cursor = self._composer(columns, max(rows - 8, 1), looks)
+        lines = [*above, *below]
+        cut = max(len(lines) - rows, 0)  # the block must fit
+        place = (max(len(above) + cursor[0] - cut, 0), cursor[1])
+        return Picture(lines[cut:], place, self._title(looks))
+
+    def _title(self, looks: Looks) -> str:
+        if self.dialog:
+            title = looks.title_asking
+        elif self.busy and looks.title_busy:
+            title = looks.title_busy[int(time.monotonic()) % len(looks.title_busy)]
+        else:
+            title = looks.title_idle
+        folder = os.path.basename(os.getcwd())  # noqa: PTH109, PTH119
+        return title.replace("{topic}", visible(self.topic)).replace("{folder}", visible(folder))
+
+    def _above(self, columns: int) -> list[str]:
+        lines = [self.growing] if self.growing else []
+        if self.spinner:
+            passed = time.monotonic() - self.since
+            star = _STARS[int(passed * 4) % len(_STARS)]
+            words = self.spinner.replace("{seconds}", str(int(passed)))
+            lines += ["", wrap(f"{star} {words}", columns)[0]]
+        for text in self.queued:
+            lines += [f"{_DIM}{wrap(f'> {text}', columns - 1)[0]}{_PLAIN}"]
+        return [*lines, ""]
+
+    def _composer(self, columns: int, most: int, looks: Looks) -> Block:
+        inner = columns - 6  # the box, and "> "
+        text = wrap(self.composer.draft.shown, inner)
+        if width(text[-1]) == inner:
+            text.append("")
+        text = text[-most:]
+        rows = [f"│ {looks.mark if at == 0 else ' '} {pad(line, inner)} │" for at, line in enumerate(text)]
+        if self.composer.empty and looks.ghost and not self.busy:
+            ghost = wrap(looks.ghost, inner)[0]
+            rows = [f"│ {looks.mark} {_DIM}{ghost}{_PLAIN}{' ' * (inner - width(ghost))} │"]
+        lines = [f"╭{'─' * (columns - 2)}╮", *rows, f"╰{'─' * (columns - 2)}╯", f"  {self._footer(looks)}"[:columns]]
+        return lines, (len(text), 4 + width(text[-1]))
+
+    def _footer(self, looks: Looks) -> str:
+        if self.notice:
+            return self.notice
+        if self.composer.draft.collapsed:
+            return "paste again to expand"
+        if looks.draft_hides_hints and not self.composer.empty:
+            return ""
+        return "esc to interrupt" if self.busy else "? for shortcuts"
+
+    def _dialog(self, open_dialog: OpenDialog, columns: int) -> Block:
+        dialog = open_dialog.dialog
+        inside = [dialog.title, *(f"  {line}" for line in dialog.body)] if dialog.title else list(dialog.body)
+        chosen = 0
+        for at, choice in enumerate(dialog.choices):
+            if at == open_dialog.selected:
+                chosen = len(inside)
+            writing = open_dialog.writing
+            text = writing.draft.shown if writing and at == open_dialog.selected else choice
+            inside.append(f"{_POINTER if at == open_dialog.selected else ' '} {at + 1}. {text}")
+        pieces = [wrap(line, columns - 4) for line in inside]
+        row = sum(map(len, pieces[:chosen])) + 1
+        rows = [f"│ {pad(piece, columns - 4)} │" for line in pieces for piece in line]
+        lines = [f"╭{'─' * (columns - 2)}╮", *rows, f"╰{'─' * (columns - 2)}╯", f"  {dialog.hint}"[:columns]]
+        return lines, (row, 2)

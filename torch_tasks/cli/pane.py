@@ -1,0 +1,69 @@
+"""``torch-tasks done | fail | progress``: what an agent says of its task, from its pane."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from torch_tasks.errors import NotInPane
+from torch_tasks.local.files import usable
+from torch_tasks.local.reports import DONE, FAIL, PROGRESS, report
+
+
+@click.command()
+@click.argument("task_id", metavar="TASK")
+@click.argument("text", nargs=-1)
+def done(task_id: str, text: tuple[str, ...]) -> None:
+    """Say that TASK is done, and what came out of it: TEXT is the answer. `-` reads it from standard input."""
+    _report(DONE, task_id, text)
+
+
+@click.command()
+@click.argument("task_id", metavar="TASK")
+@click.argument("text", nargs=-1, required=True)
+def fail(task_id: str, text: tuple[str, ...]) -> None:
+    """Say that TASK cannot be done, and why."""
+    _report(FAIL, task_id, text)
+
+
+@click.command()
+@click.argument("task_id", metavar="TASK")
+@click.argument("text", nargs=-1, required=True)
+def progress(task_id: str, text: tuple[str, ...]) -> None:
+    """Say how far TASK is; it stands in the task's history."""
+    _report(PROGRESS, task_id, text)
+
+
+def _report(name: str, task_id: str, text: tuple[str, ...]) -> None:
+    folder = _agent_folder()
+    _require_current(folder, task_id)
+    said = sys.stdin.read() if text == ("-",) else " ".join(text)
+    with usable(folder / "events"):
+        report(folder, name, task_id, said)
+
+
+def _agent_folder() -> Path:
+    agent, state = os.environ.get("TORCH_AGENT_ID"), os.environ.get("TORCH_STATE_DIR")
+    if not agent or not state:
+        raise NotInPane(
+            "this is no agent's pane: TORCH_AGENT_ID and TORCH_STATE_DIR are not set; agents report, not you"
+        )
+    return Path(state) / "agents" / agent
+
+
+def _require_current(folder: Path, task_id: str) -> None:
+    """Refuse a report of a task that the agent does not work on: it would be taken for another one's."""
+    try:
+        journal = json.loads((folder / "journal.json").read_bytes())
+    except (OSError, ValueError) as error:
+        raise NotInPane(f"agent {folder.name} has no journal in {folder}: {error}") from None
+    if journal["kind"] == "shell":
+        raise NotInPane("a shell's task ends with its script: its exit code says whether it was done")
+    current = (journal.get("current") or {}).get("task_id")
+    if current != task_id:
+        now_at = f"it works on {current}" if current else "it works on none"
+        raise NotInPane(f"agent {folder.name} does not work on task {task_id}; {now_at}")

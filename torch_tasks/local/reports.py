@@ -1,0 +1,37 @@
+"""What an agent itself reports of its task: one file per report, beside those of its program's hooks."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
+
+
+def report(agent_folder: Path, name: str, task: str, text: str) -> None:
+    """Write the report, whole or not at all, and wake the agent's worker; OSError if the disk does not take it."""
+    events = agent_folder / "events"
+    at = time.time_ns() // 1_000_000
+    file = f"{at}-{os.getpid():010d}-{name}.json"
+    told: dict[str, Any] = {"name": name, "at": at, "input": {"task": task, "text": text}}
+    draft = events / f".{file}"
+    draft.write_text(json.dumps(told) + "\n")
+    draft.replace(events / file)
+    ring(agent_folder / "bell")
+
+
+def ring(bell: Path) -> None:
+    """Ring the bell if there is one; nobody need hear it."""
+    try:
+        handle = os.open(bell, os.O_RDWR | os.O_NONBLOCK)
+    except OSError:
+        return
+    try:
+        os.write(handle, b"x")
+    except OSError:  # it has been rung more often than anybody cares to count
+        pass
+    finally:
+        os.close(handle)

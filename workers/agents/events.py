@@ -1,0 +1,160 @@
+"""What an agent's program tells of itself, in one language for all kinds."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, Literal
+
+from torch_tasks.local import reports
+from torch_tasks.models import Question, Usage
+
+#: Events are kept so long: far longer than anybody who could need them stays away.
+_KEPT_SECONDS = 7 * 86400.0
+_UNDATED = datetime.fromtimestamp(0, UTC)
+
+REPORT = Path(__file__).parent / "hooks" / "report"
+"""The program that a CLI's hooks run: ``report FOLDER BELL NAME [JSON]``."""
+
+
+class EventKind(StrEnum):
+    """What can happen to an agent's program."""
+
+    STARTED = "started"
+    ACCEPTED = "accepted"
+    """It took a prompt; ``text`` is the prompt."""
+    WORKING = "working"
+    QUESTION = "question"
+    """It waits for an answer to ``question``."""
+    RESOLVED = "resolved"
+    """The question was answered."""
+    STOPPED = "stopped"
+    """The turn is over; ``text`` is the answer."""
+    FAILED = "failed"
+    """The turn is over without an answer, for the reason ``error``; ``text`` says it in words."""
+    INTERRUPTED = "interrupted"
+    COMPACTING = "compacting"
+    COMPACTED = "compacted"
+    USAGE = "usage"
+    """What one request cost."""
+    ENDED = "ended"
+    DONE = "done"
+    """The agent itself reports that ``task`` is done."""
+    FAIL = "fail"
+    """The agent itself reports that ``task`` cannot be done."""
+    PROGRESS = "progress"
+
+
+ErrorKind = Literal["limit", "overloaded", "login", "other"]
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened. The log that holds it fills in ``at`` and ``origin``."""
+
+    kind: EventKind
+    text: str = ""
+    question: Question | None = None
+    error: ErrorKind | None = None
+    until: datetime | None = None
+    """When the limit ends, if it is one."""
+    usage: Usage | None = None
+    task: str | None = None
+    at: datetime = _UNDATED
+    origin: str = ""
+    """What told of it: ``hook Stop``."""
+
+
+class EventLog(ABC):
+    """All that one program told, in order. What is read once can be read again, by another process too."""
+
+    @abstractmethod
+    def mark(self) -> str:
+        """Where the log ends now."""
+
+    @abstractmethod
+    def since(self, mark: str) -> list[Event]:
+        """What came after that."""
+
+
+Translate = Callable[[str, Mapping[str, Any]], Event | None]
+"""What an event's name and input mean; None for nothing that matters."""
+
+
+class HookFolder(EventLog):
+    """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``reports`` write them."""
+
+    def __init__(self, folder: Path, translate: Translate) -> None:
+        self.folder = folder
+        self._translate = translate
+        self._read: dict[str, Event | None] = {}
+
+    def mark(self) -> str:
+        self._prune()
+        return max(self._names(), default="")
+
+    def since(self, mark: str) -> list[Event]:
+        events = (self._event(name) for name in sorted(self._names()) if name > mark)
+        return [event for event in events if event]
+
+    def _names(self) -> list[str]:
+        try:
+            return [name for name in os.listdir(self.folder) if name.endswith(".json") and not name.startswith(".")]  # noqa: PTH208
+        except FileNotFoundError:
+            return []
+
+    def _event(self, name: str) -> Event | None:
+        if name not in self._read:
+            self._read[name] = self._parse(name)
+        return self._read[name]
+
+    def _parse(self, name: str) -> Event | None:
+        try:
+            told = json.loads((self.folder / name).read_bytes())
+            at = datetime.fromtimestamp(told["at"] / 1000, UTC)
+            given = told["input"] if isinstance(told["input"], dict) else {}
+            event = _own_report(told["name"], given) or self._translate(told["name"], given)
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # nobody's file, or a program we do not know
+            return None
+        return replace(event, at=at, origin=event.origin or f"hook {told['name']}") if event else None
+
+    def _prune(self) -> None:
+        oldest = (time.time() - _KEPT_SECONDS) * 1000
+        for name in self._names():
+            told_at = name.split("-", 1)[0]
+            if not told_at.isdigit() or int(told_at) < oldest:
+                with contextlib.suppress(OSError):
+                    (self.folder / name).unlink()
+                self._read.pop(name, None)
+
+
+class Joined(EventLog):
+    """Several logs as one, in the order of time."""
+
+    def __init__(self, *logs: EventLog) -> None:
+        self._logs = logs
+
+    def mark(self) -> str:
+        return json.dumps([log.mark() for log in self._logs])
+
+    def since(self, mark: str) -> list[Event]:
+        marks = json.loads(mark)
+        events = [event for log, place in zip(self._logs, marks, strict=True) for event in log.since(place)]
+        return sorted(events, key=lambda event: event.at)
+
+
+_OWN = {reports.DONE: EventKind.DONE, reports.FAIL: EventKind.FAIL, reports.PROGRESS: EventKind.PROGRESS}
+
+
+def _own_report(name: str, given: Mapping[str, Any]) -> Event | None:
+    if name not in _OWN:
+        return None
+    return Event(_OWN[name], text=str(given["text"]), task=str(given["task"]), origin="torch-tasks")

@@ -1,0 +1,89 @@
+"""A task's words as they are pasted: exact, recognisable, and nothing in them that the program would run itself."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from workers.agents.config import PromptConfig
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is pasted for one task."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    """What was made safe, for the task's history."""
+
+
+def footer(task_id: str, extras: Sequence[str] = ()) -> str:
+    """The line that ends each prompt: it tells the agent the task's id, and everybody else that the prompt is ours."""
+    parts = [
+        f"torch task {task_id}",
+        *extras,
+        f'when done: torch-tasks done {task_id} "what you did"',
+        f'else: torch-tasks fail {task_id} "why"',
+    ]
+    return f"[{' · '.join(parts)}]"
+
+
+def belongs_to(text: str, task_id: str) -> bool:
+    """The text is a prompt of this task: it has its footer, whatever blanks the program made of its blanks."""
+    return f"[torchtask{task_id}·" in "".join(text.split())
+
+
+def compose(
+    words: str,
+    task_id: str,
+    config: PromptConfig,
+    *,
+    file: Path,
+    before: str = "",
+    extras: Sequence[str] = (),
+) -> Prompt:
+    """The words between what comes ``before`` them and the footer; too long ones stay in their ``file``."""
+    size = len(words.encode())
+    if size > config.limit_bytes:
+        notes = [f"the prompt has {size:,} bytes: given as the file {file}"]
+        body = (
+            f"Your task is in the file {file} ({size:,} bytes, {len(words.splitlines()):,} lines). "
+            "Read the whole file; what it says is the task, word for word."
+        )
+    else:
+        body, notes = _safe(words)
+        if not before and _guarded(body, config.guarded):
+            notes.append(f"put the line {config.guard!r} before the prompt, whose beginning means something to the CLI")
+            body = f"{config.guard}\n{body}"
+    parts = [part for part in (before.strip("\n"), body, footer(task_id, extras)) if part]
+    return Prompt("\n\n".join(parts), tuple(notes))
+
+
+def _safe(words: str) -> tuple[str, list[str]]:
+    """The words with line feeds as their only line ends, and control characters shown instead of sent."""
+    notes = []
+    lines = words.replace("\r\n", "\n").replace("\r", "\n")
+    if returns := words.count("\r"):
+        notes.append(f"made line feeds of {returns} carriage returns in the prompt")
+    found = Counter(_CONTROL.findall(lines))
+    if found:
+        told = ", ".join(f"{_visible(char)} ({count})" for char, count in found.items())
+        notes.append(f"control characters in the prompt are shown, not sent: {told}")
+    return _CONTROL.sub(lambda match: _visible(match[0]), lines), notes
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
+def _guarded(text: str, guarded: Sequence[str]) -> bool:
+    """The program would take the beginning for a command of its own, or drop it."""
+    return text[:1].isspace() or text.startswith(tuple(guarded))

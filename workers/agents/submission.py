@@ -1,0 +1,120 @@
+"""A prompt's way into the program, in facts with evidence: intended, staged, submitted, accepted.
+
+Each is on the disk before the next step is taken, so whoever comes after a kill knows what may have happened. Enter
+is pressed on nothing but our own text, and nothing that may have been submitted is ever pasted again.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from enum import StrEnum
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from torch_tasks.local.files import write_private
+from torch_tasks.models import now
+from workers.runs import Run
+
+
+class Phase(StrEnum):
+    """How far a submission is known to be."""
+
+    INTENDED = "intended"
+    """The text may stand in the composer, or a part of it."""
+    STAGED = "staged"
+    """The whole text was seen there."""
+    SUBMITTED = "submitted"
+    """Enter may have been pressed."""
+    ACCEPTED = "accepted"
+    """The program has taken it as a prompt."""
+    INDETERMINATE = "indeterminate"
+    """It is neither in the composer nor known to be accepted."""
+    REFUSED = "refused"
+    """The program does not take it; it certainly does not have it."""
+
+
+class Step(BaseModel):
+    """When a phase was reached, and what shows it."""
+
+    model_config = ConfigDict(frozen=True)
+
+    phase: Phase
+    at: datetime
+    evidence: str
+
+
+class Submission(BaseModel):
+    """One prompt's submission, in the run's folder."""
+
+    model_config = ConfigDict(frozen=True)
+
+    task_id: str
+    mark: str
+    """Where the event log ended before anything was typed."""
+    round: int = 1
+    """Grows when the check's output is sent back."""
+    steps: tuple[Step, ...]
+    pastes: int = 0
+    pasted_at: datetime | None = None
+    enters: int = 0
+    entered_at: datetime | None = None
+    anew: bool = False
+    """It was submitted before and left no trace."""
+    placeholder: str = ""
+    """What the composer showed in its place, if that was nowhere else on the screen."""
+    above: str = ""
+    """A digest of what stood above the composer when the text was seen in it."""
+    told: int = 0
+    """How many of the steps are in the task's history."""
+
+    @classmethod
+    def intended(cls, run: Run, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
+        """A new one, on the disk."""
+        write_private(_text_file(run), text)
+        step = Step(phase=Phase.INTENDED, at=now(), evidence=evidence)
+        return cls(task_id=run.task_id, mark=mark, round=number, steps=(step,)).kept(run)
+
+    @classmethod
+    def of(cls, run: Run) -> Submission | None:
+        """The run's submission, if there is one."""
+        try:
+            return cls.model_validate_json(_file(run).read_bytes())
+        except FileNotFoundError:
+            return None
+
+    @property
+    def phase(self) -> Phase:
+        """How far it is."""
+        return self.steps[-1].phase
+
+    @property
+    def since(self) -> float:
+        """Seconds since its last step."""
+        return (now() - self.steps[-1].at).total_seconds()
+
+    def text(self, run: Run) -> str:
+        """What is to be submitted."""
+        return _text_file(run).read_bytes().decode()
+
+    def reached(self, run: Run, phase: Phase, evidence: str, **changes: object) -> Submission:
+        """The next step, on the disk."""
+        step = Step(phase=phase, at=now(), evidence=evidence)
+        return self.model_copy(update={"steps": (*self.steps, step), **changes}).kept(run)
+
+    def changed(self, run: Run, **changes: object) -> Submission:
+        """The same with these changes, on the disk."""
+        return self.model_copy(update=changes).kept(run)
+
+    def kept(self, run: Run) -> Submission:
+        """This, on the disk."""
+        write_private(_file(run), self.model_dump_json(indent=1) + "\n")
+        return self
+
+
+def _file(run: Run) -> Path:
+    return run.folder / "submission.json"
+
+
+def _text_file(run: Run) -> Path:
+    return run.folder / "pasted"

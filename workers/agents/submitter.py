@@ -1,0 +1,217 @@
+"""Takes a submission one step further, whenever it is asked: what is pasted, seen, pressed, pressed again.
+
+See :mod:`workers.agents.submission` for the facts it goes by.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from torch_tasks.models import AgentState, now
+from workers.agents.composer import Composer, Holds
+from workers.agents.config import KindConfig
+from workers.agents.kind import Reading
+from workers.agents.screen import Screen
+from workers.agents.submission import Phase, Submission
+from workers.agents.turn import Turn
+from workers.runs import Run
+from workers.tmux.pane import AgentPane
+
+#: How long a paste may take to be seen whole; then it is taken back and pasted again, so often.
+_PASTE_SECONDS = 3.0
+_PASTES = 4
+#: So many Enters on a text that stays where it is, and the program is taken for deaf.
+_ENTERS = 7
+_BUSY = frozenset({AgentState.WORKING, AgentState.COMPACTING, AgentState.WAITING, AgentState.LIMITED})
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The pane at one moment, and what it means."""
+
+    screen: Screen
+    composer: Composer
+    reading: Reading
+
+    @property
+    def above(self) -> str:
+        """What stands above the composer."""
+        return "\n".join(self.screen.lines[: self.composer.top])
+
+
+class Typist(Protocol):
+    """Who can see the program and type into it."""
+
+    config: KindConfig
+
+    @property
+    def tells(self) -> bool:
+        """The program tells of every prompt that it accepts."""
+
+    def sight(self, pane: AgentPane) -> Sight | None:
+        """The pane as it is now; None if it is gone."""
+
+    def stage(self, pane: AgentPane, text: str) -> None:
+        """Put the text into the empty composer."""
+
+    def submit(self, pane: AgentPane) -> None:
+        """Have the program take what stands in its composer."""
+
+    def clear(self, pane: AgentPane) -> None:
+        """Empty the composer of what is ours."""
+
+
+class Submitter:
+    """One run's submission."""
+
+    def __init__(self, typist: Typist, pane: AgentPane, run: Run) -> None:
+        self._typist = typist
+        self._pane = pane
+        self._run = run
+        self._config = typist.config.submit
+
+    def advance(self, submission: Submission, turn: Turn) -> Submission:
+        """Do what is due, and only that; never waits."""
+        if submission.phase in (Phase.ACCEPTED, Phase.REFUSED):
+            return submission
+        if turn.accepted:
+            self._run.begun.touch()
+            return submission.reached(self._run, Phase.ACCEPTED, f"{turn.accepted.origin}: it has the prompt")
+        sight = self._typist.sight(self._pane)
+        if sight is None or submission.phase is Phase.INDETERMINATE:
+            return submission
+        text = submission.text(self._run)
+        steps: dict[Phase, Callable[[Submission, Sight, str], Submission]] = {
+            Phase.INTENDED: self._stage,
+            Phase.STAGED: self._enter_when_settled,
+            Phase.SUBMITTED: self._confirm,
+        }
+        return steps[submission.phase](submission, sight, text)
+
+    def holds(self, composer: Composer, text: str) -> Holds:
+        """Whose text stands in the composer."""
+        return composer.holds(text, self._typist.config.composer.placeholder)
+
+    # ── intended → staged ────────────────────────────────────────────────────────────────────────────────────────
+
+    def _stage(self, submission: Submission, sight: Sight, text: str) -> Submission:
+        holds = self.holds(sight.composer, text)
+        if not submission.pastes:
+            if holds is Holds.NOTHING and sight.reading.state is AgentState.READY:
+                return self._paste(submission, text)
+            return submission
+        if holds is Holds.OURS:
+            return self._enter_when_settled(self._staged(submission, sight), sight, text)
+        if not _passed(submission.pasted_at, _PASTE_SECONDS):
+            return submission
+        if holds is Holds.PART:
+            self._typist.clear(self._pane)
+        elif holds is Holds.NOTHING:
+            if submission.pastes >= _PASTES:
+                return submission.reached(self._run, Phase.REFUSED, f"it took none of {_PASTES} pastes")
+            return self._paste(submission, text)
+        return submission
+
+    def _paste(self, submission: Submission, text: str) -> Submission:
+        submission = submission.changed(self._run, pastes=submission.pastes + 1, pasted_at=now())
+        self._typist.stage(self._pane, text)
+        return submission
+
+    def _staged(self, submission: Submission, sight: Sight) -> Submission:
+        placeholder = self._typist.config.composer.placeholder
+        shown = sight.composer.text if placeholder and placeholder.fullmatch(sight.composer.text) else ""
+        evidence = f"the composer shows {shown}" if shown else "the whole text is seen in the composer"
+        if submission.pastes > 1:
+            evidence += f", pasted {submission.pastes} times"
+        return submission.reached(
+            self._run,
+            Phase.STAGED,
+            evidence,
+            placeholder=shown if shown not in sight.above else "",
+            above=_digest(sight.above),
+        )
+
+    # ── staged → submitted ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _enter_when_settled(self, submission: Submission, sight: Sight, text: str) -> Submission:
+        if self.holds(sight.composer, text) is not Holds.OURS:
+            return submission.reached(self._run, Phase.INTENDED, "the text in the composer changed before Enter")
+        if submission.since < self._config.settle_seconds:
+            return submission
+        return self._enter(submission, text, "Enter pressed")
+
+    def _enter(self, submission: Submission, text: str, evidence: str) -> Submission:
+        """Press Enter on our own text. That it may be pressed is on the disk before it is."""
+        before = submission
+        submission = submission.reached(
+            self._run, Phase.SUBMITTED, evidence, enters=submission.enters + 1, entered_at=now()
+        )
+        self._run.begun.touch()
+        sight = self._typist.sight(self._pane)
+        if sight is None or self.holds(sight.composer, text) is not Holds.OURS:
+            if not before.enters:
+                self._run.begun.unlink()
+            return before.kept(self._run)
+        self._typist.submit(self._pane)
+        return submission
+
+    # ── submitted → accepted ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _confirm(self, submission: Submission, sight: Sight, text: str) -> Submission:
+        if self.holds(sight.composer, text) is Holds.OURS:
+            return self._press_again(submission, text)
+        if self._typist.tells and not self._is_overdue(submission):
+            return submission
+        if trace := self._trace(submission, sight):
+            return submission.reached(self._run, Phase.ACCEPTED, trace)
+        return self._conclude(submission, sight) if self._is_overdue(submission) else submission
+
+    def _press_again(self, submission: Submission, text: str) -> Submission:
+        if not _passed(submission.entered_at, self._config.again_seconds * 2 ** (submission.enters - 1)):
+            return submission
+        if submission.enters >= _ENTERS:
+            self._typist.clear(self._pane)
+            return submission.reached(
+                self._run, Phase.REFUSED, f"the text stayed in the composer after {_ENTERS} Enters"
+            )
+        return self._enter(submission, text, "Enter pressed again: the text still stood in the composer")
+
+    def _trace(self, submission: Submission, sight: Sight) -> str | None:
+        """What on the screen shows that the program has the prompt; only what was not there before it."""
+        if not sight.composer.empty and sight.reading.state is not AgentState.WAITING:
+            return None
+        above = "".join(sight.above.split())
+        if f"[torchtask{submission.task_id}·" in above:
+            return "the composer is empty, and the prompt stands above it"
+        if submission.placeholder and submission.placeholder in sight.above:
+            return f"the composer is empty, and {submission.placeholder} stands above it"
+        if sight.reading.state in _BUSY:
+            return f"the composer is empty, and the program is {sight.reading.state} ({sight.reading.rule})"
+        return None
+
+    def _conclude(self, submission: Submission, sight: Sight) -> Submission:
+        """It left no trace. Only where that proves that it never came is it pasted anew."""
+        untouched = sight.composer.empty and submission.above == _digest(sight.above)
+        if self._typist.tells and untouched and sight.reading.state is AgentState.READY and not submission.anew:
+            evidence = "no event tells of it and nothing on the screen has changed: staged anew"
+            return submission.reached(self._run, Phase.INTENDED, evidence, anew=True, pastes=0, enters=0)
+        return submission.reached(
+            self._run,
+            Phase.INDETERMINATE,
+            "the text left the composer, and nothing shows that the program has it; look at its pane before trying again",
+        )
+
+    def _is_overdue(self, submission: Submission) -> bool:
+        return _passed(submission.entered_at, self._config.trace_seconds)
+
+
+def _passed(moment: datetime | None, seconds: float) -> bool:
+    return moment is None or (now() - moment).total_seconds() >= seconds
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

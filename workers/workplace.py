@@ -1,0 +1,40 @@
+"""What an agent's host and each of its attempts at a task share."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+from torch_tasks.records import TaskRecords
+from torch_tasks.settings import Settings
+from workers.agents.kind import AgentKind
+from workers.bell import Bell
+from workers.outcome import Outcome
+from workers.presence import Presence
+from workers.terminal import Terminal
+
+
+@dataclass
+class Orders:
+    """What the host was told while the agent works."""
+
+    leaving: bool = False
+    """The worker is about to stop."""
+    cancelled: str | None = None
+    """The task that is not wanted any more."""
+    answers: deque[tuple[str, str]] = field(default_factory=deque)
+    """Tasks whose agent waits for an answer, with the answers."""
+
+
+@dataclass(frozen=True)
+class Workplace:
+    """One agent with its pane, its bell, and its place in the fleet."""
+
+    kind: AgentKind
+    terminal: Terminal
+    bell: Bell
+    presence: Presence
+    records: TaskRecords
+    settings: Settings
+    outcome: Outcome
+    orders: Orders
