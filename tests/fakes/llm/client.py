@@ -7,7 +7,7 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -40,7 +40,7 @@ class Request:
     added: list[str]
     user_texts: list[str]
     tool_results: list[str]
-    body: dict[str, Any]
+    body: dict[str, Any] = field(repr=False)
 
     @property
     def is_prompt(self) -> bool:

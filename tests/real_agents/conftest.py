@@ -1,0 +1,76 @@
+"""Each test has a fake model of its own, and real CLIs at homes of their own.
+
+A test names its CLI by the parameter or fixture ``cli``; without that CLI it is skipped, with the reason. With
+``TORCH_TEST_REAL_AGENTS=required`` it fails instead.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from driven import Driven
+from fakes.llm.client import FakeLLM
+from home import AGENTS, HOMES, Home
+from nodes import short_folder
+
+
+def needs(cli: str) -> None:
+    """Skip the test if this CLI is not installed."""
+    if (AGENTS / "bin" / cli).exists():
+        return
+    failed = AGENTS / "failed" / cli
+    why = failed.read_text().strip() if failed.exists() else f"{cli} is not installed; .ci/real-agents does it"
+    if os.environ.get("TORCH_TEST_REAL_AGENTS") == "required":
+        pytest.fail(why)
+    pytest.skip(why)
+
+
+@pytest.fixture
+def folder() -> Iterator[Path]:
+    """A folder whose path is short enough for tmux sockets."""
+    folder = short_folder()
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def llm(folder: Path) -> Iterator[FakeLLM]:
+    """A fake model, new for this test."""
+    with FakeLLM(folder / "llm") as llm:
+        yield llm
+
+
+@pytest.fixture
+def new_home(folder: Path, llm: FakeLLM) -> Iterator[Callable[..., Home]]:
+    """Makes homes: ``new_home(cli, agent_id)``."""
+    homes: list[Home] = []
+
+    def new_home(cli: str, agent_id: str = "developer-1") -> Home:
+        needs(cli)
+        homes.append(HOMES[cli](folder / f"home-{agent_id}", llm, agent_id))
+        return homes[-1]
+
+    yield new_home
+    for home in homes:
+        home.clear()
+
+
+@pytest.fixture
+def home(cli: str, new_home: Callable[..., Home]) -> Home:
+    """The home of ``developer-1``."""
+    return new_home(cli)
+
+
+@pytest.fixture
+def driven(home: Home, folder: Path) -> Iterator[Driven]:
+    """The CLI, started at home and ready."""
+    driven = Driven(home, folder)
+    try:
+        driven.wait_ready()
+        yield driven
+    finally:
+        driven.close()

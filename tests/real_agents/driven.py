@@ -1,0 +1,77 @@
+"""A real CLI in a real pane, used as by a careful person."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from home import Home
+from waiting import until
+
+from torch_tasks.errors import AgentUnavailable
+from workers.tmux.pane import AgentPane, PaneLook
+
+START_SECONDS = 60
+ANSWER_SECONDS = 60
+LEAVE_SECONDS = 8
+PASTED_SECONDS = 0.5
+"""How long after a paste Enter submits it, in each of the CLIs."""
+
+
+class Driven:
+    """One CLI at home, from its launch to its exit."""
+
+    def __init__(self, home: Home, folder: Path) -> None:
+        self.home = home
+        self.pane = AgentPane.start(
+            folder / "tmux", "developer-1", home.command, workdir=home.work, environment=home.environment
+        )
+
+    def wait_ready(self) -> None:
+        """Wait until the CLI has started and takes a prompt."""
+        until(lambda: self.home.is_ready(self.pane), f"{self.home.cli} is ready\n{self.pane.screen()}", START_SECONDS)
+
+    def send(self, text: str) -> None:
+        """Give the CLI a prompt, and see the model receive something of this agent."""
+        before = len(self.home.llm.prompts(self.home.key))
+        self.pane.paste(text)
+        time.sleep(PASTED_SECONDS)
+        self.pane.press("Enter")
+        self.wait(lambda: len(self.home.llm.prompts(self.home.key)) > before, "the prompt is at the model")
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for it; if it does not come, the test shows the screen."""
+        try:
+            until(condition, what, ANSWER_SECONDS)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; {self.home.cli} shows:\n{self.pane.screen()}") from None
+
+    def wait_shown(self, text: str) -> None:
+        """Wait until the text is on the screen."""
+        self.wait(lambda: text in self.pane.screen(), f"{text!r} is on the screen")
+
+    def leave(self) -> int | None:
+        """Leave the CLI by its keys; returns its exit code."""
+        self.wait(self._left, "it has ended")
+        return self._look().dead_status
+
+    def _left(self) -> bool:
+        """Press the keys; a CLI that is still ending a turn takes them as an interrupt, or not at all."""
+        with contextlib.suppress(AgentUnavailable):  # it ended meanwhile
+            for key in self.home.exit_keys:
+                self.pane.press(key)
+                time.sleep(0.2)
+        with contextlib.suppress(AssertionError):
+            until(lambda: self._look().dead, "it has ended", LEAVE_SECONDS)
+        return self._look().dead
+
+    def _look(self) -> PaneLook:
+        look = self.pane.look()
+        assert look, "the pane is gone"
+        return look
+
+    def close(self) -> None:
+        """End the pane and whatever runs there or was left by it."""
+        self.pane.end()

@@ -1,0 +1,37 @@
+"""Each real CLI starts, answers, uses a tool and leaves; what the model received is what is asserted."""
+
+from __future__ import annotations
+
+import pytest
+from driven import Driven
+from fakes.llm.client import FakeLLM
+from home import HOMES, Home
+
+pytestmark = [pytest.mark.parametrize("cli", HOMES), pytest.mark.slow]
+
+HOSTILE = "\n".join(
+    [
+        "first \"line\" it's $HOME `id` $(id) 'x'",
+        "    indented \\ back\\\\slash ! # & ; | > < ~",
+        "é 漢字 🚒 ─ │ ❯ › ✻ Enter",  # noqa: RUF001
+        "/etc/hosts -n * ? [x] {a,b} %s",
+    ]
+)
+
+
+def test_a_real_cli_works_with_the_fake_model(driven: Driven, home: Home, llm: FakeLLM) -> None:
+    llm.on("first", "The answer is " + "forty-two, " * 10 + "and that is all.")
+    driven.send(HOSTILE)
+    driven.wait_shown("and that is all.")
+    assert llm.prompts() == [HOSTILE]
+
+    llm.on("make it", *home.creates("made.txt"))
+    driven.send("make it")
+    driven.wait(lambda: home.asks(driven.pane), "it asks before it makes the file")
+    assert not (home.work / "made.txt").exists()
+    driven.pane.press("Enter")
+    driven.wait_shown(home.created)
+    assert (home.work / "made.txt").exists()
+
+    assert driven.leave() == 0
+    assert llm.prompts() == [HOSTILE, "make it"]
