@@ -57,7 +57,7 @@ class Terminal:
         except AgentUnavailable as error:
             log.warning("%s: %s", self._kind.agent_id, error)
             return self._pane.server.listener() is not None
-        return look is not None and not look.dead
+        return look is not None and not look.dead and self._kind.lives(look)
 
     def adopt(self, pane_id: str, session: int | None) -> bool:
         """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""

@@ -14,6 +14,7 @@ from torch_tasks.errors import InvalidSettings
 from torch_tasks.fields import readable
 from torch_tasks.models import AgentState, Permissions
 from torch_tasks.resources import config_file
+from workers.agents.events import ErrorKind, EventKind
 
 
 def _compiled(pattern: Any) -> Any:
@@ -139,13 +140,15 @@ class AnswerConfig(Section):
 
 
 class HookConfig(Section):
-    """What an event of the program's hooks means. The values are names of fields in the event's JSON."""
+    """What an event of the program's hooks means. The values but ``event`` name fields in the event's JSON."""
 
-    event: str
-    text: str | None = None
-    error: str | None = None
-    tool: str | None = None
-    input: str | None = None
+    event: EventKind
+    text: str = ""
+    """The prompt, the answer, or the error's words."""
+    error: str = ""
+    tool: str = ""
+    """The tool that permission is asked for; with it goes the first text in ``input``."""
+    input: str = ""
 
 
 class KindConfig(Section):
@@ -171,6 +174,9 @@ class KindConfig(Section):
     dialogs: tuple[DialogConfig, ...] = ()
     rules: tuple[RuleConfig, ...] = ()
     hooks: Mapping[str, HookConfig] = {}
+    """Events that the program's hooks report, for a program that reads Claude Code's hook settings."""
+    errors: Mapping[str, ErrorKind] = {}
+    """What the words mean that a failed turn's hook gives as its reason."""
 
 
 @cache

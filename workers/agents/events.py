@@ -67,7 +67,8 @@ class Event:
     until: datetime | None = None
     """When the limit ends, if it is one."""
     usage: Usage | None = None
-    task: str | None = None
+    task: str = ""
+    """Whose report it is, if it is the agent's own."""
     at: datetime = _UNDATED
     origin: str = ""
     """What told of it: ``hook Stop``."""
@@ -82,7 +83,7 @@ class EventLog(ABC):
 
     @abstractmethod
     def since(self, mark: str) -> list[Event]:
-        """What came after that."""
+        """What came after that; after an empty mark, all of it."""
 
 
 Translate = Callable[[str, Mapping[str, Any]], Event | None]
@@ -146,7 +147,7 @@ class Joined(EventLog):
         return json.dumps([log.mark() for log in self._logs])
 
     def since(self, mark: str) -> list[Event]:
-        marks = json.loads(mark)
+        marks = json.loads(mark) if mark else [""] * len(self._logs)
         events = [event for log, place in zip(self._logs, marks, strict=True) for event in log.since(place)]
         return sorted(events, key=lambda event: event.at)
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch_tasks.models import AgentSpec, AgentState, Evidence, Failure, Question, TaskSpec, Usage
 from workers.agents.config import KindConfig
 from workers.runs import Run
-from workers.tmux.pane import AgentPane
+from workers.tmux.pane import AgentPane, PaneLook
 
 
 @dataclass(frozen=True)
@@ -82,6 +82,10 @@ class AgentKind(ABC):
     @abstractmethod
     def ready(self, pane: AgentPane) -> bool:
         """The program has started and takes tasks. Answers the dialogs of its start as the configuration says."""
+
+    def lives(self, look: PaneLook) -> bool:
+        """The program still runs in the living pane; False if it left a shell there, which must get no prompt."""
+        return True
 
     @abstractmethod
     def read(self, pane: AgentPane) -> Reading:

@@ -6,6 +6,7 @@ is pressed on nothing but our own text, and nothing that may have been submitted
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -14,6 +15,7 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.local.files import write_private
 from torch_tasks.models import now
+from workers.agents.events import Event, EventKind
 from workers.runs import Run
 
 
@@ -65,8 +67,10 @@ class Submission(BaseModel):
     """What the composer showed in its place, if that was nowhere else on the screen."""
     above: str = ""
     """A digest of what stood above the composer when the text was seen in it."""
-    told: int = 0
-    """How many of the steps are in the task's history."""
+    heard: bool = False
+    """The program itself told that it accepted it."""
+    told: tuple[int, int] = (0, 0)
+    """How many of the steps, and of the agent's own notes, were told to the task's history."""
 
     @classmethod
     def intended(cls, run: Run, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
@@ -92,6 +96,21 @@ class Submission(BaseModel):
     def since(self) -> float:
         """Seconds since its last step."""
         return (now() - self.steps[-1].at).total_seconds()
+
+    @property
+    def accepted_unheard(self) -> Event | None:
+        """That it was accepted, where the program did not tell it."""
+        if self.phase is not Phase.ACCEPTED or self.heard:
+            return None
+        return Event(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
+
+    def tell(self, run: Run, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
+        """What is new for the task's history: the steps that were made, and what the agent reported on its way."""
+        steps, known = self.told
+        facts = [f"{step.phase}: {step.evidence}" for step in self.steps[steps:] if step.evidence]
+        facts += [f"progress: {note}" for note in notes[known:]]
+        told = (len(self.steps), len(notes))
+        return (self.changed(run, told=told) if told != self.told else self), tuple(facts)
 
     def text(self, run: Run) -> str:
         """What is to be submitted."""

@@ -35,7 +35,10 @@ class Sight:
 
     screen: Screen
     composer: Composer
+    drawn: Reading
+    """What the screen alone tells."""
     reading: Reading
+    """What the best source tells."""
 
     @property
     def above(self) -> str:
@@ -47,10 +50,8 @@ class Typist(Protocol):
     """Who can see the program and type into it."""
 
     config: KindConfig
-
-    @property
-    def tells(self) -> bool:
-        """The program tells of every prompt that it accepts."""
+    tells: bool
+    """The program tells of every prompt that it accepts."""
 
     def sight(self, pane: AgentPane) -> Sight | None:
         """The pane as it is now; None if it is gone."""
@@ -80,7 +81,8 @@ class Submitter:
             return submission
         if turn.accepted:
             self._run.begun.touch()
-            return submission.reached(self._run, Phase.ACCEPTED, f"{turn.accepted.origin}: it has the prompt")
+            evidence = f"{turn.accepted.origin}: it has the prompt"
+            return submission.reached(self._run, Phase.ACCEPTED, evidence, heard=True)
         sight = self._typist.sight(self._pane)
         if sight is None or submission.phase is Phase.INDETERMINATE:
             return submission
@@ -199,11 +201,8 @@ class Submitter:
         if self._typist.tells and untouched and sight.reading.state is AgentState.READY and not submission.anew:
             evidence = "no event tells of it and nothing on the screen has changed: staged anew"
             return submission.reached(self._run, Phase.INTENDED, evidence, anew=True, pastes=0, enters=0)
-        return submission.reached(
-            self._run,
-            Phase.INDETERMINATE,
-            "the text left the composer, and nothing shows that the program has it; look at its pane before trying again",
-        )
+        evidence = "the text left the composer, and nothing shows where it is; look at its pane before trying again"
+        return submission.reached(self._run, Phase.INDETERMINATE, evidence)
 
     def _is_overdue(self, submission: Submission) -> bool:
         return _passed(submission.entered_at, self._config.trace_seconds)

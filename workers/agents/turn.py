@@ -11,6 +11,8 @@ from workers.agents.events import Event, EventKind
 from workers.agents.kind import Reading
 from workers.agents.prompt import belongs_to
 
+_REPORTS = frozenset({EventKind.DONE, EventKind.FAIL, EventKind.PROGRESS})
+
 
 @dataclass(frozen=True)
 class Turn:
@@ -45,28 +47,35 @@ class Turn:
         return Reading(AgentState.WORKING, source, rule) if self.accepted else None
 
 
-def fold(events: Iterable[Event], task_id: str) -> Turn:
+def fold(events: Iterable[Event], task_id: str, accepted: Event | None = None) -> Turn:
     """The turn of this task in what was told since it was submitted.
 
     Another prompt's turn may end before ours is accepted; what is said to the agent while it works belongs to ours.
+    ``accepted`` is where ours begins if the program did not tell it.
     """
-    turn = Turn()
+    turn = Turn(accepted=accepted, last=accepted)
     for event in events:
-        turn = _with(turn, event, task_id)
+        if accepted is None or event.at >= accepted.at:
+            turn = _with(turn, event, task_id)
     return turn
 
 
 def _with(turn: Turn, event: Event, task_id: str) -> Turn:
-    match event.kind:
-        case EventKind.DONE | EventKind.FAIL if event.task in (None, "", task_id):
-            return replace(turn, report=event)
-        case EventKind.PROGRESS if event.task in (None, "", task_id):
-            return replace(turn, notes=(*turn.notes, event.text))
-        case EventKind.ACCEPTED if turn.accepted is None and belongs_to(event.text, task_id):
-            return replace(turn, accepted=event, last=event)
+    if event.kind in _REPORTS:
+        return _reported(turn, event) if event.task in ("", task_id) else turn
     if turn.accepted is None:
-        return turn
-    turn = replace(turn, last=event)
+        begins = event.kind is EventKind.ACCEPTED and belongs_to(event.text, task_id)
+        return replace(turn, accepted=event, last=event) if begins else turn
+    return _going_on(replace(turn, last=event), event)
+
+
+def _reported(turn: Turn, event: Event) -> Turn:
+    if event.kind is EventKind.PROGRESS:
+        return replace(turn, notes=(*turn.notes, event.text))
+    return replace(turn, report=event)
+
+
+def _going_on(turn: Turn, event: Event) -> Turn:
     match event.kind:
         case EventKind.STOPPED | EventKind.INTERRUPTED | EventKind.ENDED | EventKind.FAILED:
             return turn if turn.over else replace(turn, over=event, asking=None, compacting=False)
@@ -79,7 +88,7 @@ def _with(turn: Turn, event: Event, task_id: str) -> Turn:
         case EventKind.USAGE if event.usage:
             return replace(turn, usage=_sum(turn.usage, event.usage))
         case EventKind.ACCEPTED | EventKind.WORKING:
-            # After a limit, an overload or a check's complaint the program goes on with the same task.
+            # After a limit the program may go on with the same task.
             return replace(turn, asking=None, over=_unless_resumed(turn.over))
         case EventKind.RESOLVED:
             return replace(turn, asking=None)

@@ -1,0 +1,300 @@
+"""What all coding agents have in common: a prompt goes into their composer, and what they tell and show is read.
+
+A subclass says what is its program's own: command and settings, what its events mean, its best source of its state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from torch_tasks.models import AgentState, Question, TaskSpec, Usage
+from workers.agents.briefing import briefing
+from workers.agents.composer import Holds, read_composer
+from workers.agents.detector import Detector
+from workers.agents.dialogs import Dialogs
+from workers.agents.events import REPORT, Event, EventLog, HookFolder, Joined
+from workers.agents.kind import AgentKind, Ending, Progress, Reading
+from workers.agents.prompt import compose
+from workers.agents.screen import Screen
+from workers.agents.submission import Phase, Submission
+from workers.agents.submitter import Sight, Submitter
+from workers.agents.turn import Turn, fold
+from workers.agents.verdict import keep_ending, kept_ending, put_ending_aside, told
+from workers.agents.watch import Watch
+from workers.runs import Run
+from workers.tmux.pane import AgentPane, PaneLook
+
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
+_AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
+
+
+class CodingAgent(AgentKind):
+    """A coding agent's program in its pane. Subclasses override the first part."""
+
+    converses = True
+
+    # ── what is the program's own ────────────────────────────────────────────────────────────────────────────────
+
+    #: Its briefing is given by a flag or a setting; else it comes before the first prompt of a new program.
+    briefed_by_flag = False
+    #: It tells of every prompt that it accepts, and of every answer it has given.
+    tells = False
+
+    def command(self) -> list[str]:
+        """The command line that runs in the pane."""
+        return list(self.config.command)
+
+    def prepare(self) -> None:
+        """Write the program's settings for this agent, below :attr:`folder`; called before each start."""
+
+    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+        """What an event of its hooks means, which ``hooks/report`` put into :attr:`events`."""
+        return None
+
+    @property
+    def own_log(self) -> EventLog | None:
+        """What tells of its events beside its hooks: its session log, its server."""
+        return None
+
+    def status(self, pane: AgentPane) -> Reading | None:
+        """What the program is doing now, from its best live source; None: its screen tells."""
+        return None
+
+    def report_command(self, name: str) -> str:
+        """The shell command by which a hook of the program reports the event of this name."""
+        return shlex.join(["sh", str(REPORT), str(self.events), str(self.bell), name])
+
+    def stage(self, pane: AgentPane, text: str) -> None:
+        """Put the text into the empty composer."""
+        pane.paste(text)
+
+    def submit(self, pane: AgentPane) -> None:
+        """Have the program take what stands in its composer."""
+        pane.press(*self.config.submit.keys)
+
+    def usage(self, run: Run, turn: Turn) -> Usage | None:
+        """What the task cost; called once, at its end."""
+        return turn.usage
+
+    # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def events(self) -> Path:
+        """The folder into which its hooks and the agent's own commands report."""
+        return self.folder / "events"
+
+    @property
+    def bell(self) -> Path:
+        """What they ring afterwards."""
+        return self.folder / "bell"
+
+    def launch(self) -> list[str]:
+        self.events.mkdir(exist_ok=True)
+        for mark in ("ready", "briefed"):
+            (self.folder / mark).unlink(missing_ok=True)
+        self.prepare()
+        return self.command()
+
+    def ready(self, pane: AgentPane) -> bool:
+        sight = self.sight(pane)
+        if sight is None:
+            return False
+        if sight.reading.state is AgentState.READY and sight.composer.empty:
+            (self.folder / "ready").touch()
+            return True
+        self._dialogs.answer(pane, sight.screen)
+        return False
+
+    def lives(self, look: PaneLook) -> bool:
+        if look.command not in _SHELLS or not (self.folder / "ready").exists():
+            return True
+        with contextlib.suppress(psutil.NoSuchProcess):
+            leader = psutil.Process(look.pid)
+            return leader.name() not in _SHELLS or bool(leader.children())
+        return False
+
+    # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def log(self) -> EventLog:
+        """All that is told of the program and by the agent."""
+        hooks = HookFolder(self.events, self.translate)
+        return Joined(hooks, self.own_log) if self.own_log else hooks
+
+    @cached_property
+    def _detector(self) -> Detector:
+        return Detector(self.config)
+
+    @cached_property
+    def _dialogs(self) -> Dialogs:
+        return Dialogs(self.config.dialogs)
+
+    @cached_property
+    def _watch(self) -> Watch:
+        return Watch(self)
+
+    def sight(self, pane: AgentPane) -> Sight | None:
+        """The pane as it is now, and what it means; None if it is gone."""
+        screen = Screen.of(pane)
+        if screen is None:
+            return None
+        composer = read_composer(screen, self.config.composer)
+        drawn = self._detector.read(screen, composer)
+        return Sight(screen, composer, drawn, _best(self.status(pane), drawn))
+
+    def read(self, pane: AgentPane) -> Reading:
+        sight = self.sight(pane)
+        return sight.reading if sight else Reading(AgentState.EXITED, "pane")
+
+    def free(self, pane: AgentPane) -> bool:
+        sight = self.sight(pane)
+        return sight is not None and sight.reading.state is AgentState.READY and sight.composer.empty
+
+    def redraw_input(self, pane: AgentPane) -> None:
+        """These programs draw their input line themselves."""
+
+    def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
+        """What each source says of the program's state, the decisive one first."""
+        sight = self.sight(pane)
+        if sight is None:
+            return [("pane", "gone")]
+        status, drawn, composer = self.status(pane), sight.drawn, sight.composer
+        stands = f"holds {composer.text!r}" if composer.text else "empty"
+        last = self.log.since("")[-3:]
+        return [
+            (sight.reading.source, f"{sight.reading.state} ({sight.reading.rule})"),
+            ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
+            ("screen", f"{drawn.state} ({drawn.rule})"),
+            ("title", sight.screen.title),
+            ("composer", stands if composer.seen else "not seen"),
+            *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in last),
+        ]
+
+    # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+        run.prompt.write_bytes(spec.prompt.encode())
+        extras = [f"folder: {spec.workdir}"] if spec.workdir else []
+        if spec.context:
+            run.context.write_text(json.dumps(spec.context, indent=2))
+            extras.append(f"context: {run.context}")
+        before = "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
+        prompt = compose(spec.prompt, spec.id, self.config.prompt, file=run.prompt, before=before, extras=extras)
+        (self.folder / "current").write_text(f"{run.folder}\n")
+        submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
+        self._advance(pane, run, submission)
+
+    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        submission = Submission.of(run)
+        assert submission, f"{run.folder} holds no submission"
+        submission = self._advance(pane, run, submission)
+        return self._watch.progress(pane, run, spec, submission)
+
+    def _advance(self, pane: AgentPane, run: Run, submission: Submission) -> Submission:
+        submission = Submitter(self, pane, run).advance(submission, self.turn(submission))
+        if submission.phase is Phase.ACCEPTED:
+            (self.folder / "briefed").touch()
+        return submission
+
+    def turn(self, submission: Submission) -> Turn:
+        """What is told of the task's turn since it was submitted."""
+        return fold(self.log.since(submission.mark), submission.task_id, submission.accepted_unheard)
+
+    def ending(self, run: Run) -> Ending | None:
+        if kept := kept_ending(run):
+            return kept
+        submission = Submission.of(run)
+        if submission is None:
+            return None
+        turn = self.turn(submission)
+        ended = told(turn)
+        return self.end(run, turn, *ended) if ended else None
+
+    def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
+        """Keep how the task ended."""
+        return keep_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
+
+    @property
+    def pause(self) -> float:
+        return self._watch.pause
+
+    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def discard_input(self, pane: AgentPane) -> None:
+        self.clear(pane)
+
+    def clear(self, pane: AgentPane) -> None:
+        """Empty the composer if what stands there is ours."""
+        text = self._pasted()
+        sight = self.sight(pane)
+        if sight is None or not self._is_ours(sight, text):
+            return
+        rows = sum(len(line) // 20 + 1 for line in text.split("\n")[-100:])
+        pane.press(*self.config.keys.clear * (2 * rows + 2))
+
+    def _is_ours(self, sight: Sight, text: str) -> bool:
+        return bool(text) and sight.composer.holds(text, self.config.composer.placeholder) in (Holds.OURS, Holds.PART)
+
+    def _pasted(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (Path((self.folder / "current").read_text().rstrip("\n")) / "pasted").read_bytes().decode()
+        return ""
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        sight = self.sight(pane)
+        if sight is None:
+            return
+        if not force:
+            if sight.reading.state not in _AT_REST:
+                pane.press(*self.config.keys.interrupt)
+            return
+        look = pane.look()
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if look:
+                leader = psutil.Process(look.pid)
+                for process in (leader, *leader.children(recursive=True)):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
+
+    def let_go(self, pane: AgentPane, run: Run) -> bool:
+        sight = self.sight(pane)
+        if sight is None:
+            return True
+        if sight.reading.state not in _AT_REST:
+            return False
+        if self._is_ours(sight, self._pasted()):
+            self.clear(pane)  # an interrupted program may put the prompt back
+            return False
+        return True
+
+    def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
+        return self._watch.answer(pane, question, reply)
+
+    def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
+        before = Submission.of(run)
+        if before is None:
+            return False
+        prompt = compose(text, run.task_id, self.config.prompt, file=run.folder / f"round.{before.round + 1}")
+        (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
+        submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
+        put_ending_aside(run, before.round)
+        self._advance(pane, run, submission)
+        return True
+
+
+def _best(status: Reading | None, drawn: Reading) -> Reading:
+    """The live source decides; what is asked, the screen may know better."""
+    if status is None:
+        return drawn
+    if status.state is AgentState.WAITING and status.question is None and drawn.question:
+        return replace(status, question=drawn.question)
+    return status
