@@ -21,10 +21,10 @@ class _Hook:
 
 
 class Hooks:
-    """The hooks of one settings file: ``{"hooks":{"Stop":[{"hooks":[{"type":"command","command":"…"}]}]}}``."""
+    """The hooks of a settings file, or of its text: ``{"hooks":{"Stop":[{"hooks":[{"type":"command",…}]}]}}``."""
 
-    def __init__(self, path: str | None) -> None:
-        self._hooks = _read(path) if path else []
+    def __init__(self, settings: str | None) -> None:
+        self._hooks = _read(settings) if settings else []
 
     def start(self, event: str, facts: dict[str, Any]) -> list[Child]:
         """Run what belongs to the event."""
@@ -33,9 +33,11 @@ class Hooks:
         return [Child(hook.command, json.dumps({**facts, "hook_event_name": event})) for hook in wanted]
 
 
-def _read(path: str) -> list[_Hook]:
-    with open(path, encoding="utf-8") as file:  # noqa: PTH123
-        events = json.load(file).get("hooks", {})
+def _read(settings: str) -> list[_Hook]:
+    if not settings.startswith("{"):
+        with open(settings, encoding="utf-8") as file:  # noqa: PTH123
+            settings = file.read()
+    events = json.loads(settings).get("hooks", {})
     return [
         _Hook(event, group.get("matcher", ""), hook["command"])
         for event, groups in events.items()

@@ -17,8 +17,6 @@ from fakes.cli.scenario import Faults, Ways
 from fakes.cli.stage import Leave, Stage
 from fakes.cli.timers import Timer
 
-_ARMED_SECONDS = 2.0
-
 
 class Keyboard:
     """Takes input in its order; ``to_dialog`` takes it while a dialog is open."""
@@ -34,6 +32,7 @@ class Keyboard:
         self._pastes = self._enters = self._lost = 0
         self._pasted_at = float("-inf")
         self._exits = 0
+        self._armed: Timer | None = None
 
     @property
     def _composer(self) -> Composer:
@@ -181,9 +180,11 @@ class Keyboard:
         if self._exits >= self._ways.ctrl_c_exits:
             raise Leave(0, "prompt_input_exit")
         self._stage.scene.notice = "Press Ctrl-C again to exit"
-        self._stage.timers.after(_ARMED_SECONDS, self._disarm)
+        self._armed = self._stage.timers.after(self._ways.ctrl_c_seconds, self._disarm)
 
     def _disarm(self) -> None:
+        if self._armed:
+            self._armed.cancel()
         self._exits, self._stage.scene.notice = 0, ""
 
     def _take_ghost(self) -> None:

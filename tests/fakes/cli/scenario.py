@@ -60,8 +60,9 @@ class Ways:
     enter_takes_ghost: bool = False
     #: Escape before any text came puts the prompt back into the composer.
     escape_restores: bool = False
-    #: So many C-c in an empty composer end it.
+    #: So many C-c in an empty composer end it, if no more seconds than these are between them.
     ctrl_c_exits: int = 2
+    ctrl_c_seconds: float = 2.0
     #: ``!…``, ``/word`` and a last backslash mean what they do in Claude Code.
     bang_runs: bool = True
     slash_commands: bool = True

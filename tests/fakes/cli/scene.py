@@ -14,7 +14,7 @@ from fakes.cli.terminal import Picture
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[22m"
 _STARS = "·✢✳✶✻✽"
-_POINTER = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
+POINTER = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
 Block = tuple[list[str], tuple[int, int]]
 
@@ -100,7 +100,7 @@ class Scene:
                 chosen = len(inside)
             writing = open_dialog.writing
             text = writing.draft.shown if writing and at == open_dialog.selected else choice
-            inside.append(f"{_POINTER if at == open_dialog.selected else ' '} {at + 1}. {text}")
+            inside.append(f"{POINTER if at == open_dialog.selected else ' '} {at + 1}. {text}")
         pieces = [wrap(line, columns - 4) for line in inside]
         row = sum(map(len, pieces[:chosen])) + 1
         rows = [f"│ {pad(piece, columns - 4)} │" for line in pieces for piece in line]

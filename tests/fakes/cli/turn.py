@@ -132,13 +132,8 @@ class Turn:
 
     def _permission(self, step: steps.Permission) -> Script:
         facts = {"tool_name": step.tool, "tool_input": {"command": step.command}, "permission_suggestions": []}
-        dialog = Dialog(
-            "permission",
-            f"{step.tool} command",
-            ("", step.command, "", step.question),
-            step.choices,
-            hint="Esc to cancel",
-        )
+        body = ("", step.command, "", step.question)
+        dialog = Dialog("permission", f"{step.tool} command", body, step.choices, hint="Esc to cancel", of_turn=True)
         choice = yield from self._ask(dialog, facts)
         if choice.number in (0, len(step.choices)):
             self._print(*_hang(f"● {step.tool}({step.command})", self._columns), "  ⎿  User rejected it", "")

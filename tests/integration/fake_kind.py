@@ -1,0 +1,112 @@
+"""The fake coding agent as a kind of agent: Torch drives it by a TOML file, as it drives any user's own program."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from fakes.cli.client import FakeCli
+from fakes.cli.scenario import Scenario
+from nodes import AgentWorker, Node
+
+LOOKS = r"""
+[composer]
+top = '^╭─+╮$'
+bottom = '^╰─+╯$'
+prompt = '^│ >( |$)'
+continuation = '^│   '
+placeholder = '\[Pasted text #\d+(?: \+(?P<lines>\d+) lines)?\]'
+
+[prompt]
+guarded = ["!", "/"]
+
+[answers]
+text = ["{n}", "{text}", "Enter"]
+
+[[rules]]
+name = "dialog"
+state = "waiting"
+where = "bottom 20"
+pattern = '^│ (?P<question>[^>\s].*?)\s*│\n(?:│.*\n)*?│ [❯ ] 1\. (?:.*\n)+╰─+╯\n\s*(?:Esc|Enter)'
+choices = '^│ [❯ ] \d\. (.*?)\s*│$'
+priority = 20
+
+[[rules]]
+name = "compacting"
+state = "compacting"
+where = "above composer"
+pattern = 'Compacting conversation'
+priority = 15
+
+[[rules]]
+name = "spinner"
+state = "working"
+where = "above composer"
+pattern = 'esc to interrupt\)'
+priority = 10
+
+[[rules]]
+name = "title turns"
+state = "working"
+where = "title"
+pattern = '^[⠂⠐]'
+priority = 10
+
+[[rules]]
+name = "composer"
+state = "ready"
+where = "composer"
+pattern = '\A'
+
+[answer]
+strip = '^[●✻⎿ ] '
+drop = ['^✻ \w+ for \d+s']
+"""
+HOOKS = """
+[hooks]
+UserPromptSubmit = { event = "accepted", text = "prompt" }
+PreToolUse = { event = "working" }
+PostToolUse = { event = "working" }
+PermissionRequest = { event = "question", tool = "tool_name", input = "tool_input" }
+Stop = { event = "stopped", text = "last_assistant_message" }
+StopFailure = { event = "failed", text = "last_assistant_message", error = "error" }
+PreCompact = { event = "compacting" }
+PostCompact = { event = "compacted" }
+
+[errors]
+rate_limit = "limit"
+authentication_failed = "login"
+"""
+
+
+class FakeKind:
+    """One fake program with its TOML, and the agent workers that host it."""
+
+    def __init__(self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, toml: str = "") -> None:
+        self._node = node
+        self.cli = FakeCli(node.folder / "fake", scenario)
+        self.folder = node.folder / "config"
+        (self.folder / "agents").mkdir(parents=True)
+        command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
+        text = f"command = {json.dumps(command)}\n{LOOKS}{HOOKS if hooks else ''}{toml}"
+        (self.folder / "agents" / "fake.toml").write_text(text)
+
+    def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:
+        """A worker that hosts it."""
+        return self._node.agent_worker(agent_id, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+
+    def prompts(self) -> list[str]:
+        """What the model received."""
+        return self.cli.submitted()
+
+
+def words(prompt: str) -> str:
+    """The task's own words in what the model received: without briefing, guard and footer."""
+    body, footer = prompt.rsplit("\n\n[torch task ", 1)
+    assert "\n" not in footer
+    return body
+
+
+def transcript(folder: Path) -> str:
+    """What the pane printed."""
+    return (folder / "transcript").read_bytes().decode(errors="replace")
