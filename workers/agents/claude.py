@@ -47,6 +47,7 @@ _ERRORS: Mapping[str, ErrorKind] = {
     "server_error": "overloaded",
     "unknown": "overloaded",  # no answer at all, mostly
 }
+_READ_TRIES = 5
 _STATES = {"busy": AgentState.WORKING, "idle": AgentState.READY, "waiting": AgentState.WAITING}
 #: In its session goes on with another conversation.
 _GOES_ON = ("clear", "resume", "compact")
@@ -123,13 +124,14 @@ class Claude(CodingAgent):
     def _session(self, pid: int) -> dict[str, Any] | None:
         """What the program of this process, or of one below it, keeps of its session."""
         for number in _family(pid):
-            try:
-                told = json.loads((self._home / "sessions" / f"{number}.json").read_bytes())
-            except FileNotFoundError:
-                continue
-            except ValueError:  # it is just being written
-                return None
-            return told if isinstance(told, dict) else None
+            file = self._home / "sessions" / f"{number}.json"
+            for _ in range(_READ_TRIES):
+                try:
+                    return dict(json.loads(file.read_bytes()))
+                except FileNotFoundError:
+                    break
+                except ValueError:  # it is just being written
+                    time.sleep(0.005)
         return None
 
     @property

@@ -135,7 +135,7 @@ class Watch:
     def _by_policy(self, pane: AgentPane, question: Question, spec: TaskSpec, sight: Sight) -> str | None:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
         decision = decide(question, spec, self._kind.config.permissions)
-        if decision is None or (sight.composer.seen and sight.drawn.state is not AgentState.WAITING):
+        if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return None
         last, moment, times = self._answered or (None, 0.0, 0)
         if last == question:
