@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
 from workers.agents.composer import Holds
+from workers.agents.keyboard import type_keys
 from workers.agents.kind import Ending, Progress, Reading
 from workers.agents.permissions import decide
 from workers.agents.screen_answer import answer_on
@@ -29,6 +30,8 @@ _IDLE_AFTER_BUSY, _IDLE_UNSEEN = 1.0, 3.0
 _TYPING = 2.0
 #: How long an agent that reported its end may go on talking.
 _TALKING_SECONDS = 20.0
+#: How long a program may take to show the dialog of which it told.
+_ASKED_SECONDS = 5.0
 _HISTORY = 3000
 _AGAIN_SECONDS = 3.0
 _TRIES = 3
@@ -64,7 +67,9 @@ class Watch:
             reading = Reading(AgentState.WAITING, "screen", "somebody is typing")
         if sight and reading.question and (fact := self._by_policy(pane, reading.question, spec, sight)):
             facts.append(fact)
-        if self._is_answered(reading.question):
+        if reading.question is None:
+            self._answered = None  # the same may be asked again
+        elif self._is_answered(reading.question):
             reading = Reading(AgentState.WORKING, "policy", "answered")
         submission, untold = submission.tell(run, turn.notes)
         ending = self._ending(pane, run, submission, turn, sight)
@@ -79,6 +84,8 @@ class Watch:
     def _pause(self, submission: Submission, turn: Turn) -> float:
         if submission.phase is not Phase.ACCEPTED:
             return _SUBMITTING if submission.since < 5 else _BY_SCREEN
+        if turn.asking and (now() - turn.asking.at).total_seconds() < _ASKED_SECONDS:
+            return _BY_SCREEN  # its dialog comes after the bell
         return _BY_BELL if self._kind.tells and not turn.report else _BY_SCREEN
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,7 +145,7 @@ class Watch:
     def _by_policy(self, pane: AgentPane, question: Question, spec: TaskSpec, sight: Sight) -> str | None:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
         decision = decide(question, spec, self._kind.config.permissions)
-        if decision is None or (sight.composer.seen and sight.drawn.state is not AgentState.WAITING):
+        if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return None
         last, moment, times = self._answered or (None, 0.0, 0)
         if last == question:
@@ -149,7 +156,7 @@ class Watch:
         allowed, why = decision
         answers = self._kind.config.answers
         self._answered = (question, time.monotonic(), times + 1)
-        pane.press(*(answers.allow if allowed else answers.deny))
+        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
         return f"{'allowed' if allowed else 'denied'} {question.subject} by {why}" if not times else None
 
     def _is_answered(self, question: Question | None) -> bool:
@@ -160,16 +167,16 @@ class Watch:
         answers = self._kind.config.answers
         words = reply.strip().casefold()
         if words in ("allow", "deny"):
-            pane.press(*(answers.allow if words == "allow" else answers.deny))
+            type_keys(pane, answers.allow if words == "allow" else answers.deny, text=answers.reason)
             return True
         count = len(question.choices)
         named = [number for number, choice in enumerate(question.choices, 1) if choice.casefold() == words]
         number = int(words) if words.isdecimal() else named[0] if named else 0
         if number and (number <= count or not count):
-            _type(pane, answers.choice, str(number), "")
+            type_keys(pane, answers.choice, number)
             return True
         if answers.text and words:
-            _type(pane, answers.text, str(count), reply)
+            type_keys(pane, answers.text, count, reply)
             return True
         return False
 
@@ -192,11 +199,3 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):
         return live
     return said
-
-
-def _type(pane: AgentPane, keys: tuple[str, ...], number: str, text: str) -> None:
-    for key in keys:
-        if key == "{text}":
-            pane.paste(text)
-        else:
-            pane.press(key.replace("{n}", number))
