@@ -14,13 +14,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.models import Question
+from torch_tasks.models import AgentState, Question, Usage
 from workers.agents.briefing import briefing
 from workers.agents.coding import CodingAgent
 from workers.agents.events import Event, EventKind, EventLog
 from workers.agents.gemini_session import Cancellations, outcome
 from workers.agents.prompt import Prompt
+from workers.agents.turn import Turn
 from workers.agents.user_settings import overlaid, read_settings
+from workers.runs import Run
 from workers.tmux.pane import AgentPane
 
 _HOOKS = ("SessionStart", "SessionEnd", "BeforeAgent", "AfterAgent", "AfterTool", "Notification")
@@ -99,7 +101,11 @@ class Gemini(CodingAgent):
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
 
     def redraw_input(self, pane: AgentPane) -> None:
-        self._stop_trying(pane)
+        if self._stop_trying(pane):
+            return
+        sight = self.sight(pane)
+        if sight and sight.reading.state is AgentState.READY and not sight.composer.seen:
+            pane.press("C-l")  # of an answer longer than the screen, rests stay below the composer
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         if force or not self._stop_trying(pane):
@@ -134,6 +140,9 @@ class Gemini(CodingAgent):
             case "AfterAgent":
                 return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
         return None
+
+    def usage(self, run: Run, turn: Turn) -> Usage | None:
+        return turn.over.usage if turn.over else None
 
 
 def _link(user: Path, own: Path) -> None:
