@@ -73,7 +73,7 @@ class Attempt:
             if refusal := self.refusal():
                 return refusal
             if not told:
-                self._move(TaskState.WAITING, note=self._why_not_free())
+                self._move(TaskState.WAITING, note=self._why_not_free(), question="")
                 told = True
             self._kind.redraw_input(pane)
         return None

@@ -23,6 +23,15 @@ guarded = ["!", "/"]
 [answers]
 text = ["{n}", "{text}", "Enter"]
 
+[[dialogs]]
+pattern = 'Do you trust the files in this folder'
+keys = ["1"]
+note = "trust this folder"
+
+[[dialogs]]
+pattern = 'How is it doing this session'
+keys = ["4"]
+
 [[rules]]
 name = "dialog"
 state = "waiting"
@@ -60,7 +69,7 @@ pattern = '\A'
 
 [answer]
 strip = '^[●✻⎿ ] '
-drop = ['^✻ \w+ for \d+s']
+drop = ['^✻ ']
 """
 HOOKS = """
 [hooks]
@@ -82,18 +91,26 @@ authentication_failed = "login"
 class FakeKind:
     """One fake program with its TOML, and the agent workers that host it."""
 
-    def __init__(self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, toml: str = "") -> None:
+    def __init__(
+        self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, account: str = "fake"
+    ) -> None:
         self._node = node
         self.cli = FakeCli(node.folder / "fake", scenario)
         self.folder = node.folder / "config"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
-        text = f"command = {json.dumps(command)}\n{LOOKS}{HOOKS if hooks else ''}{toml}"
+        head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
+        text = head + LOOKS + (HOOKS if hooks else "")
         (self.folder / "agents" / "fake.toml").write_text(text)
 
     def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:
         """A worker that hosts it."""
         return self._node.agent_worker(agent_id, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+
+    @property
+    def agent_folder(self) -> Path:
+        """What the node keeps of the agent ``developer-1``."""
+        return self._node.state / "agents" / "developer-1"
 
     def prompts(self) -> list[str]:
         """What the model received."""

@@ -183,7 +183,7 @@ class Codex(Home):
         )
 
     def is_ready(self, pane: AgentPane) -> bool:
-        return "\n› " in pane.screen()  # noqa: RUF001
+        return "\n› " in pane.screen()
 
     def shell(self, command: str) -> Call:
         escalated = {"sandbox_permissions": "require_escalated", "justification": "The test wants it"}

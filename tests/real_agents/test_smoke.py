@@ -13,7 +13,7 @@ HOSTILE = "\n".join(
     [
         "first \"line\" it's $HOME `id` $(id) 'x'",
         "    indented \\ back\\\\slash ! # & ; | > < ~",
-        "é 漢字 🚒 ─ │ ❯ › ✻ Enter",  # noqa: RUF001
+        "é 漢字 🚒 ─ │ ❯ › ✻ Enter",
         "/etc/hosts -n * ? [x] {a,b} %s",
     ]
 )

@@ -111,7 +111,7 @@ class CodingAgent(AgentKind):
         if sight.reading.state is AgentState.READY and sight.composer.empty:
             (self.folder / "ready").touch()
             return True
-        self._dialogs.answer(pane, sight.screen)
+        self.answer_dialog(pane, sight)
         return False
 
     def lives(self, look: PaneLook) -> bool:
@@ -164,7 +164,14 @@ class CodingAgent(AgentKind):
         return sight.reading.state is AgentState.READY and sight.composer.empty
 
     def redraw_input(self, pane: AgentPane) -> None:
-        """These programs draw their input line themselves."""
+        """These programs draw their input line themselves, unless a dialog covers it."""
+        sight = self.sight(pane)
+        if sight and not sight.composer.seen:
+            self.answer_dialog(pane, sight)
+
+    def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
+        """Answer the dialog that covers the composer, if the TOML knows it."""
+        self._dialogs.answer(pane, sight.screen)
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
         """What each source says of the program's state, the decisive one first."""

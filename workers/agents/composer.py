@@ -12,7 +12,7 @@ from workers.agents.config import ComposerConfig
 from workers.agents.screen import Screen
 
 #: So much of a text must be seen before it counts as a part of ours.
-_TELLING = 12
+_ENOUGH = 12
 
 
 class Holds(StrEnum):
@@ -49,11 +49,11 @@ class Composer:
         if placeholder and not placeholder.sub("", self.text).strip():
             pastes = list(placeholder.finditer(self.text))
             return Holds.OURS if len(pastes) == 1 and _stands_for(pastes[0], ours) else Holds.PART
-        seen, whole = _telling(self.text), _telling(ours)
-        if seen == whole or (len(seen) >= 4 * _TELLING and whole.endswith(seen)):  # its beginning scrolled away
+        seen, whole = telling(self.text), telling(ours)
+        if seen == whole or (len(seen) >= 4 * _ENOUGH and whole.endswith(seen)):  # its beginning scrolled away
             return Holds.OURS
         # A paste may be cut, or come twice because it was taken for lost.
-        return Holds.PART if len(seen) >= _TELLING and seen in whole * 3 else Holds.FOREIGN
+        return Holds.PART if len(seen) >= _ENOUGH and seen in whole * 3 else Holds.FOREIGN
 
 
 def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
@@ -106,6 +106,6 @@ def _within(row: str, start: int, end: re.Pattern[str]) -> str:
     return text[: border.start()] if border else text
 
 
-def _telling(text: str) -> str:
+def telling(text: str) -> str:
     """The characters that no terminal changes: blanks, and how wide or joined others are, say nothing."""
     return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum() or "!" <= char <= "~")

@@ -64,7 +64,9 @@ class Submission(BaseModel):
     anew: bool = False
     """It was submitted before and left no trace."""
     placeholder: str = ""
-    """What the composer showed in its place, if that was nowhere else on the screen."""
+    """What the composer showed in its place, if it did."""
+    placeholder_is_new: bool = False
+    """It was nowhere else on the screen."""
     above: str = ""
     """A digest of what stood above the composer when the text was seen in it."""
     heard: bool = False

@@ -12,9 +12,11 @@ from datetime import datetime
 from typing import Protocol
 
 from torch_tasks.models import AgentState, now
-from workers.agents.composer import Composer, Holds
+from workers.agents.composer import Composer, Holds, telling
 from workers.agents.config import KindConfig
+from workers.agents.events import Event
 from workers.agents.kind import Reading
+from workers.agents.prompt import belongs_to
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.turn import Turn
@@ -26,7 +28,7 @@ _PASTE_SECONDS = 3.0
 _PASTES = 4
 #: So many Enters on a text that stays where it is, and the program is taken for deaf.
 _ENTERS = 7
-_BUSY = frozenset({AgentState.WORKING, AgentState.COMPACTING, AgentState.WAITING, AgentState.LIMITED})
+_BUSY = frozenset({AgentState.WORKING, AgentState.COMPACTING})
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,9 @@ class Typist(Protocol):
     def submit(self, pane: AgentPane) -> None:
         """Have the program take what stands in its composer."""
 
+    def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
+        """Answer what covers the composer, if it is known how."""
+
     def clear(self, pane: AgentPane) -> None:
         """Empty the composer of what is ours."""
 
@@ -81,11 +86,13 @@ class Submitter:
             return submission
         if turn.accepted:
             self._run.begun.touch()
-            evidence = f"{turn.accepted.origin}: it has the prompt"
+            evidence = _heard(turn.accepted, submission.text(self._run))
             return submission.reached(self._run, Phase.ACCEPTED, evidence, heard=True)
         sight = self._typist.sight(self._pane)
         if sight is None or submission.phase is Phase.INDETERMINATE:
             return submission
+        if not sight.composer.seen:
+            self._typist.answer_dialog(self._pane, sight)
         text = submission.text(self._run)
         steps: dict[Phase, Callable[[Submission, Sight, str], Submission]] = {
             Phase.INTENDED: self._stage,
@@ -133,7 +140,8 @@ class Submitter:
             self._run,
             Phase.STAGED,
             evidence,
-            placeholder=shown if shown not in sight.above else "",
+            placeholder=shown,
+            placeholder_is_new=bool(shown) and shown not in sight.above,
             above=_digest(sight.above),
         )
 
@@ -170,7 +178,8 @@ class Submitter:
             return submission
         if trace := self._trace(submission, sight):
             return submission.reached(self._run, Phase.ACCEPTED, trace)
-        return self._conclude(submission, sight) if self._is_overdue(submission) else submission
+        covered = not sight.composer.seen
+        return submission if covered or not self._is_overdue(submission) else self._conclude(submission, sight)
 
     def _press_again(self, submission: Submission, text: str) -> Submission:
         if not _passed(submission.entered_at, self._config.again_seconds * 2 ** (submission.enters - 1)):
@@ -184,14 +193,11 @@ class Submitter:
 
     def _trace(self, submission: Submission, sight: Sight) -> str | None:
         """What on the screen shows that the program has the prompt; only what was not there before it."""
-        if not sight.composer.empty and sight.reading.state is not AgentState.WAITING:
-            return None
-        above = "".join(sight.above.split())
-        if f"[torchtask{submission.task_id}·" in above:
-            return "the composer is empty, and the prompt stands above it"
-        if submission.placeholder and submission.placeholder in sight.above:
-            return f"the composer is empty, and {submission.placeholder} stands above it"
-        if sight.reading.state in _BUSY:
+        if belongs_to(sight.above, submission.task_id):
+            return "the prompt stands above the composer"
+        if submission.placeholder_is_new and submission.placeholder in sight.above:
+            return f"{submission.placeholder} stands above the composer"
+        if sight.composer.empty and sight.reading.state in _BUSY:
             return f"the composer is empty, and the program is {sight.reading.state} ({sight.reading.rule})"
         return None
 
@@ -206,6 +212,13 @@ class Submitter:
 
     def _is_overdue(self, submission: Submission) -> bool:
         return _passed(submission.entered_at, self._config.trace_seconds)
+
+
+def _heard(accepted: Event, text: str) -> str:
+    if telling(accepted.text) == telling(text):
+        return f"{accepted.origin}: it has the whole prompt"
+    sizes = f"{len(accepted.text)} characters of {len(text)}"
+    return f"{accepted.origin}: it has the prompt, but not as it was sent: {sizes}"
 
 
 def _passed(moment: datetime | None, seconds: float) -> bool:

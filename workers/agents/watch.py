@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
+from workers.agents.composer import Holds
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import Ending, Progress, Reading
 from workers.agents.permissions import decide
@@ -25,9 +26,13 @@ if TYPE_CHECKING:
 _SUBMITTING, _BY_SCREEN, _BY_BELL = 0.02, 0.25, 2.0
 #: An idle screen without a change for so long ends the turn of a program that was seen busy, or was not.
 _IDLE_AFTER_BUSY, _IDLE_UNSEEN = 1.0, 3.0
+#: How long a paste may look strange.
+_TYPING = 2.0
 #: How long an agent that reported its end may go on talking.
 _TALKING_SECONDS = 20.0
-#: How long a program may take to show the dialog of which it told.
+#: Until its dialog is to be seen, a question is nobody's to answer; where no rule reads it, for so long.
+_DRAWN_SECONDS = 2.0
+#: For so long after a question was told the screen is looked at often.
 _ASKED_SECONDS = 5.0
 _HISTORY = 3000
 _AGAIN_SECONDS = 3.0
@@ -60,6 +65,8 @@ class Watch:
         live = sight.reading if sight else Reading(AgentState.EXITED, "pane")
         reading = _reading(turn, live, submission)
         facts = []
+        if submission.phase is Phase.INTENDED and sight and self._is_disturbed(submission, sight, run):
+            reading = Reading(AgentState.WAITING, "screen", "somebody is typing")
         if sight and reading.question and (fact := self._by_policy(pane, reading.question, spec, sight)):
             facts.append(fact)
         if reading.question is None:
@@ -70,6 +77,11 @@ class Watch:
         ending = self._ending(pane, run, submission, turn, sight)
         self.pause = self._pause(submission, turn)
         return Progress(reading, ending, (*untold, *facts))
+
+    def _is_disturbed(self, submission: Submission, sight: Sight, run: Run) -> bool:
+        """Somebody typed into the composer just when our text came; it is theirs now."""
+        holds = sight.composer.holds(submission.text(run), self._kind.config.composer.placeholder)
+        return holds is Holds.FOREIGN and submission.since > _TYPING
 
     def _pause(self, submission: Submission, turn: Turn) -> float:
         if submission.phase is not Phase.ACCEPTED:
@@ -95,7 +107,8 @@ class Watch:
             return self._kind.end(run, turn, *reported(turn)) if idle >= 1 or talked > _TALKING_SECONDS else None
         if idle < self._patience():
             return None
-        answer = self._answer_on_screen(pane, sight, submission.text(run))
+        end = submission.placeholder or submission.text(run)[-40:]
+        answer = self._answer_on_screen(pane, sight, end)
         return self._kind.end(run, turn, self._silent_ending(answer), answer)
 
     def _patience(self) -> float:
@@ -123,12 +136,11 @@ class Watch:
             still.above, still.since = sight.above, moment
         return moment - still.since
 
-    def _answer_on_screen(self, pane: AgentPane, sight: Sight, text: str) -> str:
+    def _answer_on_screen(self, pane: AgentPane, sight: Sight, end: str) -> str:
         history = pane.screen(_HISTORY).split("\n")
         below = len(sight.screen.text.split("\n")) - sight.composer.top
         above = "\n".join(history[: len(history) - below] if below > 0 else history)
-        config = self._kind.config.answer
-        return answer_on(above, text[-40:], config)
+        return answer_on(above, end, self._kind.config.answer)
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -183,6 +195,8 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
         # Not every program tells that its question was answered.
         if live.state in (AgentState.WORKING, AgentState.COMPACTING, AgentState.READY):
             return Reading(AgentState.WORKING, live.source, live.rule)
+        if not live.question and (now() - turn.asking.at).total_seconds() < _DRAWN_SECONDS:
+            return Reading(AgentState.WORKING, said.source, f"{said.rule}, nothing on the screen yet")
         if said.question and live.question and not said.question.choices:
             return replace(said, question=said.question.model_copy(update={"choices": live.question.choices}))
         return said
