@@ -103,9 +103,9 @@ class FakeKind:
         text = head + LOOKS + (HOOKS if hooks else "")
         (self.folder / "agents" / "fake.toml").write_text(text)
 
-    def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:
+    def worker(self, agent_id: str = "developer-1", role: str = "developer", **environment: str) -> AgentWorker:
         """A worker that hosts it."""
-        return self._node.agent_worker(agent_id, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+        return self._node.agent_worker(agent_id, role, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
 
     @property
     def agent_folder(self) -> Path:

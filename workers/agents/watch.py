@@ -69,6 +69,8 @@ class Watch:
         submission, untold = submission.tell(run, turn.notes)
         ending = self._ending(pane, run, submission, turn, sight)
         self.pause = self._pause(submission, turn)
+        if reading.question and not reading.question.choices:  # its dialog is not to be seen yet
+            self.pause = _BY_SCREEN
         return Progress(reading, ending, (*untold, *facts))
 
     def _is_disturbed(self, submission: Submission, sight: Sight, run: Run) -> bool:
@@ -162,16 +164,21 @@ class Watch:
         if words in ("allow", "deny"):
             pane.press(*(answers.allow if words == "allow" else answers.deny))
             return True
-        count = len(question.choices)
-        named = [number for number, choice in enumerate(question.choices, 1) if choice.casefold() == words]
+        choices = question.choices or self._choices_seen(pane)
+        named = [number for number, choice in enumerate(choices, 1) if choice.casefold() == words]
         number = int(words) if words.isdecimal() else named[0] if named else 0
-        if number and (number <= count or not count):
+        if 0 < number <= len(choices):
             _type(pane, answers.choice, str(number), "")
             return True
-        if answers.text and words:
-            _type(pane, answers.text, str(count), reply)
+        if answers.text and words and not words.isdecimal() and not question.subject:
+            _type(pane, answers.text, str(len(choices)), reply)
             return True
         return False
+
+    def _choices_seen(self, pane: AgentPane) -> tuple[str, ...]:
+        """Hooks tell what is asked, and often not what can be answered."""
+        sight = self._kind.sight(pane)
+        return sight.drawn.question.choices if sight and sight.drawn.question else ()
 
 
 def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
@@ -187,7 +194,10 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
         if live.state in (AgentState.WORKING, AgentState.COMPACTING, AgentState.READY):
             return Reading(AgentState.WORKING, live.source, live.rule)
         if said.question and live.question and not said.question.choices:
-            return replace(said, question=said.question.model_copy(update={"choices": live.question.choices}))
+            # What was told may be less than what is to be seen; what permission is asked for, it tells best.
+            seen = live.question.model_copy(update={"subject": ""})
+            full = said.question.model_copy(update={"choices": live.question.choices})
+            return replace(said, question=full if said.question.subject else seen)
         return said
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):
         return live
