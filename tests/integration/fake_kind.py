@@ -17,6 +17,9 @@ prompt = '^│ >( |$)'
 continuation = '^│   '
 placeholder = '\[Pasted text #\d+(?: \+(?P<lines>\d+) lines)?\]'
 
+[submit]
+trace_seconds = 4.0
+
 [prompt]
 guarded = ["!", "/"]
 
