@@ -53,7 +53,9 @@ class Desk:
 
 @pytest.fixture(scope="module")
 def fake(shared_node: Node) -> FakeKind:
-    return FakeKind(shared_node, scenario=Scenario(start=Start(ready_after=0.3, dialogs=("trust", "feedback"))))
+    return FakeKind(
+        shared_node, settle=0.3, scenario=Scenario(start=Start(ready_after=0.3, dialogs=("trust", "feedback")))
+    )
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,7 @@ def test_an_error_of_the_program_is_the_tasks_failure(desk: Desk, torch: Torch) 
 
 PHASES = {
     "intended": Scenario(faults=Faults(drop_pastes=1)),
-    "staged": Scenario(faults=Faults(deaf_after_paste=1)),
+    "staged": Scenario(),
     "submitted": Scenario(faults=Faults(swallow_enters=2)),
     "submitted ": Scenario(faults=Faults(accept_after=3)),
     "accepted": LONG,
