@@ -60,8 +60,9 @@ class Hosted:
         return [prompt for prompt in self.llm.prompts(self.home.key) if belongs_to(prompt, task_id)]
 
     def requests(self, task_id: str) -> list[Request]:
-        """Every request for this task."""
-        return [request for request in self.llm.requests(self.home.key) if belongs_to(request.prompt, task_id)]
+        """Every request for this task, but those of the CLI's own."""
+        requests = self.llm.requests(self.home.key)
+        return [request for request in requests if not request.side_request and belongs_to(request.prompt, task_id)]
 
     def notes(self, task: Task) -> list[str]:
         """What the task's history tells."""

@@ -1,4 +1,4 @@
-"""Prompts of which much can go wrong on their way into a real CLI, and the words of each as the model shall get them."""
+"""Prompts with which much can go wrong on the way into a real CLI, and the words that the model shall get of each."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ ODD_PROMPTS = [
     Odd("crlf", "first\r\nsecond\r\nthird", words="first\nsecond\nthird"),
     Odd("control", "red \x1b[31m bell \x07 break \x03 end", words="red ␛[31m bell ␇ break ␃ end"),
     Odd("enter", "Enter"),
-    Odd("marks", "❯ mine\n› mine\n> mine\n│ > mine │\n─────\n✻ Working… (esc to interrupt)"),  # noqa: RUF001
+    Odd("marks", "❯ mine\n› mine\n> mine\n│ > mine │\n─────\n✻ Working… (esc to interrupt)"),
     Odd("backslash", "ends with a backslash \\"),
     Odd("blanks", "  begins and ends with blanks  "),
 ]

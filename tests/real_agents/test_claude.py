@@ -63,9 +63,8 @@ def agent(folder: Path, llm: FakeLLM, shared_node: Node, torch: Torch) -> Iterat
 
 
 def test_it_starts_through_its_dialogs_and_leaves_the_persons_settings_alone(agent: Hosted) -> None:
-    result = agent.do("hello")
-    assert result.succeeded
-    assert "torch-tasks" in json.dumps(agent.llm.requests(agent.home.key)[-1].body["system"])
+    assert agent.do("hello", id="hello").succeeded
+    assert "torch-tasks progress TASK" in json.dumps(agent.requests("hello")[0].body["system"])
     known = json.loads((agent.home.folder / ".claude.json").read_text())
     assert known["customApiKeyResponses"]["approved"] == [agent.home.key]
     assert "hooks" not in known
@@ -73,7 +72,7 @@ def test_it_starts_through_its_dialogs_and_leaves_the_persons_settings_alone(age
 
 
 def test_odd_prompts_arrive_exactly_once_and_nothing_runs_locally(agent: Hosted) -> None:
-    answer = "The answer:\n\n```sh\necho ─ │ ❯ ✻ 'x'\n```\nand that is all."  # noqa: RUF001
+    answer = "The answer:\n\n```sh\necho ─ │ ❯ ✻ 'x'\n```\nand that is all."
     rule = agent.llm.on("torch task odd-", Usage(1000, 50), Text(answer))
     tasks = {odd.name: agent.give(odd.prompt, id=f"odd-{odd.name}") for odd in ODD_PROMPTS}
     for odd in ODD_PROMPTS:
@@ -86,7 +85,7 @@ def test_odd_prompts_arrive_exactly_once_and_nothing_runs_locally(agent: Hosted)
         [received] = agent.received(task.id)
         # Claude Code makes four blanks of a tab; the task's file has it.
         assert odd.arrives.replace("\t", "    ") in received
-        assert received.endswith(']')
+        assert received.endswith("]")
         if "\t" in odd.prompt:
             file = received.rpartition("tabs and all: ")[2].partition(" ·")[0]
             assert Path(file).read_text() == odd.prompt
