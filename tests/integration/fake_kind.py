@@ -17,6 +17,10 @@ prompt = '^│ >( |$)'
 continuation = '^│   '
 placeholder = '\[Pasted text #\d+(?: \+(?P<lines>\d+) lines)?\]'
 
+[submit]
+trace_seconds = 4.0
+settle_seconds = SETTLE
+
 [prompt]
 guarded = ["!", "/"]
 
@@ -92,7 +96,13 @@ class FakeKind:
     """One fake program with its TOML, and the agent workers that host it."""
 
     def __init__(
-        self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, account: str = "fake"
+        self,
+        node: Node,
+        *,
+        hooks: bool = True,
+        scenario: Scenario | None = None,
+        account: str = "fake",
+        settle: float = 0.0,
     ) -> None:
         self._node = node
         self.cli = FakeCli(node.folder / "fake", scenario)
@@ -100,12 +110,12 @@ class FakeKind:
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
         head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
-        text = head + LOOKS + (HOOKS if hooks else "")
+        text = head + LOOKS.replace("SETTLE", str(settle)) + (HOOKS if hooks else "")
         (self.folder / "agents" / "fake.toml").write_text(text)
 
-    def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:
+    def worker(self, agent_id: str = "developer-1", role: str = "developer", **environment: str) -> AgentWorker:
         """A worker that hosts it."""
-        return self._node.agent_worker(agent_id, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+        return self._node.agent_worker(agent_id, role, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
 
     @property
     def agent_folder(self) -> Path:

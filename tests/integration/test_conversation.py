@@ -74,11 +74,11 @@ def test_a_report_of_a_task_that_the_agent_does_not_work_on_is_refused(fake: Fak
 def test_a_person_answers_what_the_agent_asks(fake: FakeKind, torch: Torch) -> None:
     fake.cli.play(Scenario(Turn((Ask("Which colour?", ("Red", "Blue")), Say("Then {choice}.")))))
     task = torch.enqueue("paint it")
-    until(lambda: task.record().question, "the question is told")
-    record = task.record()
-    assert record.state is TaskState.WAITING
-    assert record.question is not None
-    assert (record.question.text, record.question.choices) == ("Which colour?", ("Red", "Blue"))
+    asked = until(lambda: task.record().question, "the question is told")
+    assert task.status is TaskState.WAITING
+    if not asked.choices:  # its hook told it before its dialog was to be seen
+        asked = until(lambda: (now := task.record().question) and now.choices and now, "all of it is told")
+    assert (asked.text, asked.choices) == ("Which colour?", ("Red", "Blue"))
     until(lambda: torch.agent("developer-1").status is AgentState.WAITING, "the agent waits")
     assert task.answer("2") == "answered: 2"
     assert task.result(timeout=30).answer == "Then Blue."
@@ -115,7 +115,7 @@ def test_permissions_are_given_as_the_task_says(
     task = torch.enqueue("touch a file", permissions=permissions)
     result = task.result(timeout=30)
     assert [key.lower() for key in fake.cli.keys()[before:]] == keys
-    assert result.answer == ("Allowed." if permissions == "allow" else "Denied.")
+    assert result.answer.endswith("Allowed." if permissions == "allow" else "Denied.")
 
 
 # ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -156,25 +156,25 @@ def own(node: Node) -> FakeKind:
 
 def test_another_agent_takes_what_a_limited_one_cannot_do(own: FakeKind, node: Node, torch: Torch) -> None:
     own.cli.play(Scenario(Turn((Limit(resets="in 2h"),))))
-    own.worker("developer-7")
-    task = torch.enqueue("echo taken over", role="developer")
+    own.worker("qa-7", "qa")
+    task = torch.enqueue("echo taken over", role="qa")
     until(lambda: task.status is TaskState.PARKED, "the task is put back")
-    until(lambda: torch.agent("developer-7").status is AgentState.LIMITED, "the agent is limited")
-    node.agent_worker("developer-8")
+    until(lambda: torch.agent("qa-7").status is AgentState.LIMITED, "the agent is limited")
+    node.agent_worker("qa-8", "qa")
     result = task.result(timeout=30)
-    assert (result.agent, result.answer) == ("developer-8", "taken over\n")
+    assert (result.agent, result.answer) == ("qa-8", "taken over\n")
     assert len(own.prompts()) == 1
     assert task.record().tries_before == 1
 
 
 def test_a_limited_agent_goes_on_by_itself_when_the_limit_is_over(own: FakeKind, torch: Torch) -> None:
     own.cli.play(Scenario(turns=(Turn((Limit(resets="later"),), times=1),)))
-    own.worker("developer-7", TORCH_ACCOUNT_PAUSE_SECONDS="3")
-    task = torch.enqueue("try me", role="developer")
+    own.worker("qa-7", "qa", TORCH_ACCOUNT_PAUSE_SECONDS="3")
+    task = torch.enqueue("try me", role="qa")
     until(lambda: task.status is TaskState.PARKED, "the task is put back")
     assert task.result(timeout=40).answer.startswith("You said:")
     assert len(own.prompts()) == 2
-    assert torch.agent("developer-7").status is AgentState.READY
+    until(lambda: torch.agent("qa-7").status is AgentState.READY, "the agent is free")
 
 
 # ── circles ──────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -182,9 +182,9 @@ def test_a_limited_agent_goes_on_by_itself_when_the_limit_is_over(own: FakeKind,
 
 def test_an_agent_that_goes_round_in_circles_is_interrupted(own: FakeKind, torch: Torch) -> None:
     own.cli.play(Scenario(Turn((Work(0.5), Loop()))))
-    own.worker("developer-7", TORCH_STALLED_SECONDS="3")
-    result = torch.enqueue("go round", role="developer", max_retries=0).result(timeout=40)
+    own.worker("qa-7", "qa", TORCH_STALLED_SECONDS="3")
+    result = torch.enqueue("go round", role="qa", max_retries=0).result(timeout=40)
     assert result.error is not None
     assert result.error.kind is FailureKind.LOOPING
     own.cli.play(Scenario())
-    assert torch.enqueue("straight on", role="developer").result(timeout=30).succeeded
+    assert torch.enqueue("straight on", role="qa").result(timeout=30).succeeded
