@@ -15,6 +15,7 @@ _PROGRAMS = {
     "claude": "workers.agents.claude:Claude",
     "gemini": "workers.agents.gemini:Gemini",
     "generic": "workers.agents.generic:Generic",
+    "opencode": "workers.agents.opencode:OpenCode",
     "shell": "workers.agents.shell:Shell",
 }
 
