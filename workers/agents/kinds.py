@@ -13,6 +13,7 @@ from workers.agents.kind import AgentKind
 
 _PROGRAMS = {
     "claude": "workers.agents.claude:Claude",
+    "codex": "workers.agents.codex:Codex",
     "generic": "workers.agents.generic:Generic",
     "shell": "workers.agents.shell:Shell",
 }
