@@ -26,6 +26,11 @@ def play(stage: Stage) -> None:
     stage.save("draft-paste", AgentState.READY, shows="[Pasted Content", composer="[Pasted Content 1300 chars]")
     pane.press(*["C-u"] * 4)
 
+    pane.paste("\n".join(f"line {number} of thirty" for number in range(1, 31)))
+    lines = "\n".join(f"line {number} of thirty" for number in range(1, 31))
+    stage.save("draft-tall", AgentState.READY, shows="line 30 of thirty", composer=lines)
+    pane.press(*["C-u"] * 70)
+
     llm.on("hold", Text("part one. "), Hold("answer"), Text("part two."))
     stage.send("please hold")
     stage.save("streaming", AgentState.WORKING, shows="part one.")

@@ -101,6 +101,7 @@ class SessionLog(EventLog):
 
     def __init__(self, events: Path) -> None:
         self._events = events
+        self._seen = 0
         self._path: Path | None = None
         self._offset = 0
         self._told: list[Event] = []
@@ -112,14 +113,24 @@ class SessionLog(EventLog):
     def since(self, mark: str) -> list[Event]:
         return [event for event in self._all() if not mark or event.at > datetime.fromisoformat(mark)]
 
-    def _all(self) -> list[Event]:
-        path = transcript_of(self._events)
-        if path is None:
-            return []
-        if path != self._path:
-            self._path, self._offset, self._told = path, 0, []
+    def _find(self) -> None:
+        """The hooks say which log it is; only a new event can name another."""
         try:
-            with path.open("rb") as file:
+            changed = self._events.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed != self._seen:
+            self._seen = changed
+            path = transcript_of(self._events)
+            if path != self._path:
+                self._path, self._offset, self._told = path, 0, []
+
+    def _all(self) -> list[Event]:
+        self._find()
+        if self._path is None:
+            return []
+        try:
+            with self._path.open("rb") as file:
                 file.seek(self._offset)
                 for line in file:
                     if not line.endswith(b"\n"):

@@ -56,7 +56,7 @@ class _Asked:
     """One question of one task; it may be asked again."""
 
     run: Path
-    question: Question
+    question: Question | None
     at: datetime | None
 
 
@@ -86,8 +86,10 @@ class Watch:
                 facts.append(f"waits: {why}")
             self._disturbed = run.folder
         if sight and reading.question:
-            asked = _Asked(run.folder, reading.question, turn.asking.at if turn.asking else None)
-            facts += self._by_policy(pane, asked, spec, sight)
+            told_at = turn.asking.at if turn.asking else None
+            # How a dialog looks changes while it is answered: what an event told is known by that.
+            asked = _Asked(run.folder, None if told_at else reading.question, told_at)
+            facts += self._by_policy(pane, asked, reading.question, spec, sight)
             if asked == self._asked and self._answers < _TRIES:
                 reading = Reading(AgentState.WORKING, "policy", "answered")
         else:
@@ -178,9 +180,9 @@ class Watch:
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _by_policy(self, pane: AgentPane, asked: _Asked, spec: TaskSpec, sight: Sight) -> list[str]:
+    def _by_policy(self, pane: AgentPane, asked: _Asked, question: Question, spec: TaskSpec, sight: Sight) -> list[str]:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
-        decision = decide(asked.question, spec, self._kind.config.permissions)
+        decision = decide(question, spec, self._kind.config.permissions)
         if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return []
         again = asked == self._asked
@@ -191,7 +193,7 @@ class Watch:
         allowed, why = decision
         answers = self._kind.config.answers
         type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
-        return [] if again else [f"{'allowed' if allowed else 'denied'} {asked.question.subject} by {why}"]
+        return [] if again else [f"{'allowed' if allowed else 'denied'} {question.subject} by {why}"]
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         """Give a person's answer: the number of a choice, a choice's words, ``allow`` or ``deny``, or a text."""
