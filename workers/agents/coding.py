@@ -157,7 +157,11 @@ class CodingAgent(AgentKind):
 
     def free(self, pane: AgentPane) -> bool:
         sight = self.sight(pane)
-        return sight is not None and sight.reading.state is AgentState.READY and sight.composer.empty
+        if sight is None:
+            return False
+        if not sight.composer.seen:  # a dialog that nobody asked for
+            self._dialogs.answer(pane, sight.screen)
+        return sight.reading.state is AgentState.READY and sight.composer.empty
 
     def redraw_input(self, pane: AgentPane) -> None:
         """These programs draw their input line themselves, unless a dialog covers it."""

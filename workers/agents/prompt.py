@@ -49,6 +49,7 @@ def compose(
 ) -> Prompt:
     """The words between what comes ``before`` them and the footer; too long ones stay in their ``file``."""
     size = len(words.encode())
+    extras = list(extras)
     if size > config.limit_bytes:
         notes = [f"the prompt has {size:,} bytes: given as the file {file}"]
         body = (
@@ -60,6 +61,9 @@ def compose(
         if not before and _guarded(body, config.guarded):
             notes.append(f"put the line {config.guard!r} before the prompt, whose beginning means something to the CLI")
             body = f"{config.guard}\n{body}"
+        if config.altered and config.altered.search(body):
+            notes.append(f"the CLI does not keep all characters as they are: the exact words are in {file}, too")
+            extras.append(f"its exact characters, tabs and all: {file}")
     parts = [part for part in (before.strip("\n"), body, footer(task_id, extras)) if part]
     return Prompt("\n\n".join(parts), tuple(notes))
 
