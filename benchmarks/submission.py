@@ -46,7 +46,7 @@ class Times:
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
     """Times for fleets of growing size, their cost at rest and at work, and the counts under each fault."""
-    sizes, idle, tasks, seconds = ((1, 4), 4, 10, 10.0) if quick else ((1, 10, 50), 20, 200, 60.0)
+    sizes, idle, tasks, seconds = ((1, 4), 4, 10, 10.0) if quick else ((1, 10, 50), 20, 100, 60.0)
     measures: list[Measure] = []
     with ExitStack() as fleet:
         agents: list[FakeAgent] = []
@@ -61,7 +61,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         times = [_one(stage, agent) for agent in silent * (tasks // 2)]
         measures += _shown("no hooks, 1 agent", times, goal=None)
     measures += [_old_way(stage, 3 if quick else 20), *_at_work(stage, seconds / 2)]
-    return [*measures, *struck(stage, 1 if quick else 5)]
+    return [*measures, *struck(stage, 1 if quick else 3)]
 
 
 # ── how long ─────────────────────────────────────────────────────────────────────────────────────────────────────
