@@ -17,6 +17,10 @@ prompt = '^│ >( |$)'
 continuation = '^│   '
 placeholder = '\[Pasted text #\d+(?: \+(?P<lines>\d+) lines)?\]'
 
+[submit]
+trace_seconds = 4.0
+settle_seconds = SETTLE
+
 [prompt]
 guarded = ["!", "/"]
 
@@ -91,13 +95,15 @@ authentication_failed = "login"
 class FakeKind:
     """One fake program with its TOML, and the agent workers that host it."""
 
-    def __init__(self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, toml: str = "") -> None:
+    def __init__(
+        self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, settle: float = 0.0
+    ) -> None:
         self._node = node
         self.cli = FakeCli(node.folder / "fake", scenario)
         self.folder = node.folder / "config"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
-        text = f"command = {json.dumps(command)}\n{LOOKS}{HOOKS if hooks else ''}{toml}"
+        text = f"command = {json.dumps(command)}\n{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
         (self.folder / "agents" / "fake.toml").write_text(text)
 
     def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:

@@ -55,5 +55,6 @@ class Generic(CodingAgent):
 
 def _question(tool: str, given: Any) -> Question:
     words = next((value for value in given.values() if isinstance(value, str)), "") if isinstance(given, dict) else ""
-    subject = f"{tool}({words})" if tool else ""
-    return Question(text=f"Allow {subject}?" if tool else "The program asks for an answer.", subject=subject)
+    if not words:  # no permission: the program asks for something that the screen shows
+        return Question(text="The program asks for an answer.")
+    return Question(text=f"Allow {tool}({words})?", subject=f"{tool}({words})")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
@@ -27,6 +29,8 @@ _SUBMITTING, _BY_SCREEN, _BY_BELL = 0.02, 0.25, 2.0
 _IDLE_AFTER_BUSY, _IDLE_UNSEEN = 1.0, 3.0
 #: How long a paste may look strange.
 _TYPING = 2.0
+#: How long an event may come after what the screen shows.
+_UNTOLD = 1.0
 #: How long an agent that reported its end may go on talking.
 _TALKING_SECONDS = 20.0
 _HISTORY = 3000
@@ -44,13 +48,26 @@ class _Stillness:
     since: float = 0.0
 
 
+@dataclass(frozen=True)
+class _Asked:
+    """One question of one task; it may be asked again."""
+
+    run: Path
+    question: Question
+    at: datetime | None
+
+
 class Watch:
     """One agent's running task, look by look. What it remembers between looks, the next worker finds out again."""
 
     def __init__(self, kind: CodingAgent) -> None:
         self._kind = kind
         self._still: _Stillness | None = None
-        self._answered: tuple[Question, float, int] | None = None
+        self._asked: _Asked | None = None
+        self._answers = 0
+        self._answered_at = 0.0
+        self._disturbed: Path | None = None
+        self._asks_since: float | None = None
         self.pause = _SUBMITTING
 
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec, submission: Submission) -> Progress:
@@ -58,28 +75,47 @@ class Watch:
         turn = self._kind.turn(submission)
         sight = self._kind.sight(pane)
         live = sight.reading if sight else Reading(AgentState.EXITED, "pane")
-        reading = _reading(turn, live, submission)
+        reading = self._patient(_reading(turn, live, submission), turn)
         facts = []
-        if submission.phase is Phase.INTENDED and sight and self._is_disturbed(submission, sight, run):
-            reading = Reading(AgentState.WAITING, "screen", "somebody is typing")
-        if sight and reading.question and (fact := self._by_policy(pane, reading.question, spec, sight)):
-            facts.append(fact)
-        if self._is_answered(reading.question):
-            reading = Reading(AgentState.WORKING, "policy", "answered")
+        if sight and reading.state is AgentState.WORKING and (why := self._disturbance(submission, sight, run)):
+            reading = Reading(AgentState.WAITING, "screen", why)
+            if self._disturbed != run.folder:
+                facts.append(f"waits: {why}")
+            self._disturbed = run.folder
+        if sight and reading.question:
+            asked = _Asked(run.folder, reading.question, turn.asking.at if turn.asking else None)
+            facts += self._by_policy(pane, asked, spec, sight)
+            if asked == self._asked and self._answers < _TRIES:
+                reading = Reading(AgentState.WORKING, "policy", "answered")
+        else:
+            self._asked = None
         submission, untold = submission.tell(run, turn.notes)
         ending = self._ending(pane, run, submission, turn, sight)
         self.pause = self._pause(submission, turn)
         return Progress(reading, ending, (*untold, *facts))
 
-    def _is_disturbed(self, submission: Submission, sight: Sight, run: Run) -> bool:
-        """Somebody typed into the composer just when our text came; it is theirs now."""
+    def _patient(self, reading: Reading, turn: Turn) -> Reading:
+        """A question that only the screen shows: what it is about will be told in a moment, if the program tells."""
+        if reading.state is not AgentState.WAITING or turn.asking or turn.accepted is None or not self._kind.tells:
+            self._asks_since = None
+            return reading
+        self._asks_since = self._asks_since or time.monotonic()
+        told_by_now = time.monotonic() - self._asks_since > _UNTOLD
+        return reading if told_by_now else Reading(AgentState.WORKING, "screen", "asks something")
+
+    def _disturbance(self, submission: Submission, sight: Sight, run: Run) -> str | None:
+        """What keeps the prompt from being submitted, if a person has to see to it."""
+        if submission.phase not in (Phase.INTENDED, Phase.STAGED) or submission.since < _TYPING:
+            return None
         holds = sight.composer.holds(submission.text(run), self._kind.config.composer.placeholder)
-        return holds is Holds.FOREIGN and submission.since > _TYPING
+        if holds is Holds.UNSEEN:
+            return "something covers the input line of the agent's program"
+        return "somebody is typing in the agent's pane" if holds is Holds.FOREIGN else None
 
     def _pause(self, submission: Submission, turn: Turn) -> float:
         if submission.phase is not Phase.ACCEPTED:
             return _SUBMITTING if submission.since < 5 else _BY_SCREEN
-        return _BY_BELL if self._kind.tells and not turn.report else _BY_SCREEN
+        return _BY_BELL if self._kind.tells and not turn.report and not self._asks_since else _BY_SCREEN
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -135,25 +171,20 @@ class Watch:
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _by_policy(self, pane: AgentPane, question: Question, spec: TaskSpec, sight: Sight) -> str | None:
+    def _by_policy(self, pane: AgentPane, asked: _Asked, spec: TaskSpec, sight: Sight) -> list[str]:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
-        decision = decide(question, spec, self._kind.config.permissions)
+        decision = decide(asked.question, spec, self._kind.config.permissions)
         if decision is None or (sight.composer.seen and sight.drawn.state is not AgentState.WAITING):
-            return None
-        last, moment, times = self._answered or (None, 0.0, 0)
-        if last == question:
-            if time.monotonic() - moment < _AGAIN_SECONDS or times >= _TRIES:
-                return None
-        else:
-            times = 0
+            return []
+        again = asked == self._asked
+        if again and (time.monotonic() - self._answered_at < _AGAIN_SECONDS or self._answers >= _TRIES):
+            return []
+        self._asked, self._answered_at = asked, time.monotonic()
+        self._answers = self._answers + 1 if again else 1
         allowed, why = decision
         answers = self._kind.config.answers
-        self._answered = (question, time.monotonic(), times + 1)
         pane.press(*(answers.allow if allowed else answers.deny))
-        return f"{'allowed' if allowed else 'denied'} {question.subject} by {why}" if not times else None
-
-    def _is_answered(self, question: Question | None) -> bool:
-        return question is not None and self._answered is not None and self._answered[0] == question
+        return [] if again else [f"{'allowed' if allowed else 'denied'} {asked.question.subject} by {why}"]
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         """Give a person's answer: the number of a choice, a choice's words, ``allow`` or ``deny``, or a text."""
@@ -186,12 +217,19 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
         # Not every program tells that its question was answered.
         if live.state in (AgentState.WORKING, AgentState.COMPACTING, AgentState.READY):
             return Reading(AgentState.WORKING, live.source, live.rule)
-        if said.question and live.question and not said.question.choices:
-            return replace(said, question=said.question.model_copy(update={"choices": live.question.choices}))
-        return said
+        return replace(said, question=_merged(said.question, live.question))
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):
         return live
     return said
+
+
+def _merged(said: Question | None, seen: Question | None) -> Question | None:
+    """What was told of a question, with what only the screen shows."""
+    if said is None or seen is None:
+        return said or seen
+    if not said.subject:
+        return seen
+    return said if said.choices else said.model_copy(update={"choices": seen.choices})
 
 
 def _type(pane: AgentPane, keys: tuple[str, ...], number: str, text: str) -> None:
