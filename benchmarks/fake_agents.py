@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shlex
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
-from fake_kind import HOOKS, LOOKS
+from fake_kind import kind_toml
 from fakes.cli.client import FakeCli
 
 from benchmarks.harness import Agent, Stage
@@ -66,9 +65,9 @@ def _kinds(stage: Stage) -> Path:
     program = folder / "program"
     program.write_text(f'#!/bin/sh\nexec {shlex.quote(str(folder))}/"$TORCH_AGENT_ID"/fake-cli "$@"\n')
     program.chmod(0o755)
-    telling = [str(program), "--settings", "{hooks}"]
-    (kinds / f"{TELLING}.toml").write_text(f"command = {json.dumps(telling)}\n{LOOKS}{HOOKS}")
-    (kinds / f"{SILENT}.toml").write_text(f"command = {json.dumps([str(program)])}\n{LOOKS}")
+    commands = {TELLING: [str(program), "--settings", "{hooks}"], SILENT: [str(program)]}
+    for kind, command in commands.items():
+        (kinds / f"{kind}.toml").write_text(kind_toml(command, hooks=kind == TELLING))
     os.environ["TORCH_CONFIG_DIR"] = str(kinds.parent)
     return folder
 

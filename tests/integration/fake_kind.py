@@ -92,6 +92,11 @@ authentication_failed = "login"
 """
 
 
+def kind_toml(command: list[str], *, hooks: bool, settle: float = 0.0) -> str:
+    """The TOML of a fake agent that this command starts."""
+    return f"command = {json.dumps(command)}\n{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
+
+
 class FakeKind:
     """One fake program with its TOML, and the agent workers that host it."""
 
@@ -103,8 +108,7 @@ class FakeKind:
         self.folder = node.folder / "config"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
-        text = f"command = {json.dumps(command)}\n{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
-        (self.folder / "agents" / "fake.toml").write_text(text)
+        (self.folder / "agents" / "fake.toml").write_text(kind_toml(command, hooks=hooks, settle=settle))
 
     def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:
         """A worker that hosts it."""
