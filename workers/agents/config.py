@@ -172,6 +172,8 @@ class KindConfig(Section):
     """The model to use; unset: the program's own default."""
     models: tuple[str, ...] = ()
     """The models that are known to work."""
+    settings: Mapping[str, Any] = {}
+    """What goes into the program's own settings file for this agent, over the user's."""
     prompt: PromptConfig = PromptConfig()
     submit: SubmitConfig = SubmitConfig()
     composer: ComposerConfig = ComposerConfig()

@@ -97,8 +97,6 @@ class Watch:
         submission, untold = submission.tell(run, turn.notes)
         ending = self._ending(pane, run, submission, turn, sight)
         self.pause = self._pause(submission, turn)
-        if reading.question and not reading.question.choices:  # its dialog is not to be seen yet
-            self.pause = _BY_SCREEN
         return Progress(reading, ending, (*untold, *facts))
 
     def _patient(self, reading: Reading, turn: Turn) -> Reading:
