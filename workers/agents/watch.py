@@ -129,6 +129,8 @@ class Watch:
     def _ending(
         self, pane: AgentPane, run: Run, submission: Submission, turn: Turn, sight: Sight | None
     ) -> Ending | None:
+        if turn.accepted and submission.phase not in (Phase.ACCEPTED, Phase.REFUSED):
+            return None  # both came since the last step: that it was accepted is told first
         if kept := self._kind.ending(run):
             return kept
         if nowhere := not_submitted(submission):
