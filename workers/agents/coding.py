@@ -22,6 +22,7 @@ from workers.agents.composer import Holds, read_composer
 from workers.agents.detector import Detector
 from workers.agents.dialogs import Dialogs
 from workers.agents.events import REPORT, Event, EventLog, HookFolder, Joined
+from workers.agents.keyboard import type_keys
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
 from workers.agents.prompt import Prompt, compose
 from workers.agents.screen import Screen
@@ -84,6 +85,11 @@ class CodingAgent(AgentKind):
     def submit(self, pane: AgentPane) -> None:
         """Have the program take what stands in its composer."""
         pane.press(*self.config.submit.keys)
+
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        """Give or refuse the permission that is asked for."""
+        answers = self.config.answers
+        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
 
     def usage(self, run: Run, turn: Turn) -> Usage | None:
         """What the task cost; called once, at its end."""

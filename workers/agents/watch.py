@@ -191,8 +191,7 @@ class Watch:
         self._asked, self._answered_at = asked, time.monotonic()
         self._answers = self._answers + 1 if again else 1
         allowed, why = decision
-        answers = self._kind.config.answers
-        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
+        self._kind.permit(pane, question, allowed=allowed)
         return [] if again else [f"{'allowed' if allowed else 'denied'} {question.subject} by {why}"]
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
