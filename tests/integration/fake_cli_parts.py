@@ -74,6 +74,11 @@ class Played:
         """The so manieth record of this kind."""
         return until(lambda: self.cli.records(kind)[count - 1 : count], f"{count} times recorded: {kind}")[0]
 
+    def exit_code(self) -> int:
+        """Its exit code, once it has ended; tmux may see its end before its code."""
+        code = until(lambda: [self.look().dead_status] if self.look().dead_status is not None else [], "it has ended")
+        return code[0]
+
     def title(self) -> str:
         return self.pane.server.cmd("display-message", "-p", "#{pane_title}", target=self.pane.pane_id).stdout[0]
 

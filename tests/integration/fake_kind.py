@@ -92,27 +92,40 @@ authentication_failed = "login"
 """
 
 
-def kind_toml(command: list[str], *, hooks: bool, settle: float = 0.0) -> str:
+def kind_toml(command: list[str], *, hooks: bool, settle: float = 0.0, account: str = "fake") -> str:
     """The TOML of a fake agent that this command starts."""
-    return f"command = {json.dumps(command)}\n{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
+    head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
+    return f"{head}{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
 
 
 class FakeKind:
     """One fake program with its TOML, and the agent workers that host it."""
 
     def __init__(
-        self, node: Node, *, hooks: bool = True, scenario: Scenario | None = None, settle: float = 0.0
+        self,
+        node: Node,
+        *,
+        hooks: bool = True,
+        scenario: Scenario | None = None,
+        account: str = "fake",
+        settle: float = 0.0,
     ) -> None:
         self._node = node
         self.cli = FakeCli(node.folder / "fake", scenario)
         self.folder = node.folder / "config"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
-        (self.folder / "agents" / "fake.toml").write_text(kind_toml(command, hooks=hooks, settle=settle))
+        toml = kind_toml(command, hooks=hooks, settle=settle, account=account)
+        (self.folder / "agents" / "fake.toml").write_text(toml)
 
-    def worker(self, agent_id: str = "developer-1", **environment: str) -> AgentWorker:
+    def worker(self, agent_id: str = "developer-1", role: str = "developer", **environment: str) -> AgentWorker:
         """A worker that hosts it."""
-        return self._node.agent_worker(agent_id, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+        return self._node.agent_worker(agent_id, role, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+
+    @property
+    def agent_folder(self) -> Path:
+        """What the node keeps of the agent ``developer-1``."""
+        return self._node.state / "agents" / "developer-1"
 
     def prompts(self) -> list[str]:
         """What the model received."""

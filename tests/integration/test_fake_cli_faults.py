@@ -44,8 +44,7 @@ def test_who_does_not_trust_the_folder_leaves(play: Callable[..., Played]) -> No
     played = play(Scenario(start=Start(dialogs=("trust",))), ready=False)
     played.sees("Do you trust the files")
     played.press("2")
-    until(lambda: played.look().dead, "it has ended")
-    assert played.look().dead_status == 1
+    assert played.exit_code() == 1
 
 
 def test_what_is_typed_before_it_is_ready_is_lost(play: Callable[..., Played]) -> None:
@@ -65,16 +64,14 @@ def test_it_ends_when_asked_twice(play: Callable[..., Played]) -> None:
     played.press("C-c", "C-c")
     played.footer("Press Ctrl-C again to exit")
     played.press("C-c")
-    until(lambda: played.look().dead, "it has ended")
-    assert played.look().dead_status == 0
+    assert played.exit_code() == 0
     assert played.recorded("exit")["how"] == "prompt_input_exit"
 
 
 def test_it_crashes_in_the_middle_of_a_turn(play: Callable[..., Played]) -> None:
     played = play(Scenario(default=turn(do.Say("half of"), do.Crash(7, "panic: out of luck"))))
     played.prompt("go")
-    until(lambda: played.look().dead, "it has ended")
-    assert played.look().dead_status == 7
+    assert played.exit_code() == 7
     assert "panic: out of luck" in played.pane.screen()
 
 
@@ -83,6 +80,7 @@ def test_a_signal_ends_it(play: Callable[..., Played]) -> None:
     played.prompt("go")
     until(lambda: played.look().dead, "it has ended")
     assert played.look().dead_status is None
+    assert played.recorded("exit")["code"] == -signal.SIGKILL
 
 
 def test_it_may_leave_a_shell_in_its_pane(play: Callable[..., Played], folder: Path) -> None:

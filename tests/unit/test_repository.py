@@ -116,10 +116,22 @@ def test_the_workflow_runs_what_everybody_runs() -> None:
     workflow = yaml.safe_load((REPOSITORY / ".github" / "workflows" / "ci.yml").read_text())
     steps = [step.get("run", "") for job in workflow["jobs"].values() for step in job["steps"]]
     assert ".ci/run" in steps
-    assert "make test" in (REPOSITORY / ".ci" / "run").read_text()
+    run = (REPOSITORY / ".ci" / "run").read_text()
+    assert "make test" in run
+    assert ".ci/real-agents" in run
 
 
-@pytest.mark.parametrize("script", [".ci/run", ".ci/system-packages"])
+def test_make_test_runs_every_test_once() -> None:
+    makefile = (REPOSITORY / "Makefile").read_text()
+    recipe = re.search(r"^test:.*\n((?:\t.*\n)+)", makefile, re.MULTILINE)
+    assert recipe
+    assert [line.split("/pytest ")[1] for line in recipe[1].splitlines()] == [
+        "--ignore=tests/real_agents",
+        "tests/real_agents",
+    ]
+
+
+@pytest.mark.parametrize("script", [".ci/run", ".ci/system-packages", ".ci/real-agents", ".ci/loopback-only"])
 def test_the_scripts_of_ci_can_be_run(script: str) -> None:
     assert (REPOSITORY / script).stat().st_mode & 0o100
     assert (REPOSITORY / script).read_text().startswith("#!")

@@ -23,7 +23,7 @@ from workers.agents.detector import Detector
 from workers.agents.dialogs import Dialogs
 from workers.agents.events import REPORT, Event, EventLog, HookFolder, Joined
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
-from workers.agents.prompt import compose
+from workers.agents.prompt import Prompt, compose
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.submitter import Sight, Submitter
@@ -72,6 +72,10 @@ class CodingAgent(AgentKind):
     def report_command(self, name: str) -> str:
         """The shell command by which a hook of the program reports the event of this name."""
         return shlex.join(["sh", str(REPORT), str(self.events), str(self.bell), name])
+
+    def disarm(self, words: str) -> Prompt:
+        """The words with nothing in their midst that the program would run itself."""
+        return Prompt(words)
 
     def stage(self, pane: AgentPane, text: str) -> None:
         """Put the text into the empty composer."""
@@ -157,7 +161,11 @@ class CodingAgent(AgentKind):
 
     def free(self, pane: AgentPane) -> bool:
         sight = self.sight(pane)
-        return sight is not None and sight.reading.state is AgentState.READY and sight.composer.empty
+        if sight is None:
+            return False
+        if not sight.composer.seen:  # a dialog that nobody asked for
+            self._dialogs.answer(pane, sight.screen)
+        return sight.reading.state is AgentState.READY and sight.composer.empty
 
     def redraw_input(self, pane: AgentPane) -> None:
         """These programs draw their input line themselves, unless a dialog covers it."""
@@ -195,7 +203,9 @@ class CodingAgent(AgentKind):
             run.context.write_text(json.dumps(spec.context, indent=2))
             extras.append(f"context: {run.context}")
         before = "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
-        prompt = compose(spec.prompt, spec.id, self.config.prompt, file=run.prompt, before=before, extras=extras)
+        prompt = compose(
+            spec.prompt, spec.id, self.config.prompt, file=run.prompt, before=before, extras=extras, disarm=self.disarm
+        )
         (self.folder / "current").write_text(f"{run.folder}\n")
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
         self._advance(pane, run, submission)
@@ -290,7 +300,9 @@ class CodingAgent(AgentKind):
         before = Submission.of(run)
         if before is None:
             return False
-        prompt = compose(text, run.task_id, self.config.prompt, file=run.folder / f"round.{before.round + 1}")
+        prompt = compose(
+            text, run.task_id, self.config.prompt, file=run.folder / f"round.{before.round + 1}", disarm=self.disarm
+        )
         (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
         put_ending_aside(run, before.round)

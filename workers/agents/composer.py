@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -107,4 +108,4 @@ def _within(row: str, start: int, end: re.Pattern[str]) -> str:
 
 def telling(text: str) -> str:
     """The characters that no terminal changes: blanks, and how wide or joined others are, say nothing."""
-    return "".join(char for char in text if char.isalnum() or "!" <= char <= "~")
+    return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum() or "!" <= char <= "~")

@@ -45,6 +45,8 @@ class PromptConfig(Section):
     """The line that then comes before it."""
     limit_bytes: int = 100_000
     """What is longer is put into a file that the prompt names."""
+    altered: Regex | None = None
+    """What the program does not keep as it is: a prompt with it names a file with the exact words, too."""
 
 
 class SubmitConfig(Section):
@@ -100,6 +102,8 @@ class AnswersConfig(Section):
 
     allow: Keys = ("1",)
     deny: Keys = ("Escape",)
+    """``{text}`` is the reason."""
+    reason: str = "Torch's policy does not allow this. Go on without it, or report that it cannot be done."
     choice: Keys = ("{n}",)
     text: Keys = ()
     """Empty: no text can be given. ``{n}`` is the last choice."""
@@ -164,6 +168,8 @@ class KindConfig(Section):
     """The model to use; unset: the program's own default."""
     models: tuple[str, ...] = ()
     """The models that are known to work."""
+    settings: Mapping[str, Any] = {}
+    """What goes into the program's own settings file for this agent, over the user's."""
     prompt: PromptConfig = PromptConfig()
     submit: SubmitConfig = SubmitConfig()
     composer: ComposerConfig = ComposerConfig()

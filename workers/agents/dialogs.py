@@ -7,6 +7,7 @@ import time
 from collections.abc import Sequence
 
 from workers.agents.config import DialogConfig
+from workers.agents.keyboard import type_keys
 from workers.agents.screen import Screen
 from workers.tmux.pane import AgentPane
 
@@ -34,4 +35,4 @@ class Dialogs:
             return
         self._last = (known, moment)
         log.info("answering the dialog %s with %s", known.note or known.pattern.pattern, " ".join(known.keys))
-        pane.press(*known.keys)
+        type_keys(pane, known.keys)

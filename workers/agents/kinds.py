@@ -12,6 +12,9 @@ from workers.agents.config import kind_config
 from workers.agents.kind import AgentKind
 
 _PROGRAMS = {
+    "claude": "workers.agents.claude:Claude",
+    "gemini": "workers.agents.gemini:Gemini",
+    "codex": "workers.agents.codex:Codex",
     "generic": "workers.agents.generic:Generic",
     "shell": "workers.agents.shell:Shell",
 }

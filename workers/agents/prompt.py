@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +46,14 @@ def compose(
     file: Path,
     before: str = "",
     extras: Sequence[str] = (),
+    disarm: Callable[[str], Prompt] = Prompt,
 ) -> Prompt:
-    """The words between what comes ``before`` them and the footer; too long ones stay in their ``file``."""
+    """The words between what comes ``before`` them and the footer; too long ones stay in their ``file``.
+
+    ``disarm`` makes safe what this program would run itself in the midst of them.
+    """
     size = len(words.encode())
+    extras = list(extras)
     if size > config.limit_bytes:
         notes = [f"the prompt has {size:,} bytes: given as the file {file}"]
         body = (
@@ -57,9 +62,14 @@ def compose(
         )
     else:
         body, notes = _safe(words)
+        disarmed = disarm(body)
+        body, notes = disarmed.text, [*notes, *disarmed.notes]
         if not before and _guarded(body, config.guarded):
             notes.append(f"put the line {config.guard!r} before the prompt, whose beginning means something to the CLI")
             body = f"{config.guard}\n{body}"
+        if config.altered and config.altered.search(body):
+            notes.append(f"the CLI does not keep all characters as they are: the exact words are in {file}, too")
+            extras.append(f"its exact characters, tabs and all: {file}")
     parts = [part for part in (before.strip("\n"), body, footer(task_id, extras)) if part]
     return Prompt("\n\n".join(parts), tuple(notes))
 

@@ -21,11 +21,16 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
+#: A time of day that has passed so long ago was meant to come: it is told in whole minutes, by another clock.
+_JUST_NOW = timedelta(minutes=10)
+_SOON = timedelta(minutes=1)
+
 
 def reset_time(text: str, at: datetime) -> datetime | None:
     """The moment meant by ``3:45pm``, ``Nov 26, 3pm (Europe/Berlin)``, ``in 2h 10m`` or ``2026-11-24 15:00 UTC``.
 
-    A time without a zone is this machine's; one that has passed is tomorrow's. None if it cannot be read.
+    A time without a zone is this machine's; one that passed more than minutes ago is
+    tomorrow's. None if it cannot be read.
     """
     try:
         return _stamp(text) or _span(text, at) or _clock(text, at)
@@ -64,7 +69,9 @@ def _clock(text: str, at: datetime) -> datetime | None:
     if month := found["month"]:
         moment = moment.replace(month=_MONTHS.index(month.lower()[:3]) + 1, day=int(found["day"]))
         return moment if moment > local - timedelta(days=31) else moment.replace(year=moment.year + 1)
-    return moment if moment > local else moment + timedelta(days=1)
+    if local - moment < _JUST_NOW:
+        return max(moment, local + _SOON)
+    return moment + timedelta(days=1)
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

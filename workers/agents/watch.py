@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
 from workers.agents.composer import Holds
+from workers.agents.keyboard import type_keys
 from workers.agents.kind import Ending, Progress, Reading
 from workers.agents.permissions import decide
 from workers.agents.screen_answer import answer_on
@@ -31,6 +32,8 @@ _IDLE_AFTER_BUSY, _IDLE_UNSEEN = 1.0, 3.0
 _TYPING = 2.0
 #: How long an event may come after what the screen shows.
 _UNTOLD = 1.0
+#: How long the screen may come after what an event tells: until then a question is nobody's to answer.
+_DRAWN = 2.0
 #: How long an agent that reported its end may go on talking.
 _TALKING_SECONDS = 20.0
 _HISTORY = 3000
@@ -115,6 +118,8 @@ class Watch:
     def _pause(self, submission: Submission, turn: Turn) -> float:
         if submission.phase is not Phase.ACCEPTED:
             return _SUBMITTING if submission.since < 5 else _BY_SCREEN
+        if turn.asking and (now() - turn.asking.at).total_seconds() < _DRAWN:
+            return _BY_SCREEN  # its dialog comes after the bell
         return _BY_BELL if self._kind.tells and not turn.report and not self._asks_since else _BY_SCREEN
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -174,7 +179,7 @@ class Watch:
     def _by_policy(self, pane: AgentPane, asked: _Asked, spec: TaskSpec, sight: Sight) -> list[str]:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
         decision = decide(asked.question, spec, self._kind.config.permissions)
-        if decision is None or (sight.composer.seen and sight.drawn.state is not AgentState.WAITING):
+        if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return []
         again = asked == self._asked
         if again and (time.monotonic() - self._answered_at < _AGAIN_SECONDS or self._answers >= _TRIES):
@@ -183,7 +188,7 @@ class Watch:
         self._answers = self._answers + 1 if again else 1
         allowed, why = decision
         answers = self._kind.config.answers
-        pane.press(*(answers.allow if allowed else answers.deny))
+        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
         return [] if again else [f"{'allowed' if allowed else 'denied'} {asked.question.subject} by {why}"]
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
@@ -191,18 +196,23 @@ class Watch:
         answers = self._kind.config.answers
         words = reply.strip().casefold()
         if words in ("allow", "deny"):
-            pane.press(*(answers.allow if words == "allow" else answers.deny))
+            type_keys(pane, answers.allow if words == "allow" else answers.deny, text=answers.reason)
             return True
-        count = len(question.choices)
-        named = [number for number, choice in enumerate(question.choices, 1) if choice.casefold() == words]
+        choices = question.choices or self._choices_seen(pane)
+        named = [number for number, choice in enumerate(choices, 1) if choice.casefold() == words]
         number = int(words) if words.isdecimal() else named[0] if named else 0
-        if number and (number <= count or not count):
-            _type(pane, answers.choice, str(number), "")
+        if 0 < number <= len(choices):
+            type_keys(pane, answers.choice, number)
             return True
-        if answers.text and words:
-            _type(pane, answers.text, str(count), reply)
+        if answers.text and words and not words.isdecimal() and not question.subject:
+            type_keys(pane, answers.text, len(choices), reply)
             return True
         return False
+
+    def _choices_seen(self, pane: AgentPane) -> tuple[str, ...]:
+        """Hooks tell what is asked, and often not what can be answered."""
+        sight = self._kind.sight(pane)
+        return sight.drawn.question.choices if sight and sight.drawn.question else ()
 
 
 def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
@@ -217,6 +227,8 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
         # Not every program tells that its question was answered.
         if live.state in (AgentState.WORKING, AgentState.COMPACTING, AgentState.READY):
             return Reading(AgentState.WORKING, live.source, live.rule)
+        if not live.question and (now() - turn.asking.at).total_seconds() < _DRAWN:
+            return Reading(AgentState.WORKING, said.source, f"{said.rule}, nothing on the screen yet")
         return replace(said, question=_merged(said.question, live.question))
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):
         return live
@@ -230,11 +242,3 @@ def _merged(said: Question | None, seen: Question | None) -> Question | None:
     if not said.subject:
         return seen
     return said if said.choices else said.model_copy(update={"choices": seen.choices})
-
-
-def _type(pane: AgentPane, keys: tuple[str, ...], number: str, text: str) -> None:
-    for key in keys:
-        if key == "{text}":
-            pane.paste(text)
-        else:
-            pane.press(key.replace("{n}", number))

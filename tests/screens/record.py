@@ -1,0 +1,131 @@
+"""Records the screens of real CLIs, as Torch starts them, for ``tests/unit/test_screens.py``.
+
+``python -m screens.record claude …``, with ``tests`` on PYTHONPATH, the CLIs installed by ``.ci/real-agents`` and no
+network: ``.ci/loopback-only``. What each CLI is led through is in the module of its name in this folder.
+
+A recording is a text file: the release, what the rules are to read as JSON, and the screen with its escape sequences.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import time
+from importlib import import_module
+from pathlib import Path
+
+from fakes.llm.client import FakeLLM
+from nodes import short_folder
+from waiting import until
+
+from torch_tasks.models import AgentSpec, AgentState
+from workers.agents.coding import CodingAgent
+from workers.agents.kinds import program_of
+from workers.agents.screen import Screen
+from workers.tmux.pane import AgentPane
+
+SCREENS = Path(__file__).parent
+_SECONDS = 60
+
+
+class Stage:
+    """One real CLI in a pane, at the home of somebody new to it, and what it shows."""
+
+    def __init__(self, cli: str, folder: Path, llm: FakeLLM) -> None:
+        from real_agents.home import HOMES
+
+        self.llm = llm
+        self.home = HOMES[cli](folder / "home", llm)
+        (folder / "agent").mkdir()
+        agent = program_of(AgentSpec(id="developer-1", role="developer", kind=cli), folder / "agent", self.home.work)
+        assert isinstance(agent, CodingAgent)
+        self.agent = agent
+        self._cli = cli
+        self._release = self._run("--version").split()
+        self.saved: list[str] = []
+
+    def start(self) -> None:
+        """Start the CLI as Torch does."""
+        launch = self.agent.launch()
+        environment = {**self.home.environment, **self.agent.environment()}
+        socket = self.agent.folder / "tmux"
+        self.pane = AgentPane.start(socket, "developer-1", launch, workdir=self.home.work, environment=environment)
+
+    def wait_ready(self) -> None:
+        """Wait until it takes a prompt, its dialogs answered."""
+        until(lambda: self.agent.ready(self.pane), "it is ready", _SECONDS)
+
+    def send(self, text: str) -> None:
+        """Give it a prompt, without waiting for the answer."""
+        until(lambda: self.agent.free(self.pane), f"it is free\n{self.pane.screen()}", _SECONDS)
+        self.pane.paste(text)
+        until(lambda: not self.agent.free(self.pane), "the prompt is in the composer", _SECONDS)
+        time.sleep(0.5)
+        self.pane.press("Enter")
+
+    def save(
+        self,
+        name: str,
+        state: AgentState,
+        *,
+        shows: str = "",
+        composer: str | None = "",
+        question: str | None = None,
+        choices: tuple[str, ...] = (),
+    ) -> None:
+        """Record the screen as soon as it shows this; what it is to be read as is said by the other arguments.
+
+        ``composer`` is None where none is to be seen.
+        """
+        try:
+            until(lambda: shows in self.pane.screen(), f"{shows!r} is on the screen", _SECONDS)
+        except AssertionError as late:
+            raise AssertionError(f"{late}:\n{self.pane.screen()}") from None
+        time.sleep(0.3)
+        screen = Screen.of(self.pane)
+        assert screen
+        told = {
+            "state": state,
+            "composer": composer,
+            "question": question,
+            "choices": choices,
+            "title": screen.title,
+            "cursor": screen.cursor,
+        }
+        release = next(word for word in self._release if word[0].isdigit())
+        drawn = "\n".join(self.pane.drawn()).rstrip("\n")
+        path = SCREENS / self._cli / f"{name}.txt"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(f"{self._cli} {release}\n{json.dumps(told, ensure_ascii=False)}\n{drawn}\n")
+        self.saved.append(name)
+
+    def close(self) -> None:
+        """End the CLI."""
+        self.pane.end()
+        self.home.clear()
+
+    def _run(self, *words: str) -> str:
+        argv = [self.home.command[0], *words]
+        told = subprocess.run(argv, env=self.home.environment, capture_output=True, text=True, check=True, timeout=60)
+        return told.stdout
+
+
+def record(cli: str) -> list[str]:
+    """Record all screens of this CLI; returns their names."""
+    folder = short_folder()
+    with FakeLLM(folder / "llm") as llm:
+        stage = Stage(cli, folder, llm)
+        try:
+            import_module(f"screens.{cli}").play(stage)
+        finally:
+            stage.close()
+            shutil.rmtree(folder)
+    return stage.saved
+
+
+if __name__ == "__main__":
+    sys.path.append(str(SCREENS.parent / "real_agents"))
+    for name in sys.argv[1:]:
+        print(name, *record(name))

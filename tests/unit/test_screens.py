@@ -1,0 +1,31 @@
+"""The rules of each kind's TOML read the screens that its real CLI showed, as ``tests/screens/record.py`` kept them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from workers.agents.composer import read_composer
+from workers.agents.config import kind_config
+from workers.agents.detector import Detector
+from workers.agents.screen import Screen
+
+SCREENS = Path(__file__).parents[1] / "screens"
+
+
+@pytest.mark.parametrize("file", sorted(SCREENS.glob("*/*.txt")), ids=lambda file: f"{file.parent.name}-{file.stem}")
+def test_a_recorded_screen_is_read_as_what_it_is(file: Path) -> None:
+    _release, told, drawn = file.read_text().split("\n", 2)
+    wanted = json.loads(told)
+    config = kind_config(file.parent.name)
+    screen = Screen.parse(drawn, cursor=tuple(wanted["cursor"]), title=wanted["title"])
+    composer = read_composer(screen, config.composer)
+    assert (composer.text if composer.seen else None) == wanted["composer"]
+    reading = Detector(config).read(screen, composer)
+    assert (reading.state, reading.rule) == (wanted["state"], reading.rule)
+    if wanted["question"]:
+        assert reading.question
+        assert reading.question.text == wanted["question"]
+        assert list(reading.question.choices) == wanted["choices"]

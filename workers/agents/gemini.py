@@ -1,0 +1,167 @@
+"""The ``gemini`` agent: Google's Gemini CLI.
+
+Its hooks tell when it takes a prompt, asks and stops. What it said is read from its session log: the hook's own answer
+repeats pieces of what was streamed. It has a home of its own, in which all but its settings and sessions is the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch_tasks.models import AgentState, Question, Usage
+from workers.agents.briefing import briefing
+from workers.agents.coding import CodingAgent
+from workers.agents.events import Event, EventKind, EventLog
+from workers.agents.gemini_session import Cancellations, outcome
+from workers.agents.prompt import Prompt
+from workers.agents.turn import Turn
+from workers.agents.user_settings import overlaid, read_settings
+from workers.runs import Run
+from workers.tmux.pane import AgentPane
+
+_HOOKS = ("SessionStart", "SessionEnd", "BeforeAgent", "AfterAgent", "AfterTool", "Notification")
+_HOOK_MILLISECONDS = 5000
+#: What is this agent's own in its home; everything else there is the user's.
+_OWN = frozenset({"settings.json", "TORCH.md", "tmp", "history", "projects.json"})
+#: What the CLI takes for a reference to a file, and replaces by its content.
+_REFERENCE = re.compile(r'(?<!\\)@((?:"[^"]*"|\\.|[^ \t\n\r,;!?()\[\]{}."\\]|\.(?![ \t\n\r]|$))+)')
+
+_STOP = re.compile(r"^│ [● ] (\d)\. Stop", re.MULTILINE)
+_DIALOG_ROWS = 12
+
+
+class Gemini(CodingAgent):
+    """The Gemini CLI in its pane."""
+
+    briefed_by_flag = True
+    tells = True
+
+    # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def command(self) -> list[str]:
+        model = ["--model", self.config.model] if self.config.model else []
+        return [*self.config.command, *model]
+
+    def environment(self) -> Mapping[str, str]:
+        return {**self.config.environment, "GEMINI_CLI_HOME": str(self.home)}
+
+    @property
+    def home(self) -> Path:
+        """What the CLI takes for the user's home."""
+        return self.folder / "home"
+
+    def prepare(self) -> None:
+        own = self.home / ".gemini"
+        own.mkdir(parents=True, exist_ok=True)
+        user = Path(self.config.environment.get("GEMINI_CLI_HOME") or os.environ.get("GEMINI_CLI_HOME") or Path.home())
+        _link(user / ".gemini", own)
+        (own / "TORCH.md").write_text(briefing(self.spec))
+        settings = self._settings(read_settings(user / ".gemini" / "settings.json"))
+        (own / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+        self._launched = self.log.mark()
+
+    def _settings(self, user: Mapping[str, Any]) -> dict[str, Any]:
+        """The user's settings, the TOML's, and our hooks beside the user's."""
+        settings = overlaid(user, self.config.settings)
+        hooks = dict(settings.get("hooks", {})) if user.get("hooksConfig", {}).get("enabled", True) else {}
+        for name in _HOOKS:
+            hook = {"type": "command", "name": "torch", "command": self.report_command(name)}
+            entry = {"matcher": "*", "hooks": [{**hook, "timeout": _HOOK_MILLISECONDS}]}
+            hooks[name] = [*hooks.get(name, []), entry]
+        names = user.get("context", {}).get("fileName", "GEMINI.md")
+        memory = [*([names] if isinstance(names, str) else names), "TORCH.md"]
+        own = {"hooksConfig": {"enabled": True}, "context": {"fileName": memory}}
+        return {**overlaid(settings, own), "hooks": hooks}
+
+    def ready(self, pane: AgentPane) -> bool:
+        # Its composer is drawn before the CLI listens to framed pastes.
+        return super().ready(pane) and any(event.kind is EventKind.STARTED for event in self.log.since(self._launched))
+
+    # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def disarm(self, words: str) -> Prompt:
+        found: list[str] = []
+
+        def escaped(match: re.Match[str]) -> str:
+            if not (self.workdir / match[1].strip('"')).exists():
+                return match[0]
+            found.append(match[0])
+            return f"\\{match[0]}"
+
+        safe = _REFERENCE.sub(escaped, words)
+        told = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
+        return Prompt(safe, (told,) if found else ())
+
+    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def redraw_input(self, pane: AgentPane) -> None:
+        if self._stop_trying(pane):
+            return
+        sight = self.sight(pane)
+        if sight and sight.reading.state is AgentState.READY and not sight.composer.seen:
+            pane.press("C-l")  # of an answer longer than the screen, rests stay below the composer
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        if force or not self._stop_trying(pane):
+            super().interrupt(pane, force=force)
+
+    def _stop_trying(self, pane: AgentPane) -> bool:
+        """Leave the dialog of a used-up limit, which stays on the screen, and takes all keys, until it is answered."""
+        sight = self.sight(pane)
+        stop = _STOP.search("\n".join(sight.screen.bottom(_DIALOG_ROWS))) if sight else None
+        if stop:
+            pane.press(stop[1])
+        return stop is not None
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def own_log(self) -> EventLog:
+        return Cancellations(self.home / ".gemini" / "tmp")
+
+    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+        match name:
+            case "SessionStart":
+                return Event(EventKind.STARTED)
+            case "SessionEnd" if given.get("reason") != "clear":
+                return Event(EventKind.ENDED)
+            case "BeforeAgent":
+                return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
+            case "AfterTool":
+                return Event(EventKind.RESOLVED)
+            case "Notification" if given.get("notification_type") == "ToolPermission":
+                return Event(EventKind.QUESTION, question=_question(str(given.get("message")), given.get("details")))
+            case "AfterAgent":
+                return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
+        return None
+
+    def usage(self, run: Run, turn: Turn) -> Usage | None:
+        return turn.over.usage if turn.over else None
+
+
+def _link(user: Path, own: Path) -> None:
+    """Have everything of the user's in the agent's own folder but what is the agent's."""
+    entries: Iterable[Path] = user.iterdir() if user.is_dir() else ()
+    for entry in entries:
+        link = own / entry.name
+        if entry.name not in _OWN and not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(entry)
+
+
+_TOOLS = {"exec": ("Shell", "command"), "edit": ("Edit", "filePath"), "info": ("Fetch", "prompt")}
+"""The kinds of its permission requests: what they are called here, and the field that tells what for."""
+
+
+def _question(message: str, details: Any) -> Question:
+    given: Mapping[str, Any] = details if isinstance(details, dict) else {}
+    kind = str(given.get("type", ""))
+    tool, field = _TOOLS.get(kind, (str(given.get("toolName") or kind or "Tool"), "title"))
+    words = str(given.get(field, ""))
+    return Question(text=f"{message}: {words}" if words else message, subject=f"{tool}({words})")
