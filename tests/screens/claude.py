@@ -69,7 +69,7 @@ def play(stage: Stage) -> None:
         shows="Which colour?",
         composer=None,
         question="Which colour?",
-        choices=("red", "blue", "Type something.", "Chat about this"),
+        choices=("red", "blue", "Type something."),
     )
     pane.press("Escape")
 

@@ -32,12 +32,10 @@ _IDLE_AFTER_BUSY, _IDLE_UNSEEN = 1.0, 3.0
 _TYPING = 2.0
 #: How long an event may come after what the screen shows.
 _UNTOLD = 1.0
+#: How long the screen may come after what an event tells: until then a question is nobody's to answer.
+_DRAWN = 2.0
 #: How long an agent that reported its end may go on talking.
 _TALKING_SECONDS = 20.0
-#: Until its dialog is to be seen, a question is nobody's to answer; where no rule reads it, for so long.
-_DRAWN_SECONDS = 2.0
-#: For so long after a question was told the screen is looked at often.
-_ASKED_SECONDS = 5.0
 _HISTORY = 3000
 _AGAIN_SECONDS = 3.0
 _TRIES = 3
@@ -120,7 +118,7 @@ class Watch:
     def _pause(self, submission: Submission, turn: Turn) -> float:
         if submission.phase is not Phase.ACCEPTED:
             return _SUBMITTING if submission.since < 5 else _BY_SCREEN
-        if turn.asking and (now() - turn.asking.at).total_seconds() < _ASKED_SECONDS:
+        if turn.asking and (now() - turn.asking.at).total_seconds() < _DRAWN:
             return _BY_SCREEN  # its dialog comes after the bell
         return _BY_BELL if self._kind.tells and not turn.report and not self._asks_since else _BY_SCREEN
 
@@ -229,7 +227,7 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
         # Not every program tells that its question was answered.
         if live.state in (AgentState.WORKING, AgentState.COMPACTING, AgentState.READY):
             return Reading(AgentState.WORKING, live.source, live.rule)
-        if not live.question and turn.asking and (now() - turn.asking.at).total_seconds() < _DRAWN_SECONDS:
+        if not live.question and (now() - turn.asking.at).total_seconds() < _DRAWN:
             return Reading(AgentState.WORKING, said.source, f"{said.rule}, nothing on the screen yet")
         return replace(said, question=_merged(said.question, live.question))
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):

@@ -1,0 +1,69 @@
+"""A real CLI as an agent of the fleet: hosted by a real agent worker, its model the fake one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fakes.llm.client import FakeLLM, Request
+from home import Home
+from nodes import AgentWorker, Node
+from waiting import until
+
+from torch_tasks import TaskResult, Torch
+from torch_tasks.client import Task
+from workers.agents.prompt import belongs_to
+
+SECONDS = 60
+
+
+class Hosted:
+    """One agent, and what its model received."""
+
+    def __init__(self, home: Home, node: Node, torch: Torch, agent_id: str, **environment: str) -> None:
+        self.home = home
+        self.torch = torch
+        self._node = node
+        self._agent_id = agent_id
+        self._environment = {**home.environment, **environment}
+        self.host()
+
+    @property
+    def llm(self) -> FakeLLM:
+        """The model."""
+        return self.home.llm
+
+    def host(self) -> AgentWorker:
+        """Start a worker for it, the first or the next."""
+        self.worker = self._node.agent_worker(
+            self._agent_id, kind=self.home.cli, workdir=self.home.work, **self._environment
+        )
+        return self.worker
+
+    def give(self, prompt: str, **options: Any) -> Task:
+        """Give it a task."""
+        return self.torch.enqueue(prompt, agent=self._agent_id, **options)
+
+    def do(self, prompt: str, **options: Any) -> TaskResult:
+        """Have it do a task; returns how that ended."""
+        return self.give(prompt, **options).result(timeout=SECONDS)
+
+    def wait(self, condition: Callable[[], object], what: str) -> None:
+        """Wait for it; if it does not come, the test shows the screen."""
+        try:
+            until(condition, what, SECONDS)
+        except AssertionError as late:
+            raise AssertionError(f"{late}; the pane shows:\n{self.worker.screen()}") from None
+
+    def received(self, task_id: str) -> list[str]:
+        """Every prompt of this task that the model received, exactly."""
+        return [prompt for prompt in self.llm.prompts(self.home.key) if belongs_to(prompt, task_id)]
+
+    def requests(self, task_id: str) -> list[Request]:
+        """Every request for this task, but those of the CLI's own."""
+        requests = self.llm.requests(self.home.key)
+        return [request for request in requests if not request.side_request and belongs_to(request.prompt, task_id)]
+
+    def notes(self, task: Task) -> list[str]:
+        """What the task's history tells."""
+        return [entry.note for entry in task.history() if entry.note]
