@@ -22,12 +22,9 @@ from workers.agents.composer import Holds, read_composer
 from workers.agents.detector import Detector
 from workers.agents.dialogs import Dialogs
 from workers.agents.events import REPORT, Event, EventLog, HookFolder, Joined
-<<<<<<< HEAD
-from workers.agents.keyboard import type_keys
-=======
 from workers.agents.explain import explain
 from workers.agents.foreground import is_left_to_a_shell, kill_program
->>>>>>> core
+from workers.agents.keyboard import type_keys
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
 from workers.agents.prompt import Prompt, compose
 from workers.agents.screen import Screen
