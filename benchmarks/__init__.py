@@ -13,5 +13,5 @@ import sys
 from pathlib import Path
 
 _TESTS = Path(__file__).parent.parent / "tests"
-# The fake agent lives there.
-sys.path += [str(_TESTS), str(_TESTS / "integration")]
+# The fake agent and the fake model live there.
+sys.path += [str(_TESTS), str(_TESTS / "integration"), str(_TESTS / "real_agents")]

@@ -76,22 +76,31 @@ class Stage:
                 agent.worker.terminate()  # all at once; each is waited for below
 
     @contextmanager
-    def agent(self, agent_id: str, kind: str = "shell") -> Iterator[Agent]:
+    def agent(
+        self, agent_id: str, kind: str = "shell", workdir: Path | None = None, **environment: str
+    ) -> Iterator[Agent]:
         """One agent, just started."""
-        words = ["--id", agent_id, "--role", ROLE, "--agent", kind, "--workdir", str(self.folder)]
+        words = ["--id", agent_id, "--role", ROLE, "--agent", kind, "--workdir", str(workdir or self.folder)]
         socket = self.folder / "agents" / agent_id / "tmux"
         try:
-            with self.worker("torch_tasks", *words, log=agent_id) as worker:
+            with self.worker("torch_tasks", *words, log=agent_id, **environment) as worker:
                 yield Agent(agent_id, worker, socket)
         finally:
             subprocess.run(["tmux", "-S", str(socket), "kill-server"], capture_output=True, check=False)
 
     @contextmanager
-    def worker(self, app: str, *words: str, log: str) -> Iterator[psutil.Process]:
-        """A Celery worker of this app."""
+    def worker(self, app: str, *words: str, log: str, **environment: str) -> Iterator[psutil.Process]:
+        """A Celery worker of this app; these variables come before the ones there are."""
         argv = [*CELERY, "-A", app, "worker", "--loglevel", "INFO", *words]
         with (self.folder / f"{log}.log").open("wb") as output:
-            process = psutil.Popen(argv, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+            process = psutil.Popen(
+                argv,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         try:
             yield process
         finally:

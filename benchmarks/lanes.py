@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from threading import Lock
@@ -47,8 +48,9 @@ class Lane(ABC):
         """Have the program ready for the next fault, whatever this one left."""
 
     def press(self, *keys: str) -> None:
-        """A person presses keys."""
+        """A person presses keys; Escape and what follows at once would be another key."""
         self.tmux("send-keys", "--", *keys)
+        time.sleep(0.1)
 
     def type(self, text: str) -> None:
         """A person types."""

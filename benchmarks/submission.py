@@ -1,4 +1,4 @@
-"""A prompt's way into a coding agent's program, and the answer's way out; what faults do to it, beside the old script.
+"""How long a prompt takes into a coding agent's program, and its answer out of it; what it costs to watch.
 
 The programs are fake ones (``tests/fakes/cli``) in real panes, driven by real agent workers.
 """
@@ -21,7 +21,6 @@ from benchmarks.fake_agents import SILENT, TELLING, FakeAgent, fake_agents, wall
 from benchmarks.harness import READY_SECONDS, Stage, await_true, clock, cpu_seconds
 from benchmarks.measures import Measure, percentile
 from benchmarks.old_script import OldScript
-from benchmarks.struck import struck
 
 WORDS = "look at the tests\nand fix what fails"
 SETTLE_SECONDS = 5.0
@@ -45,7 +44,7 @@ class Times:
 
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
-    """Times for fleets of growing size, their cost at rest and at work, and the counts under each fault."""
+    """Times for fleets of growing size, and their cost at rest and at work."""
     sizes, idle, tasks, seconds = ((1, 4), 4, 10, 10.0) if quick else ((1, 10, 50), 20, 100, 60.0)
     measures: list[Measure] = []
     with ExitStack() as fleet:
@@ -61,7 +60,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         times = [_one(stage, agent) for agent in silent * (tasks // 2)]
         measures += _shown("no hooks, 1 agent", times, goal=None)
     measures += [_old_way(stage, 3 if quick else 20), *_at_work(stage, seconds / 2)]
-    return [*measures, *struck(stage, 1 if quick else 3)]
+    return measures
 
 
 # ── how long ─────────────────────────────────────────────────────────────────────────────────────────────────────

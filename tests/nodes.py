@@ -30,6 +30,8 @@ SESSION = "PYTEST_TORCH_SESSION"
 """Every process that the tests start, and what these start, has this variable; its value tells one session's."""
 MARK = uuid.uuid4().hex
 END_SECONDS = 10.0
+START_SECONDS = 90.0
+"""A real coding agent may take long to start on a busy machine."""
 PACE = {
     "TORCH_HEARTBEAT_SECONDS": "0.5",
     "TORCH_OFFLINE_SECONDS": "4",
@@ -213,7 +215,7 @@ class AgentWorker(ProcessNode):
 
     def ready(self) -> bool:
         """Wait until the worker takes tasks."""
-        until(self._serves, f"{self.agent_id} is ready", END_SECONDS * 3)
+        until(self._serves, f"{self.agent_id} is ready", START_SECONDS)
         return True
 
     def _serves(self) -> bool:

@@ -135,7 +135,7 @@ class FakeKind:
 def words(prompt: str) -> str:
     """The task's own words in what the model received: without briefing, guard and footer."""
     body, footer = prompt.rsplit("\n\n[torch task ", 1)
-    assert "\n" not in footer
+    assert "\n" not in footer.rstrip("\n")
     return body
 
 

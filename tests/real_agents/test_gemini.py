@@ -51,7 +51,9 @@ def agent(folder: Path, llm: FakeLLM, shared_node: Node, torch: Torch) -> Iterat
     """The agent of this module's tests."""
     needs("gemini")
     home = Newcomer(folder / "home", llm)
-    yield Hosted(home, shared_node, torch, "developer-1", TORCH_ACCOUNT_PAUSE_SECONDS="2")
+    yield Hosted(
+        home, shared_node, torch, "developer-1", TORCH_ACCOUNT_PAUSE_SECONDS="2", TORCH_AGENT_START_SECONDS="80"
+    )
     home.clear()
 
 

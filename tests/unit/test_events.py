@@ -51,6 +51,15 @@ def test_a_hook_reports_what_it_was_given_and_rings_the_bell(folder: Path) -> No
     run_hook(folder, "Notify", json.dumps({"text": "as an argument"}))
     assert [event.text for event in log.since(mark)] == [text, "as an argument"]
     assert log.since(log.mark()) == []
+    assert len(log.since("")) == 2
+
+
+def test_a_clock_that_is_set_back_hides_no_event(folder: Path) -> None:
+    log = HookFolder(folder / "events", translated)
+    (folder / "events" / "9999999999999-0000000001-Old.json").write_text('{"name":"Old","at":1,"input":{}}')
+    mark = log.mark()
+    run_hook(folder, "Stop", given="{}")
+    assert [event.origin for event in log.since(mark)] == ["hook Stop"]
 
 
 def test_a_hook_that_cannot_report_says_nothing_and_leaves_nothing(folder: Path) -> None:

@@ -27,6 +27,8 @@ from workers.tmux.pane import AgentPane
 
 _HOOKS = ("SessionStart", "SessionEnd", "BeforeAgent", "AfterAgent", "AfterTool", "Notification")
 _HOOK_MILLISECONDS = 5000
+#: What it may always do: report to Torch.
+_ALLOWED = tuple(f"run_shell_command(torch-tasks {word})" for word in ("done", "fail", "progress"))
 #: What is this agent's own in its home; everything else there is the user's.
 _OWN = frozenset({"settings.json", "TORCH.md", "tmp", "history", "projects.json"})
 #: What the CLI takes for a reference to a file, and replaces by its content.
@@ -59,6 +61,7 @@ class Gemini(CodingAgent):
     def prepare(self) -> None:
         own = self.home / ".gemini"
         own.mkdir(parents=True, exist_ok=True)
+        (self.folder / "runs").mkdir(exist_ok=True)
         user = Path(self.config.environment.get("GEMINI_CLI_HOME") or os.environ.get("GEMINI_CLI_HOME") or Path.home())
         _link(user / ".gemini", own)
         (own / "TORCH.md").write_text(briefing(self.spec))
@@ -76,7 +79,13 @@ class Gemini(CodingAgent):
             hooks[name] = [*hooks.get(name, []), entry]
         names = user.get("context", {}).get("fileName", "GEMINI.md")
         memory = [*([names] if isinstance(names, str) else names), "TORCH.md"]
-        own = {"hooksConfig": {"enabled": True}, "context": {"fileName": memory}}
+        allowed = [*user.get("tools", {}).get("allowed", ()), *_ALLOWED]
+        folders = [*user.get("context", {}).get("includeDirectories", ()), str(self.folder / "runs")]
+        own = {
+            "hooksConfig": {"enabled": True},
+            "context": {"fileName": memory, "includeDirectories": folders},
+            "tools": {"allowed": allowed},
+        }
         return {**overlaid(settings, own), "hooks": hooks}
 
     def ready(self, pane: AgentPane) -> bool:
@@ -103,6 +112,7 @@ class Gemini(CodingAgent):
     def redraw_input(self, pane: AgentPane) -> None:
         if self._stop_trying(pane):
             return
+        super().redraw_input(pane)
         sight = self.sight(pane)
         if sight and sight.reading.state is AgentState.READY and not sight.composer.seen:
             pane.press("C-l")  # of an answer longer than the screen, rests stay below the composer

@@ -16,6 +16,7 @@ _PROGRAMS = {
     "gemini": "workers.agents.gemini:Gemini",
     "codex": "workers.agents.codex:Codex",
     "generic": "workers.agents.generic:Generic",
+    "opencode": "workers.agents.opencode:OpenCode",
     "shell": "workers.agents.shell:Shell",
 }
 

@@ -195,13 +195,12 @@ class Watch:
         self._asked, self._answered_at = asked, time.monotonic()
         self._answers = self._answers + 1 if again else 1
         allowed, why = decision
-        self._allow_or_deny(pane, allowed=allowed)
+        self._allow_or_deny(pane, question, allowed=allowed)
         return [] if again else [f"{'allowed' if allowed else 'denied'} {question.subject} by {why}"]
 
-    def _allow_or_deny(self, pane: AgentPane, *, allowed: bool) -> None:
-        answers = self._kind.config.answers
-        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
-        if not allowed and "{text}" in answers.deny:
+    def _allow_or_deny(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        self._kind.permit(pane, question, allowed=allowed)
+        if not allowed and "{text}" in self._kind.config.answers.deny:
             self._reason_given_at = time.monotonic()
 
     def goes_on(self, turn: Turn) -> bool:
@@ -214,7 +213,7 @@ class Watch:
         answers = self._kind.config.answers
         words = reply.strip().casefold()
         if words in ("allow", "deny"):
-            self._allow_or_deny(pane, allowed=words == "allow")
+            self._allow_or_deny(pane, question, allowed=words == "allow")
             return True
         choices = question.choices or self._choices_seen(pane)
         named = [number for number, choice in enumerate(choices, 1) if choice.casefold() == words]

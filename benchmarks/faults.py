@@ -21,6 +21,7 @@ from benchmarks.harness import READY_SECONDS, Stage, await_true
 from benchmarks.lanes import Lane, ScriptLane, TorchLane
 from benchmarks.measures import Measure
 from benchmarks.old_script import OldScript
+from torch_tasks.errors import TorchError
 
 PERSON = "a person's own words, not"
 ASIDE = "what a person asks it, between"
@@ -183,6 +184,8 @@ class Count:
     """Nobody could tell, and that was said."""
     silent: int = 0
     """Lost, and reported as done."""
+    broken: str = ""
+    """Why nothing was counted, if so."""
 
     @property
     def bad(self) -> int:
@@ -193,13 +196,16 @@ class Count:
         return Count(*(a + b for a, b in zip(vars(self).values(), vars(other).values(), strict=True)))
 
     def __str__(self) -> str:
+        if self.broken:
+            return self.broken
         names = {"unsure": "nobody could tell, and said so", "silent": "reported as done"}
         counts = {what: number for what, number in vars(self).items() if number and what != "sent"}
         return ", ".join(f"{number} {names.get(what, what)}" for what, number in counts.items())
 
 
-def struck(stage: Stage, times: int) -> list[Measure]:
+def measure(stage: Stage, quick: bool) -> list[Measure]:
     """All faults, for programs with hooks and without, and for the old script."""
+    times = 1 if quick else 3
     with ExitStack() as stack:
         agents = [stack.enter_context(fake_agents(stage, [f"struck-{kind}"], kind))[0] for kind in (TELLING, SILENT)]
         old = stack.enter_context(OldScript(stage.folder / "struck"))
@@ -219,13 +225,22 @@ def _rows(telling: list[Count], silent: list[Count], script: list[Count]) -> Ite
     for fault, hooks, screen, old in zip(FAULTS, telling, silent, script, strict=True):
         ours = hooks + screen
         parts = [f"{what}: {made}" for what, made in (("hooks", hooks), ("no hooks", screen)) if str(made)]
-        yield Measure(f"{fault.name}: Torch", ours.bad, f"in {ours.sent} sent", goal=0, note="; ".join(parts))
+        value = None if ours.broken else ours.bad
+        yield Measure(f"{fault.name}: Torch", value, f"in {ours.sent} sent", goal=0, note="; ".join(parts))
         note = "it types, and is not struck" if fault.of_pastes else str(old)
         yield Measure(f"{fault.name}: the old script", old.bad, f"in {old.sent} sent", note=note)
 
 
 def _all(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, times: int) -> list[Count]:
-    return [_struck(folder, lane, kind, neighbour, fault, times) for fault in FAULTS]
+    return [_counted(folder, lane, kind, neighbour, fault, times) for fault in FAULTS]
+
+
+def _counted(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, fault: Fault, times: int) -> Count:
+    try:
+        return _struck(folder, lane, kind, neighbour, fault, times)
+    except (TimeoutError, TorchError) as error:
+        lane.clear_up()
+        return Count(broken=f"broken off: {error}")
 
 
 def _struck(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, fault: Fault, times: int) -> Count:
