@@ -227,7 +227,7 @@ class CodingAgent(AgentKind):
         if submission is None:
             return None
         turn = self.turn(submission)
-        ended = told(turn)
+        ended = None if self._watch.goes_on(turn) else told(turn)
         return self.end(run, turn, *ended) if ended else None
 
     def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
 from workers.agents.composer import Holds
+from workers.agents.events import EventKind
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import Ending, Progress, Reading
 from workers.agents.permissions import decide
@@ -38,6 +39,8 @@ _DRAWN = 2.0
 _TALKING_SECONDS = 20.0
 _HISTORY = 3000
 _AGAIN_SECONDS = 3.0
+#: How long a program may take to go on after the reason for a denial.
+_REASON_SECONDS = 10.0
 _TRIES = 3
 
 
@@ -69,6 +72,7 @@ class Watch:
         self._asked: _Asked | None = None
         self._answers = 0
         self._answered_at = 0.0
+        self._reason_given_at = float("-inf")
         self._disturbed: Path | None = None
         self._asks_since: float | None = None
         self.pause = _SUBMITTING
@@ -191,15 +195,25 @@ class Watch:
         self._asked, self._answered_at = asked, time.monotonic()
         self._answers = self._answers + 1 if again else 1
         allowed, why = decision
-        self._kind.permit(pane, question, allowed=allowed)
+        self._allow_or_deny(pane, question, allowed=allowed)
         return [] if again else [f"{'allowed' if allowed else 'denied'} {question.subject} by {why}"]
+
+    def _allow_or_deny(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        self._kind.permit(pane, question, allowed=allowed)
+        if not allowed and "{text}" in self._kind.config.answers.deny:
+            self._reason_given_at = time.monotonic()
+
+    def goes_on(self, turn: Turn) -> bool:
+        """The program takes a denial for an interruption, and goes on with the reason as its next prompt."""
+        interrupted = turn.over is not None and turn.over.kind is EventKind.INTERRUPTED
+        return interrupted and time.monotonic() - self._reason_given_at < _REASON_SECONDS
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         """Give a person's answer: the number of a choice, a choice's words, ``allow`` or ``deny``, or a text."""
         answers = self._kind.config.answers
         words = reply.strip().casefold()
         if words in ("allow", "deny"):
-            type_keys(pane, answers.allow if words == "allow" else answers.deny, text=answers.reason)
+            self._allow_or_deny(pane, question, allowed=words == "allow")
             return True
         choices = question.choices or self._choices_seen(pane)
         named = [number for number, choice in enumerate(choices, 1) if choice.casefold() == words]
