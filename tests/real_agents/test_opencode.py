@@ -114,9 +114,11 @@ def test_a_permission_is_asked_for_and_given(agent: Hosted) -> None:
 def test_a_permission_is_given_and_denied_by_policy(agent: Hosted) -> None:
     write = Call("write", {"filePath": str(agent.home.work / "two"), "content": "hello"})
     agent.llm.on("write two", write, Text("Written."))
-    denied = agent.do("write two, asks one", permissions="deny", max_retries=0)
-    assert denied.error
-    assert denied.error.kind is FailureKind.AGENT_FAILED
+    task = agent.give("write two, asks one", permissions="deny")
+    assert task.result(timeout=60).succeeded  # it is told why, and goes on
+    assert any(note.startswith("denied edit(") for note in agent.notes(task))
+    [refusal] = agent.llm.requests(agent.home.key)[-1].tool_results[-1:]
+    assert "policy does not allow this" in refusal
     assert not (agent.home.work / "two").exists()
     assert agent.do("write two, asks another", permissions="allow").answer == "Written."
     assert (agent.home.work / "two").exists()
