@@ -12,7 +12,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -58,36 +58,49 @@ class Stage:
         self.broker = broker
         self.torch = torch
 
-    @contextmanager
-    def agents(self, count: int) -> Iterator[list[Agent]]:
+    def agents(self, count: int) -> AbstractContextManager[list[Agent]]:
         """So many shell agents, ready, each of which has done one task already."""
+        return self.hosted([f"{ROLE}-{number}" for number in range(1, count + 1)])
+
+    @contextmanager
+    def hosted(self, ids: Sequence[str], kind: str = "shell", prompt: str = ":") -> Iterator[list[Agent]]:
+        """These agents, ready, each of which has done this task already."""
         with ExitStack() as stack:
-            started = [stack.enter_context(self.agent(f"{ROLE}-{number}")) for number in range(1, count + 1)]
+            started = [stack.enter_context(self.agent(agent_id, kind)) for agent_id in ids]
             for agent in started:
                 self.await_ready(agent)
-            for task in [self.torch.enqueue(":", agent=agent.id) for agent in started]:
+            for task in [self.torch.enqueue(prompt, agent=agent.id) for agent in started]:
                 task.result(READY_SECONDS).raise_for_status()
             yield started
             for agent in started:
                 agent.worker.terminate()  # all at once; each is waited for below
 
     @contextmanager
-    def agent(self, agent_id: str) -> Iterator[Agent]:
-        """One shell agent, just started."""
-        words = ["--id", agent_id, "--role", ROLE, "--agent", "shell", "--workdir", str(self.folder)]
+    def agent(
+        self, agent_id: str, kind: str = "shell", workdir: Path | None = None, **environment: str
+    ) -> Iterator[Agent]:
+        """One agent, just started."""
+        words = ["--id", agent_id, "--role", ROLE, "--agent", kind, "--workdir", str(workdir or self.folder)]
         socket = self.folder / "agents" / agent_id / "tmux"
         try:
-            with self.worker("torch_tasks", *words, log=agent_id) as worker:
+            with self.worker("torch_tasks", *words, log=agent_id, **environment) as worker:
                 yield Agent(agent_id, worker, socket)
         finally:
             subprocess.run(["tmux", "-S", str(socket), "kill-server"], capture_output=True, check=False)
 
     @contextmanager
-    def worker(self, app: str, *words: str, log: str) -> Iterator[psutil.Process]:
-        """A Celery worker of this app."""
+    def worker(self, app: str, *words: str, log: str, **environment: str) -> Iterator[psutil.Process]:
+        """A Celery worker of this app; these variables come before the ones there are."""
         argv = [*CELERY, "-A", app, "worker", "--loglevel", "INFO", *words]
         with (self.folder / f"{log}.log").open("wb") as output:
-            process = psutil.Popen(argv, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
+            process = psutil.Popen(
+                argv,
+                cwd=ROOT,
+                env={**os.environ, **environment},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
         try:
             yield process
         finally:

@@ -14,7 +14,7 @@ Direction = Literal["≥", "≤"]
 
 @dataclass(frozen=True)
 class Measure:
-    """One line of a benchmark's table. No value: it could not be measured, ``note`` says why."""
+    """One line of a benchmark's table. ``note`` explains the value, or says why there is none."""
 
     name: str
     value: float | None
@@ -48,13 +48,16 @@ def table(title: str, measures: Sequence[Measure]) -> Table:
     shown.add_column("unit")
     shown.add_column("goal", justify="right")
     shown.add_column("met?")
+    if any(measure.note for measure in measures):
+        shown.add_column("note")
     for measure in measures:
         shown.add_row(
             measure.name,
-            measure.note if measure.value is None else _digits(measure.value),
+            "" if measure.value is None else _digits(measure.value),
             measure.unit,
             "" if measure.goal is None else f"{measure.direction} {measure.goal:g}",
             {None: "", True: "[green]yes[/]", False: "[red]no[/]"}[measure.met],
+            measure.note,
         )
     return shown
 

@@ -288,6 +288,7 @@ class Node:
         agent_id: str,
         role: str = "developer",
         skills: Sequence[str] = (),
+        *,
         kind: str = "shell",
         workdir: Path | None = None,
         **environment: str,

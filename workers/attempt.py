@@ -169,10 +169,13 @@ class Attempt:
 
     def _tell(self) -> None:
         """Write what became known into the task's history; while the broker is away, later."""
+        account: Mapping[str, str] = {}
         with contextlib.suppress(*_AWAY):
             while self._untold:
-                self._note(self._move(self._state_of(self._shown), note=self._untold[0]))
+                account = self._move(self._state_of(self._shown), note=self._untold[0])
                 self._untold.pop(0)
+        if account:
+            self._note(account)
 
     def _show(self, reading: Reading) -> None:
         """Tell the fleet what the agent does, if that has changed."""

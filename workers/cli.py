@@ -10,8 +10,10 @@ import click
 
 from torch_tasks.client import Torch
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.models import AgentInfo
+from torch_tasks.models import AgentInfo, AgentSpec
 from torch_tasks.settings import settings
+from workers.agents.kind import AgentKind
+from workers.agents.kinds import program_of
 from workers.journal import Journal
 from workers.session import end_session
 from workers.tmux.pane import AgentPane
@@ -42,7 +44,8 @@ def attach(agent_id: str, read_only: bool) -> None:
 @click.command()
 @click.argument("agent_id")
 @click.option("--history", type=click.IntRange(0), default=0, help="So many lines from before the screen, too.")
-def screen(agent_id: str, history: int) -> None:
+@click.option("--explain", is_flag=True, help="Tell instead what the agent is doing, and what says so.")
+def screen(agent_id: str, history: int, explain: bool) -> None:
     """Print what an agent's pane shows."""
     info = _local(agent_id)
     pane = AgentPane.adopt(Path(info.tmux_socket), str(info.pane))
@@ -51,9 +54,18 @@ def screen(agent_id: str, history: int) -> None:
             f"agent {agent_id} has no pane at {info.tmux_socket}; 'torch-tasks agents' tells whether it lives"
         )
     try:
-        click.echo(pane.screen(history))
+        if explain:
+            for source, said in _program(info).explain(pane):
+                click.echo(f"{source + ':':<15}{said}")
+        else:
+            click.echo(pane.screen(history))
     finally:
         pane.close()
+
+
+def _program(info: AgentInfo) -> AgentKind:
+    spec = AgentSpec(id=info.agent_id, role=info.role, skills=info.skills, kind=info.kind)
+    return program_of(spec, settings().agent_dir(info.agent_id), Path(info.workdir))
 
 
 def _local(agent_id: str) -> AgentInfo:

@@ -92,6 +92,12 @@ authentication_failed = "login"
 """
 
 
+def kind_toml(command: list[str], *, hooks: bool, settle: float = 0.0, account: str = "fake") -> str:
+    """The TOML of a fake agent that this command starts."""
+    head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
+    return f"{head}{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
+
+
 class FakeKind:
     """One fake program with its TOML, and the agent workers that host it."""
 
@@ -109,9 +115,8 @@ class FakeKind:
         self.folder = node.folder / "config"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
-        head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
-        text = head + LOOKS.replace("SETTLE", str(settle)) + (HOOKS if hooks else "")
-        (self.folder / "agents" / "fake.toml").write_text(text)
+        toml = kind_toml(command, hooks=hooks, settle=settle, account=account)
+        (self.folder / "agents" / "fake.toml").write_text(toml)
 
     def worker(self, agent_id: str = "developer-1", role: str = "developer", **environment: str) -> AgentWorker:
         """A worker that hosts it."""
@@ -130,7 +135,7 @@ class FakeKind:
 def words(prompt: str) -> str:
     """The task's own words in what the model received: without briefing, guard and footer."""
     body, footer = prompt.rsplit("\n\n[torch task ", 1)
-    assert "\n" not in footer
+    assert "\n" not in footer.rstrip("\n")
     return body
 
 

@@ -31,7 +31,7 @@ OPTIONS = {
     "agents": "--role --skill --online --json",
     "agent": "--json",
     "attach": "--read-only",
-    "screen": "--history",
+    "screen": "--history --explain",
     "logs": "--lines --follow",
     "doctor": "--json",
     "demo": "--stay",

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Turn
 from fakes.cli.steps import Ask, Limit, Loop, Permission, Run, Say, Work
+from machine import TORCH_TASKS
 from nodes import Node
 from waiting import until
 
@@ -116,6 +119,22 @@ def test_permissions_are_given_as_the_task_says(
     result = task.result(timeout=30)
     assert [key.lower() for key in fake.cli.keys()[before:]] == keys
     assert result.answer.endswith("Allowed." if permissions == "allow" else "Denied.")
+
+
+def test_it_is_told_which_source_says_what_the_agent_does(
+    fake: FakeKind, torch: Torch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_CONFIG_DIR", str(fake.folder))
+    monkeypatch.setenv("TORCH_STATE_DIR", str(fake.agent_folder.parents[1]))
+    fake.cli.play(Scenario(Turn((Permission(), Say("Done.")))))
+    task = torch.enqueue("touch a file", permissions="ask")
+    until(lambda: (asked := task.record().question) and asked.choices, "the question is told")
+    argv = [TORCH_TASKS, "screen", "developer-1", "--explain"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "waiting (dialog)" in said
+    assert "hook PermissionRequest" in said
+    task.answer("allow")
+    assert task.result(timeout=30).answer == "Done."
 
 
 # ── checks ───────────────────────────────────────────────────────────────────────────────────────────────────────

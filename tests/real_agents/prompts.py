@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+
+from fakes.llm.steps import Text, Usage
+from hosted import Hosted
+
+from torch_tasks import TaskState
 
 
 @dataclass(frozen=True)
@@ -39,3 +45,25 @@ ODD_PROMPTS = [
     Odd("backslash", "ends with a backslash \\"),
     Odd("blanks", "  begins and ends with blanks  "),
 ]
+
+
+def check_odd_prompts(agent: Hosted, kept: Callable[[str], str] = str) -> None:
+    """The model receives each of them once and exactly, or ``kept`` as this CLI keeps it, and its answer comes back."""
+    before = len(agent.llm.prompts(agent.home.key))
+    answer = "The answer:\n\n```sh\necho ─ │ ❯ ✻ 'x'\n```\nand that is all."
+    rule = agent.llm.on("torch task odd-", Usage(1000, 50), Text(answer))
+    tasks = {odd.name: agent.give(odd.prompt, id=f"odd-{odd.name}") for odd in ODD_PROMPTS}
+    for odd in ODD_PROMPTS:
+        task = tasks[odd.name]
+        result = task.result(timeout=120)
+        assert (odd.name, result.status, result.answer) == (odd.name, TaskState.SUCCEEDED, answer)
+        assert result.evidence[0].kind == "stop_event"
+        assert result.usage
+        assert (result.usage.input_tokens, result.usage.output_tokens) == (1000, 50)
+        [received] = agent.received(task.id)
+        assert f"{kept(odd.arrives)}\n\n[torch task {task.id} " in received
+        told = agent.notes(task)
+        assert all(any(note.startswith(fact) for note in told) for fact in ("staged", "submitted", "accepted")), told
+    assert len(agent.llm.prompts(agent.home.key)) == before + len(ODD_PROMPTS)
+    assert not (agent.home.work / "ran-by-the-cli").exists()
+    agent.llm.off(rule)

@@ -11,11 +11,11 @@ import psutil
 import pytest
 from conftest import needs
 from fakes.llm.client import FakeLLM
-from fakes.llm.steps import Call, Fail, Hold, Text, Usage
+from fakes.llm.steps import Call, Fail, Hold, Text
 from home import Claude
 from hosted import Hosted
 from nodes import Broker, Node, short_folder
-from prompts import ODD_PROMPTS
+from prompts import ODD_PROMPTS, check_odd_prompts
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.models import AgentState, FailureKind
@@ -72,28 +72,11 @@ def test_it_starts_through_its_dialogs_and_leaves_the_persons_settings_alone(age
 
 
 def test_odd_prompts_arrive_exactly_once_and_nothing_runs_locally(agent: Hosted) -> None:
-    answer = "The answer:\n\n```sh\necho ─ │ ❯ ✻ 'x'\n```\nand that is all."
-    rule = agent.llm.on("torch task odd-", Usage(1000, 50), Text(answer))
-    tasks = {odd.name: agent.give(odd.prompt, id=f"odd-{odd.name}") for odd in ODD_PROMPTS}
-    for odd in ODD_PROMPTS:
-        task = tasks[odd.name]
-        result = task.result(timeout=120)
-        assert (odd.name, result.status, result.answer) == (odd.name, TaskState.SUCCEEDED, answer)
-        assert result.evidence[0].kind == "stop_event"
-        assert result.usage
-        assert (result.usage.input_tokens, result.usage.output_tokens) == (1000, 50)
-        [received] = agent.received(task.id)
-        # Claude Code makes four blanks of a tab; the task's file has it.
-        assert odd.arrives.replace("\t", "    ") in received
-        assert received.endswith("]")
-        if "\t" in odd.prompt:
-            file = received.rpartition("tabs and all: ")[2].partition(" ·")[0]
-            assert Path(file).read_text() == odd.prompt
-        told = agent.notes(task)
-        assert all(any(note.startswith(fact) for note in told) for fact in ("staged", "submitted", "accepted")), told
-    assert len(agent.llm.prompts(agent.home.key)) == len(ODD_PROMPTS) + 1
-    assert not (agent.home.work / "ran-by-the-cli").exists()
-    agent.llm.off(rule)
+    # Claude Code makes four blanks of a tab; the task's file has it.
+    check_odd_prompts(agent, lambda words: words.replace("\t", "    "))
+    [received] = agent.received("odd-tab")
+    file = received.rpartition("tabs and all: ")[2].partition(" ·")[0]
+    assert Path(file).read_text() == next(odd.prompt for odd in ODD_PROMPTS if odd.name == "tab")
 
 
 def test_a_large_prompt_is_pasted_whole(agent: Hosted) -> None:

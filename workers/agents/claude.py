@@ -23,6 +23,7 @@ from workers.agents.coding import CodingAgent
 from workers.agents.events import ErrorKind, Event, EventKind
 from workers.agents.kind import Reading
 from workers.agents.reset_time import reset_time
+from workers.agents.transcript import transcript_of
 from workers.agents.turn import Turn
 from workers.runs import Run
 from workers.tmux.pane import AgentPane
@@ -142,7 +143,7 @@ class Claude(CodingAgent):
     # ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────
 
     def usage(self, run: Run, turn: Turn) -> Usage | None:
-        transcript = self._transcript()
+        transcript = transcript_of(self.events)
         if transcript is None:
             return None
         if turn.over:
@@ -156,15 +157,6 @@ class Claude(CodingAgent):
             cached_tokens=sum(_tokens(cost, "cache_read_input_tokens") for cost in costs.values()),
             output_tokens=sum(_tokens(cost, "output_tokens") for cost in costs.values()),
         )
-
-    def _transcript(self) -> Path | None:
-        """The session's transcript; each hook is told where it lies."""
-        for file in sorted(self.events.glob("*.json"), reverse=True):
-            try:
-                return Path(json.loads(file.read_bytes())["input"]["transcript_path"])
-            except (OSError, ValueError, LookupError, TypeError):  # not one of the hooks', or gone meanwhile
-                continue
-        return None
 
 
 def _family(pid: int) -> Iterator[int]:

@@ -8,20 +8,22 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
+import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import psutil
-
+from torch_tasks.errors import AgentUnavailable
 from torch_tasks.models import AgentState, Question, TaskSpec, Usage
 from workers.agents.briefing import briefing
 from workers.agents.composer import Holds, read_composer
 from workers.agents.detector import Detector
 from workers.agents.dialogs import Dialogs
 from workers.agents.events import REPORT, Event, EventLog, HookFolder, Joined
+from workers.agents.explain import explain
+from workers.agents.foreground import is_left_to_a_shell, kill_program
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
 from workers.agents.prompt import Prompt, compose
@@ -34,7 +36,6 @@ from workers.agents.watch import Watch
 from workers.runs import Run
 from workers.tmux.pane import AgentPane, PaneLook
 
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
 
 
@@ -111,6 +112,12 @@ class CodingAgent(AgentKind):
         self.events.mkdir(exist_ok=True)
         for mark in ("ready", "briefed"):
             (self.folder / mark).unlink(missing_ok=True)
+        program = self.config.command[0]
+        if shutil.which(program, path=self.config.environment.get("PATH")) is None:
+            raise AgentUnavailable(
+                f"agent {self.agent_id}: there is no program {program!r} on PATH; install it, "
+                f"or set `command` in agents/{self.spec.kind}.toml in the configuration folder"
+            )
         self.prepare()
         return self.command()
 
@@ -125,12 +132,7 @@ class CodingAgent(AgentKind):
         return False
 
     def lives(self, look: PaneLook) -> bool:
-        if look.command not in _SHELLS or not (self.folder / "ready").exists():
-            return True
-        with contextlib.suppress(psutil.NoSuchProcess):
-            leader = psutil.Process(look.pid)
-            return leader.name() not in _SHELLS or bool(leader.children())
-        return False
+        return not (self.folder / "ready").exists() or not is_left_to_a_shell(look)
 
     # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -167,11 +169,7 @@ class CodingAgent(AgentKind):
 
     def free(self, pane: AgentPane) -> bool:
         sight = self.sight(pane)
-        if sight is None:
-            return False
-        if not sight.composer.seen:  # a dialog that nobody asked for
-            self._dialogs.answer(pane, sight.screen)
-        return sight.reading.state is AgentState.READY and sight.composer.empty
+        return sight is not None and sight.reading.state is AgentState.READY and sight.composer.empty
 
     def redraw_input(self, pane: AgentPane) -> None:
         """These programs draw their input line themselves, unless a dialog covers it."""
@@ -188,17 +186,7 @@ class CodingAgent(AgentKind):
         sight = self.sight(pane)
         if sight is None:
             return [("pane", "gone")]
-        status, drawn, composer = self.status(pane), sight.drawn, sight.composer
-        stands = f"holds {composer.text!r}" if composer.text else "empty"
-        last = self.log.since("")[-3:]
-        return [
-            (sight.reading.source, f"{sight.reading.state} ({sight.reading.rule})"),
-            ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
-            ("screen", f"{drawn.state} ({drawn.rule})"),
-            ("title", sight.screen.title),
-            ("composer", stands if composer.seen else "not seen"),
-            *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in last),
-        ]
+        return explain(sight, self.status(pane), self.log)
 
     # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -239,7 +227,7 @@ class CodingAgent(AgentKind):
         if submission is None:
             return None
         turn = self.turn(submission)
-        ended = told(turn)
+        ended = None if self._watch.goes_on(turn) else told(turn)
         return self.end(run, turn, *ended) if ended else None
 
     def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
@@ -273,20 +261,12 @@ class CodingAgent(AgentKind):
         return ""
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
-        sight = self.sight(pane)
-        if sight is None:
-            return
         if not force:
-            if sight.reading.state not in _AT_REST:
+            if self.read(pane).state not in _AT_REST | {AgentState.EXITED}:
                 pane.press(*self.config.keys.interrupt)
             return
-        look = pane.look()
-        with contextlib.suppress(psutil.NoSuchProcess):
-            if look:
-                leader = psutil.Process(look.pid)
-                for process in (leader, *leader.children(recursive=True)):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
+        if look := pane.look():
+            kill_program(look)
 
     def let_go(self, pane: AgentPane, run: Run) -> bool:
         sight = self.sight(pane)

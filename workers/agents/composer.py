@@ -86,7 +86,12 @@ def _stands_for(placeholder: re.Match[str], text: str) -> bool:
 
 def _place(lines: Sequence[str], config: ComposerConfig) -> tuple[int, int] | None:
     """Its first row, and the one after its last."""
-    after = _last(lines, config.bottom, len(lines)) if config.bottom else len("\n".join(lines).rstrip("\n").split("\n"))
+    end = min(len(lines), len("\n".join(lines).rstrip("\n").split("\n")))
+    if config.covered and end and config.covered.search(lines[end - 1]):
+        return None
+    after = _last(lines, config.bottom, end) if config.bottom else end
+    if config.open_ended and (after is None or after < (_last(lines, config.prompt, end) or 0)):
+        after = end
     if after is None:
         return None
     if config.top:

@@ -68,6 +68,10 @@ class ComposerConfig(Section):
     """The line above it; unset: it begins with the last line that matches ``prompt``."""
     bottom: Regex | None = None
     """The line below it; unset: it ends with the screen."""
+    open_ended: bool = False
+    """A tall text pushes the line below it out of the screen."""
+    covered: Regex | None = None
+    """What the screen's last line says while something else stands in its place."""
     prompt: Regex = re.compile(r"^\s*[│┃|]?\s*[>»\u276f\u203a]( |$)")
     """What its first line begins with."""
     continuation: Regex = re.compile(r"^\s*[│┃|]?\s*")

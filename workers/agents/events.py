@@ -17,8 +17,8 @@ from typing import Any, Literal
 from torch_tasks.local import reports
 from torch_tasks.models import Question, Usage
 
-#: Events are kept so long: far longer than anybody who could need them stays away.
-_KEPT_SECONDS = 7 * 86400.0
+#: Events of former tasks are kept so long, for people who wonder.
+_KEPT_SECONDS = 86400.0
 _UNDATED = datetime.fromtimestamp(0, UTC)
 
 REPORT = Path(__file__).parent / "hooks" / "report"
@@ -79,7 +79,7 @@ class EventLog(ABC):
 
     @abstractmethod
     def mark(self) -> str:
-        """Where the log ends now."""
+        """Where the log ends now. Only the last mark need be remembered."""
 
     @abstractmethod
     def since(self, mark: str) -> list[Event]:
@@ -91,35 +91,38 @@ Translate = Callable[[str, Mapping[str, Any]], Event | None]
 
 
 class HookFolder(EventLog):
-    """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``reports`` write them."""
+    """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``reports`` write them.
+
+    A mark moves what is there into ``past``, so that a clock that is set back hides nothing that comes; only after the
+    last mark can be read what came, and from the beginning all that is kept.
+    """
 
     def __init__(self, folder: Path, translate: Translate) -> None:
         self.folder = folder
+        self._past = folder / "past"
         self._translate = translate
         self._read: dict[str, Event | None] = {}
 
     def mark(self) -> str:
+        self._past.mkdir(parents=True, exist_ok=True)
+        for name in _names(self.folder):
+            (self.folder / name).rename(self._past / name)
         self._prune()
-        return max(self._names(), default="")
+        return "past"
 
     def since(self, mark: str) -> list[Event]:
-        events = (self._event(name) for name in sorted(self._names()) if name > mark)
-        return [event for event in events if event]
+        names = [self.folder / name for name in sorted(_names(self.folder))]
+        before = [] if mark else [self._past / name for name in sorted(_names(self._past))]
+        return [event for path in (*before, *names) if (event := self._event(path))]
 
-    def _names(self) -> list[str]:
+    def _event(self, path: Path) -> Event | None:
+        if path.name not in self._read:
+            self._read[path.name] = self._parse(path)
+        return self._read[path.name]
+
+    def _parse(self, path: Path) -> Event | None:
         try:
-            return [name for name in os.listdir(self.folder) if name.endswith(".json") and not name.startswith(".")]  # noqa: PTH208
-        except FileNotFoundError:
-            return []
-
-    def _event(self, name: str) -> Event | None:
-        if name not in self._read:
-            self._read[name] = self._parse(name)
-        return self._read[name]
-
-    def _parse(self, name: str) -> Event | None:
-        try:
-            told = json.loads((self.folder / name).read_bytes())
+            told = json.loads(path.read_bytes())
             at = datetime.fromtimestamp(told["at"] / 1000, UTC)
             given = told["input"] if isinstance(told["input"], dict) else {}
             event = _own_report(told["name"], given) or self._translate(told["name"], given)
@@ -128,13 +131,20 @@ class HookFolder(EventLog):
         return replace(event, at=at, origin=event.origin or f"hook {told['name']}") if event else None
 
     def _prune(self) -> None:
-        oldest = (time.time() - _KEPT_SECONDS) * 1000
-        for name in self._names():
-            told_at = name.split("-", 1)[0]
-            if not told_at.isdigit() or int(told_at) < oldest:
-                with contextlib.suppress(OSError):
-                    (self.folder / name).unlink()
-                self._read.pop(name, None)
+        oldest = time.time() - _KEPT_SECONDS
+        for name in _names(self._past):
+            path = self._past / name
+            with contextlib.suppress(OSError):
+                if path.stat().st_mtime < oldest:
+                    path.unlink()
+        self._read.clear()
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return [name for name in os.listdir(folder) if name.endswith(".json") and not name.startswith(".")]  # noqa: PTH208
+    except FileNotFoundError:
+        return []
 
 
 class Joined(EventLog):

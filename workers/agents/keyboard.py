@@ -7,8 +7,8 @@ from collections.abc import Sequence
 
 from workers.tmux.pane import AgentPane
 
-#: How long a program may take to show what a key did.
-_ECHO_SECONDS = 1.0
+#: How long a program may take to show what a key did, and how long it is then still when it has.
+_ECHO_SECONDS, _STILL_SECONDS = 1.0, 0.2
 
 
 def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
@@ -18,11 +18,20 @@ def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str =
     """
     shown: list[str] = []
     for place, key in enumerate(keys):
-        deadline = time.monotonic() + _ECHO_SECONDS
-        while place and pane.drawn() == shown and time.monotonic() < deadline:
-            time.sleep(0.02)
+        if place:
+            _await_echo(pane, shown)
         shown = pane.drawn()
         if key == "{text}":
             pane.paste(text)
         else:
             pane.press(key.replace("{n}", str(number)))
+
+
+def _await_echo(pane: AgentPane, before: list[str]) -> None:
+    """Wait for the screen to change, and to be still again."""
+    seen, since = before, time.monotonic()
+    deadline = since + _ECHO_SECONDS
+    while time.monotonic() < deadline and (seen == before or time.monotonic() - since < _STILL_SECONDS):
+        time.sleep(0.02)
+        if (now := pane.drawn()) != seen:
+            seen, since = now, time.monotonic()

@@ -91,6 +91,11 @@ class AgentKind(ABC):
     def read(self, pane: AgentPane) -> Reading:
         """What the program is doing now, from the best source there is."""
 
+    def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
+        """What each source says of the program's state, the decisive one first."""
+        reading = self.read(pane)
+        return [(reading.source, f"{reading.state} ({reading.rule})")]
+
     @abstractmethod
     def free(self, pane: AgentPane) -> bool:
         """Nothing but an empty input line is in the pane: typing disturbs nobody."""

@@ -14,6 +14,7 @@ from workers.agents.kind import AgentKind
 _PROGRAMS = {
     "claude": "workers.agents.claude:Claude",
     "gemini": "workers.agents.gemini:Gemini",
+    "codex": "workers.agents.codex:Codex",
     "generic": "workers.agents.generic:Generic",
     "opencode": "workers.agents.opencode:OpenCode",
     "shell": "workers.agents.shell:Shell",

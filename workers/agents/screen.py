@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Self
+from itertools import zip_longest
+from typing import NamedTuple, Self
 
 from workers.tmux.pane import AgentPane
 
@@ -44,7 +45,7 @@ class Screen:
     @classmethod
     def _made(cls, rows: Iterable[str], cursor: tuple[int, int], title: str, width: int, height: int) -> Self:
         drawn = list(_drawn(rows))
-        lines = tuple("".join(char for char, _, _ in row).rstrip() for row in drawn)
+        lines = tuple("".join(run.text for run in row).rstrip() for row in drawn)
         solid = tuple(_solid(row) for row in drawn)
         return cls(lines, solid, cursor, title, width, height)
 
@@ -58,22 +59,29 @@ class Screen:
         return tuple(self.text.split("\n")[-count:])
 
 
-_Cell = tuple[str, bool, bool]
-"""A character; whether it is dim; whether it is reversed, as a drawn cursor is."""
+class _Run(NamedTuple):
+    """Characters that look alike. A look at a screen is as cheap as there are few of them."""
+
+    text: str
+    dim: bool
+    reverse: bool
+    """As a drawn cursor is."""
 
 
-def _drawn(rows: Iterable[str]) -> Iterator[list[_Cell]]:
+def _drawn(rows: Iterable[str]) -> Iterator[list[_Run]]:
     dim = reverse = False  # tmux says only what changes, also from row to row
     for row in rows:
-        cells: list[_Cell] = []
+        runs: list[_Run] = []
         place = 0
-        for sequence in _SEQUENCE.finditer(row):
-            cells += [(char, dim, reverse) for char in row[place : sequence.start()]]
+        for sequence in _SEQUENCE.finditer(row) if "\x1b" in row or "\x0e" in row or "\x0f" in row else ():
+            if sequence.start() > place:
+                runs.append(_Run(row[place : sequence.start()], dim, reverse))
             place = sequence.end()
             if sequence[2] == "m":
                 dim, reverse = _attributes(sequence[1], dim, reverse)
-        cells += [(char, dim, reverse) for char in row[place:]]
-        yield cells
+        if place < len(row):
+            runs.append(_Run(row[place:], dim, reverse))
+        yield runs
 
 
 def _attributes(parameters: str, dim: bool, reverse: bool) -> tuple[bool, bool]:
@@ -96,9 +104,11 @@ def _attributes(parameters: str, dim: bool, reverse: bool) -> tuple[bool, bool]:
     return dim, reverse
 
 
-def _solid(row: list[_Cell]) -> str:
-    ghost = [dim for _, dim, _ in row]
-    for at, (_, _, reverse) in enumerate(row[:-1]):
-        if reverse and ghost[at + 1] and row[at + 1][0] != " ":  # the cursor stands on the suggestion's first letter
-            ghost[at] = True
-    return "".join(" " if hidden else char for (char, _, _), hidden in zip(row, ghost, strict=True)).rstrip()
+def _solid(row: Sequence[_Run]) -> str:
+    shown = []
+    for run, after in zip_longest(row, row[1:]):
+        text = " " * len(run.text) if run.dim else run.text
+        if run.reverse and after and after.dim and after.text[0] != " ":
+            text = f"{text[:-1]} "  # the cursor stands on the suggestion's first letter
+        shown.append(text)
+    return "".join(shown).rstrip()

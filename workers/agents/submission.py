@@ -120,8 +120,12 @@ class Submission(BaseModel):
 
     def reached(self, run: Run, phase: Phase, evidence: str, **changes: object) -> Submission:
         """The next step, on the disk."""
+        return self.stepped(phase, evidence, **changes).kept(run)
+
+    def stepped(self, phase: Phase, evidence: str, **changes: object) -> Submission:
+        """The next step, which only its caller knows of."""
         step = Step(phase=phase, at=now(), evidence=evidence)
-        return self.model_copy(update={"steps": (*self.steps, step), **changes}).kept(run)
+        return self.model_copy(update={"steps": (*self.steps, step), **changes})
 
     def changed(self, run: Run, **changes: object) -> Submission:
         """The same with these changes, on the disk."""

@@ -114,7 +114,10 @@ class Submitter:
                 return self._paste(submission, text)
             return submission
         if holds is Holds.OURS:
-            return self._enter_when_settled(self._staged(submission, sight), sight, text)
+            staged = self._staged(submission, sight)
+            if self._config.settle_seconds:
+                return staged.kept(self._run)
+            return self._enter(staged, text, "Enter pressed")
         if not _passed(submission.pasted_at, _PASTE_SECONDS):
             return submission
         if holds is Holds.PART:
@@ -131,13 +134,13 @@ class Submitter:
         return submission
 
     def _staged(self, submission: Submission, sight: Sight) -> Submission:
+        """The step, which is not on the disk yet: the one before it is as good for whoever comes after a kill."""
         placeholder = self._typist.config.composer.placeholder
         shown = sight.composer.text if placeholder and placeholder.fullmatch(sight.composer.text) else ""
         evidence = f"the composer shows {shown}" if shown else "the whole text is seen in the composer"
         if submission.pastes > 1:
             evidence += f", pasted {submission.pastes} times"
-        return submission.reached(
-            self._run,
+        return submission.stepped(
             Phase.STAGED,
             evidence,
             placeholder=shown,

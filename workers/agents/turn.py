@@ -96,7 +96,9 @@ def _going_on(turn: Turn, event: Event) -> Turn:
 
 
 def _unless_resumed(over: Event | None) -> Event | None:
-    return None if over and over.kind is EventKind.FAILED and over.error == "limit" else over
+    if over and (over.kind is EventKind.INTERRUPTED or (over.kind is EventKind.FAILED and over.error == "limit")):
+        return None
+    return over
 
 
 def _after(over: Event) -> tuple[AgentState, datetime | None]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
 from workers.agents.composer import Holds
+from workers.agents.events import EventKind
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import Ending, Progress, Reading
 from workers.agents.permissions import decide
@@ -38,6 +39,8 @@ _DRAWN = 2.0
 _TALKING_SECONDS = 20.0
 _HISTORY = 3000
 _AGAIN_SECONDS = 3.0
+#: How long a program may take to go on after the reason for a denial.
+_REASON_SECONDS = 10.0
 _TRIES = 3
 
 
@@ -56,7 +59,7 @@ class _Asked:
     """One question of one task; it may be asked again."""
 
     run: Path
-    question: Question
+    question: Question | None
     at: datetime | None
 
 
@@ -69,6 +72,7 @@ class Watch:
         self._asked: _Asked | None = None
         self._answers = 0
         self._answered_at = 0.0
+        self._reason_given_at = float("-inf")
         self._disturbed: Path | None = None
         self._asks_since: float | None = None
         self.pause = _SUBMITTING
@@ -86,8 +90,10 @@ class Watch:
                 facts.append(f"waits: {why}")
             self._disturbed = run.folder
         if sight and reading.question:
-            asked = _Asked(run.folder, reading.question, turn.asking.at if turn.asking else None)
-            facts += self._by_policy(pane, asked, spec, sight)
+            told_at = turn.asking.at if turn.asking else None
+            # How a dialog looks changes while it is answered: what an event told is known by that.
+            asked = _Asked(run.folder, None if told_at else reading.question, told_at)
+            facts += self._by_policy(pane, asked, reading.question, spec, sight)
             if asked == self._asked and self._answers < _TRIES:
                 reading = Reading(AgentState.WORKING, "policy", "answered")
         else:
@@ -95,8 +101,6 @@ class Watch:
         submission, untold = submission.tell(run, turn.notes)
         ending = self._ending(pane, run, submission, turn, sight)
         self.pause = self._pause(submission, turn)
-        if reading.question and not reading.question.choices:  # its dialog is not to be seen yet
-            self.pause = _BY_SCREEN
         return Progress(reading, ending, (*untold, *facts))
 
     def _patient(self, reading: Reading, turn: Turn) -> Reading:
@@ -129,6 +133,8 @@ class Watch:
     def _ending(
         self, pane: AgentPane, run: Run, submission: Submission, turn: Turn, sight: Sight | None
     ) -> Ending | None:
+        if turn.accepted and submission.phase not in (Phase.ACCEPTED, Phase.REFUSED):
+            return None  # both came since the last step: that it was accepted is told first
         if kept := self._kind.ending(run):
             return kept
         if nowhere := not_submitted(submission):
@@ -178,9 +184,9 @@ class Watch:
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _by_policy(self, pane: AgentPane, asked: _Asked, spec: TaskSpec, sight: Sight) -> list[str]:
+    def _by_policy(self, pane: AgentPane, asked: _Asked, question: Question, spec: TaskSpec, sight: Sight) -> list[str]:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
-        decision = decide(asked.question, spec, self._kind.config.permissions)
+        decision = decide(question, spec, self._kind.config.permissions)
         if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return []
         again = asked == self._asked
@@ -189,15 +195,25 @@ class Watch:
         self._asked, self._answered_at = asked, time.monotonic()
         self._answers = self._answers + 1 if again else 1
         allowed, why = decision
-        self._kind.permit(pane, asked.question, allowed=allowed)
-        return [] if again else [f"{'allowed' if allowed else 'denied'} {asked.question.subject} by {why}"]
+        self._allow_or_deny(pane, question, allowed=allowed)
+        return [] if again else [f"{'allowed' if allowed else 'denied'} {question.subject} by {why}"]
+
+    def _allow_or_deny(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        self._kind.permit(pane, question, allowed=allowed)
+        if not allowed and "{text}" in self._kind.config.answers.deny:
+            self._reason_given_at = time.monotonic()
+
+    def goes_on(self, turn: Turn) -> bool:
+        """The program takes a denial for an interruption, and goes on with the reason as its next prompt."""
+        interrupted = turn.over is not None and turn.over.kind is EventKind.INTERRUPTED
+        return interrupted and time.monotonic() - self._reason_given_at < _REASON_SECONDS
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         """Give a person's answer: the number of a choice, a choice's words, ``allow`` or ``deny``, or a text."""
         answers = self._kind.config.answers
         words = reply.strip().casefold()
         if words in ("allow", "deny"):
-            type_keys(pane, answers.allow if words == "allow" else answers.deny, text=answers.reason)
+            self._allow_or_deny(pane, question, allowed=words == "allow")
             return True
         choices = question.choices or self._choices_seen(pane)
         named = [number for number, choice in enumerate(choices, 1) if choice.casefold() == words]

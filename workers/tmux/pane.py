@@ -166,7 +166,7 @@ class AgentPane:
             return
         self._make_writable()
         buffer = f"torch-{uuid.uuid4().hex}"
-        if text.isprintable() and len(text) <= _SHORT_PASTE:
+        if len(text) <= _SHORT_PASTE and text.replace("\n", "").isprintable():
             stored = self.server.cmd("set-buffer", "-b", buffer, "--", text)
         else:
             stored = self.server.process(("load-buffer", "-b", buffer, "-"), stdin=text)

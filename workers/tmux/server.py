@@ -89,7 +89,7 @@ class AgentServer(libtmux.Server):
         A command that tmux may or may not have run is repeated only if it changes nothing, else :class:`ControlLost`.
         """
         words = [cmd, *(() if target is None else ("-t", str(target))), *map(str, args)]
-        if cmd in _BY_PROCESS or any("\n" in word for word in words):
+        if cmd in _BY_PROCESS:
             return self.process(words)
         try:
             return self._by_control(words)

@@ -180,6 +180,7 @@ class Agent:
 
     def tell(self, event: str, **facts: Any) -> Sequence[Child]:
         """Tell an event to its hooks, unless they are off; returns those to wait for."""
+        self.record.add("event", name=event)
         events = self.scenario.events
         if event in events.off:
             return []

@@ -1,0 +1,61 @@
+"""A task's words as they are pasted."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from workers.agents.config import PromptConfig
+from workers.agents.prompt import belongs_to, compose, footer
+
+CONFIG = PromptConfig(guarded=("!", "/"), limit_bytes=1000)
+
+
+def composed(words: str, **more: str) -> tuple[str, tuple[str, ...]]:
+    """The words as they are pasted, without the footer, and the notes."""
+    prompt = compose(words, "t-1", CONFIG, file=Path("/run/prompt"), **more)
+    body, _, last = prompt.text.rpartition("\n\n")
+    assert last == footer("t-1")
+    return body, prompt.notes
+
+
+@pytest.mark.parametrize(
+    "words", ["x", "a\n\n\tb", 'it\'s "$HOME" `id` \\', "- x", "# x", "Enter", "a /b !c", "é🚒\u00a0x"]
+)
+def test_words_that_do_no_harm_stay_as_they_are(words: str) -> None:
+    assert composed(words) == (words, ())
+
+
+@pytest.mark.parametrize("words", ["/help me", "!ls", " x", "\nx", "\t/x"])
+def test_a_line_stands_before_a_beginning_that_means_something_to_the_program(words: str) -> None:
+    body, notes = composed(words)
+    assert body == f"The task, word for word:\n{words}"
+    assert "means something" in notes[0]
+
+
+def test_what_comes_before_the_words_guards_them_too() -> None:
+    assert composed("/help", before="You are developer-1.\n") == ("You are developer-1.\n\n/help", ())
+
+
+def test_control_characters_are_shown_and_line_ends_are_line_feeds() -> None:
+    body, notes = composed("a\r\nb\rc \x1b[201~\x00\x07\x7f\x9b\tz")
+    assert body == "a\nb\nc ␛[201~␀␇␡⟨U+009B⟩\tz"
+    assert notes == (
+        "made line feeds of 2 carriage returns in the prompt",
+        "control characters in the prompt are shown, not sent: ␛ (1), ␀ (1), ␇ (1), ␡ (1), ⟨U+009B⟩ (1)",
+    )
+
+
+def test_what_is_too_long_to_paste_is_named_by_its_file() -> None:
+    body, notes = composed("é" * 501)
+    assert "/run/prompt (1,002 bytes, 1 lines)" in body
+    assert "1,002 bytes" in notes[0]
+
+
+def test_a_prompt_is_known_by_its_footer_however_it_is_wrapped() -> None:
+    text = compose("do it", "t-1", CONFIG, file=Path("f")).text
+    assert belongs_to(text, "t-1")
+    assert belongs_to(text.replace(" ", "\n   "), "t-1")
+    assert not belongs_to(text, "t-")
+    assert not belongs_to("the task t-1", "t-1")
