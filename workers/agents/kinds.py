@@ -12,6 +12,7 @@ from workers.agents.config import kind_config
 from workers.agents.kind import AgentKind
 
 _PROGRAMS = {
+    "aider": "workers.agents.aider:Aider",
     "claude": "workers.agents.claude:Claude",
     "gemini": "workers.agents.gemini:Gemini",
     "codex": "workers.agents.codex:Codex",
