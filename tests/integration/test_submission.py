@@ -11,6 +11,7 @@ from fakes.cli.steps import Compact, Say, Storm
 from nodes import Node
 
 from torch_tasks import TaskResult, Torch
+from torch_tasks.models import FailureKind
 
 GUARD = "The task, word for word:\n"
 
@@ -114,3 +115,10 @@ def test_no_fault_of_the_program_loses_or_doubles_a_prompt(do: Do, way: str, nam
     assert received == [text]
     assert result.succeeded
     assert result.answer.startswith("You said: ")
+
+
+def test_a_prompt_that_left_no_trace_is_never_sent_again_where_only_the_screen_tells(do: Do) -> None:
+    received, result = do(SHOWN, "where am I", Scenario(faults=Faults(lose_prompts=1)))
+    assert received == []
+    assert result.error.kind is FailureKind.INDETERMINATE
+    assert "cannot tell whether the agent got the prompt" in result.error.message
