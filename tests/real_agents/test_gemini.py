@@ -133,6 +133,13 @@ def test_a_permission_is_given_and_denied_by_policy(agent: Hosted) -> None:
     assert (agent.home.work / "two").exists()
 
 
+def test_it_may_report_to_torch_without_asking(agent: Hosted) -> None:
+    report = agent.home.shell('torch-tasks done reported "all of it"')
+    agent.llm.on("report it", report, Text("I have reported."))
+    result = agent.do("report it", id="reported")
+    assert (result.answer, result.evidence[0].kind) == ("all of it", "done")
+
+
 def test_a_failing_model_is_tried_again_and_an_error_is_told(agent: Hosted) -> None:
     agent.llm.on("soon", Fail("rate_limit"), Text("at last"))
     assert agent.do("soon").answer == "at last"

@@ -19,7 +19,7 @@ from prompts import ODD_PROMPTS
 from torch_tasks import TaskState, Torch
 from torch_tasks.models import AgentState, FailureKind
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]  # its first start and its first prompt are slow
 
 
 @pytest.fixture(scope="module")
@@ -163,4 +163,4 @@ def test_a_cli_that_was_left_is_started_again(agent: Hosted) -> None:
     before = agent.worker.pane()
     agent.worker.tmux("send-keys", "C-c")
     agent.wait(lambda: agent.worker.has_pane() and agent.worker.pane() != before, "it is started anew")
-    assert agent.do("are you back?").succeeded
+    assert agent.give("are you back?").result(timeout=100).succeeded

@@ -28,7 +28,13 @@ from workers.tmux.pane import AgentPane
 _HOOKS = ("SessionStart", "SessionEnd", "BeforeAgent", "AfterAgent", "AfterTool", "Notification")
 _HOOK_MILLISECONDS = 5000
 #: What it may always do: report to Torch.
-_ALLOWED = tuple(f"run_shell_command(torch-tasks {word})" for word in ("done", "fail", "progress"))
+_POLICY = """\
+[[rule]]
+toolName = "run_shell_command"
+commandPrefix = ["torch-tasks done", "torch-tasks fail", "torch-tasks progress"]
+decision = "allow"
+priority = 900
+"""
 #: What is this agent's own in its home; everything else there is the user's.
 _OWN = frozenset({"settings.json", "TORCH.md", "tmp", "history", "projects.json"})
 #: What the CLI takes for a reference to a file, and replaces by its content.
@@ -58,12 +64,17 @@ class Gemini(CodingAgent):
         """What the CLI takes for the user's home."""
         return self.folder / "home"
 
+    @property
+    def _policy(self) -> Path:
+        return self.folder / "policy.toml"
+
     def prepare(self) -> None:
         own = self.home / ".gemini"
         own.mkdir(parents=True, exist_ok=True)
         (self.folder / "runs").mkdir(exist_ok=True)
         user = Path(self.config.environment.get("GEMINI_CLI_HOME") or os.environ.get("GEMINI_CLI_HOME") or Path.home())
         _link(user / ".gemini", own)
+        self._policy.write_text(_POLICY)
         (own / "TORCH.md").write_text(briefing(self.spec))
         settings = self._settings(read_settings(user / ".gemini" / "settings.json"))
         (own / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
@@ -79,12 +90,13 @@ class Gemini(CodingAgent):
             hooks[name] = [*hooks.get(name, []), entry]
         names = user.get("context", {}).get("fileName", "GEMINI.md")
         memory = [*([names] if isinstance(names, str) else names), "TORCH.md"]
-        allowed = [*user.get("tools", {}).get("allowed", ()), *_ALLOWED]
+        # The user's folder of policies counts only where none is named.
+        policies = user.get("policyPaths") or [str(path) for path in [self.home / ".gemini/policies"] if path.is_dir()]
         folders = [*user.get("context", {}).get("includeDirectories", ()), str(self.folder / "runs")]
         own = {
             "hooksConfig": {"enabled": True},
             "context": {"fileName": memory, "includeDirectories": folders},
-            "tools": {"allowed": allowed},
+            "policyPaths": [*policies, str(self._policy)],
         }
         return {**overlaid(settings, own), "hooks": hooks}
 
