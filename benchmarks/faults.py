@@ -263,7 +263,8 @@ def _struck(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, fault: Faul
 def _judge(lane: Lane, prompts: list[str], said: list[bool], received: list[str], undecidable: bool) -> Count:
     made = Count(sent=len(prompts))
     exact = Counter(words for text in received for words in set(prompts) if lane.exact(text, words))
-    for words, success in zip(prompts, said, strict=True):
+    # Alike prompts that arrived are those of which that was said.
+    for words, success in sorted(zip(prompts, said, strict=True), key=lambda sent: not sent[1]):
         if exact[words]:
             exact[words] -= 1
         elif undecidable and not success:

@@ -30,7 +30,7 @@ SESSION = "PYTEST_TORCH_SESSION"
 """Every process that the tests start, and what these start, has this variable; its value tells one session's."""
 MARK = uuid.uuid4().hex
 END_SECONDS = 10.0
-START_SECONDS = 90.0
+START_SECONDS = 180.0
 """A real coding agent may take long to start on a busy machine."""
 PACE = {
     "TORCH_HEARTBEAT_SECONDS": "0.5",

@@ -109,10 +109,11 @@ class FakeKind:
         scenario: Scenario | None = None,
         account: str = "fake",
         settle: float = 0.0,
+        name: str = "fake",
     ) -> None:
         self._node = node
-        self.cli = FakeCli(node.folder / "fake", scenario)
-        self.folder = node.folder / "config"
+        self.cli = FakeCli(node.folder / name, scenario)
+        self.folder = node.folder / f"config-{name}"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
         toml = kind_toml(command, hooks=hooks, settle=settle, account=account)

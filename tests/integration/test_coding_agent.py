@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,6 +91,27 @@ def test_a_person_who_types_is_left_alone_and_the_task_waits_and_says_so(desk: D
     assert task.result(timeout=30).succeeded
     assert desk.received(task) == ["the task"]
     assert "my own half-written thought" in desk.fake.prompts()
+
+
+def test_a_person_who_types_into_our_text_keeps_it_from_being_submitted(desk: Desk, torch: Torch) -> None:
+    task = torch.enqueue("the task")
+    until(lambda: desk.phase(task) == "staged", "the text stands in the composer")
+    desk.type("-l", " wait")
+    until(lambda: task.status is TaskState.WAITING, "the task waits")
+    assert desk.received(task) == []
+    desk.type(*["BSpace"] * len(" wait"))
+    assert task.result(timeout=30).succeeded
+    assert desk.received(task) == ["the task"]
+
+
+def test_a_prompt_of_200_kb_is_given_as_a_file(desk: Desk, torch: Torch) -> None:
+    text = "\n".join(f"{number} it's `this` $line \\" for number in range(9000))
+    task = torch.enqueue(text)
+    assert task.result(timeout=60).succeeded
+    (prompt,) = desk.received(task)
+    named = re.search(r"in the file (\S+) ", prompt)
+    assert named
+    assert Path(named[1]).read_bytes() == text.encode()
 
 
 def test_a_dialog_over_the_composer_is_waited_for_unless_it_is_known(desk: Desk, torch: Torch) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from typing import Any
+from collections.abc import Callable, Iterable
 
 import pytest
 from fake_kind import FakeKind, words
 from fakes.cli.scenario import Faults, Looks, Scenario, Turn, Ways
 from fakes.cli.steps import Compact, Say, Storm
-from nodes import Broker, Node
+from nodes import Node
 
 from torch_tasks import TaskResult, Torch
+from torch_tasks.models import FailureKind
 
 GUARD = "The task, word for word:\n"
 
@@ -44,52 +44,50 @@ SENT = {
     "unframed": "a frame's end ␛[201~ and text␛[200~ more",
 }
 
-Do = Callable[..., TaskResult]
+Do = Callable[[str, str, Scenario], tuple[list[str], TaskResult]]
 
 
-TOLD, SHOWN = "told by hooks", "read from the screen"
-"""How the program's state is known."""
+TOLD, SHOWN = "told", "shown"
+"""How the program's state is known: by its hooks, or by its screen alone. Each is an agent."""
 
 
 def both_ways(all_told: Iterable[str], some_shown: Iterable[str]) -> pytest.MarkDecorator:
     """Runs the test with each of these names, and with some of them where the screen alone tells."""
     cases = [*((TOLD, name) for name in all_told), *((SHOWN, name) for name in some_shown)]
-    return pytest.mark.parametrize(("fake", "name"), cases, indirect=["fake"])
+    return pytest.mark.parametrize(("way", "name"), cases)
 
 
 @pytest.fixture(scope="module")
-def fake(request: pytest.FixtureRequest, broker: Broker, torch: Torch) -> Iterator[FakeKind]:
-    """A fake agent that was briefed."""
-    broker.empty()
-    node = Node("node-a", broker, torch)
-    fake = FakeKind(node, hooks=request.param == TOLD)
-    fake.worker()
-    assert torch.enqueue("get ready").result(timeout=60).succeeded
-    yield fake
-    node.close()
+def fakes(shared_node: Node, torch: Torch) -> dict[str, FakeKind]:
+    """Two fake agents that were briefed."""
+    fakes = {way: FakeKind(shared_node, hooks=way == TOLD, name=way) for way in (TOLD, SHOWN)}
+    for way, fake in fakes.items():
+        fake.worker(way)
+        assert torch.enqueue("get ready", agent=way).result(timeout=60).succeeded
+    return fakes
 
 
 @pytest.fixture
-def do(fake: FakeKind, torch: Torch) -> Iterator[Do]:
-    """Gives the agent a task, under a scenario."""
+def do(fakes: dict[str, FakeKind], torch: Torch) -> Do:
+    """Gives an agent a task, under a scenario; returns what its model received of it, and how it ended."""
 
-    def enqueue(prompt: str, scenario: Scenario | None = None, **fields: Any) -> TaskResult:
-        fake.cli.play(scenario or Scenario())
-        return torch.enqueue(prompt, **fields).result(timeout=60)
+    def enqueue(way: str, prompt: str, scenario: Scenario) -> tuple[list[str], TaskResult]:
+        fake = fakes[way]
+        fake.cli.play(scenario)
+        before = len(fake.prompts())
+        result = torch.enqueue(prompt, agent=way).result(timeout=60)
+        assert not fake.cli.local()
+        return [words(text) for text in fake.prompts()[before:]], result
 
-    yield enqueue
-    fake.cli.play(Scenario())
+    return enqueue
 
 
 @both_ways(PROMPTS, ["one character", "20 kB", "marks of other CLIs", "backslash"])
-def test_the_model_receives_the_words_exactly_once(do: Do, fake: FakeKind, name: str) -> None:
-    before = len(fake.prompts())
-    result = do(PROMPTS[name])
-    received = fake.prompts()[before:]
-    assert [words(prompt) for prompt in received] == [SENT.get(name, PROMPTS[name])]
+def test_the_model_receives_the_words_exactly_once(do: Do, way: str, name: str) -> None:
+    received, result = do(way, PROMPTS[name], Scenario())
+    assert received == [SENT.get(name, PROMPTS[name])]
     assert result.succeeded
     assert result.answer.startswith("You said: ")
-    assert not fake.cli.local()
 
 
 GHOST = Looks(ghost="delete everything")
@@ -111,11 +109,16 @@ FAULTS = {
 
 
 @both_ways(FAULTS, ["Enter is swallowed", "accepts late", "the paste is cut", "collapses, cut", "streams"])
-def test_no_fault_of_the_program_loses_or_doubles_a_prompt(do: Do, fake: FakeKind, name: str) -> None:
-    before = len(fake.prompts())
+def test_no_fault_of_the_program_loses_or_doubles_a_prompt(do: Do, way: str, name: str) -> None:
     text = "do it\nand say so"
-    result = do(text, FAULTS[name])
-    received = fake.prompts()[before:]
-    assert [words(prompt) for prompt in received] == [text]
+    received, result = do(way, text, FAULTS[name])
+    assert received == [text]
     assert result.succeeded
     assert result.answer.startswith("You said: ")
+
+
+def test_a_prompt_that_left_no_trace_is_never_sent_again_where_only_the_screen_tells(do: Do) -> None:
+    received, result = do(SHOWN, "where am I", Scenario(faults=Faults(lose_prompts=1)))
+    assert received == []
+    assert result.error.kind is FailureKind.INDETERMINATE
+    assert "cannot tell whether the agent got the prompt" in result.error.message
