@@ -17,6 +17,15 @@ from fakes.llm.client import FakeLLM
 from home import AGENTS, HOMES, Home
 from nodes import short_folder
 
+SECONDS = 400
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Real CLIs take their time, and more of it on a busy machine."""
+    for item in items:
+        if item.path.parent == Path(__file__).parent:
+            item.add_marker(pytest.mark.timeout(SECONDS))
+
 
 def needs(cli: str) -> None:
     """Skip the test if this CLI is not installed."""

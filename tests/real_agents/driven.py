@@ -13,8 +13,9 @@ from waiting import until
 from torch_tasks.errors import AgentUnavailable
 from workers.tmux.pane import AgentPane, PaneLook
 
-START_SECONDS = 60
-ANSWER_SECONDS = 60
+START_SECONDS = 90
+ANSWER_SECONDS = 90
+ENTER_SECONDS = 15
 LEAVE_SECONDS = 8
 PASTED_SECONDS = 0.5
 """How long after a paste Enter submits it, in each of the CLIs."""
@@ -35,11 +36,21 @@ class Driven:
 
     def send(self, text: str) -> None:
         """Give the CLI a prompt, and see the model receive something of this agent."""
-        before = len(self.home.llm.prompts(self.home.key))
+        before, empty = self._prompts(), self.pane.screen()
         self.pane.paste(text)
+        self.wait(lambda: self.pane.screen() != empty, "the text is in the composer")
         time.sleep(PASTED_SECONDS)
+        self.wait(lambda: self._entered(before), "the prompt is at the model")
+
+    def _entered(self, before: int) -> bool:
+        """Press Enter; one too soon after the paste is taken as a part of it, and one too many does nothing."""
         self.pane.press("Enter")
-        self.wait(lambda: len(self.home.llm.prompts(self.home.key)) > before, "the prompt is at the model")
+        with contextlib.suppress(AssertionError):
+            until(lambda: self._prompts() > before, "the prompt is at the model", ENTER_SECONDS)
+        return self._prompts() > before
+
+    def _prompts(self) -> int:
+        return len(self.home.llm.prompts(self.home.key))
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
         """Wait for it; if it does not come, the test shows the screen."""

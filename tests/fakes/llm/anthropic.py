@@ -13,7 +13,9 @@ from fakes.llm.steps import Fail
 from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
-    r"<(system-reminder|local-command-\w+|command-\w+|bash-\w+)>.*</\1>\s*|\[Request interrupted by user.*\]", re.DOTALL
+    r"<(system-reminder|local-command-\w+|command-\w+|bash-\w+)>.*</\1>\s*|\[Request interrupted by user.*\]"
+    r"|This session is being continued from a previous conversation.*",
+    re.DOTALL,
 )
 """What Claude Code itself puts into a user's message: always a whole block."""
 

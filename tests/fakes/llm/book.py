@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import threading
@@ -34,8 +33,13 @@ class Rule:
 
 
 def identity(asked: Conversation, key: str) -> str:
-    """What a request shares with its retries and with the turns that follow its tool calls, and with no other."""
-    return hashlib.sha256(json.dumps([asked.api, key, asked.texts("user")]).encode()).hexdigest()[:16]
+    """What a request shares with its retries and with the turns that follow its tool calls.
+
+    The history does not count, for a retry may come after the CLI has made it shorter; how often it has this prompt
+    does, for then the prompt was submitted again.
+    """
+    said = asked.texts("user")
+    return json.dumps([asked.api, key, asked.prompt, said.count(asked.prompt)])
 
 
 class Book:
@@ -62,21 +66,14 @@ class Book:
         with self._lock:
             self._rules.pop(number, None)
 
-    def turn(self, asked: Conversation, key: str) -> list[Step]:
-        """The steps that answer this request."""
+    def turn(self, asked: Conversation, key: str, *, retry: bool) -> list[Step]:
+        """The steps that answer this request; tool results and retries get the next ones of their prompt's script."""
         name = identity(asked, key)
         with self._lock:
+            if not (asked.continues or retry) or (retry and not self._scripts.get(name)):
+                self._scripts[name] = turns(self._steps(asked.prompt, key))
             script = self._scripts.get(name)
-            if not script:
-                if asked.continues:
-                    return [Text("Done.")]
-                script = self._scripts[name] = turns(self._steps(asked.prompt, key))
-            return script.pop(0)
-
-    def forget(self, asked: Conversation, key: str) -> None:
-        """The client left in the middle: should the request come again, its script begins anew."""
-        with self._lock:
-            self._scripts.pop(identity(asked, key), None)
+            return script.pop(0) if script else [Text("Done.")]
 
     def _steps(self, prompt: str, key: str) -> list[Step]:
         for rule in reversed(self._rules.values()):

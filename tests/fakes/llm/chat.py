@@ -13,6 +13,13 @@ from fakes.llm.wire import Answer, Called, ErrorAnswer, Wire, event
 _AIDERS_REMINDER = "\n\nTo suggest changes to a file you MUST return "
 """aider puts its rules behind the user's own words, in the same text."""
 
+_OPENCODES = (
+    "What did we do so far?",
+    "Continue if you have next steps, or stop and ask for clarification",
+    "<system-reminder>",
+)
+"""What OpenCode itself says as the user begins so."""
+
 
 class ChatAnswer(Answer):
     """A completion, delta by delta."""
@@ -107,5 +114,7 @@ def _items(message: dict[str, Any]) -> list[Item]:
 
 
 def _user(text: str) -> list[Item]:
+    if text.startswith(_OPENCODES):
+        return [Item("added", text)]
     words, mark, reminder = text.partition(_AIDERS_REMINDER)
     return [Item("user", words), *([Item("added", mark + reminder)] if mark else [])]

@@ -29,11 +29,23 @@ class Log:
         for name in (REQUESTS, OUTCOMES):
             (folder / name).touch()
 
+    def retries(self, asked: Conversation, key: str) -> bool:
+        """The request comes again because the last one like it failed."""
+        with self._lock:
+            return self._last.get(identity(asked, key)) in FAILED
+
     def request(
-        self, asked: Conversation, *, path: str, key: str, client: str, side: str | None, body: dict[str, Any]
+        self,
+        asked: Conversation,
+        *,
+        path: str,
+        key: str,
+        client: str,
+        side: str | None,
+        retry: bool,
+        body: dict[str, Any],
     ) -> int:
         """Write down what came; returns its number."""
-        name = identity(asked, key)
         with self._lock:
             self._count += 1
             line = {
@@ -48,7 +60,7 @@ class Log:
                 "side_request": side is not None,
                 "side": side,
                 "continues": asked.continues,
-                "retry": side is None and self._last.get(name) in FAILED,
+                "retry": retry,
                 "prompt": asked.prompt,
                 "added": asked.added,
                 "user_texts": asked.texts("user"),

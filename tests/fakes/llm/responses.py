@@ -14,7 +14,7 @@ from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
     r"<(environment_context|user_instructions|turn_aborted|permissions instructions|[a-z_]+)>.*</\1>\s*"
-    r"|# AGENTS\.md instructions.*",
+    r"|# AGENTS\.md instructions.*|Another language model started to solve this problem.*",
     re.DOTALL,
 )
 """What Codex itself says as the user: always a whole item."""

@@ -102,17 +102,19 @@ class Handler(BaseHTTPRequestHandler):
     def _count(self, path: str, body: dict[str, Any]) -> None:
         wire = self.wires["/v1/messages" if path.endswith("/count_tokens") else ":generateContent"]
         asked = wire.read(path, body.get("generateContentRequest") or body)
-        self._log(asked, "count", body)
+        self._log(asked, body, side="count")
         tokens = asked.characters // 4 + 1
         self._json(200, {"input_tokens": tokens, "totalTokens": tokens})
 
     def _other(self, body: dict[str, Any]) -> None:
-        self._log(Conversation("other", "", stream=False), "other", body)
+        self._log(Conversation("other", "", stream=False), body, side="other")
         self._json(404, {"error": {"message": f"the fake model has nothing at {self.path}"}})
 
-    def _log(self, asked: Conversation, side: str | None, body: dict[str, Any]) -> int:
+    def _log(self, asked: Conversation, body: dict[str, Any], *, side: str | None = None, retry: bool = False) -> int:
         client = self.headers.get("user-agent", "")
-        return self.server.log.request(asked, path=self.path, key=self._key, client=client, side=side, body=body)
+        return self.server.log.request(
+            asked, path=self.path, key=self._key, client=client, side=side, retry=retry, body=body
+        )
 
     @property
     def _key(self) -> str:
@@ -126,16 +128,18 @@ class Handler(BaseHTTPRequestHandler):
     def _answer(self, wire: Wire, body: dict[str, Any]) -> None:
         asked = wire.read(self.path, body)
         side = side_of(asked)
-        number = self._log(asked, side, body)
-        steps = [Text(plain_answer(asked, side))] if side else self.server.book.turn(asked, self._key)
+        retry = side is None and self.server.log.retries(asked, self._key)
+        number = self._log(asked, body, side=side, retry=retry)
+        steps = self._steps(asked, side, retry=retry)
         try:
             outcome = Playing(self, wire, asked).play(steps)
         except (Gone, ConnectionError):
             self.close_connection = True
             outcome = "aborted"
-            if not side:
-                self.server.book.forget(asked, self._key)
         self.server.log.outcome(number, asked, self._key, side, outcome)
+
+    def _steps(self, asked: Conversation, side: str | None, *, retry: bool) -> Sequence[Step]:
+        return [Text(plain_answer(asked, side))] if side else self.server.book.turn(asked, self._key, retry=retry)
 
     def gone(self) -> bool:
         """The client closed its side."""

@@ -17,6 +17,7 @@ _MARKS = {
         "Your task is to create a detailed summary of the conversation so far",
         "You are performing a CONTEXT CHECKPOINT COMPACTION",
         "You are a specialized system component responsible for distilling chat history",
+        "Create a new anchored summary from the conversation history",
         "Briefly summarize this partial conversation",
     ),
     "routing": ("Task Routing AI",),
