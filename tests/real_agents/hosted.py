@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -56,6 +58,15 @@ class Hosted:
             until(condition, what, SECONDS)
         except AssertionError as late:
             raise AssertionError(f"{late}; the pane shows:\n{self.worker.screen()}") from None
+
+    def type_until(self, condition: Callable[[], object], key: str) -> None:
+        """Press the key as a person does, once a second, until it has done what it should."""
+        deadline = time.monotonic() + SECONDS
+        while not condition():
+            assert time.monotonic() < deadline, f"{key} does nothing; the pane shows:\n{self.worker.screen()}"
+            self.worker.tmux("send-keys", key)
+            with contextlib.suppress(AssertionError):
+                until(condition, key, 1)
 
     def received(self, task_id: str) -> list[str]:
         """Every prompt of this task that the model received, exactly."""

@@ -98,7 +98,7 @@ def test_a_permission_is_asked_for_and_given(agent: Hosted) -> None:
     agent.wait(lambda: agent.worker.agent_state is AgentState.WAITING, "the fleet knows that it waits")
     assert not (agent.home.work / "one").exists()
     task.answer("1")
-    assert task.result(timeout=60).answer == "It is there."
+    assert task.result(timeout=120).answer == "It is there."
     assert (agent.home.work / "one").exists()
 
 
@@ -109,7 +109,7 @@ def test_a_question_is_answered_in_words(agent: Hosted) -> None:
     task = agent.give("paint it")
     agent.wait(lambda: task.record().question, "the task waits for an answer")
     task.answer("a shade of green")
-    assert task.result(timeout=60).answer == "Painted."
+    assert task.result(timeout=120).answer == "Painted."
     assert "a shade of green" in agent.requests(task.id)[-1].tool_results[-1]
 
 
@@ -117,11 +117,11 @@ def test_a_policy_allows_and_denies_without_anybody(agent: Hosted) -> None:
     make = [Call("Bash", {"command": "touch two", "description": "Make it"}), Text("Tried.")]
     agent.llm.on("make two", *make)
     denied = agent.give("make two", permissions="deny")
-    assert denied.result(timeout=60).answer == "Tried."
+    assert denied.result(timeout=120).answer == "Tried."
     assert "policy does not allow" in agent.requests(denied.id)[-1].tool_results[-1]
     assert not (agent.home.work / "two").exists()
     allowed = agent.give("make two", permissions="allow")
-    assert allowed.result(timeout=60).answer == "Tried."
+    assert allowed.result(timeout=120).answer == "Tried."
     assert (agent.home.work / "two").exists()
     assert any("allowed Bash(touch two)" in note for note in agent.notes(allowed))
 
@@ -147,7 +147,7 @@ def test_a_rate_limit_parks_the_task_which_is_done_afterwards(agent: Hosted) -> 
     agent.llm.on("at its limit", Text("Now it works."))
     agent.llm.on("at its limit", *[Fail("rate_limit", retry_after=1)] * 4, times=1)
     task = agent.give("at its limit")
-    assert task.result(timeout=60).answer == "Now it works."
+    assert task.result(timeout=120).answer == "Now it works."
     assert TaskState.PARKED in [entry.state for entry in task.history()]
     assert len(agent.received(task.id)) == 2
 
@@ -156,7 +156,7 @@ def test_compaction_is_waited_for(agent: Hosted) -> None:
     agent.llm.on("too long", Text("It fits now."))
     agent.llm.on("too long", Fail("too_long"), times=1)
     task = agent.give("too long")
-    assert task.result(timeout=60).answer == "It fits now."
+    assert task.result(timeout=120).answer == "It fits now."
     assert any(request.side == "compaction" for request in agent.llm.requests(agent.home.key))
 
 
@@ -167,7 +167,7 @@ def test_a_killed_workers_answer_comes_once(agent: Hosted) -> None:
     agent.worker.kill()
     agent.llm.release("killed")
     agent.host()
-    assert task.result(timeout=60).answer == "Begun, and ended."
+    assert task.result(timeout=120).answer == "Begun, and ended."
     assert len(agent.received(task.id)) == 1
     assert agent.do("and the next").succeeded
 
@@ -177,7 +177,7 @@ def test_a_cancelled_task_is_interrupted_and_leaves_a_free_agent(agent: Hosted) 
     task = agent.give("endless")
     agent.wait(lambda: agent.llm.holding("endless"), "the model works")
     task.cancel()
-    assert task.result(timeout=60).status is TaskState.CANCELLED
+    assert task.result(timeout=120).status is TaskState.CANCELLED
     agent.wait(lambda: not agent.llm.holding("endless"), "the CLI has let go")
     assert agent.do("after it", id="after-it").answer.startswith("You said: after it")
     [received] = agent.received("after-it")
@@ -190,8 +190,8 @@ def test_a_person_in_the_pane_is_left_alone(agent: Hosted) -> None:
     agent.wait(lambda: task.status is TaskState.WAITING, "the task waits")
     assert "typing" in agent.notes(task)[-1]
     assert "my own words" in agent.worker.screen()
-    agent.worker.tmux("send-keys", "C-u")
-    assert task.result(timeout=60).succeeded
+    agent.type_until(lambda: "my own words" not in agent.worker.screen(), "C-u")
+    assert task.result(timeout=120).succeeded
     [received] = agent.received(task.id)
     assert received.startswith("wait for me")
 

@@ -84,7 +84,7 @@ def test_a_permission_is_asked_for_and_given(agent: Hosted) -> None:
     agent.wait(lambda: agent.worker.agent_state is AgentState.WAITING, "the fleet knows that it waits")
     assert not (agent.home.work / "one").exists()
     task.answer("1")
-    assert task.result(timeout=60).answer == "It is there."
+    assert task.result(timeout=120).answer == "It is there."
     assert (agent.home.work / "one").exists()
 
 
@@ -92,10 +92,10 @@ def test_a_policy_allows_and_denies_without_anybody(agent: Hosted) -> None:
     agent.llm.on("make two", agent.home.shell("touch two"), Text("Made."))
     agent.llm.on("policy does not allow", Text("Then not."))
     denied = agent.give("make two", permissions="deny")
-    assert denied.result(timeout=60).answer == "Then not."
+    assert denied.result(timeout=120).answer == "Then not."
     assert not (agent.home.work / "two").exists()
     allowed = agent.give("make two", permissions="allow")
-    assert allowed.result(timeout=60).answer == "Made."
+    assert allowed.result(timeout=120).answer == "Made."
     assert (agent.home.work / "two").exists()
     assert any("allowed Bash(touch two)" in note for note in agent.notes(allowed))
 
@@ -103,7 +103,7 @@ def test_a_policy_allows_and_denies_without_anybody(agent: Hosted) -> None:
 def test_a_tool_is_used_and_an_overload_ends_the_try(agent: Hosted) -> None:
     agent.llm.on("look around", Call("exec_command", {"cmd": "echo seen-$((6 * 7))"}), Text("Seen."))
     task = agent.give("look around")
-    assert task.result(timeout=60).answer == "Seen."
+    assert task.result(timeout=120).answer == "Seen."
     assert "seen-42" in agent.requests(task.id)[-1].tool_results[-1]
     agent.llm.on("crowded", *[Fail("overloaded")] * 9)
     result = agent.do("crowded", max_retries=0)
@@ -115,7 +115,7 @@ def test_a_rate_limit_parks_the_task_which_is_done_afterwards(agent: Hosted) -> 
     agent.llm.on("at its limit", Text("Now it works."))
     agent.llm.on("at its limit", *[Fail("rate_limit", retry_after=1)] * 4, times=1)
     task = agent.give("at its limit")
-    assert task.result(timeout=60).answer == "Now it works."
+    assert task.result(timeout=120).answer == "Now it works."
     assert TaskState.PARKED in [entry.state for entry in task.history()]
     assert len(agent.received(task.id)) == 2
 
@@ -136,7 +136,7 @@ def test_a_killed_workers_answer_comes_once(agent: Hosted) -> None:
     agent.worker.kill()
     agent.llm.release("killed")
     agent.host()
-    assert task.result(timeout=60).answer == "Begun, and ended."
+    assert task.result(timeout=120).answer == "Begun, and ended."
     assert len(agent.received(task.id)) == 1
     assert agent.do("and the next").succeeded
 
@@ -146,7 +146,7 @@ def test_a_cancelled_task_is_interrupted_and_leaves_a_free_agent(agent: Hosted) 
     task = agent.give("endless")
     agent.wait(lambda: agent.llm.holding("endless"), "the model works")
     task.cancel()
-    assert task.result(timeout=60).status is TaskState.CANCELLED
+    assert task.result(timeout=120).status is TaskState.CANCELLED
     agent.wait(lambda: not agent.llm.holding("endless"), "the CLI has let go")
     assert agent.do("after it", id="after-it").answer.startswith("You said: after it")
     [received] = agent.received("after-it")
@@ -159,8 +159,8 @@ def test_a_person_in_the_pane_is_left_alone(agent: Hosted) -> None:
     agent.wait(lambda: task.status is TaskState.WAITING, "the task waits")
     assert "typing" in agent.notes(task)[-1]
     assert "my own words" in agent.worker.screen()
-    agent.worker.tmux("send-keys", "C-u")
-    assert task.result(timeout=60).succeeded
+    agent.type_until(lambda: "my own words" not in agent.worker.screen(), "C-u")
+    assert task.result(timeout=120).succeeded
     [received] = agent.received(task.id)
     assert received.startswith("wait for me")
 

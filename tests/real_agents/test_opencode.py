@@ -43,7 +43,7 @@ def agent(folder: Path, llm: FakeLLM, shared_node: Node, torch: Torch) -> Iterat
     needs("opencode")
     home = OpenCode(folder / "home", llm)
     yield Hosted(
-        home, shared_node, torch, "developer-1", TORCH_ACCOUNT_PAUSE_SECONDS="2", TORCH_AGENT_START_SECONDS="80"
+        home, shared_node, torch, "developer-1", TORCH_ACCOUNT_PAUSE_SECONDS="2", TORCH_AGENT_START_SECONDS="150"
     )
     home.clear()
 
@@ -61,7 +61,7 @@ def test_odd_prompts_arrive_exactly_once_and_nothing_runs_locally(agent: Hosted)
     tasks = {odd.name: agent.give(odd.prompt, id=f"odd-{odd.name}") for odd in ODD_PROMPTS}
     for odd in ODD_PROMPTS:
         task = tasks[odd.name]
-        result = task.result(timeout=60)
+        result = task.result(timeout=120)
         assert (odd.name, result.status, result.answer) == (odd.name, TaskState.SUCCEEDED, answer)
         assert result.evidence[0].kind == "stop_event"
         [received] = agent.received(task.id)
@@ -107,7 +107,7 @@ def test_a_permission_is_asked_for_and_given(agent: Hosted) -> None:
     assert question.choices[0] == "Allow once"
     assert not (agent.home.work / "one").exists()
     task.answer("1")
-    assert task.result(timeout=60).answer == "It is **there**."
+    assert task.result(timeout=120).answer == "It is **there**."
     assert (agent.home.work / "one").exists()
 
 
@@ -115,7 +115,7 @@ def test_a_permission_is_given_and_denied_by_policy(agent: Hosted) -> None:
     write = Call("write", {"filePath": str(agent.home.work / "two"), "content": "hello"})
     agent.llm.on("write two", write, Text("Written."))
     task = agent.give("write two, asks one", permissions="deny")
-    assert task.result(timeout=60).succeeded  # it is told why, and goes on
+    assert task.result(timeout=120).succeeded  # it is told why, and goes on
     assert any(note.startswith("denied edit(") for note in agent.notes(task))
     [refusal] = agent.llm.requests(agent.home.key)[-1].tool_results[-1:]
     assert "policy does not allow this" in refusal
@@ -134,7 +134,7 @@ def test_a_cancelled_turn_leaves_a_free_composer(agent: Hosted) -> None:
     task = agent.give("for ever")
     agent.wait(lambda: agent.llm.holding("never"), "the model has it")
     task.cancel()
-    error = task.result(timeout=60).error
+    error = task.result(timeout=120).error
     assert error
     assert error.kind is FailureKind.CANCELLED
     assert agent.do("and now?").succeeded
@@ -147,7 +147,7 @@ def test_the_answer_survives_the_worker(agent: Hosted) -> None:
     agent.worker.kill()
     agent.llm.release("killed")
     agent.host()
-    assert task.result(timeout=60).answer == "I am still here."
+    assert task.result(timeout=120).answer == "I am still here."
     assert len(agent.received(task.id)) == 1
 
 
@@ -156,7 +156,7 @@ def test_a_used_up_limit_is_waited_for(agent: Hosted) -> None:
     task = agent.give("limited")
     agent.wait(lambda: agent.worker.agent_state is AgentState.LIMITED, "the agent is limited")
     agent.llm.off(rule)
-    assert task.result(timeout=60).succeeded
+    assert task.result(timeout=120).succeeded
 
 
 def test_a_cli_that_was_left_is_started_again(agent: Hosted) -> None:
