@@ -38,13 +38,6 @@ def needs(cli: str) -> None:
     pytest.skip(why)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """A test that waits for a slow program must end by its own deadlines, which say what did not come."""
-    for item in items:
-        if item.path.parent == Path(__file__).parent:
-            item.add_marker(pytest.mark.timeout(400))
-
-
 @pytest.fixture
 def folder() -> Iterator[Path]:
     """A folder whose path is short enough for tmux sockets."""
