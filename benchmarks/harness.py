@@ -130,7 +130,9 @@ def open_stage() -> Iterator[Stage]:
     signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(prefix="tb-", dir="/tmp") as name, ExitStack() as stack:
         folder = Path(name)
-        for variable in [variable for variable in os.environ if variable.startswith("TORCH_")]:
+        for variable in [
+            name for name in os.environ if name.startswith("TORCH_") and not name.startswith("TORCH_TEST_")
+        ]:
             del os.environ[variable]
         os.environ["TORCH_STATE_DIR"] = name
         settings = Settings(state_dir=folder)

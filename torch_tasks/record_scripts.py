@@ -51,7 +51,12 @@ if ARGV[3] ~= '' and string.find(ARGV[5], ' ' .. state .. ' ', 1, true) then
 end
 if not string.find(ARGV[2], ' ' .. state .. ' ', 1, true) then return {'illegal', state, {}} end
 redis.call('HSET', KEYS[1], 'state', ARGV[1])
-if ARGV[6] ~= '' then redis.call('HSET', KEYS[1], ARGV[6], now) end
+local stamp = tonumber(ARGV[6] ~= '' and redis.call('HGET', KEYS[1], ARGV[6]) or '0')
+local assigned = tonumber(redis.call('HGET', KEYS[1], 'assigned_at') or '0')
+-- A try begins once, however often more is told of it.
+if ARGV[6] ~= '' and not (ARGV[6] == 'started_at' and stamp >= assigned and assigned > 0) then
+  redis.call('HSET', KEYS[1], ARGV[6], now)
+end
 for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
 tell(ARGV[8], ARGV[7])
 redis.call('PUBLISH', KEYS[1], ARGV[1])

@@ -61,6 +61,8 @@ def test_an_agent_says_how_far_it_is(fake: FakeKind, torch: Torch) -> None:
     task = torch.enqueue("a long one")
     assert task.result(timeout=30).answer == "Done."
     assert any("half way" in note for note in notes(task))
+    began = next(entry for entry in task.history() if entry.state is TaskState.RUNNING)
+    assert task.record().started_at == began.at
 
 
 def test_a_report_of_a_task_that_the_agent_does_not_work_on_is_refused(fake: FakeKind, torch: Torch) -> None:
