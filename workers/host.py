@@ -76,7 +76,8 @@ class Host:
     @property
     def begun(self) -> str | None:
         """Its id: it comes before any other task."""
-        return self.unfinished.task_id if self.unfinished else None
+        current = self.unfinished
+        return current.task_id if current else None
 
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -295,12 +296,13 @@ class Host:
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the task in the pane if it is one of these."""
-        if self.unfinished and self.unfinished.task_id in task_ids:
-            self._orders.cancelled = self.unfinished.task_id
+        begun = self.begun  # it may end at this moment
+        if begun and begun in task_ids:
+            self._orders.cancelled = begun
             self._bell.ring()
             with contextlib.suppress(redis.RedisError, BrokerUnreachable):
                 # Should this worker die before the agent has let go, the next one must know.
-                self._records.request_cancel(self.unfinished.task_id)
+                self._records.request_cancel(begun)
 
     def detach(self) -> None:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""
