@@ -7,7 +7,7 @@ import select
 import socket
 import struct
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
@@ -131,12 +131,15 @@ class Handler(BaseHTTPRequestHandler):
         retry = side is None and self.server.log.retries(asked, self._key)
         number = self._log(asked, body, side=side, retry=retry)
         steps = self._steps(asked, side, retry=retry)
+
+        def ended(outcome: str) -> None:
+            self.server.log.outcome(number, asked, self._key, side, outcome)
+
         try:
-            outcome = Playing(self, wire, asked).play(steps)
-        except (Gone, ConnectionError):
+            Playing(self, wire, asked, ended).play(steps)
+        except Gone:
             self.close_connection = True
-            outcome = "aborted"
-        self.server.log.outcome(number, asked, self._key, side, outcome)
+            ended("aborted")
 
     def _steps(self, asked: Conversation, side: str | None, *, retry: bool) -> Sequence[Step]:
         return [Text(plain_answer(asked, side))] if side else self.server.book.turn(asked, self._key, retry=retry)
@@ -159,8 +162,10 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_chunk(self, data: bytes) -> None:
         """Send a piece of the stream; the empty one ends it."""
-        self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
-        self.wfile.flush()
+        try:
+            self.wfile.write(b"%x\r\n%s\r\n" % (len(data), data))
+        except ConnectionError:
+            raise Gone from None
 
     def cut(self) -> None:
         """Break the connection in the client's face."""
@@ -188,32 +193,36 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Playing:
-    """One answer on its way out."""
+    """One answer on its way out; ``ended`` is told how it ends before the client can know it, and ask again."""
 
-    def __init__(self, handler: Handler, wire: Wire, asked: Conversation) -> None:
+    def __init__(self, handler: Handler, wire: Wire, asked: Conversation, ended: Callable[[str], None]) -> None:
         self._handler = handler
         self._wire = wire
         self._asked = asked
+        self._ended = ended
         self._answer: Answer = wire.answer(asked)
         self._streaming = False
 
-    def play(self, steps: Sequence[Step]) -> str:
-        """Do the steps; returns how it ended."""
+    def play(self, steps: Sequence[Step]) -> None:
+        """Do the steps."""
         for step in steps:
             if isinstance(step, Fail):
+                self._ended("failed")
                 self._fail(step)
-                return "failed"
+                return
             if isinstance(step, Drop):
+                self._ended("dropped")
                 self._handler.cut()
-                return "dropped"
+                return
             self._do(step)
         if self._asked.stream:
             self._begin()
+        self._ended("complete")
+        if self._asked.stream:
             self._send(self._answer.finish())
             self._handler.send_chunk(b"")
         else:
             self._handler.whole(self._answer.whole())
-        return "complete"
 
     def _do(self, step: Step) -> None:
         if isinstance(step, Text):
