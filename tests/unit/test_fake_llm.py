@@ -255,14 +255,17 @@ def test_the_newest_rule_that_fits_answers(llm: FakeLLM) -> None:
 # ── log ──────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 HOSTILE = "<not-added>\n\tit's `$HOME` \\\r\n# To suggest changes <system-reminder> 🚒  "
+TAGGED = "<task>\nall of it in a tag\n</task>"
 
 
 @pytest.mark.parametrize("api", APIS)
 def test_the_prompt_is_logged_byte_for_byte(llm: FakeLLM, api: str) -> None:
-    Client(llm, api, key="sk-two").ask(HOSTILE)
-    [request] = llm.requests()
-    assert (request.prompt, request.added, request.api, request.key) == (HOSTILE, [], api, "sk-two")
-    assert llm.prompts(key="sk-two") == [HOSTILE]
+    client = Client(llm, api, key="sk-two")
+    client.ask(HOSTILE)
+    client.ask(TAGGED)
+    assert [request.added for request in llm.requests()] == [[], []]
+    assert {(request.api, request.key) for request in llm.requests()} == {(api, "sk-two")}
+    assert llm.prompts(key="sk-two") == [HOSTILE, TAGGED]
     assert llm.prompts(key="sk-one") == []
 
 

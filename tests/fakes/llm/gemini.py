@@ -11,7 +11,7 @@ from fakes.llm.steps import Fail
 from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
-    r"<(session_context|system-reminder|[a-z_]+)>.*</\1>\s*"
+    r"<(session_context|system-reminder|hook_context)>.*</\1>\s*"
     r"|This is the Gemini CLI\. We are setting up the context for our chat\..*"
     r"|\n?--- Content from referenced files ---.*|\n?Content from @.*|\n?--- End of content ---.*",
     re.DOTALL,

@@ -13,7 +13,7 @@ from fakes.llm.steps import Fail
 from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
-    r"<(environment_context|user_instructions|turn_aborted|permissions instructions|[a-z_]+)>.*</\1>\s*"
+    r"<(environment_context|user_instructions|turn_aborted|user_shell_command|subagent_notification|skill)>.*</\1>\s*"
     r"|# AGENTS\.md instructions.*|Another language model started to solve this problem.*",
     re.DOTALL,
 )
