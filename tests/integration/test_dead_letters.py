@@ -141,7 +141,12 @@ def test_a_task_is_tried_again_by_another_agent_if_one_is_free(
 def test_a_retry_can_be_cancelled_while_it_waits(node: Node, torch: Torch, tmp_path: Path) -> None:
     node.agent_worker("developer-1", TORCH_RETRY_BACKOFF_SECONDS="5")
     task = torch.enqueue(crashing(tmp_path))
-    until(lambda: task.status is TaskState.QUEUED and task.record().attempts == 1, "it waits for its next try", 30)
+
+    def waits_for_its_next_try() -> bool:
+        record = task.record()  # looked at once: before the first try it is queued, too
+        return (record.state, record.attempts) == (TaskState.QUEUED, 1)
+
+    until(waits_for_its_next_try, "it waits for its next try")
     task.cancel()
     assert task.result(timeout=5).status is TaskState.CANCELLED
     assert torch.enqueue("echo next").result(timeout=30).answer == "next\n"
