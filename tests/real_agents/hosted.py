@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from collections.abc import Callable
 from typing import Any
@@ -67,6 +68,16 @@ class Hosted:
             self.worker.tmux("send-keys", key)
             with contextlib.suppress(AssertionError):
                 until(condition, key, 1)
+
+    def await_new_program(self, before: tuple[str, int]) -> None:
+        """Wait until another program than the one ``before`` is in the pane."""
+
+        def is_new() -> bool:
+            with contextlib.suppress(subprocess.CalledProcessError, ValueError):  # there is no pane between the two
+                return self.worker.pane() != before
+            return False
+
+        until(is_new, "it is started anew", SECONDS)
 
     def received(self, task_id: str) -> list[str]:
         """Every prompt of this task that the model received, exactly."""

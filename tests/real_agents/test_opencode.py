@@ -162,5 +162,5 @@ def test_a_used_up_limit_is_waited_for(agent: Hosted) -> None:
 def test_a_cli_that_was_left_is_started_again(agent: Hosted) -> None:
     before = agent.worker.pane()
     agent.worker.tmux("send-keys", "C-c")
-    agent.wait(lambda: agent.worker.has_pane() and agent.worker.pane() != before, "it is started anew")
+    agent.await_new_program(before)
     assert agent.give("are you back?").result(timeout=100).succeeded
