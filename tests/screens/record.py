@@ -9,6 +9,7 @@ A recording is a text file: the release, what the rules are to read as JSON, and
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,7 @@ class Stage:
 
         self.llm = llm
         self.home = HOMES[cli](folder / "home", llm)
+        os.environ.update(self.home.environment)  # as it is in the worker of such an agent
         (folder / "agent").mkdir()
         agent = program_of(AgentSpec(id="developer-1", role="developer", kind=cli), folder / "agent", self.home.work)
         assert isinstance(agent, CodingAgent)
