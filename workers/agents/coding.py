@@ -26,7 +26,7 @@ from workers.agents.explain import explain
 from workers.agents.foreground import is_left_to_a_shell, kill_program
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
-from workers.agents.prompt import Prompt, compose
+from workers.agents.prompt import Prompt, compose, task_hints
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.submitter import Sight, Submitter
@@ -198,7 +198,14 @@ class CodingAgent(AgentKind):
             extras.append(f"context: {run.context}")
         before = "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
         prompt = compose(
-            spec.prompt, spec.id, self.config.prompt, file=run.prompt, before=before, extras=extras, disarm=self.disarm
+            spec.prompt,
+            run.tag,
+            self.config.prompt,
+            file=run.prompt,
+            before=before,
+            extras=extras,
+            hints=task_hints(run.task_id),
+            disarm=self.disarm,
         )
         (self.folder / "current").write_text(f"{run.folder}\n")
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
@@ -218,7 +225,7 @@ class CodingAgent(AgentKind):
 
     def turn(self, submission: Submission) -> Turn:
         """What is told of the task's turn since it was submitted."""
-        return fold(self.log.since(submission.mark), submission.task_id, submission.accepted_unheard)
+        return fold(self.log.since(submission.mark), submission.tag, submission.accepted_unheard)
 
     def ending(self, run: Run) -> Ending | None:
         if kept := kept_ending(run):
@@ -287,7 +294,12 @@ class CodingAgent(AgentKind):
         if before is None:
             return False
         prompt = compose(
-            text, run.task_id, self.config.prompt, file=run.folder / f"round.{before.round + 1}", disarm=self.disarm
+            text,
+            run.tag,
+            self.config.prompt,
+            file=run.folder / f"round.{before.round + 1}",
+            hints=task_hints(run.task_id),
+            disarm=self.disarm,
         )
         (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)

@@ -20,7 +20,7 @@ from workers.agents.prompt import belongs_to
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.turn import Turn
-from workers.runs import Run
+from workers.runs import Paper
 from workers.tmux.pane import AgentPane
 
 #: How long a paste may take to be seen whole; then it is taken back and pasted again, so often.
@@ -74,7 +74,7 @@ class Typist(Protocol):
 class Submitter:
     """One run's submission."""
 
-    def __init__(self, typist: Typist, pane: AgentPane, run: Run) -> None:
+    def __init__(self, typist: Typist, pane: AgentPane, run: Paper) -> None:
         self._typist = typist
         self._pane = pane
         self._run = run
@@ -196,7 +196,7 @@ class Submitter:
 
     def _trace(self, submission: Submission, sight: Sight) -> str | None:
         """What on the screen shows that the program has the prompt; only what was not there before it."""
-        if belongs_to(sight.above, submission.task_id):
+        if belongs_to(sight.above, submission.tag):
             return "the prompt stands above the composer"
         if submission.placeholder_is_new and submission.placeholder in sight.above:
             return f"{submission.placeholder} stands above the composer"
