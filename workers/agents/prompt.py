@@ -63,7 +63,7 @@ def compose(
             f"Read the whole file; what it says is the {what}, word for word."
         )
     else:
-        body, notes = _safe(words)
+        body, notes = safe(words)
         disarmed = disarm(body)
         body, notes = disarmed.text, [*notes, *disarmed.notes]
         if not before and _guarded(body, config.guarded):
@@ -76,7 +76,7 @@ def compose(
     return Prompt("\n\n".join(parts), tuple(notes))
 
 
-def _safe(words: str) -> tuple[str, list[str]]:
+def safe(words: str) -> tuple[str, list[str]]:
     """The words with line feeds as their only line ends, and control characters shown instead of sent."""
     notes = []
     lines = words.replace("\r\n", "\n").replace("\r", "\n")
