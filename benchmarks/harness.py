@@ -109,7 +109,7 @@ class Stage:
     def _is_ready(self, agent: Agent) -> bool:
         """The registry calls the agent ready, and means this worker."""
         return any(
-            info.agent_id == agent.id and info.pid == agent.worker.pid and info.status == "ready"
+            info.agent_id == agent.id and info.pid == agent.worker.pid and info.state == "ready"
             for info in self.torch.agents(online=True)
         )
 

@@ -236,7 +236,7 @@ class AgentWorker(ProcessNode):
     @property
     def agent_state(self) -> AgentState | None:
         """What the agent does, as the fleet knows it."""
-        return self.info.status if self.info else None
+        return self.info.state if self.info else None
 
     def tmux(self, *words: str) -> str:
         """What tmux answers to a command for the agent's pane."""

@@ -82,6 +82,44 @@ class AgentNotFound(TorchError):
     """No agent is registered under this id."""
 
 
+class InvalidMessage(TorchError):
+    """A message was refused before anything was sent."""
+
+    exit_code = 2
+
+
+class UnknownRecipient(TorchError):
+    """Nobody of this name is known to the fleet."""
+
+    exit_code = 2
+
+
+class MessageRefused(TorchError):
+    """The policy does not let this message pass."""
+
+    exit_code = 3
+
+
+class InboxFull(TorchError):
+    """The receiver's inbox has no room; the message was not accepted."""
+
+    exit_code = 5
+
+
+class MessageNotFound(TorchError):
+    """No record of this message: a wrong id, or its time in the store is over."""
+
+
+class NoReply(TorchError):
+    """The waiting ended before the reply came; the question stays with its receiver."""
+
+    exit_code = 124
+
+
+class NotDelivered(TorchError):
+    """A message was given up, or its time was over."""
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 

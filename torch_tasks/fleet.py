@@ -16,6 +16,7 @@ from torch_tasks.settings import Settings, settings
 from torch_tasks.transport import Deliveries, Gate
 
 if TYPE_CHECKING:
+    from torch_tasks.communication.inboxes import Inboxes
     from torch_tasks.orchestration.accounts import Account
 
 
@@ -39,6 +40,13 @@ class Fleet:
     def deliveries(self) -> Deliveries:
         """The messages on their way, held, or dead."""
         return Deliveries(self.client)
+
+    @cached_property
+    def inboxes(self) -> Inboxes:
+        """The messages."""
+        from torch_tasks.communication.inboxes import Inboxes  # only who sends, receives or looks at them
+
+        return Inboxes(self.client, self.settings)
 
     @cached_property
     def registry(self) -> AgentRegistry:

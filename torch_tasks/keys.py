@@ -30,6 +30,8 @@ TENDING = f"{PREFIX}tending"
 LEDGERS = f"{PREFIX}ledgers"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
+#: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.
+MESSAGES = f"{PREFIX}messages"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 
@@ -59,6 +61,31 @@ def bell(name: str) -> str:
 def account(name: str, part: str) -> str:
     """What the fleet knows of one account with a provider of models."""
     return f"{PREFIX}account:{name}:{part}"
+
+
+def message(message_id: str) -> str:
+    """The hash that holds one message's record, and the channel on which its changes are told."""
+    return f"{PREFIX}message:{message_id}"
+
+
+def inbox(party: str, urgency: str) -> str:
+    """The stream of the ids of the messages that wait for this receiver; emergencies have one of their own."""
+    return f"{PREFIX}inbox:{party}" + ("" if urgency == "normal" else f":{urgency}")
+
+
+def conversation(party: str) -> str:
+    """Sorted set of the ids of the messages from and to this party, as :data:`MESSAGES`."""
+    return f"{PREFIX}conversation:{party}"
+
+
+def exchanges(correlation_id: str) -> str:
+    """How many messages were sent under this correlation id."""
+    return f"{PREFIX}exchanges:{correlation_id}"
+
+
+def broadcasts(party: str) -> str:
+    """How many broadcasts this party sent within the last minute."""
+    return f"{PREFIX}broadcasts:{party}"
 
 
 def agent_queue(agent_id: str) -> str:

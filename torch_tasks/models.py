@@ -113,6 +113,13 @@ class AgentState(StrEnum):
     UNKNOWN = "unknown"
 
 
+class AgentStatus(StrEnum):
+    """Whether the fleet hears of an agent."""
+
+    ACTIVE = "active"
+    OFFLINE = "offline"
+
+
 class FailureKind(StrEnum):
     """Why a task did not succeed."""
 
@@ -374,7 +381,10 @@ class AgentInfo(Model):
     pid: int
     host: str
     incarnation: int
-    status: AgentState = AgentState.STARTING
+    status: AgentStatus = AgentStatus.OFFLINE
+    """Whether the fleet hears of it; follows from the heartbeat."""
+    state: AgentState = AgentState.STARTING
+    """What its program was last seen doing."""
     current_task: str | None = None
     workdir: str
     tmux_socket: str
@@ -383,7 +393,11 @@ class AgentInfo(Model):
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
-    online: bool = False
+
+    @property
+    def online(self) -> bool:
+        """The fleet hears of it."""
+        return self.status is AgentStatus.ACTIVE
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

@@ -101,6 +101,14 @@ class Settings(BaseSettings):
     events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker shows itself to Flower.")
     result_days: Finite = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
     prompt_limit_bytes: int = Field(1 << 20, gt=0, description="A longer prompt is refused.")
+    message_limit_bytes: int = Field(1 << 20, gt=0, description="A longer message is refused.")
+    inbox_limit: int = Field(
+        1000, gt=0, description="How many messages may wait for one receiver; further ones are refused until it reads."
+    )
+    broadcasts_per_minute: int = Field(10, gt=0, description="How many broadcasts one sender may send within a minute.")
+    message_tries: int = Field(
+        3, gt=0, description="How often a message that its receiver's program does not take is tried; then it is dead."
+    )
     answer_limit_bytes: int = Field(
         64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
     )

@@ -198,7 +198,7 @@ def _better_elsewhere(record: TaskRecord, info: AgentInfo, message: Message) -> 
     if record.agent != info.agent_id or record.attempts <= record.tries_before or message.times_passed >= _PASSES:
         return False
     return any(
-        other.online and other.status is AgentState.READY and other.agent_id != info.agent_id
+        other.online and other.state is AgentState.READY and other.agent_id != info.agent_id
         for other in fleet().registry.agents()
         if _able(record.spec, other)
     )

@@ -164,7 +164,7 @@ class Host:
         with self._working:
             if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
                 self._let_go_of_what_is_not_ours()
-            limit_is_over = self.info.status is AgentState.LIMITED and not pause.left
+            limit_is_over = self.info.state is AgentState.LIMITED and not pause.left
             if not self.unfinished and (limit_is_over or not self._terminal.alive):
                 self._recover()
 

@@ -42,9 +42,9 @@ class Presence:
         self.journal = self.journal.model_copy(update=changes)
         self.journal.write(self._journal_file)
 
-    def show(self, status: AgentState, task: str | None = None) -> None:
+    def show(self, state: AgentState, task: str | None = None) -> None:
         """Tell the fleet what the agent is doing now."""
-        self.info = self.info.model_copy(update={"status": status, "current_task": task, "pane": self.journal.pane})
+        self.info = self.info.model_copy(update={"state": state, "current_task": task, "pane": self.journal.pane})
         self.beat()
 
     def beat(self) -> int | None:

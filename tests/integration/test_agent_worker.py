@@ -305,7 +305,7 @@ def test_the_registry_tells_who_an_agent_is_and_what_it_does(node: Node, torch: 
     info = torch.agent("developer-1")
     assert (info.role, info.skills, info.kind, info.node) == ("developer", ("auth", "python"), "shell", "node-a")
     assert (info.pid, info.host) == (worker.process.pid, socket.gethostname())
-    assert (info.status, info.current_task) == (AgentState.READY, None)
+    assert (info.state, info.current_task) == (AgentState.READY, None)
     task = held(torch, tmp_path)
     until(lambda: worker.info.current_task == task.id and worker.agent_state is AgentState.WORKING, "it works")
     let_go(tmp_path)

@@ -246,13 +246,13 @@ def test_agents_lists_those_that_match(machine: Machine, words: list[str], ids: 
 
 def test_agents_are_shown_with_what_they_can_and_do(machine: Machine) -> None:
     table = machine.torch("agents").stdout.splitlines()
-    assert table[0].split() == ["ID", "ROLE", "SKILLS", "KIND", "NODE", "STATUS", "TASK", "HEARD", "OF"]
+    assert table[0].split() == ["ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "TASK", "HEARD", "OF"]
     assert table[1].split()[:4] == ["dev-1", "developer", "python", "shell"]
 
 
 def test_agent_shows_one(machine: Machine) -> None:
     assert json.loads(machine.torch("agent", "dev-1", "--json").stdout)["skills"] == ["python"]
-    assert re.search(r"^online: +True$", machine.torch("agent", "dev-1").stdout, re.MULTILINE)
+    assert re.search(r"^status: +active$", machine.torch("agent", "dev-1").stdout, re.MULTILINE)
 
 
 @pytest.mark.parametrize("command", ["agent", "screen", "attach"])

@@ -84,7 +84,7 @@ def test_a_person_answers_what_the_agent_asks(fake: FakeKind, torch: Torch) -> N
     if not asked.choices:  # its hook told it before its dialog was to be seen
         asked = until(lambda: (now := task.record().question) and now.choices and now, "all of it is told")
     assert (asked.text, asked.choices) == ("Which colour?", ("Red", "Blue"))
-    until(lambda: torch.agent("developer-1").status is AgentState.WAITING, "the agent waits")
+    until(lambda: torch.agent("developer-1").state is AgentState.WAITING, "the agent waits")
     assert task.answer("2") == "answered: 2"
     assert task.result(timeout=30).answer == "Then Blue."
     assert task.record().question is None
@@ -180,7 +180,7 @@ def test_another_agent_takes_what_a_limited_one_cannot_do(own: FakeKind, node: N
     own.worker("qa-7", "qa")
     task = torch.enqueue("echo taken over", role="qa")
     until(lambda: task.status is TaskState.PARKED, "the task is put back")
-    until(lambda: torch.agent("qa-7").status is AgentState.LIMITED, "the agent is limited")
+    until(lambda: torch.agent("qa-7").state is AgentState.LIMITED, "the agent is limited")
     node.agent_worker("qa-8", "qa")
     result = task.result(timeout=30)
     assert (result.agent, result.answer) == ("qa-8", "taken over\n")
@@ -195,7 +195,7 @@ def test_a_limited_agent_goes_on_by_itself_when_the_limit_is_over(own: FakeKind,
     until(lambda: task.status is TaskState.PARKED, "the task is put back")
     assert task.result(timeout=40).answer.startswith("You said:")
     assert len(own.prompts()) == 2
-    until(lambda: torch.agent("qa-7").status is AgentState.READY, "the agent is free")
+    until(lambda: torch.agent("qa-7").state is AgentState.READY, "the agent is free")
 
 
 # ── circles ──────────────────────────────────────────────────────────────────────────────────────────────────────

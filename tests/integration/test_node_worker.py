@@ -44,7 +44,7 @@ class NodeMachine(Machine):
     def agent(self, agent_id: str) -> dict[str, Any] | None:
         """The agent as the fleet knows it, if it is online and ready."""
         for info in json.loads(self.torch("agents", "--online", "--json").stdout):
-            if info["agent_id"] == agent_id and info["status"] == "ready":
+            if info["agent_id"] == agent_id and info["state"] == "ready":
                 return dict(info)
         return None
 
@@ -119,7 +119,7 @@ def test_a_node_worker_that_leaves_ends_its_agent_workers_but_no_pane(machine: N
     assert machine.workers("dev-1") == []
     assert machine.pane("dev-1") == pane
     assert psutil.Process(pane[1]).is_running()
-    assert json.loads(machine.torch("agents", "--json").stdout)[0]["online"] is False
+    assert json.loads(machine.torch("agents", "--json").stdout)[0]["status"] == "offline"
 
 
 @pytest.fixture

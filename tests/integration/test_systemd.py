@@ -119,7 +119,7 @@ class UnitMachine(Machine):
     def has_agent(self) -> bool:
         """The agent has its pane, at work or not."""
         agents = json.loads(self.torch("agents", "--online", "--json").stdout)
-        return [agent["status"] in ("ready", "working") for agent in agents] == [True]
+        return [agent["state"] in ("ready", "working") for agent in agents] == [True]
 
 
 @pytest.fixture

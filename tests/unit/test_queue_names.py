@@ -14,7 +14,8 @@ from torch_tasks.routing import queue_for, serves, unroutable
 def agent(agent_id: str = "dev-1", *, online: bool = True, skills: tuple[str, ...] = ("git", "python")) -> AgentInfo:
     """A developer in the registry."""
     known = {"agent_id": agent_id, "role": "developer", "skills": skills, "kind": "shell", "node": "n", "pid": 1}
-    rest = {"host": "h", "incarnation": 1, "workdir": "/", "tmux_socket": "/t", "started_at": now(), "online": online}
+    rest = {"host": "h", "incarnation": 1, "workdir": "/", "tmux_socket": "/t", "started_at": now()}
+    rest["status"] = "active" if online else "offline"
     return AgentInfo.model_validate(known | rest)
 
 

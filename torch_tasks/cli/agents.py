@@ -22,14 +22,14 @@ def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted:
     if json_wanted:
         as_json(found)
         return
-    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATUS", "TASK", "HEARD OF")
+    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "TASK", "HEARD OF")
     as_table(headings, [_row(info) for info in found])
 
 
 def _row(info: AgentInfo) -> tuple[Any, ...]:
-    status = str(info.status) if info.online else "offline"
+    state = str(info.state if info.online else info.status)
     heard = ago(info.last_heartbeat)
-    return info.agent_id, info.role, ",".join(info.skills), info.kind, info.node, status, info.current_task or "", heard
+    return info.agent_id, info.role, ",".join(info.skills), info.kind, info.node, state, info.current_task or "", heard
 
 
 @click.command()

@@ -80,7 +80,7 @@ def _end_on_signals() -> None:
 def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.status}")
+        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         where = f"password in {stack.settings.state_dir / 'flower.password'}"
@@ -122,4 +122,4 @@ def _shape() -> object:
 
 def _all_there(kept: Sequence[AgentSpec]) -> bool:
     wanted = {agent.id for agent in kept or settings().agents}
-    return wanted <= {info.agent_id for info in Torch().agents(online=True) if info.status != "starting"}
+    return wanted <= {info.agent_id for info in Torch().agents(online=True) if info.state != "starting"}

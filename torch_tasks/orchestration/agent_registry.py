@@ -12,7 +12,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.broker import NOW
 from torch_tasks.errors import AgentTaken, StaleWriter
-from torch_tasks.models import AgentInfo
+from torch_tasks.models import AgentInfo, AgentStatus
 from torch_tasks.settings import Settings
 
 # KEYS: registry, heartbeats, incarnations. ARGV: id, entry, offline after (ms), host, pid, smallest incarnation,
@@ -131,9 +131,9 @@ class AgentRegistry:
         return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
     def entry(self, agent_id: str) -> AgentInfo | None:
-        """What stands in the registry under this id, whoever wrote it; ``online`` is not looked up."""
+        """What stands in the registry under this id, whoever wrote it; ``status`` is not looked up."""
         entry = self._client.hget(keys.AGENT_REGISTRY, agent_id)
-        return AgentInfo.model_validate_json(entry) if entry else None
+        return _info(json.loads(entry), 0, 1) if entry else None
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
@@ -151,11 +151,11 @@ class AgentRegistry:
 
 
 def _entry(info: AgentInfo) -> str:
-    return info.model_dump_json(exclude={"online", "last_heartbeat"})
+    return info.model_dump_json(exclude={"status", "last_heartbeat"})
 
 
 def _info(entry: dict[str, Any], heard_ms: int, alive_since_ms: int) -> AgentInfo:
     heard = datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None
-    return AgentInfo.model_validate(
-        entry | {"last_heartbeat": heard, "online": heard_ms >= alive_since_ms and not entry.get("left")}
-    )
+    alive = heard_ms >= alive_since_ms and not entry.get("left")
+    status = AgentStatus.ACTIVE if alive else AgentStatus.OFFLINE
+    return AgentInfo.model_validate(entry | {"last_heartbeat": heard, "status": status})

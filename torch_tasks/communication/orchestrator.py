@@ -1,0 +1,375 @@
+"""Sending: who may be written to, which way a message goes, and what its sender hears of it."""
+
+from __future__ import annotations
+
+import contextlib
+import difflib
+import fcntl
+import os
+import re
+import time
+from collections.abc import Iterable, Iterator
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from pybreaker import CircuitBreaker, CircuitBreakerError
+
+from torch_tasks import keys
+from torch_tasks.broker import broker_errors
+from torch_tasks.communication.channels import listen, role_named
+from torch_tasks.communication.inboxes import Inboxes
+from torch_tasks.communication.message import (
+    PEOPLE,
+    Message,
+    MessageKind,
+    MessageRecord,
+    MessageState,
+    Sent,
+    Urgency,
+    When,
+)
+from torch_tasks.communication.outbox import Outbox
+from torch_tasks.communication.policy import policy
+from torch_tasks.errors import (
+    BrokerUnreachable,
+    LedgerOff,
+    MessageRefused,
+    NoReply,
+    NotDelivered,
+    UnknownRecipient,
+)
+from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.local.mail import hand_over
+from torch_tasks.models import AgentInfo, AgentState
+
+_BREAKER = CircuitBreaker(fail_max=1, reset_timeout=5, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
+"""Open while the broker is away: nobody then waits for it with every message."""
+
+
+class NovaOrchestrator:
+    """One party's way of talking to the fleet: ``sender`` is the agent in whose pane this runs, else a person."""
+
+    def __init__(self, sender: str | None = None) -> None:
+        self.sender = sender or os.environ.get("TORCH_AGENT_ID") or PEOPLE
+
+    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def send_message(
+        self,
+        agent_id: str,
+        text: str,
+        message: str | None = None,
+        *,
+        when: When | str = When.IDLE,
+        priority: Urgency | str = Urgency.NORMAL,
+        kind: MessageKind | str = MessageKind.TEXT,
+        correlation_id: str | None = None,
+        reply_to: str | None = None,
+        expires: float | None = None,
+        id: str | None = None,  # noqa: A002 - the message's own word
+    ) -> Sent:
+        """Send a text to an agent and return at once; what becomes of it is in :meth:`message`.
+
+        ``send_message(role, agent_id, text)`` also says what role the agent must have. The same ``id`` twice is one
+        message. While the broker is away, an agent of this machine gets it all the same, and what is for others waits
+        on the disk. Raises :class:`UnknownRecipient`, :class:`InvalidMessage`, :class:`MessageRefused` or
+        :class:`InboxFull`; then nothing was sent.
+        """
+        role = None
+        if message is not None:
+            role, agent_id, text = agent_id, text, message
+        return self._send(
+            Message.build(
+                sender=self.sender,
+                target=agent_id,
+                message=text,
+                when=when,
+                priority=priority,
+                kind=kind,
+                correlation_id=correlation_id,
+                reply_to=reply_to,
+                expires=expires,
+                id=id,
+                incarnation=self._incarnation,
+            ),
+            role,
+        )
+
+    def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> MessageRecord:
+        """Send a question and return the reply; :class:`NoReply` after ``timeout`` seconds, then it may come yet."""
+        sent = self.send_message(agent_id, text, **{"kind": MessageKind.QUESTION, **how})
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._broker():
+            for record in self._inboxes.changes(sent.id, deadline):
+                if record.reply:
+                    reply = self._inboxes.get(record.reply)
+                    # It is read by this: nobody types it into the asking agent's pane as well.
+                    self._inboxes.settle(reply.message, MessageState.READ)
+                    return reply
+                if record.state in (MessageState.EXPIRED, MessageState.DEAD):
+                    raise NotDelivered(f"the question {sent.id} to {agent_id} is {record.state}: {record.note}")
+        raise NoReply(
+            f"{agent_id} has not replied to {sent.id} within {timeout:g} s; its reply will be in your inbox "
+            f"('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' tells how far the question is"
+        )
+
+    def reply(self, message_id: str, text: str, **how: Any) -> Sent:
+        """Answer a message: its sender gets the text, and the message counts as read."""
+        with self._broker():
+            asked = self._inboxes.get(message_id).message
+        options = {"kind": MessageKind.REPLY, "correlation_id": asked.correlation_id, "reply_to": asked.id}
+        return self.send_message(asked.sender, text, **{**options, **how})
+
+    def broadcast(
+        self,
+        text: str,
+        *,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        project: str | None = None,
+        **how: Any,
+    ) -> list[Sent]:
+        """Send a text to every agent that is online and matches; :class:`MessageRefused` if that is too often."""
+        wanted = role_named(role) if role else None
+        with self._broker():
+            found = [
+                info
+                for info in self._fleet.registry.agents()
+                if info.online
+                and info.agent_id != self.sender
+                and info.serves(wanted, skills)
+                and (project is None or _belongs(info, project))
+            ]
+            if not found:
+                raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
+            self._limit_broadcasts()
+        first = self.send_message(found[0].agent_id, text, **how)
+        with self._broker():
+            matter = self._inboxes.get(first.id).message.correlation_id if first.transport == "broker" else None
+        options = {"correlation_id": matter, **how}
+        return [first, *(self.send_message(info.agent_id, text, **options) for info in found[1:])]
+
+    # ── receiving and looking ────────────────────────────────────────────────────────────────────────────────────
+
+    def inbox(self, party: str | None = None) -> list[MessageRecord]:
+        """What waits for this party, emergencies first."""
+        with self._broker():
+            entries = self._inboxes.waiting(party or self.sender)
+            records = self._inboxes.records(entry.message_id for entry in entries)
+            for entry, record in zip(entries, records, strict=True):
+                if record is None or record.state is MessageState.READ:
+                    self._inboxes.drop(entry)
+            return [record for record in records if record and record.state is not MessageState.READ]
+
+    def read(self) -> list[MessageRecord]:
+        """What waits for this party, which has then read it; for those that have no pane."""
+        with self._broker():
+            records = self.inbox()
+            entries = {entry.message_id: entry for entry in self._inboxes.waiting(self.sender)}
+            for record in records:
+                entry = entries.get(record.message.id)
+                self._inboxes.settle(record.message, MessageState.READ, entry=entry, delivered_ago=0)
+            return records
+
+    def message(self, message_id: str) -> MessageRecord:
+        """What is known of one message."""
+        with self._broker():
+            return self._inboxes.get(message_id)
+
+    def await_delivery(self, message_id: str, timeout: float | None = None) -> MessageRecord:
+        """Wait until the receiver has a message; :class:`NotDelivered` if it will not, or not within ``timeout``."""
+        deadline = None if timeout is None else time.monotonic() + timeout
+        with self._broker():
+            for record in self._inboxes.changes(message_id, deadline):
+                if record.state.arrived:
+                    return record
+                if record.state.settled:
+                    raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
+        raise NotDelivered(
+            f"message {message_id} is {record.state} after {timeout:g} s; it stays in the inbox of "
+            f"{record.message.target} and is delivered when that can be"
+        )
+
+    def history(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
+        """The latest messages, of all or from and to one party, oldest first."""
+        with self._broker():
+            return self._inboxes.latest(party, limit)
+
+    def replay(self, message_id: str) -> MessageState:
+        """Have a message delivered after all that was given up or expired."""
+        with self._broker():
+            return self._inboxes.replay(message_id)
+
+    def subscribe(self, role: str) -> Iterator[Message]:
+        """Every message to agents of this role from now on."""
+        with self._broker():
+            yield from (message for message in listen(self._fleet.client, role) if message)
+
+    # ── the way to the inbox ─────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def _fleet(self) -> Fleet:
+        return fleet()
+
+    @property
+    def _inboxes(self) -> Inboxes:
+        return self._fleet.inboxes
+
+    @cached_property
+    def _outbox(self) -> Outbox:
+        return outbox_of(self._fleet)
+
+    @property
+    def _incarnation(self) -> int | None:
+        told = os.environ.get("TORCH_INCARNATION", "")
+        own = self.sender == os.environ.get("TORCH_AGENT_ID")
+        return int(told) if own and told.isdecimal() else None
+
+    def _send(self, message: Message, role: str | None) -> Sent:
+        message = message.within(self._fleet.settings.message_limit_bytes)
+        policy().check(message)
+        try:
+            with _BREAKER.calling():
+                target, note, message = self._addressed(message, role)
+        except (BrokerUnreachable, CircuitBreakerError) as error:
+            return self._without_broker(message, error)
+        if not self._fleet.settings.ledger:
+            return self._accepted(message, target, note)
+        file = self._outbox.keep(message)
+        try:
+            with _BREAKER.calling():
+                if not self._outbox.is_alone(file):
+                    self._outbox.flush(self._post)
+                sent = self._accepted(message, target, note)
+        except (BrokerUnreachable, CircuitBreakerError) as error:
+            self._outbox.drop(file)
+            return self._without_broker(message, error)
+        except BaseException:
+            self._outbox.drop(file)
+            raise
+        self._outbox.accepted(file)
+        return sent
+
+    def _accepted(self, message: Message, target: AgentInfo | None, note: str) -> Sent:
+        with broker_errors():
+            state = self._inboxes.send(message, target.role if target else None)
+        return Sent(id=message.id, target=message.target, state=state, transport="broker", note=note)
+
+    def _addressed(self, message: Message, role: str | None) -> tuple[AgentInfo | None, str, Message]:
+        """The receiver, what the sender should know, and the message as the policy lets it go."""
+        with broker_errors():
+            agents = {info.agent_id: info for info in self._fleet.registry.agents()}
+            target, sender = agents.get(message.target), agents.get(message.sender)
+            self._require_known(message.target, target, agents, role)
+            exchanges = self._inboxes.exchanges(message.correlation_id)
+        why = None
+        if message.kind not in (MessageKind.REPLY, MessageKind.ACK):
+            why = policy().detour(message, sender, target, exchanges)
+        if why and (manager := _manager(agents.values(), policy().hub.manager)):
+            note = f"goes to {manager.agent_id}: {why}"
+            return manager, note, message.model_copy(update={"target": manager.agent_id, "via": message.target})
+        return target, _away(target), message
+
+    def _require_known(
+        self, name: str, target: AgentInfo | None, agents: dict[str, AgentInfo], role: str | None
+    ) -> None:
+        if target is None:
+            if name == PEOPLE or self._inboxes.has_spoken(name):
+                return
+            near = difflib.get_close_matches(name, agents, n=3)
+            hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
+            raise UnknownRecipient(f"no agent {name!r} is registered; {hint}")
+        if role and role_named(role) not in (target.role, "specialist"):
+            raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
+
+    def _post(self, message: Message) -> None:
+        """Send what waited on the disk; to whom nobody knows any more, it is dead."""
+        try:
+            target, note, message = self._addressed(message, None)
+        except UnknownRecipient as error:
+            self._inboxes.settle(message, MessageState.DEAD, note=str(error))
+            return
+        self._accepted(message, target, note)
+
+    def _without_broker(self, message: Message, error: Exception) -> Sent:
+        """An agent of this machine gets it from its worker; what is for others waits on the disk."""
+        settings = self._fleet.settings
+        if not settings.ledger:
+            if isinstance(error, BrokerUnreachable):
+                raise error
+            raise LedgerOff(
+                "the broker is away, and with TORCH_LEDGER=false nothing waits for it on the disk; unset it"
+            )
+        folder = settings.agent_dir(message.target)
+        if is_hosted(folder):
+            hand_over(folder, message.id, message.model_dump_json())
+            note = "the broker is away: given to the agent's worker on this machine"
+            return Sent(
+                id=message.id, target=message.target, state=MessageState.ACCEPTED, transport="fallback", note=note
+            )
+        self._outbox.keep(message)
+        note = "the broker is away: it waits on this machine's disk and is sent when the broker is back"
+        return Sent(id=message.id, target=message.target, state=MessageState.SPOOLED, transport="spool", note=note)
+
+    def _limit_broadcasts(self) -> None:
+        limit, key = self._fleet.settings.broadcasts_per_minute, keys.broadcasts(self.sender)
+        with self._fleet.client.pipeline() as pipe:
+            pipe.incr(key)
+            pipe.expire(key, 60, nx=True)
+            count = int(pipe.execute()[0])
+        if count > limit:
+            raise MessageRefused(
+                f"{self.sender} has sent {limit} broadcasts within a minute (TORCH_BROADCASTS_PER_MINUTE): wait"
+            )
+
+    @contextlib.contextmanager
+    def _broker(self) -> Iterator[None]:
+        """The broker, which has first got what waited for it on this machine's disk."""
+        with broker_errors():
+            tend_outbox(self._fleet)
+            yield
+
+
+def tend_outbox(of: Fleet) -> None:
+    """Send what waited on this machine for the broker, and send anew what that has forgotten."""
+    if of.settings.ledger:
+        outbox_of(of).tend(of.client, of.inboxes, NovaOrchestrator(PEOPLE)._post)
+
+
+def outbox_of(of: Fleet) -> Outbox:
+    """This machine's outbox for the fleet's broker."""
+    place = re.sub(r"[^\w.-]+", "_", of.settings.broker().place)
+    return Outbox(of.settings.state_dir / "outbox" / place)
+
+
+def is_hosted(folder: Path) -> bool:
+    """A living worker of this machine hosts the agent of this folder."""
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
+
+
+def _manager(agents: Iterable[AgentInfo], role: str) -> AgentInfo | None:
+    """Who manages: one who is there rather than one who is away."""
+    managers = sorted((info for info in agents if info.role == role), key=lambda info: (not info.online, info.agent_id))
+    return managers[0] if managers else None
+
+
+def _away(target: AgentInfo | None) -> str:
+    if target is None or (target.online and target.status is not AgentState.EXITED):
+        return ""
+    heard = f", last heard of {target.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if target.last_heartbeat else ""
+    return f"{target.agent_id} is offline{heard}: the message is kept until it returns"
+
+
+def _belongs(info: AgentInfo, project: str) -> bool:
+    """The agent works in this folder, or in one of this name."""
+    folder = Path(info.workdir)
+    wanted = Path(project).expanduser()
+    return wanted in (folder, *folder.parents) if wanted.is_absolute() else project in folder.parts

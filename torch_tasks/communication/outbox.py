@@ -1,0 +1,131 @@
+"""The outbox: what was sent from this machine and is not known to have arrived, one file per message.
+
+A file is on the disk before anything goes to the broker, and stays until the receiver has the message. So what is
+sent while the broker is away goes out in its order when it is back, and what the broker forgot is sent again; the ids
+see to it that nothing arrives twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.communication.inboxes import Inboxes
+from torch_tasks.communication.message import Message
+from torch_tasks.errors import InboxFull
+from torch_tasks.local.files import exclusive, make_folder, usable, write_private
+
+BATCH = 200
+
+Route = Callable[[Message], None]
+"""Sends one message to the broker."""
+
+
+class Outbox:
+    """One machine's outbox for one broker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._waiting = folder / "waiting"
+        self._sent = folder / "sent"
+        self._lock = folder / "lock"
+        self._mark = folder / "broker"
+
+    def keep(self, message: Message) -> Path:
+        """Have the message on the disk, behind all that were kept before."""
+        if not self._waiting.is_dir():
+            make_folder(self._waiting.parent)
+            make_folder(self._waiting)
+            make_folder(self._sent)
+        file = self._waiting / f"{time.time_ns():020d}-{os.getpid():010d}-{message.id}.json"
+        write_private(file, message.model_dump_json() + "\n")
+        return file
+
+    def drop(self, file: Path) -> None:
+        """Forget a message that was not accepted."""
+        file.unlink(missing_ok=True)
+
+    def accepted(self, file: Path) -> None:
+        """The broker has the message; it is kept until it has arrived."""
+        with usable(file), contextlib.suppress(FileNotFoundError):  # somebody else has sent it, too
+            file.replace(self._sent / file.name)
+
+    def is_alone(self, file: Path) -> bool:
+        """No message was kept before this one that has not been sent."""
+        return min(_files(self._waiting), default=file.name) >= file.name
+
+    def waiting(self) -> int:
+        """How many messages wait for the broker."""
+        return len(_files(self._waiting))
+
+    def unsettled(self) -> int:
+        """How many were accepted and are not known to have arrived."""
+        return len(_files(self._sent))
+
+    # ── when the broker is there ─────────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, send: Route) -> None:
+        """Send what waits, in its order; what an inbox has no room for waits on, and what follows it to the same."""
+        if not self.waiting():
+            return
+        with exclusive(self._lock):
+            full: set[str] = set()
+            for name in _files(self._waiting)[:BATCH]:
+                message = _read(self._waiting / name)
+                if message is None or message.target in full:
+                    continue
+                try:
+                    send(message)
+                except InboxFull:
+                    full.add(message.target)
+                else:
+                    self.accepted(self._waiting / name)
+
+    def tend(self, client: redis.Redis, inboxes: Inboxes, send: Route) -> None:
+        """Flush, forget what has arrived, and send anew all else to a broker that is not the one it was."""
+        self.flush(send)
+        if not self.unsettled():
+            return
+        server = client.hmget(keys.BROKER_STATE, "server", "epoch")
+        mark = " ".join(str(part) for part in server)
+        forgetful = mark != self._known_mark()
+        names = _files(self._sent)
+        for start in range(0, len(names), BATCH):
+            self._settle(names[start : start + BATCH], inboxes, send, forgetful=forgetful)
+        if forgetful:
+            write_private(self._mark, mark)
+
+    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> None:
+        ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
+        for name, state in zip(names, inboxes.states(ids), strict=True):
+            file = self._sent / name
+            if state is None and forgetful and (message := _read(file)):
+                with contextlib.suppress(InboxFull):
+                    send(message)
+            elif state is None or state.settled:
+                file.unlink(missing_ok=True)
+
+    def _known_mark(self) -> str:
+        try:
+            return self._mark.read_text()
+        except FileNotFoundError:
+            return ""
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+
+
+def _read(file: Path) -> Message | None:
+    try:
+        return Message.model_validate_json(file.read_bytes())
+    except FileNotFoundError:  # it went out this very moment
+        return None

@@ -1,0 +1,96 @@
+"""The policy of conversation: who may say what to whom, as ``policy.toml`` has it."""
+
+from __future__ import annotations
+
+import tomllib
+from functools import cache
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from torch_tasks.communication.message import PEOPLE, Message, MessageKind, Urgency
+from torch_tasks.errors import InvalidMessage, InvalidSettings, MessageRefused
+from torch_tasks.fields import AgentId, Role, readable
+from torch_tasks.models import AgentInfo
+from torch_tasks.resources import config_file
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Hub(_Part):
+    """Hub and spoke: these roles speak to each other through their manager."""
+
+    roles: tuple[Role, ...] = ("developer",)
+    manager: Role = "project-manager"
+    allowed: tuple[tuple[AgentId, AgentId], ...] = ()
+    """Pairs of agents or roles that may speak to each other all the same."""
+
+
+class Policy(_Part):
+    """All rules; without any, everybody may say anything to everybody."""
+
+    enabled: bool = True
+    hub: Hub = Hub()
+    exchanges: int = Field(3, ge=0)
+    """So often may a question and its answer go to and fro under one correlation id; 0: for ever."""
+    blocked_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
+    """An agent that is blocked for longer is brought before its manager; 0: never."""
+    locked: tuple[AgentId, ...] = ()
+    """Agents that get no messages."""
+    fields: dict[MessageKind, tuple[str, ...]] = {}
+    """What the lines of a message of this kind must begin with."""
+
+    def check(self, message: Message) -> None:
+        """Nothing, or why the message is not sent at all."""
+        if message.target in self.locked:
+            raise MessageRefused(
+                f"{message.target} is locked (policy.toml): it gets no messages. Ask whoever locked it, or unlock it"
+            )
+        if not self.enabled:
+            return
+        if message.kind is MessageKind.ACK and not message.reply_to:
+            raise InvalidMessage("an ack must say what it acknowledges: give the id of that message (reply_to)")
+        lines = [line.strip().casefold() for line in message.message.splitlines()]
+        missing = [
+            field
+            for field in self.fields.get(message.kind, ())
+            if not any(line.startswith(f"{field.casefold()}:") and line[len(field) + 1 :].strip() for line in lines)
+        ]
+        if missing:
+            wanted = ", ".join(f"'{field}: …'" for field in missing)
+            raise InvalidMessage(f"a message of the kind {message.kind} must have a line {wanted} (policy.toml)")
+
+    def detour(
+        self, message: Message, sender: AgentInfo | None, target: AgentInfo | None, exchanges: int
+    ) -> str | None:
+        """Why the message goes to the manager instead, if so."""
+        if not self.enabled or message.priority is Urgency.EMERGENCY or target is None:
+            return None
+        if target.role == self.hub.manager or (sender and sender.role == self.hub.manager):
+            return None
+        if sender and {sender.role, target.role} <= set(self.hub.roles) and not self._may(sender, target):
+            return f"{sender.role}s speak to {target.role}s through their {self.hub.manager} (policy.toml)"
+        if sender and self.exchanges and exchanges >= 2 * self.exchanges and message.sender != PEOPLE:
+            return f"{self.exchanges} exchanges on this matter are enough: the {self.hub.manager} decides (policy.toml)"
+        return None
+
+    def _may(self, sender: AgentInfo, target: AgentInfo) -> bool:
+        names = ({sender.agent_id, sender.role}, {target.agent_id, target.role})
+        return any(one in names[0] and other in names[1] for one, other in self.hub.allowed)
+
+
+@cache
+def policy() -> Policy:
+    """The policy of this machine."""
+    file = config_file("policy.toml")
+    if file is None:
+        return Policy()
+    try:
+        told: dict[str, Any] = tomllib.loads(file.read_text())
+        return Policy.model_validate(told)
+    except ValidationError as error:
+        raise InvalidSettings(f"cannot use {file}: {readable(error)}") from None
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"cannot read {file}: {error}") from None

@@ -1,0 +1,22 @@
+"""An agent's mail on its own machine: messages that its worker gets without the broker."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+from torch_tasks.local.files import make_folder, write_private
+from torch_tasks.local.reports import ring
+
+
+def hand_over(agent_folder: Path, message_id: str, text: str) -> None:
+    """Have the agent's worker find the message, whole or not at all, behind those that came before."""
+    mail = agent_folder / "mail"
+    make_folder(mail)
+    write_private(mail / f"{time.time_ns():020d}-{message_id}.json", text + "\n")
+    ring(agent_folder / "bell")
+
+
+def mail_of(agent_folder: Path) -> list[Path]:
+    """What lies there, in its order."""
+    return sorted((agent_folder / "mail").glob("*.json"))
