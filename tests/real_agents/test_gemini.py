@@ -172,7 +172,8 @@ def test_the_answer_survives_the_worker(agent: Hosted) -> None:
 
 
 def test_a_used_up_limit_is_waited_for(agent: Hosted) -> None:
-    agent.llm.on("limited", Fail("usage_limit"), Text("served"))
+    agent.llm.on("limited", Text("served"))
+    agent.llm.on("limited", Fail("usage_limit"), times=1)
     task = agent.give("limited")
     agent.wait(lambda: agent.worker.agent_state is AgentState.LIMITED, "the agent is limited")
     assert task.result(timeout=120).answer == "served"
