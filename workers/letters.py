@@ -71,8 +71,8 @@ class Letter:
             self._outcome.replace(self._told)
 
     def begin_anew(self) -> None:
-        """Forget a submission of which the program has nothing."""
-        for name in ("submission.json", "pasted", "begun"):
+        """Forget a submission of which the program has nothing, or of which nobody can tell."""
+        for name in ("submission.json", "pasted", "begun", "outcome.json", "told.json"):
             (self.folder / name).unlink(missing_ok=True)
 
 

@@ -215,9 +215,13 @@ class Mail:
     def _deliver(self, item: Item) -> bool:
         """Bring a message into the program; false if it has to wait."""
         letter = item.letter
-        outcome = letter.outcome() or self._refused(item)
+        outcome = letter.outcome()
+        if outcome is None or not outcome.state.arrived:  # given up once, it may have been replayed
+            outcome = self._refused(item)
         if outcome is None:
             letter.keep()
+            if letter.outcome():
+                letter.begin_anew()
             (self._place.presence.folder / "letter").write_text(f"{item.message.id}\n")
             outcome = self._hand(item)
         if outcome is None:

@@ -197,13 +197,12 @@ class CodingAgent(AgentKind):
         if spec.context:
             run.context.write_text(json.dumps(spec.context, indent=2))
             extras.append(f"context: {run.context}")
-        before = "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
         prompt = compose(
             spec.prompt,
             run.tag,
             self.config.prompt,
             file=run.prompt,
-            before=before,
+            before=self._introduction,
             extras=extras,
             hints=task_hints(run.task_id),
             disarm=self.disarm,
@@ -212,14 +211,19 @@ class CodingAgent(AgentKind):
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
         self._step(pane, run, submission)
 
+    @property
+    def _introduction(self) -> str:
+        """What comes before the first prompt of a new program."""
+        return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
+
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
         submission = Submission.of(run)
         assert submission, f"{run.folder} holds no submission"
         submission = self._step(pane, run, submission)
         return self._watch.progress(pane, run, spec, submission)
 
-    def _step(self, pane: AgentPane, run: Run, submission: Submission) -> Submission:
-        submission = self.advance(pane, run, submission)
+    def _step(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+        submission = self.advance(pane, paper, submission)
         if submission.phase is Phase.ACCEPTED:
             (self.folder / "briefed").touch()
         return submission
@@ -240,13 +244,19 @@ class CodingAgent(AgentKind):
 
     def hand(self, pane: AgentPane, letter: Letter) -> Submission:
         submission = Submission.of(letter) or self._write(letter)
-        return self.advance(pane, letter, submission)
+        return self._step(pane, letter, submission)
 
     def _write(self, letter: Letter) -> Submission:
         letter.prompt.write_bytes(letter.message.message.encode())
         config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
         prompt = compose(
-            letter.message.message, letter.tag, config, file=letter.prompt, hints=letter.hints, disarm=self.disarm
+            letter.message.message,
+            letter.tag,
+            config,
+            file=letter.prompt,
+            before=self._introduction,
+            hints=letter.hints,
+            disarm=self.disarm,
         )
         (self.folder / "current").write_text(f"{letter.folder}\n")
         return Submission.intended(letter, prompt.text, self.log.mark(), "; ".join(prompt.notes))
