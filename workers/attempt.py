@@ -144,7 +144,7 @@ class Attempt:
             if reason:
                 self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
                 return self._failed(*reason)
-            self._place.in_between()
+            self._place.in_between(self._run)
             handoffs.note(self._spec, self._place.presence.info, self._terminal)
             self._rest(limit)
 

@@ -103,7 +103,7 @@ class Host:
             settings=self._settings,
             outcome=self._outcome,
             orders=self._orders,
-            in_between=lambda: self._mail.carry_during_task(),
+            in_between=lambda run: self._mail.carry_during_task(run),
         )
         self._mail = Mail(self._place, self._fleet, self._working)
         journal = self.presence.journal

@@ -24,6 +24,7 @@ from torch_tasks.models import AgentState, now
 from torch_tasks.transport import pause
 from workers.agents.submission import Phase
 from workers.letters import Letter, Outcome, prune, undelivered, untold
+from workers.runs import Run
 from workers.workplace import Workplace
 
 log = logging.getLogger(__name__)
@@ -156,13 +157,13 @@ class Mail:
             if not self._deliver(item):
                 return
 
-    def carry_during_task(self) -> None:
-        """The same for what does not wait until the task is over."""
+    def carry_during_task(self, run: Run) -> None:
+        """The same for what does not wait until the task of this run is over."""
         if not self._items:
             return
         for item in self._pressing():
             with contextlib.suppress(TorchError):
-                if not self._is_free_for(item) or not self._deliver(item):
+                if not self._is_free_for(item) or not self._deliver(item, run):
                     return
 
     def _next(self) -> Item | None:
@@ -212,7 +213,7 @@ class Mail:
 
     # ── one message ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _deliver(self, item: Item) -> bool:
+    def _deliver(self, item: Item, beside: Run | None = None) -> bool:
         """Bring a message into the program; false if it has to wait."""
         letter = item.letter
         outcome = letter.outcome()
@@ -223,7 +224,7 @@ class Mail:
             if letter.outcome():
                 letter.begin_anew()
             (self._place.presence.folder / "letter").write_text(f"{item.message.id}\n")
-            outcome = self._hand(item)
+            outcome = self._hand(item, beside)
         if outcome is None:
             return False
         with self._changing:
@@ -245,13 +246,13 @@ class Mail:
         note = "its time was over before it could be delivered" if state == "expired" else ""
         return item.letter.conclude(MessageState(state), note, "broker")
 
-    def _hand(self, item: Item) -> Outcome | None:
+    def _hand(self, item: Item, beside: Run | None) -> Outcome | None:
         """Step by step, until the program has taken it or it is plain that it does not; nothing if it has to wait."""
         letter, kind, pane = item.letter, self._place.kind, self._place.terminal.pane
         transport: Transport = "broker" if item.entry else "fallback"
         deadline = time.monotonic() + _CARRY_SECONDS
         while not self._leaving and time.monotonic() < deadline:
-            submission = kind.hand(pane, letter)
+            submission = kind.hand(pane, letter, beside)
             said = submission.steps[-1].evidence
             if submission.phase is Phase.ACCEPTED:
                 self._answering = letter if kind.converses else None

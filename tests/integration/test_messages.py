@@ -213,7 +213,8 @@ def test_an_interruption_does_not_lose_the_task(
     until(lambda: "do the long one" in list(heard), "the model has the task", SECONDS)
     sent = nova.send_message("developer-1", "stop that", when="interrupt")
     nova.await_delivery(sent.id, SECONDS)
-    assert task.result(timeout=SECONDS).answer == "I stopped, and have it now."
+    result = task.result(timeout=SECONDS)
+    assert result.answer == "I stopped, and have it now."
     assert list(heard) == ["do the long one", "stop that"]
 
 

@@ -207,7 +207,7 @@ class CodingAgent(AgentKind):
             hints=task_hints(run.task_id),
             disarm=self.disarm,
         )
-        (self.folder / "current").write_text(f"{run.folder}\n")
+        self._types(run)
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
         self._step(pane, run, submission)
 
@@ -242,11 +242,18 @@ class CodingAgent(AgentKind):
     def listens_while_working(self) -> bool:
         return self.config.submit.while_working
 
-    def hand(self, pane: AgentPane, letter: Letter) -> Submission:
-        submission = Submission.of(letter) or self._write(letter)
-        return self._step(pane, letter, submission)
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.of(letter) or self._write(letter, beside)
+        submission = self._step(pane, letter, submission)
+        if beside and submission.phase is Phase.ACCEPTED:
+            self._types(beside)
+        return submission
 
-    def _write(self, letter: Letter) -> Submission:
+    def _types(self, paper: Paper) -> None:
+        """What stands in the composer, if anything of ours does, is this."""
+        (self.folder / "current").write_text(f"{paper.folder}\n")
+
+    def _write(self, letter: Letter, beside: Run | None) -> Submission:
         letter.prompt.write_bytes(letter.message.message.encode())
         config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
         prompt = compose(
@@ -258,8 +265,11 @@ class CodingAgent(AgentKind):
             hints=letter.hints,
             disarm=self.disarm,
         )
-        (self.folder / "current").write_text(f"{letter.folder}\n")
-        return Submission.intended(letter, prompt.text, self.log.mark(), "; ".join(prompt.notes))
+        self._types(letter)
+        # A new mark would hide what was told of the task.
+        task = Submission.of(beside) if beside else None
+        mark = task.mark if task else self.log.mark()
+        return Submission.intended(letter, prompt.text, mark, "; ".join(prompt.notes))
 
     def said(self, letter: Letter) -> str | None:
         submission = Submission.of(letter)

@@ -146,8 +146,8 @@ class AgentKind(ABC):
         return False
 
     @abstractmethod
-    def hand(self, pane: AgentPane, letter: Letter) -> Submission:
-        """Bring a message one step further into the program; returns how far it is."""
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
 
     def said(self, letter: Letter) -> str | None:
         """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""

@@ -91,7 +91,7 @@ class Shell(AgentKind):
     def _input(self) -> ShellInput:
         return ShellInput(self)
 
-    def hand(self, pane: AgentPane, letter: Letter) -> Submission:
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
         submission = Submission.of(letter) or self._input.intend(letter)
         return Submitter(self._input, pane, letter).advance(submission, self._input.turn(submission, letter))
 
