@@ -236,6 +236,7 @@ class Host:
         with self._working:
             result = run.result()
             if result is None:
+                self.presence.show(self.info.state, task=spec.id)  # from now on it is not free
                 try:
                     result = self._work(spec, run, delivery)
                     self._quota.note(result)
