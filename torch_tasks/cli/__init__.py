@@ -33,6 +33,7 @@ _COMMANDS = {
     "fail": ("torch_tasks.cli.pane:fail", "For agents: say that the task cannot be done."),
     "progress": ("torch_tasks.cli.pane:progress", "For agents: say how far the task is."),
     "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
+    "compat": ("torch_tasks.cli.compat:compat", "Install the tools that Torch replaces under their old names."),
     "doctor": ("torch_tasks.cli.doctor:doctor", "Tell what works here and what does not."),
     "demo": ("torch_tasks.cli.demo:demo", "Show the main job on this machine in under a minute."),
     "version": ("torch_tasks.cli.version:version", "Print the version."),
