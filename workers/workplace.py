@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch_tasks.records import TaskRecords
@@ -38,3 +39,5 @@ class Workplace:
     settings: Settings
     outcome: Outcome
     orders: Orders
+    in_between: Callable[[], None]
+    """What a task's thread does for the agent's messages while it watches the pane."""
