@@ -39,6 +39,7 @@ _COMMANDS = {
     "inbox": ("torch_tasks.cli.messages:inbox", "Show the messages that wait for you."),
     "messages": ("torch_tasks.cli.messages:messages", "List the latest messages, or show one."),
     "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
+    "compat": ("torch_tasks.cli.compat:compat", "Install the tools that Torch replaces under their old names."),
     "doctor": ("torch_tasks.cli.doctor:doctor", "Tell what works here and what does not."),
     "demo": ("torch_tasks.cli.demo:demo", "Show the main job on this machine in under a minute."),
     "version": ("torch_tasks.cli.version:version", "Print the version."),
