@@ -12,7 +12,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from waiting import until
 
 from torch_tasks.compat.tmux_utils import TmuxOrchestrator, TmuxSession, TmuxWindow
 from torch_tasks.errors import PaneNotFound
-from torch_tasks.settings import settings
 
 SEND = str(Path(sys.executable).with_name("send-claude-message.sh"))
 UNCERTAIN = 6
