@@ -16,7 +16,6 @@ from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
-    AgentNotFound,
     BrokerUnreachable,
     IllegalTransition,
     LedgerUnusable,
@@ -214,10 +213,8 @@ class Torch:
 
     def agent(self, agent_id: str) -> AgentInfo:
         """One agent, or :class:`AgentNotFound`."""
-        for info in self.agents():
-            if info.agent_id == agent_id:
-                return info
-        raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+        with _broker():
+            return fleet().registry.get_agent(agent_id)
 
 
 @contextmanager

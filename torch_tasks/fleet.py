@@ -11,6 +11,7 @@ from torch_tasks import keys
 from torch_tasks.broker import connect
 from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.orchestration.soft_pins import SoftPins
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
 from torch_tasks.transport import Deliveries, Gate
@@ -52,6 +53,11 @@ class Fleet:
     def registry(self) -> AgentRegistry:
         """The agents."""
         return AgentRegistry(self.client, self.settings)
+
+    @cached_property
+    def soft_pins(self) -> SoftPins:
+        """The tasks that wait a while for the agent that would be best for them."""
+        return SoftPins(self.client, self.settings)
 
     def account(self, name: str) -> Account:
         """An account with a provider of models."""

@@ -14,6 +14,18 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
+#: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.orchestration.registry_scripts`.
+AGENT_INDEX = f"{PREFIX}agent_index"
+#: Hash of agent id → how its tasks ended so far, as JSON.
+AGENT_PERFORMANCE = f"{PREFIX}agent_performance"
+#: Hash of agent id → how many tasks it held and had waiting in its own queue when it last had a heartbeat.
+AGENT_LOAD = f"{PREFIX}agent_load"
+#: Stream of the ids of agents of whom something other than the heartbeat changed.
+AGENT_CHANGES = f"{PREFIX}agent_changes"
+#: Sorted set of "agent task" by the broker's millisecond until which the task waits for this agent.
+SOFT_PINS = f"{PREFIX}soft_pins"
+#: Hash of a task queue that nobody can serve → when an agent for it was last asked for, and for which task, as JSON.
+SPAWN_DEMAND = f"{PREFIX}spawn_demand"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.

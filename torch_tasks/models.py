@@ -25,6 +25,7 @@ from torch_tasks.fields import (
     Text,
     readable,
 )
+from torch_tasks.performance import Performance
 
 
 class Model(BaseModel):
@@ -149,6 +150,18 @@ class FailureKind(StrEnum):
             FailureKind.AGENT_CRASHED,
             FailureKind.AGENT_UNAVAILABLE,
             FailureKind.OVERLOADED,
+            FailureKind.LOOPING,
+        }
+
+    @property
+    def up_to_agent(self) -> bool:
+        """It tells something of how well the agent works."""
+        return self in {
+            FailureKind.EXIT_CODE,
+            FailureKind.CHECK_FAILED,
+            FailureKind.TIMEOUT,
+            FailureKind.AGENT_CRASHED,
+            FailureKind.AGENT_FAILED,
             FailureKind.LOOPING,
         }
 
@@ -393,11 +406,19 @@ class AgentInfo(Model):
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
+    performance_metrics: Performance = Performance()
+    load: int = 0
+    """How many tasks it holds or has waiting for it alone."""
 
     @property
     def online(self) -> bool:
         """The fleet hears of it."""
         return self.status is AgentStatus.ACTIVE
+
+    @property
+    def free(self) -> bool:
+        """It can begin with a task at once."""
+        return self.online and self.state is AgentState.READY and not self.load
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

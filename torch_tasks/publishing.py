@@ -57,9 +57,11 @@ class Publishing(AMQP):
     def _create_task_sender(self) -> Callable[..., Any]:
         send = super()._create_task_sender()
 
-        def send_task_message(producer: Any, name: str, message: Any, *, spool: bool = False, **options: Any) -> Any:
+        def send_task_message(
+            producer: Any, name: str, message: Any, *, spool: bool = False, first_to: str | None = None, **options: Any
+        ) -> Any:
             if name == RUN:
-                producer = NotingProducer(producer, self.app, spool=spool)
+                producer = NotingProducer(producer, self.app, spool=spool, first_to=first_to)
             return send(producer, name, message, **options)
 
         return send_task_message
@@ -101,8 +103,8 @@ class Outgoing:
         return accepted
 
     def publish(self, producer: Any, **how: Any) -> Any:
-        """Put the message into its queue."""
-        return producer.publish(self.body, **self.options, **how)
+        """Put the message into its queue, or into the one that is named."""
+        return producer.publish(self.body, **{**self.options, **how})
 
 
 class NotingProducer:
@@ -113,10 +115,12 @@ class NotingProducer:
     for the broker to return, and in the ledger if this worker leaves before: nobody would hear of the failure.
     """
 
-    def __init__(self, producer: Any, app: TorchApp, *, spool: bool) -> None:
+    def __init__(self, producer: Any, app: TorchApp, *, spool: bool, first_to: str | None = None) -> None:
         self._producer = producer
         self._app = app
         self._spool = spool
+        #: The queue that the message goes to instead of its own; nobody but the broker knows of that.
+        self._first_to = first_to
         self._in_task = app.current_worker_task is not None
 
     def __getattr__(self, name: str) -> Any:
@@ -126,6 +130,8 @@ class NotingProducer:
         """Note, accept, publish."""
         outgoing = Outgoing.of(body, options)
         how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
+        if self._first_to:
+            how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}
         ledger, before = self._noted(outgoing)
         if self._spool and ledger and ledger.has_spooled():
             return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those that were accepted earlier

@@ -33,12 +33,22 @@ local function tell(entry, seconds)
 end
 """
 
-# ARGV: wanted state, states it may follow, '' or the owner, the owner's incarnation, owning states, time-stamp field
-# or '', seconds to live or 0, entry of the history, then field/value pairs.
+# KEYS[3]: the agents' performance. ARGV: wanted state, states it may follow, '' or the owner, the owner's incarnation,
+# owning states, time-stamp field or '', seconds to live or 0, entry of the history, 'succeeded' or 'failed' if that
+# counts for the owner or '', then field/value pairs.
 MOVE = (
     NOW
     + TELL
     + """
+local function count(assigned)
+  local known = redis.call('HGET', KEYS[3], ARGV[3])
+  local sum = known and cjson.decode(known) or {succeeded = 0, failed = 0, seconds = 0}
+  local started = tonumber(redis.call('HGET', KEYS[1], 'started_at') or '0')
+  sum[ARGV[9]] = sum[ARGV[9]] + 1
+  if started > 0 and started >= assigned then sum.seconds = sum.seconds + (now - started) / 1000 end
+  redis.call('HSET', KEYS[3], ARGV[3], string.format('{"succeeded":%d,"failed":%d,"seconds":%.3f,"last_ended":%d}',
+    sum.succeeded, sum.failed, sum.seconds, now))
+end
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'missing', '', {}} end
 local owner = redis.call('HGET', KEYS[1], 'agent') or ''
@@ -57,7 +67,8 @@ local assigned = tonumber(redis.call('HGET', KEYS[1], 'assigned_at') or '0')
 if ARGV[6] ~= '' and not (ARGV[6] == 'started_at' and stamp >= assigned and assigned > 0) then
   redis.call('HSET', KEYS[1], ARGV[6], now)
 end
-for i = 9, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+for i = 10, #ARGV, 2 do redis.call('HSET', KEYS[1], ARGV[i], ARGV[i + 1]) end
+if ARGV[9] ~= '' then count(assigned) end
 tell(ARGV[8], ARGV[7])
 redis.call('PUBLISH', KEYS[1], ARGV[1])
 return {'moved', state, redis.call('HGETALL', KEYS[1])}
@@ -65,9 +76,9 @@ return {'moved', state, redis.call('HGETALL', KEYS[1])}
 )
 
 # KEYS: record, history, agents, their heartbeats, when node workers last promised to bring them back, the broker's
-# state. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent is dead, the
-# same for one whose worker said goodbye, entry of the history, '' or the whole spec, the entry for one
-# that is adopted.
+# state, soft pins. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent is
+# dead, the same for one whose worker said goodbye, entry of the history, '' or the whole spec, the entry for one that
+# is adopted, the task's id.
 #
 # Silence proves nothing unless the broker itself was there to hear: it has been watched for as long.
 TAKE = (
@@ -103,6 +114,7 @@ end
 redis.call('HSET', KEYS[1], 'state', 'assigned', 'agent', ARGV[1], 'node', ARGV[2], 'incarnation', ARGV[3],
   'assigned_at', now)
 redis.call('HINCRBY', KEYS[1], 'attempts', 1)
+redis.call('ZREM', KEYS[7], ARGV[1] .. ' ' .. ARGV[11])
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'spec', ARGV[9]) end
 local former, entry = owner .. ' on ' .. node, ARGV[8]
 if held then entry = string.sub(entry, 1, -2) .. ', "note": "taken over from ' .. former .. '"}' end

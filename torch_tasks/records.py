@@ -12,7 +12,7 @@ import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import redis
 
@@ -103,12 +103,13 @@ class TaskRecords:
         *,
         by: AgentInfo | None = None,
         only_from: Collection[TaskState] | None = None,
+        counts: Literal["succeeded", "failed", ""] = "",
         **fields: str | int | None,
     ) -> dict[str, str]:
         """Put a task into another state and return its account, as :meth:`restore` takes it.
 
         ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
-        ``only_from`` narrows the states that may be left.
+        ``only_from`` narrows the states that may be left. What it ``counts`` for goes into the agent's performance.
         """
         owner: dict[str, str | int] = (
             {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
@@ -116,7 +117,7 @@ class TaskRecords:
         values = {name: value for name, value in {**owner, **fields}.items() if value is not None}
         kept_for = self._keep_seconds if to.ended and to is not TaskState.DEAD else 0
         outcome, detail, fields_now = self._move(
-            keys=[keys.task_record(task_id), keys.task_history(task_id)],
+            keys=[keys.task_record(task_id), keys.task_history(task_id), keys.AGENT_PERFORMANCE],
             args=[
                 to,
                 _listed(to.sources if only_from is None else to.sources & set(only_from)),
@@ -126,6 +127,7 @@ class TaskRecords:
                 _MOMENTS.get(to, ""),
                 kept_for,
                 _entry(to, by, fields.get("note")),
+                counts if by else "",
                 *itertools.chain.from_iterable(values.items()),
             ],
         )
@@ -151,6 +153,7 @@ class TaskRecords:
                 keys.AGENT_HEARTBEAT,
                 keys.AGENT_KEPT,
                 keys.BROKER_STATE,
+                keys.SOFT_PINS,
             ],
             args=[
                 by.agent_id,
@@ -163,6 +166,7 @@ class TaskRecords:
                 _entry(TaskState.ASSIGNED, by, None),
                 spec or "",
                 _entry(TaskState.ASSIGNED, by, "adopted by the agent's next worker"),
+                task_id,
             ],
         )
         if outcome == "missing":
@@ -214,7 +218,9 @@ class TaskRecords:
     def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
         """End a task with its result; returns its account."""
         note = result.error.message if result.error else None
-        return self.move(result.task_id, result.status, by=by, note=note, result=result.model_dump_json())
+        return self.move(
+            result.task_id, result.status, by=by, counts=_counts(result), note=note, result=result.model_dump_json()
+        )
 
     def standing(self, task_id: str) -> Standing:
         """How a task stands for whoever works on it."""
@@ -309,6 +315,14 @@ def _entry(state: TaskState, by: AgentInfo | None, note: object) -> str:
     """One entry of a task's history; the broker adds the time."""
     who = {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
     return json.dumps({"state": state, **who, **({"note": note} if note else {})})
+
+
+def _counts(result: TaskResult) -> Literal["succeeded", "failed", ""]:
+    """What a task's end tells of its agent."""
+    if result.succeeded:
+        return "succeeded"
+    failed = result.status is not TaskState.CANCELLED and result.error and result.error.kind.up_to_agent
+    return "failed" if failed else ""
 
 
 def _record(fields: Mapping[str, str]) -> TaskRecord:

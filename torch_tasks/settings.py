@@ -98,6 +98,12 @@ class Settings(BaseSettings):
     )
     heartbeat_seconds: Finite = Field(5.0, gt=0, description="How often an agent worker says that it lives.")
     offline_seconds: Finite = Field(15.0, gt=0, description="Silence after which an agent counts as offline.")
+    soft_pin_seconds: Finite = Field(
+        10.0,
+        gt=0,
+        description="How long a task that was assigned to the best free agent waits for it to begin, "
+        "before any able agent may take it.",
+    )
     events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker shows itself to Flower.")
     result_days: Finite = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
     prompt_limit_bytes: int = Field(1 << 20, gt=0, description="A longer prompt is refused.")

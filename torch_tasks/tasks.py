@@ -32,7 +32,6 @@ from torch_tasks.message import Message
 from torch_tasks.models import (
     HELD,
     AgentInfo,
-    AgentState,
     Failure,
     FailureKind,
     Priority,
@@ -197,11 +196,10 @@ def _better_elsewhere(record: TaskRecord, info: AgentInfo, message: Message) -> 
     """The agent failed at this task before, and another one is free to try. It is not waited for for ever."""
     if record.agent != info.agent_id or record.attempts <= record.tries_before or message.times_passed >= _PASSES:
         return False
-    return any(
-        other.online and other.state is AgentState.READY and other.agent_id != info.agent_id
-        for other in fleet().registry.agents()
-        if _able(record.spec, other)
-    )
+    if record.spec.agent:
+        return False
+    best = fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
+    return any(other.free and other.agent_id != info.agent_id for other in best)
 
 
 def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult, message: Message) -> dict[str, Any]:

@@ -246,7 +246,19 @@ def test_agents_lists_those_that_match(machine: Machine, words: list[str], ids: 
 
 def test_agents_are_shown_with_what_they_can_and_do(machine: Machine) -> None:
     table = machine.torch("agents").stdout.splitlines()
-    assert table[0].split() == ["ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "TASK", "HEARD", "OF"]
+    assert table[0].split() == [
+        "ID",
+        "ROLE",
+        "SKILLS",
+        "KIND",
+        "NODE",
+        "STATE",
+        "LOAD",
+        "SUCCESS",
+        "TASK",
+        "HEARD",
+        "OF",
+    ]
     assert table[1].split()[:4] == ["dev-1", "developer", "python", "shell"]
 
 

@@ -22,14 +22,17 @@ def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted:
     if json_wanted:
         as_json(found)
         return
-    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "TASK", "HEARD OF")
+    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "LOAD", "SUCCESS", "TASK", "HEARD OF")
     as_table(headings, [_row(info) for info in found])
 
 
 def _row(info: AgentInfo) -> tuple[Any, ...]:
     state = str(info.state if info.online else info.status)
-    heard = ago(info.last_heartbeat)
-    return info.agent_id, info.role, ",".join(info.skills), info.kind, info.node, state, info.current_task or "", heard
+    known = info.performance_metrics
+    ended = known.succeeded + known.failed
+    success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""
+    who = (info.agent_id, info.role, ",".join(info.skills), info.kind, info.node)
+    return *who, state, info.load, success, info.current_task or "", ago(info.last_heartbeat)
 
 
 @click.command()

@@ -362,7 +362,7 @@ def _manager(agents: Iterable[AgentInfo], role: str) -> AgentInfo | None:
 
 
 def _away(target: AgentInfo | None) -> str:
-    if target is None or (target.online and target.status is not AgentState.EXITED):
+    if target is None or (target.online and target.state is not AgentState.EXITED):
         return ""
     heard = f", last heard of {target.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if target.last_heartbeat else ""
     return f"{target.agent_id} is offline{heard}: the message is kept until it returns"

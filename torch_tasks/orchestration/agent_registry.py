@@ -3,74 +3,139 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 import redis
 
 from torch_tasks import keys
-from torch_tasks.broker import NOW
-from torch_tasks.errors import AgentTaken, StaleWriter
-from torch_tasks.models import AgentInfo, AgentStatus
+from torch_tasks import settings as own
+from torch_tasks.broker import connect
+from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
+from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus
+from torch_tasks.orchestration import registry_scripts as scripts
+from torch_tasks.orchestration.watching import AgentChange, Watch
+from torch_tasks.performance import Performance
 from torch_tasks.settings import Settings
+from torch_tasks.transport.wire import list_of
 
-# KEYS: registry, heartbeats, incarnations. ARGV: id, entry, offline after (ms), host, pid, smallest incarnation,
-# '1' if the caller knows that the process the entry names is gone.
-_REGISTER = (
-    NOW
-    + """
-local entry = redis.call('HGET', KEYS[1], ARGV[1])
-if entry and ARGV[7] ~= '1' then
-  local holder = cjson.decode(entry)
-  local beat = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
-  local same = holder.host == ARGV[4] and tostring(holder.pid) == ARGV[5]
-  if not same and not holder.left and now - beat < tonumber(ARGV[3]) then return {0, entry, now - beat} end
-end
-local incarnation = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') + 1
-if incarnation < tonumber(ARGV[6]) then incarnation = tonumber(ARGV[6]) end
-redis.call('HSET', KEYS[3], ARGV[1], incarnation)
-local mine = string.gsub(ARGV[2], '"incarnation":0', string.format('"incarnation":%d', incarnation), 1)
-redis.call('HSET', KEYS[1], ARGV[1], mine)
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-return {incarnation, '', 0}
-"""
-)
-
-# KEYS: registry, heartbeats, incarnations, demanded queues. ARGV: id, incarnation, entry.
-_BEAT = (
-    NOW
-    + """
-local latest = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0')
-if latest > tonumber(ARGV[2]) then return -1 end
-redis.call('HSET', KEYS[1], ARGV[1], ARGV[3])
-redis.call('HSET', KEYS[3], ARGV[1], ARGV[2])
-redis.call('ZADD', KEYS[2], now, ARGV[1])
-return redis.call('SCARD', KEYS[4])
-"""
-)
-
-_KEEP = NOW + "for i = 1, #ARGV do redis.call('ZADD', KEYS[1], now, ARGV[i]) end"
-
-_CLOCK = NOW + "return {now, now - tonumber(redis.call('HGET', KEYS[1], 'watch') or now)}"
+_UNABLE = (AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
+"""Who is in one of these states cannot take a task, nor soon."""
 
 
 class AgentRegistry:
     """Who is there, what they can do, and when they last said so."""
 
-    def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._client = client
-        self._settings = settings
-        self._offline_ms = int(settings.offline_seconds * 1000)
-        self._register = client.register_script(_REGISTER)
-        self._beat = client.register_script(_BEAT)
-        self._keep = client.register_script(_KEEP)
-        self._clock = client.register_script(_CLOCK)
+    def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
+        """The registry on this process's broker, unless told otherwise."""
+        self._settings = settings or own.settings()
+        self._client = client or connect(self._settings.broker())
+        self._offline_ms = int(self._settings.offline_seconds * 1000)
+        self._register = self._client.register_script(scripts.REGISTER)
+        self._beat = self._client.register_script(scripts.BEAT)
+        self._keep = self._client.register_script(scripts.KEEP)
+        self._clock = self._client.register_script(scripts.CLOCK)
+        self._find = self._client.register_script(scripts.FIND)
+        self._skills = self._client.register_script(scripts.SKILLS)
+
+    # ── who looks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find_available_agents(
+        self,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        match: Literal["all", "any"] = "all",
+        *,
+        wished: Iterable[str] = (),
+        limit: int | None = None,
+    ) -> list[AgentInfo]:
+        """The agents that can take such a task, in one round trip: free ones first, then by success rate and load.
+
+        Each is online, of this ``role``, and has all of these ``skills`` or ``any`` of them. Of two that are free, the
+        one with more of the ``wished`` skills comes first.
+        """
+        asked, liked = _words(skills), _words(wished)
+        now_ms, *found = self._find(
+            keys=[
+                keys.AGENT_REGISTRY,
+                keys.AGENT_HEARTBEAT,
+                keys.AGENT_INDEX,
+                keys.AGENT_PERFORMANCE,
+                keys.AGENT_LOAD,
+                keys.SOFT_PINS,
+            ],
+            args=[
+                (role or "").strip().lower(),
+                match,
+                limit or 0,
+                self._offline_ms,
+                *Performance.PRIOR,
+                f" {' '.join(_UNABLE)} ",
+                len(asked),
+                *asked,
+                *liked,
+            ],
+        )
+        rows = zip(*[iter(found)] * 4, strict=True)
+        return [self._info(entry, beat, int(now_ms), ends, load) for entry, beat, ends, load in rows]
+
+    def skills(self) -> list[str]:
+        """Every skill that some agent has, there or not."""
+        return [str(skill) for skill in self._skills(keys=[keys.AGENT_INDEX])]
+
+    def get_agent(self, agent_id: str) -> AgentInfo:
+        """One agent, or :class:`AgentNotFound`."""
+        for info in self.some([agent_id]):
+            return info
+        raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+
+    def some(self, agent_ids: Collection[str]) -> list[AgentInfo]:
+        """Those of these agents that are known."""
+        if not agent_ids:
+            return []
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.AGENT_REGISTRY, list(agent_ids))
+            pipe.zmscore(keys.AGENT_HEARTBEAT, list(agent_ids))
+            pipe.hmget(keys.AGENT_PERFORMANCE, list(agent_ids))
+            pipe.hmget(keys.AGENT_LOAD, list(agent_ids))
+            pipe.time()
+            *columns, now = pipe.execute()
+        rows = zip(*columns, strict=True)
+        return [self._info(entry, beat, _ms(now), ends, load) for entry, beat, ends, load in rows if entry]
+
+    def agents(self) -> list[AgentInfo]:
+        """All agents ever registered, by id, with who is online now."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.AGENT_REGISTRY)
+            pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
+            pipe.hgetall(keys.AGENT_PERFORMANCE)
+            pipe.hgetall(keys.AGENT_LOAD)
+            pipe.time()
+            entries, beats, ends, loads, now = pipe.execute()
+        heard = dict(beats)
+        return [
+            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id))
+            for agent_id, entry in sorted(entries.items())
+        ]
+
+    get_all_agents = agents
+
+    def entry(self, agent_id: str) -> AgentInfo | None:
+        """What stands in the registry under this id, whoever wrote it; ``status`` is not looked up."""
+        entry = self._client.hget(keys.AGENT_REGISTRY, agent_id)
+        return self._info(str(entry), None, 0, None, None) if entry else None
+
+    def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
+        """What changes from now on, as it happens, until the monotonic ``deadline``."""
+        return iter(Watch(self, self._client, self._offline_ms, deadline))
+
+    # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
         """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
         granted, entry, silent_ms = self._register(
-            keys=[keys.AGENT_REGISTRY, keys.AGENT_HEARTBEAT, keys.AGENT_INCARNATION],
+            keys=_ENTRY_KEYS,
             args=[
                 info.agent_id,
                 _entry(info.model_copy(update={"incarnation": 0})),
@@ -90,11 +155,19 @@ class AgentRegistry:
             f"its place is free {self._offline_ms / 1000:g} s after its last heartbeat"
         )
 
+    register_agent = register
+
     def heartbeat(self, info: AgentInfo) -> int:
         """Say that the agent lives, and how; returns how many queues are demanded."""
+        own_queue = keys.agent_queue(info.agent_id)
         demanded = self._beat(
-            keys=[keys.AGENT_REGISTRY, keys.AGENT_HEARTBEAT, keys.AGENT_INCARNATION, keys.DEMANDED_QUEUES],
-            args=[info.agent_id, info.incarnation, _entry(info)],
+            keys=[
+                *_ENTRY_KEYS,
+                keys.DEMANDED_QUEUES,
+                keys.AGENT_LOAD,
+                *(list_of(own_queue, step) for step in PRIORITY_STEPS),
+            ],
+            args=[info.agent_id, info.incarnation, _entry(info), self._offline_ms, int(info.current_task is not None)],
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -118,11 +191,13 @@ class AgentRegistry:
         Nobody counts as dead while the broker itself has not been there long enough to know.
         """
         now_ms, watched_ms = self._clock(keys=[keys.BROKER_STATE])
-        if watched_ms < self._settings.takeover_seconds * 1000:
+        silence = self._settings.takeover_seconds * 1000
+        if watched_ms < silence:
             return []
         promises: Any = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
         kept = {str(agent_id): float(score) for agent_id, score in promises}
-        return [info for info in self.agents() if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+        silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
+        return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
         silence = self._settings.takeover_seconds * 1000
@@ -130,32 +205,36 @@ class AgentRegistry:
         heard_ms = info.last_heartbeat.timestamp() * 1000 if info.last_heartbeat else 0.0
         return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
-    def entry(self, agent_id: str) -> AgentInfo | None:
-        """What stands in the registry under this id, whoever wrote it; ``status`` is not looked up."""
-        entry = self._client.hget(keys.AGENT_REGISTRY, agent_id)
-        return _info(json.loads(entry), 0, 1) if entry else None
+    def _info(self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any) -> AgentInfo:
+        heard_ms, fields = int(beat or 0), json.loads(entry)
+        alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
+        return AgentInfo.model_validate(
+            fields
+            | {
+                "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
+                "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
+                "performance_metrics": json.loads(ends) if ends else {},
+                "load": int(load or 0),
+            }
+        )
 
-    def agents(self) -> list[AgentInfo]:
-        """All agents ever registered, by id, with who is online now."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.AGENT_REGISTRY)
-            pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
-            pipe.time()
-            entries, beats, (seconds, micros) = pipe.execute()
-        now_ms = int(seconds) * 1000 + int(micros) // 1000
-        heard = {agent_id: int(score) for agent_id, score in beats}
-        return [
-            _info(json.loads(entry), heard.get(agent_id, 0), now_ms - self._offline_ms)
-            for agent_id, entry in sorted(entries.items())
-        ]
+
+_ENTRY_KEYS = [
+    keys.AGENT_REGISTRY,
+    keys.AGENT_HEARTBEAT,
+    keys.AGENT_INCARNATION,
+    keys.AGENT_INDEX,
+    keys.AGENT_CHANGES,
+]
 
 
 def _entry(info: AgentInfo) -> str:
-    return info.model_dump_json(exclude={"status", "last_heartbeat"})
+    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load"})
 
 
-def _info(entry: dict[str, Any], heard_ms: int, alive_since_ms: int) -> AgentInfo:
-    heard = datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None
-    alive = heard_ms >= alive_since_ms and not entry.get("left")
-    status = AgentStatus.ACTIVE if alive else AgentStatus.OFFLINE
-    return AgentInfo.model_validate(entry | {"last_heartbeat": heard, "status": status})
+def _words(skills: Iterable[str]) -> list[str]:
+    return [skill.strip().lower() for skill in ([skills] if isinstance(skills, str) else skills)]
+
+
+def _ms(time: tuple[int, int]) -> int:
+    return time[0] * 1000 + time[1] // 1000

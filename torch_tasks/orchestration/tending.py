@@ -7,7 +7,7 @@ import logging
 from torch_tasks import keys
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import AgentInfo
+from torch_tasks.models import BEFORE, AgentInfo
 from torch_tasks.routing import queue_for
 from torch_tasks.transport.wire import message_id
 
@@ -21,6 +21,8 @@ def tend(fleet: Fleet) -> None:
         return
     for agent in fleet.registry.dead():
         _free_tasks_of(agent, fleet)
+    for agent_id, task_id in fleet.soft_pins.due():
+        _free_pinned(agent_id, task_id, fleet)
     DeadLetters(fleet).note_all_lost()
 
 
@@ -34,3 +36,21 @@ def _free_tasks_of(agent: AgentInfo, fleet: Fleet) -> None:
             continue
         if fleet.deliveries.forward(queue, message, queue_for(record.spec), record.spec.priority.step):
             log.warning("%s: %s is dead, its task goes to whoever is able", record.spec.id, agent.agent_id)
+
+
+def _free_pinned(agent_id: str, task_id: str, fleet: Fleet) -> None:
+    """A task that its agent has not begun in time goes to whoever is able.
+
+    One whose message is nowhere to be seen is looked for again: the agent's worker may hold it and be dead.
+    """
+    record = fleet.records.find(task_id)
+    if record and record.state not in BEFORE:
+        fleet.soft_pins.drop(agent_id, task_id)
+    elif record:
+        queue = keys.agent_queue(agent_id)
+        for message in fleet.deliveries.waiting(queue):
+            if message_id(message) == task_id and fleet.deliveries.forward(
+                queue, message, queue_for(record.spec), record.spec.priority.step
+            ):
+                log.info("%s: %s did not begin with it, it goes to whoever is able", task_id, agent_id)
+                fleet.soft_pins.drop(agent_id, task_id)

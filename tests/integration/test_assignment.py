@@ -1,0 +1,137 @@
+"""A task is assigned to the best free agent, and falls back to all that are able."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from clients import run_client
+from nodes import AgentWorker, Broker, Node
+from waiting import until
+
+from torch_tasks import Torch, keys
+from torch_tasks.fleet import fleet
+from torch_tasks.models import TaskSpec, TaskState
+from torch_tasks.orchestration import TaskOrchestrator
+from torch_tasks.orchestration.task_orchestrator import Assignment, AssignmentStatus, named_skills
+
+PINNED = {"TORCH_SOFT_PIN_SECONDS": "1.5"}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ("Ask google to go.", "go"),
+        ("ago, cargo, go-to, main.go and google", ""),
+        ("Port it to C#. Not C++!", "c#"),
+        ("plain C, please", "c"),
+        ("a Node.js service", "node.js"),
+        ("run node and .NET", "node"),
+        ("(Python)/git, GIT", "git python"),
+        ("python3 pythonic _python", ""),
+        ("", ""),
+    ],
+)
+def test_skills_are_named_by_whole_words(text: str, found: str) -> None:
+    known = ["c", "c#", "git", "go", "js", "net", "node", "node.js", "python"]
+    assert " ".join(named_skills(text, known)) == found
+
+
+@pytest.fixture
+def pair(node: Node) -> tuple[AgentWorker, AgentWorker]:
+    """Two free developers: the first knows git, the second python."""
+    return node.agent_worker("dev-1", skills=["git"], **PINNED), node.agent_worker("dev-2", skills=["python"], **PINNED)
+
+
+@pytest.fixture
+def assign(monkeypatch: pytest.MonkeyPatch, pair: object) -> Callable[..., Assignment]:
+    """Assign a task that shall wait a short time for its agent."""
+    monkeypatch.setattr(fleet().soft_pins, "_ms", 1500)
+    return lambda prompt, **fields: TaskOrchestrator().assign_task({"prompt": prompt, "role": "developer", **fields})
+
+
+def freeze(worker: AgentWorker) -> Any:
+    return worker.process.send_signal(19)
+
+
+def thaw(worker: AgentWorker) -> Any:
+    return worker.process.send_signal(18)
+
+
+def test_the_agent_whose_skill_is_named_gets_the_task_and_the_next_one_another(
+    torch: Torch, assign: Callable[..., Assignment]
+) -> None:
+    first = assign("sleep 2 # in python")
+    second = assign("sleep 2 # in python, too")
+    third = assign("true # both are busy")
+    assert (first.agent_id, second.agent_id) == ("dev-2", "dev-1")
+    assert first.status is second.status is AssignmentStatus.ASSIGNED
+    assert (third.agent_id, third.status) == (None, AssignmentStatus.QUEUED)
+    assert assign("sleep 2", id=first.task_id).task_id == first.task_id
+    ends = [torch.task(one.task_id).result(timeout=60) for one in (first, second, third)]
+    assert [end.agent for end in ends[:2]] == ["dev-2", "dev-1"]
+    assert all(end.succeeded for end in ends)
+    assert torch.task(first.task_id).record().spec.agent is None
+
+
+def test_a_task_for_which_nobody_is_able_waits_and_asks_for_an_agent(
+    torch: Torch, assign: Callable[..., Assignment], broker: Broker
+) -> None:
+    waits = assign("true", role="qa", skills=["rust"])
+    assert (waits.agent_id, waits.status) == (None, AssignmentStatus.UNROUTABLE)
+    assert waits.task_id in broker.client.hget(keys.SPAWN_DEMAND, "torch.qa.rust")
+    assert torch.task(waits.task_id).record().unroutable
+    torch.task(waits.task_id).cancel()
+    asked: list[TaskSpec] = []
+    TaskOrchestrator(spawn=asked.append).assign_task({"description": "true", "role": "nobody"})
+    assert [spec.role for spec in asked] == ["nobody"]
+
+
+def test_what_a_frozen_agent_does_not_begin_goes_to_another_though_the_client_is_gone(
+    torch: Torch, pair: tuple[AgentWorker, AgentWorker]
+) -> None:
+    _, frozen = pair
+    freeze(frozen)
+    said = run_client(
+        "import os\n"
+        "from torch_tasks.orchestration import TaskOrchestrator\n"
+        "print(TaskOrchestrator().assign_task({'prompt': 'true # python', 'id': 'left-1'}).agent_id, flush=True)\n"
+        "os._exit(0)",
+        **PINNED,
+    )
+    assert said.strip() == "dev-2"
+    assert torch.task("left-1").result(timeout=60).agent == "dev-1"
+    thaw(frozen)
+    until(lambda: fleet().deliveries.waiting(keys.agent_queue("dev-2")) == [], "nothing waits for it")
+    ended = [entry for entry in torch.task("left-1").history() if entry.state is TaskState.SUCCEEDED]
+    assert len(ended) == 1
+
+
+def test_what_a_killed_agent_does_not_begin_goes_to_another(
+    torch: Torch, pair: tuple[AgentWorker, AgentWorker], assign: Callable[..., Assignment]
+) -> None:
+    pair[1].kill()
+    given = assign("true # python")
+    assert given.agent_id == "dev-2"
+    assert torch.task(given.task_id).result(timeout=60).agent == "dev-1"
+    until(lambda: fleet().soft_pins.due() == [], "no pin is left")
+
+
+def test_what_an_agent_cannot_begin_because_it_became_busy_goes_to_another(
+    torch: Torch, pair: tuple[AgentWorker, AgentWorker], assign: Callable[..., Assignment], broker: Broker
+) -> None:
+    held = torch.enqueue("sleep 30", agent="dev-2")
+    until(lambda: held.status is TaskState.RUNNING, "it is busy")
+    freeze(pair[1])  # the fleet is told that it were free, and hears nothing else
+    entry = fleet().registry.entry("dev-2")
+    assert entry
+    fleet().registry.heartbeat(entry.model_copy(update={"current_task": None, "state": "ready"}))
+    given = assign("true # python")
+    thaw(pair[1])
+    assert given.agent_id == "dev-2"
+    begun = time.monotonic()
+    assert torch.task(given.task_id).result(timeout=60).agent == "dev-1"
+    assert time.monotonic() - begun < 25, "it did not wait for the other task"
+    held.cancel()

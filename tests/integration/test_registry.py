@@ -1,0 +1,248 @@
+"""The agent registry: who is entered, found, counted, watched."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from nodes import Broker, Node
+from waiting import until
+
+from torch_tasks import Torch, keys
+from torch_tasks.errors import AgentNotFound, AgentTaken
+from torch_tasks.fleet import fleet
+from torch_tasks.models import AgentInfo, AgentState, Failure, FailureKind, TaskResult, TaskState, now
+from torch_tasks.orchestration import AgentRegistry
+
+
+def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), **fields: Any) -> AgentInfo:
+    """An agent that nobody has entered yet."""
+    known: dict[str, Any] = {"agent_id": agent_id, "role": role, "skills": skills, "kind": "shell", "node": "n"}
+    known |= {"pid": 1, "host": "h", "incarnation": 0, "workdir": "/", "tmux_socket": "/t", "started_at": now()}
+    return AgentInfo.model_validate(known | {"state": AgentState.READY} | fields)
+
+
+@pytest.fixture
+def registry(torch: Torch, broker: Broker) -> Iterator[AgentRegistry]:
+    """An empty registry, made as a stranger makes it."""
+    broker.empty()
+    yield AgentRegistry()
+    broker.empty()
+
+
+def enter(registry: AgentRegistry, *agents: AgentInfo) -> list[AgentInfo]:
+    """Register them, each with a first heartbeat."""
+    entered = [registry.register_agent(info, holder_is_gone=True) for info in agents]
+    for info in entered:
+        registry.heartbeat(info)
+    return entered
+
+
+def ids(found: list[AgentInfo]) -> list[str]:
+    return [info.agent_id for info in found]
+
+
+def end_task(task_id: str, by: AgentInfo, failure: FailureKind | None = None) -> None:
+    """A task that this agent took, began and ended."""
+    records = fleet().records
+    records.accept(task_id, {"id": task_id, "prompt": "true"}, "torch.any.any")
+    records.take(task_id, by)
+    records.move(task_id, TaskState.RUNNING, by=by)
+    status = TaskState.CANCELLED if failure is FailureKind.CANCELLED else TaskState.FAILED
+    error = Failure(kind=failure, message="so it was") if failure else None
+    records.finish(TaskResult(task_id=task_id, status=status if failure else TaskState.SUCCEEDED, error=error), by=by)
+
+
+# ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"),
+    [
+        ({}, ["a-go", "b-py", "c-both", "d-qa"]),
+        ({"role": "developer"}, ["a-go", "b-py", "c-both"]),
+        ({"role": "Developer", "skills": ["Python"]}, ["b-py", "c-both"]),
+        ({"skills": ["python", "go"]}, ["c-both"]),
+        ({"skills": ["python", "go"], "match": "any"}, ["a-go", "b-py", "c-both", "d-qa"]),
+        ({"role": "qa", "skills": ["rust", "go"], "match": "any"}, ["d-qa"]),
+        ({"skills": ["shell"], "limit": 2}, ["a-go", "b-py"]),
+        ({"wished": ["go", "python"]}, ["c-both", "a-go", "b-py", "d-qa"]),
+        ({"role": "dev"}, []),
+        ({"skills": ["py"]}, []),
+    ],
+)
+def test_agents_are_found_by_role_and_skills(registry: AgentRegistry, asked: dict[str, Any], found: list[str]) -> None:
+    enter(
+        registry,
+        agent("a-go", skills=("go",)),
+        agent("b-py", skills=("python",)),
+        agent("c-both", skills=("go", "python")),
+        agent("d-qa", role="qa", skills=("go", "python-x")),
+    )
+    assert ids(registry.find_available_agents(**asked)) == found
+
+
+def test_the_free_come_first_then_the_best_then_the_least_loaded(registry: AgentRegistry) -> None:
+    busy, bad, good, _ = enter(registry, *(agent(name) for name in ("busy", "bad", "good", "new")))
+    for number in range(3):
+        end_task(f"b-{number}", bad, FailureKind.EXIT_CODE)
+        end_task(f"g-{number}", good)
+    registry.heartbeat(busy.model_copy(update={"state": AgentState.WORKING, "current_task": "t"}))
+    assert ids(registry.find_available_agents()) == ["good", "new", "bad", "busy"]
+    assert [info.load for info in registry.find_available_agents()] == [0, 0, 0, 1]
+
+
+def test_who_is_away_or_cannot_work_is_not_available(registry: AgentRegistry, broker: Broker) -> None:
+    left, limited, silent, there = enter(registry, *(agent(name) for name in ("left", "limited", "silent", "there")))
+    registry.leave(left)
+    registry.heartbeat(limited.model_copy(update={"state": AgentState.LIMITED}))
+    broker.client.zadd(keys.AGENT_HEARTBEAT, {silent.agent_id: 1})
+    assert ids(registry.find_available_agents()) == [there.agent_id]
+    assert {info.agent_id: info.status for info in registry.get_all_agents()} == {
+        "left": "offline",
+        "limited": "active",
+        "silent": "offline",
+        "there": "active",
+    }
+    assert registry.get_agent("there").last_heartbeat
+    with pytest.raises(AgentNotFound, match="nonesuch"):
+        registry.get_agent("nonesuch")
+
+
+def test_what_waits_in_its_own_queue_is_an_agents_load(registry: AgentRegistry, torch: Torch) -> None:
+    (info,) = enter(registry, agent("dev-1"))
+    torch.enqueue("true", agent="dev-1")
+    torch.enqueue("true", agent="dev-1", priority="urgent")
+    registry.heartbeat(info.model_copy(update={"state": AgentState.WORKING, "current_task": "t"}))
+    assert registry.get_agent("dev-1").load == 3
+
+
+# ── the index ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_another_life_with_other_skills_is_found_by_these_alone(registry: AgentRegistry, broker: Broker) -> None:
+    enter(registry, agent("dev-1", skills=("python", "go")), agent("dev-2", skills=("python",)))
+    enter(registry, agent("dev-1", role="qa", skills=("rust",), kind="claude"))
+    assert ids(registry.find_available_agents(skills=["python"])) == ["dev-2"]
+    assert ids(registry.find_available_agents("qa", ["rust", "claude"])) == ["dev-1"]
+    assert registry.skills() == ["python", "rust"]
+    assert index(broker) == expected(registry)
+    # What the index says is believed only if the entry says so, too.
+    broker.client.zadd(keys.AGENT_INDEX, {"skill cobol dev-2": 0})
+    assert registry.find_available_agents(skills=["cobol"]) == []
+
+
+def test_of_many_who_race_for_one_id_one_gets_it_and_the_index_is_its_own(
+    registry: AgentRegistry, broker: Broker
+) -> None:
+    def attempt(number: int) -> AgentInfo | None:
+        with suppress(AgentTaken):
+            return AgentRegistry().register(agent("dev-1", skills=(f"s{number}",), pid=number))
+        return None
+
+    with ThreadPoolExecutor(8) as pool:
+        entered = [info for info in pool.map(attempt, range(40)) if info]
+    assert len(entered) == 1
+    assert registry.skills() == list(entered[0].skills)
+    assert index(broker) == expected(registry)
+
+
+def test_changing_at_random_from_many_sides_leaves_an_index_of_what_is_entered(
+    registry: AgentRegistry, broker: Broker
+) -> None:
+    def change(number: int) -> None:
+        info = agent(f"dev-{number % 5}", role=f"r{number % 3}", skills=(f"s{number % 7}", f"s{number % 4}"))
+        AgentRegistry().register(info, holder_is_gone=True)
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(change, range(200)))
+    assert index(broker) == expected(registry)
+    assert registry.get_agent("dev-0").incarnation == 40
+
+
+def index(broker: Broker) -> set[str]:
+    return set(broker.client.zrange(keys.AGENT_INDEX, 0, -1))
+
+
+def expected(registry: AgentRegistry) -> set[str]:
+    """What the index has to hold, from the entries alone."""
+    return {
+        f"{what} {info.agent_id}"
+        for info in registry.agents()
+        for what in (f"role {info.role}", f"kind {info.kind}", *(f"skill {skill}" for skill in info.skills))
+    }
+
+
+# ── performance ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_ends_that_are_up_to_the_agent_count_and_others_do_not(registry: AgentRegistry) -> None:
+    (info,) = enter(registry, agent("dev-1"))
+    assert registry.get_agent("dev-1").performance_metrics.success_rate == 0.8
+    end_task("t-1", info)
+    for kind in FailureKind:
+        end_task(f"t-{kind}", info, kind)
+    found = registry.get_agent("dev-1").performance_metrics
+    assert (found.succeeded, found.failed) == (1, sum(kind.up_to_agent for kind in FailureKind)) == (1, 6)
+    assert found.success_rate == round(5 / 12, 4)
+    assert found.last_ended
+    assert found.seconds >= 0
+
+
+def test_a_worker_killed_after_the_result_counts_once(shared_node: Node, torch: Torch) -> None:
+    """The record has the end, the delivery is not settled: the next worker gets the task again."""
+    worker = shared_node.agent_worker("counted-1")
+    assert worker.ready()
+    task = torch.enqueue("sleep 1; echo done", agent="counted-1")
+    until(lambda: task.status is TaskState.RUNNING, "it runs")
+    for state in fleet().records.changes(task.id):
+        if state and state.ended:
+            worker.kill()
+            break
+    worker.start()
+    assert worker.ready()
+    again = torch.enqueue("true", agent="counted-1")
+    assert again.result(timeout=60).succeeded
+    found = torch.agent("counted-1").performance_metrics
+    assert (found.succeeded, found.failed) == (2, 0)
+    assert found.seconds >= 1
+    assert torch.enqueue("exit 3", agent="counted-1").result(timeout=60).exit_code == 3
+    assert torch.agent("counted-1").performance_metrics.failed == 1
+    worker.teardown()
+
+
+# ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_what_changes_is_told_as_it_happens(registry: AgentRegistry) -> None:
+    (early,) = enter(registry, agent("early"))
+    changes = registry.watch(deadline=time.monotonic() + 60)
+
+    def see(*wanted: str) -> None:
+        assert any((change.agent_id, change.what) == wanted for change in changes), f"not told: {wanted}"
+
+    (late,) = enter(registry, agent("late"))
+    see("late", "came")
+    registry.heartbeat(late.model_copy(update={"current_task": "t"}))
+    see("late", "task")
+    registry.heartbeat(early.model_copy(update={"state": AgentState.WAITING}))
+    see("early", "state")
+    see("early", "left")  # it says nothing any more
+    registry.heartbeat(early.model_copy(update={"state": AgentState.WAITING}))
+    see("early", "came")
+    registry.leave(early)
+    see("early", "left")
+
+
+def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker) -> None:
+    (info,) = enter(registry, agent("dev-1"))
+    before = broker.client.xlen(keys.AGENT_CHANGES)
+    for _ in range(3):
+        registry.heartbeat(info)
+    assert broker.client.xlen(keys.AGENT_CHANGES) == before
+    assert "performance_metrics" not in json.loads(broker.client.hget(keys.AGENT_REGISTRY, "dev-1"))
