@@ -16,10 +16,13 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/torch-tasks demo
 
+# Several files are tested at a time: most tests wait. How many is said in tests/conftest.py.
 # The real coding agents are tested as far as .ci/real-agents has installed them.
+BESIDE := -n auto --dist loadfile
+
 test: setup lint
-	$(BIN)/pytest --ignore=tests/real_agents
-	.ci/loopback-only $(BIN)/pytest tests/real_agents
+	$(BIN)/pytest --ignore=tests/real_agents $(BESIDE)
+	.ci/loopback-only $(BIN)/pytest tests/real_agents $(BESIDE)
 
 lint: setup
 	$(BIN)/ruff check .

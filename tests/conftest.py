@@ -10,6 +10,12 @@ import pytest
 pytest_plugins = ["fleet"]
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """How many processes ``-n auto`` tests in; a broker that is given to all of them is one test's at a time."""
+    return 1 if os.environ.get("TORCH_TEST_BROKER_URL") else min(4, (os.cpu_count() or 1) + 1)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Takes the user's settings away, from this process and from all that it starts."""

@@ -120,6 +120,20 @@ class NotDelivered(TorchError):
     """A message was given up, or its time was over."""
 
 
+class DeliveryUncertain(TorchError):
+    """A text may have been submitted in a pane, and nothing shows whether it was; twice would be worse than once."""
+
+    exit_code = 6
+
+
+class PaneNotFound(TorchError):
+    """No pane of the user's tmux server is meant by this target, or more than one."""
+
+
+class FileExists(TorchError):
+    """A file of somebody else's stands where one was to be written."""
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 

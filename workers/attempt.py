@@ -87,6 +87,8 @@ class Attempt:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
             return "the agent's program wants a login; attach to its pane and log in"
+        if self._kind.converses and reading.state is AgentState.WORKING:
+            return "the agent's program works on something else: a message, or what somebody typed"
         return "somebody is typing in the agent's pane"
 
     def begin(self) -> None:
@@ -142,6 +144,7 @@ class Attempt:
             if reason:
                 self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
                 return self._failed(*reason)
+            self._place.in_between(self._run)
             handoffs.note(self._spec, self._place.presence.info, self._terminal)
             self._rest(limit)
 

@@ -31,6 +31,7 @@ from workers.agents.kinds import program_of
 from workers.attempt import Attempt
 from workers.bell import Bell
 from workers.journal import CurrentRun, Journal
+from workers.mail import Mail
 from workers.outcome import Outcome
 from workers.ownership import is_lost
 from workers.presence import Presence
@@ -102,7 +103,9 @@ class Host:
             settings=self._settings,
             outcome=self._outcome,
             orders=self._orders,
+            in_between=lambda run: self._mail.carry_during_task(run),
         )
+        self._mail = Mail(self._place, self._fleet, self._working)
         journal = self.presence.journal
         try:
             with self._working:
@@ -115,6 +118,7 @@ class Host:
         except TorchError:
             self.presence.leave()
             raise
+        self._mail.start()
 
     def _adopt(self, journal: Journal) -> bool:
         if journal.pane is None or journal.kind != self._spec.kind:
@@ -157,6 +161,7 @@ class Host:
 
         In a thread, for tmux may take its time, and who is silent meanwhile would be taken for dead.
         """
+        self._mail.look()
         if not self._working.locked() and not self._orders.leaving:
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
 
@@ -280,6 +285,7 @@ class Host:
         self._quota.require()
         if not self._terminal.alive:
             self._start()
+        self._mail.carry_before_task()
         if refusal := attempt.await_free_pane():
             return refusal
         attempt.begin()
@@ -309,10 +315,12 @@ class Host:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""
         self._orders.leaving = True
         self._bell.ring()
+        self._mail.look()
 
     def close(self) -> None:
         """Leave the fleet; the pane stays for the next worker."""
         self._orders.leaving = True
+        self._mail.look()
         with self._working:
             self._terminal.detach()
         self.presence.leave()

@@ -7,9 +7,26 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Protocol
 
 from torch_tasks.local.files import write_private
 from torch_tasks.models import TaskResult
+
+
+class Paper(Protocol):
+    """What is put into an agent's program, as files."""
+
+    @property
+    def tag(self) -> str:
+        """What it is, and its id: ``task t-1``."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+
+    @property
+    def begun(self) -> Path:
+        """Exists once the program may have it."""
 
 
 class Run:
@@ -18,6 +35,7 @@ class Run:
     def __init__(self, runs: Path, task_id: str, attempt: int) -> None:
         self.task_id = task_id
         self.attempt = attempt
+        self.tag = f"task {task_id}"
         self.folder = folder = runs / f"{task_id}.{attempt}"
         self.prompt = folder / "prompt"
         self.context = folder / "context.json"

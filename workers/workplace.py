@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from torch_tasks.records import TaskRecords
@@ -11,6 +12,7 @@ from workers.agents.kind import AgentKind
 from workers.bell import Bell
 from workers.outcome import Outcome
 from workers.presence import Presence
+from workers.runs import Run
 from workers.terminal import Terminal
 
 
@@ -38,3 +40,5 @@ class Workplace:
     settings: Settings
     outcome: Outcome
     orders: Orders
+    in_between: Callable[[Run], None]
+    """What a task's thread does for the agent's messages while it watches the pane."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 from fakes.cli.client import FakeCli
@@ -20,6 +21,7 @@ placeholder = '\[Pasted text #\d+(?: \+(?P<lines>\d+) lines)?\]'
 [submit]
 trace_seconds = 4.0
 settle_seconds = SETTLE
+while_working = LISTENS
 
 [prompt]
 guarded = ["!", "/"]
@@ -92,10 +94,13 @@ authentication_failed = "login"
 """
 
 
-def kind_toml(command: list[str], *, hooks: bool, settle: float = 0.0, account: str = "fake") -> str:
+def kind_toml(
+    command: list[str], *, hooks: bool, settle: float = 0.0, account: str = "fake", listens: bool = False
+) -> str:
     """The TOML of a fake agent that this command starts."""
+    looks = LOOKS.replace("SETTLE", str(settle)).replace("LISTENS", str(listens).lower())
     head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
-    return f"{head}{LOOKS.replace('SETTLE', str(settle))}{HOOKS if hooks else ''}"
+    return f"{head}{looks}{HOOKS if hooks else ''}"
 
 
 class FakeKind:
@@ -109,6 +114,7 @@ class FakeKind:
         scenario: Scenario | None = None,
         account: str = "fake",
         settle: float = 0.0,
+        listens: bool = False,
         name: str = "fake",
     ) -> None:
         self._node = node
@@ -116,7 +122,7 @@ class FakeKind:
         self.folder = node.folder / f"config-{name}"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
-        toml = kind_toml(command, hooks=hooks, settle=settle, account=account)
+        toml = kind_toml(command, hooks=hooks, settle=settle, account=account, listens=listens)
         (self.folder / "agents" / "fake.toml").write_text(toml)
 
     def worker(self, agent_id: str = "developer-1", role: str = "developer", **environment: str) -> AgentWorker:
@@ -135,7 +141,7 @@ class FakeKind:
 
 def words(prompt: str) -> str:
     """The task's own words in what the model received: without briefing, guard and footer."""
-    body, footer = prompt.rsplit("\n\n[torch task ", 1)
+    body, footer = re.split(r"\n\n\[torch (?:task|message) (?=[^\n]*$)", prompt)
     assert "\n" not in footer.rstrip("\n")
     return body
 

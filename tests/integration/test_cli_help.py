@@ -33,6 +33,7 @@ OPTIONS = {
     "attach": "--read-only",
     "screen": "--history --explain",
     "logs": "--lines --follow",
+    "compat": "install",
     "doctor": "--json",
     "demo": "--stay",
     "version": "--help",

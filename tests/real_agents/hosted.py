@@ -81,12 +81,16 @@ class Hosted:
 
     def received(self, task_id: str) -> list[str]:
         """Every prompt of this task that the model received, exactly."""
-        return [prompt for prompt in self.llm.prompts(self.home.key) if belongs_to(prompt, task_id)]
+        return [prompt for prompt in self.llm.prompts(self.home.key) if belongs_to(prompt, f"task {task_id}")]
 
     def requests(self, task_id: str) -> list[Request]:
         """Every request for this task, but those of the CLI's own."""
         requests = self.llm.requests(self.home.key)
-        return [request for request in requests if not request.side_request and belongs_to(request.prompt, task_id)]
+        return [
+            request
+            for request in requests
+            if not request.side_request and belongs_to(request.prompt, f"task {task_id}")
+        ]
 
     def notes(self, task: Task) -> list[str]:
         """What the task's history tells."""

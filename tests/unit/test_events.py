@@ -78,11 +78,11 @@ def test_the_agents_own_report_is_an_event_too(folder: Path) -> None:
 
 
 def turn(*events: Event) -> Turn:
-    return fold(events, "t-1")
+    return fold(events, "task t-1")
 
 
 def accepted(task: str = "t-1") -> Event:
-    return Event(EventKind.ACCEPTED, text=f"words\n\n{footer(task)}", origin="hook Prompt")
+    return Event(EventKind.ACCEPTED, text=f"words\n\n{footer(f'task {task}', '…')}", origin="hook Prompt")
 
 
 STOPPED = Event(EventKind.STOPPED, text="the answer", origin="hook Stop")
@@ -131,4 +131,4 @@ def test_a_prompt_that_the_screen_showed_accepted_begins_the_turn() -> None:
     shown = Event(EventKind.ACCEPTED, at=at)
     before = Event(EventKind.STOPPED, text="another's", at=at.replace(hour=11))
     after = Event(EventKind.STOPPED, text="ours", at=at.replace(hour=13))
-    assert fold([before, after], "t-1", shown).over == after
+    assert fold([before, after], "task t-1", shown).over == after

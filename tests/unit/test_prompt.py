@@ -14,9 +14,9 @@ CONFIG = PromptConfig(guarded=("!", "/"), limit_bytes=1000)
 
 def composed(words: str, **more: str) -> tuple[str, tuple[str, ...]]:
     """The words as they are pasted, without the footer, and the notes."""
-    prompt = compose(words, "t-1", CONFIG, file=Path("/run/prompt"), **more)
+    prompt = compose(words, "task t-1", CONFIG, file=Path("/run/prompt"), hints=["…"], **more)
     body, _, last = prompt.text.rpartition("\n\n")
-    assert last == footer("t-1")
+    assert last == footer("task t-1", "…")
     return body, prompt.notes
 
 
@@ -54,8 +54,8 @@ def test_what_is_too_long_to_paste_is_named_by_its_file() -> None:
 
 
 def test_a_prompt_is_known_by_its_footer_however_it_is_wrapped() -> None:
-    text = compose("do it", "t-1", CONFIG, file=Path("f")).text
-    assert belongs_to(text, "t-1")
-    assert belongs_to(text.replace(" ", "\n   "), "t-1")
-    assert not belongs_to(text, "t-")
-    assert not belongs_to("the task t-1", "t-1")
+    text = compose("do it", "task t-1", CONFIG, hints=["…"], file=Path("f")).text
+    assert belongs_to(text, "task t-1")
+    assert belongs_to(text.replace(" ", "\n   "), "task t-1")
+    assert not belongs_to(text, "task t-")
+    assert not belongs_to("the task t-1", "task t-1")

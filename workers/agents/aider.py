@@ -57,9 +57,7 @@ class Aider(CodingAgent):
         return History(self._history)
 
     def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
-        exchange = next(
-            (one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.task_id)), None
-        )
+        exchange = next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
         if exchange and ending.evidence.kind == "screen":
             ending, answer = exchange.ending(), exchange.answer
         return super().end(run, turn, ending, answer)
@@ -69,7 +67,7 @@ class Aider(CodingAgent):
         return ours[-1].usage if ours else None
 
     def _exchanges(self, run: Run) -> list[Exchange]:
-        return [one for one in exchanges(self._history) if belongs_to(one.prompt, run.task_id)]
+        return [one for one in exchanges(self._history) if belongs_to(one.prompt, run.tag)]
 
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
 

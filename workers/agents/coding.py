@@ -21,19 +21,20 @@ from workers.agents.briefing import briefing
 from workers.agents.composer import Holds, read_composer
 from workers.agents.detector import Detector
 from workers.agents.dialogs import Dialogs
-from workers.agents.events import REPORT, Event, EventLog, HookFolder, Joined
+from workers.agents.events import REPORT, Event, EventKind, EventLog, HookFolder, Joined
 from workers.agents.explain import explain
 from workers.agents.foreground import is_left_to_a_shell, kill_program
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
-from workers.agents.prompt import Prompt, compose
+from workers.agents.prompt import Prompt, compose, task_hints
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.submitter import Sight, Submitter
 from workers.agents.turn import Turn, fold
 from workers.agents.verdict import keep_ending, kept_ending, put_ending_aside, told
 from workers.agents.watch import Watch
-from workers.runs import Run
+from workers.letters import Letter
+from workers.runs import Paper, Run
 from workers.tmux.pane import AgentPane, PaneLook
 
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
@@ -196,29 +197,84 @@ class CodingAgent(AgentKind):
         if spec.context:
             run.context.write_text(json.dumps(spec.context, indent=2))
             extras.append(f"context: {run.context}")
-        before = "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
         prompt = compose(
-            spec.prompt, spec.id, self.config.prompt, file=run.prompt, before=before, extras=extras, disarm=self.disarm
+            spec.prompt,
+            run.tag,
+            self.config.prompt,
+            file=run.prompt,
+            before=self._introduction,
+            extras=extras,
+            hints=task_hints(run.task_id),
+            disarm=self.disarm,
         )
-        (self.folder / "current").write_text(f"{run.folder}\n")
+        self._types(run)
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
-        self._advance(pane, run, submission)
+        self._step(pane, run, submission)
+
+    @property
+    def _introduction(self) -> str:
+        """What comes before the first prompt of a new program."""
+        return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
 
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
         submission = Submission.of(run)
         assert submission, f"{run.folder} holds no submission"
-        submission = self._advance(pane, run, submission)
+        submission = self._step(pane, run, submission)
         return self._watch.progress(pane, run, spec, submission)
 
-    def _advance(self, pane: AgentPane, run: Run, submission: Submission) -> Submission:
-        submission = Submitter(self, pane, run).advance(submission, self.turn(submission))
+    def _step(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+        submission = self.advance(pane, paper, submission)
         if submission.phase is Phase.ACCEPTED:
             (self.folder / "briefed").touch()
         return submission
 
+    def advance(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+        """Do what is due for a submission, and only that."""
+        return Submitter(self, pane, paper).advance(submission, self.turn(submission))
+
     def turn(self, submission: Submission) -> Turn:
         """What is told of the task's turn since it was submitted."""
-        return fold(self.log.since(submission.mark), submission.task_id, submission.accepted_unheard)
+        return fold(self.log.since(submission.mark), submission.tag, submission.accepted_unheard)
+
+    # ── a message ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def listens_while_working(self) -> bool:
+        return self.config.submit.while_working
+
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.of(letter) or self._write(letter, beside)
+        submission = self._step(pane, letter, submission)
+        if beside and submission.phase is Phase.ACCEPTED:
+            self._types(beside)
+        return submission
+
+    def _types(self, paper: Paper) -> None:
+        """What stands in the composer, if anything of ours does, is this."""
+        (self.folder / "current").write_text(f"{paper.folder}\n")
+
+    def _write(self, letter: Letter, beside: Run | None) -> Submission:
+        letter.prompt.write_bytes(letter.message.message.encode())
+        config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
+        prompt = compose(
+            letter.message.message,
+            letter.tag,
+            config,
+            file=letter.prompt,
+            before=self._introduction,
+            hints=letter.hints,
+            disarm=self.disarm,
+        )
+        self._types(letter)
+        # A new mark would hide what was told of the task.
+        task = Submission.of(beside) if beside else None
+        mark = task.mark if task else self.log.mark()
+        return Submission.intended(letter, prompt.text, mark, "; ".join(prompt.notes))
+
+    def said(self, letter: Letter) -> str | None:
+        submission = Submission.of(letter)
+        over = self.turn(submission).over if submission else None
+        return over.text if over and over.kind is EventKind.STOPPED else None
 
     def ending(self, run: Run) -> Ending | None:
         if kept := kept_ending(run):
@@ -287,12 +343,17 @@ class CodingAgent(AgentKind):
         if before is None:
             return False
         prompt = compose(
-            text, run.task_id, self.config.prompt, file=run.folder / f"round.{before.round + 1}", disarm=self.disarm
+            text,
+            run.tag,
+            self.config.prompt,
+            file=run.folder / f"round.{before.round + 1}",
+            hints=task_hints(run.task_id),
+            disarm=self.disarm,
         )
         (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
         submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
         put_ending_aside(run, before.round)
-        self._advance(pane, run, submission)
+        self._step(pane, run, submission)
         return True
 
 

@@ -50,9 +50,11 @@ class PromptConfig(Section):
 
 
 class SubmitConfig(Section):
-    """How patient a submission is, in seconds."""
+    """How a text is submitted, and how patient that is, in seconds."""
 
     keys: Keys = ("Enter",)
+    while_working: bool = False
+    """It takes texts while it works, and comes to them by itself."""
     settle_seconds: float = 0.0
     """From the text being seen in the composer to the first Enter."""
     again_seconds: float = 1.0

@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.models import AgentState, Question, Usage
+from torch_tasks.models import Question, Usage
 from workers.agents.briefing import briefing
 from workers.agents.coding import CodingAgent
 from workers.agents.events import Event, EventKind, EventLog
@@ -122,12 +122,8 @@ class Gemini(CodingAgent):
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
 
     def redraw_input(self, pane: AgentPane) -> None:
-        if self._stop_trying(pane):
-            return
-        super().redraw_input(pane)
-        sight = self.sight(pane)
-        if sight and sight.reading.state is AgentState.READY and not sight.composer.seen:
-            pane.press("C-l")  # of an answer longer than the screen, rests stay below the composer
+        if not self._stop_trying(pane):
+            super().redraw_input(pane)
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         if force or not self._stop_trying(pane):

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from torch_tasks.models import AgentSpec, AgentState, Evidence, Failure, Question, TaskSpec, Usage
 from workers.agents.config import KindConfig
+from workers.agents.submission import Submission
+from workers.letters import Letter
 from workers.runs import Run
 from workers.tmux.pane import AgentPane, PaneLook
 
@@ -135,6 +137,21 @@ class AgentKind(ABC):
     def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
         """Have the program go on with a task that it thinks is done. False: this kind does not."""
         return False
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def listens_while_working(self) -> bool:
+        """It takes a text while it works, and comes to it by itself."""
+        return False
+
+    @abstractmethod
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
+
+    def said(self, letter: Letter) -> str | None:
+        """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""
+        return None
 
     @property
     def pause(self) -> float:

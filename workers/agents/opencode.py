@@ -28,7 +28,7 @@ from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.turn import Turn
 from workers.agents.user_settings import overlaid
-from workers.runs import Run
+from workers.runs import Paper, Run
 from workers.tmux.pane import AgentPane
 
 #: Where it shows a conversation, and not its first screen.
@@ -99,32 +99,32 @@ class OpenCode(CodingAgent):
 
     # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _advance(self, pane: AgentPane, run: Run, submission: Submission) -> Submission:
+    def advance(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
         session = self._session
         if session is None or submission.phase in (Phase.ACCEPTED, Phase.REFUSED):
             return submission
         try:
-            return self._given(run, session, submission)
+            return self._given(paper, session, submission)
         except ServerAway:
             return submission  # it is asked again; if its program has died, the pane tells
 
-    def _given(self, run: Run, session: str, submission: Submission) -> Submission:
+    def _given(self, paper: Paper, session: str, submission: Submission) -> Submission:
         """The prompt is in the conversation. Its id is on the disk before, so that nobody ever makes it two."""
-        file = run.folder / f"message.{submission.round}"
+        file = paper.folder / f"message.{submission.round}"
         if submission.phase is Phase.INTENDED:
             if self._server.status(session)["type"] != "idle":
                 return submission
             write_private(file, new_message_id())
-            submission = submission.reached(run, Phase.STAGED, f"as message {file.read_text()} for session {session}")
+            submission = submission.reached(paper, Phase.STAGED, f"as message {file.read_text()} for session {session}")
         message = file.read_text()
         if submission.phase is Phase.STAGED:
-            submission = submission.reached(run, Phase.SUBMITTED, "given to its server", entered_at=now())
-            run.begun.touch()
+            submission = submission.reached(paper, Phase.SUBMITTED, "given to its server", entered_at=now())
+            paper.begun.touch()
         if not self._server.has(session, message):
-            self._server.prompt(session, message, submission.text(run))
+            self._server.prompt(session, message, submission.text(paper))
         if not self._server.has(session, message):
             return submission
-        return submission.reached(run, Phase.ACCEPTED, f"its session has the message {message}")
+        return submission.reached(paper, Phase.ACCEPTED, f"its session has the message {message}")
 
     def free(self, pane: AgentPane) -> bool:
         reading = self.status(pane)

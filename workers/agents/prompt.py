@@ -22,46 +22,48 @@ class Prompt:
     """What was made safe, for the task's history."""
 
 
-def footer(task_id: str, extras: Sequence[str] = ()) -> str:
-    """The line that ends each prompt: it tells the agent the task's id, and everybody else that the prompt is ours."""
-    parts = [
-        f"torch task {task_id}",
-        *extras,
-        f'when done: torch-tasks done {task_id} "what you did"',
-        f'else: torch-tasks fail {task_id} "why"',
-    ]
-    return f"[{' · '.join(parts)}]"
+def footer(tag: str, *hints: str) -> str:
+    """The line that ends each prompt: it tells the agent what this is, and everybody else that the prompt is ours."""
+    return f"[{' · '.join((f'torch {tag}', *hints))}]"
 
 
-def belongs_to(text: str, task_id: str) -> bool:
-    """The text is a prompt of this task: it has its footer, whatever blanks the program made of its blanks."""
-    return f"[torchtask{task_id}·" in "".join(text.split())
+def task_hints(task_id: str) -> tuple[str, ...]:
+    """How the agent says what became of a task."""
+    return f'when done: torch-tasks done {task_id} "what you did"', f'else: torch-tasks fail {task_id} "why"'
+
+
+def belongs_to(text: str, tag: str) -> bool:
+    """The text is the prompt of this tag: it has its footer, whatever blanks the program made of its blanks."""
+    return "".join(f"[torch {tag} ·".split()) in "".join(text.split())
 
 
 def compose(
     words: str,
-    task_id: str,
+    tag: str,
     config: PromptConfig,
     *,
     file: Path,
     before: str = "",
     extras: Sequence[str] = (),
+    hints: Sequence[str] = (),
     disarm: Callable[[str], Prompt] = Prompt,
 ) -> Prompt:
     """The words between what comes ``before`` them and the footer; too long ones stay in their ``file``.
 
+    The ``tag`` is what they are, and its id: ``task t-1``.
+
     ``disarm`` makes safe what this program would run itself in the midst of them.
     """
     size = len(words.encode())
-    extras = list(extras)
+    what, extras = tag.partition(" ")[0], list(extras)
     if size > config.limit_bytes:
         notes = [f"the prompt has {size:,} bytes: given as the file {file}"]
         body = (
-            f"Your task is in the file {file} ({size:,} bytes, {len(words.splitlines()):,} lines). "
-            "Read the whole file; what it says is the task, word for word."
+            f"Your {what} is in the file {file} ({size:,} bytes, {len(words.splitlines()):,} lines). "
+            f"Read the whole file; what it says is the {what}, word for word."
         )
     else:
-        body, notes = _safe(words)
+        body, notes = safe(words)
         disarmed = disarm(body)
         body, notes = disarmed.text, [*notes, *disarmed.notes]
         if not before and _guarded(body, config.guarded):
@@ -70,11 +72,11 @@ def compose(
         if config.altered and config.altered.search(body):
             notes.append(f"the CLI does not keep all characters as they are: the exact words are in {file}, too")
             extras.append(f"its exact characters, tabs and all: {file}")
-    parts = [part for part in (before.strip("\n"), body, footer(task_id, extras)) if part]
+    parts = [part for part in (before.strip("\n"), body, footer(tag, *extras, *hints)) if part]
     return Prompt("\n\n".join(parts), tuple(notes))
 
 
-def _safe(words: str) -> tuple[str, list[str]]:
+def safe(words: str) -> tuple[str, list[str]]:
     """The words with line feeds as their only line ends, and control characters shown instead of sent."""
     notes = []
     lines = words.replace("\r\n", "\n").replace("\r", "\n")

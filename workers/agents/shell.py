@@ -12,12 +12,17 @@ import os
 import shlex
 import signal
 from collections.abc import Mapping
+from functools import cached_property
 from pathlib import Path
 
 import psutil
 
 from torch_tasks.models import AgentState, Evidence, Failure, FailureKind, TaskSpec
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
+from workers.agents.shell_input import ShellInput
+from workers.agents.submission import Submission
+from workers.agents.submitter import Submitter
+from workers.letters import Letter
 from workers.runs import Run
 from workers.tmux.pane import AgentPane
 
@@ -81,6 +86,14 @@ class Shell(AgentKind):
         # The leading space keeps the line out of the shell's history.
         pane.paste(f" . {shlex.quote(str(start))}")
         pane.press("Enter")
+
+    @cached_property
+    def _input(self) -> ShellInput:
+        return ShellInput(self)
+
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.of(letter) or self._input.intend(letter)
+        return Submitter(self._input, pane, letter).advance(submission, self._input.turn(submission, letter))
 
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
         return Progress(Reading(AgentState.WORKING, "run folder"), self.ending(run))

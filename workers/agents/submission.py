@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 from torch_tasks.local.files import write_private
 from torch_tasks.models import now
 from workers.agents.events import Event, EventKind
-from workers.runs import Run
+from workers.runs import Paper
 
 
 class Phase(StrEnum):
@@ -51,7 +51,8 @@ class Submission(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    task_id: str
+    tag: str
+    """What is submitted, and its id: ``task t-1``."""
     mark: str
     """Where the event log ended before anything was typed."""
     round: int = 1
@@ -75,14 +76,14 @@ class Submission(BaseModel):
     """How many of the steps, and of the agent's own notes, were told to the task's history."""
 
     @classmethod
-    def intended(cls, run: Run, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
+    def intended(cls, run: Paper, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
         """A new one, on the disk."""
         write_private(_text_file(run), text)
         step = Step(phase=Phase.INTENDED, at=now(), evidence=evidence)
-        return cls(task_id=run.task_id, mark=mark, round=number, steps=(step,)).kept(run)
+        return cls(tag=run.tag, mark=mark, round=number, steps=(step,)).kept(run)
 
     @classmethod
-    def of(cls, run: Run) -> Submission | None:
+    def of(cls, run: Paper) -> Submission | None:
         """The run's submission, if there is one."""
         try:
             return cls.model_validate_json(_file(run).read_bytes())
@@ -106,7 +107,7 @@ class Submission(BaseModel):
             return None
         return Event(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
 
-    def tell(self, run: Run, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
+    def tell(self, run: Paper, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
         """What is new for the task's history: the steps that were made, and what the agent reported on its way."""
         steps, known = self.told
         facts = [f"{step.phase}: {step.evidence}" for step in self.steps[steps:] if step.evidence]
@@ -114,11 +115,11 @@ class Submission(BaseModel):
         told = (len(self.steps), len(notes))
         return (self.changed(run, told=told) if told != self.told else self), tuple(facts)
 
-    def text(self, run: Run) -> str:
+    def text(self, run: Paper) -> str:
         """What is to be submitted."""
         return _text_file(run).read_bytes().decode()
 
-    def reached(self, run: Run, phase: Phase, evidence: str, **changes: object) -> Submission:
+    def reached(self, run: Paper, phase: Phase, evidence: str, **changes: object) -> Submission:
         """The next step, on the disk."""
         return self.stepped(phase, evidence, **changes).kept(run)
 
@@ -127,19 +128,19 @@ class Submission(BaseModel):
         step = Step(phase=phase, at=now(), evidence=evidence)
         return self.model_copy(update={"steps": (*self.steps, step), **changes})
 
-    def changed(self, run: Run, **changes: object) -> Submission:
+    def changed(self, run: Paper, **changes: object) -> Submission:
         """The same with these changes, on the disk."""
         return self.model_copy(update=changes).kept(run)
 
-    def kept(self, run: Run) -> Submission:
+    def kept(self, run: Paper) -> Submission:
         """This, on the disk."""
         write_private(_file(run), self.model_dump_json(indent=1) + "\n")
         return self
 
 
-def _file(run: Run) -> Path:
+def _file(run: Paper) -> Path:
     return run.folder / "submission.json"
 
 
-def _text_file(run: Run) -> Path:
+def _text_file(run: Paper) -> Path:
     return run.folder / "pasted"

@@ -20,7 +20,7 @@ from workers.agents.prompt import belongs_to
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.turn import Turn
-from workers.runs import Run
+from workers.runs import Paper, Run
 from workers.tmux.pane import AgentPane
 
 #: How long a paste may take to be seen whole; then it is taken back and pasted again, so often.
@@ -74,11 +74,14 @@ class Typist(Protocol):
 class Submitter:
     """One run's submission."""
 
-    def __init__(self, typist: Typist, pane: AgentPane, run: Run) -> None:
+    def __init__(self, typist: Typist, pane: AgentPane, run: Paper) -> None:
         self._typist = typist
         self._pane = pane
         self._run = run
         self._config = typist.config.submit
+        # A task is begun only where nothing goes on; a message may come while the program works.
+        self._listens = self._config.while_working and not isinstance(run, Run)
+        self._open = {AgentState.READY, *([AgentState.WORKING] if self._listens else [])}
 
     def advance(self, submission: Submission, turn: Turn) -> Submission:
         """Do what is due, and only that; never waits."""
@@ -110,7 +113,7 @@ class Submitter:
     def _stage(self, submission: Submission, sight: Sight, text: str) -> Submission:
         holds = self.holds(sight.composer, text)
         if not submission.pastes:
-            if holds is Holds.NOTHING and sight.reading.state is AgentState.READY:
+            if holds is Holds.NOTHING and sight.reading.state in self._open:
                 return self._paste(submission, text)
             return submission
         if holds is Holds.OURS:
@@ -177,7 +180,8 @@ class Submitter:
     def _confirm(self, submission: Submission, sight: Sight, text: str) -> Submission:
         if self.holds(sight.composer, text) is Holds.OURS:
             return self._press_again(submission, text)
-        if self._typist.tells and not self._is_overdue(submission):
+        # What it takes while it works, it tells of when it comes to it.
+        if self._typist.tells and not self._listens and not self._is_overdue(submission):
             return submission
         if trace := self._trace(submission, sight):
             return submission.reached(self._run, Phase.ACCEPTED, trace)
@@ -196,7 +200,7 @@ class Submitter:
 
     def _trace(self, submission: Submission, sight: Sight) -> str | None:
         """What on the screen shows that the program has the prompt; only what was not there before it."""
-        if belongs_to(sight.above, submission.task_id):
+        if belongs_to(sight.above, submission.tag):
             return "the prompt stands above the composer"
         if submission.placeholder_is_new and submission.placeholder in sight.above:
             return f"{submission.placeholder} stands above the composer"

@@ -16,7 +16,7 @@ _REPORTS = frozenset({EventKind.DONE, EventKind.FAIL, EventKind.PROGRESS})
 
 @dataclass(frozen=True)
 class Turn:
-    """One task's turn, as far as it was told."""
+    """One prompt's turn, as far as it was told."""
 
     accepted: Event | None = None
     over: Event | None = None
@@ -47,8 +47,8 @@ class Turn:
         return Reading(AgentState.WORKING, source, rule) if self.accepted else None
 
 
-def fold(events: Iterable[Event], task_id: str, accepted: Event | None = None) -> Turn:
-    """The turn of this task in what was told since it was submitted.
+def fold(events: Iterable[Event], tag: str, accepted: Event | None = None) -> Turn:
+    """The turn of this prompt in what was told since it was submitted.
 
     Another prompt's turn may end before ours is accepted; what is said to the agent while it works belongs to ours.
     ``accepted`` is where ours begins if the program did not tell it.
@@ -56,15 +56,15 @@ def fold(events: Iterable[Event], task_id: str, accepted: Event | None = None) -
     turn = Turn(accepted=accepted, last=accepted)
     for event in events:
         if accepted is None or event.at >= accepted.at:
-            turn = _with(turn, event, task_id)
+            turn = _with(turn, event, tag)
     return turn
 
 
-def _with(turn: Turn, event: Event, task_id: str) -> Turn:
+def _with(turn: Turn, event: Event, tag: str) -> Turn:
     if event.kind in _REPORTS:
-        return _reported(turn, event) if event.task in ("", task_id) else turn
+        return _reported(turn, event) if event.task in ("", tag.removeprefix("task ")) else turn
     if turn.accepted is None:
-        begins = event.kind is EventKind.ACCEPTED and belongs_to(event.text, task_id)
+        begins = event.kind is EventKind.ACCEPTED and belongs_to(event.text, tag)
         return replace(turn, accepted=event, last=event) if begins else turn
     return _going_on(replace(turn, last=event), event)
 

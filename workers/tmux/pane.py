@@ -26,7 +26,6 @@ END_SECONDS = 5.0
 COLLECT_SECONDS = 1.0
 """How long tmux may take to collect the exit code of a program that ended."""
 
-_SHORT_PASTE = 4096
 _LOOK = "\t".join(
     f"#{{{name}}}"
     for name in (
@@ -166,11 +165,7 @@ class AgentPane:
             return
         self._make_writable()
         buffer = f"torch-{uuid.uuid4().hex}"
-        if len(text) <= _SHORT_PASTE and text.replace("\n", "").isprintable():
-            stored = self.server.cmd("set-buffer", "-b", buffer, "--", text)
-        else:
-            stored = self.server.process(("load-buffer", "-b", buffer, "-"), stdin=text)
-        self._check(stored, "the text")
+        self._check(self.server.store(buffer, text), "the text")
         self._do("paste-buffer", "-p", "-r", "-d", "-b", buffer)
 
     def press(self, *keys: str) -> None:
@@ -234,7 +229,7 @@ class AgentPane:
     def _present(self) -> PaneLook:
         look = self.look()
         if look is None:
-            raise AgentUnavailable(f"pane {self.pane_id} at {self.server.socket} is gone; start the agent again")
+            raise AgentUnavailable(f"pane {self.pane_id} at {self.server.socket} is gone; start its program again")
         return look
 
     def _make_writable(self) -> None:

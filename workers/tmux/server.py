@@ -29,6 +29,7 @@ OLDEST_TMUX = (3, 2)
 SOCKET_PATH_BYTES = 100
 """The kernel's limit is 108, and tmux adds ``.lock``."""
 
+_SHORT_PASTE = 4096
 _BY_PROCESS = frozenset(
     {
         # they need a server that may not be there, or end the one that answers
@@ -97,6 +98,13 @@ class AgentServer(libtmux.Server):
             if lost.sent and not cmd.startswith(_READS):
                 raise
             return self._by_control(words)
+
+    def store(self, buffer: str, text: str) -> Answer:
+        """Keep the text in a paste buffer, for :meth:`cmd` to paste; no process's arguments show it."""
+        short = len(text) <= _SHORT_PASTE and text.replace("\n", "").isprintable()
+        if short and self._connected() is not None:
+            return self.cmd("set-buffer", "-b", buffer, "--", text)
+        return self.process(("load-buffer", "-b", buffer, "-"), stdin=text)
 
     def process(
         self,

@@ -2,7 +2,8 @@
 
 HISTFILE=
 PROMPT_COMMAND=__torch_at_prompt
-PS1="\\w\\n$__torch_agent> " PS2='> '
+PS1="\\w\\n$__torch_agent> " PS2='> ' PS0='$(__torch_took)'
+set +H # a message is run as it was written
 
 # What a job in the background prints stands behind the prompt, like something typed; this shows what is really there.
 bind '"\C-x\C-l": redraw-current-line'
@@ -20,12 +21,19 @@ __torch_end() {
     set +eux
     unset -f printf read
     PROMPT_COMMAND=__torch_at_prompt
-    PS1="\\w\\n$__torch_agent> " PS2='> '
+    PS1="\\w\\n$__torch_agent> " PS2='> ' PS0='$(__torch_took)'
+    set +H
     # The last output is on its way to the file; a job left in the background may keep it open for ever.
     [ -e "$__torch_run/copied" ] || read -r -t 2 -N 1 -u 199 _
     exec 199>&-
     printf '%s prompt\n' "$1" >"$__torch_run/exit"
     unset __torch_run
+    printf x 1<>"$__torch_folder/bell"
+}
+
+# The shell has taken a line and is about to run it.
+__torch_took() {
+    printf x >>"$__torch_folder/taken"
     printf x 1<>"$__torch_folder/bell"
 }
 

@@ -1,0 +1,74 @@
+"""The old tools as files under their old names, which call this installation from anywhere."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from torch_tasks.errors import FileExists, TorchError
+
+_OURS = "Installed by `torch-tasks compat install`"
+_SEND = f"""\
+#!/bin/sh
+# {_OURS}: the same arguments and lines as ever, and what it says is true.
+exec {{python}} -P -c 'import sys
+from torch_tasks.compat.send import main
+sys.argv = sys.argv[1:]
+sys.exit(main())' "$0" "$@"
+"""
+_UTILS = f"""\
+#!/bin/sh
+''':'
+exec {{python}} -P "$0" "$@"
+'''
+# {_OURS}. Run by a shell, it starts the Python of Torch's installation.
+import os
+import sys
+
+try:
+    from torch_tasks.compat.tmux_utils import TmuxOrchestrator, TmuxSession, TmuxWindow, main
+except ImportError:
+    if __name__ != "__main__" or sys.executable == {{literal}}:
+        raise ImportError("Torch is not installed for this Python; use " + {{literal}}) from None
+    os.execv({{literal}}, [{{literal}}, "-P", os.path.abspath(__file__), *sys.argv[1:]])
+
+if __name__ == "__main__":
+    sys.exit(main())
+"""
+_FILES = {"send-claude-message.sh": _SEND, "tmux_utils.py": _UTILS}
+
+
+def install(folder: Path, *, force: bool = False) -> Iterator[Path]:
+    """Write the tools into the folder and tell each file; nothing is written if one of them is somebody else's."""
+    files = {folder / name: template for name, template in _FILES.items()}
+    foreign = [file for file in files if not force and not _may_be_written(file)]
+    if foreign:
+        raise FileExists(
+            f"{' and '.join(map(str, foreign))} {'is' if len(foreign) == 1 else 'are'} not Torch's, and nothing was "
+            "written; move it away, or replace it with --force"
+        )
+    python = sys.executable
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for file, template in files.items():
+            _write(file, template.format(python=shlex.quote(python), literal=repr(python)))
+            yield file
+    except OSError as error:
+        raise TorchError(f"cannot write to {folder}: {error.strerror}; name a folder of yours") from error
+
+
+def _may_be_written(file: Path) -> bool:
+    if file.is_symlink() or not file.exists():
+        return not file.is_symlink()
+    return file.is_file() and _OURS.encode() in file.read_bytes()
+
+
+def _write(file: Path, text: str) -> None:
+    with tempfile.NamedTemporaryFile("w", dir=file.parent, prefix=f".{file.name}.", delete=False) as new:
+        new.write(text)
+    made = Path(new.name)
+    made.chmod(0o755)
+    made.replace(file)

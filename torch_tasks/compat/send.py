@@ -1,0 +1,99 @@
+"""``send-claude-message.sh``: a message into an agent or into any pane of the user's tmux server, verified."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Sequence
+
+from torch_tasks.compat.panes import find, user_tmux
+from torch_tasks.errors import BrokerUnreachable, InvalidMessage, NotDelivered, PaneNotFound, TorchError
+
+AGENT_SECONDS = 10.0
+"""How long to wait for an agent to take its message; after that it waits in the agent's inbox."""
+
+
+def main() -> int:
+    """The program; ``sys.argv`` holds what it was called as, the target, and the words."""
+    called_as, *words = sys.argv
+    if len(words) < 2:
+        _say(f"Usage: {called_as} <session:window> <message>\nExample: {called_as} agentic-seek:3 'Hello Claude!'")
+        return 1
+    try:
+        text = _text(words[1:])
+        send(words[0], text)
+    except TorchError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - this is what the program says
+        return error.exit_code
+    _say(f"Message sent to {words[0]}: {text}")
+    return 0
+
+
+def send(target: str, text: str) -> None:
+    """Send the text to the agent of this id, or into the pane that the target names; an error if it did not arrive."""
+    if not text.strip():
+        raise InvalidMessage("the message is empty, and nothing was sent")
+    if is_agent(target):
+        _to_agent(target, text)
+        return
+    tmux = user_tmux()
+    try:
+        pane = find(tmux, target)
+    except PaneNotFound as error:
+        if _may_be_agent(target):
+            raise PaneNotFound(f"{error}. No agent {target!r} is registered either") from None
+        raise
+    tmux.deliver(pane, text)
+
+
+def is_agent(target: str) -> bool:
+    """An agent of exactly this id is registered. While no broker tells, those that this machine hosts are."""
+    if not _may_be_agent(target):
+        return False
+    from torch_tasks.broker import broker_errors  # a message into a pane needs no broker
+    from torch_tasks.communication.orchestrator import is_hosted
+    from torch_tasks.fleet import fleet
+
+    try:
+        with broker_errors():
+            return fleet().registry.entry(target) is not None
+    except BrokerUnreachable:
+        return is_hosted(fleet().settings.agent_dir(target))
+
+
+def _may_be_agent(target: str) -> bool:
+    return ":" not in target and not target.startswith(("%", "@", "="))
+
+
+def _to_agent(agent_id: str, text: str) -> None:
+    from torch_tasks.communication import NovaOrchestrator
+
+    nova = NovaOrchestrator()
+    sent = nova.send_message(agent_id, text)
+    waits = f"{agent_id} has not taken it yet: it is kept, and 'torch-tasks messages {sent.id}' tells how far it is"
+    if sent.transport == "broker" and not sent.note:
+        try:
+            nova.await_delivery(sent.id, AGENT_SECONDS)
+        except NotDelivered as error:
+            if nova.message(sent.id).state.settled:
+                raise
+            sent = sent.model_copy(update={"note": f"{waits} ({error})"})
+    if sent.note:
+        print(f"Note: {sent.note}", file=sys.stderr)  # noqa: T201 - this is what the program says
+
+
+def _text(words: Sequence[str]) -> str:
+    """The words joined by a blank, as they were given, whatever the locale."""
+    try:
+        return b" ".join(map(os.fsencode, words)).decode()
+    except UnicodeDecodeError as error:
+        raise InvalidMessage(f"the message is not UTF-8 (byte {error.start}), and nothing was sent") from None
+
+
+def _say(text: str) -> None:
+    sys.stdout.buffer.write(f"{text}\n".encode(errors="surrogateescape"))
+    sys.stdout.buffer.flush()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

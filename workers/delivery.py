@@ -1,0 +1,246 @@
+"""A text's way into any program in a pane, with what shows that it went there.
+
+The kernel knows what the program has read of its terminal; the screen shows whether the text left the input line. A
+program that shows nothing of what it is given has it when it has read it.
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Self
+
+from torch_tasks.errors import AgentUnavailable, DeliveryUncertain, InvalidMessage, NotDelivered
+from workers.agents.composer import telling
+from workers.tmux.line import LONGEST, Line
+from workers.tmux.pane import AgentPane
+
+READ_SECONDS = 5.0
+"""How long a program may take to read what was typed."""
+
+SHOW_SECONDS = 1.0
+"""How long after that it may take to show it."""
+
+SETTLE_SECONDS = 0.3
+"""Between a text that is seen and Enter: programs that draw their input line take an Enter right after a paste for a
+part of it."""
+
+CONFIRM_SECONDS = (1.0, 2.0, 4.0)
+"""How long each Enter may take to show an effect before it is pressed again, on a text that stays where it is."""
+
+_POLL = 0.02
+_QUIET = 3
+_TAIL = 24
+_PLACEHOLDER = re.compile(r"\[Pasted [^\[\]\n]{1,60}\]")
+_FRAME = re.compile(r"[\s─-╿]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Sight:
+    """The screen at one moment."""
+
+    rows: tuple[str, ...]
+    cursor: tuple[int, int]
+    """Column and row."""
+
+    @classmethod
+    def of(cls, pane: AgentPane) -> Self:
+        """The pane's screen as it is now."""
+        cursor = ("display-message", "-p", "-t", pane.pane_id, "#{cursor_x} #{cursor_y} #{pane_dead}")
+        answer = pane.server.process(cursor, ("capture-pane", "-p", "-t", pane.pane_id))
+        column, row, dead = answer.stdout[0].split() if answer.ok and answer.stdout else ("0", "0", "1")
+        if dead == "1":
+            raise AgentUnavailable(f"the program in pane {pane.pane_id} at {pane.server.socket} has ended")
+        return cls(tuple(answer.stdout[1:]), (int(column), int(row)))
+
+    def row(self, number: int) -> str:
+        """What tells in this row."""
+        return telling(self.rows[number]) if 0 <= number < len(self.rows) else ""
+
+    def count(self, mark: str) -> int:
+        """How often it is seen, over the ends of rows."""
+        return "".join(map(telling, self.rows)).count(mark)
+
+    @property
+    def before_cursor(self) -> str:
+        """What tells above and left of the cursor."""
+        column, row = self.cursor
+        rows = [*self.rows[:row], self.rows[row][:column] if row < len(self.rows) else ""]
+        return "".join(map(telling, rows))
+
+    def end_of(self, mark: str) -> int | None:
+        """The row in which it was last seen to end."""
+        place = "".join(map(telling, self.rows)).rfind(mark)
+        if place < 0:
+            return None
+        left = place + len(mark)
+        for number, row in enumerate(self.rows):
+            left -= len(telling(row))
+            if left <= 0:
+                return number
+        return None
+
+    def below(self, number: int) -> str:
+        """All that is seen under this row, without blanks and borders."""
+        return _FRAME.sub("", "".join(self.rows[number + 1 :]))
+
+
+class Fate(Enum):
+    """What became of a text after Enter."""
+
+    LEFT = auto()
+    """It is no longer in the input line."""
+    NEW_LINE = auto()
+    """Nothing but the cursor moved: a line was begun, maybe in the same input."""
+    STAYS = auto()
+
+
+@dataclass(frozen=True)
+class Staged:
+    """A text as it was seen in the input line before Enter."""
+
+    mark: str
+    sight: Sight
+    end: int
+    """The row in which the mark ends."""
+
+    def fate(self, now: Sight) -> Fate:
+        """What a later look says; places count from the cursor, for a screen may scroll."""
+        column, row = self.sight.cursor
+        gap, kept = row - self.end, self.sight.row(self.end)
+        here = now.cursor[1] - gap
+        if now.cursor[0] == column and now.row(here) == kept:
+            return Fate.STAYS
+        same = now.row(here - 1) == kept and now.below(here - 1) == self.sight.below(self.end)
+        return Fate.NEW_LINE if same and now.count(self.mark) == self.sight.count(self.mark) else Fate.LEFT
+
+
+def checked(text: str) -> str:
+    """The text with line feeds as its only line ends, or :class:`InvalidMessage` if it cannot be typed as it is."""
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if not text.strip():
+        raise InvalidMessage("the message is empty, and nothing was sent; to press Enter alone, use tmux send-keys")
+    if found := _CONTROL.search(text):
+        raise InvalidMessage(
+            f"the message holds the control character {found[0]!r}, which a terminal takes for a key; "
+            "leave it out, or put the text into a file and send its name"
+        )
+    return text
+
+
+class Delivery:
+    """One text for the program in one pane, whose line is ours until it is over."""
+
+    def __init__(self, pane: AgentPane, line: Line, text: str, place: str) -> None:
+        self._pane = pane
+        self._line = line
+        self._text = checked(text)
+        self._place = place
+        self._before: Sight | None = None
+
+    def stage(self) -> None:
+        """Put the text into the program's input line; back when it is seen there, or was read without a sign."""
+        if self._line.canonical and (longest := max(map(len, self._text.encode().split(b"\n")))) > LONGEST:
+            raise NotDelivered(
+                f"{self._program} in {self._place} reads lines of at most {LONGEST:,} bytes, and the message has "
+                f"one of {longest:,}: it would be cut, so nothing was sent; send a file's name instead"
+            )
+        self._before = Sight.of(self._pane)
+        self._pane.paste(self._text)
+        if not self._line.canonical and not self._is_read():
+            raise DeliveryUncertain(
+                f"{self._program} in {self._place} does not read what is typed: the message waits in its terminal, "
+                "Enter was not pressed; look at the pane before you send again"
+            )
+        if self._line.echoes or not self._line.canonical:
+            self._wait(lambda: self._mark(Sight.of(self._pane)) is not None, SHOW_SECONDS)
+
+    def submit(self) -> None:
+        """Press Enter on the staged text; back when it was seen to have left the input line, or to have been read."""
+        if not self._line.canonical:
+            time.sleep(SETTLE_SECONDS)
+        staged = self._staged()
+        fate = Fate.STAYS
+        try:
+            for seconds in CONFIRM_SECONDS:
+                if fate is Fate.STAYS:
+                    self._enter()
+                if staged is None or self._wait(lambda: self._has_left(staged), seconds):
+                    return
+                fate = staged.fate(Sight.of(self._pane))
+        except AgentUnavailable as error:
+            raise DeliveryUncertain(f"Enter was pressed, and then {error}") from None
+        if fate is Fate.STAYS:
+            raise NotDelivered(
+                f"the message stands in the input line of {self._program} in {self._place} after "
+                f"{len(CONFIRM_SECONDS)} Enters, not submitted; clear that line before you send again"
+            )
+        raise DeliveryUncertain(
+            f"Enter began a new line in {self._place}, and nothing shows that {self._program} took the message; "
+            "look at the pane before you send again"
+        )
+
+    def _enter(self) -> None:
+        self._pane.press("Enter")
+        if not self._is_read():
+            raise DeliveryUncertain(
+                f"{self._program} in {self._place} does not read what is typed: the message and Enter wait in its "
+                "terminal until somebody does; do not send it again"
+            )
+
+    def _has_left(self, staged: Staged) -> bool:
+        """It is gone from the input line, and not only because the screen is being drawn anew."""
+        if self._line.canonical:  # whoever reads single keys stops doing so when it has its line
+            return True
+        return all(staged.fate(Sight.of(self._pane)) is Fate.LEFT for _ in range(2))
+
+    def _staged(self) -> Staged | None:
+        """Where the text is seen; None if a look at the screen can tell nothing."""
+        sight = Sight.of(self._pane)
+        mark = None if self._line.canonical else self._mark(sight)
+        end = sight.end_of(mark) if mark else None
+        return Staged(mark, sight, end) if mark and end is not None else None
+
+    def _mark(self, sight: Sight) -> str | None:
+        """What on the screen is the end of our text, or stands for it, and was not there before."""
+        assert self._before is not None
+        tail = next(filter(None, map(telling, reversed(self._text.split("\n")))), "")[-_TAIL:]
+        at_cursor = sight.before_cursor
+        if tail and at_cursor.endswith(tail) and at_cursor != self._before.before_cursor:
+            return tail
+        if tail and sight.count(tail) > self._before.count(tail):
+            return tail
+        new = Counter(_placeholders(sight)) - Counter(_placeholders(self._before))
+        return telling(next(iter(new))) if new else None
+
+    def _is_read(self) -> bool:
+        """The program reads all that was typed, in time."""
+        deadline = time.monotonic() + READ_SECONDS
+        quiet = 0
+        while quiet < _QUIET:
+            self._pane.server.process(("display-message", "-p", ""))  # by then tmux has handed on what it had
+            quiet = 0 if self._line.unread else quiet + 1
+            if time.monotonic() > deadline and not quiet:
+                return False
+            time.sleep(_POLL)
+        return True
+
+    def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
+        deadline = time.monotonic() + seconds
+        while not (so := condition()) and time.monotonic() < deadline:
+            time.sleep(_POLL)
+        return so
+
+    @property
+    def _program(self) -> str:
+        look = self._pane.look()
+        return look.command if look else "the program"
+
+
+def _placeholders(sight: Sight) -> list[str]:
+    return _PLACEHOLDER.findall("\n".join(sight.rows))

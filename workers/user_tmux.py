@@ -1,0 +1,115 @@
+"""The user's own tmux, as the old tools see it: every pane, what it shows, and texts that verifiably arrive."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch_tasks.compat.panes import UserPane
+from torch_tasks.errors import AgentUnavailable, NotDelivered
+from workers.delivery import Delivery
+from workers.tmux.line import Line, held
+from workers.tmux.pane import AgentPane
+from workers.tmux.server import require_tmux
+from workers.tmux.user import UserServer
+
+LOCK_SECONDS = 60.0
+"""How long a sender waits for others to be done with the pane."""
+
+_FIELDS = (
+    "pane_id",
+    "session_name",
+    "session_attached",
+    "window_id",
+    "window_index",
+    "window_name",
+    "window_active",
+    "window_panes",
+    "window_layout",
+    "pane_index",
+    "pane_active",
+)
+_LIST = "\t".join(f"#{{{field}}}" for field in _FIELDS)  # tmux lets no name have a tab
+
+
+class OwnTmux:
+    """What :class:`torch_tasks.compat.panes.UserTmux` promises."""
+
+    def __init__(self) -> None:
+        require_tmux()
+        self._server = UserServer()
+        self.place = str(self._server.socket)
+
+    def panes(self) -> list[UserPane]:
+        """Every pane of every session, in their order."""
+        answer = self._server.ask("list-panes", "-a", "-F", _LIST)
+        return [_parse(line) for line in answer.stdout] if answer else []
+
+    def content(self, pane: UserPane, lines: int) -> str:
+        """Its last lines, each with its end."""
+        answer = self._server.ask("capture-pane", "-p", "-t", pane.pane_id, "-S", str(-lines))
+        shown = "\n".join(answer.stdout if answer else []).rstrip().split("\n")
+        return "".join(f"{line.rstrip()}\n" for line in shown[-lines:]) if lines > 0 and shown != [""] else ""
+
+    def stage(self, pane: UserPane, text: str) -> None:
+        """The text, without Enter."""
+        with self._held(pane) as (own, line):
+            Delivery(own, line, text, pane.place).stage()
+
+    def deliver(self, pane: UserPane, text: str) -> None:
+        """The text and Enter, and what came of it."""
+        with self._held(pane) as (own, line):
+            delivery = Delivery(own, line, text, pane.place)
+            delivery.stage()
+            delivery.submit()
+
+    def press(self, pane: UserPane, key: str) -> None:
+        """One key."""
+        with self._held(pane) as (own, _):
+            own.press(key)
+
+    @contextmanager
+    def _held(self, pane: UserPane) -> Iterator[tuple[AgentPane, Line]]:
+        """The pane for one sender alone, if it takes what is typed."""
+        own = AgentPane(self._server, pane.pane_id)
+        with held(self._line_of(pane), LOCK_SECONDS) as line:
+            self._line_of(pane)  # it may have changed while we waited
+            yield own, line
+
+    def _line_of(self, pane: UserPane) -> str:
+        wanted = ("pane_tty", "pane_dead", "pane_input_off", "pane_synchronized")
+        fields = " ".join(f"#{{{name}}}" for name in wanted)
+        answer = self._server.ask(
+            "list-panes", "-t", pane.pane_id, "-f", f"#{{==:#{{pane_id}},{pane.pane_id}}}", "-F", fields
+        )
+        if answer is None or not answer.stdout:
+            raise AgentUnavailable(f"pane {pane.place} is gone")
+        line, *flags = answer.stdout[0].split(" ")
+        dead, off, synchronized = (flag == "1" for flag in flags)
+        if dead:
+            raise NotDelivered(f"the program in {pane.place} has ended; nothing was sent. Start it again")
+        if off:
+            raise NotDelivered(f"the input of {pane.place} is off; nothing was sent. 'tmux select-pane -e' turns it on")
+        if synchronized:
+            raise NotDelivered(
+                f"the panes of {pane.place}'s window are synchronized, so that Enter would reach them all; nothing was "
+                "sent. 'tmux set -w synchronize-panes off' ends that"
+            )
+        return line
+
+
+def _parse(record: str) -> UserPane:
+    fields = dict(zip(_FIELDS, record.split("\t"), strict=True))
+    return UserPane(
+        pane_id=fields["pane_id"],
+        session=fields["session_name"],
+        attached=fields["session_attached"] not in ("", "0"),
+        window_id=fields["window_id"],
+        window=int(fields["window_index"]),
+        window_name=fields["window_name"],
+        window_active=fields["window_active"] == "1",
+        window_panes=int(fields["window_panes"]),
+        layout=fields["window_layout"],
+        index=int(fields["pane_index"]),
+        active=fields["pane_active"] == "1",
+    )
