@@ -17,7 +17,7 @@ from rich.console import Console
 from benchmarks.harness import open_stage
 from benchmarks.measures import table
 
-NAMES = ("enqueue", "ledger", "transport", "idle", "start", "recovery", "submission", "faults", "real")
+NAMES = ("enqueue", "ledger", "registry", "transport", "idle", "start", "recovery", "submission", "faults", "real")
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -142,6 +142,19 @@ class AgentUnavailable(TorchError):
     """The agent's program could not be started or does not become ready."""
 
 
+class SpawnImpossible(TorchError):
+    """No node can start an agent when somebody asks for it; that comes with the next release."""
+
+    @classmethod
+    def of(cls, role: str, skills: str) -> SpawnImpossible:
+        """In words, with the command that does it on this machine."""
+        words = "".join(f" --skill {skill}" for skill in skills.replace(",", " ").split())
+        return cls(
+            f"no agent was started: nodes do not start agents on demand until the next release. Start it here with "
+            f"'torch-tasks worker --id {role}-1 --role {role}{words}', or keep it alive with 'torch-tasks up --agent'"
+        )
+
+
 class TmuxMissing(TorchError):
     """There is no tmux on this machine, or it is too old."""
 

@@ -13,7 +13,7 @@ from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.fleet import fleet
-from torch_tasks.models import TaskSpec, TaskState
+from torch_tasks.models import AgentState, TaskSpec, TaskState
 from torch_tasks.orchestration import TaskOrchestrator
 from torch_tasks.orchestration.task_orchestrator import Assignment, AssignmentStatus, named_skills
 
@@ -127,7 +127,7 @@ def test_what_an_agent_cannot_begin_because_it_became_busy_goes_to_another(
     freeze(pair[1])  # the fleet is told that it were free, and hears nothing else
     entry = fleet().registry.entry("dev-2")
     assert entry
-    fleet().registry.heartbeat(entry.model_copy(update={"current_task": None, "state": "ready"}))
+    fleet().registry.heartbeat(entry.model_copy(update={"current_task": None, "state": AgentState.READY}))
     given = assign("true # python")
     thaw(pair[1])
     assert given.agent_id == "dev-2"

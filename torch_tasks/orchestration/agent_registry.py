@@ -238,3 +238,9 @@ def _words(skills: Iterable[str]) -> list[str]:
 
 def _ms(time: tuple[int, int]) -> int:
     return time[0] * 1000 + time[1] // 1000
+
+
+if __name__ == "__main__":
+    from importlib import import_module  # the commands know this module, not the other way round
+
+    import_module("torch_tasks.cli.registry").registry(prog_name="python -m torch_tasks.orchestration.agent_registry")

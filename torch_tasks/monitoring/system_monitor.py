@@ -1,0 +1,152 @@
+"""The health of the system: one look at everything that the fleet shares."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from enum import StrEnum
+
+from pydantic import AwareDatetime, Field
+
+from torch_tasks import keys
+from torch_tasks.broker import broker_errors
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.models import BEFORE, AgentInfo, Model, TaskRecord, now
+from torch_tasks.routing import unroutable
+
+_TASKS = 1000
+"""So many of the latest tasks are looked at."""
+
+
+class Health(StrEnum):
+    """How well the system is, in a word."""
+
+    HEALTHY = "healthy"
+    DEGRADED = "degraded"
+    """It works, but not all of it: ``reasons`` tells what does not."""
+    DOWN = "down"
+    """Nothing can be enqueued, or nobody is there who could work."""
+
+
+class RoleHealth(Model):
+    """The agents of one role."""
+
+    online: int = 0
+    free: int = 0
+    offline: int = 0
+
+
+class QueueHealth(Model):
+    """The tasks of one queue that nobody has begun."""
+
+    depth: int
+    oldest_seconds: float
+
+
+class SystemHealth(Model):
+    """How the system is at one moment; ``model_dump(mode="json")`` is plain JSON."""
+
+    status: Health
+    reasons: tuple[str, ...] = ()
+    at: AwareDatetime
+    broker: str
+    """Where it is, or what is wrong with it."""
+    broker_ms: float | None = None
+    """How long it took to answer."""
+    agents: dict[str, RoleHealth] = Field({})
+    queues: dict[str, QueueHealth] = Field({})
+    tasks: dict[str, int] = Field({})
+    """By state, among the latest."""
+    dead_letters: int = 0
+    spawn_wanted: tuple[str, ...] = ()
+    """The queues for which an agent was asked that is still not there."""
+
+
+class SystemMonitor:
+    """Looks at a fleet, by default at this process's own."""
+
+    def __init__(self, of: Fleet | None = None) -> None:
+        self._fleet = of or fleet()
+
+    def get_system_health(self) -> SystemHealth:
+        """How the system is now. Never raises for want of a broker: then it is ``down`` and says why."""
+        address = self._fleet.settings.broker()
+        try:
+            with broker_errors(address):
+                return self._look(str(address))
+        except BrokerUnreachable as error:
+            return SystemHealth(status=Health.DOWN, reasons=(str(error),), at=now(), broker=str(address))
+
+    def _look(self, address: str) -> SystemHealth:
+        shared, begun = self._fleet, datetime.now(UTC)
+        shared.client.ping()
+        took = (datetime.now(UTC) - begun).total_seconds() * 1000
+        agents, records = shared.registry.agents(), shared.records.latest(_TASKS)
+        dead, wanted = len(shared.deliveries.dead()), self._spawn_wanted(agents)
+        lost = [record for record in records if unroutable(record, agents)]
+        reasons = tuple(_reasons(agents, lost, dead, gate_open=shared.gate.state().open))
+        nobody = bool(agents) and not any(info.online for info in agents)
+        return SystemHealth(
+            status=Health.DOWN if nobody else Health.DEGRADED if reasons else Health.HEALTHY,
+            reasons=reasons,
+            at=now(),
+            broker=address,
+            broker_ms=round(took, 2),
+            agents=_by_role(agents),
+            queues=_queues(records),
+            tasks=dict(Counter(str(record.state) for record in records)),
+            dead_letters=dead,
+            spawn_wanted=wanted,
+        )
+
+    def _spawn_wanted(self, agents: Iterable[AgentInfo]) -> tuple[str, ...]:
+        there = [info for info in agents if info.online]
+        asked = sorted(str(queue) for queue in self._fleet.client.hkeys(keys.SPAWN_DEMAND))
+        return tuple(queue for queue in asked if not any(info.serves(*keys.queue_demand(queue)) for info in there))
+
+
+def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate_open: bool) -> Iterable[str]:
+    """What is not as it should be, in words."""
+    if not gate_open:
+        yield "the broker was restarted and is being told what it forgot"
+    offline = [info.agent_id for info in agents if not info.online and not info.left]
+    if agents and not any(info.online for info in agents):
+        yield "no agent is online"
+    elif offline:
+        yield f"{_some(offline)} fell silent"
+    stuck = [f"{info.agent_id} ({info.state})" for info in agents if info.online and info.state in _STUCK]
+    if stuck:
+        yield f"{_some(stuck)} cannot work"
+    if lost:
+        yield f"nobody who is there can do {_some([record.spec.id for record in lost])}"
+    if dead:
+        yield f"{dead} dead letters; 'torch-tasks dead list' shows them"
+
+
+_STUCK = ("login", "error", "exited")
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _by_role(agents: Iterable[AgentInfo]) -> dict[str, RoleHealth]:
+    roles: dict[str, Counter[str]] = {}
+    for info in agents:
+        roles.setdefault(info.role, Counter()).update(
+            online=int(info.online), free=int(info.free), offline=int(not info.online)
+        )
+    return {role: RoleHealth(**counted) for role, counted in sorted(roles.items())}
+
+
+def _queues(records: Iterable[TaskRecord]) -> dict[str, QueueHealth]:
+    waiting: dict[str, list[datetime]] = {}
+    for record in records:
+        if record.state in BEFORE:
+            waiting.setdefault(record.queue, []).append(record.created_at)
+    return {
+        queue: QueueHealth(depth=len(since), oldest_seconds=round(max(0.0, (now() - min(since)).total_seconds()), 1))
+        for queue, since in sorted(waiting.items())
+    }
