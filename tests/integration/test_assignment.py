@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clients import run_client
+from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
