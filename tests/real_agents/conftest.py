@@ -15,7 +15,10 @@ import pytest
 from driven import Driven
 from fakes.llm.client import FakeLLM
 from home import AGENTS, HOMES, Home
-from nodes import short_folder
+from hosted import Hosted
+from nodes import Node, short_folder
+
+from torch_tasks import Torch
 
 SECONDS = 400
 
@@ -72,6 +75,21 @@ def new_home(folder: Path, llm: FakeLLM) -> Iterator[Callable[..., Home]]:
 def home(cli: str, new_home: Callable[..., Home]) -> Home:
     """The home of ``developer-1``."""
     return new_home(cli)
+
+
+@pytest.fixture(scope="class")
+def agent(request: pytest.FixtureRequest, shared_node: Node, torch: Torch) -> Iterator[Hosted]:
+    """The agent of a class of promises, and its model."""
+    home_class: type[Home] = request.cls.home
+    needs(home_class.cli)
+    folder = short_folder()
+    with FakeLLM(folder / "llm") as llm:
+        home = home_class(folder / "home", llm)
+        try:
+            yield Hosted(home, shared_node, torch, "developer-1")
+        finally:
+            home.clear()
+    shutil.rmtree(folder)
 
 
 @pytest.fixture

@@ -24,13 +24,13 @@ SECONDS = 120
 class Hosted:
     """One agent, and what its model received."""
 
-    def __init__(self, home: Home, node: Node, torch: Torch, agent_id: str, **environment: str) -> None:
+    def __init__(self, home: Home, node: Node, torch: Torch, agent_id: str) -> None:
         self.home = home
         self.torch = torch
         self._node = node
         self._agent_id = agent_id
-        slow = {"TORCH_AGENT_START_SECONDS": str(SECONDS)}
-        self._environment = {**home.environment, **slow, **environment}
+        pace = {"TORCH_AGENT_START_SECONDS": "150", "TORCH_ACCOUNT_PAUSE_SECONDS": "2"}
+        self._environment = {**home.environment, **pace}
         self.host()
 
     @property

@@ -24,6 +24,7 @@ from torch_tasks.settings import Settings
 
 GROUP = "receiver"
 """The one consumer group of each inbox, and its one consumer."""
+_UNKNOWN_SECONDS = 10.0
 _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
 _MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
 
@@ -65,11 +66,11 @@ class Inboxes:
                 *self._indexes(message),
                 keys.exchanges(message.correlation_id),
                 keys.message(message.reply_to or message.id),
+                channel_of(role),
             ],
             args=[
                 message.id,
                 message.model_dump_json(),
-                channel_of(role),
                 self._limit,
                 self._keep_seconds,
                 int((message.expires or 0) * 1000),
@@ -186,7 +187,7 @@ class Inboxes:
         """One record, or :class:`MessageNotFound`."""
         found = self.records([message_id])[0]
         if found is None:
-            raise MessageNotFound(f"there is no message {message_id}: a wrong id, or it was sent too long ago")
+            raise _not_found(message_id)
         return found
 
     def records(self, message_ids: Iterable[str]) -> list[MessageRecord | None]:
@@ -217,11 +218,18 @@ class Inboxes:
         return bool(self._client.exists(keys.conversation(party)))
 
     def changes(self, message_id: str, deadline: float | None) -> Iterator[MessageRecord]:
-        """The record now and after each change, until the monotonic ``deadline``; read at least once a second."""
+        """The record now and after each change, until the monotonic ``deadline``; read at least once a second.
+
+        One that came past the broker, or that the broker forgot, may be known a moment later.
+        """
+        unknown_since = time.monotonic()
         with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
             notices.subscribe(keys.message(message_id))
             while True:
-                yield self.get(message_id)
+                if record := self.records([message_id])[0]:
+                    yield record
+                elif time.monotonic() - unknown_since > _UNKNOWN_SECONDS:
+                    raise _not_found(message_id)
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
                     return
@@ -229,6 +237,10 @@ class Inboxes:
 
     def _indexes(self, message: Message) -> tuple[str, str, str]:
         return keys.MESSAGES, keys.conversation(message.sender), keys.conversation(message.target)
+
+
+def _not_found(message_id: str) -> MessageNotFound:
+    return MessageNotFound(f"there is no message {message_id}: a wrong id, or it was sent too long ago")
 
 
 def _record(fields: Mapping[str, str], moment: float) -> MessageRecord:

@@ -43,7 +43,7 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.local.mail import hand_over
 from torch_tasks.models import AgentInfo, AgentState
 
-_BREAKER = CircuitBreaker(fail_max=1, reset_timeout=5, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
+_BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
 """Open while the broker is away: nobody then waits for it with every message."""
 
 
@@ -180,16 +180,15 @@ class NovaOrchestrator:
     def await_delivery(self, message_id: str, timeout: float | None = None) -> MessageRecord:
         """Wait until the receiver has a message; :class:`NotDelivered` if it will not, or not within ``timeout``."""
         deadline = None if timeout is None else time.monotonic() + timeout
+        far = "not known yet"
         with self._broker():
             for record in self._inboxes.changes(message_id, deadline):
                 if record.state.arrived:
                     return record
                 if record.state.settled:
                     raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
-        raise NotDelivered(
-            f"message {message_id} is {record.state} after {timeout:g} s; it stays in the inbox of "
-            f"{record.message.target} and is delivered when that can be"
-        )
+                far = f"{record.state} in the inbox of {record.message.target}"
+        raise NotDelivered(f"message {message_id} is {far} after {timeout:g} s; it is delivered when that can be")
 
     def history(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
         """The latest messages, of all or from and to one party, oldest first."""
@@ -259,25 +258,29 @@ class NovaOrchestrator:
     def _addressed(self, message: Message, role: str | None) -> tuple[AgentInfo | None, str, Message]:
         """The receiver, what the sender should know, and the message as the policy lets it go."""
         with broker_errors():
-            agents = {info.agent_id: info for info in self._fleet.registry.agents()}
-            target, sender = agents.get(message.target), agents.get(message.sender)
-            self._require_known(message.target, target, agents, role)
+            known = {info.agent_id: info for info in self._fleet.registry.some([message.target, message.sender])}
+            target, sender = known.get(message.target), known.get(message.sender)
+            self._require_known(message.target, target, role)
             exchanges = self._inboxes.exchanges(message.correlation_id)
         why = None
         if message.kind not in (MessageKind.REPLY, MessageKind.ACK):
             why = policy().detour(message, sender, target, exchanges)
-        if why and (manager := _manager(agents.values(), policy().hub.manager)):
+        if why and (manager := self._manager(policy().hub.manager)):
             note = f"goes to {manager.agent_id}: {why}"
             return manager, note, message.model_copy(update={"target": manager.agent_id, "via": message.target})
         return target, _away(target), message
 
-    def _require_known(
-        self, name: str, target: AgentInfo | None, agents: dict[str, AgentInfo], role: str | None
-    ) -> None:
+    def _manager(self, role: str) -> AgentInfo | None:
+        """Who manages: one who is there rather than one who is away."""
+        managers = [info for info in self._fleet.registry.agents() if info.role == role]
+        return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
+
+    def _require_known(self, name: str, target: AgentInfo | None, role: str | None) -> None:
         if target is None:
             if name == PEOPLE or self._inboxes.has_spoken(name):
                 return
-            near = difflib.get_close_matches(name, agents, n=3)
+            names = [info.agent_id for info in self._fleet.registry.agents()]
+            near = difflib.get_close_matches(name, names, n=3)
             hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
             raise UnknownRecipient(f"no agent {name!r} is registered; {hint}")
         if role and role_named(role) not in (target.role, "specialist"):
@@ -328,6 +331,7 @@ class NovaOrchestrator:
         """The broker, which has first got what waited for it on this machine's disk."""
         with broker_errors():
             tend_outbox(self._fleet)
+            _BREAKER.close()
             yield
 
 
@@ -353,12 +357,6 @@ def is_hosted(folder: Path) -> bool:
     except OSError:
         return True
     return False
-
-
-def _manager(agents: Iterable[AgentInfo], role: str) -> AgentInfo | None:
-    """Who manages: one who is there rather than one who is away."""
-    managers = sorted((info for info in agents if info.role == role), key=lambda info: (not info.online, info.agent_id))
-    return managers[0] if managers else None
 
 
 def _away(target: AgentInfo | None) -> str:

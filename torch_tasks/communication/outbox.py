@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -91,14 +92,19 @@ class Outbox:
         self.flush(send)
         if not self.unsettled():
             return
-        server = client.hmget(keys.BROKER_STATE, "server", "epoch")
+        name, known_mark = self._known()
+        with client.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.BROKER_STATE, "server", "epoch")
+            pipe.hexists(keys.LEDGERS, name)
+            server, known = pipe.execute()
         mark = " ".join(str(part) for part in server)
-        forgetful = mark != self._known_mark()
+        forgetful = not known or mark != known_mark
         names = _files(self._sent)
         for start in range(0, len(names), BATCH):
             self._settle(names[start : start + BATCH], inboxes, send, forgetful=forgetful)
         if forgetful:
-            write_private(self._mark, mark)
+            client.hset(keys.LEDGERS, name, int(time.time()))
+            write_private(self._mark, f"{name} {mark}")
 
     def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> None:
         ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
@@ -110,11 +116,13 @@ class Outbox:
             elif state is None or state.settled:
                 file.unlink(missing_ok=True)
 
-    def _known_mark(self) -> str:
+    def _known(self) -> tuple[str, str]:
+        """The outbox's own name, and the broker that was last brought to what is in it."""
         try:
-            return self._mark.read_text()
+            name, _, mark = self._mark.read_text().partition(" ")
         except FileNotFoundError:
-            return ""
+            return f"outbox-{uuid.uuid4().hex}", ""
+        return name, mark
 
 
 def _files(folder: Path) -> list[str]:

@@ -1,0 +1,176 @@
+"""What every coding agent of the fleet keeps, whatever its CLI; what its model received is what is asserted.
+
+The tests of a CLI are a class that inherits these, and adds or overrides what is special there. All of a class share
+one agent.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+from fakes.llm.steps import Call, Fail, Hold, Text
+from home import Home
+from hosted import Hosted
+from prompts import ANSWER, check_odd_prompts
+
+from torch_tasks import TaskState
+from torch_tasks.client import Task
+from torch_tasks.models import AgentState, FailureKind
+
+
+class Promises:
+    """What holds for all."""
+
+    home: ClassVar[type[Home]]
+    """Whose agent it is."""
+    briefed_in: ClassVar[str]
+    """The field of its requests that tells the model its briefing."""
+    odd_answer: ClassVar[str] = ANSWER
+    counts: ClassVar[bool] = True
+    """It tells the model's own counts of tokens."""
+
+    def kept(self, words: str) -> str:
+        """The words of a prompt as the CLI keeps them."""
+        return words
+
+    def test_it_starts_through_its_dialogs_and_knows_its_briefing(self, agent: Hosted) -> None:
+        assert agent.do("hello", id="hello").succeeded
+        briefing = json.dumps(agent.requests("hello")[0].body[self.briefed_in])
+        assert "torch-tasks done" in briefing
+        assert "torch-tasks progress" in briefing
+
+    def test_odd_prompts_arrive_exactly_once_and_nothing_runs_locally(self, agent: Hosted) -> None:
+        check_odd_prompts(agent, self.kept, self.odd_answer, counts=self.counts)
+
+    def test_a_refused_request_is_tried_again(self, agent: Hosted) -> None:
+        agent.llm.on("soon", Text("at last"))
+        agent.llm.on("soon", Fail("rate_limit", retry_after=1), Text("at last"), times=1)
+        assert agent.do("soon").answer == "at last"
+
+    def test_a_cancelled_task_is_interrupted_and_leaves_a_free_agent(self, agent: Hosted) -> None:
+        agent.llm.on("endless", Hold("endless"))
+        task = agent.give("endless")
+        agent.wait(lambda: agent.llm.holding("endless"), "the model works")
+        task.cancel()
+        result = task.result(timeout=120)
+        assert result.status is TaskState.CANCELLED
+        assert result.error
+        assert result.error.kind is FailureKind.CANCELLED
+        agent.wait(lambda: not agent.llm.holding("endless"), "the CLI has let go")
+        assert agent.do("after it", id="after-it").answer.startswith("You said: after it")
+        [received] = agent.received("after-it")
+        assert "endless" not in received
+
+    def test_a_killed_workers_answer_comes_once(self, agent: Hosted) -> None:
+        agent.llm.on("long work", Text("Begun, "), Hold("killed"), Text("and ended."))
+        task = agent.give("long work")
+        agent.wait(lambda: agent.llm.holding("killed"), "the model works")
+        agent.worker.kill()
+        agent.llm.release("killed")
+        agent.host()
+        assert task.result(timeout=120).answer == "Begun, and ended."
+        assert len(agent.received(task.id)) == 1
+        assert agent.do("and the next").succeeded
+
+
+class WithTools(Promises):
+    """What holds for those that run commands and whose composer takes any prompt."""
+
+    shell_tool: ClassVar[str]
+    """What its shell tool is called in questions."""
+    allow_choice: ClassVar[str]
+    """The first answer to a question for permission."""
+    large_lines: ClassVar[int] = 2000
+
+    def large_prompt(self) -> str:
+        """A prompt of so many lines of a hundred characters."""
+        return "\n".join(f"{number}: " + "0123456789 " * 9 for number in range(self.large_lines))
+
+    def making(self, agent: Hosted, name: str) -> Call:
+        """The call of a tool that makes this file; the CLI asks before it."""
+        return agent.home.shell(f"touch {name}")
+
+    def leave(self, agent: Hosted) -> None:
+        """Leave the CLI as its person does."""
+        agent.worker.tmux("send-keys", *agent.home.exit_keys)
+
+    def check_denied(self, agent: Hosted, task: Task) -> None:
+        """What became of a task whose one tool call the policy denied; the model then said "Tried."."""
+        raise NotImplementedError
+
+    def test_a_large_prompt_is_pasted_whole(self, agent: Hosted) -> None:
+        prompt = self.large_prompt()
+        assert agent.do(prompt, id="large").succeeded
+        [received] = agent.received("large")
+        assert received.startswith(prompt)
+
+    def test_long_answers_are_complete_and_counted_and_leave_the_composer_free(self, agent: Hosted) -> None:
+        answer = "# Heading\n\n" + "\n".join(f"- row *{number}*" for number in range(120))
+        agent.llm.on("tell it", Text(answer, chunk=40, pause=0.002))
+        assert agent.do("tell it first").succeeded
+        result = agent.do("tell it again\n" + "of many lines\n" * 30)
+        assert result.answer == answer
+        assert result.usage
+        assert result.usage.input_tokens > 1000
+        assert result.usage.output_tokens > 100
+
+    def test_a_permission_is_asked_for_and_given(self, agent: Hosted) -> None:
+        agent.llm.on("make one", Text("I will."), agent.home.shell("touch one"), Text("It is **there**."))
+        task = agent.give("make one")
+        agent.wait(lambda: (asked := task.record().question) and asked.choices, "the task waits for the permission")
+        question = task.record().question
+        assert question
+        assert question.subject == f"{self.shell_tool}(touch one)"
+        assert question.choices[0] == self.allow_choice
+        agent.wait(lambda: agent.worker.agent_state is AgentState.WAITING, "the fleet knows that it waits")
+        assert not (agent.home.work / "one").exists()
+        task.answer("1")
+        assert task.result(timeout=120).answer == "It is **there**."
+        assert (agent.home.work / "one").exists()
+
+    def test_a_policy_allows_and_denies_without_anybody(self, agent: Hosted) -> None:
+        agent.llm.on("make two", self.making(agent, "two"), Text("Tried."))
+        agent.llm.on("policy does not allow", Text("Tried."))
+        denied = agent.give("make two, may not", permissions="deny", max_retries=0)
+        self.check_denied(agent, denied)
+        assert not (agent.home.work / "two").exists()
+        allowed = agent.give("make two, may", permissions="allow")
+        assert allowed.result(timeout=120).answer == "Tried."
+        assert (agent.home.work / "two").exists()
+        assert any("allowed " in note and "two)" in note for note in agent.notes(allowed)), agent.notes(allowed)
+
+    def test_a_person_in_the_pane_is_left_alone(self, agent: Hosted) -> None:
+        agent.worker.tmux("send-keys", "my own words")
+        task = agent.give("wait for me")
+        agent.wait(lambda: task.status is TaskState.WAITING, "the task waits")
+        assert "typing" in agent.notes(task)[-1]
+        assert "my own words" in agent.worker.screen()
+        agent.type_until(lambda: "my own words" not in agent.worker.screen(), "C-u")
+        assert task.result(timeout=120).succeeded
+        [received] = agent.received(task.id)
+        assert received.startswith("wait for me")
+
+    def test_its_person_leaves_it_and_it_comes_back(self, agent: Hosted) -> None:
+        before = agent.worker.pane()
+        self.leave(agent)
+        agent.await_new_program(before)
+        assert agent.do("back again").succeeded
+
+
+class WithAccounts(WithTools):
+    """What holds for those that give up soon and tell why."""
+
+    def test_an_overload_ends_the_try(self, agent: Hosted) -> None:
+        agent.llm.on("crowded", *[Fail("overloaded")] * 9)
+        result = agent.do("crowded", max_retries=0)
+        assert result.error
+        assert result.error.kind is FailureKind.OVERLOADED
+
+    def test_a_rate_limit_parks_the_task_which_is_done_afterwards(self, agent: Hosted) -> None:
+        agent.llm.on("at its limit", Text("Now it works."))
+        agent.llm.on("at its limit", *[Fail("rate_limit", retry_after=1)] * 4, times=1)
+        task = agent.give("at its limit")
+        assert task.result(timeout=120).answer == "Now it works."
+        assert TaskState.PARKED in [entry.state for entry in task.history()]
+        assert len(agent.received(task.id)) == 2
