@@ -134,6 +134,26 @@ class FileExists(TorchError):
     """A file of somebody else's stands where one was to be written."""
 
 
+class AgentUnable(TorchError):
+    """The agent that a task is to be handed to cannot take it."""
+
+    exit_code = 3
+
+
+class NotYours(TorchError):
+    """An agent reached for what is another one's."""
+
+
+class TaskEnded(TorchError):
+    """Nothing can be done with the task any more."""
+
+
+class InvalidHandover(TorchError):
+    """A task is to be handed over in a way that makes no sense."""
+
+    exit_code = 2
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 

@@ -26,7 +26,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.hosting import AgentHost, Detached, Limited
+from torch_tasks.hosting import AgentHost, Detached, HandedOver, Limited
 from torch_tasks.keys import agent_queue
 from torch_tasks.message import Message
 from torch_tasks.models import (
@@ -127,6 +127,8 @@ def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]
     except Detached:
         # First of all in the queue that the agent's next worker reads.
         raise message.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
+    except HandedOver:
+        raise _handed_on(spec.id, host, message) from None
     except Limited as limited:
         raise _left_to_others(record, host, limited, message) from None
     return _conclude(task, record, host, result, message)
@@ -148,9 +150,13 @@ def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
 
 def informed(record: TaskRecord) -> TaskSpec:
     """The spec with what is known of the agent that could not finish the task, as context."""
-    if record.handoff is None or record.attempts < 2:
+    handoff: dict[str, Any] = {}
+    if record.handoff and record.attempts > 1:
+        handoff = record.handoff.model_dump(mode="json")
+    if record.handover and record.attempts > record.handover.attempt:
+        handoff |= record.handover.told
+    if not handoff:
         return record.spec
-    handoff = record.handoff.model_dump(mode="json")
     return record.spec.model_copy(update={"context": {**record.spec.context, "handoff": handoff}})
 
 
@@ -185,7 +191,14 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message
         raise message.sent_to(agent_queue(whom), Priority.URGENT)
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)
-    return records.get(asked.id)
+    record = records.get(asked.id)
+    if outcome is not Take.MINE and _goes_elsewhere(record, info):
+        raise _handed_on(asked.id, host, message)  # it was handed over at this very moment, or by one who is dead
+    return record
+
+
+def _goes_elsewhere(record: TaskRecord, info: AgentInfo) -> bool:
+    return not record.state.ended and record.handover is not None and not _able(record.spec, info)
 
 
 def _able(spec: TaskSpec, info: AgentInfo) -> bool:
@@ -193,12 +206,20 @@ def _able(spec: TaskSpec, info: AgentInfo) -> bool:
 
 
 def _better_elsewhere(record: TaskRecord, info: AgentInfo, message: Message) -> bool:
-    """The agent failed at this task before, and another one is free to try. It is not waited for for ever."""
+    """Another one should try: the agent handed the task over, or failed at it before and another one is free.
+
+    Who is free is not waited for for ever.
+    """
+    registry = fleet().registry
+    handover = record.handover
+    if handover and handover.owner == info.agent_id and handover.attempt == record.attempts and not record.spec.agent:
+        able = registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
+        return any(other.agent_id != info.agent_id for other in able)
     if record.agent != info.agent_id or record.attempts <= record.tries_before or message.times_passed >= _PASSES:
         return False
     if record.spec.agent:
         return False
-    best = fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
+    best = registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
     return any(other.free and other.agent_id != info.agent_id for other in best)
 
 
@@ -227,6 +248,17 @@ def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, messa
         record.spec.id, TaskState.PARKED, by=host.info, note=str(limited), tries_before=tries_before
     )
     host.settle(record.spec.id, account)
+    return message.sent_to(queue_for(record.spec), record.spec.priority)
+
+
+def _handed_on(task_id: str, host: AgentHost, message: Message) -> Exception:
+    """Send a task that this agent has let go of to the one whom it was handed over to."""
+    record = fleet().records.get(task_id)
+    assert record.handover
+    note = f"handed over to {record.handover.to}"
+    tries_before = record.tries_before + 1  # nobody failed
+    account = fleet().records.move(task_id, TaskState.QUEUED, by=host.info, note=note, tries_before=tries_before)
+    host.settle(task_id, account)
     return message.sent_to(queue_for(record.spec), record.spec.priority)
 
 

@@ -22,6 +22,7 @@ _COMMANDS = {
     "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
     "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
     "task": ("torch_tasks.cli.tasks:task", "Show one task."),
+    "handoff": ("torch_tasks.cli.handoff:handoff", "Hand a task over to another agent."),
     "cancel": ("torch_tasks.cli.tasks:cancel", "End tasks that are not wanted any more."),
     "answer": ("torch_tasks.cli.answer:answer", "Answer what the agent of a waiting task asks."),
     "dead": ("torch_tasks.cli.dead:dead", "List, show, replay or drop the tasks that are not tried any more."),
