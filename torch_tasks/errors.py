@@ -150,6 +150,28 @@ class InvalidHandover(TorchError):
     exit_code = 2
 
 
+class InvalidNote(TorchError):
+    """A note that cannot be kept."""
+
+    exit_code = 2
+
+
+class InvalidClaim(TorchError):
+    """What is to be claimed has no usable name."""
+
+    exit_code = 2
+
+
+class ResourceTaken(TorchError):
+    """Somebody else has claimed the resource."""
+
+
+class TeamImpossible(TorchError):
+    """No agents that are online have all of the skills together."""
+
+    exit_code = 3
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 

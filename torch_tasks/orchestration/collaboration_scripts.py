@@ -32,3 +32,64 @@ redis.call('PUBLISH', KEYS[1], state)
 return {held and 'asked' or 'moved', owner, demanded}
 """
 )
+
+# Whether a claim still holds. KEYS: claims, the record of the task for which it was made, agents, their heartbeats,
+# when node workers last promised to bring them back, the broker's state. ARGV: resource, the claim as it was read or
+# '', owning states, silence (ms) after which an agent is dead, the same for one whose worker said goodbye.
+_HOLDS = (
+    NOW
+    + """
+local function dead(agent)
+  local grace = tonumber(ARGV[4])
+  local watched = tonumber(redis.call('HGET', KEYS[6], 'watch') or now)
+  local entry = redis.call('HGET', KEYS[3], agent)
+  if entry and cjson.decode(entry).left then grace = tonumber(ARGV[5]) end
+  local heard = tonumber(redis.call('ZSCORE', KEYS[4], agent) or '0')
+  local kept = tonumber(redis.call('ZSCORE', KEYS[5], agent) or '0')
+  return now - watched >= tonumber(ARGV[4]) and now - heard >= grace and now - kept >= tonumber(ARGV[4])
+end
+local function holds(told)
+  local claim = cjson.decode(told)
+  if claim['until'] and claim['until'] <= now then return false end
+  if claim.agent and dead(claim.by) then return false end
+  if claim['until'] then return true end
+  local state = redis.call('HGET', KEYS[2], 'state') or ''
+  return redis.call('HGET', KEYS[2], 'agent') == claim.by and string.find(ARGV[3], ' ' .. state .. ' ', 1, true) ~= nil
+end
+local known = redis.call('HGET', KEYS[1], ARGV[1]) or ''
+"""
+)
+
+# ARGV, further: the new claim, for how many ms or ''.
+CLAIM = (
+    _HOLDS
+    + """
+if known ~= ARGV[2] then return {'changed', known} end
+if known ~= '' and cjson.decode(known).by ~= cjson.decode(ARGV[6]).by and holds(known) then return {'held', known} end
+local claim = string.sub(ARGV[6], 1, -2) .. string.format(',"since":%d', now)
+if ARGV[7] ~= '' then claim = claim .. string.format(',"until":%d', now + tonumber(ARGV[7])) end
+claim = claim .. '}'
+redis.call('HSET', KEYS[1], ARGV[1], claim)
+return {'claimed', claim}
+"""
+)
+
+# Tells whether the claim holds, and forgets it if not.
+PEEK = (
+    _HOLDS
+    + """
+if known ~= ARGV[2] then return 1 end
+if holds(known) then return 1 end
+redis.call('HDEL', KEYS[1], ARGV[1])
+return 0
+"""
+)
+
+# KEYS: claims. ARGV: resource, who releases it.
+RELEASE = """
+local known = redis.call('HGET', KEYS[1], ARGV[1])
+if not known then return {'free', ''} end
+if cjson.decode(known).by ~= ARGV[2] then return {'held', known} end
+redis.call('HDEL', KEYS[1], ARGV[1])
+return {'released', ''}
+"""
