@@ -72,10 +72,12 @@ def test_the_first_steps_work_as_they_are_written(run: Callable[..., str]) -> No
 
 def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -> None:
     run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python", "--agent", "qa-1:qa")
-    first, canvas = blocks("python")
+    first, registry, messages, canvas = blocks("python")
     said = run(sys.executable, "-c", first)
     assert "succeeded 0" in said
     assert "['dev']" in said
+    assert run(sys.executable, "-c", registry).splitlines()[1:] == ["dev assigned", "healthy"]
+    assert run(sys.executable, "-c", messages).splitlines()[1:] == ["qa-1 is here"]
     said = run(sys.executable, "-c", canvas)
     assert '"answer": "42\\n"' in said
     assert said.splitlines()[-1] == "succeeded"

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch_tasks.broker import NOW
 
 # KEYS: record, inbox of this urgency, inbox of the other, all messages, the sender's, the receiver's, exchanges, the
-# record of the message that it answers, the channel of the receiver's role. ARGV: id, message as JSON, how many an inbox
-# may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or 'ack' or ''.
+# record of the message that it answers, the channel of the receiver's role. ARGV: id, message as JSON, how many an
+# inbox may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or 'ack' or ''.
 SEND = (
     NOW
     + """
