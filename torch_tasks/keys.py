@@ -44,6 +44,8 @@ LEDGERS = f"{PREFIX}ledgers"
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.
 MESSAGES = f"{PREFIX}messages"
+#: Hash of a resource → who has claimed it, for which task and until when, as JSON.
+CLAIMS = f"{PREFIX}claims"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 
@@ -98,6 +100,11 @@ def exchanges(correlation_id: str) -> str:
 def broadcasts(party: str) -> str:
     """How many broadcasts this party sent within the last minute."""
     return f"{PREFIX}broadcasts:{party}"
+
+
+def notes(project: str) -> str:
+    """The stream of the facts that were noted about one project."""
+    return f"{PREFIX}notes:{project}"
 
 
 def agent_queue(agent_id: str) -> str:
