@@ -44,6 +44,12 @@ LEDGERS = f"{PREFIX}ledgers"
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.
 MESSAGES = f"{PREFIX}messages"
+#: Stream of the messages that were refused or came past the broker, and the channel on which they are told.
+AUDIT = f"{PREFIX}audit"
+#: Hash of agent id → the last message in which it told its status.
+LAST_STATUS = f"{PREFIX}last_status"
+#: Held for a while by the process that looks for what is blocked.
+ESCALATING = f"{PREFIX}escalating"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 

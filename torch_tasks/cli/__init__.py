@@ -38,6 +38,7 @@ _COMMANDS = {
     "broadcast": ("torch_tasks.cli.messages:broadcast", "Send a message to many agents."),
     "inbox": ("torch_tasks.cli.messages:inbox", "Show the messages that wait for you."),
     "messages": ("torch_tasks.cli.messages:messages", "List the latest messages, or show one."),
+    "monitor": ("torch_tasks.cli.monitor:monitor", "Show what is said, done and lost, as it happens."),
     "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
     "compat": ("torch_tasks.cli.compat:compat", "Install the tools that Torch replaces under their old names."),
     "doctor": ("torch_tasks.cli.doctor:doctor", "Tell what works here and what does not."),

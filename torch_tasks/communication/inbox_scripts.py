@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch_tasks.broker import NOW
 
 # KEYS: record, inbox of this urgency, inbox of the other, all messages, the sender's, the receiver's, exchanges, the
-# record of the message that it answers. ARGV: id, message as JSON, channel, how many an inbox may hold, seconds to live
-# of the indexes, milliseconds until it expires or 0, 'reply' or 'ack' or ''.
+# record of the message that it answers, the agents' last status. ARGV: id, message as JSON, channel, how many an inbox
+# may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or 'ack' or '', who tells its
+# status or ''.
 SEND = (
     NOW
     + """
@@ -25,6 +26,7 @@ end
 redis.call('INCR', KEYS[7])
 redis.call('EXPIRE', KEYS[7], ARGV[5])
 redis.call('PUBLISH', ARGV[3], ARGV[2])
+if ARGV[8] ~= '' then redis.call('HSET', KEYS[9], ARGV[8], ARGV[1]) end
 if ARGV[7] ~= '' and redis.call('EXISTS', KEYS[8]) == 1 then
   if ARGV[7] == 'reply' then redis.call('HSET', KEYS[8], 'reply', ARGV[1]) end
   redis.call('HSETNX', KEYS[8], 'read_at', now)
