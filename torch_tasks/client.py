@@ -14,6 +14,7 @@ from torch_tasks import recovery
 from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
+from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -215,6 +216,18 @@ class Torch:
         """One agent, or :class:`AgentNotFound`."""
         with _broker():
             return fleet().registry.get_agent(agent_id)
+
+    def send(self, agent_id: str, text: str, **how: Any) -> Sent:
+        """Send an agent a message; see :meth:`~torch_tasks.communication.NovaOrchestrator.send_message`."""
+        return NovaOrchestrator().send_message(agent_id, text, **how)
+
+    def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> str:
+        """Ask an agent something and return its reply."""
+        return NovaOrchestrator().ask(agent_id, text, timeout, **how).message.message
+
+    def broadcast(self, text: str, **whom: Any) -> list[Sent]:
+        """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
+        return NovaOrchestrator().broadcast(text, **whom)
 
 
 @contextmanager

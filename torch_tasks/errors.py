@@ -97,13 +97,9 @@ class UnknownRecipient(TorchError):
 class MessageRefused(TorchError):
     """The policy does not let this message pass."""
 
-    exit_code = 3
-
 
 class InboxFull(TorchError):
     """The receiver's inbox has no room; the message was not accepted."""
-
-    exit_code = 5
 
 
 class MessageNotFound(TorchError):

@@ -76,9 +76,9 @@ return {'moved', state, redis.call('HGETALL', KEYS[1])}
 )
 
 # KEYS: record, history, agents, their heartbeats, when node workers last promised to bring them back, the broker's
-# state, soft pins. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent is
-# dead, the same for one whose worker said goodbye, entry of the history, '' or the whole spec, the entry for one that
-# is adopted, the task's id.
+# state, soft pins, load. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent
+# is dead, the same for one whose worker said goodbye, entry of the history, '' or the whole spec, the entry for one
+# that is adopted, the task's id.
 #
 # Silence proves nothing unless the broker itself was there to hear: it has been watched for as long.
 TAKE = (
@@ -115,6 +115,7 @@ redis.call('HSET', KEYS[1], 'state', 'assigned', 'agent', ARGV[1], 'node', ARGV[
   'assigned_at', now)
 redis.call('HINCRBY', KEYS[1], 'attempts', 1)
 redis.call('ZREM', KEYS[7], ARGV[1] .. ' ' .. ARGV[11])
+redis.call('HSET', KEYS[8], ARGV[1], 1)
 if ARGV[9] ~= '' then redis.call('HSET', KEYS[1], 'spec', ARGV[9]) end
 local former, entry = owner .. ' on ' .. node, ARGV[8]
 if held then entry = string.sub(entry, 1, -2) .. ', "note": "taken over from ' .. former .. '"}' end

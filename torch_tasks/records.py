@@ -154,6 +154,7 @@ class TaskRecords:
                 keys.AGENT_KEPT,
                 keys.BROKER_STATE,
                 keys.SOFT_PINS,
+                keys.AGENT_LOAD,
             ],
             args=[
                 by.agent_id,

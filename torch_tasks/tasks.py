@@ -15,6 +15,7 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, accepted, app
+from torch_tasks.envelope import Envelope
 from torch_tasks.errors import (
     BrokerForgot,
     BrokerUnreachable,
@@ -28,7 +29,6 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import fleet
 from torch_tasks.hosting import AgentHost, Detached, Limited
 from torch_tasks.keys import agent_queue
-from torch_tasks.message import Message
 from torch_tasks.models import (
     HELD,
     AgentInfo,
@@ -76,7 +76,7 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
     """Have this worker's agent do a task. The last input is the spec, what comes before are earlier tasks' results."""
     host: AgentHost | None = self.app.host
     if host is None:
-        raise Message(self.request).put_aside(_LATER)  # this worker hosts no agent
+        raise Envelope(self.request).put_aside(_LATER)  # this worker hosts no agent
     again = Retrying(
         retry=retry_if_exception_type(_AWAY),
         wait=wait_random_exponential(multiplier=0.2, max=2),
@@ -105,7 +105,7 @@ def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
         return _work(task, host, inputs)
     except StateFolderUnusable as error:  # a full disk: nothing is lost, and nothing begun without being noted
         log.error("%s: waits: %s", task_id, error)
-        raise Message(task.request).put_aside(_LATER) from None
+        raise Envelope(task.request).put_aside(_LATER) from None
     except (StaleWriter, IllegalTransition, TaskNotFound) as error:
         if gate.state() != before:
             raise BrokerForgot(f"the broker was restarted meanwhile: {error}") from error
@@ -116,20 +116,20 @@ def _run(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
 
 def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]:
     *earlier, fields = inputs
-    message = Message(task.request)
-    record = _take(accepted(fields, task.request.id), earlier, host, message)
+    envelope = Envelope(task.request)
+    record = _take(accepted(fields, task.request.id), earlier, host, envelope)
     spec = record.spec
     if record.state.ended:
         host.settle(spec.id, fleet().records.account(spec.id))
         return _told(task, record.result or TaskResult(task_id=spec.id, status=record.state))
     try:
-        result = host.execute(informed(record), record.attempts, message.delivery)
+        result = host.execute(informed(record), record.attempts, envelope.delivery)
     except Detached:
         # First of all in the queue that the agent's next worker reads.
-        raise message.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
+        raise envelope.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
     except Limited as limited:
-        raise _left_to_others(record, host, limited, message) from None
-    return _conclude(task, record, host, result, message)
+        raise _left_to_others(record, host, limited, envelope) from None
+    return _conclude(task, record, host, result, envelope)
 
 
 def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
@@ -154,7 +154,7 @@ def informed(record: TaskRecord) -> TaskSpec:
     return record.spec.model_copy(update={"context": {**record.spec.context, "handoff": handoff}})
 
 
-def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message) -> TaskRecord:
+def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelope) -> TaskRecord:
     """Make the task this agent's own, unless it has ended. What another agent holds goes to that agent's queue.
 
     What counts is the task as it was accepted first; with the earlier answers it is whole, and kept so.
@@ -163,26 +163,26 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, message: Message
     if host.begun not in (None, asked.id):
         host.let_go()
     if host.begun not in (None, asked.id):
-        raise message.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
+        raise envelope.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
     record = records.find(asked.id)
     if record is None:
         records.accept(asked.id, asked.wire(), queue_for(asked))
         record = records.get(asked.id)
     if record.state.ended:
         return record
-    if message.is_redelivered:
+    if envelope.is_redelivered:
         records.came_again(asked.id)
     begun = record.state in HELD
     if not begun and not _able(record.spec, info):  # a second delivery under this id asked for somebody else
-        raise message.sent_to(queue_for(record.spec), record.spec.priority)
-    if not begun and _better_elsewhere(record, info, message):
-        raise message.passed_on(_SOON)
+        raise envelope.sent_to(queue_for(record.spec), record.spec.priority)
+    if not begun and _better_elsewhere(record, info, envelope):
+        raise envelope.passed_on(_SOON)
     whole = None if begun or not earlier else json.dumps(with_earlier(record.spec, earlier).wire())
     outcome, whom = records.take(asked.id, info, spec=whole)
     if outcome is Take.OWNED:
         log.info("%s: belongs to %s, handed back", asked.id, whom)
         host.let_go()
-        raise message.sent_to(agent_queue(whom), Priority.URGENT)
+        raise envelope.sent_to(agent_queue(whom), Priority.URGENT)
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)
     return records.get(asked.id)
@@ -192,9 +192,9 @@ def _able(spec: TaskSpec, info: AgentInfo) -> bool:
     return spec.agent == info.agent_id if spec.agent else info.serves(spec.role, spec.skills)
 
 
-def _better_elsewhere(record: TaskRecord, info: AgentInfo, message: Message) -> bool:
+def _better_elsewhere(record: TaskRecord, info: AgentInfo, envelope: Envelope) -> bool:
     """The agent failed at this task before, and another one is free to try. It is not waited for for ever."""
-    if record.agent != info.agent_id or record.attempts <= record.tries_before or message.times_passed >= _PASSES:
+    if record.agent != info.agent_id or record.attempts <= record.tries_before or envelope.times_passed >= _PASSES:
         return False
     if record.spec.agent:
         return False
@@ -202,7 +202,7 @@ def _better_elsewhere(record: TaskRecord, info: AgentInfo, message: Message) -> 
     return any(other.free and other.agent_id != info.agent_id for other in best)
 
 
-def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult, message: Message) -> dict[str, Any]:
+def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult, envelope: Envelope) -> dict[str, Any]:
     """Write the end of a run into the record, or have the task tried again where that is worth it."""
     records, spec, failure = fleet().records, record.spec, result.error
     allowed = settings().max_retries if spec.max_retries is None else spec.max_retries
@@ -211,15 +211,15 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
     if failure and retriable and tries <= allowed:
         note = f"attempt {result.attempts}: {failure.message}"
         host.settle(spec.id, records.move(spec.id, TaskState.QUEUED, by=host.info, note=note))
-        raise message.tried_again(queue_for(spec), backoff(tries), failure)
+        raise envelope.tried_again(queue_for(spec), backoff(tries), failure)
     if retriable and allowed:
         result = result.model_copy(update={"status": TaskState.DEAD})
-        message.bury()  # before the record says so: whoever hears of it finds it among the dead letters
+        envelope.bury()  # before the record says so: whoever hears of it finds it among the dead letters
     host.settle(spec.id, records.finish(result, by=host.info))
     return _told(task, result)
 
 
-def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, message: Message) -> Exception:
+def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, envelope: Envelope) -> Exception:
     """Put a task back that the agent's account has no room for: any other agent may take it, or this one later."""
     # The task is not to blame: the try does not count.
     tries_before = record.tries_before + 1
@@ -227,7 +227,7 @@ def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, messa
         record.spec.id, TaskState.PARKED, by=host.info, note=str(limited), tries_before=tries_before
     )
     host.settle(record.spec.id, account)
-    return message.sent_to(queue_for(record.spec), record.spec.priority)
+    return envelope.sent_to(queue_for(record.spec), record.spec.priority)
 
 
 def backoff(tries: int) -> float:

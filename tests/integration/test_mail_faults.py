@@ -27,7 +27,7 @@ class Place:
     def __init__(self, node: Node, broker: Broker, torch: Torch) -> None:
         self.node, self.broker, self.torch = node, broker, torch
         self.fake = FakeKind(node)
-        self.worker = self.fake.worker()
+        self.worker = self.fake.worker(TORCH_MESSAGE_TRIES="1")
         self.nova = NovaOrchestrator()
         assert torch.enqueue("get ready", agent="developer-1").result(timeout=60).succeeded
         self._before = len(self.fake.prompts())

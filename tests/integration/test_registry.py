@@ -49,13 +49,15 @@ def ids(found: list[AgentInfo]) -> list[str]:
 
 def end_task(task_id: str, by: AgentInfo, failure: FailureKind | None = None) -> None:
     """A task that this agent took, began and ended."""
-    records = fleet().records
+    records, registry = fleet().records, fleet().registry
     records.accept(task_id, {"id": task_id, "prompt": "true"}, "torch.any.any")
     records.take(task_id, by)
+    registry.heartbeat(by.model_copy(update={"current_task": task_id}))
     records.move(task_id, TaskState.RUNNING, by=by)
     status = TaskState.CANCELLED if failure is FailureKind.CANCELLED else TaskState.FAILED
     error = Failure(kind=failure, message="so it was") if failure else None
     records.finish(TaskResult(task_id=task_id, status=status if failure else TaskState.SUCCEEDED, error=error), by=by)
+    registry.heartbeat(by)
 
 
 # ── finding ──────────────────────────────────────────────────────────────────────────────────────────────────────

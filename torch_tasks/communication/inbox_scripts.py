@@ -5,30 +5,30 @@ from __future__ import annotations
 from torch_tasks.broker import NOW
 
 # KEYS: record, inbox of this urgency, inbox of the other, all messages, the sender's, the receiver's, exchanges, the
-# record of the message that it answers, the agents' last status. ARGV: id, message as JSON, channel, how many an inbox
-# may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or 'ack' or '', who tells its
-# status or ''.
+# record of the message that it answers, the channel of the receiver's role, the agents' last status. ARGV: id, message
+# as JSON, how many an inbox may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or
+# 'ack' or '', who tells its status or ''.
 SEND = (
     NOW
     + """
 local known = redis.call('HGET', KEYS[1], 'state')
 if known then return {'known', known} end
 local waiting = redis.call('XLEN', KEYS[2]) + redis.call('XLEN', KEYS[3])
-if waiting >= tonumber(ARGV[4]) then return {'full', tostring(waiting)} end
+if waiting >= tonumber(ARGV[3]) then return {'full', tostring(waiting)} end
 redis.call('HSET', KEYS[1], 'message', ARGV[2], 'state', 'accepted', 'accepted_at', now)
-if tonumber(ARGV[6]) > 0 then redis.call('HSET', KEYS[1], 'expires_at', now + tonumber(ARGV[6])) end
+if tonumber(ARGV[5]) > 0 then redis.call('HSET', KEYS[1], 'expires_at', now + tonumber(ARGV[5])) end
 redis.call('XADD', KEYS[2], '*', 'id', ARGV[1])
-local moment, oldest = t[1] * 1000000 + t[2], (t[1] - tonumber(ARGV[5])) * 1000000
+local moment, oldest = t[1] * 1000000 + t[2], (t[1] - tonumber(ARGV[4])) * 1000000
 for i = 4, 6 do
   redis.call('ZADD', KEYS[i], moment, ARGV[1])
   redis.call('ZREMRANGEBYSCORE', KEYS[i], '-inf', oldest)
 end
 redis.call('INCR', KEYS[7])
-redis.call('EXPIRE', KEYS[7], ARGV[5])
-redis.call('PUBLISH', ARGV[3], ARGV[2])
-if ARGV[8] ~= '' then redis.call('HSET', KEYS[9], ARGV[8], ARGV[1]) end
-if ARGV[7] ~= '' and redis.call('EXISTS', KEYS[8]) == 1 then
-  if ARGV[7] == 'reply' then redis.call('HSET', KEYS[8], 'reply', ARGV[1]) end
+redis.call('EXPIRE', KEYS[7], ARGV[4])
+redis.call('PUBLISH', KEYS[9], ARGV[2])
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[10], ARGV[7], ARGV[1]) end
+if ARGV[6] ~= '' and redis.call('EXISTS', KEYS[8]) == 1 then
+  if ARGV[6] == 'reply' then redis.call('HSET', KEYS[8], 'reply', ARGV[1]) end
   redis.call('HSETNX', KEYS[8], 'read_at', now)
   if redis.call('HGET', KEYS[8], 'state') == 'acknowledged' then redis.call('HSET', KEYS[8], 'state', 'read') end
   redis.call('PUBLISH', KEYS[8], 'read')

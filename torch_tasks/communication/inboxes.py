@@ -68,12 +68,12 @@ class Inboxes:
                 *self._indexes(message),
                 keys.exchanges(message.correlation_id),
                 keys.message(message.reply_to or message.id),
+                channel_of(role),
                 keys.LAST_STATUS,
             ],
             args=[
                 message.id,
                 message.model_dump_json(),
-                channel_of(role),
                 self._limit,
                 self._keep_seconds,
                 int((message.expires or 0) * 1000),

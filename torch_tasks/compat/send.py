@@ -7,7 +7,7 @@ import sys
 from collections.abc import Sequence
 
 from torch_tasks.compat.panes import find, user_tmux
-from torch_tasks.errors import BrokerUnreachable, InvalidMessage, NotDelivered, PaneNotFound, TorchError
+from torch_tasks.errors import InvalidMessage, NotDelivered, PaneNotFound, TorchError
 
 AGENT_SECONDS = 10.0
 """How long to wait for an agent to take its message; after that it waits in the agent's inbox."""
@@ -41,7 +41,8 @@ def send(target: str, text: str) -> None:
         pane = find(tmux, target)
     except PaneNotFound as error:
         if _may_be_agent(target):
-            raise PaneNotFound(f"{error}. No agent {target!r} is registered either") from None
+            agents = "no such agent either" if _broker_answers() else "no broker to tell whether it is an agent"
+            raise PaneNotFound(f"{error}. There is {agents}") from None
         raise
     tmux.deliver(pane, text)
 
@@ -54,11 +55,18 @@ def is_agent(target: str) -> bool:
     from torch_tasks.communication.orchestrator import is_hosted
     from torch_tasks.fleet import fleet
 
-    try:
-        with broker_errors():
-            return fleet().registry.entry(target) is not None
-    except BrokerUnreachable:
+    if not _broker_answers():
         return is_hosted(fleet().settings.agent_dir(target))
+    with broker_errors():
+        return fleet().registry.entry(target) is not None
+
+
+def _broker_answers() -> bool:
+    """Asked once: who uses tmux alone has no broker, and does not wait for one."""
+    from torch_tasks.broker import answers
+    from torch_tasks.settings import settings
+
+    return answers(settings().broker())
 
 
 def _may_be_agent(target: str) -> bool:

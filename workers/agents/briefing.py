@@ -11,6 +11,8 @@ keyboard. Commands for you, to be run in your shell:
   torch-tasks done TASK "what you did"   when a task is finished and you have checked it
   torch-tasks fail TASK "why"            when it cannot be done
   torch-tasks progress TASK "how far"    in a long task, now and then
+  torch-tasks agents                     who else is there
+  torch-tasks send AGENT "text"          tell another agent something; `ask` waits for the reply, `reply` answers
 TASK is the id at the end of each prompt. Never say a thing is done that you have not seen work.
 """
 

@@ -14,7 +14,7 @@ from torch_tasks.transport import keeper_of
 from torch_tasks.transport.wire import LOSSES, list_of_tag, queue_of
 
 
-class Message:
+class Envelope:
     """A held delivery. Each way of sending it on is one step on the broker, and returns what the task then raises."""
 
     def __init__(self, request: Any) -> None:
