@@ -65,7 +65,8 @@ class Flow:
         self._fleet = of
         self._told: Queue[Event] = Queue(_WAITING)
         self._roles: dict[str, str] = {}
-        self._away = False
+        self._cut_off: set[str] = set()
+        self._noting = threading.Lock()
         of.client.ping()
         for begin in (self._begin_to_listen, self._begin_to_watch):
             threading.Thread(target=self._go_on, args=(begin, begin()), daemon=True).start()
@@ -85,18 +86,26 @@ class Flow:
                 for event in source:
                     self._told.put(event)
             except _AWAY as error:
-                self._note_broker("away", str(error))
+                self._note_cut(begin.__name__, str(error))
             try:
                 source = begin()
             except _AWAY:
                 time.sleep(_RETRY_SECONDS)
             else:
-                self._note_broker("back", "what happened meanwhile was not seen")
+                self._note_whole(begin.__name__)
 
-    def _note_broker(self, what: str, note: str) -> None:
-        if self._away != (what == "away"):
-            self._away = what == "away"
-            self._told.put(Event(kind=Kind.BROKER, what=what, lost=self._away, note=note))
+    def _note_cut(self, source: str, why: str) -> None:
+        with self._noting:
+            if not self._cut_off:
+                self._told.put(Event(kind=Kind.BROKER, what="away", lost=True, note=why))
+            self._cut_off.add(source)
+
+    def _note_whole(self, source: str) -> None:
+        """Only when all is heard again, the broker counts as back."""
+        with self._noting:
+            self._cut_off.discard(source)
+            if not self._cut_off:
+                self._told.put(Event(kind=Kind.BROKER, what="back", note="what happened meanwhile was not seen"))
 
     # ── messages and tasks ───────────────────────────────────────────────────────────────────────────────────────
 
