@@ -44,6 +44,7 @@ OPTIONS = {
     "claim": "RESOURCE --for --wait --by --json",
     "release": "RESOURCE --by",
     "claims": "--json",
+    "help-wanted": "--skill --role --expires --from --json",
     "team": "--skill --json",
     "logs": "--lines --follow",
     "compat": "install",
