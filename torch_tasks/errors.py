@@ -150,6 +150,12 @@ class InvalidHandover(TorchError):
     exit_code = 2
 
 
+class NobodyHelps(TorchError):
+    """Every able agent declined, or let the time pass."""
+
+    exit_code = 3
+
+
 class InvalidNote(TorchError):
     """A note that cannot be kept."""
 

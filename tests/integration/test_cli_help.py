@@ -43,6 +43,7 @@ OPTIONS = {
     "claim": "RESOURCE --for --wait --by --json",
     "release": "RESOURCE --by",
     "claims": "--json",
+    "help-wanted": "--skill --role --expires --from --json",
     "team": "--skill --json",
     "messages": "MESSAGE --with --limit --replay --refused --json",
     "monitor": "--agent --role --kind --for --json",

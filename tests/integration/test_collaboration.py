@@ -189,6 +189,28 @@ def test_a_shell_agents_claim_lasts_as_long_as_its_task(
     assert Claims().all() == []
 
 
+# ── help ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_who_declines_or_is_silent_is_followed_by_the_next_and_at_last_by_the_manager(
+    new_node: Callable[[str], Node],
+) -> None:
+    node = new_node("node-a")
+    for agent_id, role in (("dev-1", "developer"), ("dev-2", "developer"), ("pm-1", "project-manager")):
+        node.agent_worker(agent_id, role, ["sql"])
+    says = 'torch-tasks reply "$({})"'
+    decline = says.format("echo decline: $TORCH_AGENT_ID is busy")
+    said = command(
+        "help-wanted", f"[ $TORCH_AGENT_ID = pm-1 ] && torch-tasks reply accept || {decline}", "--skill", "sql"
+    )
+    assert (said.returncode, said.stdout) == (0, "pm-1: accept\n"), said.stderr
+    said = command("help-wanted", f"[ $TORCH_AGENT_ID = dev-1 ] || {decline}", "--role", "developer", "--expires", "8s")
+    assert said.returncode == 3
+    for part in ("dev-1: no reply in time", "dev-2: decline: dev-2 is busy", "pm-1: decline: pm-1 is busy"):
+        assert part in said.stderr
+    assert "no other able agent" in command("help-wanted", "true", "--skill", "rust", "--from", "pm-1").stderr
+
+
 # ── teams ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

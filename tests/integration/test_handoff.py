@@ -9,6 +9,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from fake_kind import FakeKind
+from fakes.cli.scenario import Scenario, Turn
+from fakes.cli.steps import Run, Say
 from machine import TORCH_TASKS
 from nodes import AgentWorker, Node
 from waiting import until
@@ -17,6 +20,8 @@ from torch_tasks import Task, TaskState, Torch
 from torch_tasks.errors import AgentNotFound, AgentUnable, InvalidHandover, NotYours, TaskEnded
 from torch_tasks.models import AgentState
 
+#: The agent reads its task's id from the prompt's last line, as a model would.
+ID = "id=$(grep -o 'torch task [^ ]*' | tail -n 1 | cut -d ' ' -f 3)"
 RUNS = "echo $TORCH_AGENT_ID >> {folder}/effect; [ $TORCH_AGENT_ID = dev-1 ] || {{ cat $TORCH_CONTEXT; return; }}\n"
 
 
@@ -121,6 +126,20 @@ def test_a_task_that_waits_goes_to_the_other_agent(torch: Torch, running: Callab
     result = waits.result(timeout=60)
     assert (result.agent, known(result.answer)["note"]) == ("qa-1", "you do it")
     first.cancel()
+
+
+def test_a_coding_agent_hands_its_task_over_in_its_turn(
+    shared_node: Node, pair: object, torch: Torch, tmp_path: Path
+) -> None:
+    fake = FakeKind(
+        shared_node, scenario=Scenario(Turn((Run(f"{ID}; torch-tasks handoff $id qa --note 'review it'"), Say("Bye."))))
+    )
+    fake.worker("coder-1")
+    task = torch.enqueue("cat $TORCH_CONTEXT", agent="coder-1")
+    result = task.result(timeout=60)
+    assert (result.agent, known(result.answer)["note"]) == ("qa-1", "review it")
+    assert [entry.agent for entry in task.history() if entry.state is TaskState.SUCCEEDED] == ["qa-1"]
+    until(lambda: torch.agent("coder-1").free, "the former owner is free")
 
 
 def test_what_cannot_be_handed_over_stays_where_it_is(

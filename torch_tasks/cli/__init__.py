@@ -43,6 +43,7 @@ _COMMANDS = {
     "claim": ("torch_tasks.cli.collaboration:claim", "Have a shared resource for yourself."),
     "release": ("torch_tasks.cli.collaboration:release", "Give a claimed resource back."),
     "claims": ("torch_tasks.cli.collaboration:claims", "List what is claimed."),
+    "help-wanted": ("torch_tasks.cli.collaboration:help_wanted", "Ask able agents for help, until one accepts."),
     "team": ("torch_tasks.cli.collaboration:team", "Name agents that together have these skills."),
     "monitor": ("torch_tasks.cli.monitor:monitor", "Show what is said, done and lost, as it happens."),
     "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),

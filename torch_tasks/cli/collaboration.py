@@ -1,4 +1,4 @@
-"""``torch-tasks note | claim | release | claims | team``: what agents know, share, and are together."""
+"""``torch-tasks note | claim | release | claims | help-wanted | team``: what agents know, share, and are together."""
 
 from __future__ import annotations
 
@@ -147,3 +147,30 @@ def team(skills: tuple[str, ...], json_wanted: bool) -> None:
         return
     rows = [(one.agent.agent_id, one.agent.role, one.agent.state, " ".join(one.skills)) for one in members]
     as_table(("AGENT", "ROLE", "STATE", "BRINGS"), rows)
+
+
+@click.command("help-wanted")
+@click.argument("text", nargs=-1, required=True)
+@click.option("--skill", "skills", multiple=True, help="What the helper must be able to do; repeat for more.")
+@click.option("--role", help="Only an agent of this role, at last a manager.")
+@click.option("--expires", type=Duration(), default="10m", show_default=True, help="How long each has to answer.")
+@click.option("--from", "sender", metavar="WHO", help="Who asks (default: this pane's agent, or operator).")
+@_JSON
+def help_wanted(
+    text: tuple[str, ...],
+    skills: tuple[str, ...],
+    role: str | None,
+    expires: float,
+    sender: str | None,
+    json_wanted: bool,
+) -> None:
+    """Ask one able agent after the other for help and print the answer of the first that accepts."""
+    from torch_tasks.orchestration.help_wanted import ask_for_help
+
+    words = sys.stdin.read() if text == ("-",) else " ".join(text)
+    with waiting("waiting for somebody who accepts"):
+        reply = ask_for_help(words, skills, role=role, expires=expires, sender=sender)
+    if json_wanted:
+        as_json(reply)
+    else:
+        click.echo(f"{reply.message.sender}: {reply.message.message}")
