@@ -155,6 +155,36 @@ def test_two_senders_at_once_never_interleave(nova: NovaOrchestrator, torch: Tor
     assert len(lines) == 16
 
 
+def command(*words: str, code: int = 0) -> str:
+    """What a command prints, which must end with this exit code."""
+    program = Path(sys.executable).with_name(words[0])
+    done = subprocess.run([program, *words[1:]], capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+@pytest.mark.usefixtures("shells")
+def test_the_commands_say_what_became_of_a_message(shared_node: Node) -> None:
+    file = shared_node.work / "commanded"
+    told = command("torch-tasks", "send", "qa-1", "--id", "by-hand", "--wait", "30", f"touch -- {file}")
+    assert told == "message by-hand to qa-1: acknowledged\n"
+    until(file.exists, "it ran")
+    assert "state:        acknowledged" in command("torch-tasks", "messages", "by-hand")
+    assert "touch --" in command("torch-tasks", "messages", "--with", "qa-1")
+    assert "did you mean qa-" in command("torch-tasks", "send", "qa-9", "hello", code=2)
+    assert "has not replied" in command("torch-tasks", "ask", "qa-1", "--timeout", "0.5", "true", code=124)
+    question = "torch-tasks reply -- -v is '$TORCH_AGENT_ID' $TORCH_AGENT_ID"
+    assert command("torch-tasks", "ask", "qa-1", "--timeout", "30", question) == "-v is $TORCH_AGENT_ID qa-1\n"
+
+
+@pytest.mark.usefixtures("shells")
+def test_the_old_tool_reaches_an_agent(shared_node: Node) -> None:
+    file = shared_node.work / "old"
+    line = f"touch {file}"
+    assert command("send-claude-message.sh", "qa-1", *line.split()) == f"Message sent to qa-1: {line}\n"
+    until(file.exists, "it ran")
+
+
 # ── a coding agent ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
