@@ -300,12 +300,11 @@ class Mail:
         if letter is None or not self._place.terminal.alive:
             return
         said = self._place.kind.said(letter)
-        if said is None and not self._place.kind.free(self._place.terminal.pane):
-            return
-        self._answering = None
-        self._place.presence.show(self._place.kind.read(self._place.terminal.pane).state)
         if said and letter.message.kind is MessageKind.QUESTION:
             self._reply(letter.message, said)
+        if self._place.kind.free(self._place.terminal.pane):  # its screen may show a moment longer that it works
+            self._answering = None
+            self._place.presence.show(self._place.kind.read(self._place.terminal.pane).state)
 
     def _reply(self, message: Message, said: str) -> None:
         try:
