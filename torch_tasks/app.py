@@ -21,6 +21,8 @@ RUN = "torch.run"
 ANNOUNCE_QUEUE = "torch_demand"
 #: The control command by which an agent worker gets the answer that its agent waits for.
 ANSWER = "torch_answer"
+#: The control command that has an agent worker look at what its task's record says.
+LOOK = "torch_look"
 
 
 class TorchApp(Celery):

@@ -23,6 +23,7 @@ from torch_tasks.errors import (
     TaskNotFinished,
 )
 from torch_tasks.fleet import fleet
+from torch_tasks.handoffs import Handover
 from torch_tasks.models import (
     BEFORE,
     AgentInfo,
@@ -34,6 +35,7 @@ from torch_tasks.models import (
     TaskSpec,
     TaskState,
 )
+from torch_tasks.orchestration.handover import hand_over
 from torch_tasks.routing import unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
@@ -118,6 +120,15 @@ class Task:
             recovery.keep_end(self.id, asked_here=True)
             app.control.revoke(self.id, terminate=True)
             return state
+
+    def handoff(self, to: str, note: str = "", questions: Iterable[str] = ()) -> Handover:
+        """Have another agent, or whoever has a role, go on with the task; whoever works on it is interrupted.
+
+        :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover` if that cannot be.
+        """
+        with _broker(self.id):
+            self._known()
+            return hand_over(self.id, to, note, questions)
 
     def _known(self) -> TaskRecord:
         """The record, of which the broker may have to be told first; :class:`TaskNotFound` if nobody here knows it."""

@@ -130,6 +130,54 @@ class FileExists(TorchError):
     """A file of somebody else's stands where one was to be written."""
 
 
+class AgentUnable(TorchError):
+    """The agent that a task is to be handed to cannot take it."""
+
+    exit_code = 3
+
+
+class NotYours(TorchError):
+    """An agent reached for what is another one's."""
+
+
+class TaskEnded(TorchError):
+    """Nothing can be done with the task any more."""
+
+
+class InvalidHandover(TorchError):
+    """A task is to be handed over in a way that makes no sense."""
+
+    exit_code = 2
+
+
+class NobodyHelps(TorchError):
+    """Every able agent declined, or let the time pass."""
+
+    exit_code = 3
+
+
+class InvalidNote(TorchError):
+    """A note that cannot be kept."""
+
+    exit_code = 2
+
+
+class InvalidClaim(TorchError):
+    """What is to be claimed has no usable name."""
+
+    exit_code = 2
+
+
+class ResourceTaken(TorchError):
+    """Somebody else has claimed the resource."""
+
+
+class TeamImpossible(TorchError):
+    """No agents that are online have all of the skills together."""
+
+    exit_code = 3
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 

@@ -24,6 +24,10 @@ class Limited(Exception):
         self.until = until
 
 
+class HandedOver(Exception):
+    """The agent has let go of the task, which goes to another one."""
+
+
 class Delivery(NamedTuple):
     """The message by which a task came: what must be put back if the broker forgets it."""
 
@@ -49,8 +53,8 @@ class AgentHost(Protocol):
     def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended; idempotent by task and attempt.
 
-        May raise :class:`Detached`, :class:`Limited`, or :class:`~torch_tasks.errors.StaleWriter` when another agent
-        has the task by now.
+        May raise :class:`Detached`, :class:`Limited`, :class:`HandedOver`, or
+        :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
         """
 
     def settle(self, task_id: str, account: Mapping[str, str]) -> None:
@@ -64,6 +68,9 @@ class AgentHost(Protocol):
 
     def answer(self, task_id: str, reply: str) -> bool:
         """Have the agent get the answer it waits for; false if it does not work on this task."""
+
+    def look_again(self) -> None:
+        """Something was heard of the running task."""
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""

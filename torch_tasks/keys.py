@@ -44,6 +44,8 @@ LEDGERS = f"{PREFIX}ledgers"
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.
 MESSAGES = f"{PREFIX}messages"
+#: Hash of a resource → who has claimed it, for which task and until when, as JSON.
+CLAIMS = f"{PREFIX}claims"
 #: Stream of the messages that were refused or came past the broker, and the channel on which they are told.
 AUDIT = f"{PREFIX}audit"
 #: Hash of agent id → the last message in which it told its status.
@@ -104,6 +106,11 @@ def exchanges(correlation_id: str) -> str:
 def broadcasts(party: str) -> str:
     """How many broadcasts this party sent within the last minute."""
     return f"{PREFIX}broadcasts:{party}"
+
+
+def notes(project: str) -> str:
+    """The stream of the facts that were noted about one project."""
+    return f"{PREFIX}notes:{project}"
 
 
 def agent_queue(agent_id: str) -> str:

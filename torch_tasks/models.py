@@ -25,6 +25,7 @@ from torch_tasks.fields import (
     Text,
     readable,
 )
+from torch_tasks.handoffs import Handoff, Handover
 from torch_tasks.performance import Performance
 
 
@@ -302,19 +303,6 @@ class TaskResult(Model):
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
-class Handoff(Model):
-    """What the next agent should know of a task that another one could not finish."""
-
-    agent: str
-    node: str
-    noted_at: AwareDatetime
-    screen: str = ""
-    """What the pane showed last."""
-    branch: str | None = None
-    diff: str | None = None
-    """What had changed in the workdir, if it is a git tree."""
-
-
 class HistoryEntry(Model):
     """One thing that happened to a task."""
 
@@ -351,6 +339,8 @@ class TaskRecord(Model):
     question: Question | None = None
     """What the agent waits for, while the task is ``waiting``."""
     handoff: Handoff | None = None
+    handover: Handover | None = None
+    """The last time that somebody handed the task over."""
     result: TaskResult | None = None
     unroutable: bool = False
 

@@ -19,7 +19,16 @@ import redis
 from torch_tasks import keys
 from torch_tasks import record_scripts as scripts
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
-from torch_tasks.models import ENDED, HELD, AgentInfo, Handoff, HistoryEntry, TaskRecord, TaskResult, TaskState
+from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.models import (
+    ENDED,
+    HELD,
+    AgentInfo,
+    HistoryEntry,
+    TaskRecord,
+    TaskResult,
+    TaskState,
+)
 from torch_tasks.settings import Settings
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
@@ -67,6 +76,8 @@ class Standing(NamedTuple):
     owner: tuple[str, str, int] | None
     """The agent that holds the task: its id, node and incarnation."""
     cancel_requested: bool
+    handover: Handover | None = None
+    """The task is to go to another agent as soon as this one has let go of it."""
 
 
 class TaskRecords:
@@ -225,11 +236,15 @@ class TaskRecords:
 
     def standing(self, task_id: str) -> Standing:
         """How a task stands for whoever works on it."""
-        revision, state, agent, node, incarnation, cancel = self._client.hmget(
-            keys.task_record(task_id), "revision", "state", "agent", "node", "incarnation", "cancel_requested"
+        names = ("revision", "state", "agent", "node", "incarnation", "cancel_requested", "attempts", "handover")
+        revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
+            keys.task_record(task_id), names
         )
         owner = (str(agent), str(node), int(incarnation or 0)) if state in HELD else None
-        return Standing(int(revision or 0), owner, cancel is not None)
+        handover = Handover.model_validate_json(asked) if owner and asked else None
+        if handover and handover.attempt != int(attempts or 0):
+            handover = None  # it has been handed over
+        return Standing(int(revision or 0), owner, cancel is not None, handover)
 
     def came_again(self, task_id: str) -> None:
         """Count that the task was delivered again because its worker was lost."""
@@ -332,7 +347,7 @@ def _record(fields: Mapping[str, str]) -> TaskRecord:
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:
             values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
-    for name in ("result", "handoff", "question"):
+    for name in ("result", "handoff", "handover", "question"):
         if name in fields:
             values[name] = json.loads(fields[name] or "null")
     if values["state"] != TaskState.WAITING:

@@ -115,6 +115,15 @@ class Settings(BaseSettings):
     message_tries: int = Field(
         3, gt=0, description="How often a message that its receiver's program does not take is tried; then it is dead."
     )
+    note_limit_bytes: int = Field(2000, gt=0, description="A longer note about a project is refused.")
+    notes_limit: int = Field(500, gt=0, description="So many notes about one project are kept, the latest.")
+    note_days: Finite = Field(90.0, gt=0, description="How long a note about a project is kept.")
+    briefing_notes_bytes: int = Field(
+        4000, ge=0, description="How much of a project's latest notes a coding agent is told in its briefing; 0: none."
+    )
+    claim_seconds: Finite = Field(
+        1800.0, gt=0, description="How long a claim holds that was made outside a task, unless it says."
+    )
     answer_limit_bytes: int = Field(
         64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
     )

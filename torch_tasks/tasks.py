@@ -27,7 +27,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.hosting import AgentHost, Detached, Limited
+from torch_tasks.hosting import AgentHost, Detached, HandedOver, Limited
 from torch_tasks.keys import agent_queue
 from torch_tasks.models import (
     HELD,
@@ -119,6 +119,8 @@ def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]
     envelope = Envelope(task.request)
     record = _take(accepted(fields, task.request.id), earlier, host, envelope)
     spec = record.spec
+    if _was_handed_over(record, host.info):
+        raise _handed_on(spec.id, host, envelope)
     if record.state.ended:
         host.settle(spec.id, fleet().records.account(spec.id))
         return _told(task, record.result or TaskResult(task_id=spec.id, status=record.state))
@@ -127,6 +129,8 @@ def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]
     except Detached:
         # First of all in the queue that the agent's next worker reads.
         raise envelope.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
+    except HandedOver:
+        raise _handed_on(spec.id, host, envelope) from None
     except Limited as limited:
         raise _left_to_others(record, host, limited, envelope) from None
     return _conclude(task, record, host, result, envelope)
@@ -148,9 +152,13 @@ def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
 
 def informed(record: TaskRecord) -> TaskSpec:
     """The spec with what is known of the agent that could not finish the task, as context."""
-    if record.handoff is None or record.attempts < 2:
+    handoff: dict[str, Any] = {}
+    if record.handoff and record.attempts > 1:
+        handoff = record.handoff.model_dump(mode="json")
+    if record.handover and record.attempts > record.handover.attempt:
+        handoff |= record.handover.told
+    if not handoff:
         return record.spec
-    handoff = record.handoff.model_dump(mode="json")
     return record.spec.model_copy(update={"context": {**record.spec.context, "handoff": handoff}})
 
 
@@ -192,13 +200,29 @@ def _able(spec: TaskSpec, info: AgentInfo) -> bool:
     return spec.agent == info.agent_id if spec.agent else info.serves(spec.role, spec.skills)
 
 
+def _was_handed_over(record: TaskRecord, info: AgentInfo) -> bool:
+    """It was handed over at the very moment that this agent took it, or by one that is dead."""
+    handover = record.handover
+    if handover is None or record.state.ended or handover.attempt == record.attempts:
+        return False
+    return not _able(record.spec, info)
+
+
 def _better_elsewhere(record: TaskRecord, info: AgentInfo, envelope: Envelope) -> bool:
-    """The agent failed at this task before, and another one is free to try. It is not waited for for ever."""
+    """Another one should try: the agent handed the task over, or failed at it before and another one is free.
+
+    Who is free is not waited for for ever.
+    """
+    registry = fleet().registry
+    handover = record.handover
+    if handover and handover.owner == info.agent_id and handover.attempt == record.attempts and not record.spec.agent:
+        able = registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
+        return any(other.agent_id != info.agent_id for other in able)
     if record.agent != info.agent_id or record.attempts <= record.tries_before or envelope.times_passed >= _PASSES:
         return False
     if record.spec.agent:
         return False
-    best = fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
+    best = registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
     return any(other.free and other.agent_id != info.agent_id for other in best)
 
 
@@ -227,6 +251,17 @@ def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, envel
         record.spec.id, TaskState.PARKED, by=host.info, note=str(limited), tries_before=tries_before
     )
     host.settle(record.spec.id, account)
+    return envelope.sent_to(queue_for(record.spec), record.spec.priority)
+
+
+def _handed_on(task_id: str, host: AgentHost, envelope: Envelope) -> Exception:
+    """Send a task that this agent has let go of to the one whom it was handed over to."""
+    record = fleet().records.get(task_id)
+    assert record.handover
+    note = f"handed over to {record.handover.to}"
+    tries_before = record.tries_before + 1  # nobody failed
+    account = fleet().records.move(task_id, TaskState.QUEUED, by=host.info, note=note, tries_before=tries_before)
+    host.settle(task_id, account)
     return envelope.sent_to(queue_for(record.spec), record.spec.priority)
 
 

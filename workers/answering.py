@@ -1,4 +1,4 @@
-"""An answer for the agent, from whoever its task waits for."""
+"""What is said to this worker beside its tasks: an answer for its agent, and that it look at its task."""
 
 from __future__ import annotations
 
@@ -6,10 +6,18 @@ from typing import Any
 
 from celery.worker.control import control_command
 
-from torch_tasks.app import ANSWER, app
+from torch_tasks.app import ANSWER, LOOK, app
 
 
 @control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])
 def answer(state: Any, task_id: str, reply: str) -> dict[str, bool]:
     """Pass it on to the agent of this process."""
     return {"ok": app.host is not None and app.host.answer(task_id, reply)}
+
+
+@control_command(name=LOOK)
+def look(state: Any) -> dict[str, bool]:
+    """Have the agent's worker look at what the record says of its task."""
+    if app.host:
+        app.host.look_again()
+    return {"ok": app.host is not None}

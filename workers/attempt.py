@@ -4,16 +4,28 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import psutil
 import redis
 
 from torch_tasks.answer import ANSWERED, NOT_TAKEN
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
-from torch_tasks.hosting import Delivery, Detached, Limited
+from torch_tasks.handoffs import Handover
+from torch_tasks.hosting import Delivery, Detached, HandedOver, Limited
 from torch_tasks.local.files import usable
-from torch_tasks.models import AgentState, Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState, now
+from torch_tasks.models import (
+    AgentState,
+    Evidence,
+    Failure,
+    FailureKind,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+    now,
+)
 from workers.agents.kind import Ending, Reading
 from workers.check import Check
 from workers.handoff import Handoffs
@@ -28,6 +40,8 @@ log = logging.getLogger(__name__)
 
 #: How long an input line that was drawn anew may look used before a task is told to wait for it.
 _TYPING = 1.0
+#: How long the agent's own command to hand its task over may take to return, and how often it is looked at.
+_RETURNING, _LOOK = 10.0, 0.1
 _AWAY = (redis.RedisError, BrokerUnreachable)
 
 
@@ -42,6 +56,8 @@ class Attempt:
         self._delivery = delivery
         self._shown: Reading | None = None
         self._untold: list[str] = []
+        self._handoffs = Handoffs(place.records, place.settings.handoff_seconds)
+        self._asked_at: float | None = None
 
     # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -50,6 +66,8 @@ class Attempt:
         spec, failed = self._spec, self._failed
         if self._wants_cancel():
             return failed(FailureKind.CANCELLED, "cancelled before the agent began")
+        if self._handover():
+            raise HandedOver
         if spec.deadline and spec.deadline <= now():
             return failed(
                 FailureKind.DEADLINE, f"its deadline {spec.deadline.isoformat()} had passed when an agent was free"
@@ -130,10 +148,11 @@ class Attempt:
         """Wait for the program's ending, its death, or a reason to interrupt it."""
         self._place.presence.show(AgentState.WORKING, task=self._spec.id)
         limit = self._limit()
-        handoffs = Handoffs(self._records, self._place.settings.handoff_seconds)
         standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
         while True:
-            if (ending := self._look()) and (result := self._judge(ending)):
+            ending = self._look()
+            self._heed_handover(ending)
+            if ending and (result := self._judge(ending)):
                 return result
             if not self._terminal.alive:
                 self._terminal.end()  # nothing of this try goes on beside the next one
@@ -145,7 +164,7 @@ class Attempt:
                 self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
                 return self._failed(*reason)
             self._place.in_between(self._run)
-            handoffs.note(self._spec, self._place.presence.info, self._terminal)
+            self._handoffs.note(self._spec, self._place.presence.info, self._terminal)
             self._rest(limit)
 
     @property
@@ -229,7 +248,8 @@ class Attempt:
 
     def _rest(self, limit: Limit) -> None:
         """Sleep until the bell, the limit, or the next look."""
-        self._place.bell.wait(min(limit.left, self._kind.pause))
+        pause = _LOOK if self._asked_at else self._kind.pause
+        self._place.bell.wait(min(limit.left, pause))
 
     def _wants_cancel(self) -> bool:
         if self._place.orders.cancelled == self._spec.id:
@@ -238,6 +258,30 @@ class Attempt:
             return self._records.standing(self._spec.id).cancel_requested
         except _AWAY:  # the agent works on while the broker is away
             return False
+
+    def _handover(self) -> Handover | None:
+        """That somebody wants another agent to have the task."""
+        try:
+            return self._records.standing(self._spec.id).handover
+        except _AWAY:
+            return None
+
+    def _heed_handover(self, ending: Ending | None) -> None:
+        """Let go of the task if it is to go to another agent, whatever this one made of it so far."""
+        handover = self._handover()
+        if handover is None or (not ending and self._is_returning(handover)):
+            return
+        if self._terminal.alive:
+            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
+            if not ending:
+                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+        raise HandedOver
+
+    def _is_returning(self, handover: Handover) -> bool:
+        """The command that asked for it runs in the agent's own turn, and is about to end."""
+        self._asked_at = self._asked_at or time.monotonic()
+        late = time.monotonic() - self._asked_at > _RETURNING
+        return handover.pid is not None and not late and psutil.pid_exists(handover.pid)
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import redis
 
 from torch_tasks.errors import TorchError
-from torch_tasks.models import AgentInfo, Handoff, TaskSpec, now
+from torch_tasks.handoffs import Handoff
+from torch_tasks.models import AgentInfo, TaskSpec, now
 from torch_tasks.records import TaskRecords
 from workers import git
 from workers.terminal import Terminal
@@ -31,8 +32,11 @@ class Handoffs:
 
     def note(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
         """Write it into the task's record if it is time and something is new."""
-        if time.monotonic() < self._next:
-            return
+        if time.monotonic() >= self._next:
+            self.note_now(spec, info, terminal)
+
+    def note_now(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
+        """Write it into the task's record if something is new."""
         self._next = time.monotonic() + self._interval
         workdir = Path(spec.workdir or info.workdir)
         try:

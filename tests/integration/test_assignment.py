@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from clients import run_client
+from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
@@ -93,15 +93,20 @@ def test_what_a_frozen_agent_does_not_begin_goes_to_another_though_the_client_is
     torch: Torch, pair: tuple[AgentWorker, AgentWorker]
 ) -> None:
     _, frozen = pair
-    freeze(frozen)
-    said = run_client(
+    client = start_client(
         "import os\n"
         "from torch_tasks.orchestration import TaskOrchestrator\n"
-        "print(TaskOrchestrator().assign_task({'prompt': 'true # python', 'id': 'left-1'}).agent_id, flush=True)\n"
+        "orchestrator = TaskOrchestrator()\n"
+        "print('ready', flush=True); input()\n"
+        "print(orchestrator.assign_task({'prompt': 'true # python', 'id': 'left-1'}).agent_id, flush=True)\n"
         "os._exit(0)",
         **PINNED,
     )
-    assert said.strip() == "dev-2"
+    assert client.stdout
+    assert client.stdout.readline() == "ready\n"
+    freeze(frozen)  # and before it counts as offline
+    said, complained = client.communicate("now\n", timeout=60)
+    assert (said, client.returncode) == ("dev-2\n", 0), complained
     assert torch.task("left-1").result(timeout=60).agent == "dev-1"
     thaw(frozen)
     until(lambda: fleet().deliveries.waiting(keys.agent_queue("dev-2")) == [], "nothing waits for it")

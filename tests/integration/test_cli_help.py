@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from machine import TORCH_TASKS
@@ -27,6 +28,7 @@ OPTIONS = {
     "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",
     "tasks": "--limit --state --json",
     "task": "--json",
+    "handoff": "TASK AGENT --note --question",
     "cancel": "TASK_IDS",
     "agents": "--role --skill --online --json",
     "agent": "--json",
@@ -37,6 +39,12 @@ OPTIONS = {
     "reply": "TEXT --to --when --from --json",
     "broadcast": "TEXT --role --skill --project --when --emergency --from --json",
     "inbox": "PARTY --peek --json",
+    "note": "add search list",
+    "claim": "RESOURCE --for --wait --by --json",
+    "release": "RESOURCE --by",
+    "claims": "--json",
+    "help-wanted": "--skill --role --expires --from --json",
+    "team": "--skill --json",
     "messages": "MESSAGE --with --limit --replay --refused --json",
     "monitor": "--agent --role --kind --for --json",
     "logs": "--lines --follow",
@@ -49,15 +57,13 @@ OPTIONS = {
 
 @pytest.fixture(scope="module")
 def helps() -> dict[str, subprocess.CompletedProcess[str]]:
-    """What each command says of itself; asked for all at once."""
-    asked = {
-        name: subprocess.Popen([TORCH_TASKS, name, "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-        for name in COMMANDS
-    }
-    return {
-        name: subprocess.CompletedProcess(name, process.wait(60), *process.communicate())
-        for name, process in asked.items()
-    }
+    """What each command says of itself; asked for a few at a time."""
+
+    def ask(name: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run([TORCH_TASKS, name, "--help"], capture_output=True, text=True, check=False, timeout=60)
+
+    with ThreadPoolExecutor(3) as few:
+        return dict(zip(COMMANDS, few.map(ask, COMMANDS), strict=True))
 
 
 @pytest.mark.parametrize("name", COMMANDS)

@@ -19,6 +19,7 @@ from torch_tasks.settings import Settings
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
+COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
 SHOWN_ELSEWHERE = {"make demo", "make test", "make bench", "make chaos", "make setup"}
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
@@ -26,9 +27,9 @@ BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 Environment = dict[str, str]
 
 
-def blocks(language: str) -> list[str]:
-    """The README's code in this language."""
-    return re.findall(rf"^```{language}\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
+def blocks(language: str, document: str = README) -> list[str]:
+    """A document's code in this language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -72,10 +73,12 @@ def test_the_first_steps_work_as_they_are_written(run: Callable[..., str]) -> No
 
 def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -> None:
     run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python", "--agent", "qa-1:qa")
-    first, canvas = blocks("python")
+    first, registry, messages, canvas = blocks("python")
     said = run(sys.executable, "-c", first)
     assert "succeeded 0" in said
     assert "['dev']" in said
+    assert run(sys.executable, "-c", registry).splitlines()[1:] == ["dev assigned", "healthy"]
+    assert run(sys.executable, "-c", messages).splitlines()[1:] == ["qa-1 is here"]
     said = run(sys.executable, "-c", canvas)
     assert '"answer": "42\\n"' in said
     assert said.splitlines()[-1] == "succeeded"
@@ -102,6 +105,16 @@ def test_dead_letters_are_handled_as_it_is_written(run: Callable[..., str]) -> N
     said = run("bash", "-ec", blocks("bash")[2])
     assert "agent crashed" in said
     assert "task replay-me queued again" in said
+
+
+def test_agents_work_together_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", COLLABORATION)))
+    assert "task long-1 goes to dev-2" in said
+    assert re.search(r"running dev-1 on .*: operator hands it over to dev-2: the parser is done", said)
+    assert re.search(r"succeeded dev-2 on ", said)
+    assert said.count("the tests need a broker on port 6379") == 2
+    assert "and who has it was said" in said
+    assert "BRINGS" in said
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:
