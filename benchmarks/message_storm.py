@@ -87,7 +87,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         begun = time.monotonic()
         senders = [_send(folder, number, count // SENDERS) for number in range(SENDERS)]
         while any(sender.poll() is None for sender in senders):
-            time.sleep(dice.uniform(0.2, 1.5))
+            time.sleep(dice.uniform(1, 4))
             readers.kill_one(dice)
         sent = _sent(folder)
         wanted, quiet_since, had = count // SENDERS * SENDERS, time.monotonic(), -1

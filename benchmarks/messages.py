@@ -50,7 +50,7 @@ def _one(stage: Stage, agent_id: str, words: str) -> tuple[float, float]:
     from torch_tasks.models import AgentState
 
     nova = NovaOrchestrator()
-    await_true(lambda: stage.torch.agent(agent_id).state is AgentState.READY, READY_SECONDS, f"{agent_id} is idle")
+    await_true(lambda: stage.torch.agent(agent_id).state is AgentState.READY, 30, f"{agent_id} is idle")
     begun, known = time.time(), {}
     took = clock(lambda: known.update(sent=nova.send_message(agent_id, words)))
     nova.await_delivery(known["sent"].id, READY_SECONDS)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import time
 
-from torch_tasks.models import AgentState
 from workers.agents.permissions import decide
 from workers.letters import Letter
 from workers.workplace import Workplace
@@ -21,16 +20,14 @@ class Attending:
 
     def __init__(self, place: Workplace) -> None:
         self._place = place
-        self._shown: AgentState | None = None
         self._answered_at = 0.0
 
     def look(self, letter: Letter) -> None:
         """Tell the fleet what the program does, and answer what the kind's policy answers."""
         kind, pane = self._place.kind, self._place.terminal.pane
         reading = kind.read(pane)
-        if reading.state is not self._shown:
+        if reading.state is not self._place.presence.info.state:
             self._place.presence.show(reading.state)
-            self._shown = reading.state
         question = kind.asked(pane, letter)
         if question is None or time.monotonic() - self._answered_at < _AGAIN_SECONDS:
             return

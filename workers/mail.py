@@ -309,11 +309,13 @@ class Mail:
         said = self._place.kind.said(letter)
         just_taken = self._place.kind.tells and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
         self._attending.look(letter)
-        if said is None and (just_taken or not self._place.kind.free(self._place.terminal.pane)):
-            return
-        self._answering = None
         if said and letter.message.kind is MessageKind.QUESTION:
             self._reply(letter.message, said)
+        # Its screen may show a moment longer that it works.
+        if (said is None and just_taken) or not self._place.kind.free(self._place.terminal.pane):
+            return
+        self._answering = None
+        self._attending.look(letter)
 
     def _reply(self, message: Message, said: str) -> None:
         try:

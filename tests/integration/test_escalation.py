@@ -78,7 +78,7 @@ def test_what_is_blocked_comes_before_the_manager_once(shared_node: Node, torch:
 @pytest.fixture
 def client(own_broker: Broker, tmp_path: Path) -> Iterator[Torch]:
     """A client of a broker of which nobody else knows anything."""
-    with client_of(own_broker, tmp_path) as torch:
+    with client_of(own_broker, tmp_path, TORCH_OFFLINE_SECONDS="3600") as torch:
         own_broker.empty()
         yield torch
 

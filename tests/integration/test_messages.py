@@ -18,7 +18,7 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.errors import NoReply
-from torch_tasks.models import TaskState
+from torch_tasks.models import AgentState, TaskState
 
 pytestmark = pytest.mark.slow
 SECONDS = 30
@@ -188,10 +188,13 @@ def test_the_old_tool_reaches_an_agent(shared_node: Node) -> None:
 # ── a coding agent ───────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_an_idle_agent_gets_a_prompt_and_its_answer_is_the_reply(nova: NovaOrchestrator, heard: list[str]) -> None:
+def test_an_idle_agent_gets_a_prompt_and_its_answer_is_the_reply(
+    nova: NovaOrchestrator, torch: Torch, heard: list[str]
+) -> None:
     reply = nova.ask("developer-1", "where are you?", SECONDS)
     assert reply.message.message.startswith("You said: where are you?")
     assert list(heard) == ["where are you?"]
+    until(lambda: torch.agent("developer-1").state is AgentState.READY, "the fleet knows that it is idle again")
 
 
 def test_an_agent_replies_with_the_command(nova: NovaOrchestrator, fake: FakeKind) -> None:
