@@ -17,7 +17,20 @@ from rich.console import Console
 from benchmarks.harness import open_stage
 from benchmarks.measures import table
 
-NAMES = ("enqueue", "ledger", "registry", "transport", "idle", "start", "recovery", "submission", "faults", "real")
+NAMES = (
+    "enqueue",
+    "ledger",
+    "registry",
+    "transport",
+    "idle",
+    "start",
+    "recovery",
+    "submission",
+    "messages",
+    "message_storm",
+    "faults",
+    "real",
+)
 RESULTS = Path(__file__).parent / "results"
 
 

@@ -46,6 +46,12 @@ DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 MESSAGES = f"{PREFIX}messages"
 #: Hash of a resource → who has claimed it, for which task and until when, as JSON.
 CLAIMS = f"{PREFIX}claims"
+#: Stream of the messages that were refused or came past the broker, and the channel on which they are told.
+AUDIT = f"{PREFIX}audit"
+#: Hash of agent id → the last message in which it told its status.
+LAST_STATUS = f"{PREFIX}last_status"
+#: Held for a while by the process that looks for what is blocked.
+ESCALATING = f"{PREFIX}escalating"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 

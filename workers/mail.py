@@ -23,6 +23,7 @@ from torch_tasks.local.mail import mail_of
 from torch_tasks.models import AgentState, now
 from torch_tasks.transport import pause
 from workers.agents.submission import Phase
+from workers.attending import Attending
 from workers.letters import Letter, Outcome, prune, undelivered, untold
 from workers.runs import Run
 from workers.workplace import Workplace
@@ -35,6 +36,8 @@ _HELD = 64
 _FETCH_MS, _LOOK_SECONDS = 4000, 0.5
 #: How long a message may be on its way into the pane before the next look at what else there is to do.
 _CARRY_SECONDS = 60.0
+#: How long a program that took a message may look idle before it is taken for done with it.
+_UNTOLD_SECONDS = 10.0
 _AWAY = (redis.RedisError, BrokerUnreachable)
 
 
@@ -66,6 +69,8 @@ class Mail:
         self._changing = threading.Lock()
         self._wake = threading.Event()
         self._answering: Letter | None = None
+        self._taken_at = 0.0
+        self._attending = Attending(place)
 
     def start(self) -> None:
         """Begin to fetch and to carry; both end with this process."""
@@ -194,7 +199,9 @@ class Mail:
         if self._leaving or not terminal.alive or (kind.converses and pause.left):
             return False
         if kind.free(terminal.pane):
-            return True
+            return (
+                self._answering is None or not kind.tells or item.pressing
+            )  # a new prompt hides what is told of the one before
         if self._letter_begun(item):
             return True
         wants = When.INTERRUPT if item.message.when is When.INTERRUPT else When.NOW
@@ -255,7 +262,7 @@ class Mail:
             submission = kind.hand(pane, letter, beside)
             said = submission.steps[-1].evidence
             if submission.phase is Phase.ACCEPTED:
-                self._answering = letter if kind.converses else None
+                self._answering, self._taken_at = (letter if kind.converses else None), time.monotonic()
                 self._place.presence.show(kind.read(pane).state, task=self._place.presence.info.current_task)
                 return letter.conclude(MessageState.ACKNOWLEDGED, said, transport)
             if submission.phase is Phase.INDETERMINATE:
@@ -300,10 +307,11 @@ class Mail:
         if letter is None or not self._place.terminal.alive:
             return
         said = self._place.kind.said(letter)
-        if said is None and not self._place.kind.free(self._place.terminal.pane):
+        just_taken = self._place.kind.tells and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
+        self._attending.look(letter)
+        if said is None and (just_taken or not self._place.kind.free(self._place.terminal.pane)):
             return
         self._answering = None
-        self._place.presence.show(self._place.kind.read(self._place.terminal.pane).state)
         if said and letter.message.kind is MessageKind.QUESTION:
             self._reply(letter.message, said)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from fake_kind import FakeKind, words
 from fakes.cli.scenario import Scenario, Turn
-from fakes.cli.steps import Run, Say, Work
+from fakes.cli.steps import Permission, Run, Say, Work
 from machine import TORCH_TASKS
 from nodes import AgentWorker, Node
 from waiting import until
@@ -117,7 +117,7 @@ def test_one_shell_asks_the_other(nova: NovaOrchestrator, shared_node: Node) -> 
     # What was read by the command that asked is not typed into its pane as well.
     assert nova.send_message("qa-1", f"touch {file}.later")
     until(Path(f"{file}.later").exists, "the pane goes on")
-    assert nova.inbox("qa-1") == []
+    until(lambda: nova.inbox("qa-1") == [], "nothing waits any more")
 
 
 @pytest.mark.usefixtures("shells")
@@ -226,6 +226,17 @@ def test_a_task_waits_for_the_turn_of_a_message(
     nova.await_delivery(sent.id, SECONDS)
     assert torch.enqueue("and now the task", agent="developer-1").result(timeout=SECONDS).succeeded
     assert list(heard) == ["think about it", "and now the task"]
+
+
+def test_what_a_message_makes_the_agent_ask_is_answered_by_the_kinds_policy(
+    nova: NovaOrchestrator, shared_node: Node
+) -> None:
+    kind = FakeKind(shared_node, name="trusting")
+    toml = kind.folder / "agents" / "fake.toml"
+    toml.write_text(toml.read_text() + '\n[permissions]\nallow = ["Bash(touch *)"]\n')
+    kind.cli.play(Scenario(Turn((Permission(command="touch it"), Say("I may.")))))
+    kind.worker("trusted", "devops")
+    assert nova.ask("trusted", "make it", SECONDS).message.message == "I may."
 
 
 # ── time, ids ────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -16,7 +16,8 @@ from pydantic import BaseModel
 from torch_tasks.broker import connect, ping
 from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
-from torch_tasks.errors import TorchError
+from torch_tasks.communication.orchestrator import outbox_of
+from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.files import make_folder
 from torch_tasks.local.stack import Stack
@@ -41,6 +42,7 @@ def doctor(json_wanted: bool) -> None:
         "state folder": _state_folder,
         "broker": _broker,
         "ledger": _ledger,
+        "messages": _messages,
         "agents": _agents,
         "flower": _flower,
     }
@@ -96,6 +98,17 @@ def _ledger() -> str:
     moment = datetime.fromtimestamp(found.reconciled, UTC) if found.reconciled else None
     reconciled = f"broker last reconciled {ago(moment)}" if moment else "broker not reconciled yet"
     return f"{ledger.path}, {found.open} open, {found.spooled} spooled{elsewhere}, {reconciled}"
+
+
+def _messages() -> str:
+    waiting = outbox_of(fleet()).waiting()
+    try:
+        ping(settings().broker())
+    except BrokerUnreachable:
+        if not settings().ledger:
+            raise LedgerOff("none go while the broker is away, for TORCH_LEDGER=false; unset it") from None
+        return f"fallback: the broker is away, {waiting} wait on this disk"
+    return "through the broker" + (f", {waiting} wait on this disk to be sent" if waiting else "")
 
 
 def _agents() -> str:

@@ -10,6 +10,7 @@ from typing import Any
 import click
 
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
+from torch_tasks.communication.audit import AuditEntry
 from torch_tasks.communication.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
@@ -172,10 +173,16 @@ def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
 @click.option("--with", "party", metavar="WHO", help="Only from and to this agent.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--replay", is_flag=True, help="Have MESSAGE delivered, though it was given up.")
+@click.option("--refused", is_flag=True, help="What was refused and why, and what came past the broker.")
 @_JSON
-def messages(message_id: str | None, party: str | None, limit: int, replay: bool, json_wanted: bool) -> None:
+def messages(
+    message_id: str | None, party: str | None, limit: int, replay: bool, refused: bool, json_wanted: bool
+) -> None:
     """List the latest messages, or show one: how far it is, since when, and why."""
     nova = NovaOrchestrator()
+    if refused:
+        _show_refused(nova.refused(limit), json_wanted)
+        return
     if message_id is None:
         records = nova.history(party, limit)
         if json_wanted:
@@ -191,6 +198,14 @@ def messages(message_id: str | None, party: str | None, limit: int, replay: bool
         as_json(record)
     else:
         _show(record)
+
+
+def _show_refused(entries: list[AuditEntry], json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(entries)
+        return
+    rows = [(ago(entry.at), entry.sender, entry.target, entry.what, entry.message_id, entry.why) for entry in entries]
+    as_table(("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY"), rows)
 
 
 def _row(record: MessageRecord) -> tuple[Any, ...]:

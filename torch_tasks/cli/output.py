@@ -60,6 +60,19 @@ def ago(moment: datetime | None) -> str:
     return f"{seconds} s ago"
 
 
+def one_line(text: str, longest: int) -> str:
+    """Somebody else's text as one line on a terminal: what would steer the terminal is shown instead."""
+    line = "".join(map(_visible, text[: longest + 1]))
+    return line if len(text) <= longest else f"{line}…"
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return char if char.isprintable() else "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
 def wanted(record: TaskRecord) -> str:
     """Whom a task asks for."""
     spec = record.spec

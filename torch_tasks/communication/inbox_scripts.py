@@ -5,8 +5,9 @@ from __future__ import annotations
 from torch_tasks.broker import NOW
 
 # KEYS: record, inbox of this urgency, inbox of the other, all messages, the sender's, the receiver's, exchanges, the
-# record of the message that it answers, the channel of the receiver's role. ARGV: id, message as JSON, how many an
-# inbox may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or 'ack' or ''.
+# record of the message that it answers, the channel of the receiver's role, the agents' last status. ARGV: id, message
+# as JSON, how many an inbox may hold, seconds to live of the indexes, milliseconds until it expires or 0, 'reply' or
+# 'ack' or '', who tells its status or ''.
 SEND = (
     NOW
     + """
@@ -25,6 +26,7 @@ end
 redis.call('INCR', KEYS[7])
 redis.call('EXPIRE', KEYS[7], ARGV[4])
 redis.call('PUBLISH', KEYS[9], ARGV[2])
+if ARGV[7] ~= '' then redis.call('HSET', KEYS[10], ARGV[7], ARGV[1]) end
 if ARGV[6] ~= '' and redis.call('EXISTS', KEYS[8]) == 1 then
   if ARGV[6] == 'reply' then redis.call('HSET', KEYS[8], 'reply', ARGV[1]) end
   redis.call('HSETNX', KEYS[8], 'read_at', now)

@@ -16,6 +16,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks.communication import inbox_scripts as scripts
+from torch_tasks.communication.audit import Audit, AuditKind
 from torch_tasks.communication.channels import channel_of
 from torch_tasks.communication.message import Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
 from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter
@@ -42,6 +43,7 @@ class Inboxes:
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
+        self.audit = Audit(client)
         self._limit = settings.inbox_limit
         self._keep_seconds = int(settings.result_days * 86400)
         self._send = client.register_script(scripts.SEND)
@@ -67,6 +69,7 @@ class Inboxes:
                 keys.exchanges(message.correlation_id),
                 keys.message(message.reply_to or message.id),
                 channel_of(role),
+                keys.LAST_STATUS,
             ],
             args=[
                 message.id,
@@ -75,6 +78,7 @@ class Inboxes:
                 self._keep_seconds,
                 int((message.expires or 0) * 1000),
                 message.kind if message.reply_to and message.kind in _ANSWERS else "",
+                message.sender if message.kind is MessageKind.STATUS else "",
             ],
         )
         if outcome == "full":
@@ -175,6 +179,8 @@ class Inboxes:
         )
         if outcome == "stale":
             raise StaleWriter(f"agent {message.target} has a later incarnation; what became of {message.id} is refused")
+        if transport == "fallback" and outcome == state:
+            self.audit.note(AuditKind.FALLBACK, message, "the broker was away")
 
     def drop(self, entry: Entry) -> None:
         """Take an entry out of its inbox of whose message nobody knows anything."""
@@ -206,6 +212,28 @@ class Inboxes:
             for message_id in message_ids:
                 pipe.hget(keys.message(message_id), "state")
             return [MessageState(state) if state else None for state in pipe.execute()]
+
+    def depths(self, parties: Iterable[str]) -> dict[str, int]:
+        """How many messages wait for each of these, if any do; most first."""
+        names = list(parties)
+        with self._client.pipeline(transaction=False) as pipe:
+            for party in names:
+                for urgency in Urgency:
+                    pipe.xlen(keys.inbox(party, urgency))
+            lengths = pipe.execute()
+        step = len(Urgency)
+        depths = [(name, sum(lengths[step * place : step * (place + 1)])) for place, name in enumerate(names)]
+        return dict(sorted((pair for pair in depths if pair[1]), key=lambda pair: -pair[1]))
+
+    def count_dead(self, among: int) -> int:
+        """How many of the latest messages are dead."""
+        ids = [str(message_id) for message_id in self._client.zrevrange(keys.MESSAGES, 0, among - 1)]
+        return self.states(ids).count(MessageState.DEAD)
+
+    def last_statuses(self) -> list[MessageRecord]:
+        """The message in which each agent last told its status, as far as it is still known."""
+        ids = [str(message_id) for message_id in self._client.hvals(keys.LAST_STATUS)]
+        return [record for record in self.records(ids) if record]
 
     def latest(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
         """The latest messages, of all or from and to one party, oldest first."""

@@ -17,6 +17,7 @@ from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
+from torch_tasks.communication.audit import AuditEntry, AuditKind
 from torch_tasks.communication.channels import listen, role_named
 from torch_tasks.communication.inboxes import Inboxes
 from torch_tasks.communication.message import (
@@ -33,6 +34,8 @@ from torch_tasks.communication.outbox import Outbox
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import (
     BrokerUnreachable,
+    InboxFull,
+    InvalidMessage,
     LedgerOff,
     MessageRefused,
     NoReply,
@@ -45,6 +48,14 @@ from torch_tasks.models import AgentInfo, AgentState
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
 """Open while the broker is away: nobody then waits for it with every message."""
+
+_AUDITED: dict[type[BaseException], AuditKind] = {
+    MessageRefused: AuditKind.REFUSED,
+    InvalidMessage: AuditKind.INVALID,
+    UnknownRecipient: AuditKind.UNKNOWN,
+    InboxFull: AuditKind.FULL,
+}
+"""What is audited when a message is not sent for it."""
 
 
 class NovaOrchestrator:
@@ -195,6 +206,11 @@ class NovaOrchestrator:
         with self._broker():
             return self._inboxes.latest(party, limit)
 
+    def refused(self, limit: int = 50) -> list[AuditEntry]:
+        """The latest messages that were refused or came past the broker, oldest first."""
+        with self._broker():
+            return self._inboxes.audit.latest(limit)
+
     def replay(self, message_id: str) -> MessageState:
         """Have a message delivered after all that was given up or expired."""
         with self._broker():
@@ -227,6 +243,15 @@ class NovaOrchestrator:
 
     def _send(self, message: Message, role: str | None) -> Sent:
         message = message.within(self._fleet.settings.message_limit_bytes)
+        try:
+            return self._let_go(message, role)
+        except tuple(_AUDITED) as error:
+            # While the broker is away, nobody keeps it: what was refused was not accepted.
+            with contextlib.suppress(BrokerUnreachable, CircuitBreakerError), _BREAKER.calling(), broker_errors():
+                self._inboxes.audit.note(_AUDITED[type(error)], message, str(error))
+            raise
+
+    def _let_go(self, message: Message, role: str | None) -> Sent:
         policy().check(message)
         try:
             with _BREAKER.calling():

@@ -11,13 +11,16 @@ from pydantic import AwareDatetime, Field
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
+from torch_tasks.communication.message import PEOPLE
+from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.models import BEFORE, AgentInfo, Model, TaskRecord, now
 from torch_tasks.routing import unroutable
 
-_TASKS = 1000
-"""So many of the latest tasks are looked at."""
+_LATEST = 1000
+"""So many of the latest tasks and messages are looked at."""
+_FULLEST = 5
 
 
 class Health(StrEnum):
@@ -60,6 +63,12 @@ class SystemHealth(Model):
     tasks: dict[str, int] = Field({})
     """By state, among the latest."""
     dead_letters: int = 0
+    inboxes: dict[str, int] = Field({})
+    """How many messages wait for whom: the fullest inboxes."""
+    dead_messages: int = 0
+    """Among the latest."""
+    spooled_messages: int = 0
+    """On this machine's disk, until the broker takes them."""
     spawn_wanted: tuple[str, ...] = ()
     """The queues for which an agent was asked that is still not there."""
 
@@ -77,16 +86,27 @@ class SystemMonitor:
             with broker_errors(address):
                 return self._look(str(address))
         except BrokerUnreachable as error:
-            return SystemHealth(status=Health.DOWN, reasons=(str(error),), at=now(), broker=str(address))
+            return SystemHealth(
+                status=Health.DOWN,
+                reasons=(str(error),),
+                at=now(),
+                broker=str(address),
+                spooled_messages=outbox_of(self._fleet).waiting(),
+            )
 
     def _look(self, address: str) -> SystemHealth:
         shared, begun = self._fleet, datetime.now(UTC)
         shared.client.ping()
         took = (datetime.now(UTC) - begun).total_seconds() * 1000
-        agents, records = shared.registry.agents(), shared.records.latest(_TASKS)
+        agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
         dead, wanted = len(shared.deliveries.dead()), self._spawn_wanted(agents)
         lost = [record for record in records if unroutable(record, agents)]
-        reasons = tuple(_reasons(agents, lost, dead, gate_open=shared.gate.state().open))
+        inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), PEOPLE])
+        dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
+        reasons = (
+            *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
+            *_reasons_of_messages(dead_messages, spooled),
+        )
         nobody = bool(agents) and not any(info.online for info in agents)
         return SystemHealth(
             status=Health.DOWN if nobody else Health.DEGRADED if reasons else Health.HEALTHY,
@@ -98,6 +118,9 @@ class SystemMonitor:
             queues=_queues(records),
             tasks=dict(Counter(str(record.state) for record in records)),
             dead_letters=dead,
+            inboxes=dict(list(inboxes.items())[:_FULLEST]),
+            dead_messages=dead_messages,
+            spooled_messages=spooled,
             spawn_wanted=wanted,
         )
 
@@ -123,6 +146,13 @@ def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate
         yield f"nobody who is there can do {_some([record.spec.id for record in lost])}"
     if dead:
         yield f"{dead} dead letters; 'torch-tasks dead list' shows them"
+
+
+def _reasons_of_messages(dead: int, spooled: int) -> Iterable[str]:
+    if dead:
+        yield f"{dead} messages are dead; 'torch-tasks messages' shows them, with --replay one is sent again"
+    if spooled:
+        yield f"{spooled} messages wait on this machine's disk: the broker was away, or inboxes are full"
 
 
 _STUCK = ("login", "error", "exited")

@@ -8,6 +8,7 @@ from torch_tasks import keys
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.fleet import Fleet
 from torch_tasks.models import BEFORE, AgentInfo
+from torch_tasks.orchestration.escalation import escalate
 from torch_tasks.routing import queue_for
 from torch_tasks.transport.wire import message_id
 
@@ -24,6 +25,7 @@ def tend(fleet: Fleet) -> None:
     for agent_id, task_id in fleet.soft_pins.due():
         _free_pinned(agent_id, task_id, fleet)
     DeadLetters(fleet).note_all_lost()
+    escalate(fleet)
 
 
 def _free_tasks_of(agent: AgentInfo, fleet: Fleet) -> None:

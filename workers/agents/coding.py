@@ -32,7 +32,7 @@ from workers.agents.submission import Phase, Submission
 from workers.agents.submitter import Sight, Submitter
 from workers.agents.turn import Turn, fold
 from workers.agents.verdict import keep_ending, kept_ending, put_ending_aside, told
-from workers.agents.watch import Watch
+from workers.agents.watch import Watch, merged
 from workers.letters import Letter
 from workers.runs import Paper, Run
 from workers.tmux.pane import AgentPane, PaneLook
@@ -49,8 +49,6 @@ class CodingAgent(AgentKind):
 
     #: Its briefing is given by a flag or a setting; else it comes before the first prompt of a new program.
     briefed_by_flag = False
-    #: It tells of every prompt that it accepts, and of every answer it has given.
-    tells = False
 
     def command(self) -> list[str]:
         """The command line that runs in the pane."""
@@ -270,6 +268,13 @@ class CodingAgent(AgentKind):
         task = Submission.of(beside) if beside else None
         mark = task.mark if task else self.log.mark()
         return Submission.intended(letter, prompt.text, mark, "; ".join(prompt.notes))
+
+    def asked(self, pane: AgentPane, letter: Letter) -> Question | None:
+        submission, sight = Submission.of(letter), self.sight(pane)
+        if sight is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
+            return None
+        asking = self.turn(submission).asking if submission else None
+        return merged(asking.question if asking else None, sight.reading.question or sight.drawn.question)
 
     def said(self, letter: Letter) -> str | None:
         submission = Submission.of(letter)

@@ -60,6 +60,8 @@ class AgentKind(ABC):
 
     #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
     converses = False
+    #: It tells of every prompt that it accepts, and of every answer it has given.
+    tells = False
 
     def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
         self.config = config
@@ -148,6 +150,10 @@ class AgentKind(ABC):
     @abstractmethod
     def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
         """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
+
+    def asked(self, pane: AgentPane, letter: Letter) -> Question | None:
+        """What the program waits for while it works on a message."""
+        return self.read(pane).question
 
     def said(self, letter: Letter) -> str | None:
         """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from torch_tasks.models import Permissions, Question, TaskSpec
+from torch_tasks.models import Permissions, Question
 from workers.agents.config import PermissionsConfig
 
 
-def decide(question: Question, spec: TaskSpec, config: PermissionsConfig) -> tuple[bool, str] | None:
+def decide(question: Question, wanted: Permissions | None, config: PermissionsConfig) -> tuple[bool, str] | None:
     """Whether it is allowed, and what says so; None if a person has to say it.
 
-    What is no request for permission is always asked. A pattern that denies wins over everything.
+    ``wanted`` is the task's own word. What is no request for permission is always asked. A pattern that denies wins
+    over everything.
     """
     subject = question.subject
     if not subject:
@@ -22,7 +23,7 @@ def decide(question: Question, spec: TaskSpec, config: PermissionsConfig) -> tup
     for pattern in config.allow:
         if fnmatchcase(subject, pattern):
             return True, f"the pattern {pattern!r}"
-    mode = spec.permissions or config.mode
+    mode = wanted or config.mode
     if mode is Permissions.ASK:
         return None
-    return mode is Permissions.ALLOW, "the task's permissions" if spec.permissions else "the kind's permissions"
+    return mode is Permissions.ALLOW, "the task's permissions" if wanted else "the kind's permissions"

@@ -186,7 +186,7 @@ class Watch:
 
     def _by_policy(self, pane: AgentPane, asked: _Asked, question: Question, spec: TaskSpec, sight: Sight) -> list[str]:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
-        decision = decide(question, spec, self._kind.config.permissions)
+        decision = decide(question, spec.permissions, self._kind.config.permissions)
         if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return []
         again = asked == self._asked
@@ -246,13 +246,13 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
             return Reading(AgentState.WORKING, live.source, live.rule)
         if not live.question and (now() - turn.asking.at).total_seconds() < _DRAWN:
             return Reading(AgentState.WORKING, said.source, f"{said.rule}, nothing on the screen yet")
-        return replace(said, question=_merged(said.question, live.question))
+        return replace(said, question=merged(said.question, live.question))
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):
         return live
     return said
 
 
-def _merged(said: Question | None, seen: Question | None) -> Question | None:
+def merged(said: Question | None, seen: Question | None) -> Question | None:
     """What was told of a question, with what only the screen shows."""
     if said is None or seen is None:
         return said or seen

@@ -1,0 +1,84 @@
+"""One agent that reads its messages into a file: the real inbox, letters and mail of an agent worker, without a pane.
+
+    python -m benchmarks.message_receiver AGENT FILE
+
+Its "program" is the file: what stands there was taken, as a real program's own event tells that it took a prompt.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from torch_tasks.fleet import fleet
+from torch_tasks.models import AgentSpec, AgentState, now
+from workers.agents.submission import Phase, Step, Submission
+from workers.letters import Letter
+from workers.mail import Mail
+from workers.presence import Presence
+from workers.workplace import Orders, Workplace
+
+
+class Reader:
+    """Stands where an agent's program stands; it is always idle."""
+
+    converses = False
+    listens_while_working = True
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._output = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+
+    def free(self, pane: object) -> bool:
+        """It never works on anything."""
+        return True
+
+    def read(self, pane: object) -> Any:
+        """How it is."""
+        return SimpleNamespace(state=AgentState.READY)
+
+    def hand(self, pane: object, letter: Letter, beside: object) -> Submission:
+        """Have the words in the file: once, for where it ended before is noted first."""
+        mark = letter.folder / "submission.json"
+        if not mark.exists():
+            new = mark.with_suffix(".new")
+            new.write_text(str(self._file.stat().st_size))
+            new.replace(mark)
+        if self._file.stat().st_size <= int(mark.read_text()):
+            os.write(self._output, f"{letter.message.id} {letter.message.message}\n".encode())
+        accepted = Step(phase=Phase.ACCEPTED, at=now(), evidence="it stands in the file")
+        return Submission(tag=letter.tag, mark=mark.read_text(), steps=(accepted,))
+
+
+def main(agent_id: str, file: Path) -> None:
+    """Read until somebody kills this process."""
+    presence = Presence(AgentSpec(id=agent_id, role="reader"), fleet())
+    presence.take(Path.cwd())
+    parts: Any = SimpleNamespace(alive=True, pane=None, wait=time.sleep)
+    place = Workplace(
+        kind=Reader(file),  # type: ignore[arg-type]
+        terminal=parts,
+        bell=parts,
+        presence=presence,
+        records=fleet().records,
+        settings=fleet().settings,
+        outcome=parts,
+        orders=Orders(),
+        in_between=lambda _: None,
+    )
+    mail = Mail(place, fleet(), threading.Lock())
+    presence.show(AgentState.READY)
+    mail.start()
+    while True:
+        time.sleep(fleet().settings.heartbeat_seconds)
+        presence.beat()
+        mail.look()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], Path(sys.argv[2]))

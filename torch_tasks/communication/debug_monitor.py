@@ -1,0 +1,9 @@
+"""``python -m torch_tasks.communication.debug_monitor``: as ``torch-tasks monitor``, with the same options."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+if __name__ == "__main__":
+    import_module("torch_tasks.cli").main(["monitor", *sys.argv[1:]], prog_name="torch-tasks")

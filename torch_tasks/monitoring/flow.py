@@ -1,0 +1,218 @@
+"""The flow: what is said, what becomes of tasks, who comes and goes, told as it happens.
+
+Everything here is published already; who looks takes nothing from anybody, and what happened before is not told.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator
+from enum import StrEnum
+from queue import Empty, Queue
+from typing import Any
+
+from pydantic import AwareDatetime, Field, ValidationError
+
+from torch_tasks import keys
+from torch_tasks.broker import LOST
+from torch_tasks.communication.audit import AuditEntry, AuditKind
+from torch_tasks.communication.channels import CHANNELS
+from torch_tasks.communication.message import Message, MessageRecord, MessageState
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.fleet import Fleet
+from torch_tasks.models import Model, TaskRecord, TaskState, now
+from torch_tasks.orchestration.watching import AgentChange
+
+_AWAY = (*LOST, BrokerUnreachable)
+_AT_ONCE, _WAITING, _RETRY_SECONDS = 200, 10_000, 0.5
+_MESSAGE, _TASK = keys.message(""), keys.task_record("")
+_LOST_TASKS = (TaskState.FAILED, TaskState.DEAD)
+
+
+class Kind(StrEnum):
+    """What an event is about."""
+
+    MESSAGES = "messages"
+    TASKS = "tasks"
+    AGENTS = "agents"
+    BROKER = "broker"
+
+
+class Event(Model):
+    """One thing that happened."""
+
+    at: AwareDatetime = Field(default_factory=now)
+    kind: Kind
+    what: str
+    """The state that a message, a task or an agent is in now; or why a message was not sent."""
+    lost: bool = False
+    """Somebody did not get what was meant for them, unless a person sees to it."""
+    id: str = ""
+    sender: str = ""
+    agent: str = ""
+    """Whom it is for, who does it, or who it is."""
+    role: str = ""
+    text: str = ""
+    note: str = ""
+
+
+class Flow:
+    """What happens from now on; :class:`BrokerUnreachable` if the broker is not there to begin with."""
+
+    def __init__(self, of: Fleet) -> None:
+        self._fleet = of
+        self._told: Queue[Event] = Queue(_WAITING)
+        self._roles: dict[str, str] = {}
+        self._cut_off: set[str] = set()
+        self._noting = threading.Lock()
+        of.client.ping()
+        for begin in (self._begin_to_listen, self._begin_to_watch):
+            threading.Thread(target=self._go_on, args=(begin, begin()), daemon=True).start()
+
+    def events(self, deadline: float | None = None) -> Iterator[Event | None]:
+        """Each event as it happens; None about once a second while there is none."""
+        while (left := 1.0 if deadline is None else min(1.0, deadline - time.monotonic())) > 0:
+            try:
+                yield self._told.get(timeout=left)
+            except Empty:
+                yield None
+
+    def _go_on(self, begin: Callable[[], Iterator[Event]], source: Iterator[Event]) -> None:
+        """Tell what a source tells, and begin anew whenever the broker is back."""
+        while True:
+            try:
+                for event in source:
+                    self._told.put(event)
+            except _AWAY as error:
+                self._note_cut(begin.__name__, str(error))
+            try:
+                source = begin()
+            except _AWAY:
+                time.sleep(_RETRY_SECONDS)
+            else:
+                self._note_whole(begin.__name__)
+
+    def _note_cut(self, source: str, why: str) -> None:
+        with self._noting:
+            if not self._cut_off:
+                self._told.put(Event(kind=Kind.BROKER, what="away", lost=True, note=why))
+            self._cut_off.add(source)
+
+    def _note_whole(self, source: str) -> None:
+        """Only when all is heard again, the broker counts as back."""
+        with self._noting:
+            self._cut_off.discard(source)
+            if not self._cut_off:
+                self._told.put(Event(kind=Kind.BROKER, what="back", note="what happened meanwhile was not seen"))
+
+    # ── messages and tasks ───────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_to_listen(self) -> Iterator[Event]:
+        channel = self._fleet.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
+        channel.subscribe(*CHANNELS.values(), keys.AUDIT)
+        channel.psubscribe(f"{_MESSAGE}*", f"{_TASK}*")
+        return self._listen(channel)
+
+    def _listen(self, channel: Any) -> Iterator[Event]:
+        try:
+            while True:
+                notices: list[dict[str, Any]] = []
+                # One that waits may be followed by many: their records are read together.
+                while len(notices) < _AT_ONCE and (one := channel.get_message(timeout=0.0 if notices else 1.0)):
+                    notices.append(one)
+                yield from self._heard(notices)
+        finally:
+            channel.close()
+
+    def _heard(self, notices: list[dict[str, Any]]) -> Iterator[Event]:
+        names = [str(notice["channel"]) for notice in notices]
+        messages = self._some(_MESSAGE, names, self._fleet.inboxes.records)
+        tasks = self._some(_TASK, names, lambda ids: [self._fleet.records.find(task_id) for task_id in ids])
+        for name, notice in zip(names, notices, strict=True):
+            said = str(notice["data"])
+            if name.startswith(_MESSAGE):
+                yield self._of_message(name.removeprefix(_MESSAGE), said, messages.get(name))
+            elif name.startswith(_TASK):
+                yield self._of_task(name.removeprefix(_TASK), said, tasks.get(name))
+            elif event := self._of_audit(said) if name == keys.AUDIT else self._of_channel(said):
+                yield event
+
+    @staticmethod
+    def _some(prefix: str, names: Iterable[str], read: Callable[[list[str]], list[Any]]) -> dict[str, Any]:
+        ids = sorted({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
+        return dict(zip((prefix + one for one in ids), read(ids), strict=True)) if ids else {}
+
+    def _of_channel(self, said: str) -> Event | None:
+        try:
+            message = Message.model_validate(json.loads(said))
+        except (ValidationError, ValueError):  # another service's
+            return None
+        return self._message(message, MessageState.ACCEPTED, "")
+
+    def _of_message(self, message_id: str, state: str, record: MessageRecord | None) -> Event:
+        if record is None:
+            return Event(kind=Kind.MESSAGES, what=state, id=message_id)
+        way = "" if record.transport == "broker" else f"transport={record.transport}"
+        return self._message(record.message, state, "; ".join(filter(None, (way, record.note))))
+
+    def _message(self, message: Message, state: str, note: str) -> Event:
+        return Event(
+            kind=Kind.MESSAGES,
+            what=state,
+            lost=state in (MessageState.DEAD, MessageState.EXPIRED),
+            id=message.id,
+            sender=message.sender,
+            agent=message.target,
+            role=self._role(message.target),
+            text=message.message,
+            note=note,
+        )
+
+    def _of_audit(self, said: str) -> Event | None:
+        entry = AuditEntry.model_validate_json(said)
+        if entry.what is AuditKind.FALLBACK:  # the message itself tells it
+            return None
+        whom = {"id": entry.message_id, "sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}
+        return Event(kind=Kind.MESSAGES, what=entry.what, lost=True, note=entry.why, **whom)
+
+    def _of_task(self, task_id: str, state: str, record: TaskRecord | None) -> Event:
+        if record is None:
+            return Event(kind=Kind.TASKS, what=state, id=task_id)
+        agent = record.agent or record.spec.agent or ""
+        return Event(
+            kind=Kind.TASKS,
+            what=state,
+            lost=state in _LOST_TASKS,
+            id=task_id,
+            agent=agent,
+            role=record.spec.role or self._role(agent),
+            text=record.spec.prompt,
+            note=record.note or "",
+        )
+
+    # ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begin_to_watch(self) -> Iterator[Event]:
+        changes = self._fleet.registry.watch()
+        self._roles.update({info.agent_id: info.role for info in self._fleet.registry.agents()})
+        return map(self._of_agent, changes)
+
+    def _of_agent(self, change: AgentChange) -> Event:
+        info = change.info
+        self._roles[info.agent_id] = info.role
+        fell_silent = change.what == "left" and not info.left
+        what = str(info.state) if change.what == "state" else change.what
+        note = {
+            "came": f"{info.kind} on {info.node}, incarnation {info.incarnation}",
+            "left": "fell silent" if fell_silent else "said goodbye",
+            "task": info.current_task or "none",
+            "abilities": "+".join(info.skills),
+        }.get(change.what, "")
+        return Event(kind=Kind.AGENTS, what=what, lost=fell_silent, agent=info.agent_id, role=info.role, note=note)
+
+    def _role(self, agent_id: str) -> str:
+        if agent_id and agent_id not in self._roles:
+            self._roles[agent_id] = next((info.role for info in self._fleet.registry.some([agent_id])), "")
+        return self._roles.get(agent_id, "")
