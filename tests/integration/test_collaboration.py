@@ -198,13 +198,12 @@ def test_who_declines_or_is_silent_is_followed_by_the_next_and_at_last_by_the_ma
     node = new_node("node-a")
     for agent_id, role in (("dev-1", "developer"), ("dev-2", "developer"), ("pm-1", "project-manager")):
         node.agent_worker(agent_id, role, ["sql"])
-    says = 'torch-tasks reply "$({})"'
-    decline = says.format("echo decline: $TORCH_AGENT_ID is busy")
-    said = command(
-        "help-wanted", f"[ $TORCH_AGENT_ID = pm-1 ] && torch-tasks reply accept || {decline}", "--skill", "sql"
-    )
+    decline = 'torch-tasks reply "decline: $TORCH_AGENT_ID is busy"'
+    text = f"[ $TORCH_AGENT_ID = pm-1 ] && torch-tasks reply accept || {decline}"
+    said = command("help-wanted", text, "--skill", "sql")
     assert (said.returncode, said.stdout) == (0, "pm-1: accept\n"), said.stderr
-    said = command("help-wanted", f"[ $TORCH_AGENT_ID = dev-1 ] || {decline}", "--role", "developer", "--expires", "8s")
+    text = f"[ $TORCH_AGENT_ID = dev-1 ] || {decline}"
+    said = command("help-wanted", text, "--role", "developer", "--expires", "12s")
     assert said.returncode == 3
     for part in ("dev-1: no reply in time", "dev-2: decline: dev-2 is busy", "pm-1: decline: pm-1 is busy"):
         assert part in said.stderr

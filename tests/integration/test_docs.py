@@ -114,6 +114,7 @@ def test_agents_work_together_as_it_is_written(run: Callable[..., str]) -> None:
     assert re.search(r"succeeded dev-2 on ", said)
     assert said.count("the tests need a broker on port 6379") == 2
     assert "and who has it was said" in said
+    assert re.search(r"^dev-\d: accept: dev-\d is here$", said, re.MULTILINE)
     assert "BRINGS" in said
 
 

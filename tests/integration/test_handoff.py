@@ -131,10 +131,8 @@ def test_a_task_that_waits_goes_to_the_other_agent(torch: Torch, running: Callab
 def test_a_coding_agent_hands_its_task_over_in_its_turn(
     shared_node: Node, pair: object, torch: Torch, tmp_path: Path
 ) -> None:
-    fake = FakeKind(
-        shared_node, scenario=Scenario(Turn((Run(f"{ID}; torch-tasks handoff $id qa --note 'review it'"), Say("Bye."))))
-    )
-    fake.worker("coder-1")
+    turn = Turn((Run(f"{ID}; torch-tasks handoff $id qa --note 'review it'"), Say("Bye.")))
+    FakeKind(shared_node, scenario=Scenario(turn)).worker("coder-1", "coder")
     task = torch.enqueue("cat $TORCH_CONTEXT", agent="coder-1")
     result = task.result(timeout=60)
     assert (result.agent, known(result.answer)["note"]) == ("qa-1", "review it")
