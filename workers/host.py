@@ -43,6 +43,9 @@ from workers.workplace import Orders, Workplace
 
 log = logging.getLogger(__name__)
 
+#: How often it is looked whether the answer to a message has been told, before a task hides it.
+_HEARING = 0.1
+
 
 class Host:
     """Hosts the one agent of this worker."""
@@ -288,6 +291,10 @@ class Host:
         self._mail.carry_before_task()
         if refusal := attempt.await_free_pane():
             return refusal
+        while not self._mail.heard_out():
+            self._bell.wait(_HEARING)
+            if refusal := attempt.await_free_pane():
+                return refusal
         attempt.begin()
         return attempt.watch()
 

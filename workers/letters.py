@@ -37,6 +37,11 @@ class Letter:
         self._outcome = folder / "outcome.json"
         self._told = folder / "told.json"
 
+    @classmethod
+    def read(cls, letters: Path, message_id: str) -> Letter:
+        """One that was kept; FileNotFoundError if there is none."""
+        return cls(letters, Message.model_validate_json((letters / message_id / "message.json").read_bytes()))
+
     def keep(self) -> None:
         """Have it on the disk."""
         file = self.folder / "message.json"
@@ -79,14 +84,14 @@ class Letter:
 def untold(letters: Path) -> Iterator[Letter]:
     """Those of which the broker does not know yet what became of them."""
     for file in sorted(letters.glob("*/outcome.json")):
-        yield Letter(letters, Message.model_validate_json((file.parent / "message.json").read_bytes()))
+        yield Letter.read(letters, file.parent.name)
 
 
 def undelivered(letters: Path) -> Iterator[Letter]:
     """Those that a former worker of this agent left without knowing what became of them, the oldest first."""
     files = sorted(letters.glob("*/message.json"), key=lambda file: file.stat().st_mtime_ns)
     for file in files:
-        letter = Letter(letters, Message.model_validate_json(file.read_bytes()))
+        letter = Letter.read(letters, file.parent.name)
         if letter.outcome() is None:
             yield letter
 

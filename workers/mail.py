@@ -66,6 +66,7 @@ class Mail:
         self._pane_lock = pane_lock
         self._folder = place.presence.folder / "letters"
         self._items: dict[str, Item] = {}
+        self._untold: dict[str, Letter] = {}
         self._changing = threading.Lock()
         self._wake = threading.Event()
         self._answering: Letter | None = None
@@ -78,6 +79,8 @@ class Mail:
         prune(self._folder, self._fleet.settings.result_days)
         for letter in undelivered(self._folder):
             self._add(letter, None)
+        self._untold = {letter.message.id: letter for letter in untold(self._folder)}
+        self._answering = self._unanswered()
         for name, work in (("mail in", self._fetch), ("mail out", self._carry)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
@@ -134,7 +137,7 @@ class Mail:
             file.unlink()
 
     def _tell_outcomes(self) -> None:
-        for letter in untold(self._folder):
+        for letter in list(self._untold.values()):
             if outcome := letter.outcome():
                 self._settle(letter, outcome, None)
 
@@ -161,6 +164,11 @@ class Mail:
         while (item := self._next()) and self._is_free_for(item):
             if not self._deliver(item):
                 return
+
+    def heard_out(self) -> bool:
+        """What the program answered to its last message is known; a task's prompt would hide it."""
+        self._note_answer()
+        return self._answering is None
 
     def carry_during_task(self, run: Run) -> None:
         """The same for what does not wait until the task of this run is over."""
@@ -295,9 +303,11 @@ class Mail:
                 delivered_ago=(now() - outcome.at).total_seconds() if outcome.state.arrived else None,
             )
         except (*_AWAY, StaleWriter) as error:
+            self._untold[letter.message.id] = letter
             log.warning("%s: message %s: %s", self._agent, letter.message.id, error)
         else:
             letter.told()
+            self._untold.pop(letter.message.id, None)
 
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -316,6 +326,16 @@ class Mail:
             return
         self._answering = None
         self._attending.look(letter)
+
+    def _unanswered(self) -> Letter | None:
+        """The question that a former worker of this agent had it get last, if that is not answered."""
+        with contextlib.suppress(FileNotFoundError):
+            last = (self._place.presence.folder / "letter").read_text().strip()
+            letter = Letter.read(self._folder, last)
+            outcome = letter.outcome()
+            if outcome and outcome.state.arrived and letter.message.kind is MessageKind.QUESTION:
+                return letter
+        return None
 
     def _reply(self, message: Message, said: str) -> None:
         try:

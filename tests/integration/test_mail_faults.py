@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from clients import client_of
 from fake_kind import FakeKind, words
-from fakes.cli.scenario import Faults, Scenario
+from fakes.cli.scenario import Faults, Scenario, Turn
+from fakes.cli.steps import Say, Work
 from nodes import Broker, Node
 from waiting import until
 
@@ -70,6 +71,17 @@ def test_a_receiver_that_is_killed_gets_the_message_once(place: Place, phase: st
     assert place.nova.ask("developer-1", "go on", SECONDS)
     assert place.heard() == [f"killed when {phase}", "go on"]
     until(lambda: place.nova.inbox("developer-1") == [], "nothing waits any more")
+
+
+def test_a_worker_that_is_killed_over_a_question_still_replies(place: Place) -> None:
+    place.fake.cli.play(Scenario(turns=(Turn((Work(2.0), Say("Forty-two.")), match="what is it"),)))
+    sent = place.nova.send_message("developer-1", "what is it", kind="question")
+    place.nova.await_delivery(sent.id, SECONDS)
+    place.worker.kill()
+    place.worker.start()
+    reply = until(lambda: place.nova.message(sent.id).reply, "it is answered", SECONDS)
+    assert place.nova.message(reply).message.message == "Forty-two."
+    assert place.heard() == ["what is it"]
 
 
 def test_an_agent_that_is_away_gets_its_messages_when_it_returns(place: Place) -> None:

@@ -251,14 +251,16 @@ def test_an_interruption_does_not_lose_the_task(
     assert list(heard) == ["do the long one", "stop that"]
 
 
-def test_a_task_waits_for_the_turn_of_a_message(
+def test_a_task_waits_for_the_turn_of_a_message_and_does_not_hide_its_answer(
     nova: NovaOrchestrator, torch: Torch, fake: FakeKind, heard: list[str]
 ) -> None:
     fake.cli.play(Scenario(turns=(Turn((Work(2.5), Say("So it is.")), match="think"),)))
-    sent = nova.send_message("developer-1", "think about it")
+    sent = nova.send_message("developer-1", "think about it", kind="question")
     nova.await_delivery(sent.id, SECONDS)
     assert torch.enqueue("and now the task", agent="developer-1").result(timeout=SECONDS).succeeded
     assert list(heard) == ["think about it", "and now the task"]
+    reply = until(lambda: nova.message(sent.id).reply, "it is answered")
+    assert nova.message(reply).message.message == "So it is."
 
 
 def test_what_a_message_makes_the_agent_ask_is_answered_by_the_kinds_policy(

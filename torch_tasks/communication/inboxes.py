@@ -26,6 +26,7 @@ from torch_tasks.settings import Settings
 GROUP = "receiver"
 """The one consumer group of each inbox, and its one consumer."""
 _UNKNOWN_SECONDS = 10.0
+_AT_ONCE = 32
 _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
 _MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
 
@@ -115,7 +116,9 @@ class Inboxes:
         """The next entries that nobody fetched, or ``again`` those that were and are not settled."""
         chosen = (Urgency.EMERGENCY,) if emergencies_only else tuple(Urgency)
         streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
-        answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=32, block=wait_ms or None)
+        # All that was fetched before, for it is handed out no more as new.
+        count = None if again else _AT_ONCE
+        answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
         return [
             Entry(str(inbox), str(number), str(fields["id"]))
             for inbox, entries in (answer or [])

@@ -23,6 +23,8 @@ from torch_tasks.errors import InboxFull
 from torch_tasks.local.files import exclusive, make_folder, usable, write_private
 
 BATCH = 200
+TENDED_SECONDS = 2.0
+"""How often it is looked what has arrived."""
 
 Route = Callable[[Message], None]
 """Sends one message to the broker."""
@@ -36,6 +38,7 @@ class Outbox:
         self._sent = folder / "sent"
         self._lock = folder / "lock"
         self._mark = folder / "broker"
+        self._tended = folder / "tended"
 
     def keep(self, message: Message) -> Path:
         """Have the message on the disk, behind all that were kept before."""
@@ -90,7 +93,7 @@ class Outbox:
     def tend(self, client: redis.Redis, inboxes: Inboxes, send: Route) -> None:
         """Flush, forget what has arrived, and send anew all else to a broker that is not the one it was."""
         self.flush(send)
-        if not self.unsettled():
+        if not self.unsettled() or self._was_tended():
             return
         name, known_mark = self._known()
         with client.pipeline(transaction=False) as pipe:
@@ -105,6 +108,14 @@ class Outbox:
         if forgetful:
             client.hset(keys.LEDGERS, name, int(time.time()))
             write_private(self._mark, f"{name} {mark}")
+
+    def _was_tended(self) -> bool:
+        """Somebody on this machine did it a moment ago; many processes call this."""
+        with contextlib.suppress(FileNotFoundError):
+            if 0 <= time.time() - self._tended.stat().st_mtime < TENDED_SECONDS:
+                return True
+        self._tended.touch()
+        return False
 
     def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> None:
         ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
