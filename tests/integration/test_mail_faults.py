@@ -41,6 +41,10 @@ class Place:
         """The broker knows that the receiver has it."""
         return any(record.message.id == message_id and record.state.settled for record in self.nova.history(limit=1000))
 
+    def past_the_broker(self) -> list[str]:
+        """The messages of which the audit says that they came that way."""
+        return [entry.message_id for entry in self.nova.refused() if entry.what == "fallback"]
+
     def submission(self, message_id: str) -> str:
         """How far the message is in the pane."""
         file = self.worker.folder / "letters" / message_id / "submission.json"
@@ -114,6 +118,7 @@ def test_without_the_broker_an_agent_here_gets_it_and_one_elsewhere_later(place:
         until(lambda: said.exists() and said.read_text() == "0\n1\n2\n3\n", "they were sent in their order", SECONDS)
         until(lambda: place.settled(near.id) and place.settled(far[-1].id), "the broker knows it", SECONDS)
         assert place.nova.message(near.id).transport == "fallback"
+        until(lambda: near.id in place.past_the_broker(), "it is audited that it came past the broker")
         assert place.nova.ask("developer-1", "are you there?", SECONDS)
         assert place.heard() == ["the broker is away", "still away", "are you there?"]
         assert said.read_text() == "0\n1\n2\n3\n"

@@ -182,6 +182,7 @@ def test_after_three_exchanges_the_manager_decides(nova: NovaOrchestrator) -> No
 def test_kinds_have_their_form(nova: NovaOrchestrator) -> None:
     with pytest.raises(InvalidMessage, match="'Current: …', 'Blocked: …'"):
         nova.send_message("pm-1", "Completed: all of it", kind="status")
+    assert [entry.what for entry in nova.refused()] == ["invalid"]
     assert nova.send_message("pm-1", "Completed: a\ncurrent: b\nBlocked: no", kind="status")
     with pytest.raises(InvalidMessage, match="must say what it acknowledges"):
         nova.send_message("pm-1", "got it", kind="ack")
@@ -191,6 +192,9 @@ def test_who_is_locked_gets_nothing(nova: NovaOrchestrator, rules: Path) -> None
     rules.write_text('locked = ["qa-1"]\n')
     with pytest.raises(MessageRefused, match="qa-1 is locked"):
         nova.send_message("qa-1", "hello")
+    [entry] = nova.refused()
+    assert (entry.sender, entry.target, entry.what) == ("operator", "qa-1", "refused")
+    assert "qa-1 is locked" in entry.why
 
 
 def test_a_broadcast_reaches_all_that_match_and_not_too_often(nova: NovaOrchestrator) -> None:
