@@ -26,6 +26,7 @@ keyboard. Commands for you, to be run in your shell:
   torch-tasks note add "fact"            what others who work on this project should not have to find out again
   torch-tasks claim RESOURCE             before you use what only one can use: a folder, port:8080
   torch-tasks agents                     who else is there
+  torch-tasks help-wanted "what" --skill X   ask those who are able, until one accepts
   torch-tasks send AGENT "text"          tell another agent something; `ask` waits for the reply, `reply` answers
 TASK is the id at the end of each prompt. Never say a thing is done that you have not seen work.
 """
