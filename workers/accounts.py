@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import logging
 from itertools import islice
 from pathlib import Path
 
 from torch_tasks.fleet import Fleet
 from torch_tasks.keys import agent_queue
+from torch_tasks.local.mail import is_hosted
 from torch_tasks.models import HELD, Priority, TaskState
 from torch_tasks.transport.wire import message_id
 from workers.journal import CurrentRun, Journal
@@ -40,7 +40,7 @@ def tell_for_machine(fleet: Fleet) -> None:
     for folder in sorted(fleet.settings.state_dir.glob("agents/*")):
         if journal := Journal.read(folder / "journal.json"):
             tell_accounts(folder, fleet)
-            if journal.current and not _is_hosted(folder):
+            if journal.current and not is_hosted(folder):
                 reclaim(folder, journal.agent_id, journal.current, fleet)
 
 
@@ -56,15 +56,3 @@ def reclaim(folder: Path, agent_id: str, current: CurrentRun, fleet: Fleet) -> N
         return
     if message and current.task_id not in map(message_id, deliveries.waiting(queue)):
         deliveries.put(queue, message, step)
-
-
-def _is_hosted(folder: Path) -> bool:
-    """A living worker holds the folder's lock."""
-    try:
-        with (folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False

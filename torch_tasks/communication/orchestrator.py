@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import fcntl
 import os
 import re
 import time
@@ -43,7 +42,7 @@ from torch_tasks.errors import (
     UnknownRecipient,
 )
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.local.mail import hand_over
+from torch_tasks.local.mail import hand_over, is_hosted
 from torch_tasks.models import AgentInfo, AgentState
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
@@ -370,18 +369,6 @@ def outbox_of(of: Fleet) -> Outbox:
     """This machine's outbox for the fleet's broker."""
     place = re.sub(r"[^\w.-]+", "_", of.settings.broker().place)
     return Outbox(of.settings.state_dir / "outbox" / place)
-
-
-def is_hosted(folder: Path) -> bool:
-    """A living worker of this machine hosts the agent of this folder."""
-    try:
-        with (folder / "lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except FileNotFoundError:
-        return False
-    except OSError:
-        return True
-    return False
 
 
 def _away(target: AgentInfo | None) -> str:

@@ -52,8 +52,8 @@ def is_agent(target: str) -> bool:
     if not _may_be_agent(target):
         return False
     from torch_tasks.broker import broker_errors  # a message into a pane needs no broker
-    from torch_tasks.communication.orchestrator import is_hosted
     from torch_tasks.fleet import fleet
+    from torch_tasks.local.mail import is_hosted
 
     if not _broker_answers():
         return is_hosted(fleet().settings.agent_dir(target))

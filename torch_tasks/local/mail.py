@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import time
 from pathlib import Path
 
@@ -20,3 +21,15 @@ def hand_over(agent_folder: Path, message_id: str, text: str) -> None:
 def mail_of(agent_folder: Path) -> list[Path]:
     """What lies there, in its order."""
     return sorted((agent_folder / "mail").glob("*.json"))
+
+
+def is_hosted(folder: Path) -> bool:
+    """A living worker of this machine hosts the agent of this folder."""
+    try:
+        with (folder / "lock").open("a") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return False
