@@ -39,8 +39,13 @@ class Monitor:
     """The program, and the lines that it has printed."""
 
     def __init__(self, *words: str, argv: tuple[str, ...] = (TORCH_TASKS, "monitor")) -> None:
+        # Whoever runs the tests in the background has them ignore Ctrl-C, and all that they start.
         self.process = subprocess.Popen(
-            [*argv, *words], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, stdin=subprocess.DEVNULL
+            ["env", "--default-signal=INT", *argv, *words],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            stdin=subprocess.DEVNULL,
         )
         assert self.process.stdout
         assert self.process.stderr
