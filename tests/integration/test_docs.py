@@ -19,6 +19,7 @@ from torch_tasks.settings import Settings
 
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
+MESSAGES = (REPO / "docs" / "messages.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
 SHOWN_ELSEWHERE = {"make demo", "make test", "make bench", "make chaos", "make setup"}
@@ -79,6 +80,8 @@ def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -
     assert "['dev']" in said
     assert run(sys.executable, "-c", registry).splitlines()[1:] == ["dev assigned", "healthy"]
     assert run(sys.executable, "-c", messages).splitlines()[1:] == ["qa-1 is here"]
+    [more] = re.findall(r"^```python\n(.*?)^```$", MESSAGES, re.DOTALL | re.MULTILINE)
+    assert run(sys.executable, "-c", more) == "it is green\n"
     said = run(sys.executable, "-c", canvas)
     assert '"answer": "42\\n"' in said
     assert said.splitlines()[-1] == "succeeded"
