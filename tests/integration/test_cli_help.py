@@ -34,7 +34,7 @@ OPTIONS = {
     "agent": "--json",
     "attach": "--read-only",
     "screen": "--history --explain",
-    "send": "AGENT TEXT --when --emergency --kind --about --expires --id --wait --from --json",
+    "send": "AGENT TEXT --when [idle|now|interrupt] --emergency --kind --about --expires --id --wait --from --json",
     "ask": "AGENT TEXT --timeout --when --emergency --from --json",
     "reply": "TEXT --to --when --from --json",
     "broadcast": "TEXT --role --skill --project --when --emergency --from --json",
