@@ -166,7 +166,9 @@ def command(*words: str, code: int = 0) -> str:
 @pytest.mark.usefixtures("shells")
 def test_the_commands_say_what_became_of_a_message(shared_node: Node) -> None:
     file = shared_node.work / "commanded"
-    told = command("torch-tasks", "send", "qa-1", "--id", "by-hand", "--wait", "30", f"touch -- {file}")
+    told = command(
+        "torch-tasks", "send", "qa-1", "--id", "by-hand", "--when", "now", "--wait", "30", f"touch -- {file}"
+    )
     assert told == "message by-hand to qa-1: acknowledged\n"
     until(file.exists, "it ran")
     assert "state:        acknowledged" in command("torch-tasks", "messages", "by-hand")
