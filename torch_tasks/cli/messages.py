@@ -15,7 +15,7 @@ from torch_tasks.communication.message import MessageKind, MessageRecord, Sent, 
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
 
-_WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE, show_default=True)
+_WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
 _JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 _EMERGENCY = click.option("--emergency", is_flag=True, help="Overtakes all others, and the policy.")
 _SENDER = click.option("--from", "sender", metavar="WHO", help="Who says it (default: this pane's agent, or operator).")
@@ -34,7 +34,9 @@ def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
 @_WHEN
 @_EMERGENCY
-@click.option("--kind", type=click.Choice([str(k) for k in MessageKind]), default=MessageKind.TEXT, show_default=True)
+@click.option(
+    "--kind", type=click.Choice([str(k) for k in MessageKind]), default=MessageKind.TEXT.value, show_default=True
+)
 @click.option("--about", metavar="MESSAGE", help="The message that this one acknowledges or goes on from.")
 @click.option("--expires", type=float, metavar="SECONDS", help="Not to be delivered later than that.")
 @click.option("--id", "message_id", help="The message's id; the same one twice is one message.")
