@@ -71,8 +71,8 @@ def _entered(count: int) -> Iterator[None]:
                 incarnation=0,
                 state=AgentState.WORKING if busy else AgentState.READY,
                 current_task="t" if busy else None,
-                workdir="/home/somebody/projects/something",
-                tmux_socket=f"/home/somebody/.local/state/torch/agents/bench-{number}/tmux",
+                workdir="/srv/projects/something",
+                tmux_socket=f"/var/lib/torch/agents/bench-{number}/tmux",
                 started_at=now(),
             )
         )
