@@ -51,9 +51,10 @@ class Item:
         self.tries = 0
 
     @property
-    def pressing(self) -> bool:
-        """It does not wait for the agent to have nothing to do."""
-        return self.message.when is not When.IDLE or self.message.priority is Urgency.EMERGENCY
+    def haste(self) -> When:
+        """When the agent is to get it; an emergency does not wait for it to have nothing to do."""
+        emergency = self.message.priority is Urgency.EMERGENCY
+        return When.NOW if emergency and self.message.when is When.IDLE else self.message.when
 
 
 class Mail:
@@ -183,17 +184,18 @@ class Mail:
         """The next in the order of their coming, emergencies first."""
         with self._changing:
             items = sorted(self._items.values(), key=lambda item: item.message.priority is not Urgency.EMERGENCY)
-        pressing = [item for item in items if item.pressing]
+        pressing = [item for item in items if item.haste is not When.IDLE]
         return self._first_of_sender(pressing[0], items) if pressing else next(iter(items), None)
 
     def _pressing(self) -> Iterator[Item]:
-        while (item := self._next()) and (item.pressing or self._pressed_on(item)):
+        while (item := self._next()) and self._haste(item) is not When.IDLE:
             yield item
 
-    def _pressed_on(self, item: Item) -> bool:
-        """A later message of the same sender presses, and must not overtake this one."""
+    def _haste(self, item: Item) -> When:
+        """Its own, or that of a later message of the same sender, which must not overtake it."""
         with self._changing:
-            return any(other.pressing and other.message.sender == item.message.sender for other in self._items.values())
+            same = [other.haste for other in self._items.values() if other.message.sender == item.message.sender]
+        return max(item.haste, *same, key=list(When).index)
 
     @staticmethod
     def _first_of_sender(item: Item, items: list[Item]) -> Item:
@@ -206,18 +208,15 @@ class Mail:
         kind, terminal = self._place.kind, self._place.terminal
         if self._leaving or not terminal.alive or (kind.converses and pause.left):
             return False
+        haste = self._haste(item)
         if kind.free(terminal.pane):
-            return (
-                self._answering is None or not kind.tells or item.pressing
-            )  # a new prompt hides what is told of the one before
+            # A new prompt hides what is told of the one before.
+            return self._answering is None or not kind.tells or haste is not When.IDLE
         if self._letter_begun(item):
             return True
-        wants = When.INTERRUPT if item.message.when is When.INTERRUPT else When.NOW
-        if not kind.converses or not (item.pressing or self._pressed_on(item)):
+        if not kind.converses or haste is When.IDLE or kind.read(terminal.pane).state is not AgentState.WORKING:
             return False
-        if kind.read(terminal.pane).state is not AgentState.WORKING:
-            return False
-        if wants is When.INTERRUPT:
+        if haste is When.INTERRUPT:
             kind.interrupt(terminal.pane, force=False)
             return terminal.wait_for(lambda: kind.free(terminal.pane), self._fleet.settings.interrupt_seconds)
         return kind.listens_while_working

@@ -246,11 +246,13 @@ def test_an_interruption_does_not_lose_the_task(
     fake.cli.play(Scenario(turns=(stop, Turn((Work(60), Say("Never.")), match="the long one"))))
     task = torch.enqueue("do the long one", agent="developer-1")
     until(lambda: "do the long one" in list(heard), "the model has the task", SECONDS)
+    first = nova.send_message("developer-1", "what was said before comes before")
     sent = nova.send_message("developer-1", "stop that", when="interrupt")
     nova.await_delivery(sent.id, SECONDS)
+    assert nova.message(first.id).state.arrived
     result = task.result(timeout=SECONDS)
     assert result.answer == "I stopped, and have it now."
-    assert list(heard) == ["do the long one", "stop that"]
+    assert list(heard) == ["do the long one", "what was said before comes before", "stop that"]
 
 
 def test_a_task_waits_for_the_turn_of_a_message_and_does_not_hide_its_answer(
