@@ -30,7 +30,8 @@ class Hosted:
         self._node = node
         self._agent_id = agent_id
         pace = {"TORCH_AGENT_START_SECONDS": "150", "TORCH_ACCOUNT_PAUSE_SECONDS": "2"}
-        self._environment = {**home.environment, **pace}
+        # An agent's pane is a terminal also on a machine that says it is one of continuous integration.
+        self._environment = {**home.environment, "CI": "true", "GITHUB_ACTIONS": "true", **pace}
         self.host()
 
     @property
