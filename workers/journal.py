@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from torch_tasks.errors import StateFolderUnusable
 from torch_tasks.local.files import write_private
+from torch_tasks.performance import Performance
 
 
 class CurrentRun(BaseModel):
@@ -37,6 +38,8 @@ class Journal(BaseModel):
     session: int | None = None
     """The process that leads the pane's session."""
     current: CurrentRun | None = None
+    performance: Performance = Performance()
+    """How the tasks ended that the agent had; the broker may forget it."""
     broker: str | None = None
     """The broker's process that was told last what the agent knows of its tasks."""
 

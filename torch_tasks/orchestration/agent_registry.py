@@ -64,6 +64,7 @@ class AgentRegistry:
                 keys.AGENT_PERFORMANCE,
                 keys.AGENT_LOAD,
                 keys.SOFT_PINS,
+                keys.AGENT_TRAITS,
             ],
             args=[
                 (role or "").strip().lower(),
@@ -71,7 +72,7 @@ class AgentRegistry:
                 limit or 0,
                 self._offline_ms,
                 *Performance.PRIOR,
-                f" {' '.join(_UNABLE)} ",
+                f" left {' '.join(_UNABLE)} ",
                 len(asked),
                 *asked,
                 *liked,
@@ -133,8 +134,12 @@ class AgentRegistry:
     # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
-        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
-        granted, entry, silent_ms = self._register(
+        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
+
+        What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
+        tells something new.
+        """
+        granted, told, silent_ms = self._register(
             keys=_ENTRY_KEYS,
             args=[
                 info.agent_id,
@@ -144,11 +149,13 @@ class AgentRegistry:
                 info.pid,
                 at_least,
                 int(holder_is_gone),
+                info.performance_metrics.told,
             ],
         )
         if granted:
-            return info.model_copy(update={"incarnation": int(granted)})
-        holder = json.loads(entry)
+            known = Performance.model_validate_json(told) if told else Performance()
+            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": known})
+        holder = json.loads(told)
         raise AgentTaken(
             f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
@@ -167,7 +174,14 @@ class AgentRegistry:
                 keys.AGENT_LOAD,
                 *(list_of(own_queue, step) for step in PRIORITY_STEPS),
             ],
-            args=[info.agent_id, info.incarnation, _entry(info), self._offline_ms, int(info.current_task is not None)],
+            args=[
+                info.agent_id,
+                info.incarnation,
+                _entry(info),
+                self._offline_ms,
+                int(info.current_task is not None),
+                info.performance_metrics.told,
+            ],
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -225,6 +239,8 @@ _ENTRY_KEYS = [
     keys.AGENT_INCARNATION,
     keys.AGENT_INDEX,
     keys.AGENT_CHANGES,
+    keys.AGENT_TRAITS,
+    keys.AGENT_PERFORMANCE,
 ]
 
 
