@@ -9,10 +9,9 @@ from pathlib import Path
 import click
 
 from torch_tasks.client import Torch
-from torch_tasks.errors import AgentUnavailable
-from torch_tasks.models import AgentInfo, AgentSpec
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable
+from torch_tasks.local.mail import is_hosted
 from torch_tasks.settings import settings
-from workers.agents.kind import AgentKind
 from workers.agents.kinds import program_of
 from workers.journal import Journal
 from workers.session import end_session
@@ -25,13 +24,13 @@ from workers.tmux.server import AgentServer, require_tmux
 @click.option("--read-only", is_flag=True, help="Look, do not type.")
 def attach(agent_id: str, read_only: bool) -> None:
     """Attach this terminal to an agent's pane; C-b d leaves it."""
-    info = _local(agent_id)
+    folder = _folder(agent_id)
     require_tmux()
     argv = [
         "tmux",
         "-u",
         "-S",
-        info.tmux_socket,
+        str(folder / "tmux"),
         "attach-session",
         *(["-r"] if read_only else []),
         "-t",
@@ -47,15 +46,19 @@ def attach(agent_id: str, read_only: bool) -> None:
 @click.option("--explain", is_flag=True, help="Tell instead what the agent is doing, and what says so.")
 def screen(agent_id: str, history: int, explain: bool) -> None:
     """Print what an agent's pane shows."""
-    info = _local(agent_id)
-    pane = AgentPane.adopt(Path(info.tmux_socket), str(info.pane))
-    if pane is None:
+    folder = _folder(agent_id)
+    journal = Journal.read(folder / "journal.json")
+    pane = AgentPane.adopt(folder / "tmux", journal.pane) if journal and journal.pane else None
+    if journal is None or pane is None:
         raise AgentUnavailable(
-            f"agent {agent_id} has no pane at {info.tmux_socket}; 'torch-tasks agents' tells whether it lives"
+            f"agent {agent_id} has no pane at {folder / 'tmux'}; 'torch-tasks agents' tells whether it lives"
         )
     try:
         if explain:
-            for source, said in _program(info).explain(pane):
+            if journal.spec is None:
+                raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
+            program = program_of(journal.spec, folder, Path(journal.spec.workdir or "/"))
+            for source, said in program.explain(pane):
                 click.echo(f"{source + ':':<15}{said}")
         else:
             click.echo(pane.screen(history))
@@ -63,16 +66,21 @@ def screen(agent_id: str, history: int, explain: bool) -> None:
         pane.close()
 
 
-def _program(info: AgentInfo) -> AgentKind:
-    spec = AgentSpec(id=info.agent_id, role=info.role, skills=info.skills, kind=info.kind)
-    return program_of(spec, settings().agent_dir(info.agent_id), Path(info.workdir))
-
-
-def _local(agent_id: str) -> AgentInfo:
-    info = Torch().agent(agent_id)
+def _folder(agent_id: str) -> Path:
+    """The agent's folder. The broker is not needed to find one that a worker of this machine hosts."""
+    folder = settings().agent_dir(agent_id)
+    known = (folder / "journal.json").exists()
+    if known and is_hosted(folder):
+        return folder
+    try:
+        info = Torch().agent(agent_id)
+    except BrokerUnreachable:
+        if known:
+            return folder
+        raise
     if info.host != socket.gethostname():
         raise AgentUnavailable(f"agent {agent_id} lives on {info.host} (node {info.node}); run this command there")
-    return info
+    return Path(info.tmux_socket).parent
 
 
 @click.command(hidden=True)

@@ -11,6 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from torch_tasks.errors import StateFolderUnusable
 from torch_tasks.local.files import write_private
+from torch_tasks.models import AgentSpec
 from torch_tasks.performance import Performance
 
 
@@ -33,6 +34,8 @@ class Journal(BaseModel):
 
     agent_id: str
     kind: str
+    spec: AgentSpec | None = None
+    """As what the agent was hosted last, and where."""
     incarnation: int = 0
     pane: str | None = None
     session: int | None = None

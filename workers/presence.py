@@ -35,7 +35,8 @@ class Presence:
         self._lock = self._lock_folder()
         self.journal = Journal.read(self._journal_file) or Journal(agent_id=self._spec.id, kind=self._spec.kind)
         self.info = self._register(workdir)
-        self.remember(incarnation=self.info.incarnation)
+        spec = self._spec.model_copy(update={"workdir": str(workdir)})
+        self.remember(incarnation=self.info.incarnation, spec=spec)
         if self.journal.current is None:  # the end of that may be counted on the broker, and is not yet here
             self.remember(performance=self.info.performance_metrics)
         Pulse(self.folder).start(self._fleet.settings.heartbeat_seconds)
