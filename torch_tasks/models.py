@@ -26,6 +26,7 @@ from torch_tasks.fields import (
     readable,
 )
 from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.lifetimes import Lifetime
 from torch_tasks.performance import Performance
 
 
@@ -353,6 +354,8 @@ class AgentSpec(Model):
     skills: Skills = ()
     kind: AgentId = "shell"
     workdir: AbsolutePath | None = None
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: AgentId | None = None
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; a workdir has no place in it."""
@@ -396,6 +399,11 @@ class AgentInfo(Model):
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: str | None = None
+    """The agent that spawned it."""
+    retiring: bool = False
+    """It takes no new tasks and ends after the one it has."""
     performance_metrics: Performance = Performance()
     load: int = 0
     """How many tasks it holds or has waiting for it alone."""
@@ -408,7 +416,7 @@ class AgentInfo(Model):
     @property
     def free(self) -> bool:
         """It can begin with a task at once."""
-        return self.online and self.state is AgentState.READY and not self.load
+        return self.online and self.state is AgentState.READY and not self.load and not self.retiring
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

@@ -31,7 +31,7 @@ def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
     if record.state is not TaskState.QUEUED:
         return False
     spec = record.spec
-    able = (agent for agent in agents if agent.online)
+    able = (agent for agent in agents if agent.online and not agent.retiring)
     if spec.agent:
         return not any(agent.agent_id == spec.agent for agent in able)
     return not any(agent.serves(spec.role, spec.skills) for agent in able)

@@ -168,10 +168,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     What counts is the task as it was accepted first; with the earlier answers it is whole, and kept so.
     """
     records, info = fleet().records, host.info
-    if host.begun not in (None, asked.id):
-        host.let_go()
-    if host.begun not in (None, asked.id):
-        raise envelope.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
+    _require_free(host, asked, envelope)
     record = records.find(asked.id)
     if record is None:
         records.accept(asked.id, asked.wire(), queue_for(asked))
@@ -194,6 +191,16 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)
     return records.get(asked.id)
+
+
+def _require_free(host: AgentHost, asked: TaskSpec, envelope: Envelope) -> None:
+    """Leave the task to others, or for later, if the agent begins none now."""
+    if host.begun not in (None, asked.id):
+        host.let_go()
+    if host.retiring and host.begun != asked.id:
+        raise envelope.sent_to(queue_for(asked), asked.priority)
+    if host.begun not in (None, asked.id):
+        raise envelope.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
 
 
 def _able(spec: TaskSpec, info: AgentInfo) -> bool:

@@ -17,14 +17,15 @@ from nodes import Broker
 from torch_tasks import Torch, broker, keys, record_scripts
 from torch_tasks.communication import inbox_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.orchestration import collaboration_scripts, registry_scripts
+from torch_tasks.orchestration import collaboration_scripts, node_scripts, registry_scripts
 from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
+MODULES = (broker, inbox_scripts, record_scripts, collaboration_scripts, node_scripts, registry_scripts, scripts)
 SCRIPTS = {
     f"{module.__name__}.{name}": text
-    for module in (broker, inbox_scripts, record_scripts, collaboration_scripts, registry_scripts, scripts)
+    for module in MODULES
     for name, text in vars(module).items()
     if isinstance(text, str) and "redis.call" in text
 }
@@ -45,6 +46,7 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
         "broker.py",
         "collaboration_scripts.py",
         "inbox_scripts.py",
+        "node_scripts.py",
         "record_scripts.py",
         "registry_scripts.py",
         "scripts.py",
