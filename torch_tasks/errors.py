@@ -156,6 +156,20 @@ class NobodyHelps(TorchError):
     exit_code = 3
 
 
+class InvalidCheckin(TorchError):
+    """A check-in that cannot be kept: nothing was scheduled."""
+
+    exit_code = 2
+
+
+class CheckinNotFound(TorchError):
+    """Nobody knows a check-in of this id."""
+
+
+class CheckinChanged(TorchError):
+    """Somebody else changed the check-in meanwhile; nothing was changed."""
+
+
 class InvalidNote(TorchError):
     """A note that cannot be kept."""
 
