@@ -11,7 +11,6 @@ import redis
 from benchmarks.harness import Stage
 from benchmarks.measures import Measure
 from torch_tasks.fleet import fleet
-from torch_tasks.settings import settings
 
 SETTLE_SECONDS = 5.0
 SHOWN = 10
@@ -23,7 +22,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     client: Any = fleet().client
     with stage.agents(count):
         time.sleep(SETTLE_SECONDS)
-        calls = _calls(seconds)
+        calls = _calls(client, seconds)
         connections = int(client.info("clients")["connected_clients"]) - 1
     rates = {name: called / seconds / count for name, called in calls.items()}
     measures = [
@@ -34,17 +33,13 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     return measures + [Measure(f"  {name}", rate, "per s") for name, rate in busiest]
 
 
-def _calls(seconds: float) -> Counter[str]:
+def _calls(client: redis.Redis, seconds: float) -> Counter[str]:
     """How often clients sent each command, with its first key where it is a script."""
     calls: Counter[str] = Counter()
-    url = settings().broker().url.get_secret_value()
-    with redis.Redis.from_url(url, socket_timeout=1.0, decode_responses=True).monitor() as monitor:
+    with client.monitor() as monitor:
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:
-            try:
-                told = monitor.next_command()
-            except redis.TimeoutError:  # a quiet second
-                continue
+            told = monitor.next_command()
             if told["client_type"] != "lua":
                 calls[_name(told["command"])] += 1
     return calls
