@@ -192,6 +192,16 @@ class TeamImpossible(TorchError):
     exit_code = 3
 
 
+class InvalidHold(TorchError):
+    """Nobody, or more than one, is named that is to be paused or resumed."""
+
+    exit_code = 2
+
+
+class NotHeld(TorchError):
+    """What is to be resumed or started again is neither paused nor stopped, or by something else."""
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 
