@@ -243,3 +243,7 @@ class LedgerOff(TorchError):
 
 class ProcessNotStarted(TorchError):
     """A process of this machine's stack ended before it was ready."""
+
+
+class GitRefused(TorchError):
+    """Git, or a hook of the tree's owner, refused what was asked of it, or took too long."""

@@ -30,6 +30,7 @@ from workers.accounts import reclaim, tell_accounts
 from workers.agents.kinds import program_of
 from workers.attempt import Attempt
 from workers.bell import Bell
+from workers.git.task_trees import TaskTrees
 from workers.heed import Heed
 from workers.journal import CurrentRun, Journal
 from workers.mail import Mail
@@ -61,6 +62,7 @@ class Host:
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._quota = Quota(self._kind, fleet)
         self._heed = Heed(fleet, spec)
+        self._trees = TaskTrees(fleet.settings)
         self._working = threading.Lock()
         self._orders = Orders()
 
@@ -114,6 +116,7 @@ class Host:
             outcome=self._outcome,
             orders=self._orders,
             heed=self._heed,
+            trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
         self._mail = Mail(self._place, self._fleet, self._working)
@@ -286,6 +289,7 @@ class Host:
             if self.unfinished and self.unfinished.task_id == task_id:
                 run = self._run(task_id, self.unfinished.attempt)
                 if run.result():
+                    self._trees.end(run, account, self.info)
                     self._close(run, account)
                 else:
                     self._abandon(run)

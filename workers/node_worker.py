@@ -25,6 +25,7 @@ from torch_tasks.orchestration.tending import tend
 from torch_tasks.settings import Settings, settings
 from torch_tasks.transport import Keeper as LeaseKeeper
 from workers.accounts import tell_for_machine
+from workers.git.discipline import Discipline
 from workers.pulse import Pulse
 
 log = logging.getLogger(__name__)
@@ -42,12 +43,16 @@ class KeepStep(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         self._keepers = [Keeper(agent, settings()) for agent in kept_agents]
         self._caretaker = Caretaker(self._keepers, fleet())
+        self._discipline = Discipline(
+            lambda: [keeper.agent_id for keeper in self._keepers], fleet(), self._caretaker.leaving
+        )
 
     def start(self, worker: Any) -> None:
         """Start them all."""
         for keeper in self._keepers:
             keeper.start()
         self._caretaker.start()
+        self._discipline.start()
 
     def stop(self, worker: Any) -> None:
         """Stop them all; their panes live on."""

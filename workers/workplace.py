@@ -10,6 +10,7 @@ from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
+from workers.git.task_trees import TaskTrees
 from workers.heed import Heed
 from workers.outcome import Outcome
 from workers.presence import Presence
@@ -42,5 +43,6 @@ class Workplace:
     outcome: Outcome
     orders: Orders
     heed: Heed
+    trees: TaskTrees
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""

@@ -50,6 +50,7 @@ OPTIONS = {
     "help-wanted": "--skill --role --expires --from --json",
     "team": "--skill --json",
     "messages": "MESSAGE --with --limit --replay --refused --json",
+    "git": "report",
     "monitor": "--agent --role --kind --for --json",
     "logs": "--lines --follow",
     "compat": "install",

@@ -49,6 +49,7 @@ _COMMANDS = {
     "claims": ("torch_tasks.cli.collaboration:claims", "List what is claimed."),
     "help-wanted": ("torch_tasks.cli.collaboration:help_wanted", "Ask able agents for help, until one accepts."),
     "team": ("torch_tasks.cli.collaboration:team", "Name agents that together have these skills."),
+    "git": ("torch_tasks.cli.git:git", "Report how the agents' git trees stand."),
     "monitor": ("torch_tasks.cli.monitor:monitor", "Show what is said, done and lost, as it happens."),
     "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
     "compat": ("torch_tasks.cli.compat:compat", "Install the tools that Torch replaces under their old names."),
