@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch_tasks import recovery
+from torch_tasks import control, recovery
 from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
+from torch_tasks.control import Said
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -25,20 +26,11 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import fleet
 from torch_tasks.handoffs import Handover
 from torch_tasks.lifetimes import Farewell
-from torch_tasks.models import (
-    BEFORE,
-    AgentInfo,
-    HistoryEntry,
-    Permissions,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskSpec,
-    TaskState,
-)
+from torch_tasks.models import BEFORE, AgentInfo, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
-from torch_tasks.routing import unroutable
+from torch_tasks.permissions import Permissions
+from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
@@ -231,6 +223,26 @@ class Torch:
         with _broker():
             return fleet().registry.get_agent(agent_id)
 
+    def pause(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> Said:
+        """Have an agent, all of a role, or all take no new task: what they do goes on, their messages wait."""
+        return control.pause(agent, role=role, everybody=everybody, reason=reason)
+
+    def resume(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> Said:
+        """Lift just such a pause, or :class:`NotHeld`."""
+        return control.resume(agent, role=role, everybody=everybody, reason=reason)
+
+    def stop(self, reason: str = "", *, here: bool = False) -> Said:
+        """Stop the fleet, or this machine: nothing begins, what runs is interrupted and goes back to its queue."""
+        return control.stop(here=here, reason=reason)
+
+    def start(self, reason: str = "", *, here: bool = False) -> Said:
+        """Lift that, or :class:`NotHeld`."""
+        return control.start(here=here, reason=reason)
+
     def nodes(self) -> list[NodeInfo]:
         """The machines of the fleet, with what they have and which agents they keep."""
         with _broker():
@@ -315,8 +327,8 @@ def _settle() -> None:
 
 
 def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
-    """The record with ``unroutable`` as it is at this moment."""
+    """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    alone = unroutable(record, fleet().registry.agents() if agents is None else agents)
-    return record.model_copy(update={"unroutable": alone})
+    known = fleet().registry.agents() if agents is None else agents
+    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

@@ -26,8 +26,10 @@ from torch_tasks.fields import (
     readable,
 )
 from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.holds import Hold
 from torch_tasks.lifetimes import Lifetime
 from torch_tasks.performance import Performance
+from torch_tasks.permissions import Permissions
 
 
 class Model(BaseModel):
@@ -166,15 +168,6 @@ class FailureKind(StrEnum):
             FailureKind.AGENT_FAILED,
             FailureKind.LOOPING,
         }
-
-
-class Permissions(StrEnum):
-    """What becomes of an agent's request for permission."""
-
-    ASK = "ask"
-    """The task waits until a person answers."""
-    ALLOW = "allow"
-    DENY = "deny"
 
 
 class Question(Model):
@@ -344,6 +337,8 @@ class TaskRecord(Model):
     """The last time that somebody handed the task over."""
     result: TaskResult | None = None
     unroutable: bool = False
+    waits: str | None = None
+    """Why nobody takes the task now, if somebody paused or stopped those who could."""
 
 
 class AgentSpec(Model):
@@ -407,6 +402,10 @@ class AgentInfo(Model):
     performance_metrics: Performance = Performance()
     load: int = 0
     """How many tasks it holds or has waiting for it alone."""
+    paused: Hold | None = None
+    """It takes no new task, and only emergencies of its messages."""
+    stopped: Hold | None = None
+    """Its worker has seen that the machine is stopped: nothing runs."""
 
     @property
     def online(self) -> bool:
@@ -416,7 +415,13 @@ class AgentInfo(Model):
     @property
     def free(self) -> bool:
         """It can begin with a task at once."""
-        return self.online and self.state is AgentState.READY and not self.load and not self.retiring
+        at_rest = self.online and self.state is AgentState.READY and not self.load
+        return at_rest and not (self.paused or self.stopped or self.retiring)
+
+    @property
+    def holding(self) -> str:
+        """Whether it is paused or stopped, by whom and why; empty if it is not."""
+        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else ""
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

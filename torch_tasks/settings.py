@@ -177,6 +177,9 @@ class Settings(BaseSettings):
     quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
     )
+    git_seconds: Finite = Field(
+        60.0, gt=0, description="How often a node worker looks after its agents' git trees, where git.toml says so."
+    )
     flower_port: int = Field(
         5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use."
     )

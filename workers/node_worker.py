@@ -15,6 +15,7 @@ from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentSpec
 from workers.caretaker import Caretaker
+from workers.git.discipline import Discipline
 from workers.machine import Machine
 from workers.node_presence import NodePresence
 from workers.roster import Roster
@@ -46,11 +47,13 @@ class KeepStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._caretaker = Caretaker(self.machine, self.presence, fleet())
+        self._discipline = Discipline(self.machine.kept, fleet(), self._caretaker.leaving)
 
     def start(self, worker: Any) -> None:
         """Start them all."""
         self.machine.start()
         self._caretaker.start()
+        self._discipline.start()
 
     def stop(self, worker: Any) -> None:
         """Stop them all; their panes live on."""

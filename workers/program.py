@@ -11,11 +11,13 @@ from pydantic import ValidationError
 from torch_tasks import keys
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fields import readable
+from torch_tasks.fleet import fleet
 from torch_tasks.lifetimes import Lifetime
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import settings
 from workers import answering as answering  # its control command
 from workers import demand as demand  # every worker hears of a new queue
+from workers.heed import Heed
 
 
 class Program(Worker):
@@ -70,6 +72,7 @@ class Program(Worker):
         from workers.node_worker import host_node
 
         host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
+        Heed(fleet()).begin(on_change=lambda: None, unfinished=lambda: False)
         return {
             "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
             "pool_cls": "threads",

@@ -15,7 +15,7 @@ from torch_tasks.local.files import make_folder, write_private
 from torch_tasks.local.mail import mail_of
 from torch_tasks.models import AgentInfo, AgentSpec, now
 from torch_tasks.orchestration.retirement import give_tasks_back, tell_senders
-from workers import git
+from workers.git import shown
 from workers.journal import Journal
 from workers.letters import undelivered
 from workers.session import end_session
@@ -90,8 +90,8 @@ class Retirement:
             words += ["", f"## Task {journal.current.task_id}, begun {journal.current.begun_at:%H:%M:%S}, not finished"]
             words += self._handoff(journal.current.task_id)
         workdir = Path(info.workdir if info else agent.workdir or "/")
-        if info and (branch := git.branch(workdir)):
-            words += ["", f"## {workdir}, branch {branch}", "", git.changes(workdir, _DIFF_LIMIT) or ""]
+        if info and (branch := shown.branch(workdir)):
+            words += ["", f"## {workdir}, branch {branch}", "", shown.changes(workdir, _DIFF_LIMIT) or ""]
         if screen := self._screen(agent.id, journal):
             words += ["", "## Its last screen", "", "```", screen, "```"]
         folder = self._settings.agent_dir(agent.id)

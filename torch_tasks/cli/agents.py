@@ -37,6 +37,7 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]
         state = "retiring"
     elif kept and kept[1].state is KeptState.QUARANTINED and not info.online:
         state = "quarantined"
+    state = ", ".join(filter(None, (state, info.holding)))
     known = info.performance_metrics
     ended = known.succeeded + known.failed
     success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""
@@ -58,5 +59,5 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     if json_wanted:
         as_json(info)
         return
-    for name, value in info.model_dump(mode="json").items():
+    for name, value in (info.model_dump(mode="json") | {"paused": info.paused, "stopped": info.stopped}).items():
         click.echo(f"{name + ':':<16}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
