@@ -60,7 +60,7 @@ class Host:
         self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._quota = Quota(self._kind, fleet)
-        self._trees = TaskTrees(fleet.settings)
+        self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
         self._orders = Orders()
 
