@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from torch_tasks import recovery
+from torch_tasks import control, recovery
 from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
+from torch_tasks.control import Said
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -36,7 +37,7 @@ from torch_tasks.models import (
     TaskState,
 )
 from torch_tasks.orchestration.handover import hand_over
-from torch_tasks.routing import unroutable
+from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.tasks import cancelled, run
 
@@ -228,6 +229,26 @@ class Torch:
         with _broker():
             return fleet().registry.get_agent(agent_id)
 
+    def pause(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> Said:
+        """Have an agent, all of a role, or all take no new task: what they do goes on, their messages wait."""
+        return control.pause(agent, role=role, everybody=everybody, reason=reason)
+
+    def resume(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> Said:
+        """Lift just such a pause, or :class:`NotHeld`."""
+        return control.resume(agent, role=role, everybody=everybody, reason=reason)
+
+    def stop(self, reason: str = "", *, here: bool = False) -> Said:
+        """Stop the fleet, or this machine: nothing begins, what runs is interrupted and goes back to its queue."""
+        return control.stop(here=here, reason=reason)
+
+    def start(self, reason: str = "", *, here: bool = False) -> Said:
+        """Lift that, or :class:`NotHeld`."""
+        return control.start(here=here, reason=reason)
+
     def send(self, agent_id: str, text: str, **how: Any) -> Sent:
         """Send an agent a message; see :meth:`~torch_tasks.communication.NovaOrchestrator.send_message`."""
         return NovaOrchestrator().send_message(agent_id, text, **how)
@@ -264,8 +285,8 @@ def _settle() -> None:
 
 
 def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
-    """The record with ``unroutable`` as it is at this moment."""
+    """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    alone = unroutable(record, fleet().registry.agents() if agents is None else agents)
-    return record.model_copy(update={"unroutable": alone})
+    known = fleet().registry.agents() if agents is None else agents
+    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

@@ -156,6 +156,20 @@ class NobodyHelps(TorchError):
     exit_code = 3
 
 
+class InvalidCheckin(TorchError):
+    """A check-in that cannot be kept: nothing was scheduled."""
+
+    exit_code = 2
+
+
+class CheckinNotFound(TorchError):
+    """Nobody knows a check-in of this id."""
+
+
+class CheckinChanged(TorchError):
+    """Somebody else changed the check-in meanwhile; nothing was changed."""
+
+
 class InvalidNote(TorchError):
     """A note that cannot be kept."""
 
@@ -176,6 +190,16 @@ class TeamImpossible(TorchError):
     """No agents that are online have all of the skills together."""
 
     exit_code = 3
+
+
+class InvalidHold(TorchError):
+    """Nobody, or more than one, is named that is to be paused or resumed."""
+
+    exit_code = 2
+
+
+class NotHeld(TorchError):
+    """What is to be resumed or started again is neither paused nor stopped, or by something else."""
 
 
 class AgentTaken(TorchError):

@@ -11,6 +11,7 @@ from torch_tasks import keys
 from torch_tasks.broker import connect
 from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.orchestration.holds import Holds
 from torch_tasks.orchestration.soft_pins import SoftPins
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
@@ -58,6 +59,11 @@ class Fleet:
     def soft_pins(self) -> SoftPins:
         """The tasks that wait a while for the agent that would be best for them."""
         return SoftPins(self.client, self.settings)
+
+    @cached_property
+    def holds(self) -> Holds:
+        """What is paused and stopped."""
+        return Holds(self.client)
 
     def account(self, name: str) -> Account:
         """An account with a provider of models."""

@@ -24,6 +24,10 @@ class Limited(Exception):
         self.until = until
 
 
+class Held(Exception):
+    """The agent takes no work, or had to let go of it: paused or stopped. The task is not to blame."""
+
+
 class HandedOver(Exception):
     """The agent has let go of the task, which goes to another one."""
 
@@ -50,10 +54,14 @@ class AgentHost(Protocol):
     def begun(self) -> str | None:
         """The task that the pane was left with and that is not settled yet: it comes before any other."""
 
+    @property
+    def held(self) -> str | None:
+        """Why the agent begins nothing now, if somebody paused or stopped it."""
+
     def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended; idempotent by task and attempt.
 
-        May raise :class:`Detached`, :class:`Limited`, :class:`HandedOver`, or
+        May raise :class:`Detached`, :class:`Limited`, :class:`Held`, :class:`HandedOver`, or
         :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
         """
 

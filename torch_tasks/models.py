@@ -26,6 +26,7 @@ from torch_tasks.fields import (
     readable,
 )
 from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.holds import Hold
 from torch_tasks.performance import Performance
 
 
@@ -343,6 +344,8 @@ class TaskRecord(Model):
     """The last time that somebody handed the task over."""
     result: TaskResult | None = None
     unroutable: bool = False
+    waits: str | None = None
+    """Why nobody takes the task now, if somebody paused or stopped those who could."""
 
 
 class AgentSpec(Model):
@@ -399,6 +402,10 @@ class AgentInfo(Model):
     performance_metrics: Performance = Performance()
     load: int = 0
     """How many tasks it holds or has waiting for it alone."""
+    paused: Hold | None = None
+    """It takes no new task, and only emergencies of its messages."""
+    stopped: Hold | None = None
+    """Its worker has seen that the machine is stopped: nothing runs."""
 
     @property
     def online(self) -> bool:
@@ -408,7 +415,12 @@ class AgentInfo(Model):
     @property
     def free(self) -> bool:
         """It can begin with a task at once."""
-        return self.online and self.state is AgentState.READY and not self.load
+        return self.online and self.state is AgentState.READY and not self.load and not (self.paused or self.stopped)
+
+    @property
+    def holding(self) -> str:
+        """Whether it is paused or stopped, by whom and why; empty if it is not."""
+        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else ""
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

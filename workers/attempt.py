@@ -14,7 +14,7 @@ import redis
 from torch_tasks.answer import ANSWERED, NOT_TAKEN
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
 from torch_tasks.handoffs import Handover
-from torch_tasks.hosting import Delivery, Detached, HandedOver, Limited
+from torch_tasks.hosting import Delivery, Detached, HandedOver, Held, Limited
 from torch_tasks.local.files import usable
 from torch_tasks.models import (
     AgentState,
@@ -64,6 +64,7 @@ class Attempt:
     def refusal(self) -> TaskResult | None:
         """Why the task is not even begun, if so."""
         spec, failed = self._spec, self._failed
+        self._heed_hold()
         if self._wants_cancel():
             return failed(FailureKind.CANCELLED, "cancelled before the agent began")
         if self._handover():
@@ -76,6 +77,16 @@ class Attempt:
             message = f"its workdir {spec.workdir} is not a folder on node {self._place.presence.info.node}"
             return failed(FailureKind.REFUSED, message)
         return None
+
+    def _heed_hold(self) -> None:
+        """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
+        begun = self._place.presence.journal.current is not None
+        stop = self._place.heed.stop
+        why = f"stopped {stop}" if stop else None if begun else self._place.heed.why
+        if why and begun and self._terminal.alive:
+            self._kind.discard_input(self._terminal.pane)
+        if why:
+            raise Held(why)
 
     def await_free_pane(self) -> TaskResult | None:
         """A person who types in the pane is left alone; the task waits, says so, and may be refused yet."""
@@ -153,6 +164,7 @@ class Attempt:
         standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
         while True:
             ending = self._look()
+            self._heed_stop(ending)
             self._heed_handover(ending)
             if ending and (result := self._judge(ending)):
                 return result
@@ -260,6 +272,22 @@ class Attempt:
             return self._records.standing(self._spec.id).cancel_requested
         except _AWAY:  # the agent works on while the broker is away
             return False
+
+    def _heed_stop(self, ending: Ending | None) -> None:
+        """Let go of the task if this machine is stopped; what a worker before this one made the program let go, too.
+
+        Then its ending tells nothing of the task.
+        """
+        stop = self._place.heed.stop
+        if not self._run.halted.exists():
+            if stop is None or ending:
+                return
+            self._run.halted.write_text(f"stopped {stop}\n")
+        if self._terminal.alive and not self._kind.let_go(self._terminal.pane, self._run):
+            self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+        if self._terminal.alive:
+            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
+        raise Held(self._run.halted.read_text().strip())
 
     def _handover(self) -> Handover | None:
         """That somebody wants another agent to have the task."""

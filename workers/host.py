@@ -31,6 +31,7 @@ from workers.agents.kinds import program_of
 from workers.attempt import Attempt
 from workers.bell import Bell
 from workers.git.task_trees import TaskTrees
+from workers.heed import Heed
 from workers.journal import CurrentRun, Journal
 from workers.mail import Mail
 from workers.outcome import Outcome
@@ -60,6 +61,7 @@ class Host:
         self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._quota = Quota(self._kind, fleet)
+        self._heed = Heed(fleet, spec)
         self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
         self._orders = Orders()
@@ -85,6 +87,11 @@ class Host:
         current = self.unfinished
         return current.task_id if current else None
 
+    @property
+    def held(self) -> str | None:
+        """Why the agent begins nothing now, if somebody paused or stopped it."""
+        return self._heed.why
+
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
 
     def open(self) -> None:
@@ -108,6 +115,7 @@ class Host:
             settings=self._settings,
             outcome=self._outcome,
             orders=self._orders,
+            heed=self._heed,
             trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
@@ -124,6 +132,7 @@ class Host:
         except TorchError:
             self.presence.leave()
             raise
+        self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
         self._mail.start()
 
     def _adopt(self, journal: Journal) -> bool:
@@ -170,6 +179,20 @@ class Host:
         self._mail.look()
         if not self._working.locked() and not self._orders.leaving:
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
+
+    def _heed_hold(self) -> None:
+        """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""
+        self._bell.ring()
+        self._mail.look()
+        threading.Thread(target=self._halt, name="halt", daemon=True).start()
+
+    def _halt(self) -> None:
+        """Tell the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of that."""
+        stop = self._heed.stop
+        with self._working:
+            if stop and not self._orders.leaving and not self.unfinished and self._terminal.alive:
+                self._terminal.halt()
+            self.presence.tell(stopped=stop)
 
     def _revive(self) -> None:
         with self._working:

@@ -206,7 +206,7 @@ class Mail:
     def _is_free_for(self, item: Item) -> bool:
         """The program takes the message now without anything being disturbed that the message may not disturb."""
         kind, terminal = self._place.kind, self._place.terminal
-        if self._leaving or not terminal.alive or (kind.converses and pause.left):
+        if self._leaving or not terminal.alive or (kind.converses and pause.left) or self._waits(item):
             return False
         haste = self._haste(item)
         if kind.free(terminal.pane):
@@ -220,6 +220,11 @@ class Mail:
             kind.interrupt(terminal.pane, force=False)
             return terminal.wait_for(lambda: kind.free(terminal.pane), self._fleet.settings.interrupt_seconds)
         return kind.listens_while_working
+
+    def _waits(self, item: Item) -> bool:
+        """The agent is stopped, or paused and it is no emergency; what is on its way already comes to its end."""
+        heed, emergency = self._place.heed, item.message.priority is Urgency.EMERGENCY
+        return heed.stop is not None or (heed.paused is not None and not emergency and not self._letter_begun(item))
 
     @staticmethod
     def _letter_begun(item: Item) -> bool:

@@ -44,7 +44,11 @@ class Presence:
 
     def show(self, state: AgentState, task: str | None = None) -> None:
         """Tell the fleet what the agent is doing now."""
-        self.info = self.info.model_copy(update={"state": state, "current_task": task, "pane": self.journal.pane})
+        self.tell(state=state, current_task=task, pane=self.journal.pane)
+
+    def tell(self, **changes: Any) -> None:
+        """Tell the fleet something else of the agent."""
+        self.info = self.info.model_copy(update=changes)
         self.beat()
 
     def beat(self) -> int | None:

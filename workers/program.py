@@ -11,10 +11,12 @@ from pydantic import ValidationError
 from torch_tasks import keys
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fields import readable
+from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import settings
 from workers import answering as answering  # its control command
 from workers import demand as demand  # every worker hears of a new queue
+from workers.heed import Heed
 
 
 class Program(Worker):
@@ -59,6 +61,7 @@ class Program(Worker):
         from workers.node_worker import KeepStep
 
         self.app.steps["worker"].add(KeepStep)
+        Heed(fleet()).begin(on_change=lambda: None, unfinished=lambda: False)
         return {
             "kept_agents": tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents,
             "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],

@@ -11,6 +11,7 @@ from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
 from workers.git.task_trees import TaskTrees
+from workers.heed import Heed
 from workers.outcome import Outcome
 from workers.presence import Presence
 from workers.runs import Run
@@ -41,6 +42,7 @@ class Workplace:
     settings: Settings
     outcome: Outcome
     orders: Orders
+    heed: Heed
     trees: TaskTrees
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""

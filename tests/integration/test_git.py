@@ -11,10 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from fake_kind import FakeKind
+from fakes.cli.scenario import Scenario, Turn
+from fakes.cli.steps import Say
 from git_parts import ALONE, Repository
 from machine import Machine
+from nodes import Node
 from waiting import until
 
+from torch_tasks import Torch
 from torch_tasks.local.broker import start_broker
 from torch_tasks.settings import Settings
 
@@ -333,3 +338,17 @@ def test_no_branch_is_changed_under_another_agents_task(start: Start, repo: Repo
     gate.touch()
     until(lambda: "feature/other" in machine.torch("task", "other").stdout, "dev-2 is done")
     assert repo.branch == "feature/other"
+
+
+def test_a_coding_agents_prompt_names_the_tasks_tree(node: Node, torch: Torch) -> None:
+    repo = Repository(node.work)
+    fake = FakeKind(node, scenario=Scenario(Turn((Say("Done."),))))
+    (fake.folder / "git.toml").write_text(NEVER + "worktree = true\ntag = true\n")
+    fake.worker("coder-1", **ALONE)
+    task = torch.enqueue("write it", agent="coder-1", check="echo made > made.txt")
+    assert task.result(timeout=60).succeeded
+    place = node.state / "worktrees" / task.id / "work"
+    assert f"folder: {place}" in fake.prompts()[-1].splitlines()[-1]
+    [tag] = until(lambda: tags(repo), "the verified end is tagged")
+    assert repo.files(tag) == {"app.py", "made.txt"}
+    assert repo.branch == "main"

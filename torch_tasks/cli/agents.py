@@ -27,7 +27,7 @@ def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted:
 
 
 def _row(info: AgentInfo) -> tuple[Any, ...]:
-    state = str(info.state if info.online else info.status)
+    state = ", ".join(filter(None, (str(info.state if info.online else info.status), info.holding)))
     known = info.performance_metrics
     ended = known.succeeded + known.failed
     success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""
@@ -44,5 +44,5 @@ def agent(agent_id: str, json_wanted: bool) -> None:
     if json_wanted:
         as_json(info)
         return
-    for name, value in info.model_dump(mode="json").items():
+    for name, value in (info.model_dump(mode="json") | {"paused": info.paused, "stopped": info.stopped}).items():
         click.echo(f"{name + ':':<16}{','.join(value) if isinstance(value, list) else '' if value is None else value}")

@@ -149,6 +149,7 @@ def task(task_id: str, json_wanted: bool) -> None:
         ),
         ("accepted", record.created_at.isoformat(timespec="seconds")),
         ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
+        ("waits", record.waits or ""),
         ("note", record.note or ""),
         *(_asked(record) if record.question and record.state is TaskState.WAITING else ()),
         ("error", result.error.message if result and result.error else ""),

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from typing import Annotated
 
 import redis
-from pydantic import AfterValidator, AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 
 from torch_tasks import keys
 from torch_tasks import settings as own
@@ -16,11 +16,11 @@ from torch_tasks.models import Model
 
 
 def shown(text: str) -> str:
-    """Names of files and branches may be any bytes; a report is text."""
+    """Names of files and branches may be any bytes; what is told of them is text."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
-Shown = Annotated[str, AfterValidator(shown)]
+Shown = Annotated[str, BeforeValidator(shown)]
 
 
 class LeftOut(Model):

@@ -173,7 +173,7 @@ def _enter(tree: Tree, branch: str, policy: RolePolicy) -> None:
     if status.branch == branch:
         return
     if why := tree.under_way(status):
-        raise GitRefused(f"{tree.top} stays on {status.branch or 'its commit'}: {why}")
+        raise GitRefused(f"{tree.top} stays as it is: {why}")
     known = tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
     words = ["--no-guess", branch] if known else ["--no-track", "-c", branch]
     tree.git.run("switch", "--quiet", *words, seconds=policy.hook_seconds)
