@@ -24,6 +24,8 @@ class Orders:
 
     leaving: bool = False
     """The worker is about to stop."""
+    retiring: bool = False
+    """The agent takes no task that it has not begun, and leaves when it has none."""
     cancelled: str | None = None
     """The task that is not wanted any more."""
     answers: deque[tuple[str, str]] = field(default_factory=deque)
