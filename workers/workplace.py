@@ -13,6 +13,7 @@ from workers.bell import Bell
 from workers.heed import Heed
 from workers.outcome import Outcome
 from workers.presence import Presence
+from workers.quota import Quota
 from workers.runs import Run
 from workers.terminal import Terminal
 
@@ -42,5 +43,6 @@ class Workplace:
     outcome: Outcome
     orders: Orders
     heed: Heed
+    quota: Quota
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""

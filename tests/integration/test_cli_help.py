@@ -32,6 +32,7 @@ OPTIONS = {
     "cancel": "TASK_IDS",
     "agents": "--role --skill --online --json",
     "agent": "--json",
+    "budget": "ACCOUNT --json",
     "pause": "AGENT --role --all --reason",
     "resume": "AGENT --role --all --reason",
     "stop": "--all --here --reason",
