@@ -25,10 +25,11 @@ from torch_tasks.errors import (
 )
 from torch_tasks.fleet import fleet
 from torch_tasks.handoffs import Handover
+from torch_tasks.history import HistoryEntry
+from torch_tasks.lifetimes import Farewell
 from torch_tasks.models import (
     BEFORE,
     AgentInfo,
-    HistoryEntry,
     Permissions,
     Priority,
     TaskRecord,
@@ -36,9 +37,11 @@ from torch_tasks.models import (
     TaskSpec,
     TaskState,
 )
+from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
 from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
+from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
 
 log = logging.getLogger(__name__)
@@ -248,6 +251,54 @@ class Torch:
     def start(self, reason: str = "", *, here: bool = False) -> Said:
         """Lift that, or :class:`NotHeld`."""
         return control.start(here=here, reason=reason)
+
+    def nodes(self) -> list[NodeInfo]:
+        """The machines of the fleet, with what they have and which agents they keep."""
+        with _broker():
+            return fleet().nodes.nodes()
+
+    def node(self, name: str) -> NodeInfo:
+        """One machine, or :class:`NodeNotFound`."""
+        with _broker():
+            return fleet().nodes.get_node(name)
+
+    def drain(self, node: str, *, drained: bool = True) -> None:
+        """Have no more agents started on a machine, or have them started there again."""
+        with _broker():
+            fleet().nodes.drain(node, drained=drained)
+
+    def spawn(
+        self,
+        role: str,
+        skills: Iterable[str] = (),
+        kind: str = "shell",
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+        **where: Any,
+    ) -> Spawn:
+        """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
+
+        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir`` and ``agent_id`` say more. In an agent's pane the
+        parent is that agent. Raises :class:`SpawnRefused`, which names the limit, or :class:`SpawnFailed`.
+        """
+        with _broker():
+            asked = spawn(role, skills, kind, **where)
+            return asked.wait(timeout) if wait else asked
+
+    def retire(self, agent_id: str, **how: Any) -> Farewell | None:
+        """Have an agent end: no new tasks, then its pane ends and the fleet forgets it; returns how it ended.
+
+        ``leave`` says what becomes of its task: ``finish`` (the default), ``hand over`` or ``now``. ``note`` is kept;
+        with ``wait=False``, or when ``timeout`` is over (:class:`StillWorking`), it retires by itself.
+        """
+        with _broker():
+            return retire(agent_id, **how)
+
+    def release(self, agent_id: str) -> None:
+        """Have an agent tried again that was left down after too many crashes, or retired though it is declared."""
+        with _broker():
+            release(agent_id)
 
     def send(self, agent_id: str, text: str, **how: Any) -> Sent:
         """Send an agent a message; see :meth:`~torch_tasks.communication.NovaOrchestrator.send_message`."""

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     from torch_tasks.communication.inboxes import Inboxes
     from torch_tasks.orchestration.accounts import Account
     from torch_tasks.orchestration.budgets import Budgets
+    from torch_tasks.orchestration.node_registry import NodeRegistry
+    from torch_tasks.orchestration.spawns import Spawns
 
 
 class Fleet:
@@ -55,6 +57,20 @@ class Fleet:
     def registry(self) -> AgentRegistry:
         """The agents."""
         return AgentRegistry(self.client, self.settings)
+
+    @cached_property
+    def nodes(self) -> NodeRegistry:
+        """The machines."""
+        from torch_tasks.orchestration.node_registry import NodeRegistry  # only node workers, and who asks for them
+
+        return NodeRegistry(self.client, self.settings)
+
+    @cached_property
+    def spawns(self) -> Spawns:
+        """The agents that were spawned."""
+        from torch_tasks.orchestration.spawns import Spawns  # the same
+
+        return Spawns(self.client, self.settings)
 
     @cached_property
     def soft_pins(self) -> SoftPins:

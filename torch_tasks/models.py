@@ -27,6 +27,7 @@ from torch_tasks.fields import (
 )
 from torch_tasks.handoffs import Handoff, Handover
 from torch_tasks.holds import Hold
+from torch_tasks.lifetimes import Lifetime
 from torch_tasks.performance import Performance
 
 
@@ -304,17 +305,6 @@ class TaskResult(Model):
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
-class HistoryEntry(Model):
-    """One thing that happened to a task."""
-
-    at: AwareDatetime
-    state: TaskState
-    agent: str | None = None
-    node: str | None = None
-    incarnation: int | None = None
-    note: str | None = None
-
-
 class TaskRecord(Model):
     """What the fleet knows of one task."""
 
@@ -356,6 +346,8 @@ class AgentSpec(Model):
     skills: Skills = ()
     kind: AgentId = "shell"
     workdir: AbsolutePath | None = None
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: AgentId | None = None
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; a workdir has no place in it."""
@@ -399,6 +391,11 @@ class AgentInfo(Model):
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: str | None = None
+    """The agent that spawned it."""
+    retiring: bool = False
+    """It takes no new tasks and ends after the one it has."""
     performance_metrics: Performance = Performance()
     load: int = 0
     """How many tasks it holds or has waiting for it alone."""
@@ -415,7 +412,8 @@ class AgentInfo(Model):
     @property
     def free(self) -> bool:
         """It can begin with a task at once."""
-        return self.online and self.state is AgentState.READY and not self.load and not (self.paused or self.stopped)
+        at_rest = self.online and self.state is AgentState.READY and not self.load
+        return at_rest and not (self.paused or self.stopped or self.retiring)
 
     @property
     def holding(self) -> str:

@@ -46,7 +46,7 @@ def held_up(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
 
 
 def _able(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:
-    online = (agent for agent in agents if agent.online)
+    online = (agent for agent in agents if agent.online and not agent.retiring)
     if spec.agent:
         return [agent for agent in online if agent.agent_id == spec.agent]
     return [agent for agent in online if agent.serves(spec.role, spec.skills)]

@@ -170,7 +170,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     What counts is the task as it was accepted first; with the earlier answers it is whole, and kept so.
     """
     records, info = fleet().records, host.info
-    _require_idle(asked.id, host, envelope)
+    _require_free(host, asked, envelope)
     record = records.find(asked.id)
     if record is None:
         records.accept(asked.id, asked.wire(), queue_for(asked))
@@ -195,11 +195,13 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     return records.get(asked.id)
 
 
-def _require_idle(task_id: str, host: AgentHost, envelope: Envelope) -> None:
-    """The agent may begin with this task, or has begun it; else its message goes back."""
-    if host.begun not in (None, task_id):
+def _require_free(host: AgentHost, asked: TaskSpec, envelope: Envelope) -> None:
+    """Leave the task to others, or for later, if the agent begins none now."""
+    if host.begun not in (None, asked.id):
         host.let_go()
-    if host.begun not in (None, task_id):
+    if host.retiring and host.begun != asked.id:
+        raise envelope.sent_to(queue_for(asked), asked.priority)
+    if host.begun not in (None, asked.id):
         raise envelope.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
     if host.begun is None and (held := host.held):
         raise Reject(f"not begun: {held}", requeue=True)

@@ -122,7 +122,7 @@ class Attempt:
 
     def begin(self) -> None:
         """Put the task into the pane, and note first that it is there."""
-        run = self._run
+        run, place = self._run, self._place
         with usable(run.folder):
             self._terminal.rotate_transcript()
             run.open()
@@ -130,11 +130,13 @@ class Attempt:
             run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
             tag = self._delivery and self._delivery.tag
             current = CurrentRun(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
-            self._place.presence.remember(current=current)
+            place.presence.remember(current=current)
+            self._spec, self._untold = place.trees.begin(self._spec, run, place.presence.info)
             self._kind.begin(self._terminal.pane, run, self._spec, self._variables())
 
     def resume(self) -> None:
         """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
+        self._spec = self._place.trees.resume(self._spec, self._run)
         account = self._records.account(self._spec.id)
         self._note(account)
         if account.get("state") == TaskState.WAITING:

@@ -87,6 +87,11 @@ class Mail:
         for name, work in (("mail in", self._fetch), ("mail out", self._carry)):
             threading.Thread(target=work, name=name, daemon=True).start()
 
+    @property
+    def waits(self) -> bool:
+        """A message is here that the agent has not got, or an answer that has not been told."""
+        return bool(self._items or self._answering)
+
     def look(self) -> None:
         """Something has happened in the pane or in the folder."""
         self._wake.set()

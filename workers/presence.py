@@ -51,6 +51,11 @@ class Presence:
         self.info = self.info.model_copy(update=changes)
         self.beat()
 
+    def retire(self) -> None:
+        """Tell the fleet that the agent takes no new tasks."""
+        self.info = self.info.model_copy(update={"retiring": True})
+        self.beat()
+
     def beat(self) -> int | None:
         """Say that the agent lives; returns how many queues are demanded, or nothing while the broker is away."""
         try:
@@ -100,6 +105,8 @@ class Presence:
             workdir=str(workdir),
             tmux_socket=str(self.folder / "tmux"),
             started_at=now(),
+            lifetime=self._spec.lifetime,
+            parent=self._spec.parent,
         )
         former = self._fleet.registry.entry(self._spec.id)
         # We hold the folder's lock, so a former host that used this very folder is gone, whatever its heartbeat says.

@@ -35,6 +35,7 @@ class AgentRegistry:
         self._offline_ms = int(self._settings.offline_seconds * 1000)
         self._register = self._client.register_script(scripts.REGISTER)
         self._beat = self._client.register_script(scripts.BEAT)
+        self._remove = self._client.register_script(scripts.REMOVE)
         self._keep = self._client.register_script(scripts.KEEP)
         self._clock = self._client.register_script(scripts.CLOCK)
         self._find = self._client.register_script(scripts.FIND)
@@ -183,6 +184,10 @@ class AgentRegistry:
     def leave(self, info: AgentInfo) -> None:
         """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
         self.heartbeat(info.model_copy(update={"left": True}))
+
+    def remove(self, agent_id: str) -> None:
+        """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
+        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_PERFORMANCE, keys.AGENT_KEPT], args=[agent_id])
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that a worker of each of these agents that dies is started again."""

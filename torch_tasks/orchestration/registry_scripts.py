@@ -84,6 +84,25 @@ return redis.call('SCARD', KEYS[6])
 """
 )
 
+# KEYS: those of an entry, load, performance, kept agents. ARGV: id. Its incarnations stay: the next of its id is
+# another one.
+REMOVE = (
+    NOW
+    + _ENTER
+    + """
+local former = redis.call('HGET', KEYS[1], ARGV[1])
+if not former then return 0 end
+redis.call('ZREM', KEYS[4], spread(places(former)))
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[6], ARGV[1])
+redis.call('HDEL', KEYS[7], ARGV[1])
+redis.call('ZREM', KEYS[8], ARGV[1])
+tell(ARGV[1])
+return 1
+"""
+)
+
 KEEP = NOW + "for i = 1, #ARGV do redis.call('ZADD', KEYS[1], now, ARGV[i]) end"
 
 CLOCK = NOW + "return {now, now - tonumber(redis.call('HGET', KEYS[1], 'watch') or now)}"
@@ -152,7 +171,7 @@ local function count(has, list)
   return number
 end
 local function serves(known, has)
-  if known.left or (role ~= '' and known.role ~= role) then return false end
+  if known.left or known.retiring or (role ~= '' and known.role ~= role) then return false end
   if string.find(ARGV[7], ' ' .. known.state .. ' ', 1, true) then return false end
   if held.all or held['role ' .. known.role] or held['agent ' .. known.agent_id] then return false end
   if known.stopped and known.stopped ~= cjson.null then return false end
