@@ -23,6 +23,7 @@ NAMES = (
     "registry",
     "transport",
     "idle",
+    "traffic",
     "start",
     "recovery",
     "submission",

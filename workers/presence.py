@@ -57,7 +57,16 @@ class Presence:
     def show(self, state: AgentState, task: str | None = None) -> None:
         """Tell the fleet what the agent is doing now."""
         told = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
-        self.info = self.info.model_copy(update={"state": state, "current_task": task, **told})
+        self.tell(state=state, current_task=task, **told)
+
+    def tell(self, **changes: Any) -> None:
+        """Tell the fleet something else of the agent."""
+        self.info = self.info.model_copy(update=changes)
+        self.beat()
+
+    def retire(self) -> None:
+        """Tell the fleet that the agent takes no new tasks."""
+        self.info = self.info.model_copy(update={"retiring": True})
         self.beat()
 
     def beat(self) -> int | None:
@@ -110,6 +119,8 @@ class Presence:
             tmux_socket=str(self.folder / "tmux"),
             started_at=now(),
             performance_metrics=self.journal.performance,
+            lifetime=self._spec.lifetime,
+            parent=self._spec.parent,
         )
         former = self._fleet.registry.entry(self._spec.id)
         # We hold the folder's lock, so a former host that used this very folder is gone, whatever its heartbeat says.

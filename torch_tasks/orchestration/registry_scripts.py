@@ -1,9 +1,9 @@
 """The scripts that change and search the agent registry, run on the broker: what they check and write is one step.
 
 The index holds, for each agent, one member for its role, its kind and each of its skills: ``skill python developer-1``.
-The traits are what a search needs of an entry, in words that are read faster than JSON: the state, or ``left``, then
-the role, the kind and the skills: ``ready developer shell python go``. Both are written with the entry and by nothing
-else; whoever looks through the index believes the traits alone.
+The traits are what a search needs of an entry, in words that are read faster than JSON: the state, or ``left``,
+``retiring`` or ``stopped``, then the role, the kind and the skills: ``ready developer shell python go``. Both are
+written with the entry and by nothing else; whoever looks through the index believes the traits alone.
 """
 
 from __future__ import annotations
@@ -38,7 +38,9 @@ local function places(entry, before)
 end
 local function traits(entry)
   local known = cjson.decode(entry)
-  return table.concat({{known.left and 'left' or known.state, known.role, known.kind, spread(known.skills)}}, ' ')
+  local stopped = known.stopped and known.stopped ~= cjson.null
+  local state = known.left and 'left' or known.retiring and 'retiring' or stopped and 'stopped' or known.state
+  return table.concat({{state, known.role, known.kind, spread(known.skills)}}, ' ')
 end
 local function tell(id)
   redis.call('XADD', KEYS[5], 'MAXLEN', '~', {CHANGES_KEPT}, '*', 'agent', id)
@@ -107,14 +109,34 @@ return redis.call('SCARD', KEYS[8])
 """
 )
 
+# KEYS: those of an entry, load, kept agents. ARGV: id. Its incarnations stay: the next of its id is
+# another one.
+REMOVE = (
+    NOW
+    + _ENTER
+    + """
+local former = redis.call('HGET', KEYS[1], ARGV[1])
+if not former then return 0 end
+redis.call('ZREM', KEYS[4], spread(places(former)))
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[6], ARGV[1])
+redis.call('HDEL', KEYS[7], ARGV[1])
+redis.call('HDEL', KEYS[8], ARGV[1])
+redis.call('ZREM', KEYS[9], ARGV[1])
+tell(ARGV[1])
+return 1
+"""
+)
+
 KEEP = NOW + "for i = 1, #ARGV do redis.call('ZADD', KEYS[1], now, ARGV[i]) end"
 
 CLOCK = NOW + "return {now, now - tonumber(redis.call('HGET', KEYS[1], 'watch') or now)}"
 
-# The first agents that can do something. KEYS: registry, heartbeats, index, performance, load, soft pins, traits.
-# ARGV: role or '', 'all' or 'any', how many at most or 0, offline after (ms), successes and ends that a new agent is
-# credited with, states in which none can take a task, how many skills, the skills, then skills that are wished for.
-# Returns the time, then for each agent its entry, heartbeat, performance, load.
+# The first agents that can do something. KEYS: registry, heartbeats, index, performance, load, soft pins, holds,
+# traits. ARGV: role or '', 'all' or 'any', how many at most or 0, offline after (ms), successes and ends that a new
+# agent is credited with, states in which none can take a task, how many skills, the skills, then skills that are wished
+# for. Returns the time, then for each agent its entry, heartbeat, performance, load.
 FIND = (
     NOW
     + _ENDS
@@ -163,6 +185,11 @@ for _, pin in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], now, '+inf')) do
   pinned[id] = (pinned[id] or 0) + 1
 end
 
+local held, holds = {}, redis.call('HGETALL', KEYS[7])
+for i = 1, #holds, 2 do
+  if not cjson.decode(holds[i + 1]).lifted then held[holds[i]] = true end
+end
+
 local function count(abilities, list)
   local number = 0
   for _, skill in ipairs(list) do
@@ -170,9 +197,10 @@ local function count(abilities, list)
   end
   return number
 end
-local function serves(state, its_role, abilities)
+local function serves(id, state, its_role, abilities)
   if role ~= '' and its_role ~= role then return false end
   if string.find(ARGV[7], ' ' .. state .. ' ', 1, true) then return false end
+  if held.all or held['role ' .. its_role] or held['agent ' .. id] then return false end
   if any then return #skills == 0 or count(abilities, skills) > 0 end
   return count(abilities, skills) == #skills
 end
@@ -203,7 +231,7 @@ end
 for start = 1, #ids, 1000 do
   local some = {}
   for i = start, math.min(start + 999, #ids) do some[#some + 1] = ids[i] end
-  local traits = redis.call('HMGET', KEYS[7], spread(some))
+  local traits = redis.call('HMGET', KEYS[8], spread(some))
   local beats = redis.call('ZMSCORE', KEYS[2], spread(some))
   local loads = redis.call('HMGET', KEYS[5], spread(some))
   local ends = redis.call('HMGET', KEYS[4], spread(some))
@@ -212,7 +240,7 @@ for start = 1, #ids, 1000 do
     if traits[i] and beat >= alive_since then
       local state, its_role, abilities = string.match(traits[i], '^(%S+) (%S+)(.*)$')
       abilities = abilities .. ' '
-      if serves(state, its_role, abilities) then
+      if serves(id, state, its_role, abilities) then
         local succeeded, failed = ends_in(ends[i])
         one.id, one.beat, one.ends, one.wished = id, beat, ends[i] or '', count(abilities, wished)
         one.load = tonumber(loads[i] or '0') + (pinned[id] or 0)
