@@ -297,17 +297,6 @@ class TaskResult(Model):
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
-class HistoryEntry(Model):
-    """One thing that happened to a task."""
-
-    at: AwareDatetime
-    state: TaskState
-    agent: str | None = None
-    node: str | None = None
-    incarnation: int | None = None
-    note: str | None = None
-
-
 class TaskRecord(Model):
     """What the fleet knows of one task."""
 
