@@ -20,6 +20,7 @@ from torch_tasks.transport import Deliveries, Gate
 if TYPE_CHECKING:
     from torch_tasks.communication.inboxes import Inboxes
     from torch_tasks.orchestration.accounts import Account
+    from torch_tasks.orchestration.budgets import Budgets
     from torch_tasks.orchestration.node_registry import NodeRegistry
     from torch_tasks.orchestration.spawns import Spawns
 
@@ -86,6 +87,13 @@ class Fleet:
         from torch_tasks.orchestration.accounts import Account  # only who hosts a coding agent has one
 
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What is used of the accounts."""
+        from torch_tasks.orchestration.budgets import Budgets  # only who hosts a coding agent, or looks
+
+        return Budgets(self.client, self.settings)
 
     @cached_property
     def gate(self) -> Gate:

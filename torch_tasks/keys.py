@@ -66,6 +66,8 @@ AUDIT = f"{PREFIX}audit"
 LAST_STATUS = f"{PREFIX}last_status"
 #: Held for a while by the process that looks for what is blocked.
 ESCALATING = f"{PREFIX}escalating"
+#: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
+ACCOUNTS = f"{PREFIX}accounts"
 #: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.holds`.
 HOLDS = f"{PREFIX}holds"
 #: Hash of agent id → how its git trees stood when its node last looked, as JSON.

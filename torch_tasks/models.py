@@ -29,6 +29,7 @@ from torch_tasks.handoffs import Handoff, Handover
 from torch_tasks.holds import Hold
 from torch_tasks.lifetimes import Lifetime
 from torch_tasks.performance import Performance
+from torch_tasks.permissions import Permissions
 
 
 class Model(BaseModel):
@@ -169,15 +170,6 @@ class FailureKind(StrEnum):
         }
 
 
-class Permissions(StrEnum):
-    """What becomes of an agent's request for permission."""
-
-    ASK = "ask"
-    """The task waits until a person answers."""
-    ALLOW = "allow"
-    DENY = "deny"
-
-
 class Question(Model):
     """What an agent's program waits for a person to decide."""
 
@@ -303,17 +295,6 @@ class TaskResult(Model):
         """The end in one line."""
         where = f" on {self.agent}" if self.agent else ""
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
-
-
-class HistoryEntry(Model):
-    """One thing that happened to a task."""
-
-    at: AwareDatetime
-    state: TaskState
-    agent: str | None = None
-    node: str | None = None
-    incarnation: int | None = None
-    note: str | None = None
 
 
 class TaskRecord(Model):

@@ -22,6 +22,7 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torch_tasks.budget import Budget
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.fields import AgentId, Role, Skills, readable
 from torch_tasks.models import AgentSpec
@@ -160,6 +161,11 @@ class Settings(BaseSettings):
         gt=0,
         description="For how long then, and after a usage limit that does not say when it ends; "
         "afterwards one agent tries first.",
+    )
+    budgets: dict[str, Budget] = Field(
+        {},
+        description="What the whole fleet may use of an account with a provider: `calls_per_minute`, `calls_per_hour`, "
+        "`calls_per_day`, `tokens_per_day` (`[budgets.ACCOUNT]` in torch.toml, the same on each machine; here JSON).",
     )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(

@@ -342,6 +342,7 @@ class Attempt:
         text = f"The check of this task failed. Put it right.\n\n{verdict.detail}"
         if not self._kind.send_back(self._terminal.pane, self._run, text):
             return False
+        self._place.quota.count_call()
         (self._run.folder / "check").rename(self._run.folder / f"check.{done + 1}")
         self._untold.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
         self._tell()

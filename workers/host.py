@@ -131,6 +131,7 @@ class Host:
             outcome=self._outcome,
             orders=self._orders,
             heed=self._heed,
+            quota=self._quota,
             trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
@@ -213,8 +214,9 @@ class Host:
         with self._working:
             if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
                 self._let_go_of_what_is_not_ours()
-            limit_is_over = self.info.state is AgentState.LIMITED and not pause.left
-            if not self.unfinished and (limit_is_over or not self._terminal.alive):
+            at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED)
+            has_changed = at_rest and (self.info.state is AgentState.LIMITED) != bool(pause.left)
+            if not self.unfinished and (has_changed or not self._terminal.alive):
                 self._recover()
             with contextlib.suppress(TorchError, redis.RedisError):
                 if self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):

@@ -49,6 +49,8 @@ class Item:
         self.message = letter.message
         self.entry = entry
         self.tries = 0
+        #: The call that it costs is counted.
+        self.admitted = False
 
     @property
     def haste(self) -> When:
@@ -241,6 +243,9 @@ class Mail:
         """Bring a message into the program; false if it has to wait."""
         letter = item.letter
         outcome = letter.outcome()
+        item.admitted = item.admitted or bool(outcome) or self._letter_begun(item) or self._place.quota.admits()
+        if not item.admitted:
+            return False
         if outcome is None or not outcome.state.arrived:  # given up once, it may have been replayed
             outcome = self._refused(item)
         if outcome is None:

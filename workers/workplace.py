@@ -14,6 +14,7 @@ from workers.git.task_trees import TaskTrees
 from workers.heed import Heed
 from workers.outcome import Outcome
 from workers.presence import Presence
+from workers.quota import Quota
 from workers.runs import Run
 from workers.terminal import Terminal
 
@@ -45,6 +46,7 @@ class Workplace:
     outcome: Outcome
     orders: Orders
     heed: Heed
+    quota: Quota
     trees: TaskTrees
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""

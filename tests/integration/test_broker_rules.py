@@ -17,13 +17,20 @@ from nodes import Broker
 from torch_tasks import Torch, broker, keys, record_scripts
 from torch_tasks.communication import inbox_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.orchestration import collaboration_scripts, hold_scripts, node_scripts, registry_scripts
+from torch_tasks.orchestration import (
+    budget_scripts,
+    collaboration_scripts,
+    hold_scripts,
+    node_scripts,
+    registry_scripts,
+)
 from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
 MODULES = (
     broker,
+    budget_scripts,
     collaboration_scripts,
     hold_scripts,
     inbox_scripts,
@@ -53,6 +60,7 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
     checked = [
         "broker.py",
+        "budget_scripts.py",
         "collaboration_scripts.py",
         "hold_scripts.py",
         "inbox_scripts.py",

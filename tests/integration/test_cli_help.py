@@ -33,6 +33,7 @@ OPTIONS = {
     "handoff": "TASK AGENT --note --question",
     "cancel": "TASK_IDS",
     "agents": "--role --skill --online --json",
+    "budget": "ACCOUNT --json",
     "agent": "--release --json",
     "pause": "AGENT --role --all --reason",
     "resume": "AGENT --role --all --reason",

@@ -30,6 +30,7 @@ _COMMANDS = {
     "dead": ("torch_tasks.cli.dead:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
+    "budget": ("torch_tasks.cli.budget:budget", "Show what is used of the accounts with the models' providers."),
     "pause": ("torch_tasks.cli.control:pause", "Have an agent, a role, or all take no new task."),
     "resume": ("torch_tasks.cli.control:resume", "Lift a pause."),
     "stop": ("torch_tasks.cli.control:stop", "Stop the fleet or this machine, with the broker or without."),
