@@ -23,6 +23,8 @@ ANNOUNCE_QUEUE = "torch_demand"
 ANSWER = "torch_answer"
 #: The control command that has an agent worker look at what its task's record says.
 LOOK = "torch_look"
+#: The control command by which an agent worker hears that somebody watches its agent's screen.
+SHOW = "torch_show"
 #: The control command by which every worker hears that something was paused, resumed, stopped or started.
 HEED = "torch_heed"
 #: The control command by which an agent worker hears that its agent is to end.

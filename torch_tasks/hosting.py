@@ -87,6 +87,9 @@ class AgentHost(Protocol):
     def answer(self, task_id: str, reply: str) -> bool:
         """Have the agent get the answer it waits for; false if it does not work on this task."""
 
+    def show_screen(self) -> None:
+        """Somebody watches the agent's screen from elsewhere, for a while from now."""
+
     def look_again(self) -> None:
         """Something was heard of the running task."""
 

@@ -43,6 +43,7 @@ from workers.ownership import is_lost
 from workers.presence import Presence
 from workers.quota import Quota
 from workers.runs import Run, prune
+from workers.showing import Showing
 from workers.terminal import Terminal
 from workers.tmux.server import require_tmux
 from workers.workplace import Orders, Workplace
@@ -135,6 +136,7 @@ class Host:
             trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
+        self._showing = Showing(self._spec.id, self._terminal, self._fleet)
         self._mail = Mail(self._place, self._fleet, self._working)
         journal = self.presence.journal
         try:
@@ -182,6 +184,10 @@ class Host:
         """Say that the agent lives, having looked; returns how many queues are demanded, if the broker answers."""
         self._look()
         return self.presence.beat()
+
+    def show_screen(self) -> None:
+        """Somebody watches the agent's screen from elsewhere, for a while from now."""
+        self._showing.go_on()
 
     def look_again(self) -> None:
         """Something was heard of the running task: whoever watches it looks at once."""

@@ -40,7 +40,7 @@ OPTIONS = {
     "stop": "--all --here --reason",
     "start": "--all --here --reason",
     "attach": "--read-only",
-    "screen": "--history --explain",
+    "screen": "--history --explain --follow",
     "send": "AGENT TEXT --when [idle|now|interrupt] --emergency --kind --about --expires --id --wait --from --json",
     "ask": "AGENT TEXT --timeout --when --emergency --from --json",
     "reply": "TEXT --to --when --from --json",
