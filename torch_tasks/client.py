@@ -27,18 +27,10 @@ from torch_tasks.fleet import fleet
 from torch_tasks.handoffs import Handover
 from torch_tasks.history import HistoryEntry
 from torch_tasks.lifetimes import Farewell
-from torch_tasks.models import (
-    BEFORE,
-    AgentInfo,
-    Permissions,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskSpec,
-    TaskState,
-)
+from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
+from torch_tasks.permissions import Permissions
 from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.staffing import Spawn, release, retire, spawn

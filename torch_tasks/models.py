@@ -29,6 +29,7 @@ from torch_tasks.handoffs import Handoff, Handover
 from torch_tasks.holds import Hold
 from torch_tasks.lifetimes import Lifetime
 from torch_tasks.performance import Performance
+from torch_tasks.permissions import Permissions
 
 
 class Model(BaseModel):
@@ -167,15 +168,6 @@ class FailureKind(StrEnum):
             FailureKind.AGENT_FAILED,
             FailureKind.LOOPING,
         }
-
-
-class Permissions(StrEnum):
-    """What becomes of an agent's request for permission."""
-
-    ASK = "ask"
-    """The task waits until a person answers."""
-    ALLOW = "allow"
-    DENY = "deny"
 
 
 class Question(Model):

@@ -67,7 +67,7 @@ class Host:
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._quota = Quota(self._kind, fleet)
         self._heed = Heed(fleet, spec)
-        self._trees = TaskTrees(fleet.settings)
+        self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
         self._orders = Orders()
         self._idleness = Idleness(spec, fleet)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Callable
 
 import redis
 
@@ -16,6 +17,7 @@ from torch_tasks.models import AgentSpec
 from torch_tasks.node_tasks import look_after
 from torch_tasks.nodes import KeptAgent, KeptState
 from torch_tasks.orchestration.handover import hand_over
+from torch_tasks.orchestration.retirement import strike_off
 from torch_tasks.spawning import Spawned, SpawnState
 from workers.keeper import Keeper
 from workers.retiring import Retirement
@@ -38,6 +40,8 @@ class Machine:
         self._keepers: dict[str, Keeper] = {}
         self._changing = threading.RLock()
         self._leaving = False
+        self.on_change: Callable[[], None] = lambda: None
+        """Called when an agent is not kept here any more."""
 
     def start(self) -> None:
         """Keep them all from now on."""
@@ -131,24 +135,25 @@ class Machine:
             return
         try:
             reason = f"{agent_id} did not start on {self._settings.node}: {why[-_LAST_WORDS:] or 'it said nothing'}"
-            if look_after(spawned).state is SpawnState.RESERVED and self._fleet.spawns.settle(
-                spawned, SpawnState.FAILED, reason
-            ):
-                self._dismiss(spawned, "it did not start")
+            if look_after(spawned).state is SpawnState.RESERVED:
+                self._dismiss(spawned, reason)
         except _AWAY as error:
             log.warning("%s: %s", agent_id, error)
 
     def see_off(self, agent: AgentSpec, order: RetireOrder) -> bool:
         """Do what is left of a retirement; false if it has to be tried again."""
         try:
-            self._retirement.see_off(agent, order)
+            farewell = self._retirement.see_off(agent, order)
+            with self._changing:
+                spawned = self._roster.spawned(agent.id)
+                self._roster.strike(agent.id)
+                self._keepers.pop(agent.id, None)
+                self.on_change()
+                strike_off(farewell, spawned, self._fleet)  # its id is free from now on, and may come here again
+                drop_order(self._settings.agent_dir(agent.id))
         except (TorchError, redis.RedisError, OSError) as error:
             log.warning("%s: does not retire yet: %s", agent.id, error)
             return False
-        with self._changing:
-            self._roster.strike(agent.id)
-            self._keepers.pop(agent.id, None)
-            drop_order(self._settings.agent_dir(agent.id))
         return True
 
     # ── what is put right at intervals ───────────────────────────────────────────────────────────────────────────

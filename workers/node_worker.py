@@ -31,6 +31,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
         presence.enter()
     except (BrokerUnreachable, redis.RedisError) as error:
         log.warning("the fleet does not know of this node yet: %s", error)
+    machine.on_change = presence.beat
     app.node = machine
     KeepStep.machine, KeepStep.presence = machine, presence
     app.steps["worker"].add(KeepStep)

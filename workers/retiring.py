@@ -14,7 +14,7 @@ from torch_tasks.lifetimes import Farewell, RetireOrder
 from torch_tasks.local.files import make_folder, write_private
 from torch_tasks.local.mail import mail_of
 from torch_tasks.models import AgentInfo, AgentSpec, now
-from torch_tasks.orchestration.retirement import give_tasks_back, note_farewell, tell_senders
+from torch_tasks.orchestration.retirement import give_tasks_back, tell_senders
 from workers.git import shown
 from workers.journal import Journal
 from workers.letters import undelivered
@@ -38,7 +38,7 @@ class Retirement:
         self._settings = fleet.settings
 
     def see_off(self, agent: AgentSpec, order: RetireOrder) -> Farewell:
-        """Keep its last words, end its terminal, give back what it had, strike it off."""
+        """Keep its last words, end its terminal, give back what it had; what is left is to strike it off."""
         folder = self._settings.agent_dir(agent.id)
         journal = Journal.read(folder / "journal.json")
         entry = next(iter(self._fleet.registry.some([agent.id])), None)
@@ -47,7 +47,9 @@ class Retirement:
         self._end_terminal(folder, journal)
         tasks = give_tasks_back(info, self._fleet) if info else []
         messages = tell_senders(info, self._fleet, self._unread(folder)) if info else []
-        farewell = Farewell(
+        self._tidy(folder, journal)
+        log.info("%s: has retired, see %s", agent.id, file)
+        return Farewell(
             agent_id=agent.id,
             node=self._settings.node,
             incarnation=journal.incarnation if journal else 0,
@@ -58,11 +60,6 @@ class Retirement:
             tasks=tuple(tasks),
             messages=tuple(messages),
         )
-        if entry is None or info:  # else somebody else has this id by now
-            note_farewell(farewell, self._fleet)
-        self._tidy(folder, journal)
-        log.info("%s: has retired, see %s", agent.id, file)
-        return farewell
 
     def _keep_last_words(
         self, agent: AgentSpec, order: RetireOrder, journal: Journal | None, info: AgentInfo | None

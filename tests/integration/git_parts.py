@@ -23,13 +23,13 @@ class Repository:
         self.git("add", "--all")
         self.git("commit", "--quiet", "--message", "first")
 
-    def git(self, *words: str, code: int | None = 0, stdin: str = "") -> str:
+    def git(self, *words: str, code: int | None = 0, **variables: str) -> str:
         """What git prints; it must end with this code."""
         done = subprocess.run(
             ["git", *words],
             cwd=self.folder,
-            env={**os.environ, **ALONE},
-            input=stdin,
+            env={**os.environ, **ALONE, **variables},
+            stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
             errors="surrogateescape",

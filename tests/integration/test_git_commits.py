@@ -14,6 +14,7 @@ import pytest
 from git_parts import ALONE, Repository
 from waiting import until
 
+from torch_tasks.orchestration.git_reports import TreeReport
 from workers.git.commit import Outcome, Words, commit_work
 from workers.git.left_out import Judge
 from workers.git.policy import RolePolicy
@@ -296,6 +297,18 @@ def test_too_many_new_files_are_a_gap_in_gitignore(own: Repository) -> None:
     outcome = committed(own, RolePolicy(enabled=True, new_files_limit=3))
     assert (outcome.commits, own.status().count("??")) == (0, 4)
     assert "missing in .gitignore" in str(outcome.trouble)
+
+
+def test_a_report_is_text_whatever_the_names_are(own: Repository) -> None:
+    own.git("switch", "--quiet", "-c", os.fsdecode(b"br\xff"))
+    own.write(b"\xfe.pem", "x")
+    own.write("app.py", "print('two')\n")
+    outcome = committed(own)
+    tree = Tree.around(own.folder)
+    assert tree
+    report = TreeReport(tree=str(tree.top), branch=tree.status().branch, left_out=outcome.left_out)
+    assert TreeReport.model_validate_json(report.model_dump_json()) == report
+    assert (report.branch, report.left_out[0].path) == ("br\\xff", "\\xfe.pem")
 
 
 # ── what is staged ───────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,15 +13,8 @@ from torch_tasks.cli.output import ago, as_json, as_table, plain, shown_state, w
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import TaskNotFinished
 from torch_tasks.history import HistoryEntry
-from torch_tasks.models import (
-    FailureKind,
-    Permissions,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskState,
-    Usage,
-)
+from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, TaskState, Usage
+from torch_tasks.permissions import Permissions
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Annotated
 
 import redis
-from pydantic import AwareDatetime
+from pydantic import AwareDatetime, BeforeValidator
 
 from torch_tasks import keys
 from torch_tasks import settings as own
@@ -14,10 +15,18 @@ from torch_tasks.fields import AgentId, Role
 from torch_tasks.models import Model
 
 
+def shown(text: str) -> str:
+    """Names of files and branches may be any bytes; what is told of them is text."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+Shown = Annotated[str, BeforeValidator(shown)]
+
+
 class LeftOut(Model):
     """A file that is not committed, and why."""
 
-    path: str
+    path: Shown
     why: str
 
 
@@ -26,26 +35,26 @@ class Committed(Model):
 
     id: str
     at: AwareDatetime
-    subject: str
+    subject: Shown
 
 
 class TreeReport(Model):
     """One git tree."""
 
-    tree: str
+    tree: Shown
     task: str | None = None
     """The task for which it was made."""
-    branch: str | None = None
+    branch: Shown | None = None
     uncommitted: int = 0
     """How many files wait for a commit, without those left out."""
     uncommitted_since: AwareDatetime | None = None
     left_out: tuple[LeftOut, ...] = ()
     left_out_more: int = 0
     """How many more were left out than are named."""
-    trouble: str | None = None
+    trouble: Shown | None = None
     """Why the work that is due was not committed."""
     last_commit: Committed | None = None
-    last_tag: str | None = None
+    last_tag: Shown | None = None
 
 
 class GitReport(Model):
@@ -56,7 +65,7 @@ class GitReport(Model):
     node: str
     looked_at: AwareDatetime
     trees: tuple[TreeReport, ...] = ()
-    trouble: str | None = None
+    trouble: Shown | None = None
     """Why nobody could look, or why the verified end of a task has no tag."""
 
 

@@ -177,14 +177,14 @@ return {'new', id}
 """
 )
 
-# KEYS: spawned agents, how far they are. ARGV: id, request or '', states that may be left, next state or '' to forget
+# KEYS: spawned agents, how far they are. ARGV: id, request, states that may be left, next state or '' to forget
 # it, reason. Returns the state that it has now.
 SETTLE = (
     NOW
     + """
 local text = redis.call('HGET', KEYS[1], ARGV[1])
 if not text then return 'missing' end
-if ARGV[2] ~= '' and cjson.decode(text).request.id ~= ARGV[2] then return 'other' end
+if cjson.decode(text).request.id ~= ARGV[2] then return 'other' end
 local is = cjson.decode(redis.call('HGET', KEYS[2], ARGV[1]))
 if not string.find(ARGV[3], ' ' .. is.state .. ' ', 1, true) then return is.state end
 if ARGV[4] == '' then

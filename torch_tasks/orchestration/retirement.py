@@ -14,6 +14,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.lifetimes import Farewell
 from torch_tasks.models import HELD, AgentInfo, Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.routing import queue_for
+from torch_tasks.spawning import Spawned
 from torch_tasks.transport.wire import message_id
 
 log = logging.getLogger(__name__)
@@ -103,11 +104,15 @@ def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> Non
             fleet.inboxes.send(answer, sender.role)
 
 
-def note_farewell(farewell: Farewell, fleet: Fleet) -> None:
+def strike_off(farewell: Farewell, spawned: Spawned | None, fleet: Fleet) -> None:
     """Strike the agent off all lists, and keep how it ended."""
-    fleet.client.hset(keys.FAREWELLS, farewell.agent_id, farewell.model_dump_json())
-    fleet.registry.remove(farewell.agent_id)
-    fleet.spawns.forget(farewell.agent_id)
+    entry = fleet.registry.entry(farewell.agent_id)
+    if entry is None or entry.node == farewell.node:  # else another node has an agent of this id by now
+        fleet.client.hset(keys.FAREWELLS, farewell.agent_id, farewell.model_dump_json())
+        fleet.registry.remove(farewell.agent_id)
+    for one in [spawned] if spawned else fleet.spawns.some([farewell.agent_id]):
+        if one.node == farewell.node:
+            fleet.spawns.end(one, farewell.note or f"{farewell.by} had it retire")
 
 
 def farewell_of(agent_id: str, fleet: Fleet) -> Farewell | None:

@@ -84,16 +84,18 @@ class Spawns:
     ) -> bool:
         """Say how far this very agent is; false if it is further already, or another one has its id."""
         sources = only_from or (SpawnState.RESERVED,)
-        return bool(self._settled(spawned.agent_id, spawned.request.id, sources, to, reason) == to)
+        return self._settled(spawned, sources, to, reason) == to
 
-    def forget(self, agent_id: str) -> None:
-        """The agent has ended: its place is free."""
-        self._settled(agent_id, "", tuple(SpawnState), "", "")
+    def end(self, spawned: Spawned, reason: str) -> None:
+        """This very agent has ended: its place is free. If it never was ready, that is the reason."""
+        given_up = self._settled(spawned, [SpawnState.LOST], SpawnState.FAILED, spawned.reason or reason)
+        if given_up != SpawnState.FAILED:
+            failed = self._settled(spawned, [SpawnState.RESERVED], SpawnState.FAILED, reason)
+            if failed != SpawnState.FAILED:
+                self._settled(spawned, [SpawnState.READY], "", "")
 
-    def _settled(
-        self, agent_id: str, request_id: str, sources: Iterable[SpawnState], to: SpawnState | str, reason: str
-    ) -> str:
-        args = [agent_id, request_id, f" {' '.join(sources)} ", to, reason]
+    def _settled(self, spawned: Spawned, sources: Iterable[SpawnState], to: SpawnState | str, reason: str) -> str:
+        args = [spawned.agent_id, spawned.request.id, f" {' '.join(sources)} ", to, reason]
         return str(self._settle(keys=_KEYS, args=args))
 
     def restore(self, spawned: Spawned) -> bool:

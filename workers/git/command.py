@@ -52,32 +52,38 @@ class Git:
         Everything it started ends with it when the time is over.
         """
         argv = ["git", *_ALWAYS, *(word for one in settings for word in ("-c", one)), *words]
+        try:
+            code, answer, wrong = self._end(argv, stdin, seconds)
+        except OSError as error:
+            raise GitRefused(f"git cannot run in {self._folder}: {error.strerror or error}") from None
+        if code == 0:
+            return answer
+        said = (answer[-_TAIL:] + wrong[-_TAIL:]).decode(errors="replace").strip()
+        how = f"took longer than {seconds:g} s and was ended" if code is None else f"ended with exit code {code}"
+        raise GitRefused(f"git {words[0]} in {self._folder} {how}" + (f": {said}" if said else ""))
+
+    def _end(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int | None, bytes, bytes]:
+        """How the command ends, and what it says.
+
+        Files, not pipes: what a hook leaves in the background must not hold us up. A session of its own: who ends
+        this worker does not end a commit half way.
+        """
         with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
             given.write(stdin)
             given.seek(0)
-            try:
-                # Files, not pipes: what a hook leaves in the background must not hold us up. A session of its own:
-                # who ends this worker does not end a commit half way.
-                process = subprocess.Popen(
-                    argv,
-                    cwd=self._folder,
-                    env=self._environment(),
-                    stdin=given,
-                    stdout=said,
-                    stderr=wrong,
-                    start_new_session=True,
-                )
-            except OSError as error:
-                raise GitRefused(f"git cannot run in {self._folder}: {error.strerror}") from None
+            process = subprocess.Popen(
+                argv,
+                cwd=self._folder,
+                env=self._environment(),
+                stdin=given,
+                stdout=said,
+                stderr=wrong,
+                start_new_session=True,
+            )
             code = _ended(process, seconds)
             said.seek(0)
-            answer = said.read()
-            if code == 0:
-                return answer
             wrong.seek(0)
-            words_of_it = (answer[-_TAIL:] + wrong.read()[-_TAIL:]).decode(errors="replace").strip()
-        how = f"took longer than {seconds:g} s and was ended" if code is None else f"ended with exit code {code}"
-        raise GitRefused(f"git {words[0]} in {self._folder} {how}" + (f": {words_of_it}" if words_of_it else ""))
+            return code, said.read(), wrong.read()
 
     def ask(self, *words: str) -> str | None:
         """What git answers, without its line's end; nothing if it fails."""

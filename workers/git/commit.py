@@ -95,6 +95,8 @@ def commit_work(
             return replace(latest, commits=outcome.commits + latest.commits)
     except GitRefused as refused:
         return replace(outcome, trouble=str(refused))
+    except OSError as error:  # no room for an index of our own
+        return replace(outcome, trouble=f"nothing can be put together for a commit: {error}")
 
 
 # ── the branch ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -13,11 +13,11 @@ from pathlib import Path
 import psutil
 import redis
 
-from torch_tasks.errors import TaskNotFound, TorchError
+from torch_tasks.errors import GitRefused, TaskNotFound, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.local.files import write_private
 from torch_tasks.models import AgentInfo, now
-from torch_tasks.orchestration.git_reports import Committed, GitReport, GitReports, TreeReport
+from torch_tasks.orchestration.git_reports import Committed, GitReport, GitReports, TreeReport, shown
 from workers.git.command import Git
 from workers.git.commit import Outcome, Words, commit_work
 from workers.git.left_out import Judge
@@ -82,7 +82,7 @@ class Discipline(threading.Thread):
                     continue
                 seen[tree.top] = info.agent_id
                 with locked(self._fleet.settings, tree):
-                    trees.append(self._tended(tree, note, info, policy, before.get(str(tree.top))))
+                    trees.append(self._tended(tree, note, info, policy, before.get(shown(str(tree.top)))))
             except TorchError as error:
                 trouble = str(error)
         if not trees and not trouble:
@@ -107,6 +107,14 @@ class Discipline(threading.Thread):
         for note in notes(self._fleet.settings):
             if note.agent == info.agent_id and not self._cleared(note):
                 yield note.workdir, note
+
+    def _cleared(self, note: Note) -> bool:
+        """The task's own tree is not there any more: taken away, if it can be and nothing of it would be lost."""
+        try:
+            return self._clear(note)
+        except GitRefused as refused:
+            log.warning("task %s: its tree stays: %s", note.task, refused)
+            return False
 
     # ── one tree ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -154,7 +162,7 @@ class Discipline(threading.Thread):
 
     # ── a task's own tree ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _cleared(self, note: Note) -> bool:
+    def _clear(self, note: Note) -> bool:
         """Take the tree away if its task has ended, nothing of it would be lost, and nobody is in it."""
         tree = Tree.around(note.workdir)
         if tree is None:

@@ -10,9 +10,11 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
+import redis
 from pydantic import BaseModel
 
 from torch_tasks.errors import GitRefused, TorchError
+from torch_tasks.fleet import Fleet
 from torch_tasks.local.files import exclusive, make_folder, write_private
 from torch_tasks.models import AgentInfo, TaskSpec, TaskState
 from torch_tasks.settings import Settings
@@ -40,8 +42,9 @@ class Note(BaseModel):
 class TaskTrees:
     """What an agent's tasks find in git when they begin, and leave there when they are done."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._settings = fleet.settings
 
     def begin(self, spec: TaskSpec, run: Run, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
         """The task with the folder that it is to be done in, and what is worth telling of it.
@@ -62,7 +65,7 @@ class TaskTrees:
             )
             with locked(self._settings, tree):
                 note, told = self._prepared(note, tree, policy)
-        except TorchError as error:
+        except (TorchError, redis.RedisError) as error:
             return spec, [f"no branch of its own: {error}"]
         write_private(run.tree_file, note.model_dump_json())
         return self.resume(spec, run), told
@@ -82,9 +85,19 @@ class TaskTrees:
             workdir = place / inside if (place / inside).is_dir() else place
             return note.model_copy(update={"workdir": workdir}), [f"branch {branch} in the tree {place}"]
         if policy.task_branch:
+            self._require_alone(note, tree)
             _enter(tree, branch, policy)
             return note, [f"branch {branch} in {tree.top}"]
         return note, []
+
+    def _require_alone(self, note: Note, tree: Tree) -> None:
+        """No branch is changed under another agent's task."""
+        for info in self._fleet.registry.agents():
+            beside = info.node == self._settings.node and info.agent_id != note.agent and info.current_task
+            if beside and Path(info.workdir).resolve().is_relative_to(tree.top.resolve()):
+                there = Tree.around(Path(info.workdir))
+                if there and there.top == tree.top:
+                    raise GitRefused(f"{info.agent_id} works in {tree.top}, too; worktree = true keeps them apart")
 
     def _worktree(self, note: Note, tree: Tree, branch: str, policy: RolePolicy) -> Path:
         folder = worktrees(self._settings) / note.task
@@ -160,7 +173,7 @@ def _enter(tree: Tree, branch: str, policy: RolePolicy) -> None:
     if status.branch == branch:
         return
     if why := tree.under_way(status):
-        raise GitRefused(f"{tree.top} stays on {status.branch or 'its commit'}: {why}")
+        raise GitRefused(f"{tree.top} stays as it is: {why}")
     known = tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
     words = ["--no-guess", branch] if known else ["--no-track", "-c", branch]
     tree.git.run("switch", "--quiet", *words, seconds=policy.hook_seconds)
