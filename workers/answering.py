@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.worker.control import control_command
 
-from torch_tasks.app import ANSWER, HEED, LOOK, SHOW, app
+from torch_tasks.app import ANSWER, HEED, LOOK, RESOURCES, SHOW, app
 from workers import heed as heeding
 
 
@@ -36,3 +36,9 @@ def show(state: Any) -> dict[str, bool]:
     if app.host:
         app.host.show_screen()
     return {"ok": app.host is not None}
+
+
+@control_command(name=RESOURCES)
+def resources(state: Any) -> dict[str, Any]:
+    """Tell what the agent's terminal uses of this machine."""
+    return app.host.resources().model_dump(mode="json") if app.host else {}

@@ -19,6 +19,7 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Delivery, Limited
+from torch_tasks.limits import Resources
 from torch_tasks.local.orders import order_in
 from torch_tasks.models import (
     AgentInfo,
@@ -34,6 +35,7 @@ from workers.agents.kinds import program_of
 from workers.attempt import Attempt
 from workers.bell import Bell
 from workers.git.task_trees import TaskTrees
+from workers.guard import Guard
 from workers.heed import Heed
 from workers.idleness import Idleness
 from workers.journal import CurrentRun, Journal
@@ -122,6 +124,7 @@ class Host:
         prune(self.presence.folder / "runs", self._settings.result_days)
         self._bell = Bell(self.presence.folder / "bell", self._look)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
+        self._guard = Guard(self._spec.id, self._terminal, self._terminal.limits)
         self._place = Workplace(
             kind=self._kind,
             terminal=self._terminal,
@@ -133,6 +136,7 @@ class Host:
             orders=self._orders,
             heed=self._heed,
             quota=self._quota,
+            guard=self._guard,
             trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
@@ -152,6 +156,7 @@ class Host:
             raise
         self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
         self._mail.start()
+        self._guard.start()
 
     def _adopt(self, journal: Journal) -> bool:
         if journal.pane is None or journal.kind != self._spec.kind:
@@ -184,6 +189,10 @@ class Host:
         """Say that the agent lives, having looked; returns how many queues are demanded, if the broker answers."""
         self._look()
         return self.presence.beat()
+
+    def resources(self) -> Resources:
+        """What the agent's terminal uses of this machine."""
+        return self._guard.resources()
 
     def show_screen(self) -> None:
         """Somebody watches the agent's screen from elsewhere, for a while from now."""

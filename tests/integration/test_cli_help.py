@@ -23,7 +23,7 @@ OPTIONS = {
     "fail": "TASK",
     "progress": "TASK",
     "dead": "list show replay drop",
-    "worker": "--id --role --skill --agent --workdir",
+    "worker": "--id --role --skill --agent --workdir --memory --cpu --processes",
     "node": "--node --keep list show drain undrain",
     "spawn": "ROLE --skill --kind --node --label --temporary --workdir --parent --id",
     "retire": "AGENT --now --hand-over --note --timeout --no-wait",
