@@ -15,6 +15,7 @@ from kombu.exceptions import OperationalError
 from nodes import Broker
 
 from torch_tasks import Torch, broker, keys, record_scripts
+from torch_tasks.checkins import checkin_scripts
 from torch_tasks.communication import inbox_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
 from torch_tasks.orchestration import (
@@ -31,6 +32,7 @@ SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (RO
 MODULES = (
     broker,
     budget_scripts,
+    checkin_scripts,
     collaboration_scripts,
     hold_scripts,
     inbox_scripts,
@@ -61,6 +63,7 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     checked = [
         "broker.py",
         "budget_scripts.py",
+        "checkin_scripts.py",
         "collaboration_scripts.py",
         "hold_scripts.py",
         "inbox_scripts.py",
