@@ -327,6 +327,7 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
 
 
 def _settle() -> None:
+    control.catch_up()
     try:
         recovery.settle()
     except LedgerUnusable as error:  # looking is possible without it

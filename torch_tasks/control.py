@@ -75,6 +75,13 @@ def start(*, here: bool = False, reason: str = "") -> Said:
     return _say(STOP, word(reason, lifted=True))
 
 
+def catch_up() -> None:
+    """Tell the fleet of the stop that somebody asked for on this machine while there was no broker."""
+    node = NodeHolds(settings().state_dir)
+    if (stopped := node.stop) and stopped.fleet and not stopped.revision:
+        node.agree(fleet().holds)
+
+
 def resources_of(info: AgentInfo) -> Resources | None:
     """What the worker of an agent says of its terminal; nothing if it does not answer."""
     name = f"{info.agent_id}@{info.node}"

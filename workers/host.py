@@ -234,7 +234,7 @@ class Host:
             if not self.unfinished and (has_changed or not self._terminal.alive):
                 self._recover()
             with contextlib.suppress(TorchError, redis.RedisError):
-                if self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
+                if not self.held and self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
                     self._idleness.order(self.presence.folder)
 
     def _let_go_of_what_is_not_ours(self) -> None:
