@@ -81,7 +81,8 @@ def _end_on_signals() -> None:
 def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.state}")
+        state = ", ".join(filter(None, (info.state, info.holding)))
+        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         where = f"password in {stack.settings.state_dir / 'flower.password'}"
