@@ -111,6 +111,11 @@ def bell(name: str) -> str:
     return f"{PREFIX}bell:{name}"
 
 
+def screen(agent_id: str) -> str:
+    """The channel on which an agent's screen is told while somebody watches it."""
+    return f"{PREFIX}screen:{agent_id}"
+
+
 def account(name: str, part: str) -> str:
     """What the fleet knows of one account with a provider of models."""
     return f"{PREFIX}account:{name}:{part}"

@@ -25,6 +25,7 @@ from pydantic_settings import (
 from torch_tasks.budget import Budget
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.fields import AgentId, Role, Skills, readable
+from torch_tasks.limits import Bytes, Limits
 from torch_tasks.models import AgentSpec
 from torch_tasks.resources import config_file
 from torch_tasks.spawning import Pool
@@ -143,6 +144,18 @@ class Settings(BaseSettings):
         "auto",
         description="Whether systemd gives each agent's terminal a scope of its own, which outlives the worker's unit: "
         "`auto` where the worker runs under systemd and it can be had, `always`, `never`.",
+    )
+    agent_memory: Bytes | None = Field(
+        None, description="The most memory that an agent's terminal may use, as `2G`, unless its declaration says."
+    )
+    agent_cpu: Finite | None = Field(
+        None, gt=0, description="The same for processors: `1.5`. Kept only where the kernel can, see docs/control.md."
+    )
+    agent_processes: int | None = Field(None, ge=1, description="The same for the number of processes.")
+    cgroup: ExpandedPath | None = Field(
+        None,
+        description="A folder of cgroup v2 that this user may write, with the controllers memory, cpu and pids: "
+        "each agent that has limits and no scope gets a group of its own there.",
     )
     interrupt_seconds: Finite = Field(
         3.0,
@@ -267,6 +280,11 @@ class Settings(BaseSettings):
             raise StateFolderUnusable(
                 f"cannot read {self.broker_file}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
             ) from None
+
+    @property
+    def agent_limits(self) -> Limits:
+        """The limits of agents whose declaration says nothing."""
+        return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
 
     @property
     def broker_file(self) -> Path:

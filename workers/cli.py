@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
+from collections.abc import Generator
+from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 
 import click
 
+from torch_tasks.cli.output import one_line
 from torch_tasks.client import Torch
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
 from torch_tasks.local.mail import is_hosted
+from torch_tasks.models import AgentInfo
+from torch_tasks.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
 from workers.agents.kinds import program_of
 from workers.journal import Journal
@@ -23,8 +31,10 @@ from workers.tmux.server import AgentServer, require_tmux
 @click.argument("agent_id")
 @click.option("--read-only", is_flag=True, help="Look, do not type.")
 def attach(agent_id: str, read_only: bool) -> None:
-    """Attach this terminal to an agent's pane; C-b d leaves it."""
-    folder = _folder(agent_id)
+    """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does."""
+    folder = _find(agent_id)
+    if isinstance(folder, AgentInfo):
+        raise _elsewhere(folder, "attach")
     require_tmux()
     argv = [
         "tmux",
@@ -44,9 +54,15 @@ def attach(agent_id: str, read_only: bool) -> None:
 @click.argument("agent_id")
 @click.option("--history", type=click.IntRange(0), default=0, help="So many lines from before the screen, too.")
 @click.option("--explain", is_flag=True, help="Tell instead what the agent is doing, and what says so.")
-def screen(agent_id: str, history: int, explain: bool) -> None:
-    """Print what an agent's pane shows."""
-    folder = _folder(agent_id)
+@click.option("-f", "--follow", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
+    """Print what an agent's pane shows, also when it is on another machine."""
+    folder = _find(agent_id)
+    if isinstance(folder, AgentInfo):
+        if history or explain:
+            raise _elsewhere(folder, "screen")
+        _print(watched(folder), follow)
+        return
     journal = Journal.read(folder / "journal.json")
     pane = AgentPane.adopt(folder / "tmux", journal.pane) if journal and journal.pane else None
     if journal is None or pane is None:
@@ -61,13 +77,36 @@ def screen(agent_id: str, history: int, explain: bool) -> None:
             for source, said in program.explain(pane):
                 click.echo(f"{source + ':':<15}{said}")
         else:
-            click.echo(pane.screen(history))
+            _print(_seen(pane, history), follow)
     finally:
         pane.close()
 
 
-def _folder(agent_id: str) -> Path:
-    """The agent's folder. The broker is not needed to find one that a worker of this machine hosts."""
+def _seen(pane: AgentPane, history: int) -> Generator[str, None, None]:
+    """The pane of this machine, now and after each change."""
+    last: str | None = None
+    while True:
+        if last != (now := pane.screen(history)):
+            last = now
+            yield now
+        time.sleep(LOOK_SECONDS)
+
+
+def _print(screens: Generator[str, None, None], follow: bool) -> None:
+    """The first of them, or all: each in the place of the one before on a terminal, else below a line with the time."""
+    is_terminal = sys.stdout.isatty()
+    with closing(screens), suppress(KeyboardInterrupt):
+        for screen in screens:
+            if follow:
+                click.echo("\x1b[H\x1b[2J" if is_terminal else f"── {datetime.now():%H:%M:%S} ──", nl=not is_terminal)
+            # What comes from another machine must not steer this terminal.
+            click.echo("\n".join(one_line(line, PIECE_BYTES) for line in screen.split("\n")))
+            if not follow:
+                return
+
+
+def _find(agent_id: str) -> Path | AgentInfo:
+    """The agent's folder on this machine, or the agent if it is on another. One that is hosted here needs no broker."""
     folder = settings().agent_dir(agent_id)
     known = (folder / "journal.json").exists()
     if known and is_hosted(folder):
@@ -78,9 +117,19 @@ def _folder(agent_id: str) -> Path:
         if known:
             return folder
         raise
-    if info.host != socket.gethostname():
-        raise AgentUnavailable(f"agent {agent_id} lives on {info.host} (node {info.node}); run this command there")
-    return Path(info.tmux_socket).parent
+    return Path(info.tmux_socket).parent if info.host == socket.gethostname() else info
+
+
+def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
+    """Where the agent lives, and the command that does it there."""
+    address = info.host
+    with suppress(NodeNotFound):
+        address = Torch().node(info.node).address or address
+    terminal = "-t " if command == "attach" else ""
+    return AgentUnavailable(
+        f"agent {info.agent_id} lives on node {info.node} ({info.host}), not here; run: "
+        f"ssh {terminal}{address} torch-tasks {command} {info.agent_id}"
+    )
 
 
 @click.command(hidden=True)

@@ -21,6 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
 MESSAGES = (REPO / "docs" / "messages.md").read_text()
 CONTROL = (REPO / "docs" / "control.md").read_text()
+NODES = (REPO / "docs" / "nodes.md").read_text()
 GIT = (REPO / "docs" / "git.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
@@ -134,6 +135,14 @@ def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
     assert "it says that nothing begins here" in said
     assert run("torch-tasks", "run", "--agent", "dev-1", "--wait", "echo again").endswith("again\n")
     assert "at last" in run("torch-tasks", "task", "later-1")
+
+
+def test_agents_are_spawned_and_retired_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", NODES)))
+    assert "done by developer-1" in said
+    assert "developer-1 has retired on" in said
+    assert re.search(r"^boss-1 +boss +shell +running", said, re.MULTILINE)
+    assert "refused: the node is drained" in said
 
 
 def test_git_discipline_works_as_it_is_written(run: Callable[..., str]) -> None:
