@@ -14,6 +14,8 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
+#: Hash of agent id → what a search needs of its entry: see :mod:`torch_tasks.orchestration.registry_scripts`.
+AGENT_TRAITS = f"{PREFIX}agent_traits"
 #: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.orchestration.registry_scripts`.
 AGENT_INDEX = f"{PREFIX}agent_index"
 #: Hash of agent id → how its tasks ended so far, as JSON.

@@ -67,6 +67,7 @@ class AgentRegistry:
                 keys.AGENT_LOAD,
                 keys.SOFT_PINS,
                 keys.HOLDS,
+                keys.AGENT_TRAITS,
             ],
             args=[
                 (role or "").strip().lower(),
@@ -74,7 +75,7 @@ class AgentRegistry:
                 limit or 0,
                 self._offline_ms,
                 *Performance.PRIOR,
-                f" {' '.join(_UNABLE)} ",
+                f" left retiring stopped {' '.join(_UNABLE)} ",
                 len(asked),
                 *asked,
                 *liked,
@@ -138,8 +139,12 @@ class AgentRegistry:
     # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
-        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
-        granted, entry, silent_ms = self._register(
+        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
+
+        What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
+        tells something new.
+        """
+        granted, told, silent_ms = self._register(
             keys=_ENTRY_KEYS,
             args=[
                 info.agent_id,
@@ -149,11 +154,13 @@ class AgentRegistry:
                 info.pid,
                 at_least,
                 int(holder_is_gone),
+                info.performance_metrics.told,
             ],
         )
         if granted:
-            return info.model_copy(update={"incarnation": int(granted)})
-        holder = json.loads(entry)
+            known = Performance.model_validate_json(told) if told else Performance()
+            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": known})
+        holder = json.loads(told)
         raise AgentTaken(
             f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
@@ -172,7 +179,14 @@ class AgentRegistry:
                 keys.AGENT_LOAD,
                 *(list_of(own_queue, step) for step in PRIORITY_STEPS),
             ],
-            args=[info.agent_id, info.incarnation, _entry(info), self._offline_ms, int(info.current_task is not None)],
+            args=[
+                info.agent_id,
+                info.incarnation,
+                _entry(info),
+                self._offline_ms,
+                int(info.current_task is not None),
+                info.performance_metrics.told,
+            ],
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -187,7 +201,7 @@ class AgentRegistry:
 
     def remove(self, agent_id: str) -> None:
         """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
-        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_PERFORMANCE, keys.AGENT_KEPT], args=[agent_id])
+        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_KEPT], args=[agent_id])
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that a worker of each of these agents that dies is started again."""
@@ -237,6 +251,8 @@ _ENTRY_KEYS = [
     keys.AGENT_INCARNATION,
     keys.AGENT_INDEX,
     keys.AGENT_CHANGES,
+    keys.AGENT_TRAITS,
+    keys.AGENT_PERFORMANCE,
 ]
 
 
