@@ -15,6 +15,7 @@ import redis
 from celery import bootsteps
 
 from torch_tasks import recovery
+from torch_tasks.communication.orchestrator import tend_outbox
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet, fleet
@@ -78,6 +79,7 @@ class Caretaker(threading.Thread):
                 self._fleet.registry.keep([keeper.agent_id for keeper in self._keepers if not keeper.in_quarantine])
                 tend(self._fleet)
                 recovery.tend()
+                tend_outbox(self._fleet)
             except (TorchError, redis.RedisError) as error:
                 log.warning("the fleet is not looked after: %s", error)
             if self.leaving.wait(self._fleet.settings.heartbeat_seconds):
