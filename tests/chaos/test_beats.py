@@ -110,10 +110,10 @@ def test_each_slot_arrives_once_whatever_dies(broker: Broker, machine: Machine, 
     threading.Thread(target=_live, args=(stop,), daemon=True).start()
     storm = Storm(machine, broker, seed)
     store, dice = fleet().checkins, random.Random(seed)
-    start = store.now()
+    start = store.now() + timedelta(seconds=5)
     ends = start + timedelta(seconds=STORM_SECONDS)
     each = [checkin(schedule=Every(seconds=1, start=start), ends=ends, when="now") for _ in range(REPEATED)]
-    moments = [start + timedelta(seconds=dice.uniform(1, STORM_SECONDS)) for _ in range(ONCE)]
+    moments = [start + timedelta(seconds=dice.uniform(0, STORM_SECONDS)) for _ in range(ONCE)]
     once = [checkin(schedule=At(at=moment), when="now") for moment in moments]
     asked = [*each, *once]
     store.add_all(asked)
@@ -163,7 +163,7 @@ def _live(stop: threading.Event) -> None:
 
 def _slots(asked: Checkin, start: datetime) -> list[datetime]:
     """When it was to come up."""
-    found, slot = [], asked.slot_after(start)
+    found, slot = [], asked.slot_after(start - timedelta(seconds=1))
     while slot:
         found.append(slot)
         slot = asked.slot_after(slot)
