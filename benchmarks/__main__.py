@@ -24,6 +24,7 @@ NAMES = (
     "checkins",
     "transport",
     "idle",
+    "traffic",
     "start",
     "recovery",
     "submission",
