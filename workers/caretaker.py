@@ -63,6 +63,7 @@ class Caretaker(threading.Thread):
             self._pools.fill()
         tend(self._fleet)
         recovery.tend()
+        tend_outbox(self._fleet)
 
     def _tell_what_is_known_here(self) -> None:
         """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""

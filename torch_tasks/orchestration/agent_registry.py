@@ -222,6 +222,11 @@ class AgentRegistry:
         silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
         return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
+    def has_heard_all(self) -> bool:
+        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        return int(watched_ms) >= self._settings.takeover_seconds * 1000
+
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
         silence = self._settings.takeover_seconds * 1000
         grace = self._settings.detached_seconds * 1000 if info.left else silence
