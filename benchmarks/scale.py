@@ -22,8 +22,8 @@ from torch_tasks.models import AgentInfo, now
 
 STEPS = (250, 500, 1000, 2000)
 QUICK_STEPS = (50, 100)
-PACES = (2, 4)
-"""Then the last step's agents, each so many times as busy as one: for the commands of more agents than connections."""
+PACE = 16
+"""Then a few agents, each so many times as busy as one: the commands of more agents than there can be connections."""
 SETTLE_SECONDS = 6.0
 PROBES_PER_SECOND = 20
 MIB = 1 << 20
@@ -42,16 +42,16 @@ class Used(NamedTuple):
 def measure(stage: Stage, quick: bool) -> list[Measure]:
     """Step by step, with the agents of the step before."""
     found: list[Measure] = []
-    steps, seconds = (QUICK_STEPS, 5.0) if quick else (STEPS, 30.0)
+    steps, seconds = (QUICK_STEPS, 5.0) if quick else (STEPS, 20.0)
     with ExitStack() as stack:
         simulators: list[psutil.Process] = []
         for before, count in zip((0, *steps), steps, strict=False):
             simulators += stack.enter_context(_simulated(before, count - before, 1))
             found += _step(f"{count:,} agents", stage, simulators, seconds)
         found += _arithmetic(steps, found)
-    for pace in PACES:
-        with _simulated(0, count, pace) as simulators:
-            found += _step(f"{count:,} agents as busy as {count * pace:,}", stage, simulators, seconds)
+    few = steps[0]
+    with _simulated(0, few, PACE) as simulators:
+        found += _step(f"{few:,} agents as busy as {few * PACE:,}", stage, simulators, seconds)
     return found
 
 

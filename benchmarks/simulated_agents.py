@@ -40,7 +40,7 @@ WORKING = 4
 FETCH_MS = 4000
 EVENT = "x" * 500
 """About as long as a worker's sign of life for Flower."""
-AT_ONCE = 50
+AT_ONCE = 20
 """So many enter at the same time."""
 
 _REGISTRY = (registry_scripts.REGISTER, registry_scripts.BEAT)
@@ -171,7 +171,7 @@ class Agent:
 async def _connected() -> Say:
     """A new connection to the broker."""
     url = settings().broker().url.get_secret_value()
-    connection: Any = Connection(**parse_url(url), protocol=2, socket_timeout=None)
+    connection: Any = Connection(**parse_url(url), protocol=2, socket_timeout=None, socket_connect_timeout=60)
     await connection.connect()
 
     async def say(what: Words) -> Any:

@@ -267,5 +267,5 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     """The record with ``unroutable`` as it is at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    alone = unroutable(record, fleet().registry.agents() if agents is None else agents)
+    alone = unroutable(record, fleet().registry.who_serves(record.spec) if agents is None else agents)
     return record.model_copy(update={"unroutable": alone})

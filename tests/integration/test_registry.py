@@ -252,6 +252,20 @@ def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker)
     assert "performance_metrics" not in json.loads(broker.client.hget(keys.AGENT_REGISTRY, "dev-1"))
 
 
+def test_whether_anybody_serves_a_task_is_told_without_reading_them_all(
+    registry: AgentRegistry, torch: Torch, broker: Broker
+) -> None:
+    enter(registry, *(agent(f"qa-{number}", "qa", ("python",)) for number in range(60)))
+    enter(registry, agent("d-limited", state=AgentState.LIMITED, skills=("go",)))
+    asked: list[dict[str, Any]] = [{"role": "qa"}, {"role": "developer", "skills": ["go"]}, {"agent": "qa-7"}]
+    served = [torch.enqueue("true", **asks) for asks in asked]
+    alone = [torch.enqueue("true", **asks) for asks in ({"role": "qa", "skills": ["go"]}, {"agent": "qa-999"})]
+    before = int(broker.client.info("stats")["total_net_output_bytes"])
+    told = [task.record().unroutable for task in (*served, *alone)]
+    assert int(broker.client.info("stats")["total_net_output_bytes"]) - before < 30_000
+    assert told == [False] * 3 + [True] * 2
+
+
 # ── looking after them ───────────────────────────────────────────────────────────────────────────────────────────
 
 
