@@ -338,5 +338,7 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    known = fleet().registry.agents() if agents is None else agents
+    known = fleet().registry.who_serves(record.spec) if agents is None else agents
+    if agents is None and any(info.holding for info in known):  # are all of them?
+        known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

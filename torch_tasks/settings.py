@@ -82,7 +82,7 @@ class Settings(BaseSettings):
         "so that whoever lives can say what it accepted, holds and has finished.",
     )
     takeover_seconds: Finite = Field(
-        15.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
+        10.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
     )
     detached_seconds: Finite = Field(
         300.0,

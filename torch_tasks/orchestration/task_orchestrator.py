@@ -88,7 +88,7 @@ class TaskOrchestrator:
 
     def _choose(self, spec: TaskSpec) -> tuple[str | None, AssignmentStatus]:
         if spec.agent:
-            there = any(info.online for info in self._registry.some([spec.agent]))
+            there = self._registry.who_serves(spec)
             return spec.agent, AssignmentStatus.ASSIGNED if there else AssignmentStatus.UNROUTABLE
         wished = self.requirements(spec)
         for _ in range(_TRIES):
@@ -97,7 +97,7 @@ class TaskOrchestrator:
                 break
             if fleet().soft_pins.reserve(best.agent_id, spec.id):
                 return best.agent_id, AssignmentStatus.ASSIGNED
-        able = best or any(info.online and info.serves(spec.role, spec.skills) for info in self._registry.agents())
+        able = best or self._registry.who_serves(spec)
         return None, AssignmentStatus.QUEUED if able else AssignmentStatus.UNROUTABLE
 
     def _best(self, spec: TaskSpec, wished: Iterable[str]) -> AgentInfo | None:

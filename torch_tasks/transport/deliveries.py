@@ -69,6 +69,14 @@ class Deliveries:
                 pipe.lrange(list_of(queue, step), 0, -1)
             return [str(message) for found in pipe.execute() for message in reversed(found)]
 
+    def in_use(self, queues: Iterable[str]) -> list[str]:
+        """Those of these queues in which something waits."""
+        names = list(queues)
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in names:
+                pipe.exists(*(list_of(queue, step) for step in PRIORITY_STEPS))
+            return [queue for queue, lists in zip(names, pipe.execute(), strict=True) if lists]
+
     def on_the_way(self, queues: Iterable[str]) -> set[str]:
         """The ids of the tasks that wait in these queues, are held by anybody, abandoned, or parked.
 
