@@ -28,6 +28,8 @@ SOFT_PINS = f"{PREFIX}soft_pins"
 SPAWN_DEMAND = f"{PREFIX}spawn_demand"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
+#: Sorted set of the names of nodes by their last heartbeat, in the broker's milliseconds.
+NODE_HEARTBEAT = f"{PREFIX}node_heartbeat"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.
@@ -52,6 +54,12 @@ AUDIT = f"{PREFIX}audit"
 LAST_STATUS = f"{PREFIX}last_status"
 #: Held for a while by the process that looks for what is blocked.
 ESCALATING = f"{PREFIX}escalating"
+#: Held for a while by the process that sees to follow-ups.
+FOLLOWING_UP = f"{PREFIX}following_up"
+#: Hash of a task that has run for long → since when it looks as it does, as JSON.
+FOLLOWUPS = f"{PREFIX}followups"
+#: Hash of a task → the check-in that somebody made for its agent.
+LOOKED_AFTER = f"{PREFIX}looked_after"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 

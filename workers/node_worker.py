@@ -76,6 +76,7 @@ class Caretaker(threading.Thread):
         while True:
             try:
                 self._fleet.registry.keep([keeper.agent_id for keeper in self._keepers if not keeper.in_quarantine])
+                self._fleet.registry.keep_node(self._fleet.settings.node)
                 tend(self._fleet)
                 recovery.tend()
             except (TorchError, redis.RedisError) as error:

@@ -13,7 +13,9 @@ from datetime import UTC, datetime
 import click
 from pydantic import BaseModel
 
-from torch_tasks.broker import connect, ping
+from torch_tasks import keys
+from torch_tasks.broker import broker_errors, connect, ping
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
 from torch_tasks.communication.orchestrator import outbox_of
@@ -21,6 +23,7 @@ from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.files import make_folder
 from torch_tasks.local.stack import Stack
+from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
 
 
@@ -44,6 +47,7 @@ def doctor(json_wanted: bool) -> None:
         "ledger": _ledger,
         "messages": _messages,
         "agents": _agents,
+        "check-ins": _checkins,
         "flower": _flower,
     }
     findings, code = [], 0
@@ -115,6 +119,19 @@ def _agents() -> str:
     agents = Torch().agents()
     online = [info.agent_id for info in agents if info.online]
     return f"{len(online)} online{': ' + ', '.join(online) if online else ''}, {len(agents) - len(online)} offline"
+
+
+def _checkins() -> str:
+    with broker_errors():
+        ready, still = readiness(fleet()), standing_still(fleet())
+        waiting = fleet().client.zcard(keys.CHECKINS_DUE)
+    if still:
+        raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
+    if waiting and ready.lacks:
+        raise TorchError("; ".join(ready.lacks))
+    if ready.leads is None:
+        return "no beat runs, and nothing is scheduled"
+    return f"{waiting} to come, beat {ready.leads} leads"
 
 
 def _flower() -> str:

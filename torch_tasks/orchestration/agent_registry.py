@@ -185,6 +185,17 @@ class AgentRegistry:
         if agent_ids:
             self._keep(keys=[keys.AGENT_KEPT], args=list(agent_ids))
 
+    def keep_node(self, node: str) -> None:
+        """Say that this node's worker lives."""
+        self._keep(keys=[keys.NODE_HEARTBEAT], args=[node])
+
+    def nodes(self) -> list[str]:
+        """The nodes whose workers live."""
+        alive: Any = self._client.zrangebyscore(
+            keys.NODE_HEARTBEAT, f"({_ms(self._client.time()) - self._offline_ms}", "+inf"
+        )
+        return [str(node) for node in alive]
+
     def dead(self) -> list[AgentInfo]:
         """The agents that nobody will bring back soon: silent, and kept by no node worker that lives.
 
