@@ -17,6 +17,7 @@ from torch_tasks.settings import settings
 from torch_tasks.transport import register
 
 RUN = "torch.run"
+CHECKIN = "torch.checkin"
 #: The control command by which every agent worker hears of a newly demanded queue.
 ANNOUNCE_QUEUE = "torch_demand"
 #: The control command by which an agent worker gets the answer that its agent waits for.

@@ -60,6 +60,15 @@ FOLLOWING_UP = f"{PREFIX}following_up"
 FOLLOWUPS = f"{PREFIX}followups"
 #: Hash of a task → the check-in that somebody made for its agent.
 LOOKED_AFTER = f"{PREFIX}looked_after"
+#: Sorted set of the ids of all check-ins by the millisecond they were added in; each is a hash below :func:`checkin`.
+CHECKINS = f"{PREFIX}checkins"
+#: Sorted set of what beat has to fire, by the broker's millisecond it is due in.
+CHECKINS_DUE = f"{PREFIX}checkins_due"
+#: Stream of the ids of check-ins of which something changed.
+CHECKIN_CHANGES = f"{PREFIX}checkin_changes"
+#: What the leading beat holds, and how often the lead was taken.
+BEAT_LEADER = f"{PREFIX}beat_leader"
+BEAT_EPOCH = f"{PREFIX}beat_epoch"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 
@@ -119,6 +128,21 @@ def broadcasts(party: str) -> str:
 def notes(project: str) -> str:
     """The stream of the facts that were noted about one project."""
     return f"{PREFIX}notes:{project}"
+
+
+def checkin(checkin_id: str) -> str:
+    """The hash that holds one check-in and where it stands."""
+    return f"{CHECKINS}:{checkin_id}"
+
+
+def checkin_history(checkin_id: str) -> tuple[str, str]:
+    """Sorted set of the slots of a check-in of which something is told, and the hash of what is."""
+    return f"{PREFIX}checkin_slots:{checkin_id}", f"{PREFIX}checkin_fires:{checkin_id}"
+
+
+def checkin_latest(checkin_id: str) -> str:
+    """Hash of a receiver → the slot and id of what it got last of a check-in."""
+    return f"{PREFIX}checkin_latest:{checkin_id}"
 
 
 def agent_queue(agent_id: str) -> str:

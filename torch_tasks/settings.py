@@ -124,6 +124,12 @@ class Settings(BaseSettings):
     claim_seconds: Finite = Field(
         1800.0, gt=0, description="How long a claim holds that was made outside a task, unless it says."
     )
+    beat_lease_seconds: Finite = Field(
+        5.0, gt=0, description="A leading beat that has been silent for this long is succeeded by another one."
+    )
+    misfire_seconds: Finite = Field(
+        60.0, ge=0, description="A check-in that is later than this has missed its slot: its misfire policy decides."
+    )
     answer_limit_bytes: int = Field(
         64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
     )
