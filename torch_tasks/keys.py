@@ -145,6 +145,11 @@ def checkin_latest(checkin_id: str) -> str:
     return f"{PREFIX}checkin_latest:{checkin_id}"
 
 
+def checkin_begun(checkin_id: str, slot_ms: int) -> str:
+    """There once somebody has begun to type this slot's note into a pane."""
+    return f"{PREFIX}checkin_begun:{checkin_id}:{slot_ms}"
+
+
 def agent_queue(agent_id: str) -> str:
     """The queue that only this agent reads."""
     return f"torch.agent.{agent_id}"

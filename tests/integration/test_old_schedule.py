@@ -17,7 +17,12 @@ from waiting import until
 
 pytestmark = pytest.mark.slow
 
-LINES = "import sys; log = open(sys.argv[1], 'ab', 0); print('ready', flush=True)\nfor line in sys.stdin.buffer: log.write(line)"
+LINES = """
+import sys
+log = open(sys.argv[1], "ab", 0)
+print("ready", flush=True)
+for line in sys.stdin.buffer: log.write(line)
+"""
 
 
 class Desk:

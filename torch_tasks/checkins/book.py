@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from torch_tasks.broker import broker_errors
 from torch_tasks.checkins import times
-from torch_tasks.checkins.checkin import Checkin, CheckinRecord, Fire, Target
+from torch_tasks.checkins.checkin import Checkin, CheckinRecord, Fire, Target, UserPane
 from torch_tasks.checkins.readiness import readiness
 from torch_tasks.checkins.schedules import At, Cron, Every
 from torch_tasks.communication.message import PEOPLE
@@ -21,6 +21,7 @@ from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fields import readable
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentInfo
+from torch_tasks.orchestration.followups import note_other
 
 GOOD_NOTE = "a good note names what to look at, what was open, and what to do then"
 _SAYS_LITTLE = frozenset(
@@ -80,7 +81,7 @@ _SAYS_LITTLE = frozenset(
     ]
 )
 _SHELL = "shell"
-_TARGETS = ("role", "project", "task")
+_TARGETS = ("role", "project", "task", "pane")
 _OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
 
 
@@ -118,12 +119,12 @@ class Checkins:
             raise InvalidCheckin(f"{minutes!r} minutes from now is not to come; name a number above 0")
         return self._keep(times.Timed(At(at=self._now() + length), None), note, target, how)
 
-    def at(self, when: datetime | str, note: str, target: str | None = None, **how: Any) -> Kept:
+    def at(self, time: datetime | str, note: str, target: str | None = None, **how: Any) -> Kept:
         """Have the note come up once, at this time: ``"tomorrow 9:00"``, or a datetime, by ``timezone``'s clock if it
         has none; the rest is as for :meth:`after`.
         """
         now, zone = self._now(), how.pop("timezone", None)
-        text = when.isoformat(sep=" ") if isinstance(when, datetime) else when
+        text = time.isoformat(sep=" ") if isinstance(time, datetime) else time
         moment, used = times.moment(text, now, zone)
         return self._keep(times.Timed(At(at=moment), used), note, target, how)
 
@@ -144,9 +145,9 @@ class Checkins:
         """Have the note come up as a line of cron says, by ``timezone``'s clock; the rest is as for :meth:`after`."""
         return self._keep(self._again(line, Cron, timezone), note, target, how)
 
-    def add(self, when: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any) -> Kept:
+    def add(self, time: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any) -> Kept:
         """Have the note come up when the text says, once or again and again; the rest is as for :meth:`after`."""
-        return self._keep(times.schedule(when, self._now(), timezone), note, target, how)
+        return self._keep(times.schedule(time, self._now(), timezone), note, target, how)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -242,15 +243,17 @@ class Checkins:
         role: str | None = None,
         project: str | None = None,
         task: Mapping[str, Any] | None = None,
+        pane: UserPane | None = None,
     ) -> Target:
         """Whom it is for; an agent, or a role, that is called like none is refused."""
-        if (target, role, project, task) == (None, None, None, None):
+        if (target, role, project, task, pane) == (None,) * 5:
             target = os.environ.get("TORCH_AGENT_ID")
             if target is None:
                 raise InvalidCheckin(
                     "this is no agent's pane: say whom it is for, an agent, a role, a project or a task"
                 )
-        fields = {"agent": target, "role": role, "project": project, "task": None if task is None else dict(task)}
+        fields: dict[str, Any] = {"agent": target, "role": role, "project": project, "pane": pane}
+        fields["task"] = None if task is None else dict(task)
         try:
             return Target.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
@@ -262,6 +265,9 @@ class Checkins:
             agents = fleet().registry.agents()
             warnings = [*_of_target(checkin.target, agents), *_of_note(checkin, agents)]
             record = keep()
+            at_work = next((info.current_task for info in agents if info.agent_id == checkin.target.agent), None)
+            if at_work:
+                note_other(fleet(), at_work, checkin.id)
             warnings += readiness(fleet()).lacks
         if record.checkin != checkin:
             warnings.insert(0, f"check-in {checkin.id} was there already, and stays as it is")

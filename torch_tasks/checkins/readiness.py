@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from typing import NamedTuple
 
 from torch_tasks import keys
 from torch_tasks.fleet import Fleet
+
+_POLL_SECONDS = 0.1
 
 
 class Readiness(NamedTuple):
@@ -31,7 +34,12 @@ class Readiness(NamedTuple):
         return lacks
 
 
-def readiness(of: Fleet) -> Readiness:
-    """What is there now."""
-    leader = of.client.get(keys.BEAT_LEADER)
-    return Readiness(str(leader) if leader else None, tuple(of.registry.nodes()))
+def readiness(of: Fleet, patience: float = 0.0) -> Readiness:
+    """What is there now, or within so many seconds: a beat that dies is succeeded a moment later."""
+    deadline = time.monotonic() + patience
+    while True:
+        leader = of.client.get(keys.BEAT_LEADER)
+        found = Readiness(str(leader) if leader else None, tuple(of.registry.nodes()))
+        if not found.lacks or time.monotonic() >= deadline:
+            return found
+        time.sleep(_POLL_SECONDS)

@@ -13,10 +13,13 @@ import time
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from torch_tasks.compat.panes import find, user_tmux
 from torch_tasks.compat.send import is_agent, say, text
 from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
+
+if TYPE_CHECKING:
+    from torch_tasks.checkins.checkin import UserPane
 
 DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
 """Minutes, note and target."""
@@ -57,10 +60,10 @@ def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, S
     from torch_tasks.fleet import fleet
 
     with broker_errors():
-        ready = readiness(fleet())
+        ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
     if ready.lacks:
         raise NothingFires(f"nothing was scheduled: {'; '.join(ready.lacks)}")
-    whom: dict[str, object] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}
+    whom: dict[str, Any] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}
     new = _note_file(folder, minutes, note)
     try:
         kept = Checkins().after(length, note, **whom)
@@ -81,22 +84,19 @@ def _length(minutes: str) -> float:
     return length
 
 
-def _pane(target: str, nodes: Sequence[str]) -> dict[str, object]:
-    """Where the target's pane is, for the node worker of this machine to find it again by."""
-    from torch_tasks.settings import settings
+def _pane(target: str, nodes: Sequence[str]) -> UserPane:
+    from torch_tasks.checkins.panes import pane_named
 
-    tmux, node = user_tmux(), settings().node
     try:
-        pane = find(tmux, target)
+        pane = pane_named(target)
     except PaneNotFound as error:
         raise PaneNotFound(f"{error}. There is no agent of this name either, and nothing was scheduled") from None
-    if node not in nodes:
+    if pane.node not in nodes:
         raise NothingFires(
-            f"nothing was scheduled: no node worker runs on {node}, which would bring the note into {pane.place}; "
+            f"nothing was scheduled: no node worker runs on {pane.node}, which would bring the note into {target}; "
             "'torch-tasks up' or 'torch-tasks node' starts one"
         )
-    ids = target.startswith(("%", "@"))
-    return {"node": node, "socket": tmux.place, "target": target, "server": tmux.server_pid() if ids else None}
+    return pane
 
 
 def _folder(called_as: str) -> Path:

@@ -125,7 +125,7 @@ def _others(fleet: Fleet, running: Collection[str]) -> set[str]:
     """The tasks for whose agents somebody made a check-in that comes up yet."""
     found = set()
     for task_id, checkin_id in fleet.client.hgetall(keys.LOOKED_AFTER).items():
-        if task_id in running and _comes_up(fleet, checkin_id):
+        if task_id in running and _comes_up(fleet, str(checkin_id)):
             found.add(str(task_id))
         else:
             fleet.client.hdel(keys.LOOKED_AFTER, task_id)
