@@ -179,6 +179,8 @@ class Checkins:
         timed = times.schedule(time, self._now(), timezone) if time else times.Timed(record.checkin.schedule, None)
         whom = {name: fields.pop(name, None) for name in ("target", *_TARGETS)}
         told = self._options(fields)
+        if "id" in told:
+            raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {told['id']!r} instead")
         if any(value is not None for value in whom.values()):
             told["target"] = self._target(**whom)
         checkin = Checkin.build(**{**known, "schedule": timed.schedule, **told})
