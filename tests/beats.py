@@ -13,6 +13,7 @@ from typing import Any
 from nodes import MARK, PACE, SESSION, Broker, ProcessNode, short_folder, survivors
 from waiting import until
 
+from torch_tasks import keys
 from torch_tasks.checkins.checkin import Checkin, CheckinRecord, Fire, Target
 from torch_tasks.checkins.schedules import At
 from torch_tasks.fleet import fleet
@@ -41,6 +42,13 @@ class Machine:
         until(lambda: " ready." in worker.logs(), "the node worker is ready", 60)
         return worker
 
+    def beat(self, name: str = "beat", app: str = "torch_tasks", **environment: str) -> ProcessNode:
+        """A beat with a journal of its own."""
+        state = str(self.folder / name)
+        return self.start(
+            name, "beat", app=app, **{"TORCH_STATE_DIR": state, "TORCH_BEAT_LEASE_SECONDS": "2", **environment}
+        )
+
     def start(self, name: str, *words: str, app: str = "torch_tasks", **environment: str) -> ProcessNode:
         """A Celery program of this app."""
         argv = [sys.executable, "-m", "celery", "-A", app, *words, "--loglevel", "INFO"]
@@ -56,6 +64,12 @@ class Machine:
             process.teardown()
         until(lambda: not survivors(str(self.folder)), f"nothing of {self.folder} is left", 10)
         shutil.rmtree(self.folder)
+
+
+def leads(beat: ProcessNode) -> bool:
+    """The beat has taken the lead and nobody took it from it."""
+    held = fleet().client.get(keys.BEAT_LEADER)
+    return held is not None and f"({held})" in beat.logs()
 
 
 def registered(agent_id: str, role: str = "developer", **fields: Any) -> AgentInfo:

@@ -111,7 +111,6 @@ def _configuration() -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_scheduler": "beat.scheduler:TorchScheduler",
-        "beat_schedule_filename": str(chosen.state_dir / "beat" / "schedule"),
     }
 
 

@@ -64,6 +64,8 @@ LOOKED_AFTER = f"{PREFIX}looked_after"
 CHECKINS = f"{PREFIX}checkins"
 #: Sorted set of what beat has to fire, by the broker's millisecond it is due in.
 CHECKINS_DUE = f"{PREFIX}checkins_due"
+#: Sorted set of the ids of the entries that stand in Celery's own schedule, as :data:`CHECKINS`.
+PERIODIC = f"{PREFIX}periodic"
 #: Stream of the ids of check-ins of which something changed.
 CHECKIN_CHANGES = f"{PREFIX}checkin_changes"
 #: What the leading beat holds, and how often the lead was taken.

@@ -126,7 +126,27 @@ return 1
 """
 )
 
-# KEYS: entry, due, changes. ARGV: id, member of those that are due, why.
+# KEYS: entry, names, due, changes. ARGV: id, its schedule in words, slot, due. One of Celery's own entries.
+INSTALL = (
+    NOW
+    + _TELL
+    + """
+if redis.call('HGET', KEYS[1], 'schedule') == ARGV[2] and redis.call('HGET', KEYS[1], 'state') == 'active' then
+  return 0
+end
+redis.call('HINCRBY', KEYS[1], 'revision', 1)
+redis.call('HINCRBY', KEYS[1], 'version', 1)
+redis.call('HSET', KEYS[1], 'schedule', ARGV[2], 'state', 'active', 'slot', ARGV[3], 'due', ARGV[4], 'added', now)
+redis.call('HSETNX', KEYS[1], 'runs', 0)
+redis.call('PERSIST', KEYS[1])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
+redis.call('ZADD', KEYS[3], ARGV[4], ARGV[1])
+tell(4, ARGV[1])
+return 1
+"""
+)
+
+# KEYS: entry, due, changes. ARGV: id, member of those that are due, why or '' if nobody knows it.
 SET_ASIDE = (
     _TELL
     + """

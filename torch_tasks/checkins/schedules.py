@@ -44,7 +44,7 @@ class Every(Model):
     """At equal intervals from a start; the start is the first slot."""
 
     kind: Literal["every"] = "every"
-    seconds: Seconds
+    seconds: Seconds = Field(ge=1)
     start: AwareDatetime
 
     def after(self, moment: datetime) -> datetime | None:
