@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import signal
 from collections.abc import Iterator
-from datetime import timedelta
 
 import pytest
 from beats import Machine, checkin, fires, leads, registered
 from nodes import Broker
 from waiting import until
 
-from torch_tasks import keys
-from torch_tasks.checkins.checkin import Checkin, CheckinState, Outcome, Target
-from torch_tasks.checkins.schedules import At, Every
+from torch_tasks.checkins.checkin import Checkin, CheckinState, Outcome
 from torch_tasks.checkins.store import Checkins
 from torch_tasks.fleet import fleet
 

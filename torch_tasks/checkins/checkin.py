@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
+from torch_tasks import keys
 from torch_tasks.checkins.schedules import Schedule
 from torch_tasks.communication.message import MessageState
 from torch_tasks.errors import InvalidCheckin, InvalidTask
@@ -84,6 +85,11 @@ class Target(Model):
             known = ", ".join(type(self).model_fields)
             raise ValueError(f"names {' and '.join(named) or 'nobody'}; name one of {known}")
         return self
+
+    @property
+    def queue(self) -> str:
+        """Whose node workers bring it: anybody's, or the one of the machine that the pane is on."""
+        return keys.node_queue(self.pane.node) if self.pane else keys.SYSTEM_QUEUE
 
     def __str__(self) -> str:
         if self.task is not None:

@@ -243,9 +243,7 @@ def run(checkin_id: str, json_wanted: bool) -> None:
     if json_wanted:
         as_json(fire)
     else:
-        click.echo(
-            f"check-in {checkin_id} fires now; 'torch-tasks checkin history {checkin_id}' tells what becomes of it"
-        )
+        click.echo(f"check-in {checkin_id} fires; 'torch-tasks checkin history {checkin_id}' tells what becomes of it")
 
 
 @checkin.command()

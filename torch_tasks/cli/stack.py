@@ -114,7 +114,7 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
 
     def ready() -> bool:
-        return _all_there(kept) and (not flower or stack.flower_answers())
+        return _all_there(kept) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
 
     supervisor.run(ready, _shape)
 
