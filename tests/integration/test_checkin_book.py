@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import subprocess
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from beats import registered
 
-from torch_tasks import Torch
+from torch_tasks import Torch, keys
 from torch_tasks.checkins.book import Checkins, Kept
-from torch_tasks.checkins.checkin import Busy, Misfire
+from torch_tasks.checkins.checkin import Busy, Fire, Misfire, Outcome, UserPane
+from torch_tasks.checkins.delivery import Delivery
+from torch_tasks.checkins.panes import pane_named
 from torch_tasks.checkins.schedules import At, Cron, Every
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, UnknownRecipient
 from torch_tasks.fleet import fleet
+from torch_tasks.monitoring import SystemMonitor
 
 NOTE = "look at the build"
 
@@ -154,3 +159,73 @@ def test_whoever_asks_hears_what_is_to_be_known(book: Checkins) -> None:
     fleet().registry.leave(left)
     assert "gone-1 is offline now" in book.after(30, NOTE, "gone-1").warnings[0]
     assert "operator" in str(book.after(30, NOTE, "operator").checkin.target)
+
+
+def test_the_systems_health_says_that_nothing_fires(book: Checkins) -> None:
+    assert not any("beat" in reason for reason in SystemMonitor().get_system_health().reasons)
+    book.after(30, NOTE, "developer-1")
+    reasons = SystemMonitor().get_system_health().reasons
+    assert any(reason.startswith("no beat runs") for reason in reasons)
+    assert any(reason.startswith("no node worker runs") for reason in reasons)
+    fleet().client.set(keys.BEAT_LEADER, "somebody")
+    fleet().registry.keep_node("node-a")
+    assert not any("runs" in reason for reason in SystemMonitor().get_system_health().reasons)
+
+
+# ── a pane of a user's own ───────────────────────────────────────────────────────────────────────────────────────
+
+
+def typed(book: Checkins, pane: UserPane) -> tuple[Delivery, Fire]:
+    """A fire into this pane, and what became of it."""
+    kept = book.after(30, NOTE, pane=pane)
+    assert kept.slot
+    delivery = Delivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None)
+    return delivery, delivery.deliver()
+
+
+def test_a_note_that_may_have_been_typed_is_not_typed_again(book: Checkins, tmp_path: Path) -> None:
+    pane = UserPane(node="node-a", socket=str(tmp_path / "tmux"), target="work:0")
+    kept = book.after(30, NOTE, pane=pane, id="once")
+    assert kept.slot
+    assert fleet().checkins.begin("once", kept.slot)  # and then its node worker died
+    fire = Delivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None).deliver()
+    assert fire.outcome is Outcome.REFUSED
+    assert fire.note.startswith("nothing shows whether it was typed into pane work:0 on node-a")
+    assert book.history("once")[0].outcome is Outcome.REFUSED
+
+
+def test_the_id_of_a_pane_means_nothing_to_a_later_server(
+    book: Checkins, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
+    monkeypatch.delenv("TMUX", raising=False)
+    log = tmp_path / "log"
+    argv = [
+        "tmux",
+        "-f",
+        "/dev/null",
+        "new-session",
+        "-d",
+        "-s",
+        "work",
+        f"while read -r line; do echo $line >> {log}; done",
+    ]
+    tmux = lambda *words: subprocess.run([*words], check=True, capture_output=True, text=True, timeout=20).stdout  # noqa: E731
+    tmux(*argv)
+    try:
+        pane = pane_named("%0")
+        assert pane.server
+        delivery, fire = typed(book, pane)
+        assert (fire.outcome, fire.note) == (Outcome.SENT, "the program in work:0.0 (%0) took it")
+        assert delivery.deliver() == fire  # it came again, and is typed once
+        assert log.read_text() == f"{NOTE}\n"
+        tmux("tmux", "kill-server")
+        tmux(*argv)
+        assert pane_named("%0").server != pane.server
+        _, fire = typed(book, pane)
+        assert fire.outcome is Outcome.REFUSED
+        assert "was started anew" in fire.note
+        assert typed(book, pane_named("work"))[1].outcome is Outcome.SENT  # a name means what it says
+        assert log.read_text() == f"{NOTE}\n{NOTE}\n"
+    finally:
+        tmux("tmux", "kill-server")

@@ -130,7 +130,7 @@ def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
     assert "cron 30 8 * * 1" in said
     [python] = blocks("python", CHECKINS)
     said = run(sys.executable, "-c", python)
-    assert said.splitlines()[0].endswith(" () 4")
+    assert said.splitlines()[0].endswith(" () 6")
     assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
 
 

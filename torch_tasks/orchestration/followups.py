@@ -40,7 +40,7 @@ class Followed(Model):
     every: Seconds
     """How often somebody is to look after it."""
     looks: str
-    """What its record and its pane showed, in short."""
+    """What its record and its pane showed, in short; empty as long as its pane was not looked at."""
     since: AwareDatetime
     """Since when they have shown that."""
     ours: bool
@@ -53,7 +53,7 @@ class Followed(Model):
 
     def stands_still(self, now: datetime) -> bool:
         """Nothing has moved for one interval."""
-        return now - self.since >= timedelta(seconds=self.every)
+        return bool(self.looks) and now - self.since >= timedelta(seconds=self.every)
 
 
 def followup_id(task_id: str) -> str:
@@ -158,8 +158,10 @@ def _expected(record: TaskRecord, info: AgentInfo, agents: Iterable[AgentInfo]) 
 def _looks(record: TaskRecord) -> str:
     """What moves when work goes on: the pane's words, the diff, what the agent reports. Clocks and spinners do not."""
     noted = record.handoff
-    shown = re.sub(r"[^\w\n]|\d", "", noted.screen) if noted else ""
-    parts = (record.attempts, record.note, noted and noted.branch, noted and noted.diff, shown)
+    if noted is None:
+        return ""
+    shown = re.sub(r"[^\w\n]|\d", "", noted.screen)
+    parts = (record.attempts, record.note, noted.branch, noted.diff, shown)
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
