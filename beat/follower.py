@@ -33,6 +33,7 @@ class Follower:
         self._wait_ms = min(4000, int(settings.broker_connect_seconds * 800))
         self._wake = threading.Event()
         self._leaving = threading.Event()
+        self._settled = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
 
     def start(self) -> None:
@@ -51,19 +52,28 @@ class Follower:
     # ── a broker that has forgotten ──────────────────────────────────────────────────────────────────────────────
 
     def settle(self) -> None:
-        """Have the broker know what the journal knows, if it is not the process that was there before."""
-        server = self._gate.state().identity
+        """Have the broker know what the journal knows, if it may have forgotten: next to nothing if it has not."""
         try:
-            if server == self._journal.server:
+            if self._is_known():
                 return
+            server = self._gate.state().identity
             self._restore()
+            self._timetable.told(self._journal.name)
             self._journal.reconciled(server)
+            self._settled.set()
         except TorchError as error:
             if isinstance(error, BrokerUnreachable):
                 raise
             log.error("what the broker may have forgotten cannot be looked up: %s", error)
 
+    def _is_known(self) -> bool:
+        """The broker is the process that was told what stands in the journal, with the data it had then."""
+        known = self._gate.state().identity == self._journal.server
+        return known and self._timetable.knows(self._journal.name)
+
     def _restore(self) -> None:
+        if not self._journal.position:
+            return
         if self._journal.silence > self._keep_seconds * 0.99 and not self._timetable.is_empty():
             log.warning("the journal is so old that what it holds may have been removed since: nothing is put back")
             return
@@ -100,14 +110,15 @@ class Follower:
 
     def _read_all(self) -> None:
         """The journal is new, or more has changed than the stream of changes holds."""
-        begun, newest, server = time.time(), self._timetable.newest(), self._gate.state().identity
-        if server != self._journal.server:  # what it forgot is put back first
-            self._leaving.wait(_RETRY_SECONDS)
+        begun, newest = time.time(), self._timetable.newest()
+        if not self._is_known():  # what it forgot is put back first
+            self._settled.wait(_RETRY_SECONDS)
+            self._settled.clear()
             return
         for ids in self._timetable.ids():
             self._journal.write(self._timetable.accounts(ids))
             self._journal.seen(ids)
-        if server == self._gate.state().identity:
+        if self._is_known():
             self._journal.forget_unseen(begun)
             self._journal.followed(newest)
         self._wake.set()

@@ -6,6 +6,7 @@ import json
 import sqlite3
 import threading
 import time
+import uuid
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,7 +26,7 @@ CREATE TABLE IF NOT EXISTS entries (
   touched REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS place (
-  name TEXT PRIMARY KEY,           -- server: the broker's process; position: in its stream of changes; followed: when
+  name TEXT PRIMARY KEY,           -- name, server, position, followed
   value TEXT NOT NULL
 ) WITHOUT ROWID;
 """
@@ -40,6 +41,14 @@ class Journal:
         self._connection: sqlite3.Connection | None = None
 
     # ── how far it is ────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def name(self) -> str:
+        """What the broker knows it by."""
+        if not (name := self._place("name")):
+            name = f"beat-{uuid.uuid4().hex}"
+            self._note(name=name)
+        return name
 
     @property
     def server(self) -> str:

@@ -33,8 +33,7 @@ class Periodic:
         self._entries = {PERIODIC + name: self._by_broker_time(entry) for name, entry in entries.items()}
 
     def _by_broker_time(self, entry: ScheduleEntry) -> ScheduleEntry:
-        """The entry with a schedule that asks the broker what time it is."""
-        entry.schedule = copy.copy(entry.schedule)
+        """The entry, whose schedule asks the broker what time it is."""
         zone = entry.app.timezone
         entry.schedule.nowfun = lambda: self._clock().astimezone(zone)
         return entry

@@ -43,6 +43,7 @@ def test_what_is_added_is_found_again_whole_and_the_same_id_is_one_check_in(stor
     assert timedelta(0) <= record.due - record.slot <= timedelta(seconds=5, milliseconds=1)
     assert store.add(asked.model_copy(update={"note": "another"})) == record
     assert store.get(asked.id) == record
+    assert store.add(asked.model_copy(update={"schedule": At(at=SLOT)})) == record
 
 
 @pytest.mark.parametrize(

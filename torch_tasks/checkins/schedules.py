@@ -23,14 +23,20 @@ def _time_zone(name: str) -> str:
     return name
 
 
+def _whole(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
+#: As exact as the broker counts.
+Moment = Annotated[AwareDatetime, AfterValidator(_whole)]
 
 
 class At(Model):
     """Once."""
 
     kind: Literal["at"] = "at"
-    at: AwareDatetime
+    at: Moment
 
     def after(self, moment: datetime) -> datetime | None:
         """The first slot later than this moment."""
@@ -44,8 +50,8 @@ class Every(Model):
     """At equal intervals from a start; the start is the first slot."""
 
     kind: Literal["every"] = "every"
-    seconds: Seconds = Field(ge=1)
-    start: AwareDatetime
+    seconds: Annotated[Seconds, AfterValidator(lambda seconds: round(seconds, 3))] = Field(ge=1)
+    start: Moment
 
     def after(self, moment: datetime) -> datetime | None:
         """The first slot later than this moment."""
@@ -83,8 +89,9 @@ class Cron(Model):
         return self
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first slot later than this moment."""
-        return next(self._from(moment), None)
+        """The first slot later than this moment, in UTC: the time on a wall is nothing to count with."""
+        slot = next(self._from(moment), None)
+        return slot.astimezone(UTC) if slot else None
 
     def _from(self, moment: datetime) -> CronSim:
         return CronSim(self.expression, moment.astimezone(ZoneInfo(self.timezone)))

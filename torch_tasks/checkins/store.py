@@ -57,9 +57,11 @@ class Checkins:
     def add_all(self, checkins: Iterable[Checkin]) -> list[CheckinRecord]:
         """:meth:`add` many; none of them if one cannot be kept."""
         now, wanted = self.now(), list(checkins)
-        slots = [_first(self._within_limit(checkin), now) for checkin in wanted]
+        # One that is known may well have passed.
+        new = [one for one in wanted if one.slot_after(now) or self._read([one.id]) == [None]]
+        slots = [_first(self._within_limit(checkin), now) for checkin in new]
         with self._client.pipeline(transaction=False) as pipe:
-            for checkin, slot in zip(wanted, slots, strict=True):
+            for checkin, slot in zip(new, slots, strict=True):
                 self._add(
                     keys=[keys.checkin(checkin.id), keys.CHECKINS, keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
                     args=[checkin.id, checkin.model_dump_json(), slot.isoformat(), due_ms(checkin, slot)],
@@ -113,9 +115,9 @@ class Checkins:
     # ── what somebody wants to know ──────────────────────────────────────────────────────────────────────────────
 
     def now(self) -> datetime:
-        """The broker's time."""
+        """The broker's time, as exact as slots are."""
         seconds, micros = self._client.time()
-        return moment_of(seconds * 1000 + micros / 1000)
+        return moment_of(seconds * 1000 + micros // 1000)
 
     def get(self, checkin_id: str) -> CheckinRecord:
         """One check-in and where it stands, or :class:`CheckinNotFound`."""
