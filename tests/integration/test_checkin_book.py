@@ -7,8 +7,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from beats import registered
+from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.checkins.book import Checkins, Kept
@@ -200,16 +202,8 @@ def test_the_id_of_a_pane_means_nothing_to_a_later_server(
     monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
     monkeypatch.delenv("TMUX", raising=False)
     log = tmp_path / "log"
-    argv = [
-        "tmux",
-        "-f",
-        "/dev/null",
-        "new-session",
-        "-d",
-        "-s",
-        "work",
-        f"while read -r line; do echo $line >> {log}; done",
-    ]
+    reader = f"while read -r line; do echo $line >> {log}; done"
+    argv = ["tmux", "-f", "/dev/null", "new-session", "-d", "-s", "work", reader]
     tmux = lambda *words: subprocess.run([*words], check=True, capture_output=True, text=True, timeout=20).stdout  # noqa: E731
     tmux(*argv)
     try:
@@ -220,6 +214,7 @@ def test_the_id_of_a_pane_means_nothing_to_a_later_server(
         assert delivery.deliver() == fire  # it came again, and is typed once
         assert log.read_text() == f"{NOTE}\n"
         tmux("tmux", "kill-server")
+        until(lambda: not psutil.pid_exists(pane.server or 0), "the server has ended")
         tmux(*argv)
         assert pane_named("%0").server != pane.server
         _, fire = typed(book, pane)
