@@ -46,6 +46,7 @@ OPTIONS = {
     "reply": "TEXT --to --when --from --json",
     "broadcast": "TEXT --role --skill --project --when --emergency --from --json",
     "inbox": "PARTY --peek --json",
+    "checkin": "add list show edit pause resume remove run history",
     "note": "add search list",
     "claim": "RESOURCE --for --wait --by --json",
     "release": "RESOURCE --by",

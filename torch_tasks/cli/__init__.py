@@ -46,6 +46,7 @@ _COMMANDS = {
     "broadcast": ("torch_tasks.cli.messages:broadcast", "Send a message to many agents."),
     "inbox": ("torch_tasks.cli.messages:inbox", "Show the messages that wait for you."),
     "messages": ("torch_tasks.cli.messages:messages", "List the latest messages, or show one."),
+    "checkin": ("torch_tasks.cli.checkins:checkin", "Have notes come up at their times."),
     "note": ("torch_tasks.cli.collaboration:note", "Note and find facts about a project."),
     "claim": ("torch_tasks.cli.collaboration:claim", "Have a shared resource for yourself."),
     "release": ("torch_tasks.cli.collaboration:release", "Give a claimed resource back."),

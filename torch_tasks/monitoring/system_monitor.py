@@ -11,11 +11,13 @@ from pydantic import AwareDatetime, Field
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.message import PEOPLE
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.models import BEFORE, AgentInfo, Model, TaskRecord, now
+from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.routing import unroutable
 
 _LATEST = 1000
@@ -106,6 +108,7 @@ class SystemMonitor:
         reasons = (
             *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
             *_reasons_of_messages(dead_messages, spooled),
+            *_reasons_of_time(shared),
         )
         nobody = bool(agents) and not any(info.online for info in agents)
         return SystemHealth(
@@ -153,6 +156,14 @@ def _reasons_of_messages(dead: int, spooled: int) -> Iterable[str]:
         yield f"{dead} messages are dead; 'torch-tasks messages' shows them, with --replay one is sent again"
     if spooled:
         yield f"{spooled} messages wait on this machine's disk: the broker was away, or inboxes are full"
+
+
+def _reasons_of_time(shared: Fleet) -> Iterable[str]:
+    """What stands still, and what is scheduled and does not come up."""
+    if still := standing_still(shared):
+        yield f"nothing moves at {_some([one.words for one in still])}"
+    if shared.client.zcard(keys.CHECKINS_DUE):
+        yield from readiness(shared).lacks
 
 
 _STUCK = ("login", "error", "exited")
