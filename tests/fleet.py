@@ -47,24 +47,30 @@ def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def new_node(
+def empty(
     broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Node]]:
-    """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
-    nodes: list[Node] = []
+) -> Iterator[None]:
+    """An empty fleet, of which this test's machine has no ledger either."""
     monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
     read_settings_anew()
+    broker.empty()
+    yield
+    monkeypatch.undo()
+    read_settings_anew()
+
+
+@pytest.fixture
+def new_node(broker: Broker, torch: Torch, empty: None) -> Iterator[Callable[[str], Node]]:
+    """Adds machines to an empty fleet."""
+    nodes: list[Node] = []
 
     def add(name: str) -> Node:
         nodes.append(Node(name, broker, torch))
         return nodes[-1]
 
-    broker.empty()
     yield add
     for node in nodes:
         node.close()
-    monkeypatch.undo()
-    read_settings_anew()
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ class NovaOrchestrator:
                 if info.online
                 and info.agent_id != self.sender
                 and info.serves(wanted, skills)
-                and (project is None or _belongs(info, project))
+                and (project is None or works_in(info, project))
             ]
             if not found:
                 raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
@@ -159,6 +159,25 @@ class NovaOrchestrator:
             matter = self._inboxes.get(first.id).message.correlation_id if first.transport == "broker" else None
         options = {"correlation_id": matter, **how}
         return [first, *(self.send_message(info.agent_id, text, **options) for info in found[1:])]
+
+    def post(self, message: Message) -> Sent:
+        """Put a message into an inbox, for a program that tries again: nothing of it waits here for the broker.
+
+        Raises as :meth:`send_message`, and what redis-py raises while the broker is away.
+        """
+        message = message.within(self._fleet.settings.message_limit_bytes)
+        policy().check(message)
+        target, note, message = self._addressed(message, None)
+        file = self._outbox.keep(message) if self._fleet.settings.ledger else None
+        try:
+            sent = self._accepted(message, target, note)
+        except BaseException:
+            if file:
+                self._outbox.drop(file)
+            raise
+        if file:
+            self._outbox.accepted(file)
+        return sent
 
     # ── receiving and looking ────────────────────────────────────────────────────────────────────────────────────
 
@@ -378,7 +397,7 @@ def _away(target: AgentInfo | None) -> str:
     return f"{target.agent_id} is offline{heard}: the message is kept until it returns"
 
 
-def _belongs(info: AgentInfo, project: str) -> bool:
+def works_in(info: AgentInfo, project: str) -> bool:
     """The agent works in this folder, or in one of this name."""
     folder = Path(info.workdir)
     wanted = Path(project).expanduser()
