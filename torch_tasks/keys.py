@@ -26,8 +26,9 @@ AGENT_LOAD = f"{PREFIX}agent_load"
 AGENT_CHANGES = f"{PREFIX}agent_changes"
 #: Sorted set of "agent task" by the broker's millisecond until which the task waits for this agent.
 SOFT_PINS = f"{PREFIX}soft_pins"
-#: Hash of a task queue that nobody can serve → when an agent for it was last asked for, and for which task, as JSON.
-SPAWN_DEMAND = f"{PREFIX}spawn_demand"
+#: Hash of a pool → when it last grew, and what is held for the moment in which somebody decides on that.
+POOLS_GROWN = f"{PREFIX}pools_grown"
+SCALING = f"{PREFIX}scaling"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
 #: Hash of a node's name → its entry as JSON.

@@ -25,6 +25,7 @@ OPTIONS = {
     "dead": "list show replay drop",
     "worker": "--id --role --skill --agent --workdir --memory --cpu --processes",
     "node": "--node --keep list show drain undrain",
+    "scale": "--dry-run --explain --json",
     "spawn": "ROLE --skill --kind --node --label --temporary --workdir --parent --id",
     "retire": "AGENT --now --hand-over --note --timeout --no-wait",
     "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",
