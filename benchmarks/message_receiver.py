@@ -76,6 +76,7 @@ def main(agent_id: str, file: Path) -> None:
         orders=Orders(),
         heed=Heed(fleet(), spec),
         quota=Quota(kind, fleet()),
+        guard=parts,
         trees=parts,
         in_between=lambda _: None,
     )

@@ -32,15 +32,15 @@ from workers.tmux.server import AgentServer, require_tmux
 @click.option("--read-only", is_flag=True, help="Look, do not type.")
 def attach(agent_id: str, read_only: bool) -> None:
     """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does."""
-    folder = _find(agent_id)
-    if isinstance(folder, AgentInfo):
-        raise _elsewhere(folder, "attach")
+    place = _place(agent_id)
+    if isinstance(place, AgentInfo):
+        raise _elsewhere(place, "attach")
     require_tmux()
     argv = [
         "tmux",
         "-u",
         "-S",
-        str(folder / "tmux"),
+        str(place / "tmux"),
         "attach-session",
         *(["-r"] if read_only else []),
         "-t",
@@ -57,23 +57,23 @@ def attach(agent_id: str, read_only: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
 def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     """Print what an agent's pane shows, also when it is on another machine."""
-    folder = _find(agent_id)
-    if isinstance(folder, AgentInfo):
+    place = _place(agent_id)
+    if isinstance(place, AgentInfo):
         if history or explain:
-            raise _elsewhere(folder, "screen")
-        _print(watched(folder), follow)
+            raise _elsewhere(place, "screen")
+        _print(watched(place), follow)
         return
-    journal = Journal.read(folder / "journal.json")
-    pane = AgentPane.adopt(folder / "tmux", journal.pane) if journal and journal.pane else None
+    journal = Journal.read(place / "journal.json")
+    pane = AgentPane.adopt(place / "tmux", journal.pane) if journal and journal.pane else None
     if journal is None or pane is None:
         raise AgentUnavailable(
-            f"agent {agent_id} has no pane at {folder / 'tmux'}; 'torch-tasks agents' tells whether it lives"
+            f"agent {agent_id} has no pane at {place / 'tmux'}; 'torch-tasks agents' tells whether it lives"
         )
     try:
         if explain:
             if journal.spec is None:
                 raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
-            program = program_of(journal.spec, folder, Path(journal.spec.workdir or "/"))
+            program = program_of(journal.spec, place, Path(journal.spec.workdir or "/"))
             for source, said in program.explain(pane):
                 click.echo(f"{source + ':':<15}{said}")
         else:
@@ -105,8 +105,8 @@ def _print(screens: Generator[str, None, None], follow: bool) -> None:
                 return
 
 
-def _find(agent_id: str) -> Path | AgentInfo:
-    """The agent's folder on this machine, or the agent if it is on another. One that is hosted here needs no broker."""
+def _place(agent_id: str) -> Path | AgentInfo:
+    """The agent's folder on this machine; else what the fleet knows of it. What is hosted here needs no broker."""
     folder = settings().agent_dir(agent_id)
     known = (folder / "journal.json").exists()
     if known and is_hosted(folder):

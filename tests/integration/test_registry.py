@@ -18,7 +18,9 @@ from torch_tasks.errors import AgentNotFound, AgentTaken
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentInfo, AgentState, Failure, FailureKind, TaskResult, TaskState, now
 from torch_tasks.orchestration import AgentRegistry
+from torch_tasks.orchestration.tending import look_after
 from torch_tasks.performance import Performance
+from torch_tasks.transport.wire import list_of
 
 
 def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), **fields: Any) -> AgentInfo:
@@ -325,3 +327,38 @@ def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker)
         registry.heartbeat(info)
     assert broker.client.xlen(keys.AGENT_CHANGES) == before
     assert "performance_metrics" not in json.loads(broker.client.hget(keys.AGENT_REGISTRY, "dev-1"))
+
+
+def test_whether_anybody_serves_a_task_is_told_without_reading_them_all(
+    registry: AgentRegistry, torch: Torch, broker: Broker
+) -> None:
+    enter(registry, *(agent(f"qa-{number}", "qa", ("python",)) for number in range(60)))
+    enter(registry, agent("d-limited", state=AgentState.LIMITED, skills=("go",)))
+    asked: list[dict[str, Any]] = [{"role": "qa"}, {"role": "developer", "skills": ["go"]}, {"agent": "qa-7"}]
+    served = [torch.enqueue("true", **asks) for asks in asked]
+    alone = [torch.enqueue("true", **asks) for asks in ({"role": "qa", "skills": ["go"]}, {"agent": "qa-999"})]
+    before = int(broker.client.info("stats")["total_net_output_bytes"])
+    told = [task.record().unroutable for task in (*served, *alone)]
+    assert int(broker.client.info("stats")["total_net_output_bytes"]) - before < 30_000
+    assert told == [False] * 3 + [True] * 2
+
+
+# ── looking after them ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_many_dead_agents_only_those_are_looked_at_for_whom_something_waits(
+    registry: AgentRegistry, torch: Torch, broker: Broker
+) -> None:
+    dead = [f"dead-{number}" for number in range(300)]
+    for agent_id in dead:
+        registry.register(agent(agent_id))
+    broker.client.zadd(keys.AGENT_HEARTBEAT, dict.fromkeys(dead, 1))
+    broker.client.hset(keys.BROKER_STATE, "watch", 1)
+    task = torch.enqueue("true", role="developer")
+    queue = task.record().queue
+    waits, meant = (list_of(name, task.record().spec.priority.step) for name in (queue, keys.agent_queue("dead-7")))
+    broker.client.lmove(waits, meant)
+    before = int(broker.client.info("stats")["total_reads_processed"])
+    look_after(fleet())
+    assert int(broker.client.info("stats")["total_reads_processed"]) - before < 50
+    assert (broker.client.llen(waits), broker.client.llen(meant)) == (1, 0)

@@ -14,14 +14,14 @@ from torch_tasks import settings as own
 from torch_tasks.broker import connect
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
 from torch_tasks.holds import Book
-from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus
+from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus, TaskSpec
 from torch_tasks.orchestration import registry_scripts as scripts
 from torch_tasks.orchestration.watching import AgentChange, Watch
 from torch_tasks.performance import Performance
 from torch_tasks.settings import Settings
 from torch_tasks.transport.wire import list_of
 
-_UNABLE = (AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
+_UNABLE = ("paused", "stopped", AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
 """Who is in one of these states cannot take a task, nor soon."""
 
 
@@ -57,6 +57,23 @@ class AgentRegistry:
         Each is online, of this ``role``, and has all of these ``skills`` or ``any`` of them. Of two that are free, the
         one with more of the ``wished`` skills comes first.
         """
+        return self._search(role, skills, match, wished, limit, but=_UNABLE)
+
+    def who_serves(self, spec: TaskSpec) -> list[AgentInfo]:
+        """One of those who are online and may take this task, whatever their programs do now; or nobody."""
+        if spec.agent:
+            return [info for info in self.some([spec.agent]) if info.online]
+        return self._search(spec.role, spec.skills, limit=1)
+
+    def _search(
+        self,
+        role: str | None,
+        skills: Iterable[str],
+        match: str = "all",
+        wished: Iterable[str] = (),
+        limit: int | None = None,
+        but: Collection[str] = (),
+    ) -> list[AgentInfo]:
         asked, liked = _words(skills), _words(wished)
         now_ms, *found = self._find(
             keys=[
@@ -75,7 +92,7 @@ class AgentRegistry:
                 limit or 0,
                 self._offline_ms,
                 *Performance.PRIOR,
-                f" left retiring stopped {' '.join(_UNABLE)} ",
+                f" left retiring {' '.join(but)} ",
                 len(asked),
                 *asked,
                 *liked,
@@ -221,6 +238,11 @@ class AgentRegistry:
         kept = {str(agent_id): float(score) for agent_id, score in promises}
         silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
         return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+
+    def has_heard_all(self) -> bool:
+        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        return int(watched_ms) >= self._settings.takeover_seconds * 1000
 
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
         silence = self._settings.takeover_seconds * 1000

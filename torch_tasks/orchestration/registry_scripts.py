@@ -197,10 +197,11 @@ local function count(abilities, list)
   end
   return number
 end
+local held_too = not string.find(ARGV[7], ' paused ', 1, true)
 local function serves(id, state, its_role, abilities)
   if role ~= '' and its_role ~= role then return false end
   if string.find(ARGV[7], ' ' .. state .. ' ', 1, true) then return false end
-  if held.all or held['role ' .. its_role] or held['agent ' .. id] then return false end
+  if not held_too and (held.all or held['role ' .. its_role] or held['agent ' .. id]) then return false end
   if any then return #skills == 0 or count(abilities, skills) > 0 end
   return count(abilities, skills) == #skills
 end
