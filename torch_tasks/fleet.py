@@ -18,6 +18,7 @@ from torch_tasks.settings import Settings, settings
 from torch_tasks.transport import Deliveries, Gate
 
 if TYPE_CHECKING:
+    from torch_tasks.checkins.store import Checkins
     from torch_tasks.communication.inboxes import Inboxes
     from torch_tasks.orchestration.accounts import Account
     from torch_tasks.orchestration.budgets import Budgets
@@ -52,6 +53,13 @@ class Fleet:
         from torch_tasks.communication.inboxes import Inboxes  # only who sends, receives or looks at them
 
         return Inboxes(self.client, self.settings)
+
+    @cached_property
+    def checkins(self) -> Checkins:
+        """The check-ins."""
+        from torch_tasks.checkins.store import Checkins  # only who schedules, delivers or looks at them
+
+        return Checkins(self.client, self.settings, self.inboxes, self.records)
 
     @cached_property
     def registry(self) -> AgentRegistry:

@@ -6,6 +6,8 @@ import contextlib
 import json
 import logging
 import random
+import time
+from datetime import datetime
 from typing import Any
 
 import redis
@@ -14,7 +16,7 @@ from celery.exceptions import Ignore, Reject, Retry
 from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
-from torch_tasks.app import RUN, accepted, app
+from torch_tasks.app import CHECKIN, RUN, accepted, app
 from torch_tasks.envelope import Envelope
 from torch_tasks.errors import (
     BrokerForgot,
@@ -307,7 +309,25 @@ def cancelled(task_id: str, message: str) -> TaskResult:
     )
 
 
+@app.task(name=CHECKIN, ignore_result=True)
+def checkin(fields: dict[str, Any], slot: str, late: float) -> None:
+    """Bring one fire of a check-in to whom it is for."""
+    from torch_tasks.checkins.checkin import Checkin  # only node workers do it
+    from torch_tasks.checkins.delivery import Delivery
+
+    asked = Checkin.model_validate(fields)
+    try:
+        Delivery(fleet(), asked, datetime.fromisoformat(slot), late, _enqueue).deliver()
+    except _AWAY as error:
+        time.sleep(1)  # it is this worker's again at once
+        raise Reject(f"not yet: {error}", requeue=True) from error
+
+
+def _enqueue(spec: TaskSpec) -> None:
+    run.apply_async((spec,), task_id=spec.id)
+
+
 @app.task(name="torch.prune")
 def prune() -> int:
-    """Drop from the task index what has expired."""
-    return fleet().records.prune()
+    """Drop from the indexes what has expired."""
+    return fleet().records.prune() + fleet().checkins.prune()

@@ -51,6 +51,7 @@ class Inboxes:
         self._stage = client.register_script(scripts.STAGE)
         self._settle = client.register_script(scripts.SETTLE)
         self._replay = client.register_script(scripts.REPLAY)
+        self._withdraw = client.register_script(scripts.WITHDRAW)
 
     # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,6 +99,15 @@ class Inboxes:
         message = self.get(message_id).message
         inbox = keys.inbox(message.target, message.priority)
         return MessageState(self._replay(keys=[keys.message(message_id), inbox], args=[message_id]))
+
+    def withdraw(self, message_id: str, note: str) -> bool:
+        """Take a message back that its receiver has not begun with; false if it has, or nobody knows of it."""
+        record = self.records([message_id])[0]
+        if record is None:
+            return False
+        inbox = keys.inbox(record.message.target, record.message.priority)
+        places = [keys.message(message_id), inbox]
+        return bool(self._withdraw(keys=places, args=[message_id, note, self._keep_seconds]))
 
     # ── the receiver's side ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -201,9 +211,12 @@ class Inboxes:
 
     def records(self, message_ids: Iterable[str]) -> list[MessageRecord | None]:
         """The records of these messages, in their order."""
+        wanted = list(message_ids)
+        if not wanted:  # as an idle receiver asks every few seconds
+            return []
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
-            for message_id in message_ids:
+            for message_id in wanted:
                 pipe.hgetall(keys.message(message_id))
             (seconds, micros), *found = pipe.execute()
         moment = seconds + micros / 1e6
