@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_tasks import control, recovery
 from torch_tasks.answer import Answer
@@ -36,6 +36,9 @@ from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
+
+if TYPE_CHECKING:
+    from torch_tasks.checkins.book import Checkins
 
 log = logging.getLogger(__name__)
 
@@ -306,6 +309,13 @@ class Torch:
         """Ask an agent something and return its reply."""
         return NovaOrchestrator().ask(agent_id, text, timeout, **how).message.message
 
+    @property
+    def checkins(self) -> Checkins:
+        """Notes that come up at their times."""
+        from torch_tasks.checkins.book import Checkins  # only who schedules or looks at them
+
+        return Checkins()
+
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
         return NovaOrchestrator().broadcast(text, **whom)
@@ -338,5 +348,7 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    known = fleet().registry.agents() if agents is None else agents
+    known = fleet().registry.who_serves(record.spec) if agents is None else agents
+    if agents is None and any(info.holding for info in known):  # are all of them?
+        known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -285,6 +285,14 @@ class TaskResult(Model):
     def succeeded(self) -> bool:
         """The task was done, and there is evidence of it."""
         return self.status is TaskState.SUCCEEDED
+
+    @property
+    def counts(self) -> Literal["succeeded", "failed", ""]:
+        """What the end tells of the agent."""
+        if self.succeeded:
+            return "succeeded"
+        failed = self.status is not TaskState.CANCELLED and self.error and self.error.kind.up_to_agent
+        return "failed" if failed else ""
 
     def raise_for_status(self) -> Self:
         """This result if it is a success, else :class:`TaskFailed`."""

@@ -15,11 +15,11 @@ import click
 
 from torch_tasks.cli.output import one_line
 from torch_tasks.client import Torch
-from torch_tasks.errors import AgentUnavailable, NodeNotFound
-from torch_tasks.models import AgentInfo, AgentSpec
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
+from torch_tasks.local.mail import is_hosted
+from torch_tasks.models import AgentInfo
 from torch_tasks.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
-from workers.agents.kind import AgentKind
 from workers.agents.kinds import program_of
 from workers.journal import Journal
 from workers.session import end_session
@@ -32,15 +32,15 @@ from workers.tmux.server import AgentServer, require_tmux
 @click.option("--read-only", is_flag=True, help="Look, do not type.")
 def attach(agent_id: str, read_only: bool) -> None:
     """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does."""
-    info = Torch().agent(agent_id)
-    if not _is_here(info):
-        raise _elsewhere(info, "attach")
+    place = _place(agent_id)
+    if isinstance(place, AgentInfo):
+        raise _elsewhere(place, "attach")
     require_tmux()
     argv = [
         "tmux",
         "-u",
         "-S",
-        info.tmux_socket,
+        str(place / "tmux"),
         "attach-session",
         *(["-r"] if read_only else []),
         "-t",
@@ -57,20 +57,24 @@ def attach(agent_id: str, read_only: bool) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
 def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     """Print what an agent's pane shows, also when it is on another machine."""
-    info = Torch().agent(agent_id)
-    if not _is_here(info):
+    place = _place(agent_id)
+    if isinstance(place, AgentInfo):
         if history or explain:
-            raise _elsewhere(info, "screen")
-        _print(watched(info), follow)
+            raise _elsewhere(place, "screen")
+        _print(watched(place), follow)
         return
-    pane = AgentPane.adopt(Path(info.tmux_socket), str(info.pane))
-    if pane is None:
+    journal = Journal.read(place / "journal.json")
+    pane = AgentPane.adopt(place / "tmux", journal.pane) if journal and journal.pane else None
+    if journal is None or pane is None:
         raise AgentUnavailable(
-            f"agent {agent_id} has no pane at {info.tmux_socket}; 'torch-tasks agents' tells whether it lives"
+            f"agent {agent_id} has no pane at {place / 'tmux'}; 'torch-tasks agents' tells whether it lives"
         )
     try:
         if explain:
-            for source, said in _program(info).explain(pane):
+            if journal.spec is None:
+                raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
+            program = program_of(journal.spec, place, Path(journal.spec.workdir or "/"))
+            for source, said in program.explain(pane):
                 click.echo(f"{source + ':':<15}{said}")
         else:
             _print(_seen(pane, history), follow)
@@ -101,13 +105,19 @@ def _print(screens: Generator[str, None, None], follow: bool) -> None:
                 return
 
 
-def _program(info: AgentInfo) -> AgentKind:
-    spec = AgentSpec(id=info.agent_id, role=info.role, skills=info.skills, kind=info.kind)
-    return program_of(spec, settings().agent_dir(info.agent_id), Path(info.workdir))
-
-
-def _is_here(info: AgentInfo) -> bool:
-    return info.host == socket.gethostname()
+def _place(agent_id: str) -> Path | AgentInfo:
+    """The agent's folder on this machine; else what the fleet knows of it. What is hosted here needs no broker."""
+    folder = settings().agent_dir(agent_id)
+    known = (folder / "journal.json").exists()
+    if known and is_hosted(folder):
+        return folder
+    try:
+        info = Torch().agent(agent_id)
+    except BrokerUnreachable:
+        if known:
+            return folder
+        raise
+    return Path(info.tmux_socket).parent if info.host == socket.gethostname() else info
 
 
 def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:

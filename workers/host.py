@@ -22,12 +22,14 @@ from torch_tasks.hosting import Delivery, Limited
 from torch_tasks.limits import Resources
 from torch_tasks.local.orders import order_in
 from torch_tasks.models import (
+    HELD,
     AgentInfo,
     AgentSpec,
     AgentState,
     FailureKind,
     TaskResult,
     TaskSpec,
+    TaskState,
 )
 from torch_tasks.transport import pause
 from workers.accounts import reclaim, tell_accounts
@@ -121,6 +123,7 @@ class Host:
                 f"agent {self._spec.id} cannot start: its workdir {workdir} is not a folder on this node"
             )
         self.presence.take(workdir)
+        self._note_end()
         prune(self.presence.folder / "runs", self._settings.result_days)
         self._bell = Bell(self.presence.folder / "bell", self._look)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
@@ -157,6 +160,13 @@ class Host:
         self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
         self._mail.start()
         self._guard.start()
+
+    def _note_end(self) -> None:
+        """A former worker may have died after it noted how a try ended, and before it noted that it was over."""
+        if self.unfinished:
+            kept = self._run(self.unfinished.task_id, self.unfinished.attempt).recall()
+            if kept and TaskState(kept[0]["state"]) not in HELD:
+                self.presence.end(kept[0])
 
     def _adopt(self, journal: Journal) -> bool:
         if journal.pane is None or journal.kind != self._spec.kind:
@@ -263,7 +273,7 @@ class Host:
     def _close(self, run: Run, account: Mapping[str, str]) -> None:
         """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""
         run.remember(account, None)
-        self.presence.remember(current=None)
+        self.presence.end(account)
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started at all."""

@@ -72,7 +72,7 @@ def test_an_idle_agent_retires_and_leaves_its_last_screen(node: Node, torch: Tor
     assert "1 succeeded, 0 failed" in last
     assert pane
     assert not psutil.pid_exists(pane)
-    assert is_gone(node, torch, broker, "qa-1")
+    until(lambda: is_gone(node, torch, broker, "qa-1"), "nothing of it is left", 5)
     with pytest.raises(AgentNotFound):
         torch.retire("qa-1")
     again = torch.spawn("qa")
