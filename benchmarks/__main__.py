@@ -21,6 +21,7 @@ NAMES = (
     "enqueue",
     "ledger",
     "registry",
+    "checkins",
     "transport",
     "idle",
     "traffic",

@@ -11,7 +11,6 @@ import redis
 from benchmarks.harness import READY_SECONDS, Stage
 from benchmarks.measures import Measure
 from torch_tasks.fleet import fleet
-from torch_tasks.settings import settings
 
 SETTLE_SECONDS = 5.0
 SHOWN = 10
@@ -23,7 +22,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     client: Any = fleet().client
     with stage.agents(count) as agents:
         time.sleep(SETTLE_SECONDS)
-        calls = _calls(seconds)
+        calls = _calls(client, seconds)
         connections = int(client.info("clients")["connected_clients"]) - 1
         tasks = [stage.torch.enqueue("sleep 1000", agent=agent.id) for agent in agents]
         time.sleep(SETTLE_SECONDS)
@@ -42,11 +41,10 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     return measures + [Measure(f"  {name}", rate, "per s") for name, rate in busiest]
 
 
-def _calls(seconds: float) -> Counter[str]:
+def _calls(client: redis.Redis, seconds: float) -> Counter[str]:
     """How often clients sent each command, with its first key where it is a script."""
     calls: Counter[str] = Counter()
-    url = settings().broker().url.get_secret_value()
-    with redis.Redis.from_url(url, decode_responses=True).monitor() as monitor:
+    with client.monitor() as monitor:
         deadline = time.monotonic() + seconds
         while (left := deadline - time.monotonic()) > 0:
             if not monitor.connection.can_read(timeout=left):  # a read that times out would end the connection

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from beats import Machine
 from clients import client_of, read_settings_anew
 from nodes import MARK, Broker, Node, survivors
 from waiting import until
@@ -47,24 +48,30 @@ def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 
 
 @pytest.fixture
-def new_node(
+def empty(
     broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
-) -> Iterator[Callable[[str], Node]]:
-    """Adds machines to an empty fleet, of which this test's machine has no ledger either."""
-    nodes: list[Node] = []
+) -> Iterator[None]:
+    """An empty fleet, of which this test's machine has no ledger either."""
     monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
     read_settings_anew()
+    broker.empty()
+    yield
+    monkeypatch.undo()
+    read_settings_anew()
+
+
+@pytest.fixture
+def new_node(broker: Broker, torch: Torch, empty: None) -> Iterator[Callable[[str], Node]]:
+    """Adds machines to an empty fleet."""
+    nodes: list[Node] = []
 
     def add(name: str) -> Node:
         nodes.append(Node(name, broker, torch))
         return nodes[-1]
 
-    broker.empty()
     yield add
     for node in nodes:
         node.close()
-    monkeypatch.undo()
-    read_settings_anew()
 
 
 @pytest.fixture
@@ -87,6 +94,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Node):
+            if isinstance(value, Node | Machine):
                 report.sections.extend(value.logs())
     return report

@@ -10,19 +10,28 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
-from torch_tasks.hosting import AgentHost
+from torch_tasks.hosting import AgentHost, NodeHost
 from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
 from torch_tasks.transport import register
 
 RUN = "torch.run"
+CHECKIN = "torch.checkin"
 #: The control command by which every agent worker hears of a newly demanded queue.
 ANNOUNCE_QUEUE = "torch_demand"
 #: The control command by which an agent worker gets the answer that its agent waits for.
 ANSWER = "torch_answer"
 #: The control command that has an agent worker look at what its task's record says.
 LOOK = "torch_look"
+#: The control command by which an agent worker tells what its agent's terminal uses of the machine.
+RESOURCES = "torch_resources"
+#: The control command by which an agent worker hears that somebody watches its agent's screen.
+SHOW = "torch_show"
+#: The control command by which every worker hears that something was paused, resumed, stopped or started.
+HEED = "torch_heed"
+#: The control command by which an agent worker hears that its agent is to end.
+RETIRE = "torch_retire"
 
 
 class TorchApp(Celery):
@@ -30,6 +39,7 @@ class TorchApp(Celery):
 
     amqp_cls = "torch_tasks.publishing:Publishing"
     host: AgentHost | None = None
+    node: NodeHost | None = None
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
@@ -110,7 +120,6 @@ def _configuration() -> dict[str, Any]:
         "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_scheduler": "beat.scheduler:TorchScheduler",
-        "beat_schedule_filename": str(chosen.state_dir / "beat" / "schedule"),
     }
 
 
@@ -121,6 +130,11 @@ def _worker_options() -> set[Option]:
         Option(["--skill", "skills"], multiple=True, help="A skill the agent has; repeat for more."),
         Option(["--agent", "agent_kind"], default="shell", show_default=True, help="The kind of agent program."),
         Option(["--workdir", "agent_workdir"], help="The folder the agent starts in (default: this one)."),
+        Option(["--memory"], help="The most memory that its terminal may use: 512M, 2G."),
+        Option(["--cpu"], type=float, help="The most processors: 1.5."),
+        Option(["--processes"], type=int, help="The most processes."),
+        Option(["--temporary"], is_flag=True, help="The agent retires when it has had nothing to do for a while."),
+        Option(["--parent"], help="The agent that spawned it."),
         Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
         Option(
             ["--keep", "kept_agents"],
@@ -132,6 +146,6 @@ def _worker_options() -> set[Option]:
 
 
 register()
-app = TorchApp("torch", include=["torch_tasks.tasks"])
+app = TorchApp("torch", include=["torch_tasks.tasks", "torch_tasks.node_tasks"])
 app.add_defaults(_configuration)
 app.user_options["worker"].update(_worker_options())

@@ -14,6 +14,8 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
+#: Hash of agent id → what a search needs of its entry: see :mod:`torch_tasks.orchestration.registry_scripts`.
+AGENT_TRAITS = f"{PREFIX}agent_traits"
 #: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.orchestration.registry_scripts`.
 AGENT_INDEX = f"{PREFIX}agent_index"
 #: Hash of agent id → how its tasks ended so far, as JSON.
@@ -28,6 +30,20 @@ SOFT_PINS = f"{PREFIX}soft_pins"
 SPAWN_DEMAND = f"{PREFIX}spawn_demand"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
+#: Hash of a node's name → its entry as JSON.
+NODE_REGISTRY = f"{PREFIX}node_registry"
+#: Sorted set of the names of nodes by their last heartbeat, in the broker's milliseconds.
+NODE_HEARTBEAT = f"{PREFIX}node_heartbeat"
+#: Hash of a node's name → the largest incarnation ever given out.
+NODE_INCARNATION = f"{PREFIX}node_incarnation"
+#: Set of the names of nodes on which no agent is started any more.
+NODES_DRAINED = f"{PREFIX}nodes_drained"
+#: Hash of the id of a spawned agent → what was asked for and which node has it, as JSON.
+SPAWNED = f"{PREFIX}spawned"
+#: Hash of the id of a spawned agent → how far it is, as JSON.
+SPAWN_STATES = f"{PREFIX}spawn_states"
+#: Hash of the id of a retired agent → how it ended, as JSON.
+FAREWELLS = f"{PREFIX}farewells"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.
@@ -52,6 +68,23 @@ AUDIT = f"{PREFIX}audit"
 LAST_STATUS = f"{PREFIX}last_status"
 #: Held for a while by the process that looks for what is blocked.
 ESCALATING = f"{PREFIX}escalating"
+#: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
+ACCOUNTS = f"{PREFIX}accounts"
+#: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.holds`.
+HOLDS = f"{PREFIX}holds"
+#: Hash of agent id → how its git trees stood when its node last looked, as JSON.
+GIT_REPORTS = f"{PREFIX}git_reports"
+#: Sorted set of the ids of all check-ins by the millisecond they were added in; each is a hash below :func:`checkin`.
+CHECKINS = f"{PREFIX}checkins"
+#: Sorted set of what beat has to fire, by the broker's millisecond it is due in.
+CHECKINS_DUE = f"{PREFIX}checkins_due"
+#: Sorted set of the ids of the entries that stand in Celery's own schedule, as :data:`CHECKINS`.
+PERIODIC = f"{PREFIX}periodic"
+#: Stream of the ids of check-ins of which something changed.
+CHECKIN_CHANGES = f"{PREFIX}checkin_changes"
+#: What the leading beat holds, and how often the lead was taken.
+BEAT_LEADER = f"{PREFIX}beat_leader"
+BEAT_EPOCH = f"{PREFIX}beat_epoch"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 
@@ -76,6 +109,11 @@ def task_history(task_id: str) -> str:
 def bell(name: str) -> str:
     """The list that wakes who waits for messages: one entry for each message put into the queue of this name."""
     return f"{PREFIX}bell:{name}"
+
+
+def screen(agent_id: str) -> str:
+    """The channel on which an agent's screen is told while somebody watches it."""
+    return f"{PREFIX}screen:{agent_id}"
 
 
 def account(name: str, part: str) -> str:
@@ -111,6 +149,21 @@ def broadcasts(party: str) -> str:
 def notes(project: str) -> str:
     """The stream of the facts that were noted about one project."""
     return f"{PREFIX}notes:{project}"
+
+
+def checkin(checkin_id: str) -> str:
+    """The hash that holds one check-in and where it stands."""
+    return f"{CHECKINS}:{checkin_id}"
+
+
+def checkin_history(checkin_id: str) -> tuple[str, str]:
+    """Sorted set of the slots of a check-in of which something is told, and the hash of what is."""
+    return f"{PREFIX}checkin_slots:{checkin_id}", f"{PREFIX}checkin_fires:{checkin_id}"
+
+
+def checkin_latest(checkin_id: str) -> str:
+    """Hash of a receiver → the slot and id of what it got last of a check-in."""
+    return f"{PREFIX}checkin_latest:{checkin_id}"
 
 
 def agent_queue(agent_id: str) -> str:

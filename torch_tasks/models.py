@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -26,7 +26,11 @@ from torch_tasks.fields import (
     readable,
 )
 from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.holds import Hold
+from torch_tasks.lifetimes import Lifetime
+from torch_tasks.limits import Limits
 from torch_tasks.performance import Performance
+from torch_tasks.permissions import Permissions
 
 
 class Model(BaseModel):
@@ -130,6 +134,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     DEADLINE = "deadline"
     AGENT_CRASHED = "agent_crashed"
+    OUT_OF_MEMORY = "out_of_memory"
     AGENT_UNAVAILABLE = "agent_unavailable"
     WORKER_LOST = "worker_lost"
     REFUSED = "refused"
@@ -149,6 +154,7 @@ class FailureKind(StrEnum):
         """The task is not to blame: the same prompt may well succeed with the next try."""
         return self in {
             FailureKind.AGENT_CRASHED,
+            FailureKind.OUT_OF_MEMORY,
             FailureKind.AGENT_UNAVAILABLE,
             FailureKind.OVERLOADED,
             FailureKind.LOOPING,
@@ -162,18 +168,10 @@ class FailureKind(StrEnum):
             FailureKind.CHECK_FAILED,
             FailureKind.TIMEOUT,
             FailureKind.AGENT_CRASHED,
+            FailureKind.OUT_OF_MEMORY,
             FailureKind.AGENT_FAILED,
             FailureKind.LOOPING,
         }
-
-
-class Permissions(StrEnum):
-    """What becomes of an agent's request for permission."""
-
-    ASK = "ask"
-    """The task waits until a person answers."""
-    ALLOW = "allow"
-    DENY = "deny"
 
 
 class Question(Model):
@@ -288,6 +286,14 @@ class TaskResult(Model):
         """The task was done, and there is evidence of it."""
         return self.status is TaskState.SUCCEEDED
 
+    @property
+    def counts(self) -> Literal["succeeded", "failed", ""]:
+        """What the end tells of the agent."""
+        if self.succeeded:
+            return "succeeded"
+        failed = self.status is not TaskState.CANCELLED and self.error and self.error.kind.up_to_agent
+        return "failed" if failed else ""
+
     def raise_for_status(self) -> Self:
         """This result if it is a success, else :class:`TaskFailed`."""
         from torch_tasks.errors import TaskFailed
@@ -301,17 +307,6 @@ class TaskResult(Model):
         """The end in one line."""
         where = f" on {self.agent}" if self.agent else ""
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
-
-
-class HistoryEntry(Model):
-    """One thing that happened to a task."""
-
-    at: AwareDatetime
-    state: TaskState
-    agent: str | None = None
-    node: str | None = None
-    incarnation: int | None = None
-    note: str | None = None
 
 
 class TaskRecord(Model):
@@ -343,9 +338,11 @@ class TaskRecord(Model):
     """The last time that somebody handed the task over."""
     result: TaskResult | None = None
     unroutable: bool = False
+    waits: str | None = None
+    """Why nobody takes the task now, if somebody paused or stopped those who could."""
 
 
-class AgentSpec(Model):
+class AgentSpec(Limits):
     """An agent as its owner declares it."""
 
     id: AgentId
@@ -353,6 +350,8 @@ class AgentSpec(Model):
     skills: Skills = ()
     kind: AgentId = "shell"
     workdir: AbsolutePath | None = None
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: AgentId | None = None
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; a workdir has no place in it."""
@@ -396,9 +395,18 @@ class AgentInfo(Model):
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: str | None = None
+    """The agent that spawned it."""
+    retiring: bool = False
+    """It takes no new tasks and ends after the one it has."""
     performance_metrics: Performance = Performance()
     load: int = 0
     """How many tasks it holds or has waiting for it alone."""
+    paused: Hold | None = None
+    """It takes no new task, and only emergencies of its messages."""
+    stopped: Hold | None = None
+    """Its worker has seen that the machine is stopped: nothing runs."""
 
     @property
     def online(self) -> bool:
@@ -408,7 +416,13 @@ class AgentInfo(Model):
     @property
     def free(self) -> bool:
         """It can begin with a task at once."""
-        return self.online and self.state is AgentState.READY and not self.load
+        at_rest = self.online and self.state is AgentState.READY and not self.load
+        return at_rest and not (self.paused or self.stopped or self.retiring)
+
+    @property
+    def holding(self) -> str:
+        """Whether it is paused or stopped, by whom and why; empty if it is not."""
+        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else ""
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

@@ -22,10 +22,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torch_tasks.budget import Budget
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
-from torch_tasks.fields import AgentId, readable
+from torch_tasks.fields import AgentId, Role, Skills, readable
+from torch_tasks.limits import Bytes, Limits
 from torch_tasks.models import AgentSpec
 from torch_tasks.resources import config_file
+from torch_tasks.spawning import Pool
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 
@@ -124,6 +127,12 @@ class Settings(BaseSettings):
     claim_seconds: Finite = Field(
         1800.0, gt=0, description="How long a claim holds that was made outside a task, unless it says."
     )
+    beat_lease_seconds: Finite = Field(
+        5.0, gt=0, description="A leading beat that has been silent for this long is succeeded by another one."
+    )
+    misfire_seconds: Finite = Field(
+        60.0, ge=0, description="A check-in that is later than this has missed its slot: its misfire policy decides."
+    )
     answer_limit_bytes: int = Field(
         64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
     )
@@ -135,6 +144,18 @@ class Settings(BaseSettings):
         "auto",
         description="Whether systemd gives each agent's terminal a scope of its own, which outlives the worker's unit: "
         "`auto` where the worker runs under systemd and it can be had, `always`, `never`.",
+    )
+    agent_memory: Bytes | None = Field(
+        None, description="The most memory that an agent's terminal may use, as `2G`, unless its declaration says."
+    )
+    agent_cpu: Finite | None = Field(
+        None, gt=0, description="The same for processors: `1.5`. Kept only where the kernel can, see docs/control.md."
+    )
+    agent_processes: int | None = Field(None, ge=1, description="The same for the number of processes.")
+    cgroup: ExpandedPath | None = Field(
+        None,
+        description="A folder of cgroup v2 that this user may write, with the controllers memory, cpu and pids: "
+        "each agent that has limits and no scope gets a group of its own there.",
     )
     interrupt_seconds: Finite = Field(
         3.0,
@@ -160,6 +181,11 @@ class Settings(BaseSettings):
         description="For how long then, and after a usage limit that does not say when it ends; "
         "afterwards one agent tries first.",
     )
+    budgets: dict[str, Budget] = Field(
+        {},
+        description="What the whole fleet may use of an account with a provider: `calls_per_minute`, `calls_per_hour`, "
+        "`calls_per_day`, `tokens_per_day` (`[budgets.ACCOUNT]` in torch.toml, the same on each machine; here JSON).",
+    )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(
         2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."
@@ -176,11 +202,43 @@ class Settings(BaseSettings):
     quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
     )
+    git_seconds: Finite = Field(
+        60.0, gt=0, description="How often a node worker looks after its agents' git trees, where git.toml says so."
+    )
     flower_port: int = Field(
         5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use."
     )
     agents: tuple[AgentSpec, ...] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
+    )
+
+    pools: tuple[Pool, ...] = Field(
+        (),
+        description="How many agents of which kind the fleet keeps (`[[pools]]` tables in torch.toml: role, skills, "
+        "kind, min, max, labels, workdir).",
+    )
+    node_labels: Skills = Field((), description='What this machine has that an agent may ask for, as `["gpu"]`.')
+    node_address: str | None = Field(
+        None,
+        description="Where people reach this machine. Unset: the address from which it speaks with the broker.",
+    )
+    agents_limit: int = Field(200, gt=0, description="So many agents may live in the whole fleet; no more are spawned.")
+    agents_per_node: int = Field(32, gt=0, description="So many agents may live on this machine.")
+    agents_per_role: int = Field(64, gt=0, description="So many agents of one role may live in the fleet.")
+    role_limits: dict[Role, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description='The same for single roles, as `{"qa": 2}`.',
+        json_schema_extra={"default": "unset"},
+    )
+    agents_per_parent: int = Field(4, ge=0, description="So many agents that one agent spawned may live.")
+    agent_memory_bytes: int = Field(
+        64 << 20, ge=0, description="No agent is spawned on a node that has less memory free than this for it."
+    )
+    spawn_seconds: Finite = Field(
+        120.0, gt=0, description="How long a spawned agent may take to be ready before it is given up."
+    )
+    temporary_idle_seconds: Finite = Field(
+        300.0, gt=0, description="A temporary agent that has had nothing to do for this long retires."
     )
 
     @field_validator("broker_url")
@@ -222,6 +280,11 @@ class Settings(BaseSettings):
             raise StateFolderUnusable(
                 f"cannot read {self.broker_file}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
             ) from None
+
+    @property
+    def agent_limits(self) -> Limits:
+        """The limits of agents whose declaration says nothing."""
+        return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
 
     @property
     def broker_file(self) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -15,16 +16,35 @@ from kombu.exceptions import OperationalError
 from nodes import Broker
 
 from torch_tasks import Torch, broker, keys, record_scripts
+from torch_tasks.checkins import checkin_scripts
 from torch_tasks.communication import inbox_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.orchestration import collaboration_scripts, registry_scripts
+from torch_tasks.orchestration import (
+    budget_scripts,
+    collaboration_scripts,
+    hold_scripts,
+    node_scripts,
+    registry_scripts,
+)
 from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
+MODULES = (
+    broker,
+    budget_scripts,
+    checkin_scripts,
+    collaboration_scripts,
+    hold_scripts,
+    inbox_scripts,
+    node_scripts,
+    record_scripts,
+    registry_scripts,
+    scripts,
+)
 SCRIPTS = {
     f"{module.__name__}.{name}": text
-    for module in (broker, inbox_scripts, record_scripts, collaboration_scripts, registry_scripts, scripts)
+    for module in MODULES
     for name, text in vars(module).items()
     if isinstance(text, str) and "redis.call" in text
 }
@@ -43,8 +63,12 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
     checked = [
         "broker.py",
+        "budget_scripts.py",
+        "checkin_scripts.py",
         "collaboration_scripts.py",
+        "hold_scripts.py",
         "inbox_scripts.py",
+        "node_scripts.py",
         "record_scripts.py",
         "registry_scripts.py",
         "scripts.py",
@@ -104,6 +128,20 @@ def test_without_a_broker_enqueue_says_where_it_was_missed_and_nothing_appears_l
     own_broker.start()
     assert own_broker.client.keys("*") == [keys.BROKER_STATE]
     assert enqueue(own_broker).stdout == "accepted lost-1\n"
+
+
+def test_a_broker_that_takes_connections_and_says_nothing_is_waited_for_once() -> None:
+    """A frozen one: its kernel goes on to answer for it."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        frozen.setblocking(False)
+        url = f"redis://127.0.0.1:{frozen.getsockname()[1]}/0"
+        env = {**os.environ, "TORCH_BROKER_URL": url, "TORCH_BROKER_CONNECT_SECONDS": "0.5"}
+        script = "from torch_tasks.broker import connect; connect().ping()"
+        said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
+        assert "BrokerUnreachable: no broker answers" in said.stderr
+        frozen.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            frozen.accept()
 
 
 def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentInfo, AgentState, Failure, FailureKind, TaskResult, TaskState, now
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.orchestration.tending import look_after
+from torch_tasks.performance import Performance
 from torch_tasks.transport.wire import list_of
 
 
@@ -136,7 +137,8 @@ def test_another_life_with_other_skills_is_found_by_these_alone(registry: AgentR
     assert ids(registry.find_available_agents("qa", ["rust", "claude"])) == ["dev-1"]
     assert registry.skills() == ["python", "rust"]
     assert index(broker) == expected(registry)
-    # What the index says is believed only if the entry says so, too.
+    assert traits(broker) == {"dev-1": "ready qa claude rust", "dev-2": "ready developer shell python"}
+    # What the index says is believed only if the agent's traits say so, too.
     broker.client.zadd(keys.AGENT_INDEX, {"skill cobol dev-2": 0})
     assert registry.find_available_agents(skills=["cobol"]) == []
 
@@ -166,11 +168,18 @@ def test_changing_at_random_from_many_sides_leaves_an_index_of_what_is_entered(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(200)))
     assert index(broker) == expected(registry)
+    assert traits(broker) == {
+        info.agent_id: " ".join((info.state, info.role, info.kind, *info.skills)) for info in registry.agents()
+    }
     assert registry.get_agent("dev-0").incarnation == 40
 
 
 def index(broker: Broker) -> set[str]:
     return set(broker.client.zrange(keys.AGENT_INDEX, 0, -1))
+
+
+def traits(broker: Broker) -> dict[str, str]:
+    return dict(broker.client.hgetall(keys.AGENT_TRAITS))
 
 
 def expected(registry: AgentRegistry) -> set[str]:
@@ -218,6 +227,74 @@ def test_a_worker_killed_after_the_result_counts_once(shared_node: Node, torch: 
     assert torch.enqueue("exit 3", agent="counted-1").result(timeout=60).exit_code == 3
     assert torch.agent("counted-1").performance_metrics.failed == 1
     worker.teardown()
+
+
+def test_an_agent_tells_what_the_broker_forgot_of_its_tasks_and_nothing_counts_twice(
+    registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
+) -> None:
+    """By its next heartbeat to an empty broker, and by its next worker's start."""
+    worker = shared_node.agent_worker("recalled-1")
+    assert worker.ready()
+
+    def counted() -> tuple[int, int]:
+        info = worker.info
+        return (info.performance_metrics.succeeded, info.performance_metrics.failed) if info else (-1, -1)
+
+    for script in ("sleep 1", "exit 3"):
+        torch.enqueue(script, agent="recalled-1").result(timeout=60)
+    known = torch.agent("recalled-1").performance_metrics
+    assert counted() == (1, 1)
+    broker.empty()
+    until(lambda: counted() == (1, 1), "the agent has told it")
+    told = torch.agent("recalled-1").performance_metrics
+    assert (told.success_rate, told.last_ended) == (known.success_rate, known.last_ended)
+    assert told.seconds == pytest.approx(known.seconds, abs=0.01)
+    assert torch.enqueue("true", agent="recalled-1").result(timeout=60).succeeded
+    assert counted() == (2, 1)
+    worker.kill()
+    broker.empty()
+    worker.start()
+    assert worker.ready()
+    until(lambda: counted() == (2, 1), "it has told it again, maybe with the last task's end itself")
+    assert torch.enqueue("true", agent="recalled-1").result(timeout=60).succeeded
+    assert counted() == (3, 1)
+    worker.restart()
+    assert worker.ready()
+    assert counted() == (3, 1)
+    worker.teardown()
+
+
+def test_a_worker_killed_between_its_two_notes_of_an_end_neither_waits_for_it_nor_forgets_to_count_it(
+    registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
+) -> None:
+    """The try's own note is written, the journal's is not, and the broker comes back empty: nobody tells it again."""
+    worker = shared_node.agent_worker("noted-1")
+    assert worker.ready()
+    task = torch.enqueue("true", agent="noted-1")
+    assert task.result(timeout=60).succeeded
+    file = worker.folder / "journal.json"
+    until(lambda: json.loads(file.read_bytes())["current"] is None, "it has noted both")
+    worker.kill()
+    current = {"task_id": task.id, "attempt": 1, "begun_at": now().isoformat()}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"current": current, "performance": {}}))
+    broker.empty()
+    worker.start()
+    assert worker.ready()
+    assert torch.enqueue("true", agent="noted-1").result(timeout=60).succeeded
+    assert torch.agent("noted-1").performance_metrics.succeeded == 2
+    worker.teardown()
+
+
+def test_of_two_accounts_of_an_agents_tasks_the_one_that_knows_more_stands(registry: AgentRegistry) -> None:
+    few, many = Performance(succeeded=1), Performance(succeeded=3, failed=2, seconds=7.5, last_ended=now())
+    (info,) = enter(registry, agent("dev-1", performance_metrics=many))
+    assert registry.get_agent("dev-1").performance_metrics.success_rate == many.success_rate
+    again = registry.register(agent("dev-1", performance_metrics=few), holder_is_gone=True)
+    assert (again.performance_metrics.succeeded, again.performance_metrics.failed) == (3, 2)
+    end_task("t-1", again)
+    registry.heartbeat(info.model_copy(update={"incarnation": again.incarnation, "state": AgentState.WORKING}))
+    found = registry.get_agent("dev-1").performance_metrics
+    assert (found.succeeded, found.failed, found.seconds >= 7.5) == (4, 2, True)
 
 
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────

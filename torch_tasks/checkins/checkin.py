@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import random
 import uuid
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Any, Self
 
-from pydantic import AwareDatetime, Field, ValidationError, model_validator
+from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
 from torch_tasks.checkins.schedules import Schedule
-from torch_tasks.errors import InvalidCheckin
+from torch_tasks.communication.message import MessageState
+from torch_tasks.errors import InvalidCheckin, InvalidTask
 from torch_tasks.fields import AgentId, JsonObject, Role, TaskId, Text, readable
-from torch_tasks.models import Model, TaskSpec
+from torch_tasks.models import Model, TaskSpec, TaskState
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Misfire(StrEnum):
@@ -44,6 +48,8 @@ class CheckinState(StrEnum):
     PAUSED = "paused"
     ENDED = "ended"
     """It has no slot left."""
+    ASIDE = "aside"
+    """It cannot be read, and is left alone until it is removed or added anew."""
 
 
 class Target(Model):
@@ -89,7 +95,10 @@ class Checkin(Model):
     @model_validator(mode="after")
     def _can_be_done(self) -> Self:
         if self.target.task is not None:
-            TaskSpec.build(**{**self.target.task, "prompt": self.note})
+            try:
+                TaskSpec.build(**{**self.target.task, "prompt": self.note})
+            except InvalidTask as error:
+                raise ValueError(str(error)) from None
         return self
 
     @classmethod
@@ -105,6 +114,87 @@ class Checkin(Model):
         slot = self.schedule.after(moment)
         return None if slot is None or (self.ends and slot > self.ends) else slot
 
+    def due(self, slot: datetime) -> datetime:
+        """When a slot of it fires; whoever asks gets the same answer."""
+        if not self.jitter:
+            return slot
+        dice = random.Random(f"{self.id} {milliseconds(slot)}")  # noqa: S311 - spreads fires, keeps no secret
+        return slot + timedelta(seconds=dice.uniform(0, self.jitter))
+
+    @property
+    def title(self) -> str:
+        """The note in one short line."""
+        line = "".join(char if char.isprintable() else " " for char in self.note.strip().splitlines()[0])
+        return line if len(line) <= 60 else line[:59] + "…"
+
+    @field_validator("note")
+    @classmethod
+    def _something_to_say(cls, note: str) -> str:
+        if not note.strip():
+            raise ValueError("is empty; say what is to be looked at")
+        return note
+
+
+class Outcome(StrEnum):
+    """What became of one slot."""
+
+    DUE = "due"
+    """Somebody asked for it at once; beat has not given it to the fleet yet."""
+    FIRED = "fired"
+    """Beat has given it to the fleet."""
+    SENT = "sent"
+    """Its messages are in their inboxes, or its task is accepted."""
+    SKIPPED = "skipped"
+    """Nobody gets it; the note says why."""
+    REFUSED = "refused"
+    """Nobody can get it; the note says why."""
+
+    @property
+    def rank(self) -> int:
+        """What is known later never gives way to what was known before."""
+        return {Outcome.DUE: 0, Outcome.FIRED: 1}.get(self, 2)
+
+    @property
+    def open(self) -> bool:
+        """Something is still to happen."""
+        return self.rank < Outcome.SENT.rank
+
+
+class Receipt(Model):
+    """What one agent got of a fire."""
+
+    agent: AgentId
+    message: TaskId | None = None
+    """The message to it, unless it gets none."""
+    note: str = ""
+    """What is to be known: that it is offline, why it gets nothing."""
+    state: MessageState | None = None
+    """How far the message is at this moment."""
+
+
+class Fire(Model):
+    """One slot of a check-in and what became of it; or several in a row that were all skipped."""
+
+    checkin_id: TaskId
+    slot: AwareDatetime
+    outcome: Outcome
+    at: AwareDatetime
+    """When this was the outcome."""
+    late: float = 0.0
+    """Seconds between when it was due and when it was fired."""
+    note: str = ""
+    count: int = 1
+    """How many slots this tells of; ``slot`` is the last of them."""
+    since: AwareDatetime | None = None
+    """The first of them, if there are several."""
+    celery_id: TaskId | None = None
+    """The Celery task ``torch.checkin`` that brought it."""
+    receipts: tuple[Receipt, ...] = ()
+    task: TaskId | None = None
+    """The task it enqueued."""
+    task_state: TaskState | None = None
+    """How far that is at this moment."""
+
 
 class CheckinRecord(Model):
     """A check-in and where it stands."""
@@ -119,34 +209,20 @@ class CheckinRecord(Model):
     """How many slots have fired."""
     version: int = 1
     """Grows with each change that somebody made to it."""
+    last: Fire | None = None
+    """The latest of its fires."""
 
 
-class Outcome(StrEnum):
-    """What became of one slot."""
-
-    FIRED = "fired"
-    """Beat has given it to the fleet."""
-    SENT = "sent"
-    """Its messages are in their inboxes, or its task is accepted."""
-    SKIPPED = "skipped"
-    """Nobody gets it; the note says why."""
-    REFUSED = "refused"
-    """Nobody can get it; the note says why."""
+def milliseconds(moment: datetime) -> int:
+    """A moment as the broker counts, and as a slot is known by."""
+    return int((moment - _EPOCH) / timedelta(milliseconds=1))
 
 
-class Fire(Model):
-    """One slot of a check-in and what became of it."""
+def moment_of(ms: float) -> datetime:
+    """What :func:`milliseconds` counts."""
+    return _EPOCH + timedelta(milliseconds=ms)
 
-    checkin_id: TaskId
-    slot: AwareDatetime
-    outcome: Outcome
-    at: AwareDatetime
-    """When this was the outcome."""
-    late: float = 0.0
-    """Seconds between when it was due and when it was fired."""
-    note: str = ""
-    celery_id: str = ""
-    """The Celery task ``torch.checkin`` that brought it."""
-    messages: tuple[TaskId, ...] = ()
-    task: TaskId | None = None
-    """The task it enqueued."""
+
+def derived_id(checkin_id: str, slot: datetime, whom: str = "") -> str:
+    """The id of what a slot brings about: the same whoever fires it and however often, so that it happens once."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{checkin_id} {milliseconds(slot)} {whom}".rstrip()).hex

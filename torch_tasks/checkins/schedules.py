@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
-from zoneinfo import ZoneInfo, available_timezones
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
 from pydantic import AfterValidator, AwareDatetime, Field, model_validator
@@ -14,19 +14,29 @@ from torch_tasks.models import Model
 
 
 def _time_zone(name: str) -> str:
-    if name not in available_timezones():
-        raise ValueError(f"{name!r} is no time zone this machine knows; use one such as 'Europe/Berlin' or 'UTC'")
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            f"{name!r} is no time zone this machine knows; use one such as 'Europe/Berlin' or 'UTC'"
+        ) from None
     return name
 
 
+def _whole(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
+#: As exact as the broker counts.
+Moment = Annotated[AwareDatetime, AfterValidator(_whole)]
 
 
 class At(Model):
     """Once."""
 
     kind: Literal["at"] = "at"
-    at: AwareDatetime
+    at: Moment
 
     def after(self, moment: datetime) -> datetime | None:
         """The first slot later than this moment."""
@@ -40,8 +50,8 @@ class Every(Model):
     """At equal intervals from a start; the start is the first slot."""
 
     kind: Literal["every"] = "every"
-    seconds: Seconds
-    start: AwareDatetime
+    seconds: Annotated[Seconds, AfterValidator(lambda seconds: round(seconds, 3))] = Field(ge=1)
+    start: Moment
 
     def after(self, moment: datetime) -> datetime | None:
         """The first slot later than this moment."""
@@ -79,8 +89,9 @@ class Cron(Model):
         return self
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first slot later than this moment."""
-        return next(self._from(moment), None)
+        """The first slot later than this moment, in UTC: the time on a wall is nothing to count with."""
+        slot = next(self._from(moment), None)
+        return slot.astimezone(UTC) if slot else None
 
     def _from(self, moment: datetime) -> CronSim:
         return CronSim(self.expression, moment.astimezone(ZoneInfo(self.timezone)))

@@ -71,6 +71,7 @@ if ARGV[3] ~= '' then
 end
 local state = redis.call('HGET', KEYS[1], 'state')
 if state == 'read' or state == 'acknowledged' then return state end
+if state == 'expired' and ARGV[4] == 'expired' then return state end
 redis.call('HSET', KEYS[1], 'message', ARGV[8], 'state', ARGV[4], 'note', ARGV[5], 'transport', ARGV[9])
 if not state then
   local moment = t[1] * 1000000 + t[2]
@@ -90,6 +91,21 @@ redis.call('PUBLISH', KEYS[1], ARGV[4])
 return ARGV[4]
 """
 )
+
+# KEYS: record, inbox. ARGV: id, note, seconds to live. Only what its receiver has not begun with.
+WITHDRAW = """
+if redis.call('HGET', KEYS[1], 'state') ~= 'accepted' then return 0 end
+redis.call('HSET', KEYS[1], 'state', 'expired', 'note', ARGV[2])
+redis.call('EXPIRE', KEYS[1], ARGV[3])
+for _, entry in ipairs(redis.call('XRANGE', KEYS[2], '-', '+')) do
+  if entry[2][2] == ARGV[1] then
+    redis.call('XACK', KEYS[2], 'receiver', entry[1])
+    redis.call('XDEL', KEYS[2], entry[1])
+  end
+end
+redis.call('PUBLISH', KEYS[1], 'expired')
+return 1
+"""
 
 # KEYS: record, inbox. ARGV: id. Only a dead message is put back.
 REPLAY = (

@@ -51,6 +51,7 @@ class Inboxes:
         self._stage = client.register_script(scripts.STAGE)
         self._settle = client.register_script(scripts.SETTLE)
         self._replay = client.register_script(scripts.REPLAY)
+        self._withdraw = client.register_script(scripts.WITHDRAW)
 
     # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -98,6 +99,15 @@ class Inboxes:
         message = self.get(message_id).message
         inbox = keys.inbox(message.target, message.priority)
         return MessageState(self._replay(keys=[keys.message(message_id), inbox], args=[message_id]))
+
+    def withdraw(self, message_id: str, note: str) -> bool:
+        """Take a message back that its receiver has not begun with; false if it has, or nobody knows of it."""
+        record = self.records([message_id])[0]
+        if record is None:
+            return False
+        inbox = keys.inbox(record.message.target, record.message.priority)
+        places = [keys.message(message_id), inbox]
+        return bool(self._withdraw(keys=places, args=[message_id, note, self._keep_seconds]))
 
     # ── the receiver's side ──────────────────────────────────────────────────────────────────────────────────────
 

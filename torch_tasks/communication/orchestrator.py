@@ -32,6 +32,7 @@ from torch_tasks.communication.message import (
 from torch_tasks.communication.outbox import Outbox
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import (
+    BrokerForgot,
     BrokerUnreachable,
     InboxFull,
     InvalidMessage,
@@ -149,7 +150,7 @@ class NovaOrchestrator:
                 if info.online
                 and info.agent_id != self.sender
                 and info.serves(wanted, skills)
-                and (project is None or _belongs(info, project))
+                and (project is None or works_in(info, project))
             ]
             if not found:
                 raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
@@ -159,6 +160,31 @@ class NovaOrchestrator:
             matter = self._inboxes.get(first.id).message.correlation_id if first.transport == "broker" else None
         options = {"correlation_id": matter, **how}
         return [first, *(self.send_message(info.agent_id, text, **options) for info in found[1:])]
+
+    def post(self, message: Message) -> Sent:
+        """Put a message into an inbox, for a program that tries again: nothing of it waits here for the broker.
+
+        Raises as :meth:`send_message`, what redis-py raises while the broker is away, and :class:`BrokerForgot` if the
+        receiver may have been forgotten.
+        """
+        message = message.within(self._fleet.settings.message_limit_bytes)
+        policy().check(message)
+        try:
+            target, note, message = self._addressed(message, None)
+        except UnknownRecipient as error:
+            if not self._fleet.registry.has_heard_all():
+                raise BrokerForgot(str(error)) from None
+            raise
+        file = self._outbox.keep(message) if self._fleet.settings.ledger else None
+        try:
+            sent = self._accepted(message, target, note)
+        except BaseException:
+            if file:
+                self._outbox.drop(file)
+            raise
+        if file:
+            self._outbox.accepted(file)
+        return sent
 
     # ── receiving and looking ────────────────────────────────────────────────────────────────────────────────────
 
@@ -262,7 +288,7 @@ class NovaOrchestrator:
         file = self._outbox.keep(message)
         try:
             with _BREAKER.calling():
-                if not self._outbox.is_alone(file):
+                if not self._outbox.is_next(file, message.sender):
                     self._outbox.flush(self._post)
                 sent = self._accepted(message, target, note)
         except (BrokerUnreachable, CircuitBreakerError) as error:
@@ -311,10 +337,14 @@ class NovaOrchestrator:
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
     def _post(self, message: Message) -> None:
-        """Send what waited on the disk; to whom nobody knows any more, it is dead."""
+        """Send what waited on the disk; to whom nobody knows any more, it is dead. :class:`BrokerForgot` if who may
+        still say that he is there.
+        """
         try:
             target, note, message = self._addressed(message, None)
         except UnknownRecipient as error:
+            if not self._fleet.registry.has_heard_all():
+                raise BrokerForgot(str(error)) from None
             self._inboxes.settle(message, MessageState.DEAD, note=str(error))
             return
         self._accepted(message, target, note)
@@ -378,7 +408,7 @@ def _away(target: AgentInfo | None) -> str:
     return f"{target.agent_id} is offline{heard}: the message is kept until it returns"
 
 
-def _belongs(info: AgentInfo, project: str) -> bool:
+def works_in(info: AgentInfo, project: str) -> bool:
     """The agent works in this folder, or in one of this name."""
     folder = Path(info.workdir)
     wanted = Path(project).expanduser()

@@ -68,6 +68,8 @@ class Policy(_Part):
         """Why the message goes to the manager instead, if so."""
         if not self.enabled or message.priority is Urgency.EMERGENCY or target is None:
             return None
+        if message.kind is MessageKind.CHECKIN:  # a note for later is no conversation
+            return None
         if target.role == self.hub.manager or (sender and sender.role == self.hub.manager):
             return None
         if sender and {sender.role, target.role} <= set(self.hub.roles) and not self._may(sender, target):

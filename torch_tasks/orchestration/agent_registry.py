@@ -13,6 +13,7 @@ from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker import connect
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
+from torch_tasks.holds import Book
 from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus, TaskSpec
 from torch_tasks.orchestration import registry_scripts as scripts
 from torch_tasks.orchestration.watching import AgentChange, Watch
@@ -20,7 +21,7 @@ from torch_tasks.performance import Performance
 from torch_tasks.settings import Settings
 from torch_tasks.transport.wire import list_of
 
-_UNABLE = (AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
+_UNABLE = ("paused", "stopped", AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
 """Who is in one of these states cannot take a task, nor soon."""
 
 
@@ -34,6 +35,7 @@ class AgentRegistry:
         self._offline_ms = int(self._settings.offline_seconds * 1000)
         self._register = self._client.register_script(scripts.REGISTER)
         self._beat = self._client.register_script(scripts.BEAT)
+        self._remove = self._client.register_script(scripts.REMOVE)
         self._keep = self._client.register_script(scripts.KEEP)
         self._clock = self._client.register_script(scripts.CLOCK)
         self._find = self._client.register_script(scripts.FIND)
@@ -70,7 +72,7 @@ class AgentRegistry:
         match: str = "all",
         wished: Iterable[str] = (),
         limit: int | None = None,
-        but: Collection[AgentState] = (),
+        but: Collection[str] = (),
     ) -> list[AgentInfo]:
         asked, liked = _words(skills), _words(wished)
         now_ms, *found = self._find(
@@ -81,6 +83,8 @@ class AgentRegistry:
                 keys.AGENT_PERFORMANCE,
                 keys.AGENT_LOAD,
                 keys.SOFT_PINS,
+                keys.HOLDS,
+                keys.AGENT_TRAITS,
             ],
             args=[
                 (role or "").strip().lower(),
@@ -88,7 +92,7 @@ class AgentRegistry:
                 limit or 0,
                 self._offline_ms,
                 *Performance.PRIOR,
-                f" {' '.join(but)} ",
+                f" left retiring {' '.join(but)} ",
                 len(asked),
                 *asked,
                 *liked,
@@ -116,10 +120,11 @@ class AgentRegistry:
             pipe.zmscore(keys.AGENT_HEARTBEAT, list(agent_ids))
             pipe.hmget(keys.AGENT_PERFORMANCE, list(agent_ids))
             pipe.hmget(keys.AGENT_LOAD, list(agent_ids))
+            pipe.hgetall(keys.HOLDS)
             pipe.time()
-            *columns, now = pipe.execute()
-        rows = zip(*columns, strict=True)
-        return [self._info(entry, beat, _ms(now), ends, load) for entry, beat, ends, load in rows if entry]
+            *columns, holds, now = pipe.execute()
+        rows, book = zip(*columns, strict=True), Book.of(holds)
+        return [self._info(entry, beat, _ms(now), ends, load, book) for entry, beat, ends, load in rows if entry]
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
@@ -128,11 +133,12 @@ class AgentRegistry:
             pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
             pipe.hgetall(keys.AGENT_PERFORMANCE)
             pipe.hgetall(keys.AGENT_LOAD)
+            pipe.hgetall(keys.HOLDS)
             pipe.time()
-            entries, beats, ends, loads, now = pipe.execute()
-        heard = dict(beats)
+            entries, beats, ends, loads, holds, now = pipe.execute()
+        heard, book = dict(beats), Book.of(holds)
         return [
-            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id))
+            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id), book)
             for agent_id, entry in sorted(entries.items())
         ]
 
@@ -150,8 +156,12 @@ class AgentRegistry:
     # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
-        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
-        granted, entry, silent_ms = self._register(
+        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
+
+        What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
+        tells something new.
+        """
+        granted, told, silent_ms = self._register(
             keys=_ENTRY_KEYS,
             args=[
                 info.agent_id,
@@ -161,11 +171,13 @@ class AgentRegistry:
                 info.pid,
                 at_least,
                 int(holder_is_gone),
+                info.performance_metrics.told,
             ],
         )
         if granted:
-            return info.model_copy(update={"incarnation": int(granted)})
-        holder = json.loads(entry)
+            known = Performance.model_validate_json(told) if told else Performance()
+            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": known})
+        holder = json.loads(told)
         raise AgentTaken(
             f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
@@ -184,7 +196,14 @@ class AgentRegistry:
                 keys.AGENT_LOAD,
                 *(list_of(own_queue, step) for step in PRIORITY_STEPS),
             ],
-            args=[info.agent_id, info.incarnation, _entry(info), self._offline_ms, int(info.current_task is not None)],
+            args=[
+                info.agent_id,
+                info.incarnation,
+                _entry(info),
+                self._offline_ms,
+                int(info.current_task is not None),
+                info.performance_metrics.told,
+            ],
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -196,6 +215,10 @@ class AgentRegistry:
     def leave(self, info: AgentInfo) -> None:
         """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
         self.heartbeat(info.model_copy(update={"left": True}))
+
+    def remove(self, agent_id: str) -> None:
+        """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
+        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_KEPT], args=[agent_id])
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that a worker of each of these agents that dies is started again."""
@@ -216,13 +239,20 @@ class AgentRegistry:
         silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
         return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
+    def has_heard_all(self) -> bool:
+        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        return int(watched_ms) >= self._settings.takeover_seconds * 1000
+
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
         silence = self._settings.takeover_seconds * 1000
         grace = self._settings.detached_seconds * 1000 if info.left else silence
         heard_ms = info.last_heartbeat.timestamp() * 1000 if info.last_heartbeat else 0.0
         return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
-    def _info(self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any) -> AgentInfo:
+    def _info(
+        self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any, book: Book | None = None
+    ) -> AgentInfo:
         heard_ms, fields = int(beat or 0), json.loads(entry)
         alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
         return AgentInfo.model_validate(
@@ -232,6 +262,7 @@ class AgentRegistry:
                 "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
                 "performance_metrics": json.loads(ends) if ends else {},
                 "load": int(load or 0),
+                "paused": book.over(fields["agent_id"], fields["role"]) if book else None,
             }
         )
 
@@ -242,11 +273,13 @@ _ENTRY_KEYS = [
     keys.AGENT_INCARNATION,
     keys.AGENT_INDEX,
     keys.AGENT_CHANGES,
+    keys.AGENT_TRAITS,
+    keys.AGENT_PERFORMANCE,
 ]
 
 
 def _entry(info: AgentInfo) -> str:
-    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load"})
+    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load", "paused"})
 
 
 def _words(skills: Iterable[str]) -> list[str]:

@@ -1,0 +1,124 @@
+"""Follows what changes on the broker: wakes beat, and keeps its journal."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+
+import redis
+
+from beat.journal import Journal
+from torch_tasks.checkins.timetable import Timetable
+from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.settings import Settings
+from torch_tasks.transport import Gate
+
+log = logging.getLogger(__name__)
+
+AWAY = (BrokerUnreachable, redis.RedisError)
+_RETRY_SECONDS = 1.0
+_PRUNE_SECONDS = 3600.0
+
+
+class Follower:
+    """One thread that follows, and what the thread that fires asks of the journal."""
+
+    def __init__(self, timetable: Timetable, gate: Gate, journal: Journal, settings: Settings) -> None:
+        self._timetable = timetable
+        self._gate = gate
+        self._journal = journal
+        self._keep_seconds = settings.result_days * 86400
+        # A blocking command must end before the connection counts as dead.
+        self._wait_ms = min(4000, int(settings.broker_connect_seconds * 800))
+        self._wake = threading.Event()
+        self._leaving = threading.Event()
+        self._settled = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+
+    def start(self) -> None:
+        """Begin to follow."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Leave; what changed last is in the journal if the broker is there."""
+        self._leaving.set()
+
+    def wait(self, seconds: float) -> None:
+        """Return when something has changed, or after so long."""
+        self._wake.wait(max(seconds, 0.0))
+        self._wake.clear()
+
+    # ── a broker that has forgotten ──────────────────────────────────────────────────────────────────────────────
+
+    def settle(self) -> None:
+        """Have the broker know what the journal knows, if it may have forgotten: next to nothing if it has not."""
+        try:
+            if self._is_known():
+                return
+            server = self._gate.state().identity
+            self._restore()
+            self._timetable.told(self._journal.name)
+            self._journal.reconciled(server)
+            self._settled.set()
+        except TorchError as error:
+            if isinstance(error, BrokerUnreachable):
+                raise
+            log.error("what the broker may have forgotten cannot be looked up: %s", error)
+
+    def _is_known(self) -> bool:
+        """The broker is the process that was told what stands in the journal, with the data it had then."""
+        known = self._gate.state().identity == self._journal.server
+        return known and self._timetable.knows(self._journal.name)
+
+    def _restore(self) -> None:
+        if not self._journal.position:
+            return
+        if self._journal.silence > self._keep_seconds * 0.99 and not self._timetable.is_empty():
+            log.warning("the journal is so old that what it holds may have been removed since: nothing is put back")
+            return
+        count = sum(self._timetable.restore(accounts) for accounts in self._journal.accounts())
+        if count:
+            log.warning("the broker had forgotten %d entries or what became of them: put back from the journal", count)
+
+    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _run(self) -> None:
+        pruned = 0.0
+        while not self._leaving.is_set():
+            try:
+                self._follow()
+                if time.monotonic() - pruned > _PRUNE_SECONDS:
+                    self._journal.prune(self._keep_seconds)
+                    pruned = time.monotonic()
+            except (*AWAY, TorchError) as error:
+                log.warning("what changes is not journalled for now: %s", error)
+                self._leaving.wait(_RETRY_SECONDS)
+
+    def _follow(self) -> None:
+        position = self._journal.position
+        changes = self._timetable.changes(position, self._wait_ms) if position else None
+        if changes is None:
+            self._read_all()
+            return
+        newest, ids = changes
+        if newest == position:
+            return
+        self._wake.set()
+        self._journal.write(self._timetable.accounts(ids))
+        self._journal.followed(newest)
+
+    def _read_all(self) -> None:
+        """The journal is new, or more has changed than the stream of changes holds."""
+        begun, newest = time.time(), self._timetable.newest()
+        if not self._is_known():  # what it forgot is put back first
+            self._settled.wait(_RETRY_SECONDS)
+            self._settled.clear()
+            return
+        for ids in self._timetable.ids():
+            self._journal.write(self._timetable.accounts(ids))
+            self._journal.seen(ids)
+        if self._is_known():
+            self._journal.forget_unseen(begun)
+            self._journal.followed(newest)
+        self._wake.set()

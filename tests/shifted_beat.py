@@ -1,0 +1,34 @@
+"""A beat whose clock is ahead of the broker's by as many milliseconds as a file says, for ``--scheduler``."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from beat.scheduler import TorchScheduler
+from torch_tasks.broker import NOW
+from torch_tasks.checkins import checkin_scripts
+from torch_tasks.checkins.timetable import Tick, Timetable
+from torch_tasks.fleet import fleet
+
+
+class ShiftedTimetable(Timetable):
+    """Looks at what is due by its own clock."""
+
+    def tick(self, held: str, most: int) -> Tick:
+        ms = int(Path(os.environ["SHIFT"]).read_text())
+        script = checkin_scripts.TICK.replace(NOW, f"{NOW} now = now + {ms}\n")
+        self._tick = self._client.register_script(script)
+        return super().tick(held, most)
+
+
+class ShiftedScheduler(TorchScheduler):
+    """Fires by the shifted clock, and looks at it often."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.max_interval = 0.1
+
+    def _open_timetable(self) -> Timetable:
+        return ShiftedTimetable(fleet().client, fleet().settings)

@@ -1,0 +1,188 @@
+"""What ``torch.checkin`` does: one fire of a check-in becomes messages in inboxes, or a task.
+
+All ids derive from the check-in and its slot, so doing it again does nothing again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from torch_tasks.checkins.checkin import Busy, Checkin, Fire, Outcome, Receipt, derived_id, milliseconds
+from torch_tasks.checkins.placeholders import duration, filled, of_agent, of_slot
+from torch_tasks.communication.message import Message, MessageKind, When
+from torch_tasks.communication.orchestrator import NovaOrchestrator, works_in
+from torch_tasks.errors import (
+    BrokerForgot,
+    InboxFull,
+    InvalidMessage,
+    InvalidTask,
+    LedgerUnusable,
+    MessageNotFound,
+    MessageRefused,
+    UnknownRecipient,
+)
+from torch_tasks.fleet import Fleet
+from torch_tasks.models import BEFORE, AgentInfo, AgentState, TaskSpec
+
+_BUSY = frozenset({AgentState.WORKING, AgentState.WAITING, AgentState.COMPACTING})
+_NOT_TAKEN = (UnknownRecipient, InvalidMessage, MessageRefused, InboxFull)
+_TASK = "task"
+
+Enqueue = Callable[[TaskSpec], object]
+
+
+class Delivery:
+    """One fire of a check-in, ``late`` by so many seconds."""
+
+    def __init__(self, fleet: Fleet, checkin: Checkin, slot: datetime, late: float, enqueue: Enqueue) -> None:
+        self._fleet = fleet
+        self._checkin = checkin
+        self._slot = slot
+        self._late = late
+        self._enqueue = enqueue
+        self._told = late if late >= fleet.settings.misfire_seconds else 0.0
+        self._latest = fleet.checkins.latest(checkin.id)
+
+    def deliver(self) -> Fire:
+        """Do it, and have the history say what became of it. :class:`BrokerForgot` if it is too early to say."""
+        whom = self._checkin.target
+        fire = self._task() if whom.task is not None else self._messages()
+        self._fleet.checkins.note(fire)
+        return fire
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _messages(self) -> Fire:
+        agents = self._receivers()
+        if isinstance(agents, str):
+            return self._became(Outcome.REFUSED, agents)
+        found = [self._to_agent(name, info) for name, info in agents.items()]
+        receipts = tuple(receipt for receipt, _ in found)
+        outcomes = {outcome for _, outcome in found}
+        best = next(one for one in (Outcome.SENT, Outcome.SKIPPED, Outcome.REFUSED) if one in outcomes)
+        notes = {receipt.note for receipt in receipts if receipt.note}
+        return self._became(best, "; ".join(sorted(notes)), receipts=receipts)
+
+    def _receivers(self) -> dict[str, AgentInfo | None] | str:
+        """Who gets it, or why nobody does. Of a group it is those who are there; if nobody is, those who were."""
+        target, registry = self._checkin.target, self._fleet.registry
+        if target.agent:
+            return {target.agent: next(iter(registry.some([target.agent])), None)}
+        members = [
+            info
+            for info in registry.agents()
+            if (info.role == target.role if target.role else works_in(info, target.project or ""))
+        ]
+        if not members and not registry.has_heard_all():
+            raise BrokerForgot(f"nobody is known yet who would be meant by {target}")
+        if not members:
+            return f"nobody is known who would be meant by {target}"
+        return {info.agent_id: info for info in [one for one in members if one.online] or members}
+
+    def _to_agent(self, name: str, info: AgentInfo | None) -> tuple[Receipt, Outcome]:
+        """Give it to one agent, unless it has it already."""
+        message_id = derived_id(self._checkin.id, self._slot, name)
+        receipt = Receipt(agent=name, message=message_id)
+        slot, latest = self._latest.get(name, (0, ""))
+        try:
+            known = self._fleet.inboxes.get(message_id)
+        except MessageNotFound:
+            known = None
+        if known:
+            return receipt.model_copy(update={"note": _offline(info)}), Outcome.SENT
+        if self._checkin.when is Busy.IDLE and slot > milliseconds(self._slot):
+            return _nothing(name, "a later one has taken its place"), Outcome.SKIPPED
+        if self._checkin.when is Busy.SKIP and info and _works(info):
+            what = f"with task {info.current_task}" if info.current_task else f"({info.state})"
+            return _nothing(name, f"{name} was at work {what}"), Outcome.SKIPPED
+        if self._checkin.when is Busy.IDLE and latest:
+            place = f"a later one took its place: slot {self._slot.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            self._fleet.inboxes.withdraw(latest, place)
+        try:
+            NovaOrchestrator(self._checkin.sender).post(self._message(name, info, message_id))
+        except _NOT_TAKEN as error:
+            return _nothing(name, str(error)), Outcome.REFUSED
+        self._fleet.checkins.note_latest(self._checkin.id, name, self._slot, message_id)
+        return receipt.model_copy(update={"note": _offline(info)}), Outcome.SENT
+
+    def _message(self, name: str, info: AgentInfo | None, message_id: str) -> Message:
+        values = self._values()
+        if info:
+            task = self._fleet.records.find(info.current_task) if info.current_task else None
+            values |= of_agent(info, task)
+        return Message.build(
+            id=message_id,
+            sender=self._checkin.sender,
+            target=name,
+            message=self._with_lateness(filled(self._checkin.note, {"agent": name} | values)),
+            kind=MessageKind.CHECKIN,
+            when=When.NOW if self._checkin.when is Busy.NOW else When.IDLE,
+            correlation_id=derived_id(self._checkin.id, self._slot),
+        )
+
+    # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _task(self) -> Fire:
+        """Enqueue it, unless the one before it is in the way."""
+        task_id = derived_id(self._checkin.id, self._slot, _TASK)
+        if before := self._in_the_way(task_id):
+            return self._became(Outcome.SKIPPED, before)
+        fields = {**(self._checkin.target.task or {}), "id": task_id}
+        prompt = self._with_lateness(filled(self._checkin.note, self._values()))
+        try:
+            self._enqueue(TaskSpec.build(**{**fields, "prompt": prompt}))
+        except (InvalidTask, LedgerUnusable) as error:
+            return self._became(Outcome.REFUSED, str(error))
+        self._fleet.checkins.note_latest(self._checkin.id, _TASK, self._slot, task_id)
+        return self._became(Outcome.SENT, "", task=task_id)
+
+    def _in_the_way(self, task_id: str) -> str:
+        """Why no task is enqueued: nobody has begun with the last one; or, with ``skip``, it has not ended."""
+        _, latest = self._latest.get(_TASK, (0, ""))
+        record = self._fleet.records.find(latest) if latest and latest != task_id else None
+        if record is None or record.state.ended:
+            return ""
+        if self._checkin.when is Busy.IDLE and record.state in BEFORE:
+            return f"nobody has begun with task {latest} yet"
+        return f"task {latest} is {record.state}" if self._checkin.when is Busy.SKIP else ""
+
+    # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _values(self) -> dict[str, str]:
+        return of_slot(self._checkin.id, self._checkin.sender, self._slot, self._told)
+
+    def _with_lateness(self, text: str) -> str:
+        """The text, which says how late it comes if it does not say so by itself."""
+        if not self._told or "{late}" in self._checkin.note:
+            return text
+        slot = self._slot.astimezone(UTC)
+        return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {duration(self._told)} ago.)"
+
+    def _became(self, outcome: Outcome, note: str, **more: Any) -> Fire:
+        late = f"{duration(self._told)} late" if self._told else ""
+        return Fire(
+            checkin_id=self._checkin.id,
+            slot=self._slot,
+            outcome=outcome,
+            at=self._fleet.checkins.now(),
+            late=self._late,
+            note="; ".join(part for part in (late, note) if part),
+            celery_id=derived_id(self._checkin.id, self._slot),
+            **more,
+        )
+
+
+def _nothing(agent: str, why: str) -> Receipt:
+    return Receipt(agent=agent, note=why)
+
+
+def _works(info: AgentInfo) -> bool:
+    return info.online and (info.current_task is not None or info.state in _BUSY)
+
+
+def _offline(info: AgentInfo | None) -> str:
+    if info is None or (info.online and info.state is not AgentState.EXITED):
+        return ""
+    return f"{info.agent_id} is offline: kept until it returns"
