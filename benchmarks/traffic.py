@@ -26,7 +26,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         connections = int(client.info("clients")["connected_clients"]) - 1
         tasks = [stage.torch.enqueue("sleep 1000", agent=agent.id) for agent in agents]
         time.sleep(SETTLE_SECONDS)
-        at_work = sum(_calls(seconds).values()) / seconds / count
+        at_work = sum(_calls(client, seconds).values()) / seconds / count
         for task in tasks:
             task.cancel()
         for task in tasks:
