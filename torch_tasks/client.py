@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_tasks import control, recovery
 from torch_tasks.answer import Answer
@@ -36,6 +36,9 @@ from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
+
+if TYPE_CHECKING:
+    from torch_tasks.checkins.book import Checkins
 
 log = logging.getLogger(__name__)
 
@@ -305,6 +308,13 @@ class Torch:
     def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> str:
         """Ask an agent something and return its reply."""
         return NovaOrchestrator().ask(agent_id, text, timeout, **how).message.message
+
+    @property
+    def checkins(self) -> Checkins:
+        """Notes that come up at their times."""
+        from torch_tasks.checkins.book import Checkins  # only who schedules or looks at them
+
+        return Checkins()
 
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""

@@ -217,6 +217,21 @@ class Settings(BaseSettings):
         description="How many agents of which kind the fleet keeps (`[[pools]]` tables in torch.toml: role, skills, "
         "kind, min, max, labels, workdir).",
     )
+    scale_seconds: Finite = Field(
+        10.0, gt=0, description="How often beat has the pools looked at, whether what waits for them needs more agents."
+    )
+    scale_wait_seconds: Finite = Field(
+        5.0, ge=0, description="What has waited for less than this makes no pool grow, as long as anybody can do it."
+    )
+    scale_backlog_seconds: Finite = Field(
+        60.0, gt=0, description="A pool grows until what waits for it can be done within this time."
+    )
+    scale_cooldown_seconds: Finite = Field(
+        30.0, ge=0, description="How long a pool that has grown rests before it grows again."
+    )
+    scale_task_seconds: Finite = Field(
+        60.0, gt=0, description="How long a task is taken to last while none of its role has ended yet."
+    )
     node_labels: Skills = Field((), description='What this machine has that an agent may ask for, as `["gpu"]`.')
     node_address: str | None = Field(
         None,

@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from torch_tasks.broker import broker_errors, ping
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
@@ -113,13 +114,22 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
-    supervisor.run(lambda: _all_there(kept) and (not flower or stack.flower_answers()), _shape)
+
+    def ready() -> bool:
+        return _all_there(kept) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
+
+    supervisor.run(ready, _shape)
 
 
 def _shape() -> object:
     """What Flower shows of the fleet by looking, not by events: who is there, and which queues are read."""
     with broker_errors():
         return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
+
+
+def _beat_leads() -> bool:
+    with broker_errors():
+        return readiness(fleet()).leads is not None
 
 
 def _all_there(kept: Sequence[AgentSpec]) -> bool:

@@ -9,6 +9,7 @@ from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.fleet import Fleet
 from torch_tasks.models import BEFORE, AgentInfo
 from torch_tasks.orchestration.escalation import escalate
+from torch_tasks.orchestration.followups import follow_up
 from torch_tasks.routing import queue_for
 from torch_tasks.transport.wire import message_id
 
@@ -30,6 +31,7 @@ def look_after(fleet: Fleet) -> None:
     for agent_id, task_id in fleet.soft_pins.due():
         _free_pinned(agent_id, task_id, fleet)
     DeadLetters(fleet).note_all_lost()
+    follow_up(fleet)
     escalate(fleet)
 
 
