@@ -10,6 +10,7 @@ import threading
 import redis
 
 from torch_tasks import recovery
+from torch_tasks.communication.orchestrator import tend_outbox
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
