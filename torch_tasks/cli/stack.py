@@ -11,12 +11,14 @@ from typing import Any
 import click
 
 from torch_tasks.broker import broker_errors, ping
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
 from torch_tasks.models import AgentSpec
+from torch_tasks.nodes import KeptState
 from torch_tasks.routing import demanded
 from torch_tasks.settings import settings
 
@@ -80,7 +82,8 @@ def _end_on_signals() -> None:
 def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.state}")
+        state = ", ".join(filter(None, (info.state, info.holding)))
+        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         where = f"password in {stack.settings.state_dir / 'flower.password'}"
@@ -111,7 +114,11 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
-    supervisor.run(lambda: _all_there(kept) and (not flower or stack.flower_answers()), _shape)
+
+    def ready() -> bool:
+        return _all_there(kept) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
+
+    supervisor.run(ready, _shape)
 
 
 def _shape() -> object:
@@ -120,6 +127,13 @@ def _shape() -> object:
         return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
 
 
+def _beat_leads() -> bool:
+    with broker_errors():
+        return readiness(fleet()).leads is not None
+
+
 def _all_there(kept: Sequence[AgentSpec]) -> bool:
-    wanted = {agent.id for agent in kept or settings().agents}
+    told = [agent for node in Torch().nodes() for agent in node.agents]
+    away = {agent.agent_id for agent in told if agent.state is KeptState.RETIRED}
+    wanted = {agent.id for agent in kept or settings().agents} - away
     return wanted <= {info.agent_id for info in Torch().agents(online=True) if info.state != "starting"}

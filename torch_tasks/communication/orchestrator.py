@@ -288,7 +288,7 @@ class NovaOrchestrator:
         file = self._outbox.keep(message)
         try:
             with _BREAKER.calling():
-                if not self._outbox.is_alone(file):
+                if not self._outbox.is_next(file, message.sender):
                     self._outbox.flush(self._post)
                 sent = self._accepted(message, target, note)
         except (BrokerUnreachable, CircuitBreakerError) as error:
@@ -329,10 +329,7 @@ class NovaOrchestrator:
         if target is None:
             if name == PEOPLE or self._inboxes.has_spoken(name):
                 return
-            names = [info.agent_id for info in self._fleet.registry.agents()]
-            near = difflib.get_close_matches(name, names, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
-            raise UnknownRecipient(f"no agent {name!r} is registered; {hint}")
+            raise nobody_called(name, [info.agent_id for info in self._fleet.registry.agents()])
         if role and role_named(role) not in (target.role, "specialist"):
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
@@ -387,6 +384,13 @@ class NovaOrchestrator:
             tend_outbox(self._fleet)
             _BREAKER.close()
             yield
+
+
+def nobody_called(name: str, agents: Iterable[str]) -> UnknownRecipient:
+    """That no agent has this name, and which are called alike."""
+    near = difflib.get_close_matches(name, list(agents), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
+    return UnknownRecipient(f"no agent {name!r} is registered; {hint}")
 
 
 def tend_outbox(of: Fleet) -> None:
