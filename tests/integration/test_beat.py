@@ -16,6 +16,7 @@ from faults import FaultyBroker
 from nodes import Broker, Node, ProcessNode
 from waiting import until
 
+from beat.standing import STANDING
 from torch_tasks import keys
 from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Misfire, Outcome
 from torch_tasks.checkins.schedules import At, Cron, Every
@@ -202,7 +203,7 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
     until(lambda: len(published("nobody")) >= 3, "one comes up each second")
     ids = [task["id"] for task in published("nobody")]
     assert len(set(ids)) == len(ids)
-    names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown", "torch.prune")}
+    names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown", *STANDING)}
     assert {str(one) for one in fleet().client.zrange(keys.PERIODIC, 0, -1)} == names
     assert "'broken' in beat_schedule cannot be used" in beat.logs()
     assert "celery:unknown could not be sent" in beat.logs()
@@ -214,7 +215,8 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
     again = machine.beat("again", app="beat_app", ENTRIES="every second", **path)
     until(lambda: leads(again), "another one leads")
     until(
-        lambda: {str(name) for name, _ in _due()} == {"celery:every second", "celery:torch.prune"}, "the rest is gone"
+        lambda: {str(name) for name, _ in _due()} == {f"celery:{name}" for name in ("every second", *STANDING)},
+        "the rest is gone",
     )
     until(lambda: int(fleet().client.hget(keys.checkin("celery:every second"), "runs") or 0) > runs, "it goes on")
 
