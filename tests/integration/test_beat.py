@@ -136,9 +136,11 @@ def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: Checkins, m
 
 
 def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: Checkins, machine: Machine) -> None:
-    broken, gone, good = checkin(seconds=1), checkin(seconds=1), checkin(seconds=1.2)
-    for asked in (broken, gone, good):
+    broken, gone, odd, good = checkin(seconds=1), checkin(seconds=1), checkin(seconds=1), checkin(seconds=1.2)
+    for asked in (broken, gone, odd, good):
         store.add(asked)
+    fleet().client.delete(keys.checkin(odd.id))
+    fleet().client.set(keys.checkin(odd.id), "no hash at all")
     fleet().client.hset(keys.checkin(broken.id), "checkin", '{"id": "from-the-future", "planet": "mars"}')
     fleet().client.delete(keys.checkin(gone.id))
     beat = machine.beat()
