@@ -58,13 +58,12 @@ def outcomes(asked: Checkin) -> list[Outcome]:
     return [fire.outcome for fire in fires(asked)]
 
 
-def published(queue: str = "torch.system") -> list[dict[str, str]]:
-    """The headers of the tasks that wait in a queue, as often as they stand there, the oldest first."""
+def published(task: str = "torch.checkin", queue: str = "torch.system") -> list[dict[str, str]]:
+    """The headers of the tasks of this name in a queue, as often as they stand there, the oldest first."""
     client = fleet().client
-    found = [
-        json.loads(text)["headers"] for name in client.scan_iter(f"{queue}*") for text in client.lrange(name, 0, -1)
-    ]
-    return found[::-1]
+    texts = [text for name in client.scan_iter(f"{queue}*") for text in client.lrange(name, 0, -1)]
+    headers = [json.loads(text)["headers"] for text in texts]
+    return [one for one in headers if one["task"] == task][::-1]
 
 
 # ── coming up ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -202,8 +201,8 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
 ) -> None:
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}
     beat = machine.beat(app="beat_app", ENTRIES="every second,each minute,of its own,broken,unknown", **path)
-    until(lambda: len(published("nobody")) >= 3, "one comes up each second")
-    ids = [task["id"] for task in published("nobody")]
+    until(lambda: len(published("torch.prune", "nobody")) >= 3, "one comes up each second")
+    ids = [task["id"] for task in published("torch.prune", "nobody")]
     assert len(set(ids)) == len(ids)
     names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown", *STANDING)}
     assert {str(one) for one in fleet().client.zrange(keys.PERIODIC, 0, -1)} == names
