@@ -38,7 +38,7 @@ def _default(field: FieldInfo) -> str:
     extra: Any = field.json_schema_extra
     if isinstance(extra, dict) and "default" in extra:
         return str(extra["default"])
-    return "unset" if field.default in (None, PydanticUndefined, ()) else f"`{field.default}`"
+    return "unset" if field.default in (None, PydanticUndefined, (), {}) else f"`{field.default}`"
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ PACE = {
 class Machine:
     """A state folder of its own, and whatever runs there."""
 
+    enter: tuple[str, ...] = ()
+    """What puts a command onto this machine, if it is another one than that of the tests."""
+
     def __init__(self, **environment: str) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # short: it holds tmux sockets
         self.state = self.folder / "state"
@@ -45,7 +48,7 @@ class Machine:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``torch-tasks`` to its end, which must be this exit code."""
         ended = subprocess.run(
-            [TORCH_TASKS, *words],
+            [*self.enter, TORCH_TASKS, *words],
             input=stdin.encode(),
             capture_output=True,
             check=False,
@@ -62,7 +65,7 @@ class Machine:
         """Run ``torch-tasks`` beside the test; its output goes to :attr:`output`."""
         with self.output.open("a") as output:
             return subprocess.Popen(
-                [TORCH_TASKS, *words],
+                [*self.enter, TORCH_TASKS, *words],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

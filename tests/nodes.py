@@ -22,7 +22,9 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.errors import AgentNotFound
 from torch_tasks.local.broker import start_broker, stop_broker
+from torch_tasks.local.processes import Processes
 from torch_tasks.models import AgentInfo, AgentState
+from torch_tasks.nodes import KeptAgent, NodeInfo
 from torch_tasks.settings import Settings
 from torch_tasks.transport import Gate
 
@@ -263,6 +265,34 @@ class AgentWorker(ProcessNode):
         subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS)
 
 
+class NodeWorker(ProcessNode):
+    """One machine's node worker; the agents that it keeps are processes of their own."""
+
+    def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path, torch: Torch) -> None:
+        self._torch = torch
+        super().__init__(name, argv, env, log)
+
+    def ready(self) -> bool:
+        """Wait until it does what is asked of it."""
+        until(self._serves, f"the node worker of {self.name} is ready", START_SECONDS)
+        return True
+
+    def _serves(self) -> bool:
+        assert self.status == "running", f"the node worker of {self.name} has ended:\n{self.logs()}"
+        info = self.info
+        return f"node@{self.name} ready." in self.logs() and info is not None and info.pid == self.process.pid
+
+    @property
+    def info(self) -> NodeInfo | None:
+        """What the fleet knows of the node."""
+        return next((info for info in self._torch.nodes() if info.name == self.name), None)
+
+    def kept(self, agent_id: str) -> KeptAgent | None:
+        """How an agent stands there."""
+        agents = self.info.agents if self.info else ()
+        return next((agent for agent in agents if agent.agent_id == agent_id), None)
+
+
 class Node:
     """One machine of the fleet: a state folder, and the agent workers there."""
 
@@ -273,6 +303,8 @@ class Node:
         self.work.mkdir()
         self.state = self.folder / "state"
         self.workers: list[AgentWorker] = []
+        self.node_workers: list[NodeWorker] = []
+        self.processes = Processes(self.state / "run")
         self._torch = torch
         self._env = {
             **os.environ,
@@ -301,6 +333,31 @@ class Node:
         worker.ready()
         return worker
 
+    def node_worker(self, *keep: str, **environment: str) -> NodeWorker:
+        """The node worker that keeps these agents and whoever is spawned, ready."""
+        log = self.folder / f"node.{len(self.node_workers)}.log"
+        argv = [sys.executable, "-m", "torch_tasks.cli", "node", *(word for one in keep for word in ("--keep", one))]
+        env = {**self._env, "TORCH_AGENTS": "[]", "TORCH_RESTART_BACKOFF_SECONDS": "0.1", **environment}
+        worker = NodeWorker(self.name, argv, env, log, self._torch)
+        self.node_workers.append(worker)
+        worker.ready()
+        return worker
+
+    def said_last(self) -> str:
+        """What the latest node worker said."""
+        return self.node_workers[-1].logs()
+
+    def kept_worker(self, agent_id: str) -> psutil.Process | None:
+        """The worker of an agent that the node worker keeps."""
+        running = self.processes.find(f"agent-{agent_id}")
+        return running.process() if running else None
+
+    def pane_of(self, agent_id: str) -> int | None:
+        """The process in the pane of an agent, if it has one."""
+        argv = ["tmux", "-S", str(self.state / "agents" / agent_id / "tmux"), "display-message", "-p", "#{pane_pid}"]
+        said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=END_SECONDS).stdout.strip()
+        return int(said) if said else None
+
     def refused(self, agent_id: str, **environment: str) -> subprocess.CompletedProcess[str]:
         """How an agent worker ends that cannot begin, and what it says."""
         argv = self._argv(agent_id, "developer")
@@ -317,6 +374,10 @@ class Node:
 
     def logs(self) -> Iterator[tuple[str, str]]:
         """What each worker said, and what is to be seen in its pane's transcript."""
+        for node_worker in self.node_workers:
+            yield f"node worker of {self.name} (pid {node_worker.process.pid})", node_worker.logs()
+        for log in self.state.glob("logs/agent-*.log"):
+            yield log.name, log.read_text()[-4000:]
         for worker in self.workers:
             yield f"{worker.name} (pid {worker.process.pid})", worker.logs()
             transcript = worker.folder / "transcript"
@@ -325,10 +386,15 @@ class Node:
 
     def end_workers(self) -> None:
         """End every worker and every terminal."""
+        for node_worker in self.node_workers:
+            node_worker.teardown()
+        for running in self.processes.all_running():
+            self.processes.stop(running.name, END_SECONDS)
         for worker in self.workers:
             worker.teardown()
-        for worker in self.workers:
-            worker.end_terminal()
+        for socket in self.state.glob("agents/*/tmux"):
+            argv = ["tmux", "-S", str(socket), "kill-server"]
+            subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS)
 
     def close(self) -> None:
         """End all that runs on the node, and see that nothing is left."""

@@ -10,7 +10,7 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
-from torch_tasks.hosting import AgentHost
+from torch_tasks.hosting import AgentHost, NodeHost
 from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.routing import queue_for
 from torch_tasks.settings import settings
@@ -24,6 +24,10 @@ ANNOUNCE_QUEUE = "torch_demand"
 ANSWER = "torch_answer"
 #: The control command that has an agent worker look at what its task's record says.
 LOOK = "torch_look"
+#: The control command by which every worker hears that something was paused, resumed, stopped or started.
+HEED = "torch_heed"
+#: The control command by which an agent worker hears that its agent is to end.
+RETIRE = "torch_retire"
 
 
 class TorchApp(Celery):
@@ -31,6 +35,7 @@ class TorchApp(Celery):
 
     amqp_cls = "torch_tasks.publishing:Publishing"
     host: AgentHost | None = None
+    node: NodeHost | None = None
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
@@ -121,6 +126,8 @@ def _worker_options() -> set[Option]:
         Option(["--skill", "skills"], multiple=True, help="A skill the agent has; repeat for more."),
         Option(["--agent", "agent_kind"], default="shell", show_default=True, help="The kind of agent program."),
         Option(["--workdir", "agent_workdir"], help="The folder the agent starts in (default: this one)."),
+        Option(["--temporary"], is_flag=True, help="The agent retires when it has had nothing to do for a while."),
+        Option(["--parent"], help="The agent that spawned it."),
         Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
         Option(
             ["--keep", "kept_agents"],
@@ -132,6 +139,6 @@ def _worker_options() -> set[Option]:
 
 
 register()
-app = TorchApp("torch", include=["torch_tasks.tasks"])
+app = TorchApp("torch", include=["torch_tasks.tasks", "torch_tasks.node_tasks"])
 app.add_defaults(_configuration)
 app.user_options["worker"].update(_worker_options())

@@ -10,11 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_tasks import recovery
+from torch_tasks import control, recovery
 from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
+from torch_tasks.control import Said
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -24,20 +25,15 @@ from torch_tasks.errors import (
 )
 from torch_tasks.fleet import fleet
 from torch_tasks.handoffs import Handover
-from torch_tasks.models import (
-    BEFORE,
-    AgentInfo,
-    HistoryEntry,
-    Permissions,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskSpec,
-    TaskState,
-)
+from torch_tasks.history import HistoryEntry
+from torch_tasks.lifetimes import Farewell
+from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
-from torch_tasks.routing import unroutable
+from torch_tasks.permissions import Permissions
+from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
+from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
 
 if TYPE_CHECKING:
@@ -231,6 +227,74 @@ class Torch:
         with _broker():
             return fleet().registry.get_agent(agent_id)
 
+    def pause(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> Said:
+        """Have an agent, all of a role, or all take no new task: what they do goes on, their messages wait."""
+        return control.pause(agent, role=role, everybody=everybody, reason=reason)
+
+    def resume(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> Said:
+        """Lift just such a pause, or :class:`NotHeld`."""
+        return control.resume(agent, role=role, everybody=everybody, reason=reason)
+
+    def stop(self, reason: str = "", *, here: bool = False) -> Said:
+        """Stop the fleet, or this machine: nothing begins, what runs is interrupted and goes back to its queue."""
+        return control.stop(here=here, reason=reason)
+
+    def start(self, reason: str = "", *, here: bool = False) -> Said:
+        """Lift that, or :class:`NotHeld`."""
+        return control.start(here=here, reason=reason)
+
+    def nodes(self) -> list[NodeInfo]:
+        """The machines of the fleet, with what they have and which agents they keep."""
+        with _broker():
+            return fleet().nodes.nodes()
+
+    def node(self, name: str) -> NodeInfo:
+        """One machine, or :class:`NodeNotFound`."""
+        with _broker():
+            return fleet().nodes.get_node(name)
+
+    def drain(self, node: str, *, drained: bool = True) -> None:
+        """Have no more agents started on a machine, or have them started there again."""
+        with _broker():
+            fleet().nodes.drain(node, drained=drained)
+
+    def spawn(
+        self,
+        role: str,
+        skills: Iterable[str] = (),
+        kind: str = "shell",
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+        **where: Any,
+    ) -> Spawn:
+        """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
+
+        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir`` and ``agent_id`` say more. In an agent's pane the
+        parent is that agent. Raises :class:`SpawnRefused`, which names the limit, or :class:`SpawnFailed`.
+        """
+        with _broker():
+            asked = spawn(role, skills, kind, **where)
+            return asked.wait(timeout) if wait else asked
+
+    def retire(self, agent_id: str, **how: Any) -> Farewell | None:
+        """Have an agent end: no new tasks, then its pane ends and the fleet forgets it; returns how it ended.
+
+        ``leave`` says what becomes of its task: ``finish`` (the default), ``hand over`` or ``now``. ``note`` is kept;
+        with ``wait=False``, or when ``timeout`` is over (:class:`StillWorking`), it retires by itself.
+        """
+        with _broker():
+            return retire(agent_id, **how)
+
+    def release(self, agent_id: str) -> None:
+        """Have an agent tried again that was left down after too many crashes, or retired though it is declared."""
+        with _broker():
+            release(agent_id)
+
     def send(self, agent_id: str, text: str, **how: Any) -> Sent:
         """Send an agent a message; see :meth:`~torch_tasks.communication.NovaOrchestrator.send_message`."""
         return NovaOrchestrator().send_message(agent_id, text, **how)
@@ -274,8 +338,8 @@ def _settle() -> None:
 
 
 def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
-    """The record with ``unroutable`` as it is at this moment."""
+    """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    alone = unroutable(record, fleet().registry.agents() if agents is None else agents)
-    return record.model_copy(update={"unroutable": alone})
+    known = fleet().registry.agents() if agents is None else agents
+    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

@@ -198,6 +198,16 @@ class TeamImpossible(TorchError):
     exit_code = 3
 
 
+class InvalidHold(TorchError):
+    """Nobody, or more than one, is named that is to be paused or resumed."""
+
+    exit_code = 2
+
+
+class NotHeld(TorchError):
+    """What is to be resumed or started again is neither paused nor stopped, or by something else."""
+
+
 class AgentTaken(TorchError):
     """Another live worker already hosts the agent of this id."""
 
@@ -206,17 +216,36 @@ class AgentUnavailable(TorchError):
     """The agent's program could not be started or does not become ready."""
 
 
-class SpawnImpossible(TorchError):
-    """No node can start an agent when somebody asks for it; that comes with the next release."""
+class NodeTaken(TorchError):
+    """Another live node worker already has this node's name."""
 
-    @classmethod
-    def of(cls, role: str, skills: str) -> SpawnImpossible:
-        """In words, with the command that does it on this machine."""
-        words = "".join(f" --skill {skill}" for skill in skills.replace(",", " ").split())
-        return cls(
-            f"no agent was started: nodes do not start agents on demand until the next release. Start it here with "
-            f"'torch-tasks worker --id {role}-1 --role {role}{words}', or keep it alive with 'torch-tasks up --agent'"
-        )
+
+class NodeNotFound(TorchError):
+    """No node of this name is registered."""
+
+
+class SpawnRefused(TorchError):
+    """A limit does not let another agent be started, or no node has room for it."""
+
+    exit_code = 3
+
+
+class SpawnFailed(TorchError):
+    """An agent had its place, but did not become ready."""
+
+
+class RetireImpossible(TorchError):
+    """An agent cannot be retired: nobody who could is there, or it is not the caller's to retire."""
+
+
+class StillWorking(TorchError):
+    """The waiting ended before an agent had retired; it retires when its task is over."""
+
+    exit_code = 124
+
+
+class NotInQuarantine(TorchError):
+    """An agent is to be released that nobody holds back."""
 
 
 class TmuxMissing(TorchError):
@@ -239,3 +268,7 @@ class LedgerOff(TorchError):
 
 class ProcessNotStarted(TorchError):
     """A process of this machine's stack ended before it was ready."""
+
+
+class GitRefused(TorchError):
+    """Git, or a hook of the tree's owner, refused what was asked of it, or took too long."""

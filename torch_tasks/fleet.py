@@ -11,6 +11,7 @@ from torch_tasks import keys
 from torch_tasks.broker import connect
 from torch_tasks.ledger import Ledger
 from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.orchestration.holds import Holds
 from torch_tasks.orchestration.soft_pins import SoftPins
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings, settings
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
     from torch_tasks.checkins.store import Checkins
     from torch_tasks.communication.inboxes import Inboxes
     from torch_tasks.orchestration.accounts import Account
+    from torch_tasks.orchestration.budgets import Budgets
+    from torch_tasks.orchestration.node_registry import NodeRegistry
+    from torch_tasks.orchestration.spawns import Spawns
 
 
 class Fleet:
@@ -63,15 +67,41 @@ class Fleet:
         return AgentRegistry(self.client, self.settings)
 
     @cached_property
+    def nodes(self) -> NodeRegistry:
+        """The machines."""
+        from torch_tasks.orchestration.node_registry import NodeRegistry  # only node workers, and who asks for them
+
+        return NodeRegistry(self.client, self.settings)
+
+    @cached_property
+    def spawns(self) -> Spawns:
+        """The agents that were spawned."""
+        from torch_tasks.orchestration.spawns import Spawns  # the same
+
+        return Spawns(self.client, self.settings)
+
+    @cached_property
     def soft_pins(self) -> SoftPins:
         """The tasks that wait a while for the agent that would be best for them."""
         return SoftPins(self.client, self.settings)
+
+    @cached_property
+    def holds(self) -> Holds:
+        """What is paused and stopped."""
+        return Holds(self.client)
 
     def account(self, name: str) -> Account:
         """An account with a provider of models."""
         from torch_tasks.orchestration.accounts import Account  # only who hosts a coding agent has one
 
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)
+
+    @cached_property
+    def budgets(self) -> Budgets:
+        """What is used of the accounts."""
+        from torch_tasks.orchestration.budgets import Budgets  # only who hosts a coding agent, or looks
+
+        return Budgets(self.client, self.settings)
 
     @cached_property
     def gate(self) -> Gate:

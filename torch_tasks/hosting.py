@@ -6,7 +6,9 @@ from collections.abc import Container, Mapping
 from datetime import datetime
 from typing import NamedTuple, Protocol
 
+from torch_tasks.lifetimes import RetireOrder
 from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
+from torch_tasks.spawning import Spawned
 
 
 class Detached(Exception):
@@ -22,6 +24,10 @@ class Limited(Exception):
     def __init__(self, message: str, until: datetime | None = None) -> None:
         super().__init__(message)
         self.until = until
+
+
+class Held(Exception):
+    """The agent takes no work, or had to let go of it: paused or stopped. The task is not to blame."""
 
 
 class HandedOver(Exception):
@@ -47,13 +53,25 @@ class AgentHost(Protocol):
         """This worker is about to stop."""
 
     @property
+    def retiring(self) -> bool:
+        """The agent takes no task that it has not begun."""
+
+    @property
+    def busy(self) -> bool:
+        """Something is being done with the pane at this moment."""
+
+    @property
     def begun(self) -> str | None:
         """The task that the pane was left with and that is not settled yet: it comes before any other."""
+
+    @property
+    def held(self) -> str | None:
+        """Why the agent begins nothing now, if somebody paused or stopped it."""
 
     def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended; idempotent by task and attempt.
 
-        May raise :class:`Detached`, :class:`Limited`, :class:`HandedOver`, or
+        May raise :class:`Detached`, :class:`Limited`, :class:`Held`, :class:`HandedOver`, or
         :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
         """
 
@@ -77,3 +95,19 @@ class AgentHost(Protocol):
 
     def detach(self) -> None:
         """Let go of a running task without touching the agent. Safe to call from a signal handler."""
+
+    def retire(self) -> None:
+        """An order to retire lies in the agent's folder. Safe to call from anywhere."""
+
+
+class NodeHost(Protocol):
+    """The machine of this process, with the agents that are kept there."""
+
+    def start_agent(self, spawned: Spawned) -> None:
+        """Keep this agent alive from now on; the same one twice is one."""
+
+    def retire_agent(self, agent_id: str, order: RetireOrder) -> None:
+        """Have the agent end, as far as the order lets it, and its worker not be started again."""
+
+    def release_agent(self, agent_id: str) -> None:
+        """Try again an agent that was left down, or that is declared here and was retired."""

@@ -28,8 +28,20 @@ SOFT_PINS = f"{PREFIX}soft_pins"
 SPAWN_DEMAND = f"{PREFIX}spawn_demand"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
+#: Hash of a node's name → its entry as JSON.
+NODE_REGISTRY = f"{PREFIX}node_registry"
 #: Sorted set of the names of nodes by their last heartbeat, in the broker's milliseconds.
 NODE_HEARTBEAT = f"{PREFIX}node_heartbeat"
+#: Hash of a node's name → the largest incarnation ever given out.
+NODE_INCARNATION = f"{PREFIX}node_incarnation"
+#: Set of the names of nodes on which no agent is started any more.
+NODES_DRAINED = f"{PREFIX}nodes_drained"
+#: Hash of the id of a spawned agent → what was asked for and which node has it, as JSON.
+SPAWNED = f"{PREFIX}spawned"
+#: Hash of the id of a spawned agent → how far it is, as JSON.
+SPAWN_STATES = f"{PREFIX}spawn_states"
+#: Hash of the id of a retired agent → how it ended, as JSON.
+FAREWELLS = f"{PREFIX}farewells"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.
@@ -60,6 +72,12 @@ FOLLOWING_UP = f"{PREFIX}following_up"
 FOLLOWUPS = f"{PREFIX}followups"
 #: Hash of a task → the check-in that somebody made for its agent.
 LOOKED_AFTER = f"{PREFIX}looked_after"
+#: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
+ACCOUNTS = f"{PREFIX}accounts"
+#: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.holds`.
+HOLDS = f"{PREFIX}holds"
+#: Hash of agent id → how its git trees stood when its node last looked, as JSON.
+GIT_REPORTS = f"{PREFIX}git_reports"
 #: Sorted set of the ids of all check-ins by the millisecond they were added in; each is a hash below :func:`checkin`.
 CHECKINS = f"{PREFIX}checkins"
 #: Sorted set of what beat has to fire, by the broker's millisecond it is due in.

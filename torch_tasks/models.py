@@ -26,7 +26,10 @@ from torch_tasks.fields import (
     readable,
 )
 from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.holds import Hold
+from torch_tasks.lifetimes import Lifetime
 from torch_tasks.performance import Performance
+from torch_tasks.permissions import Permissions
 
 
 class Model(BaseModel):
@@ -167,15 +170,6 @@ class FailureKind(StrEnum):
         }
 
 
-class Permissions(StrEnum):
-    """What becomes of an agent's request for permission."""
-
-    ASK = "ask"
-    """The task waits until a person answers."""
-    ALLOW = "allow"
-    DENY = "deny"
-
-
 class Question(Model):
     """What an agent's program waits for a person to decide."""
 
@@ -303,17 +297,6 @@ class TaskResult(Model):
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
-class HistoryEntry(Model):
-    """One thing that happened to a task."""
-
-    at: AwareDatetime
-    state: TaskState
-    agent: str | None = None
-    node: str | None = None
-    incarnation: int | None = None
-    note: str | None = None
-
-
 class TaskRecord(Model):
     """What the fleet knows of one task."""
 
@@ -343,6 +326,8 @@ class TaskRecord(Model):
     """The last time that somebody handed the task over."""
     result: TaskResult | None = None
     unroutable: bool = False
+    waits: str | None = None
+    """Why nobody takes the task now, if somebody paused or stopped those who could."""
 
 
 class AgentSpec(Model):
@@ -353,6 +338,8 @@ class AgentSpec(Model):
     skills: Skills = ()
     kind: AgentId = "shell"
     workdir: AbsolutePath | None = None
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: AgentId | None = None
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; a workdir has no place in it."""
@@ -396,9 +383,18 @@ class AgentInfo(Model):
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
     """Its worker said goodbye; the pane may well work on."""
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: str | None = None
+    """The agent that spawned it."""
+    retiring: bool = False
+    """It takes no new tasks and ends after the one it has."""
     performance_metrics: Performance = Performance()
     load: int = 0
     """How many tasks it holds or has waiting for it alone."""
+    paused: Hold | None = None
+    """It takes no new task, and only emergencies of its messages."""
+    stopped: Hold | None = None
+    """Its worker has seen that the machine is stopped: nothing runs."""
 
     @property
     def online(self) -> bool:
@@ -408,7 +404,13 @@ class AgentInfo(Model):
     @property
     def free(self) -> bool:
         """It can begin with a task at once."""
-        return self.online and self.state is AgentState.READY and not self.load
+        at_rest = self.online and self.state is AgentState.READY and not self.load
+        return at_rest and not (self.paused or self.stopped or self.retiring)
+
+    @property
+    def holding(self) -> str:
+        """Whether it is paused or stopped, by whom and why; empty if it is not."""
+        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else ""
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

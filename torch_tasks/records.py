@@ -20,11 +20,11 @@ from torch_tasks import keys
 from torch_tasks import record_scripts as scripts
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
 from torch_tasks.handoffs import Handoff, Handover
+from torch_tasks.history import HistoryEntry
 from torch_tasks.models import (
     ENDED,
     HELD,
     AgentInfo,
-    HistoryEntry,
     TaskRecord,
     TaskResult,
     TaskState,

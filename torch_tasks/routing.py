@@ -14,6 +14,9 @@ import redis
 from torch_tasks import keys
 from torch_tasks.models import AgentInfo, TaskRecord, TaskSpec, TaskState
 
+_NAMED = 3
+"""So many of the agents that a task waits for are named."""
+
 
 def queue_for(spec: TaskSpec) -> str:
     """The queue of this task."""
@@ -30,11 +33,23 @@ def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
     """The task waits, and no live agent can serve it."""
     if record.state is not TaskState.QUEUED:
         return False
-    spec = record.spec
-    able = (agent for agent in agents if agent.online)
+    return not _able(record.spec, agents)
+
+
+def held_up(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
+    """Why the task waits, if every live agent that can serve it is paused or stopped."""
+    able = _able(record.spec, agents)
+    if record.state is not TaskState.QUEUED or not all(agent.paused or agent.stopped for agent in able):
+        return None
+    said = [f"{agent.agent_id} is {agent.holding}" for agent in able[:_NAMED]]
+    return "; ".join([*said, f"and {len(able) - _NAMED} more"] if len(able) > _NAMED else said) or None
+
+
+def _able(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:
+    online = (agent for agent in agents if agent.online and not agent.retiring)
     if spec.agent:
-        return not any(agent.agent_id == spec.agent for agent in able)
-    return not any(agent.serves(spec.role, spec.skills) for agent in able)
+        return [agent for agent in online if agent.agent_id == spec.agent]
+    return [agent for agent in online if agent.serves(spec.role, spec.skills)]
 
 
 def demanded(client: redis.Redis) -> set[str]:

@@ -22,10 +22,12 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+from torch_tasks.budget import Budget
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
-from torch_tasks.fields import AgentId, readable
+from torch_tasks.fields import AgentId, Role, Skills, readable
 from torch_tasks.models import AgentSpec
 from torch_tasks.resources import config_file
+from torch_tasks.spawning import Pool
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 
@@ -166,6 +168,11 @@ class Settings(BaseSettings):
         description="For how long then, and after a usage limit that does not say when it ends; "
         "afterwards one agent tries first.",
     )
+    budgets: dict[str, Budget] = Field(
+        {},
+        description="What the whole fleet may use of an account with a provider: `calls_per_minute`, `calls_per_hour`, "
+        "`calls_per_day`, `tokens_per_day` (`[budgets.ACCOUNT]` in torch.toml, the same on each machine; here JSON).",
+    )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(
         2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."
@@ -182,11 +189,43 @@ class Settings(BaseSettings):
     quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
     )
+    git_seconds: Finite = Field(
+        60.0, gt=0, description="How often a node worker looks after its agents' git trees, where git.toml says so."
+    )
     flower_port: int = Field(
         5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use."
     )
     agents: tuple[AgentSpec, ...] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
+    )
+
+    pools: tuple[Pool, ...] = Field(
+        (),
+        description="How many agents of which kind the fleet keeps (`[[pools]]` tables in torch.toml: role, skills, "
+        "kind, min, max, labels, workdir).",
+    )
+    node_labels: Skills = Field((), description='What this machine has that an agent may ask for, as `["gpu"]`.')
+    node_address: str | None = Field(
+        None,
+        description="Where people reach this machine. Unset: the address from which it speaks with the broker.",
+    )
+    agents_limit: int = Field(200, gt=0, description="So many agents may live in the whole fleet; no more are spawned.")
+    agents_per_node: int = Field(32, gt=0, description="So many agents may live on this machine.")
+    agents_per_role: int = Field(64, gt=0, description="So many agents of one role may live in the fleet.")
+    role_limits: dict[Role, Annotated[int, Field(ge=0)]] = Field(
+        default_factory=dict,
+        description='The same for single roles, as `{"qa": 2}`.',
+        json_schema_extra={"default": "unset"},
+    )
+    agents_per_parent: int = Field(4, ge=0, description="So many agents that one agent spawned may live.")
+    agent_memory_bytes: int = Field(
+        64 << 20, ge=0, description="No agent is spawned on a node that has less memory free than this for it."
+    )
+    spawn_seconds: Finite = Field(
+        120.0, gt=0, description="How long a spawned agent may take to be ready before it is given up."
+    )
+    temporary_idle_seconds: Finite = Field(
+        300.0, gt=0, description="A temporary agent that has had nothing to do for this long retires."
     )
 
     @field_validator("broker_url")

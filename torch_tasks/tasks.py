@@ -29,7 +29,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.hosting import AgentHost, Detached, HandedOver, Limited
+from torch_tasks.hosting import AgentHost, Detached, HandedOver, Held, Limited
 from torch_tasks.keys import agent_queue
 from torch_tasks.models import (
     HELD,
@@ -134,7 +134,9 @@ def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]
     except HandedOver:
         raise _handed_on(spec.id, host, envelope) from None
     except Limited as limited:
-        raise _left_to_others(record, host, limited, envelope) from None
+        raise _left_to_others(record, host, TaskState.PARKED, str(limited), envelope) from None
+    except Held as held:
+        raise _left_to_others(record, host, TaskState.QUEUED, f"given back: {held}", envelope) from None
     return _conclude(task, record, host, result, envelope)
 
 
@@ -170,10 +172,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     What counts is the task as it was accepted first; with the earlier answers it is whole, and kept so.
     """
     records, info = fleet().records, host.info
-    if host.begun not in (None, asked.id):
-        host.let_go()
-    if host.begun not in (None, asked.id):
-        raise envelope.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
+    _require_free(host, asked, envelope)
     record = records.find(asked.id)
     if record is None:
         records.accept(asked.id, asked.wire(), queue_for(asked))
@@ -196,6 +195,18 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)
     return records.get(asked.id)
+
+
+def _require_free(host: AgentHost, asked: TaskSpec, envelope: Envelope) -> None:
+    """Leave the task to others, or for later, if the agent begins none now."""
+    if host.begun not in (None, asked.id):
+        host.let_go()
+    if host.retiring and host.begun != asked.id:
+        raise envelope.sent_to(queue_for(asked), asked.priority)
+    if host.begun not in (None, asked.id):
+        raise envelope.put_aside(_SOON)  # the pane was left with another task, whose message is on its way
+    if host.begun is None and (held := host.held):
+        raise Reject(f"not begun: {held}", requeue=True)
 
 
 def _able(spec: TaskSpec, info: AgentInfo) -> bool:
@@ -245,13 +256,11 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
     return _told(task, result)
 
 
-def _left_to_others(record: TaskRecord, host: AgentHost, limited: Limited, envelope: Envelope) -> Exception:
-    """Put a task back that the agent's account has no room for: any other agent may take it, or this one later."""
+def _left_to_others(record: TaskRecord, host: AgentHost, state: TaskState, note: str, envelope: Envelope) -> Exception:
+    """Put a task back that the agent may not work on now: any other agent may take it, or this one later."""
     # The task is not to blame: the try does not count.
     tries_before = record.tries_before + 1
-    account = fleet().records.move(
-        record.spec.id, TaskState.PARKED, by=host.info, note=str(limited), tries_before=tries_before
-    )
+    account = fleet().records.move(record.spec.id, state, by=host.info, note=note, tries_before=tries_before)
     host.settle(record.spec.id, account)
     return envelope.sent_to(queue_for(record.spec), record.spec.priority)
 
@@ -311,7 +320,7 @@ def checkin(fields: dict[str, Any], slot: str, late: float) -> None:
         Delivery(fleet(), asked, datetime.fromisoformat(slot), late, _enqueue).deliver()
     except _AWAY as error:
         time.sleep(1)  # it is this worker's again at once
-        raise Reject(f"the broker is away: {error}", requeue=True) from error
+        raise Reject(f"not yet: {error}", requeue=True) from error
 
 
 def _enqueue(spec: TaskSpec) -> None:

@@ -13,6 +13,7 @@ from torch_tasks.models import HELD, Priority, TaskState
 from torch_tasks.transport.wire import message_id
 from workers.journal import CurrentRun, Journal
 from workers.runs import Run, prune, tries
+from workers.spending import tell_spending
 
 log = logging.getLogger(__name__)
 
@@ -21,6 +22,7 @@ _AT_ONCE = 500
 
 def tell_accounts(folder: Path, fleet: Fleet) -> None:
     """Put back what the broker does not know any more of the agent's tries. What it knows later stays."""
+    tell_spending(fleet)
     prune(folder / "runs", fleet.settings.result_days)
     restored, left = 0, tries(folder / "runs")
     while some := list(islice(left, _AT_ONCE)):

@@ -20,7 +20,7 @@ from torch_tasks.orchestration.tending import tend
 from torch_tasks.routing import demanded
 from torch_tasks.tasks import cancelled
 from torch_tasks.transport import Keeper
-from workers.demand import serve
+from workers.demand import serve, stop_serving
 from workers.host import Host
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,9 @@ class ServeStep(bootsteps.StartStopStep):
             hosted().look_again()  # what the pane works on is somebody else's by now
             os.kill(os.getpid(), signal.SIGTERM)
             return
+        hosted().retire()
+        if hosted().retiring:
+            stop_serving(consumer, hosted())
         if count is None:
             return
         with contextlib.suppress(BrokerUnreachable, redis.RedisError):  # the next one who looks will do it

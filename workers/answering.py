@@ -1,4 +1,4 @@
-"""What is said to this worker beside its tasks: an answer for its agent, and that it look at its task."""
+"""What is said to this worker beside its tasks: an answer for its agent, and that it look at its task or its holds."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ from typing import Any
 
 from celery.worker.control import control_command
 
-from torch_tasks.app import ANSWER, LOOK, app
+from torch_tasks.app import ANSWER, HEED, LOOK, app
+from workers import heed as heeding
 
 
 @control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])
@@ -21,3 +22,9 @@ def look(state: Any) -> dict[str, bool]:
     if app.host:
         app.host.look_again()
     return {"ok": app.host is not None}
+
+
+@control_command(name=HEED)
+def heed(state: Any) -> dict[str, bool | str]:
+    """Have the worker ask what is paused and stopped."""
+    return {"ok": True, "held": heeding.hear_now() or ""}

@@ -14,7 +14,7 @@ import redis
 from torch_tasks.answer import ANSWERED, NOT_TAKEN
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
 from torch_tasks.handoffs import Handover
-from torch_tasks.hosting import Delivery, Detached, HandedOver, Limited
+from torch_tasks.hosting import Delivery, Detached, HandedOver, Held, Limited
 from torch_tasks.local.files import usable
 from torch_tasks.models import (
     AgentState,
@@ -64,6 +64,7 @@ class Attempt:
     def refusal(self) -> TaskResult | None:
         """Why the task is not even begun, if so."""
         spec, failed = self._spec, self._failed
+        self._heed_hold()
         if self._wants_cancel():
             return failed(FailureKind.CANCELLED, "cancelled before the agent began")
         if self._handover():
@@ -76,6 +77,16 @@ class Attempt:
             message = f"its workdir {spec.workdir} is not a folder on node {self._place.presence.info.node}"
             return failed(FailureKind.REFUSED, message)
         return None
+
+    def _heed_hold(self) -> None:
+        """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
+        begun = self._place.presence.journal.current is not None
+        stop = self._place.heed.stop
+        why = f"stopped {stop}" if stop else None if begun else self._place.heed.why
+        if why and begun and self._terminal.alive:
+            self._kind.discard_input(self._terminal.pane)
+        if why:
+            raise Held(why)
 
     def await_free_pane(self) -> TaskResult | None:
         """A person who types in the pane is left alone; the task waits, says so, and may be refused yet."""
@@ -111,7 +122,7 @@ class Attempt:
 
     def begin(self) -> None:
         """Put the task into the pane, and note first that it is there."""
-        run = self._run
+        run, place = self._run, self._place
         with usable(run.folder):
             self._terminal.rotate_transcript()
             run.open()
@@ -119,11 +130,13 @@ class Attempt:
             run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
             tag = self._delivery and self._delivery.tag
             current = CurrentRun(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
-            self._place.presence.remember(current=current)
+            place.presence.remember(current=current)
+            self._spec, self._untold = place.trees.begin(self._spec, run, place.presence.info)
             self._kind.begin(self._terminal.pane, run, self._spec, self._variables())
 
     def resume(self) -> None:
         """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
+        self._spec = self._place.trees.resume(self._spec, self._run)
         account = self._records.account(self._spec.id)
         self._note(account)
         if account.get("state") == TaskState.WAITING:
@@ -151,6 +164,7 @@ class Attempt:
         standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
         while True:
             ending = self._look()
+            self._heed_stop(ending)
             self._heed_handover(ending)
             if ending and (result := self._judge(ending)):
                 return result
@@ -259,6 +273,22 @@ class Attempt:
         except _AWAY:  # the agent works on while the broker is away
             return False
 
+    def _heed_stop(self, ending: Ending | None) -> None:
+        """Let go of the task if this machine is stopped; what a worker before this one made the program let go, too.
+
+        Then its ending tells nothing of the task.
+        """
+        stop = self._place.heed.stop
+        if not self._run.halted.exists():
+            if stop is None or ending:
+                return
+            self._run.halted.write_text(f"stopped {stop}\n")
+        if self._terminal.alive and not self._kind.let_go(self._terminal.pane, self._run):
+            self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+        if self._terminal.alive:
+            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
+        raise Held(self._run.halted.read_text().strip())
+
     def _handover(self) -> Handover | None:
         """That somebody wants another agent to have the task."""
         try:
@@ -312,6 +342,7 @@ class Attempt:
         text = f"The check of this task failed. Put it right.\n\n{verdict.detail}"
         if not self._kind.send_back(self._terminal.pane, self._run, text):
             return False
+        self._place.quota.count_call()
         (self._run.folder / "check").rename(self._run.folder / f"check.{done + 1}")
         self._untold.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
         self._tell()

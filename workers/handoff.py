@@ -12,7 +12,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.handoffs import Handoff
 from torch_tasks.models import AgentInfo, TaskSpec, now
 from torch_tasks.records import TaskRecords
-from workers import git
+from workers.git import shown
 from workers.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,8 @@ class Handoffs:
                 node=info.node,
                 noted_at=now(),
                 screen=terminal.pane.screen()[-_SCREEN_LIMIT:],
-                branch=git.branch(workdir),
-                diff=git.changes(workdir, _DIFF_LIMIT),
+                branch=shown.branch(workdir),
+                diff=shown.changes(workdir, _DIFF_LIMIT),
             )
             if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
                 self._records.hand_off(spec.id, handoff, info)

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
+import signal
 import threading
 from collections.abc import Container, Mapping
 from pathlib import Path
@@ -17,6 +19,7 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Delivery, Limited
+from torch_tasks.local.orders import order_in
 from torch_tasks.models import (
     AgentInfo,
     AgentSpec,
@@ -30,6 +33,9 @@ from workers.accounts import reclaim, tell_accounts
 from workers.agents.kinds import program_of
 from workers.attempt import Attempt
 from workers.bell import Bell
+from workers.git.task_trees import TaskTrees
+from workers.heed import Heed
+from workers.idleness import Idleness
 from workers.journal import CurrentRun, Journal
 from workers.mail import Mail
 from workers.outcome import Outcome
@@ -59,8 +65,11 @@ class Host:
         self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
         self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
         self._quota = Quota(self._kind, fleet)
+        self._heed = Heed(fleet, spec)
+        self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
         self._orders = Orders()
+        self._idleness = Idleness(spec, fleet)
 
     @property
     def info(self) -> AgentInfo:
@@ -73,6 +82,16 @@ class Host:
         return self._orders.leaving
 
     @property
+    def retiring(self) -> bool:
+        """The agent takes no task that it has not begun."""
+        return self._orders.retiring
+
+    @property
+    def busy(self) -> bool:
+        """Something is being done with the pane at this moment."""
+        return self._working.locked()
+
+    @property
     def unfinished(self) -> CurrentRun | None:
         """The task that the pane was left with."""
         return self.presence.journal.current
@@ -82,6 +101,11 @@ class Host:
         """Its id: it comes before any other task."""
         current = self.unfinished
         return current.task_id if current else None
+
+    @property
+    def held(self) -> str | None:
+        """Why the agent begins nothing now, if somebody paused or stopped it."""
+        return self._heed.why
 
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -106,6 +130,9 @@ class Host:
             settings=self._settings,
             outcome=self._outcome,
             orders=self._orders,
+            heed=self._heed,
+            quota=self._quota,
+            trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
         self._mail = Mail(self._place, self._fleet, self._working)
@@ -121,6 +148,7 @@ class Host:
         except TorchError:
             self.presence.leave()
             raise
+        self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
         self._mail.start()
 
     def _adopt(self, journal: Journal) -> bool:
@@ -168,13 +196,31 @@ class Host:
         if not self._working.locked() and not self._orders.leaving:
             threading.Thread(target=self._revive, name="revive", daemon=True).start()
 
+    def _heed_hold(self) -> None:
+        """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""
+        self._bell.ring()
+        self._mail.look()
+        threading.Thread(target=self._halt, name="halt", daemon=True).start()
+
+    def _halt(self) -> None:
+        """Tell the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of that."""
+        stop = self._heed.stop
+        with self._working:
+            if stop and not self._orders.leaving and not self.unfinished and self._terminal.alive:
+                self._terminal.halt()
+            self.presence.tell(stopped=stop)
+
     def _revive(self) -> None:
         with self._working:
             if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
                 self._let_go_of_what_is_not_ours()
-            limit_is_over = self.info.state is AgentState.LIMITED and not pause.left
-            if not self.unfinished and (limit_is_over or not self._terminal.alive):
+            at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED)
+            has_changed = at_rest and (self.info.state is AgentState.LIMITED) != bool(pause.left)
+            if not self.unfinished and (has_changed or not self._terminal.alive):
                 self._recover()
+            with contextlib.suppress(TorchError, redis.RedisError):
+                if self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
+                    self._idleness.order(self.presence.folder)
 
     def _let_go_of_what_is_not_ours(self) -> None:
         """Interrupt the task that the pane was left with if another agent has it by now, or it has ended."""
@@ -263,10 +309,13 @@ class Host:
             if self.unfinished and self.unfinished.task_id == task_id:
                 run = self._run(task_id, self.unfinished.attempt)
                 if run.result():
+                    self._trees.end(run, account, self.info)
                     self._close(run, account)
                 else:
                     self._abandon(run)
             self._recover()
+        self._idleness.restart()
+        self.retire()
 
     def let_go(self) -> None:
         """Drop the task that the pane was left with if its record has gone on without it."""
@@ -298,7 +347,7 @@ class Host:
         attempt.begin()
         return attempt.watch()
 
-    # ── cancel, detach, close ──────────────────────────────────────────────────────────────────────────────────────
+    # ── cancel, retire, detach, close ──────────────────────────────────────────────────────────────────────────────
 
     def answer(self, task_id: str, reply: str) -> bool:
         """Have the agent get the answer it waits for; false if it does not work on this task."""
@@ -317,6 +366,15 @@ class Host:
             with contextlib.suppress(redis.RedisError, BrokerUnreachable):
                 # Should this worker die before the agent has let go, the next one must know.
                 self._records.request_cancel(begun)
+
+    def retire(self) -> None:
+        """Heed an order to retire: take no new tasks, stop this worker once none is left; its node does the rest."""
+        if not self._orders.retiring and order_in(self.presence.folder):
+            log.info("%s: retires", self._spec.id)
+            self._orders.retiring = True
+            self.presence.retire()
+        if self._orders.retiring and not self._orders.leaving and not self.unfinished and not self.busy:
+            os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""

@@ -49,6 +49,8 @@ class Item:
         self.message = letter.message
         self.entry = entry
         self.tries = 0
+        #: The call that it costs is counted.
+        self.admitted = False
 
     @property
     def haste(self) -> When:
@@ -84,6 +86,11 @@ class Mail:
         self._answering = self._unanswered()
         for name, work in (("mail in", self._fetch), ("mail out", self._carry)):
             threading.Thread(target=work, name=name, daemon=True).start()
+
+    @property
+    def waits(self) -> bool:
+        """A message is here that the agent has not got, or an answer that has not been told."""
+        return bool(self._items or self._answering)
 
     def look(self) -> None:
         """Something has happened in the pane or in the folder."""
@@ -206,7 +213,7 @@ class Mail:
     def _is_free_for(self, item: Item) -> bool:
         """The program takes the message now without anything being disturbed that the message may not disturb."""
         kind, terminal = self._place.kind, self._place.terminal
-        if self._leaving or not terminal.alive or (kind.converses and pause.left):
+        if self._leaving or not terminal.alive or (kind.converses and pause.left) or self._waits(item):
             return False
         haste = self._haste(item)
         if kind.free(terminal.pane):
@@ -221,6 +228,11 @@ class Mail:
             return terminal.wait_for(lambda: kind.free(terminal.pane), self._fleet.settings.interrupt_seconds)
         return kind.listens_while_working
 
+    def _waits(self, item: Item) -> bool:
+        """The agent is stopped, or paused and it is no emergency; what is on its way already comes to its end."""
+        heed, emergency = self._place.heed, item.message.priority is Urgency.EMERGENCY
+        return heed.stop is not None or (heed.paused is not None and not emergency and not self._letter_begun(item))
+
     @staticmethod
     def _letter_begun(item: Item) -> bool:
         return (item.letter.folder / "submission.json").exists()
@@ -231,6 +243,9 @@ class Mail:
         """Bring a message into the program; false if it has to wait."""
         letter = item.letter
         outcome = letter.outcome()
+        item.admitted = item.admitted or bool(outcome) or self._letter_begun(item) or self._place.quota.admits()
+        if not item.admitted:
+            return False
         if outcome is None or not outcome.state.arrived:  # given up once, it may have been replayed
             outcome = self._refused(item)
         if outcome is None:

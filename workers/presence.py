@@ -44,7 +44,16 @@ class Presence:
 
     def show(self, state: AgentState, task: str | None = None) -> None:
         """Tell the fleet what the agent is doing now."""
-        self.info = self.info.model_copy(update={"state": state, "current_task": task, "pane": self.journal.pane})
+        self.tell(state=state, current_task=task, pane=self.journal.pane)
+
+    def tell(self, **changes: Any) -> None:
+        """Tell the fleet something else of the agent."""
+        self.info = self.info.model_copy(update=changes)
+        self.beat()
+
+    def retire(self) -> None:
+        """Tell the fleet that the agent takes no new tasks."""
+        self.info = self.info.model_copy(update={"retiring": True})
         self.beat()
 
     def beat(self) -> int | None:
@@ -96,6 +105,8 @@ class Presence:
             workdir=str(workdir),
             tmux_socket=str(self.folder / "tmux"),
             started_at=now(),
+            lifetime=self._spec.lifetime,
+            parent=self._spec.parent,
         )
         former = self._fleet.registry.entry(self._spec.id)
         # We hold the folder's lock, so a former host that used this very folder is gone, whatever its heartbeat says.

@@ -11,10 +11,13 @@ from pydantic import ValidationError
 from torch_tasks import keys
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fields import readable
+from torch_tasks.fleet import fleet
+from torch_tasks.lifetimes import Lifetime
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import settings
 from workers import answering as answering  # its control command
 from workers import demand as demand  # every worker hears of a new queue
+from workers.heed import Heed
 
 
 class Program(Worker):
@@ -30,6 +33,8 @@ class Program(Worker):
         skills: tuple[str, ...] = (),
         agent_kind: str = "shell",
         agent_workdir: str | None = None,
+        temporary: bool = False,
+        parent: str | None = None,
         node_worker: bool = False,
         kept_agents: tuple[str, ...] = (),
         **options: Any,
@@ -38,7 +43,15 @@ class Program(Worker):
         options["heartbeat_interval"] = options.get("heartbeat_interval") or settings().events_heartbeat_seconds
         try:
             if agent_id:
-                spec = _agent(id=agent_id, role=role, skills=skills, kind=agent_kind, workdir=agent_workdir)
+                spec = _agent(
+                    id=agent_id,
+                    role=role,
+                    skills=skills,
+                    kind=agent_kind,
+                    workdir=agent_workdir,
+                    lifetime=Lifetime.TEMPORARY if temporary else Lifetime.PERMANENT,
+                    parent=parent,
+                )
                 hostname = f"{spec.id}@{settings().node}"
                 options |= self._agent_worker(spec)
             elif node_worker:
@@ -56,11 +69,11 @@ class Program(Worker):
         return {"queues": [keys.agent_queue(spec.id)], "pool_cls": "workers.pool:AgentPool", "concurrency": 1}
 
     def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
-        from workers.node_worker import KeepStep
+        from workers.node_worker import host_node
 
-        self.app.steps["worker"].add(KeepStep)
+        host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
+        Heed(fleet()).begin(on_change=lambda: None, unfinished=lambda: False)
         return {
-            "kept_agents": tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents,
             "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
             "pool_cls": "threads",
             "concurrency": 4,

@@ -42,6 +42,8 @@ class Run:
         self.begun = folder / "begun"
         self.output = folder / "output"
         self.exit = folder / "exit"
+        self.halted = folder / "halted"
+        self.tree_file = folder / "tree.json"
         self.result_file = folder / "result.json"
         self.account_file = folder / "account.json"
 

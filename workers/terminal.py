@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.models import AgentInfo
+from torch_tasks.models import AgentInfo, AgentState
 from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
@@ -112,6 +112,11 @@ class Terminal:
                 return
         log.warning("%s: does not let go, its pane is ended", self._kind.agent_id)
         self.end()
+
+    def halt(self) -> None:
+        """Have a program that works on something else than a task stop that, too."""
+        if self._kind.read(self.pane).state is AgentState.WORKING:
+            self.interrupt(lambda: self._kind.read(self.pane).state is not AgentState.WORKING)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
         """Wait until something is so; false when the time is over or the program has ended."""

@@ -10,8 +10,11 @@ from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
+from workers.git.task_trees import TaskTrees
+from workers.heed import Heed
 from workers.outcome import Outcome
 from workers.presence import Presence
+from workers.quota import Quota
 from workers.runs import Run
 from workers.terminal import Terminal
 
@@ -22,6 +25,8 @@ class Orders:
 
     leaving: bool = False
     """The worker is about to stop."""
+    retiring: bool = False
+    """The agent takes no task that it has not begun, and leaves when it has none."""
     cancelled: str | None = None
     """The task that is not wanted any more."""
     answers: deque[tuple[str, str]] = field(default_factory=deque)
@@ -40,5 +45,8 @@ class Workplace:
     settings: Settings
     outcome: Outcome
     orders: Orders
+    heed: Heed
+    quota: Quota
+    trees: TaskTrees
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""

@@ -18,22 +18,32 @@ from torch_tasks import Torch, broker, keys, record_scripts
 from torch_tasks.checkins import checkin_scripts
 from torch_tasks.communication import inbox_scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.orchestration import collaboration_scripts, registry_scripts
+from torch_tasks.orchestration import (
+    budget_scripts,
+    collaboration_scripts,
+    hold_scripts,
+    node_scripts,
+    registry_scripts,
+)
 from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
+MODULES = (
+    broker,
+    budget_scripts,
+    checkin_scripts,
+    collaboration_scripts,
+    hold_scripts,
+    inbox_scripts,
+    node_scripts,
+    record_scripts,
+    registry_scripts,
+    scripts,
+)
 SCRIPTS = {
     f"{module.__name__}.{name}": text
-    for module in (
-        broker,
-        checkin_scripts,
-        inbox_scripts,
-        record_scripts,
-        collaboration_scripts,
-        registry_scripts,
-        scripts,
-    )
+    for module in MODULES
     for name, text in vars(module).items()
     if isinstance(text, str) and "redis.call" in text
 }
@@ -52,9 +62,12 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
     checked = [
         "broker.py",
+        "budget_scripts.py",
         "checkin_scripts.py",
         "collaboration_scripts.py",
+        "hold_scripts.py",
         "inbox_scripts.py",
+        "node_scripts.py",
         "record_scripts.py",
         "registry_scripts.py",
         "scripts.py",

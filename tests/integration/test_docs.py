@@ -20,6 +20,8 @@ from torch_tasks.settings import Settings
 REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
 MESSAGES = (REPO / "docs" / "messages.md").read_text()
+CONTROL = (REPO / "docs" / "control.md").read_text()
+GIT = (REPO / "docs" / "git.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
 CHECKINS = (REPO / "docs" / "checkins.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
@@ -132,6 +134,28 @@ def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
     said = run(sys.executable, "-c", python)
     assert said.splitlines()[0].endswith(" () 6")
     assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
+
+
+def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", CONTROL)))
+    assert re.search(r"^waits: +dev-1 is paused by operator: its branch is being reviewed$", said, re.MULTILINE)
+    assert re.search(r"^confirmed by dev-1$", said, re.MULTILINE)
+    assert re.search(r"^confirmed by qa-1$", said, re.MULTILINE)
+    assert re.search(
+        r"^FAIL +stopped: +nothing begins on this machine, stopped by operator: wrong branch", said, re.MULTILINE
+    )
+    assert "it says that nothing begins here" in said
+    assert run("torch-tasks", "run", "--agent", "dev-1", "--wait", "echo again").endswith("again\n")
+    assert "at last" in run("torch-tasks", "task", "later-1")
+
+
+def test_git_discipline_works_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", GIT)))
+    assert re.search(r"^stable-report-1-\d{8}-\d{6}$", said, re.MULTILINE)
+    assert re.search(
+        r"^[0-9a-f]+ \(HEAD -> feature/report-1, tag: stable-.*\) Progress: date > report.txt$", said, re.MULTILINE
+    )
+    assert re.search(r"^dev-1 +developer +feature/report-1 ", said, re.MULTILINE)
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:

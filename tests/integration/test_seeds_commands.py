@@ -51,8 +51,8 @@ def test_the_registrys_command(developer: str) -> None:
     health = json.loads(registry("--status").stdout)
     assert health["agents"]["developer"] == {"online": 1, "free": 1, "offline": 0}
     spawned = registry("--spawn", "qa", "python,git")
-    assert spawned.returncode == 1
-    assert "torch-tasks worker --id qa-1 --role qa --skill python --skill git" in spawned.stderr
+    assert spawned.returncode == 3
+    assert "no node worker is online; 'torch-tasks up' has one" in spawned.stderr
     assert registry().returncode == 2
 
 

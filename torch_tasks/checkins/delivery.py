@@ -24,6 +24,7 @@ from torch_tasks.checkins.placeholders import duration, filled, of_agent, of_slo
 from torch_tasks.communication.message import Message, MessageKind, When
 from torch_tasks.communication.orchestrator import NovaOrchestrator, works_in
 from torch_tasks.errors import (
+    BrokerForgot,
     InboxFull,
     InvalidMessage,
     InvalidTask,
@@ -56,7 +57,7 @@ class Delivery:
         self._latest = fleet.checkins.latest(checkin.id)
 
     def deliver(self) -> Fire:
-        """Do it, and have the history say what became of it."""
+        """Do it, and have the history say what became of it. :class:`BrokerForgot` if it is too early to say."""
         whom = self._checkin.target
         fire = self._typed(whom.pane) if whom.pane else self._task() if whom.task is not None else self._messages()
         self._fleet.checkins.note(fire)
@@ -85,6 +86,8 @@ class Delivery:
             for info in registry.agents()
             if (info.role == target.role if target.role else works_in(info, target.project or ""))
         ]
+        if not members and not registry.has_heard_all():
+            raise BrokerForgot(f"nobody is known yet who would be meant by {target}")
         if not members:
             return f"nobody is known who would be meant by {target}"
         return {info.agent_id: info for info in [one for one in members if one.online] or members}

@@ -9,6 +9,7 @@ import click
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.client import Torch
 from torch_tasks.models import AgentInfo
+from torch_tasks.nodes import KeptAgent, KeptState
 
 
 @click.command()
@@ -22,12 +23,21 @@ def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted:
     if json_wanted:
         as_json(found)
         return
+    kept = {one.agent_id: (node.name, one) for node in Torch().nodes() for one in node.agents}
     headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "LOAD", "SUCCESS", "TASK", "HEARD OF")
-    as_table(headings, [_row(info) for info in found])
+    as_table(headings, [_row(info, kept.get(info.agent_id)) for info in found])
+    for agent_id, (node, one) in kept.items():
+        if one.state is KeptState.QUARANTINED:
+            click.echo(f"{agent_id} on {node} is in quarantine: {one.reason}", err=True)
 
 
-def _row(info: AgentInfo) -> tuple[Any, ...]:
+def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]:
     state = str(info.state if info.online else info.status)
+    if info.retiring:
+        state = "retiring"
+    elif kept and kept[1].state is KeptState.QUARANTINED and not info.online:
+        state = "quarantined"
+    state = ", ".join(filter(None, (state, info.holding)))
     known = info.performance_metrics
     ended = known.succeeded + known.failed
     success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""
@@ -37,12 +47,17 @@ def _row(info: AgentInfo) -> tuple[Any, ...]:
 
 @click.command()
 @click.argument("agent_id")
+@click.option("--release", is_flag=True, help="Try it again, if its node left it down after too many crashes.")
 @click.option("--json", "json_wanted", is_flag=True, help="For programs.")
-def agent(agent_id: str, json_wanted: bool) -> None:
+def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     """Show one agent."""
+    if release:
+        Torch().release(agent_id)
+        click.echo(f"{agent_id} is started again")
+        return
     info = Torch().agent(agent_id)
     if json_wanted:
         as_json(info)
         return
-    for name, value in info.model_dump(mode="json").items():
+    for name, value in (info.model_dump(mode="json") | {"paused": info.paused, "stopped": info.stopped}).items():
         click.echo(f"{name + ':':<16}{','.join(value) if isinstance(value, list) else '' if value is None else value}")

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from datetime import UTC, datetime
 
 import click
@@ -22,6 +23,7 @@ from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.files import make_folder
+from torch_tasks.local.holds import NodeHolds
 from torch_tasks.local.stack import Stack
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
@@ -48,6 +50,8 @@ def doctor(json_wanted: bool) -> None:
         "messages": _messages,
         "agents": _agents,
         "check-ins": _checkins,
+        "stopped": _stopped,
+        "paused": _paused,
         "flower": _flower,
     }
     findings, code = [], 0
@@ -132,6 +136,23 @@ def _checkins() -> str:
     if ready.leads is None:
         return "no beat runs, and nothing is scheduled"
     return f"{waiting} to come, beat {ready.leads} leads"
+
+
+def _stopped() -> str:
+    node = NodeHolds(settings().state_dir)
+    if stop := node.stop:
+        how = "torch-tasks start --all" if stop.fleet else f"torch-tasks start --here' or 'rm {node.stop_file}"
+        raise TorchError(f"nothing begins on this machine, stopped {stop}; '{how}' lifts it")
+    with suppress(BrokerUnreachable):
+        others = [f"{info.agent_id} on {info.node} {info.stopped}" for info in Torch().agents() if info.stopped]
+        if others:
+            raise TorchError(f"elsewhere: {'; '.join(others)}")
+    return "no"
+
+
+def _paused() -> str:
+    pauses = fleet().holds.book().pauses()
+    return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "nobody"
 
 
 def _flower() -> str:

@@ -8,7 +8,8 @@ import click
 
 from torch_tasks.cli.agents import agents
 from torch_tasks.cli.output import as_json
-from torch_tasks.errors import SpawnImpossible, TorchError
+from torch_tasks.client import Torch
+from torch_tasks.errors import TorchError
 from torch_tasks.monitoring import SystemMonitor
 from torch_tasks.monitoring.system_monitor import Health
 
@@ -26,7 +27,8 @@ def registry(ctx: click.Context, listed: bool, status: bool, spawn: tuple[str, s
         if listed:
             ctx.invoke(agents)
         elif spawn:
-            raise SpawnImpossible.of(*spawn)
+            role, skills = spawn
+            click.echo(Torch().spawn(role, skills.replace(",", " ").split()).agent_id)
         else:
             health = SystemMonitor().get_system_health()
             as_json(health)

@@ -12,16 +12,9 @@ import click
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown_state, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import TaskNotFinished
-from torch_tasks.models import (
-    FailureKind,
-    HistoryEntry,
-    Permissions,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskState,
-    Usage,
-)
+from torch_tasks.history import HistoryEntry
+from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, TaskState, Usage
+from torch_tasks.permissions import Permissions
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 
@@ -149,6 +142,7 @@ def task(task_id: str, json_wanted: bool) -> None:
         ),
         ("accepted", record.created_at.isoformat(timespec="seconds")),
         ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
+        ("waits", record.waits or ""),
         ("note", record.note or ""),
         *(_asked(record) if record.question and record.state is TaskState.WAITING else ()),
         ("error", result.error.message if result and result.error else ""),

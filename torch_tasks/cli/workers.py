@@ -1,4 +1,4 @@
-"""``torch-tasks worker | node``: Celery's worker with the options that Torch adds to it."""
+"""``torch-tasks worker``: Celery's worker with the options that Torch adds to it."""
 
 from __future__ import annotations
 
@@ -11,17 +11,11 @@ _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_opti
 @click.argument("options", nargs=-1, type=click.UNPROCESSED)
 def worker(options: tuple[str, ...]) -> None:
     """Run one agent worker; all options are those of `celery -A torch_tasks worker`."""
-    _become_celery(options)
+    become_celery(options)
 
 
-@click.command(context_settings=_PASS_ON)
-@click.argument("options", nargs=-1, type=click.UNPROCESSED)
-def node(options: tuple[str, ...]) -> None:
-    """Run this machine's node worker; all options are those of `celery -A torch_tasks worker`."""
-    _become_celery(("--node", *options))
-
-
-def _become_celery(options: tuple[str, ...]) -> None:
+def become_celery(options: tuple[str, ...]) -> None:
+    """Be Celery's worker, with these of its options and of ours."""
     # Celery's own command line would also load what is plugged into it, Flower first of all: 15 MB for each agent.
     from celery.bin.base import CLIContext
     from celery.bin.worker import worker as celery_worker

@@ -32,6 +32,7 @@ from torch_tasks.communication.message import (
 from torch_tasks.communication.outbox import Outbox
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import (
+    BrokerForgot,
     BrokerUnreachable,
     InboxFull,
     InvalidMessage,
@@ -163,11 +164,17 @@ class NovaOrchestrator:
     def post(self, message: Message) -> Sent:
         """Put a message into an inbox, for a program that tries again: nothing of it waits here for the broker.
 
-        Raises as :meth:`send_message`, and what redis-py raises while the broker is away.
+        Raises as :meth:`send_message`, what redis-py raises while the broker is away, and :class:`BrokerForgot` if the
+        receiver may have been forgotten.
         """
         message = message.within(self._fleet.settings.message_limit_bytes)
         policy().check(message)
-        target, note, message = self._addressed(message, None)
+        try:
+            target, note, message = self._addressed(message, None)
+        except UnknownRecipient as error:
+            if not self._fleet.registry.has_heard_all():
+                raise BrokerForgot(str(error)) from None
+            raise
         file = self._outbox.keep(message) if self._fleet.settings.ledger else None
         try:
             sent = self._accepted(message, target, note)
@@ -327,10 +334,14 @@ class NovaOrchestrator:
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
     def _post(self, message: Message) -> None:
-        """Send what waited on the disk; to whom nobody knows any more, it is dead."""
+        """Send what waited on the disk; to whom nobody knows any more, it is dead. :class:`BrokerForgot` if who may
+        still say that he is there.
+        """
         try:
             target, note, message = self._addressed(message, None)
         except UnknownRecipient as error:
+            if not self._fleet.registry.has_heard_all():
+                raise BrokerForgot(str(error)) from None
             self._inboxes.settle(message, MessageState.DEAD, note=str(error))
             return
         self._accepted(message, target, note)

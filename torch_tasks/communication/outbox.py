@@ -19,7 +19,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.communication.inboxes import Inboxes
 from torch_tasks.communication.message import Message
-from torch_tasks.errors import InboxFull
+from torch_tasks.errors import BrokerForgot, InboxFull
 from torch_tasks.local.files import exclusive, make_folder, usable, write_private
 
 BATCH = 200
@@ -74,7 +74,7 @@ class Outbox:
     # ── when the broker is there ─────────────────────────────────────────────────────────────────────────────────
 
     def flush(self, send: Route) -> None:
-        """Send what waits, in its order; what an inbox has no room for waits on, and what follows it to the same."""
+        """Send what waits, in its order; what cannot be sent yet waits on, and what follows it to the same."""
         if not self.waiting():
             return
         with exclusive(self._lock):
@@ -85,7 +85,7 @@ class Outbox:
                     continue
                 try:
                     send(message)
-                except InboxFull:
+                except (InboxFull, BrokerForgot):
                     full.add(message.target)
                 else:
                     self.accepted(self._waiting / name)
@@ -103,9 +103,9 @@ class Outbox:
         mark = " ".join(str(part) for part in server)
         forgetful = not known or mark != known_mark
         names = _files(self._sent)
-        for start in range(0, len(names), BATCH):
-            self._settle(names[start : start + BATCH], inboxes, send, forgetful=forgetful)
-        if forgetful:
+        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+        known = [self._settle(batch, inboxes, send, forgetful=forgetful) for batch in batches]
+        if forgetful and all(known):
             client.hset(keys.LEDGERS, name, int(time.time()))
             write_private(self._mark, f"{name} {mark}")
 
@@ -117,15 +117,20 @@ class Outbox:
         self._tended.touch()
         return False
 
-    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> None:
+    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> bool:
+        """False if something could not be sent anew yet."""
+        done = True
         ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
         for name, state in zip(names, inboxes.states(ids), strict=True):
             file = self._sent / name
             if state is None and forgetful and (message := _read(file)):
-                with contextlib.suppress(InboxFull):
+                try:
                     send(message)
+                except (InboxFull, BrokerForgot):
+                    done = False
             elif state is None or state.settled:
                 file.unlink(missing_ok=True)
+        return done
 
     def _known(self) -> tuple[str, str]:
         """The outbox's own name, and the broker that was last brought to what is in it."""

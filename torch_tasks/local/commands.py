@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
+from torch_tasks.lifetimes import Lifetime
 from torch_tasks.models import AgentSpec
 
 NODE = ("torch-tasks", "node")
@@ -23,6 +24,8 @@ def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
     words = ["torch-tasks", "worker", "--id", agent.id, "--role", agent.role, "--agent", agent.kind]
     words += [word for skill in agent.skills for word in ("--skill", skill)]
     words += ["--workdir", agent.workdir] if agent.workdir else []
+    words += ["--temporary"] if agent.lifetime is Lifetime.TEMPORARY else []
+    words += ["--parent", agent.parent] if agent.parent else []
     return tuple(words)
 
 

@@ -13,6 +13,7 @@ from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker import connect
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
+from torch_tasks.holds import Book
 from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus
 from torch_tasks.orchestration import registry_scripts as scripts
 from torch_tasks.orchestration.watching import AgentChange, Watch
@@ -34,6 +35,7 @@ class AgentRegistry:
         self._offline_ms = int(self._settings.offline_seconds * 1000)
         self._register = self._client.register_script(scripts.REGISTER)
         self._beat = self._client.register_script(scripts.BEAT)
+        self._remove = self._client.register_script(scripts.REMOVE)
         self._keep = self._client.register_script(scripts.KEEP)
         self._clock = self._client.register_script(scripts.CLOCK)
         self._find = self._client.register_script(scripts.FIND)
@@ -64,6 +66,7 @@ class AgentRegistry:
                 keys.AGENT_PERFORMANCE,
                 keys.AGENT_LOAD,
                 keys.SOFT_PINS,
+                keys.HOLDS,
             ],
             args=[
                 (role or "").strip().lower(),
@@ -99,10 +102,11 @@ class AgentRegistry:
             pipe.zmscore(keys.AGENT_HEARTBEAT, list(agent_ids))
             pipe.hmget(keys.AGENT_PERFORMANCE, list(agent_ids))
             pipe.hmget(keys.AGENT_LOAD, list(agent_ids))
+            pipe.hgetall(keys.HOLDS)
             pipe.time()
-            *columns, now = pipe.execute()
-        rows = zip(*columns, strict=True)
-        return [self._info(entry, beat, _ms(now), ends, load) for entry, beat, ends, load in rows if entry]
+            *columns, holds, now = pipe.execute()
+        rows, book = zip(*columns, strict=True), Book.of(holds)
+        return [self._info(entry, beat, _ms(now), ends, load, book) for entry, beat, ends, load in rows if entry]
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
@@ -111,11 +115,12 @@ class AgentRegistry:
             pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
             pipe.hgetall(keys.AGENT_PERFORMANCE)
             pipe.hgetall(keys.AGENT_LOAD)
+            pipe.hgetall(keys.HOLDS)
             pipe.time()
-            entries, beats, ends, loads, now = pipe.execute()
-        heard = dict(beats)
+            entries, beats, ends, loads, holds, now = pipe.execute()
+        heard, book = dict(beats), Book.of(holds)
         return [
-            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id))
+            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id), book)
             for agent_id, entry in sorted(entries.items())
         ]
 
@@ -180,21 +185,14 @@ class AgentRegistry:
         """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
         self.heartbeat(info.model_copy(update={"left": True}))
 
+    def remove(self, agent_id: str) -> None:
+        """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
+        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_PERFORMANCE, keys.AGENT_KEPT], args=[agent_id])
+
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that a worker of each of these agents that dies is started again."""
         if agent_ids:
             self._keep(keys=[keys.AGENT_KEPT], args=list(agent_ids))
-
-    def keep_node(self, node: str) -> None:
-        """Say that this node's worker lives."""
-        self._keep(keys=[keys.NODE_HEARTBEAT], args=[node])
-
-    def nodes(self) -> list[str]:
-        """The nodes whose workers live."""
-        alive: Any = self._client.zrangebyscore(
-            keys.NODE_HEARTBEAT, f"({_ms(self._client.time()) - self._offline_ms}", "+inf"
-        )
-        return [str(node) for node in alive]
 
     def dead(self) -> list[AgentInfo]:
         """The agents that nobody will bring back soon: silent, and kept by no node worker that lives.
@@ -210,13 +208,20 @@ class AgentRegistry:
         silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
         return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
+    def has_heard_all(self) -> bool:
+        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        return int(watched_ms) >= self._settings.takeover_seconds * 1000
+
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
         silence = self._settings.takeover_seconds * 1000
         grace = self._settings.detached_seconds * 1000 if info.left else silence
         heard_ms = info.last_heartbeat.timestamp() * 1000 if info.last_heartbeat else 0.0
         return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
-    def _info(self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any) -> AgentInfo:
+    def _info(
+        self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any, book: Book | None = None
+    ) -> AgentInfo:
         heard_ms, fields = int(beat or 0), json.loads(entry)
         alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
         return AgentInfo.model_validate(
@@ -226,6 +231,7 @@ class AgentRegistry:
                 "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
                 "performance_metrics": json.loads(ends) if ends else {},
                 "load": int(load or 0),
+                "paused": book.over(fields["agent_id"], fields["role"]) if book else None,
             }
         )
 
@@ -240,7 +246,7 @@ _ENTRY_KEYS = [
 
 
 def _entry(info: AgentInfo) -> str:
-    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load"})
+    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load", "paused"})
 
 
 def _words(skills: Iterable[str]) -> list[str]:

@@ -14,7 +14,8 @@ from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import AgentInfo, HistoryEntry, TaskState
+from torch_tasks.history import HistoryEntry
+from torch_tasks.models import AgentInfo, TaskState
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.team import manager_of
 

@@ -124,6 +124,8 @@ def _why_not(info: AgentInfo, spec: TaskSpec) -> str:
     """Why this agent cannot go on with such a task; empty if it can."""
     if not info.online:
         return "it is offline"
+    if info.retiring:
+        return "it is retiring"
     if info.state in _UNABLE:
         return f"its program is {info.state}"
     missing = sorted(set(spec.skills) - info.abilities)

@@ -84,12 +84,31 @@ return redis.call('SCARD', KEYS[6])
 """
 )
 
+# KEYS: those of an entry, load, performance, kept agents. ARGV: id. Its incarnations stay: the next of its id is
+# another one.
+REMOVE = (
+    NOW
+    + _ENTER
+    + """
+local former = redis.call('HGET', KEYS[1], ARGV[1])
+if not former then return 0 end
+redis.call('ZREM', KEYS[4], spread(places(former)))
+redis.call('HDEL', KEYS[1], ARGV[1])
+redis.call('ZREM', KEYS[2], ARGV[1])
+redis.call('HDEL', KEYS[6], ARGV[1])
+redis.call('HDEL', KEYS[7], ARGV[1])
+redis.call('ZREM', KEYS[8], ARGV[1])
+tell(ARGV[1])
+return 1
+"""
+)
+
 KEEP = NOW + "for i = 1, #ARGV do redis.call('ZADD', KEYS[1], now, ARGV[i]) end"
 
 CLOCK = NOW + "return {now, now - tonumber(redis.call('HGET', KEYS[1], 'watch') or now)}"
 
-# The first agents that can do something. KEYS: registry, heartbeats, index, performance, load, soft pins. ARGV: role
-# or '', 'all' or 'any', how many at most or 0, offline after (ms), successes and ends that a new agent is credited
+# The first agents that can do something. KEYS: registry, heartbeats, index, performance, load, soft pins, holds. ARGV:
+# role or '', 'all' or 'any', how many at most or 0, offline after (ms), successes and ends that a new agent is credited
 # with, states in which none can take a task, how many skills, the skills, then skills that are wished for.
 # Returns the time, then for each agent its entry, heartbeat, performance, load.
 FIND = (
@@ -139,6 +158,11 @@ for _, pin in ipairs(redis.call('ZRANGEBYSCORE', KEYS[6], now, '+inf')) do
   pinned[id] = (pinned[id] or 0) + 1
 end
 
+local held, holds = {}, redis.call('HGETALL', KEYS[7])
+for i = 1, #holds, 2 do
+  if not cjson.decode(holds[i + 1]).lifted then held[holds[i]] = true end
+end
+
 local function count(has, list)
   local number = 0
   for _, skill in ipairs(list) do
@@ -147,8 +171,10 @@ local function count(has, list)
   return number
 end
 local function serves(known, has)
-  if known.left or (role ~= '' and known.role ~= role) then return false end
+  if known.left or known.retiring or (role ~= '' and known.role ~= role) then return false end
   if string.find(ARGV[7], ' ' .. known.state .. ' ', 1, true) then return false end
+  if held.all or held['role ' .. known.role] or held['agent ' .. known.agent_id] then return false end
+  if known.stopped and known.stopped ~= cjson.null then return false end
   if any then return #skills == 0 or count(has, skills) > 0 end
   return count(has, skills) == #skills
 end

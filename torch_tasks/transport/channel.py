@@ -182,7 +182,7 @@ class Channel(stock.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message; kombu calls this when there is room for one and nothing was asked yet."""
-        if pause.left and not self._unleased:
+        if not self._unleased and pause.on:
             self._wait(closed=True)
         elif queues := self._queue_cycle.consume(len(self.active_queues)):
             self._claim = Claim.of(

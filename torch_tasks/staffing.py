@@ -1,0 +1,198 @@
+"""Staffing: agents are spawned and retired, by programs, people, and agents themselves."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from celery.exceptions import TimeoutError as NoAnswer
+
+from torch_tasks import errors, keys, node_tasks
+from torch_tasks.errors import (
+    AgentNotFound,
+    NotInQuarantine,
+    NotYours,
+    RetireImpossible,
+    SpawnFailed,
+    SpawnRefused,
+    StillWorking,
+)
+from torch_tasks.fleet import fleet
+from torch_tasks.lifetimes import Farewell, Leave, Lifetime, RetireOrder
+from torch_tasks.models import AgentInfo
+from torch_tasks.nodes import NodeInfo
+from torch_tasks.orchestration.retirement import farewell_of
+from torch_tasks.settings import settings
+from torch_tasks.spawning import SpawnRequest
+
+_ORDER_SECONDS = 30.0
+"""How long a node worker may take to note an order."""
+_PAUSE = 0.1
+
+
+class Spawn:
+    """An agent that was asked for."""
+
+    def __init__(self, request: SpawnRequest, result: Any) -> None:
+        self.id = request.id
+        self._result = result
+        self._told: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Spawn {self.agent_id if self._told else self.id}>"
+
+    @property
+    def ready(self) -> bool:
+        """It takes tasks."""
+        return bool((self._told or (self._result.ready() and self._answer(None)) or {}).get("ready"))
+
+    @property
+    def agent_id(self) -> str:
+        """Its id; waits for it to be ready, see :meth:`wait`."""
+        return str((self._told or self.wait()._told or {})["agent_id"])
+
+    @property
+    def node(self) -> str:
+        """The machine it is on; waits as :attr:`agent_id` does."""
+        return str((self._told or self.wait()._told or {})["node"])
+
+    def wait(self, timeout: float | None = None) -> Spawn:
+        """Return when the agent is ready. :class:`SpawnRefused` names the limit, :class:`SpawnFailed` the reason."""
+        told = self._answer(_patience() if timeout is None else timeout)
+        if not told["ready"]:
+            raise getattr(errors, told["error"], SpawnFailed)(told["reason"])
+        return self
+
+    def _answer(self, timeout: float | None) -> dict[str, Any]:
+        if self._told is None:
+            try:
+                self._told = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
+            except NoAnswer:
+                raise SpawnFailed(
+                    f"no node worker has said within {timeout or 0:g} s what became of the agent; 'torch-tasks node "
+                    "list' shows which are there, 'torch-tasks agents' whether it came after all"
+                ) from None
+        return self._told
+
+    def retire(self, **how: Any) -> Farewell | None:
+        """Have it end again; see :meth:`torch_tasks.Torch.retire`."""
+        return retire(self.agent_id, **how)
+
+
+def spawn(
+    role: str,
+    skills: Iterable[str] = (),
+    kind: str = "shell",
+    *,
+    node: str | None = None,
+    labels: Iterable[str] = (),
+    lifetime: Lifetime | str = Lifetime.PERMANENT,
+    parent: str | None = None,
+    workdir: str | Path | None = None,
+    agent_id: str | None = None,
+    pool: str | None = None,
+) -> Spawn:
+    """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`, which waits for it."""
+    request = SpawnRequest.build(
+        role=role,
+        skills=[skills] if isinstance(skills, str) else list(skills),
+        kind=kind,
+        node=node,
+        labels=[labels] if isinstance(labels, str) else list(labels),
+        lifetime=lifetime,
+        parent=parent or os.environ.get("TORCH_AGENT_ID"),
+        workdir=None if workdir is None else str(workdir),
+        agent_id=agent_id,
+        pool=pool,
+    )
+    if not any(one.online for one in fleet().nodes.nodes()):
+        raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")
+    wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
+    # Nobody waits for it later than this: an agent that comes then is nobody's.
+    result = node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
+    return Spawn(request, result)
+
+
+def _patience() -> float:
+    """How long a whole spawn may take: that it is begun, and that the agent becomes ready."""
+    return settings().spawn_seconds + _ORDER_SECONDS
+
+
+def retire(
+    agent_id: str,
+    *,
+    leave: Leave | str = Leave.FINISH,
+    note: str = "",
+    by: str | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+) -> Farewell | None:
+    """Have an agent end; see :meth:`torch_tasks.Torch.retire`."""
+    caller = os.environ.get("TORCH_AGENT_ID")
+    node, info = _node_of(agent_id)
+    _require_own(agent_id, info, caller)
+    if not node.online:
+        raise RetireImpossible(
+            f"agent {agent_id} cannot retire now: its node {node.name} is offline, and only its node can end its pane"
+        )
+    order = RetireOrder(leave=Leave(leave), by=by or caller or "operator", note=note)
+    fleet().client.hdel(keys.FAREWELLS, agent_id)
+    _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
+    if info and info.online:
+        node_tasks.heed_order(agent_id, node.name)
+    return _await_farewell(agent_id, timeout) if wait else None
+
+
+def _await_farewell(agent_id: str, timeout: float | None) -> Farewell:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    while (farewell := farewell_of(agent_id, fleet())) is None:
+        if deadline is not None and time.monotonic() > deadline:
+            info = fleet().registry.entry(agent_id)
+            task = f"works on task {info.current_task}" if info and info.current_task else "has not ended"
+            raise StillWorking(
+                f"agent {agent_id} still {task} after {timeout:g} s; it takes no new tasks and retires by itself. "
+                "'torch-tasks retire --now' or '--hand-over' does not wait for its task"
+            )
+        time.sleep(_PAUSE)
+    return farewell
+
+
+def release(agent_id: str) -> None:
+    """Have an agent tried again that its node left down after too many crashes, or that was retired there."""
+    node, _ = _node_of(agent_id)
+    _ask_node(node, node_tasks.release, NotInQuarantine, agent_id)
+
+
+def _ask_node(node: NodeInfo, task: Any, refusal: type[Exception], *args: Any) -> None:
+    result = task.apply_async(args, queue=keys.node_queue(node.name), expires=_ORDER_SECONDS)
+    try:
+        reason = result.get(timeout=_ORDER_SECONDS, disable_sync_subtasks=False)
+    except NoAnswer:
+        raise RetireImpossible(f"the node worker of {node.name} does not answer; nothing was done") from None
+    if reason:
+        raise refusal(reason)
+
+
+def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
+    """The node on which this agent is, be it in the registry or left down before it ever was."""
+    info = fleet().registry.entry(agent_id)
+    nodes = fleet().nodes.nodes()
+    for node in nodes:
+        if info and info.node == node.name:
+            return node, info
+    for node in nodes:
+        if any(agent.agent_id == agent_id for agent in node.agents):
+            return node, info
+    if info:
+        raise RetireImpossible(
+            f"agent {agent_id} is on {info.node}, where no node worker is: end its worker and its pane there"
+        )
+    raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+
+
+def _require_own(agent_id: str, info: AgentInfo | None, caller: str | None) -> None:
+    if caller and caller != agent_id and not (info and info.parent == caller):
+        raise NotYours(f"agent {agent_id} is not {caller}'s to retire: an agent retires itself and whom it spawned")

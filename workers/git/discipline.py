@@ -1,0 +1,225 @@
+"""Git discipline: the standing look at the trees of this node's agents."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+import threading
+from collections.abc import Callable, Collection, Iterator
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import psutil
+import redis
+
+from torch_tasks.errors import GitRefused, TaskNotFound, TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.local.files import write_private
+from torch_tasks.models import AgentInfo, now
+from torch_tasks.orchestration.git_reports import Committed, GitReport, GitReports, TreeReport, shown
+from workers.git.command import Git
+from workers.git.commit import Outcome, Words, commit_work
+from workers.git.left_out import Judge
+from workers.git.policy import RolePolicy, git_policy
+from workers.git.task_trees import Note, locked, notes, worktrees
+from workers.git.tree import Change, Status, Tree
+
+log = logging.getLogger(__name__)
+
+#: As many files left out as a report names.
+_NAMED = 50
+
+
+class Discipline(threading.Thread):
+    """Commits at intervals what lies uncommitted for too long, and reports how the trees stand."""
+
+    def __init__(self, kept: Callable[[], Collection[str]], fleet: Fleet, leaving: threading.Event) -> None:
+        super().__init__(name="git discipline", daemon=True)
+        self._kept = kept
+        self._fleet = fleet
+        self._leaving = leaving
+        self._judges: dict[tuple[Path, str], Judge] = {}
+
+    def run(self) -> None:
+        """Until the node worker leaves."""
+        while True:
+            try:
+                self._look()
+            except (TorchError, redis.RedisError, OSError) as error:
+                log.warning("nobody looks after the agents' git trees: %s", error)
+            if self._leaving.wait(self._fleet.settings.git_seconds):
+                return
+
+    def _look(self) -> None:
+        policies = git_policy()
+        node, kept = self._fleet.settings.node, self._kept()
+        here = [info for info in self._fleet.registry.agents() if info.node == node]
+        ours = [info for info in here if info.online or info.agent_id in kept]
+        looked_after, seen = set(), dict[Path, str]()
+        for info in ours:
+            policy = policies.of(info.role)
+            if policy.enabled and (report := self._report(info, policy, seen)):
+                looked_after.add(info.agent_id)
+                write_private(self._file(info), report.model_dump_json())
+                GitReports(self._fleet.client).put(report)
+            if self._leaving.is_set():
+                return
+        GitReports(self._fleet.client).drop(node, looked_after)
+
+    def _report(self, info: AgentInfo, policy: RolePolicy, seen: dict[Path, str]) -> GitReport | None:
+        """Look after the agent's trees; nothing if it has none. A tree that two agents share is the first one's."""
+        trees, trouble = list[TreeReport](), self._untagged(info)
+        before = {report.tree: report for report in self._before(info)}
+        for folder, note in self._folders(info):
+            try:
+                tree = Tree.around(folder)
+                if tree is None:
+                    continue
+                if owner := seen.get(tree.top):
+                    if owner != info.agent_id:
+                        trees.append(TreeReport(tree=str(tree.top), trouble=f"it is {owner}'s tree, too, who commits"))
+                    continue
+                seen[tree.top] = info.agent_id
+                with locked(self._fleet.settings, tree):
+                    trees.append(self._tended(tree, note, info, policy, before.get(shown(str(tree.top)))))
+            except TorchError as error:
+                trouble = str(error)
+        if not trees and not trouble:
+            return None
+        return GitReport(
+            agent=info.agent_id,
+            role=info.role,
+            node=info.node,
+            looked_at=now(),
+            trees=tuple(trees),
+            trouble=trouble,
+        )
+
+    def _folders(self, info: AgentInfo) -> Iterator[tuple[Path, Note | None]]:
+        """Where the agent works, and the trees of its tasks that nobody has cleared away."""
+        yield Path(info.workdir), None
+        if info.current_task:
+            with contextlib.suppress(TaskNotFound):
+                spec = self._fleet.records.get(info.current_task).spec
+                if spec.workdir:
+                    yield Path(spec.workdir), None
+        for note in notes(self._fleet.settings):
+            if note.agent == info.agent_id and not self._cleared(note):
+                yield note.workdir, note
+
+    def _cleared(self, note: Note) -> bool:
+        """The task's own tree is not there any more: taken away, if it can be and nothing of it would be lost."""
+        try:
+            return self._clear(note)
+        except GitRefused as refused:
+            log.warning("task %s: its tree stays: %s", note.task, refused)
+            return False
+
+    # ── one tree ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _tended(
+        self, tree: Tree, note: Note | None, info: AgentInfo, policy: RolePolicy, before: TreeReport | None
+    ) -> TreeReport:
+        judge = self._judges.setdefault((tree.top, info.role), Judge(policy))
+        status = tree.status()
+        taken, left = judge.sort(tree, status.changes)
+        since = _since(tree, status, taken, before)
+        outcome = Outcome()
+        due = since is not None and now() - since >= timedelta(minutes=policy.commit_minutes)
+        if due and policy.commit_minutes:
+            outcome = commit_work(tree, status, taken, judge, policy, self._words(info, note))
+            if outcome.trouble:
+                log.warning("%s: not committed in %s: %s", info.agent_id, tree.top, outcome.trouble)
+            if outcome.commits:
+                log.info("%s: work committed in %s", info.agent_id, tree.top)
+                status = tree.status()
+                taken, left = judge.sort(tree, status.changes)
+                since = _since(tree, status, taken, None)
+        left = [*left, *(one for one in outcome.left_out if one.path not in {known.path for known in left})]
+        made = tree.last_commit()
+        return TreeReport(
+            tree=str(tree.top),
+            task=note.task if note else None,
+            branch=status.branch,
+            uncommitted=len(taken),
+            uncommitted_since=since,
+            left_out=tuple(left[:_NAMED]),
+            left_out_more=max(0, len(left) - _NAMED),
+            trouble=outcome.trouble,
+            last_commit=Committed(id=made[0], at=made[1], subject=made[2]) if made else None,
+            last_tag=tree.last_tag(),
+        )
+
+    def _words(self, info: AgentInfo, note: Note | None) -> Words:
+        """What a commit of this work is called: by the task, if there is one."""
+        if note:
+            return Words(info.agent_id, note.title, note.task)
+        if info.current_task:
+            with contextlib.suppress(TorchError, redis.RedisError):
+                return Words(info.agent_id, self._fleet.records.get(info.current_task).spec.title, info.current_task)
+        return Words(info.agent_id, "")
+
+    # ── a task's own tree ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _clear(self, note: Note) -> bool:
+        """Take the tree away if its task has ended, nothing of it would be lost, and nobody is in it."""
+        tree = Tree.around(note.workdir)
+        if tree is None:
+            if not note.workdir.exists():  # somebody took it away already
+                shutil.rmtree(worktrees(self._fleet.settings) / note.task)
+            return True
+        with locked(self._fleet.settings, tree):
+            if not self._is_left(note, tree):
+                return False
+            Git(note.repository).run("worktree", "remove", str(tree.top))
+            shutil.rmtree(worktrees(self._fleet.settings) / note.task)
+            log.info("task %s: its tree %s is clean and was taken away", note.task, tree.top)
+            return True
+
+    def _is_left(self, note: Note, tree: Tree) -> bool:
+        with contextlib.suppress(TaskNotFound):
+            if not self._fleet.records.get(note.task).state.ended:
+                return False
+        status = tree.status()
+        return bool(status.branch) and not status.changes and not tree.under_way(status) and not _somebody_in(tree.top)
+
+    # ── what is remembered ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def _file(self, info: AgentInfo) -> Path:
+        return self._fleet.settings.agent_dir(info.agent_id) / "git.json"
+
+    def _before(self, info: AgentInfo) -> tuple[TreeReport, ...]:
+        try:
+            return GitReport.model_validate_json(self._file(info).read_bytes()).trees
+        except (OSError, ValueError):  # none yet, or of another version
+            return ()
+
+    def _untagged(self, info: AgentInfo) -> str | None:
+        try:
+            return (self._fleet.settings.agent_dir(info.agent_id) / "untagged").read_text()
+        except OSError:
+            return None
+
+
+def _since(tree: Tree, status: Status, taken: list[Change], before: TreeReport | None) -> datetime | None:
+    """Since when there is work on top of this commit: as its oldest file tells, or as it was first seen, if earlier.
+
+    A file that is written again and again is never old, but the work in it is.
+    """
+    if not taken:
+        return None
+    made = tree.last_commit()
+    signs = [tree.oldest(taken)]
+    if before and (made[0] if made else None) == (before.last_commit.id if before.last_commit else None):
+        signs.append(before.uncommitted_since)
+    return min((sign for sign in signs if sign), default=now())
+
+
+def _somebody_in(folder: Path) -> bool:
+    """A process works in the folder: an agent's shell, say."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if Path(process.cwd()).is_relative_to(folder):
+                return True
+    return False

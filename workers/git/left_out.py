@@ -1,0 +1,130 @@
+"""What never gets into a commit of Torch's: secrets, huge files, other people's trees."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Callable, Iterable
+from fnmatch import fnmatchcase
+
+from torch_tasks.errors import GitRefused
+from torch_tasks.orchestration.git_reports import LeftOut
+from workers.git.policy import RolePolicy
+from workers.git.tree import Change, Tree, readable_name
+
+_SECRET_FILES = (
+    ".env",
+    ".env.*",
+    "*.pem",
+    "*.key",
+    "*.p12",
+    "*.pfx",
+    "*.jks",
+    "*.keystore",
+    "*.kdbx",
+    "id_rsa*",
+    "id_dsa*",
+    "id_ecdsa*",
+    "id_ed25519*",
+    ".netrc",
+    ".pgpass",
+    ".pypirc",
+    ".git-credentials",
+)
+_HARMLESS_FILES = (".env.example", ".env.sample", ".env.template", ".env.dist", "id_*.pub")
+_SECRET_TEXTS = {
+    "a private key": rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
+    "an AWS key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
+    "a GitHub token": rb"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{60,}",
+    "a GitLab token": rb"\bglpat-[A-Za-z0-9_-]{20,}",
+    "a Slack token": rb"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
+    "an API key": rb"\bsk-[A-Za-z0-9_-]{32,}",
+    "a Google API key": rb"\bAIza[0-9A-Za-z_-]{35}",
+    "an npm token": rb"\bnpm_[A-Za-z0-9]{36}\b",
+    "a PyPI token": rb"\bpypi-AgE[A-Za-z0-9_-]{50,}",
+    "a Stripe key": rb"\b[rs]k_live_[0-9A-Za-z]{20,}",
+}
+
+
+class Judge:
+    """Decides what is left out of a tree's commits, and says why."""
+
+    def __init__(self, policy: RolePolicy) -> None:
+        self._limit = policy.file_limit_bytes
+        self._names = tuple(glob.lower() for glob in (*_SECRET_FILES, *policy.secret_files))
+        own = {f"a text that git.toml names ({text})": text.encode() for text in policy.secret_texts}
+        self._texts = {what: re.compile(text) for what, text in (_SECRET_TEXTS | own).items()}
+        self._known: dict[tuple[bytes, ...], str | None] = {}
+
+    def sort(self, tree: Tree, changes: Iterable[Change]) -> tuple[list[Change], list[LeftOut]]:
+        """The changes that a commit may take, and those that it leaves out."""
+        taken, left, known = [], [], dict[tuple[bytes, ...], str | None]()
+        for change in changes:
+            reason = self._of_change(tree, change, known)
+            if reason:
+                left.append(LeftOut(path=change.name, why=reason))
+            else:
+                taken.append(change)
+        self._known = known
+        return taken, left
+
+    def of_name(self, path: bytes) -> str | None:
+        """Why nothing of this name is taken, if so."""
+        name = os.fsdecode(path).rsplit("/", 1)[-1].lower()
+        if any(fnmatchcase(name, glob) for glob in _HARMLESS_FILES):
+            return None
+        return "its name is a secret's" if any(fnmatchcase(name, glob) for glob in self._names) else None
+
+    def of_size(self, size: int) -> str | None:
+        """Why nothing of this size is taken, if so."""
+        return f"it has {size:,} bytes, the limit is {self._limit:,}" if size > self._limit else None
+
+    def of_text(self, text: bytes, before: Callable[[], bytes]) -> str | None:
+        """Why this text is not taken, if so. What stood in the file ``before`` is no news."""
+        for what, expression in self._texts.items():
+            found = {match[0] for match in expression.finditer(text)}
+            if found and found - {match[0] for match in expression.finditer(before())}:
+                return f"it holds {what}"
+        return None
+
+    def _of_change(self, tree: Tree, change: Change, known: dict[tuple[bytes, ...], str | None]) -> str | None:
+        if change.submodule:
+            return None if change.moved else "it is a submodule in which something is not committed"
+        if change.path.endswith(b"/"):
+            return "it is a git tree of its own"
+        file = tree.top / os.fsdecode(change.path)
+        try:
+            found = file.lstat()
+        except OSError:
+            found = None
+        if change.staged == "D" or found is None or stat.S_ISDIR(found.st_mode):
+            return None  # what goes may always go
+        if reason := self.of_name(change.path) or self.of_size(found.st_size):
+            return reason
+        if stat.S_ISLNK(found.st_mode):
+            return None
+        mark = (change.path, f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {change.committed}".encode())
+        if mark not in self._known:
+            try:
+                text = file.read_bytes()
+            except OSError as error:
+                return f"it cannot be read: {error.strerror}"
+            self._known[mark] = self.of_text(text, lambda: blob(tree, change.committed))
+        known[mark] = self._known[mark]
+        return known[mark]
+
+
+def blob(tree: Tree, name: str | None) -> bytes:
+    """What a blob holds; nothing if there is none."""
+    if name is None:
+        return b""
+    try:
+        return tree.git.run("cat-file", "blob", name)
+    except GitRefused:  # a submodule stood there
+        return b""
+
+
+def told(path: bytes, why: str) -> LeftOut:
+    """One thing that was left out."""
+    return LeftOut(path=readable_name(path), why=why)

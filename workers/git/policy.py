@@ -1,0 +1,98 @@
+"""What Torch does in the git trees of the agents of a role, as ``git.toml`` has it."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from functools import cache
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from torch_tasks.errors import InvalidSettings
+from torch_tasks.fields import Role, readable
+from torch_tasks.resources import config_file
+
+#: The branch of a task.
+TASK_BRANCH = "feature/{task}"
+
+
+def _names_the_agent(pattern: str) -> str:
+    if pattern.count("{agent}") != 1 or not re.fullmatch(r"[A-Za-z0-9/_-]+", pattern.replace("{agent}", "a")):
+        raise ValueError("must be letters, digits, '/', '-', '_' and once {agent}, as in torch/{agent}")
+    return pattern
+
+
+def _expression(text: str) -> str:
+    try:
+        re.compile(text.encode())
+    except re.error as error:
+        raise ValueError(f"{text!r} is no regular expression: {error}") from None
+    return text
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class RolePolicy(_Part):
+    """What is done for the agents of one role; without a word of the owner's: nothing."""
+
+    enabled: bool = False
+    commit_minutes: float = Field(30.0, ge=0, allow_inf_nan=False)
+    """Work that is not committed for longer is committed; 0: never."""
+    branch: Annotated[str, AfterValidator(_names_the_agent)] = "torch/{agent}"
+    """Where, if the default branch is checked out."""
+    protected: tuple[str, ...] = ()
+    """Branches, as globs, that are treated as the default branch is."""
+    task_branch: bool = False
+    """Each task gets a branch."""
+    worktree: bool = False
+    """Each task gets a tree of its own, with that branch."""
+    tag: bool = False
+    """The verified end of a task is tagged."""
+    file_limit_bytes: int = Field(5_000_000, gt=0)
+    """Larger files are left out."""
+    new_files_limit: int = Field(1000, gt=0)
+    """If more new files than this wait, something is missing in ``.gitignore``: nothing is committed."""
+    secret_files: tuple[str, ...] = ()
+    """Names of files, as globs, that are left out beside those that Torch knows."""
+    secret_texts: tuple[Annotated[str, AfterValidator(_expression)], ...] = ()
+    """What a file must not hold, as regular expressions, beside what Torch knows."""
+    hook_seconds: float = Field(120.0, gt=0, allow_inf_nan=False)
+    """How long a commit may take with the tree's hooks."""
+
+
+class GitPolicy(_Part):
+    """The whole file. What a role does not say holds as it stands under ``all``."""
+
+    all: RolePolicy = RolePolicy()
+    roles: dict[Role, RolePolicy] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _inherit(cls, told: Any) -> Any:
+        if not isinstance(told, dict):
+            return told
+        common, roles = told.get("all", {}), told.get("roles", {})
+        if not isinstance(common, dict) or not isinstance(roles, dict):
+            return told
+        return told | {"roles": {role: common | own if isinstance(own, dict) else own for role, own in roles.items()}}
+
+    def of(self, role: str) -> RolePolicy:
+        """What holds for the agents of this role."""
+        return self.roles.get(role, self.all)
+
+
+@cache
+def git_policy() -> GitPolicy:
+    """The policy of this machine."""
+    file = config_file("git.toml")
+    if file is None:
+        return GitPolicy()
+    try:
+        return GitPolicy.model_validate(tomllib.loads(file.read_text()))
+    except ValidationError as error:
+        raise InvalidSettings(f"cannot use {file}: {readable(error)}") from None
+    except (OSError, ValueError) as error:
+        raise InvalidSettings(f"cannot read {file}: {error}") from None

@@ -1,0 +1,217 @@
+"""A task's branch, its tree, and the tag of its verified end."""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import redis
+from pydantic import BaseModel
+
+from torch_tasks.errors import GitRefused, TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.local.files import exclusive, make_folder, write_private
+from torch_tasks.models import AgentInfo, TaskSpec, TaskState
+from torch_tasks.settings import Settings
+from workers.git.commit import Outcome, Words, commit_work, identity
+from workers.git.left_out import Judge
+from workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
+from workers.git.tree import Tree
+from workers.runs import Run
+
+log = logging.getLogger(__name__)
+
+
+class Note(BaseModel):
+    """What is kept of a task's tree beside the task: where it is, and whose."""
+
+    task: str
+    title: str
+    agent: str
+    role: str
+    workdir: Path
+    repository: Path
+    """A tree of the repository that the task's own one was added to; the tree itself if it has none of its own."""
+
+
+class TaskTrees:
+    """What an agent's tasks find in git when they begin, and leave there when they are done."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._settings = fleet.settings
+
+    def begin(self, spec: TaskSpec, run: Run, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
+        """The task with the folder that it is to be done in, and what is worth telling of it.
+
+        What git refuses is told, too: then the task is done where it would be without a policy.
+        """
+        try:
+            policy, tree = git_policy().of(info.role), Tree.around(Path(spec.workdir or info.workdir))
+            if not policy.enabled or tree is None:
+                return spec, []
+            note = Note(
+                task=spec.id,
+                title=spec.title,
+                agent=info.agent_id,
+                role=info.role,
+                workdir=Path(spec.workdir or info.workdir),
+                repository=tree.top,
+            )
+            with locked(self._settings, tree):
+                note, told = self._prepared(note, tree, policy)
+        except (TorchError, redis.RedisError) as error:
+            return spec, [f"no branch of its own: {error}"]
+        write_private(run.tree_file, note.model_dump_json())
+        return self.resume(spec, run), told
+
+    def resume(self, spec: TaskSpec, run: Run) -> TaskSpec:
+        """The task with the folder that it was begun in."""
+        note = _read(run.tree_file)
+        if note is None or str(note.workdir) == spec.workdir or note.workdir == note.repository:
+            return spec
+        return spec.model_copy(update={"workdir": str(note.workdir)})
+
+    def _prepared(self, note: Note, tree: Tree, policy: RolePolicy) -> tuple[Note, list[str]]:
+        branch = branch_of(note.task)
+        if policy.worktree:
+            place = self._worktree(note, tree, branch, policy)
+            inside = note.workdir.resolve().relative_to(tree.top.resolve())
+            workdir = place / inside if (place / inside).is_dir() else place
+            return note.model_copy(update={"workdir": workdir}), [f"branch {branch} in the tree {place}"]
+        if policy.task_branch:
+            self._require_alone(note, tree)
+            _enter(tree, branch, policy)
+            return note, [f"branch {branch} in {tree.top}"]
+        return note, []
+
+    def _require_alone(self, note: Note, tree: Tree) -> None:
+        """No branch is changed under another agent's task."""
+        for info in self._fleet.registry.agents():
+            beside = info.node == self._settings.node and info.agent_id != note.agent and info.current_task
+            if beside and Path(info.workdir).resolve().is_relative_to(tree.top.resolve()):
+                there = Tree.around(Path(info.workdir))
+                if there and there.top == tree.top:
+                    raise GitRefused(f"{info.agent_id} works in {tree.top}, too; worktree = true keeps them apart")
+
+    def _worktree(self, note: Note, tree: Tree, branch: str, policy: RolePolicy) -> Path:
+        folder = worktrees(self._settings) / note.task
+        make_folder(folder.parent)
+        make_folder(folder)
+        place = folder / tree.top.name
+        if not (place / ".git").exists():
+            known = tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
+            words = [str(place), branch] if known else ["--no-track", "-b", branch, str(place), "HEAD"]
+            tree.git.run("worktree", "add", "--quiet", *words, seconds=policy.hook_seconds)
+        write_private(folder / "note.json", note.model_copy(update={"workdir": place}).model_dump_json())
+        return place
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def end(self, run: Run, account: Mapping[str, str], info: AgentInfo) -> None:
+        """If the task is done, as all of its evidence shows, tag what it made; safe to be called again."""
+        note, result = _read(run.tree_file), run.result()
+        if note is None or result is None or account.get("state") != TaskState.SUCCEEDED:
+            return
+        if not result.succeeded or not all(one.passed for one in result.evidence):
+            return
+        why = self._settings.agent_dir(info.agent_id) / "untagged"
+        try:
+            policy, tree = git_policy().of(info.role), Tree.around(note.workdir)
+            if tree is None or not (policy.enabled and policy.tag):
+                return
+            with locked(self._settings, tree):
+                self._tag(note, tree, policy, "\n".join(one.detail.splitlines()[0] for one in result.evidence))
+            why.unlink(missing_ok=True)
+        except TorchError as error:
+            log.warning("%s: no tag for its verified end: %s", note.task, error)
+            write_private(why, f"the verified end of task {note.task} has no tag: {error}")
+
+    def _tag(self, note: Note, tree: Tree, policy: RolePolicy, evidence: str) -> None:
+        """Tag what the evidence speaks of: what is not committed yet is, first."""
+        outcome = work_of(note, tree, policy)
+        if outcome.trouble:
+            raise GitRefused(outcome.trouble)
+        if tree.head() is None:
+            raise GitRefused(f"{tree.top} has no commit")
+        name = f"stable-{_as_ref(note.task)}-"
+        if tree.git.ask("tag", "--list", f"{name}*", "--points-at", "HEAD"):
+            return
+        left = "".join(f"Left out: {one.path} ({one.why})\n" for one in outcome.left_out)
+        message = f"{note.title}\n\n{evidence}\n{left}\nTorch-Agent: {note.agent}\nTorch-Task: {note.task}\n"
+        tree.git.run(
+            "tag",
+            "--annotate",
+            "--cleanup=verbatim",
+            "--file=-",
+            f"{name}{datetime.now(UTC):%Y%m%d-%H%M%S}",
+            stdin=message.encode(errors="replace"),
+            seconds=policy.hook_seconds,
+            settings=identity(tree, note.agent),
+        )
+
+
+def work_of(note: Note, tree: Tree, policy: RolePolicy) -> Outcome:
+    """Commit what the task left in its tree."""
+    judge, status = Judge(policy), tree.status()
+    taken, left = judge.sort(tree, status.changes)
+    if not taken:
+        return Outcome(left_out=tuple(left))
+    words = Words(note.agent, note.title, note.task)
+    outcome = commit_work(tree, status, taken, judge, policy, words)
+    return Outcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
+
+
+def _enter(tree: Tree, branch: str, policy: RolePolicy) -> None:
+    """Check the branch out; no file of the tree changes, unless the branch is there already and no work is lost."""
+    status = tree.status()
+    if status.branch == branch:
+        return
+    if why := tree.under_way(status):
+        raise GitRefused(f"{tree.top} stays as it is: {why}")
+    known = tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
+    words = ["--no-guess", branch] if known else ["--no-track", "-c", branch]
+    tree.git.run("switch", "--quiet", *words, seconds=policy.hook_seconds)
+
+
+def branch_of(task: str) -> str:
+    """The task's branch."""
+    return TASK_BRANCH.replace("{task}", _as_ref(task))
+
+
+def _as_ref(task: str) -> str:
+    """The task's id as git takes it in a name."""
+    ref = re.sub(r"\.{2,}", "-", task).rstrip(".")
+    return f"{ref.removesuffix('.lock')}-lock" if ref.endswith(".lock") else ref
+
+
+def worktrees(settings: Settings) -> Path:
+    """Where the tasks' own trees are."""
+    return settings.state_dir / "worktrees"
+
+
+def notes(settings: Settings) -> Iterator[Note]:
+    """What is kept of every task that has a tree of its own here."""
+    for file in sorted(worktrees(settings).glob("*/note.json")):
+        if note := _read(file):
+            yield note
+
+
+@contextmanager
+def locked(settings: Settings, tree: Tree) -> Iterator[None]:
+    """Nobody else of Torch's on this machine touches the tree's repository."""
+    name = sha256(str(tree.repository).encode(errors="surrogateescape")).hexdigest()[:16]
+    with exclusive(settings.state_dir / "git" / f"{name}.lock"):
+        yield
+
+
+def _read(file: Path) -> Note | None:
+    try:
+        return Note.model_validate_json(file.read_bytes())
+    except FileNotFoundError:
+        return None
