@@ -15,7 +15,7 @@ from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
-from torch_tasks.control import Said
+from torch_tasks.control import Said, resources_of
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -27,6 +27,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.handoffs import Handover
 from torch_tasks.history import HistoryEntry
 from torch_tasks.lifetimes import Farewell
+from torch_tasks.limits import Resources
 from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
@@ -227,6 +228,11 @@ class Torch:
         with _broker():
             return fleet().registry.get_agent(agent_id)
 
+    def resources(self, agent_id: str) -> Resources | None:
+        """What an agent's terminal uses of its machine, as its worker says; nothing if that does not answer."""
+        with _broker():
+            return resources_of(fleet().registry.get_agent(agent_id))
+
     def pause(
         self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
     ) -> Said:
@@ -331,6 +337,7 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
 
 
 def _settle() -> None:
+    control.catch_up()
     try:
         recovery.settle()
     except LedgerUnusable as error:  # looking is possible without it
@@ -341,5 +348,7 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    known = fleet().registry.agents() if agents is None else agents
+    known = fleet().registry.who_serves(record.spec) if agents is None else agents
+    if agents is None and any(info.holding for info in known):  # are all of them?
+        known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

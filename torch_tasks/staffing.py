@@ -30,7 +30,8 @@ from torch_tasks.spawning import SpawnRequest
 
 _ORDER_SECONDS = 30.0
 """How long a node worker may take to note an order."""
-_PAUSE = 0.1
+_PAUSE, _LOOK_SECONDS = 0.1, 2.0
+"""How often it is looked whether the agent has ended, and whether its node is still there."""
 
 
 class Spawn:
@@ -143,12 +144,17 @@ def retire(
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
     if info and info.online:
         node_tasks.heed_order(agent_id, node.name)
-    return _await_farewell(agent_id, timeout) if wait else None
+    return _await_farewell(agent_id, node.name, timeout) if wait else None
 
 
-def _await_farewell(agent_id: str, timeout: float | None) -> Farewell:
+def _await_farewell(agent_id: str, node: str, timeout: float | None) -> Farewell:
     deadline = None if timeout is None else time.monotonic() + timeout
+    next_look = time.monotonic() + _LOOK_SECONDS
     while (farewell := farewell_of(agent_id, fleet())) is None:
+        if time.monotonic() > next_look:
+            next_look = time.monotonic() + _LOOK_SECONDS
+            if not fleet().nodes.get_node(node).online:
+                raise RetireImpossible(f"node {node} went away before {agent_id} had retired; it does when it is back")
         if deadline is not None and time.monotonic() > deadline:
             info = fleet().registry.entry(agent_id)
             task = f"works on task {info.current_task}" if info and info.current_task else "has not ended"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,9 +23,14 @@ from workers.roster import Roster
 
 log = logging.getLogger(__name__)
 
+_OF_A_PANE = ("TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION")
+"""Who starts a node worker from an agent's pane does not make it that agent."""
+
 
 def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
+    for name in _OF_A_PANE:
+        os.environ.pop(name, None)
     machine = Machine(Roster(fleet().settings.state_dir / "roster.json", declared), fleet())
     presence = NodePresence(fleet(), machine.told)
     try:

@@ -21,6 +21,7 @@ REPO = Path(__file__).resolve().parents[2]
 README = (REPO / "README.md").read_text()
 MESSAGES = (REPO / "docs" / "messages.md").read_text()
 CONTROL = (REPO / "docs" / "control.md").read_text()
+NODES = (REPO / "docs" / "nodes.md").read_text()
 GIT = (REPO / "docs" / "git.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
 CHECKINS = (REPO / "docs" / "checkins.md").read_text()
@@ -125,17 +126,6 @@ def test_agents_work_together_as_it_is_written(run: Callable[..., str]) -> None:
     assert "BRINGS" in said
 
 
-def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
-    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer")
-    said = run("bash", "-ec", "\n".join(blocks("bash", CHECKINS)))
-    assert "once, " in said
-    assert "cron 30 8 * * 1" in said
-    [python] = blocks("python", CHECKINS)
-    said = run(sys.executable, "-c", python)
-    assert said.splitlines()[0].endswith(" () 6")
-    assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
-
-
 def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
     said = run("bash", "-ec", "\n".join(blocks("bash", CONTROL)))
     assert re.search(r"^waits: +dev-1 is paused by operator: its branch is being reviewed$", said, re.MULTILINE)
@@ -149,6 +139,14 @@ def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
     assert "at last" in run("torch-tasks", "task", "later-1")
 
 
+def test_agents_are_spawned_and_retired_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", NODES)))
+    assert "done by developer-1" in said
+    assert "developer-1 has retired on" in said
+    assert re.search(r"^boss-1 +boss +shell +running", said, re.MULTILINE)
+    assert "refused: the node is drained" in said
+
+
 def test_git_discipline_works_as_it_is_written(run: Callable[..., str]) -> None:
     said = run("bash", "-ec", "\n".join(blocks("bash", GIT)))
     assert re.search(r"^stable-report-1-\d{8}-\d{6}$", said, re.MULTILINE)
@@ -156,6 +154,17 @@ def test_git_discipline_works_as_it_is_written(run: Callable[..., str]) -> None:
         r"^[0-9a-f]+ \(HEAD -> feature/report-1, tag: stable-.*\) Progress: date > report.txt$", said, re.MULTILINE
     )
     assert re.search(r"^dev-1 +developer +feature/report-1 ", said, re.MULTILINE)
+
+
+def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
+    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer")
+    said = run("bash", "-ec", "\n".join(blocks("bash", CHECKINS)))
+    assert "once, " in said
+    assert "cron 30 8 * * 1" in said
+    [python] = blocks("python", CHECKINS)
+    said = run(sys.executable, "-c", python)
+    assert said.splitlines()[0].endswith(" () 6")
+    assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:

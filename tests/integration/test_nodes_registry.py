@@ -36,11 +36,9 @@ def test_a_node_tells_what_it_has(node: Node, torch: Torch) -> None:
     assert (kept.agent_id, kept.role, kept.kind, kept.state) == ("dev-1", "developer", "shell", "running")
     [listed] = json.loads(command("node", "list", "--json").stdout)
     assert (listed["name"], listed["labels"], listed["state_dir"]) == ("node-a", ["gpu"], str(node.state))
-    assert "a.example" in command("node", "list").stdout
     assert "dev-1" in command("node", "show", "node-a").stdout
-    with pytest.raises(NodeNotFound):
+    with pytest.raises(NodeNotFound, match="no node 'nonesuch' is registered"):
         torch.node("nonesuch")
-    assert command("node", "show", "nonesuch").returncode == 1
 
 
 def test_a_node_is_missed_when_it_dies_and_seen_when_it_is_back(node: Node, torch: Torch) -> None:
@@ -76,7 +74,7 @@ def test_no_agent_is_started_on_a_drained_node(new_node: NewNode, torch: Torch) 
         torch.spawn("qa", node="node-a")
     until(lambda: torch.node("node-a").drained, "it is said")
     assert "drained" in command("node", "list").stdout
-    assert command("node", "undrain", "node-a").returncode == 0
+    torch.drain("node-a", drained=False)
     assert torch.spawn("qa").node == "node-a"  # it has fewer
 
 

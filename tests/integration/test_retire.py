@@ -72,7 +72,7 @@ def test_an_idle_agent_retires_and_leaves_its_last_screen(node: Node, torch: Tor
     assert "1 succeeded, 0 failed" in last
     assert pane
     assert not psutil.pid_exists(pane)
-    assert is_gone(node, torch, broker, "qa-1")
+    until(lambda: is_gone(node, torch, broker, "qa-1"), "nothing of it is left", 5)
     with pytest.raises(AgentNotFound):
         torch.retire("qa-1")
     again = torch.spawn("qa")
@@ -258,3 +258,13 @@ def test_a_temporary_agent_retires_when_it_has_had_nothing_to_do(node: Node, tor
     until(lambda: is_gone(node, torch, broker, "qa-1"), "it has retired", 20)
     assert "by qa-1: had nothing to do for" in (node.state / "retired" / "qa-1.1.md").read_text()
     assert torch.agent("other-1").online
+
+
+def test_a_temporary_agent_does_not_retire_while_it_is_paused(node: Node, torch: Torch, broker: Broker) -> None:
+    node.node_worker("other-1:other", TORCH_TEMPORARY_IDLE_SECONDS="3")
+    torch.spawn("qa", lifetime="temporary")
+    torch.pause("qa-1")
+    assert torch.enqueue("sleep 5", agent="other-1").result(timeout=30).succeeded
+    assert torch.agent("qa-1").online
+    torch.resume("qa-1")
+    until(lambda: is_gone(node, torch, broker, "qa-1"), "it has retired", 20)

@@ -39,7 +39,7 @@ def readiness(of: Fleet, patience: float = 0.0) -> Readiness:
     deadline = time.monotonic() + patience
     while True:
         leader = of.client.get(keys.BEAT_LEADER)
-        found = Readiness(str(leader) if leader else None, tuple(node.name for node in of.nodes.nodes() if node.online))
+        found = Readiness(str(leader) if leader else None, tuple(of.nodes.online()))
         if not found.lacks or time.monotonic() >= deadline:
             return found
         time.sleep(_POLL_SECONDS)

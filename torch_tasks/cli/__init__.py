@@ -20,6 +20,7 @@ _COMMANDS = {
     "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
     "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
     "spawn": ("torch_tasks.cli.staffing:spawn", "Start an agent somewhere in the fleet."),
+    "scale": ("torch_tasks.cli.scale:scale", "Have the pools grow by what waits for them, and say why."),
     "retire": ("torch_tasks.cli.staffing:retire", "Have an agent end."),
     "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
     "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),

@@ -49,9 +49,9 @@ def doctor(json_wanted: bool) -> None:
         "ledger": _ledger,
         "messages": _messages,
         "agents": _agents,
-        "check-ins": _checkins,
         "stopped": _stopped,
         "paused": _paused,
+        "check-ins": _checkins,
         "flower": _flower,
     }
     findings, code = [], 0
@@ -125,19 +125,6 @@ def _agents() -> str:
     return f"{len(online)} online{': ' + ', '.join(online) if online else ''}, {len(agents) - len(online)} offline"
 
 
-def _checkins() -> str:
-    with broker_errors():
-        ready, still = readiness(fleet()), standing_still(fleet())
-        waiting = fleet().client.zcard(keys.CHECKINS_DUE)
-    if still:
-        raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
-    if waiting and ready.lacks:
-        raise TorchError("; ".join(ready.lacks))
-    if ready.leads is None:
-        return "no beat runs, and nothing is scheduled"
-    return f"{waiting} to come, beat {ready.leads} leads"
-
-
 def _stopped() -> str:
     node = NodeHolds(settings().state_dir)
     if stop := node.stop:
@@ -153,6 +140,19 @@ def _stopped() -> str:
 def _paused() -> str:
     pauses = fleet().holds.book().pauses()
     return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "nobody"
+
+
+def _checkins() -> str:
+    with broker_errors():
+        ready, still = readiness(fleet()), standing_still(fleet())
+        waiting = fleet().client.zcard(keys.CHECKINS_DUE)
+    if still:
+        raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
+    if waiting and ready.lacks:
+        raise TorchError("; ".join(ready.lacks))
+    if ready.leads is None:
+        return "no beat runs, and nothing is scheduled"
+    return f"{waiting} to come, beat {ready.leads} leads"
 
 
 def _flower() -> str:

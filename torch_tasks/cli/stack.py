@@ -18,6 +18,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
 from torch_tasks.models import AgentSpec
+from torch_tasks.nodes import KeptState
 from torch_tasks.routing import demanded
 from torch_tasks.settings import settings
 
@@ -81,7 +82,8 @@ def _end_on_signals() -> None:
 def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.state}")
+        state = ", ".join(filter(None, (info.state, info.holding)))
+        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         where = f"password in {stack.settings.state_dir / 'flower.password'}"
@@ -131,5 +133,7 @@ def _beat_leads() -> bool:
 
 
 def _all_there(kept: Sequence[AgentSpec]) -> bool:
-    wanted = {agent.id for agent in kept or settings().agents}
+    told = [agent for node in Torch().nodes() for agent in node.agents]
+    away = {agent.agent_id for agent in told if agent.state is KeptState.RETIRED}
+    wanted = {agent.id for agent in kept or settings().agents} - away
     return wanted <= {info.agent_id for info in Torch().agents(online=True) if info.state != "starting"}

@@ -288,7 +288,7 @@ class NovaOrchestrator:
         file = self._outbox.keep(message)
         try:
             with _BREAKER.calling():
-                if not self._outbox.is_alone(file):
+                if not self._outbox.is_next(file, message.sender):
                     self._outbox.flush(self._post)
                 sent = self._accepted(message, target, note)
         except (BrokerUnreachable, CircuitBreakerError) as error:

@@ -26,6 +26,9 @@ BATCH = 200
 TENDED_SECONDS = 2.0
 """How often it is looked what has arrived."""
 
+ON_ITS_WAY_SECONDS = 2.0
+"""What was kept so lately is most likely being sent by whoever kept it; two of one sender still keep their order."""
+
 Route = Callable[[Message], None]
 """Sends one message to the broker."""
 
@@ -59,9 +62,17 @@ class Outbox:
         with usable(file), contextlib.suppress(FileNotFoundError):  # somebody else has sent it, too
             file.replace(self._sent / file.name)
 
-    def is_alone(self, file: Path) -> bool:
-        """No message was kept before this one that has not been sent."""
-        return min(_files(self._waiting), default=file.name) >= file.name
+    def is_next(self, file: Path, sender: str) -> bool:
+        """Nothing has to be sent before this message of the sender's."""
+        latest = time.time_ns() - ON_ITS_WAY_SECONDS * 1e9
+        for name in _files(self._waiting):
+            if name >= file.name:
+                break
+            if int(name.split("-", 1)[0]) < latest:
+                return False
+            if (message := _read(self._waiting / name)) and message.sender == sender:
+                return False
+        return True
 
     def waiting(self) -> int:
         """How many messages wait for the broker."""
@@ -93,7 +104,7 @@ class Outbox:
     def tend(self, client: redis.Redis, inboxes: Inboxes, send: Route) -> None:
         """Flush, forget what has arrived, and send anew all else to a broker that is not the one it was."""
         self.flush(send)
-        if not self.unsettled() or self._was_tended():
+        if not self._sent.is_dir() or self._was_tended() or not self.unsettled():
             return
         name, known_mark = self._known()
         with client.pipeline(transaction=False) as pipe:

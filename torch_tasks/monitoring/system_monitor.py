@@ -17,6 +17,7 @@ from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.models import BEFORE, AgentInfo, Model, TaskRecord, now
+from torch_tasks.orchestration.backlogs import backlogs, unserved
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.routing import unroutable
 
@@ -101,7 +102,7 @@ class SystemMonitor:
         shared.client.ping()
         took = (datetime.now(UTC) - begun).total_seconds() * 1000
         agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
-        dead, wanted = len(shared.deliveries.dead()), self._spawn_wanted(agents)
+        dead, wanted = len(shared.deliveries.dead()), tuple(unserved(backlogs(shared), agents))
         lost = [record for record in records if unroutable(record, agents)]
         inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), PEOPLE])
         dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
@@ -126,11 +127,6 @@ class SystemMonitor:
             spooled_messages=spooled,
             spawn_wanted=wanted,
         )
-
-    def _spawn_wanted(self, agents: Iterable[AgentInfo]) -> tuple[str, ...]:
-        there = [info for info in agents if info.online]
-        asked = sorted(str(queue) for queue in self._fleet.client.hkeys(keys.SPAWN_DEMAND))
-        return tuple(queue for queue in asked if not any(info.serves(*keys.queue_demand(queue)) for info in there))
 
 
 def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate_open: bool) -> Iterable[str]:

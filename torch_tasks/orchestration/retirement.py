@@ -13,6 +13,7 @@ from torch_tasks.errors import InboxFull, TaskNotFound, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.lifetimes import Farewell
 from torch_tasks.models import HELD, AgentInfo, Failure, FailureKind, TaskRecord, TaskResult, TaskState
+from torch_tasks.orchestration.claims import Claims
 from torch_tasks.routing import queue_for
 from torch_tasks.spawning import Spawned
 from torch_tasks.transport.wire import message_id
@@ -107,12 +108,22 @@ def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> Non
 def strike_off(farewell: Farewell, spawned: Spawned | None, fleet: Fleet) -> None:
     """Strike the agent off all lists, and keep how it ended."""
     entry = fleet.registry.entry(farewell.agent_id)
-    if entry is None or entry.node == farewell.node:  # else another node has an agent of this id by now
-        fleet.client.hset(keys.FAREWELLS, farewell.agent_id, farewell.model_dump_json())
-        fleet.registry.remove(farewell.agent_id)
+    if entry and entry.node != farewell.node:  # another node has an agent of this id by now
+        return
+    _release_claims(farewell.agent_id, fleet)
+    fleet.client.hdel(keys.LAST_STATUS, farewell.agent_id)
+    fleet.registry.remove(farewell.agent_id)
     for one in [spawned] if spawned else fleet.spawns.some([farewell.agent_id]):
         if one.node == farewell.node:
             fleet.spawns.end(one, farewell.note or f"{farewell.by} had it retire")
+    fleet.client.hset(keys.FAREWELLS, farewell.agent_id, farewell.model_dump_json())
+
+
+def _release_claims(agent_id: str, fleet: Fleet) -> None:
+    claims = Claims(fleet.client, fleet.settings)
+    for claim in claims.all():
+        if claim.agent and claim.by == agent_id:
+            claims.release(claim.resource, by=agent_id)
 
 
 def farewell_of(agent_id: str, fleet: Fleet) -> Farewell | None:
