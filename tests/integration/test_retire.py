@@ -208,6 +208,21 @@ def test_a_retirement_goes_on_when_its_node_worker_is_killed(
     until(lambda: is_gone(node, torch, broker, "qa-1"), "it has retired")
 
 
+def test_one_whose_worker_somebody_started_by_hand_retires_too(node: Node, torch: Torch, tmp_path: Path) -> None:
+    node.node_worker()
+    idle, working = node.agent_worker("qa-1", "qa"), node.agent_worker("dev-1")
+    assert torch.retire("qa-1")
+    task = held(torch, tmp_path, role="developer")
+    farewell = torch.retire("dev-1", leave=Leave.NOW)
+    assert farewell
+    assert farewell.tasks == (task.id,)
+    assert torch.agents() == []
+    for worker in (idle, working):
+        assert worker.process.wait(20) == 0
+        assert not worker.has_pane()
+    task.cancel()
+
+
 def test_a_declared_agent_that_was_retired_stays_away_until_it_is_released(node: Node, torch: Torch) -> None:
     worker = node.node_worker("boss-1:boss")
     until(lambda: torch.agents(online=True), "it is there")
