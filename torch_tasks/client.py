@@ -10,13 +10,14 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_tasks import control, recovery
+from torch_tasks import control, draining, recovery
 from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.control import Said, resources_of
 from torch_tasks.dead_letters import DeadLetters
+from torch_tasks.draining import Drained
 from torch_tasks.errors import (
     BrokerUnreachable,
     IllegalTransition,
@@ -263,10 +264,22 @@ class Torch:
         with _broker():
             return fleet().nodes.get_node(name)
 
-    def drain(self, node: str, *, drained: bool = True) -> None:
-        """Have no more agents started on a machine, or have them started there again."""
+    def drain(self, node: str, *, hand_over: bool = False, timeout: float | None = None) -> Drained:
+        """Have a machine take no more work: no agent is started there, and those there take no new task.
+
+        What they do is finished; with ``hand_over``, others of their roles go on with it where there are any. With
+        ``timeout``, returns when nothing is done there any more, or raises :class:`StillWorking`.
+        """
         with _broker():
-            fleet().nodes.drain(node, drained=drained)
+            drained = draining.drain(node, hand_over_tasks=hand_over)
+            if timeout is not None:
+                draining.await_empty(node, timeout)
+            return drained
+
+    def undrain(self, node: str) -> tuple[str, ...]:
+        """Take that back; returns the agents that take tasks again."""
+        with _broker():
+            return draining.undrain(node)
 
     def spawn(
         self,

@@ -74,8 +74,50 @@ def test_no_agent_is_started_on_a_drained_node(new_node: NewNode, torch: Torch) 
         torch.spawn("qa", node="node-a")
     until(lambda: torch.node("node-a").drained, "it is said")
     assert "drained" in command("node", "list").stdout
-    torch.drain("node-a", drained=False)
+    torch.undrain("node-a")
     assert torch.spawn("qa").node == "node-a"  # it has fewer
+
+
+def test_a_drained_node_finishes_or_hands_over_what_it_does_and_begins_nothing(
+    new_node: NewNode, torch: Torch, tmp_path: Path
+) -> None:
+    for name in ("a", "b"):
+        new_node(f"node-{name}").node_worker(f"dev-{name}:developer", f"qa-{name}:qa")
+    until(lambda: len(torch.agents(online=True)) == 4, "all are there", 60)
+    torch.pause("qa-a", reason="a review")
+    script = f"echo $TORCH_AGENT_ID >> {tmp_path}/begun; until [ -e {tmp_path}/gate ]; do sleep 0.05; done"
+    task = torch.enqueue(script, agent="dev-a")
+    until((tmp_path / "begun").exists, "it has begun", 30)
+    said = command("node", "drain", "node-a", "--wait", "1")
+    assert said.returncode == 124
+    assert "take no new task: dev-a" in said.stdout
+    assert f"dev-a: finishes {task.id}" in said.stdout
+    assert f"on node-a still work dev-a (task {task.id})" in said.stderr
+    assert torch.agent("dev-a").paused
+    others = [torch.enqueue("true", role="developer") for _ in range(3)]
+    assert {other.result(timeout=30).agent for other in others} == {"dev-b"}
+    (tmp_path / "gate").touch()
+    assert "nothing is done on node-a any more" in command("node", "drain", "node-a", "--wait", "30").stdout
+    assert task.result(timeout=10).agent == "dev-a"
+    assert command("node", "undrain", "node-a").stdout.endswith("take tasks again: dev-a\n")
+    assert torch.agent("qa-a").paused
+    assert torch.enqueue("true", agent="dev-a").result(timeout=30).succeeded
+
+
+def test_what_a_drained_node_does_is_handed_over(new_node: NewNode, torch: Torch, tmp_path: Path) -> None:
+    first, second = (new_node(f"node-{name}") for name in "ab")
+    first.node_worker("dev-a:developer")
+    until(lambda: len(torch.agents(online=True)) == 1, "it is there", 60)
+    script = f"echo $TORCH_AGENT_ID >> {tmp_path}/begun; until [ -e {tmp_path}/gate ]; do sleep 0.05; done"
+    task = torch.enqueue(script, role="developer")
+    until((tmp_path / "begun").exists, "it has begun", 30)
+    assert torch.drain("node-a", hand_over=True).working == (("dev-a", task.id),)  # nobody else is there
+    second.node_worker("dev-b:developer")
+    until(lambda: len(torch.agents(online=True)) == 2, "somebody else is there", 60)
+    drained = torch.drain("node-a", hand_over=True, timeout=30)
+    assert drained.handed_over == (("dev-a", task.id),)
+    (tmp_path / "gate").touch()
+    assert task.result(timeout=30).agent == "dev-b"
 
 
 def test_a_pool_has_its_least_number_once_in_the_fleet_and_only_where_its_labels_are(

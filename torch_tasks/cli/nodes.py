@@ -86,19 +86,34 @@ def show(name: str, json_wanted: bool) -> None:
 
 @node.command()
 @click.argument("name")
-def drain(name: str) -> None:
-    """Have no more agents started on this node."""
+@click.option("--hand-over", is_flag=True, help="Have others go on with what is done there, where somebody is able.")
+@click.option(
+    "--wait", "timeout", type=click.FloatRange(min=0), help="Wait up to so many seconds until nothing is done."
+)
+def drain(name: str, hand_over: bool, timeout: float | None) -> None:
+    """Have this node take no more work: no agent is started there, and those there take no new task."""
     from torch_tasks.client import Torch
 
-    Torch().drain(name)
+    drained = Torch().drain(name, hand_over=hand_over)
     click.echo(f"no agent is started on {name} any more; 'torch-tasks node undrain {name}' takes that back")
+    if drained.held:
+        click.echo(f"take no new task: {', '.join(drained.held)}")
+    for agent, task in drained.handed_over:
+        click.echo(f"{agent}: others go on with {task}")
+    for agent, task in drained.working:
+        click.echo(f"{agent}: finishes {task}")
+    if timeout is not None:
+        Torch().drain(name, timeout=timeout)
+        click.echo(f"nothing is done on {name} any more")
 
 
 @node.command()
 @click.argument("name")
 def undrain(name: str) -> None:
-    """Have agents started on this node again."""
+    """Have agents started on this node again, and those there take tasks."""
     from torch_tasks.client import Torch
 
-    Torch().drain(name, drained=False)
+    resumed = Torch().undrain(name)
     click.echo(f"agents are started on {name} again")
+    if resumed:
+        click.echo(f"take tasks again: {', '.join(resumed)}")
