@@ -176,6 +176,7 @@ class TorchScheduler(Scheduler):
                 CHECKIN,
                 args,
                 task_id=fire.celery_id,
+                queue=checkin.target.queue,
                 producer=producer,
                 argsrepr=words,
                 kwargsrepr="",

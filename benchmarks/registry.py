@@ -36,6 +36,7 @@ def _looks(count: int, goal: float | None, times: int) -> Iterator[Measure]:
         "all with role and 2 skills": lambda role, skills: registry.find_available_agents(role, skills),
         "all with role and any of 2 skills": lambda role, skills: registry.find_available_agents(role, skills, "any"),
         "the best of a role": lambda role, _: registry.find_available_agents(role, limit=1),
+        "the best of all": lambda *_: registry.find_available_agents(limit=1),
     }
     for what, way in ways.items():
         way(*asked())
@@ -82,7 +83,12 @@ def _entered(count: int) -> Iterator[None]:
     fleet().client.zadd(keys.AGENT_HEARTBEAT, dict.fromkeys(ids, int(now().timestamp() * 1000) + 3_600_000))
     yield
     fleet().client.delete(
-        keys.AGENT_REGISTRY, keys.AGENT_HEARTBEAT, keys.AGENT_INDEX, keys.AGENT_LOAD, keys.AGENT_INCARNATION
+        keys.AGENT_REGISTRY,
+        keys.AGENT_TRAITS,
+        keys.AGENT_HEARTBEAT,
+        keys.AGENT_INDEX,
+        keys.AGENT_LOAD,
+        keys.AGENT_INCARNATION,
     )
 
 

@@ -38,7 +38,9 @@ def _calls(client: redis.Redis, seconds: float) -> Counter[str]:
     calls: Counter[str] = Counter()
     with client.monitor() as monitor:
         deadline = time.monotonic() + seconds
-        while time.monotonic() < deadline:
+        while (left := deadline - time.monotonic()) > 0:
+            if not monitor.connection.can_read(timeout=left):  # a read that times out would end the connection
+                continue
             told = monitor.next_command()
             if told["client_type"] != "lua":
                 calls[_name(told["command"])] += 1

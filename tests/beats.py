@@ -56,6 +56,10 @@ class Machine:
         self.processes.append(ProcessNode(name, argv, {**self._env, **environment}, log))
         return self.processes[-1]
 
+    def logs(self) -> list[tuple[str, str]]:
+        """What each process said."""
+        return [(process.name, process.logs()) for process in self.processes]
+
     def close(self) -> None:
         """End all that was started here."""
         for process in self.processes:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from beats import Machine
 from clients import client_of, read_settings_anew
 from nodes import MARK, Broker, Node, survivors
 from waiting import until
@@ -93,6 +94,6 @@ def pytest_runtest_makereport(item: pytest.Item) -> Any:
     report = yield
     if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Node):
+            if isinstance(value, Node | Machine):
                 report.sections.extend(value.logs())
     return report

@@ -24,6 +24,10 @@ ANNOUNCE_QUEUE = "torch_demand"
 ANSWER = "torch_answer"
 #: The control command that has an agent worker look at what its task's record says.
 LOOK = "torch_look"
+#: The control command by which an agent worker tells what its agent's terminal uses of the machine.
+RESOURCES = "torch_resources"
+#: The control command by which an agent worker hears that somebody watches its agent's screen.
+SHOW = "torch_show"
 #: The control command by which every worker hears that something was paused, resumed, stopped or started.
 HEED = "torch_heed"
 #: The control command by which an agent worker hears that its agent is to end.
@@ -126,6 +130,9 @@ def _worker_options() -> set[Option]:
         Option(["--skill", "skills"], multiple=True, help="A skill the agent has; repeat for more."),
         Option(["--agent", "agent_kind"], default="shell", show_default=True, help="The kind of agent program."),
         Option(["--workdir", "agent_workdir"], help="The folder the agent starts in (default: this one)."),
+        Option(["--memory"], help="The most memory that its terminal may use: 512M, 2G."),
+        Option(["--cpu"], type=float, help="The most processors: 1.5."),
+        Option(["--processes"], type=int, help="The most processes."),
         Option(["--temporary"], is_flag=True, help="The agent retires when it has had nothing to do for a while."),
         Option(["--parent"], help="The agent that spawned it."),
         Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),

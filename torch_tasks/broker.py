@@ -6,6 +6,7 @@ connection broke.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -104,28 +105,31 @@ class PatientPool(redis.ConnectionPool):
     def __init__(self, *, address: BrokerAddress, seconds: float, **options: Any) -> None:
         super().__init__(**options)
         self._address = address
+        self._seconds = seconds
         self._waited_in_vain = False
-        self._trying = Retrying(
-            retry=retry_if_exception(_may_return),
-            stop=stop_after_delay(seconds),
-            wait=wait_random_exponential(multiplier=0.05, max=0.5),
-            reraise=True,
-        )
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """A connection that answers, or :class:`BrokerUnreachable`."""
+        begun = time.monotonic()
         try:
             connection = self._answering(*args, **options)
         except LOST as error:
-            connection = self._insist(error, *args, **options)
+            connection = self._insist(error, begun + self._seconds, *args, **options)
         self._waited_in_vain = False
         return connection
 
-    def _insist(self, error: Exception, *args: Any, **options: Any) -> Any:
+    def _insist(self, error: Exception, deadline: float, *args: Any, **options: Any) -> Any:
+        left = deadline - time.monotonic()  # one that is frozen has used it up: it takes a connection and says nothing
         try:
-            if self._waited_in_vain or not _may_return(error):
+            if self._waited_in_vain or left <= 0 or not _may_return(error):
                 raise error
-            return self._trying(self._answering, *args, **options)
+            trying = Retrying(
+                retry=retry_if_exception(_may_return),
+                stop=stop_after_delay(left),
+                wait=wait_random_exponential(multiplier=0.05, max=0.5),
+                reraise=True,
+            )
+            return trying(self._answering, *args, **options)
         except LOST as last:
             self._waited_in_vain = _may_return(last)
             raise unreachable(self._address, last) from last

@@ -8,14 +8,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_tasks import control, recovery
 from torch_tasks.answer import Answer
 from torch_tasks.app import app
 from torch_tasks.broker import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
-from torch_tasks.control import Said
+from torch_tasks.control import Said, resources_of
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -27,6 +27,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.handoffs import Handover
 from torch_tasks.history import HistoryEntry
 from torch_tasks.lifetimes import Farewell
+from torch_tasks.limits import Resources
 from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
@@ -35,6 +36,9 @@ from torch_tasks.routing import held_up, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
+
+if TYPE_CHECKING:
+    from torch_tasks.checkins.book import Checkins
 
 log = logging.getLogger(__name__)
 
@@ -224,6 +228,11 @@ class Torch:
         with _broker():
             return fleet().registry.get_agent(agent_id)
 
+    def resources(self, agent_id: str) -> Resources | None:
+        """What an agent's terminal uses of its machine, as its worker says; nothing if that does not answer."""
+        with _broker():
+            return resources_of(fleet().registry.get_agent(agent_id))
+
     def pause(
         self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
     ) -> Said:
@@ -300,6 +309,13 @@ class Torch:
         """Ask an agent something and return its reply."""
         return NovaOrchestrator().ask(agent_id, text, timeout, **how).message.message
 
+    @property
+    def checkins(self) -> Checkins:
+        """Notes that come up at their times."""
+        from torch_tasks.checkins.book import Checkins  # only who schedules or looks at them
+
+        return Checkins()
+
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
         return NovaOrchestrator().broadcast(text, **whom)
@@ -321,6 +337,7 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
 
 
 def _settle() -> None:
+    control.catch_up()
     try:
         recovery.settle()
     except LedgerUnusable as error:  # looking is possible without it
@@ -331,5 +348,7 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    known = fleet().registry.agents() if agents is None else agents
+    known = fleet().registry.who_serves(record.spec) if agents is None else agents
+    if agents is None and any(info.holding for info in known):  # are all of them?
+        known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from torch_tasks.app import HEED, app
+from torch_tasks.app import HEED, RESOURCES, app
 from torch_tasks.broker import broker_errors, lost
 from torch_tasks.errors import BrokerUnreachable, InvalidHold, NotHeld
 from torch_tasks.fleet import fleet
 from torch_tasks.holds import EVERYBODY, STOP, Hold, agent_scope, role_scope
+from torch_tasks.limits import Resources
 from torch_tasks.local.holds import NodeHolds
 from torch_tasks.models import AgentInfo
 from torch_tasks.orchestration.holds import word
@@ -72,6 +73,24 @@ def start(*, here: bool = False, reason: str = "") -> Said:
         node.remove_stop()
         return Said(STOP, word(reason, lifted=True))
     return _say(STOP, word(reason, lifted=True))
+
+
+def catch_up() -> None:
+    """Tell the fleet of the stop that somebody asked for on this machine while there was no broker."""
+    node = NodeHolds(settings().state_dir)
+    if (stopped := node.stop) and stopped.fleet and not stopped.revision:
+        node.agree(fleet().holds)
+
+
+def resources_of(info: AgentInfo) -> Resources | None:
+    """What the worker of an agent says of its terminal; nothing if it does not answer."""
+    name = f"{info.agent_id}@{info.node}"
+    with app.connection_for_write() as connection:
+        answers = app.control.broadcast(
+            RESOURCES, destination=[name], reply=True, timeout=_ANSWER_SECONDS, limit=1, connection=connection
+        )
+    told = next((told for answer in answers or () for told in answer.values()), None)
+    return Resources.model_validate(told) if told and "memory" in told else None
 
 
 def _scope(agent: str | None, role: str | None, everybody: bool) -> str:

@@ -170,6 +170,12 @@ class CheckinChanged(TorchError):
     """Somebody else changed the check-in meanwhile; nothing was changed."""
 
 
+class NothingFires(TorchError):
+    """What is to be scheduled would not come up, for nobody is there who would see to it."""
+
+    exit_code = 3
+
+
 class InvalidNote(TorchError):
     """A note that cannot be kept."""
 

@@ -98,5 +98,6 @@ def readable(error: ValidationError, prefix: str = "") -> str:
         place = ".".join(str(part) for part in item["loc"])
         place = prefix + place.upper() if prefix else place
         message = _MESSAGES.get(item["type"], item["msg"]).format(input=item["input"])
-        said.append(f"{place}: {message.removeprefix('Value error, ')}")
+        message = message.removeprefix("Value error, ")
+        said.append(f"{place}: {message}" if place else message)
     return "; ".join(said)

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import NamedTuple, Protocol
 
 from torch_tasks.lifetimes import RetireOrder
+from torch_tasks.limits import Resources
 from torch_tasks.models import AgentInfo, TaskResult, TaskSpec
 from torch_tasks.spawning import Spawned
 
@@ -86,6 +87,12 @@ class AgentHost(Protocol):
 
     def answer(self, task_id: str, reply: str) -> bool:
         """Have the agent get the answer it waits for; false if it does not work on this task."""
+
+    def resources(self) -> Resources:
+        """What the agent's terminal uses of this machine."""
+
+    def show_screen(self) -> None:
+        """Somebody watches the agent's screen from elsewhere, for a while from now."""
 
     def look_again(self) -> None:
         """Something was heard of the running task."""

@@ -14,6 +14,8 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
+#: Hash of agent id → what a search needs of its entry: see :mod:`torch_tasks.orchestration.registry_scripts`.
+AGENT_TRAITS = f"{PREFIX}agent_traits"
 #: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.orchestration.registry_scripts`.
 AGENT_INDEX = f"{PREFIX}agent_index"
 #: Hash of agent id → how its tasks ended so far, as JSON.
@@ -24,8 +26,9 @@ AGENT_LOAD = f"{PREFIX}agent_load"
 AGENT_CHANGES = f"{PREFIX}agent_changes"
 #: Sorted set of "agent task" by the broker's millisecond until which the task waits for this agent.
 SOFT_PINS = f"{PREFIX}soft_pins"
-#: Hash of a task queue that nobody can serve → when an agent for it was last asked for, and for which task, as JSON.
-SPAWN_DEMAND = f"{PREFIX}spawn_demand"
+#: Hash of a pool → when it last grew, and what is held for the moment in which somebody decides on that.
+POOLS_GROWN = f"{PREFIX}pools_grown"
+SCALING = f"{PREFIX}scaling"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
 #: Hash of a node's name → its entry as JSON.
@@ -72,6 +75,12 @@ ACCOUNTS = f"{PREFIX}accounts"
 HOLDS = f"{PREFIX}holds"
 #: Hash of agent id → how its git trees stood when its node last looked, as JSON.
 GIT_REPORTS = f"{PREFIX}git_reports"
+#: Held for a while by the process that sees to follow-ups.
+FOLLOWING_UP = f"{PREFIX}following_up"
+#: Hash of a task that has run for long → since when it looks as it does, as JSON.
+FOLLOWUPS = f"{PREFIX}followups"
+#: Hash of a task → the check-in that somebody made for its agent.
+LOOKED_AFTER = f"{PREFIX}looked_after"
 #: Sorted set of the ids of all check-ins by the millisecond they were added in; each is a hash below :func:`checkin`.
 CHECKINS = f"{PREFIX}checkins"
 #: Sorted set of what beat has to fire, by the broker's millisecond it is due in.
@@ -107,6 +116,11 @@ def task_history(task_id: str) -> str:
 def bell(name: str) -> str:
     """The list that wakes who waits for messages: one entry for each message put into the queue of this name."""
     return f"{PREFIX}bell:{name}"
+
+
+def screen(agent_id: str) -> str:
+    """The channel on which an agent's screen is told while somebody watches it."""
+    return f"{PREFIX}screen:{agent_id}"
 
 
 def account(name: str, part: str) -> str:
@@ -157,6 +171,11 @@ def checkin_history(checkin_id: str) -> tuple[str, str]:
 def checkin_latest(checkin_id: str) -> str:
     """Hash of a receiver → the slot and id of what it got last of a check-in."""
     return f"{PREFIX}checkin_latest:{checkin_id}"
+
+
+def checkin_begun(checkin_id: str, slot_ms: int) -> str:
+    """There once somebody has begun to type this slot's note into a pane."""
+    return f"{PREFIX}checkin_begun:{checkin_id}:{slot_ms}"
 
 
 def agent_queue(agent_id: str) -> str:

@@ -9,7 +9,7 @@ import uuid
 from collections.abc import Iterable
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
@@ -28,6 +28,7 @@ from torch_tasks.fields import (
 from torch_tasks.handoffs import Handoff, Handover
 from torch_tasks.holds import Hold
 from torch_tasks.lifetimes import Lifetime
+from torch_tasks.limits import Limits
 from torch_tasks.performance import Performance
 from torch_tasks.permissions import Permissions
 
@@ -133,6 +134,7 @@ class FailureKind(StrEnum):
     TIMEOUT = "timeout"
     DEADLINE = "deadline"
     AGENT_CRASHED = "agent_crashed"
+    OUT_OF_MEMORY = "out_of_memory"
     AGENT_UNAVAILABLE = "agent_unavailable"
     WORKER_LOST = "worker_lost"
     REFUSED = "refused"
@@ -152,6 +154,7 @@ class FailureKind(StrEnum):
         """The task is not to blame: the same prompt may well succeed with the next try."""
         return self in {
             FailureKind.AGENT_CRASHED,
+            FailureKind.OUT_OF_MEMORY,
             FailureKind.AGENT_UNAVAILABLE,
             FailureKind.OVERLOADED,
             FailureKind.LOOPING,
@@ -165,6 +168,7 @@ class FailureKind(StrEnum):
             FailureKind.CHECK_FAILED,
             FailureKind.TIMEOUT,
             FailureKind.AGENT_CRASHED,
+            FailureKind.OUT_OF_MEMORY,
             FailureKind.AGENT_FAILED,
             FailureKind.LOOPING,
         }
@@ -282,6 +286,14 @@ class TaskResult(Model):
         """The task was done, and there is evidence of it."""
         return self.status is TaskState.SUCCEEDED
 
+    @property
+    def counts(self) -> Literal["succeeded", "failed", ""]:
+        """What the end tells of the agent."""
+        if self.succeeded:
+            return "succeeded"
+        failed = self.status is not TaskState.CANCELLED and self.error and self.error.kind.up_to_agent
+        return "failed" if failed else ""
+
     def raise_for_status(self) -> Self:
         """This result if it is a success, else :class:`TaskFailed`."""
         from torch_tasks.errors import TaskFailed
@@ -330,7 +342,7 @@ class TaskRecord(Model):
     """Why nobody takes the task now, if somebody paused or stopped those who could."""
 
 
-class AgentSpec(Model):
+class AgentSpec(Limits):
     """An agent as its owner declares it."""
 
     id: AgentId

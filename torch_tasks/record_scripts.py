@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from torch_tasks.broker import NOW
+from torch_tasks.performance import FORMAT
 
 ACCEPT = (
     NOW
@@ -33,6 +34,20 @@ local function tell(entry, seconds)
 end
 """
 
+# KEYS[3]: agents, KEYS[4]: their heartbeats, KEYS[5]: when node workers last promised to bring them back, KEYS[6]: the
+# broker's state. Silence (ms) for that long means that an agent is dead, or one whose worker said goodbye. It proves
+# nothing unless the broker itself was there to hear: it has been watched for as long.
+DEAD = """
+local function dead(agent, silence, goodbye)
+  local entry = redis.call('HGET', KEYS[3], agent)
+  local grace = entry and cjson.decode(entry).left and goodbye or silence
+  local watched = tonumber(redis.call('HGET', KEYS[6], 'watch') or now)
+  local heard = tonumber(redis.call('ZSCORE', KEYS[4], agent) or '0')
+  local kept = tonumber(redis.call('ZSCORE', KEYS[5], agent) or '0')
+  return now - watched >= silence and now - heard >= grace and now - kept >= silence
+end
+"""
+
 # KEYS[3]: the agents' performance. ARGV: wanted state, states it may follow, '' or the owner, the owner's incarnation,
 # owning states, time-stamp field or '', seconds to live or 0, entry of the history, 'succeeded' or 'failed' if that
 # counts for the owner or '', then field/value pairs.
@@ -46,8 +61,9 @@ local function count(assigned)
   local started = tonumber(redis.call('HGET', KEYS[1], 'started_at') or '0')
   sum[ARGV[9]] = sum[ARGV[9]] + 1
   if started > 0 and started >= assigned then sum.seconds = sum.seconds + (now - started) / 1000 end
-  redis.call('HSET', KEYS[3], ARGV[3], string.format('{"succeeded":%d,"failed":%d,"seconds":%.3f,"last_ended":%d}',
-    sum.succeeded, sum.failed, sum.seconds, now))
+  redis.call('HSET', KEYS[3], ARGV[3], string.format('"""
+    + FORMAT
+    + """', sum.succeeded, sum.failed, sum.seconds, now))
 end
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'missing', '', {}} end
@@ -75,15 +91,13 @@ return {'moved', state, redis.call('HGETALL', KEYS[1])}
 """
 )
 
-# KEYS: record, history, agents, their heartbeats, when node workers last promised to bring them back, the broker's
-# state, soft pins, load. ARGV: agent, node, incarnation, owning states, ended states, silence (ms) after which an agent
-# is dead, the same for one whose worker said goodbye, entry of the history, '' or the whole spec, the entry for one
-# that is adopted, the task's id.
-#
-# Silence proves nothing unless the broker itself was there to hear: it has been watched for as long.
+# KEYS: record, history, as DEAD, then soft pins, load. ARGV: agent, node, incarnation, owning states, ended states,
+# silence (ms) after which an agent is dead, the same for one whose worker said goodbye, entry of the history, '' or the
+# whole spec, the entry for one that is adopted, the task's id.
 TAKE = (
     NOW
     + TELL
+    + DEAD
     + """
 local state = redis.call('HGET', KEYS[1], 'state')
 if not state then return {'missing', ''} end
@@ -100,17 +114,7 @@ if held and owner == ARGV[1] and node == ARGV[2] then
   end
   return {'mine', ''}
 end
-if held and owner ~= ARGV[1] then
-  local grace = tonumber(ARGV[6])
-  local watched = tonumber(redis.call('HGET', KEYS[6], 'watch') or now)
-  local entry = redis.call('HGET', KEYS[3], owner)
-  if entry and cjson.decode(entry).left then grace = tonumber(ARGV[7]) end
-  local heard = tonumber(redis.call('ZSCORE', KEYS[4], owner) or '0')
-  local kept = tonumber(redis.call('ZSCORE', KEYS[5], owner) or '0')
-  if now - watched < tonumber(ARGV[6]) or now - heard < grace or now - kept < tonumber(ARGV[6]) then
-    return {'owned', owner}
-  end
-end
+if held and owner ~= ARGV[1] and not dead(owner, tonumber(ARGV[6]), tonumber(ARGV[7])) then return {'owned', owner} end
 redis.call('HSET', KEYS[1], 'state', 'assigned', 'agent', ARGV[1], 'node', ARGV[2], 'incarnation', ARGV[3],
   'assigned_at', now)
 redis.call('HINCRBY', KEYS[1], 'attempts', 1)

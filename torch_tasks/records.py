@@ -231,7 +231,7 @@ class TaskRecords:
         """End a task with its result; returns its account."""
         note = result.error.message if result.error else None
         return self.move(
-            result.task_id, result.status, by=by, counts=_counts(result), note=note, result=result.model_dump_json()
+            result.task_id, result.status, by=by, counts=result.counts, note=note, result=result.model_dump_json()
         )
 
     def standing(self, task_id: str) -> Standing:
@@ -331,14 +331,6 @@ def _entry(state: TaskState, by: AgentInfo | None, note: object) -> str:
     """One entry of a task's history; the broker adds the time."""
     who = {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
     return json.dumps({"state": state, **who, **({"note": note} if note else {})})
-
-
-def _counts(result: TaskResult) -> Literal["succeeded", "failed", ""]:
-    """What a task's end tells of its agent."""
-    if result.succeeded:
-        return "succeeded"
-    failed = result.status is not TaskState.CANCELLED and result.error and result.error.kind.up_to_agent
-    return "failed" if failed else ""
 
 
 def _record(fields: Mapping[str, str]) -> TaskRecord:

@@ -25,6 +25,7 @@ from pydantic_settings import (
 from torch_tasks.budget import Budget
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.fields import AgentId, Role, Skills, readable
+from torch_tasks.limits import Bytes, Limits
 from torch_tasks.models import AgentSpec
 from torch_tasks.resources import config_file
 from torch_tasks.spawning import Pool
@@ -81,7 +82,7 @@ class Settings(BaseSettings):
         "so that whoever lives can say what it accepted, holds and has finished.",
     )
     takeover_seconds: Finite = Field(
-        15.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
+        10.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
     )
     detached_seconds: Finite = Field(
         300.0,
@@ -144,6 +145,18 @@ class Settings(BaseSettings):
         description="Whether systemd gives each agent's terminal a scope of its own, which outlives the worker's unit: "
         "`auto` where the worker runs under systemd and it can be had, `always`, `never`.",
     )
+    agent_memory: Bytes | None = Field(
+        None, description="The most memory that an agent's terminal may use, as `2G`, unless its declaration says."
+    )
+    agent_cpu: Finite | None = Field(
+        None, gt=0, description="The same for processors: `1.5`. Kept only where the kernel can, see docs/control.md."
+    )
+    agent_processes: int | None = Field(None, ge=1, description="The same for the number of processes.")
+    cgroup: ExpandedPath | None = Field(
+        None,
+        description="A folder of cgroup v2 that this user may write, with the controllers memory, cpu and pids: "
+        "each agent that has limits and no scope gets a group of its own there.",
+    )
     interrupt_seconds: Finite = Field(
         3.0,
         gt=0,
@@ -203,6 +216,21 @@ class Settings(BaseSettings):
         (),
         description="How many agents of which kind the fleet keeps (`[[pools]]` tables in torch.toml: role, skills, "
         "kind, min, max, labels, workdir).",
+    )
+    scale_seconds: Finite = Field(
+        10.0, gt=0, description="How often beat has the pools looked at, whether what waits for them needs more agents."
+    )
+    scale_wait_seconds: Finite = Field(
+        5.0, ge=0, description="What has waited for less than this makes no pool grow, as long as anybody can do it."
+    )
+    scale_backlog_seconds: Finite = Field(
+        60.0, gt=0, description="A pool grows until what waits for it can be done within this time."
+    )
+    scale_cooldown_seconds: Finite = Field(
+        30.0, ge=0, description="How long a pool that has grown rests before it grows again."
+    )
+    scale_task_seconds: Finite = Field(
+        60.0, gt=0, description="How long a task is taken to last while none of its role has ended yet."
     )
     node_labels: Skills = Field((), description='What this machine has that an agent may ask for, as `["gpu"]`.')
     node_address: str | None = Field(
@@ -267,6 +295,11 @@ class Settings(BaseSettings):
             raise StateFolderUnusable(
                 f"cannot read {self.broker_file}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
             ) from None
+
+    @property
+    def agent_limits(self) -> Limits:
+        """The limits of agents whose declaration says nothing."""
+        return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
 
     @property
     def broker_file(self) -> Path:

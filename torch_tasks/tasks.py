@@ -320,7 +320,7 @@ def checkin(fields: dict[str, Any], slot: str, late: float) -> None:
         Delivery(fleet(), asked, datetime.fromisoformat(slot), late, _enqueue).deliver()
     except _AWAY as error:
         time.sleep(1)  # it is this worker's again at once
-        raise Reject(f"the broker is away: {error}", requeue=True) from error
+        raise Reject(f"not yet: {error}", requeue=True) from error
 
 
 def _enqueue(spec: TaskSpec) -> None:

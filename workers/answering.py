@@ -1,4 +1,4 @@
-"""What is said to this worker beside its tasks: an answer for its agent, and that it look at its task or its holds."""
+"""What is said to this worker beside its tasks: an answer for its agent, and what it shall look at or show."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 from celery.worker.control import control_command
 
-from torch_tasks.app import ANSWER, HEED, LOOK, app
+from torch_tasks.app import ANSWER, HEED, LOOK, RESOURCES, SHOW, app
 from workers import heed as heeding
 
 
@@ -28,3 +28,17 @@ def look(state: Any) -> dict[str, bool]:
 def heed(state: Any) -> dict[str, bool | str]:
     """Have the worker ask what is paused and stopped."""
     return {"ok": True, "held": heeding.hear_now() or ""}
+
+
+@control_command(name=SHOW)
+def show(state: Any) -> dict[str, bool]:
+    """Have the fleet see the agent's screen for a while."""
+    if app.host:
+        app.host.show_screen()
+    return {"ok": app.host is not None}
+
+
+@control_command(name=RESOURCES)
+def resources(state: Any) -> dict[str, Any]:
+    """Tell what the agent's terminal uses of this machine."""
+    return app.host.resources().model_dump(mode="json") if app.host else {}

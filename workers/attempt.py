@@ -126,6 +126,7 @@ class Attempt:
         with usable(run.folder):
             self._terminal.rotate_transcript()
             run.open()
+            self._place.guard.begin(run)
             # Only what is the agent's, and known to be, may hold up its other tasks.
             run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
             tag = self._delivery and self._delivery.tag
@@ -169,8 +170,10 @@ class Attempt:
             if ending and (result := self._judge(ending)):
                 return result
             if not self._terminal.alive:
+                died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
+                kind, why = self._place.guard.why(self._run) or died
                 self._terminal.end()  # nothing of this try goes on beside the next one
-                return self._failed(FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died")
+                return self._failed(kind, why)
             if is_lost(self._run, self._records, self._place.presence.info):
                 raise StaleWriter(f"task {self._spec.id} is somebody else's by now; {self._agent} lets go of it")
             reason = self._reason_to_stop(limit) or standstill.seen(self._terminal.pane, self._shown)
@@ -319,7 +322,9 @@ class Attempt:
         """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""
         shown, failure = (ending.evidence,), ending.failure
         if failure and (not self._spec.check or failure.kind is not FailureKind.EXIT_CODE):
-            return self._failed(failure.kind, failure.message, shown)
+            over = self._place.guard.why(self._run)
+            kind, message = (over[0], f"{failure.message}; {over[1]}") if over else (failure.kind, failure.message)
+            return self._failed(kind, message, shown)
         if not self._spec.check:
             return self._place.outcome.succeeded(self._run, shown)
         verdict = self._check(self._spec.check)

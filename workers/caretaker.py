@@ -10,6 +10,7 @@ import threading
 import redis
 
 from torch_tasks import recovery
+from torch_tasks.communication.orchestrator import tend_outbox
 from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.errors import NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
@@ -63,6 +64,7 @@ class Caretaker(threading.Thread):
             self._pools.fill()
         tend(self._fleet)
         recovery.tend()
+        tend_outbox(self._fleet)
 
     def _tell_what_is_known_here(self) -> None:
         """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""

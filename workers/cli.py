@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
+import time
+from collections.abc import Generator
+from contextlib import closing, suppress
+from datetime import datetime
 from pathlib import Path
 
 import click
 
+from torch_tasks.cli.output import one_line
 from torch_tasks.client import Torch
-from torch_tasks.errors import AgentUnavailable
-from torch_tasks.models import AgentInfo, AgentSpec
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
+from torch_tasks.local.mail import is_hosted
+from torch_tasks.models import AgentInfo
+from torch_tasks.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
-from workers.agents.kind import AgentKind
 from workers.agents.kinds import program_of
 from workers.journal import Journal
 from workers.session import end_session
@@ -24,14 +31,16 @@ from workers.tmux.server import AgentServer, require_tmux
 @click.argument("agent_id")
 @click.option("--read-only", is_flag=True, help="Look, do not type.")
 def attach(agent_id: str, read_only: bool) -> None:
-    """Attach this terminal to an agent's pane; C-b d leaves it."""
-    info = _local(agent_id)
+    """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does."""
+    place = _place(agent_id)
+    if isinstance(place, AgentInfo):
+        raise _elsewhere(place, "attach")
     require_tmux()
     argv = [
         "tmux",
         "-u",
         "-S",
-        info.tmux_socket,
+        str(place / "tmux"),
         "attach-session",
         *(["-r"] if read_only else []),
         "-t",
@@ -45,34 +54,82 @@ def attach(agent_id: str, read_only: bool) -> None:
 @click.argument("agent_id")
 @click.option("--history", type=click.IntRange(0), default=0, help="So many lines from before the screen, too.")
 @click.option("--explain", is_flag=True, help="Tell instead what the agent is doing, and what says so.")
-def screen(agent_id: str, history: int, explain: bool) -> None:
-    """Print what an agent's pane shows."""
-    info = _local(agent_id)
-    pane = AgentPane.adopt(Path(info.tmux_socket), str(info.pane))
-    if pane is None:
+@click.option("-f", "--follow", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
+    """Print what an agent's pane shows, also when it is on another machine."""
+    place = _place(agent_id)
+    if isinstance(place, AgentInfo):
+        if history or explain:
+            raise _elsewhere(place, "screen")
+        _print(watched(place), follow)
+        return
+    journal = Journal.read(place / "journal.json")
+    pane = AgentPane.adopt(place / "tmux", journal.pane) if journal and journal.pane else None
+    if journal is None or pane is None:
         raise AgentUnavailable(
-            f"agent {agent_id} has no pane at {info.tmux_socket}; 'torch-tasks agents' tells whether it lives"
+            f"agent {agent_id} has no pane at {place / 'tmux'}; 'torch-tasks agents' tells whether it lives"
         )
     try:
         if explain:
-            for source, said in _program(info).explain(pane):
+            if journal.spec is None:
+                raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
+            program = program_of(journal.spec, place, Path(journal.spec.workdir or "/"))
+            for source, said in program.explain(pane):
                 click.echo(f"{source + ':':<15}{said}")
         else:
-            click.echo(pane.screen(history))
+            _print(_seen(pane, history), follow)
     finally:
         pane.close()
 
 
-def _program(info: AgentInfo) -> AgentKind:
-    spec = AgentSpec(id=info.agent_id, role=info.role, skills=info.skills, kind=info.kind)
-    return program_of(spec, settings().agent_dir(info.agent_id), Path(info.workdir))
+def _seen(pane: AgentPane, history: int) -> Generator[str, None, None]:
+    """The pane of this machine, now and after each change."""
+    last: str | None = None
+    while True:
+        if last != (now := pane.screen(history)):
+            last = now
+            yield now
+        time.sleep(LOOK_SECONDS)
 
 
-def _local(agent_id: str) -> AgentInfo:
-    info = Torch().agent(agent_id)
-    if info.host != socket.gethostname():
-        raise AgentUnavailable(f"agent {agent_id} lives on {info.host} (node {info.node}); run this command there")
-    return info
+def _print(screens: Generator[str, None, None], follow: bool) -> None:
+    """The first of them, or all: each in the place of the one before on a terminal, else below a line with the time."""
+    is_terminal = sys.stdout.isatty()
+    with closing(screens), suppress(KeyboardInterrupt):
+        for screen in screens:
+            if follow:
+                click.echo("\x1b[H\x1b[2J" if is_terminal else f"── {datetime.now():%H:%M:%S} ──", nl=not is_terminal)
+            # What comes from another machine must not steer this terminal.
+            click.echo("\n".join(one_line(line, PIECE_BYTES) for line in screen.split("\n")))
+            if not follow:
+                return
+
+
+def _place(agent_id: str) -> Path | AgentInfo:
+    """The agent's folder on this machine; else what the fleet knows of it. What is hosted here needs no broker."""
+    folder = settings().agent_dir(agent_id)
+    known = (folder / "journal.json").exists()
+    if known and is_hosted(folder):
+        return folder
+    try:
+        info = Torch().agent(agent_id)
+    except BrokerUnreachable:
+        if known:
+            return folder
+        raise
+    return Path(info.tmux_socket).parent if info.host == socket.gethostname() else info
+
+
+def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
+    """Where the agent lives, and the command that does it there."""
+    address = info.host
+    with suppress(NodeNotFound):
+        address = Torch().node(info.node).address or address
+    terminal = "-t " if command == "attach" else ""
+    return AgentUnavailable(
+        f"agent {info.agent_id} lives on node {info.node} ({info.host}), not here; run: "
+        f"ssh {terminal}{address} torch-tasks {command} {info.agent_id}"
+    )
 
 
 @click.command(hidden=True)

@@ -20,14 +20,17 @@ from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter,
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Delivery, Limited
 from torch_tasks.lifetimes import Leave
+from torch_tasks.limits import Resources
 from torch_tasks.local.orders import order_in
 from torch_tasks.models import (
+    HELD,
     AgentInfo,
     AgentSpec,
     AgentState,
     FailureKind,
     TaskResult,
     TaskSpec,
+    TaskState,
 )
 from torch_tasks.transport import pause
 from workers.accounts import reclaim, tell_accounts
@@ -35,6 +38,7 @@ from workers.agents.kinds import program_of
 from workers.attempt import Attempt
 from workers.bell import Bell
 from workers.git.task_trees import TaskTrees
+from workers.guard import Guard
 from workers.heed import Heed
 from workers.idleness import Idleness
 from workers.journal import CurrentRun, Journal
@@ -44,6 +48,7 @@ from workers.ownership import is_lost
 from workers.presence import Presence
 from workers.quota import Quota
 from workers.runs import Run, prune
+from workers.showing import Showing
 from workers.terminal import Terminal
 from workers.tmux.server import require_tmux
 from workers.workplace import Orders, Workplace
@@ -119,9 +124,11 @@ class Host:
                 f"agent {self._spec.id} cannot start: its workdir {workdir} is not a folder on this node"
             )
         self.presence.take(workdir)
+        self._note_end()
         prune(self.presence.folder / "runs", self._settings.result_days)
         self._bell = Bell(self.presence.folder / "bell", self._look)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
+        self._guard = Guard(self._spec.id, self._terminal, self._terminal.limits)
         self._place = Workplace(
             kind=self._kind,
             terminal=self._terminal,
@@ -133,9 +140,11 @@ class Host:
             orders=self._orders,
             heed=self._heed,
             quota=self._quota,
+            guard=self._guard,
             trees=self._trees,
             in_between=lambda run: self._mail.carry_during_task(run),
         )
+        self._showing = Showing(self._spec.id, self._terminal, self._fleet)
         self._mail = Mail(self._place, self._fleet, self._working)
         journal = self.presence.journal
         try:
@@ -151,6 +160,14 @@ class Host:
             raise
         self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
         self._mail.start()
+        self._guard.start()
+
+    def _note_end(self) -> None:
+        """A former worker may have died after it noted how a try ended, and before it noted that it was over."""
+        if self.unfinished:
+            kept = self._run(self.unfinished.task_id, self.unfinished.attempt).recall()
+            if kept and TaskState(kept[0]["state"]) not in HELD:
+                self.presence.end(kept[0])
 
     def _adopt(self, journal: Journal) -> bool:
         if journal.pane is None or journal.kind != self._spec.kind:
@@ -183,6 +200,14 @@ class Host:
         """Say that the agent lives, having looked; returns how many queues are demanded, if the broker answers."""
         self._look()
         return self.presence.beat()
+
+    def resources(self) -> Resources:
+        """What the agent's terminal uses of this machine."""
+        return self._guard.resources()
+
+    def show_screen(self) -> None:
+        """Somebody watches the agent's screen from elsewhere, for a while from now."""
+        self._showing.go_on()
 
     def look_again(self) -> None:
         """Something was heard of the running task: whoever watches it looks at once."""
@@ -220,7 +245,7 @@ class Host:
             if not self.unfinished and (has_changed or not self._terminal.alive):
                 self._recover()
             with contextlib.suppress(TorchError, redis.RedisError):
-                if self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
+                if not self.held and self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
                     self._idleness.order(self.presence.folder)
 
     def _let_go_of_what_is_not_ours(self) -> None:
@@ -249,7 +274,7 @@ class Host:
     def _close(self, run: Run, account: Mapping[str, str]) -> None:
         """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""
         run.remember(account, None)
-        self.presence.remember(current=None)
+        self.presence.end(account)
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started at all."""

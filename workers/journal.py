@@ -11,6 +11,8 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 from torch_tasks.errors import StateFolderUnusable
 from torch_tasks.local.files import write_private
+from torch_tasks.models import AgentSpec
+from torch_tasks.performance import Performance
 
 
 class CurrentRun(BaseModel):
@@ -32,11 +34,15 @@ class Journal(BaseModel):
 
     agent_id: str
     kind: str
+    spec: AgentSpec | None = None
+    """As what the agent was hosted last, and where."""
     incarnation: int = 0
     pane: str | None = None
     session: int | None = None
     """The process that leads the pane's session."""
     current: CurrentRun | None = None
+    performance: Performance = Performance()
+    """How the tasks ended that the agent had; the broker may forget it."""
     broker: str | None = None
     """The broker's process that was told last what the agent knows of its tasks."""
 

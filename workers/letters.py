@@ -13,6 +13,8 @@ from torch_tasks.communication.message import Message, MessageState, Transport
 from torch_tasks.local.files import write_private
 from torch_tasks.models import now
 
+_OUTCOME, _TOLD = "outcome.json", "told.json"
+
 
 class Outcome(BaseModel):
     """What became of a message here."""
@@ -34,8 +36,8 @@ class Letter:
         self.folder = folder = letters / message.id
         self.prompt = folder / "text"
         self.begun = folder / "begun"
-        self._outcome = folder / "outcome.json"
-        self._told = folder / "told.json"
+        self._outcome = folder / _OUTCOME
+        self._told = folder / _TOLD
 
     @classmethod
     def read(cls, letters: Path, message_id: str) -> Letter:
@@ -77,28 +79,30 @@ class Letter:
 
     def begin_anew(self) -> None:
         """Forget a submission of which the program has nothing, or of which nobody can tell."""
-        for name in ("submission.json", "pasted", "begun", "outcome.json", "told.json"):
+        for name in ("submission.json", "pasted", "begun", _OUTCOME, _TOLD):
             (self.folder / name).unlink(missing_ok=True)
 
 
 def untold(letters: Path) -> Iterator[Letter]:
     """Those of which the broker does not know yet what became of them."""
-    for file in sorted(letters.glob("*/outcome.json")):
+    for file in sorted(letters.glob(f"*/{_OUTCOME}")):
         yield Letter.read(letters, file.parent.name)
 
 
 def undelivered(letters: Path) -> Iterator[Letter]:
     """Those that a former worker of this agent left without knowing what became of them, the oldest first."""
-    files = sorted(letters.glob("*/message.json"), key=lambda file: file.stat().st_mtime_ns)
-    for file in files:
-        letter = Letter.read(letters, file.parent.name)
-        if letter.outcome() is None:
-            yield letter
+    open_ones = (file for file in letters.glob("*/message.json") if not _has_outcome(file.parent))
+    for file in sorted(open_ones, key=lambda file: file.stat().st_mtime_ns):
+        yield Letter.read(letters, file.parent.name)
+
+
+def _has_outcome(folder: Path) -> bool:
+    return any((folder / name).exists() for name in (_TOLD, _OUTCOME))
 
 
 def prune(letters: Path, keep_days: float) -> None:
     """Remove what was settled longer ago than this."""
     oldest = time.time() - keep_days * 86400
-    for told in letters.glob("*/told.json"):
+    for told in letters.glob(f"*/{_TOLD}"):
         if told.stat().st_mtime < oldest:
             shutil.rmtree(told.parent)

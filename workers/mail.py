@@ -111,7 +111,7 @@ class Mail:
                 full = len(self._items) >= _HELD
                 wait = min(_FETCH_MS, int(self._fleet.settings.broker_connect_seconds * 800))
                 self._take(self._inboxes.fetch(self._agent, emergencies_only=full, wait_ms=wait))
-            except (*_AWAY, TorchError) as error:
+            except (*_AWAY, TorchError, OSError) as error:
                 known = False  # it may be another broker when it is back
                 if not isinstance(error, _AWAY):
                     log.error("%s: mail: %s", self._agent, error)

@@ -6,6 +6,7 @@ import fcntl
 import logging
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -13,7 +14,7 @@ import redis
 
 from torch_tasks.errors import AgentTaken, BrokerUnreachable, StateFolderUnusable
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import AgentInfo, AgentSpec, AgentState, now
+from torch_tasks.models import AgentInfo, AgentSpec, AgentState, TaskResult, TaskState, now
 from workers.journal import Journal
 from workers.pulse import Pulse
 
@@ -34,7 +35,10 @@ class Presence:
         self._lock = self._lock_folder()
         self.journal = Journal.read(self._journal_file) or Journal(agent_id=self._spec.id, kind=self._spec.kind)
         self.info = self._register(workdir)
-        self.remember(incarnation=self.info.incarnation)
+        spec = self._spec.model_copy(update={"workdir": str(workdir)})
+        self.remember(incarnation=self.info.incarnation, spec=spec)
+        if self.journal.current is None:  # the end of that may be counted on the broker, and is not yet here
+            self.remember(performance=self.info.performance_metrics)
         Pulse(self.folder).start(self._fleet.settings.heartbeat_seconds)
 
     def remember(self, **changes: Any) -> None:
@@ -42,9 +46,18 @@ class Presence:
         self.journal = self.journal.model_copy(update=changes)
         self.journal.write(self._journal_file)
 
+    def end(self, account: Mapping[str, str]) -> None:
+        """Nothing more is to be done for the task in the pane; if its record says how the agent did it, that counts."""
+        performance = self.journal.performance
+        ended_here = account.get("agent") == self._spec.id and TaskState(account["state"]).ended
+        if ended_here and (counts := TaskResult.model_validate_json(account["result"]).counts):
+            performance = performance.after(counts, account)
+        self.remember(current=None, performance=performance)
+
     def show(self, state: AgentState, task: str | None = None) -> None:
         """Tell the fleet what the agent is doing now."""
-        self.tell(state=state, current_task=task, pane=self.journal.pane)
+        told = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
+        self.tell(state=state, current_task=task, **told)
 
     def tell(self, **changes: Any) -> None:
         """Tell the fleet something else of the agent."""
@@ -105,6 +118,7 @@ class Presence:
             workdir=str(workdir),
             tmux_socket=str(self.folder / "tmux"),
             started_at=now(),
+            performance_metrics=self.journal.performance,
             lifetime=self._spec.lifetime,
             parent=self._spec.parent,
         )

@@ -35,6 +35,9 @@ class Program(Worker):
         agent_workdir: str | None = None,
         temporary: bool = False,
         parent: str | None = None,
+        memory: str | None = None,
+        cpu: float | None = None,
+        processes: int | None = None,
         node_worker: bool = False,
         kept_agents: tuple[str, ...] = (),
         **options: Any,
@@ -51,6 +54,9 @@ class Program(Worker):
                     workdir=agent_workdir,
                     lifetime=Lifetime.TEMPORARY if temporary else Lifetime.PERMANENT,
                     parent=parent,
+                    memory=memory,
+                    cpu=cpu,
+                    processes=processes,
                 )
                 hostname = f"{spec.id}@{settings().node}"
                 options |= self._agent_worker(spec)

@@ -44,6 +44,7 @@ class Run:
         self.exit = folder / "exit"
         self.halted = folder / "halted"
         self.tree_file = folder / "tree.json"
+        self.oom_kills = folder / "oom_kills"
         self.result_file = folder / "result.json"
         self.account_file = folder / "account.json"
 

@@ -11,12 +11,16 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
+
 from torch_tasks.errors import AgentUnavailable
+from torch_tasks.limits import Limits
 from torch_tasks.models import AgentInfo, AgentState
 from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
 from workers.session import end_session
+from workers.tmux.group import remove_group
 from workers.tmux.pane import AgentPane
 from workers.tmux.server import AgentServer
 
@@ -43,6 +47,25 @@ class Terminal:
         if self._pane is None:
             raise AgentUnavailable(f"agent {self._kind.agent_id} has no pane")
         return self._pane
+
+    @property
+    def limits(self) -> Limits:
+        """What its programs may use together."""
+        return self._kind.spec.or_else(self._settings.agent_limits)
+
+    @property
+    def server_pid(self) -> int | None:
+        """The process of the tmux server, if it is there."""
+        server = self._pane.server.listener() if self._pane else None
+        return server.pid if server else None
+
+    def processes(self) -> list[psutil.Process]:
+        """The pane's program and all that it started, the eldest first."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._session:
+                program = psutil.Process(self._session)
+                return [program, *program.children(recursive=True)]
+        return []
 
     @property
     def alive(self) -> bool:
@@ -80,6 +103,8 @@ class Terminal:
             on_notice=lambda _: self._bell.ring(),
             on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",
             scope=self._settings.pane_scope,
+            limits=self.limits,
+            cgroup=self._settings.cgroup,
         )
         look = self._pane.look()
         self._session = look.pid if look else None
@@ -136,6 +161,7 @@ class Terminal:
         if self._session:
             end_session(self._session, self._kind.agent_id)
             self._session = None
+        remove_group(self._kind.agent_id, self._settings.cgroup)
 
     def detach(self) -> None:
         """Let go of the pane, which goes on without us."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 from torch_tasks.compat.panes import UserPane
 from torch_tasks.errors import AgentUnavailable, NotDelivered
@@ -35,15 +36,20 @@ _LIST = "\t".join(f"#{{{field}}}" for field in _FIELDS)  # tmux lets no name hav
 class OwnTmux:
     """What :class:`torch_tasks.compat.panes.UserTmux` promises."""
 
-    def __init__(self) -> None:
+    def __init__(self, socket: str | None = None) -> None:
         require_tmux()
-        self._server = UserServer()
+        self._server = UserServer(Path(socket) if socket else None)
         self.place = str(self._server.socket)
 
     def panes(self) -> list[UserPane]:
         """Every pane of every session, in their order."""
         answer = self._server.ask("list-panes", "-a", "-F", _LIST)
         return [_parse(line) for line in answer.stdout] if answer else []
+
+    def server_pid(self) -> int | None:
+        """The process of the server, by which its ids are known from those of a later one."""
+        answer = self._server.ask("display-message", "-p", "#{pid}")
+        return int(answer.stdout[0]) if answer and answer.stdout else None
 
     def content(self, pane: UserPane, lines: int) -> str:
         """Its last lines, each with its end."""

@@ -11,6 +11,7 @@ from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
 from workers.bell import Bell
 from workers.git.task_trees import TaskTrees
+from workers.guard import Guard
 from workers.heed import Heed
 from workers.outcome import Outcome
 from workers.presence import Presence
@@ -47,6 +48,7 @@ class Workplace:
     orders: Orders
     heed: Heed
     quota: Quota
+    guard: Guard
     trees: TaskTrees
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""

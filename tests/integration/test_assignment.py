@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -81,7 +82,8 @@ def test_a_task_for_which_nobody_is_able_waits_and_asks_for_an_agent(
 ) -> None:
     waits = assign("true", role="qa", skills=["rust"])
     assert (waits.agent_id, waits.status) == (None, AssignmentStatus.UNROUTABLE)
-    assert waits.task_id in broker.client.hget(keys.SPAWN_DEMAND, "torch.qa.rust")
+    [wanted] = [json.loads(message) for message in broker.client.lrange(keys.SYSTEM_QUEUE, 0, -1)]
+    assert wanted["headers"]["task"] == "torch.scale"
     assert torch.task(waits.task_id).record().unroutable
     torch.task(waits.task_id).cancel()
     asked: list[TaskSpec] = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -127,6 +128,20 @@ def test_without_a_broker_enqueue_says_where_it_was_missed_and_nothing_appears_l
     own_broker.start()
     assert own_broker.client.keys("*") == [keys.BROKER_STATE]
     assert enqueue(own_broker).stdout == "accepted lost-1\n"
+
+
+def test_a_broker_that_takes_connections_and_says_nothing_is_waited_for_once() -> None:
+    """A frozen one: its kernel goes on to answer for it."""
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        frozen.setblocking(False)
+        url = f"redis://127.0.0.1:{frozen.getsockname()[1]}/0"
+        env = {**os.environ, "TORCH_BROKER_URL": url, "TORCH_BROKER_CONNECT_SECONDS": "0.5"}
+        script = "from torch_tasks.broker import connect; connect().ping()"
+        said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
+        assert "BrokerUnreachable: no broker answers" in said.stderr
+        frozen.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            frozen.accept()
 
 
 def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from torch_tasks.checkins.delivery import Delivery
 from torch_tasks.checkins.schedules import At, Cron, Every
 from torch_tasks.checkins.store import Checkins
 from torch_tasks.communication import MessageState
-from torch_tasks.errors import CheckinChanged, CheckinNotFound, InvalidCheckin
+from torch_tasks.errors import BrokerForgot, CheckinChanged, CheckinNotFound, InvalidCheckin
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentState, TaskState
 
@@ -134,6 +134,12 @@ def test_a_history_keeps_the_latest_and_what_is_known_later_counts(store: Checki
 # ── delivered ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
+@pytest.fixture(autouse=True)
+def known(empty: None, broker: Broker) -> None:
+    """The broker has been there for a while: who is unknown is so for good."""
+    broker.client.hset(keys.BROKER_STATE, "watch", 0)
+
+
 def deliver(asked: Checkin, slot: datetime = SLOT, late: float = 0.0) -> Fire:
     """What one fire becomes."""
     from torch_tasks.tasks import _enqueue
@@ -203,6 +209,10 @@ def test_an_agent_that_is_away_gets_it_later_and_one_that_nobody_knows_does_not(
     refused = deliver(lost)
     assert refused.outcome is Outcome.REFUSED
     assert "developer-1?" in refused.note
+    assert fires(lost) == [refused]
+    fleet().client.hset(keys.BROKER_STATE, "watch", fleet().client.time()[0] * 1000)  # it has only just come back
+    with pytest.raises(BrokerForgot):
+        deliver(lost, SLOT + timedelta(minutes=1))
     assert fires(lost) == [refused]
 
 

@@ -143,7 +143,7 @@ def closed_port() -> Iterator[int]:
         yield holder.getsockname()[1]
 
 
-@pytest.mark.parametrize("words", ["run x", "tasks", "task x", "cancel x", "agents", "screen dev-1", "doctor"])
+@pytest.mark.parametrize("words", ["run x", "tasks", "task x", "cancel x", "agents", "screen away-1", "doctor"])
 def test_4_when_no_broker_answers(machine: Machine, closed_port: int, words: str) -> None:
     url = f"redis://user:s3cr3t@127.0.0.1:{closed_port}/0"
     env = {"TORCH_BROKER_URL": url, "TORCH_BROKER_CONNECT_SECONDS": "0.2"}
@@ -281,6 +281,14 @@ def test_screen_prints_what_the_pane_shows_and_what_scrolled_away(machine: Machi
     assert "100" in shown
     assert "first" not in shown
     assert "first" in machine.torch("screen", "dev-1", "--history", "200").stdout.splitlines()
+
+
+def test_the_pane_of_an_agent_of_this_machine_is_found_without_the_broker(machine: Machine, closed_port: int) -> None:
+    machine.torch("run", "--agent", "dev-1", "--wait", "echo seen-$((40 + 2))")
+    away = {"TORCH_BROKER_URL": f"redis://127.0.0.1:{closed_port}/0"}
+    assert "seen-42" in machine.torch("screen", "dev-1", **away).stdout.splitlines()
+    assert "ready" in machine.torch("screen", "dev-1", "--explain", **away).stdout
+    assert "not a terminal" in machine.torch("attach", "dev-1", code=1, **away).stderr  # tmux says so
 
 
 def test_logs_lists_and_prints_the_logs_of_this_machine(machine: Machine) -> None:

@@ -252,8 +252,8 @@ def test_a_stop_needs_no_broker(
     work = running(torch, tmp_path / "go")
     shell = worker.pane()
     broker.stop()
-    said = cli("stop", "--all", "--reason", "now", node=node)
-    assert "Only this machine knows" in said
+    said = cli("stop", "--all", "--reason", "now", node=node, code=4)
+    assert "only this machine is stopped yet" in said
     until(lambda: "stopped by operator: now" in worker.logs(), "the worker has seen the file", SOON)
     halted = worker.folder / "runs" / f"{work.id}.1" / "exit"
     until(halted.exists, "the script has ended", 3 * SOON)
@@ -361,3 +361,20 @@ def test_json_tells_programs_of_a_pause(torch: Torch, node: Node) -> None:
     (told,) = json.loads(cli("agents", "--json"))
     assert (told["paused"]["by"], told["paused"]["reason"]) == ("operator", "why not")
     assert "by operator: why not" in cli("agent", "dev-1")
+
+
+def test_a_machine_without_workers_tells_of_its_stop_with_its_next_command(
+    torch: Torch,
+    node: Node,
+    broker: FaultyBroker,  # noqa: F811
+) -> None:
+    node.agent_worker("dev-1")
+    broker.stop()
+    cli("stop", "--all", code=4)
+    broker.start()
+    assert not (node.state / "STOP").exists()
+    cli("tasks")
+    until((node.state / "STOP").exists, "the other machine is told", SOON)
+    until(lambda: torch.agent("dev-1").stopped, "its agent keeps to it")
+    torch.start()
+    assert torch.enqueue("true", agent="dev-1").result(timeout=30).succeeded

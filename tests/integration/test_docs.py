@@ -24,6 +24,7 @@ CONTROL = (REPO / "docs" / "control.md").read_text()
 NODES = (REPO / "docs" / "nodes.md").read_text()
 GIT = (REPO / "docs" / "git.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
+CHECKINS = (REPO / "docs" / "checkins.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
 SHOWN_ELSEWHERE = {"make demo", "make test", "make bench", "make chaos", "make setup"}
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
@@ -77,12 +78,13 @@ def test_the_first_steps_work_as_they_are_written(run: Callable[..., str]) -> No
 
 def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -> None:
     run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python", "--agent", "qa-1:qa")
-    first, registry, messages, canvas = blocks("python")
+    first, registry, messages, checkins, canvas = blocks("python")
     said = run(sys.executable, "-c", first)
     assert "succeeded 0" in said
     assert "['dev']" in said
     assert run(sys.executable, "-c", registry).splitlines()[1:] == ["dev assigned", "healthy"]
     assert run(sys.executable, "-c", messages).splitlines()[1:] == ["qa-1 is here"]
+    assert run(sys.executable, "-c", checkins).splitlines()[-1] == "echo look at the build"
     [more] = re.findall(r"^```python\n(.*?)^```$", MESSAGES, re.DOTALL | re.MULTILINE)
     assert run(sys.executable, "-c", more) == "it is green\n"
     said = run(sys.executable, "-c", canvas)
@@ -152,6 +154,17 @@ def test_git_discipline_works_as_it_is_written(run: Callable[..., str]) -> None:
         r"^[0-9a-f]+ \(HEAD -> feature/report-1, tag: stable-.*\) Progress: date > report.txt$", said, re.MULTILINE
     )
     assert re.search(r"^dev-1 +developer +feature/report-1 ", said, re.MULTILINE)
+
+
+def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
+    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer")
+    said = run("bash", "-ec", "\n".join(blocks("bash", CHECKINS)))
+    assert "once, " in said
+    assert "cron 30 8 * * 1" in said
+    [python] = blocks("python", CHECKINS)
+    said = run(sys.executable, "-c", python)
+    assert said.splitlines()[0].endswith(" () 6")
+    assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
 
 
 def test_every_make_target_that_the_readme_names_exists() -> None:

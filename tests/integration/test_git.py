@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import redis
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Turn
 from fakes.cli.steps import Say
@@ -21,6 +22,7 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.local.broker import start_broker
+from torch_tasks.orchestration.git_reports import GitReports
 from torch_tasks.settings import Settings
 
 
@@ -38,7 +40,8 @@ class GitMachine(Machine):
             f'{{id = "{name}", role = "{role}", workdir = "{workdir}"}}' for name, (role, workdir) in agents.items()
         ]
         (self.config / "torch.toml").write_text(f"agents = [{', '.join(told)}]\n")
-        start_broker(Settings(state_dir=self.state))
+        broker = start_broker(Settings(state_dir=self.state))
+        self._client = redis.Redis.from_url(broker.url.get_secret_value(), decode_responses=True, protocol=2)
         self.begin()
         for name in agents:
             until(lambda name=name: self._serves(name), f"{name} is ready", 60)
@@ -62,8 +65,8 @@ class GitMachine(Machine):
 
     def report(self, agent_id: str = "dev-1") -> dict[str, Any]:
         """What the fleet is told of the agent's trees; empty if nothing is."""
-        found = json.loads(self.torch("git", "report", "--agent", agent_id, "--json").stdout)
-        return dict(found[0]) if found else {}
+        found = [one for one in GitReports(self._client).all() if one.agent == agent_id]
+        return found[0].model_dump(mode="json") if found else {}
 
     def trees(self, agent_id: str = "dev-1") -> list[dict[str, Any]]:
         """The trees of the agent's report."""
@@ -83,6 +86,7 @@ class GitMachine(Machine):
         return self.torch("run", "--wait", "--agent", "dev-1", *words, prompt, code=code).stdout
 
     def close(self) -> None:
+        self._client.close()
         self.end_node()
         super().close()
 
@@ -130,6 +134,7 @@ def test_old_work_is_committed_on_the_agents_branch_and_reported(start: Start, r
     assert (report["role"], tree["branch"], tree["uncommitted"]) == ("developer", "torch/dev-1", 0)
     assert tree["left_out"] == [{"path": ".env", "why": "its name is a secret's"}]
     assert tree["last_commit"]["subject"].startswith("Progress: echo two")
+    assert json.loads(machine.torch("git", "report", "--agent", "dev-1", "--json").stdout)[0]["trees"] == [tree]
     shown = machine.torch("git", "report").stdout
     assert "dev-1: left out: .env: its name is a secret's" in shown
     assert "torch/dev-1" in shown

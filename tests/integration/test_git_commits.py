@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -404,6 +405,49 @@ def test_what_the_agent_stages_and_commits_while_a_hook_runs_is_kept(own: Reposi
     thread.join(30)
     assert outcome[0].commits == 0
     assert own.status() == " M app.py\nA  theirs.py\n"
+
+
+def test_a_hook_may_commit_on_top(own: Repository) -> None:
+    own.hook(
+        "post-commit", "[ -e .git/1 ] || { touch .git/1; unset GIT_INDEX_FILE; git commit -qm more --allow-empty; }"
+    )
+    own.write("app.py", "print('two')\n")
+    assert committed(own) == Outcome(commits=1)
+    assert own.git("log", "-2", "--format=%s") == "more\nProgress: make it two\n"
+    assert own.status() == ""
+
+
+def test_an_agent_that_commits_while_a_hook_runs_wins(own: Repository) -> None:
+    own.hook("pre-commit", "unset GIT_INDEX_FILE; echo x > theirs; git add theirs; git commit -qnm theirs")
+    own.write("app.py", "print('two')\n")
+    assert "cannot lock ref" in str(committed(own).trouble)
+    assert own.git("log", "-1", "--format=%s") == "theirs\n"
+    assert (own.files(), own.show("app.py"), own.status()) == ({"app.py", "theirs"}, "print('two')\n", "")
+
+
+def test_an_agent_that_commits_a_moment_before_us_is_not_undone(
+    own: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between our last look and git's first one; for that moment a commit is made in front of git itself."""
+    git, shim = shutil.which("git"), tmp_path / "bin" / "git"
+    shim.parent.mkdir()
+    theirs = f"(unset GIT_INDEX_FILE; echo x > theirs; {git} add theirs; {git} commit -qm theirs)"
+    once = f"{tmp_path}/once"
+    shim.write_text(
+        f'#!/bin/bash\n[[ " $* " = *" commit "* && ! -e {once} ]] && touch {once} && {theirs}\nexec {git} "$@"\n'
+    )
+    shim.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{shim.parent}:{os.environ['PATH']}")
+    own.write("app.py", "print('two')\n")
+    own.write("new.py", "x = 1\n")
+    own.git("rm", "--quiet", "--cached", "app.py")
+    own.git("add", "--intent-to-add", "app.py")
+    outcome = committed(own)
+    assert "somebody else has committed" in str(outcome.trouble)
+    assert own.git("log", "-1", "--format=%s") == "theirs\n"
+    committed(own)
+    assert own.files() == {"app.py", "new.py", "theirs"}
+    assert (own.show("app.py"), own.status()) == ("print('two')\n", "")
 
 
 # ── a sudden death ───────────────────────────────────────────────────────────────────────────────────────────────

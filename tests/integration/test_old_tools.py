@@ -309,7 +309,8 @@ def test_the_installed_files_work_from_anywhere(desk: Desk) -> None:
     run: Callable[..., subprocess.CompletedProcess[str]] = lambda argv, **how: subprocess.run(  # noqa: E731
         argv, capture_output=True, text=True, timeout=60, **{"env": desk.env, **how}
     )
-    files = [place / "send-claude-message.sh", place / "tmux_utils.py"]
+    names = ("send-claude-message.sh", "schedule_with_note.sh", "tmux_utils.py")
+    files = [place / name for name in names]
     assert run(argv).stdout.splitlines() == [f"wrote {file}" for file in files]
     assert run(argv).returncode == 0  # again, over its own
     (desk.folder / "json.py").write_text("raise SystemExit('shadowed')")
@@ -319,7 +320,7 @@ def test_the_installed_files_work_from_anywhere(desk: Desk) -> None:
     assert read(log, 10) == b"$HOME -x;\n"
     assert run([files[0]]).stdout.startswith(f"Usage: {files[0]} <session:window> <message>\n")
     systems = shutil.which("python3", path="/usr/local/bin:/usr/bin") or sys.executable
-    for command in ([files[1]], [sys.executable, files[1]], [systems, files[1]]):
+    for command in ([files[-1]], [sys.executable, files[-1]], [systems, files[-1]]):
         status = json.loads(run(command, cwd="/", env=env).stdout)
         assert [session["name"] for session in status["sessions"]] == ["lines"]
     imported = (

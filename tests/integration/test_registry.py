@@ -18,6 +18,9 @@ from torch_tasks.errors import AgentNotFound, AgentTaken
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentInfo, AgentState, Failure, FailureKind, TaskResult, TaskState, now
 from torch_tasks.orchestration import AgentRegistry
+from torch_tasks.orchestration.tending import look_after
+from torch_tasks.performance import Performance
+from torch_tasks.transport.wire import list_of
 
 
 def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), **fields: Any) -> AgentInfo:
@@ -134,7 +137,8 @@ def test_another_life_with_other_skills_is_found_by_these_alone(registry: AgentR
     assert ids(registry.find_available_agents("qa", ["rust", "claude"])) == ["dev-1"]
     assert registry.skills() == ["python", "rust"]
     assert index(broker) == expected(registry)
-    # What the index says is believed only if the entry says so, too.
+    assert traits(broker) == {"dev-1": "ready qa claude rust", "dev-2": "ready developer shell python"}
+    # What the index says is believed only if the agent's traits say so, too.
     broker.client.zadd(keys.AGENT_INDEX, {"skill cobol dev-2": 0})
     assert registry.find_available_agents(skills=["cobol"]) == []
 
@@ -164,11 +168,18 @@ def test_changing_at_random_from_many_sides_leaves_an_index_of_what_is_entered(
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(200)))
     assert index(broker) == expected(registry)
+    assert traits(broker) == {
+        info.agent_id: " ".join((info.state, info.role, info.kind, *info.skills)) for info in registry.agents()
+    }
     assert registry.get_agent("dev-0").incarnation == 40
 
 
 def index(broker: Broker) -> set[str]:
     return set(broker.client.zrange(keys.AGENT_INDEX, 0, -1))
+
+
+def traits(broker: Broker) -> dict[str, str]:
+    return dict(broker.client.hgetall(keys.AGENT_TRAITS))
 
 
 def expected(registry: AgentRegistry) -> set[str]:
@@ -218,6 +229,74 @@ def test_a_worker_killed_after_the_result_counts_once(shared_node: Node, torch: 
     worker.teardown()
 
 
+def test_an_agent_tells_what_the_broker_forgot_of_its_tasks_and_nothing_counts_twice(
+    registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
+) -> None:
+    """By its next heartbeat to an empty broker, and by its next worker's start."""
+    worker = shared_node.agent_worker("recalled-1")
+    assert worker.ready()
+
+    def counted() -> tuple[int, int]:
+        info = worker.info
+        return (info.performance_metrics.succeeded, info.performance_metrics.failed) if info else (-1, -1)
+
+    for script in ("sleep 1", "exit 3"):
+        torch.enqueue(script, agent="recalled-1").result(timeout=60)
+    known = torch.agent("recalled-1").performance_metrics
+    assert counted() == (1, 1)
+    broker.empty()
+    until(lambda: counted() == (1, 1), "the agent has told it")
+    told = torch.agent("recalled-1").performance_metrics
+    assert (told.success_rate, told.last_ended) == (known.success_rate, known.last_ended)
+    assert told.seconds == pytest.approx(known.seconds, abs=0.01)
+    assert torch.enqueue("true", agent="recalled-1").result(timeout=60).succeeded
+    assert counted() == (2, 1)
+    worker.kill()
+    broker.empty()
+    worker.start()
+    assert worker.ready()
+    until(lambda: counted() == (2, 1), "it has told it again, maybe with the last task's end itself")
+    assert torch.enqueue("true", agent="recalled-1").result(timeout=60).succeeded
+    assert counted() == (3, 1)
+    worker.restart()
+    assert worker.ready()
+    assert counted() == (3, 1)
+    worker.teardown()
+
+
+def test_a_worker_killed_between_its_two_notes_of_an_end_neither_waits_for_it_nor_forgets_to_count_it(
+    registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
+) -> None:
+    """The try's own note is written, the journal's is not, and the broker comes back empty: nobody tells it again."""
+    worker = shared_node.agent_worker("noted-1")
+    assert worker.ready()
+    task = torch.enqueue("true", agent="noted-1")
+    assert task.result(timeout=60).succeeded
+    file = worker.folder / "journal.json"
+    until(lambda: json.loads(file.read_bytes())["current"] is None, "it has noted both")
+    worker.kill()
+    current = {"task_id": task.id, "attempt": 1, "begun_at": now().isoformat()}
+    file.write_text(json.dumps(json.loads(file.read_bytes()) | {"current": current, "performance": {}}))
+    broker.empty()
+    worker.start()
+    assert worker.ready()
+    assert torch.enqueue("true", agent="noted-1").result(timeout=60).succeeded
+    assert torch.agent("noted-1").performance_metrics.succeeded == 2
+    worker.teardown()
+
+
+def test_of_two_accounts_of_an_agents_tasks_the_one_that_knows_more_stands(registry: AgentRegistry) -> None:
+    few, many = Performance(succeeded=1), Performance(succeeded=3, failed=2, seconds=7.5, last_ended=now())
+    (info,) = enter(registry, agent("dev-1", performance_metrics=many))
+    assert registry.get_agent("dev-1").performance_metrics.success_rate == many.success_rate
+    again = registry.register(agent("dev-1", performance_metrics=few), holder_is_gone=True)
+    assert (again.performance_metrics.succeeded, again.performance_metrics.failed) == (3, 2)
+    end_task("t-1", again)
+    registry.heartbeat(info.model_copy(update={"incarnation": again.incarnation, "state": AgentState.WORKING}))
+    found = registry.get_agent("dev-1").performance_metrics
+    assert (found.succeeded, found.failed, found.seconds >= 7.5) == (4, 2, True)
+
+
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -248,3 +327,38 @@ def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker)
         registry.heartbeat(info)
     assert broker.client.xlen(keys.AGENT_CHANGES) == before
     assert "performance_metrics" not in json.loads(broker.client.hget(keys.AGENT_REGISTRY, "dev-1"))
+
+
+def test_whether_anybody_serves_a_task_is_told_without_reading_them_all(
+    registry: AgentRegistry, torch: Torch, broker: Broker
+) -> None:
+    enter(registry, *(agent(f"qa-{number}", "qa", ("python",)) for number in range(60)))
+    enter(registry, agent("d-limited", state=AgentState.LIMITED, skills=("go",)))
+    asked: list[dict[str, Any]] = [{"role": "qa"}, {"role": "developer", "skills": ["go"]}, {"agent": "qa-7"}]
+    served = [torch.enqueue("true", **asks) for asks in asked]
+    alone = [torch.enqueue("true", **asks) for asks in ({"role": "qa", "skills": ["go"]}, {"agent": "qa-999"})]
+    before = int(broker.client.info("stats")["total_net_output_bytes"])
+    told = [task.record().unroutable for task in (*served, *alone)]
+    assert int(broker.client.info("stats")["total_net_output_bytes"]) - before < 30_000
+    assert told == [False] * 3 + [True] * 2
+
+
+# ── looking after them ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_of_many_dead_agents_only_those_are_looked_at_for_whom_something_waits(
+    registry: AgentRegistry, torch: Torch, broker: Broker
+) -> None:
+    dead = [f"dead-{number}" for number in range(300)]
+    for agent_id in dead:
+        registry.register(agent(agent_id))
+    broker.client.zadd(keys.AGENT_HEARTBEAT, dict.fromkeys(dead, 1))
+    broker.client.hset(keys.BROKER_STATE, "watch", 1)
+    task = torch.enqueue("true", role="developer")
+    queue = task.record().queue
+    waits, meant = (list_of(name, task.record().spec.priority.step) for name in (queue, keys.agent_queue("dead-7")))
+    broker.client.lmove(waits, meant)
+    before = int(broker.client.info("stats")["total_reads_processed"])
+    look_after(fleet())
+    assert int(broker.client.info("stats")["total_reads_processed"]) - before < 50
+    assert (broker.client.llen(waits), broker.client.llen(meant)) == (1, 0)

@@ -273,3 +273,13 @@ def test_a_temporary_agent_retires_when_it_has_had_nothing_to_do(node: Node, tor
     until(lambda: is_gone(node, torch, broker, "qa-1"), "it has retired", 20)
     assert "by qa-1: had nothing to do for" in (node.state / "retired" / "qa-1.1.md").read_text()
     assert torch.agent("other-1").online
+
+
+def test_a_temporary_agent_does_not_retire_while_it_is_paused(node: Node, torch: Torch, broker: Broker) -> None:
+    node.node_worker("other-1:other", TORCH_TEMPORARY_IDLE_SECONDS="3")
+    torch.spawn("qa", lifetime="temporary")
+    torch.pause("qa-1")
+    assert torch.enqueue("sleep 5", agent="other-1").result(timeout=30).succeeded
+    assert torch.agent("qa-1").online
+    torch.resume("qa-1")
+    until(lambda: is_gone(node, torch, broker, "qa-1"), "it has retired", 20)

@@ -12,13 +12,14 @@ import pytest
 import redis
 from celery import Celery
 from flower.utils.broker import Redis as FlowersBroker
+from kombu import Producer
 from transport_app import OPTIONS
 from transport_parts import QUEUE, STEP, Bench, queue_key, wire
 from waiting import until
 
 from torch_tasks import keys
 from torch_tasks.transport.claim import Claim, Taken
-from torch_tasks.transport.scripts import BELL_LENGTH, CLAIM
+from torch_tasks.transport.scripts import BELL_LENGTH, CLAIM, TOLD_MS
 from torch_tasks.transport.wire import new_tag
 
 SLEEPY = {"polling_interval": 100}
@@ -152,6 +153,21 @@ def test_an_idle_worker_asks_the_broker_little(bench: Bench) -> None:
     before = commands()
     time.sleep(seconds)
     assert (commands() - before) / seconds < 1.5
+
+
+def test_channels_share_a_connection_and_none_suffers_when_another_is_closed(bench: Bench) -> None:
+    def connections() -> int:
+        return int(bench.broker.client.info("clients")["connected_clients"])
+
+    with bench.app.connection() as connection:
+        first, *others = channels = [connection.channel() for _ in range(5)]
+        before = connections()
+        for number, channel in enumerate(channels):
+            Producer(channel).publish(number, routing_key=QUEUE)
+        assert connections() <= before + 1
+        first.close()
+        assert [channel.basic_get(QUEUE, no_ack=True).payload for channel in others] == [0, 1, 2, 3]
+        assert connections() <= before + 1
 
 
 # ── what Celery and Flower do ────────────────────────────────────────────────────────────────────────────────────
@@ -303,6 +319,30 @@ def test_two_sweepers_restore_a_delivery_once(bench: Bench, claim: Callable[...,
         thread.join()
     assert sorted(outcomes) == ["back"] * 50 + ["gone"] * 150
     assert len(deliveries.waiting(QUEUE)) == 50
+
+
+def test_a_lease_that_has_ended_is_left_to_who_was_told_first_for_a_moment(
+    bench: Bench, claim: Callable[..., Taken | None]
+) -> None:
+    opening = bench.gate.state().opening
+
+    def hold() -> str:
+        bench.deliveries.put(QUEUE, json.dumps({"headers": {"id": "1"}}), STEP)
+        taken = claim(QUEUE, lease_seconds=0.001)
+        assert taken
+        return taken.tag
+
+    watched_before = int(time.time() * 1000) - 10_000
+    bench.broker.client.hset(keys.BROKER_STATE, mapping={"watch": watched_before, "seen": watched_before + 9_900})
+    first = hold()
+    until(lambda: bench.deliveries.sweep(3000, opening).ended == [first], "the first is told", 5)
+    again = bench.deliveries.sweep(3000, opening)
+    assert again.ended == []
+    assert again.next_ms is not None
+    assert 0 < again.next_ms <= TOLD_MS
+    second = hold()  # what ends later is no business of the one before
+    until(lambda: bench.deliveries.sweep(3000, opening).ended == [second], "the second is told", TOLD_MS / 2000)
+    until(lambda: set(bench.deliveries.sweep(3000, opening).ended) == {first, second}, "nobody restored them", 5)
 
 
 def test_losses_are_counted_in_the_message_and_nothing_else_of_it_changes(

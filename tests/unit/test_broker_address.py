@@ -77,6 +77,7 @@ def test_valkey_keeps_every_write_and_listens_on_loopback_only(tmp_path: Path) -
     home = tmp_path / 'a "quoted" folder'
     lines = valkey_config(home, KEPT).splitlines()
     assert {"bind 127.0.0.1", "port 7001", "requirepass 0123abcd", "appendonly yes"} <= set(lines)
+    assert "maxclients 60000" in lines  # each agent has seven connections
     assert f'dir "{tmp_path}/a \\"quoted\\" folder"' in lines
 
 

@@ -257,6 +257,7 @@ def test_only_an_agent_that_holds_a_task_makes_it_succeed() -> None:
 def test_only_the_blameless_are_tried_again() -> None:
     assert {kind for kind in FailureKind if kind.worth_retrying} == {
         FailureKind.AGENT_CRASHED,
+        FailureKind.OUT_OF_MEMORY,
         FailureKind.AGENT_UNAVAILABLE,
         FailureKind.OVERLOADED,
         FailureKind.LOOPING,

@@ -10,6 +10,7 @@ from typing import Any, Self
 
 from pydantic import AwareDatetime, Field, ValidationError, field_validator, model_validator
 
+from torch_tasks import keys
 from torch_tasks.checkins.schedules import Schedule
 from torch_tasks.communication.message import MessageState
 from torch_tasks.errors import InvalidCheckin, InvalidTask
@@ -52,26 +53,50 @@ class CheckinState(StrEnum):
     """It cannot be read, and is left alone until it is removed or added anew."""
 
 
+class UserPane(Model):
+    """A pane of a user's own tmux server, which the node worker of that machine finds again."""
+
+    node: str
+    socket: Text
+    """Of the tmux server."""
+    target: Text
+    """What the user calls it: ``session``, ``session:window[.pane]``, or an id, such as ``%3``."""
+    server: int | None = None
+    """The server's process, if it is called by an id: a later server gives the same ids to others."""
+
+    def __str__(self) -> str:
+        return f"pane {self.target} on {self.node}"
+
+
 class Target(Model):
-    """Whom a check-in is for: an agent, all of a role, all who work in a project, or whoever takes a task."""
+    """Whom a check-in is for: an agent, all of a role, all who work in a project, whoever takes a task, or a pane."""
 
     agent: AgentId | None = None
     role: Role | None = None
     project: Text | None = None
     task: JsonObject | None = None
     """The fields of the task that each fire enqueues; its prompt is the note."""
+    pane: UserPane | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:
         named = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(named) != 1:
-            raise ValueError("names " + (" and ".join(named) or "nobody") + "; name one of agent, role, project, task")
+            known = ", ".join(type(self).model_fields)
+            raise ValueError(f"names {' and '.join(named) or 'nobody'}; name one of {known}")
         return self
+
+    @property
+    def queue(self) -> str:
+        """Whose node workers bring it: anybody's, or the one of the machine that the pane is on."""
+        return keys.node_queue(self.pane.node) if self.pane else keys.SYSTEM_QUEUE
 
     def __str__(self) -> str:
         if self.task is not None:
             whom = self.task.get("agent") or self.task.get("role") or "any agent"
             return f"a task for {whom}"
+        if self.pane is not None:
+            return str(self.pane)
         return self.agent or (f"all of role {self.role}" if self.role else f"all in {self.project}")
 
 

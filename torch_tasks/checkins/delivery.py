@@ -1,4 +1,4 @@
-"""What ``torch.checkin`` does: one fire of a check-in becomes messages in inboxes, or a task.
+"""What ``torch.checkin`` does: one fire of a check-in becomes messages in inboxes, a task, or a text in a pane.
 
 All ids derive from the check-in and its slot, so doing it again does nothing again.
 """
@@ -9,17 +9,29 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
-from torch_tasks.checkins.checkin import Busy, Checkin, Fire, Outcome, Receipt, derived_id, milliseconds
+from torch_tasks.checkins.checkin import (
+    Busy,
+    Checkin,
+    Fire,
+    Outcome,
+    Receipt,
+    UserPane,
+    derived_id,
+    milliseconds,
+)
+from torch_tasks.checkins.panes import type_into
 from torch_tasks.checkins.placeholders import duration, filled, of_agent, of_slot
 from torch_tasks.communication.message import Message, MessageKind, When
 from torch_tasks.communication.orchestrator import NovaOrchestrator, works_in
 from torch_tasks.errors import (
+    BrokerForgot,
     InboxFull,
     InvalidMessage,
     InvalidTask,
     LedgerUnusable,
     MessageNotFound,
     MessageRefused,
+    TorchError,
     UnknownRecipient,
 )
 from torch_tasks.fleet import Fleet
@@ -45,9 +57,9 @@ class Delivery:
         self._latest = fleet.checkins.latest(checkin.id)
 
     def deliver(self) -> Fire:
-        """Do it, and have the history say what became of it."""
+        """Do it, and have the history say what became of it. :class:`BrokerForgot` if it is too early to say."""
         whom = self._checkin.target
-        fire = self._task() if whom.task is not None else self._messages()
+        fire = self._typed(whom.pane) if whom.pane else self._task() if whom.task is not None else self._messages()
         self._fleet.checkins.note(fire)
         return fire
 
@@ -74,6 +86,8 @@ class Delivery:
             for info in registry.agents()
             if (info.role == target.role if target.role else works_in(info, target.project or ""))
         ]
+        if not members and not registry.has_heard_all():
+            raise BrokerForgot(f"nobody is known yet who would be meant by {target}")
         if not members:
             return f"nobody is known who would be meant by {target}"
         return {info.agent_id: info for info in [one for one in members if one.online] or members}
@@ -145,7 +159,23 @@ class Delivery:
             return f"nobody has begun with task {latest} yet"
         return f"task {latest} is {record.state}" if self._checkin.when is Busy.SKIP else ""
 
-    # ── both ─────────────────────────────────────────────────────────────────────────────────────────────────────
+    # ── a pane of a user's own ───────────────────────────────────────────────────────────────────────────────────
+
+    def _typed(self, pane: UserPane) -> Fire:
+        """Type it, at most once."""
+        known = self._fleet.checkins.fire(self._checkin.id, self._slot)
+        if known and not known.outcome.open:
+            return known
+        if not self._fleet.checkins.begin(self._checkin.id, self._slot):
+            unclear = "its node worker died meanwhile: look at the pane, for it is not typed twice"
+            return self._became(Outcome.REFUSED, f"nothing shows whether it was typed into {pane}; {unclear}")
+        try:
+            place = type_into(pane, self._with_lateness(filled(self._checkin.note, self._values())))
+        except TorchError as error:
+            return self._became(Outcome.REFUSED, str(error))
+        return self._became(Outcome.SENT, f"the program in {place} took it")
+
+    # ── all ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _values(self) -> dict[str, str]:
         return of_slot(self._checkin.id, self._checkin.sender, self._slot, self._told)

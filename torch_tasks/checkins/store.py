@@ -194,6 +194,16 @@ class Checkins:
         """Say in the history what became of a slot; false if there is no such check-in any more."""
         return self._tell(fire, at_once=False)
 
+    def fire(self, checkin_id: str, slot: datetime) -> Fire | None:
+        """What is known of one slot."""
+        line = self._client.hget(keys.checkin_history(checkin_id)[1], str(milliseconds(slot)))
+        return fire_of(str(line)) if line else None
+
+    def begin(self, checkin_id: str, slot: datetime) -> bool:
+        """Say that one is about to do what cannot be done again; false if somebody said so before."""
+        mark = keys.checkin_begun(checkin_id, milliseconds(slot))
+        return bool(self._client.set(mark, "", nx=True, ex=self._keep_seconds))
+
     def latest(self, checkin_id: str) -> dict[str, tuple[int, str]]:
         """What each receiver got last: the slot, in milliseconds, and the id of the message or task."""
         found = self._client.hgetall(keys.checkin_latest(checkin_id))

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import click
 
-from torch_tasks.cli.output import ago, as_json, as_table
+from torch_tasks.cli.output import ago, as_json, as_table, plain
 from torch_tasks.client import Torch
 from torch_tasks.models import AgentInfo
 from torch_tasks.nodes import KeptAgent, KeptState
@@ -56,8 +57,11 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
         click.echo(f"{agent_id} is started again")
         return
     info = Torch().agent(agent_id)
+    used = Torch().resources(agent_id) if info.online else None
     if json_wanted:
-        as_json(info)
+        click.echo(json.dumps(plain(info) | {"resources": plain(used) if used else None}, indent=2, ensure_ascii=False))
         return
     for name, value in (info.model_dump(mode="json") | {"paused": info.paused, "stopped": info.stopped}).items():
         click.echo(f"{name + ':':<16}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
+    for name, said in used.lines() if used else ():
+        click.echo(f"{name + ':':<16}{said}")

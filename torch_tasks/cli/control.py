@@ -6,7 +6,7 @@ import click
 
 from torch_tasks.client import Torch
 from torch_tasks.control import Said
-from torch_tasks.errors import InvalidHold
+from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.holds import EVERYBODY
 from torch_tasks.local.holds import NodeHolds
 from torch_tasks.settings import settings
@@ -57,6 +57,10 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
     said = Torch().stop(reason, here=here)
     _tell("stopped", said)
     click.echo(f"{NodeHolds(settings().state_dir).stop_file} is written; 'torch-tasks start {_word(here)}' lifts it")
+    if said.unreached:
+        raise BrokerUnreachable(
+            f"only this machine is stopped yet; the others are told once the broker is back: {said.unreached}"
+        )
 
 
 @click.command()
@@ -86,5 +90,3 @@ def _tell(done: str, said: Said) -> None:
         click.echo(f"confirmed by {', '.join(said.heard)}")
     if said.silent:
         click.echo(f"no answer yet from {', '.join(said.silent)}: they hear of it with their next heartbeat")
-    if said.unreached:
-        click.echo(f"Only this machine knows: {said.unreached}. The others are told when the broker is back.", err=True)

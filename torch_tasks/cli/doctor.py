@@ -14,7 +14,9 @@ from datetime import UTC, datetime
 import click
 from pydantic import BaseModel
 
-from torch_tasks.broker import connect, ping
+from torch_tasks import keys
+from torch_tasks.broker import broker_errors, connect, ping
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
 from torch_tasks.communication.orchestrator import outbox_of
@@ -23,6 +25,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.local.files import make_folder
 from torch_tasks.local.holds import NodeHolds
 from torch_tasks.local.stack import Stack
+from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
 
 
@@ -48,6 +51,7 @@ def doctor(json_wanted: bool) -> None:
         "agents": _agents,
         "stopped": _stopped,
         "paused": _paused,
+        "check-ins": _checkins,
         "flower": _flower,
     }
     findings, code = [], 0
@@ -136,6 +140,19 @@ def _stopped() -> str:
 def _paused() -> str:
     pauses = fleet().holds.book().pauses()
     return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "nobody"
+
+
+def _checkins() -> str:
+    with broker_errors():
+        ready, still = readiness(fleet()), standing_still(fleet())
+        waiting = fleet().client.zcard(keys.CHECKINS_DUE)
+    if still:
+        raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
+    if waiting and ready.lacks:
+        raise TorchError("; ".join(ready.lacks))
+    if ready.leads is None:
+        return "no beat runs, and nothing is scheduled"
+    return f"{waiting} to come, beat {ready.leads} leads"
 
 
 def _flower() -> str:

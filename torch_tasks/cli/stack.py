@@ -11,6 +11,7 @@ from typing import Any
 import click
 
 from torch_tasks.broker import broker_errors, ping
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
@@ -81,7 +82,8 @@ def _end_on_signals() -> None:
 def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {info.state}")
+        state = ", ".join(filter(None, (info.state, info.holding)))
+        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         where = f"password in {stack.settings.state_dir / 'flower.password'}"
@@ -112,13 +114,22 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
-    supervisor.run(lambda: _all_there(kept) and (not flower or stack.flower_answers()), _shape)
+
+    def ready() -> bool:
+        return _all_there(kept) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
+
+    supervisor.run(ready, _shape)
 
 
 def _shape() -> object:
     """What Flower shows of the fleet by looking, not by events: who is there, and which queues are read."""
     with broker_errors():
         return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
+
+
+def _beat_leads() -> bool:
+    with broker_errors():
+        return readiness(fleet()).leads is not None
 
 
 def _all_there(kept: Sequence[AgentSpec]) -> bool:

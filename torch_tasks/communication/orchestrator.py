@@ -32,6 +32,7 @@ from torch_tasks.communication.message import (
 from torch_tasks.communication.outbox import Outbox
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import (
+    BrokerForgot,
     BrokerUnreachable,
     InboxFull,
     InvalidMessage,
@@ -163,11 +164,17 @@ class NovaOrchestrator:
     def post(self, message: Message) -> Sent:
         """Put a message into an inbox, for a program that tries again: nothing of it waits here for the broker.
 
-        Raises as :meth:`send_message`, and what redis-py raises while the broker is away.
+        Raises as :meth:`send_message`, what redis-py raises while the broker is away, and :class:`BrokerForgot` if the
+        receiver may have been forgotten.
         """
         message = message.within(self._fleet.settings.message_limit_bytes)
         policy().check(message)
-        target, note, message = self._addressed(message, None)
+        try:
+            target, note, message = self._addressed(message, None)
+        except UnknownRecipient as error:
+            if not self._fleet.registry.has_heard_all():
+                raise BrokerForgot(str(error)) from None
+            raise
         file = self._outbox.keep(message) if self._fleet.settings.ledger else None
         try:
             sent = self._accepted(message, target, note)
@@ -281,7 +288,7 @@ class NovaOrchestrator:
         file = self._outbox.keep(message)
         try:
             with _BREAKER.calling():
-                if not self._outbox.is_alone(file):
+                if not self._outbox.is_next(file, message.sender):
                     self._outbox.flush(self._post)
                 sent = self._accepted(message, target, note)
         except (BrokerUnreachable, CircuitBreakerError) as error:
@@ -322,18 +329,19 @@ class NovaOrchestrator:
         if target is None:
             if name == PEOPLE or self._inboxes.has_spoken(name):
                 return
-            names = [info.agent_id for info in self._fleet.registry.agents()]
-            near = difflib.get_close_matches(name, names, n=3)
-            hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
-            raise UnknownRecipient(f"no agent {name!r} is registered; {hint}")
+            raise nobody_called(name, [info.agent_id for info in self._fleet.registry.agents()])
         if role and role_named(role) not in (target.role, "specialist"):
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
     def _post(self, message: Message) -> None:
-        """Send what waited on the disk; to whom nobody knows any more, it is dead."""
+        """Send what waited on the disk; to whom nobody knows any more, it is dead. :class:`BrokerForgot` if who may
+        still say that he is there.
+        """
         try:
             target, note, message = self._addressed(message, None)
         except UnknownRecipient as error:
+            if not self._fleet.registry.has_heard_all():
+                raise BrokerForgot(str(error)) from None
             self._inboxes.settle(message, MessageState.DEAD, note=str(error))
             return
         self._accepted(message, target, note)
@@ -376,6 +384,13 @@ class NovaOrchestrator:
             tend_outbox(self._fleet)
             _BREAKER.close()
             yield
+
+
+def nobody_called(name: str, agents: Iterable[str]) -> UnknownRecipient:
+    """That no agent has this name, and which are called alike."""
+    near = difflib.get_close_matches(name, list(agents), n=3)
+    hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
+    return UnknownRecipient(f"no agent {name!r} is registered; {hint}")
 
 
 def tend_outbox(of: Fleet) -> None:

@@ -19,12 +19,15 @@ import redis
 from torch_tasks import keys
 from torch_tasks.communication.inboxes import Inboxes
 from torch_tasks.communication.message import Message
-from torch_tasks.errors import InboxFull
+from torch_tasks.errors import BrokerForgot, InboxFull
 from torch_tasks.local.files import exclusive, make_folder, usable, write_private
 
 BATCH = 200
 TENDED_SECONDS = 2.0
 """How often it is looked what has arrived."""
+
+ON_ITS_WAY_SECONDS = 2.0
+"""What was kept so lately is most likely being sent by whoever kept it; two of one sender still keep their order."""
 
 Route = Callable[[Message], None]
 """Sends one message to the broker."""
@@ -59,9 +62,17 @@ class Outbox:
         with usable(file), contextlib.suppress(FileNotFoundError):  # somebody else has sent it, too
             file.replace(self._sent / file.name)
 
-    def is_alone(self, file: Path) -> bool:
-        """No message was kept before this one that has not been sent."""
-        return min(_files(self._waiting), default=file.name) >= file.name
+    def is_next(self, file: Path, sender: str) -> bool:
+        """Nothing has to be sent before this message of the sender's."""
+        latest = time.time_ns() - ON_ITS_WAY_SECONDS * 1e9
+        for name in _files(self._waiting):
+            if name >= file.name:
+                break
+            if int(name.split("-", 1)[0]) < latest:
+                return False
+            if (message := _read(self._waiting / name)) and message.sender == sender:
+                return False
+        return True
 
     def waiting(self) -> int:
         """How many messages wait for the broker."""
@@ -74,7 +85,7 @@ class Outbox:
     # ── when the broker is there ─────────────────────────────────────────────────────────────────────────────────
 
     def flush(self, send: Route) -> None:
-        """Send what waits, in its order; what an inbox has no room for waits on, and what follows it to the same."""
+        """Send what waits, in its order; what cannot be sent yet waits on, and what follows it to the same."""
         if not self.waiting():
             return
         with exclusive(self._lock):
@@ -85,7 +96,7 @@ class Outbox:
                     continue
                 try:
                     send(message)
-                except InboxFull:
+                except (InboxFull, BrokerForgot):
                     full.add(message.target)
                 else:
                     self.accepted(self._waiting / name)
@@ -93,7 +104,7 @@ class Outbox:
     def tend(self, client: redis.Redis, inboxes: Inboxes, send: Route) -> None:
         """Flush, forget what has arrived, and send anew all else to a broker that is not the one it was."""
         self.flush(send)
-        if not self.unsettled() or self._was_tended():
+        if not self._sent.is_dir() or self._was_tended() or not self.unsettled():
             return
         name, known_mark = self._known()
         with client.pipeline(transaction=False) as pipe:
@@ -103,9 +114,9 @@ class Outbox:
         mark = " ".join(str(part) for part in server)
         forgetful = not known or mark != known_mark
         names = _files(self._sent)
-        for start in range(0, len(names), BATCH):
-            self._settle(names[start : start + BATCH], inboxes, send, forgetful=forgetful)
-        if forgetful:
+        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+        known = [self._settle(batch, inboxes, send, forgetful=forgetful) for batch in batches]
+        if forgetful and all(known):
             client.hset(keys.LEDGERS, name, int(time.time()))
             write_private(self._mark, f"{name} {mark}")
 
@@ -117,15 +128,20 @@ class Outbox:
         self._tended.touch()
         return False
 
-    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> None:
+    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> bool:
+        """False if something could not be sent anew yet."""
+        done = True
         ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
         for name, state in zip(names, inboxes.states(ids), strict=True):
             file = self._sent / name
             if state is None and forgetful and (message := _read(file)):
-                with contextlib.suppress(InboxFull):
+                try:
                     send(message)
+                except (InboxFull, BrokerForgot):
+                    done = False
             elif state is None or state.settled:
                 file.unlink(missing_ok=True)
+        return done
 
     def _known(self) -> tuple[str, str]:
         """The outbox's own name, and the broker that was last brought to what is in it."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tomllib
 from functools import cache
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -37,6 +37,9 @@ class Policy(_Part):
     """So often may a question and its answer go to and fro under one correlation id; 0: for ever."""
     blocked_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
     """An agent that is blocked for longer is brought before its manager; 0: never."""
+    followup_minutes: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (5.0, 15.0, 30.0, 60.0)
+    """How often somebody looks after a running task that is expected to take up to half an hour, two hours, eight
+    hours, or longer; without any, nobody does."""
     locked: tuple[AgentId, ...] = ()
     """Agents that get no messages."""
     fields: dict[MessageKind, tuple[str, ...]] = {}

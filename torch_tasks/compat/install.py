@@ -11,11 +11,11 @@ from pathlib import Path
 from torch_tasks.errors import FileExists, TorchError
 
 _OURS = "Installed by `torch-tasks compat install`"
-_SEND = f"""\
+_SCRIPT = f"""\
 #!/bin/sh
 # {_OURS}: the same arguments and lines as ever, and what it says is true.
 exec {{python}} -P -c 'import sys
-from torch_tasks.compat.send import main
+from torch_tasks.compat.{{module}} import main
 sys.argv = sys.argv[1:]
 sys.exit(main())' "$0" "$@"
 """
@@ -38,12 +38,16 @@ except ImportError:
 if __name__ == "__main__":
     sys.exit(main())
 """
-_FILES = {"send-claude-message.sh": _SEND, "tmux_utils.py": _UTILS}
+_FILES = {
+    "send-claude-message.sh": (_SCRIPT, "send"),
+    "schedule_with_note.sh": (_SCRIPT, "schedule"),
+    "tmux_utils.py": (_UTILS, "tmux_utils"),
+}
 
 
 def install(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Write the tools into the folder and tell each file; nothing is written if one of them is somebody else's."""
-    files = {folder / name: template for name, template in _FILES.items()}
+    files = {folder / name: source for name, source in _FILES.items()}
     foreign = [file for file in files if not force and not _may_be_written(file)]
     if foreign:
         raise FileExists(
@@ -53,8 +57,8 @@ def install(folder: Path, *, force: bool = False) -> Iterator[Path]:
     python = sys.executable
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        for file, template in files.items():
-            _write(file, template.format(python=shlex.quote(python), literal=repr(python)))
+        for file, (template, module) in files.items():
+            _write(file, template.format(python=shlex.quote(python), literal=repr(python), module=module))
             yield file
     except OSError as error:
         raise TorchError(f"cannot write to {folder}: {error.strerror}; name a folder of yours") from error

@@ -46,6 +46,9 @@ class UserTmux(Protocol):
     def panes(self) -> list[UserPane]:
         """Every pane of every session; empty if no server runs."""
 
+    def server_pid(self) -> int | None:
+        """The process of the server, by which its ids are known from those of a later one; None if none runs."""
+
     def content(self, pane: UserPane, lines: int) -> str:
         """The last so many lines that the pane has shown, blank ones at the end left out."""
 
@@ -59,9 +62,9 @@ class UserTmux(Protocol):
         """Press one key, by its tmux name."""
 
 
-def user_tmux() -> UserTmux:
-    """The server of whoever calls."""
-    tmux: UserTmux = import_module("workers.user_tmux").OwnTmux()
+def user_tmux(socket: str | None = None) -> UserTmux:
+    """The server of whoever calls, or the one at this socket."""
+    tmux: UserTmux = import_module("workers.user_tmux").OwnTmux(socket)
     return tmux
 
 

@@ -17,15 +17,15 @@ def main() -> int:
     """The program; ``sys.argv`` holds what it was called as, the target, and the words."""
     called_as, *words = sys.argv
     if len(words) < 2:
-        _say(f"Usage: {called_as} <session:window> <message>\nExample: {called_as} agentic-seek:3 'Hello Claude!'")
+        say(f"Usage: {called_as} <session:window> <message>\nExample: {called_as} agentic-seek:3 'Hello Claude!'")
         return 1
     try:
-        text = _text(words[1:])
-        send(words[0], text)
+        message = text(words[1:])
+        send(words[0], message)
     except TorchError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - this is what the program says
         return error.exit_code
-    _say(f"Message sent to {words[0]}: {text}")
+    say(f"Message sent to {words[0]}: {message}")
     return 0
 
 
@@ -90,7 +90,7 @@ def _to_agent(agent_id: str, text: str) -> None:
         print(f"Note: {sent.note}", file=sys.stderr)  # noqa: T201 - this is what the program says
 
 
-def _text(words: Sequence[str]) -> str:
+def text(words: Sequence[str]) -> str:
     """The words joined by a blank, as they were given, whatever the locale."""
     try:
         return b" ".join(map(os.fsencode, words)).decode()
@@ -98,7 +98,8 @@ def _text(words: Sequence[str]) -> str:
         raise InvalidMessage(f"the message is not UTF-8 (byte {error.start}), and nothing was sent") from None
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """Print the text, byte for byte as it was given."""
     sys.stdout.buffer.write(f"{text}\n".encode(errors="surrogateescape"))
     sys.stdout.buffer.flush()
 

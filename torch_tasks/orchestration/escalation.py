@@ -9,17 +9,18 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from torch_tasks import keys
-from torch_tasks.communication.message import PEOPLE, MessageKind, MessageRecord
+from torch_tasks.communication.message import MessageKind, MessageRecord
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.history import HistoryEntry
 from torch_tasks.models import AgentInfo, TaskState
+from torch_tasks.orchestration.followups import standing_still
+from torch_tasks.orchestration.team import manager_of
 
 log = logging.getLogger(__name__)
 
-_SHELL = "shell"
 _MOST_SECONDS = 30.0
 _NOTHING = frozenset({"", "no", "none", "nothing", "-", "n/a"})
 
@@ -53,10 +54,11 @@ def escalate(fleet: Fleet) -> None:
         return
     agents = fleet.registry.agents()
     latest = datetime.fromtimestamp(fleet.client.time()[0] - seconds, UTC)
-    cases = [case for case in (*_waiting(fleet, agents), *_blocked(fleet, agents)) if case.since <= latest]
+    found = (*_waiting(fleet, agents), *_blocked(fleet, agents), *_standing_still(fleet))
+    cases = [case for case in found if case.since <= latest]
     for case, known in zip(cases, fleet.inboxes.states(case.message_id for case in cases), strict=True):
         if known is None:
-            _tell(case, _manager(agents, rules.hub.manager, case))
+            _tell(case, manager_of(agents, rules.hub.manager, case.agent))
 
 
 def _waiting(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Case]:
@@ -95,6 +97,13 @@ def _blocked(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Case]:
             yield Case(record.message.sender, record.message.id, record.accepted_at, text)
 
 
+def _standing_still(fleet: Fleet) -> Iterator[Case]:
+    """The tasks that run and of which nothing moves."""
+    for one in standing_still(fleet):
+        text = f"Its task {one.task} runs, and nothing moves: neither its pane nor its files, nor does it report."
+        yield Case(one.agent, one.task, one.since, text)
+
+
 def _hindrance(record: MessageRecord) -> str:
     """What a status says that blocks its sender; empty if nothing does."""
     for line in record.message.message.splitlines():
@@ -102,16 +111,6 @@ def _hindrance(record: MessageRecord) -> str:
         if word.casefold() == "blocked":
             return "" if said.strip().rstrip(".!").casefold() in _NOTHING else said.strip()
     return ""
-
-
-def _manager(agents: Iterable[AgentInfo], role: str, case: Case) -> str:
-    """A manager who is there rather than one who is away; a person, if it is about the only one, or there is none.
-
-    A shell is no manager: it would run the words.
-    """
-    managers = [info for info in agents if info.role == role and info.agent_id != case.agent and info.kind != _SHELL]
-    best = min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
-    return best.agent_id if best else PEOPLE
 
 
 def _tell(case: Case, manager: str) -> None:

@@ -43,6 +43,12 @@ class NodeRegistry:
             for name, entry in sorted(entries.items())
         ]
 
+    def online(self) -> list[str]:
+        """The names of the nodes of which the fleet hears."""
+        seconds, micros = self._client.time()
+        since = seconds * 1000 + micros // 1000 - self._offline_ms
+        return [str(name) for name in self._client.zrangebyscore(keys.NODE_HEARTBEAT, f"({since}", "+inf")]
+
     def get_node(self, name: str) -> NodeInfo:
         """One node, or :class:`NodeNotFound`."""
         for info in self.nodes():

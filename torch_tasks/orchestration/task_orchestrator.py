@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import re
-import time
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
@@ -14,8 +12,8 @@ from torch_tasks import keys, recovery
 from torch_tasks.broker import broker_errors
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentInfo, Model, TaskRecord, TaskSpec, now
+from torch_tasks.node_tasks import scale
 from torch_tasks.orchestration.agent_registry import AgentRegistry
-from torch_tasks.routing import queue_for
 from torch_tasks.tasks import run
 
 _TRIES = 5
@@ -45,9 +43,8 @@ class Assignment(Model):
 
 
 def ask_for_spawn(spec: TaskSpec) -> None:
-    """Note that an agent is wanted that can do such a task."""
-    wanted = json.dumps({"task_id": spec.id, "at": int(time.time())})
-    fleet().client.hset(keys.SPAWN_DEMAND, queue_for(spec), wanted)
+    """Have the pools looked at now, not when beat does so next: one of them may serve what nobody there can do."""
+    scale.apply_async(expires=fleet().settings.scale_seconds)
 
 
 class TaskOrchestrator:
@@ -88,7 +85,7 @@ class TaskOrchestrator:
 
     def _choose(self, spec: TaskSpec) -> tuple[str | None, AssignmentStatus]:
         if spec.agent:
-            there = any(info.online for info in self._registry.some([spec.agent]))
+            there = self._registry.who_serves(spec)
             return spec.agent, AssignmentStatus.ASSIGNED if there else AssignmentStatus.UNROUTABLE
         wished = self.requirements(spec)
         for _ in range(_TRIES):
@@ -97,7 +94,7 @@ class TaskOrchestrator:
                 break
             if fleet().soft_pins.reserve(best.agent_id, spec.id):
                 return best.agent_id, AssignmentStatus.ASSIGNED
-        able = best or any(info.online and info.serves(spec.role, spec.skills) for info in self._registry.agents())
+        able = best or self._registry.who_serves(spec)
         return None, AssignmentStatus.QUEUED if able else AssignmentStatus.UNROUTABLE
 
     def _best(self, spec: TaskSpec, wished: Iterable[str]) -> AgentInfo | None:

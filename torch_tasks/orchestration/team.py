@@ -1,4 +1,4 @@
-"""Forming a team: agents that together have all the skills a piece of work needs."""
+"""Forming a team: agents that together have all the skills a piece of work needs, and who manages it."""
 
 from __future__ import annotations
 
@@ -6,9 +6,12 @@ import heapq
 import itertools
 from collections.abc import Iterable
 
+from torch_tasks.communication.message import PEOPLE
 from torch_tasks.errors import TeamImpossible
 from torch_tasks.models import AgentInfo, Model
 from torch_tasks.orchestration.agent_registry import AgentRegistry
+
+_SHELL = "shell"
 
 
 class Member(Model):
@@ -31,6 +34,16 @@ def form_team(skills: Iterable[str], registry: AgentRegistry | None = None) -> l
     if missing:
         raise TeamImpossible(f"no agent that is online has: {', '.join(sorted(missing))}")
     return [Member(agent=info, skills=tuple(sorted(info.abilities & wanted))) for info in _fewest(wanted, found)]
+
+
+def manager_of(agents: Iterable[AgentInfo], role: str, agent_id: str) -> str:
+    """A manager who is there rather than one who is away; a person, if it is about the only one, or there is none.
+
+    A shell is no manager: it would run the words.
+    """
+    managers = [info for info in agents if info.role == role and info.agent_id != agent_id and info.kind != _SHELL]
+    best = min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
+    return best.agent_id if best else PEOPLE
 
 
 def _fewest(wanted: frozenset[str], found: list[AgentInfo]) -> tuple[AgentInfo, ...]:

@@ -9,6 +9,7 @@ from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.fleet import Fleet
 from torch_tasks.models import BEFORE, AgentInfo
 from torch_tasks.orchestration.escalation import escalate
+from torch_tasks.orchestration.followups import follow_up
 from torch_tasks.routing import queue_for
 from torch_tasks.transport.wire import message_id
 
@@ -18,13 +19,19 @@ log = logging.getLogger(__name__)
 def tend(fleet: Fleet) -> None:
     """Look after the whole fleet, unless somebody did so a moment ago: agent workers and node workers all call this."""
     pause_ms = int(fleet.settings.heartbeat_seconds * 500)
-    if not fleet.client.set(keys.TENDING, fleet.settings.node, nx=True, px=pause_ms):
-        return
-    for agent in fleet.registry.dead():
-        _free_tasks_of(agent, fleet)
+    if fleet.client.set(keys.TENDING, fleet.settings.node, nx=True, px=pause_ms):
+        look_after(fleet)
+
+
+def look_after(fleet: Fleet) -> None:
+    """Do so now."""
+    dead = {keys.agent_queue(agent.agent_id): agent for agent in fleet.registry.dead()}
+    for queue in fleet.deliveries.in_use(dead):  # of many dead, few have anything that waits
+        _free_tasks_of(dead[queue], fleet)
     for agent_id, task_id in fleet.soft_pins.due():
         _free_pinned(agent_id, task_id, fleet)
     DeadLetters(fleet).note_all_lost()
+    follow_up(fleet)
     escalate(fleet)
 
 

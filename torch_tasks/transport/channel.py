@@ -23,6 +23,7 @@ from torch_tasks.transport.gate import greeting
 from torch_tasks.transport.keeper import ANSWER_SECONDS, Keeper, Terms
 from torch_tasks.transport.keepers import keeper_for
 from torch_tasks.transport.pause import pause
+from torch_tasks.transport.pool import Pool, pool_for
 from torch_tasks.transport.qos import QoS
 from torch_tasks.transport.wire import SEPARATOR, delivered, message_id, queue_of
 
@@ -69,8 +70,6 @@ class Channel(stock.Channel):
     _in_poll: Any
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
-        #: The server process that answered when a connection was made last.
-        self._server = ""
         self._publisher: Any = None
         self._unleased: set[str] = set()
         #: The claim that the broker has not answered yet; without one, kombu's "poll" is the wait at the bells.
@@ -80,16 +79,22 @@ class Channel(stock.Channel):
         super().__init__(*args, **kwargs)
         if self.global_keyprefix or self.sep != SEPARATOR or not self.ack_emulation:
             raise ValueError("the leased transport has no global_keyprefix, no other sep, and no ack_emulation=False")
+        # kombu asks on it whether the broker answers. Most channels never consume; who does connects again.
+        self.async_pool.disconnect()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
-        own = {"protocol": 2, "redis_connect_func": greeting(self._note_server)}
-        return {**super()._connparams(asynchronous=asynchronous), **own}
+        parameters = {**super()._connparams(asynchronous=asynchronous), "protocol": 2}
+        return {**parameters, "redis_connect_func": greeting(self.pool.note)} if asynchronous else parameters
 
-    def _note_server(self, identity: str) -> None:
-        self._server = identity
+    def _get_pool(self, asynchronous: bool = False) -> Any:
+        return super()._get_pool(asynchronous=True) if asynchronous else pool_for(self._connparams())
+
+    def _disconnect_pools(self) -> None:
+        self._pool: Pool | None = None  # the others go on using it
+        super()._disconnect_pools()
 
     def _on_connection_disconnect(self, connection: Any) -> None:
         super()._on_connection_disconnect(connection)
@@ -188,7 +193,7 @@ class Channel(stock.Channel):
             self._claim = Claim.of(
                 queues,
                 self.priority_steps,
-                server=self._server,
+                server=self.pool.server,
                 lease_seconds=self.lease_seconds,
                 unleased=self._unleased,
                 lowest_first=self._passed_by >= claim.TURNS_BEFORE_LOW,
@@ -289,7 +294,7 @@ class Channel(stock.Channel):
         asked = Claim.of(
             [queue],
             self.priority_steps,
-            server=self._server,
+            server=self.pool.server,
             lease_seconds=self.lease_seconds,
             unleased=[queue] if no_ack else [],
         )

@@ -69,6 +69,29 @@ class Deliveries:
                 pipe.lrange(list_of(queue, step), 0, -1)
             return [str(message) for found in pipe.execute() for message in reversed(found)]
 
+    def in_use(self, queues: Iterable[str]) -> list[str]:
+        """Those of these queues in which something waits."""
+        names = list(queues)
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in names:
+                pipe.exists(*(list_of(queue, step) for step in PRIORITY_STEPS))
+            return [queue for queue, lists in zip(names, pipe.execute(), strict=True) if lists]
+
+    def backlogs(self, queues: Sequence[str]) -> dict[str, tuple[int, list[str]]]:
+        """How many messages wait in each of these queues that is not empty, and the longest waiting of each step."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for queue in queues:
+                for step in PRIORITY_STEPS:
+                    pipe.llen(list_of(queue, step))
+                    pipe.lindex(list_of(queue, step), -1)
+            answers = iter(pipe.execute())
+        found: dict[str, tuple[int, list[str]]] = {}
+        for queue in queues:
+            steps = [(int(next(answers)), next(answers)) for _ in PRIORITY_STEPS]
+            if waiting := sum(length for length, _ in steps):
+                found[queue] = waiting, [str(message) for _, message in steps if message]
+        return found
+
     def on_the_way(self, queues: Iterable[str]) -> set[str]:
         """The ids of the tasks that wait in these queues, are held by anybody, abandoned, or parked.
 

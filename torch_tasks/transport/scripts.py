@@ -11,6 +11,8 @@ from torch_tasks.broker import NOW
 
 BELL_LENGTH = 1000
 BELL_MS = 60_000
+TOLD_MS = 200
+"""For so long it is left to who was told first that a lease has ended."""
 
 
 def _ring(bell: str) -> str:
@@ -81,27 +83,36 @@ return answer
 
 # Look for leases that have ended. KEYS: leases, broker state. ARGV: opening, lease in ms, how many at most.
 # A gap in these looks, or a clock that jumped, may mean that the holders could not renew: they get half a lease's time.
-# What is parked has no holder.
+# What is parked has no holder. Everybody looks when a lease ends: only the first is told, and brings the message back;
+# should it die, the others find that message a moment later.
 # Returns 'closed', or '' with the milliseconds until the next look is worth it (-1: nothing is leased) and the tags.
 SWEEP = (
     """
-local state = redis.call('HMGET', KEYS[2], 'server', 'since', 'seen', 'watch')
+local state = redis.call('HMGET', KEYS[2], 'server', 'since', 'seen', 'watch', 'told')
 if (state[1] or '') .. '@' .. (state[2] or '') ~= ARGV[1] then return {'closed'} end
 if redis.call('EXISTS', KEYS[1]) == 0 then return {'', -1} end
 """
     + NOW
+    + f"local moment = {TOLD_MS}"
     + """
 local lease, seen, watch = tonumber(ARGV[2]), tonumber(state[3] or ''), tonumber(state[4] or '')
 if not seen or not watch or now < seen or now - seen > lease then watch = now end
 redis.call('HSET', KEYS[2], 'seen', now, 'watch', watch)
 local wait = watch + math.floor(lease / 2) - now
 local answer = {'', wait > 0 and wait or -1}
-for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0, ARGV[3])) do
+local told = tonumber(state[5] or '0')
+local recent = now >= told and now - told < moment
+local since = recent and '(' .. string.format('%d', told) or '-inf'
+for _, tag in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], since, now, 'LIMIT', 0, ARGV[3])) do
   if wait <= 0 or string.sub(tag, 1, 7) == 'parked:' then answer[#answer + 1] = tag end
 end
+if #answer > 2 then redis.call('HSET', KEYS[2], 'told', now) end
 if wait <= 0 and #answer == 2 then
   local first = redis.call('ZRANGE', KEYS[1], 0, 0)[1]
-  if first then answer[2] = tonumber(redis.call('ZSCORE', KEYS[1], first)) - now end
+  if first then
+    local ends = tonumber(redis.call('ZSCORE', KEYS[1], first))
+    answer[2] = math.max(ends, recent and told + moment or 0) - now
+  end
 end
 return answer
 """

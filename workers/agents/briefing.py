@@ -23,6 +23,7 @@ keyboard. Commands for you, to be run in your shell:
   torch-tasks fail TASK "why"            when it cannot be done
   torch-tasks progress TASK "how far"    in a long task, now and then
   torch-tasks handoff TASK AGENT --note "…"   when another agent or role shall go on with it
+  torch-tasks checkin add 30 "what"      a note to yourself in 30 minutes: what to look at, what to do then
   torch-tasks note add "fact"            what others who work on this project should not have to find out again
   torch-tasks claim RESOURCE             before you use what only one can use: a folder, port:8080
   torch-tasks agents                     who else is there

@@ -36,7 +36,7 @@ class Words:
     task: str | None = None
 
     @property
-    def message(self) -> str:
+    def ending(self) -> str:
         """The end of the message, by which a commit of Torch's is known."""
         return f"Torch-Agent: {self.agent}\n" + (f"Torch-Task: {self.task}\n" if self.task else "")
 
@@ -233,7 +233,8 @@ class _Commit:
         listed = git.run("diff", "--cached", *stat).decode(errors="replace")
         title = self._words.title or _named(entries)
         subject = f"Progress: {title}" + (f" ({part})" if part else "")
-        message = f"{subject}\n\n{listed}\n{self._words.message}"
+        message = f"{subject}\n\n{listed}\n{self._words.ending}"
+        self._require_base(self._tree.head())
         git.run(
             "commit",
             "--quiet",
@@ -243,6 +244,24 @@ class _Commit:
             seconds=self._policy.hook_seconds,
             settings=identity(self._tree, self._words.agent),
         )
+        self._yield_to_others()
+
+    def _yield_to_others(self) -> None:
+        """Take our commit back if somebody was quicker by a moment: it would undo what they committed."""
+        git, since = self._tree.git, "HEAD" if self._base == self._tree.nothing() else f"{self._base}..HEAD"
+        made = git.run("rev-list", "--first-parent", since).decode().split()
+        if len(made) == 1 or self._words.ending in git.run("log", "-1", "--format=%B", made[-1]).decode(
+            errors="replace"
+        ):
+            return  # on top of it is at most what a hook has made
+        ours, theirs = git.run("rev-parse", "HEAD", "HEAD^").decode().split()
+        git.run("update-ref", "-m", "torch: taken back", "HEAD", theirs, ours)
+        self._require_base(theirs)
+
+    def _require_base(self, head: str | None) -> None:
+        if (head or self._tree.nothing()) != self._base:
+            where = self._tree.top
+            raise GitRefused(f"somebody else has committed in {where} meanwhile; the next look goes on from there")
 
     # ── the tree's own index ─────────────────────────────────────────────────────────────────────────────────────────
 

@@ -66,6 +66,7 @@ class Discipline(threading.Thread):
             if self._leaving.is_set():
                 return
         GitReports(self._fleet.client).drop(node, looked_after)
+        self._judges = {place: judge for place, judge in self._judges.items() if place[0] in seen}
 
     def _report(self, info: AgentInfo, policy: RolePolicy, seen: dict[Path, str]) -> GitReport | None:
         """Look after the agent's trees; nothing if it has none. A tree that two agents share is the first one's."""

@@ -18,8 +18,8 @@ TASK_BRANCH = "feature/{task}"
 
 
 def _names_the_agent(pattern: str) -> str:
-    if pattern.count("{agent}") != 1 or not re.fullmatch(r"[A-Za-z0-9/_-]+", pattern.replace("{agent}", "a")):
-        raise ValueError("must be letters, digits, '/', '-', '_' and once {agent}, as in torch/{agent}")
+    if not re.fullmatch(r"([A-Za-z0-9_-]+/)+\{agent\}", pattern):
+        raise ValueError("must be one folder or more and {agent}, as in torch/{agent}")
     return pattern
 
 

@@ -135,9 +135,9 @@ class Tree:
 
     def is_protected(self, branch: str, policy: RolePolicy) -> bool:
         """It is the default branch, or one that the policy protects: nothing is committed there."""
-        if _is_torchs(branch, policy):
-            return False
-        return branch in self._defaults(policy) or any(fnmatchcase(branch, glob) for glob in policy.protected)
+        if branch in self._defaults(policy):
+            return True
+        return not _is_torchs(branch, policy) and any(fnmatchcase(branch, glob) for glob in policy.protected)
 
     def _defaults(self, policy: RolePolicy) -> set[str]:
         """Every name that may be the default branch's; the only branch is one if nothing else tells."""

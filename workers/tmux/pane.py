@@ -16,8 +16,10 @@ from typing import Self
 import psutil
 
 from torch_tasks.errors import AgentUnavailable
+from torch_tasks.limits import Limits
 from torch_tasks.settings import PaneScope
 from workers.tmux.control import quote
+from workers.tmux.scope import NONE
 from workers.tmux.server import AgentServer, Answer
 
 END_SECONDS = 5.0
@@ -109,13 +111,16 @@ class AgentPane:
         on_death: str | None = None,
         on_notice: Callable[[str], None] | None = None,
         scope: PaneScope = "never",
+        limits: Limits = NONE,
+        cgroup: Path | None = None,
     ) -> Self:
         """A new server, with one session of this name, whose pane runs the command in ``workdir``.
 
         The program gets exactly ``environment`` and what tmux adds; it is inherited, so no argument list shows it.
         ``on_death`` is a shell command that tmux runs as soon as it notices that the program ended; what it misses is
         made up for by the next :meth:`look`. The program never runs in another folder: if ``workdir`` vanishes
-        meanwhile, the pane dies and says why. ``scope`` tells whether systemd gives the server a scope of its own.
+        meanwhile, the pane dies and says why. ``scope`` tells whether systemd gives the server a scope of its own,
+        which keeps its ``limits``; without one a group below ``cgroup`` does.
         """
         _require_folder(workdir)
         server = AgentServer(socket, on_notice=on_notice)
@@ -127,7 +132,8 @@ class AgentPane:
         program = ("--", *_launcher(str(workdir), command))
         size = ("set-option", "-w", "-t", f"={name}:", "window-size", "manual")  # a visitor never reflows the screen
         # In one go, so that even a program that ends at once finds the hook.
-        answer = server.launch(name, *hook, (*session, *program), size, environment=environment, scope=scope)
+        starting = (*hook, (*session, *program), size)
+        answer = server.launch(name, *starting, environment=environment, scope=scope, limits=limits, cgroup=cgroup)
         if not answer.ok:
             raise AgentUnavailable(
                 f"tmux could not start a pane for {name} at {socket}: {' '.join(answer.stderr)}; "

@@ -11,17 +11,23 @@ import re
 import shutil
 import subprocess
 import uuid
+from collections.abc import Iterator
 from functools import cache
 
 from torch_tasks.errors import AgentUnavailable
+from torch_tasks.limits import Limits
 from torch_tasks.settings import PaneScope
+from workers.tmux.group import PREFIX
+
+NONE = Limits()
+"""No limits."""
 
 #: The first systemd whose scopes can be told to live on when the kernel kills one of their processes for memory.
 _WITH_OOM_POLICY = 253
 
 
-def scope_words(name: str, wanted: PaneScope) -> tuple[str, ...]:
-    """The words before a command that runs it in a scope named for this agent; none where no scope is wanted."""
+def scope_words(name: str, wanted: PaneScope, limits: Limits = NONE) -> tuple[str, ...]:
+    """The words before a command that runs it in a scope of this agent's, within its limits; none if none is wanted."""
     if wanted == "never" or (wanted == "auto" and "INVOCATION_ID" not in os.environ):
         return ()
     if shutil.which("systemd-run") is None:
@@ -33,8 +39,19 @@ def scope_words(name: str, wanted: PaneScope) -> tuple[str, ...]:
         )
     whose = () if os.geteuid() == 0 else ("--user",)
     policy = ("--property", "OOMPolicy=continue") if _version() >= _WITH_OOM_POLICY else ()
-    unit = f"torch-agent-{name}-{uuid.uuid4().hex[:8]}"
-    return ("systemd-run", *whose, "--scope", "--collect", "--quiet", "--unit", unit, *policy, "--")
+    unit = f"{PREFIX}{name}-{uuid.uuid4().hex[:8]}"
+    properties = [word for pair in _properties(limits) for word in ("--property", pair)]
+    return ("systemd-run", *whose, "--scope", "--collect", "--quiet", "--unit", unit, *policy, *properties, "--")
+
+
+def _properties(limits: Limits) -> Iterator[str]:
+    if limits.memory:
+        yield f"MemoryMax={limits.memory}"
+        yield "MemorySwapMax=0"
+    if limits.cpu:
+        yield f"CPUQuota={limits.cpu:.0%}"
+    if limits.processes:
+        yield f"TasksMax={limits.processes}"
 
 
 @cache

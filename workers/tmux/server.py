@@ -18,9 +18,11 @@ import psutil
 from libtmux.common import tmux_cmd
 
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
+from torch_tasks.limits import Limits
 from torch_tasks.settings import PaneScope
 from workers.tmux.control import ANSWER_SECONDS, ControlClient, ControlLost
-from workers.tmux.scope import scope_words
+from workers.tmux.group import group_words
+from workers.tmux.scope import NONE, scope_words
 
 log = logging.getLogger(__name__)
 
@@ -134,10 +136,16 @@ class AgentServer(libtmux.Server):
         return Answer(argv, _lines(done.stdout), _lines(done.stderr), done.returncode)
 
     def launch(
-        self, name: str, *commands: Sequence[str], environment: Mapping[str, str], scope: PaneScope = "never"
+        self,
+        name: str,
+        *commands: Sequence[str],
+        environment: Mapping[str, str],
+        scope: PaneScope = "never",
+        limits: Limits = NONE,
+        cgroup: Path | None = None,
     ) -> Answer:
-        """As :meth:`process`, where the commands start the server of this agent: in a scope of its own if it can be."""
-        words = scope_words(name, scope)
+        """As :meth:`process`, where the commands start the agent's server: in a scope or group of its own if any."""
+        words = scope_words(name, scope, limits) or group_words(name, limits, cgroup)
         if not words:
             return self.process(*commands, environment=environment)
         try:
@@ -148,6 +156,8 @@ class AgentServer(libtmux.Server):
             return answer
         said = " ".join(answer.stderr)
         log.warning("%s: no scope of its own, so a stop of this worker's unit may end its pane: %s", name, said)
+        if group := words[0] == "systemd-run" and group_words(name, limits, cgroup):
+            return self.process(*commands, environment=environment, before=group)
         return self.process(*commands, environment=environment)
 
     def listener(self) -> psutil.Process | None:

@@ -11,12 +11,13 @@ from workers.tmux.server import AgentServer, Answer
 
 
 class UserServer(AgentServer):
-    """The server that a plain ``tmux`` would speak with here. Each command is a process of its own: nothing attaches,
-    so that no client is seen and no hook of the user's runs.
+    """The server that a plain ``tmux`` would speak with here, or the one at a socket.
+
+    Each command is a process of its own: nothing attaches, so that no client is seen and no hook of the user's runs.
     """
 
-    def __init__(self) -> None:
-        super().__init__(_socket())
+    def __init__(self, socket: Path | None = None) -> None:
+        super().__init__(socket or _socket())
 
     def ask(self, *words: str) -> Answer | None:
         """What tmux answers; None if no server runs."""

@@ -1,0 +1,299 @@
+"""The check-ins as people, programs and agents keep them: what they ask for is read, checked, and told in words."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+from pydantic import ValidationError
+
+from torch_tasks.broker import broker_errors
+from torch_tasks.checkins import times
+from torch_tasks.checkins.checkin import Checkin, CheckinRecord, Fire, Target, UserPane
+from torch_tasks.checkins.readiness import readiness
+from torch_tasks.checkins.schedules import At, Cron, Every
+from torch_tasks.communication.message import PEOPLE
+from torch_tasks.communication.orchestrator import nobody_called
+from torch_tasks.errors import InvalidCheckin
+from torch_tasks.fields import readable
+from torch_tasks.fleet import fleet
+from torch_tasks.models import AgentInfo
+from torch_tasks.orchestration.followups import note_other
+
+GOOD_NOTE = "a good note names what to look at, what was open, and what to do then"
+_SAYS_LITTLE = frozenset(
+    [
+        "a",
+        "an",
+        "and",
+        "again",
+        "any",
+        "check",
+        "checkin",
+        "checking",
+        "checkup",
+        "continue",
+        "do",
+        "done",
+        "for",
+        "go",
+        "going",
+        "how",
+        "hows",
+        "in",
+        "it",
+        "keep",
+        "look",
+        "next",
+        "of",
+        "on",
+        "ok",
+        "please",
+        "ping",
+        "progress",
+        "proceed",
+        "reminder",
+        "resume",
+        "standard",
+        "standup",
+        "status",
+        "still",
+        "stuff",
+        "task",
+        "that",
+        "the",
+        "then",
+        "there",
+        "things",
+        "this",
+        "to",
+        "todo",
+        "up",
+        "update",
+        "updates",
+        "work",
+        "working",
+        "you",
+        "your",
+    ]
+)
+_SHELL = "shell"
+_TARGETS = ("role", "project", "task", "pane")
+_OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
+
+
+class Kept(CheckinRecord):
+    """A check-in as it was accepted, and what whoever asked for it should know."""
+
+    zone: str = ""
+    """By whose clock its times were read, and who chose it."""
+    warnings: tuple[str, ...] = ()
+
+
+class Checkins:
+    """The check-ins, in the name of one party: the agent in whose pane this runs, else a person."""
+
+    def __init__(self, sender: str | None = None) -> None:
+        self.sender = sender or os.environ.get("TORCH_AGENT_ID") or PEOPLE
+
+    # ── asking for one ───────────────────────────────────────────────────────────────────────────────────────────
+
+    def after(self, minutes: float, note: str, target: str | None = None, **how: Any) -> Kept:
+        """Have the note come up once, so many minutes from now; 0.1 is six seconds.
+
+        It is for the agent ``target``, by default the one in whose pane this runs, or for all of a ``role``, all who
+        work in a ``project``, or, with ``task`` (the fields of a task), for whoever takes the task whose prompt the
+        note is. ``when`` says what becomes of it if the receiver works, ``misfire`` what becomes of slots that no beat
+        was there for, ``jitter`` how many seconds late it may be; what comes again stops after ``max_runs`` or when it
+        ``ends``. The same ``id`` twice is one check-in. Raises :class:`InvalidCheckin` or :class:`UnknownRecipient`;
+        then nothing was scheduled.
+        """
+        try:
+            length = timedelta(minutes=minutes)
+        except (TypeError, ValueError, OverflowError):
+            raise InvalidCheckin(f"{minutes!r} is no number of minutes") from None
+        if length <= timedelta(0):
+            raise InvalidCheckin(f"{minutes!r} minutes from now is not to come; name a number above 0")
+        return self._keep(times.Timed(At(at=self._now() + length), None), note, target, how)
+
+    def at(self, time: datetime | str, note: str, target: str | None = None, **how: Any) -> Kept:
+        """Have the note come up once, at this time: ``"tomorrow 9:00"``, or a datetime, by ``timezone``'s clock if it
+        has none; the rest is as for :meth:`after`.
+        """
+        now, zone = self._now(), how.pop("timezone", None)
+        text = time.isoformat(sep=" ") if isinstance(time, datetime) else time
+        moment, used = times.moment(text, now, zone)
+        return self._keep(times.Timed(At(at=moment), used), note, target, how)
+
+    def every(
+        self, interval: float | timedelta | str, note: str, target: str | None = None, *, start: Any = None, **how: Any
+    ) -> Kept:
+        """Have the note come up again and again: each so many seconds, or ``"30m"``, from ``start`` on, or after one
+        interval; the rest is as for :meth:`after`.
+        """
+        zone = how.pop("timezone", None)
+        seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
+        length = f"{seconds:.6f}s" if isinstance(seconds, int | float) else seconds.removeprefix("every ")
+        begins = start.isoformat(sep=" ") if isinstance(start, datetime) else start
+        text = f"every {length}" + (f" from {begins}" if begins else "")
+        return self._keep(self._again(text, Every, zone), note, target, how)
+
+    def cron(self, line: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any) -> Kept:
+        """Have the note come up as a line of cron says, by ``timezone``'s clock; the rest is as for :meth:`after`."""
+        return self._keep(self._again(line, Cron, timezone), note, target, how)
+
+    def add(self, time: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any) -> Kept:
+        """Have the note come up when the text says, once or again and again; the rest is as for :meth:`after`."""
+        return self._keep(times.schedule(time, self._now(), timezone), note, target, how)
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def list(self) -> Sequence[CheckinRecord]:
+        """All check-ins: the next first, at last those that come up no more."""
+        with broker_errors():
+            known = fleet().checkins.records()
+        return sorted(known, key=lambda record: (record.due is None, record.due or record.checkin.created_at))
+
+    def get(self, checkin_id: str) -> CheckinRecord:
+        """One check-in, or :class:`CheckinNotFound`."""
+        with broker_errors():
+            return fleet().checkins.get(checkin_id)
+
+    def history(self, checkin_id: str, limit: int = 50) -> Sequence[Fire]:
+        """What became of its slots, the latest first, with how far each message and task is now."""
+        with broker_errors():
+            return fleet().checkins.history(checkin_id, limit)
+
+    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def change(self, checkin_id: str, *, time: str | None = None, timezone: str | None = None, **fields: Any) -> Kept:
+        """Change what is named, as :meth:`add` takes it: the ``time``, the ``note``, whom it is for, the options.
+
+        :class:`CheckinChanged` if somebody else was quicker; then nothing was changed.
+        """
+        record = self.get(checkin_id)
+        known = {name: getattr(record.checkin, name) for name in Checkin.model_fields}
+        timed = times.schedule(time, self._now(), timezone) if time else times.Timed(record.checkin.schedule, None)
+        whom = {name: fields.pop(name, None) for name in ("target", *_TARGETS)}
+        told = self._options(fields)
+        if "id" in told:
+            raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {told['id']!r} instead")
+        if any(value is not None for value in whom.values()):
+            told["target"] = self._target(**whom)
+        checkin = Checkin.build(**{**known, "schedule": timed.schedule, **told})
+        return self._told(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
+
+    def pause(self, checkin_id: str) -> CheckinRecord:
+        """Have it not come up until it is resumed; what passes meanwhile is not made up for."""
+        with broker_errors():
+            return fleet().checkins.pause(checkin_id)
+
+    def resume(self, checkin_id: str) -> CheckinRecord:
+        """Have it come up again, from its next slot on."""
+        with broker_errors():
+            return fleet().checkins.resume(checkin_id)
+
+    def remove(self, checkin_id: str) -> None:
+        """Forget it and its history; what has fired arrives all the same."""
+        with broker_errors():
+            fleet().checkins.remove(checkin_id)
+
+    def run_now(self, checkin_id: str) -> Fire:
+        """Have it fire at once, beside its slots."""
+        with broker_errors():
+            return fleet().checkins.run_now(checkin_id)
+
+    # ── what is asked for, read and checked ──────────────────────────────────────────────────────────────────────
+
+    def _now(self) -> datetime:
+        with broker_errors():
+            return fleet().checkins.now()
+
+    def _again(self, text: str, kind: type[Every | Cron], timezone: str | None) -> times.Timed:
+        timed = times.schedule(text, self._now(), timezone)
+        if not isinstance(timed.schedule, kind):
+            raise InvalidCheckin(f"{text!r} does not come again and again; write {times.AGAIN}")
+        return timed
+
+    def _keep(self, timed: times.Timed, note: str, target: str | None, how: dict[str, Any]) -> Kept:
+        whom = {name: how.pop(name, None) for name in _TARGETS}
+        options = self._options(how)
+        checkin = Checkin.build(
+            note=note,
+            target=self._target(target, **whom),
+            schedule=timed.schedule,
+            sender=self.sender,
+            **options,
+        )
+        return self._told(checkin, timed, lambda: fleet().checkins.add(checkin))
+
+    def _options(self, how: dict[str, Any]) -> dict[str, Any]:
+        """The options that are named; ``ends`` may be a text."""
+        known = {name: value for name, value in how.items() if value is not None}
+        if unknown := set(known) - set(_OPTIONS):
+            raise InvalidCheckin(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(_OPTIONS)}")
+        if isinstance(ends := known.get("ends"), str):
+            known["ends"] = times.moment(ends, self._now())[0]
+        return known
+
+    def _target(
+        self,
+        target: str | None,
+        role: str | None = None,
+        project: str | None = None,
+        task: Mapping[str, Any] | None = None,
+        pane: UserPane | None = None,
+    ) -> Target:
+        """Whom it is for; an agent, or a role, that is called like none is refused."""
+        if (target, role, project, task, pane) == (None,) * 5:
+            target = os.environ.get("TORCH_AGENT_ID")
+            if target is None:
+                raise InvalidCheckin(
+                    "this is no agent's pane: say whom it is for, an agent, a role, a project or a task"
+                )
+        fields: dict[str, Any] = {"agent": target, "role": role, "project": project, "pane": pane}
+        fields["task"] = None if task is None else dict(task)
+        try:
+            return Target.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidCheckin(f"this is nobody whom a check-in can be for: {readable(error)}") from None
+
+    def _told(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> Kept:
+        """Keep it, and say what whoever asked for it should know."""
+        with broker_errors():
+            agents = fleet().registry.agents()
+            warnings = [*_of_target(checkin.target, agents), *_of_note(checkin, agents)]
+            record = keep()
+            at_work = next((info.current_task for info in agents if info.agent_id == checkin.target.agent), None)
+            if at_work:
+                note_other(fleet(), at_work, checkin.id)
+            warnings += readiness(fleet()).lacks
+        if record.checkin != checkin:
+            warnings.insert(0, f"check-in {checkin.id} was there already, and stays as it is")
+        zone = str(timed.zone) if timed.zone else ""
+        return Kept(**dict(record), zone=zone, warnings=tuple(warnings))
+
+
+def _of_target(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
+    """What is to be known of whom it is for; :class:`UnknownRecipient` if nobody is called so."""
+    name = target.agent or (target.task or {}).get("agent")
+    if name and name != PEOPLE:
+        found = next((info for info in agents if info.agent_id == name), None)
+        if found is None:
+            raise nobody_called(str(name), [info.agent_id for info in agents])
+        if not found.online:
+            yield f"{name} is offline now: what fires is kept until it returns"
+    role = target.role or (target.task or {}).get("role")
+    if role and not any(info.role == role for info in agents):
+        yield f"no agent has the role {role} now: what fires before one does reaches nobody"
+
+
+def _of_note(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[str]:
+    """What is to be said of a note that says little; what is for a shell is a command line, and may be short."""
+    shells = {info.agent_id for info in agents if info.kind == _SHELL}
+    words = re.findall(r"[^\W_]+", checkin.note.casefold().replace("'", ""))
+    if checkin.target.agent not in shells and not set(words) - _SAYS_LITTLE:
+        yield f"the note {checkin.title!r} says little: {GOOD_NOTE}"

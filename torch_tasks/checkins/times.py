@@ -1,0 +1,243 @@
+"""The times that people type, as schedules.
+
+What is exact is read here; of the rest, parsedatetime reads what names a day and a clock. It guesses: so what it has
+not read to the last word, or read as something that does not stand there, is refused.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from typing import Any, NamedTuple, TypeVar
+
+from pydantic import ValidationError
+
+from torch_tasks.checkins.schedules import At, Cron, Every, Schedule
+from torch_tasks.checkins.zones import Zone, own_zone, zone_named
+from torch_tasks.errors import InvalidCheckin
+from torch_tasks.fields import readable
+
+ONCE = "'30' (minutes), 'in 2 hours', '14:30', 'tomorrow 9:00' or '2026-12-01 09:00 Europe/Berlin'"
+AGAIN = "'every 30m', 'every 2 hours from 9:00', 'weekdays 9:00 Europe/Berlin', 'mondays 8:30' or '*/15 * * * *'"
+LONGEST = timedelta(days=3660)
+"""Nothing is scheduled farther away: what seems to be is a slip."""
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
+_PIECE = (
+    r"(?P<count>\d+\.?\d*|\.\d+|an?\b)\s*(?P<unit>s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|"
+    r"w(?:eeks?)?)(?![a-z])"
+)
+_DURATION = re.compile(rf"{_PIECE}(?:\s*(?:,|and\b)?\s*)")
+_CLOCK = r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?\s*(?P<half>am|pm)?"
+_MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[t ](\d\d?:\d\d(?::\d\d(?:\.\d{1,6})?)?)\s*(z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
+_WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+_DAYS = {"day": "*", "weekday": "1-5", "weekend": "6,0"}
+for _number, _day in enumerate(_WEEK, 1):
+    _DAYS |= {_day: str(_number % 7), _day[:3]: str(_number % 7)}
+_OFTEN = {"daily": "*"} | {f"{day}s": number for day, number in _DAYS.items()}
+_CRON_LINE = re.compile(r"(?:[\d*/,-]+ ){2,3}(?:[\dA-Z*/,#?-]+ ){2}[\dA-Z*/,#?-]+", re.IGNORECASE)
+
+
+class Timed(NamedTuple):
+    """A schedule, and by whose clock it was read; no zone if it is the same by every clock."""
+
+    schedule: At | Every | Cron
+    zone: Zone | None
+
+
+class _Reader:
+    """Reads one text by one clock."""
+
+    def __init__(self, text: str, now: datetime, zone: str | None) -> None:
+        self._now = now.astimezone(UTC)  # in which hours are added as they pass
+        self._given = zone_named(zone) if zone else None
+        self._used: Zone | None = None
+        self.words = self._without_zone(" ".join(text.split()))
+
+    @property
+    def zone(self) -> Zone:
+        """The zone, asked for only by what depends on it."""
+        self._used = self._used or self._given or own_zone()
+        return self._used
+
+    @property
+    def wall(self) -> datetime:
+        """What the clock on the zone's walls shows now."""
+        return self._now.astimezone(self.zone.info).replace(tzinfo=None)
+
+    def timed(self, schedule: Schedule) -> Timed:
+        """The schedule and the zone, if one was needed."""
+        return Timed(schedule, self._used)
+
+    def _without_zone(self, text: str) -> str:
+        rest, _, last = text.rpartition(" ")
+        if not rest or not _may_be_zone(last):
+            return text
+        named = zone_named(last)
+        if self._given and self._given.name != named.name:
+            raise InvalidCheckin(f"{text!r} names {named.name}, and the time zone is to be {self._given.name}; say one")
+        self._given = named
+        return rest
+
+    # ── once ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def once(self, text: str) -> datetime | None:
+        """The moment that this text names, if it can be read; never one that is past."""
+        ways = (self._minutes, self._in, self._date, self._next_clock, self._in_words)
+        moment = next(filter(None, (way(text) for way in ways)), None)
+        if moment is None:
+            return None
+        if moment <= self._now:
+            shown = moment.isoformat(sep=" ", timespec="seconds")
+            raise InvalidCheckin(f"{text!r} is not to come any more ({shown}); name a later time")
+        return moment
+
+    def _minutes(self, text: str) -> datetime | None:
+        return self._after(60 * float(text)) if re.fullmatch(r"\d+\.?\d*|\.\d+", text) else None
+
+    def _in(self, text: str) -> datetime | None:
+        seconds = duration(text.casefold().removeprefix("in ").removesuffix(" from now"))
+        return None if seconds is None else self._after(seconds)
+
+    def _after(self, seconds: float) -> datetime:
+        if seconds > LONGEST.total_seconds():
+            raise InvalidCheckin(f"that is more than {LONGEST.days // 366} years away; name an earlier time")
+        return self._now + timedelta(seconds=seconds)
+
+    def _date(self, text: str) -> datetime | None:
+        found = _MOMENT.fullmatch(text)
+        if not found:
+            return None
+        day, clock, offset = found.groups()
+        try:
+            wall = datetime.fromisoformat(f"{day} {clock.zfill(len(clock) + (clock[1] == ':'))}")
+            moment = datetime.fromisoformat(f"{wall.isoformat()}{offset.upper()}") if offset else None
+        except ValueError as error:
+            raise InvalidCheckin(f"{text!r} is no time: {error}") from None
+        if moment and self._given:
+            raise InvalidCheckin(f"{text!r} has an offset, and there is a time zone as well; say one of them")
+        return moment or self.zone.instant(wall)
+
+    def _next_clock(self, text: str) -> datetime | None:
+        clock = _clock(text)
+        if clock is None:
+            return None
+        today = self.wall.replace(hour=clock[0], minute=clock[1], second=0, microsecond=0)
+        return self.zone.instant(today if today > self.wall else today + timedelta(days=1))
+
+    def _in_words(self, text: str) -> datetime | None:
+        """What parsedatetime makes of it: a day and a clock, from the first word to the last, and nothing else."""
+        text = re.sub(r"\bat (\d{1,2})$", r"\1:00", text.casefold())
+        if re.search(r"\d[-/.]\d", text):  # 12/11 is one day here and another there
+            return None
+        if sum(word in _DAYS for word in re.findall("[a-z]+", text)) > 1:
+            return None
+        import parsedatetime  # only who writes words waits for it
+
+        calendar = parsedatetime.Calendar(
+            parsedatetime.Constants("en_US", usePyICU=False), version=parsedatetime.VERSION_CONTEXT_STYLE
+        )
+        found: Any = calendar.nlp(text, self.wall) or ()
+        if len(found) != 1:
+            return None
+        wall, context, begin, end, _ = found[0]
+        to_the_hour = context.accuracy & context.ACU_HOUR or re.search(r"\bnoon\b", text)
+        if (begin, end) != (0, len(text)) or not (context.hasDate and to_the_hour) or not _says(wall, text):
+            return None
+        if wall.date() - self.wall.date() == timedelta(days=7) and text.split()[0] in _DAYS:
+            today = f"{self.wall:%Y-%m-%d} {wall:%H:%M}"
+            raise InvalidCheckin(f"{text!r} may be today or in a week; write '{today}' or '{wall:%Y-%m-%d %H:%M}'")
+        return self.zone.instant(wall)
+
+    # ── again and again ──────────────────────────────────────────────────────────────────────────────────────────
+
+    def again(self) -> At | Every | Cron | None:
+        """The schedule, if this text names one."""
+        if _CRON_LINE.fullmatch(self.words):
+            return _built(lambda: Cron(expression=self.words, timezone=self.zone.name))
+        every, rest = re.fullmatch(r"(every )?(.*)", self.words.casefold(), re.DOTALL).groups()  # type: ignore[union-attr]
+        return self._on_days(rest, {**_DAYS, **_OFTEN} if every else _OFTEN) or (self._every(rest) if every else None)
+
+    def _on_days(self, text: str, names: dict[str, str]) -> Cron | None:
+        found = re.fullmatch(r"([a-z ,]+?)(?: at)? (\d.*)", text)
+        days = re.split(r",\s*|\s+and\s+", found[1]) if found else []
+        at = _clock(found[2]) if found else None
+        if at is None or not all(day in names for day in days):
+            return None
+        chosen = ",".join(dict.fromkeys(names[day] for day in days))
+        chosen = "*" if "*" in chosen else chosen
+        return _built(lambda: Cron(expression=f"{at[1]} {at[0]} * * {chosen}", timezone=self.zone.name))
+
+    def _every(self, text: str) -> Every | None:
+        length, _, start = text.partition(" from ")
+        seconds = duration(length if length[:1].isdecimal() or length[:1] == "." else f"a {length}")
+        if not seconds:
+            return None
+        begins = self.once(start) if start else self._after(seconds)
+        return None if begins is None else _built(lambda: Every(seconds=seconds, start=begins))
+
+
+def schedule(text: str, now: datetime, zone: str | None = None) -> Timed:
+    """When a text says that something comes up, once or again and again; :class:`InvalidCheckin` if it is unclear."""
+    reader = _Reader(text, now, zone)
+    found = reader.again()
+    if found is None:
+        found = _built(lambda: At(at=moment)) if (moment := reader.once(reader.words)) else None
+    if found is None:
+        raise InvalidCheckin(f"{text!r} is no time that can be told for sure; write {ONCE}, or {AGAIN}")
+    return reader.timed(found)
+
+
+def moment(text: str, now: datetime, zone: str | None = None) -> tuple[datetime, Zone | None]:
+    """The one moment to come that a text names; :class:`InvalidCheckin` if it is unclear."""
+    reader = _Reader(text, now, zone)
+    found = reader.once(reader.words)
+    if found is None:
+        raise InvalidCheckin(f"{text!r} is no moment that can be told for sure; write {ONCE}")
+    return found, reader.timed(At(at=found)).zone
+
+
+def duration(text: str) -> float | None:
+    """Seconds, from ``30m``, ``2 hours``, ``1h30m``, ``an hour and 5 minutes``; None if it is something else."""
+    total, place = 0.0, 0
+    while place < len(text):
+        found = _DURATION.match(text, place)
+        if not found:
+            return None
+        count = 1.0 if found["count"].startswith("a") else float(found["count"])
+        total, place = total + count * _UNITS[found["unit"][0]], found.end()
+    return total if text and not re.search(r"(,|and)\s*$", text) else None
+
+
+def _clock(text: str) -> tuple[int, int] | None:
+    """Hour and minute, from ``9:00``, ``at 14:30`` or ``9pm``; None if it is something else."""
+    found = re.fullmatch(_CLOCK, text.casefold().removeprefix("at "))
+    if not found or not (found["minute"] or found["half"]):
+        return None
+    hour, minute = int(found["hour"]), int(found["minute"] or 0)
+    if found["half"]:
+        if not 1 <= hour <= 12:
+            return None
+        hour = hour % 12 + (12 if found["half"] == "pm" else 0)
+    return (hour, minute) if hour < 24 and minute < 60 else None
+
+
+def _says(wall: datetime, text: str) -> bool:
+    """Every number of the text is a part of this time."""
+    parts = {wall.year, wall.day, wall.hour, wall.hour % 12 or 12, wall.minute, wall.second}
+    return {int(number) for number in re.findall(r"\d+", text)} <= parts
+
+
+def _may_be_zone(word: str) -> bool:
+    return word.casefold() in ("utc", "gmt") or bool(re.fullmatch(r"[A-Za-z_]{2,}/[A-Za-z][A-Za-z0-9_+/-]+", word))
+
+
+_Kind = TypeVar("_Kind", At, Every, Cron)
+
+
+def _built(build: Callable[[], _Kind]) -> _Kind:
+    try:
+        return build()
+    except ValidationError as error:
+        raise InvalidCheckin(f"this cannot be kept: {readable(error)}") from None

@@ -1,0 +1,122 @@
+"""``schedule_with_note.sh``: a note for an agent, or for any pane of the user's tmux server, once its time has come.
+
+The note is a check-in: it outlives whatever dies meanwhile, and what becomes of it is told.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch_tasks.compat.send import is_agent, say, text
+from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
+
+if TYPE_CHECKING:
+    from torch_tasks.checkins.checkin import UserPane
+
+DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
+"""Minutes, note and target."""
+NOTE_FILE = "next_check_note.txt"
+
+
+def main() -> int:
+    """The program; ``sys.argv`` holds what it was called as, then minutes, note and target as far as they are said."""
+    called_as, *words = sys.argv
+    try:
+        said = [text([word]) for word in words[:3]]
+        # An empty word stands for the default, as it did.
+        minutes, note, target = (word or default for word, default in zip_longest(said, DEFAULTS, fillvalue=""))
+        checkin_id, warnings = schedule(minutes, note, target, _folder(called_as))
+    except TorchError as error:
+        print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - this is what the program says
+        return error.exit_code
+    begun = time.time()
+    now, then = (time.strftime("%H:%M:%S", time.localtime(moment)) for moment in (begun, begun + 60 * float(minutes)))
+    say(f"Scheduling check in {minutes} minutes with note: {note}")
+    say(f"Scheduled successfully - process detached (PID: {os.getpid()})")
+    say(f"SCHEDULED TO RUN AT: {then} (in {minutes} minutes from {now})")
+    told = f"it is check-in {checkin_id}: 'torch-tasks checkin history {checkin_id}' tells what becomes of it, and "
+    for line in (*warnings, f"{told}'torch-tasks checkin remove {checkin_id}' takes it back"):
+        print(f"Note: {line}", file=sys.stderr)  # noqa: T201 - this is what the program says
+    return 0
+
+
+def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, Sequence[str]]:
+    """Have the note come up, and leave it in the folder's file; returns the check-in's id and what is to be known.
+
+    An error if the target is nobody, or if nobody is there who would bring the note: then nothing was scheduled.
+    """
+    length = _length(minutes)
+    from torch_tasks.broker import broker_errors
+    from torch_tasks.checkins.book import Checkins
+    from torch_tasks.checkins.readiness import readiness
+    from torch_tasks.fleet import fleet
+
+    with broker_errors():
+        ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
+    if ready.lacks:
+        raise NothingFires(f"nothing was scheduled: {'; '.join(ready.lacks)}")
+    whom: dict[str, Any] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}
+    new = _note_file(folder, minutes, note)
+    try:
+        kept = Checkins().after(length, note, **whom)
+    except BaseException:
+        new.unlink()
+        raise
+    new.replace(folder / NOTE_FILE)
+    return kept.checkin.id, kept.warnings
+
+
+def _length(minutes: str) -> float:
+    try:
+        length = float(minutes)
+    except ValueError:
+        length = math.nan
+    if not 0 < length < math.inf:
+        raise InvalidCheckin(f"{minutes!r} is no number of minutes above 0, such as 30 or 0.5; nothing was scheduled")
+    return length
+
+
+def _pane(target: str, nodes: Sequence[str]) -> UserPane:
+    from torch_tasks.checkins.panes import pane_named
+
+    try:
+        pane = pane_named(target)
+    except PaneNotFound as error:
+        raise PaneNotFound(f"{error}. There is no agent of this name either, and nothing was scheduled") from None
+    if pane.node not in nodes:
+        raise NothingFires(
+            f"nothing was scheduled: no node worker runs on {pane.node}, which would bring the note into {target}; "
+            "'torch-tasks up' or 'torch-tasks node' starts one"
+        )
+    return pane
+
+
+def _folder(called_as: str) -> Path:
+    """Beside the installed file, as ever; the program on the PATH leaves the note where it was called."""
+    place = Path(called_as).absolute().parent
+    return Path.cwd() if place == Path(sys.executable).absolute().parent else place
+
+
+def _note_file(folder: Path, minutes: str, note: str) -> Path:
+    date = time.strftime("%a %b %e %H:%M:%S %Z %Y")
+    told = f"=== Next Check Note ({date}) ===\nScheduled for: {minutes} minutes\n\n{note}\n"
+    try:
+        with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{NOTE_FILE}.", delete=False) as new:
+            new.write(told)
+    except OSError as error:
+        raise TorchError(f"cannot write {folder / NOTE_FILE}: {error.strerror}; nothing was scheduled") from None
+    made = Path(new.name)
+    made.chmod(0o644)
+    return made
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""What an agent's terminal may use of its machine, and what it uses."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+_UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+
+
+def _bytes(value: object) -> object:
+    """A size as people write it: ``512M``, ``2G``, ``1.5GiB``; a plain number is bytes."""
+    if not isinstance(value, str):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
+    if found is None:
+        raise ValueError(f"{value!r} is no size; write 512M or 2G")
+    return int(float(found[1]) * _UNITS[found[2].upper()])
+
+
+Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 20)]
+
+
+class Limits(BaseModel):
+    """The most that all processes in one agent's terminal may use together; what is not set is not limited."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    memory: Bytes | None = None
+    cpu: float | None = Field(None, gt=0, allow_inf_nan=False)
+    """In processors: 1.5 is one and a half."""
+    processes: int | None = Field(None, ge=1)
+
+    @property
+    def limits(self) -> Limits:
+        """These alone, without what else a subclass holds."""
+        return Limits(memory=self.memory, cpu=self.cpu, processes=self.processes)
+
+    @property
+    def any(self) -> bool:
+        """Something is limited."""
+        return self.limits != Limits()
+
+    def or_else(self, others: Limits) -> Limits:
+        """These, and the others where nothing is said here."""
+        return Limits.model_validate(others.limits.model_dump() | self.limits.model_dump(exclude_none=True))
+
+
+class Resources(BaseModel):
+    """What an agent's terminal uses, and who keeps it within its limits."""
+
+    model_config = ConfigDict(frozen=True)
+
+    memory: int
+    processes: int
+    limits: Limits
+    kept_by: str
+    """``systemd scope …``, ``control group …``, ``its worker``, or nobody: empty."""
+    oom_kills: int = 0
+    """How many of its processes the kernel has killed for memory since it was started, if that is known."""
+
+    def lines(self) -> list[tuple[str, str]]:
+        """In words."""
+        limits = self.limits
+        memory = size(self.memory) + (f" of {size(limits.memory)}" if limits.memory else "")
+        memory += f", {self.oom_kills} killed for it" if self.oom_kills else ""
+        processes = f"{self.processes}" + (f" of {limits.processes}" if limits.processes else "")
+        told = [("memory", memory), ("processes", processes)]
+        if limits.cpu:
+            told.append(("cpu", f"at most {limits.cpu:g}" + ("" if self.by_kernel else ", not enforced here")))
+        return [*told, ("limits kept by", self.kept_by)] if limits.any else told
+
+    @property
+    def by_kernel(self) -> bool:
+        """The kernel sees to the limits, whatever becomes of the agent's worker."""
+        return self.kept_by.startswith(("systemd", "control"))
+
+
+def size(amount: int) -> str:
+    """An amount of memory for people."""
+    return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.0f} MiB"

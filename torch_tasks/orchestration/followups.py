@@ -1,0 +1,192 @@
+"""Follow-ups: a task that runs for long has somebody look after it at intervals; who stands still is seen."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import re
+from bisect import bisect_left
+from collections.abc import Collection, Iterable, Iterator
+from datetime import datetime, timedelta
+
+from pydantic import AwareDatetime, ValidationError
+
+from torch_tasks import keys
+from torch_tasks.checkins.checkin import Checkin, CheckinState, Target
+from torch_tasks.checkins.schedules import Every
+from torch_tasks.communication.policy import policy
+from torch_tasks.errors import CheckinNotFound, InvalidCheckin, InvalidSettings
+from torch_tasks.fields import AgentId, Seconds, TaskId
+from torch_tasks.fleet import Fleet
+from torch_tasks.models import AgentInfo, Model, TaskRecord, TaskState
+from torch_tasks.orchestration.team import manager_of
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 30.0
+_SHORTEST_SECONDS = 60.0
+"""A task that has not run for so long, or for half an interval, needs nobody yet."""
+_LENGTHS = (1800.0, 7200.0, 28800.0)
+"""Up to these expected lengths, each of the policy's intervals applies; the last one to what is longer."""
+_UNKNOWN_LENGTH = 1800.0
+
+
+class Followed(Model):
+    """One task that runs for long, and since when it looks as it does."""
+
+    task: TaskId
+    agent: AgentId
+    every: Seconds
+    """How often somebody is to look after it."""
+    looks: str
+    """What its record and its pane showed, in short; empty as long as its pane was not looked at."""
+    since: AwareDatetime
+    """Since when they have shown that."""
+    ours: bool
+    """It has a follow-up; nobody made a check-in for its agent."""
+
+    @property
+    def words(self) -> str:
+        """Whose, which, and since when."""
+        return f"{self.agent} (task {self.task}, since {self.since:%H:%M} UTC)"
+
+    def stands_still(self, now: datetime) -> bool:
+        """Nothing has moved for one interval."""
+        return bool(self.looks) and now - self.since >= timedelta(seconds=self.every)
+
+
+def followup_id(task_id: str) -> str:
+    """The check-in that is a task's follow-up."""
+    return f"followup-{task_id}"[:128]
+
+
+def follow_up(fleet: Fleet) -> None:
+    """See that each task that runs for long is looked after, unless somebody saw to it a moment ago."""
+    try:
+        rules = policy()
+    except InvalidSettings as error:
+        log.error("no running task is followed up: %s", error)
+        return
+    minutes = rules.followup_minutes if rules.enabled else ()
+    pause = min(_LOOK_SECONDS, 60 * min(minutes, default=1) / 4)
+    if not fleet.client.set(keys.FOLLOWING_UP, fleet.settings.node, nx=True, px=max(1, int(pause * 1000))):
+        return
+    known = {one.task: one for one in followed(fleet)}
+    agents = fleet.registry.agents() if minutes else []
+    running = {record.spec.id: (record, info) for record, info in _running(fleet, agents)}
+    for task_id in known.keys() - running.keys():
+        _forget(fleet, known[task_id])
+    others = _others(fleet, running)
+    now = fleet.checkins.now()
+    for task_id, (record, info) in running.items():
+        every = 60 * minutes[min(bisect_left(_LENGTHS, _expected(record, info, agents)), len(minutes) - 1)]
+        begun = record.started_at or record.assigned_at or record.created_at
+        if task_id not in known and now - begun < timedelta(seconds=min(_SHORTEST_SECONDS, every / 2)):
+            continue
+        one = Followed(
+            task=task_id, agent=info.agent_id, every=every, looks=_looks(record), since=now, ours=task_id not in others
+        )
+        before = known.get(task_id)
+        if before and before.looks == one.looks:
+            one = one.model_copy(update={"since": before.since})
+        if one.ours and not (before and before.ours):
+            _have_it_looked_after(fleet, record, one, begun, manager_of(agents, rules.hub.manager, info.agent_id))
+        elif before and before.ours and not one.ours:
+            _take_back(fleet, task_id)
+        if one != before:
+            fleet.client.hset(keys.FOLLOWUPS, task_id, one.model_dump_json())
+
+
+def followed(fleet: Fleet) -> list[Followed]:
+    """The tasks that have run for long and run still."""
+    found = []
+    for task_id, text in fleet.client.hgetall(keys.FOLLOWUPS).items():
+        try:
+            found.append(Followed.model_validate_json(text))
+        except ValidationError as error:  # written by another version
+            log.warning("what is known of task %s cannot be read: %s", task_id, error)
+            fleet.client.hdel(keys.FOLLOWUPS, task_id)
+    return found
+
+
+def standing_still(fleet: Fleet) -> list[Followed]:
+    """Those of which nothing has moved since somebody was last to look after them."""
+    now = fleet.checkins.now()
+    return [one for one in followed(fleet) if one.stands_still(now)]
+
+
+def note_other(fleet: Fleet, task_id: str, checkin_id: str) -> None:
+    """Somebody has made a check-in for the agent of this task: while it comes up, the task needs no follow-up."""
+    fleet.client.hset(keys.LOOKED_AFTER, task_id, checkin_id)
+
+
+def _others(fleet: Fleet, running: Collection[str]) -> set[str]:
+    """The tasks for whose agents somebody made a check-in that comes up yet."""
+    found = set()
+    for task_id, checkin_id in fleet.client.hgetall(keys.LOOKED_AFTER).items():
+        if task_id in running and _comes_up(fleet, str(checkin_id)):
+            found.add(str(task_id))
+        else:
+            fleet.client.hdel(keys.LOOKED_AFTER, task_id)
+    return found
+
+
+def _comes_up(fleet: Fleet, checkin_id: str) -> bool:
+    try:
+        return fleet.checkins.get(checkin_id).state is CheckinState.ACTIVE
+    except (CheckinNotFound, InvalidCheckin):
+        return False
+
+
+def _running(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[TaskRecord, AgentInfo]]:
+    for info in agents:
+        record = fleet.records.find(info.current_task) if info.current_task else None
+        if record and record.state is TaskState.RUNNING and record.agent == info.agent_id:
+            yield record, info
+
+
+def _expected(record: TaskRecord, info: AgentInfo, agents: Iterable[AgentInfo]) -> float:
+    """How long the task may be expected to take: as it says, or as long as tasks of such agents took so far."""
+    if record.spec.timeout:
+        return record.spec.timeout
+    ends = [one.performance_metrics for one in agents if one.role == info.role]
+    count = sum(one.succeeded + one.failed for one in ends)
+    return sum(one.seconds for one in ends) / count if count else _UNKNOWN_LENGTH
+
+
+def _looks(record: TaskRecord) -> str:
+    """What moves when work goes on: the pane's words, the diff, what the agent reports. Clocks and spinners do not."""
+    noted = record.handoff
+    if noted is None:
+        return ""
+    shown = re.sub(r"[^\w\n]|\d", "", noted.screen)
+    parts = (record.attempts, record.note, noted.branch, noted.diff, shown)
+    return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
+
+
+def _have_it_looked_after(fleet: Fleet, record: TaskRecord, one: Followed, begun: datetime, whom: str) -> None:
+    title = record.spec.title.replace("{", "(").replace("}", ")")  # nothing in it is to be filled in
+    note = (
+        f"{one.agent} has been at task {one.task} since {begun:%Y-%m-%d %H:%M} UTC: {title}\n"
+        f"See how far it is (torch-tasks task {one.task}; torch-tasks screen {one.agent}); if it is stuck, help it "
+        f'(torch-tasks send {one.agent} "…") or hand the task over (torch-tasks handoff {one.task} …).'
+    )
+    start = begun + timedelta(seconds=one.every)
+    target = Target(agent=whom)
+    checkin_id = followup_id(one.task)
+    schedule = Every(seconds=one.every, start=start)
+    fleet.checkins.add(Checkin(id=checkin_id, note=note, target=target, schedule=schedule, sender=one.agent))
+    log.info("task %s runs for long: %s looks after it every %g min", one.task, whom, one.every / 60)
+
+
+def _forget(fleet: Fleet, one: Followed) -> None:
+    """The task does not run any more."""
+    if one.ours:
+        _take_back(fleet, one.task)
+    fleet.client.hdel(keys.FOLLOWUPS, one.task)
+
+
+def _take_back(fleet: Fleet, task_id: str) -> None:
+    with contextlib.suppress(CheckinNotFound):
+        fleet.checkins.remove(followup_id(task_id))
