@@ -94,6 +94,9 @@ class Follower:
             except (*AWAY, TorchError) as error:
                 log.warning("what changes is not journalled for now: %s", error)
                 self._leaving.wait(_RETRY_SECONDS)
+            except Exception:
+                log.exception("a fault of the follower's; it goes on")
+                self._leaving.wait(_RETRY_SECONDS)
 
     def _follow(self) -> None:
         position = self._journal.position

@@ -148,6 +148,7 @@ class TorchScheduler(Scheduler):
     def _see_to(self, due: Due, fields: Mapping[str, str | None], producer: Any) -> Advance | None:
         """Send the fires of one check-in; one that cannot be read is set aside, and the others go on."""
         if not fields["checkin"]:
+            log.warning("%s is due, and there is no such check-in", due.id)
             self._timetable.set_aside(due, "")
             return None
         try:

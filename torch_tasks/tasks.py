@@ -309,8 +309,8 @@ def cancelled(task_id: str, message: str) -> TaskResult:
     )
 
 
-@app.task(name=CHECKIN, ignore_result=True)
-def checkin(fields: dict[str, Any], slot: str, late: float) -> None:
+@app.task(bind=True, name=CHECKIN, ignore_result=True)
+def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
     """Bring one fire of a check-in to whom it is for."""
     from torch_tasks.checkins.checkin import Checkin  # only node workers do it
     from torch_tasks.checkins.delivery import Delivery
@@ -318,9 +318,11 @@ def checkin(fields: dict[str, Any], slot: str, late: float) -> None:
     asked = Checkin.model_validate(fields)
     try:
         Delivery(fleet(), asked, datetime.fromisoformat(slot), late, _enqueue).deliver()
+    except BrokerForgot:
+        raise Envelope(self.request).put_aside(_SOON) from None
     except _AWAY as error:
-        time.sleep(1)  # it is this worker's again at once
-        raise Reject(f"not yet: {error}", requeue=True) from error
+        time.sleep(_SOON)  # it is this worker's again at once
+        raise Reject(f"the broker is away: {error}", requeue=True) from error
 
 
 def _enqueue(spec: TaskSpec) -> None:

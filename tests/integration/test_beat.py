@@ -16,6 +16,7 @@ from faults import FaultyBroker
 from nodes import Broker, Node, ProcessNode
 from waiting import until
 
+from beat.standing import STANDING
 from torch_tasks import keys
 from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Misfire, Outcome
 from torch_tasks.checkins.schedules import At, Cron, Every
@@ -57,13 +58,12 @@ def outcomes(asked: Checkin) -> list[Outcome]:
     return [fire.outcome for fire in fires(asked)]
 
 
-def published(queue: str = "torch.system") -> list[dict[str, str]]:
-    """The headers of the tasks that wait in a queue, as often as they stand there, the oldest first."""
+def published(task: str = "torch.checkin", queue: str = "torch.system") -> list[dict[str, str]]:
+    """The headers of the tasks of this name in a queue, as often as they stand there, the oldest first."""
     client = fleet().client
-    found = [
-        json.loads(text)["headers"] for name in client.scan_iter(f"{queue}*") for text in client.lrange(name, 0, -1)
-    ]
-    return found[::-1]
+    texts = [text for name in client.scan_iter(f"{queue}*") for text in client.lrange(name, 0, -1)]
+    headers = [json.loads(text)["headers"] for text in texts]
+    return [one for one in headers if one["task"] == task][::-1]
 
 
 # ── coming up ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,9 +135,11 @@ def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: Checkins, m
 
 
 def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: Checkins, machine: Machine) -> None:
-    broken, gone, good = checkin(seconds=1), checkin(seconds=1), checkin(seconds=1.2)
-    for asked in (broken, gone, good):
+    broken, gone, odd, good = checkin(seconds=1), checkin(seconds=1), checkin(seconds=1), checkin(seconds=1.2)
+    for asked in (broken, gone, odd, good):
         store.add(asked)
+    fleet().client.delete(keys.checkin(odd.id))
+    fleet().client.set(keys.checkin(odd.id), "no hash at all")
     fleet().client.hset(keys.checkin(broken.id), "checkin", '{"id": "from-the-future", "planet": "mars"}')
     fleet().client.delete(keys.checkin(gone.id))
     beat = machine.beat()
@@ -199,10 +201,10 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
 ) -> None:
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}
     beat = machine.beat(app="beat_app", ENTRIES="every second,each minute,of its own,broken,unknown", **path)
-    until(lambda: len(published("nobody")) >= 3, "one comes up each second")
-    ids = [task["id"] for task in published("nobody")]
+    until(lambda: len(published("torch.prune", "nobody")) >= 3, "one comes up each second")
+    ids = [task["id"] for task in published("torch.prune", "nobody")]
     assert len(set(ids)) == len(ids)
-    names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown", "torch.prune")}
+    names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown", *STANDING)}
     assert {str(one) for one in fleet().client.zrange(keys.PERIODIC, 0, -1)} == names
     assert "'broken' in beat_schedule cannot be used" in beat.logs()
     assert "celery:unknown could not be sent" in beat.logs()
@@ -214,7 +216,8 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
     again = machine.beat("again", app="beat_app", ENTRIES="every second", **path)
     until(lambda: leads(again), "another one leads")
     until(
-        lambda: {str(name) for name, _ in _due()} == {"celery:every second", "celery:torch.prune"}, "the rest is gone"
+        lambda: {str(name) for name, _ in _due()} == {f"celery:{name}" for name in ("every second", *STANDING)},
+        "the rest is gone",
     )
     until(lambda: int(fleet().client.hget(keys.checkin("celery:every second"), "runs") or 0) > runs, "it goes on")
 

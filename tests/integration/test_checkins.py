@@ -285,10 +285,15 @@ def test_a_node_worker_delivers_what_was_fired(store: Checkins, machine: Machine
     registered("developer-1")
     asked = checkin()
     store.add(asked)
-    app.send_task(CHECKIN, (asked.model_dump(mode="json"), SLOT.isoformat(), 0.0))
+    unknown = checkin(target=Target(agent="nobody-1"))  # it may still say that it is there
+    store.add(unknown)
+    for one in (unknown, asked):
+        app.send_task(CHECKIN, (one.model_dump(mode="json"), SLOT.isoformat(), 0.0))
     machine.node_worker()
     until(lambda: texts() == ["look at the build"], "the message is in the inbox")
     until(lambda: [one.outcome for one in fires(asked)] == [Outcome.SENT], "the history says so")
+    assert fires(unknown) == []
+    until(lambda: [one.outcome for one in fires(unknown)] == [Outcome.REFUSED], "nobody is there")
 
 
 def test_a_task_that_could_never_be_enqueued_is_refused_at_once() -> None:

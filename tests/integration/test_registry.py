@@ -201,8 +201,8 @@ def test_ends_that_are_up_to_the_agent_count_and_others_do_not(registry: AgentRe
     for kind in FailureKind:
         end_task(f"t-{kind}", info, kind)
     found = registry.get_agent("dev-1").performance_metrics
-    assert (found.succeeded, found.failed) == (1, sum(kind.up_to_agent for kind in FailureKind)) == (1, 6)
-    assert found.success_rate == round(5 / 12, 4)
+    assert (found.succeeded, found.failed) == (1, sum(kind.up_to_agent for kind in FailureKind)) == (1, 7)
+    assert found.success_rate == round(5 / 13, 4)
     assert found.last_ended
     assert found.seconds >= 0
 

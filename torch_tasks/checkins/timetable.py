@@ -133,11 +133,13 @@ class Timetable:
         return Tick(int(now), True, int(float(upcoming)) if upcoming else None, due)
 
     def entries(self, ids: Iterable[str]) -> list[dict[str, str | None]]:
-        """The fields of these entries, in their order; all None where there is none."""
+        """The fields of these entries, in their order; all None where there is none, or something else."""
         with self._client.pipeline(transaction=False) as pipe:
             for one in ids:
                 pipe.hmget(keys.checkin(one), _FIELDS)
-            return [dict(zip(_FIELDS, values, strict=True)) for values in pipe.execute()]
+            found = pipe.execute(raise_on_error=False)
+        rows = [[None] * len(_FIELDS) if isinstance(one, redis.ResponseError) else one for one in found]
+        return [dict(zip(_FIELDS, row, strict=True)) for row in rows]
 
     def advance(self, held: str, advances: Sequence[Advance]) -> bool:
         """Write what was fired and what comes next, in one step; false if this beat leads no more: nothing is written.

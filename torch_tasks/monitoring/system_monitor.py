@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
+from torch_tasks import keys
 from torch_tasks.broker import broker_errors
 from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.message import PEOPLE
