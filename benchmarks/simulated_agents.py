@@ -26,7 +26,9 @@ from torch_tasks.fleet import fleet
 from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, now
 from torch_tasks.orchestration import registry_scripts
 from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.orchestration.holds import Holds
 from torch_tasks.orchestration.tending import look_after, tend
+from torch_tasks.records import TaskRecords
 from torch_tasks.settings import settings
 from torch_tasks.transport import Deliveries, GateState, scripts
 from torch_tasks.transport.channel import Transport
@@ -123,10 +125,15 @@ class Agent:
         return [self._beat, self._fetch, self._await_tasks, self._keep, self._show_itself, self._listen, self._nothing]
 
     async def _beat(self, say: Say) -> None:
-        beat = words(lambda client: AgentRegistry(client).heartbeat(self._info), 0)
+        said = [words(lambda client: AgentRegistry(client).heartbeat(self._info), 0)]
+        said += [words(lambda client: Holds(client).book(), {})]
+        if self._tag:  # it asks as often whether its task is still its own, is cancelled, is to be handed over
+            said += [words(lambda client: TaskRecords(client, settings()).standing(self._tag), [None] * 8)] * 3
+            said += [self._sweep()]
         offer: Any = words(lambda client: tend(SimpleNamespace(client=client, settings=settings())))  # type: ignore[arg-type]
         async for _ in self._ticks(settings().heartbeat_seconds):
-            await say(beat)
+            for what in said:
+                await say(what)
             if await say(offer):
                 await asyncio.to_thread(look_after, fleet())
 
@@ -145,10 +152,12 @@ class Agent:
             await say(("BRPOP", *bells, Transport.brpop_timeout / self._pace))
 
     async def _keep(self, say: Say) -> None:
-        sweep = words(lambda client: Deliveries(client).sweep(self._lease_ms, self._opening), ["", -1])
         renew = words(lambda client: Deliveries(client).renew([self._tag], self._lease_ms, self._opening), [""])
         async for _ in self._ticks(self._lease_seconds / 4 if self._tag else SWEEP_SECONDS):
-            await say(renew if self._tag else sweep)
+            await say(renew if self._tag else self._sweep())
+
+    def _sweep(self) -> Words:
+        return words(lambda client: Deliveries(client).sweep(self._lease_ms, self._opening), ["", -1])
 
     async def _show_itself(self, say: Say) -> None:
         async for _ in self._ticks(settings().events_heartbeat_seconds):
