@@ -18,15 +18,18 @@ from typing import Any
 from torch_tasks.fleet import fleet
 from torch_tasks.models import AgentSpec, AgentState, now
 from workers.agents.submission import Phase, Step, Submission
+from workers.heed import Heed
 from workers.letters import Letter
 from workers.mail import Mail
 from workers.presence import Presence
+from workers.quota import Quota
 from workers.workplace import Orders, Workplace
 
 
 class Reader:
     """Stands where an agent's program stands; it is always idle."""
 
+    account = None
     converses = False
     listens_while_working = True
 
@@ -57,11 +60,13 @@ class Reader:
 
 def main(agent_id: str, file: Path) -> None:
     """Read until somebody kills this process."""
-    presence = Presence(AgentSpec(id=agent_id, role="reader"), fleet())
+    spec = AgentSpec(id=agent_id, role="reader")
+    presence = Presence(spec, fleet())
     presence.take(Path.cwd())
     parts: Any = SimpleNamespace(alive=True, pane=None, wait=time.sleep)
+    kind: Any = Reader(file)
     place = Workplace(
-        kind=Reader(file),  # type: ignore[arg-type]
+        kind=kind,
         terminal=parts,
         bell=parts,
         presence=presence,
@@ -69,6 +74,10 @@ def main(agent_id: str, file: Path) -> None:
         settings=fleet().settings,
         outcome=parts,
         orders=Orders(),
+        heed=Heed(fleet(), spec),
+        quota=Quota(kind, fleet()),
+        guard=parts,
+        trees=parts,
         in_between=lambda _: None,
     )
     mail = Mail(place, fleet(), threading.Lock())

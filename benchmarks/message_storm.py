@@ -45,7 +45,7 @@ class Readers:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self.kills = 0
+        self.kills = self.ended = 0
         self._running = {agent_id: self._start(agent_id) for agent_id in AGENTS}
 
     def kill_one(self, dice: random.Random) -> None:
@@ -55,6 +55,13 @@ class Readers:
         self._running[agent_id].wait()
         self._running[agent_id] = self._start(agent_id)
         self.kills += 1
+
+    def revive(self) -> None:
+        """Have those back that ended by themselves, as a node worker does."""
+        for agent_id, process in self._running.items():
+            if process.poll() is not None:
+                self._running[agent_id] = self._start(agent_id)
+                self.ended += 1
 
     def read(self, agent_id: str) -> list[str]:
         """The ids of what this one has read, in its order."""
@@ -88,6 +95,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         senders = [_send(folder, number, count // SENDERS) for number in range(SENDERS)]
         while any(sender.poll() is None for sender in senders):
             time.sleep(dice.uniform(1, 4))
+            readers.revive()
             readers.kill_one(dice)
         sent = _sent(folder)
         wanted, quiet_since, had = count // SENDERS * SENDERS, time.monotonic(), -1
@@ -95,6 +103,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
             quiet_since, had = (time.monotonic(), now) if now != had else (quiet_since, had)
             if time.monotonic() - quiet_since > PATIENCE_SECONDS:
                 break
+            readers.revive()
             time.sleep(0.5)
         took = time.monotonic() - begun
         return _counted(readers, sent, wanted, took)
@@ -128,6 +137,7 @@ def _counted(readers: Readers, sent: dict[str, str], wanted: int, took: float) -
     return [
         Measure("accepted", len(sent), "messages", goal=wanted, direction="≥"),
         Measure("receivers killed", readers.kills, "times"),
+        Measure("receivers that ended by themselves", readers.ended, "times"),
         Measure("lost", lost, "messages", goal=0),
         Measure("doubled", sum(number > 1 for number in counts.values()), "messages", goal=0),
         Measure("read by another than it was for", astray, "messages", goal=0),

@@ -1,4 +1,4 @@
-"""What idle agents ask of the broker: commands, connections, and which commands they are."""
+"""What agents ask of the broker, idle and at work: commands, connections, and which commands they are."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import redis
 
-from benchmarks.harness import Stage
+from benchmarks.harness import READY_SECONDS, Stage
 from benchmarks.measures import Measure
 from torch_tasks.fleet import fleet
 
@@ -17,16 +17,24 @@ SHOWN = 10
 
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
-    """Agents that have all done a task, left alone; what scripts do inside the broker is not counted."""
+    """Agents left alone, then with a task that takes its time; what scripts do inside the broker is not counted."""
     count, seconds = (4, 15.0) if quick else (20, 60.0)
     client: Any = fleet().client
-    with stage.agents(count):
+    with stage.agents(count) as agents:
         time.sleep(SETTLE_SECONDS)
         calls = _calls(client, seconds)
         connections = int(client.info("clients")["connected_clients"]) - 1
+        tasks = [stage.torch.enqueue("sleep 1000", agent=agent.id) for agent in agents]
+        time.sleep(SETTLE_SECONDS)
+        at_work = sum(_calls(client, seconds).values()) / seconds / count
+        for task in tasks:
+            task.cancel()
+        for task in tasks:
+            task.result(READY_SECONDS)
     rates = {name: called / seconds / count for name, called in calls.items()}
     measures = [
         Measure("commands of one idle agent", sum(rates.values()), "per s", goal=2),
+        Measure("commands of one agent at work", at_work, "per s"),
         Measure("connections of one agent", connections / count, ""),
     ]
     busiest = sorted(rates.items(), key=lambda rate: -rate[1])[:SHOWN]

@@ -55,6 +55,10 @@ def stop(*, here: bool = False, reason: str = "") -> Said:
     try:
         return _say(STOP, hold)
     except BrokerUnreachable as error:
+        if former and not former.fleet:
+            raise BrokerUnreachable(
+                f"this machine was stopped by itself already, and the others could not be told; say it again: {error}"
+            ) from error
         return Said(STOP, hold, unreached=str(error))
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Self
+from typing import Annotated, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, RootModel
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, RootModel
 
 EVERYBODY = "all"
 """The scope of a pause of the whole fleet."""
@@ -23,13 +23,22 @@ def role_scope(role: str) -> str:
     return f"role {role}"
 
 
+def _line(text: str) -> str:
+    """As one line that steers nobody's terminal."""
+    return "".join(char if char.isprintable() else " " for char in text[:_REASON_LIMIT]).strip()
+
+
+_REASON_LIMIT = 500
+Line = Annotated[str, AfterValidator(_line)]
+
+
 class Hold(BaseModel):
     """Somebody said that no work is to be taken, or that it may be again."""
 
     model_config = ConfigDict(frozen=True)
 
     by: str
-    reason: str = ""
+    reason: Line = ""
     at: AwareDatetime
     lifted: bool = False
     revision: int = 0

@@ -19,6 +19,7 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.hosting import Delivery, Limited
+from torch_tasks.lifetimes import Leave
 from torch_tasks.limits import Resources
 from torch_tasks.local.orders import order_in
 from torch_tasks.models import (
@@ -394,11 +395,14 @@ class Host:
 
     def retire(self) -> None:
         """Heed an order to retire: take no new tasks, stop this worker once none is left; its node does the rest."""
-        if not self._orders.retiring and order_in(self.presence.folder):
+        order = order_in(self.presence.folder)
+        if order is None or self._orders.leaving:
+            return
+        if not self._orders.retiring:
             log.info("%s: retires", self._spec.id)
             self._orders.retiring = True
             self.presence.retire()
-        if self._orders.retiring and not self._orders.leaving and not self.unfinished and not self.busy:
+        if order.leave is Leave.NOW or not (self.unfinished or self.busy):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:

@@ -14,6 +14,7 @@ import psutil
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.lifetimes import Leave, RetireOrder
 from torch_tasks.local import commands
+from torch_tasks.local.mail import is_hosted
 from torch_tasks.local.orders import order_in
 from torch_tasks.local.processes import Processes, Running
 from torch_tasks.models import AgentSpec
@@ -26,6 +27,7 @@ log = logging.getLogger(__name__)
 
 #: How long an agent worker may take to let go of its pane.
 _GRACE = 10.0
+_LOOK_SECONDS = 0.2
 
 
 class Owner(Protocol):
@@ -78,6 +80,9 @@ class Keeper(threading.Thread):
                 if self._see_off():
                     return
                 continue
+            if self._is_leaving_by_itself():
+                self.leaving.wait(_LOOK_SECONDS)
+                continue
             born = time.monotonic()
             worker = self._processes.find(self._name) or self._start()
             self.state = KeptState.RUNNING
@@ -96,10 +101,14 @@ class Keeper(threading.Thread):
     def _may_go(self) -> bool:
         """The agent is to retire, and nothing is left for its worker to do."""
         order = order_in(self._folder)
-        if order is None or self._processes.find(self._name):
+        if order is None or self._processes.find(self._name) or is_hosted(self._folder):
             return False
         journal = Journal.read(self._folder / "journal.json")
         return order.leave is Leave.NOW or not (journal and journal.current)
+
+    def _is_leaving_by_itself(self) -> bool:
+        """The agent is to retire, and its worker is none of ours: somebody started it by hand."""
+        return order_in(self._folder) is not None and not self._processes.find(self._name) and is_hosted(self._folder)
 
     def _see_off(self) -> bool:
         order = order_in(self._folder)

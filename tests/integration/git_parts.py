@@ -6,8 +6,16 @@ import os
 import subprocess
 from pathlib import Path
 
+from workers.git.commit import Outcome, Words, commit_work
+from workers.git.left_out import Judge
+from workers.git.policy import RolePolicy
+from workers.git.tree import Tree
+
 #: Nothing of this machine's own configuration counts.
 ALONE = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
+
+
+DEFAULTS = RolePolicy(enabled=True)
 
 
 class Repository:
@@ -74,3 +82,13 @@ class Repository:
     def staged(self) -> str:
         """Every entry of the index."""
         return self.git("ls-files", "--stage", "-z")
+
+
+def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "make it two") -> Outcome:
+    """Commit what the tree holds, as an agent's node would; with what was left out."""
+    tree = Tree.around(repo.folder)
+    assert tree
+    judge, status = Judge(policy), tree.status()
+    taken, left = judge.sort(tree, status.changes)
+    outcome = commit_work(tree, status, taken, judge, policy, Words("dev-1", title, "t-1"))
+    return Outcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)

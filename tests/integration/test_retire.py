@@ -71,7 +71,7 @@ def test_an_idle_agent_retires_and_leaves_its_last_screen(node: Node, torch: Tor
     assert "the last words" in last
     assert "1 succeeded, 0 failed" in last
     assert pane
-    assert not psutil.pid_exists(pane)
+    until(lambda: not psutil.pid_exists(pane), "nothing is left of the program")  # it may be a zombie for a moment
     until(lambda: is_gone(node, torch, broker, "qa-1"), "nothing of it is left", 5)
     with pytest.raises(AgentNotFound):
         torch.retire("qa-1")
@@ -206,6 +206,21 @@ def test_a_retirement_goes_on_when_its_node_worker_is_killed(
     worker.start()
     worker.ready()
     until(lambda: is_gone(node, torch, broker, "qa-1"), "it has retired")
+
+
+def test_one_whose_worker_somebody_started_by_hand_retires_too(node: Node, torch: Torch, tmp_path: Path) -> None:
+    node.node_worker()
+    idle, working = node.agent_worker("qa-1", "qa"), node.agent_worker("dev-1")
+    assert torch.retire("qa-1")
+    task = held(torch, tmp_path, role="developer")
+    farewell = torch.retire("dev-1", leave=Leave.NOW)
+    assert farewell
+    assert farewell.tasks == (task.id,)
+    assert torch.agents() == []
+    for worker in (idle, working):
+        assert worker.process.wait(20) == 0
+        assert not worker.has_pane()
+    task.cancel()
 
 
 def test_a_declared_agent_that_was_retired_stays_away_until_it_is_released(node: Node, torch: Torch) -> None:

@@ -44,7 +44,7 @@ class NodeHolds:
         except FileNotFoundError:
             return None
         except (OSError, ValueError):  # somebody made the file who need not know what is in it
-            return Stop(by=f"the file {self.stop_file}", at=datetime.now(UTC))
+            return Stop(by=f"the file {self.stop_file}", at=_made(self.stop_file))
 
     def write_stop(self, hold: Hold, *, fleet: bool) -> None:
         """Stop this machine, with the broker or without."""
@@ -82,3 +82,9 @@ class NodeHolds:
             self.write_stop(fleets, fleet=True)
         elif stop and stop.fleet and not fleets:
             self.remove_stop()
+
+
+def _made(file: Path) -> datetime:
+    with suppress(OSError):
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    return datetime.fromtimestamp(0, UTC)
