@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -289,11 +289,8 @@ class Checkins:
             )
         return checkin
 
-    def _fields(self, ids: Iterable[str]) -> list[dict[str, str]]:
-        with self._client.pipeline(transaction=False) as pipe:
-            for one in ids:
-                pipe.hmget(keys.checkin(one), _FIELDS)
-            return [dict(zip(_FIELDS, values, strict=True)) for values in pipe.execute()]
+    def _fields(self, ids: Iterable[str]) -> list[dict[str, Any]]:
+        return fields_of(self._client, ids, _FIELDS)
 
     def _read(self, ids: list[str]) -> list[CheckinRecord | None]:
         """The records of these; nothing where one is gone or cannot be read."""
@@ -306,6 +303,19 @@ class Checkins:
                 log.warning("check-in %s cannot be read: %s", one, error)
                 found.append(None)
         return found
+
+
+def fields_of(client: redis.Redis, ids: Iterable[str], names: Sequence[str]) -> list[dict[str, Any]]:
+    """These fields of these entries, in their order; all None where there is no such entry, or something else."""
+    with client.pipeline(transaction=False) as pipe:
+        for one in ids:
+            pipe.hmget(keys.checkin(one), names)
+        found = pipe.execute(raise_on_error=False)
+    for answer in found:
+        if isinstance(answer, redis.RedisError) and not isinstance(answer, redis.ResponseError):
+            raise answer
+    rows = [[None] * len(names) if isinstance(one, redis.ResponseError) else one for one in found]
+    return [dict(zip(names, row, strict=True)) for row in rows]
 
 
 def record_of(fields: Mapping[str, str | None]) -> CheckinRecord:

@@ -16,7 +16,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.checkins import checkin_scripts as scripts
 from torch_tasks.checkins.checkin import CheckinState, Fire, Outcome, milliseconds
-from torch_tasks.checkins.store import line_of
+from torch_tasks.checkins.store import fields_of, line_of
 from torch_tasks.settings import Settings
 
 PERIODIC = "celery:"
@@ -134,12 +134,7 @@ class Timetable:
 
     def entries(self, ids: Iterable[str]) -> list[dict[str, str | None]]:
         """The fields of these entries, in their order; all None where there is none, or something else."""
-        with self._client.pipeline(transaction=False) as pipe:
-            for one in ids:
-                pipe.hmget(keys.checkin(one), _FIELDS)
-            found = pipe.execute(raise_on_error=False)
-        rows = [[None] * len(_FIELDS) if isinstance(one, redis.ResponseError) else one for one in found]
-        return [dict(zip(_FIELDS, row, strict=True)) for row in rows]
+        return fields_of(self._client, ids, _FIELDS)
 
     def advance(self, held: str, advances: Sequence[Advance]) -> bool:
         """Write what was fired and what comes next, in one step; false if this beat leads no more: nothing is written.
