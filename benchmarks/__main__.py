@@ -28,6 +28,7 @@ NAMES = (
     "scale",
     "throughput",
     "takeover",
+    "spawn",
     "start",
     "recovery",
     "submission",
