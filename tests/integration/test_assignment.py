@@ -78,11 +78,11 @@ def test_the_agent_whose_skill_is_named_gets_the_task_and_the_next_one_another(
 
 
 def test_a_task_for_which_nobody_is_able_waits_and_asks_for_an_agent(
-    torch: Torch, assign: Callable[..., Assignment], broker: Broker
+    torch: Torch, assign: Callable[..., Assignment]
 ) -> None:
     waits = assign("true", role="qa", skills=["rust"])
     assert (waits.agent_id, waits.status) == (None, AssignmentStatus.UNROUTABLE)
-    [wanted] = [json.loads(message) for message in broker.client.lrange(keys.SYSTEM_QUEUE, 0, -1)]
+    [wanted] = [json.loads(message) for message in fleet().deliveries.waiting(keys.SYSTEM_QUEUE)]
     assert wanted["headers"]["task"] == "torch.scale"
     assert torch.task(waits.task_id).record().unroutable
     torch.task(waits.task_id).cancel()
