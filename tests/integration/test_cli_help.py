@@ -63,6 +63,7 @@ OPTIONS = {
     "demo": "--stay",
     "version": "--help",
 }
+pytestmark = pytest.mark.timeout(300)  # the first test asks all of them
 
 
 @pytest.fixture(scope="module")
