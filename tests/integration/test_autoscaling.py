@@ -36,7 +36,7 @@ def up() -> Iterator[Callable[..., Machine]]:
     machines: list[Machine] = []
 
     def start(*words: str, least: int = 1, most: int = 3, **environment: str) -> Machine:
-        machine = Machine(**PACE, **environment)
+        machine = Machine(**{**PACE, **environment})
         machines.append(machine)
         config = machine.folder / "config"
         config.mkdir()

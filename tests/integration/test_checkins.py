@@ -13,7 +13,7 @@ from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.app import CHECKIN, app
-from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Outcome, Target
+from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Outcome, Target, milliseconds
 from torch_tasks.checkins.delivery import Delivery
 from torch_tasks.checkins.schedules import At, Cron, Every
 from torch_tasks.checkins.store import Checkins
@@ -282,6 +282,7 @@ def machine(broker: Broker, empty: None) -> Iterator[Machine]:
 
 @pytest.mark.slow
 def test_a_node_worker_delivers_what_was_fired(store: Checkins, machine: Machine) -> None:
+    fleet().client.hset(keys.BROKER_STATE, "watch", milliseconds(store.now()))  # the broker is new
     registered("developer-1")
     asked = checkin()
     store.add(asked)
