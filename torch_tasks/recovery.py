@@ -182,6 +182,7 @@ class Recovery:
         outlines = fleet().records.outlines(row.task_id for row in rows)
         if sight:
             sight.look({queue for row, outline in zip(rows, outlines, strict=True) for queue in _places(row, outline)})
+            sight.look_for_pinned({row.task_id for row in rows})
         for row, outline in zip(rows, outlines, strict=True):
             if row.state is RowState.WITHDRAWN:
                 self._withdraw(row, outline)
@@ -256,6 +257,10 @@ class _Sight:
         if unknown := set(queues) - self._queues:
             self._found |= fleet().deliveries.on_the_way(unknown)
             self._queues |= unknown
+
+    def look_for_pinned(self, task_ids: Collection[str]) -> None:
+        """Look into the queues of the agents that these tasks wait for before anybody else gets them."""
+        self.look({keys.agent_queue(agent_id) for agent_id, task_id in fleet().soft_pins.all() if task_id in task_ids})
 
     def has(self, row: Row) -> bool:
         """The row's task has a message, or was published since."""

@@ -12,11 +12,12 @@ from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
-from torch_tasks import Torch, keys
+from torch_tasks import Torch, keys, recovery
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentState, TaskSpec, TaskState
+from torch_tasks.models import AgentState, Priority, TaskSpec, TaskState
 from torch_tasks.orchestration import TaskOrchestrator
 from torch_tasks.orchestration.task_orchestrator import Assignment, AssignmentStatus, named_skills
+from torch_tasks.transport.wire import list_of
 
 PINNED = {"TORCH_SOFT_PIN_SECONDS": "1.5"}
 
@@ -142,3 +143,19 @@ def test_what_an_agent_cannot_begin_because_it_became_busy_goes_to_another(
     assert torch.task(given.task_id).result(timeout=60).agent == "dev-1"
     assert time.monotonic() - begun < 25, "it did not wait for the other task"
     held.cancel()
+
+
+def test_a_ledger_that_the_broker_does_not_know_sends_no_second_message_of_a_task_that_waits_for_its_agent(
+    assign: Callable[..., Assignment], pair: tuple[AgentWorker, AgentWorker], broker: Broker
+) -> None:
+    for worker in pair:
+        freeze(worker)
+    try:
+        assert assign("true # in python").agent_id == "dev-2"
+        broker.client.delete(keys.LEDGERS)
+        recovery.restore_all()
+        assert broker.client.llen(list_of("torch.agent.dev-2", Priority.NORMAL.step)) == 1
+        assert broker.client.llen(list_of("torch.developer.any", Priority.NORMAL.step)) == 0
+    finally:
+        for worker in pair:
+            thaw(worker)

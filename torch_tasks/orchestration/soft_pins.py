@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from typing import Any
+
 import redis
 
 from torch_tasks import keys
@@ -31,9 +34,16 @@ class SoftPins:
 
     def due(self) -> list[tuple[str, str]]:
         """The agents that have not begun in time, and with which tasks."""
-        pins = self._due(keys=[keys.SOFT_PINS], args=[_REMEMBERED_MS])
-        return [(agent_id, task_id) for agent_id, _, task_id in (str(pin).partition(" ") for pin in pins)]
+        return _pairs(self._due(keys=[keys.SOFT_PINS], args=[_REMEMBERED_MS]))
+
+    def all(self) -> list[tuple[str, str]]:
+        """The agents that tasks wait for, and those tasks."""
+        return _pairs(self._client.zrange(keys.SOFT_PINS, 0, -1))
 
     def drop(self, agent_id: str, task_id: str) -> None:
         """The task waits for this agent no longer."""
         self._client.zrem(keys.SOFT_PINS, f"{agent_id} {task_id}")
+
+
+def _pairs(pins: Iterable[Any]) -> list[tuple[str, str]]:
+    return [(agent_id, task_id) for agent_id, _, task_id in (str(pin).partition(" ") for pin in pins)]
