@@ -23,7 +23,7 @@ from torch_tasks.models import AgentInfo, AgentState, now
 class Machine:
     """A machine with a state folder of its own, for beats and a node worker."""
 
-    def __init__(self, broker: Broker, name: str = "node-b") -> None:
+    def __init__(self, broker: Broker, name: str = "node-b", **environment: str) -> None:
         self.folder = short_folder()
         self.processes: list[ProcessNode] = []
         self._env = {
@@ -34,6 +34,7 @@ class Machine:
             "TORCH_STATE_DIR": str(self.folder / "state"),
             "TORCH_AGENTS": "[]",
             "TORCH_NODE": name,
+            **environment,
         }
 
     def node_worker(self) -> ProcessNode:

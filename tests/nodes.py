@@ -27,6 +27,7 @@ from torch_tasks.models import AgentInfo, AgentState
 from torch_tasks.nodes import KeptAgent, NodeInfo
 from torch_tasks.settings import Settings
 from torch_tasks.transport import Gate
+from workers.tmux.server import AgentServer
 
 SESSION = "PYTEST_TORCH_SESSION"
 """Every process that the tests start, and what these start, has this variable; its value tells one session's."""
@@ -69,6 +70,18 @@ def _runs(process: psutil.Process) -> bool:
         return process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
         return False
+
+
+def end_tmux(socket: Path) -> None:
+    """End the tmux server at this socket, if there is one, with all that runs in it.
+
+    One that was just writing to a control client when that client's program was killed waits for it for ever.
+    """
+    server = AgentServer(socket).listener()
+    argv = ["tmux", "-S", str(socket), "kill-server"]
+    subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS)
+    if server and psutil.wait_procs([server], timeout=2)[1]:
+        server.kill()
 
 
 class ProcessNode(CeleryTestContainer):
@@ -261,8 +274,7 @@ class AgentWorker(ProcessNode):
 
     def end_terminal(self) -> None:
         """End the agent's tmux server with all that runs in it, if there is one."""
-        argv = ["tmux", "-S", str(self.folder / "tmux"), "kill-server"]
-        subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS)
+        end_tmux(self.folder / "tmux")
 
 
 class NodeWorker(ProcessNode):
@@ -393,8 +405,7 @@ class Node:
         for worker in self.workers:
             worker.teardown()
         for socket in self.state.glob("agents/*/tmux"):
-            argv = ["tmux", "-S", str(socket), "kill-server"]
-            subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS)
+            end_tmux(socket)
 
     def close(self) -> None:
         """End all that runs on the node, and see that nothing is left."""

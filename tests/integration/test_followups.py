@@ -123,13 +123,15 @@ def test_a_short_task_is_not_followed_up_nor_is_any_if_the_policy_says_so(
 
 
 @pytest.mark.timeout(240)
-def test_the_follow_up_comes_up_where_it_is_looked_at(worker: AgentWorker, torch: Torch, broker: Broker) -> None:
-    machine = Machine(broker)
+def test_the_follow_up_comes_up_where_it_is_looked_at(
+    worker: AgentWorker, torch: Torch, broker: Broker, rules: Path
+) -> None:
+    machine = Machine(broker, TORCH_CONFIG_DIR=str(rules))
     try:
         machine.node_worker()
         machine.start("beat", "beat")
         task = torch.enqueue("sleep 600", agent="dev-1", timeout=600)
-        notes = until(lambda: told("operator", "checkin"), "a person is asked to look", 100)
+        notes = until(lambda: told("operator", "checkin"), "a person is asked to look", 60)
         assert {record.message.sender for record in notes} == {"dev-1"}
         assert f"torch-tasks task {task.id}" in notes[0].message.message
         last = until(lambda: (record := followup(task.id)) and record.runs >= 3 and record, "it comes again", 60)
