@@ -119,6 +119,14 @@ class Checkins:
         seconds, micros = self._client.time()
         return moment_of(seconds * 1000 + micros // 1000)
 
+    def to_come(self) -> int:
+        """How many check-ins come up yet; what stands in Celery's own schedule is none."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zcard(keys.CHECKINS_DUE)
+            pipe.zcard(keys.PERIODIC)
+            due, periodic = pipe.execute()
+        return max(0, int(due) - int(periodic))
+
     def get(self, checkin_id: str) -> CheckinRecord:
         """One check-in and where it stands, or :class:`CheckinNotFound`."""
         (fields,) = self._fields([checkin_id])

@@ -14,7 +14,6 @@ from datetime import UTC, datetime
 import click
 from pydantic import BaseModel
 
-from torch_tasks import keys
 from torch_tasks.broker import broker_errors, connect, ping
 from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import ago, as_json
@@ -145,7 +144,7 @@ def _paused() -> str:
 def _checkins() -> str:
     with broker_errors():
         ready, still = readiness(fleet()), standing_still(fleet())
-        waiting = fleet().client.zcard(keys.CHECKINS_DUE)
+        waiting = fleet().checkins.to_come()
     if still:
         raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
     if waiting and ready.lacks:

@@ -9,7 +9,6 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
-from torch_tasks import keys
 from torch_tasks.broker import broker_errors
 from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.message import PEOPLE
@@ -158,7 +157,7 @@ def _reasons_of_time(shared: Fleet) -> Iterable[str]:
     """What stands still, and what is scheduled and does not come up."""
     if still := standing_still(shared):
         yield f"nothing moves at {_some([one.words for one in still])}"
-    if shared.client.zcard(keys.CHECKINS_DUE):
+    if shared.checkins.to_come():
         yield from readiness(shared).lacks
 
 
