@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 from torch_tasks.broker import NOW
+from torch_tasks.orchestration.registry_scripts import refusal
 
 # KEYS: nodes, heartbeats, incarnations. ARGV: name, entry, offline after (ms), host, pid, '1' if the caller knows that
 # the process the entry names is gone.
 REGISTER = (
     NOW
+    + refusal(6)
     + """
-local entry = redis.call('HGET', KEYS[1], ARGV[1])
-if entry and ARGV[6] ~= '1' then
-  local holder = cjson.decode(entry)
-  local beat = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
-  local same = holder.host == ARGV[4] and tostring(holder.pid) == ARGV[5]
-  if not same and not holder.left and now - beat < tonumber(ARGV[3]) then return {0, entry, now - beat} end
-end
 local incarnation = redis.call('HINCRBY', KEYS[3], ARGV[1], 1)
 local mine = string.gsub(ARGV[2], '"incarnation":0', string.format('"incarnation":%d', incarnation), 1)
 redis.call('HSET', KEYS[1], ARGV[1], mine)

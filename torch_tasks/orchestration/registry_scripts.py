@@ -63,20 +63,32 @@ local function enter(id, entry, performance)
 end
 """
 
+
+def refusal(gone: int) -> str:
+    """Nobody registers under a name that another living process has; it answers who that is, and its silence.
+
+    KEYS: entries, heartbeats. ARGV: name, entry, offline after (ms), host, pid. The one of number ``gone`` is '1' if
+    the caller knows that the process the entry names is gone.
+    """
+    return f"""
+local entry = redis.call('HGET', KEYS[1], ARGV[1])
+if entry and ARGV[{gone}] ~= '1' then
+  local holder = cjson.decode(entry)
+  local beat = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
+  local same = holder.host == ARGV[4] and tostring(holder.pid) == ARGV[5]
+  if not same and not holder.left and now - beat < tonumber(ARGV[3]) then return {{0, entry, now - beat}} end
+end
+"""
+
+
 # ARGV: id, entry, offline after (ms), host, pid, smallest incarnation, '1' if the caller knows that the process the
 # entry names is gone, the performance. Returns the incarnation and the performance, or who is there and for how long it
 # has been silent.
 REGISTER = (
     NOW
     + _ENTER
+    + refusal(7)
     + """
-local entry = redis.call('HGET', KEYS[1], ARGV[1])
-if entry and ARGV[7] ~= '1' then
-  local holder = cjson.decode(entry)
-  local beat = tonumber(redis.call('ZSCORE', KEYS[2], ARGV[1]) or '0')
-  local same = holder.host == ARGV[4] and tostring(holder.pid) == ARGV[5]
-  if not same and not holder.left and now - beat < tonumber(ARGV[3]) then return {0, entry, now - beat} end
-end
 local incarnation = tonumber(redis.call('HGET', KEYS[3], ARGV[1]) or '0') + 1
 if incarnation < tonumber(ARGV[6]) then incarnation = tonumber(ARGV[6]) end
 redis.call('HSET', KEYS[3], ARGV[1], incarnation)
