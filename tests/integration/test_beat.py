@@ -6,6 +6,7 @@ import json
 import signal
 import time
 from collections.abc import Iterator
+from contextlib import closing
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from faults import FaultyBroker
 from nodes import Broker, Node, ProcessNode
 from waiting import until
 
+from beat.journal import Journal
 from beat.standing import STANDING
 from torch_tasks import keys
 from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Misfire, Outcome
@@ -315,6 +317,18 @@ def by_faulty(faulty: FaultyBroker) -> Iterator[Machine]:
     machine.close()
 
 
+def place(position: str) -> tuple[int, ...]:
+    """A place in a stream, as it can be compared."""
+    return tuple(int(part) for part in position.split("-")) if position else ()
+
+
+def journalled(machine: Machine) -> tuple[int, ...]:
+    """How far the journal of the machine's beat has followed the changes."""
+    [file] = (machine.folder / "beat" / "beat").glob("*.sqlite")
+    with closing(Journal(file)) as journal:
+        return place(journal.position)
+
+
 @pytest.mark.parametrize("fault", ["restarted", "empty", "flushed", "in the past"])
 def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
     faulty: FaultyBroker, by_faulty: Machine, fault: str
@@ -336,7 +350,8 @@ def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
     store.remove(removed.id)
     by_hand = store.run_now(paused.id)
     until(lambda: Outcome.FIRED in outcomes(paused), "that, too")
-    time.sleep(0.5)  # what is journalled soon after is so by now
+    [(told, _)] = faulty.client.xrevrange(keys.CHECKIN_CHANGES, count=1)
+    until(lambda: journalled(by_faulty) >= place(told), "all of it is in the journal")
     before = fires(each)
     match fault:
         case "restarted":
