@@ -19,7 +19,7 @@ class DeadLetters:
 
     def ids(self) -> list[str]:
         """Whatever is dead."""
-        return sorted(self._fleet.deliveries.dead())
+        return sorted(self._fleet.deliveries.dead_ids())
 
     def records(self) -> list[TaskRecord]:
         """The dead tasks, the latest first."""

@@ -69,6 +69,8 @@ AUDIT = f"{PREFIX}audit"
 LAST_STATUS = f"{PREFIX}last_status"
 #: Held for a while by the process that looks for what is blocked.
 ESCALATING = f"{PREFIX}escalating"
+#: Hash of what needs a person (:mod:`torch_tasks.orchestration.needs`) → when the notify command was run for it.
+NOTIFIED = f"{PREFIX}notified"
 #: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
 ACCOUNTS = f"{PREFIX}accounts"
 #: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.holds`.
@@ -126,6 +128,11 @@ def screen(agent_id: str) -> str:
 def account(name: str, part: str) -> str:
     """What the fleet knows of one account with a provider of models."""
     return f"{PREFIX}account:{name}:{part}"
+
+
+def notifying(need: str) -> str:
+    """Held for a while by the node that runs its notify command for this."""
+    return f"{PREFIX}notifying:{need}"
 
 
 def message(message_id: str) -> str:

@@ -202,6 +202,11 @@ class Settings(BaseSettings):
     quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
     )
+    notify_command: str | None = Field(
+        None,
+        description="A shell command that this machine's node worker runs once for whatever needs a person: "
+        "see docs/notify.md.",
+    )
     git_seconds: Finite = Field(
         60.0, gt=0, description="How often a node worker looks after its agents' git trees, where git.toml says so."
     )

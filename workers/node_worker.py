@@ -19,6 +19,7 @@ from workers.caretaker import Caretaker
 from workers.git.discipline import Discipline
 from workers.machine import Machine
 from workers.node_presence import NodePresence
+from workers.notifier import Notifier
 from workers.roster import Roster
 
 log = logging.getLogger(__name__)
@@ -54,12 +55,16 @@ class KeepStep(bootsteps.StartStopStep):
         super().__init__(worker, **kwargs)
         self._caretaker = Caretaker(self.machine, self.presence, fleet())
         self._discipline = Discipline(self.machine.kept, fleet(), self._caretaker.leaving)
+        command = fleet().settings.notify_command
+        self._notifier = Notifier(command, fleet(), self._caretaker.leaving) if command else None
 
     def start(self, worker: Any) -> None:
         """Start them all."""
         self.machine.start()
         self._caretaker.start()
         self._discipline.start()
+        if self._notifier:
+            self._notifier.start()
 
     def stop(self, worker: Any) -> None:
         """Stop them all; their panes live on."""

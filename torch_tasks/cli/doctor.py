@@ -25,6 +25,7 @@ from torch_tasks.local.files import make_folder
 from torch_tasks.local.holds import NodeHolds
 from torch_tasks.local.stack import Stack
 from torch_tasks.orchestration.followups import standing_still
+from torch_tasks.orchestration.needs import NeedKind, needs
 from torch_tasks.settings import settings
 
 
@@ -50,6 +51,7 @@ def doctor(json_wanted: bool) -> None:
         "agents": _agents,
         "stopped": _stopped,
         "paused": _paused,
+        "for you": _for_you,
         "check-ins": _checkins,
         "flower": _flower,
     }
@@ -139,6 +141,16 @@ def _stopped() -> str:
 def _paused() -> str:
     pauses = fleet().holds.book().pauses()
     return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "nobody"
+
+
+def _for_you() -> str:
+    with broker_errors():
+        found = needs(fleet())
+    told = "" if settings().notify_command else "; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)"
+    words = "; ".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
+    if any(need.kind is not NeedKind.LIMITED for need in found):  # there, waiting is all that has to be done
+        raise TorchError(words + told)
+    return words + told
 
 
 def _checkins() -> str:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 import redis
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitRedisStorage
 
 from torch_tasks import keys
+from torch_tasks.models import now
 from torch_tasks.settings import Settings
 
 _PROBE_SECONDS = 60.0
@@ -51,6 +52,11 @@ class Account:
         if self._breaker.current_state == STATE_CLOSED and not self._client.exists(self._probation):
             return 0.0
         return self._wait_for_probe(agent_id)
+
+    def rests_until(self) -> datetime | None:
+        """When a usage limit ends that was hit and after which nobody was served yet; nothing if there is none."""
+        left, probation = int(self._client.pttl(self._limit)), self._client.exists(self._probation)
+        return now() + timedelta(milliseconds=max(left, 0)) if probation else None
 
     def limited(self, seconds: float | None) -> float:
         """A usage limit was hit that ends then, if anybody knows; returns for how long the account is closed."""

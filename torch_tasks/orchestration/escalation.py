@@ -15,7 +15,7 @@ from torch_tasks.communication.policy import policy
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.history import HistoryEntry
-from torch_tasks.models import AgentInfo, TaskState
+from torch_tasks.models import AgentInfo, TaskRecord, TaskState
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.team import manager_of
 
@@ -61,15 +61,18 @@ def escalate(fleet: Fleet) -> None:
             _tell(case, manager_of(agents, rules.hub.manager, case.agent))
 
 
-def _waiting(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Case]:
-    """The tasks that wait for somebody's decision."""
+def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[AgentInfo, TaskRecord, datetime]]:
+    """The tasks of these agents that wait for somebody, and since when for what they wait for now."""
     for info in agents:
         record = fleet.records.find(info.current_task) if info.current_task else None
         if record is None or record.state is not TaskState.WAITING or record.agent != info.agent_id:
             continue
-        since = _since(fleet.records.history(record.spec.id))
-        if since is None:
-            continue
+        if since := _since(fleet.records.history(record.spec.id)):
+            yield info, record, since
+
+
+def _waiting(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Case]:
+    for info, record, since in waiting_tasks(fleet, agents):
         asked = record.question
         why = asked.text if asked else record.note or "it does not say for what"
         choices = f"\nChoices: {' | '.join(asked.choices)}" if asked and asked.choices else ""

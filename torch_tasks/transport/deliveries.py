@@ -165,6 +165,10 @@ class Deliveries:
         """The dead letters by their ids."""
         return {str(name): str(message) for name, message in self._client.hgetall(keys.DEAD_LETTERS).items()}
 
+    def dead_ids(self) -> list[str]:
+        """The ids alone."""
+        return [str(name) for name in self._client.hkeys(keys.DEAD_LETTERS)]
+
     def drop_dead(self, message_id: str) -> bool:
         """Forget a dead letter."""
         return bool(self._client.hdel(keys.DEAD_LETTERS, message_id))

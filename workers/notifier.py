@@ -1,0 +1,112 @@
+"""The notifier: has a command of the user's tell a person what needs one."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import signal
+import subprocess
+import threading
+from collections.abc import Mapping
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.errors import TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.orchestration.needs import Need, needs
+
+log = logging.getLogger(__name__)
+
+_COMMAND_SECONDS = 30
+"""How long the command may take."""
+_AGAIN = 12
+"""So many heartbeats later it is run again for what it failed for, by this node or another one."""
+_LAST_WORDS, _LONGEST = 500, 4000
+
+
+class Notifier(threading.Thread):
+    """Runs ``TORCH_NOTIFY_COMMAND`` for each need of the fleet: once if it succeeds, else again and again.
+
+    Only who dies between the command's end and the note of it has it run twice. Nothing else waits for it.
+    """
+
+    def __init__(self, command: str, fleet: Fleet, leaving: threading.Event) -> None:
+        super().__init__(name="notifier", daemon=True)
+        self._command = command
+        self._fleet = fleet
+        self._leaving = leaving
+        self._again_seconds = max(1, round(_AGAIN * fleet.settings.heartbeat_seconds))
+
+    def run(self) -> None:
+        """Until the node worker leaves."""
+        while not self._leaving.wait(self._fleet.settings.heartbeat_seconds):
+            try:
+                self._look()
+            except (TorchError, redis.RedisError) as error:
+                log.warning("nobody is notified: %s", error)
+
+    def _look(self) -> None:
+        client = self._fleet.client
+        told = set(map(str, client.hkeys(keys.NOTIFIED)))  # before the look: what is told meanwhile stays told
+        found = needs(self._fleet)
+        if over := told - {need.id for need in found}:
+            client.hdel(keys.NOTIFIED, *over)
+        for need in found:
+            if need.id not in told:
+                self._notify(need)
+
+    def _notify(self, need: Need) -> None:
+        client, claim = self._fleet.client, keys.notifying(need.id)
+        held = _COMMAND_SECONDS + self._again_seconds
+        if not client.set(claim, self._fleet.settings.node, nx=True, ex=held):
+            return
+        if not client.hexists(keys.NOTIFIED, need.id):  # another node may have told it a moment ago
+            if not self._tell(need):
+                client.expire(claim, self._again_seconds)
+                return
+            client.hset(keys.NOTIFIED, need.id, self._fleet.settings.node)
+        client.delete(claim)
+
+    def _tell(self, need: Need) -> bool:
+        """Run the command; true if it succeeded."""
+        try:
+            child = subprocess.Popen(
+                ("sh", "-c", self._command),
+                env={**os.environ, **_facts(need)},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                errors="replace",
+                start_new_session=True,
+            )
+        except OSError as error:  # the facts are too long, no process is to be had
+            log.error("the notify command did not start (%s); untold: %s", error, need.text)
+            return False
+        try:
+            said, _ = child.communicate(timeout=_COMMAND_SECONDS)
+            how = f"ended with exit code {child.returncode}"
+        except subprocess.TimeoutExpired:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)
+            said, how = "", f"took longer than {_COMMAND_SECONDS} s"
+            child.wait()
+        if child.returncode == 0:
+            log.info("notified: %s", need.text)
+            return True
+        log.error(
+            "the notify command %s; again in %d s. It said: %s. Untold: %s",
+            how,
+            self._again_seconds,
+            said[-_LAST_WORDS:].strip() or "nothing",
+            need.text,
+        )
+        return False
+
+
+def _facts(need: Need) -> Mapping[str, str]:
+    """What the command finds in its environment."""
+    told = need.model_dump(mode="json", exclude={"id"})
+    return {f"TORCH_NOTIFY_{name.upper()}": value.replace("\0", "")[:_LONGEST] for name, value in told.items()}
