@@ -33,7 +33,7 @@ from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResu
 from torch_tasks.nodes import NodeInfo
 from torch_tasks.orchestration.handover import hand_over
 from torch_tasks.permissions import Permissions
-from torch_tasks.routing import held_up, unroutable
+from torch_tasks.routing import held_up, hinders, unroutable
 from torch_tasks.settings import settings
 from torch_tasks.staffing import Spawn, release, retire, spawn
 from torch_tasks.tasks import cancelled, run
@@ -93,6 +93,16 @@ class Task:
                     recovery.keep_end(self.id)
                     return record.result or TaskResult(task_id=self.id, status=record.state)
         raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
+
+    def follow(self, timeout: float | None = None) -> Iterator[TaskRecord]:
+        """The record now, after each change and about once a second, until the end of the task or of the time."""
+        with _broker(self.id):
+            deadline = None if timeout is None else time.monotonic() + timeout
+            for _ in fleet().records.changes(self.id, deadline=deadline):
+                record = _seen(self._known(), None)
+                yield record
+                if record.state.ended:
+                    return
 
     def answer(self, reply: str) -> str:
         """Answer what the task's agent asks, and return what came of it; :class:`NotAnswered` if it did not get it."""
@@ -362,6 +372,6 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     if record.state is not TaskState.QUEUED:
         return record
     known = fleet().registry.who_serves(record.spec) if agents is None else agents
-    if agents is None and any(info.holding for info in known):  # are all of them?
+    if agents is None and any(hinders(info) for info in known):  # does it hinder all of them?
         known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})

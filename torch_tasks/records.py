@@ -306,6 +306,13 @@ class TaskRecords:
                 pipe.hgetall(keys.task_record(str(task_id)))
             return [_record(fields) for fields in pipe.execute() if fields]
 
+    def named(self, beginning: str) -> list[str]:
+        """The ids that begin so; the one alone that is just this, if there is one."""
+        if self.state(beginning):
+            return [beginning]
+        known = map(str, self._client.zrange(keys.TASK_STATUS, 0, -1))
+        return [task_id for task_id in known if task_id.startswith(beginning)]
+
     def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
         """The state now and after each change, until the monotonic ``deadline``.
 

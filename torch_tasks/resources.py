@@ -31,3 +31,8 @@ def config_file(name: str) -> Path | None:
         if (path := folder / name).is_file():
             return path
     return None
+
+
+def config_names(pattern: str) -> list[str]:
+    """The names, without their endings, of the files like this that :func:`config_file` finds."""
+    return sorted({path.stem for folder in (user_config(), shipped_config()) for path in folder.glob(pattern)})

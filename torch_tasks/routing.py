@@ -12,7 +12,7 @@ from collections.abc import Collection
 import redis
 
 from torch_tasks import keys
-from torch_tasks.models import AgentInfo, TaskRecord, TaskSpec, TaskState
+from torch_tasks.models import AgentInfo, AgentState, TaskRecord, TaskSpec, TaskState
 
 _NAMED = 3
 """So many of the agents that a task waits for are named."""
@@ -37,12 +37,28 @@ def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
 
 
 def held_up(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
-    """Why the task waits, if every live agent that can serve it is paused or stopped."""
+    """Why the task waits, if each live agent that can serve it is known not to take it now."""
     able = _able(record.spec, agents)
-    if record.state is not TaskState.QUEUED or not all(agent.paused or agent.stopped for agent in able):
+    said = [f"{agent.agent_id} {why}" for agent in able if (why := _hindrance(agent, record.spec))]
+    if record.state is not TaskState.QUEUED or len(said) < len(able):
         return None
-    said = [f"{agent.agent_id} is {agent.holding}" for agent in able[:_NAMED]]
-    return "; ".join([*said, f"and {len(able) - _NAMED} more"] if len(able) > _NAMED else said) or None
+    return "; ".join([*said[:_NAMED], f"and {len(able) - _NAMED} more"] if len(able) > _NAMED else said) or None
+
+
+def _hindrance(agent: AgentInfo, spec: TaskSpec) -> str | None:
+    """What keeps the agent from taking the task, if anything does but that all are busy."""
+    if agent.holding:
+        return f"is {agent.holding}"
+    if agent.state is AgentState.LIMITED:
+        return "is limited, its account rests"
+    if agent.state is AgentState.LOGIN:
+        return "wants a login"
+    return f"works on {agent.current_task}" if agent.current_task and spec.agent else None
+
+
+def hinders(agent: AgentInfo) -> bool:
+    """It is not work that keeps the agent from taking tasks."""
+    return bool(agent.holding) or agent.state in (AgentState.LIMITED, AgentState.LOGIN)
 
 
 def _able(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:

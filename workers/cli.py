@@ -1,4 +1,4 @@
-"""The commands that touch panes: ``torch-tasks attach | screen | end-panes``."""
+"""The commands of a node: ``torch-tasks attach | screen | end-panes | check-agents``."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from torch_tasks.cli.output import one_line
 from torch_tasks.client import Torch
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
 from torch_tasks.local.mail import is_hosted
-from torch_tasks.models import AgentInfo
+from torch_tasks.models import AgentInfo, AgentSpec
 from torch_tasks.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
-from workers.agents.kinds import program_of
+from workers.agents.kinds import program_of, require_startable
 from workers.journal import Journal
 from workers.session import end_session
 from workers.tmux.pane import AgentPane
@@ -140,3 +140,11 @@ def end_panes() -> None:
         journal = Journal.read(folder / "journal.json")
         if journal and journal.session:
             end_session(journal.session, journal.agent_id)
+
+
+@click.command(hidden=True)
+@click.argument("agents", nargs=-1)
+def check_agents(agents: tuple[str, ...]) -> None:
+    """Refuse agents that cannot be started here, those of torch.toml if none is named; `up` runs this first."""
+    for spec in [AgentSpec.parse(text) for text in agents] or settings().agents:
+        require_startable(spec)

@@ -111,11 +111,14 @@ class Terminal:
         self._pane.transcribe(self._folder / "transcript")
         limit = self._settings.agent_start_seconds
         if not self.wait_for(lambda: self._kind.ready(self.pane), limit):
-            screen = self._pane.screen() if self.alive else "(the program has ended)"
+            screen, read = "(the program has ended)", ""
+            if self.alive:
+                screen = self._pane.screen()
+                read = "".join(f"\n{source}: {said}" for source, said in self._kind.explain(self._pane))
             self.end()
             raise AgentUnavailable(
                 f"agent {info.agent_id} was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS); "
-                f"its pane showed:\n{screen}"
+                f"its pane showed:\n{screen}" + (f"\nwhich was read as{read}" if read else "")
             )
         return self._pane.pane_id, self._session
 

@@ -65,6 +65,7 @@ _COMMANDS = {
 _HIDDEN = {
     "supervise": "torch_tasks.cli.stack:supervise",
     "end-panes": "workers.cli:end_panes",
+    "check-agents": "workers.cli:check_agents",
 }
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.ids import shown
 from torch_tasks.cli.output import ago, as_json, as_table, plain
 from torch_tasks.client import Torch
 from torch_tasks.models import AgentInfo
@@ -43,7 +44,7 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]
     ended = known.succeeded + known.failed
     success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""
     who = (info.agent_id, info.role, ",".join(info.skills), info.kind, info.node)
-    return *who, state, info.load, success, info.current_task or "", ago(info.last_heartbeat)
+    return *who, state, info.load, success, shown(info.current_task or ""), ago(info.last_heartbeat)
 
 
 @click.command()
@@ -61,7 +62,10 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     if json_wanted:
         click.echo(json.dumps(plain(info) | {"resources": plain(used) if used else None}, indent=2, ensure_ascii=False))
         return
-    for name, value in (info.model_dump(mode="json") | {"paused": info.paused, "stopped": info.stopped}).items():
-        click.echo(f"{name + ':':<16}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
+    known = info.performance_metrics
+    ended = f"{known.succeeded} succeeded, {known.failed} failed, in {known.seconds:.0f} s"
+    told = {"paused": info.paused, "stopped": info.stopped, "performance_metrics": ended}
+    for name, value in (info.model_dump(mode="json") | told).items():
+        click.echo(f"{name + ':':<21}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
     for name, said in used.lines() if used else ():
-        click.echo(f"{name + ':':<16}{said}")
+        click.echo(f"{name + ':':<21}{said}")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import click
 
+from torch_tasks.cli.ids import known_task
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", type=known_task)
 @click.argument("reply")
 def answer(task_id: str, reply: str) -> None:
     """Answer what the agent of a waiting TASK asks: REPLY is the number of a choice or, where it takes one, a text."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from torch_tasks.broker import broker_errors
+from torch_tasks.cli.ids import known_task, shown
 from torch_tasks.cli.output import ago, as_json, as_table, wanted
 from torch_tasks.cli.tasks import task as show_task
 from torch_tasks.client import Torch
@@ -12,7 +13,7 @@ from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.fleet import fleet
 from torch_tasks.models import TaskRecord
 
-_IDS = click.argument("task_ids", nargs=-1, required=True)
+_IDS = click.argument("task_ids", nargs=-1, required=True, type=known_task)
 
 
 @click.group()
@@ -37,7 +38,7 @@ def list_dead(json_wanted: bool) -> None:
 
 def _row(record: TaskRecord) -> tuple[object, ...]:
     why = record.result.error.message if record.result and record.result.error else record.note or ""
-    return record.spec.id, wanted(record), record.attempts, ago(record.finished_at), why, record.spec.title
+    return shown(record.spec.id), wanted(record), record.attempts, ago(record.finished_at), why, record.spec.title
 
 
 dead.add_command(show_task, name="show")

@@ -7,6 +7,7 @@ import os
 import click
 
 from torch_tasks.broker import broker_errors
+from torch_tasks.cli.ids import known_task
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TaskEnded
@@ -16,7 +17,7 @@ _SECONDS = 30.0
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK")
+@click.argument("task_id", metavar="TASK", type=known_task)
 @click.argument("to", metavar="AGENT")
 @click.option("--note", default="", help="What the successor should know: what is done, what is left.")
 @click.option("--question", "questions", multiple=True, help="What is open; repeat for more.")

@@ -190,7 +190,9 @@ def messages(
         if json_wanted:
             as_json(records)
         else:
-            as_table(("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT"), [_row(record) for record in records])
+            as_table(
+                ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT"), [_row(record) for record in records], cut=True
+            )
         return
     if replay:
         click.echo(f"message {message_id} {nova.replay(message_id)}")

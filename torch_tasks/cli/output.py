@@ -10,11 +10,15 @@ from typing import Any
 
 import click
 from pydantic import BaseModel
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from torch_tasks.models import TaskRecord
+
+_GAP, _NARROWEST = 2, 10
+_BLANKS = frozenset("\u00a0\u202f\u3000")
 
 
 def as_json(value: BaseModel | Iterable[BaseModel]) -> None:
@@ -28,11 +32,14 @@ def plain(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json")
 
 
-def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None) -> None:
-    """Print a table; in a pipe it is as wide as it needs to be."""
+def as_table(
+    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, cut: bool = False
+) -> None:
+    """Print a table; in a pipe it is as wide as it needs to be. ``cut``: its last column may be cut at a terminal."""
     table = Table(*headings, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
-    for row in rows:
-        table.add_row(*(Text(str(cell)) for cell in row))
+    shown = [[str(cell) for cell in row] for row in rows]
+    for row in shown:
+        table.add_row(*map(Text, row))
     console = Console()
     if not console.is_terminal:
         console = Console(width=400)
@@ -40,7 +47,21 @@ def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: s
             console.print(table)
         click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
     else:
+        if cut:
+            _keep_to_one_line(table, headings, shown, console.width)
         console.print(table)
+
+
+def _keep_to_one_line(table: Table, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
+    """Cut the last column instead of folding it into a pillar."""
+    others = sum(max(map(cell_len, cells)) + _GAP for cells in list(zip(headings, *rows, strict=True))[:-1])
+    last = table.columns[-1]
+    last.no_wrap, last.overflow, last.max_width = True, "ellipsis", max(_NARROWEST, width - others)
+
+
+def is_terminal() -> bool:
+    """A person reads what is printed."""
+    return Console().is_terminal
 
 
 def waiting(message: str) -> AbstractContextManager[Any]:
@@ -70,6 +91,8 @@ def _visible(char: str) -> str:
     code = ord(char)
     if code < 0x20:
         return chr(0x2400 + code)
+    if char in _BLANKS:
+        return " "
     return char if char.isprintable() else "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
 
 

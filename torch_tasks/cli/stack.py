@@ -6,6 +6,7 @@ import logging
 import signal
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -14,7 +15,7 @@ from torch_tasks.broker import broker_errors, ping
 from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
-from torch_tasks.errors import TorchError
+from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
 from torch_tasks.models import AgentSpec
@@ -44,13 +45,14 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     kept = [AgentSpec.parse(text) for text in agents]
     stack = Stack(settings())
     stack.refuse_if_up()
+    stack.check(kept)
     if settings().broker_url is not None:
         ping()
     password, is_new = stack.flower_password()
     _end_on_signals()
     try:
         with waiting("starting"):
-            stack.up(kept, beat=beat, flower=flower)
+            _start(stack, kept, beat=beat, flower=flower)
         _tell(stack, password if is_new else None)
         if detach:
             return
@@ -64,6 +66,18 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     except BaseException:
         stack.down(keep_agents=keep_agents)
         raise
+
+
+def _start(stack: Stack, kept: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
+    """Start it all; if it does not become ready, say which agents are why."""
+    try:
+        stack.up(kept, beat=beat, flower=flower)
+    except ProcessNotStarted as error:
+        missing: set[str] = set()
+        with suppress(TorchError):
+            missing = _missing(kept)
+        said = [f"\nagent {agent} is not ready: {stack.last_words(agent)}" for agent in sorted(missing)]
+        raise ProcessNotStarted(f"{error}{''.join(said)}") from None
 
 
 def _end_on_signals() -> None:
@@ -86,12 +100,9 @@ def _tell(stack: Stack, new_password: str | None) -> None:
         click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
-        where = f"password in {stack.settings.state_dir / 'flower.password'}"
-        click.echo(
-            f"        password {new_password} (shown this once; kept in that file)"
-            if new_password
-            else f"        {where}"
-        )
+        file = stack.settings.state_dir / "flower.password"
+        once = f"{new_password} (shown this once; kept in {file})"
+        click.echo(f"        password {once if new_password else f'in {file}'}")
 
 
 @click.command()
@@ -133,7 +144,16 @@ def _beat_leads() -> bool:
 
 
 def _all_there(kept: Sequence[AgentSpec]) -> bool:
+    """All that shall live here are ready; :class:`ProcessNotStarted` if one is given up."""
+    missing = _missing(kept)
+    for agent in (agent for node in Torch().nodes() for agent in node.agents):
+        if agent.agent_id in missing and agent.state is KeptState.QUARANTINED:
+            raise ProcessNotStarted(f"agent {agent.agent_id} does not start: {agent.reason}")
+    return not missing
+
+
+def _missing(kept: Sequence[AgentSpec]) -> set[str]:
     told = [agent for node in Torch().nodes() for agent in node.agents]
     away = {agent.agent_id for agent in told if agent.state is KeptState.RETIRED}
     wanted = {agent.id for agent in kept or settings().agents} - away
-    return wanted <= {info.agent_id for info in Torch().agents(online=True) if info.state != "starting"}
+    return wanted - {info.agent_id for info in Torch().agents(online=True) if info.state != "starting"}

@@ -9,7 +9,9 @@ from typing import Any
 
 import click
 
-from torch_tasks.cli.output import ago, as_json, as_table, plain, shown_state, waiting, wanted
+from torch_tasks.cli.following import await_end
+from torch_tasks.cli.ids import known_task, shown
+from torch_tasks.cli.output import ago, as_json, as_table, is_terminal, plain, shown_state, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import TaskNotFinished
 from torch_tasks.history import HistoryEntry
@@ -17,6 +19,8 @@ from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, Ta
 from torch_tasks.permissions import Permissions
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
+_HEADINGS = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
+_PRIORITY = _HEADINGS.index("PRIORITY")
 
 
 @click.command()
@@ -70,9 +74,7 @@ def run(
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
-        with waiting(f"task {handed.id}"):
-            result = handed.result(timeout=wait_timeout)
-        _end_with(result)
+        _end_with(await_end(handed, wait_timeout))
 
 
 def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
@@ -108,29 +110,32 @@ def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     if json_wanted:
         as_json(records)
         return
-    headings = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
-    as_table(headings, [_row(record) for record in records])
+    rows = [_HEADINGS, *map(_row, records)]
+    if is_terminal() and all(record.spec.priority is Priority.NORMAL for record in records):
+        rows = [(*row[:_PRIORITY], *row[_PRIORITY + 1 :]) for row in rows]  # a terminal has little room
+    as_table(rows[0], rows[1:], cut=True)
 
 
 def _row(record: TaskRecord) -> tuple[Any, ...]:
     spec = record.spec
-    agent, tries = record.agent or "", record.attempts
-    return spec.id, shown_state(record), wanted(record), spec.priority, agent, tries, ago(record.created_at), spec.title
+    task, agent, accepted = shown(spec.id), record.agent or "", ago(record.created_at)
+    return task, shown_state(record), wanted(record), spec.priority, agent, record.attempts, accepted, spec.title
 
 
 @click.command()
-@click.argument("task_id")
+@click.argument("task_id", type=known_task)
 @click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 def task(task_id: str, json_wanted: bool) -> None:
     """Show one task: what was asked, who did it, what shows that it was done, and what happened on the way."""
-    shown = Torch().task(task_id)
-    record, history = shown.record(), shown.history()
+    one = Torch().task(task_id)
+    record, history = one.record(), one.history()
     if json_wanted:
         click.echo(
             json.dumps(plain(record) | {"history": [plain(entry) for entry in history]}, indent=2, ensure_ascii=False)
         )
         return
     result = record.result
+    asked = _asked(record) if record.question and record.state is TaskState.WAITING else []
     lines = [
         ("id", record.spec.id),
         ("state", shown_state(record)),
@@ -143,8 +148,8 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("accepted", record.created_at.isoformat(timespec="seconds")),
         ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
         ("waits", record.waits or ""),
-        ("note", record.note or ""),
-        *(_asked(record) if record.question and record.state is TaskState.WAITING else ()),
+        ("note", record.note if record.note and not asked else ""),
+        *asked,
         ("error", result.error.message if result and result.error else ""),
         *(("history", _told(entry)) for entry in history),
         *(("evidence", f"{'✓' if item.passed else '✗'} {item.detail}") for item in (result.evidence if result else ())),
@@ -156,7 +161,7 @@ def task(task_id: str, json_wanted: bool) -> None:
             click.echo(f"{name + ':':<11}{value}")
     click.echo(f"\n{record.spec.prompt}")
     if result:
-        click.echo(f"\n{result.answer}", nl=False)
+        click.echo(f"\n{result.answer}", nl=not result.answer.endswith("\n"))
 
 
 def _asked(record: TaskRecord) -> list[tuple[str, str]]:
@@ -176,7 +181,7 @@ def _told(entry: HistoryEntry) -> str:
 
 
 @click.command()
-@click.argument("task_ids", nargs=-1, required=True)
+@click.argument("task_ids", nargs=-1, required=True, type=known_task)
 def cancel(task_ids: tuple[str, ...]) -> None:
     """End tasks: at once if nobody has begun, else their agents are interrupted."""
     failed = False

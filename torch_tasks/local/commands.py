@@ -12,6 +12,7 @@ NODE = ("torch-tasks", "node")
 BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
 SUPERVISE = ("torch-tasks", "supervise")
 END_PANES = ("torch-tasks", "end-panes")
+CHECK_AGENTS = ("torch-tasks", "check-agents")
 
 
 def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:

@@ -32,8 +32,10 @@ log = logging.getLogger(__name__)
 
 #: How long a process may take to end in order; an agent worker puts its task back meanwhile.
 GRACE = 15.0
-READY_SECONDS = 60.0
+#: How long all but an agent's program may take to start.
+STACK_SECONDS = 30.0
 FLOWER_USER = "torch"
+_TAIL_BYTES, _LAST_WORDS = 4096, 500
 
 
 class Stack:
@@ -53,6 +55,12 @@ class Stack:
                 "'torch-tasks down' ends it"
             )
 
+    def check(self, agents: Sequence[AgentSpec]) -> None:
+        """Agents that cannot be started here are refused before anything is."""
+        done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)))
+        if done.returncode:
+            raise ProcessNotStarted(done.stderr.strip().removeprefix("Error: "))
+
     def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
         """Start the supervisor, which starts the rest; it is ready when its processes are."""
         words = [word for agent in agents for word in ("--agent", agent.short())]
@@ -60,13 +68,21 @@ class Stack:
         words += [] if flower else ["--no-flower"]
         self.ready_file.unlink(missing_ok=True)
         supervisor = self._start("up", (*commands.SUPERVISE, *words))
-        await_ready(supervisor, self.ready_file.exists, READY_SECONDS)
+        await_ready(supervisor, self.ready_file.exists, self.settings.agent_start_seconds + STACK_SECONDS)
         return supervisor
 
     @property
     def ready_file(self) -> Path:
         """Written by the supervisor once everything it starts answers."""
         return self.settings.run_dir / "up.ready"
+
+    def last_words(self, agent_id: str) -> str:
+        """What the agent's worker said last, from its last error on."""
+        with suppress(OSError), (self.settings.logs_dir / f"agent-{agent_id}.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            said = log.read().decode(errors="replace").rpartition("Error: ")[2]
+            return " ".join(said.split())[:_LAST_WORDS]
+        return "its worker has not begun"
 
     def start_broker(self) -> None:
         """Start this machine's broker unless the settings name another."""
@@ -151,15 +167,13 @@ class Stack:
         return ended
 
     def _end_panes(self) -> None:
-        done = subprocess.run(
-            commands.runnable(commands.END_PANES),
-            env={**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        done = self._run(commands.END_PANES)
         if done.returncode:
             raise TorchError(f"the agents' panes could not be ended: {done.stderr.strip()}")
+
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
+        return subprocess.run(commands.runnable(command), env=env, capture_output=True, text=True, check=False)
 
 
 class Supervisor:

@@ -52,7 +52,8 @@ def _questions(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[Need]:
     held_up = [info for info in agents if info.state in _HELD_UP]
     for info, record, since in waiting_tasks(fleet, held_up):
         if asked := record.question:
-            task, choices = record.spec.id, f" ({' | '.join(asked.choices)})" if asked.choices else ""
+            task, numbered = record.spec.id, (f"{number} {text}" for number, text in enumerate(asked.choices, 1))
+            choices = f" ({' | '.join(numbered)})" if asked.choices else ""
             yield Need(
                 id=f"question {task} {since.isoformat()}",
                 kind=NeedKind.QUESTION,

@@ -14,7 +14,7 @@ from torch_tasks.errors import InvalidSettings
 from torch_tasks.fields import readable
 from torch_tasks.models import AgentState
 from torch_tasks.permissions import Permissions
-from torch_tasks.resources import config_file
+from torch_tasks.resources import config_file, config_names, user_config
 from workers.agents.events import ErrorKind, EventKind
 
 
@@ -197,7 +197,10 @@ def kind_config(kind: str) -> KindConfig:
     """The configuration of a kind, or :class:`InvalidSettings`."""
     path = config_file(f"agents/{kind}.toml")
     if path is None:
-        raise InvalidSettings(f"there is no agent kind {kind!r}: no agents/{kind}.toml in the configuration folders")
+        raise InvalidSettings(
+            f"there is no agent kind {kind!r}: no agents/{kind}.toml in {user_config()}; "
+            f"there are: {', '.join(config_names('agents/*.toml'))}"
+        )
     try:
         return KindConfig.model_validate(tomllib.loads(path.read_text()))
     except ValidationError as error:

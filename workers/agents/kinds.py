@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.errors import InvalidSettings
+from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.models import AgentSpec
 from workers.agents.config import kind_config
 from workers.agents.kind import AgentKind
@@ -20,6 +21,19 @@ _PROGRAMS = {
     "opencode": "workers.agents.opencode:OpenCode",
     "shell": "workers.agents.shell:Shell",
 }
+
+
+def require_startable(spec: AgentSpec) -> None:
+    """Refuse at once what would only fail when the agent's worker starts."""
+    config = kind_config(spec.kind)
+    program = config.command[0]
+    if shutil.which(program, path=config.environment.get("PATH")) is None:
+        raise AgentUnavailable(
+            f"agent {spec.id}: there is no program {program!r} on PATH; install it, "
+            f"or set `command` in agents/{spec.kind}.toml in the configuration folder"
+        )
+    if spec.workdir and not Path(spec.workdir).is_dir():
+        raise AgentUnavailable(f"agent {spec.id} cannot start: its workdir {spec.workdir} is not a folder on this node")
 
 
 def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:

@@ -1,0 +1,123 @@
+"""What a person sees of a task that does not go on, and how little of its id has to be written."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import subprocess
+import termios
+from collections.abc import Iterator
+
+import pytest
+from machine import TORCH_TASKS, Machine
+from waiting import until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[Machine]:
+    """A machine with one agent, for all tests of this module."""
+    machine = Machine()
+    machine.torch("up", "--detach", "--agent", "dev-1:developer:python", "--no-flower", "--no-beat")
+    yield machine
+    machine.close()
+
+
+def at_terminal(machine: Machine, *words: str, columns: int = 80) -> list[str]:
+    """The lines that a command prints at a terminal of this width."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+    with os.fdopen(ours, "rb", buffering=0) as screen:
+        child = subprocess.Popen(
+            [TORCH_TASKS, *words], stdin=theirs, stdout=theirs, stderr=theirs, env={**machine.env, "TERM": "dumb"}
+        )
+        os.close(theirs)
+        said = b""
+        try:
+            while piece := screen.read(65536):
+                said += piece
+        except OSError:  # the command has ended
+            pass
+        assert child.wait(30) == 0
+    return said.decode().splitlines()
+
+
+def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
+    ended = machine.torch("run", "--wait", "--wait-timeout", "4", "--role", "nobody", "--id", "no-1", "true", code=124)
+    assert ended.stdout == ""
+    first, second = ended.stderr.splitlines()
+    assert first == "task no-1 is unroutable: no live agent serves nobody; it starts when one appears"
+    assert second.startswith("Error: task no-1 is queued after 4 s; it goes on")
+    machine.torch("cancel", "no-1")
+
+
+def test_who_waits_hears_what_the_one_agent_does_instead(machine: Machine) -> None:
+    gate = machine.work / "gate"
+    machine.torch("run", "--id", "first", "--agent", "dev-1", f"until [ -e {gate} ]; do sleep 0.05; done")
+    until(lambda: "first" in machine.torch("tasks", "--state", "running").stdout, "it runs")
+    until(lambda: "first" in machine.torch("agents").stdout, "it is known that the agent works on it")
+    ended = machine.torch(
+        "run", "--wait", "--wait-timeout", "2", "--id", "second", "--agent", "dev-1", "echo mine", code=124
+    )
+    assert ended.stderr.splitlines()[0] == "task second waits: dev-1 works on first"
+    assert "waits:     dev-1 works on first" in machine.torch("task", "second").stdout
+    gate.touch()
+    until(lambda: "second" in machine.torch("tasks", "--state", "succeeded").stdout, "it is done")
+
+
+def test_a_task_is_named_by_the_beginning_of_its_id(machine: Machine) -> None:
+    task = machine.torch("run", "--agent", "dev-1", "echo short").stdout.strip()
+    until(lambda: task in machine.torch("tasks", "--state", "succeeded").stdout, "it is done")
+    assert f"id:        {task}\n" in machine.torch("task", task[:8]).stdout
+    assert f"task {task} had ended already" in machine.torch("cancel", task[:8], code=1).stderr
+    assert f"there is no record of task {task[:3]}" in machine.torch("task", task[:3], code=1).stderr
+    for name in ("twin-a", "twin-b"):
+        machine.torch("run", "--id", name, "--agent", "dev-1", "true")
+    assert "2 tasks begin with twin" in machine.torch("task", "twin", code=2).stderr
+    assert "id:        twin-a\n" in machine.torch("task", "twin-a").stdout
+
+
+def test_a_list_of_tasks_has_one_line_for_each_at_a_terminal(machine: Machine) -> None:
+    long = "write " + "a very long text " * 20
+    task = machine.torch("run", "--role", "nobody", f": {long}").stdout.strip()
+    lines = at_terminal(machine, "tasks", "--state", "queued")
+    (row,) = (line for line in lines if line.startswith(task[:8]))
+    assert task not in row
+    assert row.endswith("…")
+    assert max(map(len, lines)) <= 80
+    assert len(lines) == 2
+    assert task in machine.torch("tasks").stdout
+    machine.torch("cancel", task)
+
+
+def test_up_refuses_at_once_what_cannot_start() -> None:
+    machine = Machine()
+    try:
+        up = ("up", "--detach", "--no-flower", "--agent")
+        said = machine.torch(*up, "dev-1:developer:python:claud", code=1).stderr
+        assert said.startswith("Error: there is no agent kind 'claud': no agents/claud.toml in ")
+        assert "aider, claude, codex" in said
+        (machine.folder / "config" / "agents").mkdir(parents=True)
+        (machine.folder / "config" / "agents" / "mine.toml").write_text('command = ["nowhere-to-be-found"]')
+        said = machine.torch(*up, "dev-1:developer::mine", code=1).stderr
+        assert said.startswith("Error: agent dev-1: there is no program 'nowhere-to-be-found' on PATH; install it")
+        assert machine.torch("down").stdout.startswith("nothing was running")
+    finally:
+        machine.close()
+
+
+def test_up_says_which_agent_is_not_ready_and_why() -> None:
+    machine = Machine(TORCH_QUARANTINE_CRASHES="2", TORCH_AGENT_START_SECONDS="1")
+    try:
+        (machine.folder / "config" / "agents").mkdir(parents=True)
+        toml = "command = ['cat']\n[composer]\nprompt = '^never '\n"
+        (machine.folder / "config" / "agents" / "mine.toml").write_text(toml)
+        said = machine.torch("up", "--detach", "--no-flower", "--agent", "dev-1:developer::mine", code=1).stderr
+        assert "agent dev-1 does not start: 2 crashes in a row" in said
+        assert "agent dev-1 is not ready: agent dev-1 was not ready within 1 s (TORCH_AGENT_START_SECONDS)" in said
+        assert "composer: not seen" in said
+    finally:
+        machine.close()
