@@ -200,7 +200,9 @@ class Attempt:
             if progress.ending:
                 return progress.ending
             if progress.reading.state is AgentState.LIMITED:
-                raise Limited(f"the usage limit of {self._agent} is reached", progress.reading.until)
+                until = progress.reading.until
+                when = f"; it ends {until:%Y-%m-%d %H:%M} UTC" if until else ""
+                raise Limited(f"the usage limit of {self._agent} is reached{when}", until)
             self._show(progress.reading)
             self._pass_answer_on(progress.reading)
             return None

@@ -43,7 +43,8 @@ class Quota:
         """Count one call if the account may be used, else :class:`Limited`, and a pause."""
         if self._account and (seconds := self._account.closed_for(self._kind.agent_id)):
             pause.last(seconds)
-            raise Limited(f"the account {self._account.name} is closed for {seconds:.0f} s more")
+            until = now() + timedelta(seconds=seconds)
+            raise Limited(f"the account {self._account.name} rests until {until:%Y-%m-%d %H:%M:%S} UTC")
         if self._spending and (answer := self._spending.ask()).closed_seconds:
             seconds = max(answer.closed_seconds, _SHORTEST)
             pause.last(seconds)

@@ -49,7 +49,7 @@ def needs(fleet: Fleet) -> list[Need]:
 
 
 def _questions(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[Need]:
-    held_up = [info for info in agents if info.state in _HELD_UP]
+    held_up = [info for info in agents if info.online and info.state in _HELD_UP]
     for info, record, since in waiting_tasks(fleet, held_up):
         if asked := record.question:
             task, numbered = record.spec.id, (f"{number} {text}" for number, text in enumerate(asked.choices, 1))

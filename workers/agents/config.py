@@ -6,7 +6,8 @@ import re
 import tomllib
 from collections.abc import Mapping
 from functools import cache
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeGuard
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -14,7 +15,7 @@ from torch_tasks.errors import InvalidSettings
 from torch_tasks.fields import readable
 from torch_tasks.models import AgentState
 from torch_tasks.permissions import Permissions
-from torch_tasks.resources import config_file, config_names, user_config
+from torch_tasks.resources import config_file, config_names, shipped_config, user_config
 from workers.agents.events import ErrorKind, EventKind
 
 
@@ -202,8 +203,41 @@ def kind_config(kind: str) -> KindConfig:
             f"there are: {', '.join(config_names('agents/*.toml'))}"
         )
     try:
-        return KindConfig.model_validate(tomllib.loads(path.read_text()))
+        return KindConfig.model_validate(_values(path, ()))
     except ValidationError as error:
         raise InvalidSettings(f"{path}: {readable(error)}") from None
+
+
+def _values(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
+    """What the file says, and where it says nothing, what the file says that it is based on."""
+    try:
+        own = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+    base = own.pop("base", None)
+    if base is None:
+        return own
+    name = f"agents/{base}.toml"
+    below = shipped_config() / name if base == path.stem else config_file(name)
+    if below is None or not below.is_file() or below in (path, *above):
+        raise InvalidSettings(f"{path}: its base {base!r} is no other kind that there is")
+    values = _values(below, (path, *above))
+    return _laid_over({"program": base, "account": base} | values, own)
+
+
+def _laid_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """Tables are merged, tables in lists are added, everything else takes the place of the base's."""
+    values = dict(base)
+    for name, value in own.items():
+        known = values.get(name)
+        if isinstance(value, dict) and isinstance(known, dict):
+            values[name] = _laid_over(known, value)
+        elif _are_tables(value) and _are_tables(known):
+            values[name] = [*value, *known]
+        else:
+            values[name] = value
+    return values
+
+
+def _are_tables(value: Any) -> TypeGuard[list[dict[str, Any]]]:
+    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
