@@ -54,6 +54,14 @@ def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
     machine.torch("cancel", "no-1")
 
 
+def test_who_does_not_wait_hears_it_at_once(machine: Machine) -> None:
+    ended = machine.torch("run", "--id", "no-2", "--agent-kind", "claud", "true")
+    assert ended.stdout == "no-2\n"
+    assert ended.stderr == "No live agent serves any+claud: the task waits until one appears.\n"
+    machine.torch("cancel", "no-2")
+    assert machine.torch("run", "--agent-kind", "shell", "true").stderr == ""
+
+
 def test_who_waits_hears_what_the_one_agent_does_instead(machine: Machine) -> None:
     gate = machine.work / "gate"
     machine.torch("run", "--id", "first", "--agent", "dev-1", f"until [ -e {gate} ]; do sleep 0.05; done")

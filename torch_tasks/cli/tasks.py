@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from contextlib import suppress
 from typing import Any
 
 import click
@@ -13,7 +14,7 @@ from torch_tasks.cli.following import await_end
 from torch_tasks.cli.ids import known_task, shown
 from torch_tasks.cli.output import ago, as_json, as_table, is_terminal, plain, shown_state, waiting, wanted
 from torch_tasks.client import Task, Torch
-from torch_tasks.errors import TaskNotFinished
+from torch_tasks.errors import BrokerUnreachable, TaskNotFinished
 from torch_tasks.history import HistoryEntry
 from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, TaskState, Usage
 from torch_tasks.permissions import Permissions
@@ -71,10 +72,18 @@ def run(
         click.echo(handed.id)
     if handed.spooled:
         click.echo("The broker is away: the task waits on this machine's disk and is sent when it is back.", err=True)
+    elif not wait and unroutable_after is None:
+        _warn_if_unroutable(handed)
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
         _end_with(await_end(handed, wait_timeout))
+
+
+def _warn_if_unroutable(handed: Task) -> None:
+    with suppress(BrokerUnreachable):  # the task is accepted all the same
+        if (record := handed.record()).unroutable:
+            click.echo(f"No live agent serves {wanted(record)}: the task waits until one appears.", err=True)
 
 
 def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
