@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
@@ -212,11 +212,11 @@ class Torch:
         """A task accepted earlier, by whomever."""
         return Task(task_id)
 
-    def tasks(self, limit: int = 50) -> list[TaskRecord]:
-        """The latest tasks, newest first."""
+    def tasks(self, limit: int = 50, states: Collection[TaskState] = ()) -> list[TaskRecord]:
+        """The latest tasks, newest first; only those in one of these states, if any are given."""
         with _broker():
             agents = fleet().registry.agents()
-            return [_seen(record, agents) for record in fleet().records.latest(limit)]
+            return [_seen(record, agents) for record in fleet().records.latest(limit, states)]
 
     def dead(self) -> list[TaskRecord]:
         """The tasks that are not tried any more unless somebody replays them, the latest first."""

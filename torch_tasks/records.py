@@ -33,6 +33,9 @@ from torch_tasks.settings import Settings
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
+#: So many records are read at a time where only some of them are wanted.
+_PAGE = 200
+
 
 def _listed(states: Iterable[TaskState]) -> str:
     return f" {' '.join(sorted(states))} "
@@ -298,13 +301,18 @@ class TaskRecords:
                 for state, queue, revision in pipe.execute()
             ]
 
-    def latest(self, limit: int) -> list[TaskRecord]:
-        """The records accepted last, newest first."""
-        ids = self._client.zrevrange(keys.TASK_STATUS, 0, limit - 1)
-        with self._client.pipeline(transaction=False) as pipe:
-            for task_id in ids:
-                pipe.hgetall(keys.task_record(str(task_id)))
-            return [_record(fields) for fields in pipe.execute() if fields]
+    def latest(self, limit: int, states: Collection[TaskState] = ()) -> list[TaskRecord]:
+        """The records accepted last, newest first; only those in one of these states, if any are given."""
+        found: list[TaskRecord] = []
+        start, page = 0, max(limit, _PAGE) if states else limit
+        while len(found) < limit and (ids := self._client.zrevrange(keys.TASK_STATUS, start, start + page - 1)):
+            with self._client.pipeline(transaction=False) as pipe:
+                for task_id in ids:
+                    pipe.hgetall(keys.task_record(str(task_id)))
+                records = [_record(fields) for fields in pipe.execute() if fields]
+            found += [record for record in records if not states or record.state in states]
+            start += page
+        return found[:limit]
 
     def named(self, beginning: str) -> list[str]:
         """The ids that begin so; the one alone that is just this, if there is one."""

@@ -101,6 +101,14 @@ def test_a_list_of_tasks_has_one_line_for_each_at_a_terminal(machine: Machine) -
     machine.torch("cancel", task)
 
 
+def test_the_latest_in_a_state_are_found_however_old_they_are(machine: Machine) -> None:
+    machine.torch("run", "--id", "old-failure", "--agent", "dev-1", "--wait", "exit 3", code=1)
+    for number in range(3):
+        machine.torch("run", "--id", f"newer-{number}", "--agent", "dev-1", "--wait", "true")
+    assert "old-failure" in machine.torch("tasks", "--state", "failed", "--limit", "1").stdout
+    assert "newer-2" in machine.torch("tasks", "--state", "failed", "--state", "succeeded", "--limit", "1").stdout
+
+
 def test_up_refuses_at_once_what_cannot_start() -> None:
     machine = Machine()
     try:

@@ -115,7 +115,7 @@ def _end_with(result: TaskResult) -> None:
 @click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     """List the latest tasks, newest first."""
-    records = [record for record in Torch().tasks(limit) if not states or record.state in states]
+    records = Torch().tasks(limit, [TaskState(state) for state in states])
     if json_wanted:
         as_json(records)
         return
