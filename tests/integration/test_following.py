@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import pty
+import signal
 import struct
 import subprocess
 import termios
@@ -74,6 +75,17 @@ def test_who_waits_hears_what_the_one_agent_does_instead(machine: Machine) -> No
     assert "waits:     dev-1 works on first" in machine.torch("task", "second").stdout
     gate.touch()
     until(lambda: "second" in machine.torch("tasks", "--state", "succeeded").stdout, "it is done")
+
+
+def test_ctrl_c_ends_the_waiting_and_not_the_task(machine: Machine) -> None:
+    gate = machine.work / "open"
+    waits = machine.start("run", "--wait", "--id", "goes-on", f"until [ -e {gate} ]; do sleep 0.05; done")
+    until(lambda: "goes-on" in machine.torch("tasks", "--state", "running").stdout, "it runs")
+    waits.send_signal(signal.SIGINT)
+    assert waits.wait(30) == 130
+    assert machine.output.read_text() == "task goes-on goes on; 'torch-tasks cancel goes-on' ends it\n"
+    gate.touch()
+    until(lambda: "goes-on" in machine.torch("tasks", "--state", "succeeded").stdout, "it is done")
 
 
 def test_a_task_is_named_by_the_beginning_of_its_id(machine: Machine) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+import sys
 import time
 
 import click
@@ -19,7 +21,18 @@ _PATIENCE = 2.0
 
 
 def await_end(task: Task, timeout: float | None) -> TaskResult:
-    """Wait for the task's end. What it waits for, as soon as that is not just a free agent, is said on stderr, once."""
+    """Wait for the task's end. What it waits for, as soon as that is not just a free agent, is said on stderr, once.
+
+    Ctrl-C ends the command, not the task.
+    """
+    try:
+        return _await_end(task, timeout)
+    except KeyboardInterrupt:
+        click.echo(f"task {task.id} goes on; 'torch-tasks cancel {task.id}' ends it", err=True)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _await_end(task: Task, timeout: float | None) -> TaskResult:
     begun, told = time.monotonic(), ""
     with waiting(f"task {task.id}") as line:
         for record in task.follow(timeout):
