@@ -46,6 +46,8 @@ class Notifier(threading.Thread):
                 self._look()
             except (TorchError, redis.RedisError) as error:
                 log.warning("nobody is notified: %s", error)
+            except Exception:  # whatever it is, it must not silence the next one
+                log.exception("nobody is notified")
 
     def _look(self) -> None:
         client = self._fleet.client

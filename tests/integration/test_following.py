@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import pty
 import signal
@@ -61,6 +62,22 @@ def test_who_does_not_wait_hears_it_at_once(machine: Machine) -> None:
     assert ended.stderr == "No live agent serves any+claud: the task waits until one appears.\n"
     machine.torch("cancel", "no-2")
     assert machine.torch("run", "--agent-kind", "shell", "true").stderr == ""
+
+
+def test_doctor_tells_what_waits_for_a_person(machine: Machine) -> None:
+    def for_you() -> tuple[bool, str]:
+        said = json.loads(machine.torch("doctor", "--json", code=None).stdout)
+        return next((finding["good"], finding["detail"]) for finding in said if finding["what"] == "for you")
+
+    assert for_you() == (True, "nothing; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)")
+    machine.torch("run", "--id", "no-3", "--role", "nobody", "true")
+    until(lambda: not for_you()[0], "it is said once it has waited")
+    assert for_you()[1].startswith(
+        "tasks wait (1), and no live agent serves nobody: 'torch-tasks tasks --state queued'"
+    )
+    machine.torch("doctor", code=1)
+    machine.torch("cancel", "no-3")
+    until(lambda: for_you()[0], "it is over")
 
 
 def test_who_waits_hears_what_the_one_agent_does_instead(machine: Machine) -> None:

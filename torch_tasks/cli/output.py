@@ -47,6 +47,8 @@ def as_table(
             console.print(table)
         click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
     else:
+        for column in table.columns:
+            column.overflow = "fold"  # a path or an id that is cut off is worth nothing
         if cut:
             _keep_to_one_line(table, headings, shown, console.width)
         console.print(table)

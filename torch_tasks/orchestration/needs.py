@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import StrEnum
 
+from torch_tasks import keys
 from torch_tasks.fleet import Fleet
 from torch_tasks.models import AgentInfo, AgentState, Model
 from torch_tasks.nodes import KeptState
+from torch_tasks.orchestration.backlogs import backlogs, unserved
 from torch_tasks.orchestration.escalation import waiting_tasks
+from torch_tasks.transport.wire import message_id
 
 _HELD_UP = (AgentState.WAITING, AgentState.LOGIN)
+_PATIENCE = 12
+"""So many heartbeats a task may wait for an agent to come, which is perhaps being started."""
 
 
 class NeedKind(StrEnum):
@@ -24,6 +29,8 @@ class NeedKind(StrEnum):
     """A task is out of tries."""
     DOWN = "down"
     """An agent is in quarantine: its worker did nothing but die."""
+    UNROUTABLE = "unroutable"
+    """Tasks wait for whom no live agent is."""
     LIMITED = "limited"
     """An account rests. Nothing has to be done, but whoever wants more done meanwhile needs another account."""
 
@@ -45,7 +52,8 @@ class Need(Model):
 def needs(fleet: Fleet) -> list[Need]:
     """All there are at this moment."""
     agents = fleet.registry.agents()
-    return [*_questions(fleet, agents), *_logins(agents), *_dead(fleet), *_down(fleet), *_limited(fleet)]
+    of_agents = (*_questions(fleet, agents), *_logins(agents), *_down(fleet))
+    return [*of_agents, *_dead(fleet), *_unroutable(fleet, agents), *_limited(fleet)]
 
 
 def _questions(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[Need]:
@@ -100,6 +108,23 @@ def _down(fleet: Fleet) -> Iterator[Need]:
                     do=f"torch-tasks logs {kept.agent_id}",
                     agent=kept.agent_id,
                 )
+
+
+def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[Need]:
+    latest = _PATIENCE * fleet.settings.heartbeat_seconds
+    waiting = [one for one in backlogs(fleet) if one.oldest_seconds >= latest]
+    for queue in unserved(waiting, agents):
+        ids = filter(None, map(message_id, fleet.deliveries.waiting(queue)))
+        # The message of a task that was cancelled lies there until somebody reads it.
+        count = sum(outline is not None and not outline.state.ended for outline in fleet.records.outlines(ids))
+        role, skills = keys.queue_demand(queue)
+        if count:
+            yield Need(
+                id=f"unroutable {queue}",
+                kind=NeedKind.UNROUTABLE,
+                text=f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}",
+                do="torch-tasks tasks --state queued",
+            )
 
 
 def _limited(fleet: Fleet) -> Iterator[Need]:
