@@ -97,7 +97,8 @@ def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
         state = ", ".join(filter(None, (info.state, info.holding)))
-        click.echo(f"agent   {info.agent_id}: {info.role} {','.join(info.skills)} ({info.kind}), {state}")
+        what = " ".join(filter(None, (info.role, ",".join(info.skills), f"({info.kind})")))
+        click.echo(f"agent   {info.agent_id}: {what}, {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         file = stack.settings.state_dir / "flower.password"

@@ -52,7 +52,7 @@ class Stack:
         if running := self.processes.find("up"):
             raise ProcessNotStarted(
                 f"this machine's stack is up already (process {running.pid}, state folder {self.settings.state_dir}); "
-                "'torch-tasks down' ends it"
+                "'torch-tasks spawn' starts further agents, 'torch-tasks down' ends it all"
             )
 
     def check(self, agents: Sequence[AgentSpec]) -> None:
