@@ -138,6 +138,12 @@ def test_the_latest_in_a_state_are_found_however_old_they_are(machine: Machine) 
     assert "newer-2" in machine.torch("tasks", "--state", "failed", "--state", "succeeded", "--limit", "1").stdout
 
 
+def test_a_timeout_may_have_a_unit(machine: Machine) -> None:
+    machine.torch("run", "--timeout", "1.5h", "--id", "hours", "--agent", "dev-1", "--wait", "true")
+    assert json.loads(machine.torch("task", "hours", "--json").stdout)["spec"]["timeout"] == 5400
+    assert "'soon' is no time; say 90, 90s, 30m" in machine.torch("run", "--timeout", "soon", "true", code=2).stderr
+
+
 def test_up_refuses_at_once_what_cannot_start() -> None:
     machine = Machine()
     try:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.local.project import project_of
 
@@ -16,19 +16,6 @@ _JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs."
 _BY = click.option("--by", metavar="WHO", help="In whose name (default: this pane's agent, or operator).")
 _PROJECT = click.option("--project", metavar="NAME", help="Of which project (default: the git tree of this folder).")
 _LIMIT = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
-
-
-class Duration(click.ParamType[float]):
-    """Seconds, as ``90``, ``30m`` or ``2h``."""
-
-    name = "duration"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value).strip())
-        if not found or not float(found[1]):
-            self.fail(f"{value!r} is no time; say 90, 90s, 30m, 2h or 1d", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
 
 
 @click.group()

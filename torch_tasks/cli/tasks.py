@@ -10,6 +10,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.following import await_end
 from torch_tasks.cli.ids import known_task, shown
 from torch_tasks.cli.output import ago, as_json, as_table, is_terminal, plain, shown_state, waiting, wanted
@@ -34,7 +35,7 @@ _PRIORITY = _HEADINGS.index("PRIORITY")
 @click.option("--agent", help="Only this agent.")
 @click.option("--priority", type=click.Choice([str(p) for p in Priority]), default="normal", show_default=True)
 @click.option("--workdir", help="The folder to work in, on the node that takes the task.")
-@click.option("--timeout", type=float, help="Seconds after which the agent is interrupted.")
+@click.option("--timeout", type=Duration(), help="After so long the agent is interrupted: seconds, or as 30m, 2h.")
 @click.option("--check", help="A command that decides afterwards: exit code 0 is success.")
 @click.option("--check-rounds", type=int, help="How often a failed check goes back to the agent.")
 @click.option(
