@@ -108,19 +108,27 @@ class Terminal:
         )
         look = self._pane.look()
         self._session = look.pid if look else None
-        self._pane.transcribe(self._folder / "transcript")
+        try:
+            self._pane.transcribe(self._folder / "transcript")
+        except AgentUnavailable:  # a program that has ended at once is told of below
+            if self.alive:
+                raise
         limit = self._settings.agent_start_seconds
         if not self.wait_for(lambda: self._kind.ready(self.pane), limit):
-            screen, read = "(the program has ended)", ""
-            if self.alive:
-                screen = self._pane.screen()
-                read = "".join(f"\n{source}: {said}" for source, said in self._kind.explain(self._pane))
+            why = self._why_not_ready(self._pane, limit)
             self.end()
-            raise AgentUnavailable(
-                f"agent {info.agent_id} was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS); "
-                f"its pane showed:\n{screen}" + (f"\nwhich was read as{read}" if read else "")
-            )
+            raise AgentUnavailable(f"agent {info.agent_id} {why}")
         return self._pane.pane_id, self._session
+
+    def _why_not_ready(self, pane: AgentPane, limit: float) -> str:
+        if self.alive:
+            read = "".join(f"\n{source}: {said}" for source, said in self._kind.explain(pane))
+            waited = f"was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS)"
+            return f"{waited}; its pane showed:\n{pane.screen()}\nwhich was read as{read}"
+        shown = ""
+        with contextlib.suppress(AgentUnavailable):  # the pane may be gone with the program
+            shown = pane.screen().strip()
+        return f"cannot start: its program ended before it was ready; its pane showed:\n{shown or '(nothing)'}"
 
     def rotate_transcript(self) -> None:
         """Put a transcript that has become long aside and begin a new one."""

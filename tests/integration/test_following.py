@@ -160,15 +160,31 @@ def test_up_refuses_at_once_what_cannot_start() -> None:
         machine.close()
 
 
+def test_up_says_what_a_program_showed_that_ended() -> None:
+    machine = Machine(TORCH_QUARANTINE_CRASHES="2")
+    try:
+        (machine.folder / "config" / "agents").mkdir(parents=True)
+        toml = "command = ['sh', '-c', 'echo no network here; exit 3']\n"
+        (machine.folder / "config" / "agents" / "mine.toml").write_text(toml)
+        said = machine.torch("up", "--detach", "--no-flower", "--agent", "dev-1:developer::mine", code=1).stderr
+        assert "cannot start: its program ended before it was ready; its pane showed: no network here" in said
+    finally:
+        machine.close()
+
+
 def test_up_says_which_agent_is_not_ready_and_why() -> None:
     machine = Machine(TORCH_QUARANTINE_CRASHES="2", TORCH_AGENT_START_SECONDS="1")
     try:
         (machine.folder / "config" / "agents").mkdir(parents=True)
         toml = "command = ['cat']\n[composer]\nprompt = '^never '\n"
         (machine.folder / "config" / "agents" / "mine.toml").write_text(toml)
-        said = machine.torch("up", "--detach", "--no-flower", "--agent", "dev-1:developer::mine", code=1).stderr
+        up = ("up", "--detach", "--no-flower", "--agent", "dev-1:developer::mine")
+        said = machine.torch(*up, code=1).stderr
         assert "agent dev-1 does not start: 2 crashes in a row" in said
         assert "agent dev-1 is not ready: agent dev-1 was not ready within 1 s (TORCH_AGENT_START_SECONDS)" in said
         assert "composer: not seen" in said
+        # What was said of it then does not count the next time.
+        (machine.folder / "config" / "agents" / "mine.toml").write_text('base = "shell"\n')
+        assert "dev-1: developer (mine), ready" in machine.torch(*up).stdout
     finally:
         machine.close()

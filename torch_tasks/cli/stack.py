@@ -128,7 +128,7 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
 
     def ready() -> bool:
-        return _all_there(kept) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
+        return _all_there(kept, stack) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
 
     supervisor.run(ready, _shape)
 
@@ -144,12 +144,15 @@ def _beat_leads() -> bool:
         return readiness(fleet()).leads is not None
 
 
-def _all_there(kept: Sequence[AgentSpec]) -> bool:
+def _all_there(kept: Sequence[AgentSpec], stack: Stack) -> bool:
     """All that shall live here are ready; :class:`ProcessNotStarted` if one is given up."""
-    missing = _missing(kept)
-    for agent in (agent for node in Torch().nodes() for agent in node.agents):
-        if agent.agent_id in missing and agent.state is KeptState.QUARANTINED:
-            raise ProcessNotStarted(f"agent {agent.agent_id} does not start: {agent.reason}")
+    missing, running = _missing(kept), stack.processes.find("node")
+    for node in Torch().nodes():
+        if running is None or node.pid != running.pid:  # what an earlier node worker said of its agents is over
+            continue
+        for agent in node.agents:
+            if agent.agent_id in missing and agent.state is KeptState.QUARANTINED:
+                raise ProcessNotStarted(f"agent {agent.agent_id} does not start: {agent.reason}")
     return not missing
 
 

@@ -35,7 +35,7 @@ GRACE = 15.0
 #: How long all but an agent's program may take to start.
 STACK_SECONDS = 30.0
 FLOWER_USER = "torch"
-_TAIL_BYTES, _LAST_WORDS = 4096, 500
+_TAIL_BYTES, _WORDS = 4096, 250
 
 
 class Stack:
@@ -81,7 +81,8 @@ class Stack:
         with suppress(OSError), (self.settings.logs_dir / f"agent-{agent_id}.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             said = log.read().decode(errors="replace").rpartition("Error: ")[2]
-            return " ".join(said.split())[:_LAST_WORDS]
+            words = " ".join(said.split())
+            return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} … {words[-_WORDS:]}"
         return "its worker has not begun"
 
     def start_broker(self) -> None:
