@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from machine import Machine
+from person import Person
 from waiting import until
 
 from torch_tasks.broker import connect
@@ -92,24 +91,8 @@ def test_who_is_looked_at_stays(up: Callable[..., Machine]) -> None:
     machine = up(least=0, most=1)
     machine.torch("run", "echo there", "--role", "developer", "--wait", seconds=90)
     [agent] = online(machine)
-    leader, follower = pty.openpty()
-    socket = str(machine.state / "agents" / agent / "tmux")
-    person = subprocess.Popen(
-        ["tmux", "-S", socket, "attach"],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env={**machine.env, "TERM": "xterm"},
-    )
-    try:
-        until(lambda: os.ttyname(follower) in machine.tmux(agent, "list-clients"), "a person is attached")
-        with pytest.raises(AssertionError, match="it retires"):
-            until(lambda: agent not in online(machine), "it retires", 8)
-    finally:
-        person.terminate()
-        person.wait(10)
-        os.close(leader)
-        os.close(follower)
+    with Person(socket=machine.state / "agents" / agent / "tmux"), pytest.raises(AssertionError, match="it retires"):
+        until(lambda: agent not in online(machine), "it retires", 8)
     until(lambda: agent not in online(machine), "it retires when nobody looks", 60)
 
 
