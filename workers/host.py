@@ -127,7 +127,7 @@ class Host:
         self.presence.take(workdir)
         self._note_end()
         prune(self.presence.folder / "runs", self._settings.result_days)
-        self._bell = Bell(self.presence.folder / "bell", self.look)
+        self._bell = Bell(self.presence.folder / "bell", self._hear)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
         self._guard = Guard(self._spec.id, self._terminal, self._terminal.limits)
         self._place = Workplace(
@@ -216,7 +216,11 @@ class Host:
         self._bell.ring()
 
     def look(self) -> None:
-        """The bell rang, or a while has passed."""
+        """A while has passed."""
+        self._due.set()
+
+    def _hear(self) -> None:
+        """The bell rang."""
         self._mail.look()
         self._due.set()
 
