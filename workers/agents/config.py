@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
@@ -14,8 +15,9 @@ from torch_tasks.errors import InvalidSettings
 from torch_tasks.fields import readable
 from torch_tasks.models import AgentState
 from torch_tasks.permissions import Permissions
-from torch_tasks.resources import config_file
+from torch_tasks.resources import config_file, shipped_config
 from workers.agents.events import ErrorKind, EventKind
+from workers.agents.user_settings import overlaid
 
 
 def _compiled(pattern: Any) -> Any:
@@ -165,10 +167,12 @@ class HookConfig(Section):
 class KindConfig(Section):
     """The whole file."""
 
+    base: str | None = None
+    """The kind that this one is laid over; of one that is laid over another, the undermost."""
     program: str | None = None
-    """Which of Torch's programs drives it; unset: the one of the file's name if there is one, else ``generic``."""
+    """Which of Torch's programs drives it; unset: the one of its base's or its file's name, or ``generic``."""
     account: str | None = None
-    """The account with a provider of models that its agents share; unset: they share the kind's own."""
+    """The account with a provider of models that its agents share; unset: they share the base's or the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
     environment: Mapping[str, str] = {}
     model: str | None = None
@@ -195,12 +199,34 @@ class KindConfig(Section):
 @cache
 def kind_config(kind: str) -> KindConfig:
     """The configuration of a kind, or :class:`InvalidSettings`."""
+    path = _file(kind)
+    try:
+        return KindConfig.model_validate(_whole(path, [path]))
+    except ValidationError as error:
+        raise InvalidSettings(f"{path}: {readable(error)}") from None
+
+
+def _file(kind: str) -> Path:
     path = config_file(f"agents/{kind}.toml")
     if path is None:
         raise InvalidSettings(f"there is no agent kind {kind!r}: no agents/{kind}.toml in the configuration folders")
+    return path
+
+
+def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
+    """What the file says, laid over what its base says; its own rules and dialogs come before the base's."""
     try:
-        return KindConfig.model_validate(tomllib.loads(path.read_text()))
-    except ValidationError as error:
-        raise InvalidSettings(f"{path}: {readable(error)}") from None
+        own = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+    name = own.get("base")
+    if not isinstance(name, str):
+        return own
+    # A file of the user's may be laid over Torch's own of the same name.
+    base = shipped_config() / "agents" / path.name if name == path.stem else _file(name)
+    if base in above or not base.is_file():
+        why = "is laid over it" if base in above else "is none of Torch's"
+        raise InvalidSettings(f"{path} is laid over {name!r}, which {why}; name another `base`")
+    under = _whole(base, [*above, base])
+    lists = {name: [*own.get(name, ()), *under.get(name, ())] for name in ("rules", "dialogs")}
+    return {**overlaid(under, own), **lists, "base": under.get("base", name)}

@@ -78,7 +78,7 @@ class AgentKind(ABC):
     @property
     def account(self) -> str | None:
         """The account whose limits its agents share; none for a program that talks to no model."""
-        return (self.config.account or self.spec.kind) if self.converses else None
+        return (self.config.account or self.config.base or self.spec.kind) if self.converses else None
 
     @abstractmethod
     def launch(self) -> list[str]:
