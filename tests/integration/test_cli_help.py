@@ -40,6 +40,7 @@ OPTIONS = {
     "resume": "AGENT --role --all --reason",
     "stop": "--all --here --reason",
     "start": "--all --here --reason",
+    "kinds": "--json",
     "attach": "--read-only",
     "screen": "--history --explain --follow",
     "send": "AGENT TEXT --when [idle|now|interrupt] --emergency --kind --about --expires --id --wait --from --json",

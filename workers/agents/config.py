@@ -174,6 +174,8 @@ class KindConfig(Section):
     account: str | None = None
     """The account with a provider of models that its agents share; unset: they share the base's or the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
+    measured: str | None = None
+    """The release of the program with which it was measured what this file says."""
     environment: Mapping[str, str] = {}
     model: str | None = None
     """The model to use; unset: the program's own default."""
