@@ -26,7 +26,7 @@ OPTIONS = {
     "worker": "--id --role --skill --agent --workdir --memory --cpu --processes",
     "node": "--node --keep list show drain undrain",
     "scale": "--dry-run --explain --json",
-    "spawn": "ROLE --skill --kind --node --label --temporary --workdir --parent --id",
+    "spawn": "ROLE --skill --kind --node --label --temporary --workdir --parent --id --memory --cpu --processes",
     "retire": "AGENT --now --hand-over --note --timeout --no-wait",
     "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",
     "tasks": "--limit --state --json",
