@@ -9,7 +9,7 @@ from click import Option
 from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker import KEEPALIVE, broker_errors
 from torch_tasks.hosting import AgentHost, NodeHost
 from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.routing import queue_for
@@ -80,8 +80,9 @@ def _configuration() -> dict[str, Any]:
     transport = {
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
+        "socket_keepalive_options": KEEPALIVE,
         # How long one wait for a task lasts; a new task ends it at once.
-        "polling_interval": 5,
+        "polling_interval": 15,
         "lease_seconds": chosen.lease_seconds,
         "delivery_limit": chosen.delivery_limit,
         "recovery_seconds": chosen.recovery_seconds,

@@ -6,11 +6,13 @@ connection broke.
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from urllib.parse import urlsplit
 
 import redis
 from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse
@@ -32,16 +34,21 @@ LOST = (NoConnection, NoAnswer, InvalidResponse)
 """What redis-py raises when nobody, or nobody who speaks its language, is at the other end."""
 
 
-def connect(address: BrokerAddress | None = None, *, decoded: bool = True) -> redis.Redis:
+KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
+"""How soon, in seconds, the kernel tells whoever waits at a broker that its machine is gone; it wakes nobody before."""
+
+
+def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_seconds: float = 0.0) -> redis.Redis:
     """A client of the broker, on the one pool that this process has for the address. Text comes back as ``str``.
 
     Unless ``decoded`` is false, for a library that wants bytes.
 
     Nothing is sent before the first command. A broker that is away or still loading is waited for as long as
     ``broker_connect_seconds``, then :class:`BrokerUnreachable` is raised. A command that breaks midway raises
-    redis-py's own error (see :func:`broker_errors`). A blocking command must end within ``broker_connect_seconds``.
+    redis-py's own error (see :func:`broker_errors`). A blocking command must end within ``broker_connect_seconds``, or,
+    for a client that does nothing else, within ``wait_seconds``.
     """
-    pool = _pool(address or settings().broker(), settings().broker_connect_seconds, decoded)
+    pool = _pool(address or settings().broker(), settings().broker_connect_seconds, decoded, wait_seconds)
     return redis.Redis(connection_pool=pool)
 
 
@@ -150,10 +157,15 @@ def _may_return(error: BaseException) -> bool:
 
 
 @cache
-def _pool(address: BrokerAddress, seconds: float, decoded: bool) -> PatientPool:
+def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: float) -> PatientPool:
     # redis-py's pools notice a fork by themselves and begin anew in the child.
     url = address.url.get_secret_value()
-    return PatientPool.from_url(url, address=address, seconds=seconds, **_options(seconds, decoded))
+    options = _options(seconds, decoded)
+    if wait_seconds:
+        options["socket_timeout"] = wait_seconds + seconds
+        if urlsplit(url).scheme in {"redis", "rediss"}:
+            options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
+    return PatientPool.from_url(url, address=address, seconds=seconds, **options)
 
 
 def _options(seconds: float, decoded: bool = True) -> dict[str, Any]:

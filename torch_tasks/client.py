@@ -303,8 +303,9 @@ class Torch:
     ) -> Spawn:
         """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
 
-        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir`` and ``agent_id`` say more. In an agent's pane the
-        parent is that agent. Raises :class:`SpawnRefused`, which names the limit, or :class:`SpawnFailed`.
+        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir`` and ``agent_id`` say more; ``memory`` (``"2G"``),
+        ``cpu`` and ``processes`` are its limits. In an agent's pane the parent is that agent. Raises
+        :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
         """
         with _broker():
             asked = spawn(role, skills, kind, **where)

@@ -25,14 +25,15 @@ def user_config() -> Path:
     return Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "torch"
 
 
+def config_names(folder: str) -> list[str]:
+    """The names, without their endings, of the files in a folder of the configuration, the user's and the shipped."""
+    places = (shipped_config() / folder, user_config() / folder)
+    return sorted({file.stem for place in places for file in place.glob("*.toml")})
+
+
 def config_file(name: str) -> Path | None:
     """The user's file of this name if there is one, else the shipped one, else nothing."""
     for folder in (user_config(), shipped_config()):
         if (path := folder / name).is_file():
             return path
     return None
-
-
-def config_names(pattern: str) -> list[str]:
-    """The names, without their endings, of the files like this that :func:`config_file` finds."""
-    return sorted({path.stem for folder in (user_config(), shipped_config()) for path in folder.glob(pattern)})

@@ -11,6 +11,7 @@ from pydantic import Field, ValidationError
 from torch_tasks.errors import InvalidTask
 from torch_tasks.fields import AbsolutePath, AgentId, Role, Skills, TaskId, readable
 from torch_tasks.lifetimes import Lifetime
+from torch_tasks.limits import Limits
 from torch_tasks.models import AgentSpec, Model
 
 
@@ -26,8 +27,8 @@ class SpawnState(StrEnum):
     """It was given up while its node was away; its id is not given to another one before the node knows."""
 
 
-class SpawnRequest(Model):
-    """Which agent is wanted, and where."""
+class SpawnRequest(Limits):
+    """Which agent is wanted, within which limits, and where."""
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     """The same request twice is one agent."""
@@ -75,11 +76,12 @@ class Spawned(Model):
             workdir=asked.workdir,
             lifetime=asked.lifetime,
             parent=asked.parent,
+            **asked.limits.model_dump(),
         )
 
 
-class Pool(Model):
-    """A number of agents of one kind, which the fleet keeps between two limits."""
+class Pool(Limits):
+    """Agents of one kind, whose number the fleet keeps between ``min`` and ``max``; the limits are each agent's."""
 
     role: Role
     skills: Skills = ()

@@ -95,6 +95,9 @@ def spawn(
     workdir: str | Path | None = None,
     agent_id: str | None = None,
     pool: str | None = None,
+    memory: str | int | None = None,
+    cpu: float | None = None,
+    processes: int | None = None,
 ) -> Spawn:
     """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`, which waits for it."""
     request = SpawnRequest.build(
@@ -108,6 +111,9 @@ def spawn(
         workdir=None if workdir is None else str(workdir),
         agent_id=agent_id,
         pool=pool,
+        memory=memory,
+        cpu=cpu,
+        processes=processes,
     )
     if not any(one.online for one in fleet().nodes.nodes()):
         raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")

@@ -95,6 +95,12 @@ class ServeStep(bootsteps.StartStopStep):
 
     def _beat(self, consumer: Any) -> None:
         try:
+            self._tell(consumer)
+        finally:
+            hosted().look()  # last: it wakes threads that would only wait for this one
+
+    def _tell(self, consumer: Any) -> None:
+        try:
             count = hosted().beat()
         except StaleWriter as error:
             log.critical("%s; stopping", error)

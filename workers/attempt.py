@@ -26,7 +26,7 @@ from torch_tasks.models import (
     TaskState,
     now,
 )
-from workers.agents.kind import Ending, Reading
+from workers.agents.kind import TYPING, Ending, Reading
 from workers.check import Check
 from workers.handoff import Handoffs
 from workers.journal import CurrentRun
@@ -118,7 +118,7 @@ class Attempt:
             return "the agent's program wants a login; attach to its pane and log in"
         if self._kind.converses and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what somebody typed"
-        return "somebody is typing in the agent's pane"
+        return TYPING
 
     def begin(self) -> None:
         """Put the task into the pane, and note first that it is there."""
@@ -232,6 +232,8 @@ class Attempt:
             self._place.presence.show(reading.state, task=self._spec.id)
 
     def _waits_for(self, reading: Reading) -> str | None:
+        if reading.hindrance:
+            return f"waits: {reading.hindrance}"
         if reading.state is AgentState.LOGIN:
             return f"the program of {self._agent} wants a login: 'torch-tasks attach {self._agent}' and log in"
         return None

@@ -1,4 +1,4 @@
-"""This process keeps to what is paused and stopped: it asks the broker at intervals, and looks at the disk often.
+"""This process keeps to what is paused and stopped: it sees what stands on the disk, and that the broker is asked.
 
 What counts is what stands on this machine's disk, so a stop needs no broker, and whoever starts later knows it at once.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections.abc import Callable
 
 import redis
@@ -20,7 +21,7 @@ from torch_tasks.transport import pause
 
 log = logging.getLogger(__name__)
 
-#: How often the disk is looked at.
+#: How often a node worker looks at the disk, and how long a broker that did not answer at the start is let rest.
 _LOOK_SECONDS = 0.5
 #: How long the first word of the broker is waited for; without it, what the disk says counts.
 _FIRST_SECONDS = 2.0
@@ -34,7 +35,13 @@ class Heed:
         self._agent = agent
         self._holds = NodeHolds(fleet.settings.state_dir)
         self._agreeing = threading.Lock()
+        self._asking = threading.Lock()
         self._heard = threading.Event()
+        self._known: tuple[Hold | None, Hold | None] = (None, None)
+        self._on_change: Callable[[], None] = lambda: None
+        # A node worker asks for all agents of its machine; they only see to it that somebody does.
+        self._interval = fleet.settings.heartbeat_seconds * (1.5 if agent else 1)
+        self._ask_again = 0.0
 
     @property
     def stop(self) -> Stop | None:
@@ -57,14 +64,14 @@ class Heed:
     def begin(self, on_change: Callable[[], None], unfinished: Callable[[], bool]) -> None:
         """From now on; what is ``unfinished`` comes all the same, or nobody could end it or give it back.
 
-        Before the broker was asked once, nothing is taken.
+        Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
         """
         global _of_this_process
         _of_this_process = self
+        self._on_change = on_change
         pause.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.why is not None))
         threading.Thread(target=self._ask, name="heed broker", daemon=True).start()
         self._heard.wait(_FIRST_SECONDS)
-        threading.Thread(target=self._watch, args=(on_change,), name="heed", daemon=True).start()
 
     def hear(self) -> None:
         """Ask the broker now; what it says is on the disk afterwards."""
@@ -72,27 +79,45 @@ class Heed:
             self._holds.agree(self._fleet.holds)
             self._heard.set()
 
-    def _watch(self, on_change: Callable[[], None]) -> None:
-        known: tuple[Hold | None, Hold | None] = (None, None)
-        look = threading.Event()
+    def look(self) -> None:
+        """See what stands on the disk, and have somebody ask the broker if nobody here has for a while."""
+        if self._known != (now := (self.stop, self.paused)):
+            self._known = now
+            log.warning("%s", self.why or "neither paused nor stopped any more")
+            self._on_change()
+        if time.monotonic() >= self._ask_again and not self._holds.heard_within(self._interval):
+            self._ask_again = time.monotonic() + self._interval
+            threading.Thread(target=self._ask, name="heed broker", daemon=True).start()
+
+    def watch(self) -> None:
+        """Look at short intervals, from now on."""
+        threading.Thread(target=self._watch, name="heed", daemon=True).start()
+
+    def _watch(self) -> None:
         while True:
-            if known != (now := (self.stop, self.paused)):
-                known = now
-                log.warning("%s", self.why or "neither paused nor stopped any more")
-                on_change()
-            look.wait(_LOOK_SECONDS)
+            self.look()
+            time.sleep(_LOOK_SECONDS)
 
     def _ask(self) -> None:
         """In a thread of its own: a broker that does not answer must not keep anybody from seeing the file."""
-        rest = threading.Event()
-        while True:
-            try:
-                self.hear()
-            except (redis.RedisError, BrokerUnreachable) as error:
-                log.debug("what is held is not known anew: %s", error)
-            except TorchError as error:
-                log.error("%s", error)
-            rest.wait(self._fleet.settings.heartbeat_seconds if self._heard.is_set() else _LOOK_SECONDS)
+        if not self._asking.acquire(blocking=False):
+            return
+        try:
+            while not self._try() and not self._heard.is_set():
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            self._asking.release()
+
+    def _try(self) -> bool:
+        try:
+            self.hear()
+        except (redis.RedisError, BrokerUnreachable) as error:
+            log.debug("what is held is not known anew: %s", error)
+        except TorchError as error:
+            log.error("%s", error)
+        else:
+            return True
+        return False
 
 
 _of_this_process: Heed | None = None

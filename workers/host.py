@@ -74,6 +74,7 @@ class Host:
         self._heed = Heed(fleet, spec)
         self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
+        self._due = threading.Event()
         self._orders = Orders()
         self._idleness = Idleness(spec, fleet)
 
@@ -126,7 +127,7 @@ class Host:
         self.presence.take(workdir)
         self._note_end()
         prune(self.presence.folder / "runs", self._settings.result_days)
-        self._bell = Bell(self.presence.folder / "bell", self._look)
+        self._bell = Bell(self.presence.folder / "bell", self._hear)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
         self._guard = Guard(self._spec.id, self._terminal, self._terminal.limits)
         self._place = Workplace(
@@ -159,6 +160,8 @@ class Host:
             self.presence.leave()
             raise
         self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
+        threading.Thread(target=self._tend, name="tend", daemon=True).start()
+        self._due.set()
         self._mail.start()
         self._guard.start()
 
@@ -197,8 +200,7 @@ class Host:
             )
 
     def beat(self) -> int | None:
-        """Say that the agent lives, having looked; returns how many queues are demanded, if the broker answers."""
-        self._look()
+        """Say that the agent lives; returns how many queues are demanded, if the broker answers."""
         return self.presence.beat()
 
     def resources(self) -> Resources:
@@ -213,14 +215,32 @@ class Host:
         """Something was heard of the running task: whoever watches it looks at once."""
         self._bell.ring()
 
-    def _look(self) -> None:
-        """If the agent is idle, see that its program lives and works on nothing that is somebody else's by now.
+    def look(self) -> None:
+        """A while has passed."""
+        self._due.set()
 
-        In a thread, for tmux may take its time, and who is silent meanwhile would be taken for dead.
-        """
+    def _hear(self) -> None:
+        """The bell rang."""
         self._mail.look()
-        if not self._working.locked() and not self._orders.leaving:
-            threading.Thread(target=self._revive, name="revive", daemon=True).start()
+        self._due.set()
+
+    def _tend(self) -> None:
+        """See what holds the agent, and if it is idle, that it lives and works on nothing that is not its own any more.
+
+        In a thread of its own, for tmux may take its time, and who is silent meanwhile would be taken for dead.
+        """
+        while not self._orders.leaving:
+            self._due.wait()
+            self._due.clear()
+            try:
+                self._heed.look()
+                if self._working.acquire(blocking=False):
+                    try:
+                        self._revive()
+                    finally:
+                        self._working.release()
+            except (TorchError, redis.RedisError, OSError) as error:
+                log.warning("%s: %s", self._spec.id, error)
 
     def _heed_hold(self) -> None:
         """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""
@@ -237,16 +257,14 @@ class Host:
             self.presence.tell(stopped=stop)
 
     def _revive(self) -> None:
-        with self._working:
-            if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
-                self._let_go_of_what_is_not_ours()
-            at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED)
-            has_changed = at_rest and (self.info.state is AgentState.LIMITED) != bool(pause.left)
-            if not self.unfinished and (has_changed or not self._terminal.alive):
-                self._recover()
-            with contextlib.suppress(TorchError, redis.RedisError):
-                if not self.held and self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
-                    self._idleness.order(self.presence.folder)
+        if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
+            self._let_go_of_what_is_not_ours()
+        at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED)
+        has_changed = at_rest and (self.info.state is AgentState.LIMITED) != bool(pause.left)
+        if not self.unfinished and (has_changed or not self._terminal.alive):
+            self._recover()
+        if not self.held and self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
+            self._idleness.order(self.presence.folder)
 
     def _let_go_of_what_is_not_ours(self) -> None:
         """Interrupt the task that the pane was left with if another agent has it by now, or it has ended."""

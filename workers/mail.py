@@ -14,7 +14,8 @@ from collections.abc import Iterator
 
 import redis
 
-from torch_tasks.communication.inboxes import Entry
+from torch_tasks.broker import connect
+from torch_tasks.communication.inboxes import Entry, Inboxes
 from torch_tasks.communication.message import Message, MessageKind, MessageState, Transport, Urgency, When
 from torch_tasks.communication.orchestrator import NovaOrchestrator, tend_outbox
 from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
@@ -33,7 +34,7 @@ log = logging.getLogger(__name__)
 #: So many messages are held here at most; the others wait in the inbox.
 _HELD = 64
 #: How long one wait at the inbox lasts, and how often an agent that is not free is looked at.
-_FETCH_MS, _LOOK_SECONDS = 4000, 0.5
+_WAIT_SECONDS, _LOOK_SECONDS = 15, 0.5
 #: How long a message may be on its way into the pane before the next look at what else there is to do.
 _CARRY_SECONDS = 60.0
 #: How long a program that took a message may look idle before it is taken for done with it.
@@ -66,6 +67,7 @@ class Mail:
         self._place = place
         self._fleet = fleet
         self._inboxes = fleet.inboxes
+        self._letterbox = Inboxes(connect(fleet.settings.broker(), wait_seconds=_WAIT_SECONDS), fleet.settings)
         self._pane_lock = pane_lock
         self._folder = place.presence.folder / "letters"
         self._items: dict[str, Item] = {}
@@ -109,8 +111,7 @@ class Mail:
                 self._tell_outcomes()
                 tend_outbox(self._fleet)
                 full = len(self._items) >= _HELD
-                wait = min(_FETCH_MS, int(self._fleet.settings.broker_connect_seconds * 800))
-                self._take(self._inboxes.fetch(self._agent, emergencies_only=full, wait_ms=wait))
+                self._take(self._letterbox.fetch(self._agent, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
             except (*_AWAY, TorchError, OSError) as error:
                 known = False  # it may be another broker when it is back
                 if not isinstance(error, _AWAY):

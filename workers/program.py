@@ -13,6 +13,7 @@ from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fields import readable
 from torch_tasks.fleet import fleet
 from torch_tasks.lifetimes import Lifetime
+from torch_tasks.local.bells import ring_all
 from torch_tasks.models import AgentSpec
 from torch_tasks.settings import settings
 from workers import answering as answering  # its control command
@@ -78,7 +79,9 @@ class Program(Worker):
         from workers.node_worker import host_node
 
         host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
-        Heed(fleet()).begin(on_change=lambda: None, unfinished=lambda: False)
+        heed = Heed(fleet())
+        heed.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
+        heed.watch()
         return {
             "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
             "pool_cls": "threads",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from contextlib import suppress
@@ -27,7 +28,9 @@ class Pulse:
             return 0.0
 
     def _beat(self, interval: float) -> None:
+        file = None
         while True:
             with suppress(OSError):  # a full disk is no reason to die, and not to be killed for
-                self._file.write_text(str(time.monotonic()))
+                file = file or self._file.open("wb", buffering=0)
+                os.pwrite(file.fileno(), f"{time.monotonic():020.6f}".encode(), 0)
             time.sleep(interval)

@@ -6,6 +6,8 @@ import os
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from workers.git.commit import Outcome, Words, commit_work
 from workers.git.left_out import Judge
 from workers.git.policy import RolePolicy
@@ -92,3 +94,23 @@ def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "mak
     taken, left = judge.sort(tree, status.changes)
     outcome = commit_work(tree, status, taken, judge, policy, Words("dev-1", title, "t-1"))
     return Outcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This process knows of no other configuration, either."""
+    for name, value in ALONE.items():
+        monkeypatch.setenv(name, value)
+
+
+@pytest.fixture
+def repo(tmp_path: Path) -> Repository:
+    """A repository whose default branch is checked out."""
+    return Repository(tmp_path / "repo")
+
+
+@pytest.fixture
+def own(repo: Repository) -> Repository:
+    """The same on a branch of the agent's."""
+    repo.git("switch", "--quiet", "-c", "mine")
+    return repo

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -11,6 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 from nodes import AgentWorker, Node
+from person import Person
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
@@ -327,6 +329,23 @@ def test_a_task_waits_while_a_person_types_in_the_pane(node: Node, torch: Torch,
     worker.tmux("send-keys", "C-u")
     assert task.result(timeout=20).succeeded
     assert (tmp_path / "ran").exists()
+
+
+def test_a_key_that_the_shell_has_not_drawn_yet_is_not_run_with_the_task(node: Node, torch: Torch) -> None:
+    worker = node.agent_worker("developer-1")
+    [shell] = psutil.Process(int(worker.tmux("display-message", "-p", "#{pane_pid}"))).children()
+    with Person(socket=worker.folder / "tmux") as person:
+        shell.suspend()
+        person.press("x")
+        pressed = time.monotonic()
+        task = torch.enqueue("echo begun")
+        until(lambda: task.record().assigned_at, "the agent has the task")
+        until(lambda: time.monotonic() - pressed > 1, "it would have begun")
+        shell.resume()
+        until(lambda: task.status is TaskState.WAITING, "the task waits")
+        assert "typing" in task.record().note
+        person.press("\x7f")
+        assert task.result(timeout=20).answer == "begun\n"
 
 
 @pytest.mark.slow

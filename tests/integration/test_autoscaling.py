@@ -3,24 +3,25 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from machine import Machine
+from person import Person
 from waiting import until
 
 from torch_tasks.broker import connect
+from torch_tasks.models import AgentInfo
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.settings import Settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
-POOL = '[[pools]]\nrole = "developer"\nkind = "shell"\nmin = {min}\nmax = {max}\n'
+POOL = '[[pools]]\nrole = "developer"\nkind = "shell"\nmin = {min}\nmax = {max}\nmemory = "900M"\n'
 PACE = {
     "TORCH_SCALE_SECONDS": "1",
     "TORCH_SCALE_WAIT_SECONDS": "1",
@@ -50,11 +51,16 @@ def up() -> Iterator[Callable[..., Machine]]:
         machine.close()
 
 
-def online(machine: Machine) -> set[str]:
+def present(machine: Machine) -> list[AgentInfo]:
     """The agents that are there."""
     settings = Settings(state_dir=machine.state)
     registry = AgentRegistry(connect(settings.broker()), settings)
-    return {info.agent_id for info in registry.agents() if info.online}
+    return [info for info in registry.agents() if info.online]
+
+
+def online(machine: Machine) -> set[str]:
+    """Their ids."""
+    return {info.agent_id for info in present(machine)}
 
 
 def python(machine: Machine, program: str) -> str:
@@ -71,6 +77,8 @@ def test_fifty_tasks_have_a_pool_grow_to_its_limit_and_all_are_done_once_and_it_
 ) -> None:
     machine = up()
     until(lambda: len(online(machine)) == 1, "the least is there", 60)
+    [first] = present(machine)
+    assert str(900 << 20) in psutil.Process(first.pid).cmdline(), "it has the limit of its pool"
     python(
         machine,
         "from torch_tasks import Torch\n"
@@ -92,24 +100,8 @@ def test_who_is_looked_at_stays(up: Callable[..., Machine]) -> None:
     machine = up(least=0, most=1)
     machine.torch("run", "echo there", "--role", "developer", "--wait", seconds=90)
     [agent] = online(machine)
-    leader, follower = pty.openpty()
-    socket = str(machine.state / "agents" / agent / "tmux")
-    person = subprocess.Popen(
-        ["tmux", "-S", socket, "attach"],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env={**machine.env, "TERM": "xterm"},
-    )
-    try:
-        until(lambda: os.ttyname(follower) in machine.tmux(agent, "list-clients"), "a person is attached")
-        with pytest.raises(AssertionError, match="it retires"):
-            until(lambda: agent not in online(machine), "it retires", 8)
-    finally:
-        person.terminate()
-        person.wait(10)
-        os.close(leader)
-        os.close(follower)
+    with Person(socket=machine.state / "agents" / agent / "tmux"), pytest.raises(AssertionError, match="it retires"):
+        until(lambda: agent not in online(machine), "it retires", 8)
     until(lambda: agent not in online(machine), "it retires when nobody looks", 60)
 
 

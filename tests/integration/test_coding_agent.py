@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import psutil
 import pytest
 from fake_kind import FakeKind, words
 from fakes.cli.scenario import Events, Faults, Scenario, Start, Turn
 from fakes.cli.steps import Ask, Crash, Fail, Permission, Say, Shell, Work
 from nodes import AgentWorker, Node
+from person import Person
 from waiting import until
 
 from torch_tasks import TaskState, Torch
 from torch_tasks.client import Task
 from torch_tasks.models import FailureKind
 
+#: Seconds after which Enter is pressed again.
+ENTER_AGAIN = 1.5
 LONG = Scenario(default=Turn(steps=(Work(seconds=2), Say())))
 
 
@@ -35,6 +41,14 @@ class Desk:
     def type(self, *keys: str) -> None:
         """A person at the keyboard of the pane."""
         self.worker.tmux("send-keys", *keys)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """The program does nothing meanwhile: it draws no key."""
+        program = psutil.Process(int(self.worker.tmux("display-message", "-p", "#{pane_pid}")))
+        program.suspend()
+        yield
+        program.resume()
 
     def received(self, task: Task) -> list[str]:
         """The task's words, each time the model received them."""
@@ -101,6 +115,23 @@ def test_a_person_who_types_into_our_text_keeps_it_from_being_submitted(desk: De
     assert desk.received(task) == []
     desk.type(*["BSpace"] * len(" wait"))
     assert task.result(timeout=30).succeeded
+    assert desk.received(task) == ["the task"]
+
+
+def test_a_key_that_is_not_drawn_yet_keeps_our_text_from_being_submitted(desk: Desk, torch: Torch) -> None:
+    desk.play(Scenario(faults=Faults(swallow_enters=1)))
+    with Person(socket=desk.worker.folder / "tmux") as person:
+        task = torch.enqueue("the task")
+        until(lambda: desk.phase(task) == "submitted", "Enter was pressed, and swallowed")
+        with desk.frozen():
+            person.press("!")
+            pressed = time.monotonic()
+            until(lambda: time.monotonic() - pressed > ENTER_AGAIN, "Enter would be pressed again")
+        until(lambda: task.status is TaskState.WAITING, "the task waits")
+        assert "somebody is typing" in desk.notes(task)
+        assert desk.received(task) == []
+        person.press("\x7f")
+        assert task.result(timeout=30).succeeded
     assert desk.received(task) == ["the task"]
 
 

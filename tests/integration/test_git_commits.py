@@ -7,7 +7,10 @@ import subprocess
 from pathlib import Path
 
 import pytest
-from git_parts import ALONE, DEFAULTS, Repository, committed
+from git_parts import DEFAULTS, Repository, committed
+from git_parts import alone as alone
+from git_parts import own as own
+from git_parts import repo as repo
 
 from torch_tasks.orchestration.git_reports import TreeReport
 from workers.git.commit import Outcome
@@ -16,25 +19,6 @@ from workers.git.tree import Tree
 
 KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nabc\n"
 TOKEN = "ghp_" + "a1B2" * 10
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ALONE.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Repository:
-    """A repository whose default branch is checked out."""
-    return Repository(tmp_path / "repo")
-
-
-@pytest.fixture
-def own(repo: Repository) -> Repository:
-    """The same on a branch of the agent's."""
-    repo.git("switch", "--quiet", "-c", "mine")
-    return repo
 
 
 # ── where ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -12,31 +12,14 @@ import time
 from pathlib import Path
 
 import pytest
-from git_parts import ALONE, Repository, committed
+from git_parts import Repository, committed
+from git_parts import alone as alone
+from git_parts import own as own
+from git_parts import repo as repo
 from waiting import until
 
 from workers.git.commit import Outcome
 from workers.git.policy import RolePolicy
-
-
-@pytest.fixture(autouse=True)
-def _alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in ALONE.items():
-        monkeypatch.setenv(name, value)
-
-
-@pytest.fixture
-def repo(tmp_path: Path) -> Repository:
-    """A repository whose default branch is checked out."""
-    return Repository(tmp_path / "repo")
-
-
-@pytest.fixture
-def own(repo: Repository) -> Repository:
-    """The same on a branch of the agent's."""
-    repo.git("switch", "--quiet", "-c", "mine")
-    return repo
-
 
 # ── what is staged ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -7,17 +7,18 @@ from __future__ import annotations
 
 import json
 import os
-import pty
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 from machine import TORCH_TASKS
+from person import Person
 from waiting import until
 
 from torch_tasks.compat.tmux_utils import TmuxOrchestrator, TmuxSession, TmuxWindow
@@ -351,31 +352,17 @@ def test_windows_with_colons_and_sessions_with_two_visitors(desk: Desk) -> None:
     desk.session("one", "cat")
     desk.tmux("rename-window", "-t", "one:0", "api:v2")
     desk.session("two words", "cat")
-    visitors = [visit(desk, "one") for _ in range(2)]
-    until(lambda: desk.tmux("list-clients").count("\n") == 2, "both are attached")
-    old = TmuxOrchestrator()
-    sessions = old.get_tmux_sessions()
-    assert sessions[0] == TmuxSession("one", [TmuxWindow("one", 0, "api:v2", True)], attached=True)
-    assert [session.attached for session in sessions] == [True, False]
-    assert old.find_window_by_name("API:") == [("one", 0)]
-    info = old.get_window_info("one", 0)
-    assert list(info) == ["name", "active", "panes", "layout", "content"]
-    layout = desk.tmux("display", "-p", "-t", "one:0", "#{window_layout}").strip()
-    assert (info["name"], info["active"], info["panes"], info["layout"]) == ("api:v2", True, 1, layout)
-    for visitor, leader in visitors:
-        visitor.kill()
-        visitor.wait()
-        os.close(leader)
-
-
-def visit(desk: Desk, session: str) -> tuple[subprocess.Popen[bytes], int]:
-    """A terminal of a person's that shows the session."""
-    leader, follower = pty.openpty()
-    ends = {"stdin": follower, "stdout": follower, "stderr": follower}
-    argv = ["tmux", "attach", "-t", f"={session}"]
-    visitor = subprocess.Popen(argv, env={**desk.env, "TERM": "xterm"}, start_new_session=True, **ends)
-    os.close(follower)
-    return visitor, leader
+    visit = partial(Person, "-t", "=one", env=desk.env)
+    with visit(), visit():
+        old = TmuxOrchestrator()
+        sessions = old.get_tmux_sessions()
+        assert sessions[0] == TmuxSession("one", [TmuxWindow("one", 0, "api:v2", True)], attached=True)
+        assert [session.attached for session in sessions] == [True, False]
+        assert old.find_window_by_name("API:") == [("one", 0)]
+        info = old.get_window_info("one", 0)
+        assert list(info) == ["name", "active", "panes", "layout", "content"]
+        layout = desk.tmux("display", "-p", "-t", "one:0", "#{window_layout}").strip()
+        assert (info["name"], info["active"], info["panes"], info["layout"]) == ("api:v2", True, 1, layout)
 
 
 def test_the_last_lines_are_as_many_as_asked_for(desk: Desk) -> None:

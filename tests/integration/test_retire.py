@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
-import pty
 import subprocess
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 import pytest
 from machine import TORCH_TASKS
 from nodes import Broker, Node
+from person import Person
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch, keys
@@ -240,32 +237,10 @@ def test_a_declared_agent_that_was_retired_stays_away_until_it_is_released(node:
 # ── temporary agents ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@contextmanager
-def visit(node: Node, agent_id: str) -> Iterator[None]:
-    """A person is attached to the agent's pane."""
-    ours, theirs = pty.openpty()
-    argv = ["tmux", "-S", str(node.state / "agents" / agent_id / "tmux"), "attach-session", "-r"]
-    client = subprocess.Popen(argv, stdin=theirs, stdout=theirs, stderr=theirs, env={**os.environ, "TERM": "xterm"})
-    os.close(theirs)
-    clients = ["tmux", "-S", str(node.state / "agents" / agent_id / "tmux"), "list-clients", "-F", "#{client_pid}"]
-
-    def attached() -> bool:
-        said = subprocess.run(clients, capture_output=True, text=True, check=False, timeout=10).stdout
-        return str(client.pid) in said.split()
-
-    try:
-        until(attached, "the person is attached")
-        yield
-    finally:
-        client.kill()
-        client.wait()
-        os.close(ours)
-
-
 def test_a_temporary_agent_retires_when_it_has_had_nothing_to_do(node: Node, torch: Torch, broker: Broker) -> None:
     node.node_worker("other-1:other", TORCH_TEMPORARY_IDLE_SECONDS="3")
     torch.spawn("qa", lifetime="temporary")
-    with visit(node, "qa-1"):
+    with Person("-r", socket=node.state / "agents" / "qa-1" / "tmux"):
         assert torch.enqueue("sleep 4; echo worked", agent="qa-1").result(timeout=20).answer == "worked\n"
         waits = torch.enqueue("sleep 4", agent="other-1")
         waits.result(timeout=20)

@@ -11,6 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 from machine import TORCH_TASKS
 from nodes import Broker, Node, NodeWorker
@@ -54,6 +55,15 @@ def test_a_spawned_agent_is_ready_and_does_a_task(node: Node, torch: Torch) -> N
     assert "qa-1 is ready on node-a" in said.stderr
     task = torch.enqueue("echo $TORCH_AGENT_ID; pwd", role="qa", skills=["python"])
     assert task.result(timeout=20).answer == f"qa-1\n{node.work}\n"
+
+
+def test_it_has_the_limits_that_were_asked_for(node: Node, torch: Torch) -> None:
+    node.node_worker()
+    assert command("spawn", "qa", "--memory", "much").returncode == 2
+    assert command("spawn", "qa", "--memory", "300M", "--cpu", "1.5").returncode == 0
+    worker = psutil.Process(torch.agent("qa-1").pid).cmdline()
+    assert (worker[worker.index("--memory") + 1], worker[worker.index("--cpu") + 1]) == (str(300 << 20), "1.5")
+    assert "--processes" not in worker
 
 
 def test_it_is_spawned_by_a_program_and_by_the_registrys_command(node: Node, torch: Torch) -> None:

@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import os
-import pty
 import shlex
 import signal
-import struct
 import subprocess
 import sys
-import termios
 import time
 from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 import pytest
+from person import Person
 from tmux_parts import HOSTILE_LINES
 from tmux_parts import folder as folder
 from tmux_parts import start as start
@@ -119,6 +116,7 @@ def test_a_look_says_what_is(start: Callable[..., AgentPane], folder: Path) -> N
         width=200,
         height=50,
         attached=0,
+        used_at=look.used_at,
         title=look.title,
         command="cat",
         cwd=str(workdir),
@@ -138,25 +136,27 @@ def test_the_screen_joins_wrapped_lines_and_reaches_into_history(start: Callable
 
 def test_a_visitor_counts_and_does_not_resize(start: Callable[..., AgentPane]) -> None:
     pane = start("cat")
-    leader, follower = pty.openpty()
-    fcntl.ioctl(leader, termios.TIOCSWINSZ, struct.pack("4H", 20, 60, 0, 0))
-    visitor = subprocess.Popen(
-        ["tmux", "-S", pane.server.socket, "attach"],
-        stdin=follower,
-        stdout=follower,
-        stderr=follower,
-        env={**os.environ, "TERM": "xterm"},
-        start_new_session=True,
-    )
-    try:
+    with Person(socket=pane.server.socket, size=(20, 60)):
         look = looked(pane, lambda look: look.attached == 1, "the visitor is attached")
         assert (look.width, look.height) == (200, 50)
-    finally:
-        visitor.kill()
-        visitor.wait()
-        os.close(leader)
-        os.close(follower)
     looked(pane, lambda look: look.attached == 0, "the visitor left")
+
+
+def test_a_persons_key_comes_before_what_is_typed_or_keeps_it_away(reader: tuple[AgentPane, Path]) -> None:
+    pane, received = reader
+    with Person(socket=pane.server.socket) as person:
+        before = looked(pane, lambda look: not look.in_use, "nobody has been at the keys for a while")
+        person.press("k")
+        assert looked(pane, lambda look: look.in_use, "somebody is").used_at > before.used_at
+        assert not pane.type_unless_used(before.used_at, text="lost\n", keys=["Enter"])
+        assert not pane.type_unless_used(before.used_at, keys=["Enter"])
+        after = looked(pane, lambda look: not look.in_use, "nobody is any more")
+        assert pane.type_unless_used(after.used_at, text="two\nlines;", keys=["Enter"])
+        assert pane.type_unless_used(after.used_at, keys=["Enter", "C-c"])
+    expected = b"k\x1b[200~two\nlines;\x1b[201~\r\r\x03"
+    until(lambda: len(contents(received)) >= len(expected), "all bytes have arrived")
+    assert contents(received) == expected
+    assert pane.server.cmd("list-buffers").stdout == []
 
 
 def test_the_program_replaces_the_shell_and_gets_its_arguments_exactly(

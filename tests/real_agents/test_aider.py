@@ -8,8 +8,6 @@ from home import Aider
 from hosted import Hosted
 from promises import Promises
 
-from torch_tasks.resources import config_file
-
 pytestmark = pytest.mark.slow
 
 
@@ -22,9 +20,7 @@ class Chooser(Aider):
 
     def settle(self) -> None:
         super().settle()
-        shipped = config_file("agents/aider.toml")
-        assert shipped
-        self.file("config/agents/aider.toml", 'model = "openai/fake-model"\n' + shipped.read_text())
+        self.file("config/agents/aider.toml", 'base = "aider"\nmodel = "openai/fake-model"\n')
 
 
 class TestAider(Promises):

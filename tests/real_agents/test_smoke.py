@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+
 import pytest
 from driven import Driven
 from fakes.llm.client import FakeLLM
 from home import HOMES, Home
+from machine import TORCH_TASKS
 
 pytestmark = [pytest.mark.parametrize("cli", HOMES), pytest.mark.slow]
 
@@ -35,3 +39,10 @@ def test_a_real_cli_works_with_the_fake_model(driven: Driven, home: Home, llm: F
 
     assert driven.leave() == 0
     assert llm.prompts() == [HOSTILE, "make it"]
+
+
+def test_it_is_the_release_that_its_kind_was_measured_with(home: Home) -> None:
+    environment = {**home.environment, "TORCH_CONFIG_DIR": str(home.folder / "none")}
+    said = subprocess.run([TORCH_TASKS, "kinds", "--json"], env=environment, capture_output=True, check=True).stdout
+    [kind] = [kind for kind in json.loads(said) if kind["kind"] == home.cli]
+    assert kind["release"] == kind["measured"]

@@ -76,11 +76,11 @@ def test_whose_text_it_holds() -> None:
     assert held("> first line of ours") is Holds.PART
     assert held("> my own thing") is Holds.FOREIGN
     assert held("> first", "  line") is Holds.FOREIGN  # too little to tell
-    assert held(f"> my own {whole[0]}", *(f"  {row}" for row in whole[1:])) is Holds.FOREIGN
+    assert held(f"> my own {whole[0]}", *(f"  {row}" for row in whole[1:])) is Holds.MIXED
     assert held("> [Pasted text #7 +5 lines]") is Holds.OURS
     assert held("> [Pasted text #7 +3 lines]") is Holds.PART
     assert held("> [Pasted text #1 +5 lines][Pasted text #2 +5 lines]") is Holds.PART
-    assert held("> [Pasted text #7 +5 lines] and more") is Holds.FOREIGN
+    assert held("> [Pasted text #7 +5 lines] and more") is Holds.MIXED
 
 
 def detector(*rules: RuleConfig) -> Detector:

@@ -1,8 +1,7 @@
-"""A kind that is based on another one says only what is different."""
+"""A kind's TOML, by itself or laid over another."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -10,65 +9,73 @@ import pytest
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.models import AgentSpec
 from torch_tasks.permissions import Permissions
-from workers.agents.claude import Claude
-from workers.agents.config import KindConfig, kind_config
+from workers.agents.config import kind_config
 from workers.agents.kinds import program_of
 
 
 @pytest.fixture
-def agents(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """The folder of a user's own kinds."""
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The user's folder of kinds."""
     monkeypatch.setenv("TORCH_CONFIG_DIR", str(tmp_path))
+    kind_config.cache_clear()
     (tmp_path / "agents").mkdir()
-    kind_config.cache_clear()
-    yield tmp_path / "agents"
-    kind_config.cache_clear()
+    return tmp_path / "agents"
 
 
-def test_a_kind_takes_from_its_base_what_it_does_not_say(agents: Path, tmp_path: Path) -> None:
-    shipped = kind_config("claude")
-    (agents / "night.toml").write_text(
-        """
-        base = "claude"
-        model = "haiku"
-        [environment]
-        EXTRA = "1"
-        [permissions]
-        mode = "allow"
-        deny = ["Bash(git push*)"]
-        [[dialogs]]
-        pattern = 'A new dialog'
-        keys = ["Enter"]
-        """
+def account(kind: str, folder: Path) -> tuple[str, str | None]:
+    """Which program drives an agent of the kind, and which account's limits it heeds."""
+    program = program_of(AgentSpec(id="one-1", role="one", kind=kind), folder, folder)
+    return type(program).__name__, program.account
+
+
+def test_a_file_laid_over_another_says_only_what_is_different(folder: Path) -> None:
+    theirs = kind_config("claude")
+    (folder / "claude-work.toml").write_text(
+        'base = "claude"\nmodel = "opus"\n'
+        '[environment]\nCLAUDE_CONFIG_DIR = "/work"\n'
+        '[permissions]\nmode = "allow"\n'
+        '[[dialogs]]\npattern = "Really"\nkeys = ["y"]\n'
+        '[[rules]]\nname = "mine"\nstate = "error"\npattern = "x"\n'
     )
-    own = kind_config("night")
-    assert (own.model, own.permissions.mode, own.permissions.deny) == ("haiku", Permissions.ALLOW, ("Bash(git push*)",))
-    assert own.environment == {**shipped.environment, "EXTRA": "1"}
-    assert own.dialogs[1:] == shipped.dialogs
-    assert (own.command, own.composer, own.rules) == (shipped.command, shipped.composer, shipped.rules)
-    program = program_of(AgentSpec(id="dev-1", role="developer", kind="night"), tmp_path, tmp_path)
-    assert isinstance(program, Claude)
-    assert program.account == "claude"
+    mine = kind_config("claude-work")
+    assert mine.environment == {**theirs.environment, "CLAUDE_CONFIG_DIR": "/work"}
+    assert (mine.model, mine.permissions.mode) == ("opus", Permissions.ALLOW)
+    assert (mine.command, mine.composer, mine.answers) == (theirs.command, theirs.composer, theirs.answers)
+    assert mine.dialogs[0].keys == ("y",)
+    assert mine.dialogs[1:] == theirs.dialogs
+    assert mine.rules[0].name == "mine"
+    assert mine.rules[1:] == theirs.rules
+    assert account("claude-work", folder) == ("Claude", "claude")
 
 
-def test_a_file_of_the_same_name_is_based_on_the_shipped_one(agents: Path) -> None:
-    (agents / "claude.toml").write_text('base = "claude"\naccount = "my-company"\n')
-    (agents / "cheap.toml").write_text('base = "claude"\nmodel = "haiku"\n')
-    own, further = kind_config("claude"), kind_config("cheap")
-    assert (own.account, own.command[0], own.program) == ("my-company", "claude", "claude")
-    assert (further.account, further.model, further.program) == ("my-company", "haiku", "claude")
+def test_a_file_of_the_same_name_is_laid_over_the_shipped_one_and_others_over_it(folder: Path) -> None:
+    (folder / "codex.toml").write_text('base = "codex"\nmodel = "large"\naccount = "mine"\n')
+    (folder / "codex-fast.toml").write_text('base = "codex"\nmodel = "small"\n')
+    assert kind_config("codex").model == "large"
+    assert (kind_config("codex-fast").model, kind_config("codex-fast").base) == ("small", "codex")
+    assert account("codex-fast", folder) == ("Codex", "mine")
 
 
-@pytest.mark.parametrize("base", ["nonesuch", "second"])
-def test_a_base_that_leads_nowhere_is_refused(agents: Path, base: str) -> None:
-    (agents / "first.toml").write_text(f'base = "{base}"\n')
-    (agents / "second.toml").write_text('base = "first"\n')
-    with pytest.raises(InvalidSettings, match="is no other kind that there is"):
-        kind_config("first")
+def test_a_program_of_ones_own_has_variants_too(folder: Path) -> None:
+    (folder / "own.toml").write_text('command = ["own"]\n')
+    (folder / "own-loud.toml").write_text('base = "own"\ncommand = ["own", "--loud"]\n')
+    assert account("own-loud", folder) == ("Generic", "own")
+    assert kind_config("own-loud").command == ("own", "--loud")
 
 
-def test_what_is_wrong_is_said_of_the_file_that_was_asked_for(agents: Path) -> None:
-    (agents / "first.toml").write_text('base = "claude"\n[permissions]\nmode = "sometimes"\n')
-    with pytest.raises(InvalidSettings, match=r"first\.toml: permissions\.mode"):
-        kind_config("first")
-    assert "base" not in KindConfig.model_fields
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('base = "nobody"\n', "there is no agent kind 'nobody'"),
+        ('base = "broken"\n', "is laid over 'broken', which is none of Torch's"),
+        ('base = "circle"\n', "is laid over 'broken', which is laid over it"),
+        ('base = "claude"\nmodle = "opus"\n', "modle"),
+        ("base = 1\n", "base"),
+    ],
+)
+def test_what_cannot_be_is_told_with_the_file(folder: Path, text: str, said: str) -> None:
+    (folder / "broken.toml").write_text(text)
+    (folder / "circle.toml").write_text('base = "broken"\n')
+    with pytest.raises(InvalidSettings, match=said) as error:
+        kind_config("broken")
+    assert ".toml" in str(error.value)

@@ -24,7 +24,7 @@ def test_a_recorded_screen_is_read_as_what_it_is(file: Path) -> None:
     composer = read_composer(screen, config.composer)
     assert (composer.text if composer.seen else None) == wanted["composer"]
     reading = Detector(config).read(screen, composer)
-    assert (reading.state, reading.rule) == (wanted["state"], reading.rule)
+    assert reading.state == wanted["state"], reading.rule
     if wanted["question"]:
         assert reading.question
         assert reading.question.text == wanted["question"]

@@ -30,6 +30,7 @@ _COMMANDS = {
     "answer": ("torch_tasks.cli.answer:answer", "Answer what the agent of a waiting task asks."),
     "dead": ("torch_tasks.cli.dead:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
+    "kinds": ("workers.kinds:kinds", "List the kinds of agents, and whether their programs are here."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
     "budget": ("torch_tasks.cli.budget:budget", "Show what is used of the accounts with the models' providers."),
     "pause": ("torch_tasks.cli.control:pause", "Have an agent, a role, or all take no new task."),

@@ -19,6 +19,9 @@ from torch_tasks.cli.output import waiting
 @click.option("--workdir", type=click.Path(), help="The folder it starts in, on its machine.")
 @click.option("--parent", metavar="AGENT", help="The agent it belongs to (default, in a pane: the pane's agent).")
 @click.option("--id", "agent_id", help="Its id (default: the role and a number).")
+@click.option("--memory", metavar="SIZE", help="The most memory its terminal may use, as 2G.")
+@click.option("--cpu", type=float, help="The most processors it may use, as 1.5.")
+@click.option("--processes", type=int, help="The most processes it may have.")
 def spawn(
     role: str,
     skills: tuple[str, ...],
@@ -29,6 +32,9 @@ def spawn(
     workdir: str | None,
     parent: str | None,
     agent_id: str | None,
+    memory: str | None,
+    cpu: float | None,
+    processes: int | None,
 ) -> None:
     """Start an agent of this ROLE somewhere in the fleet and print its id, once it is ready."""
     from torch_tasks.client import Torch
@@ -45,6 +51,9 @@ def spawn(
             workdir=workdir,
             parent=parent,
             agent_id=agent_id,
+            memory=memory,
+            cpu=cpu,
+            processes=processes,
         )
     click.echo(f"{spawned.agent_id} is ready on {spawned.node}", err=True)
     click.echo(spawned.agent_id)

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import time
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 from torch_tasks.holds import STOP, Book, Hold, Stop
+from torch_tasks.local.bells import ring_all
 from torch_tasks.local.files import exclusive, make_folder, usable, write_private
 from torch_tasks.orchestration.holds import Holds, word
 
@@ -23,6 +26,7 @@ class NodeHolds:
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir
         self._file = state_dir / "holds.json"
+        self._lock = state_dir / "holds.lock"
         self.stop_file = state_dir / "STOP"
         self._book = Book({})
         self._read: object = None
@@ -50,16 +54,18 @@ class NodeHolds:
         """Stop this machine, with the broker or without."""
         make_folder(self._folder)
         write_private(self.stop_file, Stop(**hold.model_dump() | {"fleet": fleet}).model_dump_json() + "\n")
+        ring_all(self._folder)
 
     def remove_stop(self) -> None:
         """Let this machine begin again."""
         with usable(self.stop_file):
             self.stop_file.unlink(missing_ok=True)
+        ring_all(self._folder)
 
     def agree(self, holds: Holds) -> None:
         """Hear what the broker knows, tell it what it has forgotten or was never told, and act on the fleet's stop."""
         make_folder(self._folder)
-        with exclusive(self._folder / "holds.lock"):
+        with exclusive(self._lock):
             self._tell_stop(holds)
             here, there = self.book(), holds.book()
             holds.recall(here.later(there))
@@ -67,7 +73,15 @@ class NodeHolds:
             if both != here:
                 self._book = both
                 write_private(self._file, both.model_dump_json() + "\n")
+                ring_all(self._folder)
             self._heed_stop(both)
+            os.utime(self._lock)
+
+    def heard_within(self, seconds: float) -> bool:
+        """Some process of this machine has agreed with the broker since."""
+        with suppress(FileNotFoundError):
+            return abs(time.time() - self._lock.stat().st_mtime) < seconds
+        return False
 
     def _tell_stop(self, holds: Holds) -> None:
         """The fleet's stop that somebody asked for here while there was no broker."""

@@ -6,8 +6,8 @@ import fcntl
 import time
 from pathlib import Path
 
+from torch_tasks.local.bells import ring
 from torch_tasks.local.files import make_folder, write_private
-from torch_tasks.local.reports import ring
 
 
 def hand_over(agent_folder: Path, message_id: str, text: str) -> None:
@@ -15,7 +15,7 @@ def hand_over(agent_folder: Path, message_id: str, text: str) -> None:
     mail = agent_folder / "mail"
     make_folder(mail)
     write_private(mail / f"{time.time_ns():020d}-{message_id}.json", text + "\n")
-    ring(agent_folder / "bell")
+    ring(agent_folder)
 
 
 def mail_of(agent_folder: Path) -> list[Path]:

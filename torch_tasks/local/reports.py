@@ -8,6 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch_tasks.local.bells import ring
+
 DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
 
 
@@ -20,18 +22,4 @@ def report(agent_folder: Path, name: str, task: str, text: str) -> None:
     draft = events / f".{file}"
     draft.write_text(json.dumps(told) + "\n")
     draft.replace(events / file)
-    ring(agent_folder / "bell")
-
-
-def ring(bell: Path) -> None:
-    """Ring the bell if there is one; nobody need hear it."""
-    try:
-        handle = os.open(bell, os.O_RDWR | os.O_NONBLOCK)
-    except OSError:
-        return
-    try:
-        os.write(handle, b"x")
-    except OSError:  # it has been rung more often than anybody cares to count
-        pass
-    finally:
-        os.close(handle)
+    ring(agent_folder)

@@ -118,6 +118,7 @@ def staff(pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet) 
             workdir=pool.workdir,
             lifetime=lifetime,
             pool=pool.name,
+            **pool.limits.model_dump(),
         )
         try:
             spawned, _ = fleet.spawns.reserve(request, pool_limit=limit)

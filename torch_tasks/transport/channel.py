@@ -33,6 +33,10 @@ CLOSED_SECONDS = 0.2
 """How long a consumer waits before it asks again whether the gate is open."""
 
 
+BINDING_SECONDS = 60
+"""How often it is looked whether the bindings of expiring queues have to be refreshed: they last an hour at least."""
+
+
 class PublishBatch(stock.PublishBatch):
     """Many messages at once; each wakes one of those who wait for it."""
 
@@ -329,3 +333,10 @@ class Transport(stock.Transport):
         super().__init__(*args, **kwargs)
         # The option says how long a wait lasts; kombu would also sleep that long between two of them.
         self.polling_interval = None
+
+    def register_with_event_loop(self, connection: Any, loop: Any) -> None:
+        """As kombu does, less a timer that would wake the loop every second for what is due once an hour."""
+        super().register_with_event_loop(connection, loop)
+        cycle = self.cycle
+        cycle._binding_expiry_tref.cancel()
+        cycle._binding_expiry_tref = loop.call_repeatedly(BINDING_SECONDS, cycle.maybe_refresh_binding_expiry)

@@ -78,13 +78,13 @@ class CodingAgent(AgentKind):
         """The words with nothing in their midst that the program would run itself."""
         return Prompt(words)
 
-    def stage(self, pane: AgentPane, text: str) -> None:
-        """Put the text into the empty composer."""
-        pane.paste(text)
+    def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
+        """Put the text into the empty composer, unless a person typed since."""
+        return pane.type_unless_used(used_at, text=text)
 
-    def submit(self, pane: AgentPane) -> None:
-        """Have the program take what stands in its composer."""
-        pane.press(*self.config.submit.keys)
+    def submit(self, pane: AgentPane, used_at: int) -> bool:
+        """Have the program take what stands in its composer, unless a person typed since."""
+        return pane.type_unless_used(used_at, keys=self.config.submit.keys)
 
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
         """Give or refuse the permission that is asked for."""
@@ -168,7 +168,9 @@ class CodingAgent(AgentKind):
 
     def free(self, pane: AgentPane) -> bool:
         sight = self.sight(pane)
-        return sight is not None and sight.reading.state is AgentState.READY and sight.composer.empty
+        if sight is None or sight.screen.in_use:
+            return False
+        return sight.reading.state is AgentState.READY and sight.composer.empty
 
     def redraw_input(self, pane: AgentPane) -> None:
         """These programs draw their input line themselves, unless a dialog covers it."""

@@ -21,6 +21,8 @@ class Holds(StrEnum):
     NOTHING = "nothing"
     OURS = "ours"
     PART = "a part of ours"
+    MIXED = "ours, and more"
+    """Somebody types into it."""
     FOREIGN = "somebody else's"
     UNSEEN = "cannot tell"
     """Something covers it, or it is not where it should be."""
@@ -46,14 +48,19 @@ class Composer:
             return Holds.UNSEEN
         if not self.text:
             return Holds.NOTHING
-        if placeholder and not placeholder.sub("", self.text).strip():
-            pastes = list(placeholder.finditer(self.text))
-            return Holds.OURS if len(pastes) == 1 and _stands_for(pastes[0], ours) else Holds.PART
-        seen, whole = telling(self.text), telling(ours)
-        if seen == whole or (len(seen) >= 4 * _ENOUGH and whole.endswith(seen)):  # its beginning scrolled away
+        if placeholder and (pastes := list(placeholder.finditer(self.text))):
+            whole = len(pastes) == 1 and _stands_for(pastes[0], ours)
+            if not placeholder.sub("", self.text).strip():
+                return Holds.OURS if whole else Holds.PART
+            if whole:
+                return Holds.MIXED
+        seen, all_of_it = telling(self.text), telling(ours)
+        if seen == all_of_it or (len(seen) >= 4 * _ENOUGH and all_of_it.endswith(seen)):  # its beginning scrolled away
             return Holds.OURS
         # A paste may be cut, or come twice because it was taken for lost.
-        return Holds.PART if len(seen) >= _ENOUGH and seen in whole * 3 else Holds.FOREIGN
+        if len(seen) >= _ENOUGH and seen in all_of_it * 3:
+            return Holds.PART
+        return Holds.MIXED if all_of_it in seen else Holds.FOREIGN
 
 
 def read_composer(screen: Screen, config: ComposerConfig) -> Composer:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any, TypeGuard
+from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
@@ -17,6 +17,7 @@ from torch_tasks.models import AgentState
 from torch_tasks.permissions import Permissions
 from torch_tasks.resources import config_file, config_names, shipped_config, user_config
 from workers.agents.events import ErrorKind, EventKind
+from workers.agents.user_settings import overlaid
 
 
 def _compiled(pattern: Any) -> Any:
@@ -166,11 +167,15 @@ class HookConfig(Section):
 class KindConfig(Section):
     """The whole file."""
 
+    base: str | None = None
+    """The kind that this one is laid over; of one that is laid over another, the undermost."""
     program: str | None = None
-    """Which of Torch's programs drives it; unset: the one of the file's name if there is one, else ``generic``."""
+    """Which of Torch's programs drives it; unset: the one of its base's or its file's name, or ``generic``."""
     account: str | None = None
-    """The account with a provider of models that its agents share; unset: they share the kind's own."""
+    """The account with a provider of models that its agents share; unset: they share the base's or the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
+    measured: str | None = None
+    """The release of the program with which it was measured what this file says."""
     environment: Mapping[str, str] = {}
     model: str | None = None
     """The model to use; unset: the program's own default."""
@@ -196,48 +201,37 @@ class KindConfig(Section):
 @cache
 def kind_config(kind: str) -> KindConfig:
     """The configuration of a kind, or :class:`InvalidSettings`."""
-    path = config_file(f"agents/{kind}.toml")
-    if path is None:
-        raise InvalidSettings(
-            f"there is no agent kind {kind!r}: no agents/{kind}.toml in {user_config()}; "
-            f"there are: {', '.join(config_names('agents/*.toml'))}"
-        )
+    path = _file(kind)
     try:
-        return KindConfig.model_validate(_values(path, ()))
+        return KindConfig.model_validate(_whole(path, [path]))
     except ValidationError as error:
         raise InvalidSettings(f"{path}: {readable(error)}") from None
 
 
-def _values(path: Path, above: tuple[Path, ...]) -> dict[str, Any]:
-    """What the file says, and where it says nothing, what the file says that it is based on."""
+def _file(kind: str) -> Path:
+    path = config_file(f"agents/{kind}.toml")
+    if path is None:
+        raise InvalidSettings(
+            f"there is no agent kind {kind!r}: no agents/{kind}.toml in {user_config()}; "
+            f"there are: {', '.join(config_names('agents'))}"
+        )
+    return path
+
+
+def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
+    """What the file says, laid over what its base says; its own rules and dialogs come before the base's."""
     try:
         own = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
         raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
-    base = own.pop("base", None)
-    if base is None:
+    name = own.get("base")
+    if not isinstance(name, str):
         return own
-    name = f"agents/{base}.toml"
-    below = shipped_config() / name if base == path.stem else config_file(name)
-    if below is None or not below.is_file() or below in (path, *above):
-        raise InvalidSettings(f"{path}: its base {base!r} is no other kind that there is")
-    values = _values(below, (path, *above))
-    return _laid_over({"program": base, "account": base} | values, own)
-
-
-def _laid_over(base: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
-    """Tables are merged, tables in lists are added, everything else takes the place of the base's."""
-    values = dict(base)
-    for name, value in own.items():
-        known = values.get(name)
-        if isinstance(value, dict) and isinstance(known, dict):
-            values[name] = _laid_over(known, value)
-        elif _are_tables(value) and _are_tables(known):
-            values[name] = [*value, *known]
-        else:
-            values[name] = value
-    return values
-
-
-def _are_tables(value: Any) -> TypeGuard[list[dict[str, Any]]]:
-    return isinstance(value, list) and bool(value) and all(isinstance(one, dict) for one in value)
+    # A file of the user's may be laid over Torch's own of the same name.
+    base = shipped_config() / "agents" / path.name if name == path.stem else _file(name)
+    if base in above or not base.is_file():
+        why = "is laid over it" if base in above else "is none of Torch's"
+        raise InvalidSettings(f"{path} is laid over {name!r}, which {why}; name another `base`")
+    under = _whole(base, [*above, base])
+    lists = {name: [*own.get(name, ()), *under.get(name, ())] for name in ("rules", "dialogs")}
+    return {**overlaid(under, own), **lists, "base": under.get("base", name)}

@@ -15,6 +15,9 @@ from workers.letters import Letter
 from workers.runs import Run
 from workers.tmux.pane import AgentPane, PaneLook
 
+TYPING = "somebody is typing in the agent's pane"
+"""Why nothing is put into a pane at the moment."""
+
 
 @dataclass(frozen=True)
 class Reading:
@@ -29,6 +32,8 @@ class Reading:
     """What it waits for, if it waits."""
     until: datetime | None = None
     """When a limit ends, if it is limited and says so."""
+    hindrance: str = ""
+    """What keeps a prompt out of the program until a person sees to it."""
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,7 @@ class AgentKind(ABC):
     @property
     def account(self) -> str | None:
         """The account whose limits its agents share; none for a program that talks to no model."""
-        return (self.config.account or self.spec.kind) if self.converses else None
+        return (self.config.account or self.config.base or self.spec.kind) if self.converses else None
 
     @abstractmethod
     def launch(self) -> list[str]:

@@ -40,7 +40,8 @@ def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:
     """The program that this agent is."""
     kind = spec.kind
     config = kind_config(kind)
-    program = config.program or (kind if kind in _PROGRAMS else "generic")
+    named = config.base or kind
+    program = config.program or (named if named in _PROGRAMS else "generic")
     if program not in _PROGRAMS:
         raise InvalidSettings(f"agent kind {kind!r}: there is no program {program!r}, but {', '.join(_PROGRAMS)}")
     module, name = _PROGRAMS[program].split(":")

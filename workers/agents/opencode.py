@@ -138,7 +138,7 @@ class OpenCode(CodingAgent):
 
     def turn(self, submission: Submission) -> Turn:
         if self._listener is None or not self._listener.is_alive():
-            self._listener = Listener(self._server, self.bell)
+            self._listener = Listener(self._server, self.folder)
             self._listener.start()
         return super().turn(submission)
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.local.reports import ring
+from torch_tasks.local.bells import ring
 from torch_tasks.models import Question, Usage, now
 from workers.agents.events import ErrorKind, Event, EventKind, EventLog
 from workers.agents.opencode_server import Message, Server, ServerAway
@@ -49,16 +49,16 @@ class Listener(threading.Thread):
 
     _NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
 
-    def __init__(self, server: Server, bell: Path) -> None:
-        super().__init__(name=f"events of {bell.parent.name}", daemon=True)
+    def __init__(self, server: Server, folder: Path) -> None:
+        super().__init__(name=f"events of {folder.name}", daemon=True)
         self._server = server
-        self._bell = bell
+        self._folder = folder
 
     def run(self) -> None:
         try:
             for line in self._server.news():
                 if any(word in line for word in self._NEWS):
-                    ring(self._bell)
+                    ring(self._folder)
         except ServerAway:
             return
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import NamedTuple, Self
 
@@ -26,6 +26,10 @@ class Screen:
     title: str = ""
     width: int = 200
     height: int = 50
+    in_use: bool = False
+    """Somebody is at the keys: what they pressed may not be drawn yet."""
+    used_at: int = 0
+    """When that was last, as tmux tells it."""
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self | None:
@@ -34,7 +38,8 @@ class Screen:
         if look is None:
             return None
         cursor = (look.cursor_x, look.cursor_y)
-        return cls._made(pane.drawn(), cursor, look.title, look.width, look.height)
+        drawn = cls._made(pane.drawn(), cursor, look.title, look.width, look.height)
+        return replace(drawn, in_use=look.in_use, used_at=look.used_at)
 
     @classmethod
     def parse(cls, text: str, *, cursor: tuple[int, int] = (0, 0), title: str = "") -> Self:

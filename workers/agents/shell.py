@@ -18,7 +18,7 @@ from pathlib import Path
 import psutil
 
 from torch_tasks.models import AgentState, Evidence, Failure, FailureKind, TaskSpec
-from workers.agents.kind import AgentKind, Ending, Progress, Reading
+from workers.agents.kind import TYPING, AgentKind, Ending, Progress, Reading
 from workers.agents.shell_input import ShellInput
 from workers.agents.submission import Submission
 from workers.agents.submitter import Submitter
@@ -31,6 +31,9 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 
 class Shell(AgentKind):
     """A shell under its keeper."""
+
+    #: The folder of the task that a person at the keys has kept out of the shell until now.
+    _unstarted: Path | None = None
 
     def launch(self) -> list[str]:
         rc = self.folder / "shell.bash"
@@ -54,10 +57,14 @@ class Shell(AgentKind):
         return Reading(AgentState.WORKING, "foreground process", "a command")
 
     def free(self, pane: AgentPane) -> bool:
+        look = pane.look()
+        return look is not None and not look.in_use and self._is_empty(pane)
+
+    def _is_empty(self, pane: AgentPane) -> bool:
         return self.ready(pane) and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
     def redraw_input(self, pane: AgentPane) -> None:
-        if self._at_prompt(pane) and not self.free(pane):
+        if self._at_prompt(pane) and not self._is_empty(pane):
             pane.press("C-x", "C-l")
 
     def _at_prompt(self, pane: AgentPane) -> bool:
@@ -83,9 +90,15 @@ class Shell(AgentKind):
         start = run.folder / "start"
         start.write_text("\n".join(lines) + "\n")
         (self.folder / "current").write_text(f"{run.folder}\n")
+        self._start(pane, run)
+
+    def _start(self, pane: AgentPane, run: Run) -> None:
+        """Have the shell source the script, unless a person has begun to type since the pane was free."""
+        look = pane.look()
         # The leading space keeps the line out of the shell's history.
-        pane.paste(f" . {shlex.quote(str(start))}")
-        pane.press("Enter")
+        line = f" . {shlex.quote(str(run.folder / 'start'))}"
+        started = look and self.free(pane) and pane.type_unless_used(look.used_at, text=line, keys=["Enter"])
+        self._unstarted = None if started else run.folder
 
     @cached_property
     def _input(self) -> ShellInput:
@@ -96,6 +109,10 @@ class Shell(AgentKind):
         return Submitter(self._input, pane, letter).advance(submission, self._input.turn(submission, letter))
 
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        if self._unstarted == run.folder:
+            self._start(pane, run)
+        if self._unstarted == run.folder:
+            return Progress(Reading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
         return Progress(Reading(AgentState.WORKING, "run folder"), self.ending(run))
 
     def ending(self, run: Run) -> Ending | None:
@@ -116,7 +133,7 @@ class Shell(AgentKind):
         return Ending(evidence, failure, exit_code=code)
 
     def let_go(self, pane: AgentPane, run: Run) -> bool:
-        return self.ending(run) is not None
+        return self._unstarted == run.folder or self.ending(run) is not None
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         look = pane.look()

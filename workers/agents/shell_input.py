@@ -72,13 +72,13 @@ class ShellInput:
             composer = read_composer(Screen.parse("", cursor=(0, 0), title=""), self.config.composer)
         return Sight(screen, composer, reading, reading)
 
-    def stage(self, pane: AgentPane, text: str) -> None:
-        """Put the text behind the prompt."""
-        pane.paste(text)
+    def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
+        """Put the text behind the prompt, unless a person typed since."""
+        return pane.type_unless_used(used_at, text=text)
 
-    def submit(self, pane: AgentPane) -> None:
-        """Have the shell take the line."""
-        pane.press("Enter")
+    def submit(self, pane: AgentPane, used_at: int) -> bool:
+        """Have the shell take the line, unless a person typed since."""
+        return pane.type_unless_used(used_at, keys=["Enter"])
 
     def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
         """A shell asks nothing."""

@@ -58,11 +58,11 @@ class Typist(Protocol):
     def sight(self, pane: AgentPane) -> Sight | None:
         """The pane as it is now; None if it is gone."""
 
-    def stage(self, pane: AgentPane, text: str) -> None:
-        """Put the text into the empty composer."""
+    def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
+        """Put the text into the empty composer; false, and nothing is done, if a person has typed since then."""
 
-    def submit(self, pane: AgentPane) -> None:
-        """Have the program take what stands in its composer."""
+    def submit(self, pane: AgentPane, used_at: int) -> bool:
+        """Have the program take what stands in its composer; false, and nothing is done, if a person has typed."""
 
     def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
         """Answer what covers the composer, if it is known how."""
@@ -111,16 +111,18 @@ class Submitter:
     # ── intended → staged ────────────────────────────────────────────────────────────────────────────────────────
 
     def _stage(self, submission: Submission, sight: Sight, text: str) -> Submission:
+        if sight.screen.in_use:
+            return submission
         holds = self.holds(sight.composer, text)
         if not submission.pastes:
             if holds is Holds.NOTHING and sight.reading.state in self._open:
-                return self._paste(submission, text)
+                return self._paste(submission, sight, text)
             return submission
         if holds is Holds.OURS:
             staged = self._staged(submission, sight)
             if self._config.settle_seconds:
                 return staged.kept(self._run)
-            return self._enter(staged, text, "Enter pressed")
+            return self._enter(staged, sight, text, "Enter pressed")
         if not _passed(submission.pasted_at, _PASTE_SECONDS):
             return submission
         if holds is Holds.PART:
@@ -128,13 +130,12 @@ class Submitter:
         elif holds is Holds.NOTHING:
             if submission.pastes >= _PASTES:
                 return submission.reached(self._run, Phase.REFUSED, f"it took none of {_PASTES} pastes")
-            return self._paste(submission, text)
+            return self._paste(submission, sight, text)
         return submission
 
-    def _paste(self, submission: Submission, text: str) -> Submission:
-        submission = submission.changed(self._run, pastes=submission.pastes + 1, pasted_at=now())
-        self._typist.stage(self._pane, text)
-        return submission
+    def _paste(self, before: Submission, sight: Sight, text: str) -> Submission:
+        submission = before.changed(self._run, pastes=before.pastes + 1, pasted_at=now())
+        return submission if self._typist.stage(self._pane, text, sight.screen.used_at) else before.kept(self._run)
 
     def _staged(self, submission: Submission, sight: Sight) -> Submission:
         """The step, which is not on the disk yet: the one before it is as good for whoever comes after a kill."""
@@ -158,28 +159,34 @@ class Submitter:
             return submission.reached(self._run, Phase.INTENDED, "the text in the composer changed before Enter")
         if submission.since < self._config.settle_seconds:
             return submission
-        return self._enter(submission, text, "Enter pressed")
+        return self._enter(submission, sight, text, "Enter pressed")
 
-    def _enter(self, submission: Submission, text: str, evidence: str) -> Submission:
+    def _enter(self, before: Submission, sight: Sight, text: str, evidence: str) -> Submission:
         """Press Enter on our own text. That it may be pressed is on the disk before it is."""
-        before = submission
-        submission = submission.reached(
-            self._run, Phase.SUBMITTED, evidence, enters=submission.enters + 1, entered_at=now()
-        )
+        if sight.screen.in_use:
+            return before
+        submission = before.reached(self._run, Phase.SUBMITTED, evidence, enters=before.enters + 1, entered_at=now())
         self._run.begun.touch()
+        if self._submit(text):
+            return submission
+        if not before.enters:
+            self._run.begun.unlink()
+        return before.kept(self._run)
+
+    def _submit(self, text: str) -> bool:
         sight = self._typist.sight(self._pane)
-        if sight is None or self.holds(sight.composer, text) is not Holds.OURS:
-            if not before.enters:
-                self._run.begun.unlink()
-            return before.kept(self._run)
-        self._typist.submit(self._pane)
-        return submission
+        if sight is None or sight.screen.in_use or self.holds(sight.composer, text) is not Holds.OURS:
+            return False
+        return self._typist.submit(self._pane, sight.screen.used_at)
 
     # ── submitted → accepted ─────────────────────────────────────────────────────────────────────────────────────
 
     def _confirm(self, submission: Submission, sight: Sight, text: str) -> Submission:
-        if self.holds(sight.composer, text) is Holds.OURS:
-            return self._press_again(submission, text)
+        holds = self.holds(sight.composer, text)
+        if holds is Holds.OURS:
+            return self._press_again(submission, sight, text)
+        if holds is Holds.MIXED:
+            return submission
         # What it takes while it works, it tells of when it comes to it.
         if self._typist.tells and not self._listens and not self._is_overdue(submission):
             return submission
@@ -188,7 +195,7 @@ class Submitter:
         covered = not sight.composer.seen
         return submission if covered or not self._is_overdue(submission) else self._conclude(submission, sight)
 
-    def _press_again(self, submission: Submission, text: str) -> Submission:
+    def _press_again(self, submission: Submission, sight: Sight, text: str) -> Submission:
         if not _passed(submission.entered_at, self._config.again_seconds * 2 ** (submission.enters - 1)):
             return submission
         if submission.enters >= _ENTERS:
@@ -196,7 +203,7 @@ class Submitter:
             return submission.reached(
                 self._run, Phase.REFUSED, f"the text stayed in the composer after {_ENTERS} Enters"
             )
-        return self._enter(submission, text, "Enter pressed again: the text still stood in the composer")
+        return self._enter(submission, sight, text, "Enter pressed again: the text still stood in the composer")
 
     def _trace(self, submission: Submission, sight: Sight) -> str | None:
         """What on the screen shows that the program has the prompt; only what was not there before it."""

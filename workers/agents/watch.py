@@ -12,7 +12,7 @@ from torch_tasks.models import AgentState, Evidence, FailureKind, Question, Task
 from workers.agents.composer import Holds
 from workers.agents.events import EventKind
 from workers.agents.keyboard import type_keys
-from workers.agents.kind import Ending, Progress, Reading
+from workers.agents.kind import TYPING, Ending, Progress, Reading
 from workers.agents.permissions import decide
 from workers.agents.screen_answer import answer_on
 from workers.agents.submission import Phase, Submission
@@ -73,7 +73,6 @@ class Watch:
         self._answers = 0
         self._answered_at = 0.0
         self._reason_given_at = float("-inf")
-        self._disturbed: Path | None = None
         self._asks_since: float | None = None
         self.pause = _SUBMITTING
 
@@ -84,11 +83,8 @@ class Watch:
         live = sight.reading if sight else Reading(AgentState.EXITED, "pane")
         reading = self._patient(_reading(turn, live, submission), turn)
         facts = []
-        if sight and reading.state is AgentState.WORKING and (why := self._disturbance(submission, sight, run)):
-            reading = Reading(AgentState.WAITING, "screen", why)
-            if self._disturbed != run.folder:
-                facts.append(f"waits: {why}")
-            self._disturbed = run.folder
+        if sight and reading.state is AgentState.WORKING and (why := self._hindrance(submission, sight, run)):
+            reading = Reading(AgentState.WAITING, "screen", "input line", hindrance=why)
         if sight and reading.question:
             told_at = turn.asking.at if turn.asking else None
             # How a dialog looks changes while it is answered: what an event told is known by that.
@@ -112,14 +108,18 @@ class Watch:
         told_by_now = time.monotonic() - self._asks_since > _UNTOLD
         return reading if told_by_now else Reading(AgentState.WORKING, "screen", "asks something")
 
-    def _disturbance(self, submission: Submission, sight: Sight, run: Run) -> str | None:
+    def _hindrance(self, submission: Submission, sight: Sight, run: Run) -> str | None:
         """What keeps the prompt from being submitted, if a person has to see to it."""
-        if submission.phase not in (Phase.INTENDED, Phase.STAGED) or submission.since < _TYPING:
+        if submission.phase not in (Phase.INTENDED, Phase.STAGED, Phase.SUBMITTED) or submission.since < _TYPING:
             return None
         holds = sight.composer.holds(submission.text(run), self._kind.config.composer.placeholder)
+        if holds is Holds.MIXED:
+            return TYPING
+        if submission.phase is Phase.SUBMITTED:
+            return None
         if holds is Holds.UNSEEN:
             return "something covers the input line of the agent's program"
-        return "somebody is typing in the agent's pane" if holds is Holds.FOREIGN else None
+        return TYPING if holds is Holds.FOREIGN or sight.screen.in_use else None
 
     def _pause(self, submission: Submission, turn: Turn) -> float:
         if submission.phase is not Phase.ACCEPTED:

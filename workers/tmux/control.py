@@ -89,13 +89,17 @@ class ControlClient:
         """The client is gone; only a new one can go on."""
         return self._ended.is_set()
 
-    def run(self, command: str, *args: str) -> Reply:
-        """Run one tmux command and wait for its answer."""
+    def run(self, command: str, *args: str, inner: int = 0) -> Reply:
+        """Run one tmux command and wait for its answer: the last one, if it runs so many ``inner`` ones itself."""
         line = " ".join(map(quote, (command, *args)))
         with self._lock:
             self._send(line, command)
             try:
                 reply = self._replies.get(timeout=ANSWER_SECONDS)
+                for _ in range(inner):
+                    if reply is None or not reply.ok:  # tmux runs none after it
+                        break
+                    reply = self._replies.get(timeout=ANSWER_SECONDS)
             except Empty:
                 self._cut()  # a late answer must never be taken for the next command's
                 raise AgentUnavailable(

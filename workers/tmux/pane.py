@@ -28,6 +28,9 @@ END_SECONDS = 5.0
 COLLECT_SECONDS = 1.0
 """How long tmux may take to collect the exit code of a program that ended."""
 
+USE_SECONDS = 3
+"""So long after a person's last key the program may not have drawn it, and the next one may come."""
+
 _LOOK = "\t".join(
     f"#{{{name}}}"
     for name in (
@@ -41,6 +44,7 @@ _LOOK = "\t".join(
         "pane_width",
         "pane_height",
         "session_attached_list",
+        "session_activity",
         "pane_title",
         "pane_current_command",
         "pane_current_path",
@@ -48,12 +52,17 @@ _LOOK = "\t".join(
 )
 
 
+#: What tmux answers when it has typed.
+_TYPED = "typed"
+
+
 @dataclass(frozen=True)
 class PaneLook:
     """What tmux knows of a pane at one moment.
 
     ``dead_status`` is the exit code; None while there is none yet, and for a program that a signal ended.
-    ``attached`` counts the terminals of people, not control clients.
+    ``attached`` counts the terminals of people, not control clients; ``used_at`` is the second since the epoch in which
+    a key was last pressed in one, or one was attached.
     """
 
     pane_id: str
@@ -66,6 +75,7 @@ class PaneLook:
     width: int
     height: int
     attached: int
+    used_at: int
     title: str
     command: str
     cwd: str
@@ -73,7 +83,7 @@ class PaneLook:
     @classmethod
     def parse(cls, line: str) -> Self:
         """A look from tmux's answer to the ``_LOOK`` format."""
-        pane_id, pid, dead, status, mode, x, y, width, height, clients, title, command, cwd = line.split("\t", 12)
+        pane_id, pid, dead, status, mode, x, y, width, height, clients, used, title, command, cwd = line.split("\t", 13)
         return cls(
             pane_id=pane_id,
             pid=int(pid),
@@ -86,10 +96,16 @@ class PaneLook:
             height=int(height),
             # a client without a terminal is named client-<pid>
             attached=sum(not name.startswith("client-") for name in clients.split(",") if name),
+            used_at=int(used),
             title=title,
             command=command,
             cwd=cwd,
         )
+
+    @property
+    def in_use(self) -> bool:
+        """Somebody is at the keys: what they pressed may not be drawn yet."""
+        return self.attached > 0 and time.time() - self.used_at < USE_SECONDS
 
 
 class AgentPane:
@@ -178,6 +194,30 @@ class AgentPane:
         """Press the keys, by their tmux names: ``Enter``, ``C-c``, ``Escape``."""
         self._make_writable()
         self._do("send-keys", "--", *keys)
+
+    def type_unless_used(self, used_at: int, *, text: str = "", keys: Sequence[str] = ()) -> bool:
+        """Paste the text and press the keys, unless a person pressed one since; false if somebody did.
+
+        tmux looks and types in one go: nobody's key comes between that look, the text, and the keys.
+        """
+        self._make_writable()
+        typing: list[Sequence[str]] = []
+        leaving: list[Sequence[str]] = []
+        if text:
+            buffer = f"torch-{uuid.uuid4().hex}"
+            self._check(self.server.store(buffer, text), "the text")
+            typing.append(("paste-buffer", "-p", "-r", "-d", "-b", buffer, "-t", self.pane_id))
+            leaving.append(("delete-buffer", "-b", buffer))
+        if keys:
+            typing.append(("send-keys", "-t", self.pane_id, "--", *keys))
+            leaving.append(("display-message", "-p", ""))
+        typing.append(("display-message", "-p", _TYPED))
+        leaving.append(("display-message", "-p", ""))
+        unused = f"#{{==:#{{session_activity}},{used_at}}}"
+        answer = self.server.cmd(
+            "if-shell", "-F", unused, _in_a_row(typing), _in_a_row(leaving), target=self.pane_id, inner=len(typing)
+        )
+        return self._check(answer, "to type").stdout[-1:] == [_TYPED]
 
     def screen(self, history: int = 0) -> str:
         """What the pane shows, wrapped lines joined, with so many lines of history; no blanks at the ends of lines."""
@@ -292,6 +332,11 @@ def _is_uncollected(pid: int, parent: psutil.Process) -> bool:
 def _launcher(workdir: str, command: Sequence[str]) -> tuple[str, ...]:
     """The command as tmux shall run it. Left alone, tmux silently takes the home folder if it cannot enter workdir."""
     return ("sh", "-c", 'cd -- "$0" && exec "$@"', workdir, *command)
+
+
+def _in_a_row(commands: Iterable[Sequence[str]]) -> str:
+    """Commands as one argument of a tmux command that runs them."""
+    return " ; ".join(" ".join(map(quote, command)) for command in commands)
 
 
 def _silent_job(command: str) -> str:

@@ -85,9 +85,9 @@ class AgentServer(libtmux.Server):
         self._connecting = threading.Lock()
 
     def cmd(  # type: ignore[override]  # libtmux's own Server.cmd has this signature, its mixin a wider one
-        self, cmd: str, *args: Any, target: str | int | None = None
+        self, cmd: str, *args: Any, target: str | int | None = None, inner: int = 0
     ) -> Answer:
-        """Run a tmux command; tmux's refusal is in the answer.
+        """Run a tmux command, which may run ``inner`` ones itself; tmux's refusal is in the answer.
 
         A command that tmux may or may not have run is repeated only if it changes nothing, else :class:`ControlLost`.
         """
@@ -95,11 +95,11 @@ class AgentServer(libtmux.Server):
         if cmd in _BY_PROCESS:
             return self.process(words)
         try:
-            return self._by_control(words)
+            return self._by_control(words, inner)
         except ControlLost as lost:
             if lost.sent and not cmd.startswith(_READS):
                 raise
-            return self._by_control(words)
+            return self._by_control(words, inner)
 
     def store(self, buffer: str, text: str) -> Answer:
         """Keep the text in a paste buffer, for :meth:`cmd` to paste; no process's arguments show it."""
@@ -177,11 +177,11 @@ class AgentServer(libtmux.Server):
                 self._client.close()
                 self._client = None
 
-    def _by_control(self, words: Sequence[str]) -> Answer:
+    def _by_control(self, words: Sequence[str], inner: int = 0) -> Answer:
         client = self._connected()
         if client is None:
             return self.process(words)
-        reply = client.run(*words)
+        reply = client.run(*words, inner=inner)
         lines = _without_blank_end(reply.lines)
         return Answer(words, lines, [], 0) if reply.ok else Answer(words, [], lines, 1)
 
