@@ -185,6 +185,6 @@ def test_up_says_which_agent_is_not_ready_and_why() -> None:
         assert "composer: not seen" in said
         # What was said of it then does not count the next time.
         (machine.folder / "config" / "agents" / "mine.toml").write_text('base = "shell"\n')
-        assert "dev-1: developer (mine), ready" in machine.torch(*up).stdout
+        assert "dev-1: developer (mine), ready" in machine.torch(*up, TORCH_AGENT_START_SECONDS="60").stdout
     finally:
         machine.close()
