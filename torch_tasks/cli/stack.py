@@ -18,11 +18,13 @@ from torch_tasks.client import Torch
 from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
-from torch_tasks.models import AgentSpec
+from torch_tasks.models import AgentSpec, AgentState
 from torch_tasks.nodes import KeptState
 from torch_tasks.routing import demanded
 from torch_tasks.settings import settings
 
+#: What its start left behind when it failed is to be seen for a moment.
+_NOT_READY = (AgentState.STARTING, AgentState.EXITED)
 _AGENT = click.option(
     "--agent",
     "agents",
@@ -160,4 +162,4 @@ def _missing(kept: Sequence[AgentSpec]) -> set[str]:
     told = [agent for node in Torch().nodes() for agent in node.agents]
     away = {agent.agent_id for agent in told if agent.state is KeptState.RETIRED}
     wanted = {agent.id for agent in kept or settings().agents} - away
-    return wanted - {info.agent_id for info in Torch().agents(online=True) if info.state != "starting"}
+    return wanted - {info.agent_id for info in Torch().agents(online=True) if info.state not in _NOT_READY}
