@@ -81,8 +81,7 @@ class Attempt:
     def _heed_hold(self) -> None:
         """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
         begun = self._place.presence.journal.current is not None
-        stop = self._place.heed.stop
-        why = f"stopped {stop}" if stop else None if begun else self._place.heed.why
+        why = self._place.heed.halt or (None if begun else self._place.heed.why)
         if why and begun and self._terminal.alive:
             self._kind.discard_input(self._terminal.pane)
         if why:
@@ -165,7 +164,7 @@ class Attempt:
         standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
         while True:
             ending = self._look()
-            self._heed_stop(ending)
+            self._heed_halt(ending)
             self._heed_handover(ending)
             if ending and (result := self._judge(ending)):
                 return result
@@ -278,16 +277,16 @@ class Attempt:
         except _AWAY:  # the agent works on while the broker is away
             return False
 
-    def _heed_stop(self, ending: Ending | None) -> None:
-        """Let go of the task if this machine is stopped; what a worker before this one made the program let go, too.
+    def _heed_halt(self, ending: Ending | None) -> None:
+        """Let go of the task if the agent is halted; of what a worker before this one made the program let go, too.
 
         Then its ending tells nothing of the task.
         """
-        stop = self._place.heed.stop
+        why = self._place.heed.halt
         if not self._run.halted.exists():
-            if stop is None or ending:
+            if why is None or ending:
                 return
-            self._run.halted.write_text(f"stopped {stop}\n")
+            self._run.halted.write_text(f"{why}\n")
         if self._terminal.alive and not self._kind.let_go(self._terminal.pane, self._run):
             self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
         if self._terminal.alive:

@@ -250,9 +250,9 @@ class Host:
 
     def _halt(self) -> None:
         """Tell the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of that."""
-        stop = self._heed.stop
+        stop, halt = self._heed.stop, self._heed.halt
         with self._working:
-            if stop and not self._orders.leaving and not self.unfinished and self._terminal.alive:
+            if halt and not self._orders.leaving and not self.unfinished and self._terminal.alive:
                 self._terminal.halt()
             self.presence.tell(stopped=stop)
 
