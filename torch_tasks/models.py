@@ -181,6 +181,8 @@ class Question(Model):
     choices: tuple[str, ...] = ()
     subject: str = ""
     """What the permission is asked for, as patterns match it: ``Bash(git push)``; empty for what is no permission."""
+    several: bool = False
+    """More than one of the choices may be taken."""
 
 
 class Usage(Model):

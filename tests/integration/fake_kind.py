@@ -28,6 +28,7 @@ guarded = ["!", "/"]
 
 [answers]
 text = ["{n}", "{text}", "Enter"]
+text_choice = '^Type something'
 
 [[dialogs]]
 pattern = 'Do you trust the files in this folder'
