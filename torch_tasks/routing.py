@@ -37,9 +37,9 @@ def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
 
 
 def held_up(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
-    """Why the task waits, if every live agent that can serve it is paused or stopped."""
+    """Why the task waits, if every live agent that can serve it is paused, stopped or logged out."""
     able = _able(record.spec, agents)
-    if record.state is not TaskState.QUEUED or not all(agent.paused or agent.stopped for agent in able):
+    if record.state is not TaskState.QUEUED or not all(agent.holding for agent in able):
         return None
     said = [f"{agent.agent_id} is {agent.holding}" for agent in able[:_NAMED]]
     return "; ".join([*said, f"and {len(able) - _NAMED} more"] if len(able) > _NAMED else said) or None

@@ -26,7 +26,7 @@ from torch_tasks.models import (
     TaskState,
     now,
 )
-from workers.agents.kind import TYPING, Ending, Reading
+from workers.agents.kind import TYPING, Ending, Reading, login_wanted
 from workers.check import Check
 from workers.handoff import Handoffs
 from workers.journal import CurrentRun
@@ -114,7 +114,7 @@ class Attempt:
         if reading.question:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
-            return "the agent's program wants a login; attach to its pane and log in"
+            return login_wanted(self._agent)
         if self._kind.converses and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what somebody typed"
         return TYPING
@@ -232,7 +232,7 @@ class Attempt:
         if reading.hindrance:
             return f"waits: {reading.hindrance}"
         if reading.state is AgentState.LOGIN:
-            return f"the program of {self._agent} wants a login: 'torch-tasks attach {self._agent}' and log in"
+            return login_wanted(self._agent)
         return None
 
     @staticmethod

@@ -48,6 +48,13 @@ choices = '^│ [❯ ] \d\. (.*?)\s*│$'
 priority = 20
 
 [[rules]]
+name = "login"
+state = "login"
+where = "bottom 20"
+pattern = 'Sign in to go on:'
+priority = 30
+
+[[rules]]
 name = "compacting"
 state = "compacting"
 where = "above composer"

@@ -16,7 +16,7 @@ from prompts import ODD_PROMPTS
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.client import Task
-from torch_tasks.models import Question
+from torch_tasks.models import AgentState, Question
 
 pytestmark = pytest.mark.slow
 
@@ -30,6 +30,14 @@ class Subscriber(Claude):
     @property
     def variables(self) -> dict[str, str]:
         return {**super().variables, "ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": self.key}
+
+
+class LoggedOut(NewToClaude):
+    """Somebody who has no key, and has not logged in yet."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**super().variables, "ANTHROPIC_API_KEY": ""}
 
 
 def asking(question: str, *labels: str, several: bool = False) -> dict[str, Any]:
@@ -204,5 +212,15 @@ class TestClaude(WithAccounts):
         subscriber.wait(lambda: task.status is TaskState.PARKED, "the task is parked")
         assert 7000 < broker.client.ttl(keys.account("claude", "limit")) <= 7200, "not until the time that it told"
         assert len(subscriber.received(task.id)) == 1
+        task.cancel()
+        home.clear()
+
+    def test_who_has_no_login_is_asked_for_it(self, agent: Hosted, shared_node: Node, torch: Torch) -> None:
+        home = LoggedOut(agent.home.folder.with_name("logged-out"), agent.llm)
+        stranger = Hosted(home, shared_node, torch, "developer-3")
+        stranger.wait(lambda: stranger.worker.agent_state is AgentState.LOGIN, "it wants a login")
+        assert "Select login method" in stranger.worker.screen()
+        task = stranger.give("wait for it")
+        assert "'torch-tasks attach developer-3' and log in" in str(task.record().waits)
         task.cancel()
         home.clear()
