@@ -245,10 +245,19 @@ class Torch:
             return resources_of(fleet().registry.get_agent(agent_id))
 
     def pause(
-        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+        self,
+        agent: str | None = None,
+        *,
+        role: str | None = None,
+        everybody: bool = False,
+        reason: str = "",
+        interrupt: bool = False,
     ) -> Said:
-        """Have an agent, all of a role, or all take no new task: what they do goes on, their messages wait."""
-        return control.pause(agent, role=role, everybody=everybody, reason=reason)
+        """Have an agent, all of a role, or all take no new task; their messages wait.
+
+        What they do goes on, or with ``interrupt`` goes back to its queue.
+        """
+        return control.pause(agent, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
 
     def resume(
         self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""

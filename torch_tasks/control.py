@@ -33,9 +33,19 @@ class Said:
     """Why the fleet does not know yet, if the broker is away; this machine does."""
 
 
-def pause(agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = "") -> Said:
-    """Have one agent, all of a role, or all take no new task; what they do goes on, their messages wait."""
-    return _say(_scope(agent, role, everybody), word(reason))
+def pause(
+    agent: str | None = None,
+    *,
+    role: str | None = None,
+    everybody: bool = False,
+    reason: str = "",
+    interrupt: bool = False,
+) -> Said:
+    """Have one agent, all of a role, or all take no new task; their messages wait.
+
+    What they do goes on, or with ``interrupt`` goes back to its queue.
+    """
+    return _say(_scope(agent, role, everybody), word(reason, interrupt=interrupt))
 
 
 def resume(agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = "") -> Said:

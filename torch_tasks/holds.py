@@ -41,6 +41,8 @@ class Hold(BaseModel):
     reason: Line = ""
     at: AwareDatetime
     lifted: bool = False
+    interrupt: bool = False
+    """What the agents do at that moment is interrupted, as a stop does."""
     revision: int = 0
     """Grows with each word on the same scope, in the broker's milliseconds; 0: the broker has not heard of it."""
 

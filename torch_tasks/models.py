@@ -181,6 +181,8 @@ class Question(Model):
     choices: tuple[str, ...] = ()
     subject: str = ""
     """What the permission is asked for, as patterns match it: ``Bash(git push)``; empty for what is no permission."""
+    several: bool = False
+    """More than one of the choices may be taken."""
 
 
 class Usage(Model):
@@ -421,8 +423,9 @@ class AgentInfo(Model):
 
     @property
     def holding(self) -> str:
-        """Whether it is paused or stopped, by whom and why; empty if it is not."""
-        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else ""
+        """Why it takes no task, be it paused, stopped, or logged out; empty if it does."""
+        login = f"logged out: 'torch-tasks attach {self.agent_id}' and log in" if self.state is AgentState.LOGIN else ""
+        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else login
 
     @property
     def incarnate(self) -> tuple[str, str, int]:

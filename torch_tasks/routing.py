@@ -51,14 +51,12 @@ def _hindrance(agent: AgentInfo, spec: TaskSpec) -> str | None:
         return f"is {agent.holding}"
     if agent.state is AgentState.LIMITED:
         return "is limited, its account rests"
-    if agent.state is AgentState.LOGIN:
-        return "wants a login"
     return f"works on {agent.current_task}" if agent.current_task and spec.agent else None
 
 
 def hinders(agent: AgentInfo) -> bool:
     """It is not work that keeps the agent from taking tasks."""
-    return bool(agent.holding) or agent.state in (AgentState.LIMITED, AgentState.LOGIN)
+    return bool(agent.holding) or agent.state is AgentState.LIMITED
 
 
 def _able(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:

@@ -26,7 +26,7 @@ from torch_tasks.models import (
     TaskState,
     now,
 )
-from workers.agents.kind import TYPING, Ending, Reading
+from workers.agents.kind import TYPING, Ending, Reading, login_wanted
 from workers.check import Check
 from workers.handoff import Handoffs
 from workers.journal import CurrentRun
@@ -81,8 +81,7 @@ class Attempt:
     def _heed_hold(self) -> None:
         """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
         begun = self._place.presence.journal.current is not None
-        stop = self._place.heed.stop
-        why = f"stopped {stop}" if stop else None if begun else self._place.heed.why
+        why = self._place.heed.halt or (None if begun else self._place.heed.why)
         if why and begun and self._terminal.alive:
             self._kind.discard_input(self._terminal.pane)
         if why:
@@ -115,7 +114,7 @@ class Attempt:
         if reading.question:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
-            return "the agent's program wants a login; attach to its pane and log in"
+            return login_wanted(self._agent)
         if self._kind.converses and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what somebody typed"
         return TYPING
@@ -165,7 +164,7 @@ class Attempt:
         standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
         while True:
             ending = self._look()
-            self._heed_stop(ending)
+            self._heed_halt(ending)
             self._heed_handover(ending)
             if ending and (result := self._judge(ending)):
                 return result
@@ -235,7 +234,7 @@ class Attempt:
         if reading.hindrance:
             return f"waits: {reading.hindrance}"
         if reading.state is AgentState.LOGIN:
-            return f"the program of {self._agent} wants a login: 'torch-tasks attach {self._agent}' and log in"
+            return login_wanted(self._agent)
         return None
 
     @staticmethod
@@ -280,16 +279,16 @@ class Attempt:
         except _AWAY:  # the agent works on while the broker is away
             return False
 
-    def _heed_stop(self, ending: Ending | None) -> None:
-        """Let go of the task if this machine is stopped; what a worker before this one made the program let go, too.
+    def _heed_halt(self, ending: Ending | None) -> None:
+        """Let go of the task if the agent is halted; of what a worker before this one made the program let go, too.
 
         Then its ending tells nothing of the task.
         """
-        stop = self._place.heed.stop
+        why = self._place.heed.halt
         if not self._run.halted.exists():
-            if stop is None or ending:
+            if why is None or ending:
                 return
-            self._run.halted.write_text(f"stopped {stop}\n")
+            self._run.halted.write_text(f"{why}\n")
         if self._terminal.alive and not self._kind.let_go(self._terminal.pane, self._run):
             self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
         if self._terminal.alive:

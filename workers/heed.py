@@ -56,9 +56,17 @@ class Heed:
     @property
     def why(self) -> str | None:
         """Why nothing is begun now, in words."""
+        return self._words(self.paused)
+
+    @property
+    def halt(self) -> str | None:
+        """Why what the agent does is interrupted, in words."""
+        paused = self.paused
+        return self._words(paused if paused and paused.interrupt else None)
+
+    def _words(self, paused: Hold | None) -> str | None:
         if stop := self.stop:
             return f"stopped {stop}"
-        paused = self.paused
         return f"{self._agent.id} is paused {paused}" if self._agent and paused else None
 
     def begin(self, on_change: Callable[[], None], unfinished: Callable[[], bool]) -> None:

@@ -153,13 +153,14 @@ class Host:
                 if self._adopt(journal):
                     log.info("%s: pane %s adopted", self._spec.id, journal.pane)
                     self._let_go_of_what_is_not_ours()
-                    self.presence.show(AgentState.WORKING if self.unfinished else AgentState.READY)
+                    self.presence.show(AgentState.WORKING if self.unfinished else self._rest)
                 else:
                     self._start()
         except TorchError:
             self.presence.leave()
             raise
         self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
+        pause.while_so(lambda: self._terminal.wants_login and not self.unfinished)
         threading.Thread(target=self._tend, name="tend", daemon=True).start()
         self._due.set()
         self._mail.start()
@@ -186,8 +187,15 @@ class Host:
             self.presence.show(AgentState.EXITED)
             raise
         self.presence.remember(pane=pane, session=session, kind=self._spec.kind)
-        self.presence.show(AgentState.READY)
+        self.presence.show(self._rest)
         log.info("%s: started in pane %s", self._spec.id, pane)
+
+    @property
+    def _rest(self) -> AgentState:
+        """How the agent is while it has nothing to do."""
+        if self._terminal.wants_login:
+            return AgentState.LOGIN
+        return AgentState.LIMITED if pause.left else AgentState.READY
 
     def _mourn(self) -> None:
         """A new program knows nothing of the task that the last one died with: that try has failed, and is told so."""
@@ -250,17 +258,19 @@ class Host:
 
     def _halt(self) -> None:
         """Tell the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of that."""
-        stop = self._heed.stop
+        stop, halt = self._heed.stop, self._heed.halt
         with self._working:
-            if stop and not self._orders.leaving and not self.unfinished and self._terminal.alive:
+            if halt and not self._orders.leaving and not self.unfinished and self._terminal.alive:
                 self._terminal.halt()
             self.presence.tell(stopped=stop)
 
     def _revive(self) -> None:
         if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
             self._let_go_of_what_is_not_ours()
-        at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED)
-        has_changed = at_rest and (self.info.state is AgentState.LIMITED) != bool(pause.left)
+        if self._terminal.wants_login and self._terminal.alive:
+            self._terminal.settle()
+        at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
+        has_changed = at_rest and self.info.state is not self._rest
         if not self.unfinished and (has_changed or not self._terminal.alive):
             self._recover()
         if not self.held and self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
@@ -299,7 +309,7 @@ class Host:
         if self._orders.leaving:
             return
         if self._terminal.alive:
-            self.presence.show(AgentState.LIMITED if pause.left else AgentState.READY)
+            self.presence.show(self._rest)
             return
         try:
             self._start()

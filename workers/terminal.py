@@ -17,7 +17,7 @@ from torch_tasks.errors import AgentUnavailable
 from torch_tasks.limits import Limits
 from torch_tasks.models import AgentInfo, AgentState
 from torch_tasks.settings import Settings
-from workers.agents.kind import AgentKind
+from workers.agents.kind import AgentKind, login_wanted
 from workers.bell import Bell
 from workers.session import end_session
 from workers.tmux.group import remove_group
@@ -26,6 +26,8 @@ from workers.tmux.server import AgentServer
 
 log = logging.getLogger(__name__)
 
+#: For so long the start has shown that it wants a login before a person is asked for it.
+_LOGIN_SECONDS = 3.0
 #: Variables of this process that are no business of the agent's.
 _WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
 
@@ -40,6 +42,9 @@ class Terminal:
         self._settings = settings
         self._pane: AgentPane | None = None
         self._session: int | None = None
+        self._login_asked_at: float | None = None
+        #: Its program does nothing before a person has logged in.
+        self.wants_login = False
 
     @property
     def pane(self) -> AgentPane:
@@ -87,13 +92,15 @@ class Terminal:
         self._session = session
         self._pane = AgentPane.adopt(self._folder / "tmux", pane_id, on_notice=lambda _: self._bell.ring())
         if self.alive:
+            self.wants_login = self._kind.read(self.pane).state is AgentState.LOGIN
             return True
         self.end()
         return False
 
     def start(self, info: AgentInfo) -> tuple[str, int | None]:
-        """Start the program in a new pane, ready for work; returns the pane's id and its session."""
+        """Start the program in a new pane, ready for work or for a login; returns the pane's id and its session."""
         self.end()
+        self.wants_login, self._login_asked_at = False, None
         self._pane = AgentPane.start(
             self._folder / "tmux",
             info.agent_id,
@@ -114,7 +121,7 @@ class Terminal:
             if self.alive:
                 raise
         limit = self._settings.agent_start_seconds
-        if not self.wait_for(lambda: self._kind.ready(self.pane), limit):
+        if not self.wait_for(self.settle, limit):
             why = self._why_not_ready(self._pane, limit)
             self.end()
             raise AgentUnavailable(f"agent {info.agent_id} {why}")
@@ -129,6 +136,21 @@ class Terminal:
         with contextlib.suppress(AgentUnavailable):  # the pane may be gone with the program
             shown = pane.screen().strip()
         return f"cannot start: its program ended before it was ready; its pane showed:\n{shown or '(nothing)'}"
+
+    def settle(self) -> bool:
+        """Go on with the program's start; true when it takes tasks or waits for a person to log in."""
+        if self._kind.ready(self.pane):
+            self.wants_login = False
+        elif self._kind.read(self.pane).state is not AgentState.LOGIN:
+            self._login_asked_at = None
+            return self.wants_login
+        elif not self.wants_login:
+            self._login_asked_at = self._login_asked_at or time.monotonic()
+            if time.monotonic() - self._login_asked_at < _LOGIN_SECONDS:
+                return False
+            self.wants_login = True
+            log.warning("%s", login_wanted(self._kind.agent_id))
+        return True
 
     def rotate_transcript(self) -> None:
         """Put a transcript that has become long aside and begin a new one."""

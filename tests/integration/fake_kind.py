@@ -28,6 +28,7 @@ guarded = ["!", "/"]
 
 [answers]
 text = ["{n}", "{text}", "Enter"]
+text_choice = '^Type something'
 
 [[dialogs]]
 pattern = 'Do you trust the files in this folder'
@@ -45,6 +46,13 @@ where = "bottom 20"
 pattern = '^│ (?P<question>[^>\s].*?)\s*│\n(?:│.*\n)*?│ [❯ ] 1\. (?:.*\n)+╰─+╯\n\s*(?:Esc|Enter)'
 choices = '^│ [❯ ] \d\. (.*?)\s*│$'
 priority = 20
+
+[[rules]]
+name = "login"
+state = "login"
+where = "bottom 20"
+pattern = 'Sign in to go on:'
+priority = 30
 
 [[rules]]
 name = "compacting"

@@ -36,7 +36,7 @@ OPTIONS = {
     "agents": "--role --skill --online --json",
     "budget": "ACCOUNT --json",
     "agent": "--release --json",
-    "pause": "AGENT --role --all --reason",
+    "pause": "AGENT --role --all --reason --interrupt",
     "resume": "AGENT --role --all --reason",
     "stop": "--all --here --reason",
     "start": "--all --here --reason",

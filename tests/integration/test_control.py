@@ -121,6 +121,23 @@ def test_another_agent_takes_what_a_paused_one_leaves(torch: Torch, node: Node) 
     assert done == ["dev-2"] * 3
 
 
+def test_a_pause_that_interrupts_leaves_the_task_to_another_agent(torch: Torch, node: Node, tmp_path: Path) -> None:
+    worker = node.agent_worker("dev-1")
+    work = torch.enqueue(goes_on(tmp_path / "go"), role="developer", max_retries=0)
+    until(lambda: begun(tmp_path / "go") == 1, "it has begun")
+    shell = worker.pane()
+    assert "confirmed by dev-1" in cli("pause", "dev-1", "--interrupt", "--reason", "wrong branch")
+    until(lambda: work.status is TaskState.QUEUED, "the task has gone back", SOON)
+    assert work.record().note == "given back: dev-1 is paused by operator: wrong branch"
+    node.agent_worker("dev-2")
+    until(lambda: begun(tmp_path / "go") == 2, "the other one does it")
+    (tmp_path / "go").touch()
+    result = work.result(timeout=30)
+    assert (result.status, result.agent, worker.pane()) == (TaskState.SUCCEEDED, "dev-2", shell)
+    cli("resume", "dev-1")
+    assert torch.enqueue("echo free", agent="dev-1").result(timeout=20).answer == "free\n"
+
+
 def test_a_role_is_paused_also_for_those_who_start_later(torch: Torch, node: Node) -> None:
     torch.pause(role="qa", reason="no builds today")
     qa = node.agent_worker("qa-1", "qa")

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
+from fakes.internet import Internet
 from fakes.llm.client import FakeLLM
 from fakes.llm.steps import Call, Step, Text
 
@@ -129,6 +132,12 @@ class Claude(Home):
             {"hasCompletedOnboarding": True, "customApiKeyResponses": approved, "projects": trusted},
         )
 
+    def write_plan(self, plan: str) -> None:
+        """Write the file into which the model was just told to write its plan."""
+        told = json.dumps(self.llm.requests(self.key)[-1].body)
+        [file] = set(re.findall(rf"{self.folder}/[^\s\"]*/plans/[\w-]+\.md", told))
+        self.file(file, plan)
+
     def is_ready(self, pane: AgentPane) -> bool:
         return self._status == "idle"
 
@@ -146,6 +155,27 @@ class Claude(Home):
             except (FileNotFoundError, json.JSONDecodeError):
                 continue
         return ""
+
+
+class NewToClaude(Claude):
+    """Somebody who has never started it: before all else it looks whether its makers' hosts answer."""
+
+    @cached_property
+    def internet(self) -> Internet:
+        """All that it sees of the world but its model."""
+        return Internet(self.folder, ["api.anthropic.com/api/hello", "platform.claude.com/v1/oauth/hello"]).start()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        proxy = {"HTTPS_PROXY": self.internet.url, "NODE_EXTRA_CA_CERTS": str(self.internet.certificate)}
+        return {**super().variables, **proxy}
+
+    def settle(self) -> None:
+        """It has no files yet."""
+
+    def clear(self) -> None:
+        super().clear()
+        self.internet.end()
 
 
 class Codex(Home):

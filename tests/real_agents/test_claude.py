@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
-from fakes.llm.steps import Call, Fail, Text
-from home import Claude
+from fakes.llm.steps import Call, Fail, Hold, Text
+from home import Claude, NewToClaude
 from hosted import Hosted
 from nodes import Broker, Node
 from promises import WithAccounts
@@ -15,29 +16,69 @@ from prompts import ODD_PROMPTS
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.client import Task
+from torch_tasks.models import AgentState, Question
 
 pytestmark = pytest.mark.slow
 
 
-class Newcomer(Claude):
-    """Somebody who has met none of its dialogs but the first, for which it wants its makers' network."""
+class Subscriber(Claude):
+    """Somebody with a login instead of a key."""
 
     def settle(self) -> None:
         self.file(".claude.json", {"hasCompletedOnboarding": True})
-
-
-class Subscriber(Newcomer):
-    """Somebody with a login instead of a key."""
 
     @property
     def variables(self) -> dict[str, str]:
         return {**super().variables, "ANTHROPIC_API_KEY": "", "CLAUDE_CODE_OAUTH_TOKEN": self.key}
 
 
+class LoggedOut(NewToClaude):
+    """Somebody who has no key, and has not logged in yet."""
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**super().variables, "ANTHROPIC_API_KEY": ""}
+
+
+def asking(question: str, *labels: str, several: bool = False) -> dict[str, Any]:
+    """A question as the model asks it."""
+    options = [{"label": label, "description": "as it says"} for label in labels]
+    return {"question": question, "header": labels[0], "multiSelect": several, "options": options}
+
+
+COLOUR = asking("Which colour?", "red", "blue")
+ROOMS = asking("Which rooms?", "kitchen", "hall", "bath", several=True)
+LAYOUT = asking("Where does the menu stand?", "side", "top")
+LAYOUT["options"][0]["preview"] = "+--+----+\n|  |    |\n+--+----+"
+
+
+def reply(agent: Hosted, task: Task, asked: str, words: str) -> Question:
+    """Answer the task's question as soon as it is about this; returns the question."""
+
+    def question() -> Question | None:
+        record = task.record()
+        now = record.question if record.state is TaskState.WAITING else None
+        return now if now and now.choices and asked in now.text else None
+
+    agent.wait(question, f"it asks {asked!r}")
+    found = question()
+    assert found
+    task.answer(words)
+    return found
+
+
+def write_plan(agent: Hosted, name: str, plan: str) -> None:
+    """Write the model's plan while it is held by this name, and let it go on."""
+    assert isinstance(agent.home, Claude)
+    agent.wait(lambda: agent.llm.holding(name), "it makes its plan")
+    agent.home.write_plan(plan)
+    agent.llm.release(name)
+
+
 class TestClaude(WithAccounts):
     """What all keep, and what is special here."""
 
-    home = Newcomer
+    home = NewToClaude
     briefed_in = "system"
     shell_tool = "Bash"
     allow_choice = "Yes"
@@ -54,11 +95,17 @@ class TestClaude(WithAccounts):
         agent.wait(lambda: "Exit the CLI" in agent.worker.screen(), "its menu shows the command")
         agent.worker.tmux("send-keys", "Enter")
 
-    def test_the_persons_settings_are_left_alone(self, agent: Hosted) -> None:
+    def test_a_newcomer_was_led_through_all_its_dialogs(self, agent: Hosted) -> None:
+        assert isinstance(agent.home, NewToClaude)
+        assert {"api.anthropic.com/api/hello", "platform.claude.com/v1/oauth/hello"} <= set(agent.home.internet.asked)
         known = json.loads((agent.home.folder / ".claude.json").read_text())
-        assert known["customApiKeyResponses"]["approved"] == [agent.home.key]
-        assert "hooks" not in known
-        assert not list(agent.home.folder.glob(".claude/settings*.json"))
+        assert known["hasCompletedOnboarding"], "the theme and the security notes"
+        assert known["customApiKeyResponses"] == {"approved": [agent.home.key], "rejected": []}
+        assert known["projects"][str(agent.home.work)]["hasTrustDialogAccepted"]
+
+    def test_the_persons_settings_are_left_alone(self, agent: Hosted) -> None:
+        assert "hooks" not in json.loads((agent.home.folder / ".claude.json").read_text())
+        assert json.loads((agent.home.folder / ".claude/settings.json").read_text()) == {"theme": "auto"}
 
     def test_a_prompt_with_tabs_lies_in_a_file(self, agent: Hosted) -> None:
         [tabs] = [odd.prompt for odd in ODD_PROMPTS if odd.name == "tab"]
@@ -68,14 +115,80 @@ class TestClaude(WithAccounts):
         assert Path(file).read_text() == tabs
 
     def test_a_question_is_answered_in_words(self, agent: Hosted) -> None:
-        options = [{"label": "red", "description": "warm"}, {"label": "blue", "description": "cold"}]
-        asked = {"question": "Which colour?", "header": "Colour", "multiSelect": False, "options": options}
-        agent.llm.on("paint it", Call("AskUserQuestion", {"questions": [asked]}), Text("Painted."))
+        agent.llm.on("paint it", Call("AskUserQuestion", {"questions": [COLOUR]}), Text("Painted."))
         task = agent.give("paint it")
-        agent.wait(lambda: task.record().question, "the task waits for an answer")
-        task.answer("a shade of green")
+        reply(agent, task, "Which colour?", "a shade of green")
         assert task.result(timeout=120).answer == "Painted."
         assert "a shade of green" in agent.requests(task.id)[-1].tool_results[-1]
+
+    def test_questions_are_asked_one_after_the_other(self, agent: Hosted) -> None:
+        when = asking("When?", "now", "later")
+        agent.llm.on(
+            "furnish it",
+            Call("AskUserQuestion", {"questions": [COLOUR, ROOMS, when]}),
+            Text("And then:"),
+            Call("AskUserQuestion", {"questions": [LAYOUT, ROOMS]}),
+            Text("Furnished."),
+        )
+        task = agent.give("furnish it")
+        assert reply(agent, task, "Which colour?", "blue").choices == ("red", "blue", "Type something.")
+        assert reply(agent, task, "Which rooms?", "kitchen, 3").several
+        reply(agent, task, "When?", "not before noon")
+        review = reply(agent, task, "submit", "1")
+        assert review.choices == ("Submit answers", "Cancel")
+        assert "Which rooms? → kitchen, bath ● When? → not before noon" in review.text
+        assert reply(agent, task, "Where does the menu stand?", "2").choices == ("side", "top")
+        reply(agent, task, "Which rooms?", "the cellar, and the roof")
+        reply(agent, task, "submit", "1")
+        assert task.result(timeout=120).answer == "Furnished."
+        first, second = agent.requests(task.id)[-1].tool_results[-2:]
+        assert '"Which colour?"="blue", "Which rooms?"="kitchen, bath", "When?"="not before noon"' in first
+        assert '"Where does the menu stand?"="top"' in second
+        assert '"Which rooms?"="the cellar, and the roof"' in second
+
+    def test_a_plan_is_approved_by_its_person(self, agent: Hosted) -> None:
+        agent.llm.on(
+            "plan it",
+            *(Call("EnterPlanMode"), Hold("plan"), Call("ExitPlanMode"), Text("Less:"), Call("ExitPlanMode")),
+            Text("Planned."),
+        )
+        task = agent.give("plan it")
+        write_plan(agent, "plan", "Think, and then do it.")
+        asked = reply(agent, task, "Think, and then do it.", "do less")
+        assert asked.subject == "ExitPlanMode()"
+        assert asked.choices[1:] == ("Yes, manually approve edits", "Tell Claude what to change")
+        reply(agent, task, "Think, and then do it.", "2")
+        assert task.result(timeout=120).answer == "Planned."
+        *_, refused, approved = agent.requests(task.id)[-1].tool_results
+        assert refused.endswith("the user said:\ndo less")
+        assert approved.startswith("User has approved your plan")
+
+    def test_a_policy_that_allows_a_plan_allows_no_more(self, agent: Hosted) -> None:
+        agent.llm.on(
+            "plan by yourself",
+            *(Call("EnterPlanMode"), Hold("own-plan"), Call("ExitPlanMode")),
+            *(Text("Now:"), agent.home.shell("touch planned"), Text("Planned.")),
+        )
+        task = agent.give("plan by yourself", permissions="allow")
+        write_plan(agent, "own-plan", "Think alone.")
+        assert task.result(timeout=120).answer == "Planned."
+        allowed = [note for note in agent.notes(task) if note.startswith("allowed ")]
+        by = "by the task's permissions"
+        assert allowed == [f"allowed ExitPlanMode() {by}", f"allowed Bash(touch planned) {by}"]
+
+    def test_an_edit_is_asked_for(self, agent: Hosted) -> None:
+        file = agent.home.file("work/poem", "roses are red\n")
+        edit = {"file_path": str(file), "old_string": "red", "new_string": "blue"}
+        agent.llm.on(
+            "edit it", Call("Read", {"file_path": str(file)}), Text("I see."), Call("Edit", edit), Text("Edited.")
+        )
+        task = agent.give("edit it")
+        asked = reply(agent, task, "Edit", "yes")
+        assert asked.subject == f"Edit({file})"
+        assert asked.choices == ("Yes", "Yes, allow all edits during this session (shift+tab)", "No")
+        assert task.result(timeout=120).answer == "Edited."
+        assert file.read_text() == "roses are blue\n"
+        assert "updated successfully" in agent.requests(task.id)[-1].tool_results[-1]
 
     def test_the_agents_own_word_is_evidence(self, agent: Hosted) -> None:
         agent.llm.on("own word", agent.home.shell("torch-tasks done own-word 'it works'"), Text("Reported."))
@@ -99,5 +212,15 @@ class TestClaude(WithAccounts):
         subscriber.wait(lambda: task.status is TaskState.PARKED, "the task is parked")
         assert 7000 < broker.client.ttl(keys.account("claude", "limit")) <= 7200, "not until the time that it told"
         assert len(subscriber.received(task.id)) == 1
+        task.cancel()
+        home.clear()
+
+    def test_who_has_no_login_is_asked_for_it(self, agent: Hosted, shared_node: Node, torch: Torch) -> None:
+        home = LoggedOut(agent.home.folder.with_name("logged-out"), agent.llm)
+        stranger = Hosted(home, shared_node, torch, "developer-3")
+        stranger.wait(lambda: stranger.worker.agent_state is AgentState.LOGIN, "it wants a login")
+        assert "Select login method" in stranger.worker.screen()
+        task = stranger.give("wait for it")
+        assert "'torch-tasks attach developer-3' and log in" in str(task.record().waits)
         task.cancel()
         home.clear()

@@ -45,6 +45,21 @@ class TestCodex(WithAccounts):
         assert task.result(timeout=120).answer == "Seen."
         assert "seen-42" in agent.requests(task.id)[-1].tool_results[-1]
 
+    def test_a_patch_is_asked_for(self, agent: Hosted) -> None:
+        patch = "*** Begin Patch\n*** Add File: .git/notes\n+hello\n*** End Patch\n"
+        agent.llm.on("patch it", Call("exec_command", {"cmd": f"apply_patch <<'EOF'\n{patch}EOF\n"}), Text("Patched."))
+        task = agent.give("patch it")
+        agent.wait(lambda: (asked := task.record().question) and asked.choices, "the task waits for the permission")
+        question = task.record().question
+        assert question
+        assert question.subject == f"apply_patch({patch.rstrip()})"
+        assert question.choices[0] == self.allow_choice
+        assert not (agent.home.work / ".git/notes").exists()
+        task.answer("1")
+        assert task.result(timeout=120).answer == "Patched."
+        assert (agent.home.work / ".git/notes").read_text() == "hello\n"
+        assert "Success. Updated the following files" in agent.requests(task.id)[-1].tool_results[-1]
+
     def test_compaction_is_waited_for(self, agent: Hosted) -> None:
         agent.llm.on("much more", Text("It fits now."))
         agent.worker.tmux("send-keys", "/compact")
@@ -60,3 +75,12 @@ class TestCodex(WithAccounts):
         assert 7000 < broker.client.ttl(keys.account("codex", "limit")) <= 7200, "not until the time that it told"
         assert len(agent.received(task.id)) == 1
         task.cancel()
+
+        # Then it offers a model that costs less.
+        shown = agent.worker.folder / "transcript"
+        agent.wait(lambda: "Approaching rate limits" in shown.read_text(errors="replace"), "it offers another model")
+        agent.worker.kill()
+        broker.client.delete(keys.account("codex", "limit"))
+        agent.host()
+        assert agent.do("go on with it", id="go-on").succeeded
+        assert agent.requests("go-on")[0].model == "fake-model"

@@ -2,25 +2,58 @@
 
 from __future__ import annotations
 
-import json
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fakes.llm.steps import Call, Fail, Hold, Text
+from real_agents.home import Claude
+from waiting import until
 
 from torch_tasks.models import AgentState
 
 if TYPE_CHECKING:
     from screens.record import Stage
 
+COLOUR: dict[str, Any] = {
+    "question": "Which colour?",
+    "header": "Colour",
+    "multiSelect": False,
+    "options": [{"label": "red", "description": "warm"}, {"label": "blue", "description": "cold"}],
+}
+ROOMS: dict[str, Any] = {
+    "question": "Which rooms?",
+    "header": "Rooms",
+    "multiSelect": True,
+    "options": [{"label": "kitchen", "description": "small"}, {"label": "hall", "description": "large"}],
+}
+LAYOUT: dict[str, Any] = {
+    "question": "Where does the menu stand?",
+    "header": "Layout",
+    "multiSelect": False,
+    "options": [
+        {"label": "side", "description": "at the left", "preview": "+--+-----+\n|  |     |\n+--+-----+"},
+        {"label": "top", "description": "above all", "preview": "+--------+\n+--------+\n|        |"},
+    ],
+}
+
 
 def play(stage: Stage) -> None:
     """Record its screens."""
-    stage.home.file(".claude.json", json.dumps({"hasCompletedOnboarding": True}))
+    stage.start(ANTHROPIC_API_KEY="", CLAUDE_CONFIG_DIR=str(stage.home.folder / "without-key"))
+    llm = stage.llm
+    stage.save("theme", AgentState.WAITING, shows="Choose the text style", composer=None)
+    stage.pane.press("Enter")
+    stage.save("login-method", AgentState.LOGIN, shows="Select login method", composer=None)
+    stage.pane.end()
+
     stage.start()
-    llm, pane = stage.llm, stage.pane
-    stage.save("trust", AgentState.WAITING, shows="Yes, I trust this folder", composer=None)
-    pane.press("Enter")
+    pane = stage.pane
+    until(lambda: "Choose the text style" in pane.screen(), "the theme is asked for", 60)
+    pane.press("1")
     stage.save("api-key", AgentState.WAITING, shows="Do you want to use this API key?", composer=None)
+    pane.press("1")
+    stage.save("security-notes", AgentState.WAITING, shows="Press Enter to continue", composer=None)
+    pane.press("Enter")
+    stage.save("trust", AgentState.WAITING, shows="Yes, I trust this folder", composer=None)
     stage.wait_ready()
     stage.save("ready", AgentState.READY, shows="? for shortcuts")
 
@@ -59,21 +92,35 @@ def play(stage: Stage) -> None:
     stage.save("permission-edit", AgentState.WAITING, shows=asked, composer=None, question=asked, choices=choices)
     pane.press("Escape")
 
-    options = [{"label": "red", "description": "warm"}, {"label": "blue", "description": "cold"}]
-    question = {"question": "Which colour?", "header": "Colour", "multiSelect": False, "options": options}
-    llm.on("ask me", Call("AskUserQuestion", {"questions": [question]}), Text("chosen"))
+    llm.on("ask me", Call("AskUserQuestion", {"questions": [COLOUR, ROOMS, LAYOUT]}), Text("chosen"))
     stage.send("ask me")
-    stage.save(
-        "question",
-        AgentState.WAITING,
-        shows="Which colour?",
-        composer=None,
-        question="Which colour?",
-        choices=("red", "blue", "Type something."),
-    )
+    _save_question(stage, "question", "Which colour?", ("red", "blue", "Type something."))
+    pane.press("1")
+    _save_question(stage, "question-several", "Which rooms?", ("kitchen", "hall", "Type something"))
+    pane.press("Tab")
+    _save_question(stage, "question-previews", LAYOUT["question"], ("side", "top"))
+    pane.press("Enter")
+    review = "Review your answers ⚠ You have not answered all questions ● Which colour? → red"
+    review += f" ● {LAYOUT['question']} → side Ready to submit your answers?"
+    _save_question(stage, "review", review, ("Submit answers", "Cancel"), shows="Ready to submit")
+    pane.press("Escape")
+
+    llm.on("plan it", Call("EnterPlanMode"), Hold("plan"), Call("ExitPlanMode"), Text("planned"))
+    stage.send("plan it")
+    until(lambda: llm.holding("plan"), "it is in plan mode", 60)
+    assert isinstance(stage.home, Claude)
+    stage.home.write_plan("# The plan\n\n1. Think\n2. Do it\n")
+    llm.release("plan")
+    asked = "Claude has written up a plan and is ready to execute. Would you like to proceed?"
+    choices = ("Yes, and use auto mode", "Yes, manually approve edits", "Tell Claude what to change")
+    _save_question(stage, "plan", asked, choices, shows=asked)
     pane.press("Escape")
 
     llm.on("flaky", Fail("rate_limit", retry_after=20), Text("at last"))
     stage.send("flaky")
     stage.save("retrying", AgentState.WORKING, shows="Retrying in")
     pane.press("Escape")
+
+
+def _save_question(stage: Stage, name: str, asked: str, choices: tuple[str, ...], shows: str = "") -> None:
+    stage.save(name, AgentState.WAITING, shows=shows or asked, composer=None, question=asked, choices=choices)

@@ -35,10 +35,10 @@ class Stage:
     """One real CLI in a pane, at the home of somebody new to it, and what it shows."""
 
     def __init__(self, cli: str, folder: Path, llm: FakeLLM) -> None:
-        from real_agents.home import HOMES
+        from real_agents.home import HOMES, NewToClaude
 
         self.llm = llm
-        self.home = HOMES[cli](folder / "home", llm)
+        self.home = {**HOMES, "claude": NewToClaude}[cli](folder / "home", llm)
         os.environ.update(self.home.environment)  # as it is in the worker of such an agent
         (folder / "agent").mkdir()
         agent = program_of(AgentSpec(id="developer-1", role="developer", kind=cli), folder / "agent", self.home.work)
@@ -48,10 +48,10 @@ class Stage:
         self._release = self._run("--version").split()
         self.saved: list[str] = []
 
-    def start(self) -> None:
-        """Start the CLI as Torch does."""
+    def start(self, **variables: str) -> None:
+        """Start the CLI as Torch does, with these variables besides."""
         launch = self.agent.launch()
-        environment = {**self.home.environment, **self.agent.environment()}
+        environment = {**self.home.environment, **self.agent.environment(), **variables}
         socket = self.agent.folder / "tmux"
         self.pane = AgentPane.start(socket, "developer-1", launch, workdir=self.home.work, environment=environment)
 

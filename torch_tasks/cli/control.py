@@ -23,9 +23,12 @@ _REASON = click.option("--reason", default="", help="Why; it is shown wherever s
 @_ROLE
 @_ALL
 @_REASON
-def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str) -> None:
+@click.option(
+    "--interrupt", is_flag=True, help="Interrupt what they do; it goes back to its queue, for whoever is able."
+)
+def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool) -> None:
     """Have AGENT, all of a role, or all take no new task. What they do goes on; messages wait, but for emergencies."""
-    _tell("paused", Torch().pause(agent_id, role=role, everybody=everybody, reason=reason))
+    _tell("paused", Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt))
 
 
 @click.command()

@@ -177,7 +177,8 @@ def task(task_id: str, json_wanted: bool) -> None:
 def _asked(record: TaskRecord) -> list[tuple[str, str]]:
     assert record.question
     choices = [("choice", f"{number} {text}") for number, text in enumerate(record.question.choices, 1)]
-    return [("asks", record.question.text), *choices, ("answer", f"torch-tasks answer {record.spec.id} CHOICE")]
+    reply = "CHOICE,CHOICE…" if record.question.several else "CHOICE"
+    return [("asks", record.question.text), *choices, ("answer", f"torch-tasks answer {record.spec.id} {reply}")]
 
 
 def _cost(usage: Usage) -> str:

@@ -14,9 +14,10 @@ from torch_tasks.models import now
 from torch_tasks.orchestration import hold_scripts as scripts
 
 
-def word(reason: str = "", by: str | None = None, *, lifted: bool = False) -> Hold:
+def word(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
     """What somebody says now: the agent whose pane this is, else the operator."""
-    return Hold(by=by or os.environ.get("TORCH_AGENT_ID") or "operator", reason=reason, at=now(), lifted=lifted)
+    who = by or os.environ.get("TORCH_AGENT_ID") or "operator"
+    return Hold(by=who, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
 
 class Holds:

@@ -19,10 +19,14 @@ import psutil
 
 from torch_tasks.models import AgentState, Question, Usage, now
 from workers.agents.briefing import briefing
+from workers.agents.claude_questions import PLAN, choosing, questions
 from workers.agents.coding import CodingAgent
 from workers.agents.events import ErrorKind, Event, EventKind
+from workers.agents.keyboard import type_keys
 from workers.agents.kind import Reading
+from workers.agents.questions import Reply
 from workers.agents.reset_time import reset_time
+from workers.agents.screen import Screen
 from workers.agents.transcript import transcript_of
 from workers.agents.turn import Turn
 from workers.runs import Run
@@ -52,7 +56,6 @@ _READ_TRIES = 5
 _STATES = {"busy": AgentState.WORKING, "idle": AgentState.READY, "waiting": AgentState.WAITING}
 #: In its session goes on with another conversation.
 _GOES_ON = ("clear", "resume", "compact")
-_TEXT_CHOICE = "Type something."
 
 
 class Claude(CodingAgent):
@@ -96,7 +99,8 @@ class Claude(CodingAgent):
             case "UserPromptSubmit":
                 return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
             case "PermissionRequest":
-                return Event(EventKind.QUESTION, question=_question(str(given["tool_name"]), given["tool_input"]))
+                parts = questions(str(given["tool_name"]), given["tool_input"])
+                return Event(EventKind.QUESTION, question=parts[0], parts=parts)
             case "Stop":
                 return Event(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
             case "StopFailure":
@@ -140,6 +144,23 @@ class Claude(CodingAgent):
         surroundings = {**os.environ, **self.config.environment}
         return Path(surroundings.get("CLAUDE_CONFIG_DIR") or Path(surroundings.get("HOME", "~")) / ".claude")
 
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        if not (allowed and question.subject == PLAN):
+            super().permit(pane, question, allowed=allowed)
+            return
+        # Each Yes but the last would have it ask for nothing any more; which one that is, its dialog shows.
+        yes = [number for number, choice in enumerate(question.choices, 1) if choice.startswith("Yes")]
+        if yes:
+            type_keys(pane, self.config.answers.choice, yes[-1])
+
+    def choose(self, pane: AgentPane, question: Question, reply: Reply) -> None:
+        screen = Screen.of(pane)
+        keys = choosing(screen.text, question, reply) if screen else None
+        if keys is None:
+            super().choose(pane, question, reply)
+        else:
+            type_keys(pane, keys, text=reply.text)
+
     # ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────
 
     def usage(self, run: Run, turn: Turn) -> Usage | None:
@@ -166,18 +187,6 @@ def _family(pid: int) -> Iterator[int]:
         yield from (process.pid for process in psutil.Process(pid).children(recursive=True))
     except psutil.NoSuchProcess:
         return
-
-
-def _question(tool: str, given: Mapping[str, Any]) -> Question:
-    if tool == "AskUserQuestion":
-        first = given["questions"][0]
-        choices = [str(option["label"]) for option in first["options"]]
-        return Question(text=str(first["question"]), choices=(*choices, _TEXT_CHOICE))
-    if tool == "ExitPlanMode":
-        return Question(text=f"It has a plan and asks to go on:\n{given.get('plan', '')}", subject="ExitPlanMode()")
-    words = next((given[name] for name in ("command", "file_path", "url", "query") if given.get(name)), "")
-    subject = f"{tool}({words})"
-    return Question(text=f"It asks for the permission to use {subject}", subject=subject)
 
 
 def _failure(error: str, said: str) -> Event:

@@ -27,12 +27,13 @@ from workers.agents.foreground import is_left_to_a_shell, kill_program
 from workers.agents.keyboard import type_keys
 from workers.agents.kind import AgentKind, Ending, Progress, Reading
 from workers.agents.prompt import Prompt, compose, task_hints
+from workers.agents.questions import Reply, merged
 from workers.agents.screen import Screen
 from workers.agents.submission import Phase, Submission
 from workers.agents.submitter import Sight, Submitter
 from workers.agents.turn import Turn, fold
 from workers.agents.verdict import keep_ending, kept_ending, put_ending_aside, told
-from workers.agents.watch import Watch, merged
+from workers.agents.watch import Watch
 from workers.letters import Letter
 from workers.runs import Paper, Run
 from workers.tmux.pane import AgentPane, PaneLook
@@ -90,6 +91,11 @@ class CodingAgent(AgentKind):
         """Give or refuse the permission that is asked for."""
         answers = self.config.answers
         type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
+
+    def choose(self, pane: AgentPane, question: Question, reply: Reply) -> None:
+        """Give a person's answer to what is asked."""
+        answers = self.config.answers
+        type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
 
     def usage(self, run: Run, turn: Turn) -> Usage | None:
         """What the task cost; called once, at its end."""
@@ -276,7 +282,7 @@ class CodingAgent(AgentKind):
         if sight is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
             return None
         asking = self.turn(submission).asking if submission else None
-        return merged(asking.question if asking else None, sight.reading.question or sight.drawn.question)
+        return merged(asking, sight.reading.question or sight.drawn.question)
 
     def said(self, letter: Letter) -> str | None:
         submission = Submission.of(letter)

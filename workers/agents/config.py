@@ -115,7 +115,9 @@ class AnswersConfig(Section):
     reason: str = "Torch's policy does not allow this. Go on without it, or report that it cannot be done."
     choice: Keys = ("{n}",)
     text: Keys = ()
-    """Empty: no text can be given. ``{n}`` is the last choice."""
+    """``{n}`` is the choice that takes a text."""
+    text_choice: Regex | None = None
+    """What that choice is called; where there is none, no text can be given."""
 
 
 class DialogConfig(Section):

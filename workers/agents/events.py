@@ -63,6 +63,8 @@ class Event:
     kind: EventKind
     text: str = ""
     question: Question | None = None
+    parts: tuple[Question, ...] = ()
+    """All that is asked one after the other, if that is more than the one question."""
     error: ErrorKind | None = None
     until: datetime | None = None
     """When the limit ends, if it is one."""

@@ -12,19 +12,17 @@ _ECHO_SECONDS, _STILL_SECONDS = 1.0, 0.2
 
 
 def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
-    """Press the keys, each when the program has shown what the one before it did, or has shown nothing for a while.
+    """Press the keys, and wait after each until the program has shown what it did, or has shown nothing for a while.
 
     ``{n}`` in a key is the number; the key ``{text}`` pastes the text.
     """
-    shown: list[str] = []
-    for place, key in enumerate(keys):
-        if place:
-            _await_echo(pane, shown)
+    for key in keys:
         shown = pane.drawn()
         if key == "{text}":
             pane.paste(text)
         else:
             pane.press(key.replace("{n}", str(number)))
+        _await_echo(pane, shown)
 
 
 def _await_echo(pane: AgentPane, before: list[str]) -> None:

@@ -15,6 +15,12 @@ from workers.letters import Letter
 from workers.runs import Run
 from workers.tmux.pane import AgentPane, PaneLook
 
+
+def login_wanted(agent_id: str) -> str:
+    """What a person is told of an agent whose program wants a login."""
+    return f"the program of {agent_id} wants a login: 'torch-tasks attach {agent_id}' and log in"
+
+
 TYPING = "somebody is typing in the agent's pane"
 """Why nothing is put into a pane at the moment."""
 

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 from torch_tasks.models import AgentState, Evidence, FailureKind, Question, TaskSpec, now
 from workers.agents.composer import Holds
 from workers.agents.events import EventKind
-from workers.agents.keyboard import type_keys
 from workers.agents.kind import TYPING, Ending, Progress, Reading
 from workers.agents.permissions import decide
+from workers.agents.questions import merged, understood
 from workers.agents.screen_answer import answer_on
 from workers.agents.submission import Phase, Submission
 from workers.agents.submitter import Sight
@@ -208,23 +208,20 @@ class Watch:
         interrupted = turn.over is not None and turn.over.kind is EventKind.INTERRUPTED
         return interrupted and time.monotonic() - self._reason_given_at < _REASON_SECONDS
 
-    def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
+    def answer(self, pane: AgentPane, question: Question, said: str) -> bool:
         """Give a person's answer: the number of a choice, a choice's words, ``allow`` or ``deny``, or a text."""
-        answers = self._kind.config.answers
-        words = reply.strip().casefold()
-        if words in ("allow", "deny"):
-            self._allow_or_deny(pane, question, allowed=words == "allow")
-            return True
-        choices = question.choices or self._choices_seen(pane)
-        named = [number for number, choice in enumerate(choices, 1) if choice.casefold() == words]
-        number = int(words) if words.isdecimal() else named[0] if named else 0
-        if 0 < number <= len(choices):
-            type_keys(pane, answers.choice, number)
-            return True
-        if answers.text and words and not words.isdecimal() and not question.subject:
-            type_keys(pane, answers.text, len(choices), reply)
-            return True
-        return False
+        question = question.model_copy(update={"choices": question.choices or self._choices_seen(pane)})
+        text_choice = self._kind.config.answers.text_choice
+        word = said.strip().casefold()
+        reply = understood(said, question, text_choice)
+        if word in ("allow", "deny") and not (reply and reply.text):
+            self._allow_or_deny(pane, question, allowed=word == "allow")
+        elif reply:
+            self._kind.choose(pane, question, reply)
+        else:
+            return False
+        self.pause = _SUBMITTING  # what it asks next is on the screen
+        return True
 
     def _choices_seen(self, pane: AgentPane) -> tuple[str, ...]:
         """Hooks tell what is asked, and often not what can be answered."""
@@ -246,16 +243,7 @@ def _reading(turn: Turn, live: Reading, submission: Submission) -> Reading:
             return Reading(AgentState.WORKING, live.source, live.rule)
         if not live.question and (now() - turn.asking.at).total_seconds() < _DRAWN:
             return Reading(AgentState.WORKING, said.source, f"{said.rule}, nothing on the screen yet")
-        return replace(said, question=merged(said.question, live.question))
+        return replace(said, question=merged(turn.asking, live.question))
     if live.state in (AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.COMPACTING):
         return live
     return said
-
-
-def merged(said: Question | None, seen: Question | None) -> Question | None:
-    """What was told of a question, with what only the screen shows."""
-    if said is None or seen is None:
-        return said or seen
-    if not said.subject:
-        return seen
-    return said if said.choices else said.model_copy(update={"choices": seen.choices})

@@ -8,7 +8,7 @@ import re
 import socket as sockets
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -89,16 +89,17 @@ class ControlClient:
         """The client is gone; only a new one can go on."""
         return self._ended.is_set()
 
-    def run(self, command: str, *args: str, inner: int = 0) -> Reply:
-        """Run one tmux command and wait for its answer: the last one, if it runs so many ``inner`` ones itself."""
+    def run(self, command: str, *args: str, until: Collection[str] = ()) -> Reply:
+        """Run one tmux command and wait for its answer.
+
+        One that runs others has an answer of its own and one for each of them: the last is the one that says ``until``.
+        """
         line = " ".join(map(quote, (command, *args)))
         with self._lock:
             self._send(line, command)
             try:
                 reply = self._replies.get(timeout=ANSWER_SECONDS)
-                for _ in range(inner):
-                    if reply is None or not reply.ok:  # tmux runs none after it
-                        break
+                while until and reply and reply.ok and not set(reply.lines) & set(until):
                     reply = self._replies.get(timeout=ANSWER_SECONDS)
             except Empty:
                 self._cut()  # a late answer must never be taken for the next command's

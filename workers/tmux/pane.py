@@ -52,8 +52,8 @@ _LOOK = "\t".join(
 )
 
 
-#: What tmux answers when it has typed.
-_TYPED = "typed"
+#: What tmux answers when it has typed, and when it has not.
+_TYPED, _LEFT = "typed", "left alone"
 
 
 @dataclass(frozen=True)
@@ -210,13 +210,11 @@ class AgentPane:
             leaving.append(("delete-buffer", "-b", buffer))
         if keys:
             typing.append(("send-keys", "-t", self.pane_id, "--", *keys))
-            leaving.append(("display-message", "-p", ""))
         typing.append(("display-message", "-p", _TYPED))
-        leaving.append(("display-message", "-p", ""))
+        leaving.append(("display-message", "-p", _LEFT))
         unused = f"#{{==:#{{session_activity}},{used_at}}}"
-        answer = self.server.cmd(
-            "if-shell", "-F", unused, _in_a_row(typing), _in_a_row(leaving), target=self.pane_id, inner=len(typing)
-        )
+        choice = (unused, _in_a_row(typing), _in_a_row(leaving))
+        answer = self.server.cmd("if-shell", "-F", *choice, target=self.pane_id, until=(_TYPED, _LEFT))
         return self._check(answer, "to type").stdout[-1:] == [_TYPED]
 
     def screen(self, history: int = 0) -> str:

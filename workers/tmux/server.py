@@ -9,7 +9,7 @@ import socket as sockets
 import struct
 import subprocess
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -85,9 +85,9 @@ class AgentServer(libtmux.Server):
         self._connecting = threading.Lock()
 
     def cmd(  # type: ignore[override]  # libtmux's own Server.cmd has this signature, its mixin a wider one
-        self, cmd: str, *args: Any, target: str | int | None = None, inner: int = 0
+        self, cmd: str, *args: Any, target: str | int | None = None, until: Collection[str] = ()
     ) -> Answer:
-        """Run a tmux command, which may run ``inner`` ones itself; tmux's refusal is in the answer.
+        """Run a tmux command; tmux's refusal is in the answer. If it runs others, the last one says ``until``.
 
         A command that tmux may or may not have run is repeated only if it changes nothing, else :class:`ControlLost`.
         """
@@ -95,11 +95,11 @@ class AgentServer(libtmux.Server):
         if cmd in _BY_PROCESS:
             return self.process(words)
         try:
-            return self._by_control(words, inner)
+            return self._by_control(words, until)
         except ControlLost as lost:
             if lost.sent and not cmd.startswith(_READS):
                 raise
-            return self._by_control(words, inner)
+            return self._by_control(words, until)
 
     def store(self, buffer: str, text: str) -> Answer:
         """Keep the text in a paste buffer, for :meth:`cmd` to paste; no process's arguments show it."""
@@ -177,11 +177,11 @@ class AgentServer(libtmux.Server):
                 self._client.close()
                 self._client = None
 
-    def _by_control(self, words: Sequence[str], inner: int = 0) -> Answer:
+    def _by_control(self, words: Sequence[str], until: Collection[str] = ()) -> Answer:
         client = self._connected()
         if client is None:
             return self.process(words)
-        reply = client.run(*words, inner=inner)
+        reply = client.run(*words, until=until)
         lines = _without_blank_end(reply.lines)
         return Answer(words, lines, [], 0) if reply.ok else Answer(words, [], lines, 1)
 

@@ -113,6 +113,7 @@ BUILT_IN = {
             ),
             stays=True,
         ),
+        Dialog("sign-in", "Sign in to go on:", choices=("I have signed in", "Quit"), leaving=(2,)),
         Dialog(
             "api_key",
             "Detected a custom API key in your environment",

@@ -27,7 +27,9 @@ _MARKS = {
 
 def side_of(asked: Conversation) -> str | None:
     """What kind of question of the CLI's own this is; None for one of the person's."""
-    said = "\n".join([asked.system, *(item.text for item in asked.items[-1:])])
+    # The CLI may add a reminder to its own question, too.
+    last = [*asked.items[-1:], *[item for item in asked.items if item.who != "added"][-1:]]
+    said = "\n".join([asked.system, *(item.text for item in last)])
     for side, marks in _MARKS.items():
         if any(mark in said for mark in marks):
             return side

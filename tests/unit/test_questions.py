@@ -1,0 +1,85 @@
+"""What a person's answer means, which question it answers, and what is pressed for it in Claude Code's own dialogs."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from torch_tasks.models import Question
+from workers.agents.claude_questions import choosing
+from workers.agents.events import Event, EventKind
+from workers.agents.questions import Reply, merged, understood
+from workers.agents.screen import Screen
+
+CLAUDE = Path(__file__).parents[1] / "screens" / "claude"
+WRITTEN = re.compile("^Type something")
+COLOUR = Question(text="Which colour?", choices=("red", "blue", "Type something."))
+ROOMS = Question(text="Which rooms?", choices=("kitchen", "hall", "Type something."), several=True)
+MENU = Question(text="Where does the menu stand?", choices=("side", "top"))
+MAY = Question(text="May it?", choices=("Yes", "No"), subject="Bash(ls)")
+PLAN = Question(text="It has a plan", choices=("Yes", "Type something else"), subject="ExitPlanMode()")
+
+
+@pytest.mark.parametrize(
+    ("question", "said", "reply"),
+    [
+        (COLOUR, "2", Reply((2,))),
+        (COLOUR, " Blue ", Reply((2,))),
+        (COLOUR, "green", Reply((3,), "green")),
+        (COLOUR, "red, blue", Reply((3,), "red, blue")),
+        (COLOUR, "3", None),
+        (COLOUR, "7", None),
+        (COLOUR, "", None),
+        (COLOUR, "allow", Reply((3,), "allow")),
+        (ROOMS, "1,2", Reply((1, 2))),
+        (ROOMS, "hall, 1, 1", Reply((2, 1))),
+        (ROOMS, "hall", Reply((2,))),
+        (ROOMS, "hall, cellar", Reply((3,), "hall, cellar")),
+        (ROOMS, "1,3", None),
+        (MENU, "left", None),
+        (MAY, "No", Reply((2,))),
+        (MAY, "allow", None),
+        (PLAN, "deny", None),
+        (PLAN, "do less", Reply((2,), "do less")),
+    ],
+)
+def test_an_answer_is_understood_or_refused(question: Question, said: str, reply: Reply | None) -> None:
+    assert understood(said, question, WRITTEN) == reply
+
+
+def test_the_screen_tells_which_part_is_asked() -> None:
+    longer = COLOUR.model_copy(update={"text": "Which colour? And which shade?"})
+    told = Event(EventKind.QUESTION, question=longer, parts=(longer, COLOUR, ROOMS))
+    assert merged(told, Question(text="Which rooms?", choices=("[ ] kitchen",))) == ROOMS
+    assert merged(told, Question(text="Which colour?", choices=("red",))) == COLOUR
+    review = Question(text="Ready to submit your answers?", choices=("Submit answers", "Cancel"))
+    assert merged(told, review) == review
+    assert merged(told, Question(text="Esc to cancel")) == longer
+    assert merged(told, None) == longer
+
+
+@pytest.mark.parametrize(
+    ("screen", "question", "reply", "keys"),
+    [
+        ("question", COLOUR, Reply((2,)), "Down Enter"),
+        ("question", COLOUR, Reply((3,), "green"), "Down Down {text} Enter"),
+        ("question-previews", MENU, Reply((1,)), "Enter"),
+        ("question-several", ROOMS, Reply((1, 2)), "1 2 Down Down Down Enter"),
+        ("question-several", ROOMS, Reply((3,), "cellar"), "Down Down {text} Down Enter"),
+        ("permission", MAY, Reply((1,)), None),
+    ],
+)
+def test_the_keys_lead_from_where_the_cursor_is(
+    screen: str, question: Question, reply: Reply, keys: str | None
+) -> None:
+    shown = Screen.parse((CLAUDE / f"{screen}.txt").read_text().split("\n", 2)[2]).text
+    assert choosing(shown, question, reply) == (keys.split() if keys else None)
+
+
+def test_what_somebody_checked_before_is_heeded() -> None:
+    shown = Screen.parse((CLAUDE / "question-several.txt").read_text().split("\n", 2)[2]).text
+    shown = shown.replace("❯ 1. [ ]", "  1. [✔]").replace("  2. [ ]", "❯ 2. [ ]")
+    keys = choosing(shown, ROOMS, Reply((2,)))
+    assert keys == ["Up", "1", "2", "Down", "Down", "Down", "Enter"]
