@@ -22,9 +22,12 @@ from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
 from torch_tasks.handoffs import Handoff, Handover
 from torch_tasks.history import HistoryEntry
 from torch_tasks.models import (
+    BEFORE,
     ENDED,
     HELD,
     AgentInfo,
+    Failure,
+    FailureKind,
     TaskRecord,
     TaskResult,
     TaskState,
@@ -147,7 +150,8 @@ class TaskRecords:
         )
         if outcome == "moved":
             told = [str(part) for part in fields_now]
-            return dict(zip(told[::2], told[1::2], strict=True))
+            account = dict(zip(told[::2], told[1::2], strict=True))
+            return self._end_unwanted(task_id, account) if to in BEFORE else account
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "owned":
@@ -237,6 +241,16 @@ class TaskRecords:
             result.task_id, result.status, by=by, counts=result.counts, note=note, result=result.model_dump_json()
         )
 
+    def _end_unwanted(self, task_id: str, account: dict[str, str]) -> dict[str, str]:
+        """What its agent let go of after it was cancelled is not to wait for another one, which may never come."""
+        if "cancel_requested" not in account:
+            return account
+        failure = Failure(kind=FailureKind.CANCELLED, message="cancelled before another agent began")
+        try:
+            return self.finish(TaskResult(task_id=task_id, status=TaskState.CANCELLED, error=failure))
+        except IllegalTransition:  # one has it already, and hears of it
+            return account
+
     def standing(self, task_id: str) -> Standing:
         """How a task stands for whoever works on it."""
         names = ("revision", "state", "agent", "node", "incarnation", "cancel_requested", "attempts", "handover")
@@ -273,6 +287,10 @@ class TaskRecords:
     def request_cancel(self, task_id: str) -> None:
         """Tell whoever holds the task, now or later, that it is not wanted any more."""
         self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
+
+    def want_again(self, task_id: str) -> None:
+        """Nobody wants it cancelled any more."""
+        self._client.hdel(keys.task_record(task_id), "cancel_requested")
 
     def get(self, task_id: str) -> TaskRecord:
         """One record, or :class:`TaskNotFound`."""

@@ -15,7 +15,7 @@ from waiting import until
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.errors import StaleWriter
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, TaskResult
+from torch_tasks.models import AgentInfo, AgentState, FailureKind, TaskResult
 from torch_tasks.records import Take
 
 TAKEOVER_SECONDS = 40.0
@@ -231,6 +231,20 @@ def test_what_an_earlier_life_writes_is_refused(task_id: str) -> None:
         records.take(task_id, life(1))
     records.finish(result, by=life(2))
     assert records.take(task_id, life(3))[0] is Take.ENDED
+
+
+@pytest.mark.parametrize("state", [TaskState.QUEUED, TaskState.PARKED])
+def test_what_is_let_go_of_after_it_was_cancelled_waits_for_nobody(task_id: str, state: TaskState) -> None:
+    records = fleet().records
+    records.take(task_id, life(1))
+    records.move(task_id, TaskState.RUNNING, by=life(1))
+    records.request_cancel(task_id)
+    assert records.move(task_id, state, by=life(1), note="its agent is gone")["state"] == TaskState.CANCELLED
+    record = records.get(task_id)
+    assert (record.state, record.result and record.result.error and record.result.error.kind) == (
+        TaskState.CANCELLED,
+        FailureKind.CANCELLED,
+    )
 
 
 def test_a_silent_owner_keeps_its_task_while_the_broker_itself_is_not_known_to_have_listened(task_id: str) -> None:
