@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
 import subprocess
 import sys
 from collections.abc import Mapping
@@ -65,12 +64,17 @@ def _look(name: str) -> Kind:
         config = kind_config(name)
     except InvalidSettings as error:
         return Kind(kind=name, error=str(error))
-    program = config.command[0]
-    environment = {**os.environ, **config.environment}
-    path = shutil.which(program, path=environment.get("PATH"))
+    path = config.path
     # What a program of one's own does with the flag, nobody knows.
-    release = _release(path, environment) if path and config.measured else None
-    return Kind(kind=name, base=config.base, program=program, path=path, release=release, measured=config.measured)
+    release = _release(path, {**os.environ, **config.environment}) if path and config.measured else None
+    return Kind(
+        kind=name,
+        base=config.base,
+        program=config.command[0],
+        path=path,
+        release=release,
+        measured=config.measured,
+    )
 
 
 def _release(path: str, environment: Mapping[str, str]) -> str | None:

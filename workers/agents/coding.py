@@ -8,14 +8,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shlex
-import shutil
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.errors import AgentUnavailable
 from torch_tasks.models import AgentState, Question, TaskSpec, Usage
 from workers.agents.briefing import briefing
 from workers.agents.composer import Holds, read_composer
@@ -117,12 +115,7 @@ class CodingAgent(AgentKind):
         self.events.mkdir(exist_ok=True)
         for mark in ("ready", "briefed"):
             (self.folder / mark).unlink(missing_ok=True)
-        program = self.config.command[0]
-        if shutil.which(program, path=self.config.environment.get("PATH")) is None:
-            raise AgentUnavailable(
-                f"agent {self.agent_id}: there is no program {program!r} on PATH; install it, "
-                f"or set `command` in agents/{self.spec.kind}.toml in the configuration folder"
-            )
+        self.config.require_program(self.spec)
         self.prepare()
         return self.command()
 

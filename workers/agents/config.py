@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
@@ -11,9 +12,9 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from torch_tasks.errors import InvalidSettings
+from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.fields import readable
-from torch_tasks.models import AgentState
+from torch_tasks.models import AgentSpec, AgentState
 from torch_tasks.permissions import Permissions
 from torch_tasks.resources import config_file, config_names, shipped_config, user_config
 from workers.agents.events import ErrorKind, EventKind
@@ -198,6 +199,19 @@ class KindConfig(Section):
     """Events that the program's hooks report, for a program that reads Claude Code's hook settings."""
     errors: Mapping[str, ErrorKind] = {}
     """What the words mean that a failed turn's hook gives as its reason."""
+
+    @property
+    def path(self) -> str | None:
+        """Where its program is; None if it is not on the PATH that an agent has."""
+        return shutil.which(self.command[0], path=self.environment.get("PATH"))
+
+    def require_program(self, spec: AgentSpec) -> None:
+        """:class:`AgentUnavailable` if this agent's program is not there."""
+        if self.path is None:
+            raise AgentUnavailable(
+                f"agent {spec.id}: there is no program {self.command[0]!r} on PATH; install it, "
+                f"or set `command` in agents/{spec.kind}.toml in the configuration folder"
+            )
 
 
 @cache

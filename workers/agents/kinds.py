@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -25,13 +24,7 @@ _PROGRAMS = {
 
 def require_startable(spec: AgentSpec) -> None:
     """Refuse at once what would only fail when the agent's worker starts."""
-    config = kind_config(spec.kind)
-    program = config.command[0]
-    if shutil.which(program, path=config.environment.get("PATH")) is None:
-        raise AgentUnavailable(
-            f"agent {spec.id}: there is no program {program!r} on PATH; install it, "
-            f"or set `command` in agents/{spec.kind}.toml in the configuration folder"
-        )
+    kind_config(spec.kind).require_program(spec)
     if spec.workdir and not Path(spec.workdir).is_dir():
         raise AgentUnavailable(f"agent {spec.id} cannot start: its workdir {spec.workdir} is not a folder on this node")
 
