@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import click
+from celery import signals
 from celery.apps.worker import Worker
+from kombu.asynchronous import get_event_loop
 from pydantic import ValidationError
 
 from torch_tasks import keys
@@ -87,6 +90,13 @@ class Program(Worker):
             "pool_cls": "threads",
             "concurrency": 4,
         }
+
+
+@signals.worker_shutting_down.connect
+def _wake_the_loop(**_: Any) -> None:
+    """A signal alone does not end the wait for what happens next; and only another thread can ring."""
+    if loop := get_event_loop():
+        threading.Thread(target=loop.call_soon, args=(lambda: None,), daemon=True).start()
 
 
 def _agent(**fields: Any) -> AgentSpec:
