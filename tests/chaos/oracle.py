@@ -14,6 +14,8 @@ from torch_tasks.models import TaskRecord, TaskState
 FLEET = "the fleet"
 #: After its last line a task's shell still tells its end; killed before it could, it counts as killed in the middle.
 TELLING_SECONDS = 2.5
+#: So long a program may go on that was struck: one whose terminal was killed hears of it from the kernel.
+DYING_SECONDS = 0.2
 
 
 @dataclass
@@ -125,7 +127,9 @@ def _doubled(lines: Sequence[Line], record: TaskRecord | None, strikes: Iterable
         ended = [
             strike
             for strike in strikes
-            if strike.ends_program_of == first.agent and first.at <= strike.after and strike.before <= until
+            if strike.ends_program_of == first.agent
+            and first.at <= strike.after + DYING_SECONDS
+            and strike.before <= until
         ]
         gap = f"started on {first.agent} at {first.at:.3f} and again on {second.agent} at {second.at:.3f}"
         if not ended:

@@ -89,6 +89,12 @@ def test_a_task_whose_program_was_ended_under_it_counts_as_retried() -> None:
     assert seen.good
 
 
+def test_a_task_that_a_dying_program_began_counts_as_retried() -> None:
+    lines = run(10, whole=False) + run(12, attempt=2)
+    assert verdict(lines, record(attempts=2), killed(9.98)).good
+    assert not verdict(lines, record(attempts=2), killed(9.5)).good
+
+
 def test_a_retry_that_the_record_hides_is_a_double() -> None:
     assert verdict(run(10, whole=False) + run(12, attempt=2), record(attempts=1), killed(10.5)).doubled == 1
 
