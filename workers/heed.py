@@ -103,7 +103,10 @@ class Heed:
 
     def _watch(self) -> None:
         while True:
-            self.look()
+            try:
+                self.look()
+            except Exception:  # a stop that is said later must be seen all the same
+                log.exception("what is paused and stopped cannot be read; it is looked at again")
             time.sleep(_LOOK_SECONDS)
 
     def _ask(self) -> None:

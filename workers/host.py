@@ -233,10 +233,8 @@ class Host:
         self._due.set()
 
     def _tend(self) -> None:
-        """See what holds the agent, and if it is idle, that it lives and works on nothing that is not its own any more.
-
-        In a thread of its own, for tmux may take its time, and who is silent meanwhile would be taken for dead.
-        """
+        """See what holds the agent, and if it is idle, that it lives and works on nothing that is somebody else's."""
+        # In a thread of its own: tmux may take its time, and who is silent meanwhile would be taken for dead.
         while not self._orders.leaving:
             self._due.wait()
             self._due.clear()
@@ -249,6 +247,8 @@ class Host:
                         self._working.release()
             except (TorchError, redis.RedisError, OSError) as error:
                 log.warning("%s: %s", self._spec.id, error)
+            except Exception:
+                log.exception("%s: a fault in looking after the agent; it goes on", self._spec.id)
 
     def _heed_hold(self) -> None:
         """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""
