@@ -14,6 +14,7 @@ from pathlib import Path
 
 import psutil
 import redis
+from appended import whole_lines
 from machine import Machine
 from waiting import until
 
@@ -147,10 +148,8 @@ class Fleet(Machine):
 
     def accepted(self) -> dict[str, float]:
         """The tasks whose enqueuing returned, and when."""
-        with suppress(FileNotFoundError):
-            lines = [line.split() for line in self.accepted_file.read_text().splitlines()]
-            return {task: float(at) for task, at in lines}
-        return {}
+        lines = [line.split() for line in whole_lines(self.accepted_file)]
+        return {task: float(at) for task, at in lines}
 
     def records(self, tasks: Sequence[str]) -> dict[str, TaskRecord | None]:
         """The records of these tasks."""

@@ -9,6 +9,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import Self
 
+from appended import whole_lines
+
 from torch_tasks.models import TaskRecord, TaskState
 
 FLEET = "the fleet"
@@ -49,7 +51,7 @@ class Line:
     @classmethod
     def read(cls, file: Path) -> list[Self]:
         """All lines of one task, in the order in which they were written."""
-        lines = [line.split() for line in file.read_text().splitlines()] if file.exists() else []
+        lines = [line.split() for line in whole_lines(file)]
         return [cls(what, int(run.rpartition(".")[2]), float(at), agent) for what, run, at, agent, _ in lines]
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 import pytest
+from appended import whole_lines
 from fake_cli_parts import FOREVER, Played, turn
 from fake_cli_parts import folder as folder
 from fake_cli_parts import play as play
@@ -204,7 +205,7 @@ def told(folder: Path) -> Callable[[], list[dict[str, Any]]]:
     command = f'told=$(cat); printf "%s\\n" "$told" >> {shlex.quote(str(file))}'
     hooks = {event: [{"hooks": [{"type": "command", "command": command}]}] for event in TOLD}
     (folder / "hooks.json").write_text(json.dumps({"hooks": hooks}))
-    return lambda: [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+    return lambda: [json.loads(line) for line in whole_lines(file)]
 
 
 def test_hooks_are_told_what_happens(play: Callable[..., Played], told: Callable[[], list[dict[str, Any]]]) -> None:

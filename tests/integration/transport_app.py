@@ -46,7 +46,7 @@ app = made_app(os.environ.get("TRANSPORT_URL", "redis://nowhere"))
 
 
 def tell(what: str, task: str, **more: Any) -> None:
-    """Append a line to the file of effects, all of it or nothing."""
+    """Append a line to the file of effects, in one write."""
     line = json.dumps({"what": what, "id": task, "at": time.time() * 1000, "pid": os.getpid(), **more}) + "\n"
     descriptor = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, line.encode())

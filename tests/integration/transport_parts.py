@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+from appended import whole_lines
 from celery import Celery
 from nodes import MARK, SESSION, Broker, ProcessNode, short_folder
 from transport_app import OPTIONS, made_app
@@ -82,11 +83,7 @@ class Bench:
 
     def told(self, what: str | None = None, task: str | None = None) -> list[dict[str, Any]]:
         """The lines of this kind, of this task."""
-        try:
-            lines = self.effects.read_text().splitlines()
-        except FileNotFoundError:
-            return []
-        found = map(json.loads, lines)
+        found = map(json.loads, whole_lines(self.effects))
         return [line for line in found if what in (None, line["what"]) and task in (None, line["id"])]
 
     def await_told(self, what: str, task: str | None = None, count: int = 1) -> list[dict[str, Any]]:
