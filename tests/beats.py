@@ -67,7 +67,7 @@ class Machine:
             if process.status == "running":
                 process.process.send_signal(signal.SIGCONT)
             process.teardown()
-        until(lambda: not survivors(str(self.folder)), f"nothing of {self.folder} is left", 10)
+        until(lambda: not survivors(str(self.folder)), f"nothing of {self.folder} is left")
         shutil.rmtree(self.folder)
 
 

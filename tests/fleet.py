@@ -18,7 +18,7 @@ from torch_tasks import Torch
 def nothing_is_left() -> Iterator[None]:
     """No process of the tests outlives them."""
     yield
-    until(lambda: not survivors(MARK), f"processes are left: {survivors(MARK)}", 5)
+    until(lambda: not survivors(MARK), f"processes are left: {survivors(MARK)}")
 
 
 @pytest.fixture(scope="session")

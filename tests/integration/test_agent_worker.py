@@ -207,7 +207,7 @@ def test_a_try_that_has_crashed_does_not_go_on(node: Node, torch: Torch, tmp_pat
     assert result.error.kind is FailureKind.AGENT_CRASHED
     shell = int((tmp_path / "shell").read_text())
     try:
-        until(lambda: is_gone(shell), "the shell of the crashed try has ended", 2)
+        until(lambda: is_gone(shell), "the shell of the crashed try has ended")
     finally:
         let_go(tmp_path)
     assert not (tmp_path / "went-on").exists()
@@ -219,8 +219,8 @@ def test_an_idle_agent_whose_terminal_dies_is_there_again_by_itself(node: Node, 
     _, keeper = worker.pane()
     worker.tmux(death)
     until(lambda: is_gone(keeper), "the pane is gone")
-    until(lambda: worker.has_pane() and worker.pane()[1] != keeper, "the agent has a new pane", 10)
-    until(lambda: worker.agent_state is AgentState.READY, "the agent is ready", 10)
+    until(lambda: worker.has_pane() and worker.pane()[1] != keeper, "the agent has a new pane")
+    until(lambda: worker.agent_state is AgentState.READY, "the agent is ready")
     assert torch.enqueue("echo here").result(timeout=20).answer == "here\n"
 
 
@@ -290,7 +290,7 @@ def test_a_killed_worker_counts_as_offline_after_its_silence_and_as_online_when_
     worker = node.agent_worker("developer-1", skills=["python"])
     worker.kill()
     assert worker.info.online
-    until(lambda: not worker.info.online, "the agent is offline", 6)
+    until(lambda: not worker.info.online, "the agent is offline")
     assert [info.agent_id for info in torch.agents(online=False)] == ["developer-1"]
     worker.restart()
     assert torch.agent("developer-1").online
@@ -312,7 +312,7 @@ def test_the_registry_tells_who_an_agent_is_and_what_it_does(node: Node, torch: 
     until(lambda: worker.info.current_task == task.id and worker.agent_state is AgentState.WORKING, "it works")
     let_go(tmp_path)
     task.result(timeout=20)
-    until(lambda: worker.info.current_task is None and worker.agent_state is AgentState.READY, "it is ready again", 5)
+    until(lambda: worker.info.current_task is None and worker.agent_state is AgentState.READY, "it is ready again")
 
 
 # ── people at the pane ───────────────────────────────────────────────────────────────────────────────────────────
@@ -358,7 +358,7 @@ def test_a_task_that_waits_for_a_person_can_end(node: Node, torch: Torch, tmp_pa
     until(lambda: task.status is TaskState.WAITING, "the task waits")
     if end == "cancelled":
         task.cancel()
-    assert task.result(timeout=6).status in {TaskState.CANCELLED, TaskState.FAILED}
+    assert task.result(timeout=30).status in {TaskState.CANCELLED, TaskState.FAILED}
     worker.tmux("send-keys", "C-u")
     assert torch.enqueue("echo next").result(timeout=20).answer == "next\n"
     assert not (tmp_path / "ran").exists()

@@ -96,12 +96,12 @@ def test_what_is_added_changed_or_asked_for_wakes_a_beat_that_had_nothing_to_do(
     record = store.add(far)
     asked = checkin(seconds=0.3)
     store.add(asked)
-    until(lambda: outcomes(asked), "it fires", 5)
+    until(lambda: outcomes(asked), "it fires")
     sooner = At(at=store.now() + timedelta(seconds=0.3))
     store.change(far.model_copy(update={"schedule": sooner}), record.version)
-    until(lambda: outcomes(far) == [Outcome.FIRED], "it fires", 5)
+    until(lambda: outcomes(far) == [Outcome.FIRED], "it fires")
     store.run_now(far.id)
-    until(lambda: outcomes(far) == [Outcome.FIRED] * 2, "it fires once more", 5)
+    until(lambda: outcomes(far) == [Outcome.FIRED] * 2, "it fires once more")
     assert store.get(far.id).runs == 1
 
 
@@ -248,7 +248,7 @@ def test_the_next_one_leads_when_the_leader_is_killed_and_at_once_when_it_leaves
     store.add(asked)
     until(lambda: len(fires(asked)) >= 2, "it comes up")
     first.kill()
-    until(lambda: leads(second), "the second one leads", 10)
+    until(lambda: leads(second), "the second one leads")
     before = len(fires(asked))
     until(lambda: len(fires(asked)) >= before + 2, "it comes up again")
     slots = [fire.slot for fire in fires(asked)]
@@ -256,7 +256,7 @@ def test_the_next_one_leads_when_the_leader_is_killed_and_at_once_when_it_leaves
     third = machine.beat("third", TORCH_BEAT_LEASE_SECONDS="600")
     until(lambda: "beat: Starting" in third.logs(), "a third one runs")
     second.kill("SIGTERM")
-    until(lambda: leads(third), "the third one leads", 10)
+    until(lambda: leads(third), "the third one leads")
 
 
 def test_a_leader_that_was_stopped_for_too_long_is_refused_what_it_was_about_to_fire(
@@ -266,9 +266,9 @@ def test_a_leader_that_was_stopped_for_too_long_is_refused_what_it_was_about_to_
     asked = checkin(schedule=Every(seconds=1, start=store.now()), when="now")
     store.add(asked)
     first.process.send_signal(signal.SIGSTOP)
-    until(lambda: leads(second), "the second one leads", 10)
+    until(lambda: leads(second), "the second one leads")
     first.process.send_signal(signal.SIGCONT)
-    until(lambda: "leads no more" in first.logs(), "the first one hears of it", 10)
+    until(lambda: "leads no more" in first.logs(), "the first one hears of it")
     until(lambda: len(fires(asked)) >= 5, "it comes up")
     assert leads(second)
     slots = [fire.slot for fire in fires(asked)]

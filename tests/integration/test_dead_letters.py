@@ -148,7 +148,7 @@ def test_a_retry_can_be_cancelled_while_it_waits(node: Node, torch: Torch, tmp_p
 
     until(waits_for_its_next_try, "it waits for its next try")
     task.cancel()
-    assert task.result(timeout=5).status is TaskState.CANCELLED
+    assert task.result(timeout=30).status is TaskState.CANCELLED
     assert torch.enqueue("echo next").result(timeout=30).answer == "next\n"
     assert len((tmp_path / "tries").read_text().split()) == 1
 

@@ -48,11 +48,11 @@ def at_terminal(machine: Machine, *words: str, columns: int = 80) -> list[str]:
 
 
 def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
-    ended = machine.torch("run", "--wait", "--wait-timeout", "4", "--role", "nobody", "--id", "no-1", "true", code=124)
+    ended = machine.torch("run", "--wait", "--wait-timeout", "8", "--role", "nobody", "--id", "no-1", "true", code=124)
     assert ended.stdout == ""
     first, second = ended.stderr.splitlines()
     assert first == "task no-1 is unroutable: no live agent serves nobody; it starts when one appears"
-    assert second.startswith("Error: task no-1 is queued after 4 s; it goes on")
+    assert second.startswith("Error: task no-1 is queued after 8 s; it goes on")
     machine.torch("cancel", "no-1")
 
 
@@ -86,7 +86,7 @@ def test_who_waits_hears_what_the_one_agent_does_instead(machine: Machine) -> No
     until(lambda: "first" in machine.torch("tasks", "--state", "running").stdout, "it runs")
     until(lambda: "first" in machine.torch("agents").stdout, "it is known that the agent works on it")
     ended = machine.torch(
-        "run", "--wait", "--wait-timeout", "2", "--id", "second", "--agent", "dev-1", "echo mine", code=124
+        "run", "--wait", "--wait-timeout", "8", "--id", "second", "--agent", "dev-1", "echo mine", code=124
     )
     assert ended.stderr.splitlines()[0] == "task second waits: dev-1 works on first"
     assert "waits:     dev-1 works on first" in machine.torch("task", "second").stdout

@@ -83,7 +83,7 @@ def machine() -> Iterator[NodeMachine]:
 def test_a_killed_agent_worker_is_started_again_and_adopts_its_pane(machine: NodeMachine) -> None:
     pane, worker = machine.pane("dev-1"), machine.living("agent-dev-1")
     worker.kill()
-    until(lambda: (now := machine.process("agent-dev-1")) and now != worker, "the agent worker was started again", 10)
+    until(lambda: (now := machine.process("agent-dev-1")) and now != worker, "the agent worker was started again")
     assert machine.torch("run", "--wait", "--wait-timeout", "20", "echo $MEMORY").stdout == "kept\n"
     assert machine.pane("dev-1") == pane
     assert f"agent worker {worker.pid} has ended" in machine.said
@@ -107,7 +107,7 @@ def test_the_next_node_worker_starts_again_what_it_did_not_start_itself(machine:
     machine.node(*KEEP)
     worker = machine.living("agent-dev-1")
     worker.kill()
-    until(lambda: (now := machine.process("agent-dev-1")) and now != worker, "the agent worker was started again", 10)
+    until(lambda: (now := machine.process("agent-dev-1")) and now != worker, "the agent worker was started again")
 
 
 def test_a_node_worker_that_leaves_ends_its_agent_workers_but_no_pane(machine: NodeMachine) -> None:
@@ -168,7 +168,7 @@ def another() -> Iterator[NodeMachine]:
 def test_the_answer_is_whole_when_the_script_ends_its_shell(another: NodeMachine) -> None:
     size = len("".join(f"{number}\n" for number in range(1, 20001)))
     for task_id in ("one", "two", "three"):
-        another.torch("run", "--wait", "--wait-timeout", "10", "--id", task_id, "seq 20000; exit 7", code=1)
+        another.torch("run", "--wait", "--wait-timeout", "30", "--id", task_id, "seq 20000; exit 7", code=1)
         assert json.loads(another.torch("task", task_id, "--json").stdout)["result"]["answer_bytes"] == size
 
 
@@ -176,5 +176,5 @@ def test_what_a_task_left_in_the_background_and_prints_late_does_not_stop_the_ag
     gate = another.work / "gate"
     another.torch("run", "--wait", f"(until [ -e {gate} ]; do sleep 0.05; done; echo is late) & echo now")
     gate.touch()
-    until(lambda: "is late\n" in another.torch("screen", "dev-1", "--history", "50").stdout, "it is printed", 5)
-    assert another.torch("run", "--wait", "--wait-timeout", "5", "echo alive").stdout == "alive\n"
+    until(lambda: "is late\n" in another.torch("screen", "dev-1", "--history", "50").stdout, "it is printed")
+    assert another.torch("run", "--wait", "--wait-timeout", "30", "echo alive").stdout == "alive\n"

@@ -45,7 +45,7 @@ def test_a_node_is_missed_when_it_dies_and_seen_when_it_is_back(node: Node, torc
     worker = node.node_worker()
     first = torch.node("node-a")
     worker.kill()
-    until(lambda: not torch.node("node-a").online, "it is missed", 15)
+    until(lambda: not torch.node("node-a").online, "it is missed")
     worker.start()
     worker.ready()
     assert torch.node("node-a").incarnation == first.incarnation + 1

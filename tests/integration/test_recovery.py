@@ -84,7 +84,7 @@ def test_whoever_talks_to_an_empty_broker_next_puts_back_what_it_forgot(
     enqueue(torch, *ended, *waiting)
     for name in ended:
         end(name)
-        assert torch.task(name).result(timeout=10).status is TaskState.FAILED
+        assert torch.task(name).result(timeout=30).status is TaskState.FAILED
     torch.task(waiting.pop(7)).cancel()
     forget(broker)
     run_client("torch.agents()")
@@ -95,7 +95,7 @@ def test_whoever_talks_to_an_empty_broker_next_puts_back_what_it_forgot(
         **dict.fromkeys(waiting, TaskState.QUEUED),
         "waiting-7": TaskState.CANCELLED,
     }
-    assert torch.task("ended-0").result(timeout=10) == TaskResult(task_id="ended-0", status=TaskState.FAILED)
+    assert torch.task("ended-0").result(timeout=30) == TaskResult(task_id="ended-0", status=TaskState.FAILED)
 
 
 def test_it_is_put_back_once(broker: FaultyBroker, torch: Torch, forget: Any) -> None:  # noqa: F811

@@ -69,7 +69,7 @@ def test_an_idle_agent_retires_and_leaves_its_last_screen(node: Node, torch: Tor
     assert "1 succeeded, 0 failed" in last
     assert pane
     until(lambda: not psutil.pid_exists(pane), "nothing is left of the program")  # it may be a zombie for a moment
-    until(lambda: is_gone(node, torch, broker, "qa-1"), "nothing of it is left", 5)
+    until(lambda: is_gone(node, torch, broker, "qa-1"), "nothing of it is left")
     with pytest.raises(AgentNotFound):
         torch.retire("qa-1")
     again = torch.spawn("qa")

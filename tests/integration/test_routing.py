@@ -135,7 +135,7 @@ def test_a_task_cancelled_while_it_waits_never_runs(torch: Torch, api: AgentWork
     task = torch.enqueue(f"touch {tmp_path}/ran", agent="api-1")
     assert task.cancel() is TaskState.QUEUED
     assert task.status is TaskState.CANCELLED
-    assert task.result(timeout=5).error.kind is FailureKind.CANCELLED
+    assert task.result(timeout=30).error.kind is FailureKind.CANCELLED
     (tmp_path / "free").touch()
     assert torch.enqueue("echo next", agent="api-1").result(timeout=30).answer == "next\n"
     assert not (tmp_path / "ran").exists()
@@ -152,11 +152,11 @@ def test_a_running_task_that_is_cancelled_is_interrupted_and_its_agent_goes_on(
         assert task.cancel() is TaskState.RUNNING
     else:
         AsyncResult(task.id, app=app).revoke(terminate=True)
-    result = task.result(timeout=5)
+    result = task.result(timeout=30)
     assert result.status is TaskState.CANCELLED
     assert result.error.kind is FailureKind.CANCELLED
     assert task.record().state is TaskState.CANCELLED
-    until(lambda: AsyncResult(task.id, app=app).state == "REVOKED", "Celery calls it revoked", 5)
+    until(lambda: AsyncResult(task.id, app=app).state == "REVOKED", "Celery calls it revoked")
     assert torch.enqueue("echo next", agent="api-1").result(timeout=30).answer == "next\n"
     assert not (tmp_path / "went-on").exists()
 
@@ -170,14 +170,14 @@ def test_a_task_revoked_while_it_waits_is_cancelled_in_its_record_too(
     (tmp_path / "free").touch()
     assert torch.enqueue("echo next", agent="api-1").result(timeout=30).answer == "next\n"
     assert not (tmp_path / "ran").exists()
-    assert task.result(timeout=3).status is TaskState.CANCELLED
+    assert task.result(timeout=30).status is TaskState.CANCELLED
 
 
 def test_cancelling_what_has_ended_changes_nothing(torch: Torch, api: AgentWorker) -> None:
     task = torch.enqueue("echo done", agent="api-1")
     task.result(timeout=30)
     assert task.cancel() is TaskState.SUCCEEDED
-    assert task.result(timeout=5).answer == "done\n"
+    assert task.result(timeout=30).answer == "done\n"
 
 
 def test_the_same_id_twice_is_one_task(torch: Torch, web: AgentWorker, api: AgentWorker, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def do_apart(shared_node: Node, torch: Torch) -> Iterator[Do]:
     agent = shared_node.agent_worker(f"apart-{len(shared_node.workers)}", role="apart")
 
     def do(prompt: str, **options: Any) -> TaskResult:
-        return torch.enqueue(prompt, agent=agent.agent_id, **options).result(timeout=4)
+        return torch.enqueue(prompt, agent=agent.agent_id, **options).result(timeout=20)
 
     yield do
     agent.teardown()
@@ -305,5 +305,5 @@ def test_a_task_finds_its_context_and_its_own_names(do: Do) -> None:
 
 def test_the_pane_shows_the_task_and_its_output(do: Do, agent: AgentWorker) -> None:
     do("echo visible-$((6 * 7))")
-    until(lambda: "visible-42" in agent.screen().splitlines(), "the output is in the pane", 5)
+    until(lambda: "visible-42" in agent.screen().splitlines(), "the output is in the pane")
     assert "echo visible-$((6 * 7))" in agent.screen()

@@ -205,7 +205,7 @@ def test_nothing_is_restored_by_a_sweep_after_a_gap(own_bench: Bench, held: str)
     assert found.ended == []
     assert found.next_ms is not None
     assert 0 < found.next_ms <= 300
-    until(lambda: deliveries.sweep(600, opening).ended == [held], "half a lease later", 10)
+    until(lambda: deliveries.sweep(600, opening).ended == [held], "half a lease later")
 
 
 def test_nothing_is_restored_by_a_sweep_when_the_clock_was_put_back(own_bench: Bench, held: str) -> None:
@@ -214,4 +214,4 @@ def test_nothing_is_restored_by_a_sweep_when_the_clock_was_put_back(own_bench: B
     future = int(time.time() * 1000) + 3_600_000
     client.hset(keys.BROKER_STATE, mapping={"seen": future, "watch": 1})
     assert deliveries.sweep(600, opening).ended == []
-    until(lambda: deliveries.sweep(600, opening).ended == [held], "half a lease later", 10)
+    until(lambda: deliveries.sweep(600, opening).ended == [held], "half a lease later")

@@ -335,14 +335,14 @@ def test_a_lease_that_has_ended_is_left_to_who_was_told_first_for_a_moment(
     watched_before = int(time.time() * 1000) - 10_000
     bench.broker.client.hset(keys.BROKER_STATE, mapping={"watch": watched_before, "seen": watched_before + 9_900})
     first = hold()
-    until(lambda: bench.deliveries.sweep(3000, opening).ended == [first], "the first is told", 5)
+    until(lambda: bench.deliveries.sweep(3000, opening).ended == [first], "the first is told")
     again = bench.deliveries.sweep(3000, opening)
     assert again.ended == []
     assert again.next_ms is not None
     assert 0 < again.next_ms <= TOLD_MS
     second = hold()  # what ends later is no business of the one before
     until(lambda: bench.deliveries.sweep(3000, opening).ended == [second], "the second is told", TOLD_MS / 2000)
-    until(lambda: set(bench.deliveries.sweep(3000, opening).ended) == {first, second}, "nobody restored them", 5)
+    until(lambda: set(bench.deliveries.sweep(3000, opening).ended) == {first, second}, "nobody restored them")
 
 
 def test_losses_are_counted_in_the_message_and_nothing_else_of_it_changes(
