@@ -335,11 +335,12 @@ class Node:
         *,
         kind: str = "shell",
         workdir: Path | None = None,
+        words: Sequence[str] = (),
         **environment: str,
     ) -> AgentWorker:
-        """A new agent worker that takes tasks."""
+        """A new agent worker that takes tasks; its command line has these words, too."""
         log = self.folder / f"{agent_id}.{len(self.workers)}.log"
-        argv = self._argv(agent_id, role, skills, kind, workdir)
+        argv = [*self._argv(agent_id, role, skills, kind, workdir), *words]
         worker = AgentWorker(agent_id, argv, {**self._env, **environment}, log, self._torch)
         self.workers.append(worker)
         worker.ready()

@@ -134,6 +134,7 @@ def _worker_options() -> set[Option]:
         Option(["--memory"], help="The most memory that its terminal may use: 512M, 2G."),
         Option(["--cpu"], type=float, help="The most processors: 1.5."),
         Option(["--processes"], type=int, help="The most processes."),
+        Option(["--fresh"], is_flag=True, help="Each of its tasks is begun by a new program."),
         Option(["--temporary"], is_flag=True, help="The agent retires when it has had nothing to do for a while."),
         Option(["--parent"], help="The agent that spawned it."),
         Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),

@@ -168,6 +168,7 @@ class Torch:
         check: str | None = None,
         check_rounds: int | None = None,
         permissions: Permissions | str | None = None,
+        fresh: bool | None = None,
         max_retries: int | None = None,
         context: Mapping[str, Any] | None = None,
         metadata: Mapping[str, Any] | None = None,
@@ -178,9 +179,9 @@ class Torch:
 
         It goes to a free agent of this ``role`` which has all of these ``skills`` and is of this ``agent_kind``, or to
         ``agent`` alone. The same ``id`` twice is one task. ``permissions`` says what becomes of what a coding agent
-        asks for. Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was
-        enqueued. With ``spool``, a task that finds no broker waits on this machine's disk and is sent when there is
-        one.
+        asks for, ``fresh`` whether a new program begins it. Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or
+        :class:`LedgerUnusable`; then nothing was enqueued. With ``spool``, a task that finds no broker waits on this
+        machine's disk and is sent when there is one.
         """
         fields: dict[str, Any] = {
             "id": id,
@@ -195,6 +196,7 @@ class Torch:
             "check": check,
             "check_rounds": check_rounds,
             "permissions": permissions,
+            "fresh": fresh,
             "max_retries": max_retries,
             "context": context,
             "metadata": metadata,
@@ -312,8 +314,8 @@ class Torch:
     ) -> Spawn:
         """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
 
-        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir`` and ``agent_id`` say more; ``memory`` (``"2G"``),
-        ``cpu`` and ``processes`` are its limits. In an agent's pane the parent is that agent. Raises
+        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir``, ``fresh`` and ``agent_id`` say more; ``memory``
+        (``"2G"``), ``cpu`` and ``processes`` are its limits. In an agent's pane the parent is that agent. Raises
         :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
         """
         with _broker():

@@ -210,6 +210,8 @@ class TaskSpec(Model):
     check_rounds: int | None = Field(None, ge=0, strict=True)
     """How often a failed check goes back to the agent before the task has failed."""
     permissions: Permissions | None = None
+    fresh: bool | None = Field(None, strict=True)
+    """A new program begins it, which knows nothing of earlier tasks; unset, as the agent's declaration says."""
     max_retries: int | None = Field(None, ge=0, strict=True)
     context: JsonObject = {}
     metadata: JsonObject = {}
@@ -352,6 +354,7 @@ class AgentSpec(Limits):
     skills: Skills = ()
     kind: AgentId = "shell"
     workdir: AbsolutePath | None = None
+    fresh: bool = False  # each of its tasks is begun by a new program
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: AgentId | None = None
 

@@ -42,6 +42,8 @@ class SpawnRequest(Limits):
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: AgentId | None = None
     workdir: AbsolutePath | None = None
+    fresh: bool = False
+    """Each of its tasks is begun by a new program."""
     pool: str | None = None
 
     @classmethod
@@ -74,6 +76,7 @@ class Spawned(Model):
             skills=asked.skills,
             kind=asked.kind,
             workdir=asked.workdir,
+            fresh=asked.fresh,
             lifetime=asked.lifetime,
             parent=asked.parent,
             **asked.limits.model_dump(),
@@ -90,6 +93,7 @@ class Pool(Limits):
     max: int = Field(ge=1)
     labels: Skills = ()
     workdir: AbsolutePath | None = None
+    fresh: bool = False
 
     @property
     def name(self) -> str:

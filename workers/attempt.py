@@ -119,20 +119,43 @@ class Attempt:
             return "the agent's program works on something else: a message, or what somebody typed"
         return TYPING
 
-    def begin(self) -> None:
-        """Put the task into the pane, and note first that it is there."""
+    def begin(self) -> TaskResult | None:
+        """Put the task into the pane, and note first that it is there; or tell why it was not begun after all."""
         run, place = self._run, self._place
         with usable(run.folder):
             self._terminal.rotate_transcript()
             run.open()
-            self._place.guard.begin(run)
             # Only what is the agent's, and known to be, may hold up its other tasks.
             run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+            asked = self._spec
+            self._spec, self._untold = place.trees.begin(asked, run, place.presence.info)
+            if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
+                return refusal
+            place.guard.begin(run)
             tag = self._delivery and self._delivery.tag
             current = CurrentRun(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
             place.presence.remember(current=current)
-            self._spec, self._untold = place.trees.begin(self._spec, run, place.presence.info)
             self._kind.begin(self._terminal.pane, run, self._spec, self._variables())
+        return None
+
+    def _start_anew(self, *, has_own_tree: bool) -> TaskResult | None:
+        """Have a new program begin the task if it is to be fresh, or the one that is there is in another folder.
+
+        A coding agent works where its program was started; some of them may write nowhere else.
+        """
+        place, spec = self._place, self._spec
+        home = place.presence.info.workdir
+        fresh = place.kind.spec.fresh if spec.fresh is None else spec.fresh
+        moves = spec.workdir and (fresh or (has_own_tree and self._kind.converses))
+        folder = spec.workdir if moves and spec.workdir else home
+        if not fresh and folder == place.presence.journal.folder:
+            return None
+        place.start(Path(folder), task=spec.id)
+        if refusal := self.await_free_pane():
+            return refusal
+        self._untold.append(f"begun by a new program in {folder}")
+        self._run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+        return None
 
     def resume(self) -> None:
         """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
 import sys
 import time
 from collections.abc import Generator
@@ -12,6 +13,7 @@ from datetime import datetime
 from pathlib import Path
 
 import click
+import psutil
 
 from torch_tasks.cli.output import one_line
 from torch_tasks.client import Torch
@@ -26,12 +28,17 @@ from workers.session import end_session
 from workers.tmux.pane import AgentPane
 from workers.tmux.server import AgentServer, require_tmux
 
+_ENDING_SECONDS = 2.0
+
 
 @click.command()
 @click.argument("agent_id")
 @click.option("--read-only", is_flag=True, help="Look, do not type.")
 def attach(agent_id: str, read_only: bool) -> None:
-    """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does."""
+    """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does.
+
+    When the agent's program is started anew, the terminal goes along into its new pane.
+    """
     place = _place(agent_id)
     if isinstance(place, AgentInfo):
         raise _elsewhere(place, "attach")
@@ -47,7 +54,34 @@ def attach(agent_id: str, read_only: bool) -> None:
         f"={agent_id}",
     ]
     os.environ.pop("TMUX", None)  # an agent's server is another one than the one we may be in
-    os.execvp(argv[0], argv)  # noqa: S606 - this terminal becomes tmux's
+    server = AgentServer(place / "tmux")
+    while True:
+        before = server.listener()
+        code = subprocess.run(argv, check=False).returncode
+        if code == 0 or before is None or not _has_ended(server, before):
+            sys.exit(code)
+        _await_pane(agent_id, server)
+
+
+def _has_ended(server: AgentServer, process: psutil.Process) -> bool:
+    """The server of before is gone: its visitors leave a moment earlier."""
+    deadline = time.monotonic() + _ENDING_SECONDS
+    while server.listener() == process:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _await_pane(agent_id: str, server: AgentServer) -> None:
+    """The pane has ended: wait for the one in which the agent's program is started again."""
+    deadline = time.monotonic() + settings().agent_start_seconds
+    with suppress(KeyboardInterrupt):
+        while is_hosted(server.socket.parent) and time.monotonic() < deadline:
+            if server.listener() is not None:
+                return
+            time.sleep(LOOK_SECONDS)
+    raise AgentUnavailable(f"the pane of {agent_id} has ended; 'torch-tasks agents' tells whether it lives")
 
 
 @click.command()

@@ -176,19 +176,12 @@ class Host:
     def _adopt(self, journal: Journal) -> bool:
         if journal.pane is None or journal.kind != self._spec.kind:
             return False
-        return self._terminal.adopt(journal.pane, journal.session)
+        return self._terminal.adopt(journal.pane, journal.session, Path(journal.folder or self.info.workdir))
 
     def _start(self) -> None:
         self._mourn()
-        self.presence.show(AgentState.STARTING)
-        try:
-            pane, session = self._terminal.start(self.info)
-        except TorchError:
-            self.presence.show(AgentState.EXITED)
-            raise
-        self.presence.remember(pane=pane, session=session, kind=self._spec.kind)
+        self._place.start(Path(self.info.workdir))
         self.presence.show(self._rest)
-        log.info("%s: started in pane %s", self._spec.id, pane)
 
     @property
     def _rest(self) -> AgentState:
@@ -398,8 +391,7 @@ class Host:
             self._bell.wait(_HEARING)
             if refusal := attempt.await_free_pane():
                 return refusal
-        attempt.begin()
-        return attempt.watch()
+        return attempt.begin() or attempt.watch()
 
     # ── cancel, retire, detach, close ──────────────────────────────────────────────────────────────────────────────
 

@@ -40,6 +40,8 @@ class Journal(BaseModel):
     pane: str | None = None
     session: int | None = None
     """The process that leads the pane's session."""
+    folder: str | None = None
+    """Where the pane's program was started."""
     current: CurrentRun | None = None
     performance: Performance = Performance()
     """How the tasks ended that the agent had; the broker may forget it."""

@@ -87,8 +87,9 @@ class Terminal:
             return self._pane.server.listener() is not None
         return look is not None and not look.dead and self._kind.lives(look)
 
-    def adopt(self, pane_id: str, session: int | None) -> bool:
+    def adopt(self, pane_id: str, session: int | None, folder: Path) -> bool:
         """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""
+        self._kind.workdir = folder
         self._session = session
         self._pane = AgentPane.adopt(self._folder / "tmux", pane_id, on_notice=lambda _: self._bell.ring())
         if self.alive:
@@ -97,15 +98,16 @@ class Terminal:
         self.end()
         return False
 
-    def start(self, info: AgentInfo) -> tuple[str, int | None]:
+    def start(self, info: AgentInfo, folder: Path) -> tuple[str, int | None]:
         """Start the program in a new pane, ready for work or for a login; returns the pane's id and its session."""
         self.end()
+        self._kind.workdir = folder
         self.wants_login, self._login_asked_at = False, None
         self._pane = AgentPane.start(
             self._folder / "tmux",
             info.agent_id,
             self._kind.launch(),
-            workdir=Path(info.workdir),
+            workdir=folder,
             environment=self._environment(info),
             on_notice=lambda _: self._bell.ring(),
             on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",

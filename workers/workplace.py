@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from torch_tasks.errors import TorchError
+from torch_tasks.models import AgentState
 from torch_tasks.records import TaskRecords
 from torch_tasks.settings import Settings
 from workers.agents.kind import AgentKind
@@ -18,6 +22,8 @@ from workers.presence import Presence
 from workers.quota import Quota
 from workers.runs import Run
 from workers.terminal import Terminal
+
+log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -52,3 +58,15 @@ class Workplace:
     trees: TaskTrees
     in_between: Callable[[Run], None]
     """What a task's thread does for the agent's messages while it watches the pane."""
+
+    def start(self, folder: Path, task: str | None = None) -> None:
+        """Start the agent's program in this folder, in a new pane; for this task, if it is for one."""
+        self.presence.show(AgentState.STARTING, task=task)
+        self.presence.remember(pane=None)  # nobody adopts the old program for the new one
+        try:
+            pane, session = self.terminal.start(self.presence.info, folder)
+        except TorchError:
+            self.presence.show(AgentState.EXITED)
+            raise
+        self.presence.remember(pane=pane, session=session, kind=self.kind.spec.kind, folder=str(folder))
+        log.info("%s: started in pane %s", self.kind.agent_id, pane)

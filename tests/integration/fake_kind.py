@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from fakes.cli.client import FakeCli
@@ -133,9 +134,12 @@ class FakeKind:
         toml = kind_toml(command, hooks=hooks, settle=settle, account=account, listens=listens)
         (self.folder / "agents" / "fake.toml").write_text(toml)
 
-    def worker(self, agent_id: str = "developer-1", role: str = "developer", **environment: str) -> AgentWorker:
+    def worker(
+        self, agent_id: str = "developer-1", role: str = "developer", words: Sequence[str] = (), **environment: str
+    ) -> AgentWorker:
         """A worker that hosts it."""
-        return self._node.agent_worker(agent_id, role, kind="fake", TORCH_CONFIG_DIR=str(self.folder), **environment)
+        environment["TORCH_CONFIG_DIR"] = str(self.folder)
+        return self._node.agent_worker(agent_id, role, kind="fake", words=words, **environment)
 
     @property
     def agent_folder(self) -> Path:

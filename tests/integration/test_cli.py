@@ -429,3 +429,22 @@ def test_who_attaches_to_look_cannot_type(machine: Machine, terminal: Any) -> No
     machine.torch("run", "--agent", "qa-1", "--wait", "echo 'the next task'")
     visit.see("the next task")
     assert "typed-42" not in machine.torch("screen", "qa-1").stdout
+
+
+def test_who_is_attached_goes_along_into_a_new_pane(machine: Machine, terminal: Any) -> None:
+    machine.torch("run", "--agent", "qa-1", "--wait", "clear; echo 'the old one'")
+    visit = terminal("attach", "qa-1")
+    visit.see("the old one")
+    machine.torch("run", "--agent", "qa-1", "--fresh", "--wait", "echo 'the new one'")
+    visit.see("the new one")
+    visit.type("echo typed-$((40 + 2))\r")
+    visit.see("typed-42")
+
+
+def test_who_is_attached_hears_that_the_agent_has_retired(machine: Machine, terminal: Any) -> None:
+    agent = machine.torch("spawn", "qa", "--id", "qa-9").stdout.strip()
+    visit = terminal("attach", agent)
+    visit.see("qa-9")
+    machine.torch("retire", agent)
+    visit.see("Error: the pane of qa-9 has ended")
+    assert visit.process.wait(30) == 1

@@ -13,7 +13,7 @@ from torch_tasks.cli import _COMMANDS as COMMANDS
 
 RUN_OPTIONS = (
     "--role --skill --agent --priority --workdir --agent-kind --timeout --check --check-rounds --permissions"
-    " --max-retries --id"
+    " --fresh --max-retries --id"
 )
 OPTIONS = {
     "up": "--agent --no-beat --no-flower --detach --keep-agents",
@@ -23,10 +23,11 @@ OPTIONS = {
     "fail": "TASK",
     "progress": "TASK",
     "dead": "list show replay drop",
-    "worker": "--id --role --skill --agent --workdir --memory --cpu --processes",
+    "worker": "--id --role --skill --agent --workdir --fresh --memory --cpu --processes",
     "node": "--node --keep list show drain undrain",
     "scale": "--dry-run --explain --json",
-    "spawn": "ROLE --skill --kind --node --label --temporary --workdir --parent --id --memory --cpu --processes",
+    "spawn": "ROLE --skill --kind --node --label --temporary --workdir --fresh --parent --id"
+    " --memory --cpu --processes",
     "retire": "AGENT --now --hand-over --note --timeout --no-wait",
     "run": RUN_OPTIONS + " --spool --wait --wait-timeout --unroutable-after",
     "tasks": "--limit --state --json",

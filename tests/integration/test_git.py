@@ -345,7 +345,7 @@ def test_no_branch_is_changed_under_another_agents_task(start: Start, repo: Repo
     assert repo.branch == "feature/other"
 
 
-def test_a_coding_agents_prompt_names_the_tasks_tree(node: Node, torch: Torch) -> None:
+def test_a_coding_agents_program_is_started_in_the_tasks_tree(node: Node, torch: Torch) -> None:
     repo = Repository(node.work)
     fake = FakeKind(node, scenario=Scenario(Turn((Say("Done."),))))
     (fake.folder / "git.toml").write_text(NEVER + "worktree = true\ntag = true\n")
@@ -354,6 +354,7 @@ def test_a_coding_agents_prompt_names_the_tasks_tree(node: Node, torch: Torch) -
     assert task.result(timeout=60).succeeded
     place = node.state / "worktrees" / task.id / "work"
     assert f"folder: {place}" in fake.prompts()[-1].splitlines()[-1]
+    assert [record["cwd"] for record in fake.cli.records("started")] == [str(node.work), str(place)]
     [tag] = until(lambda: tags(repo), "the verified end is tagged")
     assert repo.files(tag) == {"app.py", "made.txt"}
     assert repo.branch == "main"

@@ -62,6 +62,18 @@ class Promises:
         [received] = agent.received("after-it")
         assert "endless" not in received
 
+    def test_a_fresh_task_begins_in_its_folder_and_knows_nothing_of_the_last(self, agent: Hosted) -> None:
+        folder = agent.home.folder / "elsewhere"
+        folder.mkdir()
+        assert agent.do("remember the kitchen", id="known").succeeded
+        assert agent.do("go elsewhere", id="fresh", fresh=True, workdir=str(folder)).succeeded
+        assert agent.worker.tmux("display-message", "-p", "#{pane_current_path}").strip() == str(folder)
+        assert agent.do("come home", id="home").succeeded
+        assert agent.worker.tmux("display-message", "-p", "#{pane_current_path}").strip() == str(agent.home.work)
+        said = [json.dumps(agent.requests(task)[0].body) for task in ("known", "fresh", "home")]
+        assert ["remember the kitchen" in one for one in said] == [True, False, False]
+        assert ["go elsewhere" in one for one in said] == [False, True, False]
+
     def test_a_killed_workers_answer_comes_once(self, agent: Hosted) -> None:
         agent.llm.on("long work", Text("Begun, "), Hold("killed"), Text("and ended."))
         task = agent.give("long work")

@@ -17,6 +17,7 @@ from torch_tasks.cli.output import waiting
 @click.option("--label", "labels", multiple=True, help="What its machine must have, as `gpu`; repeat for more.")
 @click.option("--temporary", is_flag=True, help="It retires when it has had nothing to do for a while.")
 @click.option("--workdir", type=click.Path(), help="The folder it starts in, on its machine.")
+@click.option("--fresh", is_flag=True, help="Each of its tasks is begun by a new program.")
 @click.option("--parent", metavar="AGENT", help="The agent it belongs to (default, in a pane: the pane's agent).")
 @click.option("--id", "agent_id", help="Its id (default: the role and a number).")
 @click.option("--memory", metavar="SIZE", help="The most memory its terminal may use, as 2G.")
@@ -30,6 +31,7 @@ def spawn(
     labels: tuple[str, ...],
     temporary: bool,
     workdir: str | None,
+    fresh: bool,
     parent: str | None,
     agent_id: str | None,
     memory: str | None,
@@ -49,6 +51,7 @@ def spawn(
             labels=labels,
             lifetime=Lifetime.TEMPORARY if temporary else Lifetime.PERMANENT,
             workdir=workdir,
+            fresh=fresh,
             parent=parent,
             agent_id=agent_id,
             memory=memory,

@@ -43,6 +43,11 @@ _PRIORITY = _HEADINGS.index("PRIORITY")
     type=click.Choice([str(p) for p in Permissions]),
     help="What becomes of what a coding agent asks permission for.",
 )
+@click.option(
+    "--fresh/--no-fresh",
+    default=None,
+    help="Begin it in a new program, or in the one that is there (default: as the agent's declaration says).",
+)
 @click.option("--max-retries", type=int, help="How often to try again when the agent crashed.")
 @click.option("--id", "task_id", help="The task's id; the same id twice is one task.")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")

@@ -27,6 +27,7 @@ def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
     words += ["--workdir", agent.workdir] if agent.workdir else []
     limits = agent.limits.model_dump(exclude_none=True)
     words += [word for name, limit in limits.items() for word in (f"--{name}", str(limit))]
+    words += ["--fresh"] if agent.fresh else []
     words += ["--temporary"] if agent.lifetime is Lifetime.TEMPORARY else []
     words += ["--parent", agent.parent] if agent.parent else []
     return tuple(words)

@@ -116,6 +116,7 @@ def staff(pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet) 
             kind=pool.kind,
             labels=pool.labels,
             workdir=pool.workdir,
+            fresh=pool.fresh,
             lifetime=lifetime,
             pool=pool.name,
             **pool.limits.model_dump(),
