@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from clients import read_settings_anew
 from machine import TORCH_TASKS
 from nodes import Broker, Node
 from waiting import until
@@ -26,8 +27,14 @@ from workers.agents.briefing import briefing
 
 
 @pytest.fixture(autouse=True)
-def _empty(torch: Torch, broker: Broker) -> None:
+def _empty(torch: Torch, broker: Broker, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """An empty fleet, in which nobody has to be heard of again."""
     broker.empty()
+    monkeypatch.setenv("TORCH_OFFLINE_SECONDS", "3600")
+    read_settings_anew()
+    yield
+    monkeypatch.undo()
+    read_settings_anew()
 
 
 def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -85,6 +86,19 @@ def test_a_running_task_goes_to_the_other_agent_with_all_there_is_to_know(
     until(lambda: pair[0].agent_state is AgentState.READY, "the former owner is free")
     with pytest.raises(TaskEnded):
         task.handoff("dev-1")
+
+
+def test_a_successor_may_be_done_before_the_command_has_looked_again(
+    running: Callable[..., Task], tmp_path: Path
+) -> None:
+    task = running()
+    asking = subprocess.Popen([TORCH_TASKS, "handoff", task.id, "dev-2"], stdout=subprocess.PIPE, text=True)
+    until(lambda: task.record().handover or asking.poll() is not None, "it has asked")
+    asking.send_signal(signal.SIGSTOP)
+    assert task.result(timeout=60).agent == "dev-2"
+    asking.send_signal(signal.SIGCONT)
+    said, _ = asking.communicate(timeout=60)
+    assert (asking.returncode, said) == (0, f"task {task.id} goes to dev-2\n")
 
 
 def test_an_agent_hands_its_own_task_over_and_the_command_returns_first(

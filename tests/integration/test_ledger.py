@@ -121,8 +121,10 @@ def test_the_rest_of_a_chain_is_noted_where_its_beginning_ran(node: Node, torch:
     for spec in (second, body_task):
         until(lambda spec=spec: spec.id in {record.spec.id for record in torch.tasks()}, "it is sent")
         assert torch.task(spec.id).result(timeout=60).succeeded
-        assert (ledger().state(spec.id), there.state(spec.id)) == (None, RowState.PUBLISHED)
-    assert (ledger().state(first.id), there.state(first.id)) == (RowState.PUBLISHED, None)
+        assert ledger().state(spec.id) is None
+        assert there.state(spec.id) in {RowState.PUBLISHED, RowState.CLOSED}
+    assert ledger().state(first.id) in {RowState.PUBLISHED, RowState.CLOSED}
+    assert there.state(first.id) is None
 
 
 def test_what_is_put_back_is_what_was_published(broker: FaultyBroker, torch: Torch) -> None:  # noqa: F811

@@ -33,6 +33,7 @@ def nova(torch: Torch, broker: Broker, tmp_path: Path, monkeypatch: pytest.Monke
     """A person, two developers, a tester, and the manager."""
     broker.empty()
     monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("TORCH_OFFLINE_SECONDS", "3600")  # nobody has to be heard of again
     read_settings_anew()
     for name in ("developer-1", "developer-2"):
         enter(name, "developer", skills=("python",), workdir="/w/shop")

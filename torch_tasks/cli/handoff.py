@@ -32,7 +32,7 @@ def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> Non
         return
     with waiting(f"task {task_id}: {handover.owner} lets go of it"), broker_errors():
         record, gone = await_handover(task_id, _SECONDS)
-    if record.state.ended:
+    if record.state.ended and record.attempts == handover.attempt:
         raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} had let go of it")
     later = "" if gone else f" as soon as {handover.owner}, which was told, lets go of it"
     click.echo(f"task {task_id} goes to {handover.to}{later}")
