@@ -107,7 +107,7 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
         if explain:
             if journal.spec is None:
                 raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
-            program = program_of(journal.spec, place, Path(journal.spec.workdir or "/"))
+            program = program_of(journal.spec, place, Path(journal.folder or "/"))
             for source, said in program.explain(pane):
                 click.echo(f"{source + ':':<15}{said}")
         else:

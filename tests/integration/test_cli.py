@@ -344,9 +344,9 @@ def test_version_is_the_one_of_the_file(machine: Machine) -> None:
 class Terminal:
     """A person's terminal, in which ``torch-tasks`` runs."""
 
-    def __init__(self, machine: Machine, *words: str) -> None:
+    def __init__(self, machine: Machine, *words: str, rows: int = 51, columns: int = 200) -> None:
         self._ours, theirs = pty.openpty()
-        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", 50, 200, 0, 0))
+        fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
         env = {**machine.env, "TERM": "xterm-256color"}
         # `setsid --ctty` makes it the terminal of a session of its own, as a login does.
         argv = ["setsid", "--ctty", "--wait", TORCH_TASKS, *words]
@@ -385,8 +385,8 @@ class Terminal:
 def terminal(machine: Machine, request: pytest.FixtureRequest) -> Any:
     """Opens terminals that are closed with the test."""
 
-    def open_terminal(*words: str) -> Terminal:
-        terminal = Terminal(machine, *words)
+    def open_terminal(*words: str, **size: int) -> Terminal:
+        terminal = Terminal(machine, *words, **size)
         request.addfinalizer(terminal.close)
         return terminal
 
@@ -419,6 +419,23 @@ def test_attach_shows_the_pane_and_leaves_it_alive(machine: Machine, terminal: A
     assert visit.process.wait(10) == 0
     assert machine.pane("qa-1") == pane
     assert machine.torch("run", "--agent", "qa-1", "--wait", "echo alive").stdout == "alive\n"
+
+
+def test_who_has_a_smaller_terminal_is_told_how_to_see_the_rest(machine: Machine, terminal: Any) -> None:
+    machine.torch("run", "--agent", "qa-1", "--wait", "clear; echo 'on top'; seq 41 80; printf '%150sat the right' ''")
+    visit = terminal("attach", "qa-1", rows=24, columns=80)
+    visit.see("C-b Shift-arrows: the rest  C-b d: leave")
+    prefixes = ("list-clients", "-F", "#{client_prefix}")
+    for key in ("A", "A", "A", "C", "C"):  # up, and to the right
+        visit.type("\x02")
+        until(lambda: "1" in machine.tmux("qa-1", *prefixes).split(), "tmux has taken the prefix key")
+        visit.type(f"\x1b[1;2{key}")
+        until(lambda: "1" not in machine.tmux("qa-1", *prefixes).split(), "tmux has taken the key")
+    visit.see("on top")
+    for rows, hides in ((50, True), (51, False)):  # one is the status line's
+        other = terminal("attach", "qa-1", rows=rows)
+        other.see("C-b d: leave")
+        assert ("the rest" in other.text) is hides
 
 
 def test_who_attaches_to_look_cannot_type(machine: Machine, terminal: Any) -> None:
