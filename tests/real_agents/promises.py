@@ -154,6 +154,7 @@ class WithTools(Promises):
 
     def test_a_person_in_the_pane_is_left_alone(self, agent: Hosted) -> None:
         agent.worker.tmux("send-keys", "my own words")
+        agent.wait(lambda: "my own words" in agent.worker.screen(), "the person's words are drawn")
         task = agent.give("wait for me")
         agent.wait(lambda: task.status is TaskState.WAITING, "the task waits")
         assert "typing" in agent.notes(task)[-1]

@@ -6,6 +6,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from fakes.llm.steps import Call, Fail, Hold, Text
+from waiting import until
 
 from torch_tasks.models import AgentState
 
@@ -50,6 +51,17 @@ def play(stage: Stage) -> None:
     stage.save("permission", AgentState.WAITING, shows=asked, composer=None, question=asked, choices=choices)
     pane.press("Escape")
     stage.save("interrupted", AgentState.READY, shows="Request cancelled")
+
+    llm.on("tell it", Text("\n".join(f"- row {number}" for number in range(120))))
+    stage.send("tell it")
+    stage.save("long-answer", AgentState.READY, shows="row 119")
+    stage.send("use the tool")
+    until(lambda: asked in pane.screen(), "it asks")
+    pane.press("PageUp")
+    pane.press("PageDown")  # as whoever looks does
+    choices = ("Allow once", "Allow for this session", "No, suggest changes (esc)")
+    stage.save("permission-scrollbar", AgentState.WAITING, shows="│█", composer=None, question=asked, choices=choices)
+    pane.press("Escape")
 
     llm.on("write the file", Call("write_file", {"file_path": str(stage.home.work / "y"), "content": "hello\n"}))
     stage.send("write the file")
