@@ -51,7 +51,9 @@ def _hindrance(agent: AgentInfo, spec: TaskSpec) -> str | None:
         return f"is {agent.holding}"
     if agent.state is AgentState.LIMITED:
         return "is limited, its account rests"
-    return f"works on {agent.current_task}" if agent.current_task and spec.agent else None
+    if not spec.agent or agent.current_task in (None, spec.id):  # the record was read a moment before it began
+        return None
+    return f"works on {agent.current_task}"
 
 
 def hinders(agent: AgentInfo) -> bool:

@@ -28,6 +28,7 @@ from workers.session import end_session
 from workers.tmux.pane import AgentPane
 from workers.tmux.server import AgentServer, require_tmux
 
+#: For so long a server may outlive its last visit.
 _ENDING_SECONDS = 2.0
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from torch_tasks import keys
 from torch_tasks.models import AgentInfo, TaskRecord, TaskSpec, TaskState, now
-from torch_tasks.routing import queue_for, serves, unroutable
+from torch_tasks.routing import held_up, queue_for, serves, unroutable
 
 
 def agent(agent_id: str = "dev-1", *, online: bool = True, skills: tuple[str, ...] = ("git", "python")) -> AgentInfo:
@@ -96,3 +96,11 @@ def test_a_waiting_task_is_unroutable_if_no_live_agent_can_serve_it(
 @pytest.mark.parametrize("state", sorted(set(TaskState) - {TaskState.QUEUED}))
 def test_only_what_waits_can_be_unroutable(state: TaskState) -> None:
     assert not unroutable(record(state, role="qa"), [])
+
+
+def test_the_one_agent_works_on_something_else_or_has_just_begun() -> None:
+    waiting = record(agent="dev-1")
+    elsewhere = agent().model_copy(update={"current_task": "another"})
+    begun = agent().model_copy(update={"current_task": waiting.spec.id})
+    assert held_up(waiting, [elsewhere]) == "dev-1 works on another"
+    assert held_up(waiting, [begun]) is None
