@@ -405,6 +405,9 @@ class Node:
             self.processes.stop(running.name, END_SECONDS)
         for worker in self.workers:
             worker.teardown()
+        self._end_terminals()
+
+    def _end_terminals(self) -> None:
         for socket in self.state.glob("agents/*/tmux"):
             end_tmux(socket)
 
@@ -414,6 +417,7 @@ class Node:
         deadline = time.monotonic() + END_SECONDS
         while (left := survivors(str(self.state))) and time.monotonic() < deadline:
             time.sleep(0.02)
+            self._end_terminals()  # one that a worker was starting at its end may have begun to listen since
         told = [" ".join(process.cmdline()) for process in left]
         for process in left:
             process.kill()

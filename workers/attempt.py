@@ -146,8 +146,8 @@ class Attempt:
         place, spec = self._place, self._spec
         home = place.presence.info.workdir
         fresh = place.kind.spec.fresh if spec.fresh is None else spec.fresh
-        moves = spec.workdir and (fresh or (has_own_tree and self._kind.converses))
-        folder = spec.workdir if moves and spec.workdir else home
+        moves = fresh or (has_own_tree and self._kind.converses)
+        folder = (spec.workdir if moves else None) or home
         if not fresh and folder == place.presence.journal.folder:
             return None
         place.start(Path(folder), task=spec.id)

@@ -404,14 +404,14 @@ class Host:
         return True
 
     def cancel(self, task_ids: Container[str]) -> None:
-        """Interrupt the task in the pane if it is one of these."""
-        begun = self.begun  # it may end at this moment
-        if begun and begun in task_ids:
-            self._orders.cancelled = begun
+        """End the task in the pane, or the one that waits to get into it, if it is one of these."""
+        held = self.begun or self.info.current_task  # it may end at this moment
+        if held and held in task_ids:
+            self._orders.cancelled = held
             self._bell.ring()
             with contextlib.suppress(redis.RedisError, BrokerUnreachable):
                 # Should this worker die before the agent has let go, the next one must know.
-                self._records.request_cancel(begun)
+                self._records.request_cancel(held)
 
     def retire(self) -> None:
         """Heed an order to retire: take no new tasks, stop this worker once none is left; its node does the rest."""

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import pytest
+from celery.result import AsyncResult
 from fake_kind import FakeKind, words
 from fakes.cli.scenario import Scenario, Start, Turn
 from fakes.cli.steps import Say, Work
@@ -14,6 +15,7 @@ from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch
+from torch_tasks.app import app
 from torch_tasks.models import AgentState, FailureKind
 
 QUICK = Scenario(default=Turn((Say("Done."),)))
@@ -59,13 +61,13 @@ def worker(fake: FakeKind) -> AgentWorker:
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Iterator[Path]:
+def folder(tmp_path: Path) -> Path:
     (tmp_path / "elsewhere").mkdir()
     return (tmp_path / "elsewhere").resolve()
 
 
-def done(torch: Torch, prompt: str, **options: object) -> None:
-    result = torch.enqueue(prompt, **options).result(timeout=60)  # type: ignore[arg-type]
+def done(torch: Torch, prompt: str, **options: Any) -> None:
+    result = torch.enqueue(prompt, **options).result(timeout=60)
     assert result.succeeded, result
 
 
@@ -134,14 +136,18 @@ def test_a_worker_killed_while_the_new_program_starts_has_the_task_done_once(
     assert task.record().attempts == 1
 
 
+@pytest.mark.parametrize("how", ["cancel", "revoke"])
 def test_it_can_be_cancelled_while_the_new_program_wants_a_login(
-    worker: AgentWorker, programs: Programs, torch: Torch, fake: FakeKind
+    worker: AgentWorker, programs: Programs, torch: Torch, fake: FakeKind, how: str
 ) -> None:
     fake.cli.play(Scenario(start=Start(dialogs=("sign-in",))))
     task = torch.enqueue("two", fresh=True)
     until(lambda: task.status is TaskState.WAITING, "the task waits", 60)
     assert any("wants a login" in (entry.note or "") for entry in task.history())
-    task.cancel()
+    if how == "cancel":
+        task.cancel()
+    else:  # as Flower's button does
+        AsyncResult(task.id, app=app).revoke(terminate=True)
     assert task.result(timeout=30).status is TaskState.CANCELLED
     until(lambda: worker.agent_state is AgentState.LOGIN, "the agent says so")
     worker.tmux("send-keys", "1")
