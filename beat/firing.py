@@ -6,8 +6,8 @@ from datetime import datetime
 from itertools import takewhile
 from typing import NamedTuple
 
-from torch_tasks.checkins.checkin import Checkin, CheckinRecord, CheckinState, Fire, Misfire, Outcome, derived_id
-from torch_tasks.checkins.store import due_ms
+from torch_tasks.model.checkin import Checkin, CheckinRecord, CheckinState, Fire, Misfire, Outcome, derived_id
+from torch_tasks.store.checkins import due_ms
 
 SKIPPED_AT_ONCE = 5000
 FIRED_AT_ONCE = 100

@@ -8,10 +8,10 @@ import time
 
 import redis
 
-from beat.journal import Journal
-from torch_tasks.checkins.timetable import Timetable
+from torch_tasks.beat.journal import Journal
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.settings import Settings
+from torch_tasks.store.timetable import Timetable
 from torch_tasks.transport import Gate
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch_tasks.checkins.timetable import Account
 from torch_tasks.errors import StateFolderUnusable
-from torch_tasks.local.files import make_folder, usable
+from torch_tasks.store.timetable import Account
+from torch_tasks.system.files import make_folder, usable
 
 _BATCH = 200
 _LAYOUT = """

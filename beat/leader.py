@@ -7,7 +7,7 @@ import os
 import time
 import uuid
 
-from torch_tasks.checkins.timetable import Timetable
+from torch_tasks.store.timetable import Timetable
 
 log = logging.getLogger(__name__)
 

@@ -11,10 +11,10 @@ from typing import Any
 
 from celery.beat import ScheduleEntry
 
-from torch_tasks.broker import lost
-from torch_tasks.checkins.checkin import CheckinState, milliseconds
-from torch_tasks.checkins.timetable import PERIODIC, Advance, Due, Timetable
+from torch_tasks.broker.connection import lost
 from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.model.checkin import CheckinState, milliseconds
+from torch_tasks.store.timetable import PERIODIC, Advance, Due, Timetable
 
 log = logging.getLogger(__name__)
 

@@ -18,17 +18,17 @@ from celery.beat import ScheduleEntry, Scheduler
 from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
-from beat.firing import fired, plan
-from beat.follower import AWAY, Follower
-from beat.journal import Journal
-from beat.leader import Lead, LeadLost
-from beat.periodic import Periodic
-from beat.standing import STANDING
 from torch_tasks.app import CHECKIN
-from torch_tasks.checkins.checkin import Checkin, Fire, moment_of
-from torch_tasks.checkins.store import record_of
-from torch_tasks.checkins.timetable import Advance, Due, Tick, Timetable
+from torch_tasks.beat.firing import fired, plan
+from torch_tasks.beat.follower import AWAY, Follower
+from torch_tasks.beat.journal import Journal
+from torch_tasks.beat.leader import Lead, LeadLost
+from torch_tasks.beat.periodic import Periodic
+from torch_tasks.beat.standing import STANDING
 from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import Checkin, Fire, moment_of
+from torch_tasks.store.checkins import record_of
+from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
 from torch_tasks.transport import Gate
 
 log = logging.getLogger(__name__)

@@ -20,7 +20,7 @@ from benchmarks.harness import CELERY, ROOT, Stage, await_true, clock, end
 from benchmarks.measures import Measure, percentile
 
 if TYPE_CHECKING:
-    from torch_tasks.checkins.checkin import Checkin
+    from torch_tasks.model.checkin import Checkin
 
 MIB = 1 << 20
 FEW, MANY = 1_000, 100_000
@@ -51,8 +51,8 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 def _turns(entries: int, times: int) -> tuple[float, float]:
     """What a turn of the scheduler costs in milliseconds: with nothing due, and with ten entries to fire."""
-    from beat.scheduler import TorchScheduler
     from torch_tasks.app import app
+    from torch_tasks.beat.scheduler import TorchScheduler
     from torch_tasks.fleet import fleet
 
     _empty()
@@ -84,9 +84,8 @@ def _fill(entries: int) -> None:
 
 def _checkin(name: str, seconds: float) -> Checkin:
     """One that comes up once, so many seconds from now."""
-    from torch_tasks.checkins.checkin import Checkin, Target
-    from torch_tasks.checkins.schedules import At
-    from torch_tasks.models import now
+    from torch_tasks.model.checkin import At, Checkin, Target
+    from torch_tasks.model.fields import now
 
     return Checkin(
         id=name,
@@ -151,7 +150,7 @@ def _memory(stage: Stage, entries: int) -> Iterator[Measure]:
 
 def _journalled(folder: Path) -> int:
     """How many entries the beat with this state folder remembers."""
-    from beat.journal import Journal
+    from torch_tasks.beat.journal import Journal
 
     files = list(folder.glob("*.sqlite"))
     return sum(len(accounts) for file in files for accounts in Journal(file).accounts())

@@ -19,9 +19,9 @@ from typing import TYPE_CHECKING, NoReturn
 
 import psutil
 
-from torch_tasks.local.broker import start_broker, stop_broker
-from torch_tasks.local.processes import Processes
+from torch_tasks.machine.broker import start_broker, stop_broker
 from torch_tasks.settings import Settings
+from torch_tasks.system.processes import Processes
 
 if TYPE_CHECKING:
     from torch_tasks import Torch
@@ -43,7 +43,7 @@ class Agent:
 
     def terminal(self) -> list[psutil.Process]:
         """The control client, the tmux server, and what runs in the pane."""
-        from workers.tmux.server import AgentServer
+        from torch_tasks.workers.tmux.server import AgentServer
 
         server = AgentServer(self.socket).listener()
         theirs = [server, *server.children(recursive=True)] if server else []

@@ -66,8 +66,8 @@ def _flush(stage: Stage) -> float:
 
 def _putting_back(stage: Stage, count: int) -> list[Measure]:
     """A broker that lost everything, and one that lost nothing."""
-    from torch_tasks import recovery
     from torch_tasks.fleet import fleet
+    from torch_tasks.tasks import recovery
     from torch_tasks.transport import Gate
 
     with _own_folder(stage):

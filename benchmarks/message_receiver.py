@@ -16,14 +16,15 @@ from types import SimpleNamespace
 from typing import Any
 
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentSpec, AgentState, now
-from workers.agents.submission import Phase, Step, Submission
-from workers.heed import Heed
-from workers.letters import Letter
-from workers.mail import Mail
-from workers.presence import Presence
-from workers.quota import Quota
-from workers.workplace import Orders, Workplace
+from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.workers.host.heed import Heed
+from torch_tasks.workers.host.letters import Letter
+from torch_tasks.workers.host.mail import Mail
+from torch_tasks.workers.host.presence import Presence
+from torch_tasks.workers.host.quota import Quota
+from torch_tasks.workers.host.workplace import Orders, Workplace
+from torch_tasks.workers.programs.submission import Phase, Step, Submission
 
 
 class Reader:

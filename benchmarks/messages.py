@@ -47,7 +47,7 @@ def _ways(stage: Stage, kind: str, ids: Sequence[str], words: str, times: int) -
 def _one(stage: Stage, agent_id: str, words: str) -> tuple[float, float]:
     """Seconds until the message is in the inbox, and until the program has taken it."""
     from torch_tasks.communication import NovaOrchestrator
-    from torch_tasks.models import AgentState
+    from torch_tasks.model.agent import AgentState
 
     nova = NovaOrchestrator()
     await_true(lambda: stage.torch.agent(agent_id).state is AgentState.READY, 30, f"{agent_id} is idle")

@@ -16,8 +16,8 @@ from home import AGENTS, HOMES, Home
 
 from benchmarks.harness import READY_SECONDS, Agent, Stage
 from benchmarks.measures import Measure, percentile
-from torch_tasks.models import now
-from torch_tasks.resources import config_file
+from torch_tasks.config_files import config_file
+from torch_tasks.model.fields import now
 
 WORDS = "look at the tests\nand fix what fails"
 

@@ -55,7 +55,8 @@ def _entered(count: int) -> Iterator[None]:
     """So many agents, each of which was heard of just now, a third of them at work."""
     from torch_tasks import keys
     from torch_tasks.fleet import fleet
-    from torch_tasks.models import AgentInfo, AgentState, now
+    from torch_tasks.model.agent import AgentInfo, AgentState
+    from torch_tasks.model.fields import now
 
     registry, dice = fleet().registry, random.Random(1)
     for number in range(count):

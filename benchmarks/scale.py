@@ -18,7 +18,8 @@ from benchmarks.harness import ROOT, Stage, clock, cpu_seconds
 from benchmarks.measures import Measure, percentile
 from benchmarks.simulated_agents import ROLES, SKILLS
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, now
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import now
 
 STEPS = (250, 500, 1000, 2000)
 QUICK_STEPS = (50, 100)

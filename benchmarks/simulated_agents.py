@@ -21,15 +21,17 @@ import redis
 from redis.asyncio.connection import Connection, parse_url
 
 from torch_tasks import keys
-from torch_tasks.communication.inboxes import GROUP, Inboxes
 from torch_tasks.fleet import fleet
-from torch_tasks.models import PRIORITY_STEPS, AgentInfo, AgentState, now
-from torch_tasks.orchestration import registry_scripts
-from torch_tasks.orchestration.agent_registry import AgentRegistry
-from torch_tasks.orchestration.holds import Holds
-from torch_tasks.orchestration.tending import look_after, tend
-from torch_tasks.records import TaskRecords
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import PRIORITY_STEPS
+from torch_tasks.orchestration.housekeeping import look_after, tend
 from torch_tasks.settings import settings
+from torch_tasks.store import agent_scripts as registry_scripts
+from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.holds import Holds
+from torch_tasks.store.messages import GROUP, Inboxes
+from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, GateState, scripts
 from torch_tasks.transport.channel import Transport
 from torch_tasks.transport.claim import SHA, Claim

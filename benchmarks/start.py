@@ -16,7 +16,8 @@ COMMAND = Path(sys.executable).with_name("torch-tasks")
 IMPORTS = """
 import time
 begun = time.perf_counter()
-import celery.bin.celery, celery.apps.worker, torch_tasks.tasks, workers.program, workers.agent_worker
+import celery.bin.celery, celery.apps.worker
+import torch_tasks.tasks.run, torch_tasks.workers.program, torch_tasks.workers.host.agent_worker
 print(time.perf_counter() - begun)
 """
 

@@ -176,10 +176,10 @@ def _cpu(stage: Stage, agents: Sequence[FakeAgent], seconds: float) -> tuple[flo
 
 def _look(agent: FakeAgent) -> float:
     """Seconds to see the pane and to know what it means."""
-    from torch_tasks.models import AgentSpec
-    from workers.agents.coding import CodingAgent
-    from workers.agents.kinds import program_of
-    from workers.tmux.pane import AgentPane
+    from torch_tasks.model.agent import AgentSpec
+    from torch_tasks.workers.programs.coding import CodingAgent
+    from torch_tasks.workers.programs.kinds import program_of
+    from torch_tasks.workers.tmux.pane import AgentPane
 
     folder = agent.agent.socket.parent
     kind = program_of(AgentSpec(id=agent.id, role="bench", kind=TELLING), folder, folder)

@@ -13,7 +13,7 @@ from statistics import median
 from benchmarks.harness import READY_SECONDS, ROLE, Agent, Stage, await_true
 from benchmarks.measures import Measure, percentile
 from torch_tasks import Task
-from torch_tasks.models import TaskRecord
+from torch_tasks.model.task import TaskRecord
 
 FLEETS = {1: 50, 10: 300, 50: 500, 100: 1000}
 """How many tasks for how many agents."""

@@ -36,8 +36,8 @@ def main() -> None:
     os.environ |= {"TORCH_STATE_DIR": str(home), "TORCH_FLOWER_PORT": "0", "TORCH_NODE": "laptop"}
     os.environ.pop("TORCH_BROKER_URL", None)
     from torch_tasks import Torch
-    from torch_tasks.local.stack import FLOWER_USER, Stack
-    from torch_tasks.models import AgentSpec
+    from torch_tasks.machine.stack import FLOWER_USER, Stack
+    from torch_tasks.model.agent import AgentSpec
     from torch_tasks.settings import settings
 
     stack = Stack(settings())

@@ -14,10 +14,10 @@ from nodes import MARK, PACE, SESSION, Broker, ProcessNode, short_folder, surviv
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.checkins.checkin import Checkin, CheckinRecord, Fire, Target
-from torch_tasks.checkins.schedules import At
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, now
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Fire, Target
+from torch_tasks.model.fields import now
 
 
 class Machine:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 from waiting import until
 
-from torch_tasks.local.processes import Processes
+from torch_tasks.system.processes import Processes
 
 TORCH_TASKS = str(Path(sys.executable).with_name("torch-tasks"))
 PACE = {

@@ -21,13 +21,13 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.errors import AgentNotFound
-from torch_tasks.local.broker import start_broker, stop_broker
-from torch_tasks.local.processes import Processes
-from torch_tasks.models import AgentInfo, AgentState
-from torch_tasks.nodes import KeptAgent, NodeInfo
+from torch_tasks.machine.broker import start_broker, stop_broker
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.node import KeptAgent, NodeInfo
 from torch_tasks.settings import Settings
+from torch_tasks.system.processes import Processes
 from torch_tasks.transport import Gate
-from workers.tmux.server import AgentServer
+from torch_tasks.workers.tmux.server import AgentServer
 
 SESSION = "PYTEST_TORCH_SESSION"
 """Every process that the tests start, and what these start, has this variable; its value tells one session's."""

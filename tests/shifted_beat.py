@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 from typing import Any
 
-from beat.scheduler import TorchScheduler
-from torch_tasks.broker import NOW
-from torch_tasks.checkins import checkin_scripts
-from torch_tasks.checkins.timetable import Tick, Timetable
+from torch_tasks.beat.scheduler import TorchScheduler
+from torch_tasks.broker.connection import NOW
 from torch_tasks.fleet import fleet
+from torch_tasks.store import checkin_scripts
+from torch_tasks.store.timetable import Tick, Timetable
 
 
 class ShiftedTimetable(Timetable):

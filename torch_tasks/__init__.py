@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from torch_tasks.app import app as celery
     from torch_tasks.client import Task, Torch
-    from torch_tasks.models import TaskRecord, TaskResult, TaskSpec, TaskState
+    from torch_tasks.model.task import TaskRecord, TaskResult, TaskSpec, TaskState
 
 __all__ = ["Task", "TaskRecord", "TaskResult", "TaskSpec", "TaskState", "Torch", "celery"]
 
 _HOME = {
     "Task": "torch_tasks.client",
     "Torch": "torch_tasks.client",
-    "TaskRecord": "torch_tasks.models",
-    "TaskResult": "torch_tasks.models",
-    "TaskSpec": "torch_tasks.models",
-    "TaskState": "torch_tasks.models",
+    "TaskRecord": "torch_tasks.model.task",
+    "TaskResult": "torch_tasks.model.task",
+    "TaskSpec": "torch_tasks.model.task",
+    "TaskState": "torch_tasks.model.task",
 }
 
 

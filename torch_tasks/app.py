@@ -9,10 +9,10 @@ from click import Option
 from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
-from torch_tasks.broker import KEEPALIVE, broker_errors
-from torch_tasks.hosting import AgentHost, NodeHost
-from torch_tasks.models import PRIORITY_STEPS, Priority, TaskSpec
-from torch_tasks.routing import queue_for
+from torch_tasks.broker.connection import KEEPALIVE, broker_errors
+from torch_tasks.model.host import AgentHost, NodeHost
+from torch_tasks.model.routing import queue_for
+from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import settings
 from torch_tasks.transport import register
 
@@ -37,14 +37,14 @@ RETIRE = "torch_retire"
 class TorchApp(Celery):
     """Celery, with two things added: what is published is noted and has a record, and workers can host an agent."""
 
-    amqp_cls = "torch_tasks.publishing:Publishing"
+    amqp_cls = "torch_tasks.tasks.publishing:Publishing"
     host: AgentHost | None = None
     node: NodeHost | None = None
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
         """The worker program; named, not imported, because nothing here may depend on ``workers``."""
-        return self.subclass_with_self("workers.program:Program", name="Worker")
+        return self.subclass_with_self("torch_tasks.workers.program:Program", name="Worker")
 
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
@@ -89,7 +89,7 @@ def _configuration() -> dict[str, Any]:
     }
     return {
         "broker_url": url,
-        "result_backend": f"torch_tasks.results:Results+{url}",
+        "result_backend": f"torch_tasks.broker.results:Results+{url}",
         "broker_transport_options": transport,
         "result_backend_transport_options": {"global_keyprefix": keys.CELERY_RESULTS},
         "broker_connection_retry_on_startup": True,
@@ -111,7 +111,7 @@ def _configuration() -> dict[str, Any]:
         "task_send_sent_event": False,
         "result_expires": int(chosen.result_days * 86400),
         "result_extended": True,
-        "worker_pool": "workers.pool:AgentPool",
+        "worker_pool": "torch_tasks.workers.pool:AgentPool",
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
         # What a worker holds counts against its limit, whatever connection it came through.
@@ -120,7 +120,7 @@ def _configuration() -> dict[str, Any]:
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "beat_scheduler": "beat.scheduler:TorchScheduler",
+        "beat_scheduler": "torch_tasks.beat.scheduler:TorchScheduler",
     }
 
 
@@ -148,6 +148,13 @@ def _worker_options() -> set[Option]:
 
 
 register()
-app = TorchApp("torch", include=["torch_tasks.tasks", "torch_tasks.node_tasks"])
+app = TorchApp(
+    "torch",
+    include=[
+        "torch_tasks.tasks.run",
+        "torch_tasks.checkins.celery_tasks",
+        "torch_tasks.orchestration.node_tasks",
+    ],
+)
 app.add_defaults(_configuration)
 app.user_options["worker"].update(_worker_options())

@@ -10,14 +10,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_tasks import control, draining, recovery
-from torch_tasks.answer import Answer
 from torch_tasks.app import app
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.communication import NovaOrchestrator, Sent
-from torch_tasks.control import Said, resources_of
-from torch_tasks.dead_letters import DeadLetters
-from torch_tasks.draining import Drained
 from torch_tasks.errors import (
     BrokerUnreachable,
     IllegalTransition,
@@ -25,18 +20,31 @@ from torch_tasks.errors import (
     TaskNotFinished,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.handoffs import Handover
-from torch_tasks.history import HistoryEntry
-from torch_tasks.lifetimes import Farewell
-from torch_tasks.limits import Resources
-from torch_tasks.models import BEFORE, AgentInfo, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
-from torch_tasks.nodes import NodeInfo
-from torch_tasks.orchestration.handover import hand_over
-from torch_tasks.permissions import Permissions
-from torch_tasks.routing import held_up, hinders, unroutable
+from torch_tasks.model.agent import AgentInfo, Farewell
+from torch_tasks.model.limits import Resources
+from torch_tasks.model.node import NodeInfo
+from torch_tasks.model.routing import held_up, hinders, unroutable
+from torch_tasks.model.task import (
+    BEFORE,
+    Handover,
+    HistoryEntry,
+    Permissions,
+    Priority,
+    TaskRecord,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+)
+from torch_tasks.orchestration import control, draining
+from torch_tasks.orchestration.control import Said, resources_of
+from torch_tasks.orchestration.draining import Drained
+from torch_tasks.orchestration.staffing import Spawn, release, retire, spawn
 from torch_tasks.settings import settings
-from torch_tasks.staffing import Spawn, release, retire, spawn
-from torch_tasks.tasks import cancelled, run
+from torch_tasks.tasks import recovery
+from torch_tasks.tasks.answer import Answer
+from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.handover import hand_over
+from torch_tasks.tasks.run import cancelled, run
 
 if TYPE_CHECKING:
     from torch_tasks.checkins.book import Checkins

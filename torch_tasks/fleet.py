@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING
 import redis
 
 from torch_tasks import keys
-from torch_tasks.broker import connect
-from torch_tasks.ledger import Ledger
-from torch_tasks.orchestration.agent_registry import AgentRegistry
-from torch_tasks.orchestration.holds import Holds
-from torch_tasks.orchestration.soft_pins import SoftPins
-from torch_tasks.records import TaskRecords
+from torch_tasks.broker.connection import connect
 from torch_tasks.settings import Settings, settings
+from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.holds import Holds
+from torch_tasks.store.ledger import Ledger
+from torch_tasks.store.soft_pins import SoftPins
+from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, Gate
 
 if TYPE_CHECKING:
-    from torch_tasks.checkins.store import Checkins
-    from torch_tasks.communication.inboxes import Inboxes
-    from torch_tasks.orchestration.accounts import Account
-    from torch_tasks.orchestration.budgets import Budgets
-    from torch_tasks.orchestration.node_registry import NodeRegistry
-    from torch_tasks.orchestration.spawns import Spawns
+    from torch_tasks.store.accounts import Account
+    from torch_tasks.store.budgets import Budgets
+    from torch_tasks.store.checkins import Checkins
+    from torch_tasks.store.messages import Inboxes
+    from torch_tasks.store.nodes import NodeRegistry
+    from torch_tasks.store.spawns import Spawns
 
 
 class Fleet:
@@ -50,14 +50,14 @@ class Fleet:
     @cached_property
     def inboxes(self) -> Inboxes:
         """The messages."""
-        from torch_tasks.communication.inboxes import Inboxes  # only who sends, receives or looks at them
+        from torch_tasks.store.messages import Inboxes  # only who sends, receives or looks at them
 
         return Inboxes(self.client, self.settings)
 
     @cached_property
     def checkins(self) -> Checkins:
         """The check-ins."""
-        from torch_tasks.checkins.store import Checkins  # only who schedules, delivers or looks at them
+        from torch_tasks.store.checkins import Checkins  # only who schedules, delivers or looks at them
 
         return Checkins(self.client, self.settings, self.inboxes, self.records)
 
@@ -69,14 +69,14 @@ class Fleet:
     @cached_property
     def nodes(self) -> NodeRegistry:
         """The machines."""
-        from torch_tasks.orchestration.node_registry import NodeRegistry  # only node workers, and who asks for them
+        from torch_tasks.store.nodes import NodeRegistry  # only node workers, and who asks for them
 
         return NodeRegistry(self.client, self.settings)
 
     @cached_property
     def spawns(self) -> Spawns:
         """The agents that were spawned."""
-        from torch_tasks.orchestration.spawns import Spawns  # the same
+        from torch_tasks.store.spawns import Spawns  # the same
 
         return Spawns(self.client, self.settings)
 
@@ -92,14 +92,14 @@ class Fleet:
 
     def account(self, name: str) -> Account:
         """An account with a provider of models."""
-        from torch_tasks.orchestration.accounts import Account  # only who hosts a coding agent has one
+        from torch_tasks.store.accounts import Account  # only who hosts a coding agent has one
 
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)
 
     @cached_property
     def budgets(self) -> Budgets:
         """What is used of the accounts."""
-        from torch_tasks.orchestration.budgets import Budgets  # only who hosts a coding agent, or looks
+        from torch_tasks.store.budgets import Budgets  # only who hosts a coding agent, or looks
 
         return Budgets(self.client, self.settings)
 

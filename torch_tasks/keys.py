@@ -14,9 +14,9 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
-#: Hash of agent id → what a search needs of its entry: see :mod:`torch_tasks.orchestration.registry_scripts`.
+#: Hash of agent id → what a search needs of its entry: see :mod:`torch_tasks.store.agent_scripts`.
 AGENT_TRAITS = f"{PREFIX}agent_traits"
-#: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.orchestration.registry_scripts`.
+#: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.store.agent_scripts`.
 AGENT_INDEX = f"{PREFIX}agent_index"
 #: Hash of agent id → how its tasks ended so far, as JSON.
 AGENT_PERFORMANCE = f"{PREFIX}agent_performance"
@@ -73,7 +73,7 @@ ESCALATING = f"{PREFIX}escalating"
 NOTIFIED = f"{PREFIX}notified"
 #: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
 ACCOUNTS = f"{PREFIX}accounts"
-#: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.holds`.
+#: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.model.hold`.
 HOLDS = f"{PREFIX}holds"
 #: Hash of agent id → how its git trees stood when its node last looked, as JSON.
 GIT_REPORTS = f"{PREFIX}git_reports"

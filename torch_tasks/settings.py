@@ -22,13 +22,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from torch_tasks.budget import Budget
+from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
-from torch_tasks.fields import AgentId, Role, Skills, readable
-from torch_tasks.limits import Bytes, Limits
-from torch_tasks.models import AgentSpec
-from torch_tasks.resources import config_file
-from torch_tasks.spawning import Pool
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.budget import Budget
+from torch_tasks.model.fields import AgentId, Role, Skills, readable
+from torch_tasks.model.limits import Bytes, Limits
+from torch_tasks.model.spawn import Pool
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 

@@ -18,15 +18,15 @@ import psutil
 from torch_tasks.cli.output import one_line
 from torch_tasks.client import Torch
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
-from torch_tasks.local.mail import is_hosted
-from torch_tasks.models import AgentInfo, AgentSpec
-from torch_tasks.screens import LOOK_SECONDS, PIECE_BYTES, watched
+from torch_tasks.machine.agent_folder import is_hosted
+from torch_tasks.model.agent import AgentInfo, AgentSpec
+from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
-from workers.agents.kinds import program_of, require_startable
-from workers.journal import Journal
-from workers.session import end_session
-from workers.tmux.pane import AgentPane
-from workers.tmux.server import AgentServer, require_tmux
+from torch_tasks.workers.host.journal import Journal
+from torch_tasks.workers.host.session import end_session
+from torch_tasks.workers.programs.kinds import program_of, require_startable
+from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
 #: For so long a server may outlive its last visit.
 _ENDING_SECONDS = 2.0

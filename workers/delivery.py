@@ -15,9 +15,9 @@ from enum import Enum, auto
 from typing import Self
 
 from torch_tasks.errors import AgentUnavailable, DeliveryUncertain, InvalidMessage, NotDelivered
-from workers.agents.composer import telling
-from workers.tmux.line import LONGEST, Line
-from workers.tmux.pane import AgentPane
+from torch_tasks.workers.programs.composer import telling
+from torch_tasks.workers.tmux.line import LONGEST, Line
+from torch_tasks.workers.tmux.pane import AgentPane
 
 READ_SECONDS = 5.0
 """How long a program may take to read what was typed."""

@@ -13,9 +13,9 @@ import click
 from pydantic import BaseModel
 
 from torch_tasks.cli.output import as_json, as_table
+from torch_tasks.config_files import config_names
 from torch_tasks.errors import InvalidSettings
-from torch_tasks.resources import config_names
-from workers.agents.config import kind_config
+from torch_tasks.workers.programs.config import kind_config
 
 #: To be copied; it is no kind of its own.
 _TEMPLATE = "generic"

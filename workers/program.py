@@ -13,15 +13,12 @@ from pydantic import ValidationError
 
 from torch_tasks import keys
 from torch_tasks.errors import InvalidTask, TorchError
-from torch_tasks.fields import readable
 from torch_tasks.fleet import fleet
-from torch_tasks.lifetimes import Lifetime
-from torch_tasks.local.bells import ring_all
-from torch_tasks.models import AgentSpec
+from torch_tasks.model.agent import AgentSpec, Lifetime
+from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
-from workers import answering as answering  # its control command
-from workers import demand as demand  # every worker hears of a new queue
-from workers.heed import Heed
+from torch_tasks.system.files import ring_all
+from torch_tasks.workers.host.heed import Heed
 
 
 class Program(Worker):
@@ -75,13 +72,17 @@ class Program(Worker):
         super().__init__(app, hostname, **options)
 
     def _agent_worker(self, spec: AgentSpec) -> dict[str, Any]:
-        from workers.agent_worker import host_agent
+        from torch_tasks.workers.host.agent_worker import host_agent
 
         host_agent(spec)
-        return {"queues": [keys.agent_queue(spec.id)], "pool_cls": "workers.pool:AgentPool", "concurrency": 1}
+        return {
+            "queues": [keys.agent_queue(spec.id)],
+            "pool_cls": "torch_tasks.workers.pool:AgentPool",
+            "concurrency": 1,
+        }
 
     def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
-        from workers.node_worker import host_node
+        from torch_tasks.workers.node.node_worker import host_node
 
         host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
         heed = Heed(fleet())

@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from torch_tasks.compat.panes import UserPane
 from torch_tasks.errors import AgentUnavailable, NotDelivered
-from workers.delivery import Delivery
-from workers.tmux.line import Line, held
-from workers.tmux.pane import AgentPane
-from workers.tmux.server import require_tmux
-from workers.tmux.user import UserServer
+from torch_tasks.machine.user_panes import UserPane
+from torch_tasks.workers.delivery import Delivery
+from torch_tasks.workers.tmux.line import Line, held
+from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.server import require_tmux
+from torch_tasks.workers.tmux.user import UserServer
 
 LOCK_SECONDS = 60.0
 """How long a sender waits for others to be done with the pane."""
@@ -34,7 +34,7 @@ _LIST = "\t".join(f"#{{{field}}}" for field in _FIELDS)  # tmux lets no name hav
 
 
 class OwnTmux:
-    """What :class:`torch_tasks.compat.panes.UserTmux` promises."""
+    """What :class:`torch_tasks.machine.user_panes.UserTmux` promises."""
 
     def __init__(self, socket: str | None = None) -> None:
         require_tmux()

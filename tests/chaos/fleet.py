@@ -20,13 +20,14 @@ from waiting import until
 
 from chaos.broker import Broker
 from chaos.client import Order
-from torch_tasks.local import commands
-from torch_tasks.local.processes import Processes
-from torch_tasks.models import AgentSpec, TaskRecord
-from torch_tasks.orchestration.agent_registry import AgentRegistry
-from torch_tasks.records import TaskRecords
+from torch_tasks.machine import commands
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.task import TaskRecord
 from torch_tasks.settings import Settings
-from workers.tmux.server import AgentServer
+from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.system.processes import Processes
+from torch_tasks.workers.tmux.server import AgentServer
 
 AGENTS = ("agent-1", "agent-2", "agent-3", "agent-4", "agent-5", "agent-6")
 TESTS = Path(__file__).parents[1]

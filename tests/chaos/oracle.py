@@ -11,7 +11,7 @@ from typing import Self
 
 from appended import whole_lines
 
-from torch_tasks.models import TaskRecord, TaskState
+from torch_tasks.model.task import TaskRecord, TaskState
 
 FLEET = "the fleet"
 #: After its last line a task's shell still tells its end; killed before it could, it counts as killed in the middle.

@@ -11,7 +11,7 @@ from chaos.faults import Fault, ServiceFault
 from chaos.fleet import Fleet
 from chaos.oracle import Line, Strike, Verdict, judge
 from chaos.table import table
-from torch_tasks.models import TaskRecord
+from torch_tasks.model.task import TaskRecord
 
 TICK_SECONDS = 0.05
 #: Once everything is healed the fleet must go on ending tasks: so long without a single one, and it never will.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from chaos.oracle import FLEET, Strike, Verdict
-from torch_tasks.models import TaskRecord
+from torch_tasks.model.task import TaskRecord
 
 HEAD = ("FAULT", "COUNT", "RECOVERY p50", "p95", "max")
 

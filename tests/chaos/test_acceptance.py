@@ -16,7 +16,7 @@ from waiting import until
 from chaos.client import Order, answer, script
 from chaos.fleet import Fleet
 from chaos.oracle import Line, judge
-from torch_tasks.models import TaskRecord, TaskState
+from torch_tasks.model.task import TaskRecord, TaskState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 

@@ -23,12 +23,11 @@ from clients import client_of
 from nodes import ProcessNode
 from waiting import until
 
-from beat.journal import Journal
 from chaos.broker import Broker
-from torch_tasks.checkins.checkin import Checkin, CheckinState, Outcome, derived_id
-from torch_tasks.checkins.schedules import At, Every
+from torch_tasks.beat.journal import Journal
 from torch_tasks.errors import BrokerUnreachable, StaleWriter
 from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Every, Outcome, derived_id
 
 LONG = os.environ.get("TORCH_TEST_LONG") == "1"
 STORM_SECONDS = 300.0 if LONG else 20.0

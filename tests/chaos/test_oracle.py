@@ -9,7 +9,7 @@ import pytest
 
 from chaos.oracle import FLEET, Line, Strike, Verdict, judge
 from chaos.table import recoveries, table
-from torch_tasks.models import TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.model.task import TaskRecord, TaskResult, TaskSpec, TaskState
 
 TASK = "task-0001"
 

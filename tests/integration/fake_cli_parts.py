@@ -15,7 +15,7 @@ from tmux_parts import folder as folder
 from tmux_parts import start as start
 from waiting import until
 
-from workers.tmux.pane import AgentPane, PaneLook
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 FOREVER = do.Work(600)
 

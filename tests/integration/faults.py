@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from nodes import Broker
 
-from torch_tasks.local.processes import Processes
+from torch_tasks.system.processes import Processes
 from torch_tasks.transport import Deliveries
 
 

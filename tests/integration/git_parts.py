@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.git.commit import Outcome, Words, commit_work
-from workers.git.left_out import Judge
-from workers.git.policy import RolePolicy
-from workers.git.tree import Tree
+from torch_tasks.workers.git.commit import Outcome, Words, commit_work
+from torch_tasks.workers.git.left_out import Judge
+from torch_tasks.workers.git.policy import RolePolicy
+from torch_tasks.workers.git.tree import Tree
 
 #: Nothing of this machine's own configuration counts.
 ALONE = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}

@@ -8,8 +8,8 @@ from nodes import Broker
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.orchestration.accounts import Account
 from torch_tasks.settings import Settings
+from torch_tasks.store.accounts import Account
 
 
 @pytest.fixture

@@ -16,7 +16,8 @@ from person import Person
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
-from torch_tasks.models import AgentState, FailureKind
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import FailureKind
 
 LET_GO_SECONDS = 8.0
 """More than a worker needs to let go of a running task."""

@@ -12,11 +12,13 @@ from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
-from torch_tasks import Torch, keys, recovery
+from torch_tasks import Torch, keys
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentState, Priority, TaskSpec, TaskState
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Priority, TaskSpec, TaskState
 from torch_tasks.orchestration import TaskOrchestrator
-from torch_tasks.orchestration.task_orchestrator import Assignment, AssignmentStatus, named_skills
+from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus, named_skills
+from torch_tasks.tasks import recovery
 from torch_tasks.transport.wire import list_of
 
 PINNED = {"TORCH_SOFT_PIN_SECONDS": "1.5"}

@@ -14,8 +14,8 @@ from machine import Machine
 from person import Person
 from waiting import until
 
-from torch_tasks.broker import connect
-from torch_tasks.models import AgentInfo
+from torch_tasks.broker.connection import connect
+from torch_tasks.model.agent import AgentInfo
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.settings import Settings
 

@@ -17,15 +17,14 @@ from faults import FaultyBroker
 from nodes import Broker, Node, ProcessNode
 from waiting import until
 
-from beat.journal import Journal
-from beat.standing import STANDING
 from torch_tasks import keys
-from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Misfire, Outcome
-from torch_tasks.checkins.schedules import At, Cron, Every
-from torch_tasks.checkins.store import Checkins
-from torch_tasks.checkins.timetable import Advance, Due, Timetable
+from torch_tasks.beat.journal import Journal
+from torch_tasks.beat.standing import STANDING
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, Outcome
+from torch_tasks.store.checkins import Checkins
+from torch_tasks.store.timetable import Advance, Due, Timetable
 
 pytestmark = pytest.mark.slow
 SECONDS = 30

@@ -15,17 +15,13 @@ from kombu import Producer
 from kombu.exceptions import OperationalError
 from nodes import Broker
 
-from torch_tasks import Torch, broker, keys, record_scripts
-from torch_tasks.checkins import checkin_scripts
-from torch_tasks.communication import inbox_scripts
+from torch_tasks import Torch, keys
+from torch_tasks.broker import connection as broker
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.orchestration import (
-    budget_scripts,
-    collaboration_scripts,
-    hold_scripts,
-    node_scripts,
-    registry_scripts,
-)
+from torch_tasks.store import agent_scripts as registry_scripts
+from torch_tasks.store import budget_scripts, checkin_scripts, collaboration_scripts, hold_scripts, node_scripts
+from torch_tasks.store import message_scripts as inbox_scripts
+from torch_tasks.store import task_scripts as record_scripts
 from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
@@ -136,7 +132,7 @@ def test_a_broker_that_takes_connections_and_says_nothing_is_waited_for_once() -
         frozen.setblocking(False)
         url = f"redis://127.0.0.1:{frozen.getsockname()[1]}/0"
         env = {**os.environ, "TORCH_BROKER_URL": url, "TORCH_BROKER_CONNECT_SECONDS": "0.5"}
-        script = "from torch_tasks.broker import connect; connect().ping()"
+        script = "from torch_tasks.broker.connection import connect; connect().ping()"
         said = subprocess.run([sys.executable, "-c", script], env=env, capture_output=True, text=True, timeout=60)
         assert "BrokerUnreachable: no broker answers" in said.stderr
         frozen.accept()[0].close()

@@ -19,13 +19,13 @@ from nodes import Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch
-from torch_tasks.budget import Budget
 from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import AgentState
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.budget import Budget
 from torch_tasks.settings import Settings, settings
-from workers.spending import Spending, tell_spending
+from torch_tasks.workers.host.spending import Spending, tell_spending
 
 DAY_MS = 86_400_000
 

@@ -10,7 +10,7 @@ from pytest_celery import CeleryTestSetup
 
 from torch_tasks import TaskSpec, TaskState, Torch
 from torch_tasks.errors import TaskFailed
-from torch_tasks.tasks import run
+from torch_tasks.tasks.run import run
 
 SECONDS = 30
 

@@ -15,12 +15,10 @@ from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.checkins.book import Checkins, Kept
-from torch_tasks.checkins.checkin import Busy, Fire, Misfire, Outcome, UserPane
-from torch_tasks.checkins.delivery import Delivery
-from torch_tasks.checkins.panes import pane_named
-from torch_tasks.checkins.schedules import At, Cron, Every
+from torch_tasks.checkins.delivery import Delivery, pane_named
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, UnknownRecipient
 from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, Outcome, UserPane
 from torch_tasks.monitoring import SystemMonitor
 
 NOTE = "look at the build"

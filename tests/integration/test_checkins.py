@@ -13,14 +13,14 @@ from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.app import CHECKIN, app
-from torch_tasks.checkins.checkin import Checkin, CheckinState, Fire, Outcome, Target, milliseconds
 from torch_tasks.checkins.delivery import Delivery
-from torch_tasks.checkins.schedules import At, Cron, Every
-from torch_tasks.checkins.store import Checkins
 from torch_tasks.communication import MessageState
 from torch_tasks.errors import BrokerForgot, CheckinChanged, CheckinNotFound, InvalidCheckin
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentState, TaskState
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Outcome, Target, milliseconds
+from torch_tasks.model.task import TaskState
+from torch_tasks.store.checkins import Checkins
 
 pytestmark = pytest.mark.usefixtures("empty")
 SLOT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
@@ -142,9 +142,9 @@ def known(empty: None, broker: Broker) -> None:
 
 def deliver(asked: Checkin, slot: datetime = SLOT, late: float = 0.0) -> Fire:
     """What one fire becomes."""
-    from torch_tasks.tasks import _enqueue
+    from torch_tasks.checkins.celery_tasks import enqueue
 
-    fire = Delivery(fleet(), asked, slot, late, _enqueue).deliver()
+    fire = Delivery(fleet(), asked, slot, late, enqueue).deliver()
     assert fire.slot == slot
     return fire
 

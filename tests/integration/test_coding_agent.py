@@ -20,7 +20,7 @@ from waiting import until
 
 from torch_tasks import TaskState, Torch
 from torch_tasks.client import Task
-from torch_tasks.models import FailureKind
+from torch_tasks.model.task import FailureKind
 
 #: Seconds after which Enter is pressed again.
 ENTER_AGAIN = 1.5

@@ -17,13 +17,13 @@ from waiting import until
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken, TeamImpossible
 from torch_tasks.fleet import fleet
-from torch_tasks.local.project import project_of
-from torch_tasks.models import AgentInfo, AgentSpec, AgentState
-from torch_tasks.orchestration.claims import Claims
-from torch_tasks.orchestration.notes import Notes, as_facts
+from torch_tasks.machine.project import project_of
+from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.orchestration.team import form_team
 from torch_tasks.settings import settings
-from workers.agents.briefing import briefing
+from torch_tasks.store.claims import Claims
+from torch_tasks.store.notes import Notes, as_facts
+from torch_tasks.workers.programs.briefing import briefing
 
 
 @pytest.fixture(autouse=True)

@@ -24,9 +24,9 @@ from torch_tasks.client import Task
 from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.errors import AgentNotFound, InvalidHold, NotHeld
 from torch_tasks.fleet import fleet
-from torch_tasks.holds import Stop
-from torch_tasks.models import AgentState
-from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.hold import Stop
+from torch_tasks.store.agents import AgentRegistry
 
 pytestmark = pytest.mark.slow
 SOON = 20.0

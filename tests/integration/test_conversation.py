@@ -15,7 +15,8 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.client import Task
 from torch_tasks.errors import NotAnswered
-from torch_tasks.models import AgentState, FailureKind, TaskState
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import FailureKind, TaskState
 
 #: The agent reads its task's id from the prompt's last line, as a model would.
 ID = "id=$(grep -o 'torch task [^ ]*' | tail -n 1 | cut -d ' ' -f 3)"

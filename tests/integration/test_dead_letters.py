@@ -16,8 +16,8 @@ from waiting import until
 
 from torch_tasks import Task, TaskSpec, TaskState, Torch
 from torch_tasks.errors import NotDead
-from torch_tasks.models import FailureKind
-from torch_tasks.tasks import run
+from torch_tasks.model.task import FailureKind
+from torch_tasks.tasks.run import run
 
 CRASH = "kill -9 $PPID $$"
 """Ends the agent's program and its shell."""

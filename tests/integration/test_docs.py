@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from torch_tasks.local.broker import start_broker
-from torch_tasks.local.stack import Stack
+from torch_tasks.machine.broker import start_broker
+from torch_tasks.machine.stack import Stack
 from torch_tasks.settings import Settings
 
 REPO = Path(__file__).resolve().parents[2]

@@ -19,7 +19,9 @@ from torch_tasks import Torch
 from torch_tasks.communication import Message, MessageRecord, MessageState, NovaOrchestrator
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, Question, TaskSpec, TaskState, now
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import Question, TaskSpec, TaskState
 from torch_tasks.monitoring import SystemMonitor
 
 pytestmark = pytest.mark.slow

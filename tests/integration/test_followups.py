@@ -16,11 +16,11 @@ from test_escalation import enter
 from waiting import until
 
 from torch_tasks import Torch
-from torch_tasks.checkins.checkin import CheckinRecord
 from torch_tasks.communication import MessageRecord, NovaOrchestrator
 from torch_tasks.errors import CheckinNotFound
 from torch_tasks.fleet import fleet
-from torch_tasks.models import TaskState
+from torch_tasks.model.checkin import CheckinRecord
+from torch_tasks.model.task import TaskState
 from torch_tasks.monitoring import SystemMonitor
 from torch_tasks.orchestration.followups import followed, followup_id
 

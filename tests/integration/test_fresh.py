@@ -16,7 +16,8 @@ from waiting import until
 
 from torch_tasks import TaskState, Torch
 from torch_tasks.app import app
-from torch_tasks.models import AgentState, FailureKind
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import FailureKind
 
 QUICK = Scenario(default=Turn((Say("Done."),)))
 SLOW_START = Scenario(default=QUICK.default, start=Start(ready_after=4))

@@ -21,9 +21,9 @@ from nodes import Node
 from waiting import until
 
 from torch_tasks import Torch
-from torch_tasks.local.broker import start_broker
-from torch_tasks.orchestration.git_reports import GitReports
+from torch_tasks.machine.broker import start_broker
 from torch_tasks.settings import Settings
+from torch_tasks.store.git_reports import GitReports
 
 
 class GitMachine(Machine):

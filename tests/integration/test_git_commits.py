@@ -12,10 +12,10 @@ from git_parts import alone as alone
 from git_parts import own as own
 from git_parts import repo as repo
 
-from torch_tasks.orchestration.git_reports import TreeReport
-from workers.git.commit import Outcome
-from workers.git.policy import RolePolicy
-from workers.git.tree import Tree
+from torch_tasks.store.git_reports import TreeReport
+from torch_tasks.workers.git.commit import Outcome
+from torch_tasks.workers.git.policy import RolePolicy
+from torch_tasks.workers.git.tree import Tree
 
 KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nabc\n"
 TOKEN = "ghp_" + "a1B2" * 10

@@ -18,8 +18,8 @@ from git_parts import own as own
 from git_parts import repo as repo
 from waiting import until
 
-from workers.git.commit import Outcome
-from workers.git.policy import RolePolicy
+from torch_tasks.workers.git.commit import Outcome
+from torch_tasks.workers.git.policy import RolePolicy
 
 # ── what is staged ───────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -19,7 +19,7 @@ from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.errors import AgentNotFound, AgentUnable, InvalidHandover, NotYours, TaskEnded
-from torch_tasks.models import AgentState
+from torch_tasks.model.agent import AgentState
 
 #: The agent reads its task's id from the prompt's last line, as a model would.
 ID = "id=$(grep -o 'torch task [^ ]*' | tail -n 1 | cut -d ' ' -f 3)"

@@ -21,14 +21,15 @@ from kombu.exceptions import OperationalError
 from nodes import Node
 from waiting import until
 
-from torch_tasks import TaskSpec, TaskState, Torch, recovery
+from torch_tasks import TaskSpec, TaskState, Torch
 from torch_tasks.app import app
 from torch_tasks.errors import BrokerUnreachable, LedgerOff, LedgerUnusable, TaskNotFound
 from torch_tasks.fleet import fleet
 from torch_tasks.keys import agent_queue
-from torch_tasks.ledger import Ledger, RowState
 from torch_tasks.settings import settings
-from torch_tasks.tasks import run
+from torch_tasks.store.ledger import Ledger, RowState
+from torch_tasks.tasks import recovery
+from torch_tasks.tasks.run import run
 
 NOBODY = agent_queue("nobody")
 """The queue of an agent that never comes: what is sent there stays there."""
@@ -105,7 +106,7 @@ def test_a_batch_is_noted_task_by_task_and_seen_to_by_tending(
             run.apply_async((spec,), producer=producer)
         assert broker.queued(NOBODY) == []
         assert [ledger().state(spec.id) for spec in specs] == [RowState.WRITTEN] * 5
-    monkeypatch.setattr("torch_tasks.ledger.PUBLISHING_SECONDS", 0)
+    monkeypatch.setattr("torch_tasks.store.ledger.PUBLISHING_SECONDS", 0)
     recovery.tend()
     assert broker.queued(NOBODY) == [spec.id for spec in specs]
     assert [ledger().state(spec.id) for spec in specs] == [RowState.PUBLISHED] * 5

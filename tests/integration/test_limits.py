@@ -16,11 +16,12 @@ from nodes import Node
 from pydantic import ValidationError
 
 from torch_tasks import Torch
-from torch_tasks.limits import Limits
-from torch_tasks.local import commands
-from torch_tasks.models import AgentSpec, FailureKind, TaskState
-from workers.tmux.group import group_of, group_words, remove_group
-from workers.tmux.scope import scope_words
+from torch_tasks.machine import commands
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.limits import Limits
+from torch_tasks.model.task import FailureKind, TaskState
+from torch_tasks.workers.tmux.group import group_of, group_words, remove_group
+from torch_tasks.workers.tmux.scope import scope_words
 
 TAKES = f"{sys.executable} -c 'held = bytearray({{size}} << 20); held[::4096] = b\"x\" * len(held[::4096]); {{then}}'"
 """A program that takes so many MiB of memory, really."""

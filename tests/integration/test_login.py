@@ -9,7 +9,7 @@ from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch
-from torch_tasks.models import AgentState
+from torch_tasks.model.agent import AgentState
 
 HINT = "logged out: 'torch-tasks attach developer-1' and log in"
 

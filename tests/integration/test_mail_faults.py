@@ -16,7 +16,7 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.communication import MessageState, NovaOrchestrator
-from torch_tasks.models import AgentStatus
+from torch_tasks.model.agent import AgentStatus
 
 pytestmark = pytest.mark.slow
 SECONDS = 40

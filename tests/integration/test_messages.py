@@ -18,7 +18,8 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.errors import NoReply
-from torch_tasks.models import AgentState, TaskState
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import TaskState
 
 pytestmark = pytest.mark.slow
 SECONDS = 30

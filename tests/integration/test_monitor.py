@@ -23,7 +23,8 @@ from torch_tasks import Torch
 from torch_tasks.communication import Message, MessageState, NovaOrchestrator
 from torch_tasks.errors import InboxFull, UnknownRecipient
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, now
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
 
 pytestmark = pytest.mark.slow
 

@@ -13,7 +13,7 @@ import pytest
 from machine import Machine
 from waiting import until
 
-from torch_tasks.local.broker import start_broker
+from torch_tasks.machine.broker import start_broker
 from torch_tasks.settings import Settings
 
 KEEP = ("--keep", "dev-1:developer:python")

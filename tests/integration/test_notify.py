@@ -10,7 +10,9 @@ from waiting import until
 
 from torch_tasks import TaskState, Torch
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, Question, TaskSpec, now
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import Question, TaskSpec
 
 pytestmark = pytest.mark.slow
 

@@ -15,8 +15,9 @@ from waiting import until
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.errors import StaleWriter
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, FailureKind, TaskResult
-from torch_tasks.records import Take
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.task import FailureKind, TaskResult
+from torch_tasks.store.tasks import Take
 
 TAKEOVER_SECONDS = 40.0
 """More than a takeover needs on a busy machine."""

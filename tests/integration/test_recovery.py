@@ -14,12 +14,13 @@ from faults import FaultyBroker, broker  # noqa: F401 - a fixture in the place o
 from nodes import Node
 from waiting import until
 
-from torch_tasks import TaskState, Torch, keys, recovery
+from torch_tasks import TaskState, Torch, keys
 from torch_tasks.errors import TaskNotFound
 from torch_tasks.fleet import fleet
 from torch_tasks.keys import agent_queue
-from torch_tasks.ledger import Ledger, RowState
-from torch_tasks.models import TaskResult
+from torch_tasks.model.task import TaskResult
+from torch_tasks.store.ledger import Ledger, RowState
+from torch_tasks.tasks import recovery
 from torch_tasks.transport import Gate
 
 NOBODY = agent_queue("nobody")
@@ -333,7 +334,7 @@ def test_a_task_whose_failure_was_told_is_forgotten_by_the_broker_too(broker: Fa
 def _an_agent() -> Any:
     from datetime import UTC, datetime
 
-    from torch_tasks.models import AgentInfo
+    from torch_tasks.model.agent import AgentInfo
 
     return AgentInfo(
         agent_id="nobody",

@@ -16,10 +16,11 @@ from waiting import until
 from torch_tasks import Torch, keys
 from torch_tasks.errors import AgentNotFound, AgentTaken
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, Failure, FailureKind, TaskResult, TaskState, now
+from torch_tasks.model.agent import AgentInfo, AgentState, Performance
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import Failure, FailureKind, TaskResult, TaskState
 from torch_tasks.orchestration import AgentRegistry
-from torch_tasks.orchestration.tending import look_after
-from torch_tasks.performance import Performance
+from torch_tasks.orchestration.housekeeping import look_after
 from torch_tasks.transport.wire import list_of
 
 

@@ -14,11 +14,11 @@ from person import Person
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch, keys
-from torch_tasks.communication.message import MessageState
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import AgentNotFound, NotYours, RetireImpossible, StillWorking
-from torch_tasks.lifetimes import Leave
-from torch_tasks.nodes import KeptState
+from torch_tasks.model.agent import Leave
+from torch_tasks.model.message import MessageState
+from torch_tasks.model.node import KeptState
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:

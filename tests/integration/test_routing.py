@@ -11,7 +11,7 @@ from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.app import app
-from torch_tasks.models import FailureKind
+from torch_tasks.model.task import FailureKind
 
 
 def busy(torch: Torch, agent: str, folder: Path) -> Task:

@@ -18,7 +18,8 @@ from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import InboxFull, InvalidMessage, MessageRefused, NotDelivered, UnknownRecipient
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo, AgentState, now
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
 
 
 def enter(agent_id: str, role: str, **fields: Any) -> AgentInfo:

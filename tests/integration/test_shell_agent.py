@@ -16,7 +16,7 @@ from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import TaskResult, TaskState, Torch
-from torch_tasks.models import FailureKind
+from torch_tasks.model.task import FailureKind
 
 Do = Callable[..., TaskResult]
 

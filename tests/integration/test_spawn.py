@@ -20,10 +20,10 @@ from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.errors import InvalidTask, NotInQuarantine, SpawnFailed, SpawnRefused
-from torch_tasks.lifetimes import Lifetime
-from torch_tasks.nodes import KeptState
-from torch_tasks.spawning import SpawnState
-from torch_tasks.staffing import Spawn
+from torch_tasks.model.agent import Lifetime
+from torch_tasks.model.node import KeptState
+from torch_tasks.model.spawn import SpawnState
+from torch_tasks.orchestration.staffing import Spawn
 
 NewNode = Callable[[str], Node]
 
@@ -70,7 +70,7 @@ def test_it_is_spawned_by_a_program_and_by_the_registrys_command(node: Node, tor
     node.node_worker()
     first = torch.spawn("qa", ["git"])
     assert (first.agent_id, first.node, first.ready) == ("qa-1", "node-a", True)
-    argv = [sys.executable, "-m", "torch_tasks.orchestration.agent_registry", "--spawn", "qa", "python,git"]
+    argv = [sys.executable, "-m", "torch_tasks.store.agents", "--spawn", "qa", "python,git"]
     said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert (said.returncode, said.stdout) == (0, "qa-2\n"), said.stderr
     assert torch.agent("qa-2").skills == ("git", "python")

@@ -11,7 +11,7 @@ from fakes.cli.steps import Compact, Say, Storm
 from nodes import Node
 
 from torch_tasks import TaskResult, Torch
-from torch_tasks.models import FailureKind
+from torch_tasks.model.task import FailureKind
 
 GUARD = "The task, word for word:\n"
 

@@ -25,12 +25,12 @@ from tmux_parts import start as start
 from waiting import until
 
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.local import commands
-from torch_tasks.local.broker import start_broker
+from torch_tasks.machine import commands
+from torch_tasks.machine.broker import start_broker
 from torch_tasks.settings import Settings
-from workers.tmux.pane import AgentPane
-from workers.tmux.scope import scope_words
-from workers.tmux.server import AgentServer
+from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.scope import scope_words
+from torch_tasks.workers.tmux.server import AgentServer
 
 UNITS = Path(__file__).parents[2] / "compose" / "systemd"
 TO_STOP_SECONDS = 20.0

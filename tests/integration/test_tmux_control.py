@@ -18,9 +18,9 @@ from tmux_parts import start as start
 from waiting import until
 
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
-from workers.tmux.control import ControlClient, ControlLost
-from workers.tmux.pane import AgentPane, alive
-from workers.tmux.server import CONFIG, AgentServer, require_tmux
+from torch_tasks.workers.tmux.control import ControlClient, ControlLost
+from torch_tasks.workers.tmux.pane import AgentPane, alive
+from torch_tasks.workers.tmux.server import CONFIG, AgentServer, require_tmux
 
 
 @pytest.mark.parametrize("text", [*HOSTILE_LINES, "".join(map(chr, [*range(1, 10), *range(11, 256)])), "x" * 200_000])
@@ -144,9 +144,9 @@ def test_a_server_that_hangs_is_an_error_and_can_be_ended(
     assert pane.look() is not None
     server = pane.server.listener()
     assert server is not None
-    monkeypatch.setattr("workers.tmux.control.ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr("workers.tmux.server.ANSWER_SECONDS", 0.3)
-    monkeypatch.setattr("workers.tmux.pane.END_SECONDS", 0.3)
+    monkeypatch.setattr("torch_tasks.workers.tmux.control.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("torch_tasks.workers.tmux.server.ANSWER_SECONDS", 0.3)
+    monkeypatch.setattr("torch_tasks.workers.tmux.pane.END_SECONDS", 0.3)
     server.suspend()
     with pytest.raises(AgentUnavailable, match="did not answer list-panes"):
         pane.look()

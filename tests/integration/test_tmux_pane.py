@@ -21,7 +21,7 @@ from tmux_parts import start as start
 from waiting import until
 
 from torch_tasks.errors import AgentUnavailable
-from workers.tmux.pane import AgentPane, PaneLook, alive
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook, alive
 
 HOSTILE_TEXTS = [
     *HOSTILE_LINES,
@@ -216,7 +216,7 @@ def test_a_stale_socket_does_not_disturb(start: Callable[..., AgentPane], folder
 STARTER = """
 import os, sys, time
 from pathlib import Path
-from workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import AgentPane
 pane = AgentPane.start(Path(sys.argv[1]), "a", ["cat"], workdir=Path("/tmp"), environment=dict(os.environ))
 print(pane.pane_id, pane.look().pid, flush=True)
 time.sleep(60)
@@ -297,7 +297,7 @@ def test_a_transcript_is_raw_and_replaced(start: Callable[..., AgentPane], folde
 
 
 def test_the_end_leaves_nothing(start: Callable[..., AgentPane], folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("workers.tmux.pane.END_SECONDS", 0.5)
+    monkeypatch.setattr("torch_tasks.workers.tmux.pane.END_SECONDS", 0.5)
     stubborn = folder / "stubborn"
     pane = start("sh", "-c", f"trap '' HUP TERM; echo > {stubborn}; while :; do sleep 100; done")
     until(stubborn.exists, "the program ignores signals")

@@ -16,7 +16,7 @@ from nodes import AgentWorker, Broker, Node
 from waiting import until
 
 from torch_tasks import Torch, keys
-from torch_tasks.screens import WATCHED_SECONDS
+from torch_tasks.monitoring.screens import WATCHED_SECONDS
 
 pytestmark = pytest.mark.slow
 ELSEWHERE = ("unshare", "--uts", "sh", "-c", 'hostname far-away && exec "$@"', "sh")

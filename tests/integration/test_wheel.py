@@ -56,32 +56,33 @@ def installed(place: Path, wheel: Path) -> Path:
     return place / "venv" / "bin"
 
 
-def files_below(folder: str) -> set[str]:
-    """The files of a folder of the clone, as the wheel names them."""
+def files_below(folder: str, inside: str = "") -> set[str]:
+    """The files of a folder of the clone, as the wheel names them: ``inside`` a folder of its own."""
     found = (REPOSITORY / folder).rglob("*")
-    return {str(file.relative_to(REPOSITORY)) for file in found if file.is_file() and "__pycache__" not in file.parts}
+    files = [file for file in found if file.is_file() and "__pycache__" not in file.parts]
+    return {f"{inside}{file.relative_to(REPOSITORY)}" for file in files}
 
 
-def test_the_wheel_holds_all_of_the_packages_and_what_they_read(wheel: Path) -> None:
+def test_the_wheel_holds_all_of_the_package_and_what_it_reads(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
-    assert files_below("torch_tasks") | files_below("workers") | files_below("beat") <= names
-    assert {f"torch_tasks/{name}" for name in files_below("config")} <= names
-    assert {"workers/tmux/tmux.conf", *CONFIG} <= names
-    assert {name for name in names if name.startswith("workers/agents/scripts/")} == files_below(
-        "workers/agents/scripts"
-    )
+    assert files_below("torch_tasks") <= names
+    for folder in ("workers", "beat", "config"):
+        assert files_below(folder, "torch_tasks/") <= names
+    assert {"torch_tasks/workers/tmux/tmux.conf", *CONFIG} <= names
+    scripts = {name for name in names if name.startswith("torch_tasks/workers/programs/scripts/")}
+    assert scripts == files_below("workers/programs/scripts", "torch_tasks/")
 
 
-def test_the_wheel_holds_nothing_else(wheel: Path) -> None:
+def test_the_wheel_claims_one_name_to_import(wheel: Path) -> None:
     roots = {name.split("/")[0] for name in zipfile.ZipFile(wheel).namelist()}
     version = (REPOSITORY / "VERSION").read_text().strip()
-    assert roots == {"torch_tasks", "workers", "beat", f"torch_tasks-{version}.dist-info"}
+    assert roots == {"torch_tasks", f"torch_tasks-{version}.dist-info"}
 
 
 def test_the_installed_package_shows_its_demo_far_from_the_clone(installed: Path, place: Path) -> None:
     empty = place / "empty"
     empty.mkdir()
-    where = run(installed / "python", "-c", "import torch_tasks, workers, beat; print(workers.__file__)", cwd=empty)
+    where = run(installed / "python", "-c", "import torch_tasks.workers as w; print(w.__file__)", cwd=empty)
     assert where.startswith(str(place))
     assert run(installed / "torch-tasks", "version", cwd=empty) == (REPOSITORY / "VERSION").read_text()
     run(installed / "celery", "-A", "torch_tasks", "report", cwd=empty)  # all that its processes import is there

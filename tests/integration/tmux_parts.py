@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.tmux.pane import AgentPane
-from workers.tmux.server import AgentServer
+from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.server import AgentServer
 
 HOSTILE_LINES = [
     "plain words",

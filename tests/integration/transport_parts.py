@@ -21,7 +21,7 @@ from transport_app import OPTIONS, made_app
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.local.processes import Processes
+from torch_tasks.system.processes import Processes
 from torch_tasks.transport import Deliveries, Gate
 from torch_tasks.transport.wire import list_of
 

@@ -11,7 +11,7 @@ from home import Home
 from waiting import until
 
 from torch_tasks.errors import AgentUnavailable
-from workers.tmux.pane import AgentPane, PaneLook
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 START_SECONDS = 90
 ANSWER_SECONDS = 90

@@ -22,7 +22,7 @@ from fakes.internet import Internet
 from fakes.llm.client import FakeLLM
 from fakes.llm.steps import Call, Step, Text
 
-from workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import AgentPane
 
 AGENTS = Path(os.environ.get("TORCH_TEST_AGENTS", Path(__file__).parents[2] / ".venv" / "agents"))
 

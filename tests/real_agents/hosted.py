@@ -15,7 +15,7 @@ from waiting import until
 
 from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
-from workers.agents.prompt import belongs_to
+from torch_tasks.workers.programs.prompt import belongs_to
 
 SECONDS = 120
 """These programs take their time on a busy machine, and CI's is."""

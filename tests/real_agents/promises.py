@@ -16,7 +16,8 @@ from prompts import ANSWER, check_odd_prompts
 
 from torch_tasks import TaskState
 from torch_tasks.client import Task
-from torch_tasks.models import AgentState, FailureKind
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import FailureKind
 
 
 class Promises:

@@ -16,7 +16,8 @@ from prompts import ODD_PROMPTS
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.client import Task
-from torch_tasks.models import AgentState, Question
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Question
 
 pytestmark = pytest.mark.slow
 

@@ -12,7 +12,8 @@ from hosted import Hosted
 from promises import WithTools
 
 from torch_tasks.client import Task
-from torch_tasks.models import AgentState, FailureKind
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import FailureKind
 
 pytestmark = pytest.mark.slow
 

@@ -9,7 +9,7 @@ from hosted import Hosted
 from promises import WithTools
 
 from torch_tasks.client import Task
-from torch_tasks.models import AgentState
+from torch_tasks.model.agent import AgentState
 
 pytestmark = pytest.mark.slow
 

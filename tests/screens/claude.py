@@ -8,7 +8,7 @@ from fakes.llm.steps import Call, Fail, Hold, Text
 from real_agents.home import Claude
 from waiting import until
 
-from torch_tasks.models import AgentState
+from torch_tasks.model.agent import AgentState
 
 if TYPE_CHECKING:
     from screens.record import Stage

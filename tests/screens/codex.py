@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from fakes.llm.steps import Fail, Hold, Text
 
-from torch_tasks.models import AgentState
+from torch_tasks.model.agent import AgentState
 
 if TYPE_CHECKING:
     from screens.record import Stage

@@ -21,11 +21,11 @@ from fakes.llm.client import FakeLLM
 from nodes import short_folder
 from waiting import until
 
-from torch_tasks.models import AgentSpec, AgentState
-from workers.agents.coding import CodingAgent
-from workers.agents.kinds import program_of
-from workers.agents.screen import Screen
-from workers.tmux.pane import AgentPane
+from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.kinds import program_of
+from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.tmux.pane import AgentPane
 
 SCREENS = Path(__file__).parent
 _SECONDS = 60

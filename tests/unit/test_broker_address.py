@@ -12,9 +12,9 @@ from pydantic import SecretStr
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
-from torch_tasks.broker import broker_errors, connect, unreachable
+from torch_tasks.broker.connection import broker_errors, connect, unreachable
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.local.broker import Kept, dragonfly_flags, valkey_config
+from torch_tasks.machine.broker import Kept, dragonfly_flags, valkey_config
 from torch_tasks.settings import BrokerAddress
 
 DEFAULT = BrokerAddress(url=SecretStr("redis://127.0.0.1:6379/0"), source="the default")

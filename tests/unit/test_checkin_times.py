@@ -6,11 +6,10 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from torch_tasks.checkins import zones
-from torch_tasks.checkins.schedules import At, Cron, Every
-from torch_tasks.checkins.times import duration, moment, schedule
-from torch_tasks.checkins.zones import own_zone, zone_named
+from torch_tasks.checkins import times as zones
+from torch_tasks.checkins.times import duration, moment, own_zone, schedule, zone_named
 from torch_tasks.errors import InvalidCheckin
+from torch_tasks.model.checkin import At, Cron, Every
 
 NOW = datetime(2026, 11, 28, 14, 0, 30, tzinfo=UTC)
 """A Saturday, 15:00:30 in Berlin."""

@@ -15,7 +15,7 @@ from check_jsonschema.builtin_schemas import get_builtin_schema  # carries the c
 from jsonschema.validators import validator_for
 from kombu.transport.redis import SWEEP_BINDINGS
 
-from torch_tasks.local import commands
+from torch_tasks.machine import commands
 
 REPO = Path(__file__).resolve().parents[2]
 FOLDER = REPO / "compose"

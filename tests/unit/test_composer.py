@@ -6,11 +6,12 @@ import re
 
 import pytest
 
-from torch_tasks.models import AgentState, Question
-from workers.agents.composer import Composer, Holds, read_composer
-from workers.agents.config import ComposerConfig, KindConfig, RuleConfig
-from workers.agents.detector import Detector
-from workers.agents.screen import Screen
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Question
+from torch_tasks.workers.programs.composer import Composer, Holds, read_composer
+from torch_tasks.workers.programs.config import ComposerConfig, KindConfig, RuleConfig
+from torch_tasks.workers.programs.detector import Detector
+from torch_tasks.workers.programs.screen import Screen
 
 BOXED = ComposerConfig(
     top=re.compile("^╭─+╮$"),

@@ -12,11 +12,12 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.local.reports import DONE, report
-from torch_tasks.models import AgentState, Question, Usage
-from workers.agents.events import REPORT, Event, EventKind, HookFolder, Joined
-from workers.agents.prompt import footer
-from workers.agents.turn import Turn, fold
+from torch_tasks.machine.agent_folder import DONE, report
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Question, Usage
+from torch_tasks.workers.programs.events import REPORT, Event, EventKind, HookFolder, Joined
+from torch_tasks.workers.programs.prompt import footer
+from torch_tasks.workers.programs.turn import Turn, fold
 
 
 def translated(name: str, given: Mapping[str, Any]) -> Event | None:

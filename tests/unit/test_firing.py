@@ -7,9 +7,8 @@ from typing import Any
 
 import pytest
 
-from beat.firing import FIRED_AT_ONCE, SKIPPED_AT_ONCE, Plan, plan
-from torch_tasks.checkins.checkin import Checkin, CheckinRecord, CheckinState, Target, derived_id
-from torch_tasks.checkins.schedules import At, Cron, Every
+from torch_tasks.beat.firing import FIRED_AT_ONCE, SKIPPED_AT_ONCE, Plan, plan
+from torch_tasks.model.checkin import At, Checkin, CheckinRecord, CheckinState, Cron, Every, Target, derived_id
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)

@@ -33,25 +33,15 @@ def roots(package: str) -> set[str]:
     return {name.split(".")[0] for module in modules(package) for name in imported(module)}
 
 
-@pytest.mark.parametrize(
-    ("package", "strangers"),
-    [("torch_tasks", {"workers", "beat"}), ("workers", {"beat"}), ("beat", {"workers"})],
-)
-def test_imports_point_one_way(package: str, strangers: set[str]) -> None:
-    assert not roots(package) & strangers
-    assert not roots(package) & {"tests", "benchmarks", "docs", "pytest"}
+@pytest.mark.parametrize("package", PACKAGES)
+def test_torch_imports_nothing_of_its_repository_but_itself(package: str) -> None:
+    assert not roots(package) & {"workers", "beat", "tests", "benchmarks", "docs", "pytest"}
 
 
 def test_no_import_is_relative() -> None:
     places = [module for package in PACKAGES for module in modules(package)]
     nodes = [node for module in places for node in ast.walk(ast.parse(module.read_text()))]
     assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
-
-
-@pytest.mark.parametrize("package", ["workers", "beat"])
-def test_workers_and_beat_need_torch_tasks_at_most(package: str) -> None:
-    own = {package, "torch_tasks"}
-    assert roots(package) & set(PACKAGES) <= own
 
 
 def starts_tmux(module: Path) -> bool:

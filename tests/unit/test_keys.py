@@ -6,7 +6,7 @@ import pytest
 
 from torch_tasks import keys
 from torch_tasks.errors import InvalidTask
-from torch_tasks.models import TaskSpec
+from torch_tasks.model.task import TaskSpec
 
 DEMANDS = [
     (None, ()),

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from torch_tasks.errors import LedgerUnusable, StateFolderUnusable
-from torch_tasks.ledger import Ledger, Row, RowState
+from torch_tasks.store.ledger import Ledger, Row, RowState
 
 SECONDS = 60
 ACCOUNT = {"state": "succeeded", "queue": "q", "revision": "4", "created_at": "1", "spec": "{}"}
@@ -46,7 +46,7 @@ def other_process(path: Path, statements: str) -> subprocess.Popen[str]:
     """Python that has the same ledger as ``ledger``."""
     program = (
         "import os, signal, sys, threading\nfrom pathlib import Path\n"
-        "from torch_tasks.ledger import Ledger, RowState\n"
+        "from torch_tasks.store.ledger import Ledger, RowState\n"
         f"ledger = Ledger(Path({str(path)!r}), 'here:6379/0')\n{statements}"
     )
     return subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)

@@ -10,20 +10,19 @@ import pytest
 
 from torch_tasks.errors import InvalidTask, TaskFailed
 from torch_tasks.keys import RESERVED_WORDS
-from torch_tasks.models import (
+from torch_tasks.model.agent import AgentInfo, AgentSpec
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import (
     ENDED,
     HELD,
     PRIORITY_STEPS,
     TRANSITIONS,
-    AgentInfo,
-    AgentSpec,
     Failure,
     FailureKind,
     Priority,
     TaskResult,
     TaskSpec,
     TaskState,
-    now,
 )
 
 LIMIT = 1000

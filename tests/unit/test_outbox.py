@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from torch_tasks.communication.message import Message
-from torch_tasks.communication.outbox import ON_ITS_WAY_SECONDS, Outbox
+from torch_tasks.model.message import Message
+from torch_tasks.store.outbox import ON_ITS_WAY_SECONDS, Outbox
 
 
 def said_by(sender: str) -> Message:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from torch_tasks.compat.panes import UserPane, resolve
 from torch_tasks.errors import PaneNotFound
+from torch_tasks.machine.user_panes import UserPane, resolve
 
 
 def pane(number: int, session: str, window: int, name: str, index: int = 0, active: bool = True) -> UserPane:

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from workers.agents.config import PromptConfig
-from workers.agents.prompt import belongs_to, compose, footer
+from torch_tasks.workers.programs.config import PromptConfig
+from torch_tasks.workers.programs.prompt import belongs_to, compose, footer
 
 CONFIG = PromptConfig(guarded=("!", "/"), limit_bytes=1000)
 

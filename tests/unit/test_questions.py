@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from torch_tasks.models import Question
-from workers.agents.claude_questions import choosing
-from workers.agents.events import Event, EventKind
-from workers.agents.questions import Reply, merged, understood
-from workers.agents.screen import Screen
+from torch_tasks.model.task import Question
+from torch_tasks.workers.programs.claude_questions import choosing
+from torch_tasks.workers.programs.events import Event, EventKind
+from torch_tasks.workers.programs.questions import Reply, merged, understood
+from torch_tasks.workers.programs.screen import Screen
 
 CLAUDE = Path(__file__).parents[1] / "screens" / "claude"
 WRITTEN = re.compile("^Type something")

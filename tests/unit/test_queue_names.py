@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 
 from torch_tasks import keys
-from torch_tasks.models import AgentInfo, TaskRecord, TaskSpec, TaskState, now
-from torch_tasks.routing import held_up, queue_for, serves, unroutable
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import now
+from torch_tasks.model.routing import held_up, queue_for, serves, unroutable
+from torch_tasks.model.task import TaskRecord, TaskSpec, TaskState
 
 
 def agent(agent_id: str = "dev-1", *, online: bool = True, skills: tuple[str, ...] = ("git", "python")) -> AgentInfo:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from workers.agents.reset_time import reset_time
+from torch_tasks.workers.programs.reset_time import reset_time
 
 AT = datetime(2026, 11, 24, 15, 30, tzinfo=UTC)
 

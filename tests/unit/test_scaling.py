@@ -6,11 +6,10 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from torch_tasks.models import AgentInfo, AgentState, AgentStatus, now
-from torch_tasks.orchestration.backlogs import Backlog, unserved
-from torch_tasks.orchestration.scaling import Decision, Pace, PoolState, decide, shared_out
-from torch_tasks.performance import Performance
-from torch_tasks.spawning import Pool
+from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus, Performance
+from torch_tasks.model.fields import now
+from torch_tasks.model.spawn import Pool
+from torch_tasks.orchestration.scaling import Backlog, Decision, Pace, PoolState, decide, shared_out, unserved
 
 NOW = now()
 PACE = Pace(wait_seconds=5, backlog_seconds=60, cooldown_seconds=30, task_seconds=60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from workers.agents.screen import Screen
+from torch_tasks.workers.programs.screen import Screen
 
 DIM, REVERSE, PLAIN = "\x1b[2m", "\x1b[7m", "\x1b[0m"
 ROWS = {

@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from workers.agents.composer import read_composer
-from workers.agents.config import kind_config
-from workers.agents.detector import Detector
-from workers.agents.screen import Screen
+from torch_tasks.workers.programs.composer import read_composer
+from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.programs.detector import Detector
+from torch_tasks.workers.programs.screen import Screen
 
 SCREENS = Path(__file__).parents[1] / "screens"
 

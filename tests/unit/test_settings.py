@@ -13,9 +13,9 @@ import pytest
 from pydantic import SecretStr
 
 from torch_tasks.errors import InvalidSettings
-from torch_tasks.local.files import write_private
-from torch_tasks.models import AgentSpec
+from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import BrokerAddress, Settings, settings
+from torch_tasks.system.files import write_private
 
 REPOSITORY = Path(__file__).parents[2]
 Read = Callable[..., Settings]

@@ -10,17 +10,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.checkins import times
-from torch_tasks.checkins.checkin import Checkin, CheckinRecord, Fire, Target, UserPane
 from torch_tasks.checkins.readiness import readiness
-from torch_tasks.checkins.schedules import At, Cron, Every
-from torch_tasks.communication.message import PEOPLE
 from torch_tasks.communication.orchestrator import nobody_called
 from torch_tasks.errors import InvalidCheckin
-from torch_tasks.fields import readable
 from torch_tasks.fleet import fleet
-from torch_tasks.models import AgentInfo
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target, UserPane
+from torch_tasks.model.fields import readable
+from torch_tasks.model.message import PEOPLE
 from torch_tasks.orchestration.followups import note_other
 
 GOOD_NOTE = "a good note names what to look at, what was open, and what to do then"

@@ -1,28 +1,83 @@
-"""The times that people type, as schedules.
-
-What is exact is read here; of the rest, parsedatetime reads what names a day and a clock. It guesses: so what it has
-not read to the last word, or read as something that does not stand there, is refused.
-"""
+"""Whose clock a time is meant by: the zone that somebody named, else that of their own machine."""
 
 from __future__ import annotations
 
+import difflib
+import os
 import re
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from typing import Any, NamedTuple, TypeVar
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError, available_timezones
 
+import tzlocal
 from pydantic import ValidationError
 
-from torch_tasks.checkins.schedules import At, Cron, Every, Schedule
-from torch_tasks.checkins.zones import Zone, own_zone, zone_named
 from torch_tasks.errors import InvalidCheckin
-from torch_tasks.fields import readable
+from torch_tasks.model.checkin import At, Cron, Every, Schedule
+from torch_tasks.model.fields import readable
+
+
+class Zone(NamedTuple):
+    """A time zone, and who chose it."""
+
+    name: str
+    source: str
+
+    @property
+    def info(self) -> ZoneInfo:
+        """The zone itself."""
+        return ZoneInfo(self.name)
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.source})"
+
+    def instant(self, wall: datetime) -> datetime:
+        """The moment at which this zone's clocks show this, or :class:`InvalidCheckin` if none or two do."""
+        first, second = (wall.replace(tzinfo=self.info, fold=fold) for fold in (0, 1))
+        if first.utcoffset() == second.utcoffset():
+            return first
+        moments = [moment.astimezone(UTC).astimezone(self.info) for moment in (first, second)]
+        shown = f"{wall:%Y-%m-%d %H:%M}"
+        if moments[0].replace(tzinfo=None, fold=0) == wall:
+            both = " or ".join(f"'{moment.isoformat(sep=' ', timespec='minutes')}'" for moment in moments)
+            raise InvalidCheckin(f"{shown} comes twice in {self.name}, for the clocks go back then; write {both}")
+        raise InvalidCheckin(
+            f"{shown} does not come in {self.name}, for the clocks go forward then; "
+            f"write '{moments[0]:%Y-%m-%d %H:%M}' if that is meant"
+        )
+
+
+def zone_named(name: str) -> Zone:
+    """The zone of this name, or :class:`InvalidCheckin` with those that look alike."""
+    names = available_timezones()
+    found = name if name in names else next((one for one in names if one.casefold() == name.casefold()), None)
+    if found is None:
+        near = difflib.get_close_matches(name, names, n=3)
+        hint = f"did you mean {' or '.join(near)}?" if near else "use one such as 'Europe/Berlin' or 'UTC'"
+        raise InvalidCheckin(f"{name!r} is no time zone that this machine knows; {hint}")
+    return Zone(found, "as given")
+
+
+def own_zone() -> Zone:
+    """The zone of whoever calls: that of ``TZ``, else of this machine; :class:`InvalidCheckin` if nothing tells it."""
+    told = os.environ.get("TZ", "")
+    try:
+        name = told.removeprefix(":") or tzlocal.get_localzone_name()
+    except (ZoneInfoNotFoundError, ValueError, OSError):
+        name = None
+    if name not in available_timezones():
+        whose = f"TZ={told} is" if told else "this machine's own time zone has"
+        raise InvalidCheckin(
+            f"{whose} no name that tells a time zone; write a zone behind the time, such as 'Europe/Berlin'"
+        )
+    return Zone(name, "from TZ" if told else "this machine's own")
+
 
 ONCE = "'30' (minutes), 'in 2 hours', '14:30', 'tomorrow 9:00' or '2026-12-01 09:00 Europe/Berlin'"
 AGAIN = "'every 30m', 'every 2 hours from 9:00', 'weekdays 9:00 Europe/Berlin', 'mondays 8:30' or '*/15 * * * *'"
 LONGEST = timedelta(days=3660)
 """Nothing is scheduled farther away: what seems to be is a slip."""
-
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _PIECE = (
     r"(?P<count>\d+\.?\d*|\.\d+|an?\b)\s*(?P<unit>s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|"

@@ -30,15 +30,15 @@ _COMMANDS = {
     "answer": ("torch_tasks.cli.answer:answer", "Answer what the agent of a waiting task asks."),
     "dead": ("torch_tasks.cli.dead:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
-    "kinds": ("workers.kinds:kinds", "List the kinds of agents, and whether their programs are here."),
+    "kinds": ("torch_tasks.workers.kinds:kinds", "List the kinds of agents, and whether their programs are here."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
     "budget": ("torch_tasks.cli.budget:budget", "Show what is used of the accounts with the models' providers."),
     "pause": ("torch_tasks.cli.control:pause", "Have an agent, a role, or all take no new task."),
     "resume": ("torch_tasks.cli.control:resume", "Lift a pause."),
     "stop": ("torch_tasks.cli.control:stop", "Stop the fleet or this machine, with the broker or without."),
     "start": ("torch_tasks.cli.control:start", "Lift a stop."),
-    "attach": ("workers.cli:attach", "Attach this terminal to an agent's pane."),
-    "screen": ("workers.cli:screen", "Print what an agent's pane shows."),
+    "attach": ("torch_tasks.workers.cli:attach", "Attach this terminal to an agent's pane."),
+    "screen": ("torch_tasks.workers.cli:screen", "Print what an agent's pane shows."),
     "done": ("torch_tasks.cli.pane:done", "For agents: say that the task is done."),
     "fail": ("torch_tasks.cli.pane:fail", "For agents: say that the task cannot be done."),
     "progress": ("torch_tasks.cli.pane:progress", "For agents: say how far the task is."),
@@ -65,8 +65,8 @@ _COMMANDS = {
 }
 _HIDDEN = {
     "supervise": "torch_tasks.cli.stack:supervise",
-    "end-panes": "workers.cli:end_panes",
-    "check-agents": "workers.cli:check_agents",
+    "end-panes": "torch_tasks.workers.cli:end_panes",
+    "check-agents": "torch_tasks.workers.cli:check_agents",
 }
 
 

@@ -10,8 +10,8 @@ import click
 from torch_tasks.cli.ids import shown
 from torch_tasks.cli.output import ago, as_json, as_table, plain
 from torch_tasks.client import Torch
-from torch_tasks.models import AgentInfo
-from torch_tasks.nodes import KeptAgent, KeptState
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.node import KeptAgent, KeptState
 
 
 @click.command()

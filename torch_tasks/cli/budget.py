@@ -6,7 +6,7 @@ import json
 
 import click
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.output import as_table, plain
 from torch_tasks.fleet import fleet
 

@@ -10,7 +10,7 @@ import click
 
 from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
-from torch_tasks.local.project import project_of
+from torch_tasks.machine.project import project_of
 
 _JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 _BY = click.option("--by", metavar="WHO", help="In whose name (default: this pane's agent, or operator).")
@@ -24,7 +24,7 @@ def note() -> None:
 
 
 def _notes(project: str | None) -> Any:
-    from torch_tasks.orchestration.notes import Notes
+    from torch_tasks.store.notes import Notes
 
     return Notes(project or project_of(Path.cwd()))
 
@@ -81,7 +81,7 @@ def _show(notes: list[Any], json_wanted: bool) -> None:
 @_JSON
 def claim(resource: str, seconds: float | None, wait: float | None, by: str | None, json_wanted: bool) -> None:
     """Have RESOURCE for yourself: a folder, `port:8080`, any name; exit code 1 and who has it if it is taken."""
-    from torch_tasks.orchestration.claims import Claims
+    from torch_tasks.store.claims import Claims
 
     with waiting(f"waiting for {resource}"):
         claimed = Claims().claim(resource, seconds, wait=wait or 0.0, by=by)
@@ -96,7 +96,7 @@ def claim(resource: str, seconds: float | None, wait: float | None, by: str | No
 @_BY
 def release(resource: str, by: str | None) -> None:
     """Give RESOURCE back."""
-    from torch_tasks.orchestration.claims import Claims
+    from torch_tasks.store.claims import Claims
 
     released = Claims().release(resource, by=by)
     click.echo(f"{resource} is free" if released else f"{resource} was not claimed")
@@ -106,7 +106,7 @@ def release(resource: str, by: str | None) -> None:
 @_JSON
 def claims(json_wanted: bool) -> None:
     """List what is claimed, by whom and until when."""
-    from torch_tasks.orchestration.claims import Claims
+    from torch_tasks.store.claims import Claims
 
     known = Claims().all()
     if json_wanted:
@@ -124,7 +124,7 @@ def claims(json_wanted: bool) -> None:
 @_JSON
 def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Name agents that together have all of these skills: free ones first, as few as possible."""
-    from torch_tasks.broker import broker_errors
+    from torch_tasks.broker.connection import broker_errors
     from torch_tasks.orchestration.team import form_team
 
     with broker_errors():
@@ -152,7 +152,7 @@ def help_wanted(
     json_wanted: bool,
 ) -> None:
     """Ask one able agent after the other for help and print the answer of the first that accepts."""
-    from torch_tasks.orchestration.help_wanted import ask_for_help
+    from torch_tasks.communication.help_wanted import ask_for_help
 
     words = sys.stdin.read() if text == ("-",) else " ".join(text)
     with waiting("waiting for somebody who accepts"):

@@ -5,10 +5,10 @@ from __future__ import annotations
 import click
 
 from torch_tasks.client import Torch
-from torch_tasks.control import Said
 from torch_tasks.errors import BrokerUnreachable, InvalidHold
-from torch_tasks.holds import EVERYBODY
-from torch_tasks.local.holds import NodeHolds
+from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.model.hold import EVERYBODY
+from torch_tasks.orchestration.control import Said
 from torch_tasks.settings import settings
 
 _ROLE = click.option("--role", help="All agents of this role, also those that start later.")

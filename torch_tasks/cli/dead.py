@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import click
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.ids import known_task, shown
 from torch_tasks.cli.output import ago, as_json, as_table, wanted
 from torch_tasks.cli.tasks import task as show_task
 from torch_tasks.client import Torch
-from torch_tasks.dead_letters import DeadLetters
 from torch_tasks.fleet import fleet
-from torch_tasks.models import TaskRecord
+from torch_tasks.model.task import TaskRecord
+from torch_tasks.tasks.dead_letters import DeadLetters
 
 _IDS = click.argument("task_ids", nargs=-1, required=True, type=known_task)
 

@@ -39,7 +39,7 @@ def demo(stay: bool) -> None:
     # A fleet of its own, whatever else is set up here; before anything reads the settings.
     os.environ.pop("TORCH_BROKER_URL", None)
     os.environ["TORCH_STATE_DIR"] = str(home / "state")
-    from torch_tasks.local.stack import Stack
+    from torch_tasks.machine.stack import Stack
     from torch_tasks.settings import settings
 
     stack = Stack(settings())
@@ -54,8 +54,8 @@ def demo(stay: bool) -> None:
 
 def _show(stack: Any, project: Path, stay: bool) -> bool:
     from torch_tasks.cli.output import as_table, waiting, wanted
-    from torch_tasks.local.stack import FLOWER_USER
-    from torch_tasks.models import AgentSpec
+    from torch_tasks.machine.stack import FLOWER_USER
+    from torch_tasks.model.agent import AgentSpec
 
     project.mkdir()
     begun = time.monotonic()
@@ -85,7 +85,7 @@ def _hand_out(project: str) -> tuple[list[tuple[Any, str]], Any]:
     from celery import chain
 
     from torch_tasks import TaskSpec, Torch
-    from torch_tasks.tasks import run
+    from torch_tasks.tasks.run import run
 
     torch = Torch()
     made = [

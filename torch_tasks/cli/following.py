@@ -13,7 +13,7 @@ from rich.text import Text
 from torch_tasks.cli.output import one_line, waiting, wanted
 from torch_tasks.client import Task
 from torch_tasks.errors import TaskNotFinished
-from torch_tasks.models import TaskRecord, TaskResult, TaskState
+from torch_tasks.model.task import TaskRecord, TaskResult, TaskState
 
 _LONGEST = 200
 _PATIENCE = 2.0

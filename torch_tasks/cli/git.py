@@ -8,7 +8,7 @@ import click
 
 from torch_tasks.cli.output import ago, as_json, as_table, one_line
 from torch_tasks.fleet import fleet
-from torch_tasks.orchestration.git_reports import GitReport, GitReports, TreeReport
+from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
 
 _HEADINGS = ("AGENT", "ROLE", "BRANCH", "UNCOMMITTED", "LAST COMMIT", "LAST TAG", "TREE", "LOOKED AT")
 _LONGEST = 60

@@ -6,12 +6,12 @@ import os
 
 import click
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.ids import known_task
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TaskEnded
-from torch_tasks.orchestration.handover import await_handover
+from torch_tasks.tasks.handover import await_handover
 
 _SECONDS = 30.0
 

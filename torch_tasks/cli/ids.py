@@ -7,7 +7,7 @@ import re
 import click
 import redis
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.output import is_terminal
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import fleet

@@ -10,10 +10,10 @@ from typing import Any
 import click
 
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
-from torch_tasks.communication.audit import AuditEntry
-from torch_tasks.communication.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
+from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
+from torch_tasks.store.audit import AuditEntry
 
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
 _JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")

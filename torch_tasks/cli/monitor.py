@@ -15,11 +15,11 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.output import one_line
-from torch_tasks.communication.channels import role_named
 from torch_tasks.fleet import fleet
 from torch_tasks.monitoring.flow import Event, Flow, Kind
+from torch_tasks.store.channels import role_named
 
 _COLOURS = {Kind.MESSAGES: "cyan", Kind.TASKS: "green", Kind.AGENTS: "magenta", Kind.BROKER: "yellow"}
 _LONGEST = 300

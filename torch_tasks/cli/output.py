@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from torch_tasks.models import TaskRecord
+from torch_tasks.model.task import TaskRecord
 
 _GAP, _NARROWEST = 2, 10
 _BLANKS = frozenset("\u00a0\u202f\u3000")

@@ -10,8 +10,8 @@ from pathlib import Path
 import click
 
 from torch_tasks.errors import NotInPane
-from torch_tasks.local.files import usable
-from torch_tasks.local.reports import DONE, FAIL, PROGRESS, report
+from torch_tasks.machine.agent_folder import DONE, FAIL, PROGRESS, report
+from torch_tasks.system.files import usable
 
 
 @click.command()

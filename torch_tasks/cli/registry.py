@@ -1,4 +1,4 @@
-"""``python -m torch_tasks.orchestration.agent_registry``: the plan's own words for the registry's commands."""
+"""``python -m torch_tasks.store.agents``: the plan's own words for the registry's commands."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from torch_tasks.cli.output import as_json
 @click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
 def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
     """Have the pools of torch.toml grow by what waits for them, as beat does at intervals."""
-    from torch_tasks.broker import broker_errors
+    from torch_tasks.broker.connection import broker_errors
     from torch_tasks.fleet import fleet
     from torch_tasks.orchestration.autoscaler import Autoscaler
 

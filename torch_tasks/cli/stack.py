@@ -11,17 +11,17 @@ from typing import Any
 
 import click
 
-from torch_tasks.broker import broker_errors, ping
+from torch_tasks.broker.connection import broker_errors, ping
 from torch_tasks.checkins.readiness import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
-from torch_tasks.local.stack import FLOWER_USER, Stack, Supervisor
-from torch_tasks.models import AgentSpec, AgentState
-from torch_tasks.nodes import KeptState
-from torch_tasks.routing import demanded
+from torch_tasks.machine.stack import FLOWER_USER, Stack, Supervisor
+from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.model.node import KeptState
 from torch_tasks.settings import settings
+from torch_tasks.store.tasks import demanded
 
 #: What its start left behind when it failed is to be seen for a moment.
 _NOT_READY = (AgentState.STARTING, AgentState.EXITED)

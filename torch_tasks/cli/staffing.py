@@ -40,7 +40,7 @@ def spawn(
 ) -> None:
     """Start an agent of this ROLE somewhere in the fleet and print its id, once it is ready."""
     from torch_tasks.client import Torch
-    from torch_tasks.lifetimes import Lifetime
+    from torch_tasks.model.agent import Lifetime
 
     with waiting(f"starting a {role}"):
         spawned = Torch().spawn(
@@ -72,7 +72,7 @@ def spawn(
 def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
     """Have AGENT end: no new tasks, then its pane and its place in the fleet. In a pane: the pane's own agent."""
     from torch_tasks.client import Torch
-    from torch_tasks.lifetimes import Leave
+    from torch_tasks.model.agent import Leave
 
     own = os.environ.get("TORCH_AGENT_ID")
     whom = agent_id or own

@@ -16,9 +16,16 @@ from torch_tasks.cli.ids import known_task, shown
 from torch_tasks.cli.output import ago, as_json, as_table, is_terminal, plain, shown_state, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerUnreachable, TaskNotFinished
-from torch_tasks.history import HistoryEntry
-from torch_tasks.models import FailureKind, Priority, TaskRecord, TaskResult, TaskState, Usage
-from torch_tasks.permissions import Permissions
+from torch_tasks.model.task import (
+    FailureKind,
+    HistoryEntry,
+    Permissions,
+    Priority,
+    TaskRecord,
+    TaskResult,
+    TaskState,
+    Usage,
+)
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 _HEADINGS = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")

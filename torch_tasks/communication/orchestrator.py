@@ -15,21 +15,7 @@ from typing import Any
 from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from torch_tasks import keys
-from torch_tasks.broker import broker_errors
-from torch_tasks.communication.audit import AuditEntry, AuditKind
-from torch_tasks.communication.channels import listen, role_named
-from torch_tasks.communication.inboxes import Inboxes
-from torch_tasks.communication.message import (
-    PEOPLE,
-    Message,
-    MessageKind,
-    MessageRecord,
-    MessageState,
-    Sent,
-    Urgency,
-    When,
-)
-from torch_tasks.communication.outbox import Outbox
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import (
     BrokerForgot,
@@ -43,8 +29,13 @@ from torch_tasks.errors import (
     UnknownRecipient,
 )
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.local.mail import hand_over, is_hosted
-from torch_tasks.models import AgentInfo, AgentState
+from torch_tasks.machine.agent_folder import hand_over, is_hosted
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.message import PEOPLE, Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
+from torch_tasks.store.audit import AuditEntry, AuditKind
+from torch_tasks.store.channels import listen, role_named
+from torch_tasks.store.messages import Inboxes
+from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
 """Open while the broker is away: nobody then waits for it with every message."""

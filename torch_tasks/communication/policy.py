@@ -8,11 +8,11 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from torch_tasks.communication.message import PEOPLE, Message, MessageKind, Urgency
+from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidMessage, InvalidSettings, MessageRefused
-from torch_tasks.fields import AgentId, Role, readable
-from torch_tasks.models import AgentInfo
-from torch_tasks.resources import config_file
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import AgentId, Role, readable
+from torch_tasks.model.message import PEOPLE, Message, MessageKind, Urgency
 
 
 class _Part(BaseModel):

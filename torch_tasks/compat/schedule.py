@@ -19,7 +19,7 @@ from torch_tasks.compat.send import is_agent, say, text
 from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
 
 if TYPE_CHECKING:
-    from torch_tasks.checkins.checkin import UserPane
+    from torch_tasks.model.checkin import UserPane
 
 DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
 """Minutes, note and target."""
@@ -54,7 +54,7 @@ def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, S
     An error if the target is nobody, or if nobody is there who would bring the note: then nothing was scheduled.
     """
     length = _length(minutes)
-    from torch_tasks.broker import broker_errors
+    from torch_tasks.broker.connection import broker_errors
     from torch_tasks.checkins.book import Checkins
     from torch_tasks.checkins.readiness import readiness
     from torch_tasks.fleet import fleet
@@ -85,7 +85,7 @@ def _length(minutes: str) -> float:
 
 
 def _pane(target: str, nodes: Sequence[str]) -> UserPane:
-    from torch_tasks.checkins.panes import pane_named
+    from torch_tasks.checkins.delivery import pane_named
 
     try:
         pane = pane_named(target)

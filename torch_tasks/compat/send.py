@@ -6,8 +6,8 @@ import os
 import sys
 from collections.abc import Sequence
 
-from torch_tasks.compat.panes import find, user_tmux
 from torch_tasks.errors import InvalidMessage, NotDelivered, PaneNotFound, TorchError
+from torch_tasks.machine.user_panes import find, user_tmux
 
 AGENT_SECONDS = 10.0
 """How long to wait for an agent to take its message; after that it waits in the agent's inbox."""
@@ -51,9 +51,9 @@ def is_agent(target: str) -> bool:
     """An agent of exactly this id is registered. While no broker tells, those that this machine hosts are."""
     if not _may_be_agent(target):
         return False
-    from torch_tasks.broker import broker_errors  # a message into a pane needs no broker
+    from torch_tasks.broker.connection import broker_errors  # a message into a pane needs no broker
     from torch_tasks.fleet import fleet
-    from torch_tasks.local.mail import is_hosted
+    from torch_tasks.machine.agent_folder import is_hosted
 
     if not _broker_answers():
         return is_hosted(fleet().settings.agent_dir(target))
@@ -63,7 +63,7 @@ def is_agent(target: str) -> bool:
 
 def _broker_answers() -> bool:
     """Asked once: who uses tmux alone has no broker, and does not wait for one."""
-    from torch_tasks.broker import answers
+    from torch_tasks.broker.connection import answers
     from torch_tasks.settings import settings
 
     return answers(settings().broker())

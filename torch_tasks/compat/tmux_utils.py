@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from torch_tasks.compat.panes import UserPane, UserTmux, find, user_tmux
 from torch_tasks.errors import PaneNotFound, TorchError
+from torch_tasks.machine.user_panes import UserPane, UserTmux, find, user_tmux
 
 #: What :meth:`TmuxOrchestrator.send_keys_to_window` presses instead of typing it.
 _KEY = re.compile(

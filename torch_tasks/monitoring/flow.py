@@ -16,14 +16,15 @@ from typing import Any
 from pydantic import AwareDatetime, Field, ValidationError
 
 from torch_tasks import keys
-from torch_tasks.broker import LOST
-from torch_tasks.communication.audit import AuditEntry, AuditKind
-from torch_tasks.communication.channels import CHANNELS
-from torch_tasks.communication.message import Message, MessageRecord, MessageState
+from torch_tasks.broker.connection import LOST
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import Model, TaskRecord, TaskState, now
-from torch_tasks.orchestration.watching import AgentChange
+from torch_tasks.model.fields import Model, now
+from torch_tasks.model.message import Message, MessageRecord, MessageState
+from torch_tasks.model.task import TaskRecord, TaskState
+from torch_tasks.store.agent_changes import AgentChange
+from torch_tasks.store.audit import AuditEntry, AuditKind
+from torch_tasks.store.channels import CHANNELS
 
 _AWAY = (*LOST, BrokerUnreachable)
 _AT_ONCE, _WAITING, _RETRY_SECONDS = 200, 10_000, 0.5

@@ -9,16 +9,18 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
-from torch_tasks.broker import broker_errors
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.checkins.readiness import readiness
-from torch_tasks.communication.message import PEOPLE
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.models import BEFORE, AgentInfo, Model, TaskRecord, now
-from torch_tasks.orchestration.backlogs import backlogs, unserved
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import Model, now
+from torch_tasks.model.message import PEOPLE
+from torch_tasks.model.routing import unroutable
+from torch_tasks.model.task import BEFORE, TaskRecord
 from torch_tasks.orchestration.followups import standing_still
-from torch_tasks.routing import unroutable
+from torch_tasks.orchestration.scaling import backlogs, unserved
 
 _LATEST = 1000
 """So many of the latest tasks and messages are looked at."""

@@ -10,12 +10,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from torch_tasks.orchestration.agent_registry import AgentRegistry
-    from torch_tasks.orchestration.task_orchestrator import TaskOrchestrator
+    from torch_tasks.orchestration.assignment import TaskOrchestrator
+    from torch_tasks.store.agents import AgentRegistry
 
 __all__ = ["AgentRegistry", "TaskOrchestrator"]
 
-_HOME = {"AgentRegistry": "agent_registry", "TaskOrchestrator": "task_orchestrator"}
+_HOME = {"AgentRegistry": "agent_registry", "TaskOrchestrator": "assignment"}
 
 
 def __getattr__(name: str) -> Any:

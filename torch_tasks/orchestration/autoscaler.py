@@ -12,12 +12,11 @@ from typing import Any
 from torch_tasks import keys
 from torch_tasks.errors import SpawnRefused
 from torch_tasks.fleet import Fleet
-from torch_tasks.lifetimes import Lifetime
-from torch_tasks.models import Model
-from torch_tasks.node_tasks import start_agent
-from torch_tasks.orchestration.backlogs import backlogs, unserved
-from torch_tasks.orchestration.scaling import Decision, Pace, PoolState, decide, shared_out
-from torch_tasks.spawning import Pool, SpawnRequest, SpawnState
+from torch_tasks.model.agent import Lifetime
+from torch_tasks.model.fields import Model
+from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
+from torch_tasks.orchestration.node_tasks import start_agent
+from torch_tasks.orchestration.scaling import Decision, Pace, PoolState, backlogs, decide, shared_out, unserved
 
 log = logging.getLogger(__name__)
 

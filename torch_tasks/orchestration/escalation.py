@@ -9,13 +9,13 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from torch_tasks import keys
-from torch_tasks.communication.message import MessageKind, MessageRecord
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.history import HistoryEntry
-from torch_tasks.models import AgentInfo, TaskRecord, TaskState
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.message import MessageKind, MessageRecord
+from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.team import manager_of
 

@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from pydantic import AwareDatetime, ValidationError
 
 from torch_tasks import keys
-from torch_tasks.checkins.checkin import Checkin, CheckinState, Target
-from torch_tasks.checkins.schedules import Every
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, InvalidSettings
-from torch_tasks.fields import AgentId, Seconds, TaskId
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import AgentInfo, Model, TaskRecord, TaskState
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.checkin import Checkin, CheckinState, Every, Target
+from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId
+from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.orchestration.team import manager_of
 
 log = logging.getLogger(__name__)

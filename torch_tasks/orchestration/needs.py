@@ -7,10 +7,11 @@ from enum import StrEnum
 
 from torch_tasks import keys
 from torch_tasks.fleet import Fleet
-from torch_tasks.models import AgentInfo, AgentState, Model
-from torch_tasks.nodes import KeptState
-from torch_tasks.orchestration.backlogs import backlogs, unserved
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import Model
+from torch_tasks.model.node import KeptState
 from torch_tasks.orchestration.escalation import waiting_tasks
+from torch_tasks.orchestration.scaling import backlogs, unserved
 from torch_tasks.transport.wire import message_id
 
 _HELD_UP = (AgentState.WAITING, AgentState.LOGIN)

@@ -6,10 +6,11 @@ import heapq
 import itertools
 from collections.abc import Iterable
 
-from torch_tasks.communication.message import PEOPLE
 from torch_tasks.errors import TeamImpossible
-from torch_tasks.models import AgentInfo, Model
-from torch_tasks.orchestration.agent_registry import AgentRegistry
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import Model
+from torch_tasks.model.message import PEOPLE
+from torch_tasks.store.agents import AgentRegistry
 
 _SHELL = "shell"
 

@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from torch_tasks import keys
-from torch_tasks.models import PRIORITY_STEPS
+from torch_tasks.model.task import PRIORITY_STEPS
 from torch_tasks.transport import scripts
 from torch_tasks.transport.wire import list_of, list_of_tag, message_id, parked_tag, queue_of
 

@@ -7,7 +7,7 @@ its caller knows of, and does nothing if that is not the one in force (see :mod:
 
 from __future__ import annotations
 
-from torch_tasks.broker import NOW
+from torch_tasks.broker.connection import NOW
 
 BELL_LENGTH = 1000
 BELL_MS = 60_000

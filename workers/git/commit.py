@@ -16,11 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_tasks.errors import GitRefused
-from torch_tasks.orchestration.git_reports import LeftOut
-from workers.git.command import Git
-from workers.git.left_out import Judge, blob, told
-from workers.git.policy import RolePolicy
-from workers.git.tree import Change, Status, Tree
+from torch_tasks.store.git_reports import LeftOut
+from torch_tasks.workers.git.command import Git
+from torch_tasks.workers.git.left_out import Judge, blob, told
+from torch_tasks.workers.git.policy import RolePolicy
+from torch_tasks.workers.git.tree import Change, Status, Tree
 
 _ABSENT, _SUBMODULE = "000000", "160000"
 #: As many changes as a message lists.

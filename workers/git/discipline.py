@@ -15,15 +15,16 @@ import redis
 
 from torch_tasks.errors import GitRefused, TaskNotFound, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.local.files import write_private
-from torch_tasks.models import AgentInfo, now
-from torch_tasks.orchestration.git_reports import Committed, GitReport, GitReports, TreeReport, shown
-from workers.git.command import Git
-from workers.git.commit import Outcome, Words, commit_work
-from workers.git.left_out import Judge
-from workers.git.policy import RolePolicy, git_policy
-from workers.git.task_trees import Note, locked, notes, worktrees
-from workers.git.tree import Change, Status, Tree
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import now
+from torch_tasks.store.git_reports import Committed, GitReport, GitReports, TreeReport, shown
+from torch_tasks.system.files import write_private
+from torch_tasks.workers.git.command import Git
+from torch_tasks.workers.git.commit import Outcome, Words, commit_work
+from torch_tasks.workers.git.left_out import Judge
+from torch_tasks.workers.git.policy import RolePolicy, git_policy
+from torch_tasks.workers.git.task_trees import Note, locked, notes, worktrees
+from torch_tasks.workers.git.tree import Change, Status, Tree
 
 log = logging.getLogger(__name__)
 

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from torch_tasks.errors import GitRefused
-from torch_tasks.orchestration.git_reports import LeftOut
-from workers.git.policy import RolePolicy
-from workers.git.tree import Change, Tree, readable_name
+from torch_tasks.store.git_reports import LeftOut
+from torch_tasks.workers.git.policy import RolePolicy
+from torch_tasks.workers.git.tree import Change, Tree, readable_name
 
 _SECRET_FILES = (
     ".env",

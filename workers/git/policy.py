@@ -9,9 +9,9 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidSettings
-from torch_tasks.fields import Role, readable
-from torch_tasks.resources import config_file
+from torch_tasks.model.fields import Role, readable
 
 #: The branch of a task.
 TASK_BRANCH = "feature/{task}"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from workers.git.command import Git
+from torch_tasks.workers.git.command import Git
 
 
 def branch(workdir: Path) -> str | None:

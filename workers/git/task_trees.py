@@ -15,14 +15,15 @@ from pydantic import BaseModel
 
 from torch_tasks.errors import GitRefused, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.local.files import exclusive, make_folder, write_private
-from torch_tasks.models import AgentInfo, TaskSpec, TaskState
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.task import TaskSpec, TaskState
 from torch_tasks.settings import Settings
-from workers.git.commit import Outcome, Words, commit_work, identity
-from workers.git.left_out import Judge
-from workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
-from workers.git.tree import Tree
-from workers.runs import Run
+from torch_tasks.system.files import exclusive, make_folder, write_private
+from torch_tasks.workers.git.commit import Outcome, Words, commit_work, identity
+from torch_tasks.workers.git.left_out import Judge
+from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
+from torch_tasks.workers.git.tree import Tree
+from torch_tasks.workers.host.runs import Run
 
 log = logging.getLogger(__name__)
 

@@ -12,8 +12,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from torch_tasks.errors import GitRefused
-from workers.git.command import Git
-from workers.git.policy import TASK_BRANCH, RolePolicy
+from torch_tasks.workers.git.command import Git
+from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy
 
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge",

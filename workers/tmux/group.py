@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from torch_tasks.limits import Limits
+from torch_tasks.model.limits import Limits
 
 log = logging.getLogger(__name__)
 

@@ -16,11 +16,11 @@ from typing import Self
 import psutil
 
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.limits import Limits
+from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
-from workers.tmux.control import quote
-from workers.tmux.scope import NONE
-from workers.tmux.server import AgentServer, Answer
+from torch_tasks.workers.tmux.control import quote
+from torch_tasks.workers.tmux.scope import NONE
+from torch_tasks.workers.tmux.server import AgentServer, Answer
 
 END_SECONDS = 5.0
 """How long a server and the pane's program may take to go before they are killed."""

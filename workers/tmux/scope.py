@@ -15,9 +15,9 @@ from collections.abc import Iterator
 from functools import cache
 
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.limits import Limits
+from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
-from workers.tmux.group import PREFIX
+from torch_tasks.workers.tmux.group import PREFIX
 
 NONE = Limits()
 """No limits."""

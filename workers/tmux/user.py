@@ -6,8 +6,8 @@ import os
 from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable
-from workers.tmux.control import ControlClient
-from workers.tmux.server import AgentServer, Answer
+from torch_tasks.workers.tmux.control import ControlClient
+from torch_tasks.workers.tmux.server import AgentServer, Answer
 
 
 class UserServer(AgentServer):

@@ -1,0 +1,36 @@
+"""``torch.checkin``: the Celery task by which one fire of a check-in reaches whom it is for."""
+
+from __future__ import annotations
+
+import time
+from datetime import datetime
+from typing import Any
+
+from celery.exceptions import Reject
+
+from torch_tasks.app import CHECKIN, app
+from torch_tasks.checkins.delivery import Delivery
+from torch_tasks.errors import BrokerForgot
+from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import Checkin
+from torch_tasks.model.task import TaskSpec
+from torch_tasks.tasks.envelope import Envelope
+from torch_tasks.tasks.run import AWAY, SOON, run
+
+
+@app.task(bind=True, name=CHECKIN, ignore_result=True)
+def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
+    """Bring one fire of a check-in to whom it is for."""
+    asked = Checkin.model_validate(fields)
+    try:
+        Delivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
+    except BrokerForgot:
+        raise Envelope(self.request).put_aside(SOON) from None
+    except AWAY as error:
+        time.sleep(SOON)  # it is this worker's again at once
+        raise Reject(f"the broker is away: {error}", requeue=True) from error
+
+
+def enqueue(spec: TaskSpec) -> None:
+    """Publish a check-in's task."""
+    run.apply_async((spec,), task_id=spec.id)

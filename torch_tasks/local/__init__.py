@@ -1,1 +1,0 @@
-"""The processes that belong to one machine: its broker, its workers, beat and Flower."""

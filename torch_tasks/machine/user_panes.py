@@ -1,0 +1,127 @@
+"""The panes of the user's own tmux server: which one a target names, exactly, and the door to what handles them.
+
+What talks to tmux lives in ``workers``, which nothing here imports.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+from torch_tasks.errors import PaneNotFound
+
+
+@dataclass(frozen=True)
+class UserPane:
+    """One pane, and where it is."""
+
+    pane_id: str
+    session: str
+    attached: bool
+    """At least one terminal shows its session."""
+    window_id: str
+    window: int
+    window_name: str
+    window_active: bool
+    window_panes: int
+    layout: str
+    index: int
+    active: bool
+
+    @property
+    def place(self) -> str:
+        """What a person calls it."""
+        return f"{self.session}:{self.window}.{self.index} ({self.pane_id})"
+
+
+class UserTmux(Protocol):
+    """The user's own tmux server, found as tmux finds it."""
+
+    place: str
+    """Its socket."""
+
+    def panes(self) -> list[UserPane]:
+        """Every pane of every session; empty if no server runs."""
+
+    def server_pid(self) -> int | None:
+        """The process of the server, by which its ids are known from those of a later one; None if none runs."""
+
+    def content(self, pane: UserPane, lines: int) -> str:
+        """The last so many lines that the pane has shown, blank ones at the end left out."""
+
+    def stage(self, pane: UserPane, text: str) -> None:
+        """Put the text into the program's input, without Enter."""
+
+    def deliver(self, pane: UserPane, text: str) -> None:
+        """Put the text into the program's input, press Enter, and return when that was seen to work."""
+
+    def press(self, pane: UserPane, key: str) -> None:
+        """Press one key, by its tmux name."""
+
+
+def user_tmux(socket: str | None = None) -> UserTmux:
+    """The server of whoever calls, or the one at this socket."""
+    tmux: UserTmux = import_module("torch_tasks.workers.user_tmux").OwnTmux(socket)
+    return tmux
+
+
+def find(tmux: UserTmux, target: str) -> UserPane:
+    """The one pane that the target names, or :class:`PaneNotFound`."""
+    panes = tmux.panes()
+    if not panes:
+        raise PaneNotFound(f"no tmux server runs at {tmux.place}, so there is no {target!r}; start the session first")
+    return resolve(target, panes)
+
+
+def resolve(target: str, panes: Sequence[UserPane]) -> UserPane:
+    """The one of these panes that the target names: ``session``, ``session:window[.pane]``, ``%3`` or ``@3``.
+
+    Windows and panes by index or by their whole name; nothing is guessed from a beginning or a pattern.
+    """
+    if target[:1] in "%@" and target[1:].isdecimal():
+        found = [pane for pane in panes if target == pane.pane_id or (target == pane.window_id and pane.active)]
+        if not found:
+            raise PaneNotFound(f"there is no {target}; 'tmux list-panes -a' lists what there is")
+        return found[0]
+    session, colon, rest = target.partition(":")  # tmux lets no session have a colon or a dot in its name
+    inside = [pane for pane in panes if pane.session == session.removeprefix("=")]
+    if not inside:
+        raise PaneNotFound(f"no session {session!r}; {_instead(session, {pane.session for pane in panes})}")
+    if not colon or not rest:
+        return next(pane for pane in inside if pane.window_active and pane.active)
+    return _one(target, _in_window(rest, inside), inside)
+
+
+def _in_window(rest: str, panes: Sequence[UserPane]) -> list[UserPane]:
+    """What may be meant by the part after the colon: a window, or a window and a pane."""
+    found = [pane for pane in _windows(rest, panes) if pane.active]
+    window, dot, index = rest.rpartition(".")
+    if dot:
+        found += [pane for pane in _windows(window, panes) if index in (str(pane.index), pane.pane_id)]
+    return found
+
+
+def _windows(word: str, panes: Sequence[UserPane]) -> list[UserPane]:
+    """The panes of the window with this index or id, else of those with this name."""
+    by_number: Callable[[UserPane], bool] = lambda pane: word in (str(pane.window), pane.window_id)  # noqa: E731
+    return [pane for pane in panes if by_number(pane)] or [pane for pane in panes if pane.window_name == word]
+
+
+def _one(target: str, found: Sequence[UserPane], panes: Sequence[UserPane]) -> UserPane:
+    if len({pane.pane_id for pane in found}) > 1:
+        raise PaneNotFound(
+            f"{target!r} may be {' or '.join(pane.place for pane in found)}; "
+            f"name the pane by its id, as {found[0].pane_id}"
+        )
+    if not found:
+        there = ", ".join(dict.fromkeys(f"{pane.window} ({pane.window_name})" for pane in panes))
+        raise PaneNotFound(f"no window or pane {target!r}; session {panes[0].session!r} has the windows {there}")
+    return found[0]
+
+
+def _instead(name: str, names: set[str]) -> str:
+    near = difflib.get_close_matches(name, names, n=3)
+    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(names))}"

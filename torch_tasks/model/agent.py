@@ -1,0 +1,228 @@
+"""An agent: as its owner declares it, as the registry knows it, how well it works and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, ClassVar, Literal, Self
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, computed_field
+
+from torch_tasks.errors import InvalidTask
+from torch_tasks.model.fields import AbsolutePath, AgentId, Model, Role, Skills, readable
+from torch_tasks.model.hold import Hold
+from torch_tasks.model.limits import Limits
+
+
+class Lifetime(StrEnum):
+    """How long an agent is kept alive."""
+
+    PERMANENT = "permanent"
+    TEMPORARY = "temporary"
+    """Until it has done what there was to do and nobody has needed it for a while."""
+
+
+class Leave(StrEnum):
+    """What becomes of the task that a retiring agent works on."""
+
+    FINISH = "finish"
+    """It is finished first, however long that takes."""
+    HAND_OVER = "hand over"
+    """Another agent goes on with it."""
+    NOW = "now"
+    """It is put back, for whoever is able."""
+
+
+class RetireOrder(BaseModel):
+    """That an agent is to end; kept in its folder until it has."""
+
+    model_config = ConfigDict(frozen=True)
+
+    leave: Leave = Leave.FINISH
+    by: str
+    note: str = ""
+
+
+class Farewell(BaseModel):
+    """What is known of an agent that has ended."""
+
+    model_config = ConfigDict(frozen=True)
+
+    agent_id: str
+    node: str
+    incarnation: int
+    by: str
+    note: str = ""
+    at: AwareDatetime
+    file: str
+    """Where on its node its last screen and its summary are."""
+    tasks: tuple[str, ...] = ()
+    """The tasks that it left: given back, or failed where they asked for it alone."""
+    messages: tuple[str, ...] = ()
+    """The messages that waited for it and are dead."""
+
+
+FORMAT = '{"succeeded":%d,"failed":%d,"seconds":%.3f,"last_ended":%d}'
+"""How the broker keeps it, the moment in milliseconds; its scripts rely on the two numbers that come first."""
+
+
+class Performance(BaseModel):
+    """How an agent's tasks ended, as far as that was up to the agent."""
+
+    PRIOR: ClassVar = (4, 5)
+    """The successes and ends that every agent is credited with, so that a new one is neither best nor worst."""
+
+    model_config = ConfigDict(frozen=True)
+
+    succeeded: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    """How long it worked on them."""
+    last_ended: AwareDatetime | None = None
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def success_rate(self) -> float:
+        """The part of its tasks that succeeded, the prior included."""
+        succeeded, ended = self.PRIOR
+        return round((self.succeeded + succeeded) / (self.succeeded + self.failed + ended), 4)
+
+    @property
+    def told(self) -> str:
+        """It as the broker keeps it."""
+        moment = self.last_ended.timestamp() * 1000 if self.last_ended else 0
+        return FORMAT % (self.succeeded, self.failed, self.seconds, moment)
+
+    def after(self, end: Literal["succeeded", "failed"], account: Mapping[str, str]) -> Self:
+        """With one more task, whose record tells when it began and ended."""
+        started, ended = (int(account.get(moment, 0)) for moment in ("started_at", "finished_at"))
+        began = started and started >= int(account.get("assigned_at", 0))
+        return self.model_copy(
+            update={
+                end: getattr(self, end) + 1,
+                "seconds": self.seconds + ((ended - started) / 1000 if began else 0.0),
+                "last_ended": datetime.fromtimestamp(ended / 1000, UTC),
+            }
+        )
+
+
+class AgentState(StrEnum):
+    """What an agent's program is doing, as far as can be told."""
+
+    STARTING = "starting"
+    READY = "ready"
+    WORKING = "working"
+    WAITING = "waiting"
+    LIMITED = "limited"
+    COMPACTING = "compacting"
+    ERROR = "error"
+    LOGIN = "login"
+    EXITED = "exited"
+    UNKNOWN = "unknown"
+
+
+class AgentStatus(StrEnum):
+    """Whether the fleet hears of an agent."""
+
+    ACTIVE = "active"
+    OFFLINE = "offline"
+
+
+class AgentSpec(Limits):
+    """An agent as its owner declares it."""
+
+    id: AgentId
+    role: Role
+    skills: Skills = ()
+    kind: AgentId = "shell"
+    workdir: AbsolutePath | None = None
+    fresh: bool = False  # each of its tasks is begun by a new program
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: AgentId | None = None
+
+    def short(self) -> str:
+        """The form that :meth:`parse` reads; a workdir has no place in it."""
+        return ":".join((self.id, self.role, ",".join(self.skills), self.kind))
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The short form of the command line: ``id:role[:skill,skill…[:kind]]``."""
+        names = ("id", "role", "skills", "kind")
+        parts = text.split(":")
+        if not 2 <= len(parts) <= len(names):
+            raise InvalidTask(f"agent {text!r} is not of the form id:role[:skill,skill[:kind]]")
+        fields: dict[str, Any] = dict(zip(names, parts, strict=False))
+        fields["skills"] = [skill for skill in fields.get("skills", "").split(",") if skill]
+        try:
+            return cls.model_validate({name: value for name, value in fields.items() if value})
+        except ValidationError as error:
+            raise InvalidTask(f"agent {text!r} cannot be used: {readable(error)}") from None
+
+
+class AgentInfo(Model):
+    """An agent as the registry knows it."""
+
+    agent_id: AgentId
+    role: Role
+    skills: Skills = ()
+    kind: str
+    node: str
+    pid: int
+    host: str
+    incarnation: int
+    status: AgentStatus = AgentStatus.OFFLINE
+    """Whether the fleet hears of it; follows from the heartbeat."""
+    state: AgentState = AgentState.STARTING
+    """What its program was last seen doing."""
+    current_task: str | None = None
+    workdir: str
+    tmux_socket: str
+    pane: str | None = None
+    started_at: AwareDatetime
+    last_heartbeat: AwareDatetime | None = None
+    left: bool = False
+    """Its worker said goodbye; the pane may well work on."""
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: str | None = None
+    """The agent that spawned it."""
+    retiring: bool = False
+    """It takes no new tasks and ends after the one it has."""
+    performance_metrics: Performance = Performance()
+    load: int = 0
+    """How many tasks it holds or has waiting for it alone."""
+    paused: Hold | None = None
+    """It takes no new task, and only emergencies of its messages."""
+    stopped: Hold | None = None
+    """Its worker has seen that the machine is stopped: nothing runs."""
+
+    @property
+    def online(self) -> bool:
+        """The fleet hears of it."""
+        return self.status is AgentStatus.ACTIVE
+
+    @property
+    def free(self) -> bool:
+        """It can begin with a task at once."""
+        at_rest = self.online and self.state is AgentState.READY and not self.load
+        return at_rest and not (self.paused or self.stopped or self.retiring)
+
+    @property
+    def holding(self) -> str:
+        """Why it takes no task, be it paused, stopped, or logged out; empty if it does."""
+        login = f"logged out: 'torch-tasks attach {self.agent_id}' and log in" if self.state is AgentState.LOGIN else ""
+        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else login
+
+    @property
+    def incarnate(self) -> tuple[str, str, int]:
+        """This very life of the agent: what owns a task."""
+        return self.agent_id, self.node, self.incarnation
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What it may be asked for: its skills, and the kind of program it is."""
+        return frozenset({*self.skills, self.kind})
+
+    def serves(self, role: str | None, skills: Iterable[str]) -> bool:
+        """Role and all required skills match."""
+        return role in (None, self.role) and set(skills) <= self.abilities

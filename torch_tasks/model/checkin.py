@@ -1,0 +1,343 @@
+"""When a check-in comes up: once, at intervals, or as cron says. Its times are called slots."""
+
+from __future__ import annotations
+
+import random
+import uuid
+from datetime import UTC, datetime, timedelta
+from enum import StrEnum
+from typing import Annotated, Any, Literal, Self
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+from cronsim import CronSim, CronSimError
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, field_validator, model_validator
+
+from torch_tasks import keys
+from torch_tasks.errors import InvalidCheckin, InvalidTask
+from torch_tasks.model.fields import AgentId, JsonObject, Model, Role, Seconds, TaskId, Text, readable
+from torch_tasks.model.message import MessageState
+from torch_tasks.model.task import TaskSpec, TaskState
+
+
+def _time_zone(name: str) -> str:
+    try:
+        ZoneInfo(name)
+    except (ValueError, OSError, ZoneInfoNotFoundError):
+        raise ValueError(
+            f"{name!r} is no time zone this machine knows; use one such as 'Europe/Berlin' or 'UTC'"
+        ) from None
+    return name
+
+
+def _whole(moment: datetime) -> datetime:
+    return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
+
+
+TimeZone = Annotated[str, AfterValidator(_time_zone)]
+#: As exact as the broker counts.
+Moment = Annotated[AwareDatetime, AfterValidator(_whole)]
+
+
+class At(Model):
+    """Once."""
+
+    kind: Literal["at"] = "at"
+    at: Moment
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first slot later than this moment."""
+        return self.at if self.at > moment else None
+
+    def __str__(self) -> str:
+        return f"once, {self.at.isoformat(sep=' ', timespec='seconds')}"
+
+
+class Every(Model):
+    """At equal intervals from a start; the start is the first slot."""
+
+    kind: Literal["every"] = "every"
+    seconds: Annotated[Seconds, AfterValidator(lambda seconds: round(seconds, 3))] = Field(ge=1)
+    start: Moment
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first slot later than this moment."""
+        if moment < self.start:
+            return self.start
+        gone = int((moment - self.start) / timedelta(seconds=self.seconds))
+        slot = self.start + timedelta(seconds=self.seconds) * gone
+        while slot <= moment:  # what floats round away
+            slot += timedelta(seconds=self.seconds)
+        return slot
+
+    def __str__(self) -> str:
+        return f"every {timedelta(seconds=self.seconds)}"
+
+
+class Cron(Model):
+    """As a line of cron says, by the clock on the wall of a time zone.
+
+    A time that the change to summer time leaves out comes right after the gap; one that happens twice comes once.
+    """
+
+    kind: Literal["cron"] = "cron"
+    expression: str
+    timezone: TimeZone = "UTC"
+
+    @model_validator(mode="after")
+    def _comes_up(self) -> Cron:
+        try:
+            next(self._from(datetime.now(UTC)))
+        except (CronSimError, StopIteration) as error:
+            raise ValueError(
+                f"{self.expression!r} is no cron line that ever comes up ({error}); "
+                "write minute hour day month weekday, such as '0 9 * * 1-5'"
+            ) from None
+        return self
+
+    def after(self, moment: datetime) -> datetime | None:
+        """The first slot later than this moment, in UTC: the time on a wall is nothing to count with."""
+        slot = next(self._from(moment), None)
+        return slot.astimezone(UTC) if slot else None
+
+    def _from(self, moment: datetime) -> CronSim:
+        return CronSim(self.expression, moment.astimezone(ZoneInfo(self.timezone)))
+
+    def __str__(self) -> str:
+        return f"cron {self.expression} {self.timezone}"
+
+
+Schedule = Annotated[At | Every | Cron, Field(discriminator="kind")]
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Misfire(StrEnum):
+    """What becomes of the slots that passed while no beat ran."""
+
+    ONCE = "once"
+    """The latest fires, and its note says how late it is; the others are recorded as skipped."""
+    SKIP = "skip"
+    """None fires; each is recorded as skipped."""
+    ALL = "all"
+    """Each fires."""
+
+
+class Busy(StrEnum):
+    """What becomes of a fire whose receiver works."""
+
+    IDLE = "idle"
+    """It waits until the receiver has nothing to do; a later fire of the same check-in takes its place."""
+    NOW = "now"
+    """The receiver gets it while it works, if it takes texts then."""
+    SKIP = "skip"
+    """It is left out, and recorded so."""
+
+
+class CheckinState(StrEnum):
+    """Whether a check-in comes up."""
+
+    ACTIVE = "active"
+    PAUSED = "paused"
+    ENDED = "ended"
+    """It has no slot left."""
+    ASIDE = "aside"
+    """It cannot be read, and is left alone until it is removed or added anew."""
+
+
+class UserPane(Model):
+    """A pane of a user's own tmux server, which the node worker of that machine finds again."""
+
+    node: str
+    socket: Text
+    """Of the tmux server."""
+    target: Text
+    """What the user calls it: ``session``, ``session:window[.pane]``, or an id, such as ``%3``."""
+    server: int | None = None
+    """The server's process, if it is called by an id: a later server gives the same ids to others."""
+
+    def __str__(self) -> str:
+        return f"pane {self.target} on {self.node}"
+
+
+class Target(Model):
+    """Whom a check-in is for: an agent, all of a role, all who work in a project, whoever takes a task, or a pane."""
+
+    agent: AgentId | None = None
+    role: Role | None = None
+    project: Text | None = None
+    task: JsonObject | None = None
+    """The fields of the task that each fire enqueues; its prompt is the note."""
+    pane: UserPane | None = None
+
+    @model_validator(mode="after")
+    def _exactly_one(self) -> Self:
+        named = [name for name in type(self).model_fields if getattr(self, name) is not None]
+        if len(named) != 1:
+            known = ", ".join(type(self).model_fields)
+            raise ValueError(f"names {' and '.join(named) or 'nobody'}; name one of {known}")
+        return self
+
+    @property
+    def queue(self) -> str:
+        """Whose node workers bring it: anybody's, or the one of the machine that the pane is on."""
+        return keys.node_queue(self.pane.node) if self.pane else keys.SYSTEM_QUEUE
+
+    def __str__(self) -> str:
+        if self.task is not None:
+            whom = self.task.get("agent") or self.task.get("role") or "any agent"
+            return f"a task for {whom}"
+        if self.pane is not None:
+            return str(self.pane)
+        return self.agent or (f"all of role {self.role}" if self.role else f"all in {self.project}")
+
+
+class Checkin(Model):
+    """What is asked for; where it stands is its :class:`CheckinRecord`."""
+
+    id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex[:12])
+    note: Text
+    target: Target
+    schedule: Schedule
+    sender: AgentId
+    """Who asked for it: an agent, or the person at the command line."""
+    when: Busy = Busy.IDLE
+    misfire: Misfire = Misfire.ONCE
+    jitter: float = Field(0.0, ge=0, le=86400, allow_inf_nan=False)
+    """Each fire is up to so many seconds later than its slot."""
+    ends: AwareDatetime | None = None
+    max_runs: int | None = Field(None, gt=0)
+    created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+
+    @model_validator(mode="after")
+    def _can_be_done(self) -> Self:
+        if self.target.task is not None:
+            try:
+                TaskSpec.build(**{**self.target.task, "prompt": self.note})
+            except InvalidTask as error:
+                raise ValueError(str(error)) from None
+        return self
+
+    @classmethod
+    def build(cls, **fields: Any) -> Self:
+        """A check-in from what somebody typed, or :class:`InvalidCheckin` in words."""
+        try:
+            return cls.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidCheckin(f"this check-in cannot be kept: {readable(error)}") from None
+
+    def slot_after(self, moment: datetime) -> datetime | None:
+        """Its first slot later than this moment, if it has one."""
+        slot = self.schedule.after(moment)
+        return None if slot is None or (self.ends and slot > self.ends) else slot
+
+    def due(self, slot: datetime) -> datetime:
+        """When a slot of it fires; whoever asks gets the same answer."""
+        if not self.jitter:
+            return slot
+        dice = random.Random(f"{self.id} {milliseconds(slot)}")  # noqa: S311 - spreads fires, keeps no secret
+        return slot + timedelta(seconds=dice.uniform(0, self.jitter))
+
+    @property
+    def title(self) -> str:
+        """The note in one short line."""
+        line = "".join(char if char.isprintable() else " " for char in self.note.strip().splitlines()[0])
+        return line if len(line) <= 60 else line[:59] + "…"
+
+    @field_validator("note")
+    @classmethod
+    def _something_to_say(cls, note: str) -> str:
+        if not note.strip():
+            raise ValueError("is empty; say what is to be looked at")
+        return note
+
+
+class Outcome(StrEnum):
+    """What became of one slot."""
+
+    DUE = "due"
+    """Somebody asked for it at once; beat has not given it to the fleet yet."""
+    FIRED = "fired"
+    """Beat has given it to the fleet."""
+    SENT = "sent"
+    """Its messages are in their inboxes, or its task is accepted."""
+    SKIPPED = "skipped"
+    """Nobody gets it; the note says why."""
+    REFUSED = "refused"
+    """Nobody can get it; the note says why."""
+
+    @property
+    def rank(self) -> int:
+        """What is known later never gives way to what was known before."""
+        return {Outcome.DUE: 0, Outcome.FIRED: 1}.get(self, 2)
+
+    @property
+    def open(self) -> bool:
+        """Something is still to happen."""
+        return self.rank < Outcome.SENT.rank
+
+
+class Receipt(Model):
+    """What one agent got of a fire."""
+
+    agent: AgentId
+    message: TaskId | None = None
+    """The message to it, unless it gets none."""
+    note: str = ""
+    """What is to be known: that it is offline, why it gets nothing."""
+    state: MessageState | None = None
+    """How far the message is at this moment."""
+
+
+class Fire(Model):
+    """One slot of a check-in and what became of it; or several in a row that were all skipped."""
+
+    checkin_id: TaskId
+    slot: AwareDatetime
+    outcome: Outcome
+    at: AwareDatetime
+    """When this was the outcome."""
+    late: float = 0.0
+    """Seconds between when it was due and when it was fired."""
+    note: str = ""
+    count: int = 1
+    """How many slots this tells of; ``slot`` is the last of them."""
+    since: AwareDatetime | None = None
+    """The first of them, if there are several."""
+    celery_id: TaskId | None = None
+    """The Celery task ``torch.checkin`` that brought it."""
+    receipts: tuple[Receipt, ...] = ()
+    task: TaskId | None = None
+    """The task it enqueued."""
+    task_state: TaskState | None = None
+    """How far that is at this moment."""
+
+
+class CheckinRecord(Model):
+    """A check-in and where it stands."""
+
+    checkin: Checkin
+    state: CheckinState = CheckinState.ACTIVE
+    slot: AwareDatetime | None = None
+    """Its next slot; none if it has ended."""
+    due: AwareDatetime | None = None
+    """When that slot fires: the slot and its jitter."""
+    runs: int = 0
+    """How many slots have fired."""
+    version: int = 1
+    """Grows with each change that somebody made to it."""
+    last: Fire | None = None
+    """The latest of its fires."""
+
+
+def milliseconds(moment: datetime) -> int:
+    """A moment as the broker counts, and as a slot is known by."""
+    return int((moment - _EPOCH) / timedelta(milliseconds=1))
+
+
+def moment_of(ms: float) -> datetime:
+    """What :func:`milliseconds` counts."""
+    return _EPOCH + timedelta(milliseconds=ms)
+
+
+def derived_id(checkin_id: str, slot: datetime, whom: str = "") -> str:
+    """The id of what a slot brings about: the same whoever fires it and however often, so that it happens once."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{checkin_id} {milliseconds(slot)} {whom}".rstrip()).hex

@@ -1,0 +1,116 @@
+"""What the fields of values may hold, and how it is said when they hold something else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    JsonValue,
+    StringConstraints,
+    ValidationError,
+)
+
+from torch_tasks.keys import RESERVED_WORDS
+
+_NAME = r"[a-z0-9][a-z0-9_-]*"
+
+
+def _word(value: object) -> object:
+    """A name as people type it: case does not matter, an inner space is worth its own message."""
+    if not isinstance(value, str):
+        return value
+    value = value.strip().lower()
+    if " " in value:
+        raise ValueError(f"{value!r} holds a space; use one word, such as {value.replace(' ', '-')!r}")
+    return value
+
+
+def _not_reserved(name: str) -> str:
+    if name in RESERVED_WORDS:
+        raise ValueError(f"{name!r} is a word that queue names use; choose another name")
+    return name
+
+
+def _distinct(skills: Iterable[str]) -> tuple[str, ...]:
+    return tuple(sorted(set(skills)))
+
+
+def _text(value: str) -> str:
+    """Text that a file, a command line and the wire can hold."""
+    if "\0" in value:
+        raise ValueError("holds a NUL character; remove it")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ValueError("is not valid Unicode text") from None
+    return value
+
+
+def _absolute(value: str) -> str:
+    try:
+        return str(Path(value).expanduser().absolute())
+    except RuntimeError as error:  # ~somebody who is not there
+        raise ValueError(str(error)) from None
+
+
+def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    json.dumps(value, allow_nan=False)
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]
+JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
+AgentId = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=rf"^{_NAME}$", max_length=48)]
+Role = Annotated[AgentId, AfterValidator(_not_reserved)]
+Skill = Annotated[
+    str,
+    BeforeValidator(_word),
+    StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.#-]*$", max_length=48),
+    AfterValidator(_not_reserved),
+]
+Skills = Annotated[tuple[Skill, ...], AfterValidator(_distinct)]
+TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
+Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False, strict=True)]
+
+_MESSAGES = {
+    "extra_forbidden": "is not a field that exists",
+    "missing": "is missing",
+    "too_short": "is empty",
+    "string_pattern_mismatch": (
+        "{input!r} must begin with a letter or digit and hold only letters, digits, '-' and '_' "
+        "(skills and the ids of tasks also '.')"
+    ),
+}
+
+
+def readable(error: ValidationError, prefix: str = "") -> str:
+    """A validation error in the words of the person who made it."""
+    said = []
+    for item in error.errors(include_url=False):
+        place = ".".join(str(part) for part in item["loc"])
+        place = prefix + place.upper() if prefix else place
+        message = _MESSAGES.get(item["type"], item["msg"]).format(input=item["input"])
+        message = message.removeprefix("Value error, ")
+        said.append(f"{place}: {message}" if place else message)
+    return "; ".join(said)
+
+
+class Model(BaseModel):
+    """A value that does not change and knows all of its fields."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+def now() -> datetime:
+    """This machine's time, for what only people read."""
+    return datetime.now(UTC)

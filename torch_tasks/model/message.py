@@ -1,0 +1,162 @@
+"""A message as it travels, and what the fleet knows of it."""
+
+from __future__ import annotations
+
+import time
+import uuid
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import AwareDatetime, Field, ValidationError, field_validator
+
+from torch_tasks.errors import InvalidMessage
+from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId, Text, readable
+
+PEOPLE = "operator"
+"""Whoever sits at the command line; always known, and no agent's id."""
+
+
+class When(StrEnum):
+    """When the receiver's program gets a message."""
+
+    IDLE = "idle"
+    """When it has nothing to do."""
+    NOW = "now"
+    """While it works, too, if it takes texts then."""
+    INTERRUPT = "interrupt"
+    """At once: what it does is interrupted."""
+
+
+class Urgency(StrEnum):
+    """Whether a message overtakes others."""
+
+    EMERGENCY = "emergency"
+    NORMAL = "normal"
+
+
+class MessageKind(StrEnum):
+    """What a message is about; the policy says what each must hold."""
+
+    TEXT = "text"
+    STATUS = "status"
+    TASK = "task"
+    ACK = "ack"
+    QUESTION = "question"
+    REPLY = "reply"
+    CHECKIN = "checkin"
+    ESCALATION = "escalation"
+
+
+class MessageState(StrEnum):
+    """How far a message is."""
+
+    SPOOLED = "spooled"
+    """It waits on its sender's disk for the broker to return."""
+    ACCEPTED = "accepted"
+    """It is in the receiver's inbox."""
+    STAGED = "staged"
+    """The receiver's worker has it and is putting it into the pane."""
+    DELIVERED = "delivered"
+    """The receiver's program has taken it."""
+    ACKNOWLEDGED = "acknowledged"
+    """The broker knows that, and hands it out no more."""
+    READ = "read"
+    """The receiver has shown that it read it."""
+    EXPIRED = "expired"
+    """Its time was over before it could be delivered."""
+    DEAD = "dead"
+    """It is not delivered unless somebody replays it."""
+
+    @property
+    def arrived(self) -> bool:
+        """The receiver has it."""
+        return self in {MessageState.DELIVERED, MessageState.ACKNOWLEDGED, MessageState.READ}
+
+    @property
+    def settled(self) -> bool:
+        """Nobody need keep it any more in case the broker forgets it."""
+        return self in {MessageState.ACKNOWLEDGED, MessageState.READ, MessageState.EXPIRED, MessageState.DEAD}
+
+
+Transport = Literal["broker", "fallback", "spool"]
+
+
+class Message(Model):
+    """Text from one party to another. Its first five fields are what other services read from the channels."""
+
+    timestamp: float = Field(default_factory=time.time)
+    sender: AgentId
+    target: AgentId
+    message: Text
+    correlation_id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
+    id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
+    kind: MessageKind = MessageKind.TEXT
+    reply_to: TaskId | None = None
+    incarnation: int | None = None
+    """The life of the sending agent, if an agent sends it."""
+    when: When = When.IDLE
+    priority: Urgency = Urgency.NORMAL
+    expires: Seconds | None = None
+    """How long after being accepted it may still be delivered."""
+    via: str = ""
+    """For whom it was meant, if the policy sent it another way."""
+
+    @field_validator("message")
+    @classmethod
+    def _something_to_say(cls, message: str) -> str:
+        if not message.strip():
+            raise ValueError("is empty; say something")
+        return message
+
+    @classmethod
+    def build(cls, **fields: Any) -> Self:
+        """A message from what somebody typed, or :class:`InvalidMessage` in words."""
+        try:
+            return cls.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidMessage(f"this message cannot be sent: {readable(error)}") from None
+
+    def within(self, limit: int) -> Self:
+        """This message, or :class:`InvalidMessage` if its text has more bytes than this."""
+        size = len(self.message.encode())
+        if size > limit:
+            raise InvalidMessage(
+                f"the message has {size:,} bytes, more than {limit:,} (TORCH_MESSAGE_LIMIT_BYTES); "
+                "put the text into a file and send its name"
+            )
+        return self
+
+    @property
+    def title(self) -> str:
+        """The message in one short line."""
+        line = "".join(char if char.isprintable() else " " for char in self.message.strip().splitlines()[0])
+        return line if len(line) <= 60 else line[:59] + "…"
+
+
+class MessageRecord(Model):
+    """What the fleet knows of one message."""
+
+    message: Message
+    state: MessageState
+    transport: Transport = "broker"
+    note: str = ""
+    reply: TaskId | None = None
+    """The message that answers it."""
+    tries: int = 0
+    accepted_at: AwareDatetime | None = None
+    staged_at: AwareDatetime | None = None
+    delivered_at: AwareDatetime | None = None
+    acknowledged_at: AwareDatetime | None = None
+    read_at: AwareDatetime | None = None
+    expires_at: AwareDatetime | None = None
+
+
+class Sent(Model):
+    """What became of a message when it was sent."""
+
+    id: TaskId
+    target: AgentId
+    state: MessageState
+    transport: Transport
+    note: str = ""
+    """What its sender should know: that the receiver is away, that the policy sent it another way."""

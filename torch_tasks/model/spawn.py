@@ -1,0 +1,100 @@
+"""Spawning: what somebody asks for when an agent is to be started, and how far that is."""
+
+from __future__ import annotations
+
+import uuid
+from enum import StrEnum
+from typing import Any, Self
+
+from pydantic import Field, ValidationError
+
+from torch_tasks.errors import InvalidTask
+from torch_tasks.model.agent import AgentSpec, Lifetime
+from torch_tasks.model.fields import AbsolutePath, AgentId, Model, Role, Skills, TaskId, readable
+from torch_tasks.model.limits import Limits
+
+
+class SpawnState(StrEnum):
+    """How far a spawned agent is. It leaves the list when it has retired."""
+
+    RESERVED = "reserved"
+    """It has its place on a node, which starts it."""
+    READY = "ready"
+    FAILED = "failed"
+    """It could not be started; its place is free again."""
+    LOST = "lost"
+    """It was given up while its node was away; its id is not given to another one before the node knows."""
+
+
+class SpawnRequest(Limits):
+    """Which agent is wanted, within which limits, and where."""
+
+    id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
+    """The same request twice is one agent."""
+    role: Role
+    skills: Skills = ()
+    kind: AgentId = "shell"
+    agent_id: AgentId | None = None
+    node: AgentId | None = None
+    labels: Skills = ()
+    """What its node must have."""
+    lifetime: Lifetime = Lifetime.PERMANENT
+    parent: AgentId | None = None
+    workdir: AbsolutePath | None = None
+    fresh: bool = False
+    """Each of its tasks is begun by a new program."""
+    pool: str | None = None
+
+    @classmethod
+    def build(cls, **fields: Any) -> Self:
+        """A request from what somebody typed, or :class:`InvalidTask` in words."""
+        try:
+            return cls.model_validate({name: value for name, value in fields.items() if value is not None})
+        except ValidationError as error:
+            raise InvalidTask(f"no agent can be started from this: {readable(error)}") from None
+
+
+class Spawned(Model):
+    """An agent that was asked for and has a place."""
+
+    request: SpawnRequest
+    agent_id: AgentId
+    node: AgentId
+    at: int
+    """When it got its place, in the broker's milliseconds."""
+    state: SpawnState = SpawnState.RESERVED
+    reason: str = ""
+
+    @property
+    def agent(self) -> AgentSpec:
+        """The agent as its node worker keeps it."""
+        asked = self.request
+        return AgentSpec(
+            id=self.agent_id,
+            role=asked.role,
+            skills=asked.skills,
+            kind=asked.kind,
+            workdir=asked.workdir,
+            fresh=asked.fresh,
+            lifetime=asked.lifetime,
+            parent=asked.parent,
+            **asked.limits.model_dump(),
+        )
+
+
+class Pool(Limits):
+    """Agents of one kind, whose number the fleet keeps between ``min`` and ``max``; the limits are each agent's."""
+
+    role: Role
+    skills: Skills = ()
+    kind: AgentId = "shell"
+    min: int = Field(0, ge=0)
+    max: int = Field(ge=1)
+    labels: Skills = ()
+    workdir: AbsolutePath | None = None
+    fresh: bool = False
+
+    @property
+    def name(self) -> str:
+        """What tells it from the fleet's other pools."""
+        return ":".join((self.role, "+".join(self.skills), self.kind, "+".join(self.labels)))

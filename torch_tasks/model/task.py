@@ -1,0 +1,363 @@
+"""A task as it travels and is kept: what is asked, where it stands, how it ended.
+
+Everything here is validated where it enters and refused with a message a person understands.
+"""
+
+from __future__ import annotations
+
+import uuid
+from enum import StrEnum
+from typing import Any, Literal, Self
+
+from pydantic import AwareDatetime, Field, ValidationError, field_validator
+
+from torch_tasks.errors import InvalidTask, TaskFailed
+from torch_tasks.model.fields import (
+    AbsolutePath,
+    AgentId,
+    JsonObject,
+    Model,
+    Role,
+    Seconds,
+    Skills,
+    TaskId,
+    Text,
+    readable,
+)
+
+
+class Permissions(StrEnum):
+    """What becomes of an agent's request for permission."""
+
+    ASK = "ask"
+    """The task waits until a person answers."""
+    ALLOW = "allow"
+    DENY = "deny"
+
+
+class Priority(StrEnum):
+    """How soon a task is taken, compared with others that the same agent could take."""
+
+    URGENT = "urgent"
+    HIGH = "high"
+    NORMAL = "normal"
+    LOW = "low"
+
+    @property
+    def step(self) -> int:
+        """The transport's priority step; 0 is taken first."""
+        return PRIORITY_STEPS[list(Priority).index(self)]
+
+
+PRIORITY_STEPS = (0, 3, 6, 9)
+
+
+class TaskState(StrEnum):
+    """Where a task is between being accepted and its end."""
+
+    QUEUED = "queued"
+    ASSIGNED = "assigned"
+    RUNNING = "running"
+    WAITING = "waiting"
+    PARKED = "parked"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    DEAD = "dead"
+
+    @property
+    def ended(self) -> bool:
+        """Nothing happens to the task any more, unless a person replays it."""
+        return self in ENDED
+
+    @property
+    def sources(self) -> frozenset[TaskState]:
+        """The states from which this one may follow."""
+        return frozenset(state for state, successors in TRANSITIONS.items() if self in successors)
+
+
+ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD})
+BEFORE = frozenset({TaskState.QUEUED, TaskState.PARKED})
+"""The states in which no agent has begun."""
+HELD = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.WAITING})
+"""The states in which an agent owns the task."""
+TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
+    TaskState.QUEUED: frozenset(
+        {TaskState.ASSIGNED, TaskState.PARKED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
+    ),
+    TaskState.ASSIGNED: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
+    # A worker that died while it put the task into the pane has its successor say the same once more.
+    TaskState.RUNNING: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
+    TaskState.WAITING: frozenset({TaskState.WAITING, TaskState.RUNNING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
+    TaskState.PARKED: frozenset(
+        {TaskState.QUEUED, TaskState.ASSIGNED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
+    ),
+    TaskState.SUCCEEDED: frozenset(),
+    TaskState.FAILED: frozenset(),
+    TaskState.CANCELLED: frozenset(),
+    TaskState.DEAD: frozenset({TaskState.QUEUED}),
+}
+
+
+class FailureKind(StrEnum):
+    """Why a task did not succeed."""
+
+    EXIT_CODE = "exit_code"
+    CHECK_FAILED = "check_failed"
+    TIMEOUT = "timeout"
+    DEADLINE = "deadline"
+    AGENT_CRASHED = "agent_crashed"
+    OUT_OF_MEMORY = "out_of_memory"
+    AGENT_UNAVAILABLE = "agent_unavailable"
+    WORKER_LOST = "worker_lost"
+    REFUSED = "refused"
+    CANCELLED = "cancelled"
+    AGENT_FAILED = "agent_failed"
+    """The agent itself said that it cannot do it, or its program told an error."""
+    INDETERMINATE = "indeterminate"
+    """Nobody can tell whether the agent got the prompt; trying again might do it twice."""
+    OVERLOADED = "overloaded"
+    """The provider of the agent's model refused for want of capacity."""
+    LOOPING = "looping"
+    """The agent went round in circles or made no progress."""
+    INTERNAL = "internal"
+
+    @property
+    def worth_retrying(self) -> bool:
+        """The task is not to blame: the same prompt may well succeed with the next try."""
+        return self in {
+            FailureKind.AGENT_CRASHED,
+            FailureKind.OUT_OF_MEMORY,
+            FailureKind.AGENT_UNAVAILABLE,
+            FailureKind.OVERLOADED,
+            FailureKind.LOOPING,
+        }
+
+    @property
+    def up_to_agent(self) -> bool:
+        """It tells something of how well the agent works."""
+        return self in {
+            FailureKind.EXIT_CODE,
+            FailureKind.CHECK_FAILED,
+            FailureKind.TIMEOUT,
+            FailureKind.AGENT_CRASHED,
+            FailureKind.OUT_OF_MEMORY,
+            FailureKind.AGENT_FAILED,
+            FailureKind.LOOPING,
+        }
+
+
+class Question(Model):
+    """What an agent's program waits for a person to decide."""
+
+    text: str
+    choices: tuple[str, ...] = ()
+    subject: str = ""
+    """What the permission is asked for, as patterns match it: ``Bash(git push)``; empty for what is no permission."""
+    several: bool = False
+    """More than one of the choices may be taken."""
+
+
+class Usage(Model):
+    """What a task cost, as far as the agent's program tells."""
+
+    input_tokens: int = 0
+    cached_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = None
+
+
+class TaskSpec(Model):
+    """What is asked of an agent."""
+
+    id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
+    prompt: Text
+    role: Role | None = None
+    skills: Skills = ()
+    agent: AgentId | None = None
+    priority: Priority = Priority.NORMAL
+    workdir: AbsolutePath | None = None
+    timeout: Seconds | None = None
+    deadline: AwareDatetime | None = None
+    check: Text | None = Field(None, min_length=1)
+    check_rounds: int | None = Field(None, ge=0, strict=True)
+    """How often a failed check goes back to the agent before the task has failed."""
+    permissions: Permissions | None = None
+    fresh: bool | None = Field(None, strict=True)
+    """A new program begins it, which knows nothing of earlier tasks; unset, as the agent's declaration says."""
+    max_retries: int | None = Field(None, ge=0, strict=True)
+    context: JsonObject = Field(default_factory=dict)
+    metadata: JsonObject = Field(default_factory=dict)
+
+    @field_validator("prompt")
+    @classmethod
+    def _something_to_do(cls, prompt: str) -> str:
+        if not prompt.strip():
+            raise ValueError("is empty; say what the agent shall do")
+        return prompt
+
+    @classmethod
+    def build(cls, **fields: Any) -> Self:
+        """A spec from what somebody typed, or :class:`InvalidTask` in words."""
+        try:
+            return cls.model_validate(fields)
+        except ValidationError as error:
+            raise InvalidTask(f"this task cannot be accepted: {readable(error)}") from None
+
+    def within(self, prompt_limit: int) -> Self:
+        """This spec, or :class:`InvalidTask` if its prompt has more bytes than this."""
+        size = len(self.prompt.encode())
+        if size > prompt_limit:
+            raise InvalidTask(
+                f"this task cannot be accepted: prompt has {size:,} bytes, the limit is {prompt_limit:,} "
+                "(TORCH_PROMPT_LIMIT_BYTES); put the bulk into a file and name it in the prompt"
+            )
+        return self
+
+    def wire(self) -> dict[str, Any]:
+        """The spec as plain JSON values, without what is only default."""
+        return self.model_dump(mode="json", exclude_defaults=True) | {"id": self.id}
+
+    @property
+    def title(self) -> str:
+        """The task in one short line."""
+        line = "".join(char if char.isprintable() else " " for char in self.prompt.strip().splitlines()[0])
+        return line if len(line) <= 60 else line[:59] + "…"
+
+
+class Evidence(Model):
+    """One thing that shows what became of a task."""
+
+    kind: str
+    detail: str
+    passed: bool
+
+
+class Failure(Model):
+    """Why a task did not succeed, in a word for programs and a sentence for people."""
+
+    kind: FailureKind
+    message: str
+
+
+class TaskResult(Model):
+    """How a task ended."""
+
+    task_id: TaskId
+    status: TaskState
+    answer: str = ""
+    answer_bytes: int = 0
+    answer_file: str | None = None
+    exit_code: int | None = None
+    evidence: tuple[Evidence, ...] = ()
+    agent: str | None = None
+    node: str | None = None
+    attempts: int = 0
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    usage: Usage | None = None
+    error: Failure | None = None
+
+    @property
+    def succeeded(self) -> bool:
+        """The task was done, and there is evidence of it."""
+        return self.status is TaskState.SUCCEEDED
+
+    @property
+    def counts(self) -> Literal["succeeded", "failed", ""]:
+        """What the end tells of the agent."""
+        if self.succeeded:
+            return "succeeded"
+        failed = self.status is not TaskState.CANCELLED and self.error and self.error.kind.up_to_agent
+        return "failed" if failed else ""
+
+    def raise_for_status(self) -> Self:
+        """This result if it is a success, else :class:`TaskFailed`."""
+        if not self.succeeded:
+            raise TaskFailed(self.summary)
+        return self
+
+    @property
+    def summary(self) -> str:
+        """The end in one line."""
+        where = f" on {self.agent}" if self.agent else ""
+        return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
+
+
+class TaskRecord(Model):
+    """What the fleet knows of one task."""
+
+    spec: TaskSpec
+    state: TaskState
+    queue: str
+    agent: str | None = None
+    node: str | None = None
+    incarnation: int = 0
+    attempts: int = 0
+    revision: int = 0
+    """Grows with every change: of two accounts of one task, the one with the larger revision is the later."""
+    deliveries: int = 0
+    """How often the task came to an agent again because its worker was lost."""
+    tries_before: int = 0
+    """Attempts made before the task was last replayed: they do not count against its retries."""
+    created_at: AwareDatetime
+    assigned_at: AwareDatetime | None = None
+    started_at: AwareDatetime | None = None
+    finished_at: AwareDatetime | None = None
+    cancel_requested: bool = False
+    note: str | None = None
+    question: Question | None = None
+    """What the agent waits for, while the task is ``waiting``."""
+    handoff: Handoff | None = None
+    handover: Handover | None = None
+    """The last time that somebody handed the task over."""
+    result: TaskResult | None = None
+    unroutable: bool = False
+    waits: str | None = None
+    """Why nobody takes the task now, if somebody paused or stopped those who could."""
+
+
+class Handoff(Model):
+    """What the next agent should know of a task that another one could not finish."""
+
+    agent: str
+    node: str
+    noted_at: AwareDatetime
+    screen: str = ""
+    """What the pane showed last."""
+    branch: str | None = None
+    diff: str | None = None
+    """What had changed in the workdir, if it is a git tree."""
+
+
+class Handover(Model):
+    """A task that somebody hands over to another agent: by whom, from whom, to whom, and what they should know."""
+
+    by: str
+    owner: str | None = None
+    """The agent that had the task, if one had begun."""
+    to: str
+    """An agent, or a role."""
+    note: str = ""
+    questions: tuple[str, ...] = ()
+    attempt: int = 0
+    """The try that is given up; the next one is the successor's."""
+    pid: int | None = None
+    """The command in the owner's own pane that asked for it, and shall return before its turn is ended."""
+
+    @property
+    def told(self) -> dict[str, Any]:
+        """What the successor reads of it."""
+        said = {"handed_over_by": self.by, "handed_over_to": self.to, "note": self.note}
+        return said | {"questions": list(self.questions)}
+
+
+class HistoryEntry(Model):
+    """One thing that happened to a task."""
+
+    at: AwareDatetime
+    state: TaskState
+    agent: str | None = None
+    node: str | None = None
+    incarnation: int | None = None
+    note: str | None = None

@@ -1,0 +1,45 @@
+"""Watching an agent's screen from another machine: its worker publishes it while somebody asks."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+
+from torch_tasks import keys
+from torch_tasks.app import SHOW, app
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.errors import AgentUnavailable
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo
+
+LOOK_SECONDS = 0.5
+"""How often the worker looks at the pane."""
+WATCHED_SECONDS = 6.0
+"""For so long it does after somebody asked; who goes on watching asks again in time."""
+PIECE_BYTES = 64 << 10
+"""Of a larger screen only the end is shown."""
+_ANSWER_SECONDS = 5.0
+
+
+def watched(info: AgentInfo) -> Generator[str, None, None]:
+    """The agent's screen now and after each change; :class:`AgentUnavailable` when its worker does not answer."""
+    shared = fleet()
+    with broker_errors(), shared.client.pubsub(ignore_subscribe_messages=True) as notices:  # type: ignore[no-untyped-call]
+        notices.subscribe(keys.screen(info.agent_id))
+        asked_at = -WATCHED_SECONDS
+        while True:
+            if time.monotonic() - asked_at > WATCHED_SECONDS / 2:
+                _ask(info.agent_id)
+                asked_at = time.monotonic()
+            notice = notices.get_message(timeout=LOOK_SECONDS)
+            if notice:
+                yield str(notice["data"])
+
+
+def _ask(agent_id: str) -> None:
+    info = fleet().registry.get_agent(agent_id)  # it may live on another machine by now
+    name = f"{info.agent_id}@{info.node}"
+    if not app.control.broadcast(SHOW, destination=[name], reply=True, timeout=_ANSWER_SECONDS, limit=1):
+        raise AgentUnavailable(
+            f"the worker of {agent_id} on {info.node} does not answer; 'torch-tasks agents' tells whether it lives"
+        )

@@ -1,0 +1,128 @@
+"""Which agent gets a task, for whoever wants one chosen; what is left alone is taken by the first that is able."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+from torch_tasks import keys
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import Model, now
+from torch_tasks.model.task import TaskRecord, TaskSpec
+from torch_tasks.orchestration.node_tasks import scale
+from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.tasks import recovery
+from torch_tasks.tasks.run import run
+
+_TRIES = 5
+"""So many free agents may be taken by others at the very moment they were chosen."""
+
+_WORD = re.compile(r"[\w.#+-]+")
+
+
+class AssignmentStatus(StrEnum):
+    """What became of the wish to have a task assigned."""
+
+    ASSIGNED = "assigned"
+    """The agent has it; should it not begin in time, any able agent takes it."""
+    QUEUED = "queued"
+    """All able agents are busy; the first that is free takes it."""
+    UNROUTABLE = "unroutable"
+    """Nobody there is able; the task waits for one who is, and one was asked for."""
+
+
+class Assignment(Model):
+    """Who got a task, and when."""
+
+    task_id: str
+    agent_id: str | None
+    assigned_at: datetime
+    status: AssignmentStatus
+
+
+def ask_for_spawn(spec: TaskSpec) -> None:
+    """Have the pools looked at now, not when beat does so next: one of them may serve what nobody there can do."""
+    scale.apply_async(expires=fleet().settings.scale_seconds)
+
+
+class TaskOrchestrator:
+    """Gives each task to the agent that is best for it now."""
+
+    def __init__(
+        self, registry: AgentRegistry | None = None, *, spawn: Callable[[TaskSpec], object] = ask_for_spawn
+    ) -> None:
+        """``spawn`` is called with each task that nobody who is there can do."""
+        self._registry = registry or fleet().registry
+        self._spawn = spawn
+
+    def assign_task(self, task_spec: TaskSpec | Mapping[str, Any]) -> Assignment:
+        """Accept a task and have the best free agent begin with it.
+
+        Role and skills of the spec are required; a spec without skills prefers agents with those that its prompt
+        names. The same id twice is one task. Raises what :meth:`torch_tasks.Torch.enqueue` raises.
+        """
+        spec = _spec(task_spec)
+        recovery.settle()
+        with broker_errors():
+            if record := fleet().records.find(spec.id):
+                return _as_it_was(record)
+            agent_id, status = self._choose(spec)
+        try:
+            run.apply_async((spec,), task_id=spec.id, first_to=keys.agent_queue(agent_id) if agent_id else None)
+        except BaseException:
+            if agent_id and not spec.agent:
+                fleet().soft_pins.drop(agent_id, spec.id)
+            raise
+        if status is AssignmentStatus.UNROUTABLE:
+            self._spawn(spec)
+        return Assignment(task_id=spec.id, agent_id=agent_id, assigned_at=now(), status=status)
+
+    def requirements(self, spec: TaskSpec) -> tuple[str, ...]:
+        """The skills a task asks for: those of its spec, else those of the fleet that its prompt names as words."""
+        return spec.skills or named_skills(spec.prompt, self._registry.skills())
+
+    def _choose(self, spec: TaskSpec) -> tuple[str | None, AssignmentStatus]:
+        if spec.agent:
+            there = self._registry.who_serves(spec)
+            return spec.agent, AssignmentStatus.ASSIGNED if there else AssignmentStatus.UNROUTABLE
+        wished = self.requirements(spec)
+        for _ in range(_TRIES):
+            best = self._best(spec, wished)
+            if best is None or not best.free:
+                break
+            if fleet().soft_pins.reserve(best.agent_id, spec.id):
+                return best.agent_id, AssignmentStatus.ASSIGNED
+        able = best or self._registry.who_serves(spec)
+        return None, AssignmentStatus.QUEUED if able else AssignmentStatus.UNROUTABLE
+
+    def _best(self, spec: TaskSpec, wished: Iterable[str]) -> AgentInfo | None:
+        found = self._registry.find_available_agents(spec.role, spec.skills, wished=wished, limit=1)
+        return found[0] if found else None
+
+
+def named_skills(text: str, skills: Iterable[str]) -> tuple[str, ...]:
+    """Those of the skills that stand in the text as whole words: ``go`` not in google, ``c`` not in C++."""
+    words = {word.rstrip(".-") for word in _WORD.findall(text.lower())}
+    return tuple(skill for skill in skills if skill in words)
+
+
+def _spec(asked: TaskSpec | Mapping[str, Any]) -> TaskSpec:
+    """A valid spec; what to do may be called ``description``, too."""
+    if isinstance(asked, TaskSpec):
+        return asked
+    fields = dict(asked)
+    if "description" in fields and "prompt" not in fields:
+        fields["prompt"] = fields.pop("description")
+    return TaskSpec.build(**fields)
+
+
+def _as_it_was(record: TaskRecord) -> Assignment:
+    """How a task stands that was accepted before."""
+    status = AssignmentStatus.ASSIGNED if record.agent else AssignmentStatus.QUEUED
+    at = record.assigned_at or record.created_at
+    return Assignment(task_id=record.spec.id, agent_id=record.agent, assigned_at=at, status=status)

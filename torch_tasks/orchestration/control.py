@@ -1,0 +1,157 @@
+"""Pause and resume, stop and start: what a person or a program says to the fleet, and who has heard it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from torch_tasks.app import HEED, RESOURCES, app
+from torch_tasks.broker.connection import broker_errors, lost
+from torch_tasks.errors import BrokerUnreachable, InvalidHold, NotHeld
+from torch_tasks.fleet import fleet
+from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.hold import EVERYBODY, STOP, Hold, agent_scope, role_scope
+from torch_tasks.model.limits import Resources
+from torch_tasks.settings import settings
+from torch_tasks.store.holds import word
+
+_ANSWER_SECONDS = 3.0
+
+
+@dataclass(frozen=True)
+class Said:
+    """What was said, and how far it came."""
+
+    scope: str
+    hold: Hold
+    heard: tuple[str, ...] = ()
+    """The agents and nodes that have confirmed it: they keep to it."""
+    silent: tuple[str, ...] = ()
+    """The agents it concerns that are online and did not answer; they hear of it with their next heartbeat."""
+    unreached: str | None = None
+    """Why the fleet does not know yet, if the broker is away; this machine does."""
+
+
+def pause(
+    agent: str | None = None,
+    *,
+    role: str | None = None,
+    everybody: bool = False,
+    reason: str = "",
+    interrupt: bool = False,
+) -> Said:
+    """Have one agent, all of a role, or all take no new task; their messages wait.
+
+    What they do goes on, or with ``interrupt`` goes back to its queue.
+    """
+    return _say(_scope(agent, role, everybody), word(reason, interrupt=interrupt))
+
+
+def resume(agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = "") -> Said:
+    """Lift just such a pause; :class:`NotHeld` if there is none."""
+    return _say(_scope(agent, role, everybody), word(reason, lifted=True))
+
+
+def stop(*, here: bool = False, reason: str = "") -> Said:
+    """Stop this machine, and unless it is only for here the whole fleet: nothing begins, what runs is interrupted."""
+    node, hold = NodeHolds(settings().state_dir), word(reason)
+    former = node.stop
+    # A machine's own stop outlives the fleet's.
+    if former is None or (here and former.fleet):
+        node.write_stop(hold, fleet=not here)
+    if here:
+        return Said(settings().node, hold)
+    try:
+        return _say(STOP, hold)
+    except BrokerUnreachable as error:
+        if former and not former.fleet:
+            raise BrokerUnreachable(
+                f"this machine was stopped by itself already, and the others could not be told; say it again: {error}"
+            ) from error
+        return Said(STOP, hold, unreached=str(error))
+
+
+def start(*, here: bool = False, reason: str = "") -> Said:
+    """Lift the fleet's stop, or this machine's own; :class:`NotHeld` if there is none."""
+    node = NodeHolds(settings().state_dir)
+    former = node.stop
+    if here:
+        if former is None or former.fleet:
+            whose = "the fleet is, see 'torch-tasks start --all'" if former else "nothing is"
+            raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
+        node.remove_stop()
+        _agree(node)
+        return Said(settings().node, word(reason, lifted=True))
+    if former and former.fleet and not former.revision:  # nobody but this machine has heard of it
+        node.remove_stop()
+        return Said(STOP, word(reason, lifted=True))
+    return _say(STOP, word(reason, lifted=True))
+
+
+def catch_up() -> None:
+    """Tell the fleet of the stop that somebody asked for on this machine while there was no broker."""
+    node = NodeHolds(settings().state_dir)
+    if (stopped := node.stop) and stopped.fleet and not stopped.revision:
+        node.agree(fleet().holds)
+
+
+def resources_of(info: AgentInfo) -> Resources | None:
+    """What the worker of an agent says of its terminal; nothing if it does not answer."""
+    name = f"{info.agent_id}@{info.node}"
+    with app.connection_for_write() as connection:
+        answers = app.control.broadcast(
+            RESOURCES, destination=[name], reply=True, timeout=_ANSWER_SECONDS, limit=1, connection=connection
+        )
+    told = next((told for answer in answers or () for told in answer.values()), None)
+    return Resources.model_validate(told) if told and "memory" in told else None
+
+
+def _scope(agent: str | None, role: str | None, everybody: bool) -> str:
+    if (agent is not None) + (role is not None) + everybody != 1:
+        raise InvalidHold("name one agent, a role, or all")
+    if agent is not None:
+        with broker_errors():
+            return agent_scope(fleet().registry.get_agent(agent.strip().lower()).agent_id)
+    return EVERYBODY if role is None else role_scope(role.strip().lower())
+
+
+def _say(scope: str, hold: Hold) -> Said:
+    node, shared = NodeHolds(settings().state_dir), fleet()
+    with broker_errors():
+        node.agree(shared.holds)  # the broker may have forgotten what this machine knows
+        said = shared.holds.say(scope, hold)
+        node.agree(shared.holds)
+        online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
+        names = [f"{info.agent_id}@{info.node}" for info in online]
+    heard = _heard(None if scope == STOP else names)
+    confirmed = sorted(name.removeprefix("node@") if name.startswith("node@") else name.split("@")[0] for name in heard)
+    silent = sorted(info.agent_id for info, name in zip(online, names, strict=True) if name not in heard)
+    return Said(scope, said, tuple(confirmed), tuple(silent))
+
+
+def _heard(names: list[str] | None) -> set[str]:
+    """The workers, of these or of all, that have heard it just now; the others will within a heartbeat."""
+    if names == []:
+        return set()
+    # On a connection of its own: one that this program used long ago may be broken, and what was said is said.
+    with suppress(*lost()), app.connection_for_write() as connection:
+        answers = app.control.broadcast(
+            HEED,
+            destination=names,
+            limit=names and len(names),
+            reply=True,
+            timeout=_ANSWER_SECONDS,
+            connection=connection,
+        )
+        return {name for answer in answers or () for name, told in answer.items() if told.get("ok")}
+    return set()
+
+
+def _concerns(scope: str, info: AgentInfo) -> bool:
+    return scope in (STOP, EVERYBODY, agent_scope(info.agent_id), role_scope(info.role))
+
+
+def _agree(node: NodeHolds) -> None:
+    with suppress(BrokerUnreachable), broker_errors():
+        node.agree(fleet().holds)

@@ -1,0 +1,127 @@
+"""The Celery tasks that node workers do: spawn an agent, retire it, try it again."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import Any
+
+from celery.exceptions import Reject
+
+from torch_tasks import keys
+from torch_tasks.app import RETIRE, app
+from torch_tasks.errors import TorchError
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentState, RetireOrder
+from torch_tasks.model.host import NodeHost
+from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
+from torch_tasks.tasks.envelope import Envelope
+
+#: How long an agent that starts is looked at before the other system tasks have their turn, and how long that lasts.
+_LOOK_SECONDS, _ASIDE_SECONDS = 2.0, 0.2
+_PAUSE = 0.05
+
+
+@app.task(bind=True, name="torch.spawn", max_retries=None)
+def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
+    """Start an agent where there is room. Returns its id, its node, whether it is ready, and the reason if it is not.
+
+    Takes the fields of :class:`~torch_tasks.model.spawn.SpawnRequest`. Any node worker may do this, more than once: the
+    same task is one agent.
+    """
+    try:
+        request = SpawnRequest.build(role=role, **{**wanted, "id": self.request.id})
+        spawned, is_new = fleet().spawns.reserve(request)
+    except TorchError as error:
+        return _told(None, type(error).__name__, str(error))
+    if is_new:
+        start_agent.apply_async((json.loads(spawned.model_dump_json()),), queue=keys.node_queue(spawned.node))
+    until = time.monotonic() + _LOOK_SECONDS
+    while spawned.state is SpawnState.RESERVED:
+        if time.monotonic() > until:
+            # It comes again, also to another node worker should this one die.
+            raise Envelope(self.request).put_aside(_ASIDE_SECONDS)
+        time.sleep(_PAUSE)
+        spawned = look_after(spawned)
+    return _told(spawned, "" if spawned.state is SpawnState.READY else "SpawnFailed", spawned.reason)
+
+
+def _told(spawned: Spawned | None, error: str, reason: str) -> dict[str, Any]:
+    return {
+        "agent_id": spawned.agent_id if spawned else None,
+        "node": spawned.node if spawned else None,
+        "ready": bool(spawned and spawned.state is SpawnState.READY),
+        "error": error,
+        "reason": reason,
+    }
+
+
+def look_after(spawned: Spawned) -> Spawned:
+    """Note what has become of an agent that is being started, and return it as it is then."""
+    of = fleet()
+    for info in of.registry.some([spawned.agent_id]):
+        if info.online and info.node == spawned.node and info.state is not AgentState.STARTING:
+            of.spawns.settle(spawned, SpawnState.READY)
+    if spawned.state is SpawnState.RESERVED and (reason := _given_up(spawned)):
+        of.spawns.settle(spawned, SpawnState.LOST, reason)
+    known = [one for one in of.spawns.some([spawned.agent_id]) if one.request.id == spawned.request.id]
+    return known[0] if known else spawned.model_copy(update={"state": SpawnState.FAILED, "reason": "it was retired"})
+
+
+def _given_up(spawned: Spawned) -> str:
+    """Why nobody waits any longer for this agent to be ready; empty while somebody does."""
+    of = fleet()
+    seconds, micros = of.client.time()
+    waited = seconds + micros / 1e6 - spawned.at / 1000
+    node = next((node for node in of.nodes.nodes() if node.name == spawned.node), None)
+    if node is None or not node.online:
+        return f"its node {spawned.node} is gone, before {spawned.agent_id} was ready"
+    if waited > of.settings.spawn_seconds:
+        return f"{spawned.agent_id} was not ready on {spawned.node} after {waited:.0f} s (TORCH_SPAWN_SECONDS)"
+    return ""
+
+
+def _node() -> NodeHost:
+    """The machine of this process."""
+    if app.node is None:
+        raise Reject("no node worker", requeue=True)
+    return app.node
+
+
+@app.task(name="torch.start_agent")
+def start_agent(spawned: dict[str, Any]) -> None:
+    """For the node that has the agent's place: keep it alive from now on."""
+    _node().start_agent(Spawned.model_validate(spawned))
+
+
+@app.task(name="torch.retire")
+def retire(agent_id: str, order: dict[str, Any]) -> str:
+    """For the agent's node: have it end. Returns at once, with the reason if it cannot be."""
+    try:
+        _node().retire_agent(agent_id, RetireOrder.model_validate(order))
+    except TorchError as error:
+        return str(error)
+    return ""
+
+
+def heed_order(agent_id: str, node: str) -> None:
+    """Have an agent worker see at once that an order lies in its folder."""
+    app.control.broadcast(RETIRE, destination=[f"{agent_id}@{node}"])
+
+
+@app.task(name="torch.scale")
+def scale() -> dict[str, Any]:
+    """Have the pools grow by what waits for them; returns what was decided, and why."""
+    from torch_tasks.orchestration.autoscaler import Autoscaler  # which starts agents by a task of this module
+
+    return Autoscaler(fleet()).step().model_dump(mode="json")
+
+
+@app.task(name="torch.release")
+def release(agent_id: str) -> str:
+    """For the agent's node: try it again. Returns the reason if there is nothing to be tried."""
+    try:
+        _node().release_agent(agent_id)
+    except TorchError as error:
+        return str(error)
+    return ""

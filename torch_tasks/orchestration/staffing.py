@@ -1,0 +1,335 @@
+"""Staffing: agents are spawned and retired, by programs, people, and agents themselves."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from celery.exceptions import TimeoutError as NoAnswer
+
+from torch_tasks import errors, keys
+from torch_tasks.errors import (
+    AgentNotFound,
+    InboxFull,
+    NotInQuarantine,
+    NotYours,
+    RetireImpossible,
+    SpawnFailed,
+    SpawnRefused,
+    StillWorking,
+    TaskNotFound,
+    TorchError,
+)
+from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.model.agent import AgentInfo, Farewell, Leave, Lifetime, RetireOrder
+from torch_tasks.model.message import Message, MessageState, Urgency
+from torch_tasks.model.node import NodeInfo
+from torch_tasks.model.routing import queue_for
+from torch_tasks.model.spawn import Spawned, SpawnRequest
+from torch_tasks.model.task import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskState
+from torch_tasks.orchestration import node_tasks
+from torch_tasks.settings import settings
+from torch_tasks.store.claims import Claims
+from torch_tasks.transport.wire import message_id
+
+_ORDER_SECONDS = 30.0
+"""How long a node worker may take to note an order."""
+_PAUSE, _LOOK_SECONDS = 0.1, 2.0
+"""How often it is looked whether the agent has ended, and whether its node is still there."""
+
+
+class Spawn:
+    """An agent that was asked for."""
+
+    def __init__(self, request: SpawnRequest, result: Any) -> None:
+        self.id = request.id
+        self._result = result
+        self._told: dict[str, Any] | None = None
+
+    def __repr__(self) -> str:
+        return f"<Spawn {self.agent_id if self._told else self.id}>"
+
+    @property
+    def ready(self) -> bool:
+        """It takes tasks."""
+        return bool((self._told or (self._result.ready() and self._answer(None)) or {}).get("ready"))
+
+    @property
+    def agent_id(self) -> str:
+        """Its id; waits for it to be ready, see :meth:`wait`."""
+        return str((self._told or self.wait()._told or {})["agent_id"])
+
+    @property
+    def node(self) -> str:
+        """The machine it is on; waits as :attr:`agent_id` does."""
+        return str((self._told or self.wait()._told or {})["node"])
+
+    def wait(self, timeout: float | None = None) -> Spawn:
+        """Return when the agent is ready. :class:`SpawnRefused` names the limit, :class:`SpawnFailed` the reason."""
+        told = self._answer(_patience() if timeout is None else timeout)
+        if not told["ready"]:
+            raise getattr(errors, told["error"], SpawnFailed)(told["reason"])
+        return self
+
+    def _answer(self, timeout: float | None) -> dict[str, Any]:
+        if self._told is None:
+            try:
+                self._told = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
+            except NoAnswer:
+                raise SpawnFailed(
+                    f"no node worker has said within {timeout or 0:g} s what became of the agent; 'torch-tasks node "
+                    "list' shows which are there, 'torch-tasks agents' whether it came after all"
+                ) from None
+        return self._told
+
+    def retire(self, **how: Any) -> Farewell | None:
+        """Have it end again; see :meth:`torch_tasks.Torch.retire`."""
+        return retire(self.agent_id, **how)
+
+
+def spawn(
+    role: str,
+    skills: Iterable[str] = (),
+    kind: str = "shell",
+    *,
+    node: str | None = None,
+    labels: Iterable[str] = (),
+    lifetime: Lifetime | str = Lifetime.PERMANENT,
+    parent: str | None = None,
+    workdir: str | Path | None = None,
+    fresh: bool = False,
+    agent_id: str | None = None,
+    pool: str | None = None,
+    memory: str | int | None = None,
+    cpu: float | None = None,
+    processes: int | None = None,
+) -> Spawn:
+    """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`, which waits for it."""
+    request = SpawnRequest.build(
+        role=role,
+        skills=[skills] if isinstance(skills, str) else list(skills),
+        kind=kind,
+        node=node,
+        labels=[labels] if isinstance(labels, str) else list(labels),
+        lifetime=lifetime,
+        parent=parent or os.environ.get("TORCH_AGENT_ID"),
+        workdir=None if workdir is None else str(workdir),
+        fresh=fresh,
+        agent_id=agent_id,
+        pool=pool,
+        memory=memory,
+        cpu=cpu,
+        processes=processes,
+    )
+    if not any(one.online for one in fleet().nodes.nodes()):
+        raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")
+    wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
+    # Nobody waits for it later than this: an agent that comes then is nobody's.
+    result = node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
+    return Spawn(request, result)
+
+
+def _patience() -> float:
+    """How long a whole spawn may take: that it is begun, and that the agent becomes ready."""
+    return settings().spawn_seconds + _ORDER_SECONDS
+
+
+def retire(
+    agent_id: str,
+    *,
+    leave: Leave | str = Leave.FINISH,
+    note: str = "",
+    by: str | None = None,
+    wait: bool = True,
+    timeout: float | None = None,
+) -> Farewell | None:
+    """Have an agent end; see :meth:`torch_tasks.Torch.retire`."""
+    caller = os.environ.get("TORCH_AGENT_ID")
+    node, info = _node_of(agent_id)
+    _require_own(agent_id, info, caller)
+    if not node.online:
+        raise RetireImpossible(
+            f"agent {agent_id} cannot retire now: its node {node.name} is offline, and only its node can end its pane"
+        )
+    order = RetireOrder(leave=Leave(leave), by=by or caller or "operator", note=note)
+    fleet().client.hdel(keys.FAREWELLS, agent_id)
+    _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
+    if info and info.online:
+        node_tasks.heed_order(agent_id, node.name)
+    return _await_farewell(agent_id, node.name, timeout) if wait else None
+
+
+def _await_farewell(agent_id: str, node: str, timeout: float | None) -> Farewell:
+    deadline = None if timeout is None else time.monotonic() + timeout
+    next_look = time.monotonic() + _LOOK_SECONDS
+    while (farewell := farewell_of(agent_id, fleet())) is None:
+        if time.monotonic() > next_look:
+            next_look = time.monotonic() + _LOOK_SECONDS
+            if not fleet().nodes.get_node(node).online:
+                raise RetireImpossible(f"node {node} went away before {agent_id} had retired; it does when it is back")
+        if deadline is not None and time.monotonic() > deadline:
+            info = fleet().registry.entry(agent_id)
+            task = f"works on task {info.current_task}" if info and info.current_task else "has not ended"
+            raise StillWorking(
+                f"agent {agent_id} still {task} after {timeout:g} s; it takes no new tasks and retires by itself. "
+                "'torch-tasks retire --now' or '--hand-over' does not wait for its task"
+            )
+        time.sleep(_PAUSE)
+    return farewell
+
+
+def release(agent_id: str) -> None:
+    """Have an agent tried again that its node left down after too many crashes, or that was retired there."""
+    node, _ = _node_of(agent_id)
+    _ask_node(node, node_tasks.release, NotInQuarantine, agent_id)
+
+
+def _ask_node(node: NodeInfo, task: Any, refusal: type[Exception], *args: Any) -> None:
+    result = task.apply_async(args, queue=keys.node_queue(node.name), expires=_ORDER_SECONDS)
+    try:
+        reason = result.get(timeout=_ORDER_SECONDS, disable_sync_subtasks=False)
+    except NoAnswer:
+        raise RetireImpossible(f"the node worker of {node.name} does not answer; nothing was done") from None
+    if reason:
+        raise refusal(reason)
+
+
+def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
+    """The node on which this agent is, be it in the registry or left down before it ever was."""
+    info = fleet().registry.entry(agent_id)
+    nodes = fleet().nodes.nodes()
+    for node in nodes:
+        if info and info.node == node.name:
+            return node, info
+    for node in nodes:
+        if any(agent.agent_id == agent_id for agent in node.agents):
+            return node, info
+    if info:
+        raise RetireImpossible(
+            f"agent {agent_id} is on {info.node}, where no node worker is: end its worker and its pane there"
+        )
+    raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+
+
+def _require_own(agent_id: str, info: AgentInfo | None, caller: str | None) -> None:
+    if caller and caller != agent_id and not (info and info.parent == caller):
+        raise NotYours(f"agent {agent_id} is not {caller}'s to retire: an agent retires itself and whom it spawned")
+
+
+log = logging.getLogger(__name__)
+_TITLE = 200
+
+
+def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
+    """What waits in the agent's own queue, or was in its pane, goes to whoever is able.
+
+    A task that asks for this agent alone has failed: nobody would ever take it.
+    """
+    queue, left = keys.agent_queue(info.agent_id), []
+    for message in fleet.deliveries.waiting(queue):
+        task_id = message_id(message)
+        record = fleet.records.find(task_id) if task_id else None
+        if record is None or record.state.ended:
+            continue
+        _let_go(record, info, fleet)
+        if record.spec.agent != info.agent_id:
+            fleet.deliveries.forward(queue, message, queue_for(record.spec), record.spec.priority.step)
+        left.append(record.spec.id)
+    if info.current_task and info.current_task not in left:
+        with contextlib.suppress(TaskNotFound):
+            record = fleet.records.get(info.current_task)
+            if record.state in HELD and record.agent == info.agent_id:
+                _let_go(record, info, fleet)  # its message comes back to its queue when its lease is over
+                left.append(record.spec.id)
+    return left
+
+
+def _let_go(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
+    task_id, records = record.spec.id, fleet.records
+    by = info if record.state in HELD and record.agent == info.agent_id else None
+    if record.state in HELD and by is None:
+        return
+    said = f"agent {info.agent_id} has retired"
+    try:
+        if record.spec.agent == info.agent_id:
+            failure = Failure(
+                kind=FailureKind.AGENT_UNAVAILABLE, message=f"{said}, and the task asks for no other: enqueue it anew"
+            )
+            result = TaskResult(
+                task_id=task_id, status=TaskState.FAILED, agent=info.agent_id, attempts=record.attempts, error=failure
+            )
+            records.finish(result, by=by)
+        elif by:
+            records.move(task_id, TaskState.QUEUED, by=by, note=said, tries_before=record.tries_before + 1)
+    except TorchError as error:  # it has gone on without the agent
+        log.info("%s: %s", task_id, error)
+
+
+def tell_senders(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
+    """The messages that wait for the agent, and ``others`` that only its node has, are dead; their senders hear it."""
+    inboxes, told = fleet.inboxes, []
+    note = f"agent {info.agent_id} has retired"
+    entries = inboxes.waiting(info.agent_id)
+    for entry, record in zip(entries, inboxes.records(entry.message_id for entry in entries), strict=True):
+        if record is None:
+            inboxes.drop(entry)
+            continue
+        inboxes.settle(record.message, MessageState.DEAD, entry=entry, note=note)
+        told.append(record.message)
+    known = {message.id for message in told}
+    for message in others:
+        if message.id not in known:
+            inboxes.settle(message, MessageState.DEAD, note=note)
+            told.append(message)
+    for urgency in Urgency:
+        fleet.client.delete(keys.inbox(info.agent_id, urgency))
+    _write_to_senders(info, told, fleet)
+    return [message.id for message in told]
+
+
+def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> None:
+    """A sender that is an agent is told in its pane; all others find it in their message's record."""
+    senders = {one.agent_id: one for one in fleet.registry.some({message.sender for message in dead})}
+    for message in dead:
+        sender = senders.get(message.sender)
+        if sender is None or sender.agent_id == info.agent_id:
+            continue
+        text = f"{info.agent_id} has retired and did not read your message {message.id}: {message.title[:_TITLE]}"
+        answer = Message.build(
+            id=f"{message.id}.retired"[-128:], sender=info.agent_id, target=message.sender, message=text
+        )
+        with contextlib.suppress(InboxFull):
+            fleet.inboxes.send(answer, sender.role)
+
+
+def strike_off(farewell: Farewell, spawned: Spawned | None, fleet: Fleet) -> None:
+    """Strike the agent off all lists, and keep how it ended."""
+    entry = fleet.registry.entry(farewell.agent_id)
+    if entry and entry.node != farewell.node:  # another node has an agent of this id by now
+        return
+    _release_claims(farewell.agent_id, fleet)
+    fleet.client.hdel(keys.LAST_STATUS, farewell.agent_id)
+    fleet.registry.remove(farewell.agent_id)
+    for one in [spawned] if spawned else fleet.spawns.some([farewell.agent_id]):
+        if one.node == farewell.node:
+            fleet.spawns.end(one, farewell.note or f"{farewell.by} had it retire")
+    fleet.client.hset(keys.FAREWELLS, farewell.agent_id, farewell.model_dump_json())
+
+
+def _release_claims(agent_id: str, fleet: Fleet) -> None:
+    claims = Claims(fleet.client, fleet.settings)
+    for claim in claims.all():
+        if claim.agent and claim.by == agent_id:
+            claims.release(claim.resource, by=agent_id)
+
+
+def farewell_of(agent_id: str, fleet: Fleet) -> Farewell | None:
+    """How the last agent of this id ended."""
+    kept: Any = fleet.client.hget(keys.FAREWELLS, agent_id)
+    return Farewell.model_validate(json.loads(kept)) if kept else None

@@ -1,0 +1,1 @@
+"""Every statement on the broker and on SQLite: one file for one thing."""

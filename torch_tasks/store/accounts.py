@@ -1,0 +1,92 @@
+"""Accounts with the providers of models: what one agent learns of its account's limits holds for all that share it."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+
+import redis
+from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitRedisStorage
+
+from torch_tasks import keys
+from torch_tasks.model.fields import now
+from torch_tasks.settings import Settings
+
+_PROBE_SECONDS = 60.0
+"""How long the others wait for the one that tries an account again."""
+
+
+class Overloaded(Exception):
+    """The provider refused for want of capacity, also after the agent's program had tried again itself."""
+
+
+class Account:
+    """One account, as all agents that share it see it.
+
+    Closed until a known time after a usage limit, or for a while after failures in a row; afterwards one agent tries
+    first, and the others follow when it was served.
+    """
+
+    def __init__(self, name: str, client: redis.Redis, settings: Settings) -> None:
+        self.name = name
+        self._client = client
+        self._limit, self._probation, self._probe = (keys.account(name, part) for part in ("limit", "trial", "probe"))
+        storage = CircuitRedisStorage(STATE_CLOSED, client, namespace=keys.account(name, "breaker"))
+        self._pause = settings.account_pause_seconds
+        self._breaker = CircuitBreaker(
+            fail_max=settings.account_failures,
+            reset_timeout=settings.account_pause_seconds,
+            state_storage=storage,
+            throw_new_error_on_trip=False,
+        )
+
+    def closed_for(self, agent_id: str) -> float:
+        """Seconds for which this agent shall not use the account; 0 if it may, and then perhaps as the first."""
+        left = int(self._client.pttl(self._limit))
+        if left > 0:
+            return left / 1000
+        if self._breaker.current_state == STATE_OPEN:
+            if (seconds := self._open_for()) > 0:
+                return seconds
+            self._breaker.half_open()
+        if self._breaker.current_state == STATE_CLOSED and not self._client.exists(self._probation):
+            return 0.0
+        return self._wait_for_probe(agent_id)
+
+    def rests_until(self) -> datetime | None:
+        """When a usage limit ends that was hit and after which nobody was served yet; nothing if there is none."""
+        left, probation = int(self._client.pttl(self._limit)), self._client.exists(self._probation)
+        return now() + timedelta(milliseconds=max(left, 0)) if probation else None
+
+    def limited(self, seconds: float | None) -> float:
+        """A usage limit was hit that ends then, if anybody knows; returns for how long the account is closed."""
+        pause = self._pause if seconds is None else max(seconds, 1.0)
+        with self._client.pipeline() as pipe:
+            pipe.set(self._limit, 1, px=int(pause * 1000))
+            pipe.set(self._probation, 1)
+            pipe.delete(self._probe)
+            pipe.execute()
+        return pause
+
+    def overloaded(self) -> None:
+        """A task failed for want of capacity."""
+        self._client.delete(self._probe)
+        with suppress(Overloaded, CircuitBreakerError), self._breaker.calling():
+            raise Overloaded
+
+    def served(self) -> None:
+        """A task was done: the account works."""
+        self._client.delete(self._probation, self._probe)
+        with suppress(CircuitBreakerError), self._breaker.calling():
+            pass
+
+    def _open_for(self) -> float:
+        opened = self._breaker._state_storage.opened_at
+        return self._pause - (datetime.now(UTC) - opened).total_seconds() if opened else 0.0
+
+    def _wait_for_probe(self, agent_id: str) -> float:
+        if self._client.set(self._probe, agent_id, nx=True, px=int(_PROBE_SECONDS * 1000)):
+            return 0.0
+        if self._client.get(self._probe) == agent_id.encode():
+            return 0.0
+        return max(int(self._client.pttl(self._probe)), 1000) / 1000

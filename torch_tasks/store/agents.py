@@ -1,0 +1,296 @@
+"""The agent registry: every statement that reads or writes who is there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks import settings as own
+from torch_tasks.broker.connection import connect
+from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
+from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus, Performance
+from torch_tasks.model.hold import Book
+from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
+from torch_tasks.settings import Settings
+from torch_tasks.store import agent_scripts as scripts
+from torch_tasks.store.agent_changes import AgentChange, Watch
+from torch_tasks.transport.wire import list_of
+
+_UNABLE = ("paused", "stopped", AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
+"""Who is in one of these states cannot take a task, nor soon."""
+
+
+class AgentRegistry:
+    """Who is there, what they can do, and when they last said so."""
+
+    def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
+        """The registry on this process's broker, unless told otherwise."""
+        self._settings = settings or own.settings()
+        self._client = client or connect(self._settings.broker())
+        self._offline_ms = int(self._settings.offline_seconds * 1000)
+        self._register = self._client.register_script(scripts.REGISTER)
+        self._beat = self._client.register_script(scripts.BEAT)
+        self._remove = self._client.register_script(scripts.REMOVE)
+        self._keep = self._client.register_script(scripts.KEEP)
+        self._clock = self._client.register_script(scripts.CLOCK)
+        self._find = self._client.register_script(scripts.FIND)
+        self._skills = self._client.register_script(scripts.SKILLS)
+
+    # ── who looks ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def find_available_agents(
+        self,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        match: Literal["all", "any"] = "all",
+        *,
+        wished: Iterable[str] = (),
+        limit: int | None = None,
+    ) -> list[AgentInfo]:
+        """The agents that can take such a task, in one round trip: free ones first, then by success rate and load.
+
+        Each is online, of this ``role``, and has all of these ``skills`` or ``any`` of them. Of two that are free, the
+        one with more of the ``wished`` skills comes first.
+        """
+        return self._search(role, skills, match, wished, limit, but=_UNABLE)
+
+    def who_serves(self, spec: TaskSpec) -> list[AgentInfo]:
+        """One of those who are online and may take this task, whatever their programs do now; or nobody."""
+        if spec.agent:
+            return [info for info in self.some([spec.agent]) if info.online]
+        return self._search(spec.role, spec.skills, limit=1)
+
+    def _search(
+        self,
+        role: str | None,
+        skills: Iterable[str],
+        match: str = "all",
+        wished: Iterable[str] = (),
+        limit: int | None = None,
+        but: Collection[str] = (),
+    ) -> list[AgentInfo]:
+        asked, liked = _words(skills), _words(wished)
+        now_ms, *found = self._find(
+            keys=[
+                keys.AGENT_REGISTRY,
+                keys.AGENT_HEARTBEAT,
+                keys.AGENT_INDEX,
+                keys.AGENT_PERFORMANCE,
+                keys.AGENT_LOAD,
+                keys.SOFT_PINS,
+                keys.HOLDS,
+                keys.AGENT_TRAITS,
+            ],
+            args=[
+                (role or "").strip().lower(),
+                match,
+                limit or 0,
+                self._offline_ms,
+                *Performance.PRIOR,
+                f" left retiring {' '.join(but)} ",
+                len(asked),
+                *asked,
+                *liked,
+            ],
+        )
+        rows = zip(*[iter(found)] * 4, strict=True)
+        return [self._info(entry, beat, int(now_ms), ends, load) for entry, beat, ends, load in rows]
+
+    def skills(self) -> list[str]:
+        """Every skill that some agent has, there or not."""
+        return [str(skill) for skill in self._skills(keys=[keys.AGENT_INDEX])]
+
+    def get_agent(self, agent_id: str) -> AgentInfo:
+        """One agent, or :class:`AgentNotFound`."""
+        for info in self.some([agent_id]):
+            return info
+        raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+
+    def some(self, agent_ids: Collection[str]) -> list[AgentInfo]:
+        """Those of these agents that are known."""
+        if not agent_ids:
+            return []
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.AGENT_REGISTRY, list(agent_ids))
+            pipe.zmscore(keys.AGENT_HEARTBEAT, list(agent_ids))
+            pipe.hmget(keys.AGENT_PERFORMANCE, list(agent_ids))
+            pipe.hmget(keys.AGENT_LOAD, list(agent_ids))
+            pipe.hgetall(keys.HOLDS)
+            pipe.time()
+            *columns, holds, now = pipe.execute()
+        rows, book = zip(*columns, strict=True), Book.of(holds)
+        return [self._info(entry, beat, _ms(now), ends, load, book) for entry, beat, ends, load in rows if entry]
+
+    def agents(self) -> list[AgentInfo]:
+        """All agents ever registered, by id, with who is online now."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hgetall(keys.AGENT_REGISTRY)
+            pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
+            pipe.hgetall(keys.AGENT_PERFORMANCE)
+            pipe.hgetall(keys.AGENT_LOAD)
+            pipe.hgetall(keys.HOLDS)
+            pipe.time()
+            entries, beats, ends, loads, holds, now = pipe.execute()
+        heard, book = dict(beats), Book.of(holds)
+        return [
+            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id), book)
+            for agent_id, entry in sorted(entries.items())
+        ]
+
+    get_all_agents = agents
+
+    def entry(self, agent_id: str) -> AgentInfo | None:
+        """What stands in the registry under this id, whoever wrote it; ``status`` is not looked up."""
+        entry = self._client.hget(keys.AGENT_REGISTRY, agent_id)
+        return self._info(str(entry), None, 0, None, None) if entry else None
+
+    def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
+        """What changes from now on, as it happens, until the monotonic ``deadline``."""
+        return iter(Watch(self, self._client, self._offline_ms, deadline))
+
+    # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
+        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
+
+        What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
+        tells something new.
+        """
+        granted, told, silent_ms = self._register(
+            keys=_ENTRY_KEYS,
+            args=[
+                info.agent_id,
+                _entry(info.model_copy(update={"incarnation": 0})),
+                self._offline_ms,
+                info.host,
+                info.pid,
+                at_least,
+                int(holder_is_gone),
+                info.performance_metrics.told,
+            ],
+        )
+        if granted:
+            known = Performance.model_validate_json(told) if told else Performance()
+            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": known})
+        holder = json.loads(told)
+        raise AgentTaken(
+            f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
+            f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
+            f"its place is free {self._offline_ms / 1000:g} s after its last heartbeat"
+        )
+
+    register_agent = register
+
+    def heartbeat(self, info: AgentInfo) -> int:
+        """Say that the agent lives, and how; returns how many queues are demanded."""
+        own_queue = keys.agent_queue(info.agent_id)
+        demanded = self._beat(
+            keys=[
+                *_ENTRY_KEYS,
+                keys.DEMANDED_QUEUES,
+                keys.AGENT_LOAD,
+                *(list_of(own_queue, step) for step in PRIORITY_STEPS),
+            ],
+            args=[
+                info.agent_id,
+                info.incarnation,
+                _entry(info),
+                self._offline_ms,
+                int(info.current_task is not None),
+                info.performance_metrics.told,
+            ],
+        )
+        if int(demanded) < 0:
+            raise StaleWriter(
+                f"agent {info.agent_id} has a later incarnation than {info.incarnation}: "
+                "this worker is not its host any more"
+            )
+        return int(demanded)
+
+    def leave(self, info: AgentInfo) -> None:
+        """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
+        self.heartbeat(info.model_copy(update={"left": True}))
+
+    def remove(self, agent_id: str) -> None:
+        """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
+        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_KEPT], args=[agent_id])
+
+    def keep(self, agent_ids: Collection[str]) -> None:
+        """Promise, for now, that a worker of each of these agents that dies is started again."""
+        if agent_ids:
+            self._keep(keys=[keys.AGENT_KEPT], args=list(agent_ids))
+
+    def dead(self) -> list[AgentInfo]:
+        """The agents that nobody will bring back soon: silent, and kept by no node worker that lives.
+
+        Nobody counts as dead while the broker itself has not been there long enough to know.
+        """
+        now_ms, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        silence = self._settings.takeover_seconds * 1000
+        if watched_ms < silence:
+            return []
+        promises: Any = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
+        kept = {str(agent_id): float(score) for agent_id, score in promises}
+        silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
+        return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+
+    def has_heard_all(self) -> bool:
+        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        return int(watched_ms) >= self._settings.takeover_seconds * 1000
+
+    def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
+        silence = self._settings.takeover_seconds * 1000
+        grace = self._settings.detached_seconds * 1000 if info.left else silence
+        heard_ms = info.last_heartbeat.timestamp() * 1000 if info.last_heartbeat else 0.0
+        return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
+
+    def _info(
+        self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any, book: Book | None = None
+    ) -> AgentInfo:
+        heard_ms, fields = int(beat or 0), json.loads(entry)
+        alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
+        return AgentInfo.model_validate(
+            fields
+            | {
+                "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
+                "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
+                "performance_metrics": json.loads(ends) if ends else {},
+                "load": int(load or 0),
+                "paused": book.over(fields["agent_id"], fields["role"]) if book else None,
+            }
+        )
+
+
+_ENTRY_KEYS = [
+    keys.AGENT_REGISTRY,
+    keys.AGENT_HEARTBEAT,
+    keys.AGENT_INCARNATION,
+    keys.AGENT_INDEX,
+    keys.AGENT_CHANGES,
+    keys.AGENT_TRAITS,
+    keys.AGENT_PERFORMANCE,
+]
+
+
+def _entry(info: AgentInfo) -> str:
+    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load", "paused"})
+
+
+def _words(skills: Iterable[str]) -> list[str]:
+    return [skill.strip().lower() for skill in ([skills] if isinstance(skills, str) else skills)]
+
+
+def _ms(time: tuple[int, int]) -> int:
+    return time[0] * 1000 + time[1] // 1000
+
+
+if __name__ == "__main__":
+    from importlib import import_module  # the commands know this module, not the other way round
+
+    import_module("torch_tasks.cli.registry").registry(prog_name="python -m torch_tasks.store.agents")

@@ -1,0 +1,382 @@
+"""The check-ins: what people, agents and the delivery of a fire ask of them. What beat does is in ``timetable.py``."""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any
+
+import redis
+from pydantic import ValidationError
+
+from torch_tasks import keys
+from torch_tasks.errors import CheckinChanged, CheckinNotFound, InvalidCheckin
+from torch_tasks.model.checkin import (
+    Checkin,
+    CheckinRecord,
+    CheckinState,
+    Fire,
+    Outcome,
+    Receipt,
+    milliseconds,
+    moment_of,
+)
+from torch_tasks.settings import Settings
+from torch_tasks.store import checkin_scripts as scripts
+from torch_tasks.store.messages import Inboxes
+from torch_tasks.store.tasks import TaskRecords
+
+log = logging.getLogger(__name__)
+
+_AT_ONCE = 500
+_FIELDS = ("checkin", "state", "slot", "due", "runs", "version", "last", "why")
+
+
+class Checkins:
+    """All check-ins on one broker. Its clock decides what is past and what is to come."""
+
+    def __init__(self, client: redis.Redis, settings: Settings, inboxes: Inboxes, records: TaskRecords) -> None:
+        self._client = client
+        self._inboxes = inboxes
+        self._records = records
+        self._note_limit = settings.message_limit_bytes
+        self._keep_seconds = int(settings.result_days * 86400)
+        self._add = client.register_script(scripts.ADD)
+        self._change = client.register_script(scripts.CHANGE)
+        self._remove = client.register_script(scripts.REMOVE)
+        self._fire = client.register_script(scripts.FIRE)
+
+    # ── what somebody asks for ───────────────────────────────────────────────────────────────────────────────────
+
+    def add(self, checkin: Checkin) -> CheckinRecord:
+        """Have a check-in come up from now on; one whose id is known stays as it is. Beat hears of it at once."""
+        return self.add_all([checkin])[0]
+
+    def add_all(self, checkins: Iterable[Checkin]) -> list[CheckinRecord]:
+        """:meth:`add` many; none of them if one cannot be kept."""
+        now, wanted = self.now(), list(checkins)
+        # One that is known may well have passed.
+        new = [one for one in wanted if one.slot_after(now) or self._read([one.id]) == [None]]
+        slots = [_first(self._within_limit(checkin), now) for checkin in new]
+        with self._client.pipeline(transaction=False) as pipe:
+            for checkin, slot in zip(new, slots, strict=True):
+                self._add(
+                    keys=[keys.checkin(checkin.id), keys.CHECKINS, keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
+                    args=[checkin.id, checkin.model_dump_json(), slot.isoformat(), due_ms(checkin, slot)],
+                    client=pipe,
+                )
+            pipe.execute()
+        return [record for record in self._read([checkin.id for checkin in wanted]) if record]
+
+    def change(self, checkin: Checkin, version: int) -> CheckinRecord:
+        """Put another check-in in the place of the one of this id, as long as that has this version.
+
+        Its next slot stays if its times do, even if it is overdue. :class:`CheckinChanged` if somebody was quicker.
+        """
+        self._within_limit(checkin)
+        while True:
+            record = self.get(checkin.id)
+            if record.version != version:
+                raise CheckinChanged(
+                    f"check-in {checkin.id} was changed meanwhile (version {record.version}, not {version}): "
+                    "nothing was changed. Look at it again"
+                )
+            if self._put(record, checkin, self._state_and_slot(record, checkin)):
+                return self.get(checkin.id)
+
+    def pause(self, checkin_id: str) -> CheckinRecord:
+        """Have it not come up until it is resumed; what passes meanwhile is not made up for."""
+        return self._move(checkin_id, CheckinState.PAUSED)
+
+    def resume(self, checkin_id: str) -> CheckinRecord:
+        """Have it come up again, from its next slot on."""
+        return self._move(checkin_id, CheckinState.ACTIVE)
+
+    def remove(self, checkin_id: str) -> None:
+        """Forget it and its history. What has been fired arrives all the same."""
+        removed = self._remove(
+            keys=[*_places(checkin_id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES, keys.CHECKINS],
+            args=[checkin_id, self._keep_seconds],
+        )
+        if not removed:
+            raise _unknown(checkin_id)
+
+    def run_now(self, checkin_id: str) -> Fire:
+        """Have it fire at once, beside its slots; paused or ended, too. It does not count among its runs."""
+        now = self.now()
+        slot = moment_of(milliseconds(now))
+        fire = Fire(checkin_id=checkin_id, slot=slot, outcome=Outcome.DUE, at=now, note="asked for by hand")
+        if not self._tell(fire, at_once=True):
+            raise _unknown(checkin_id)
+        return fire
+
+    # ── what somebody wants to know ──────────────────────────────────────────────────────────────────────────────
+
+    def now(self) -> datetime:
+        """The broker's time, as exact as slots are."""
+        seconds, micros = self._client.time()
+        return moment_of(seconds * 1000 + micros // 1000)
+
+    def to_come(self) -> int:
+        """How many check-ins come up yet; what stands in Celery's own schedule is none."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.zcard(keys.CHECKINS_DUE)
+            pipe.zcard(keys.PERIODIC)
+            due, periodic = pipe.execute()
+        return max(0, int(due) - int(periodic))
+
+    def get(self, checkin_id: str) -> CheckinRecord:
+        """One check-in and where it stands, or :class:`CheckinNotFound`."""
+        (fields,) = self._fields([checkin_id])
+        if fields["state"] is None or not fields["checkin"]:
+            raise _unknown(checkin_id)
+        if fields["state"] == CheckinState.ASIDE:
+            raise InvalidCheckin(f"check-in {checkin_id} cannot be read: {fields['why']}; remove it and add it anew")
+        return record_of(fields)
+
+    def records(
+        self,
+        *,
+        agent: str | None = None,
+        role: str | None = None,
+        project: str | None = None,
+        sender: str | None = None,
+        state: CheckinState | None = None,
+    ) -> list[CheckinRecord]:
+        """The check-ins for this target and by this sender, in the order they were added in."""
+        wanted = {"agent": agent, "role": role, "project": project}
+        return [
+            record
+            for record in self.scan()
+            if all(value in (None, getattr(record.checkin.target, name)) for name, value in wanted.items())
+            and sender in (None, record.checkin.sender)
+            and state in (None, record.state)
+        ]
+
+    def scan(self) -> Iterator[CheckinRecord]:
+        """All that can be read, some at a time, in the order they were added in."""
+        for start in itertools.count(0, _AT_ONCE):
+            ids = [str(one) for one in self._client.zrange(keys.CHECKINS, start, start + _AT_ONCE - 1)]
+            yield from (record for record in self._read(ids) if record)
+            if len(ids) < _AT_ONCE:
+                return
+
+    def aside(self) -> dict[str, str]:
+        """The ids of those that cannot be read, and why."""
+        ids = [str(one) for one in self._client.zrange(keys.CHECKINS, 0, -1)]
+        found = zip(ids, self._fields(ids), strict=True)
+        return {one: fields["why"] for one, fields in found if fields["state"] == CheckinState.ASIDE}
+
+    def history(self, checkin_id: str, limit: int = 20) -> list[Fire]:
+        """What became of its latest slots, the latest first, with how far the messages and tasks are by now."""
+        self.get(checkin_id)
+        slots, lines = keys.checkin_history(checkin_id)
+        latest = [str(slot) for slot in self._client.zrevrange(slots, 0, limit - 1)]
+        found = self._client.hmget(lines, latest) if latest else []
+        return self._joined([fire_of(str(line)) for line in found if line])
+
+    def _joined(self, fires: list[Fire]) -> list[Fire]:
+        ids = [receipt.message for fire in fires for receipt in fire.receipts if receipt.message]
+        states = dict(zip(ids, self._inboxes.states(ids), strict=True))
+        tasks = [fire.task for fire in fires if fire.task]
+        outlines = dict(zip(tasks, self._records.outlines(tasks), strict=True))
+
+        def known(receipt: Receipt) -> Receipt:
+            return receipt.model_copy(update={"state": states.get(receipt.message or "")})
+
+        return [
+            fire.model_copy(
+                update={
+                    "receipts": tuple(map(known, fire.receipts)),
+                    "task_state": outline.state if (outline := outlines.get(fire.task or "")) else None,
+                }
+            )
+            for fire in fires
+        ]
+
+    # ── the delivery of a fire ───────────────────────────────────────────────────────────────────────────────────
+
+    def note(self, fire: Fire) -> bool:
+        """Say in the history what became of a slot; false if there is no such check-in any more."""
+        return self._tell(fire, at_once=False)
+
+    def fire(self, checkin_id: str, slot: datetime) -> Fire | None:
+        """What is known of one slot."""
+        line = self._client.hget(keys.checkin_history(checkin_id)[1], str(milliseconds(slot)))
+        return fire_of(str(line)) if line else None
+
+    def begin(self, checkin_id: str, slot: datetime) -> bool:
+        """Say that one is about to do what cannot be done again; false if somebody said so before."""
+        mark = keys.checkin_begun(checkin_id, milliseconds(slot))
+        return bool(self._client.set(mark, "", nx=True, ex=self._keep_seconds))
+
+    def latest(self, checkin_id: str) -> dict[str, tuple[int, str]]:
+        """What each receiver got last: the slot, in milliseconds, and the id of the message or task."""
+        found = self._client.hgetall(keys.checkin_latest(checkin_id))
+        return {str(whom): _slot_and_id(str(text)) for whom, text in found.items()}
+
+    def note_latest(self, checkin_id: str, whom: str, slot: datetime, what: str) -> None:
+        """Say what a receiver got."""
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hset(keys.checkin_latest(checkin_id), whom, f"{milliseconds(slot)} {what}")
+            pipe.expire(keys.checkin_latest(checkin_id), self._keep_seconds)
+            pipe.execute()
+
+    def prune(self) -> int:
+        """Drop from the index what has ended too long ago; returns how many."""
+        gone = 0
+        for start in itertools.count(0, _AT_ONCE):
+            ids = [str(one) for one in self._client.zrange(keys.CHECKINS, start - gone, start - gone + _AT_ONCE - 1)]
+            lost = [one for one, fields in zip(ids, self._fields(ids), strict=True) if fields["state"] is None]
+            gone += int(self._client.zrem(keys.CHECKINS, *lost)) if lost else 0
+            if len(ids) < _AT_ONCE:
+                break
+        return gone
+
+    # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _move(self, checkin_id: str, to: CheckinState) -> CheckinRecord:
+        while True:
+            record = self.get(checkin_id)
+            if record.state is to:
+                return record
+            if record.state is CheckinState.ENDED:
+                raise InvalidCheckin(f"check-in {checkin_id} has ended: give it a new time, or add another one")
+            slot = _first(record.checkin, self.now()) if to is CheckinState.ACTIVE else None
+            if self._put(record, record.checkin, (to, slot)):
+                return self.get(checkin_id)
+
+    def _state_and_slot(self, record: CheckinRecord, wanted: Checkin) -> tuple[CheckinState, datetime | None]:
+        """How the check-in stands once it is changed."""
+        if wanted.max_runs is not None and record.runs >= wanted.max_runs:
+            raise InvalidCheckin(f"check-in {wanted.id} has fired {record.runs} times already; let it run more often")
+        if record.state is CheckinState.PAUSED:
+            _first(wanted, self.now())
+            return CheckinState.PAUSED, None
+        times = (record.checkin.schedule, record.checkin.ends)
+        if record.slot and times == (wanted.schedule, wanted.ends):
+            return CheckinState.ACTIVE, record.slot
+        return CheckinState.ACTIVE, _first(wanted, self.now())
+
+    def _put(self, record: CheckinRecord, checkin: Checkin, stands: tuple[CheckinState, datetime | None]) -> bool:
+        """Compare and set; false if it is to be looked at again."""
+        state, slot = stands
+        done = self._change(
+            keys=[*_places(checkin.id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
+            args=[
+                checkin.id,
+                record.version,
+                record.slot.isoformat() if record.slot else "",
+                checkin.model_dump_json(),
+                state,
+                slot.isoformat() if slot else "",
+                due_ms(checkin, slot) if slot else "",
+                "",
+            ],
+        )
+        if done == "missing":
+            raise _unknown(checkin.id)
+        return bool(done == "done")
+
+    def _tell(self, fire: Fire, *, at_once: bool) -> bool:
+        return bool(
+            self._fire(
+                keys=[*_places(fire.checkin_id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
+                args=[fire.checkin_id, milliseconds(fire.slot), line_of(fire), int(at_once)],
+            )
+        )
+
+    def _within_limit(self, checkin: Checkin) -> Checkin:
+        size = len(checkin.note.encode())
+        if size > self._note_limit:
+            raise InvalidCheckin(
+                f"the note has {size:,} bytes, more than {self._note_limit:,} (TORCH_MESSAGE_LIMIT_BYTES); "
+                "put the text into a file and name that"
+            )
+        return checkin
+
+    def _fields(self, ids: Iterable[str]) -> list[dict[str, Any]]:
+        return fields_of(self._client, ids, _FIELDS)
+
+    def _read(self, ids: list[str]) -> list[CheckinRecord | None]:
+        """The records of these; nothing where one is gone or cannot be read."""
+        found: list[CheckinRecord | None] = []
+        for one, fields in zip(ids, self._fields(ids), strict=True):
+            known = fields["checkin"] and fields["state"] != CheckinState.ASIDE
+            try:
+                found.append(record_of(fields) if known else None)
+            except ValidationError as error:  # beat sets it aside once it is due
+                log.warning("check-in %s cannot be read: %s", one, error)
+                found.append(None)
+        return found
+
+
+def fields_of(client: redis.Redis, ids: Iterable[str], names: Sequence[str]) -> list[dict[str, Any]]:
+    """These fields of these entries, in their order; all None where there is no such entry, or something else."""
+    with client.pipeline(transaction=False) as pipe:
+        for one in ids:
+            pipe.hmget(keys.checkin(one), names)
+        found = pipe.execute(raise_on_error=False)
+    for answer in found:
+        if isinstance(answer, redis.RedisError) and not isinstance(answer, redis.ResponseError):
+            raise answer
+    rows = [[None] * len(names) if isinstance(one, redis.ResponseError) else one for one in found]
+    return [dict(zip(names, row, strict=True)) for row in rows]
+
+
+def record_of(fields: Mapping[str, str | None]) -> CheckinRecord:
+    """A record as the broker holds it."""
+    known: dict[str, Any] = {name: fields[name] for name in ("state", "runs", "version") if fields.get(name)}
+    due = fields.get("due")
+    return CheckinRecord(
+        checkin=Checkin.model_validate_json(fields["checkin"] or ""),
+        slot=datetime.fromisoformat(slot) if (slot := fields.get("slot")) else None,
+        due=moment_of(float(due)) if due else None,
+        last=fire_of(last) if (last := fields.get("last")) else None,
+        **known,
+    )
+
+
+def line_of(fire: Fire) -> str:
+    """A line of a history, as the scripts compare it."""
+    return f"{fire.outcome.rank}{fire.model_dump_json(exclude_defaults=True)}"
+
+
+def fire_of(line: str) -> Fire:
+    """What :func:`line_of` wrote."""
+    return Fire.model_validate_json(line[1:])
+
+
+def _places(checkin_id: str) -> tuple[str, str, str]:
+    return keys.checkin(checkin_id), *keys.checkin_history(checkin_id)
+
+
+def _first(checkin: Checkin, now: datetime) -> datetime:
+    """The next slot, which there must be."""
+    slot = checkin.slot_after(now)
+    if slot is None:
+        raise InvalidCheckin(
+            f"this check-in would never come up: {checkin.schedule}"
+            + (f" until {checkin.ends:%Y-%m-%d %H:%M:%S %Z}" if checkin.ends else "")
+            + f", and it is {now:%Y-%m-%d %H:%M:%S} UTC by the broker's clock"
+        )
+    return slot
+
+
+def due_ms(checkin: Checkin, slot: datetime) -> int:
+    """Not before the slot, however it is rounded."""
+    return milliseconds(checkin.due(slot) - timedelta(microseconds=1)) + 1
+
+
+def _slot_and_id(text: str) -> tuple[int, str]:
+    slot, _, what = text.partition(" ")
+    return int(slot), what
+
+
+def _unknown(checkin_id: str) -> CheckinNotFound:
+    return CheckinNotFound(
+        f"there is no check-in {checkin_id!r}; 'torch-tasks checkin list' shows those there are, and those that ended "
+        "too long ago are forgotten"
+    )

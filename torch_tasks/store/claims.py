@@ -1,0 +1,152 @@
+"""Claims: leases on what agents share and only one can use, a worktree, a port, a set of files."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from datetime import datetime
+from pathlib import Path
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks import settings as own
+from torch_tasks.broker.connection import broker_errors, connect
+from torch_tasks.caller import own_task
+from torch_tasks.errors import InvalidClaim, ResourceTaken
+from torch_tasks.model.fields import Model
+from torch_tasks.model.task import HELD
+from torch_tasks.settings import Settings
+from torch_tasks.store.collaboration_scripts import CLAIM, PEEK, RELEASE
+
+_LOOK_SECONDS = 0.25
+_NAME_LIMIT = 512
+
+
+class Claim(Model):
+    """Who has a resource, and for how long."""
+
+    resource: str
+    by: str
+    agent: bool
+    """An agent has it: it is free when that agent is dead."""
+    task: str | None = None
+    since: datetime
+    until: datetime | None = None
+    """Nothing: as long as the task runs."""
+
+    @property
+    def words(self) -> str:
+        """Who has it, for what, until when."""
+        for_what = f" for task {self.task}" if self.task else ""
+        end = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "as long as that task runs"
+        return f"{self.by}{for_what}, {end}"
+
+
+class Claims:
+    """What is claimed on this process's broker, unless told otherwise.
+
+    A claim holds until its time is over by the broker's clock; without a time, as long as its agent has the task in
+    which it was made. It ends at once when it is released, or its agent is dead as the takeover of tasks means it.
+    """
+
+    def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
+        self._settings = settings or own.settings()
+        self._client = client or connect(self._settings.broker())
+        self._claim = self._client.register_script(CLAIM)
+        self._peek = self._client.register_script(PEEK)
+        self._release = self._client.register_script(RELEASE)
+
+    def claim(self, resource: str, seconds: float | None = None, *, wait: float = 0.0, by: str | None = None) -> Claim:
+        """Have the resource, or :class:`ResourceTaken` once the ``wait`` is over. Claimed anew, it is held for longer.
+
+        Without ``seconds``, it is held as long as the task of this agent's pane runs; outside a task, for
+        ``TORCH_CLAIM_SECONDS``.
+        """
+        name, deadline = named(resource), time.monotonic() + wait
+        while True:
+            with broker_errors():
+                outcome, told = self._try(name, seconds, by)
+            if outcome == "claimed":
+                return _read(name, told)
+            if outcome == "held" and time.monotonic() >= deadline:
+                raise ResourceTaken(f"{name} is claimed by {_read(name, told).words}")
+            if outcome == "held":
+                time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+
+    def release(self, resource: str, *, by: str | None = None) -> bool:
+        """Give the resource back; false if nobody has it, :class:`ResourceTaken` if somebody else has."""
+        name, holder = named(resource), _holder(by)
+        with broker_errors():
+            known = self._known(name)
+            if known and not self._holds(name, known):
+                return False
+            outcome, told = self._release(keys=[keys.CLAIMS], args=[name, holder])
+        if outcome == "held":
+            raise ResourceTaken(f"{name} is not {holder}'s to release: it is claimed by {_read(name, told).words}")
+        return bool(outcome == "released")
+
+    def all(self) -> list[Claim]:
+        """What is claimed now."""
+        with broker_errors():
+            known = {str(name): str(told) for name, told in self._client.hgetall(keys.CLAIMS).items()}
+            return [_read(name, told) for name, told in sorted(known.items()) if self._holds(name, told)]
+
+    def _try(self, name: str, seconds: float | None, by: str | None) -> tuple[str, str]:
+        agent, task = os.environ.get("TORCH_AGENT_ID"), own_task()
+        holder = _holder(by)
+        in_task = bool(task and agent == holder)
+        if seconds is None and not in_task:
+            seconds = self._settings.claim_seconds
+        entry = {"by": holder, "agent": agent == holder, **({"task": task} if in_task else {})}
+        known = self._known(name)
+        outcome, told = self._claim(
+            keys=self._keys(known),
+            args=[*self._args(name, known), json.dumps(entry), "" if seconds is None else int(seconds * 1000)],
+        )
+        return str(outcome), str(told)
+
+    def _holds(self, name: str, known: str) -> bool:
+        return bool(self._peek(keys=self._keys(known), args=self._args(name, known)))
+
+    def _known(self, name: str) -> str:
+        return str(self._client.hget(keys.CLAIMS, name) or "")
+
+    @staticmethod
+    def _keys(known: str) -> list[str]:
+        task = json.loads(known).get("task") if known else None
+        return [
+            keys.CLAIMS,
+            keys.task_record(task or "none"),
+            keys.AGENT_REGISTRY,
+            keys.AGENT_HEARTBEAT,
+            keys.AGENT_KEPT,
+            keys.BROKER_STATE,
+        ]
+
+    def _args(self, name: str, known: str) -> list[str | int]:
+        silence, grace = self._settings.takeover_seconds, self._settings.detached_seconds
+        return [name, known, f" {' '.join(sorted(HELD))} ", int(silence * 1000), int(grace * 1000)]
+
+
+def named(resource: str) -> str:
+    """The resource's one name: a path is made absolute, anything else stands for itself."""
+    name = resource.strip()
+    if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
+        name = str(Path(name).expanduser().resolve())
+    if not name or len(name) > _NAME_LIMIT or not name.isprintable():
+        raise InvalidClaim(f"{resource[:80]!r} is no name of a resource: up to {_NAME_LIMIT} printable characters")
+    return name
+
+
+def _holder(by: str | None) -> str:
+    return by or os.environ.get("TORCH_AGENT_ID") or "operator"
+
+
+def _read(name: str, told: str) -> Claim:
+    fields = json.loads(told)
+    for moment in ("since", "until"):
+        if moment in fields:
+            fields[moment] = fields[moment] / 1000
+    return Claim.model_validate({"resource": name, **fields})

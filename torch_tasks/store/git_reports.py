@@ -1,0 +1,91 @@
+"""Reports of git discipline: how the agents' trees stand, as the last look of each node found them."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Annotated
+
+import redis
+from pydantic import AwareDatetime, BeforeValidator
+
+from torch_tasks import keys
+from torch_tasks import settings as own
+from torch_tasks.broker.connection import broker_errors, connect
+from torch_tasks.model.fields import AgentId, Model, Role
+
+
+def shown(text: str) -> str:
+    """Names of files and branches may be any bytes; what is told of them is text."""
+    return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+Shown = Annotated[str, BeforeValidator(shown)]
+
+
+class LeftOut(Model):
+    """A file that is not committed, and why."""
+
+    path: Shown
+    why: str
+
+
+class Committed(Model):
+    """A commit, as one line tells it."""
+
+    id: str
+    at: AwareDatetime
+    subject: Shown
+
+
+class TreeReport(Model):
+    """One git tree."""
+
+    tree: Shown
+    task: str | None = None
+    """The task for which it was made."""
+    branch: Shown | None = None
+    uncommitted: int = 0
+    """How many files wait for a commit, without those left out."""
+    uncommitted_since: AwareDatetime | None = None
+    left_out: tuple[LeftOut, ...] = ()
+    left_out_more: int = 0
+    """How many more were left out than are named."""
+    trouble: Shown | None = None
+    """Why the work that is due was not committed."""
+    last_commit: Committed | None = None
+    last_tag: Shown | None = None
+
+
+class GitReport(Model):
+    """All that one agent works in."""
+
+    agent: AgentId
+    role: Role
+    node: str
+    looked_at: AwareDatetime
+    trees: tuple[TreeReport, ...] = ()
+    trouble: Shown | None = None
+    """Why nobody could look, or why the verified end of a task has no tag."""
+
+
+class GitReports:
+    """The reports, on this process's broker unless told otherwise: the last one of each agent."""
+
+    def __init__(self, client: redis.Redis | None = None) -> None:
+        self._client = client or connect(own.settings().broker())
+
+    def all(self) -> list[GitReport]:
+        """Every agent's, by id."""
+        with broker_errors():
+            told = self._client.hgetall(keys.GIT_REPORTS)
+        return [GitReport.model_validate_json(report) for _, report in sorted(told.items())]
+
+    def put(self, report: GitReport) -> None:
+        """This is how it is now."""
+        self._client.hset(keys.GIT_REPORTS, report.agent, report.model_dump_json())
+
+    def drop(self, node: str, but: Collection[str]) -> None:
+        """Forget the node's reports on all agents but these: nobody looks after their trees any more."""
+        gone = [report.agent for report in self.all() if report.node == node and report.agent not in but]
+        if gone:
+            self._client.hdel(keys.GIT_REPORTS, *gone)

@@ -1,0 +1,343 @@
+"""The ledger: what this machine accepted and has no answer to yet, on its own disk.
+
+A row is written and flushed before anything of its task goes to the broker, and closed by the task's end. So whatever
+the broker forgets can be put back (see :mod:`torch_tasks.tasks.recovery`).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from enum import StrEnum
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch_tasks.store.ledger_file import LedgerFile
+from torch_tasks.system.processes import birth, is_alive
+
+PUBLISHING_SECONDS = 60.0
+"""No publishing takes longer: a row that is still being published then was left by a part of a living process."""
+BRIEF_SECONDS = 1.0
+"""A row younger than this is surely still being published."""
+SEEN_SECONDS = 60.0
+"""How exactly it is known when a task was last seen: a machine with nothing to do shall not write all the time."""
+PRUNE_PAGES = 2000
+
+
+class RowState(StrEnum):
+    """How far the publishing of a task is, as far as its row tells."""
+
+    WRITTEN = "written"
+    """Somebody is publishing it, or was killed over it."""
+    SPOOLED = "spooled"
+    """It was accepted while the broker was away, and was not sent yet."""
+    PUBLISHED = "published"
+    """The broker took it."""
+    WITHDRAWN = "withdrawn"
+    """Its sender was told that it failed; what the broker may know of it is to be forgotten."""
+    CLOSED = "closed"
+    """It has ended, and how is kept."""
+
+
+class Row(NamedTuple):
+    """One task in the ledger."""
+
+    number: int
+    task_id: str
+    queue: str
+    state: RowState
+    touched: float
+    publisher: str | None
+    revision: int
+
+    @property
+    def in_hands(self) -> bool:
+        """A living process is publishing it."""
+        age = time.time() - self.touched
+        if self.state is not RowState.WRITTEN or self.publisher is None or not -1 < age < PUBLISHING_SECONDS:
+            return False
+        if age < BRIEF_SECONDS:
+            return True
+        pid, _, born = self.publisher.partition(":")
+        return is_alive(int(pid), float(born))
+
+
+class _Broker(NamedTuple):
+    """What is kept of the broker itself."""
+
+    ledger: str | None = None
+    mark: str | None = None
+    reconciled: float | None = None
+    tended: float = 0
+
+
+class Summary(NamedTuple):
+    """The ledger in numbers."""
+
+    open: int
+    spooled: int
+    elsewhere: int
+    """Open rows that belong to other brokers."""
+    reconciled: float | None
+    """When the broker was last brought to what the rows say."""
+
+
+_ROW = "SELECT number, task_id, queue, state, touched, publisher, revision FROM tasks WHERE broker = :broker AND "
+_UNSENT = "state IN ('written', 'spooled', 'withdrawn')"
+
+
+class Ledger:
+    """The rows of one broker's tasks in one file.
+
+    Every method is one step on the disk, safe among threads and processes, or :class:`LedgerUnusable`.
+    """
+
+    def __init__(self, path: Path, broker: str) -> None:
+        self.path = path
+        self._broker = broker
+        self._file = LedgerFile(path)
+
+    def exists(self) -> bool:
+        """Anything was ever noted here."""
+        return self._file.exists()
+
+    # ── from being accepted to the end ───────────────────────────────────────────────────────────────────────────
+
+    def write(self, task_id: str, queue: str, message: str) -> RowState | None:
+        """Note, on the disk, that a task is about to be published; returns what the ledger knew of it before.
+
+        What was noted first stays: the same id twice is one task.
+        """
+        with self._file.writing(flushed=True) as file:
+            if self._add(file, task_id, queue, message):
+                return None
+            row = self._found_or_added(file, task_id, queue)
+            if row.state is not RowState.CLOSED:
+                self._enter(file, row.number, RowState.WRITTEN)
+            return row.state
+
+    def note(self, task_id: str, state: RowState) -> None:
+        """Note how the publishing of a task went on, unless it has ended."""
+        with self._file.writing(flushed=False) as file:
+            file.execute(
+                "UPDATE tasks SET state = ?, touched = ?, publisher = NULL "
+                "WHERE broker = ? AND task_id = ? AND state <> 'closed'",
+                (state, time.time(), self._broker, task_id),
+            )
+
+    def take_back(self, task_id: str, before: RowState | None, *, forgotten: bool) -> None:
+        """Undo, on the disk, what :meth:`write` did, which returned ``before``.
+
+        If the broker could not be made to forget the task, the row stays so that it will be.
+        """
+        with self._file.writing(flushed=True) as file:
+            row = self._find(file, task_id)
+            if row is None or row.state is RowState.CLOSED:
+                return
+            if before is not None:
+                self._enter(file, row.number, before)
+            elif forgotten:
+                file.execute("DELETE FROM tasks WHERE number = ?", (row.number,))
+            else:
+                self._enter(file, row.number, RowState.WITHDRAWN)
+
+    def close(self, task_id: str, account: Mapping[str, str], *, flushed: bool = False) -> None:
+        """Keep how a task ended, be it one that was enqueued here or not."""
+        revision = int(account["revision"])
+        with self._file.writing(flushed=flushed) as file:
+            row = self._found_or_added(file, task_id, account["queue"])
+            if row.state is not RowState.CLOSED or row.revision < revision:
+                file.execute(
+                    "UPDATE tasks SET state = 'closed', touched = ?, publisher = NULL, revision = ? WHERE number = ?",
+                    (time.time(), revision, row.number),
+                )
+                file.execute(
+                    "UPDATE papers SET message = NULL, account = ? WHERE number = ?", (json.dumps(account), row.number)
+                )
+
+    def drop(self, row: Row) -> None:
+        """Forget a row."""
+        with self._file.writing(flushed=False) as file:
+            file.execute("DELETE FROM tasks WHERE number = ?", (row.number,))
+
+    # ── putting back ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def claim(self, row: Row) -> bool:
+        """Make this process the one that publishes the row; false if another has done something with it since."""
+        with self._file.writing(flushed=False) as file:
+            claimed = file.execute(
+                "UPDATE tasks SET state = 'written', touched = ?, publisher = ? "
+                "WHERE number = ? AND state = ? AND touched = ?",
+                (time.time(), _myself(os.getpid()), row.number, row.state, row.touched),
+            )
+            return claimed.rowcount == 1
+
+    def seen(self, rows: Iterable[Row]) -> None:
+        """Note that the broker knows these and that they have not ended, unless that was noted a moment ago."""
+        now = time.time()
+        changed = [
+            (now, row.number, row.state, row.touched)
+            for row in rows
+            if row.state is not RowState.PUBLISHED or abs(now - row.touched) > SEEN_SECONDS
+        ]
+        if changed:
+            with self._file.writing(flushed=False) as file:
+                file.executemany(
+                    "UPDATE tasks SET state = 'published', touched = ? WHERE number = ? AND state = ? AND touched = ?",
+                    changed,
+                )
+
+    def unsent(self) -> list[Row]:
+        """What waits to be sent or taken back, in order; not what a living process is about to send."""
+        return [row for row in self._rows(f"{_UNSENT} ORDER BY number") if not row.in_hands]
+
+    def open_after(self, number: int, limit: int) -> list[Row]:
+        """The next open rows in the order in which they were accepted."""
+        return self._rows("state <> 'closed' AND number > :number ORDER BY number LIMIT :limit", number, limit)
+
+    def closed_after(self, number: int, limit: int) -> list[Row]:
+        """The next closed rows."""
+        return self._rows("state = 'closed' AND number > :number ORDER BY number LIMIT :limit", number, limit)
+
+    def longest_unseen(self, limit: int) -> list[Row]:
+        """The published rows at which nobody has looked for the longest time."""
+        return self._rows("state = 'published' ORDER BY touched LIMIT :limit", limit=limit)
+
+    def message(self, row: Row) -> str:
+        """What was published."""
+        with self._file.reading() as file:
+            found = file.execute("SELECT message FROM papers WHERE number = ?", (row.number,)).fetchone()
+        return str(found[0])
+
+    def account(self, row: Row) -> dict[str, str]:
+        """How the task of a closed row ended."""
+        with self._file.reading() as file:
+            found = file.execute("SELECT account FROM papers WHERE number = ?", (row.number,)).fetchone()
+        return {str(name): str(value) for name, value in json.loads(found[0]).items()}
+
+    def has_spooled(self) -> bool:
+        """Something was accepted while the broker was away, and was not sent yet."""
+        return bool(self._rows("state = 'spooled' LIMIT 1"))
+
+    def state(self, task_id: str) -> RowState | None:
+        """What is known of a task here."""
+        with self._file.reading() as file:
+            row = self._find(file, task_id)
+        return row.state if row else None
+
+    # ── the broker as it was when it was last reconciled ─────────────────────────────────────────────────────────
+
+    @property
+    def name(self) -> str:
+        """What the broker knows this ledger by."""
+        with self._file.reading() as file:
+            name = self._mine(file).ledger
+        if name is None:
+            with self._file.writing(flushed=True) as file:
+                file.execute(
+                    "INSERT OR IGNORE INTO brokers (broker, ledger) VALUES (?, hex(randomblob(8)))", (self._broker,)
+                )
+                name = self._mine(file).ledger
+        return str(name)
+
+    @property
+    def mark(self) -> str | None:
+        """What the broker said of itself when it was last reconciled."""
+        with self._file.reading() as file:
+            return self._mine(file).mark
+
+    def reconciled(self, mark: str) -> None:
+        """The broker, which says this of itself, knows what the rows say."""
+        with self._file.writing(flushed=False) as file:
+            file.execute(
+                "UPDATE brokers SET mark = ?, reconciled = ? WHERE broker = ?", (mark, time.time(), self._broker)
+            )
+
+    def is_untended_for(self, seconds: float) -> bool:
+        """Nobody has looked for ended tasks for so long."""
+        with self._file.reading() as file:
+            return not -1 < time.time() - self._mine(file).tended < seconds
+
+    def tended(self) -> None:
+        """Somebody looks for ended tasks now."""
+        with self._file.writing(flushed=False) as file:
+            file.execute("UPDATE brokers SET tended = ? WHERE broker = ?", (time.time(), self._broker))
+
+    # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    def prune(self, keep_days: float) -> None:
+        """Forget what ended longer ago than this, whatever its broker, and give the room back."""
+        with self._file.writing(flushed=False) as file:
+            gone = file.execute(
+                "DELETE FROM tasks WHERE state = 'closed' AND touched < ?", (time.time() - keep_days * 86400,)
+            )
+        if gone.rowcount:
+            self._file.give_back(PRUNE_PAGES)
+
+    def summary(self) -> Summary:
+        """What a person wants to know."""
+        with self._file.reading() as file:
+            mine = dict(
+                file.execute(
+                    "SELECT state, count(*) FROM tasks WHERE broker = ? AND state <> 'closed' GROUP BY state",
+                    (self._broker,),
+                ).fetchall()
+            )
+            others = file.execute(
+                "SELECT count(*) FROM tasks WHERE broker <> ? AND state <> 'closed'", (self._broker,)
+            ).fetchone()
+            reconciled = self._mine(file).reconciled
+        return Summary(sum(mine.values()), mine.get("spooled", 0), int(others[0]), reconciled)
+
+    def _rows(self, condition: str, number: int = 0, limit: int = 0) -> list[Row]:
+        with self._file.reading() as file:
+            found = file.execute(_ROW + condition, {"broker": self._broker, "number": number, "limit": limit})
+            return [_row(values) for values in found.fetchall()]
+
+    def _find(self, file: sqlite3.Connection, task_id: str) -> Row | None:
+        values = file.execute(_ROW + "task_id = :task_id", {"broker": self._broker, "task_id": task_id}).fetchone()
+        return _row(values) if values else None
+
+    def _mine(self, file: sqlite3.Connection) -> _Broker:
+        found = file.execute(
+            "SELECT ledger, mark, reconciled, tended FROM brokers WHERE broker = ?", (self._broker,)
+        ).fetchone()
+        return _Broker(*found) if found else _Broker()
+
+    def _found_or_added(self, file: sqlite3.Connection, task_id: str, queue: str) -> Row:
+        self._add(file, task_id, queue, None)
+        row = self._find(file, task_id)
+        assert row is not None
+        return row
+
+    def _enter(self, file: sqlite3.Connection, number: int, state: RowState) -> None:
+        publisher = _myself(os.getpid()) if state is RowState.WRITTEN else None
+        file.execute(
+            "UPDATE tasks SET state = ?, touched = ?, publisher = ? WHERE number = ?",
+            (state, time.time(), publisher, number),
+        )
+
+    def _add(self, file: sqlite3.Connection, task_id: str, queue: str, message: str | None) -> int | None:
+        """The number of a new row; nothing if the task has one."""
+        added = file.execute(
+            "INSERT OR IGNORE INTO tasks (broker, task_id, queue, state, touched, publisher) VALUES (?, ?, ?, ?, ?, ?)",
+            (self._broker, task_id, queue, RowState.WRITTEN, time.time(), _myself(os.getpid())),
+        )
+        if not added.rowcount:
+            return None
+        file.execute("INSERT INTO papers (number, message) VALUES (?, ?)", (added.lastrowid, message))
+        return added.lastrowid
+
+
+def _row(values: Sequence[Any]) -> Row:
+    number, task_id, queue, state, touched, publisher, revision = values
+    return Row(number, task_id, queue, RowState(state), touched, publisher, revision)
+
+
+@cache
+def _myself(pid: int) -> str:
+    return f"{pid}:{birth(pid)}"

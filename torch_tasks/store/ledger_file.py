@@ -1,0 +1,200 @@
+"""The ledger's SQLite file: private, flushed when asked, and safe among threads, forks and processes.
+
+A process has one connection, which its threads share. It is closed before a fork, for SQLite's locks belong to the
+process that took them, and opened anew when a person put the file away.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from weakref import WeakSet
+
+from torch_tasks.errors import LedgerUnusable
+from torch_tasks.system.files import exclusive, flush_folder, make_folder, usable
+
+BUSY_SECONDS = 15.0
+"""How long another process may hold the file."""
+
+LAYOUT_VERSION = 1
+LAYOUT = """
+CREATE TABLE tasks (
+  number INTEGER PRIMARY KEY,      -- the order in which they were accepted
+  broker TEXT NOT NULL,
+  task_id TEXT NOT NULL,
+  queue TEXT NOT NULL,
+  state TEXT NOT NULL,
+  touched REAL NOT NULL,           -- when the state was entered, or the task was last seen to go on
+  publisher TEXT,                  -- which process publishes it
+  revision INTEGER NOT NULL DEFAULT 0,
+  UNIQUE (broker, task_id)
+);
+CREATE INDEX tasks_by_state ON tasks (broker, state, touched);
+CREATE TABLE papers (              -- apart, for they are large and the rows change often
+  number INTEGER PRIMARY KEY REFERENCES tasks ON DELETE CASCADE,
+  message TEXT,                    -- what was published; gone with the end
+  account TEXT                     -- the record at its end
+);
+CREATE TABLE brokers (
+  broker TEXT PRIMARY KEY,
+  ledger TEXT NOT NULL,            -- what the broker knows this ledger by
+  mark TEXT,                       -- what it said of itself when it was last reconciled
+  reconciled REAL,
+  tended REAL NOT NULL DEFAULT 0
+);
+"""
+
+_DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
+
+
+class LedgerFile:
+    """A file of rows. What goes wrong with it is told as :class:`~torch_tasks.errors.LedgerUnusable`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._name = str(path)
+        self._lock = threading.RLock()
+        self._connection: sqlite3.Connection | None = None
+        self._opened: tuple[int, int] | None = None
+        _all.add(self)
+
+    def exists(self) -> bool:
+        """Somebody wrote a row once."""
+        return self.path.exists()
+
+    @contextmanager
+    def reading(self) -> Iterator[sqlite3.Connection]:
+        """For statements that change nothing."""
+        with self._lock, self._named():
+            yield self._open()
+
+    @contextmanager
+    def writing(self, *, flushed: bool) -> Iterator[sqlite3.Connection]:
+        """One transaction, written whole or not at all; on the disk when it is over if it is to be ``flushed``.
+
+        One that is not survives the end of this process, but maybe not that of the machine.
+        """
+        with self._lock, self._named():
+            connection = self._open()
+            connection.execute(f"PRAGMA synchronous = {'FULL' if flushed else 'NORMAL'}")
+            connection.execute("BEGIN IMMEDIATE")
+            with connection:
+                yield connection
+
+    def give_back(self, pages: int) -> None:
+        """Make the file smaller by what is free in it, at most so many pages."""
+        with self._lock, self._named():
+            self._open().execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
+
+    def close(self) -> None:
+        """Let go of the file until it is needed again."""
+        with self._lock:
+            if self._connection is not None:
+                with suppress(sqlite3.Error):
+                    self._connection.close()
+            self._connection = None
+
+    def hold(self) -> None:
+        """Close the file and keep all threads from opening it."""
+        self._lock.acquire()
+        self.close()
+
+    def release(self) -> None:
+        """Undo :meth:`hold`."""
+        self._lock.release()
+
+    def _open(self) -> sqlite3.Connection:
+        if self._connection is not None:
+            if self._identity() == self._opened:
+                return self._connection
+            self.close()
+        self._create()
+        # Another thread may close it, before a fork; only who holds the lock uses it.
+        connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        try:
+            connection.execute("PRAGMA foreign_keys = ON")
+            connection.execute("PRAGMA journal_size_limit = 16777216")
+            self._lay_out(connection)
+        except BaseException:
+            connection.close()
+            raise
+        self._connection, self._opened = connection, self._identity()
+        return connection
+
+    def _identity(self) -> tuple[int, int] | None:
+        with suppress(FileNotFoundError):
+            found = os.stat(self._name)  # noqa: PTH116 - at every statement, and twice as fast
+            return found.st_dev, found.st_ino
+        return None
+
+    def _create(self) -> None:
+        """The file is there and its owner's alone; SQLite makes what belongs to it alike."""
+        make_folder(self.path.parent)
+        with usable(self.path):
+            # Not opened if it is there: closing it again would drop the locks of this process's other connections.
+            with suppress(FileExistsError):
+                os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+                flush_folder(self.path.parent)
+            if self.path.stat().st_mode & 0o077:
+                self.path.chmod(0o600)
+
+    def _lay_out(self, connection: sqlite3.Connection) -> None:
+        if _version(connection) == 0:
+            with exclusive(self.path.with_suffix(".lock")):
+                if _version(connection) == 0:
+                    connection.execute("PRAGMA auto_vacuum = INCREMENTAL")
+                    connection.execute("PRAGMA journal_mode = WAL").fetchall()
+                    connection.executescript(f"BEGIN; {LAYOUT} PRAGMA user_version = {LAYOUT_VERSION}; COMMIT")
+        if (version := _version(connection)) != LAYOUT_VERSION:
+            raise LedgerUnusable(
+                f"the ledger {self.path} was laid out by another version of Torch ({version}, not {LAYOUT_VERSION}). "
+                "Use that one, or move the file away"
+            )
+
+    @contextmanager
+    def _named(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.Error as error:
+            self.close()
+            raise self._unusable(error) from error
+
+    def _unusable(self, error: sqlite3.Error) -> LedgerUnusable:
+        name = getattr(error, "sqlite_errorname", "")
+        if name.startswith(_DAMAGED):
+            return LedgerUnusable(
+                f"the ledger {self.path} is damaged: {error}. Move it away and go on; what it held and has not ended "
+                "is then not put back should the broker lose it"
+            )
+        if name.startswith("SQLITE_BUSY"):
+            return LedgerUnusable(f"the ledger {self.path} is held by another process: {error}. Try again")
+        return LedgerUnusable(
+            f"cannot use the ledger {self.path}: {error}. Make room and its folder writable for this user, "
+            "or set TORCH_STATE_DIR to one that is"
+        )
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+_all: WeakSet[LedgerFile] = WeakSet()
+_held: list[LedgerFile] = []
+
+
+def _before_fork() -> None:
+    _held.extend(_all)
+    for file in _held:
+        file.hold()
+
+
+def _after_fork() -> None:
+    while _held:
+        _held.pop().release()
+
+
+os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)

@@ -1,0 +1,300 @@
+"""The inboxes: every statement on the broker that reads or writes a message.
+
+An inbox is two streams of message ids, one for emergencies; what an id means stands in the message's record. An entry
+leaves its stream when its receiver has the message, or when nobody will deliver it any more.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any, NamedTuple
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
+from torch_tasks.settings import Settings
+from torch_tasks.store import message_scripts as scripts
+from torch_tasks.store.audit import Audit, AuditKind
+from torch_tasks.store.channels import channel_of
+
+GROUP = "receiver"
+"""The one consumer group of each inbox, and its one consumer."""
+_UNKNOWN_SECONDS = 10.0
+_AT_ONCE = 32
+_ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
+_MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
+
+
+class Entry(NamedTuple):
+    """One message in an inbox."""
+
+    inbox: str
+    number: str
+    message_id: str
+
+
+class Inboxes:
+    """All inboxes on one broker."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self.audit = Audit(client)
+        self._limit = settings.inbox_limit
+        self._keep_seconds = int(settings.result_days * 86400)
+        self._send = client.register_script(scripts.SEND)
+        self._stage = client.register_script(scripts.STAGE)
+        self._settle = client.register_script(scripts.SETTLE)
+        self._replay = client.register_script(scripts.REPLAY)
+        self._withdraw = client.register_script(scripts.WITHDRAW)
+
+    # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
+
+    def send(self, message: Message, role: str | None) -> MessageState:
+        """Put a message into its receiver's inbox, once; returns how far it is. :class:`InboxFull` if there is no room.
+
+        Whoever listens to the channel of the receiver's ``role`` hears it, too.
+        """
+        urgent, normal = (keys.inbox(message.target, urgency) for urgency in Urgency)
+        own, other = (urgent, normal) if message.priority is Urgency.EMERGENCY else (normal, urgent)
+        outcome, detail = self._send(
+            keys=[
+                keys.message(message.id),
+                own,
+                other,
+                *self._indexes(message),
+                keys.exchanges(message.correlation_id),
+                keys.message(message.reply_to or message.id),
+                channel_of(role),
+                keys.LAST_STATUS,
+            ],
+            args=[
+                message.id,
+                message.model_dump_json(),
+                self._limit,
+                self._keep_seconds,
+                int((message.expires or 0) * 1000),
+                message.kind if message.reply_to and message.kind in _ANSWERS else "",
+                message.sender if message.kind is MessageKind.STATUS else "",
+            ],
+        )
+        if outcome == "full":
+            raise InboxFull(
+                f"the inbox of {message.target} holds {detail} messages already (TORCH_INBOX_LIMIT): it is away, or "
+                f"slower than its senders. This message was not accepted; send it again when there is room"
+            )
+        return MessageState(detail) if outcome == "known" else MessageState.ACCEPTED
+
+    def exchanges(self, correlation_id: str) -> int:
+        """How many messages were sent under this correlation id."""
+        return int(self._client.get(keys.exchanges(correlation_id)) or 0)
+
+    def replay(self, message_id: str) -> MessageState:
+        """Put a message that was given up back into its inbox."""
+        message = self.get(message_id).message
+        inbox = keys.inbox(message.target, message.priority)
+        return MessageState(self._replay(keys=[keys.message(message_id), inbox], args=[message_id]))
+
+    def withdraw(self, message_id: str, note: str) -> bool:
+        """Take a message back that its receiver has not begun with; false if it has, or nobody knows of it."""
+        record = self.records([message_id])[0]
+        if record is None:
+            return False
+        inbox = keys.inbox(record.message.target, record.message.priority)
+        places = [keys.message(message_id), inbox]
+        return bool(self._withdraw(keys=places, args=[message_id, note, self._keep_seconds]))
+
+    # ── the receiver's side ──────────────────────────────────────────────────────────────────────────────────────
+
+    def open(self, party: str) -> None:
+        """Have the inbox of this receiver, empty or not."""
+        for urgency in Urgency:
+            try:
+                self._client.xgroup_create(keys.inbox(party, urgency), GROUP, "0", mkstream=True)
+            except redis.ResponseError as error:
+                if not str(error).startswith("BUSYGROUP"):
+                    raise
+
+    def fetch(
+        self, party: str, *, again: bool = False, emergencies_only: bool = False, wait_ms: int = 0
+    ) -> list[Entry]:
+        """The next entries that nobody fetched, or ``again`` those that were and are not settled."""
+        chosen = (Urgency.EMERGENCY,) if emergencies_only else tuple(Urgency)
+        streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
+        # All that was fetched before, for it is handed out no more as new.
+        count = None if again else _AT_ONCE
+        answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
+        return [
+            Entry(str(inbox), str(number), str(fields["id"]))
+            for inbox, entries in (answer or [])
+            for number, fields in entries
+            if fields
+        ]
+
+    def waiting(self, party: str) -> list[Entry]:
+        """What stands in an inbox, emergencies first, fetched or not."""
+        streams = [keys.inbox(party, urgency) for urgency in Urgency]
+        with self._client.pipeline(transaction=False) as pipe:
+            for stream in streams:
+                pipe.xrange(stream)
+            answers = pipe.execute()
+        return [
+            Entry(stream, str(number), str(fields["id"]))
+            for stream, entries in zip(streams, answers, strict=True)
+            for number, fields in entries
+        ]
+
+    def stage(self, message_id: str, by: AgentInfo) -> str:
+        """Say that the receiver's worker begins to deliver; returns the state, which says if it may not."""
+        state = str(
+            self._stage(keys=[keys.message(message_id), keys.AGENT_INCARNATION], args=[by.agent_id, by.incarnation])
+        )
+        if state == "stale":
+            raise StaleWriter(f"agent {by.agent_id} has a later incarnation than {by.incarnation}")
+        return state
+
+    def settle(
+        self,
+        message: Message,
+        state: MessageState,
+        *,
+        by: AgentInfo | None = None,
+        entry: Entry | None = None,
+        note: str = "",
+        transport: Transport = "broker",
+        delivered_ago: float | None = None,
+    ) -> None:
+        """Say what became of a message; it leaves its inbox. :class:`StaleWriter` from a stale incarnation."""
+        outcome = self._settle(
+            keys=[
+                keys.message(message.id),
+                entry.inbox if entry else keys.inbox(message.target, message.priority),
+                keys.AGENT_INCARNATION,
+                *self._indexes(message),
+            ],
+            args=[
+                message.target,
+                by.incarnation if by else "",
+                entry.number if entry else "",
+                state,
+                note,
+                self._keep_seconds,
+                message.id,
+                message.model_dump_json(),
+                transport,
+                "" if delivered_ago is None else int(delivered_ago * 1000),
+            ],
+        )
+        if outcome == "stale":
+            raise StaleWriter(f"agent {message.target} has a later incarnation; what became of {message.id} is refused")
+        if transport == "fallback" and outcome == state:
+            self.audit.note(AuditKind.FALLBACK, message, "the broker was away")
+
+    def drop(self, entry: Entry) -> None:
+        """Take an entry out of its inbox of whose message nobody knows anything."""
+        self._client.xack(entry.inbox, GROUP, entry.number)
+        self._client.xdel(entry.inbox, entry.number)
+
+    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def get(self, message_id: str) -> MessageRecord:
+        """One record, or :class:`MessageNotFound`."""
+        found = self.records([message_id])[0]
+        if found is None:
+            raise _not_found(message_id)
+        return found
+
+    def records(self, message_ids: Iterable[str]) -> list[MessageRecord | None]:
+        """The records of these messages, in their order."""
+        wanted = list(message_ids)
+        if not wanted:  # as an idle receiver asks every few seconds
+            return []
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.time()
+            for message_id in wanted:
+                pipe.hgetall(keys.message(message_id))
+            (seconds, micros), *found = pipe.execute()
+        moment = seconds + micros / 1e6
+        return [_record(fields, moment) if fields else None for fields in found]
+
+    def states(self, message_ids: Iterable[str]) -> list[MessageState | None]:
+        """How far these messages are, in their order."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for message_id in message_ids:
+                pipe.hget(keys.message(message_id), "state")
+            return [MessageState(state) if state else None for state in pipe.execute()]
+
+    def depths(self, parties: Iterable[str]) -> dict[str, int]:
+        """How many messages wait for each of these, if any do; most first."""
+        names = list(parties)
+        with self._client.pipeline(transaction=False) as pipe:
+            for party in names:
+                for urgency in Urgency:
+                    pipe.xlen(keys.inbox(party, urgency))
+            lengths = pipe.execute()
+        step = len(Urgency)
+        depths = [(name, sum(lengths[step * place : step * (place + 1)])) for place, name in enumerate(names)]
+        return dict(sorted((pair for pair in depths if pair[1]), key=lambda pair: -pair[1]))
+
+    def count_dead(self, among: int) -> int:
+        """How many of the latest messages are dead."""
+        ids = [str(message_id) for message_id in self._client.zrevrange(keys.MESSAGES, 0, among - 1)]
+        return self.states(ids).count(MessageState.DEAD)
+
+    def last_statuses(self) -> list[MessageRecord]:
+        """The message in which each agent last told its status, as far as it is still known."""
+        ids = [str(message_id) for message_id in self._client.hvals(keys.LAST_STATUS)]
+        return [record for record in self.records(ids) if record]
+
+    def latest(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
+        """The latest messages, of all or from and to one party, oldest first."""
+        index = keys.conversation(party) if party else keys.MESSAGES
+        ids = [str(message_id) for message_id in self._client.zrevrange(index, 0, limit - 1)]
+        return [record for record in reversed(self.records(ids)) if record]
+
+    def has_spoken(self, party: str) -> bool:
+        """Somebody of this name sent or got a message before."""
+        return bool(self._client.exists(keys.conversation(party)))
+
+    def changes(self, message_id: str, deadline: float | None) -> Iterator[MessageRecord]:
+        """The record now and after each change, until the monotonic ``deadline``; read at least once a second.
+
+        One that came past the broker, or that the broker forgot, may be known a moment later.
+        """
+        unknown_since = time.monotonic()
+        with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
+            notices.subscribe(keys.message(message_id))
+            while True:
+                if record := self.records([message_id])[0]:
+                    yield record
+                elif time.monotonic() - unknown_since > _UNKNOWN_SECONDS:
+                    raise _not_found(message_id)
+                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    return
+                notices.get_message(timeout=left)
+
+    def _indexes(self, message: Message) -> tuple[str, str, str]:
+        return keys.MESSAGES, keys.conversation(message.sender), keys.conversation(message.target)
+
+
+def _not_found(message_id: str) -> MessageNotFound:
+    return MessageNotFound(f"there is no message {message_id}: a wrong id, or it was sent too long ago")
+
+
+def _record(fields: Mapping[str, str], moment: float) -> MessageRecord:
+    values: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
+    values["message"] = json.loads(fields["message"])
+    for name in _MOMENTS:
+        if name in values:
+            values[name] = datetime.fromtimestamp(float(values[name]) / 1000, UTC)
+    record = MessageRecord.model_validate(values)
+    overdue = record.expires_at is not None and record.expires_at.timestamp() <= moment
+    if overdue and record.state is MessageState.ACCEPTED:  # nobody has come to say so yet
+        return record.model_copy(update={"state": MessageState.EXPIRED})
+    return record

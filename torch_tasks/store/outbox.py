@@ -1,0 +1,166 @@
+"""The outbox: what was sent from this machine and is not known to have arrived, one file per message.
+
+A file is on the disk before anything goes to the broker, and stays until the receiver has the message. So what is
+sent while the broker is away goes out in its order when it is back, and what the broker forgot is sent again; the ids
+see to it that nothing arrives twice.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.errors import BrokerForgot, InboxFull
+from torch_tasks.model.message import Message
+from torch_tasks.store.messages import Inboxes
+from torch_tasks.system.files import exclusive, make_folder, usable, write_private
+
+BATCH = 200
+TENDED_SECONDS = 2.0
+"""How often it is looked what has arrived."""
+
+ON_ITS_WAY_SECONDS = 2.0
+"""What was kept so lately is most likely being sent by whoever kept it; two of one sender still keep their order."""
+
+Route = Callable[[Message], None]
+"""Sends one message to the broker."""
+
+
+class Outbox:
+    """One machine's outbox for one broker."""
+
+    def __init__(self, folder: Path) -> None:
+        self._waiting = folder / "waiting"
+        self._sent = folder / "sent"
+        self._lock = folder / "lock"
+        self._mark = folder / "broker"
+        self._tended = folder / "tended"
+
+    def keep(self, message: Message) -> Path:
+        """Have the message on the disk, behind all that were kept before."""
+        if not self._waiting.is_dir():
+            make_folder(self._waiting.parent)
+            make_folder(self._waiting)
+            make_folder(self._sent)
+        file = self._waiting / f"{time.time_ns():020d}-{os.getpid():010d}-{message.id}.json"
+        write_private(file, message.model_dump_json() + "\n")
+        return file
+
+    def drop(self, file: Path) -> None:
+        """Forget a message that was not accepted."""
+        file.unlink(missing_ok=True)
+
+    def accepted(self, file: Path) -> None:
+        """The broker has the message; it is kept until it has arrived."""
+        with usable(file), contextlib.suppress(FileNotFoundError):  # somebody else has sent it, too
+            file.replace(self._sent / file.name)
+
+    def is_next(self, file: Path, sender: str) -> bool:
+        """Nothing has to be sent before this message of the sender's."""
+        latest = time.time_ns() - ON_ITS_WAY_SECONDS * 1e9
+        for name in _files(self._waiting):
+            if name >= file.name:
+                break
+            if int(name.split("-", 1)[0]) < latest:
+                return False
+            if (message := _read(self._waiting / name)) and message.sender == sender:
+                return False
+        return True
+
+    def waiting(self) -> int:
+        """How many messages wait for the broker."""
+        return len(_files(self._waiting))
+
+    def unsettled(self) -> int:
+        """How many were accepted and are not known to have arrived."""
+        return len(_files(self._sent))
+
+    # ── when the broker is there ─────────────────────────────────────────────────────────────────────────────────
+
+    def flush(self, send: Route) -> None:
+        """Send what waits, in its order; what cannot be sent yet waits on, and what follows it to the same."""
+        if not self.waiting():
+            return
+        with exclusive(self._lock):
+            full: set[str] = set()
+            for name in _files(self._waiting)[:BATCH]:
+                message = _read(self._waiting / name)
+                if message is None or message.target in full:
+                    continue
+                try:
+                    send(message)
+                except (InboxFull, BrokerForgot):
+                    full.add(message.target)
+                else:
+                    self.accepted(self._waiting / name)
+
+    def tend(self, client: redis.Redis, inboxes: Inboxes, send: Route) -> None:
+        """Flush, forget what has arrived, and send anew all else to a broker that is not the one it was."""
+        self.flush(send)
+        if not self._sent.is_dir() or self._was_tended() or not self.unsettled():
+            return
+        name, known_mark = self._known()
+        with client.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.BROKER_STATE, "server", "epoch")
+            pipe.hexists(keys.LEDGERS, name)
+            server, known = pipe.execute()
+        mark = " ".join(str(part) for part in server)
+        forgetful = not known or mark != known_mark
+        names = _files(self._sent)
+        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
+        known = [self._settle(batch, inboxes, send, forgetful=forgetful) for batch in batches]
+        if forgetful and all(known):
+            client.hset(keys.LEDGERS, name, int(time.time()))
+            write_private(self._mark, f"{name} {mark}")
+
+    def _was_tended(self) -> bool:
+        """Somebody on this machine did it a moment ago; many processes call this."""
+        with contextlib.suppress(FileNotFoundError):
+            if 0 <= time.time() - self._tended.stat().st_mtime < TENDED_SECONDS:
+                return True
+        self._tended.touch()
+        return False
+
+    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> bool:
+        """False if something could not be sent anew yet."""
+        done = True
+        ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
+        for name, state in zip(names, inboxes.states(ids), strict=True):
+            file = self._sent / name
+            if state is None and forgetful and (message := _read(file)):
+                try:
+                    send(message)
+                except (InboxFull, BrokerForgot):
+                    done = False
+            elif state is None or state.settled:
+                file.unlink(missing_ok=True)
+        return done
+
+    def _known(self) -> tuple[str, str]:
+        """The outbox's own name, and the broker that was last brought to what is in it."""
+        try:
+            name, _, mark = self._mark.read_text().partition(" ")
+        except FileNotFoundError:
+            return f"outbox-{uuid.uuid4().hex}", ""
+        return name, mark
+
+
+def _files(folder: Path) -> list[str]:
+    try:
+        return sorted(name for name in os.listdir(folder) if name.endswith(".json") and name[0] != ".")  # noqa: PTH208
+    except FileNotFoundError:
+        return []
+
+
+def _read(file: Path) -> Message | None:
+    try:
+        return Message.model_validate_json(file.read_bytes())
+    except FileNotFoundError:  # it went out this very moment
+        return None

@@ -1,0 +1,386 @@
+"""The task records: every statement that reads or writes one.
+
+A record changes only along :data:`~torch_tasks.model.task.TRANSITIONS` and only by whoever owns the task; both are
+checked on the broker, in the script that writes.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from enum import StrEnum
+from typing import Any, Literal, NamedTuple
+
+import redis
+
+from torch_tasks import keys
+from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.task import (
+    BEFORE,
+    ENDED,
+    HELD,
+    Failure,
+    FailureKind,
+    Handoff,
+    Handover,
+    HistoryEntry,
+    TaskRecord,
+    TaskResult,
+    TaskState,
+)
+from torch_tasks.settings import Settings
+from torch_tasks.store import task_scripts as scripts
+
+_MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
+
+#: So many records are read at a time where only some of them are wanted.
+_PAGE = 200
+
+
+def _listed(states: Iterable[TaskState]) -> str:
+    return f" {' '.join(sorted(states))} "
+
+
+class Accepted(NamedTuple):
+    """What accepting a task brought about."""
+
+    new_record: bool
+    new_queue: bool
+
+
+class Outline(NamedTuple):
+    """How far a task is."""
+
+    state: TaskState
+    queue: str
+    revision: int
+
+
+class Take(StrEnum):
+    """What became of an agent's reach for a task."""
+
+    TAKEN = "taken"
+    """It is this agent's now."""
+    MINE = "mine"
+    """It was this agent's already."""
+    TAKEN_OVER = "taken over"
+    """Its owner and its owner's node are dead; it is this agent's now."""
+    OWNED = "owned"
+    """It belongs to an agent that lives or will be back."""
+    ENDED = "ended"
+    """There is nothing left to do."""
+
+
+class Standing(NamedTuple):
+    """What a task's record says to whoever works on it."""
+
+    revision: int
+    """0 if there is no record."""
+    owner: tuple[str, str, int] | None
+    """The agent that holds the task: its id, node and incarnation."""
+    cancel_requested: bool
+    handover: Handover | None = None
+    """The task is to go to another agent as soon as this one has let go of it."""
+
+
+class TaskRecords:
+    """The records of all tasks on one broker."""
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._settings = settings
+        self._keep_seconds = int(settings.result_days * 86400)
+        self._accept = client.register_script(scripts.ACCEPT)
+        self._move = client.register_script(scripts.MOVE)
+        self._take = client.register_script(scripts.TAKE)
+        self._restore = client.register_script(scripts.RESTORE)
+
+    def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
+        """Write the record of a new task and demand its queue; a record that is there already stays as it is."""
+        new_record, new_queue = self._accept(
+            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES],
+            args=[task_id, json.dumps(wire), queue, int(keys.is_task_queue(queue))],
+        )
+        return Accepted(bool(new_record), bool(new_queue))
+
+    def forget(self, task_id: str) -> None:
+        """Take back a record whose task could not be published."""
+        with self._client.pipeline() as pipe:
+            pipe.delete(keys.task_record(task_id))
+            pipe.zrem(keys.TASK_STATUS, task_id)
+            pipe.execute()
+
+    def move(
+        self,
+        task_id: str,
+        to: TaskState,
+        *,
+        by: AgentInfo | None = None,
+        only_from: Collection[TaskState] | None = None,
+        counts: Literal["succeeded", "failed", ""] = "",
+        **fields: str | int | None,
+    ) -> dict[str, str]:
+        """Put a task into another state and return its account, as :meth:`restore` takes it.
+
+        ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
+        ``only_from`` narrows the states that may be left. What it ``counts`` for goes into the agent's performance.
+        """
+        owner: dict[str, str | int] = (
+            {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
+        )
+        values = {name: value for name, value in {**owner, **fields}.items() if value is not None}
+        kept_for = self._keep_seconds if to.ended and to is not TaskState.DEAD else 0
+        outcome, detail, fields_now = self._move(
+            keys=[keys.task_record(task_id), keys.task_history(task_id), keys.AGENT_PERFORMANCE],
+            args=[
+                to,
+                _listed(to.sources if only_from is None else to.sources & set(only_from)),
+                by.agent_id if by else "",
+                by.incarnation if by else 0,
+                _listed(HELD),
+                _MOMENTS.get(to, ""),
+                kept_for,
+                _entry(to, by, fields.get("note")),
+                counts if by else "",
+                *itertools.chain.from_iterable(values.items()),
+            ],
+        )
+        if outcome == "moved":
+            told = [str(part) for part in fields_now]
+            account = dict(zip(told[::2], told[1::2], strict=True))
+            return self._end_unwanted(task_id, account) if to in BEFORE else account
+        if outcome == "missing":
+            raise TaskNotFound(f"there is no record of task {task_id}")
+        if outcome == "owned":
+            raise StaleWriter(f"task {task_id} belongs to {detail}; what {by.agent_id if by else '?'} wrote is refused")
+        raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
+
+    def take(self, task_id: str, by: AgentInfo, *, spec: str | None = None) -> tuple[Take, str]:
+        """Reach for a task on behalf of an agent; returns what became of it, and who owns it or owned it before.
+
+        The whole ``spec`` is written with it. :class:`StaleWriter` if a later incarnation of the agent owns the task.
+        """
+        outcome, detail = self._take(
+            keys=[
+                keys.task_record(task_id),
+                keys.task_history(task_id),
+                keys.AGENT_REGISTRY,
+                keys.AGENT_HEARTBEAT,
+                keys.AGENT_KEPT,
+                keys.BROKER_STATE,
+                keys.SOFT_PINS,
+                keys.AGENT_LOAD,
+            ],
+            args=[
+                by.agent_id,
+                by.node,
+                by.incarnation,
+                _listed(HELD),
+                _listed(ENDED),
+                int(self._settings.takeover_seconds * 1000),
+                int(self._settings.detached_seconds * 1000),
+                _entry(TaskState.ASSIGNED, by, None),
+                spec or "",
+                _entry(TaskState.ASSIGNED, by, "adopted by the agent's next worker"),
+                task_id,
+            ],
+        )
+        if outcome == "missing":
+            raise TaskNotFound(f"there is no record of task {task_id}")
+        if outcome == "stale":
+            raise StaleWriter(f"task {task_id} belongs to incarnation {detail} of {by.agent_id}, not {by.incarnation}")
+        return Take(outcome), str(detail)
+
+    def account(self, task_id: str) -> dict[str, str]:
+        """All that a record holds, as :meth:`restore` takes it; empty if there is none."""
+        return self.accounts([task_id])[0]
+
+    def accounts(self, task_ids: Iterable[str]) -> list[dict[str, str]]:
+        """The accounts of these tasks, in their order."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hgetall(keys.task_record(task_id))
+            return [{str(name): str(value) for name, value in fields.items()} for fields in pipe.execute()]
+
+    def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
+        """Put back what somebody remembers of a task, if the broker knows nothing later; false if it does."""
+        return bool(self._put_back(task_id, account, self._client))
+
+    def restore_many(self, accounts: Mapping[str, Mapping[str, str]]) -> None:
+        """:meth:`restore` many accounts in one go, by the ids of their tasks."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id, account in accounts.items():
+                self._put_back(task_id, account, pipe)
+            pipe.execute()
+
+    def _put_back(self, task_id: str, account: Mapping[str, str], client: redis.Redis) -> Any:
+        state, queue = TaskState(account["state"]), account["queue"]
+        kept_for = self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
+        return self._restore(
+            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
+            args=[
+                task_id,
+                account["revision"],
+                int(account["created_at"]) * 1000,
+                queue,
+                int(keys.is_task_queue(queue)),
+                kept_for,
+                int(state is TaskState.DEAD),
+                *itertools.chain.from_iterable(account.items()),
+            ],
+            client=client,
+        )
+
+    def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
+        """End a task with its result; returns its account."""
+        note = result.error.message if result.error else None
+        return self.move(
+            result.task_id, result.status, by=by, counts=result.counts, note=note, result=result.model_dump_json()
+        )
+
+    def _end_unwanted(self, task_id: str, account: dict[str, str]) -> dict[str, str]:
+        """What its agent let go of after it was cancelled is not to wait for another one, which may never come."""
+        if "cancel_requested" not in account:
+            return account
+        failure = Failure(kind=FailureKind.CANCELLED, message="cancelled before another agent began")
+        try:
+            return self.finish(TaskResult(task_id=task_id, status=TaskState.CANCELLED, error=failure))
+        except IllegalTransition:  # one has it already, and hears of it
+            return account
+
+    def standing(self, task_id: str) -> Standing:
+        """How a task stands for whoever works on it."""
+        names = ("revision", "state", "agent", "node", "incarnation", "cancel_requested", "attempts", "handover")
+        revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
+            keys.task_record(task_id), names
+        )
+        owner = (str(agent), str(node), int(incarnation or 0)) if state in HELD else None
+        handover = Handover.model_validate_json(asked) if owner and asked else None
+        if handover and handover.attempt != int(attempts or 0):
+            handover = None  # it has been handed over
+        return Standing(int(revision or 0), owner, cancel is not None, handover)
+
+    def came_again(self, task_id: str) -> None:
+        """Count that the task was delivered again because its worker was lost."""
+        self._client.hincrby(keys.task_record(task_id), "deliveries", 1)
+
+    def hand_off(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
+        """Note what a successor should know of a running task, unless it has one already."""
+        if self.standing(task_id).owner == by.incarnate:
+            self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
+
+    def history(self, task_id: str) -> list[HistoryEntry]:
+        """What happened to a task, oldest first."""
+        return [
+            HistoryEntry.model_validate(told | {"at": datetime.fromtimestamp(told["at"] / 1000, UTC)})
+            for told in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
+        ]
+
+    def let_expire(self, task_id: str) -> None:
+        """Keep the record of a dead task no longer than that of any other which has ended."""
+        self._client.expire(keys.task_record(task_id), self._keep_seconds)
+        self._client.expire(keys.task_history(task_id), self._keep_seconds)
+
+    def request_cancel(self, task_id: str) -> None:
+        """Tell whoever holds the task, now or later, that it is not wanted any more."""
+        self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
+
+    def want_again(self, task_id: str) -> None:
+        """Nobody wants it cancelled any more."""
+        self._client.hdel(keys.task_record(task_id), "cancel_requested")
+
+    def get(self, task_id: str) -> TaskRecord:
+        """One record, or :class:`TaskNotFound`."""
+        record = self.find(task_id)
+        if record is None:
+            raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago")
+        return record
+
+    def find(self, task_id: str) -> TaskRecord | None:
+        """One record, if there is one."""
+        fields = self._client.hgetall(keys.task_record(task_id))
+        return _record({str(name): str(value) for name, value in fields.items()}) if fields else None
+
+    def state(self, task_id: str) -> TaskState | None:
+        """The state alone; nothing if there is no record."""
+        value = self._client.hget(keys.task_record(task_id), "state")
+        return TaskState(str(value)) if value else None
+
+    def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
+        """As little of these records as tells how far they are, in their order; nothing where there is no record."""
+        with self._client.pipeline(transaction=False) as pipe:
+            for task_id in task_ids:
+                pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")
+            return [
+                Outline(TaskState(state), queue, int(revision or 0)) if state else None
+                for state, queue, revision in pipe.execute()
+            ]
+
+    def latest(self, limit: int, states: Collection[TaskState] = ()) -> list[TaskRecord]:
+        """The records accepted last, newest first; only those in one of these states, if any are given."""
+        found: list[TaskRecord] = []
+        start, page = 0, max(limit, _PAGE) if states else limit
+        while len(found) < limit and (ids := self._client.zrevrange(keys.TASK_STATUS, start, start + page - 1)):
+            with self._client.pipeline(transaction=False) as pipe:
+                for task_id in ids:
+                    pipe.hgetall(keys.task_record(str(task_id)))
+                records = [_record(fields) for fields in pipe.execute() if fields]
+            found += [record for record in records if not states or record.state in states]
+            start += page
+        return found[:limit]
+
+    def named(self, beginning: str) -> list[str]:
+        """The ids that begin so; the one alone that is just this, if there is one."""
+        if self.state(beginning):
+            return [beginning]
+        known = map(str, self._client.zrange(keys.TASK_STATUS, 0, -1))
+        return [task_id for task_id in known if task_id.startswith(beginning)]
+
+    def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
+        """The state now and after each change, until the monotonic ``deadline``.
+
+        The state is read at least once a second, so that a lost notice costs no more than that.
+        """
+        with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
+            notices.subscribe(keys.task_record(task_id))
+            while True:
+                yield self.state(task_id)
+                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    return
+                notices.get_message(timeout=left)
+
+    def prune(self) -> int:
+        """Drop from the index what has expired; returns how many."""
+        ids = [str(task_id) for task_id in self._client.zrange(keys.TASK_STATUS, 0, -1)]
+        gone = [task_id for task_id in ids if not self._client.exists(keys.task_record(task_id))]
+        return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
+
+
+def _entry(state: TaskState, by: AgentInfo | None, note: object) -> str:
+    """One entry of a task's history; the broker adds the time."""
+    who = {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
+    return json.dumps({"state": state, **who, **({"note": note} if note else {})})
+
+
+def _record(fields: Mapping[str, str]) -> TaskRecord:
+    values: dict[str, Any] = dict(fields)
+    values["spec"] = json.loads(fields["spec"])
+    for name in ("created_at", "assigned_at", "started_at", "finished_at"):
+        if name in fields:
+            values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
+    for name in ("result", "handoff", "handover", "question"):
+        if name in fields:
+            values[name] = json.loads(fields[name] or "null")
+    if values["state"] != TaskState.WAITING:
+        values.pop("question", None)
+    return TaskRecord.model_validate(values)
+
+
+def demanded(client: redis.Redis) -> set[str]:
+    """Every queue that a task was sent to so far; accepting a task adds its queue."""
+    return {str(queue) for queue in client.smembers(keys.DEMANDED_QUEUES)}

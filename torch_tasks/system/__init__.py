@@ -1,0 +1,1 @@
+"""Files and processes of an operating system, as Torch uses them."""

@@ -1,0 +1,214 @@
+"""Processes of this machine that outlive the command that started them and are found again by later ones."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+from pydantic import BaseModel, ConfigDict
+
+from torch_tasks.errors import ProcessNotStarted, TorchError
+from torch_tasks.system.files import make_folder, usable, write_private
+
+POLL_SECONDS = 0.02
+KILL_SECONDS = 30.0
+TAIL_LINES = 10
+TAIL_BYTES = 8192
+SAME_START_SECONDS = 0.02
+
+
+class Running(BaseModel):
+    """A process that was started: its number, and what tells it from a later process of the same number."""
+
+    model_config = ConfigDict(frozen=True)
+
+    name: str
+    pid: int
+    create_time: float
+    """Seconds between the machine's start and the process's: unlike a time of day, nobody sets it anew."""
+    argv: tuple[str, ...]
+    log: Path
+    log_start: int
+    facts: dict[str, str] = {}
+
+    @property
+    def alive(self) -> bool:
+        """The process still runs; one that ended and was not yet waited for does not."""
+        return self.process() is not None
+
+    def process(self) -> psutil.Process | None:
+        """This very process, or nothing once it has ended, whoever has its number now."""
+        with suppress(psutil.NoSuchProcess):
+            process = psutil.Process(self.pid)
+            if not _began_at(process, self.create_time):
+                return None
+            if process.status() != psutil.STATUS_ZOMBIE:
+                return process
+            with suppress(ChildProcessError):
+                os.waitpid(self.pid, os.WNOHANG)
+        return None
+
+    def last_words(self) -> str:
+        """The end of what the process wrote to its log."""
+        with suppress(FileNotFoundError), self.log.open("rb") as log:
+            size = log.seek(0, os.SEEK_END)
+            log.seek(max(self.log_start, size - TAIL_BYTES))
+            return "\n".join(log.read().decode(errors="replace").splitlines()[-TAIL_LINES:])
+        return ""
+
+
+class Processes:
+    """The processes recorded in one folder, each under a name. Who starts or stops a name holds a lock of its own."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._run_dir = run_dir
+
+    def start(
+        self,
+        name: str,
+        argv: Sequence[str],
+        *,
+        log: Path,
+        env: Mapping[str, str] | None = None,
+        cwd: Path | None = None,
+        facts: Mapping[str, str] | None = None,
+    ) -> Running:
+        """Start a process that no terminal and no parent takes down; its output is appended to the log."""
+        make_folder(self._run_dir)
+        make_folder(log.parent)
+        with usable(log), log.open("ab") as output:
+            log_start = output.tell()
+            child = _spawn(name, argv, env=env, cwd=cwd, output=output.fileno())
+        running = Running(
+            name=name,
+            pid=child.pid,
+            create_time=_create_time(psutil.Process(child.pid)),  # there even if it ended: nobody has waited for it yet
+            argv=tuple(argv),
+            log=log,
+            log_start=log_start,
+            facts=dict(facts or {}),
+        )
+        child.returncode = 0  # subprocess shall not complain that nobody waits: whoever looks at Running does
+        assert child.stdin is not None
+        with child.stdin as go:
+            write_private(self._file(name), running.model_dump_json())
+            with suppress(BrokenPipeError):  # it was killed meanwhile
+                os.write(go.fileno(), b"go\n")
+        return running
+
+    def find(self, name: str) -> Running | None:
+        """The living process of this name."""
+        with suppress(FileNotFoundError, NotADirectoryError):
+            running = Running.model_validate_json(self._file(name).read_bytes())
+            return running if running.alive else None
+        return None
+
+    def all_running(self) -> list[Running]:
+        """Every living process, by name."""
+        names = sorted(file.stem for file in self._run_dir.glob("*.json"))
+        return [running for name in names if (running := self.find(name))]
+
+    def stop(self, name: str, grace: float) -> bool:
+        """End the process and what is left of its group: ask, wait for the grace, then kill. False if none ran."""
+        running = self.find(name)
+        if running:
+            _end(running, grace)
+        file = self._file(name)
+        with usable(file):
+            file.unlink(missing_ok=True)
+        return running is not None
+
+    def _file(self, name: str) -> Path:
+        return self._run_dir / f"{name}.json"
+
+
+def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> None:
+    """Return when the process is ready; :class:`ProcessNotStarted` when it ends before, or the time does."""
+    if _holds(lambda: ready() or not running.alive, seconds) and running.alive:
+        return
+    said = running.last_words() or "(nothing)"
+    happened = f"is not ready after {seconds:g} s" if running.alive else "ended before it was ready"
+    who = f"{running.name} (process {running.pid})"
+    raise ProcessNotStarted(f"{who} {happened}. The end of its log, {running.log}:\n{said}")
+
+
+def birth(pid: int) -> float:
+    """What tells a living process from a later one of its number: see :attr:`Running.create_time`."""
+    return _create_time(psutil.Process(pid))
+
+
+def is_alive(pid: int, born: float) -> bool:
+    """The process of this number and :func:`birth` still runs; unlike :class:`Running`, it is anybody's."""
+    with suppress(psutil.NoSuchProcess):
+        process = psutil.Process(pid)
+        return _began_at(process, born) and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _began_at(process: psutil.Process, moment: float) -> bool:
+    return abs(_create_time(process) - moment) <= SAME_START_SECONDS
+
+
+def _create_time(process: psutil.Process) -> float:
+    return process.create_time() - psutil.boot_time()
+
+
+def _spawn(
+    name: str, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, output: int
+) -> subprocess.Popen[bytes]:
+    """A child that begins once it is told to; if we die before we have recorded it, it never does."""
+    if shutil.which(argv[0], path=(env or os.environ).get("PATH")) is None:
+        raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {os.strerror(errno.ENOENT)}")
+    waiting = ("sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *argv)
+    try:
+        return subprocess.Popen(
+            waiting, env=env, cwd=cwd, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
+        )
+    except OSError as error:
+        raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {error.strerror}") from error
+
+
+def _end(running: Running, grace: float) -> None:
+    with suppress(psutil.NoSuchProcess):
+        if process := running.process():
+            process.terminate()
+    if not _holds(lambda: not running.alive, grace):
+        with suppress(psutil.NoSuchProcess):
+            if process := running.process():
+                process.kill()
+    for process in _group(running):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    if not _holds(lambda: not running.alive and not _group(running), KILL_SECONDS):
+        raise TorchError(f"{running.name} (process {running.pid}) has not ended {KILL_SECONDS:g} s after it was killed")
+
+
+def _group(running: Running) -> list[psutil.Process]:
+    """Who is left of the group that the process led; nobody if its number leads another group by now."""
+    members = [process for process in psutil.process_iter() if _in_group(process, running.pid)]
+    if any(process.pid == running.pid for process in members) and not running.alive:
+        return []
+    return members
+
+
+def _in_group(process: psutil.Process, group: int) -> bool:
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    return False
+
+
+def _holds(condition: Callable[[], bool], seconds: float) -> bool:
+    """Whether the condition becomes true within the time."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(POLL_SECONDS)
+    return True

@@ -1,0 +1,1 @@
+"""What is done with tasks: published, run, answered, handed over, put back, buried."""

@@ -1,0 +1,81 @@
+"""Dead letters: tasks that are not tried any more unless a person says so."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+
+from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound
+from torch_tasks.fleet import Fleet
+from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.transport.wire import losses
+
+
+class DeadLetters:
+    """Those of one fleet. Besides Torch's tasks there may be other Celery messages, which have no record."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+
+    def ids(self) -> list[str]:
+        """Whatever is dead."""
+        return sorted(self._fleet.deliveries.dead_ids())
+
+    def records(self) -> list[TaskRecord]:
+        """The dead tasks, the latest first."""
+        found = [record for task_id in self.ids() if (record := self._fleet.records.find(task_id))]
+        return sorted(found, key=lambda record: record.finished_at or record.created_at, reverse=True)
+
+    def replay(self, task_id: str) -> None:
+        """Have the task tried again, with all its retries; its id, history and place in a canvas stay."""
+        records, deliveries = self._fleet.records, self._fleet.deliveries
+        message = self._message(task_id)
+        record = records.find(task_id)
+        if record and record.state is TaskState.DEAD:
+            records.want_again(task_id)
+            records.move(task_id, TaskState.QUEUED, note="replayed", tries_before=record.attempts)
+        if message:
+            queue = record.queue if record else _first_queue(message)
+            step = record.spec.priority.step if record else Priority.NORMAL.step
+            deliveries.exhume(task_id, queue, step)
+        elif record:
+            from torch_tasks.tasks.run import run
+
+            run.apply_async((record.spec,), task_id=task_id)
+            deliveries.drop_dead(task_id)
+
+    def drop(self, task_id: str) -> None:
+        """Give the task up; its record goes the way of all that have ended."""
+        self._message(task_id)
+        self._fleet.records.let_expire(task_id)
+        self._fleet.deliveries.drop_dead(task_id)
+
+    def note_lost(self, task_id: str) -> None:
+        """A message has been lost with its worker once too often: its record says so."""
+        message = f"lost with its worker more than {self._fleet.settings.delivery_limit} times"
+        result = TaskResult(
+            task_id=task_id,
+            status=TaskState.DEAD,
+            error=Failure(kind=FailureKind.WORKER_LOST, message=message),
+        )
+        with contextlib.suppress(TaskNotFound, IllegalTransition):
+            self._fleet.records.finish(result)
+
+    def note_all_lost(self) -> None:
+        """Do so for each that its process could not note any more."""
+        for task_id, message in self._fleet.deliveries.dead().items():
+            # Others are here because their agents used up their tries, who say so in their records themselves.
+            if message and losses(message) + 1 >= self._fleet.settings.delivery_limit:
+                state = self._fleet.records.state(task_id)
+                if state and not state.ended:
+                    self.note_lost(task_id)
+
+    def _message(self, task_id: str) -> str:
+        dead = self._fleet.deliveries.dead()
+        if task_id not in dead:
+            raise NotDead(f"task {task_id} is not among the dead letters; 'torch-tasks dead list' shows those that are")
+        return dead[task_id]
+
+
+def _first_queue(message: str) -> str:
+    return str(json.loads(message)["properties"]["delivery_info"]["routing_key"])

@@ -1,0 +1,139 @@
+"""Handing a task over: another agent gets it, with what there is to know, as soon as the one that has it lets go."""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+from collections.abc import Iterable
+
+from torch_tasks import keys
+from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
+from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded, TaskNotFound
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.routing import queue_for
+from torch_tasks.model.task import ENDED, HELD, Handover, TaskRecord, TaskSpec
+from torch_tasks.store.collaboration_scripts import HAND_OVER
+from torch_tasks.transport.wire import message_id
+
+_NOTE_LIMIT = 16_000
+_UNABLE = (AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
+
+
+def hand_over(
+    task_id: str, to: str, note: str = "", questions: Iterable[str] = (), *, by: str | None = None
+) -> Handover:
+    """Have an agent, or whoever has this role, go on with a task; what came of it tells :func:`await_handover`.
+
+    The agent that works on it is interrupted and lets go first. Called from an agent's pane it must be that agent's
+    task. Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`; then nothing
+    has changed.
+    """
+    agent = os.environ.get("TORCH_AGENT_ID")
+    if len(note) > _NOTE_LIMIT:
+        raise InvalidHandover(f"the note has {len(note):,} characters, the limit is {_NOTE_LIMIT:,}: name a file in it")
+    handover = Handover(by=by or agent or "operator", to=to.strip().lower(), note=note, questions=tuple(questions))
+    while True:
+        record = fleet().records.get(task_id)
+        _require_own(record, agent)
+        if agent and record.agent == agent:
+            handover = handover.model_copy(update={"pid": os.getpid()})
+        if (outcome := _ask(record, handover, agent)) is not None:
+            return outcome
+
+
+def _require_own(record: TaskRecord, agent: str | None) -> None:
+    if agent and agent != (record.agent if record.state in HELD else record.spec.agent):
+        whose = record.agent if record.state in HELD else "nobody's yet"
+        raise NotYours(f"task {record.spec.id} is not {agent}'s but {whose}: an agent hands over only its own task")
+
+
+def _ask(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:
+    """Write it into the record; nothing if the record is another one by now."""
+    records, task_id = fleet().records, record.spec.id
+    if record.state.ended:
+        raise _ended(task_id, record.state)
+    known = records.account(task_id).get("spec", "")
+    spec = _for(TaskSpec.model_validate_json(known) if known else record.spec, handover.to, record.agent)
+    queue = queue_for(spec)
+    said = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
+    owner = {"agent": record.agent, "node": record.node, "incarnation": record.incarnation} if record.agent else {}
+    outcome, detail, *rest = fleet().client.register_script(HAND_OVER)(
+        keys=[keys.task_record(task_id), keys.task_history(task_id), keys.DEMANDED_QUEUES],
+        args=[
+            f" {' '.join(sorted(ENDED))} ",
+            f" {' '.join(sorted(HELD))} ",
+            agent or "",
+            known,
+            json.dumps(spec.wire()),
+            handover.model_dump_json(exclude={"owner", "attempt"}, exclude_none=True),
+            queue,
+            int(keys.is_task_queue(queue)),
+            json.dumps({"state": "", **owner, "note": said[:500]}),
+        ],
+    )
+    if outcome == "changed":
+        return None
+    if outcome == "missing":
+        raise TaskNotFound(f"there is no record of task {task_id}")
+    if outcome == "ended":
+        raise _ended(task_id, detail)
+    if outcome == "owned":
+        raise NotYours(f"task {task_id} is {detail}'s by now, not {agent}'s")
+    if outcome == "own":
+        raise InvalidHandover(f"{detail} has task {task_id} already; name another agent, or a role")
+    if rest and int(rest[0]):
+        app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
+    if outcome == "asked":
+        app.control.broadcast(LOOK, destination=[f"{record.agent}@{record.node}"])
+    else:
+        _forward(record, spec)
+    return records.get(task_id).handover
+
+
+def _ended(task_id: str, state: str) -> TaskEnded:
+    return TaskEnded(f"task {task_id} is {state}: what has ended is not handed over")
+
+
+def _forward(record: TaskRecord, spec: TaskSpec) -> None:
+    """Bring the message to its new queue, should nobody read the old one; who takes it there sends it on."""
+    deliveries = fleet().deliveries
+    for message in deliveries.waiting(record.queue):
+        if message_id(message) == spec.id:
+            deliveries.forward(record.queue, message, queue_for(spec), spec.priority.step)
+
+
+def _for(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
+    """The spec as it asks for the successor, or :class:`AgentUnable`."""
+    agents = fleet().registry.agents()
+    for info in agents:
+        if info.agent_id == to:
+            if reason := _why_not(info, spec):
+                raise AgentUnable(f"{to} cannot take task {spec.id}: {reason}; 'torch-tasks agents' lists who can")
+            return spec.model_copy(update={"agent": to})
+    of_role = [info for info in agents if info.role == to]
+    if not of_role:
+        fleet().registry.get_agent(to)  # says that there is none of this name
+    if all(info.agent_id == owner or _why_not(info, spec) for info in of_role):
+        raise AgentUnable(f"no other agent of the role {to} that is online can take task {spec.id}")
+    return spec.model_copy(update={"agent": None, "role": to})
+
+
+def _why_not(info: AgentInfo, spec: TaskSpec) -> str:
+    """Why this agent cannot go on with such a task; empty if it can."""
+    if not info.online:
+        return "it is offline"
+    if info.retiring:
+        return "it is retiring"
+    if info.state in _UNABLE:
+        return f"its program is {info.state}"
+    missing = sorted(set(spec.skills) - info.abilities)
+    return f"it lacks {', '.join(missing)}" if missing else ""
+
+
+def await_handover(task_id: str, seconds: float) -> tuple[TaskRecord, bool]:
+    """The record, and whether the former owner has let go of the task within this time."""
+    records = fleet().records
+    gone = any(records.standing(task_id).handover is None for _ in records.changes(task_id, time.monotonic() + seconds))
+    return records.get(task_id), gone

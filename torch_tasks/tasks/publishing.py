@@ -1,0 +1,210 @@
+"""How a task gets from this process to the broker, whichever of Celery's ways was called.
+
+All of them end in :attr:`celery.app.amqp.AMQP.send_task_message`: ``delay``, ``apply_async``, canvas, retries, tasks
+sent by name. There a task is noted in the ledger, accepted by the records, and only then published.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Self
+
+import kombu
+from celery.app.amqp import AMQP
+from kombu.serialization import dumps
+from kombu.utils import json
+from tenacity import Retrying, retry_if_exception_type
+from tenacity.wait import wait_random_exponential
+
+from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
+from torch_tasks.broker.connection import lost
+from torch_tasks.errors import BrokerUnreachable, LedgerOff, LedgerUnusable
+from torch_tasks.fleet import fleet
+from torch_tasks.store.ledger import Ledger, RowState
+from torch_tasks.store.tasks import Accepted
+
+log = logging.getLogger(__name__)
+
+_HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "confirm_timeout"})
+"""What tells how to publish, not what."""
+
+_AWAY: tuple[type[Exception], ...] = (BrokerUnreachable, *lost())
+
+
+class Connection(kombu.Connection):
+    """A connection that is back soon after the broker is."""
+
+    def ensure_connection(
+        self,
+        errback: Any = None,
+        max_retries: int | None = None,
+        interval_start: float = 0.5,
+        interval_step: float = 0.5,
+        interval_max: float = 2.0,
+        **options: Any,
+    ) -> Any:
+        """Try until the broker answers, pausing for at most two seconds, not for thirty."""
+        return super().ensure_connection(errback, max_retries, interval_start, interval_step, interval_max, **options)
+
+
+class Publishing(AMQP):
+    """Celery's sending of tasks, with every ``torch.run`` noted before it goes."""
+
+    Connection = Connection
+
+    def _create_task_sender(self) -> Callable[..., Any]:
+        send = super()._create_task_sender()
+
+        def send_task_message(
+            producer: Any, name: str, message: Any, *, spool: bool = False, first_to: str | None = None, **options: Any
+        ) -> Any:
+            if name == RUN:
+                producer = NotingProducer(producer, self.app, spool=spool, first_to=first_to)
+            return send(producer, name, message, **options)
+
+        return send_task_message
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """A task on its way to the broker, exactly as it is published, callbacks and chain included."""
+
+    task_id: str
+    queue: str
+    body: str
+    options: dict[str, Any]
+
+    @classmethod
+    def of(cls, body: Any, options: dict[str, Any]) -> Self:
+        """What Celery is about to publish."""
+        # Serialised here and never again, so that what is noted is what goes out.
+        content_type, encoding, text = dumps(body, serializer="json")
+        what = {name: value for name, value in options.items() if name not in _HOW}
+        what |= {"content_type": content_type, "content_encoding": encoding}
+        return cls(options["headers"]["id"], options["routing_key"], text, what)
+
+    @classmethod
+    def read(cls, text: str) -> Self:
+        """What :meth:`text` made."""
+        return cls(**json.loads(text))
+
+    def text(self) -> str:
+        """All of it, for the ledger."""
+        return str(json.dumps(vars(self)))
+
+    def accept(self, app: TorchApp) -> Accepted:
+        """Give the task a record, and tell whoever can serve its queue if that is new."""
+        *_, wire = json.loads(self.body)[0]
+        accepted = fleet().records.accept(self.task_id, wire, self.queue)
+        if accepted.new_queue:
+            app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": self.queue})
+        return accepted
+
+    def publish(self, producer: Any, **how: Any) -> Any:
+        """Put the message into its queue, or into the one that is named."""
+        return producer.publish(self.body, **{**self.options, **how})
+
+
+class NotingProducer:
+    """A producer that publishes a task only once it is in this machine's ledger and has a record.
+
+    A publishing that fails leaves nothing behind. While the broker is away, a task that may be spooled is accepted all
+    the same and waits in the ledger. What a task sends that runs here, the next one of its chain for example, waits
+    for the broker to return, and in the ledger if this worker leaves before: nobody would hear of the failure.
+    """
+
+    def __init__(self, producer: Any, app: TorchApp, *, spool: bool, first_to: str | None = None) -> None:
+        self._producer = producer
+        self._app = app
+        self._spool = spool
+        #: The queue that the message goes to instead of its own; nobody but the broker knows of that.
+        self._first_to = first_to
+        self._in_task = app.current_worker_task is not None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, **options: Any) -> Any:
+        """Note, accept, publish."""
+        outgoing = Outgoing.of(body, options)
+        how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
+        if self._first_to:
+            how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}
+        ledger, before = self._noted(outgoing)
+        if self._spool and ledger and ledger.has_spooled():
+            return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those that were accepted earlier
+        accepted: list[Accepted] = []
+
+        def hand_over() -> Any:
+            accepted.append(outgoing.accept(self._app))
+            return outgoing.publish(self._producer, **how)
+
+        try:
+            sent = self._patience(hand_over)
+        except BaseException as error:
+            if ledger and (self._spool or self._in_task) and isinstance(error, _AWAY):
+                log.warning("task %s waits in the ledger: %s", outgoing.task_id, error)
+                return _note(ledger, outgoing.task_id, RowState.SPOOLED)
+            # Unless there was a connection at all, the records may have accepted it without our hearing of it.
+            unheard = not accepted and not isinstance(error, BrokerUnreachable)
+            _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
+            raise
+        if ledger and not self._in_batch():
+            _note(ledger, outgoing.task_id, RowState.PUBLISHED)
+        return sent
+
+    def _patience(self, action: Callable[[], Any]) -> Any:
+        """Do it; in a task, try again until the broker is back or the worker leaves."""
+        host = self._app.host
+        if not self._in_task or host is None:
+            return action()
+        again = Retrying(
+            retry=retry_if_exception_type(_AWAY),
+            wait=wait_random_exponential(max=5),
+            stop=lambda _: host.leaving,
+            reraise=True,
+        )
+        return again(action)
+
+    def _noted(self, outgoing: Outgoing) -> tuple[Ledger | None, RowState | None]:
+        """The ledger that knows of the task now, and what it knew before."""
+        ledger = fleet().ledger
+        if ledger is None:
+            if self._spool:
+                raise LedgerOff("a task cannot be spooled while TORCH_LEDGER=false; unset it, or enqueue without spool")
+            return None, None
+        try:
+            return ledger, ledger.write(outgoing.task_id, outgoing.queue, outgoing.text())
+        except LedgerUnusable as error:
+            if not self._in_task:
+                raise
+            log.error("task %s is published without being noted: %s", outgoing.task_id, error)
+            return None, None
+
+    def _in_batch(self) -> bool:
+        """The message waits for others: until the batch is over, its row is that of a task which is being published."""
+        return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
+
+
+def _take_back(
+    ledger: Ledger | None, task_id: str, before: RowState | None, accepted: Sequence[Accepted], *, unheard: bool
+) -> None:
+    """Have neither the broker nor the ledger know of a task whose sender hears that it failed."""
+    forgotten = not unheard
+    if any(answer.new_record for answer in accepted):
+        try:
+            fleet().records.forget(task_id)
+        except _AWAY:
+            forgotten = False
+    if ledger:
+        ledger.take_back(task_id, before, forgotten=forgotten)
+
+
+def _note(ledger: Ledger, task_id: str, state: RowState) -> None:
+    """Note how it went on. The task is accepted all the same: recovery looks for what is not noted."""
+    try:
+        ledger.note(task_id, state)
+    except LedgerUnusable as error:
+        log.warning("task %s: %s", task_id, error)

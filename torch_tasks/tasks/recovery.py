@@ -1,0 +1,267 @@
+"""Putting back what the broker forgot: it was restarted empty, or as it was some time ago, or was away.
+
+The ledger knows what was accepted on this machine and how it ended. :func:`settle` compares when there is a reason to;
+whoever talks to the broker calls it first. :func:`tend` also closes the rows of ended tasks.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections.abc import Callable, Collection, Iterator, Sequence
+from functools import cache
+
+from torch_tasks import keys
+from torch_tasks.app import app
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.errors import LedgerUnusable
+from torch_tasks.fleet import fleet
+from torch_tasks.model.task import BEFORE, TaskState
+from torch_tasks.settings import settings
+from torch_tasks.store.ledger import Ledger, Row, RowState
+from torch_tasks.store.tasks import Outline
+from torch_tasks.tasks.publishing import Outgoing
+
+log = logging.getLogger(__name__)
+
+LOOK_SECONDS = 1.0
+"""How often a process asks the broker whether it is still the one it was."""
+TEND_SECONDS = 30.0
+"""How often the rows of ended tasks are closed where no node worker does it."""
+RECALL_SECONDS = 5.0
+"""How long it may take somebody else to put back a task."""
+BATCH = 200
+TEND_BATCHES = 20
+
+
+def settle() -> None:
+    """Have the broker know what this machine's ledger knows; next to nothing is done if nothing happened."""
+    if recovery := _recovery():
+        with broker_errors():
+            recovery.settle()
+
+
+def tend() -> None:
+    """:func:`settle`, and close the rows of tasks that have ended."""
+    if recovery := _recovery():
+        with broker_errors():
+            recovery.tend()
+
+
+def restore_all(extend: Callable[[], None] = lambda: None) -> None:
+    """Tell the broker all that the ledger knows; ``extend`` is called now and then while it lasts."""
+    if recovery := _recovery():
+        with broker_errors():
+            recovery.restore_all(extend)
+
+
+def keep_end(task_id: str, *, asked_here: bool = False) -> None:
+    """Close the row of a task if it has ended; one whose end was ``asked_here`` is kept whoever enqueued it."""
+    ledger = fleet().ledger
+    if ledger is None:
+        return
+    try:
+        if asked_here or (ledger.exists() and ledger.state(task_id) not in (None, RowState.CLOSED)):
+            account = fleet().records.account(task_id)
+            if account and TaskState(account["state"]).ended:
+                ledger.close(task_id, account, flushed=asked_here)
+    except LedgerUnusable as error:
+        log.warning("%s", error)
+
+
+def recall(task_id: str) -> None:
+    """Have the broker know a task again that it forgot, if this machine remembers it."""
+    ledger = fleet().ledger
+    if ledger is None or not ledger.exists() or ledger.state(task_id) is None:
+        return
+    restore_all()
+    deadline = time.monotonic() + RECALL_SECONDS
+    while fleet().records.state(task_id) is None and time.monotonic() < deadline:
+        time.sleep(0.05)  # somebody else is putting it back
+
+
+def is_spooled(task_id: str) -> bool:
+    """The task was accepted while the broker was away and waits on this machine's disk."""
+    ledger = fleet().ledger
+    return ledger is not None and ledger.exists() and ledger.state(task_id) is RowState.SPOOLED
+
+
+def _recovery() -> Recovery | None:
+    ledger = fleet().ledger
+    return _recovery_of(ledger) if ledger and ledger.exists() else None
+
+
+@cache
+def _recovery_of(ledger: Ledger) -> Recovery:
+    return Recovery(ledger)
+
+
+class Recovery:
+    """Brings one broker to what one ledger knows of its tasks.
+
+    Whoever is first puts a task back, for its record can be made only once and its row claimed only once; a second
+    message would do no harm, for a task runs once whatever is delivered.
+    """
+
+    def __init__(self, ledger: Ledger) -> None:
+        self._ledger = ledger
+        self._looked = -math.inf
+
+    def settle(self) -> None:
+        """Compare if nobody did so a moment ago or something was never sent; close rows if nobody else does."""
+        unsent = self._ledger.unsent()
+        if unsent or time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._compare(unsent)
+            if self._ledger.is_untended_for(TEND_SECONDS):
+                self._close_ended()
+
+    def tend(self) -> None:
+        """Compare, and close the rows of tasks that have ended."""
+        self._compare(self._ledger.unsent())
+        self._close_ended()
+
+    def _compare(self, unsent: Sequence[Row]) -> None:
+        """Restore all if the broker is not the one it was, and send what was never sent."""
+        if self._mark() != self._ledger.mark:
+            self.restore_all(lambda: None)
+        sight = _Sight()
+        for start in range(0, len(unsent), BATCH):
+            self._put_back(unsent[start : start + BATCH], sight)
+        self._looked = time.monotonic()
+
+    def restore_all(self, extend: Callable[[], None]) -> None:
+        """Announce what has ended, then put back what has not."""
+        mark = self._mark(whoever=True)
+        for rows in _batches(self._ledger.closed_after):
+            extend()
+            self._announce(rows)
+        sight = _Sight()
+        for rows in _batches(self._ledger.open_after):
+            extend()
+            self._put_back([row for row in rows if not row.in_hands], sight)
+        fleet().client.hset(keys.LEDGERS, self._ledger.name, int(time.time()))
+        self._ledger.reconciled(mark)
+
+    def _close_ended(self) -> None:
+        """Close what has ended, beginning with what nobody has looked at for the longest time; forget what is old."""
+        if self._ledger.is_untended_for(TEND_SECONDS / 3):
+            self._ledger.tended()
+        for _ in range(TEND_BATCHES):
+            rows = self._ledger.longest_unseen(BATCH)
+            if not self._put_back(rows) or len(rows) < BATCH:
+                break
+        self._ledger.prune(settings().result_days)
+
+    def _mark(self, *, whoever: bool = False) -> str:
+        """What tells this broker, as it was last reconciled, from any other; empty if it does not know the ledger."""
+        with fleet().client.pipeline(transaction=False) as pipe:
+            pipe.hmget(keys.BROKER_STATE, "server", "epoch")
+            pipe.hexists(keys.LEDGERS, self._ledger.name)
+            (server, epoch), known = pipe.execute()
+        return f"{server} {epoch}" if known or whoever else ""
+
+    def _announce(self, rows: Sequence[Row]) -> None:
+        """Have the records know of ends that they forgot."""
+        records = fleet().records
+        outlines = records.outlines(row.task_id for row in rows)
+        records.restore_many(
+            {
+                row.task_id: self._ledger.account(row)
+                for row, outline in zip(rows, outlines, strict=True)
+                if outline is None or outline.revision < row.revision
+            }
+        )
+
+    def _put_back(self, rows: Sequence[Row], sight: _Sight | None = None) -> int:
+        """Do for each row what the broker's knowledge of it asks for; returns how many tasks have ended.
+
+        Without a ``sight`` of the messages, a task that has a record is believed to have a message, too.
+        """
+        ended, going = [], []
+        outlines = fleet().records.outlines(row.task_id for row in rows)
+        if sight:
+            sight.look({queue for row, outline in zip(rows, outlines, strict=True) for queue in _places(row, outline)})
+            sight.look_for_pinned({row.task_id for row in rows})
+        for row, outline in zip(rows, outlines, strict=True):
+            if row.state is RowState.WITHDRAWN:
+                self._withdraw(row, outline)
+            elif outline is None:
+                self._send(row)
+            elif outline.state.ended:
+                ended.append(row)
+            elif sight and outline.state in BEFORE and not sight.has(row):
+                self._send(row, has_record=True)
+            else:
+                going.append(row)
+        self._ledger.seen(going)
+        self._close(ended)
+        return len(ended)
+
+    def _close(self, rows: Sequence[Row]) -> None:
+        for row, account in zip(rows, fleet().records.accounts(row.task_id for row in rows), strict=True):
+            if account:
+                self._ledger.close(row.task_id, account)
+
+    def _send(self, row: Row, *, has_record: bool = False) -> None:
+        """Publish the row's message, unless somebody else does it at this moment or the task may have ended."""
+        # It was seen going on then: only if it ended right afterwards can its record have expired by now.
+        kept_for = int(settings().result_days * 86400) * 0.99
+        if row.state is RowState.PUBLISHED and time.time() - row.touched > kept_for:
+            log.warning("task %s was not seen for so long that it may have ended: not put back", row.task_id)
+            self._ledger.drop(row)
+            return
+        if not self._ledger.claim(row):
+            return
+        outgoing = Outgoing.read(self._ledger.message(row))
+        try:
+            accepted = outgoing.accept(app)
+            if accepted.new_record or has_record:
+                with app.producer_or_acquire() as producer:
+                    outgoing.publish(producer, declare=[app.amqp.queues[row.queue]])
+                log.info("task %s put back into %s", row.task_id, row.queue)
+        except BaseException:
+            self._ledger.note(row.task_id, row.state)
+            raise
+        self._ledger.note(row.task_id, RowState.PUBLISHED)
+
+    def _withdraw(self, row: Row, outline: Outline | None) -> None:
+        """Have the broker forget a task whose sender heard that it failed, unless an agent has begun."""
+        if outline and outline.state is TaskState.QUEUED:
+            fleet().records.forget(row.task_id)
+        self._ledger.drop(row)
+
+
+def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:
+    """The queues in which the message of a task may wait that nobody has begun."""
+    return (row.queue, outline.queue) if outline and outline.state in BEFORE else ()
+
+
+def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
+    number = 0
+    while rows := after(number, BATCH):
+        yield rows
+        number = rows[-1].number
+
+
+class _Sight:
+    """Which tasks have a message, as far as was looked since a certain moment."""
+
+    def __init__(self) -> None:
+        self._since = time.time()
+        self._queues: set[str] = set()
+        self._found: set[str] = set()
+
+    def look(self, queues: Collection[str]) -> None:
+        """Look into these queues, unless that was done, and into everybody's hands."""
+        if unknown := set(queues) - self._queues:
+            self._found |= fleet().deliveries.on_the_way(unknown)
+            self._queues |= unknown
+
+    def look_for_pinned(self, task_ids: Collection[str]) -> None:
+        """Look into the queues of the agents that these tasks wait for before anybody else gets them."""
+        self.look({keys.agent_queue(agent_id) for agent_id, task_id in fleet().soft_pins.all() if task_id in task_ids})
+
+    def has(self, row: Row) -> bool:
+        """The row's task has a message, or was published since."""
+        return row.task_id in self._found or (row.state is RowState.PUBLISHED and row.touched >= self._since)

@@ -1,0 +1,395 @@
+"""One attempt at a task: a free pane, the prompt, the agent's work, and what the evidence says of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+import redis
+
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.host import Delivery, Detached, HandedOver, Held, Limited
+from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
+from torch_tasks.system.files import usable
+from torch_tasks.tasks.answer import ANSWERED, NOT_TAKEN
+from torch_tasks.workers.host.check import Check
+from torch_tasks.workers.host.handoff import Handoffs
+from torch_tasks.workers.host.journal import CurrentRun
+from torch_tasks.workers.host.limit import Limit
+from torch_tasks.workers.host.ownership import is_lost
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.standstill import Standstill
+from torch_tasks.workers.host.workplace import Workplace
+from torch_tasks.workers.programs.kind import TYPING, Ending, Reading, login_wanted
+
+log = logging.getLogger(__name__)
+
+#: How long an input line that was drawn anew may look used before a task is told to wait for it.
+_TYPING = 1.0
+#: How long the agent's own command to hand its task over may take to return, and how often it is looked at.
+_RETURNING, _LOOK = 10.0, 0.1
+_AWAY = (redis.RedisError, BrokerUnreachable)
+
+
+class Attempt:
+    """What one agent does about one try of one task."""
+
+    def __init__(self, place: Workplace, spec: TaskSpec, run: Run, delivery: Delivery | None) -> None:
+        self._place = place
+        self._terminal, self._kind, self._records = place.terminal, place.kind, place.records
+        self._spec = spec
+        self._run = run
+        self._delivery = delivery
+        self._shown: Reading | None = None
+        self._untold: list[str] = []
+        self._handoffs = Handoffs(place.records, place.settings.handoff_seconds)
+        self._asked_at: float | None = None
+
+    # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def refusal(self) -> TaskResult | None:
+        """Why the task is not even begun, if so."""
+        spec, failed = self._spec, self._failed
+        self._heed_hold()
+        if self._wants_cancel():
+            return failed(FailureKind.CANCELLED, "cancelled before the agent began")
+        if self._handover():
+            raise HandedOver
+        if spec.deadline and spec.deadline <= now():
+            return failed(
+                FailureKind.DEADLINE, f"its deadline {spec.deadline.isoformat()} had passed when an agent was free"
+            )
+        if spec.workdir and not Path(spec.workdir).is_dir():
+            message = f"its workdir {spec.workdir} is not a folder on node {self._place.presence.info.node}"
+            return failed(FailureKind.REFUSED, message)
+        return None
+
+    def _heed_hold(self) -> None:
+        """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
+        begun = self._place.presence.journal.current is not None
+        why = self._place.heed.halt or (None if begun else self._place.heed.why)
+        if why and begun and self._terminal.alive:
+            self._kind.discard_input(self._terminal.pane)
+        if why:
+            raise Held(why)
+
+    def await_free_pane(self) -> TaskResult | None:
+        """A person who types in the pane is left alone; the task waits, says so, and may be refused yet."""
+        place, pane, told = self._place, self._terminal.pane, False
+        if place.presence.journal.current:  # a worker died while it put a task in: what stands there is ours
+            self._kind.discard_input(pane)
+        self._kind.redraw_input(pane)
+        while not self._terminal.wait_for(lambda: self._kind.free(pane), _TYPING):
+            if place.orders.leaving:
+                raise Detached
+            if not self._terminal.alive:
+                raise AgentUnavailable(f"agent {place.presence.info.agent_id}: its pane died before the task began")
+            if refusal := self.refusal():
+                return refusal
+            if not told:
+                self._move(TaskState.WAITING, note=self._why_not_free(), question="")
+                told = True
+            self._kind.redraw_input(pane)
+        return None
+
+    def _why_not_free(self) -> str:
+        reading = self._kind.read(self._terminal.pane)
+        if reading.state is AgentState.LIMITED:
+            raise Limited("the agent's usage limit is reached", reading.until)
+        self._place.presence.show(AgentState.WAITING, task=self._spec.id)
+        if reading.question:
+            return f"the agent's program asks: {reading.question.text}"
+        if reading.state is AgentState.LOGIN:
+            return login_wanted(self._agent)
+        if self._kind.converses and reading.state is AgentState.WORKING:
+            return "the agent's program works on something else: a message, or what somebody typed"
+        return TYPING
+
+    def begin(self) -> TaskResult | None:
+        """Put the task into the pane, and note first that it is there; or tell why it was not begun after all."""
+        run, place = self._run, self._place
+        with usable(run.folder):
+            self._terminal.rotate_transcript()
+            run.open()
+            # Only what is the agent's, and known to be, may hold up its other tasks.
+            run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+            asked = self._spec
+            self._spec, self._untold = place.trees.begin(asked, run, place.presence.info)
+            if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
+                return refusal
+            place.guard.begin(run)
+            tag = self._delivery and self._delivery.tag
+            current = CurrentRun(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
+            place.presence.remember(current=current)
+            self._kind.begin(self._terminal.pane, run, self._spec, self._variables())
+        return None
+
+    def _start_anew(self, *, has_own_tree: bool) -> TaskResult | None:
+        """Have a new program begin the task if it is to be fresh, or the one that is there is in another folder.
+
+        A coding agent works where its program was started; some of them may write nowhere else.
+        """
+        place, spec = self._place, self._spec
+        home = place.presence.info.workdir
+        fresh = place.kind.spec.fresh if spec.fresh is None else spec.fresh
+        moves = fresh or (has_own_tree and self._kind.converses)
+        folder = (spec.workdir if moves else None) or home
+        if not fresh and folder == place.presence.journal.folder:
+            return None
+        place.start(Path(folder), task=spec.id)
+        if refusal := self.await_free_pane():
+            return refusal
+        self._untold.append(f"begun by a new program in {folder}")
+        self._run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+        return None
+
+    def resume(self) -> None:
+        """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
+        self._spec = self._place.trees.resume(self._spec, self._run)
+        account = self._records.account(self._spec.id)
+        self._note(account)
+        if account.get("state") == TaskState.WAITING:
+            self._shown = Reading(AgentState.WAITING, "task record")
+        presence = self._place.presence
+        if presence.journal.current and self._delivery:
+            presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
+
+    def _note(self, account: Mapping[str, str]) -> None:
+        self._run.remember(account, self._delivery.message if self._delivery else None)
+
+    def _variables(self) -> dict[str, str]:
+        return {
+            "TORCH_TASK_ID": self._spec.id,
+            "TORCH_INCARNATION": str(self._place.presence.info.incarnation),
+            "TORCH_CONTEXT": str(self._run.context),
+        }
+
+    # ── at work ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def watch(self) -> TaskResult:
+        """Wait for the program's ending, its death, or a reason to interrupt it."""
+        self._place.presence.show(AgentState.WORKING, task=self._spec.id)
+        limit = self._limit()
+        standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
+        while True:
+            ending = self._look()
+            self._heed_halt(ending)
+            self._heed_handover(ending)
+            if ending and (result := self._judge(ending)):
+                return result
+            if not self._terminal.alive:
+                died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
+                kind, why = self._place.guard.why(self._run) or died
+                self._terminal.end()  # nothing of this try goes on beside the next one
+                return self._failed(kind, why)
+            if is_lost(self._run, self._records, self._place.presence.info):
+                raise StaleWriter(f"task {self._spec.id} is somebody else's by now; {self._agent} lets go of it")
+            reason = self._reason_to_stop(limit) or standstill.seen(self._terminal.pane, self._shown)
+            if reason:
+                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+                return self._failed(*reason)
+            self._place.in_between(self._run)
+            self._handoffs.note(self._spec, self._place.presence.info, self._terminal)
+            self._rest(limit)
+
+    @property
+    def _agent(self) -> str:
+        return self._place.presence.info.agent_id
+
+    def _look(self) -> Ending | None:
+        """The task's ending if there is one; else the program is helped on, and what it does is told."""
+        if not self._terminal.alive:
+            return self._kind.ending(self._run)
+        pane = self._terminal.pane
+        with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the caller sees it
+            progress = self._kind.progress(pane, self._run, self._spec)
+            self._untold += progress.facts
+            self._tell()
+            if progress.ending:
+                return progress.ending
+            if progress.reading.state is AgentState.LIMITED:
+                until = progress.reading.until
+                when = f"; it ends {until:%Y-%m-%d %H:%M} UTC" if until else ""
+                raise Limited(f"the usage limit of {self._agent} is reached{when}", until)
+            self._show(progress.reading)
+            self._pass_answer_on(progress.reading)
+            return None
+        return self._kind.ending(self._run)
+
+    def _tell(self) -> None:
+        """Write what became known into the task's history; while the broker is away, later."""
+        account: Mapping[str, str] = {}
+        with contextlib.suppress(*_AWAY):
+            while self._untold:
+                account = self._move(self._state_of(self._shown), note=self._untold[0])
+                self._untold.pop(0)
+        if account:
+            self._note(account)
+
+    def _show(self, reading: Reading) -> None:
+        """Tell the fleet what the agent does, if that has changed."""
+        before = self._shown
+        if before and (before.state, before.question) == (reading.state, reading.question):
+            return
+        question = reading.question.model_dump_json() if reading.question else ""
+        with contextlib.suppress(*_AWAY):
+            if self._state_of(before) is not self._state_of(reading) or question:
+                note = reading.question.text if reading.question else self._waits_for(reading)
+                self._note(self._move(self._state_of(reading), note=note, question=question))
+            self._shown = reading
+            self._place.presence.show(reading.state, task=self._spec.id)
+
+    def _waits_for(self, reading: Reading) -> str | None:
+        if reading.hindrance:
+            return f"waits: {reading.hindrance}"
+        if reading.state is AgentState.LOGIN:
+            return login_wanted(self._agent)
+        return None
+
+    @staticmethod
+    def _state_of(reading: Reading | None) -> TaskState:
+        waits = reading is not None and reading.state in {AgentState.WAITING, AgentState.LOGIN}
+        return TaskState.WAITING if waits else TaskState.RUNNING
+
+    def _pass_answer_on(self, reading: Reading) -> None:
+        answers = self._place.orders.answers
+        while answers:
+            task_id, reply = answers.popleft()
+            if task_id != self._spec.id:
+                continue
+            taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
+            said = f"{ANSWERED}{reply}" if taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
+            self._untold.append(said)
+            if taken:
+                self._shown = None  # whatever it asks next is new, even if it is the same
+            self._tell()
+
+    def _limit(self) -> Limit:
+        current = self._place.presence.journal.current
+        return Limit.of(self._spec, current.begun_at if current else now())
+
+    def _reason_to_stop(self, limit: Limit) -> tuple[FailureKind, str] | None:
+        if self._place.orders.leaving:
+            raise Detached
+        if self._wants_cancel():
+            return FailureKind.CANCELLED, "cancelled while it ran"
+        return None if limit.left else (limit.kind, limit.message)
+
+    def _rest(self, limit: Limit) -> None:
+        """Sleep until the bell, the limit, or the next look."""
+        pause = _LOOK if self._asked_at else self._kind.pause
+        self._place.bell.wait(min(limit.left, pause))
+
+    def _wants_cancel(self) -> bool:
+        if self._place.orders.cancelled == self._spec.id:
+            return True
+        try:
+            return self._records.standing(self._spec.id).cancel_requested
+        except _AWAY:  # the agent works on while the broker is away
+            return False
+
+    def _heed_halt(self, ending: Ending | None) -> None:
+        """Let go of the task if the agent is halted; of what a worker before this one made the program let go, too.
+
+        Then its ending tells nothing of the task.
+        """
+        why = self._place.heed.halt
+        if not self._run.halted.exists():
+            if why is None or ending:
+                return
+            self._run.halted.write_text(f"{why}\n")
+        if self._terminal.alive and not self._kind.let_go(self._terminal.pane, self._run):
+            self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+        if self._terminal.alive:
+            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
+        raise Held(self._run.halted.read_text().strip())
+
+    def _handover(self) -> Handover | None:
+        """That somebody wants another agent to have the task."""
+        try:
+            return self._records.standing(self._spec.id).handover
+        except _AWAY:
+            return None
+
+    def _heed_handover(self, ending: Ending | None) -> None:
+        """Let go of the task if it is to go to another agent, whatever this one made of it so far."""
+        handover = self._handover()
+        if handover is None or (not ending and self._is_returning(handover)):
+            return
+        if self._terminal.alive:
+            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
+            if not ending:
+                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+        raise HandedOver
+
+    def _is_returning(self, handover: Handover) -> bool:
+        """The command that asked for it runs in the agent's own turn, and is about to end."""
+        self._asked_at = self._asked_at or time.monotonic()
+        late = time.monotonic() - self._asked_at > _RETURNING
+        return handover.pid is not None and not late and psutil.pid_exists(handover.pid)
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _judge(self, ending: Ending) -> TaskResult | None:
+        """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""
+        shown, failure = (ending.evidence,), ending.failure
+        if failure and (not self._spec.check or failure.kind is not FailureKind.EXIT_CODE):
+            over = self._place.guard.why(self._run)
+            kind, message = (over[0], f"{failure.message}; {over[1]}") if over else (failure.kind, failure.message)
+            return self._failed(kind, message, shown)
+        if not self._spec.check:
+            return self._place.outcome.succeeded(self._run, shown)
+        verdict = self._check(self._spec.check)
+        if isinstance(verdict, Failure):
+            return self._failed(verdict.kind, verdict.message, shown)
+        if verdict.passed:
+            return self._place.outcome.succeeded(self._run, (*shown, verdict))
+        if self._sent_back(verdict):
+            return None
+        message = f"check failed: {verdict.detail.splitlines()[0]}"
+        return self._failed(FailureKind.CHECK_FAILED, message, (*shown, verdict))
+
+    def _sent_back(self, verdict: Evidence) -> bool:
+        """The agent is told what the check said, and goes on, if it can and there are rounds left."""
+        rounds = self._spec.check_rounds
+        allowed = self._place.settings.check_rounds if rounds is None else rounds
+        done = len(list(self._run.folder.glob("check.*")))
+        if done >= allowed or not self._terminal.alive:
+            return False
+        text = f"The check of this task failed. Put it right.\n\n{verdict.detail}"
+        if not self._kind.send_back(self._terminal.pane, self._run, text):
+            return False
+        self._place.quota.count_call()
+        (self._run.folder / "check").rename(self._run.folder / f"check.{done + 1}")
+        self._untold.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
+        self._tell()
+        return True
+
+    def _check(self, command: str) -> Evidence | Failure:
+        """The check's verdict, or why there is none."""
+        limit = self._limit().or_check(self._place.settings.check_timeout_seconds)
+        variables = {**self._variables(), "TORCH_ANSWER": str(self._run.output)}
+        workdir = self._spec.workdir or self._place.presence.info.workdir
+        log_file = self._run.folder / "check"
+        check = Check(command, workdir=workdir, variables=variables, log=log_file, bell=self._place.bell)
+        try:
+            while check.exit_code is None:
+                if reason := self._reason_to_stop(limit):
+                    return Failure(kind=reason[0], message=reason[1])
+                self._rest(limit)
+            return check.evidence()
+        finally:
+            check.stop()
+
+    def _move(self, state: TaskState, note: str | None = None, question: str | None = None) -> dict[str, str]:
+        by = self._place.presence.info
+        return self._records.move(self._spec.id, state, by=by, note=note, question=question)
+
+    def _failed(self, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()) -> TaskResult:
+        return self._place.outcome.failed(self._run, kind, message, evidence)

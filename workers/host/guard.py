@@ -1,0 +1,132 @@
+"""An agent's terminal within its limits: who keeps them, what it uses, and whether it died of them.
+
+Where the kernel cannot keep them, the agent's worker does: it looks every second and ends a terminal that uses too
+much. Resource limits of single processes (``ulimit``) would say little: programs reserve many times what they use, and
+the number of processes is counted for the whole user.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+
+from torch_tasks.model.limits import Limits, Resources, size
+from torch_tasks.model.task import FailureKind
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.terminal import Terminal
+from torch_tasks.workers.tmux.group import group_of
+
+log = logging.getLogger(__name__)
+
+_LOOK_SECONDS = 1.0
+
+
+class Guard:
+    """Looks after one agent's terminal."""
+
+    def __init__(self, agent_id: str, terminal: Terminal, limits: Limits) -> None:
+        self._agent_id = agent_id
+        self._terminal = terminal
+        self._limits = limits
+        self._ended: tuple[FailureKind, str] | None = None
+
+    def start(self) -> None:
+        """Keep the limits from now on, as long as this process lives, where the kernel does not."""
+        if self._limits.memory or self._limits.processes:
+            threading.Thread(target=self._watch, name="guard", daemon=True).start()
+
+    def resources(self) -> Resources:
+        """What the terminal uses now."""
+        group = self._group()
+        processes = self._terminal.processes()
+        memory = _number(group / "memory.current") if group else None
+        count = _number(group / "pids.current") if group else None
+        return Resources(
+            memory=sum(map(_resident, processes)) if memory is None else memory,
+            processes=len(processes) if count is None else count,
+            limits=self._limits,
+            kept_by=self._kept_by(group),
+            oom_kills=_oom_kills(group),
+        )
+
+    def begin(self, run: Run) -> None:
+        """A task begins: what was killed before has nothing to do with it."""
+        self._ended = None
+        run.oom_kills.write_text(f"{_oom_kills(self._group())}\n")
+
+    def why(self, run: Run) -> tuple[FailureKind, str] | None:
+        """What the limits have to do with the task's end, if that is certain. Asked before the terminal is ended."""
+        if self._ended:
+            return self._ended
+        before = _number(run.oom_kills) or 0
+        killed = _oom_kills(self._group()) - before
+        if killed <= 0:
+            return None
+        limit = f", the limit is {size(self._limits.memory)}" if self._limits.memory else ""
+        return FailureKind.OUT_OF_MEMORY, f"out of memory: the kernel killed {killed} of its processes{limit}"
+
+    def _watch(self) -> None:
+        rest = threading.Event()
+        while not rest.wait(_LOOK_SECONDS):
+            with suppress(psutil.Error, OSError):
+                if self._group() is None:
+                    self._look()
+
+    def _look(self) -> None:
+        processes, limits = self._terminal.processes(), self._limits
+        memory = sum(map(_resident, processes))
+        if limits.memory and memory > limits.memory:
+            self._end(
+                processes,
+                FailureKind.OUT_OF_MEMORY,
+                f"out of memory: its processes used {size(memory)}, the limit is {size(limits.memory)}",
+            )
+        elif limits.processes and len(processes) > limits.processes:
+            said = f"too many processes: it had {len(processes)}, the limit is {limits.processes}"
+            self._end(processes, FailureKind.AGENT_CRASHED, said)
+
+    def _end(self, processes: list[psutil.Process], kind: FailureKind, said: str) -> None:
+        log.warning("%s: %s; its terminal is ended", self._agent_id, said)
+        self._ended = kind, f"{said} (ended by its worker)"
+        for process in processes:  # the eldest first: it must not start others in the place of those that go
+            with suppress(psutil.NoSuchProcess):
+                process.kill()
+
+    def _group(self) -> Path | None:
+        """Where the kernel keeps the limits, if it does."""
+        server = self._terminal.server_pid
+        group = group_of(server, self._agent_id) if server else None
+        asked = ((self._limits.memory, "memory.max"), (self._limits.processes, "pids.max"))
+        if group and all(_number(group / file) is not None for limit, file in asked if limit):
+            return group
+        return None
+
+    def _kept_by(self, group: Path | None) -> str:
+        if group is None:
+            return "its worker" if self._limits.any else ""
+        return f"systemd scope {group.name}" if group.suffix == ".scope" else f"control group {group}"
+
+
+def _resident(process: psutil.Process) -> int:
+    with suppress(psutil.Error):
+        return int(process.memory_info().rss)
+    return 0
+
+
+def _number(file: Path) -> int | None:
+    with suppress(OSError, ValueError):
+        return int(file.read_text())
+    return None
+
+
+def _oom_kills(group: Path | None) -> int:
+    with suppress(OSError, ValueError):
+        for line in (group / "memory.events").read_text().splitlines() if group else ():
+            name, count = line.split()
+            if name == "oom_kill":
+                return int(count)
+    return 0

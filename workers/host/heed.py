@@ -1,0 +1,142 @@
+"""This process keeps to what is paused and stopped: it sees what stands on the disk, and that the broker is asked.
+
+What counts is what stands on this machine's disk, so a stop needs no broker, and whoever starts later knows it at once.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+
+import redis
+
+from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.hold import Hold, Stop
+from torch_tasks.transport import pause
+
+log = logging.getLogger(__name__)
+
+#: How often a node worker looks at the disk, and how long a broker that did not answer at the start is let rest.
+_LOOK_SECONDS = 0.5
+#: How long the first word of the broker is waited for; without it, what the disk says counts.
+_FIRST_SECONDS = 2.0
+
+
+class Heed:
+    """What holds this worker: its agent's pauses and its machine's stop; of a node worker only the stop."""
+
+    def __init__(self, fleet: Fleet, agent: AgentSpec | None = None) -> None:
+        self._fleet = fleet
+        self._agent = agent
+        self._holds = NodeHolds(fleet.settings.state_dir)
+        self._agreeing = threading.Lock()
+        self._asking = threading.Lock()
+        self._heard = threading.Event()
+        self._known: tuple[Hold | None, Hold | None] = (None, None)
+        self._on_change: Callable[[], None] = lambda: None
+        # A node worker asks for all agents of its machine; they only see to it that somebody does.
+        self._interval = fleet.settings.heartbeat_seconds * (1.5 if agent else 1)
+        self._ask_again = 0.0
+
+    @property
+    def stop(self) -> Stop | None:
+        """This machine is stopped."""
+        return self._holds.stop
+
+    @property
+    def paused(self) -> Hold | None:
+        """The agent is paused."""
+        return self._holds.book().over(self._agent.id, self._agent.role) if self._agent else None
+
+    @property
+    def why(self) -> str | None:
+        """Why nothing is begun now, in words."""
+        return self._words(self.paused)
+
+    @property
+    def halt(self) -> str | None:
+        """Why what the agent does is interrupted, in words."""
+        paused = self.paused
+        return self._words(paused if paused and paused.interrupt else None)
+
+    def _words(self, paused: Hold | None) -> str | None:
+        if stop := self.stop:
+            return f"stopped {stop}"
+        return f"{self._agent.id} is paused {paused}" if self._agent and paused else None
+
+    def begin(self, on_change: Callable[[], None], unfinished: Callable[[], bool]) -> None:
+        """From now on; what is ``unfinished`` comes all the same, or nobody could end it or give it back.
+
+        Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
+        """
+        global _of_this_process
+        _of_this_process = self
+        self._on_change = on_change
+        pause.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.why is not None))
+        threading.Thread(target=self._ask, name="heed broker", daemon=True).start()
+        self._heard.wait(_FIRST_SECONDS)
+
+    def hear(self) -> None:
+        """Ask the broker now; what it says is on the disk afterwards."""
+        with self._agreeing:
+            self._holds.agree(self._fleet.holds)
+            self._heard.set()
+
+    def look(self) -> None:
+        """See what stands on the disk, and have somebody ask the broker if nobody here has for a while."""
+        if self._known != (now := (self.stop, self.paused)):
+            self._known = now
+            log.warning("%s", self.why or "neither paused nor stopped any more")
+            self._on_change()
+        if time.monotonic() >= self._ask_again and not self._holds.heard_within(self._interval):
+            self._ask_again = time.monotonic() + self._interval
+            threading.Thread(target=self._ask, name="heed broker", daemon=True).start()
+
+    def watch(self) -> None:
+        """Look at short intervals, from now on."""
+        threading.Thread(target=self._watch, name="heed", daemon=True).start()
+
+    def _watch(self) -> None:
+        while True:
+            try:
+                self.look()
+            except Exception:  # a stop that is said later must be seen all the same
+                log.exception("what is paused and stopped cannot be read; it is looked at again")
+            time.sleep(_LOOK_SECONDS)
+
+    def _ask(self) -> None:
+        """In a thread of its own: a broker that does not answer must not keep anybody from seeing the file."""
+        if not self._asking.acquire(blocking=False):
+            return
+        try:
+            while not self._try() and not self._heard.is_set():
+                time.sleep(_LOOK_SECONDS)
+        finally:
+            self._asking.release()
+
+    def _try(self) -> bool:
+        try:
+            self.hear()
+        except (redis.RedisError, BrokerUnreachable) as error:
+            log.debug("what is held is not known anew: %s", error)
+        except TorchError as error:
+            log.error("%s", error)
+        else:
+            return True
+        return False
+
+
+_of_this_process: Heed | None = None
+
+
+def hear_now() -> str | None:
+    """Something was paused, resumed, stopped or started: ask what; returns what holds this worker afterwards."""
+    if _of_this_process is None:
+        return None
+    _of_this_process.hear()
+    return _of_this_process.why

@@ -1,0 +1,378 @@
+"""An agent's mail: fetched from its inbox and from its folder, put into its pane when that disturbs nothing.
+
+One thread fetches, one carries. Whoever puts something into the pane holds the host's lock; during a task that is the
+task's own thread, which lets the carrier in between (see :meth:`Mail.carry_during_task`).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+import time
+from collections.abc import Iterator
+
+import redis
+
+from torch_tasks.broker.connection import connect
+from torch_tasks.communication.orchestrator import NovaOrchestrator, tend_outbox
+from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.machine.agent_folder import mail_of
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.message import Message, MessageKind, MessageState, Transport, Urgency, When
+from torch_tasks.store.messages import Entry, Inboxes
+from torch_tasks.transport import pause
+from torch_tasks.workers.host.attending import Attending
+from torch_tasks.workers.host.letters import Letter, Outcome, prune, undelivered, untold
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.workplace import Workplace
+from torch_tasks.workers.programs.submission import Phase
+
+log = logging.getLogger(__name__)
+
+#: So many messages are held here at most; the others wait in the inbox.
+_HELD = 64
+#: How long one wait at the inbox lasts, and how often an agent that is not free is looked at.
+_WAIT_SECONDS, _LOOK_SECONDS = 15, 0.5
+#: How long a message may be on its way into the pane before the next look at what else there is to do.
+_CARRY_SECONDS = 60.0
+#: How long a program that took a message may look idle before it is taken for done with it.
+_UNTOLD_SECONDS = 10.0
+_AWAY = (redis.RedisError, BrokerUnreachable)
+
+
+class Item:
+    """A message that waits for the agent."""
+
+    def __init__(self, letter: Letter, entry: Entry | None) -> None:
+        self.letter = letter
+        self.message = letter.message
+        self.entry = entry
+        self.tries = 0
+        #: The call that it costs is counted.
+        self.admitted = False
+
+    @property
+    def haste(self) -> When:
+        """When the agent is to get it; an emergency does not wait for it to have nothing to do."""
+        emergency = self.message.priority is Urgency.EMERGENCY
+        return When.NOW if emergency and self.message.when is When.IDLE else self.message.when
+
+
+class Mail:
+    """What waits for the agent of this worker."""
+
+    def __init__(self, place: Workplace, fleet: Fleet, pane_lock: threading.Lock) -> None:
+        self._place = place
+        self._fleet = fleet
+        self._inboxes = fleet.inboxes
+        self._letterbox = Inboxes(connect(fleet.settings.broker(), wait_seconds=_WAIT_SECONDS), fleet.settings)
+        self._pane_lock = pane_lock
+        self._folder = place.presence.folder / "letters"
+        self._items: dict[str, Item] = {}
+        self._untold: dict[str, Letter] = {}
+        self._changing = threading.Lock()
+        self._wake = threading.Event()
+        self._answering: Letter | None = None
+        self._taken_at = 0.0
+        self._attending = Attending(place)
+
+    def start(self) -> None:
+        """Begin to fetch and to carry; both end with this process."""
+        self._folder.mkdir(exist_ok=True)
+        prune(self._folder, self._fleet.settings.result_days)
+        for letter in undelivered(self._folder):
+            self._add(letter, None)
+        self._untold = {letter.message.id: letter for letter in untold(self._folder)}
+        self._answering = self._unanswered()
+        for name, work in (("mail in", self._fetch), ("mail out", self._carry)):
+            threading.Thread(target=work, name=name, daemon=True).start()
+
+    @property
+    def waits(self) -> bool:
+        """A message is here that the agent has not got, or an answer that has not been told."""
+        return bool(self._items or self._answering)
+
+    def look(self) -> None:
+        """Something has happened in the pane or in the folder."""
+        self._wake.set()
+
+    # ── fetching ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _fetch(self) -> None:
+        known = False
+        while not self._leaving:
+            try:
+                if not known:
+                    self._inboxes.open(self._agent)
+                    self._take(self._inboxes.fetch(self._agent, again=True))
+                known = True
+                self._tell_outcomes()
+                tend_outbox(self._fleet)
+                full = len(self._items) >= _HELD
+                self._take(self._letterbox.fetch(self._agent, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
+            except (*_AWAY, TorchError, OSError) as error:
+                known = False  # it may be another broker when it is back
+                if not isinstance(error, _AWAY):
+                    log.error("%s: mail: %s", self._agent, error)
+                self._pause(1.0)
+
+    def _take(self, entries: list[Entry]) -> None:
+        records = self._inboxes.records(entry.message_id for entry in entries)
+        for entry, record in zip(entries, records, strict=True):
+            if record is None:
+                self._inboxes.drop(entry)
+            else:
+                self._add(Letter(self._folder, record.message), entry)
+        if entries:
+            self._wake.set()
+
+    def _add(self, letter: Letter, entry: Entry | None) -> None:
+        with self._changing:
+            known = self._items.get(letter.message.id)
+            if known is None:
+                self._items[letter.message.id] = Item(letter, entry)
+            elif entry:
+                known.entry = entry
+
+    def _take_from_folder(self) -> None:
+        """What came past the broker; it is the agent's once it is a letter."""
+        for file in mail_of(self._place.presence.folder):
+            letter = Letter(self._folder, Message.model_validate_json(file.read_bytes()))
+            if letter.outcome() is None:
+                letter.keep()
+                self._add(letter, None)
+            file.unlink()
+
+    def _tell_outcomes(self) -> None:
+        for letter in list(self._untold.values()):
+            if outcome := letter.outcome():
+                self._settle(letter, outcome, None)
+
+    # ── carrying ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _carry(self) -> None:
+        while not self._leaving:
+            try:
+                self._take_from_folder()
+                busy = bool(self._items or self._answering)
+                if busy and self._pane_lock.acquire(blocking=False):
+                    try:
+                        self.carry_before_task()
+                    finally:
+                        self._pane_lock.release()
+            except (TorchError, OSError) as error:
+                log.warning("%s: mail: %s", self._agent, error)
+            self._wake.wait(_LOOK_SECONDS if self._items or self._answering else None)
+            self._wake.clear()
+
+    def carry_before_task(self) -> None:
+        """Put what waits into the pane, as far as the agent is free for it. The caller holds the pane."""
+        self._note_answer()
+        while (item := self._next()) and self._is_free_for(item):
+            if not self._deliver(item):
+                return
+
+    def heard_out(self) -> bool:
+        """What the program answered to its last message is known; a task's prompt would hide it."""
+        self._note_answer()
+        return self._answering is None
+
+    def carry_during_task(self, run: Run) -> None:
+        """The same for what does not wait until the task of this run is over."""
+        if not self._items:
+            return
+        for item in self._pressing():
+            with contextlib.suppress(TorchError):
+                if not self._is_free_for(item) or not self._deliver(item, run):
+                    return
+
+    def _next(self) -> Item | None:
+        """The next in the order of their coming, emergencies first."""
+        with self._changing:
+            items = sorted(self._items.values(), key=lambda item: item.message.priority is not Urgency.EMERGENCY)
+        pressing = [item for item in items if item.haste is not When.IDLE]
+        return self._first_of_sender(pressing[0], items) if pressing else next(iter(items), None)
+
+    def _pressing(self) -> Iterator[Item]:
+        while (item := self._next()) and self._haste(item) is not When.IDLE:
+            yield item
+
+    def _haste(self, item: Item) -> When:
+        """Its own, or that of a later message of the same sender, which must not overtake it."""
+        with self._changing:
+            same = [other.haste for other in self._items.values() if other.message.sender == item.message.sender]
+        return max(item.haste, *same, key=list(When).index)
+
+    @staticmethod
+    def _first_of_sender(item: Item, items: list[Item]) -> Item:
+        """What the same sender said before comes before."""
+        same = (one for one in items if (one.message.sender, one.message.priority) == _stream(item))
+        return next(same, item)
+
+    def _is_free_for(self, item: Item) -> bool:
+        """The program takes the message now without anything being disturbed that the message may not disturb."""
+        kind, terminal = self._place.kind, self._place.terminal
+        if self._leaving or not terminal.alive or (kind.converses and pause.left) or self._waits(item):
+            return False
+        haste = self._haste(item)
+        if kind.free(terminal.pane):
+            # A new prompt hides what is told of the one before.
+            return self._answering is None or not kind.tells or haste is not When.IDLE
+        if self._letter_begun(item):
+            return True
+        if not kind.converses or haste is When.IDLE or kind.read(terminal.pane).state is not AgentState.WORKING:
+            return False
+        if haste is When.INTERRUPT:
+            kind.interrupt(terminal.pane, force=False)
+            return terminal.wait_for(lambda: kind.free(terminal.pane), self._fleet.settings.interrupt_seconds)
+        return kind.listens_while_working
+
+    def _waits(self, item: Item) -> bool:
+        """The agent is stopped, or paused and it is no emergency; what is on its way already comes to its end."""
+        heed, emergency = self._place.heed, item.message.priority is Urgency.EMERGENCY
+        return heed.stop is not None or (heed.paused is not None and not emergency and not self._letter_begun(item))
+
+    @staticmethod
+    def _letter_begun(item: Item) -> bool:
+        return (item.letter.folder / "submission.json").exists()
+
+    # ── one message ──────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _deliver(self, item: Item, beside: Run | None = None) -> bool:
+        """Bring a message into the program; false if it has to wait."""
+        letter = item.letter
+        outcome = letter.outcome()
+        item.admitted = item.admitted or bool(outcome) or self._letter_begun(item) or self._place.quota.admits()
+        if not item.admitted:
+            return False
+        if outcome is None or not outcome.state.arrived:  # given up once, it may have been replayed
+            outcome = self._refused(item)
+        if outcome is None:
+            letter.keep()
+            if letter.outcome():
+                letter.begin_anew()
+            (self._place.presence.folder / "letter").write_text(f"{item.message.id}\n")
+            outcome = self._hand(item, beside)
+        if outcome is None:
+            return False
+        with self._changing:
+            self._items.pop(item.message.id, None)
+        self._settle(letter, outcome, item.entry)
+        return True
+
+    def _refused(self, item: Item) -> Outcome | None:
+        """Whether the broker knows why the message is not to be delivered."""
+        try:
+            state = self._inboxes.stage(item.message.id, self._place.presence.info)
+        except _AWAY:
+            return None
+        except StaleWriter as error:
+            log.warning("%s", error)
+            raise
+        if state in ("staged", "missing"):  # what came past the broker is not known to it
+            return None
+        note = "its time was over before it could be delivered" if state == "expired" else ""
+        return item.letter.conclude(MessageState(state), note, "broker")
+
+    def _hand(self, item: Item, beside: Run | None) -> Outcome | None:
+        """Step by step, until the program has taken it or it is plain that it does not; nothing if it has to wait."""
+        letter, kind, pane = item.letter, self._place.kind, self._place.terminal.pane
+        transport: Transport = "broker" if item.entry else "fallback"
+        deadline = time.monotonic() + _CARRY_SECONDS
+        while not self._leaving and time.monotonic() < deadline:
+            submission = kind.hand(pane, letter, beside)
+            said = submission.steps[-1].evidence
+            if submission.phase is Phase.ACCEPTED:
+                self._answering, self._taken_at = (letter if kind.converses else None), time.monotonic()
+                self._place.presence.show(kind.read(pane).state, task=self._place.presence.info.current_task)
+                return letter.conclude(MessageState.ACKNOWLEDGED, said, transport)
+            if submission.phase is Phase.INDETERMINATE:
+                return letter.conclude(MessageState.DEAD, f"cannot tell whether it arrived: {said}", transport)
+            if submission.phase is Phase.REFUSED:
+                letter.begin_anew()
+                item.tries += 1
+                if item.tries < self._fleet.settings.message_tries:
+                    return None
+                return letter.conclude(MessageState.DEAD, f"the agent's program did not take it: {said}", transport)
+            untouched = submission.phase is Phase.INTENDED and not submission.pastes
+            if untouched and not kind.free(pane) and not kind.listens_while_working:
+                letter.begin_anew()  # somebody was quicker; nothing of it is in the pane
+                return None
+            if not self._place.terminal.alive:
+                return None
+            self._place.bell.wait(0.02 if submission.since < 5 else 0.25)
+        return None
+
+    def _settle(self, letter: Letter, outcome: Outcome, entry: Entry | None) -> None:
+        """Tell the broker what became of the message; while it is away, later."""
+        try:
+            self._inboxes.settle(
+                letter.message,
+                outcome.state,
+                by=self._place.presence.info,
+                entry=entry,
+                note=outcome.note,
+                transport=outcome.transport,
+                delivered_ago=(now() - outcome.at).total_seconds() if outcome.state.arrived else None,
+            )
+        except (*_AWAY, StaleWriter) as error:
+            self._untold[letter.message.id] = letter
+            log.warning("%s: message %s: %s", self._agent, letter.message.id, error)
+        else:
+            letter.told()
+            self._untold.pop(letter.message.id, None)
+
+    # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _note_answer(self) -> None:
+        """The program's own answer to the last message is the reply to a question that got no other."""
+        letter = self._answering
+        if letter is None or not self._place.terminal.alive:
+            return
+        said = self._place.kind.said(letter)
+        just_taken = self._place.kind.tells and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
+        self._attending.look(letter)
+        if said and letter.message.kind is MessageKind.QUESTION:
+            self._reply(letter.message, said)
+        # Its screen may show a moment longer that it works.
+        if (said is None and just_taken) or not self._place.kind.free(self._place.terminal.pane):
+            return
+        self._answering = None
+        self._attending.look(letter)
+
+    def _unanswered(self) -> Letter | None:
+        """The question that a former worker of this agent had it get last, if that is not answered."""
+        with contextlib.suppress(FileNotFoundError):
+            last = (self._place.presence.folder / "letter").read_text().strip()
+            letter = Letter.read(self._folder, last)
+            outcome = letter.outcome()
+            if outcome and outcome.state.arrived and letter.message.kind is MessageKind.QUESTION:
+                return letter
+        return None
+
+    def _reply(self, message: Message, said: str) -> None:
+        try:
+            if self._inboxes.get(message.id).reply is None:
+                NovaOrchestrator(self._agent).reply(message.id, said, id=f"{message.id}.reply")
+        except (*_AWAY, TorchError) as error:
+            log.warning("%s: the reply to %s is not sent: %s", self._agent, message.id, error)
+
+    @property
+    def _agent(self) -> str:
+        return self._place.presence.info.agent_id
+
+    @property
+    def _leaving(self) -> bool:
+        return self._place.orders.leaving
+
+    def _pause(self, seconds: float) -> None:
+        deadline = time.monotonic() + seconds
+        while not self._leaving and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+
+def _stream(item: Item) -> tuple[str, Urgency]:
+    return item.message.sender, item.message.priority

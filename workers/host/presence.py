@@ -1,0 +1,130 @@
+"""One agent's place in the fleet: its folder on this node, its lock, its entry in the registry, its incarnation."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import IO, Any
+
+import redis
+
+from torch_tasks.errors import AgentTaken, BrokerUnreachable, StateFolderUnusable
+from torch_tasks.fleet import Fleet
+from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import TaskResult, TaskState
+from torch_tasks.workers.host.journal import Journal
+from torch_tasks.workers.host.pulse import Pulse
+
+log = logging.getLogger(__name__)
+
+
+class Presence:
+    """Holds the agent's place while this process lives, and tells the fleet how the agent is."""
+
+    def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
+        self._spec = spec
+        self._fleet = fleet
+        self.folder = fleet.settings.agent_dir(spec.id)
+        self._journal_file = self.folder / "journal.json"
+
+    def take(self, workdir: Path) -> None:
+        """Become the agent's one host, or refuse with :class:`AgentTaken`."""
+        self._lock = self._lock_folder()
+        self.journal = Journal.read(self._journal_file) or Journal(agent_id=self._spec.id, kind=self._spec.kind)
+        self.info = self._register(workdir)
+        spec = self._spec.model_copy(update={"workdir": str(workdir)})
+        self.remember(incarnation=self.info.incarnation, spec=spec)
+        if self.journal.current is None:  # the end of that may be counted on the broker, and is not yet here
+            self.remember(performance=self.info.performance_metrics)
+        Pulse(self.folder).start(self._fleet.settings.heartbeat_seconds)
+
+    def remember(self, **changes: Any) -> None:
+        """Write what changed into the journal."""
+        self.journal = self.journal.model_copy(update=changes)
+        self.journal.write(self._journal_file)
+
+    def end(self, account: Mapping[str, str]) -> None:
+        """Nothing more is to be done for the task in the pane; if its record says how the agent did it, that counts."""
+        performance = self.journal.performance
+        ended_here = account.get("agent") == self._spec.id and TaskState(account["state"]).ended
+        if ended_here and (counts := TaskResult.model_validate_json(account["result"]).counts):
+            performance = performance.after(counts, account)
+        self.remember(current=None, performance=performance)
+
+    def show(self, state: AgentState, task: str | None = None) -> None:
+        """Tell the fleet what the agent is doing now."""
+        told = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
+        self.tell(state=state, current_task=task, **told)
+
+    def tell(self, **changes: Any) -> None:
+        """Tell the fleet something else of the agent."""
+        self.info = self.info.model_copy(update=changes)
+        self.beat()
+
+    def retire(self) -> None:
+        """Tell the fleet that the agent takes no new tasks."""
+        self.info = self.info.model_copy(update={"retiring": True})
+        self.beat()
+
+    def beat(self) -> int | None:
+        """Say that the agent lives; returns how many queues are demanded, or nothing while the broker is away."""
+        try:
+            return self._fleet.registry.heartbeat(self.info)
+        except (redis.RedisError, BrokerUnreachable) as error:
+            log.warning("%s: no heartbeat: %s", self._spec.id, error)
+            return None
+
+    def leave(self) -> None:
+        """Mark the agent offline; its folder's lock goes with this process."""
+        try:
+            self._fleet.registry.leave(self.info)
+        except (redis.RedisError, BrokerUnreachable) as error:
+            log.warning("%s: could not say goodbye: %s", self._spec.id, error)
+
+    def _lock_folder(self) -> IO[str]:
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            lock = (self.folder / "lock").open("a+")
+        except OSError as error:
+            raise StateFolderUnusable(
+                f"cannot write {self.folder}: {error.strerror}; make it writable or set TORCH_STATE_DIR"
+            ) from None
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise AgentTaken(
+                f"agent {self._spec.id} is hosted already, by {lock.read().strip()}. "
+                "Choose another --id, or stop that worker first"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+    def _register(self, workdir: Path) -> AgentInfo:
+        info = AgentInfo(
+            agent_id=self._spec.id,
+            role=self._spec.role,
+            skills=self._spec.skills,
+            kind=self._spec.kind,
+            node=self._fleet.settings.node,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            incarnation=0,
+            workdir=str(workdir),
+            tmux_socket=str(self.folder / "tmux"),
+            started_at=now(),
+            performance_metrics=self.journal.performance,
+            lifetime=self._spec.lifetime,
+            parent=self._spec.parent,
+        )
+        former = self._fleet.registry.entry(self._spec.id)
+        # We hold the folder's lock, so a former host that used this very folder is gone, whatever its heartbeat says.
+        gone = former is not None and (former.host, former.tmux_socket) == (info.host, info.tmux_socket)
+        return self._fleet.registry.register(info, at_least=self.journal.incarnation + 1, holder_is_gone=gone)

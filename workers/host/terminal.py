@@ -1,0 +1,215 @@
+"""The agent's program in its pane: started, adopted, interrupted, started again."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shlex
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import psutil
+
+from torch_tasks.errors import AgentUnavailable
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.limits import Limits
+from torch_tasks.settings import Settings
+from torch_tasks.workers.host.bell import Bell
+from torch_tasks.workers.host.session import end_session
+from torch_tasks.workers.programs.kind import AgentKind, login_wanted
+from torch_tasks.workers.tmux.group import remove_group
+from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.server import AgentServer
+
+log = logging.getLogger(__name__)
+
+#: For so long the start has shown that it wants a login before a person is asked for it.
+_LOGIN_SECONDS = 3.0
+#: Variables of this process that are no business of the agent's.
+_WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
+
+
+class Terminal:
+    """One agent's pane on its own tmux server; the program in it outlives this process."""
+
+    def __init__(self, folder: Path, kind: AgentKind, bell: Bell, settings: Settings) -> None:
+        self._folder = folder
+        self._kind = kind
+        self._bell = bell
+        self._settings = settings
+        self._pane: AgentPane | None = None
+        self._session: int | None = None
+        self._login_asked_at: float | None = None
+        #: Its program does nothing before a person has logged in.
+        self.wants_login = False
+
+    @property
+    def pane(self) -> AgentPane:
+        """The pane; only after :meth:`adopt` or :meth:`start`."""
+        if self._pane is None:
+            raise AgentUnavailable(f"agent {self._kind.agent_id} has no pane")
+        return self._pane
+
+    @property
+    def limits(self) -> Limits:
+        """What its programs may use together."""
+        return self._kind.spec.or_else(self._settings.agent_limits)
+
+    @property
+    def server_pid(self) -> int | None:
+        """The process of the tmux server, if it is there."""
+        server = self._pane.server.listener() if self._pane else None
+        return server.pid if server else None
+
+    def processes(self) -> list[psutil.Process]:
+        """The pane's program and all that it started, the eldest first."""
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if self._session:
+                program = psutil.Process(self._session)
+                return [program, *program.children(recursive=True)]
+        return []
+
+    @property
+    def alive(self) -> bool:
+        """The pane is there and a program runs in it.
+
+        Nobody can tell while tmux does not answer, but what runs in the pane goes on as long as its server is there.
+        """
+        if self._pane is None:
+            return False
+        try:
+            look = self._pane.look()
+        except AgentUnavailable as error:
+            log.warning("%s: %s", self._kind.agent_id, error)
+            return self._pane.server.listener() is not None
+        return look is not None and not look.dead and self._kind.lives(look)
+
+    def adopt(self, pane_id: str, session: int | None, folder: Path) -> bool:
+        """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""
+        self._kind.workdir = folder
+        self._session = session
+        self._pane = AgentPane.adopt(self._folder / "tmux", pane_id, on_notice=lambda _: self._bell.ring())
+        if self.alive:
+            self.wants_login = self._kind.read(self.pane).state is AgentState.LOGIN
+            return True
+        self.end()
+        return False
+
+    def start(self, info: AgentInfo, folder: Path) -> tuple[str, int | None]:
+        """Start the program in a new pane, ready for work or for a login; returns the pane's id and its session."""
+        self.end()
+        self._kind.workdir = folder
+        self.wants_login, self._login_asked_at = False, None
+        self._pane = AgentPane.start(
+            self._folder / "tmux",
+            info.agent_id,
+            self._kind.launch(),
+            workdir=folder,
+            environment=self._environment(info),
+            on_notice=lambda _: self._bell.ring(),
+            on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",
+            scope=self._settings.pane_scope,
+            limits=self.limits,
+            cgroup=self._settings.cgroup,
+        )
+        look = self._pane.look()
+        self._session = look.pid if look else None
+        try:
+            self._pane.transcribe(self._folder / "transcript")
+        except AgentUnavailable:  # a program that has ended at once is told of below
+            if self.alive:
+                raise
+        limit = self._settings.agent_start_seconds
+        if not self.wait_for(self.settle, limit):
+            why = self._why_not_ready(self._pane, limit)
+            self.end()
+            raise AgentUnavailable(f"agent {info.agent_id} {why}")
+        return self._pane.pane_id, self._session
+
+    def _why_not_ready(self, pane: AgentPane, limit: float) -> str:
+        if self.alive:
+            read = "".join(f"\n{source}: {said}" for source, said in self._kind.explain(pane))
+            waited = f"was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS)"
+            return f"{waited}; its pane showed:\n{pane.screen()}\nwhich was read as{read}"
+        shown = ""
+        with contextlib.suppress(AgentUnavailable):  # the pane may be gone with the program
+            shown = pane.screen().strip()
+        return f"cannot start: its program ended before it was ready; its pane showed:\n{shown or '(nothing)'}"
+
+    def settle(self) -> bool:
+        """Go on with the program's start; true when it takes tasks or waits for a person to log in."""
+        if self._kind.ready(self.pane):
+            self.wants_login = False
+        elif self._kind.read(self.pane).state is not AgentState.LOGIN:
+            self._login_asked_at = None
+            return self.wants_login
+        elif not self.wants_login:
+            self._login_asked_at = self._login_asked_at or time.monotonic()
+            if time.monotonic() - self._login_asked_at < _LOGIN_SECONDS:
+                return False
+            self.wants_login = True
+            log.warning("%s", login_wanted(self._kind.agent_id))
+        return True
+
+    def rotate_transcript(self) -> None:
+        """Put a transcript that has become long aside and begin a new one."""
+        path = self._folder / "transcript"
+        if path.exists() and path.stat().st_size > self._settings.transcript_limit_bytes:
+            path.replace(path.with_suffix(".1"))
+            self.pane.transcribe(path)
+
+    def interrupt(self, let_go: Callable[[], bool]) -> None:
+        """Have the program let go of its task: asked, then forced, then ended."""
+        for force in (False, True):
+            if not self.alive:
+                return
+            with contextlib.suppress(AgentUnavailable):  # it died at this very moment: it lets go, too
+                self._kind.interrupt(self.pane, force=force)
+            if self.wait_for(let_go, self._settings.interrupt_seconds):
+                return
+        log.warning("%s: does not let go, its pane is ended", self._kind.agent_id)
+        self.end()
+
+    def halt(self) -> None:
+        """Have a program that works on something else than a task stop that, too."""
+        if self._kind.read(self.pane).state is AgentState.WORKING:
+            self.interrupt(lambda: self._kind.read(self.pane).state is not AgentState.WORKING)
+
+    def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
+        """Wait until something is so; false when the time is over or the program has ended."""
+        deadline = time.monotonic() + seconds
+        while not condition():
+            left = deadline - time.monotonic()
+            if left <= 0 or not self.alive:
+                return condition()
+            self._bell.wait(min(left, 0.5))
+        return True
+
+    def end(self) -> None:
+        """End the agent's tmux server with all that runs in it, whoever started it."""
+        pane = self._pane or AgentPane(AgentServer(self._folder / "tmux"), "%0")
+        pane.end()
+        self._pane = None
+        if self._session:
+            end_session(self._session, self._kind.agent_id)
+            self._session = None
+        remove_group(self._kind.agent_id, self._settings.cgroup)
+
+    def detach(self) -> None:
+        """Let go of the pane, which goes on without us."""
+        if self._pane:
+            self._pane.close()
+
+    def _environment(self, info: AgentInfo) -> dict[str, str]:
+        kept = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
+        own = {
+            # Last, so that it hides nothing of the user's: the folder of the command by which the agent reports.
+            "PATH": os.pathsep.join([kept.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
+            "TORCH_AGENT_ID": info.agent_id,
+            "TORCH_INCARNATION": str(info.incarnation),
+            "TORCH_STATE_DIR": str(self._settings.state_dir),
+        }
+        return {**kept, **self._kind.environment(), **own}

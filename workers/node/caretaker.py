@@ -1,0 +1,72 @@
+"""The caretaker: what somebody on each machine must do at intervals, for the machine and for the whole fleet."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import threading
+
+import redis
+
+from torch_tasks.communication.orchestrator import tend_outbox
+from torch_tasks.errors import NodeTaken, StaleWriter, TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.orchestration.housekeeping import tend
+from torch_tasks.tasks import recovery
+from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.transport import Keeper as LeaseKeeper
+from torch_tasks.workers.host.accounts import tell_for_machine
+from torch_tasks.workers.node.machine import Machine
+from torch_tasks.workers.node.node_presence import NodePresence
+from torch_tasks.workers.node.pools import Pools
+
+log = logging.getLogger(__name__)
+
+_THOROUGH = 12
+"""Every so many rounds all is looked at, not only what is known to be here."""
+
+
+class Caretaker(threading.Thread):
+    """Says that the node lives, keeps its roster and its pools right, and tends the fleet."""
+
+    def __init__(self, machine: Machine, presence: NodePresence, fleet: Fleet) -> None:
+        super().__init__(name="caretaker", daemon=True)
+        self.leaving = threading.Event()
+        self._machine = machine
+        self._presence = presence
+        self._fleet = fleet
+        self._pools = Pools(fleet)
+        LeaseKeeper.on_return.append(self._tell_what_is_known_here)
+        LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
+
+    def run(self) -> None:
+        """Until the node worker leaves."""
+        number = 0
+        while True:
+            try:
+                self._look(thoroughly=number % _THOROUGH == 0)
+                number += 1
+            except (StaleWriter, NodeTaken) as error:
+                log.critical("%s; stopping", error)
+                os.kill(os.getpid(), signal.SIGTERM)
+                return
+            except (TorchError, redis.RedisError) as error:
+                log.warning("the fleet is not looked after: %s", error)
+            if self.leaving.wait(self._fleet.settings.heartbeat_seconds):
+                return
+
+    def _look(self, *, thoroughly: bool) -> None:
+        self._presence.beat()
+        self._fleet.registry.keep(self._machine.kept())
+        self._machine.reconcile(thoroughly=thoroughly)
+        if thoroughly and not self._presence.drained:
+            self._pools.fill()
+        tend(self._fleet)
+        recovery.tend()
+        tend_outbox(self._fleet)
+
+    def _tell_what_is_known_here(self) -> None:
+        """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""
+        tell_for_machine(self._fleet)
+        recovery.restore_all()

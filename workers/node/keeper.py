@@ -1,0 +1,183 @@
+"""Keeps one agent worker alive, and sees its agent to its end."""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import threading
+import time
+from typing import Protocol
+
+import psutil
+
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.machine import commands
+from torch_tasks.machine.agent_folder import is_hosted, order_in
+from torch_tasks.model.agent import AgentSpec, Leave, RetireOrder
+from torch_tasks.model.node import KeptAgent, KeptState
+from torch_tasks.settings import Settings
+from torch_tasks.system.processes import Processes, Running
+from torch_tasks.workers.host.journal import Journal
+from torch_tasks.workers.host.pulse import Pulse
+
+log = logging.getLogger(__name__)
+
+#: How long an agent worker may take to let go of its pane.
+_GRACE = 10.0
+_LOOK_SECONDS = 0.2
+
+
+class Owner(Protocol):
+    """Whoever has agents kept, and hears how they fare."""
+
+    def worker_ended(self, agent_id: str, why: str) -> None:
+        """An agent worker has died by itself, and this is the end of what it said."""
+
+    def see_off(self, agent: AgentSpec, order: RetireOrder) -> bool:
+        """The worker of a retiring agent is gone: do the rest. False if that has to be tried again."""
+
+
+class Keeper(threading.Thread):
+    """Keeps one agent worker alive: started, started again when it dies, left down when it does nothing but die.
+
+    An order in the agent's folder has it stay down once its task is over.
+    """
+
+    def __init__(self, agent: AgentSpec, configuration: Settings, owner: Owner) -> None:
+        super().__init__(name=f"keeper {agent.id}", daemon=True)
+        self.leaving = threading.Event()
+        self.state = KeptState.RESTARTING
+        self.reason = ""
+        self.agent = agent
+        self._owner = owner
+        self._settings = configuration
+        self._processes = Processes(configuration.run_dir)
+        self._name = f"agent-{agent.id}"
+        self._folder = configuration.agent_dir(agent.id)
+        self._pulse = Pulse(self._folder)
+        self._crashes = 0
+
+    @property
+    def told(self) -> KeptAgent:
+        """How the agent stands here, for the fleet."""
+        agent = self.agent
+        return KeptAgent(
+            agent_id=agent.id,
+            role=agent.role,
+            kind=agent.kind,
+            parent=agent.parent,
+            state=KeptState.RETIRING if order_in(self._folder) else self.state,
+            reason=self.reason,
+        )
+
+    def run(self) -> None:
+        """Until the node worker leaves, the agent is in quarantine, or it has retired."""
+        while not self.leaving.is_set():
+            if self._may_go():
+                if self._see_off():
+                    return
+                continue
+            if self._is_leaving_by_itself():
+                self.leaving.wait(_LOOK_SECONDS)
+                continue
+            born = time.monotonic()
+            worker = self._processes.find(self._name) or self._start()
+            self.state = KeptState.RUNNING
+            code = self._wait(worker, born)
+            if self.leaving.is_set():
+                break
+            self.state = KeptState.RESTARTING
+            if code == BrokerUnreachable.exit_code:  # not the worker's fault, however long it lasts
+                self.leaving.wait(self._settings.restart_backoff_seconds)
+            elif not self._may_go() and self._has_crashed_too_often(worker, time.monotonic() - born):
+                return
+        self._processes.stop(self._name, _GRACE)
+
+    # ── retiring ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _may_go(self) -> bool:
+        """The agent is to retire, and nothing is left for its worker to do."""
+        order = order_in(self._folder)
+        if order is None or self._processes.find(self._name) or is_hosted(self._folder):
+            return False
+        journal = Journal.read(self._folder / "journal.json")
+        return order.leave is Leave.NOW or not (journal and journal.current)
+
+    def _is_leaving_by_itself(self) -> bool:
+        """The agent is to retire, and its worker is none of ours: somebody started it by hand."""
+        return order_in(self._folder) is not None and not self._processes.find(self._name) and is_hosted(self._folder)
+
+    def _see_off(self) -> bool:
+        order = order_in(self._folder)
+        if order and not self._owner.see_off(self.agent, order):
+            self.leaving.wait(self._settings.restart_backoff_seconds)
+            return False
+        self._processes.stop(self._name, _GRACE)
+        return True
+
+    # ── the worker ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _has_crashed_too_often(self, worker: Running, lived: float) -> bool:
+        """Count the end of the worker; false, after a pause, if it is started again."""
+        if lived >= self._settings.quarantine_healthy_seconds:
+            self._crashes = 0
+        self._crashes += 1
+        said = worker.last_words()
+        self._owner.worker_ended(self.agent.id, said)
+        if order_in(self._folder):
+            return False
+        if self._crashes < self._settings.quarantine_crashes:
+            self.leaving.wait(self._pause())
+            return False
+        log.error(
+            "%s: in quarantine after %d crashes in a row; the end of its log, %s:\n%s",
+            self.agent.id,
+            self._crashes,
+            worker.log,
+            said,
+        )
+        last = said.splitlines()[-1] if said else "it said nothing"
+        self.reason = f"{self._crashes} crashes in a row: {last}"
+        self.state = KeptState.QUARANTINED
+        return True
+
+    def _start(self) -> Running:
+        running = self._processes.start(
+            self._name,
+            commands.runnable(commands.agent_worker(self.agent)),
+            log=self._settings.logs_dir / f"{self._name}.log",
+            env=dict(os.environ),
+        )
+        log.info("%s: agent worker started, pid %d", self.agent.id, running.pid)
+        return running
+
+    def _wait(self, worker: Running, born: float) -> int | None:
+        """Return when the worker has ended, with its exit code if that is known, or when this node worker leaves."""
+        while not self.leaving.is_set():
+            process = worker.process()
+            if process is None:
+                log.warning("%s: agent worker %d has ended", self.agent.id, worker.pid)
+                return None
+            try:
+                code: int | None = process.wait(timeout=1)
+                log.warning("%s: agent worker %d has ended with exit code %s", self.agent.id, worker.pid, code)
+                return code
+            except psutil.TimeoutExpired:
+                if self._is_hung(born):
+                    log.error("%s: agent worker %d shows no life, killing it", self.agent.id, worker.pid)
+                    process.kill()
+                order = order_in(self._folder)
+                if order and order.leave is Leave.NOW:
+                    self._processes.stop(self._name, _GRACE)
+        return None
+
+    def _is_hung(self, born: float) -> bool:
+        limit = self._settings.hung_seconds
+        return time.monotonic() - born > limit and self._pulse.silence() > limit
+
+    def _pause(self) -> float:
+        """Longer after each crash, and not the same for all agents."""
+        longest = self._settings.restart_backoff_limit_seconds
+        pause: float = min(self._settings.restart_backoff_seconds * 2 ** (self._crashes - 1), longest)
+        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads restarts, keeps no secret

@@ -1,0 +1,106 @@
+"""One node's place in the fleet: its lock, its entry in the registry, its heartbeat."""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import IO
+from urllib.parse import urlsplit
+
+import psutil
+
+from torch_tasks.errors import NodeTaken
+from torch_tasks.fleet import Fleet
+from torch_tasks.model.fields import now
+from torch_tasks.model.node import Capacity, KeptAgent, NodeInfo
+from torch_tasks.system.files import make_folder, usable
+
+log = logging.getLogger(__name__)
+
+
+class NodePresence:
+    """Holds the node's name while this process lives, and tells the fleet what the machine has."""
+
+    def __init__(self, fleet: Fleet, kept: Callable[[], Sequence[KeptAgent]]) -> None:
+        self._fleet = fleet
+        self._settings = fleet.settings
+        self._kept = kept
+        self._lock = self._lock_folder()
+        self._info = NodeInfo(
+            name=self._settings.node,
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            address=self._settings.node_address or _address(fleet),
+            version=version("torch-tasks"),
+            labels=self._settings.node_labels,
+            capacity=self._capacity(),
+            state_dir=str(self._settings.state_dir),
+            started_at=now(),
+        )
+        self.drained = False
+
+    def enter(self) -> None:
+        """Have the name, or refuse with :class:`NodeTaken`."""
+        registry = self._fleet.nodes
+        former = registry.entry(self._info.name)
+        # We hold the folder's lock, so a former one that used this very folder is gone, whatever its heartbeat says.
+        gone = former is not None and (former.host, former.state_dir) == (self._info.host, self._info.state_dir)
+        self._info = registry.register(self._now(), holder_is_gone=gone)
+
+    def beat(self) -> None:
+        """Say that the node lives, and what it has; :class:`StaleWriter` if another one has its name."""
+        if not self._info.incarnation:  # the broker was away when we came
+            self.enter()
+        self.drained = self._fleet.nodes.heartbeat(self._now())
+
+    def leave(self) -> None:
+        """Mark the node offline."""
+        if self._info.incarnation:
+            self._fleet.nodes.leave(self._now())
+
+    def _now(self) -> NodeInfo:
+        return self._info.model_copy(update={"capacity": self._capacity(), "agents": tuple(self._kept())})
+
+    def _capacity(self) -> Capacity:
+        memory = psutil.virtual_memory()
+        return Capacity(
+            cpus=psutil.cpu_count() or 1,
+            load=round(os.getloadavg()[0], 2),
+            memory_total=memory.total,
+            memory_free=memory.available,
+            panes=sum(1 for _ in self._settings.state_dir.glob("agents/*/tmux")),
+            agents_limit=self._settings.agents_per_node,
+        )
+
+    def _lock_folder(self) -> IO[str]:
+        make_folder(self._settings.state_dir)
+        file = self._settings.state_dir / "node.lock"
+        with usable(file):
+            lock = file.open("a+")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            lock.seek(0)
+            raise NodeTaken(
+                f"a node worker runs already in {self._settings.state_dir}: {lock.read().strip()}. Stop it first, or "
+                "set TORCH_STATE_DIR and TORCH_NODE for another one"
+            ) from None
+        lock.truncate(0)
+        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+        lock.flush()
+        return lock
+
+
+def _address(fleet: Fleet) -> str:
+    """The address from which this machine speaks with the broker."""
+    parts = urlsplit(fleet.settings.broker().url.get_secret_value())
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect((parts.hostname or "127.0.0.1", parts.port or 6379))  # nothing is sent
+            return str(probe.getsockname()[0])
+        except OSError:
+            return socket.gethostname()

@@ -1,0 +1,76 @@
+"""What makes a Celery worker the node worker: it keeps this machine's agents alive, and looks after the fleet."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import redis
+from celery import bootsteps
+
+from torch_tasks.app import app
+from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.workers.git.discipline import Discipline
+from torch_tasks.workers.node.caretaker import Caretaker
+from torch_tasks.workers.node.machine import Machine
+from torch_tasks.workers.node.node_presence import NodePresence
+from torch_tasks.workers.node.notifier import Notifier
+from torch_tasks.workers.node.roster import Roster
+
+log = logging.getLogger(__name__)
+
+_OF_A_PANE = ("TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION")
+"""Who starts a node worker from an agent's pane does not make it that agent."""
+
+
+def host_node(declared: Sequence[AgentSpec]) -> None:
+    """Be this machine's node worker, from now on; or refuse with a named error."""
+    for name in _OF_A_PANE:
+        os.environ.pop(name, None)
+    machine = Machine(Roster(fleet().settings.state_dir / "roster.json", declared), fleet())
+    presence = NodePresence(fleet(), machine.told)
+    try:
+        presence.enter()
+    except (BrokerUnreachable, redis.RedisError) as error:
+        log.warning("the fleet does not know of this node yet: %s", error)
+    machine.on_change = presence.beat
+    app.node = machine
+    KeepStep.machine, KeepStep.presence = machine, presence
+    app.steps["worker"].add(KeepStep)
+
+
+class KeepStep(bootsteps.StartStopStep):
+    """Starts the agent workers with the node worker, and stops them with it."""
+
+    requires = ("celery.worker.components:Pool",)
+    machine: Machine
+    presence: NodePresence
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        self._caretaker = Caretaker(self.machine, self.presence, fleet())
+        self._discipline = Discipline(self.machine.kept, fleet(), self._caretaker.leaving)
+        command = fleet().settings.notify_command
+        self._notifier = Notifier(command, fleet(), self._caretaker.leaving) if command else None
+
+    def start(self, worker: Any) -> None:
+        """Start them all."""
+        self.machine.start()
+        self._caretaker.start()
+        self._discipline.start()
+        if self._notifier:
+            self._notifier.start()
+
+    def stop(self, worker: Any) -> None:
+        """Stop them all; their panes live on."""
+        self._caretaker.leaving.set()
+        self.machine.stop()
+        with contextlib.suppress(TorchError, redis.RedisError):
+            self.presence.leave()
+
+    terminate = stop

@@ -1,0 +1,136 @@
+"""The end of an agent on its node: what it showed last is kept, its terminal ends, and the fleet hears of it."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import shutil
+from pathlib import Path
+
+from torch_tasks.errors import TorchError
+from torch_tasks.fleet import Fleet
+from torch_tasks.machine.agent_folder import mail_of
+from torch_tasks.model.agent import AgentInfo, AgentSpec, Farewell, RetireOrder
+from torch_tasks.model.fields import now
+from torch_tasks.model.message import Message
+from torch_tasks.orchestration.staffing import give_tasks_back, tell_senders
+from torch_tasks.system.files import make_folder, write_private
+from torch_tasks.workers.git import shown
+from torch_tasks.workers.host.journal import Journal
+from torch_tasks.workers.host.letters import undelivered
+from torch_tasks.workers.host.session import end_session
+from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.server import AgentServer
+
+log = logging.getLogger(__name__)
+
+_HISTORY = 200
+_DIFF_LIMIT = 16_000
+#: What a successor of the same id must not find. Its tries stay: results name their files.
+_PAPERS = ("letters", "mail", "events", "letter", "pulse")
+
+
+class Retirement:
+    """Sees off the agents of one node, whose workers are gone. Each step may be done again."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._settings = fleet.settings
+
+    def see_off(self, agent: AgentSpec, order: RetireOrder) -> Farewell:
+        """Keep its last words, end its terminal, give back what it had; what is left is to strike it off."""
+        folder = self._settings.agent_dir(agent.id)
+        journal = Journal.read(folder / "journal.json")
+        entry = next(iter(self._fleet.registry.some([agent.id])), None)
+        info = entry if entry and entry.node == self._settings.node else None
+        file = self._keep_last_words(agent, order, journal, info)
+        self._end_terminal(folder, journal)
+        tasks = give_tasks_back(info, self._fleet) if info else []
+        messages = tell_senders(info, self._fleet, self._unread(folder)) if info else []
+        self._tidy(folder, journal)
+        log.info("%s: has retired, see %s", agent.id, file)
+        return Farewell(
+            agent_id=agent.id,
+            node=self._settings.node,
+            incarnation=journal.incarnation if journal else 0,
+            by=order.by,
+            note=order.note,
+            at=now(),
+            file=str(file),
+            tasks=tuple(tasks),
+            messages=tuple(messages),
+        )
+
+    def _keep_last_words(
+        self, agent: AgentSpec, order: RetireOrder, journal: Journal | None, info: AgentInfo | None
+    ) -> Path:
+        """What a person, or whoever goes on, may want to know of it; written once."""
+        incarnation = journal.incarnation if journal else 0
+        file = self._settings.state_dir / "retired" / f"{agent.id}.{incarnation}.md"
+        if file.exists():
+            return file
+        make_folder(file.parent)
+        write_private(file, "\n".join(self._words(agent, order, journal, info)) + "\n")
+        return file
+
+    def _words(
+        self, agent: AgentSpec, order: RetireOrder, journal: Journal | None, info: AgentInfo | None
+    ) -> list[str]:
+        known = info.performance_metrics if info else None
+        words = [
+            f"# {agent.id}: {agent.role} {','.join(agent.skills)} ({agent.kind})",
+            "",
+            f"Retired {now():%Y-%m-%d %H:%M:%S} UTC on {self._settings.node} by {order.by}"
+            + (f": {order.note}" if order.note else "."),
+            f"Parent: {agent.parent or 'none'}; {agent.lifetime}.",
+        ]
+        if known:
+            words.append(f"Tasks: {known.succeeded} succeeded, {known.failed} failed.")
+        if journal and journal.current:
+            words += ["", f"## Task {journal.current.task_id}, begun {journal.current.begun_at:%H:%M:%S}, not finished"]
+            words += self._handoff(journal.current.task_id)
+        workdir = Path(info.workdir if info else agent.workdir or "/")
+        if info and (branch := shown.branch(workdir)):
+            words += ["", f"## {workdir}, branch {branch}", "", shown.changes(workdir, _DIFF_LIMIT) or ""]
+        if screen := self._screen(agent.id, journal):
+            words += ["", "## Its last screen", "", "```", screen, "```"]
+        folder = self._settings.agent_dir(agent.id)
+        return [*words, "", f"Its transcript is {folder / 'transcript'}, its answers are below {folder / 'runs'}."]
+
+    def _handoff(self, task_id: str) -> list[str]:
+        record = self._fleet.records.find(task_id)
+        if record is None or record.handoff is None:
+            return []
+        handoff = record.handoff
+        return [f"Branch {handoff.branch or 'none'}.", "", handoff.diff or ""]
+
+    def _screen(self, agent_id: str, journal: Journal | None) -> str:
+        if journal is None or journal.pane is None:
+            return ""
+        with contextlib.suppress(TorchError):
+            pane = AgentPane.adopt(self._settings.agent_dir(agent_id) / "tmux", journal.pane)
+            if pane:
+                try:
+                    return pane.screen(_HISTORY)
+                finally:
+                    pane.close()
+        return ""
+
+    def _end_terminal(self, folder: Path, journal: Journal | None) -> None:
+        AgentPane(AgentServer(folder / "tmux"), "%0").end()
+        if journal and journal.session:
+            end_session(journal.session, journal.agent_id)
+
+    @staticmethod
+    def _unread(folder: Path) -> list[Message]:
+        """What came past the broker, or what the broker may have forgotten."""
+        came = [Message.model_validate_json(file.read_bytes()) for file in mail_of(folder)]
+        return came + [letter.message for letter in undelivered(folder / "letters")]
+
+    @staticmethod
+    def _tidy(folder: Path, journal: Journal | None) -> None:
+        for name in _PAPERS:
+            path = folder / name
+            shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+        if journal:
+            journal.model_copy(update={"pane": None, "session": None, "current": None}).write(folder / "journal.json")

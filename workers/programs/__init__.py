@@ -1,0 +1,3 @@
+"""One file per kind of agent program."""
+
+from __future__ import annotations

@@ -1,0 +1,199 @@
+"""Codex.
+
+Its hooks tell of every prompt that it takes, every answer, every question and every interruption; errors stand only in
+its session log. All settings are given on the command line, over the person's own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import Question, Usage
+from torch_tasks.workers.programs.briefing import briefing
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, EventLog
+from torch_tasks.workers.programs.reset_time import reset_time
+from torch_tasks.workers.programs.transcript import transcript_of
+
+_HOOKS = (
+    "SessionStart",
+    "UserPromptSubmit",
+    "PermissionRequest",
+    "PostToolUse",
+    "Stop",
+    "Interrupt",
+    "PreCompact",
+    "PostCompact",
+    "SessionEnd",
+)
+_HOOK_SECONDS = 3
+"""Codex allows some of its hooks no more."""
+_FLAGS = "/<session-flags>/config.toml"
+"""What Codex calls the place of hooks that came with the command line."""
+_OVERLOADED = ("server_overloaded", "internal_server_error", "http_connection_failed", "response_stream")
+
+
+class Codex(CodingAgent):
+    """Codex in its pane, without its daemon: each agent has its own settings."""
+
+    briefed_by_flag = True
+    tells = True
+
+    # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def command(self) -> list[str]:
+        model = ["--model", self.config.model] if self.config.model else []
+        settings = [
+            ("check_for_update_on_startup", "false"),
+            ("developer_instructions", _toml(briefing(self.spec))),
+            *self._hooks(),
+        ]
+        return [*self.config.command, *model, *(word for name, value in settings for word in ("-c", f"{name}={value}"))]
+
+    def _hooks(self) -> Iterator[tuple[str, str]]:
+        """The hooks, and the trust that a person would give them in the program's own dialog: to these alone."""
+        trusted = []
+        for name in _HOOKS:
+            command = self.report_command(name)
+            hook = f'{{type="command",command={_toml(command)},timeout={_HOOK_SECONDS}}}'
+            yield f"hooks.{name}", f"[{{hooks=[{hook}]}}]"
+            label = re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()
+            trusted.append(f'"{_FLAGS}:{label}:0:0"={{trusted_hash="{_hook_hash(label, command)}"}}')
+        yield "hooks.state", f"{{{','.join(trusted)}}}"
+
+    # ── what it tells ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+        match name:
+            case "SessionStart":
+                return Event(EventKind.STARTED)
+            case "UserPromptSubmit":
+                return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
+            case "PermissionRequest":
+                return Event(EventKind.QUESTION, question=_question(str(given["tool_name"]), given["tool_input"]))
+            case "PostToolUse":
+                return Event(EventKind.RESOLVED)
+            case "Stop":
+                return Event(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
+            case "Interrupt":
+                return Event(EventKind.INTERRUPTED)
+            case "PreCompact":
+                return Event(EventKind.COMPACTING)
+            case "PostCompact":
+                return Event(EventKind.COMPACTED)
+            case "SessionEnd":
+                return Event(EventKind.ENDED)
+        return None
+
+    @property
+    def own_log(self) -> EventLog:
+        return SessionLog(self.events)
+
+
+class SessionLog(EventLog):
+    """What of the session log no hook tells: errors, and what each request cost."""
+
+    def __init__(self, events: Path) -> None:
+        self._events = events
+        self._seen = 0
+        self._path: Path | None = None
+        self._offset = 0
+        self._told: list[Event] = []
+
+    def mark(self) -> str:
+        told = self._all()
+        return told[-1].at.isoformat() if told else ""
+
+    def since(self, mark: str) -> list[Event]:
+        return [event for event in self._all() if not mark or event.at > datetime.fromisoformat(mark)]
+
+    def _find(self) -> None:
+        """The hooks say which log it is; only a new event can name another."""
+        try:
+            changed = self._events.stat().st_mtime_ns
+        except FileNotFoundError:
+            return
+        if changed != self._seen:
+            self._seen = changed
+            path = transcript_of(self._events)
+            if path != self._path:
+                self._path, self._offset, self._told = path, 0, []
+
+    def _all(self) -> list[Event]:
+        self._find()
+        if self._path is None:
+            return []
+        try:
+            with self._path.open("rb") as file:
+                file.seek(self._offset)
+                for line in file:
+                    if not line.endswith(b"\n"):
+                        break
+                    self._offset += len(line)
+                    if event := _row(line):
+                        self._told.append(event)
+        except FileNotFoundError:  # the first prompt is just being taken
+            pass
+        return self._told
+
+
+def _row(line: bytes) -> Event | None:
+    try:
+        told = json.loads(line)
+        at = datetime.fromisoformat(told["timestamp"])
+        payload = told["payload"]
+        if told["type"] == "token_usage_record":
+            return Event(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
+        if payload.get("type") == "task_complete" and payload.get("error"):
+            return _failure(payload["error"], at)
+    except (ValueError, LookupError, TypeError, AttributeError):  # a line of another release
+        pass
+    return None
+
+
+def _usage(told: Mapping[str, Any]) -> Usage:
+    cached = int(told.get("cached_input_tokens") or 0)
+    return Usage(
+        input_tokens=int(told["input_tokens"]) - cached, cached_tokens=cached, output_tokens=int(told["output_tokens"])
+    )
+
+
+def _failure(error: Mapping[str, Any], at: datetime) -> Event:
+    said, info = str(error.get("message", "")), json.dumps(error.get("codex_error_info"))
+    kind = _error_kind(info)
+    _, again, when = said.partition("try again at ")
+    until = reset_time(when, now()) if kind == "limit" and again else None
+    return Event(EventKind.FAILED, text=said, error=kind, until=until, at=at, origin="session log")
+
+
+def _error_kind(info: str) -> ErrorKind:
+    if "usage_limit_exceeded" in info or "429" in info:
+        return "limit"
+    if "401" in info or "403" in info:
+        return "login"
+    return "overloaded" if any(word in info for word in _OVERLOADED) else "other"
+
+
+def _question(tool: str, given: Mapping[str, Any]) -> Question:
+    words = next((value for value in given.values() if isinstance(value, str)), "")
+    subject = f"{tool}({words})"
+    why = given.get("description")
+    return Question(text=f"It asks for the permission to use {subject}" + (f": {why}" if why else ""), subject=subject)
+
+
+def _toml(text: str) -> str:
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _hook_hash(label: str, command: str) -> str:
+    """What Codex knows a hook by that a person trusted: another command, or time, is another hook."""
+    hook = {"async": False, "command": command, "timeout": _HOOK_SECONDS, "type": "command"}
+    told = json.dumps({"event_name": label, "hooks": [hook]}, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"

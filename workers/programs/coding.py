@@ -1,0 +1,373 @@
+"""What all coding agents have in common: a prompt goes into their composer, and what they tell and show is read.
+
+A subclass says what is its program's own: command and settings, what its events mean, its best source of its state.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Question, TaskSpec, Usage
+from torch_tasks.workers.host.letters import Letter
+from torch_tasks.workers.host.runs import Paper, Run
+from torch_tasks.workers.programs.briefing import briefing
+from torch_tasks.workers.programs.composer import Holds, read_composer
+from torch_tasks.workers.programs.detector import Detector
+from torch_tasks.workers.programs.dialogs import Dialogs
+from torch_tasks.workers.programs.events import REPORT, Event, EventKind, EventLog, HookFolder, Joined
+from torch_tasks.workers.programs.explain import explain
+from torch_tasks.workers.programs.foreground import is_left_to_a_shell, kill_program
+from torch_tasks.workers.programs.keyboard import type_keys
+from torch_tasks.workers.programs.kind import AgentKind, Ending, Progress, Reading
+from torch_tasks.workers.programs.prompt import Prompt, compose, task_hints
+from torch_tasks.workers.programs.questions import Reply, merged
+from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.submission import Phase, Submission
+from torch_tasks.workers.programs.submitter import Sight, Submitter
+from torch_tasks.workers.programs.turn import Turn, fold
+from torch_tasks.workers.programs.verdict import keep_ending, kept_ending, put_ending_aside, told
+from torch_tasks.workers.programs.watch import Watch
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
+
+_AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
+
+
+class CodingAgent(AgentKind):
+    """A coding agent's program in its pane. Subclasses override the first part."""
+
+    converses = True
+
+    # ── what is the program's own ────────────────────────────────────────────────────────────────────────────────
+
+    #: Its briefing is given by a flag or a setting; else it comes before the first prompt of a new program.
+    briefed_by_flag = False
+
+    def command(self) -> list[str]:
+        """The command line that runs in the pane."""
+        return list(self.config.command)
+
+    def prepare(self) -> None:
+        """Write the program's settings for this agent, below :attr:`folder`; called before each start."""
+
+    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+        """What an event of its hooks means, which ``hooks/report`` put into :attr:`events`."""
+        return None
+
+    @property
+    def own_log(self) -> EventLog | None:
+        """What tells of its events beside its hooks: its session log, its server."""
+        return None
+
+    def status(self, pane: AgentPane) -> Reading | None:
+        """What the program is doing now, from its best live source; None: its screen tells."""
+        return None
+
+    def report_command(self, name: str) -> str:
+        """The shell command by which a hook of the program reports the event of this name."""
+        return shlex.join(["sh", str(REPORT), str(self.events), str(self.bell), name])
+
+    def disarm(self, words: str) -> Prompt:
+        """The words with nothing in their midst that the program would run itself."""
+        return Prompt(words)
+
+    def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
+        """Put the text into the empty composer, unless a person typed since."""
+        return pane.type_unless_used(used_at, text=text)
+
+    def submit(self, pane: AgentPane, used_at: int) -> bool:
+        """Have the program take what stands in its composer, unless a person typed since."""
+        return pane.type_unless_used(used_at, keys=self.config.submit.keys)
+
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        """Give or refuse the permission that is asked for."""
+        answers = self.config.answers
+        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
+
+    def choose(self, pane: AgentPane, question: Question, reply: Reply) -> None:
+        """Give a person's answer to what is asked."""
+        answers = self.config.answers
+        type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
+
+    def usage(self, run: Run, turn: Turn) -> Usage | None:
+        """What the task cost; called once, at its end."""
+        return turn.usage
+
+    # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def events(self) -> Path:
+        """The folder into which its hooks and the agent's own commands report."""
+        return self.folder / "events"
+
+    @property
+    def bell(self) -> Path:
+        """What they ring afterwards."""
+        return self.folder / "bell"
+
+    def launch(self) -> list[str]:
+        self.events.mkdir(exist_ok=True)
+        for mark in ("ready", "briefed"):
+            (self.folder / mark).unlink(missing_ok=True)
+        self.config.require_program(self.spec)
+        self.prepare()
+        return self.command()
+
+    def ready(self, pane: AgentPane) -> bool:
+        sight = self.sight(pane)
+        if sight is None:
+            return False
+        if sight.reading.state is AgentState.READY and sight.composer.empty:
+            (self.folder / "ready").touch()
+            return True
+        self.answer_dialog(pane, sight)
+        return False
+
+    def lives(self, look: PaneLook) -> bool:
+        return not (self.folder / "ready").exists() or not is_left_to_a_shell(look)
+
+    # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def log(self) -> EventLog:
+        """All that is told of the program and by the agent."""
+        hooks = HookFolder(self.events, self.translate)
+        return Joined(hooks, self.own_log) if self.own_log else hooks
+
+    @cached_property
+    def _detector(self) -> Detector:
+        return Detector(self.config)
+
+    @cached_property
+    def _dialogs(self) -> Dialogs:
+        return Dialogs(self.config.dialogs)
+
+    @cached_property
+    def _watch(self) -> Watch:
+        return Watch(self)
+
+    def sight(self, pane: AgentPane) -> Sight | None:
+        """The pane as it is now, and what it means; None if it is gone."""
+        screen = Screen.of(pane)
+        if screen is None:
+            return None
+        composer = read_composer(screen, self.config.composer)
+        drawn = self._detector.read(screen, composer)
+        return Sight(screen, composer, drawn, _best(self.status(pane), drawn))
+
+    def read(self, pane: AgentPane) -> Reading:
+        sight = self.sight(pane)
+        return sight.reading if sight else Reading(AgentState.EXITED, "pane")
+
+    def free(self, pane: AgentPane) -> bool:
+        sight = self.sight(pane)
+        if sight is None or sight.screen.in_use:
+            return False
+        return sight.reading.state is AgentState.READY and sight.composer.empty
+
+    def redraw_input(self, pane: AgentPane) -> None:
+        """These programs draw their input line themselves, unless a dialog covers it."""
+        sight = self.sight(pane)
+        if sight and not sight.composer.seen:
+            self.answer_dialog(pane, sight)
+
+    def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
+        """Answer the dialog that covers the composer, if the TOML knows it."""
+        self._dialogs.answer(pane, sight.screen)
+
+    def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
+        """What each source says of the program's state, the decisive one first."""
+        sight = self.sight(pane)
+        if sight is None:
+            return [("pane", "gone")]
+        return explain(sight, self.status(pane), self.log)
+
+    # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+        run.prompt.write_bytes(spec.prompt.encode())
+        extras = [f"folder: {spec.workdir}"] if spec.workdir else []
+        if spec.context:
+            run.context.write_text(json.dumps(spec.context, indent=2))
+            extras.append(f"context: {run.context}")
+        prompt = compose(
+            spec.prompt,
+            run.tag,
+            self.config.prompt,
+            file=run.prompt,
+            before=self._introduction,
+            extras=extras,
+            hints=task_hints(run.task_id),
+            disarm=self.disarm,
+        )
+        self._types(run)
+        submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
+        self._step(pane, run, submission)
+
+    @property
+    def _introduction(self) -> str:
+        """What comes before the first prompt of a new program."""
+        return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
+
+    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        submission = Submission.of(run)
+        assert submission, f"{run.folder} holds no submission"
+        submission = self._step(pane, run, submission)
+        return self._watch.progress(pane, run, spec, submission)
+
+    def _step(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+        submission = self.advance(pane, paper, submission)
+        if submission.phase is Phase.ACCEPTED:
+            (self.folder / "briefed").touch()
+        return submission
+
+    def advance(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+        """Do what is due for a submission, and only that."""
+        return Submitter(self, pane, paper).advance(submission, self.turn(submission))
+
+    def turn(self, submission: Submission) -> Turn:
+        """What is told of the task's turn since it was submitted."""
+        return fold(self.log.since(submission.mark), submission.tag, submission.accepted_unheard)
+
+    # ── a message ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def listens_while_working(self) -> bool:
+        return self.config.submit.while_working
+
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.of(letter) or self._write(letter, beside)
+        submission = self._step(pane, letter, submission)
+        if beside and submission.phase is Phase.ACCEPTED:
+            self._types(beside)
+        return submission
+
+    def _types(self, paper: Paper) -> None:
+        """What stands in the composer, if anything of ours does, is this."""
+        (self.folder / "current").write_text(f"{paper.folder}\n")
+
+    def _write(self, letter: Letter, beside: Run | None) -> Submission:
+        letter.prompt.write_bytes(letter.message.message.encode())
+        config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
+        prompt = compose(
+            letter.message.message,
+            letter.tag,
+            config,
+            file=letter.prompt,
+            before=self._introduction,
+            hints=letter.hints,
+            disarm=self.disarm,
+        )
+        self._types(letter)
+        # A new mark would hide what was told of the task.
+        task = Submission.of(beside) if beside else None
+        mark = task.mark if task else self.log.mark()
+        return Submission.intended(letter, prompt.text, mark, "; ".join(prompt.notes))
+
+    def asked(self, pane: AgentPane, letter: Letter) -> Question | None:
+        submission, sight = Submission.of(letter), self.sight(pane)
+        if sight is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
+            return None
+        asking = self.turn(submission).asking if submission else None
+        return merged(asking, sight.reading.question or sight.drawn.question)
+
+    def said(self, letter: Letter) -> str | None:
+        submission = Submission.of(letter)
+        over = self.turn(submission).over if submission else None
+        return over.text if over and over.kind is EventKind.STOPPED else None
+
+    def ending(self, run: Run) -> Ending | None:
+        if kept := kept_ending(run):
+            return kept
+        submission = Submission.of(run)
+        if submission is None:
+            return None
+        turn = self.turn(submission)
+        ended = None if self._watch.goes_on(turn) else told(turn)
+        return self.end(run, turn, *ended) if ended else None
+
+    def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
+        """Keep how the task ended."""
+        return keep_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
+
+    @property
+    def pause(self) -> float:
+        return self._watch.pause
+
+    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def discard_input(self, pane: AgentPane) -> None:
+        self.clear(pane)
+
+    def clear(self, pane: AgentPane) -> None:
+        """Empty the composer if what stands there is ours."""
+        text = self._pasted()
+        sight = self.sight(pane)
+        if sight is None or not self._is_ours(sight, text):
+            return
+        rows = sum(len(line) // 20 + 1 for line in text.split("\n")[-100:])
+        pane.press(*self.config.keys.clear * (2 * rows + 2))
+
+    def _is_ours(self, sight: Sight, text: str) -> bool:
+        return bool(text) and sight.composer.holds(text, self.config.composer.placeholder) in (Holds.OURS, Holds.PART)
+
+    def _pasted(self) -> str:
+        with contextlib.suppress(FileNotFoundError):
+            return (Path((self.folder / "current").read_text().rstrip("\n")) / "pasted").read_bytes().decode()
+        return ""
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        if not force:
+            if self.read(pane).state not in _AT_REST | {AgentState.EXITED}:
+                pane.press(*self.config.keys.interrupt)
+            return
+        if look := pane.look():
+            kill_program(look)
+
+    def let_go(self, pane: AgentPane, run: Run) -> bool:
+        sight = self.sight(pane)
+        if sight is None:
+            return True
+        if sight.reading.state not in _AT_REST:
+            return False
+        if self._is_ours(sight, self._pasted()):
+            self.clear(pane)  # an interrupted program may put the prompt back
+            return False
+        return True
+
+    def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
+        return self._watch.answer(pane, question, reply)
+
+    def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
+        before = Submission.of(run)
+        if before is None:
+            return False
+        prompt = compose(
+            text,
+            run.tag,
+            self.config.prompt,
+            file=run.folder / f"round.{before.round + 1}",
+            hints=task_hints(run.task_id),
+            disarm=self.disarm,
+        )
+        (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
+        submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
+        put_ending_aside(run, before.round)
+        self._step(pane, run, submission)
+        return True
+
+
+def _best(status: Reading | None, drawn: Reading) -> Reading:
+    """The live source decides; what is asked, the screen may know better."""
+    if status is None:
+        return drawn
+    if status.state is AgentState.WAITING and status.question is None and drawn.question:
+        return replace(status, question=drawn.question)
+    return status

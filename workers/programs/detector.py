@@ -1,0 +1,71 @@
+"""The rules of a kind's TOML, applied to a screen: what the program is doing, as far as its looks tell."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import Question
+from torch_tasks.workers.programs.composer import Composer
+from torch_tasks.workers.programs.config import KindConfig, RuleConfig
+from torch_tasks.workers.programs.kind import Reading
+from torch_tasks.workers.programs.reset_time import reset_time
+from torch_tasks.workers.programs.screen import Screen
+
+#: How many rows a region without a number has.
+_ROWS = {"bottom": 10, "above composer": 6}
+
+
+class Detector:
+    """The rules, the most important first."""
+
+    def __init__(self, config: KindConfig) -> None:
+        self._rules = sorted(config.rules, key=lambda rule: -rule.priority)
+
+    def read(self, screen: Screen, composer: Composer, at: datetime | None = None) -> Reading:
+        """What the first rule that fits says; if none does, nobody knows, and it is not safe to type."""
+        for rule in self._rules:
+            if reading := _apply(rule, screen, composer, at or now()):
+                return reading
+        return Reading(AgentState.UNKNOWN, "screen", "no rule fits")
+
+
+def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -> Reading | None:
+    region = _region(rule.where, screen, composer)
+    if region is None:
+        return None
+    found = rule.pattern.search(region)
+    if found is None or (rule.unless and rule.unless.search(region)):
+        return None
+    told = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
+    question = None
+    if rule.state is AgentState.WAITING:
+        below = region[found.start() :]
+        choices = (
+            tuple(match[match.re.groups and 1].strip() for match in rule.choices.finditer(below))
+            if rule.choices
+            else ()
+        )
+        asked = told.get("question") or " ".join(found[0].split())
+        question = Question(text=asked, choices=choices, subject=told.get("subject", ""))
+    until = reset_time(told["until"], at) if "until" in told else None
+    return Reading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
+
+
+def _region(where: str, screen: Screen, composer: Composer) -> str | None:
+    words = where.split()
+    count = int(words.pop()) if words[-1].isdigit() else 0
+    name = " ".join(words)
+    count = count or _ROWS.get(name, 0)
+    match name:
+        case "title":
+            return screen.title
+        case "composer":
+            return composer.text if composer.seen else None
+        case "bottom":
+            return "\n".join(screen.bottom(count))
+        case "above composer":
+            return "\n".join(screen.lines[max(composer.top - count, 0) : composer.top])
+        case _:
+            return screen.text

@@ -1,0 +1,185 @@
+"""The ``gemini`` agent: Google's Gemini CLI.
+
+Its hooks tell when it takes a prompt, asks and stops. What it said is read from its session log: the hook's own answer
+repeats pieces of what was streamed. It has a home of its own, in which all but its settings and sessions is the user's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+from collections.abc import Iterable, Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from torch_tasks.model.task import Question, Usage
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.programs.briefing import briefing
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.events import Event, EventKind, EventLog
+from torch_tasks.workers.programs.gemini_session import Cancellations, outcome
+from torch_tasks.workers.programs.prompt import Prompt
+from torch_tasks.workers.programs.turn import Turn
+from torch_tasks.workers.programs.user_settings import overlaid, read_settings
+from torch_tasks.workers.tmux.pane import AgentPane
+
+_HOOKS = ("SessionStart", "SessionEnd", "BeforeAgent", "AfterAgent", "AfterTool", "Notification")
+_HOOK_MILLISECONDS = 5000
+#: What it may always do: report to Torch.
+_POLICY = """\
+[[rule]]
+toolName = "run_shell_command"
+commandPrefix = ["torch-tasks done", "torch-tasks fail", "torch-tasks progress"]
+decision = "allow"
+priority = 900
+"""
+#: What is this agent's own in its home; everything else there is the user's.
+_OWN = frozenset({"settings.json", "TORCH.md", "tmp", "history", "projects.json"})
+#: What the CLI takes for a reference to a file, and replaces by its content.
+_REFERENCE = re.compile(r'(?<!\\)@((?:"[^"]*"|\\.|[^ \t\n\r,;!?()\[\]{}."\\]|\.(?![ \t\n\r]|$))+)')
+
+_STOP = re.compile(r"^│ [● ] (\d)\. Stop", re.MULTILINE)
+_DIALOG_ROWS = 12
+
+
+class Gemini(CodingAgent):
+    """The Gemini CLI in its pane."""
+
+    briefed_by_flag = True
+    tells = True
+
+    # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def command(self) -> list[str]:
+        model = ["--model", self.config.model] if self.config.model else []
+        return [*self.config.command, *model]
+
+    def environment(self) -> Mapping[str, str]:
+        return {**self.config.environment, "GEMINI_CLI_HOME": str(self.home)}
+
+    @property
+    def home(self) -> Path:
+        """What the CLI takes for the user's home."""
+        return self.folder / "home"
+
+    @property
+    def _policy(self) -> Path:
+        return self.folder / "policy.toml"
+
+    def prepare(self) -> None:
+        own = self.home / ".gemini"
+        own.mkdir(parents=True, exist_ok=True)
+        (self.folder / "runs").mkdir(exist_ok=True)
+        user = Path(self.config.environment.get("GEMINI_CLI_HOME") or os.environ.get("GEMINI_CLI_HOME") or Path.home())
+        _link(user / ".gemini", own)
+        self._policy.write_text(_POLICY)
+        (own / "TORCH.md").write_text(briefing(self.spec))
+        settings = self._settings(read_settings(user / ".gemini" / "settings.json"))
+        (own / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+        self._launched = self.log.mark()
+
+    def _settings(self, user: Mapping[str, Any]) -> dict[str, Any]:
+        """The user's settings, the TOML's, and our hooks beside the user's."""
+        settings = overlaid(user, self.config.settings)
+        hooks = dict(settings.get("hooks", {})) if user.get("hooksConfig", {}).get("enabled", True) else {}
+        for name in _HOOKS:
+            hook = {"type": "command", "name": "torch", "command": self.report_command(name)}
+            entry = {"matcher": "*", "hooks": [{**hook, "timeout": _HOOK_MILLISECONDS}]}
+            hooks[name] = [*hooks.get(name, []), entry]
+        names = user.get("context", {}).get("fileName", "GEMINI.md")
+        memory = [*([names] if isinstance(names, str) else names), "TORCH.md"]
+        # The user's folder of policies counts only where none is named.
+        policies = user.get("policyPaths") or [str(path) for path in [self.home / ".gemini/policies"] if path.is_dir()]
+        folders = [*user.get("context", {}).get("includeDirectories", ()), str(self.folder / "runs")]
+        own = {
+            "hooksConfig": {"enabled": True},
+            "context": {"fileName": memory, "includeDirectories": folders},
+            "policyPaths": [*policies, str(self._policy)],
+        }
+        return {**overlaid(settings, own), "hooks": hooks}
+
+    def ready(self, pane: AgentPane) -> bool:
+        # Its composer is drawn before the CLI listens to framed pastes.
+        return super().ready(pane) and any(event.kind is EventKind.STARTED for event in self.log.since(self._launched))
+
+    # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def disarm(self, words: str) -> Prompt:
+        found: list[str] = []
+
+        def escaped(match: re.Match[str]) -> str:
+            if not (self.workdir / match[1].strip('"')).exists():
+                return match[0]
+            found.append(match[0])
+            return f"\\{match[0]}"
+
+        safe = _REFERENCE.sub(escaped, words)
+        told = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
+        return Prompt(safe, (told,) if found else ())
+
+    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
+
+    def redraw_input(self, pane: AgentPane) -> None:
+        if not self._stop_trying(pane):
+            super().redraw_input(pane)
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        if force or not self._stop_trying(pane):
+            super().interrupt(pane, force=force)
+
+    def _stop_trying(self, pane: AgentPane) -> bool:
+        """Leave the dialog of a used-up limit, which stays on the screen, and takes all keys, until it is answered."""
+        sight = self.sight(pane)
+        stop = _STOP.search("\n".join(sight.screen.bottom(_DIALOG_ROWS))) if sight else None
+        if stop:
+            pane.press(stop[1])
+        return stop is not None
+
+    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def own_log(self) -> EventLog:
+        return Cancellations(self.home / ".gemini" / "tmp")
+
+    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+        match name:
+            case "SessionStart":
+                return Event(EventKind.STARTED)
+            case "SessionEnd" if given.get("reason") != "clear":
+                return Event(EventKind.ENDED)
+            case "BeforeAgent":
+                return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
+            case "AfterTool":
+                return Event(EventKind.RESOLVED)
+            case "Notification" if given.get("notification_type") == "ToolPermission":
+                return Event(EventKind.QUESTION, question=_question(str(given.get("message")), given.get("details")))
+            case "AfterAgent":
+                return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
+        return None
+
+    def usage(self, run: Run, turn: Turn) -> Usage | None:
+        return turn.over.usage if turn.over else None
+
+
+def _link(user: Path, own: Path) -> None:
+    """Have everything of the user's in the agent's own folder but what is the agent's."""
+    entries: Iterable[Path] = user.iterdir() if user.is_dir() else ()
+    for entry in entries:
+        link = own / entry.name
+        if entry.name not in _OWN and not link.exists():
+            link.unlink(missing_ok=True)
+            link.symlink_to(entry)
+
+
+_TOOLS = {"exec": ("Shell", "command"), "edit": ("Edit", "filePath"), "info": ("Fetch", "prompt")}
+"""The kinds of its permission requests: what they are called here, and the field that tells what for."""
+
+
+def _question(message: str, details: Any) -> Question:
+    given: Mapping[str, Any] = details if isinstance(details, dict) else {}
+    kind = str(given.get("type", ""))
+    tool, field = _TOOLS.get(kind, (str(given.get("toolName") or kind or "Tool"), "title"))
+    words = str(given.get(field, ""))
+    return Question(text=f"{message}: {words}" if words else message, subject=f"{tool}({words})")

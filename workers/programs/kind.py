@@ -1,0 +1,177 @@
+"""What Torch must know of a kind of agent program to host it. One file per kind implements it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+
+from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
+from torch_tasks.workers.host.letters import Letter
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.programs.config import KindConfig
+from torch_tasks.workers.programs.submission import Submission
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
+
+
+def login_wanted(agent_id: str) -> str:
+    """What a person is told of an agent whose program wants a login."""
+    return f"the program of {agent_id} wants a login: 'torch-tasks attach {agent_id}' and log in"
+
+
+TYPING = "somebody is typing in the agent's pane"
+"""Why nothing is put into a pane at the moment."""
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What the program is doing, and what says so."""
+
+    state: AgentState
+    source: str
+    """Where it was read: ``hooks``, ``session file``, ``title``, ``screen``, …"""
+    rule: str = ""
+    """Which event or rule decided."""
+    question: Question | None = None
+    """What it waits for, if it waits."""
+    until: datetime | None = None
+    """When a limit ends, if it is limited and says so."""
+    hindrance: str = ""
+    """What keeps a prompt out of the program until a person sees to it."""
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How the agent's program left a task. The answer is in the run's output file."""
+
+    evidence: Evidence
+    failure: Failure | None = None
+    """Why it is no success, if the program itself says so."""
+    exit_code: int | None = None
+    usage: Usage | None = None
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a task in the pane is."""
+
+    reading: Reading
+    ending: Ending | None = None
+    facts: tuple[str, ...] = field(default=())
+    """What became known since the last look, for the task's history: staged, submitted, accepted, a note."""
+
+
+class AgentKind(ABC):
+    """One agent program in its pane, with its folder on disk.
+
+    Nothing here waits for long: whoever hosts the agent calls again when the bell rings, and after ``pause`` seconds.
+    """
+
+    #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
+    converses = False
+    #: It tells of every prompt that it accepts, and of every answer it has given.
+    tells = False
+
+    def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
+        self.config = config
+        self.spec = spec
+        self.agent_id = spec.id
+        self.folder = folder
+        self.workdir = workdir
+
+    @property
+    def account(self) -> str | None:
+        """The account whose limits its agents share; none for a program that talks to no model."""
+        return (self.config.account or self.config.base or self.spec.kind) if self.converses else None
+
+    @abstractmethod
+    def launch(self) -> list[str]:
+        """The command that runs in the pane. Called before each start, so it may prepare files."""
+
+    def environment(self) -> Mapping[str, str]:
+        """What the program's environment has beside the worker's own; called after :meth:`launch`."""
+        return self.config.environment
+
+    @abstractmethod
+    def ready(self, pane: AgentPane) -> bool:
+        """The program has started and takes tasks. Answers the dialogs of its start as the configuration says."""
+
+    def lives(self, look: PaneLook) -> bool:
+        """The program still runs in the living pane; False if it left a shell there, which must get no prompt."""
+        return True
+
+    @abstractmethod
+    def read(self, pane: AgentPane) -> Reading:
+        """What the program is doing now, from the best source there is."""
+
+    def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
+        """What each source says of the program's state, the decisive one first."""
+        reading = self.read(pane)
+        return [(reading.source, f"{reading.state} ({reading.rule})")]
+
+    @abstractmethod
+    def free(self, pane: AgentPane) -> bool:
+        """Nothing but an empty input line is in the pane: typing disturbs nobody."""
+
+    @abstractmethod
+    def redraw_input(self, pane: AgentPane) -> None:
+        """Have the input line show what is in it, and not what a job in the background printed there."""
+
+    @abstractmethod
+    def discard_input(self, pane: AgentPane) -> None:
+        """Empty the input line of what a worker of ours left there."""
+
+    @abstractmethod
+    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+        """Begin to put the task into a free pane. ``run.begun`` exists once the program may have it."""
+
+    @abstractmethod
+    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        """How far the task is; does whatever is due for it now: goes on with the submission, answers by policy."""
+
+    @abstractmethod
+    def ending(self, run: Run) -> Ending | None:
+        """How the program left the task as far as is noted on the disk, or nothing while it works on it."""
+
+    @abstractmethod
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        """Have the program let go of what it does; with ``force``, without asking it."""
+
+    @abstractmethod
+    def let_go(self, pane: AgentPane, run: Run) -> bool:
+        """The program does not work on the task any more."""
+
+    def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
+        """Answer what the program asks: a choice's number or, where it takes one, a text. False: it cannot."""
+        return False
+
+    def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
+        """Have the program go on with a task that it thinks is done. False: this kind does not."""
+        return False
+
+    # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def listens_while_working(self) -> bool:
+        """It takes a text while it works, and comes to it by itself."""
+        return False
+
+    @abstractmethod
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
+
+    def asked(self, pane: AgentPane, letter: Letter) -> Question | None:
+        """What the program waits for while it works on a message."""
+        return self.read(pane).question
+
+    def said(self, letter: Letter) -> str | None:
+        """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""
+        return None
+
+    @property
+    def pause(self) -> float:
+        """Seconds after which to look again though no bell rang."""
+        return 5.0

@@ -1,0 +1,101 @@
+"""A task's words as they are pasted: exact, recognisable, and nothing in them that the program would run itself."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch_tasks.workers.programs.config import PromptConfig
+
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+@dataclass(frozen=True)
+class Prompt:
+    """What is pasted for one task."""
+
+    text: str
+    notes: tuple[str, ...] = ()
+    """What was made safe, for the task's history."""
+
+
+def footer(tag: str, *hints: str) -> str:
+    """The line that ends each prompt: it tells the agent what this is, and everybody else that the prompt is ours."""
+    return f"[{' · '.join((f'torch {tag}', *hints))}]"
+
+
+def task_hints(task_id: str) -> tuple[str, ...]:
+    """How the agent says what became of a task."""
+    return f'when done: torch-tasks done {task_id} "what you did"', f'else: torch-tasks fail {task_id} "why"'
+
+
+def belongs_to(text: str, tag: str) -> bool:
+    """The text is the prompt of this tag: it has its footer, whatever blanks the program made of its blanks."""
+    return "".join(f"[torch {tag} ·".split()) in "".join(text.split())
+
+
+def compose(
+    words: str,
+    tag: str,
+    config: PromptConfig,
+    *,
+    file: Path,
+    before: str = "",
+    extras: Sequence[str] = (),
+    hints: Sequence[str] = (),
+    disarm: Callable[[str], Prompt] = Prompt,
+) -> Prompt:
+    """The words between what comes ``before`` them and the footer; too long ones stay in their ``file``.
+
+    The ``tag`` is what they are, and its id: ``task t-1``.
+
+    ``disarm`` makes safe what this program would run itself in the midst of them.
+    """
+    size = len(words.encode())
+    what, extras = tag.partition(" ")[0], list(extras)
+    if size > config.limit_bytes:
+        notes = [f"the prompt has {size:,} bytes: given as the file {file}"]
+        body = (
+            f"Your {what} is in the file {file} ({size:,} bytes, {len(words.splitlines()):,} lines). "
+            f"Read the whole file; what it says is the {what}, word for word."
+        )
+    else:
+        body, notes = safe(words)
+        disarmed = disarm(body)
+        body, notes = disarmed.text, [*notes, *disarmed.notes]
+        if not before and _guarded(body, config.guarded):
+            notes.append(f"put the line {config.guard!r} before the prompt, whose beginning means something to the CLI")
+            body = f"{config.guard}\n{body}"
+        if config.altered and config.altered.search(body):
+            notes.append(f"the CLI does not keep all characters as they are: the exact words are in {file}, too")
+            extras.append(f"its exact characters, tabs and all: {file}")
+    parts = [part for part in (before.strip("\n"), body, footer(tag, *extras, *hints)) if part]
+    return Prompt("\n\n".join(parts), tuple(notes))
+
+
+def safe(words: str) -> tuple[str, list[str]]:
+    """The words with line feeds as their only line ends, and control characters shown instead of sent."""
+    notes = []
+    lines = words.replace("\r\n", "\n").replace("\r", "\n")
+    if returns := words.count("\r"):
+        notes.append(f"made line feeds of {returns} carriage returns in the prompt")
+    found = Counter(_CONTROL.findall(lines))
+    if found:
+        told = ", ".join(f"{_visible(char)} ({count})" for char, count in found.items())
+        notes.append(f"control characters in the prompt are shown, not sent: {told}")
+    return _CONTROL.sub(lambda match: _visible(match[0]), lines), notes
+
+
+def _visible(char: str) -> str:
+    code = ord(char)
+    if code < 0x20:
+        return chr(0x2400 + code)
+    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+
+
+def _guarded(text: str, guarded: Sequence[str]) -> bool:
+    """The program would take the beginning for a command of its own, or drop it."""
+    return text[:1].isspace() or text.startswith(tuple(guarded))

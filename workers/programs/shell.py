@@ -1,0 +1,157 @@
+"""The ``shell`` agent: a task's prompt is a script, run in one persistent shell.
+
+The answer is what it printed, the evidence its exit code. The script itself never passes through the terminal: the
+pane gets one short line that sources it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shlex
+import signal
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+
+import psutil
+
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
+from torch_tasks.workers.host.letters import Letter
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, Reading
+from torch_tasks.workers.programs.shell_input import ShellInput
+from torch_tasks.workers.programs.submission import Submission
+from torch_tasks.workers.programs.submitter import Submitter
+from torch_tasks.workers.tmux.pane import AgentPane
+
+_SCRIPTS = Path(__file__).parent / "scripts"
+
+
+class Shell(AgentKind):
+    """A shell under its keeper."""
+
+    #: The folder of the task that a person at the keys has kept out of the shell until now.
+    _unstarted: Path | None = None
+
+    def launch(self) -> list[str]:
+        rc = self.folder / "shell.bash"
+        rc.write_text(
+            f"__torch_folder={shlex.quote(str(self.folder))}\n"
+            f"__torch_agent={self.agent_id}\n"
+            f". {shlex.quote(str(_SCRIPTS / 'shell.bash'))}\n"
+        )
+        (self.folder / "ready").unlink(missing_ok=True)
+        keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]
+        return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
+
+    def ready(self, pane: AgentPane) -> bool:
+        return (self.folder / "ready").exists()
+
+    def read(self, pane: AgentPane) -> Reading:
+        if not self.ready(pane):
+            return Reading(AgentState.STARTING, "prompt")
+        if self._at_prompt(pane):
+            return Reading(AgentState.READY, "foreground process", "the shell")
+        return Reading(AgentState.WORKING, "foreground process", "a command")
+
+    def free(self, pane: AgentPane) -> bool:
+        look = pane.look()
+        return look is not None and not look.in_use and self._is_empty(pane)
+
+    def _is_empty(self, pane: AgentPane) -> bool:
+        return self.ready(pane) and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+
+    def redraw_input(self, pane: AgentPane) -> None:
+        if self._at_prompt(pane) and not self._is_empty(pane):
+            pane.press("C-x", "C-l")
+
+    def _at_prompt(self, pane: AgentPane) -> bool:
+        look = pane.look()
+        return look is not None and look.command == Path(self.config.command[0]).name
+
+    def discard_input(self, pane: AgentPane) -> None:
+        pane.press("C-u")
+
+    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+        run.prompt.write_text(spec.prompt + "\n", newline="")
+        os.mkfifo(run.folder / "pipe", 0o600)
+        os.mkfifo(run.folder / "drained", 0o600)
+        run.context.write_text(json.dumps(spec.context, indent=2))
+        lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
+        if spec.workdir:
+            lines.append(f"cd -- {shlex.quote(spec.workdir)}")
+        lines += [
+            f"printf '%s\\n' {shlex.quote(f'── {spec.id}: {spec.title}')}",
+            f"__torch_run={shlex.quote(str(run.folder))}",
+            f". {shlex.quote(str(_SCRIPTS / 'task.bash'))}",
+        ]
+        start = run.folder / "start"
+        start.write_text("\n".join(lines) + "\n")
+        (self.folder / "current").write_text(f"{run.folder}\n")
+        self._start(pane, run)
+
+    def _start(self, pane: AgentPane, run: Run) -> None:
+        """Have the shell source the script, unless a person has begun to type since the pane was free."""
+        look = pane.look()
+        # The leading space keeps the line out of the shell's history.
+        line = f" . {shlex.quote(str(run.folder / 'start'))}"
+        started = look and self.free(pane) and pane.type_unless_used(look.used_at, text=line, keys=["Enter"])
+        self._unstarted = None if started else run.folder
+
+    @cached_property
+    def _input(self) -> ShellInput:
+        return ShellInput(self)
+
+    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.of(letter) or self._input.intend(letter)
+        return Submitter(self._input, pane, letter).advance(submission, self._input.turn(submission, letter))
+
+    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+        if self._unstarted == run.folder:
+            self._start(pane, run)
+        if self._unstarted == run.folder:
+            return Progress(Reading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
+        return Progress(Reading(AgentState.WORKING, "run folder"), self.ending(run))
+
+    def ending(self, run: Run) -> Ending | None:
+        try:
+            told = run.exit.read_text()
+        except FileNotFoundError:
+            return None
+        if not told.endswith("\n"):
+            return None
+        word, how = told.split()
+        code = int(word)
+        failure = None
+        if how == "shell" and code == 128 + signal.SIGKILL:
+            failure = Failure(kind=FailureKind.AGENT_CRASHED, message="agent crashed: its shell was killed")
+        elif code:
+            failure = Failure(kind=FailureKind.EXIT_CODE, message=f"exit code {code}")
+        evidence = Evidence(kind="exit_code", detail=f"exit code {code}", passed=code == 0)
+        return Ending(evidence, failure, exit_code=code)
+
+    def let_go(self, pane: AgentPane, run: Run) -> bool:
+        return self._unstarted == run.folder or self.ending(run) is not None
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        look = pane.look()
+        if look is None:
+            return
+        keeper = psutil.Process(look.pid)
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if force:
+                # The shell before its commands, or it would go on with the script; the keeper starts a new one.
+                _kill(keeper.children() + keeper.children(recursive=True))
+            else:
+                for shell in keeper.children():
+                    shell.send_signal(signal.SIGUSR1)
+                pane.press("C-c")
+
+
+def _kill(processes: list[psutil.Process]) -> None:
+    for process in processes:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
