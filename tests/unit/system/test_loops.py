@@ -1,0 +1,117 @@
+"""Loops in threads, and the pause before a next try."""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.system.loops import Loop, backoff
+
+DEADLINE = 10.0
+
+
+class Rounds:
+    """Plays rounds as told, and notes that they came."""
+
+    def __init__(self, *results: float | Exception | None) -> None:
+        self.count = 0
+        self.all_played = threading.Event()
+        self._results = results
+
+    def __call__(self) -> float | None:
+        self.count += 1
+        if self.count > len(self._results):
+            self.all_played.set()
+            return math.inf
+        result = self._results[self.count - 1]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+
+def run(play_round: Rounds, **options: float | Callable[[], bool]) -> Loop:
+    loop = Loop("a test's loop", play_round, retry_seconds=0.001, **options)  # type: ignore[arg-type]
+    loop.start()
+    return loop
+
+
+@pytest.mark.parametrize("error", [BrokerUnreachable("away"), OSError("full"), ValueError("a bug"), KeyError("x")])
+def test_a_loop_survives_any_error_of_a_round(error: Exception) -> None:
+    rounds = Rounds(0.0, error, error, 0.0)
+    loop = run(rounds)
+    assert rounds.all_played.wait(DEADLINE)
+    loop.stop()
+    loop.join(DEADLINE)
+    assert rounds.count == 5
+
+
+def test_an_expected_error_is_said_once_and_any_other_each_time_with_its_traceback(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    away = BrokerUnreachable("no broker answers")
+    rounds = Rounds(away, away, ValueError("a bug"), ValueError("a bug"), 0.0)
+    with caplog.at_level(logging.INFO):
+        run(rounds)
+        assert rounds.all_played.wait(DEADLINE)
+    warnings = [record for record in caplog.records if record.levelno == logging.WARNING]
+    errors = [record for record in caplog.records if record.levelno == logging.ERROR]
+    assert [record.exc_info for record in warnings] == [None]
+    assert "no broker answers" in warnings[0].getMessage()
+    assert [record.exc_info[0] for record in errors if record.exc_info] == [ValueError, ValueError]
+    assert [record.getMessage() for record in caplog.records][-1] == "a test's loop: all is well again"
+
+
+def test_a_loop_that_waits_for_ever_goes_on_when_it_is_woken() -> None:
+    rounds = Rounds(math.inf, math.inf)
+    loop = run(rounds)
+    while not rounds.all_played.wait(0.001):
+        loop.wake()
+    assert rounds.count >= 3
+
+
+def test_a_loop_ends_when_it_is_stopped_in_its_pause() -> None:
+    rounds = Rounds(3600.0)
+    loop = run(rounds)
+    loop.stop()
+    loop.join(DEADLINE)
+    assert loop.is_stopping
+    assert rounds.count <= 1
+
+
+def test_a_loop_ends_when_its_condition_is_met() -> None:
+    rounds = Rounds(0.0, 0.0, 0.0, 0.0)
+    run(rounds, until=lambda: rounds.count == 3).join(DEADLINE)
+    assert rounds.count == 3
+
+
+def test_a_loop_ends_when_its_own_round_stops_it() -> None:
+    counted = []
+
+    def play() -> None:
+        counted.append(1)
+        loop.stop()
+
+    loop = Loop("stops itself", play)
+    loop.start()
+    loop.join(DEADLINE)
+    assert counted == [1]
+
+
+def test_the_pause_of_a_round_that_returns_nothing_is_the_loops_own() -> None:
+    rounds = Rounds(None, None)
+    run(rounds, pause=0.001)
+    assert rounds.all_played.wait(DEADLINE)
+
+
+@pytest.mark.parametrize(
+    ("tries", "least", "most"), [(1, 1.6, 2.4), (2, 3.2, 4.8), (3, 6.4, 9.6), (6, 48, 72), (9999, 48, 72)]
+)
+def test_each_pause_is_twice_as_long_up_to_a_limit(tries: int, least: float, most: float) -> None:
+    pauses = {backoff(tries, first=2.0, longest=60.0) for _ in range(50)}
+    assert all(least <= pause <= most for pause in pauses)
+    assert len(pauses) > 1
