@@ -178,7 +178,7 @@ def _look(agent: FakeAgent) -> float:
     """Seconds to see the pane and to know what it means."""
     from torch_tasks.model.agent import AgentSpec
     from torch_tasks.workers.programs.coding import CodingAgent
-    from torch_tasks.workers.programs.kinds import program_of
+    from torch_tasks.workers.programs.kind import program_of
     from torch_tasks.workers.tmux.pane import AgentPane
 
     folder = agent.agent.socket.parent

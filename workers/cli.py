@@ -24,7 +24,7 @@ from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
 from torch_tasks.workers.host.journal import Journal
 from torch_tasks.workers.host.session import end_session
-from torch_tasks.workers.programs.kinds import program_of, require_startable
+from torch_tasks.workers.programs.kind import program_of, require_startable
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 

@@ -23,7 +23,7 @@ from torch_tasks.orchestration.team import form_team
 from torch_tasks.settings import settings
 from torch_tasks.store.claims import Claims
 from torch_tasks.store.notes import Notes, as_facts
-from torch_tasks.workers.programs.briefing import briefing
+from torch_tasks.workers.programs.prompt import briefing
 
 
 @pytest.fixture(autouse=True)

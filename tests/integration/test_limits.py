@@ -20,8 +20,7 @@ from torch_tasks.machine import commands
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.limits import Limits
 from torch_tasks.model.task import FailureKind, TaskState
-from torch_tasks.workers.tmux.group import group_of, group_words, remove_group
-from torch_tasks.workers.tmux.scope import scope_words
+from torch_tasks.workers.tmux.cgroup import group_of, group_words, remove_group, scope_words
 
 TAKES = f"{sys.executable} -c 'held = bytearray({{size}} << 20); held[::4096] = b\"x\" * len(held[::4096]); {{then}}'"
 """A program that takes so many MiB of memory, really."""

@@ -28,8 +28,8 @@ from torch_tasks.errors import AgentUnavailable
 from torch_tasks.machine import commands
 from torch_tasks.machine.broker import start_broker
 from torch_tasks.settings import Settings
+from torch_tasks.workers.tmux.cgroup import scope_words
 from torch_tasks.workers.tmux.pane import AgentPane
-from torch_tasks.workers.tmux.scope import scope_words
 from torch_tasks.workers.tmux.server import AgentServer
 
 UNITS = Path(__file__).parents[2] / "compose" / "systemd"

@@ -1,4 +1,4 @@
-"""Records the screens of real CLIs, as Torch starts them, for ``tests/unit/test_screens.py``.
+"""Records the screens of real CLIs, as Torch starts them, for ``tests/unit/programs/test_screens.py``.
 
 ``python -m screens.record claude …``, with ``tests`` on PYTHONPATH, the CLIs installed by ``.ci/real-agents`` and no
 network: ``.ci/loopback-only``. What each CLI is led through is in the module of its name in this folder.
@@ -23,7 +23,7 @@ from waiting import until
 
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.workers.programs.coding import CodingAgent
-from torch_tasks.workers.programs.kinds import program_of
+from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.tmux.pane import AgentPane
 

@@ -7,7 +7,7 @@ import time
 
 from torch_tasks.workers.host.letters import Letter
 from torch_tasks.workers.host.workplace import Workplace
-from torch_tasks.workers.programs.permissions import decide
+from torch_tasks.workers.programs.questions import decide
 
 log = logging.getLogger(__name__)
 

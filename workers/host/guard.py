@@ -18,7 +18,7 @@ from torch_tasks.model.limits import Limits, Resources, size
 from torch_tasks.model.task import FailureKind
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.host.terminal import Terminal
-from torch_tasks.workers.tmux.group import group_of
+from torch_tasks.workers.tmux.cgroup import group_of
 
 log = logging.getLogger(__name__)
 

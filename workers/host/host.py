@@ -41,7 +41,7 @@ from torch_tasks.workers.host.runs import Run, prune
 from torch_tasks.workers.host.showing import Showing
 from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.host.workplace import Orders, Workplace
-from torch_tasks.workers.programs.kinds import program_of
+from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux
 
 log = logging.getLogger(__name__)

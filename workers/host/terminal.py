@@ -20,7 +20,7 @@ from torch_tasks.settings import Settings
 from torch_tasks.workers.host.bell import Bell
 from torch_tasks.workers.host.session import end_session
 from torch_tasks.workers.programs.kind import AgentKind, login_wanted
-from torch_tasks.workers.tmux.group import remove_group
+from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
 

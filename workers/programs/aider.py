@@ -14,13 +14,11 @@ from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
 from torch_tasks.workers.host.runs import Run
-from torch_tasks.workers.programs.briefing import briefing
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import Event, EventKind, EventLog
 from torch_tasks.workers.programs.kind import Ending
-from torch_tasks.workers.programs.prompt import belongs_to
-from torch_tasks.workers.programs.turn import Turn
-from torch_tasks.workers.programs.verdict import failed
+from torch_tasks.workers.programs.prompt import belongs_to, briefing
+from torch_tasks.workers.programs.turn import Turn, failed
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _TOKENS = re.compile(r"^> Tokens: ([\d.]+k?) sent,.*?([\d.]+k?) received\.(?: Cost: \$([\d.]+) message)?", re.MULTILINE)

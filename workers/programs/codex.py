@@ -16,11 +16,10 @@ from typing import Any
 
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.programs.briefing import briefing
 from torch_tasks.workers.programs.coding import CodingAgent
-from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, EventLog
+from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, EventLog, transcript_of
+from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.reset_time import reset_time
-from torch_tasks.workers.programs.transcript import transcript_of
 
 _HOOKS = (
     "SessionStart",

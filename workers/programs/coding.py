@@ -9,32 +9,28 @@ import contextlib
 import json
 import shlex
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.workers.host.letters import Letter
 from torch_tasks.workers.host.runs import Paper, Run
-from torch_tasks.workers.programs.briefing import briefing
-from torch_tasks.workers.programs.composer import Holds, read_composer
-from torch_tasks.workers.programs.detector import Detector
-from torch_tasks.workers.programs.dialogs import Dialogs
 from torch_tasks.workers.programs.events import REPORT, Event, EventKind, EventLog, HookFolder, Joined
-from torch_tasks.workers.programs.explain import explain
-from torch_tasks.workers.programs.foreground import is_left_to_a_shell, kill_program
-from torch_tasks.workers.programs.keyboard import type_keys
 from torch_tasks.workers.programs.kind import AgentKind, Ending, Progress, Reading
-from torch_tasks.workers.programs.prompt import Prompt, compose, task_hints
-from torch_tasks.workers.programs.questions import Reply, merged
-from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.prompt import Prompt, briefing, compose, task_hints
+from torch_tasks.workers.programs.questions import Dialogs, Reply, merged, type_keys
+from torch_tasks.workers.programs.screen import Holds, Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import Detector, ScreenReading, explain
 from torch_tasks.workers.programs.submission import Phase, Submission
-from torch_tasks.workers.programs.submitter import Sight, Submitter
-from torch_tasks.workers.programs.turn import Turn, fold
-from torch_tasks.workers.programs.verdict import keep_ending, kept_ending, put_ending_aside, told
-from torch_tasks.workers.programs.watch import Watch
+from torch_tasks.workers.programs.submitter import Submitter
+from torch_tasks.workers.programs.turn import Turn, fold, keep_ending, kept_ending, put_ending_aside, told
+from torch_tasks.workers.programs.turn_watcher import Watch
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
@@ -153,14 +149,14 @@ class CodingAgent(AgentKind):
     def _watch(self) -> Watch:
         return Watch(self)
 
-    def sight(self, pane: AgentPane) -> Sight | None:
+    def sight(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now, and what it means; None if it is gone."""
         screen = Screen.of(pane)
         if screen is None:
             return None
         composer = read_composer(screen, self.config.composer)
         drawn = self._detector.read(screen, composer)
-        return Sight(screen, composer, drawn, _best(self.status(pane), drawn))
+        return ScreenReading(screen, composer, drawn, _best(self.status(pane), drawn))
 
     def read(self, pane: AgentPane) -> Reading:
         sight = self.sight(pane)
@@ -178,7 +174,7 @@ class CodingAgent(AgentKind):
         if sight and not sight.composer.seen:
             self.answer_dialog(pane, sight)
 
-    def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
+    def answer_dialog(self, pane: AgentPane, sight: ScreenReading) -> None:
         """Answer the dialog that covers the composer, if the TOML knows it."""
         self._dialogs.answer(pane, sight.screen)
 
@@ -315,7 +311,7 @@ class CodingAgent(AgentKind):
         rows = sum(len(line) // 20 + 1 for line in text.split("\n")[-100:])
         pane.press(*self.config.keys.clear * (2 * rows + 2))
 
-    def _is_ours(self, sight: Sight, text: str) -> bool:
+    def _is_ours(self, sight: ScreenReading, text: str) -> bool:
         return bool(text) and sight.composer.holds(text, self.config.composer.placeholder) in (Holds.OURS, Holds.PART)
 
     def _pasted(self) -> str:
@@ -371,3 +367,26 @@ def _best(status: Reading | None, drawn: Reading) -> Reading:
     if status.state is AgentState.WAITING and status.question is None and drawn.question:
         return replace(status, question=drawn.question)
     return status
+
+
+_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
+
+
+def is_left_to_a_shell(look: PaneLook) -> bool:
+    """Nothing but a shell is in the pane, because the program ended or became one: it would run the next prompt."""
+    if look.command not in _SHELLS:
+        return False
+    try:
+        leader = psutil.Process(look.pid)
+        return leader.name() in _SHELLS and not leader.children()
+    except psutil.NoSuchProcess:
+        return True
+
+
+def kill_program(look: PaneLook) -> None:
+    """Kill what the pane was started with, and all that it started."""
+    with suppress(psutil.NoSuchProcess):
+        leader = psutil.Process(look.pid)
+        for process in (leader, *leader.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                process.kill()

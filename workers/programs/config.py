@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import tomllib
@@ -18,7 +19,6 @@ from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import readable
 from torch_tasks.model.task import Permissions
 from torch_tasks.workers.programs.events import ErrorKind, EventKind
-from torch_tasks.workers.programs.user_settings import overlaid
 
 
 def _compiled(pattern: Any) -> Any:
@@ -251,3 +251,31 @@ def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
     under = _whole(base, [*above, base])
     lists = {name: [*own.get(name, ()), *under.get(name, ())] for name in ("rules", "dialogs")}
     return {**overlaid(under, own), **lists, "base": under.get("base", name)}
+
+
+#: A string, kept; or a comment.
+_COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
+_TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """The settings in the file, which may hold comments; none if there is no file."""
+    try:
+        text = path.read_text()
+    except FileNotFoundError:
+        return {}
+    plain = _TRAILING_COMMA.sub(r"\1", _COMMENT.sub(r"\1", text))
+    try:
+        settings = json.loads(plain or "{}")
+    except ValueError as error:
+        raise AgentUnavailable(f"{path} is no valid JSON ({error}); put it right, or the agent cannot start") from None
+    return settings if isinstance(settings, dict) else {}
+
+
+def overlaid(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings with others over them: tables are merged, everything else is replaced."""
+    merged = dict(settings)
+    for name, value in over.items():
+        before = merged.get(name)
+        merged[name] = overlaid(before, value) if isinstance(before, Mapping) and isinstance(value, Mapping) else value
+    return merged

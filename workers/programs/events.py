@@ -1,4 +1,4 @@
-"""What an agent's program tells of itself, in one language for all kinds."""
+"""What an agent's program reports of itself, in one language for all kinds."""
 
 from __future__ import annotations
 
@@ -171,3 +171,13 @@ def _own_report(name: str, given: Mapping[str, Any]) -> Event | None:
     if name not in _OWN:
         return None
     return Event(_OWN[name], text=str(given["text"]), task=str(given["task"]), origin="torch-tasks")
+
+
+def transcript_of(events: Path) -> Path | None:
+    """The transcript that the newest event in this folder names."""
+    for file in sorted(events.glob("*.json"), reverse=True):
+        try:
+            return Path(json.loads(file.read_bytes())["input"]["transcript_path"])
+        except (OSError, ValueError, LookupError, TypeError):  # not one of the hooks', or gone meanwhile
+            continue
+    return None

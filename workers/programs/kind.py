@@ -1,4 +1,4 @@
-"""What Torch must know of a kind of agent program to host it. One file per kind implements it."""
+"""What Torch must know of a kind of agent program to host it, and which class of Torch's drives which kind."""
 
 from __future__ import annotations
 
@@ -6,13 +6,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from importlib import import_module
 from pathlib import Path
+from typing import Any
 
+from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
 from torch_tasks.workers.host.letters import Letter
 from torch_tasks.workers.host.runs import Run
-from torch_tasks.workers.programs.config import KindConfig
+from torch_tasks.workers.programs.config import KindConfig, kind_config
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
@@ -175,3 +178,35 @@ class AgentKind(ABC):
     def pause(self) -> float:
         """Seconds after which to look again though no bell rang."""
         return 5.0
+
+
+_PROGRAMS = {
+    "aider": "torch_tasks.workers.programs.aider:Aider",
+    "claude": "torch_tasks.workers.programs.claude:Claude",
+    "gemini": "torch_tasks.workers.programs.gemini:Gemini",
+    "codex": "torch_tasks.workers.programs.codex:Codex",
+    "generic": "torch_tasks.workers.programs.generic:Generic",
+    "opencode": "torch_tasks.workers.programs.opencode:OpenCode",
+    "shell": "torch_tasks.workers.programs.shell:Shell",
+}
+
+
+def require_startable(spec: AgentSpec) -> None:
+    """Refuse at once what would only fail when the agent's worker starts."""
+    kind_config(spec.kind).require_program(spec)
+    if spec.workdir and not Path(spec.workdir).is_dir():
+        raise AgentUnavailable(f"agent {spec.id} cannot start: its workdir {spec.workdir} is not a folder on this node")
+
+
+def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:
+    """The program that this agent is."""
+    kind = spec.kind
+    config = kind_config(kind)
+    named = config.base or kind
+    program = config.program or (named if named in _PROGRAMS else "generic")
+    if program not in _PROGRAMS:
+        raise InvalidSettings(f"agent kind {kind!r}: there is no program {program!r}, but {', '.join(_PROGRAMS)}")
+    module, name = _PROGRAMS[program].split(":")
+    made: Any = getattr(import_module(module), name)(config, spec, folder, workdir)
+    assert isinstance(made, AgentKind)
+    return made

@@ -21,16 +21,22 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.host.runs import Paper, Run
-from torch_tasks.workers.programs.briefing import briefing
 from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.events import EventLog
 from torch_tasks.workers.programs.kind import Reading
-from torch_tasks.workers.programs.opencode_server import Server, ServerAway, new_message_id
-from torch_tasks.workers.programs.opencode_session import Conversation, Listener, usage_since
+from torch_tasks.workers.programs.opencode_server import (
+    Conversation,
+    Listener,
+    Server,
+    ServerAway,
+    new_message_id,
+    usage_since,
+)
+from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.programs.submission import Phase, Submission
 from torch_tasks.workers.programs.turn import Turn
-from torch_tasks.workers.programs.user_settings import overlaid
 from torch_tasks.workers.tmux.pane import AgentPane
 
 #: Where it shows a conversation, and not its first screen.

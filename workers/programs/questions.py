@@ -1,13 +1,19 @@
-"""What is asked now, of all that was told and is shown, and what a person's answer to it means."""
+"""What a program asks, who answers it - a rule, the policy, a person - and the keys that give the answer."""
 
 from __future__ import annotations
 
+import logging
 import re
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
-from torch_tasks.model.task import Question
-from torch_tasks.workers.programs.composer import telling
+from torch_tasks.model.task import Permissions, Question
+from torch_tasks.workers.programs.config import DialogConfig, PermissionsConfig
 from torch_tasks.workers.programs.events import Event
+from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
 _NUMBERS = re.compile(r"[\d,\s]*")
 
@@ -56,5 +62,81 @@ def merged(told: Event | None, seen: Question | None) -> Question | None:
         return said or seen
     if said.subject:
         return said if said.choices else said.model_copy(update={"choices": seen.choices})
-    parts = [part for part in told.parts if telling(seen.text) in telling(part.text)]
+    parts = [part for part in told.parts if comparable(seen.text) in comparable(part.text)]
     return min(parts, key=lambda part: len(part.text), default=seen if seen.choices else said)
+
+
+def decide(question: Question, wanted: Permissions | None, config: PermissionsConfig) -> tuple[bool, str] | None:
+    """Whether it is allowed, and what says so; None if a person has to say it.
+
+    ``wanted`` is the task's own word. What is no request for permission is always asked. A pattern that denies wins
+    over everything.
+    """
+    subject = question.subject
+    if not subject:
+        return None
+    for pattern in config.deny:
+        if fnmatchcase(subject, pattern):
+            return False, f"the pattern {pattern!r}"
+    for pattern in config.allow:
+        if fnmatchcase(subject, pattern):
+            return True, f"the pattern {pattern!r}"
+    mode = wanted or config.mode
+    if mode is Permissions.ASK:
+        return None
+    return mode is Permissions.ALLOW, "the task's permissions" if wanted else "the kind's permissions"
+
+
+#: How long a program may take to show what a key did, and how long it is then still when it has.
+_ECHO_SECONDS, _STILL_SECONDS = 1.0, 0.2
+
+
+def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
+    """Press the keys, and wait after each until the program has shown what it did, or has shown nothing for a while.
+
+    ``{n}`` in a key is the number; the key ``{text}`` pastes the text.
+    """
+    for key in keys:
+        shown = pane.drawn()
+        if key == "{text}":
+            pane.paste(text)
+        else:
+            pane.press(key.replace("{n}", str(number)))
+        _await_echo(pane, shown)
+
+
+def _await_echo(pane: AgentPane, before: list[str]) -> None:
+    """Wait for the screen to change, and to be still again."""
+    seen, since = before, time.monotonic()
+    deadline = since + _ECHO_SECONDS
+    while time.monotonic() < deadline and (seen == before or time.monotonic() - since < _STILL_SECONDS):
+        time.sleep(0.02)
+        if (now := pane.drawn()) != seen:
+            seen, since = now, time.monotonic()
+
+
+log = logging.getLogger(__name__)
+
+#: A dialog that still stands there after so long did not hear the keys.
+_AGAIN_SECONDS = 2.0
+
+
+class Dialogs:
+    """One program's; each is answered once, and once more if it stays."""
+
+    def __init__(self, dialogs: Sequence[DialogConfig]) -> None:
+        self._dialogs = dialogs
+        self._last: tuple[DialogConfig, float] | None = None
+
+    def answer(self, pane: AgentPane, screen: Screen) -> None:
+        """Answer the dialog on the screen, if there is one that is known."""
+        text = screen.text
+        known = next((dialog for dialog in self._dialogs if dialog.pattern.search(text)), None)
+        if known is None:
+            return
+        moment = time.monotonic()
+        if self._last and self._last[0] is known and moment - self._last[1] < _AGAIN_SECONDS:
+            return
+        self._last = (known, moment)
+        log.info("answering the dialog %s with %s", known.note or known.pattern.pattern, " ".join(known.keys))
+        type_keys(pane, known.keys)

@@ -1,7 +1,7 @@
-"""The ``shell`` agent: a task's prompt is a script, run in one persistent shell.
+"""The ``shell`` agent: a task's prompt is a script, run in one persistent shell; a message is a typed command line.
 
-The answer is what it printed, the evidence its exit code. The script itself never passes through the terminal: the
-pane gets one short line that sources it.
+The answer is what the script printed, the evidence its exit code. The script itself never passes through the terminal:
+the pane gets one short line that sources it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shlex
 import signal
 from collections.abc import Mapping
@@ -21,10 +22,15 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
 from torch_tasks.workers.host.letters import Letter
 from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
+from torch_tasks.workers.programs.events import Event, EventKind
 from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, Reading
-from torch_tasks.workers.programs.shell_input import ShellInput
+from torch_tasks.workers.programs.prompt import safe
+from torch_tasks.workers.programs.screen import Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.submitter import Submitter
+from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _SCRIPTS = Path(__file__).parent / "scripts"
@@ -155,3 +161,76 @@ def _kill(processes: list[psutil.Process]) -> None:
     for process in processes:
         with contextlib.suppress(psutil.NoSuchProcess):
             process.kill()
+
+
+#: A longer text is sourced from its file: of one that fills the screen nobody sees whether it is whole.
+_LONGEST = 1500
+_MOST_LINES = 10
+
+
+class ShellInput:
+    """The line at the prompt of one shell. It tells of every line that it takes, in the file ``taken``."""
+
+    tells = True
+
+    def __init__(self, shell: Shell) -> None:
+        self._shell = shell
+        self._taken = shell.folder / "taken"
+        composer = ComposerConfig(
+            prompt=re.compile(rf"^{re.escape(shell.agent_id)}> ?"),
+            continuation=re.compile("^"),
+            end=re.compile(r"\s*$"),
+        )
+        self.config = shell.config.model_copy(update={"composer": composer, "keys": KeysConfig()})
+
+    def intend(self, letter: Letter) -> Submission:
+        """The message as it is to be typed."""
+        text, notes = safe(letter.message.message.strip("\n"))
+        letter.prompt.write_text(text + "\n", newline="")
+        if len(text) > _LONGEST or text.count("\n") >= _MOST_LINES:
+            notes.append(f"sourced from {letter.prompt}, for its length")
+            text = f" . {shlex.quote(str(letter.prompt))}"
+        return Submission.intended(letter, text, str(self._count()), "; ".join(notes))
+
+    def turn(self, submission: Submission, letter: Letter) -> Turn:
+        """Whether the shell took a line since the message was begun."""
+        if self._count() <= int(submission.mark) or not letter.begun.exists():
+            return Turn()
+        return Turn(accepted=Event(EventKind.ACCEPTED, text=submission.text(letter), origin="shell"))
+
+    def _count(self) -> int:
+        return _size(self._taken)
+
+    def sight(self, pane: AgentPane) -> ScreenReading | None:
+        """The pane as it is now; None if it is gone."""
+        screen = Screen.of(pane)
+        if screen is None:
+            return None
+        reading = self._shell.read(pane)
+        composer = read_composer(screen, self.config.composer)
+        if reading.state is not AgentState.READY:
+            # What stands below the prompt is a command's output.
+            composer = read_composer(Screen.parse("", cursor=(0, 0), title=""), self.config.composer)
+        return ScreenReading(screen, composer, reading, reading)
+
+    def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
+        """Put the text behind the prompt, unless a person typed since."""
+        return pane.type_unless_used(used_at, text=text)
+
+    def submit(self, pane: AgentPane, used_at: int) -> bool:
+        """Have the shell take the line, unless a person typed since."""
+        return pane.type_unless_used(used_at, keys=["Enter"])
+
+    def answer_dialog(self, pane: AgentPane, sight: ScreenReading) -> None:
+        """A shell asks nothing."""
+
+    def clear(self, pane: AgentPane) -> None:
+        """Empty the line."""
+        pane.press("C-e", "C-u")
+
+
+def _size(file: Path) -> int:
+    try:
+        return file.stat().st_size
+    except FileNotFoundError:
+        return 0

@@ -7,22 +7,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.workers.host.runs import Paper, Run
-from torch_tasks.workers.programs.composer import Composer, Holds, telling
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import Event
-from torch_tasks.workers.programs.kind import Reading
 from torch_tasks.workers.programs.prompt import belongs_to
-from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.screen import Composer, Holds
+from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Phase, Submission
 from torch_tasks.workers.programs.turn import Turn
-from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
 #: How long a paste may take to be seen whole; then it is taken back and pasted again, so often.
 _PASTE_SECONDS = 3.0
@@ -32,23 +30,6 @@ _ENTERS = 7
 _BUSY = frozenset({AgentState.WORKING, AgentState.COMPACTING})
 
 
-@dataclass(frozen=True)
-class Sight:
-    """The pane at one moment, and what it means."""
-
-    screen: Screen
-    composer: Composer
-    drawn: Reading
-    """What the screen alone tells."""
-    reading: Reading
-    """What the best source tells."""
-
-    @property
-    def above(self) -> str:
-        """What stands above the composer."""
-        return "\n".join(self.screen.lines[: self.composer.top])
-
-
 class Typist(Protocol):
     """Who can see the program and type into it."""
 
@@ -56,7 +37,7 @@ class Typist(Protocol):
     tells: bool
     """The program tells of every prompt that it accepts."""
 
-    def sight(self, pane: AgentPane) -> Sight | None:
+    def sight(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now; None if it is gone."""
 
     def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
@@ -65,7 +46,7 @@ class Typist(Protocol):
     def submit(self, pane: AgentPane, used_at: int) -> bool:
         """Have the program take what stands in its composer; false, and nothing is done, if a person has typed."""
 
-    def answer_dialog(self, pane: AgentPane, sight: Sight) -> None:
+    def answer_dialog(self, pane: AgentPane, sight: ScreenReading) -> None:
         """Answer what covers the composer, if it is known how."""
 
     def clear(self, pane: AgentPane) -> None:
@@ -98,7 +79,7 @@ class Submitter:
         if not sight.composer.seen:
             self._typist.answer_dialog(self._pane, sight)
         text = submission.text(self._run)
-        steps: dict[Phase, Callable[[Submission, Sight, str], Submission]] = {
+        steps: dict[Phase, Callable[[Submission, ScreenReading, str], Submission]] = {
             Phase.INTENDED: self._stage,
             Phase.STAGED: self._enter_when_settled,
             Phase.SUBMITTED: self._confirm,
@@ -111,7 +92,7 @@ class Submitter:
 
     # ── intended → staged ────────────────────────────────────────────────────────────────────────────────────────
 
-    def _stage(self, submission: Submission, sight: Sight, text: str) -> Submission:
+    def _stage(self, submission: Submission, sight: ScreenReading, text: str) -> Submission:
         if sight.screen.in_use:
             return submission
         holds = self.holds(sight.composer, text)
@@ -134,11 +115,11 @@ class Submitter:
             return self._paste(submission, sight, text)
         return submission
 
-    def _paste(self, before: Submission, sight: Sight, text: str) -> Submission:
+    def _paste(self, before: Submission, sight: ScreenReading, text: str) -> Submission:
         submission = before.changed(self._run, pastes=before.pastes + 1, pasted_at=now())
         return submission if self._typist.stage(self._pane, text, sight.screen.used_at) else before.kept(self._run)
 
-    def _staged(self, submission: Submission, sight: Sight) -> Submission:
+    def _staged(self, submission: Submission, sight: ScreenReading) -> Submission:
         """The step, which is not on the disk yet: the one before it is as good for whoever comes after a kill."""
         placeholder = self._typist.config.composer.placeholder
         shown = sight.composer.text if placeholder and placeholder.fullmatch(sight.composer.text) else ""
@@ -155,14 +136,14 @@ class Submitter:
 
     # ── staged → submitted ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _enter_when_settled(self, submission: Submission, sight: Sight, text: str) -> Submission:
+    def _enter_when_settled(self, submission: Submission, sight: ScreenReading, text: str) -> Submission:
         if self.holds(sight.composer, text) is not Holds.OURS:
             return submission.reached(self._run, Phase.INTENDED, "the text in the composer changed before Enter")
         if submission.since < self._config.settle_seconds:
             return submission
         return self._enter(submission, sight, text, "Enter pressed")
 
-    def _enter(self, before: Submission, sight: Sight, text: str, evidence: str) -> Submission:
+    def _enter(self, before: Submission, sight: ScreenReading, text: str, evidence: str) -> Submission:
         """Press Enter on our own text. That it may be pressed is on the disk before it is."""
         if sight.screen.in_use:
             return before
@@ -182,7 +163,7 @@ class Submitter:
 
     # ── submitted → accepted ─────────────────────────────────────────────────────────────────────────────────────
 
-    def _confirm(self, submission: Submission, sight: Sight, text: str) -> Submission:
+    def _confirm(self, submission: Submission, sight: ScreenReading, text: str) -> Submission:
         holds = self.holds(sight.composer, text)
         if holds is Holds.OURS:
             return self._press_again(submission, sight, text)
@@ -196,7 +177,7 @@ class Submitter:
         covered = not sight.composer.seen
         return submission if covered or not self._is_overdue(submission) else self._conclude(submission, sight)
 
-    def _press_again(self, submission: Submission, sight: Sight, text: str) -> Submission:
+    def _press_again(self, submission: Submission, sight: ScreenReading, text: str) -> Submission:
         if not _passed(submission.entered_at, self._config.again_seconds * 2 ** (submission.enters - 1)):
             return submission
         if submission.enters >= _ENTERS:
@@ -206,7 +187,7 @@ class Submitter:
             )
         return self._enter(submission, sight, text, "Enter pressed again: the text still stood in the composer")
 
-    def _trace(self, submission: Submission, sight: Sight) -> str | None:
+    def _trace(self, submission: Submission, sight: ScreenReading) -> str | None:
         """What on the screen shows that the program has the prompt; only what was not there before it."""
         if belongs_to(sight.above, submission.tag):
             return "the prompt stands above the composer"
@@ -216,7 +197,7 @@ class Submitter:
             return f"the composer is empty, and the program is {sight.reading.state} ({sight.reading.rule})"
         return None
 
-    def _conclude(self, submission: Submission, sight: Sight) -> Submission:
+    def _conclude(self, submission: Submission, sight: ScreenReading) -> Submission:
         """It left no trace. Only where that proves that it never came is it pasted anew."""
         untouched = sight.composer.empty and submission.above == _digest(sight.above)
         if self._typist.tells and untouched and sight.reading.state is AgentState.READY and not submission.anew:
@@ -230,7 +211,7 @@ class Submitter:
 
 
 def _heard(accepted: Event, text: str) -> str:
-    if telling(accepted.text) == telling(text):
+    if comparable(accepted.text) == comparable(text):
         return f"{accepted.origin}: it has the whole prompt"
     sizes = f"{len(accepted.text)} characters of {len(text)}"
     return f"{accepted.origin}: it has the prompt, but not as it was sent: {sizes}"

@@ -7,6 +7,7 @@ import os
 import shlex
 import signal
 import time
+import unicodedata
 import uuid
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ import psutil
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
+from torch_tasks.workers.tmux.cgroup import NONE
 from torch_tasks.workers.tmux.control import quote
-from torch_tasks.workers.tmux.scope import NONE
 from torch_tasks.workers.tmux.server import AgentServer, Answer
 
 END_SECONDS = 5.0
@@ -296,6 +297,11 @@ class AgentPane:
                 "look whether the agent still lives"
             )
         return answer
+
+
+def comparable(text: str) -> str:
+    """The characters that no terminal changes, to compare texts by: without blanks, however wide or joined they are."""
+    return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum() or "!" <= char <= "~")
 
 
 def _require_folder(workdir: Path) -> None:

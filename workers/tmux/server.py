@@ -20,9 +20,8 @@ from libtmux.common import tmux_cmd
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
+from torch_tasks.workers.tmux.cgroup import NONE, group_words, scope_words
 from torch_tasks.workers.tmux.control import ANSWER_SECONDS, ControlClient, ControlLost
-from torch_tasks.workers.tmux.group import group_words
-from torch_tasks.workers.tmux.scope import NONE, scope_words
 
 log = logging.getLogger(__name__)
 

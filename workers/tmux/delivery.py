@@ -1,23 +1,89 @@
-"""A text's way into any program in a pane, with what shows that it went there.
+"""A text's way into any program in a pane, with what shows that it arrived.
 
-The kernel knows what the program has read of its terminal; the screen shows whether the text left the input line. A
-program that shows nothing of what it is given has it when it has read it.
+The kernel knows what the program has read of its terminal line; the screen shows whether the text left the input line.
+A program that shows nothing of what it is given has it when it has read it.
 """
 
 from __future__ import annotations
 
+import fcntl
+import os
 import re
+import struct
+import termios
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Self
 
 from torch_tasks.errors import AgentUnavailable, DeliveryUncertain, InvalidMessage, NotDelivered
-from torch_tasks.workers.programs.composer import telling
-from torch_tasks.workers.tmux.line import LONGEST, Line
-from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import AgentPane, comparable
+
+LONGEST = 4095
+"""So many bytes of a line a reader of lines gets; the kernel drops the rest."""
+
+_POLL = 0.02
+
+
+class Line:
+    """The open terminal line of a pane's program."""
+
+    def __init__(self, handle: int) -> None:
+        self._handle = handle
+
+    @property
+    def canonical(self) -> bool:
+        """The program reads whole lines, which the kernel edits and cuts."""
+        return bool(self._flags & termios.ICANON)
+
+    @property
+    def echoes(self) -> bool:
+        """The kernel shows what is typed."""
+        return bool(self._flags & termios.ECHO)
+
+    @property
+    def unread(self) -> int:
+        """The bytes that wait for the program to read them; of readers of lines, only what is whole lines."""
+        answer = fcntl.ioctl(self._handle, termios.FIONREAD, struct.pack("i", 0))
+        return int(struct.unpack("i", answer)[0])
+
+    @property
+    def _flags(self) -> int:
+        flags: int = termios.tcgetattr(self._handle)[3]
+        return flags
+
+
+@contextmanager
+def held(path: str, seconds: float) -> Iterator[Line]:
+    """The line at this path, for one sender at a time; the lock is on the line itself, and ends with its holder."""
+    try:
+        handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except OSError as error:
+        raise AgentUnavailable(f"the pane's terminal {path} cannot be opened: {error.strerror}") from None
+    try:
+        _lock(handle, path, seconds)
+        yield Line(handle)
+    finally:
+        os.close(handle)
+
+
+def _lock(handle: int, path: str, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while True:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                raise NotDelivered(
+                    f"another sender has been typing into the pane ({path}) for {seconds:g} s; nothing was sent"
+                ) from None
+            time.sleep(_POLL)
+        else:
+            return
+
 
 READ_SECONDS = 5.0
 """How long a program may take to read what was typed."""
@@ -32,7 +98,6 @@ part of it."""
 CONFIRM_SECONDS = (1.0, 2.0, 4.0)
 """How long each Enter may take to show an effect before it is pressed again, on a text that stays where it is."""
 
-_POLL = 0.02
 _QUIET = 3
 _TAIL = 24
 _PLACEHOLDER = re.compile(r"\[Pasted [^\[\]\n]{1,60}\]")
@@ -60,27 +125,27 @@ class Sight:
 
     def row(self, number: int) -> str:
         """What tells in this row."""
-        return telling(self.rows[number]) if 0 <= number < len(self.rows) else ""
+        return comparable(self.rows[number]) if 0 <= number < len(self.rows) else ""
 
     def count(self, mark: str) -> int:
         """How often it is seen, over the ends of rows."""
-        return "".join(map(telling, self.rows)).count(mark)
+        return "".join(map(comparable, self.rows)).count(mark)
 
     @property
     def before_cursor(self) -> str:
         """What tells above and left of the cursor."""
         column, row = self.cursor
         rows = [*self.rows[:row], self.rows[row][:column] if row < len(self.rows) else ""]
-        return "".join(map(telling, rows))
+        return "".join(map(comparable, rows))
 
     def end_of(self, mark: str) -> int | None:
         """The row in which it was last seen to end."""
-        place = "".join(map(telling, self.rows)).rfind(mark)
+        place = "".join(map(comparable, self.rows)).rfind(mark)
         if place < 0:
             return None
         left = place + len(mark)
         for number, row in enumerate(self.rows):
-            left -= len(telling(row))
+            left -= len(comparable(row))
             if left <= 0:
                 return number
         return None
@@ -209,14 +274,14 @@ class Delivery:
     def _mark(self, sight: Sight) -> str | None:
         """What on the screen is the end of our text, or stands for it, and was not there before."""
         assert self._before is not None
-        tail = next(filter(None, map(telling, reversed(self._text.split("\n")))), "")[-_TAIL:]
+        tail = next(filter(None, map(comparable, reversed(self._text.split("\n")))), "")[-_TAIL:]
         at_cursor = sight.before_cursor
         if tail and at_cursor.endswith(tail) and at_cursor != self._before.before_cursor:
             return tail
         if tail and sight.count(tail) > self._before.count(tail):
             return tail
         new = Counter(_placeholders(sight)) - Counter(_placeholders(self._before))
-        return telling(next(iter(new))) if new else None
+        return comparable(next(iter(new))) if new else None
 
     def _is_read(self) -> bool:
         """The program reads all that was typed, in time."""

@@ -12,16 +12,13 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, FailureKind, Question, TaskSpec
 from torch_tasks.workers.host.runs import Run
-from torch_tasks.workers.programs.composer import Holds
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import TYPING, Ending, Progress, Reading
-from torch_tasks.workers.programs.permissions import decide
-from torch_tasks.workers.programs.questions import merged, understood
-from torch_tasks.workers.programs.screen_answer import answer_on
+from torch_tasks.workers.programs.questions import decide, merged, understood
+from torch_tasks.workers.programs.screen import Holds, answer_on
+from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Phase, Submission
-from torch_tasks.workers.programs.submitter import Sight
-from torch_tasks.workers.programs.turn import Turn
-from torch_tasks.workers.programs.verdict import failed, not_submitted, reported
+from torch_tasks.workers.programs.turn import Turn, failed, not_submitted, reported
 from torch_tasks.workers.tmux.pane import AgentPane
 
 if TYPE_CHECKING:
@@ -110,7 +107,7 @@ class Watch:
         told_by_now = time.monotonic() - self._asks_since > _UNTOLD
         return reading if told_by_now else Reading(AgentState.WORKING, "screen", "asks something")
 
-    def _hindrance(self, submission: Submission, sight: Sight, run: Run) -> str | None:
+    def _hindrance(self, submission: Submission, sight: ScreenReading, run: Run) -> str | None:
         """What keeps the prompt from being submitted, if a person has to see to it."""
         if submission.phase not in (Phase.INTENDED, Phase.STAGED, Phase.SUBMITTED) or submission.since < _TYPING:
             return None
@@ -133,7 +130,7 @@ class Watch:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ending(
-        self, pane: AgentPane, run: Run, submission: Submission, turn: Turn, sight: Sight | None
+        self, pane: AgentPane, run: Run, submission: Submission, turn: Turn, sight: ScreenReading | None
     ) -> Ending | None:
         if turn.accepted and submission.phase not in (Phase.ACCEPTED, Phase.REFUSED):
             return None  # both came since the last step: that it was accepted is told first
@@ -166,7 +163,7 @@ class Watch:
             return failed(FailureKind.AGENT_FAILED, message, Evidence(kind="screen", detail=message, passed=False))
         return Ending(Evidence(kind="screen", detail="the program was busy and is idle again", passed=True))
 
-    def _idle(self, run: Run, sight: Sight) -> float:
+    def _idle(self, run: Run, sight: ScreenReading) -> float:
         """Seconds for which the program has been idle, and nothing above its composer has changed."""
         moment = time.monotonic()
         if self._still is None or self._still.run.folder != run.folder:
@@ -178,7 +175,7 @@ class Watch:
             still.above, still.since = sight.above, moment
         return moment - still.since
 
-    def _answer_on_screen(self, pane: AgentPane, sight: Sight, end: str) -> str:
+    def _answer_on_screen(self, pane: AgentPane, sight: ScreenReading, end: str) -> str:
         history = pane.screen(_HISTORY).split("\n")
         below = len(sight.screen.text.split("\n")) - sight.composer.top
         above = "\n".join(history[: len(history) - below] if below > 0 else history)
@@ -186,7 +183,9 @@ class Watch:
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _by_policy(self, pane: AgentPane, asked: _Asked, question: Question, spec: TaskSpec, sight: Sight) -> list[str]:
+    def _by_policy(
+        self, pane: AgentPane, asked: _Asked, question: Question, spec: TaskSpec, sight: ScreenReading
+    ) -> list[str]:
         """Answer what the policy answers, once its dialog is to be seen; returns what was done."""
         decision = decide(question, spec.permissions, self._kind.config.permissions)
         if decision is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):

@@ -1,17 +1,36 @@
-"""The rules of a kind's TOML, applied to a screen: what the program is doing, as far as its looks tell."""
+"""What a look at a pane says of the program in it, by the rules of its kind's TOML and by the best live source."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
-from torch_tasks.workers.programs.composer import Composer
 from torch_tasks.workers.programs.config import KindConfig, RuleConfig
+from torch_tasks.workers.programs.events import EventLog
 from torch_tasks.workers.programs.kind import Reading
 from torch_tasks.workers.programs.reset_time import reset_time
-from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.screen import Composer, Screen
+
+
+@dataclass(frozen=True)
+class ScreenReading:
+    """The pane at one moment, and what it means."""
+
+    screen: Screen
+    composer: Composer
+    drawn: Reading
+    """What the screen alone tells."""
+    reading: Reading
+    """What the best source tells."""
+
+    @property
+    def above(self) -> str:
+        """What stands above the composer."""
+        return "\n".join(self.screen.lines[: self.composer.top])
+
 
 #: How many rows a region without a number has.
 _ROWS = {"bottom": 10, "above composer": 6}
@@ -69,3 +88,20 @@ def _region(where: str, screen: Screen, composer: Composer) -> str | None:
             return "\n".join(screen.lines[max(composer.top - count, 0) : composer.top])
         case _:
             return screen.text
+
+
+_EVENTS = 3
+
+
+def explain(sight: ScreenReading, status: Reading | None, log: EventLog) -> list[tuple[str, str]]:
+    """Each source and its word, the decisive one first."""
+    reading, drawn, composer = sight.reading, sight.drawn, sight.composer
+    stands = f"holds {composer.text!r}" if composer.text else "empty"
+    return [
+        (reading.source, f"{reading.state} ({reading.rule})"),
+        ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
+        ("screen", f"{drawn.state} ({drawn.rule})"),
+        ("title", sight.screen.title),
+        ("composer", stands if composer.seen else "not seen"),
+        *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in log.since("")[-_EVENTS:]),
+    ]

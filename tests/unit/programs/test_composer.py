@@ -8,10 +8,9 @@ import pytest
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
-from torch_tasks.workers.programs.composer import Composer, Holds, read_composer
 from torch_tasks.workers.programs.config import ComposerConfig, KindConfig, RuleConfig
-from torch_tasks.workers.programs.detector import Detector
-from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.screen import Composer, Holds, Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import Detector
 
 BOXED = ComposerConfig(
     top=re.compile("^╭─+╮$"),

@@ -1,18 +1,18 @@
-"""The user's own tmux, as the old tools see it: every pane, what it shows, and texts that verifiably arrive."""
+"""The user's own tmux, which Torch neither starts nor attaches to: its panes, and texts that verifiably arrive."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable, NotDelivered
 from torch_tasks.machine.user_panes import UserPane
-from torch_tasks.workers.delivery import Delivery
-from torch_tasks.workers.tmux.line import Line, held
+from torch_tasks.workers.tmux.control import ControlClient
+from torch_tasks.workers.tmux.delivery import Delivery, Line, held
 from torch_tasks.workers.tmux.pane import AgentPane
-from torch_tasks.workers.tmux.server import require_tmux
-from torch_tasks.workers.tmux.user import UserServer
+from torch_tasks.workers.tmux.server import AgentServer, Answer, require_tmux
 
 LOCK_SECONDS = 60.0
 """How long a sender waits for others to be done with the pane."""
@@ -119,3 +119,37 @@ def _parse(record: str) -> UserPane:
         index=int(fields["pane_index"]),
         active=fields["pane_active"] == "1",
     )
+
+
+class UserServer(AgentServer):
+    """The server that a plain ``tmux`` would speak with here, or the one at a socket.
+
+    Each command is a process of its own: nothing attaches, so that no client is seen and no hook of the user's runs.
+    """
+
+    def __init__(self, socket: Path | None = None) -> None:
+        super().__init__(socket or _socket())
+
+    def ask(self, *words: str) -> Answer | None:
+        """What tmux answers; None if no server runs."""
+        answer = self.process(words)
+        if answer.ok:
+            return answer
+        said = " ".join(answer.stderr)
+        if said.startswith(("no server running", "error connecting")):
+            return None
+        raise AgentUnavailable(f"tmux refused {words[0]} at {self.socket}: {said}")
+
+    def _connected(self) -> ControlClient | None:
+        return None
+
+
+def _socket() -> Path:
+    """Where tmux looks; but the server of an agent's pane holds nothing but that pane, and is not meant."""
+    inside = os.environ.get("TMUX", "").split(",")[0]
+    if inside and "TORCH_AGENT_ID" not in os.environ:
+        return Path(inside)
+    folder = Path(os.environ.get("TMUX_TMPDIR") or "/tmp")  # noqa: S108 - tmux's own place
+    if not folder.is_dir():
+        folder = Path("/tmp")  # noqa: S108 - and so tmux does
+    return folder.resolve() / f"tmux-{os.getuid()}" / "default"

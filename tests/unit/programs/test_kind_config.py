@@ -10,7 +10,7 @@ from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.task import Permissions
 from torch_tasks.workers.programs.config import kind_config
-from torch_tasks.workers.programs.kinds import program_of
+from torch_tasks.workers.programs.kind import program_of
 
 
 @pytest.fixture

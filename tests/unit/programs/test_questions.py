@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from torch_tasks.model.task import Question
-from torch_tasks.workers.programs.claude_questions import choosing
+from torch_tasks.workers.programs.claude import choosing
 from torch_tasks.workers.programs.events import Event, EventKind
 from torch_tasks.workers.programs.questions import Reply, merged, understood
 from torch_tasks.workers.programs.screen import Screen
 
-CLAUDE = Path(__file__).parents[1] / "screens" / "claude"
+CLAUDE = Path(__file__).parents[2] / "screens" / "claude"
 WRITTEN = re.compile("^Type something")
 COLOUR = Question(text="Which colour?", choices=("red", "blue", "Type something."))
 ROOMS = Question(text="Which rooms?", choices=("kitchen", "hall", "Type something."), several=True)

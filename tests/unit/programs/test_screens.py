@@ -7,12 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from torch_tasks.workers.programs.composer import read_composer
 from torch_tasks.workers.programs.config import kind_config
-from torch_tasks.workers.programs.detector import Detector
-from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.screen import Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import Detector
 
-SCREENS = Path(__file__).parents[1] / "screens"
+SCREENS = Path(__file__).parents[2] / "screens"
 
 
 @pytest.mark.parametrize("file", sorted(SCREENS.glob("*/*.txt")), ids=lambda file: f"{file.parent.name}-{file.stem}")
