@@ -20,12 +20,12 @@ from torch_tasks.errors import (
     TaskNotFinished,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo, Farewell
+from torch_tasks.model.agent import AgentInfo, RetirementReport
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.routing import held_up, hinders, unroutable
 from torch_tasks.model.task import (
-    BEFORE,
+    NOT_BEGUN,
     Handover,
     HistoryEntry,
     Permissions,
@@ -131,7 +131,7 @@ class Task:
                 records.move(
                     self.id,
                     TaskState.CANCELLED,
-                    only_from=BEFORE,
+                    only_from=NOT_BEGUN,
                     result=result.model_dump_json(),
                 )
             except IllegalTransition:
@@ -330,7 +330,7 @@ class Torch:
             asked = spawn(role, skills, kind, **where)
             return asked.wait(timeout) if wait else asked
 
-    def retire(self, agent_id: str, **how: Any) -> Farewell | None:
+    def retire(self, agent_id: str, **how: Any) -> RetirementReport | None:
         """Have an agent end: no new tasks, then its pane ends and the fleet forgets it; returns how it ended.
 
         ``leave`` says what becomes of its task: ``finish`` (the default), ``hand over`` or ``now``. ``note`` is kept;

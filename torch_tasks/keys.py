@@ -44,7 +44,7 @@ SPAWNED = f"{PREFIX}spawned"
 #: Hash of the id of a spawned agent → how far it is, as JSON.
 SPAWN_STATES = f"{PREFIX}spawn_states"
 #: Hash of the id of a retired agent → how it ended, as JSON.
-FAREWELLS = f"{PREFIX}farewells"
+RETIREMENT_REPORTS = f"{PREFIX}retirement_reports"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.

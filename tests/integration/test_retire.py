@@ -16,7 +16,7 @@ from waiting import until
 from torch_tasks import Task, TaskState, Torch, keys
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import AgentNotFound, NotYours, RetireImpossible, StillWorking
-from torch_tasks.model.agent import Leave
+from torch_tasks.model.agent import RetireMode
 from torch_tasks.model.message import MessageState
 from torch_tasks.model.node import KeptState
 
@@ -102,10 +102,10 @@ def test_now_its_task_goes_to_whoever_is_able(node: Node, torch: Torch, tmp_path
     torch.spawn("qa")
     task = held(torch, tmp_path, role="qa")
     torch.spawn("qa")
-    farewell = torch.retire("qa-1", leave=Leave.NOW)
-    assert farewell
-    assert farewell.tasks == (task.id,)
-    assert f"Task {task.id}, begun" in Path(farewell.file).read_text()
+    report = torch.retire("qa-1", leave=RetireMode.NOW)
+    assert report
+    assert report.tasks == (task.id,)
+    assert f"Task {task.id}, begun" in Path(report.file).read_text()
     until(lambda: effects(tmp_path) == ["qa-1", "qa-2"], "the other one has begun")
     (tmp_path / "gate").touch()
     result = task.result(timeout=20)
@@ -117,9 +117,9 @@ def test_a_task_for_it_alone_has_failed_and_says_why(node: Node, torch: Torch, t
     torch.spawn("qa")
     held(torch, tmp_path, role="qa")
     alone = torch.enqueue("echo never", agent="qa-1")
-    farewell = torch.retire("qa-1", leave=Leave.NOW)
-    assert farewell
-    assert alone.id in farewell.tasks
+    report = torch.retire("qa-1", leave=RetireMode.NOW)
+    assert report
+    assert alone.id in report.tasks
     result = alone.result(timeout=20)
     assert result.status is TaskState.FAILED
     assert "agent qa-1 has retired, and the task asks for no other" in result.summary
@@ -149,10 +149,10 @@ def test_who_wrote_to_it_hears_that_it_did_not_read(node: Node, torch: Torch, tm
     task = held(torch, tmp_path, role="qa")
     sent = torch.send("qa-1", "look at the tests")
     own = NovaOrchestrator(sender="boss-1").send_message("qa-1", "and at the docs")
-    farewell = torch.retire("qa-1", leave=Leave.NOW)
-    assert farewell
-    assert set(farewell.messages) == {sent.id, own.id}
-    for message_id in farewell.messages:
+    report = torch.retire("qa-1", leave=RetireMode.NOW)
+    assert report
+    assert set(report.messages) == {sent.id, own.id}
+    for message_id in report.messages:
         record = NovaOrchestrator().message(message_id)
         assert (record.state, record.note) == (MessageState.DEAD, "agent qa-1 has retired")
     told = f"qa-1 has retired and did not read your message {own.id}: and at the docs"
@@ -210,9 +210,9 @@ def test_one_whose_worker_somebody_started_by_hand_retires_too(node: Node, torch
     idle, working = node.agent_worker("qa-1", "qa"), node.agent_worker("dev-1")
     assert torch.retire("qa-1")
     task = held(torch, tmp_path, role="developer")
-    farewell = torch.retire("dev-1", leave=Leave.NOW)
-    assert farewell
-    assert farewell.tasks == (task.id,)
+    report = torch.retire("dev-1", leave=RetireMode.NOW)
+    assert report
+    assert report.tasks == (task.id,)
     assert torch.agents() == []
     for worker in (idle, working):
         assert worker.process.wait(20) == 0

@@ -25,7 +25,7 @@ from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.checkin import Busy, Checkin, Fire, Outcome, Receipt, UserPane, derived_id, milliseconds
 from torch_tasks.model.message import Message, MessageKind, When
-from torch_tasks.model.task import BEFORE, TaskRecord, TaskSpec
+from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
 from torch_tasks.settings import settings
 
 PLACEHOLDERS: dict[str, str] = {
@@ -231,7 +231,7 @@ class Delivery:
         record = self._fleet.records.find(latest) if latest and latest != task_id else None
         if record is None or record.state.ended:
             return ""
-        if self._checkin.when is Busy.IDLE and record.state in BEFORE:
+        if self._checkin.when is Busy.IDLE and record.state in NOT_BEGUN:
             return f"nobody has begun with task {latest} yet"
         return f"task {latest} is {record.state}" if self._checkin.when is Busy.SKIP else ""
 

@@ -72,7 +72,7 @@ def spawn(
 def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
     """Have AGENT end: no new tasks, then its pane and its place in the fleet. In a pane: the pane's own agent."""
     from torch_tasks.client import Torch
-    from torch_tasks.model.agent import Leave
+    from torch_tasks.model.agent import RetireMode
 
     own = os.environ.get("TORCH_AGENT_ID")
     whom = agent_id or own
@@ -80,16 +80,16 @@ def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout:
         raise click.UsageError("say which AGENT")
     if now and hand_over:
         raise click.UsageError("say --now or --hand-over, not both")
-    leave = Leave.NOW if now else Leave.HAND_OVER if hand_over else Leave.FINISH
+    leave = RetireMode.NOW if now else RetireMode.HAND_OVER if hand_over else RetireMode.FINISH
     if whom == own or no_wait:  # its own task is what runs this command
         Torch().retire(whom, leave=leave, note=note, wait=False)
         click.echo(f"{whom} takes no new tasks and retires" + (" when this one is over" if whom == own else ""))
         return
     with waiting(f"{whom} retires"):
-        farewell = Torch().retire(whom, leave=leave, note=note, timeout=timeout)
-    assert farewell is not None
-    click.echo(f"{whom} has retired on {farewell.node}; its last screen and its notes are in {farewell.file} there")
-    if farewell.tasks:
-        click.echo(f"tasks it left: {', '.join(farewell.tasks)}")
-    if farewell.messages:
-        click.echo(f"messages it did not read, now dead: {', '.join(farewell.messages)}")
+        report = Torch().retire(whom, leave=leave, note=note, timeout=timeout)
+    assert report is not None
+    click.echo(f"{whom} has retired on {report.node}; its last screen and its notes are in {report.file} there")
+    if report.tasks:
+        click.echo(f"tasks it left: {', '.join(report.tasks)}")
+    if report.messages:
+        click.echo(f"messages it did not read, now dead: {', '.join(report.messages)}")

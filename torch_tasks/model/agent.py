@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, computed_field
 
 from torch_tasks.errors import InvalidTask
-from torch_tasks.model.fields import AbsolutePath, AgentId, Model, Role, Skills, readable
+from torch_tasks.model.fields import AbsolutePath, AgentId, Role, Skills, readable
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
 
@@ -20,10 +20,10 @@ class Lifetime(StrEnum):
 
     PERMANENT = "permanent"
     TEMPORARY = "temporary"
-    """Until it has done what there was to do and nobody has needed it for a while."""
+    """Until it has had nothing to do for a while."""
 
 
-class Leave(StrEnum):
+class RetireMode(StrEnum):
     """What becomes of the task that a retiring agent works on."""
 
     FINISH = "finish"
@@ -31,20 +31,20 @@ class Leave(StrEnum):
     HAND_OVER = "hand over"
     """Another agent goes on with it."""
     NOW = "now"
-    """It is put back, for whoever is able."""
+    """It goes back to its queue at once."""
 
 
 class RetireOrder(BaseModel):
-    """That an agent is to end; kept in its folder until it has."""
+    """The order that an agent is to end; it lies in the agent's folder until the agent has ended."""
 
     model_config = ConfigDict(frozen=True)
 
-    leave: Leave = Leave.FINISH
+    mode: RetireMode = RetireMode.FINISH
     by: str
     note: str = ""
 
 
-class Farewell(BaseModel):
+class RetirementReport(BaseModel):
     """What is known of an agent that has ended."""
 
     model_config = ConfigDict(frozen=True)
@@ -64,7 +64,7 @@ class Farewell(BaseModel):
 
 
 FORMAT = '{"succeeded":%d,"failed":%d,"seconds":%.3f,"last_ended":%d}'
-"""How the broker keeps it, the moment in milliseconds; its scripts rely on the two numbers that come first."""
+"""How the broker keeps a :class:`Performance`, the moment in milliseconds; its scripts read the first two numbers."""
 
 
 class Performance(BaseModel):
@@ -89,8 +89,8 @@ class Performance(BaseModel):
         return round((self.succeeded + succeeded) / (self.succeeded + self.failed + ended), 4)
 
     @property
-    def told(self) -> str:
-        """It as the broker keeps it."""
+    def stored(self) -> str:
+        """The text that the broker keeps, see :data:`FORMAT`."""
         moment = self.last_ended.timestamp() * 1000 if self.last_ended else 0
         return FORMAT % (self.succeeded, self.failed, self.seconds, moment)
 
@@ -129,17 +129,49 @@ class AgentStatus(StrEnum):
     OFFLINE = "offline"
 
 
-class AgentSpec(Limits):
-    """An agent as its owner declares it."""
+class AgentProfile(BaseModel):
+    """What an agent is and can do. Tasks ask for these."""
 
-    id: AgentId
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
     role: Role
     skills: Skills = ()
     kind: AgentId = "shell"
+    """The kind of its program."""
+
+    @property
+    def abilities(self) -> frozenset[str]:
+        """What a task may require as skills: the agent's skills, and the kind of its program."""
+        return frozenset({*self.skills, self.kind})
+
+    def serves(self, role: str | None, skills: Iterable[str]) -> bool:
+        """Whether the role matches and all required skills are there."""
+        return role in (None, self.role) and set(skills) <= self.abilities
+
+
+class AgentFields(AgentProfile, Limits):
+    """What may be said of an agent that is to be started, wherever that is said: torch.toml, a spawn request, a pool.
+
+    The options of the commands and the keywords of the Python methods follow from these fields.
+    """
+
     workdir: AbsolutePath | None = None
-    fresh: bool = False  # each of its tasks is begun by a new program
+    fresh: bool = False
+    """Each of its tasks is begun by a new program."""
+
+    @property
+    def agent_fields(self) -> dict[str, Any]:
+        """These fields alone, without what else a subclass holds."""
+        return {name: getattr(self, name) for name in AgentFields.model_fields}
+
+
+class AgentSpec(AgentFields):
+    """An agent as its owner declares it."""
+
+    id: AgentId
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: AgentId | None = None
+    """The agent that spawned it."""
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; a workdir has no place in it."""
@@ -160,13 +192,10 @@ class AgentSpec(Limits):
             raise InvalidTask(f"agent {text!r} cannot be used: {readable(error)}") from None
 
 
-class AgentInfo(Model):
+class AgentInfo(AgentProfile):
     """An agent as the registry knows it."""
 
     agent_id: AgentId
-    role: Role
-    skills: Skills = ()
-    kind: str
     node: str
     pid: int
     host: str
@@ -214,15 +243,6 @@ class AgentInfo(Model):
         return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else login
 
     @property
-    def incarnate(self) -> tuple[str, str, int]:
-        """This very life of the agent: what owns a task."""
+    def as_owner(self) -> tuple[str, str, int]:
+        """What a task's record names as its owner: this agent, in this incarnation."""
         return self.agent_id, self.node, self.incarnation
-
-    @property
-    def abilities(self) -> frozenset[str]:
-        """What it may be asked for: its skills, and the kind of program it is."""
-        return frozenset({*self.skills, self.kind})
-
-    def serves(self, role: str | None, skills: Iterable[str]) -> bool:
-        """Role and all required skills match."""
-        return role in (None, self.role) and set(skills) <= self.abilities

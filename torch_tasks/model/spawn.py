@@ -9,9 +9,8 @@ from typing import Any, Self
 from pydantic import Field, ValidationError
 
 from torch_tasks.errors import InvalidTask
-from torch_tasks.model.agent import AgentSpec, Lifetime
-from torch_tasks.model.fields import AbsolutePath, AgentId, Model, Role, Skills, TaskId, readable
-from torch_tasks.model.limits import Limits
+from torch_tasks.model.agent import AgentFields, AgentSpec, Lifetime
+from torch_tasks.model.fields import AgentId, Model, Skills, TaskId, readable
 
 
 class SpawnState(StrEnum):
@@ -26,23 +25,18 @@ class SpawnState(StrEnum):
     """It was given up while its node was away; its id is not given to another one before the node knows."""
 
 
-class SpawnRequest(Limits):
+class SpawnRequest(AgentFields):
     """Which agent is wanted, within which limits, and where."""
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     """The same request twice is one agent."""
-    role: Role
-    skills: Skills = ()
-    kind: AgentId = "shell"
     agent_id: AgentId | None = None
     node: AgentId | None = None
     labels: Skills = ()
     """What its node must have."""
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: AgentId | None = None
-    workdir: AbsolutePath | None = None
-    fresh: bool = False
-    """Each of its tasks is begun by a new program."""
+    """The agent that asks for it."""
     pool: str | None = None
 
     @classmethod
@@ -69,30 +63,16 @@ class Spawned(Model):
     def agent(self) -> AgentSpec:
         """The agent as its node worker keeps it."""
         asked = self.request
-        return AgentSpec(
-            id=self.agent_id,
-            role=asked.role,
-            skills=asked.skills,
-            kind=asked.kind,
-            workdir=asked.workdir,
-            fresh=asked.fresh,
-            lifetime=asked.lifetime,
-            parent=asked.parent,
-            **asked.limits.model_dump(),
-        )
+        return AgentSpec(id=self.agent_id, lifetime=asked.lifetime, parent=asked.parent, **asked.agent_fields)
 
 
-class Pool(Limits):
-    """Agents of one kind, whose number the fleet keeps between ``min`` and ``max``; the limits are each agent's."""
+class Pool(AgentFields):
+    """Agents of one kind, whose number the fleet keeps between ``min`` and ``max``."""
 
-    role: Role
-    skills: Skills = ()
-    kind: AgentId = "shell"
     min: int = Field(0, ge=0)
     max: int = Field(ge=1)
     labels: Skills = ()
-    workdir: AbsolutePath | None = None
-    fresh: bool = False
+    """What the nodes of its agents must have."""
 
     @property
     def name(self) -> str:

@@ -77,7 +77,7 @@ class TaskState(StrEnum):
 
 
 ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD})
-BEFORE = frozenset({TaskState.QUEUED, TaskState.PARKED})
+NOT_BEGUN = frozenset({TaskState.QUEUED, TaskState.PARKED})
 """The states in which no agent has begun."""
 HELD = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.WAITING})
 """The states in which an agent owns the task."""
@@ -346,10 +346,14 @@ class Handover(Model):
     """The command in the owner's own pane that asked for it, and shall return before its turn is ended."""
 
     @property
-    def told(self) -> dict[str, Any]:
-        """What the successor reads of it."""
-        said = {"handed_over_by": self.by, "handed_over_to": self.to, "note": self.note}
-        return said | {"questions": list(self.questions)}
+    def for_successor(self) -> dict[str, Any]:
+        """What the next agent reads of it, in its task's context."""
+        return {
+            "handed_over_by": self.by,
+            "handed_over_to": self.to,
+            "note": self.note,
+            "questions": list(self.questions),
+        }
 
 
 class HistoryEntry(Model):

@@ -18,7 +18,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.message import PEOPLE
 from torch_tasks.model.routing import unroutable
-from torch_tasks.model.task import BEFORE, TaskRecord
+from torch_tasks.model.task import NOT_BEGUN, TaskRecord
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.scaling import backlogs, unserved
 
@@ -182,7 +182,7 @@ def _by_role(agents: Iterable[AgentInfo]) -> dict[str, RoleHealth]:
 def _queues(records: Iterable[TaskRecord]) -> dict[str, QueueHealth]:
     waiting: dict[str, list[datetime]] = {}
     for record in records:
-        if record.state in BEFORE:
+        if record.state in NOT_BEGUN:
             waiting.setdefault(record.queue, []).append(record.created_at)
     return {
         queue: QueueHealth(depth=len(since), oldest_seconds=round(max(0.0, (now() - min(since)).total_seconds()), 1))

@@ -110,15 +110,10 @@ def staff(pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet) 
     for _ in range(count):
         request = SpawnRequest(
             id=uuid.uuid4().hex,
-            role=pool.role,
-            skills=pool.skills,
-            kind=pool.kind,
             labels=pool.labels,
-            workdir=pool.workdir,
-            fresh=pool.fresh,
             lifetime=lifetime,
             pool=pool.name,
-            **pool.limits.model_dump(),
+            **pool.agent_fields,
         )
         try:
             spawned, _ = fleet.spawns.reserve(request, pool_limit=limit)

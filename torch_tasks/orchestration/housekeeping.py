@@ -8,7 +8,7 @@ from torch_tasks import keys
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import queue_for
-from torch_tasks.model.task import BEFORE
+from torch_tasks.model.task import NOT_BEGUN
 from torch_tasks.orchestration.escalation import escalate
 from torch_tasks.orchestration.followups import follow_up
 from torch_tasks.tasks.dead_letters import DeadLetters
@@ -54,7 +54,7 @@ def _free_pinned(agent_id: str, task_id: str, fleet: Fleet) -> None:
     One whose message is nowhere to be seen is looked for again: the agent's worker may hold it and be dead.
     """
     record = fleet.records.find(task_id)
-    if record and record.state not in BEFORE:
+    if record and record.state not in NOT_BEGUN:
         fleet.soft_pins.drop(agent_id, task_id)
     elif record:
         queue = keys.agent_queue(agent_id)

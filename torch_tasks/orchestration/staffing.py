@@ -27,7 +27,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.model.agent import AgentInfo, Farewell, Leave, Lifetime, RetireOrder
+from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport, RetireMode, RetireOrder
 from torch_tasks.model.message import Message, MessageState, Urgency
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.routing import queue_for
@@ -88,7 +88,7 @@ class Spawn:
                 ) from None
         return self._told
 
-    def retire(self, **how: Any) -> Farewell | None:
+    def retire(self, **how: Any) -> RetirementReport | None:
         """Have it end again; see :meth:`torch_tasks.Torch.retire`."""
         return retire(self.agent_id, **how)
 
@@ -143,12 +143,12 @@ def _patience() -> float:
 def retire(
     agent_id: str,
     *,
-    leave: Leave | str = Leave.FINISH,
+    leave: RetireMode | str = RetireMode.FINISH,
     note: str = "",
     by: str | None = None,
     wait: bool = True,
     timeout: float | None = None,
-) -> Farewell | None:
+) -> RetirementReport | None:
     """Have an agent end; see :meth:`torch_tasks.Torch.retire`."""
     caller = os.environ.get("TORCH_AGENT_ID")
     node, info = _node_of(agent_id)
@@ -157,18 +157,18 @@ def retire(
         raise RetireImpossible(
             f"agent {agent_id} cannot retire now: its node {node.name} is offline, and only its node can end its pane"
         )
-    order = RetireOrder(leave=Leave(leave), by=by or caller or "operator", note=note)
-    fleet().client.hdel(keys.FAREWELLS, agent_id)
+    order = RetireOrder(mode=RetireMode(leave), by=by or caller or "operator", note=note)
+    fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
     if info and info.online:
         node_tasks.heed_order(agent_id, node.name)
-    return _await_farewell(agent_id, node.name, timeout) if wait else None
+    return _await_report(agent_id, node.name, timeout) if wait else None
 
 
-def _await_farewell(agent_id: str, node: str, timeout: float | None) -> Farewell:
+def _await_report(agent_id: str, node: str, timeout: float | None) -> RetirementReport:
     deadline = None if timeout is None else time.monotonic() + timeout
     next_look = time.monotonic() + _LOOK_SECONDS
-    while (farewell := farewell_of(agent_id, fleet())) is None:
+    while (report := retirement_report(agent_id, fleet())) is None:
         if time.monotonic() > next_look:
             next_look = time.monotonic() + _LOOK_SECONDS
             if not fleet().nodes.get_node(node).online:
@@ -181,7 +181,7 @@ def _await_farewell(agent_id: str, node: str, timeout: float | None) -> Farewell
                 "'torch-tasks retire --now' or '--hand-over' does not wait for its task"
             )
         time.sleep(_PAUSE)
-    return farewell
+    return report
 
 
 def release(agent_id: str) -> None:
@@ -308,18 +308,18 @@ def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> Non
             fleet.inboxes.send(answer, sender.role)
 
 
-def strike_off(farewell: Farewell, spawned: Spawned | None, fleet: Fleet) -> None:
+def strike_off(report: RetirementReport, spawned: Spawned | None, fleet: Fleet) -> None:
     """Strike the agent off all lists, and keep how it ended."""
-    entry = fleet.registry.entry(farewell.agent_id)
-    if entry and entry.node != farewell.node:  # another node has an agent of this id by now
+    entry = fleet.registry.entry(report.agent_id)
+    if entry and entry.node != report.node:  # another node has an agent of this id by now
         return
-    _release_claims(farewell.agent_id, fleet)
-    fleet.client.hdel(keys.LAST_STATUS, farewell.agent_id)
-    fleet.registry.remove(farewell.agent_id)
-    for one in [spawned] if spawned else fleet.spawns.some([farewell.agent_id]):
-        if one.node == farewell.node:
-            fleet.spawns.end(one, farewell.note or f"{farewell.by} had it retire")
-    fleet.client.hset(keys.FAREWELLS, farewell.agent_id, farewell.model_dump_json())
+    _release_claims(report.agent_id, fleet)
+    fleet.client.hdel(keys.LAST_STATUS, report.agent_id)
+    fleet.registry.remove(report.agent_id)
+    for one in [spawned] if spawned else fleet.spawns.some([report.agent_id]):
+        if one.node == report.node:
+            fleet.spawns.end(one, report.note or f"{report.by} had it retire")
+    fleet.client.hset(keys.RETIREMENT_REPORTS, report.agent_id, report.model_dump_json())
 
 
 def _release_claims(agent_id: str, fleet: Fleet) -> None:
@@ -329,7 +329,7 @@ def _release_claims(agent_id: str, fleet: Fleet) -> None:
             claims.release(claim.resource, by=agent_id)
 
 
-def farewell_of(agent_id: str, fleet: Fleet) -> Farewell | None:
+def retirement_report(agent_id: str, fleet: Fleet) -> RetirementReport | None:
     """How the last agent of this id ended."""
-    kept: Any = fleet.client.hget(keys.FAREWELLS, agent_id)
-    return Farewell.model_validate(json.loads(kept)) if kept else None
+    kept: Any = fleet.client.hget(keys.RETIREMENT_REPORTS, agent_id)
+    return RetirementReport.model_validate(json.loads(kept)) if kept else None

@@ -171,7 +171,7 @@ class AgentRegistry:
                 info.pid,
                 at_least,
                 int(holder_is_gone),
-                info.performance_metrics.told,
+                info.performance_metrics.stored,
             ],
         )
         if granted:
@@ -202,7 +202,7 @@ class AgentRegistry:
                 _entry(info),
                 self._offline_ms,
                 int(info.current_task is not None),
-                info.performance_metrics.told,
+                info.performance_metrics.stored,
             ],
         )
         if int(demanded) < 0:

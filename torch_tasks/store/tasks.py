@@ -20,9 +20,9 @@ from torch_tasks import keys
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.task import (
-    BEFORE,
     ENDED,
     HELD,
+    NOT_BEGUN,
     Failure,
     FailureKind,
     Handoff,
@@ -152,7 +152,7 @@ class TaskRecords:
         if outcome == "moved":
             told = [str(part) for part in fields_now]
             account = dict(zip(told[::2], told[1::2], strict=True))
-            return self._end_unwanted(task_id, account) if to in BEFORE else account
+            return self._end_unwanted(task_id, account) if to in NOT_BEGUN else account
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "owned":
@@ -270,7 +270,7 @@ class TaskRecords:
 
     def hand_off(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
         """Note what a successor should know of a running task, unless it has one already."""
-        if self.standing(task_id).owner == by.incarnate:
+        if self.standing(task_id).owner == by.as_owner:
             self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
 
     def history(self, task_id: str) -> list[HistoryEntry]:

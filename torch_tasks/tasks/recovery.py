@@ -17,7 +17,7 @@ from torch_tasks.app import app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import LedgerUnusable
 from torch_tasks.fleet import fleet
-from torch_tasks.model.task import BEFORE, TaskState
+from torch_tasks.model.task import NOT_BEGUN, TaskState
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, Row, RowState
 from torch_tasks.store.tasks import Outline
@@ -190,7 +190,7 @@ class Recovery:
                 self._send(row)
             elif outline.state.ended:
                 ended.append(row)
-            elif sight and outline.state in BEFORE and not sight.has(row):
+            elif sight and outline.state in NOT_BEGUN and not sight.has(row):
                 self._send(row, has_record=True)
             else:
                 going.append(row)
@@ -234,7 +234,7 @@ class Recovery:
 
 def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:
     """The queues in which the message of a task may wait that nobody has begun."""
-    return (row.queue, outline.queue) if outline and outline.state in BEFORE else ()
+    return (row.queue, outline.queue) if outline and outline.state in NOT_BEGUN else ()
 
 
 def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:

@@ -149,7 +149,7 @@ def informed(record: TaskRecord) -> TaskSpec:
     if record.handoff and record.attempts > 1:
         handoff = record.handoff.model_dump(mode="json")
     if record.handover and record.attempts > record.handover.attempt:
-        handoff |= record.handover.told
+        handoff |= record.handover.for_successor
     if not handoff:
         return record.spec
     return record.spec.model_copy(update={"context": {**record.spec.context, "handoff": handoff}})

@@ -15,7 +15,7 @@ from torch_tasks.app import app
 from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
-from torch_tasks.model.task import BEFORE
+from torch_tasks.model.task import NOT_BEGUN
 from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
@@ -47,7 +47,7 @@ def _revoked(request: Any, terminated: bool, **_: Any) -> None:
     if not terminated:
         result = cancelled(request.id, "revoked before an agent began")
         with contextlib.suppress(TorchError):
-            fleet().records.move(result.task_id, result.status, only_from=BEFORE, result=result.model_dump_json())
+            fleet().records.move(result.task_id, result.status, only_from=NOT_BEGUN, result=result.model_dump_json())
 
 
 def hosted() -> Host:

@@ -19,7 +19,7 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import order_in
-from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, Leave
+from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
 from torch_tasks.model.host import Delivery, Limited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import HELD, FailureKind, TaskResult, TaskSpec, TaskState
@@ -413,7 +413,7 @@ class Host:
             log.info("%s: retires", self._spec.id)
             self._orders.retiring = True
             self.presence.retire()
-        if order.leave is Leave.NOW or not (self.unfinished or self.busy):
+        if order.mode is RetireMode.NOW or not (self.unfinished or self.busy):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:

@@ -16,11 +16,10 @@ from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.workers.git.discipline import Discipline
-from torch_tasks.workers.node.caretaker import Caretaker
-from torch_tasks.workers.node.machine import Machine
+from torch_tasks.workers.node.local_agents import LocalAgents, Roster
+from torch_tasks.workers.node.maintenance import NodeMaintenance
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
-from torch_tasks.workers.node.roster import Roster
 
 log = logging.getLogger(__name__)
 
@@ -32,44 +31,44 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
     for name in _OF_A_PANE:
         os.environ.pop(name, None)
-    machine = Machine(Roster(fleet().settings.state_dir / "roster.json", declared), fleet())
-    presence = NodePresence(fleet(), machine.told)
+    agents = LocalAgents(Roster(fleet().settings.state_dir / "roster.json", declared), fleet())
+    presence = NodePresence(fleet(), agents.reports)
     try:
         presence.enter()
     except (BrokerUnreachable, redis.RedisError) as error:
         log.warning("the fleet does not know of this node yet: %s", error)
-    machine.on_change = presence.beat
-    app.node = machine
-    KeepStep.machine, KeepStep.presence = machine, presence
-    app.steps["worker"].add(KeepStep)
+    agents.on_change = presence.beat
+    app.node = agents
+    NodeStep.agents, NodeStep.presence = agents, presence
+    app.steps["worker"].add(NodeStep)
 
 
-class KeepStep(bootsteps.StartStopStep):
+class NodeStep(bootsteps.StartStopStep):
     """Starts the agent workers with the node worker, and stops them with it."""
 
     requires = ("celery.worker.components:Pool",)
-    machine: Machine
+    agents: LocalAgents
     presence: NodePresence
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self._caretaker = Caretaker(self.machine, self.presence, fleet())
-        self._discipline = Discipline(self.machine.kept, fleet(), self._caretaker.leaving)
+        self._maintenance = NodeMaintenance(self.agents, self.presence, fleet())
+        self._discipline = Discipline(self.agents.kept, fleet(), self._maintenance.leaving)
         command = fleet().settings.notify_command
-        self._notifier = Notifier(command, fleet(), self._caretaker.leaving) if command else None
+        self._notifier = Notifier(command, fleet(), self._maintenance.leaving) if command else None
 
     def start(self, worker: Any) -> None:
         """Start them all."""
-        self.machine.start()
-        self._caretaker.start()
+        self.agents.start()
+        self._maintenance.start()
         self._discipline.start()
         if self._notifier:
             self._notifier.start()
 
     def stop(self, worker: Any) -> None:
         """Stop them all; their panes live on."""
-        self._caretaker.leaving.set()
-        self.machine.stop()
+        self._maintenance.leaving.set()
+        self.agents.stop()
         with contextlib.suppress(TorchError, redis.RedisError):
             self.presence.leave()
 

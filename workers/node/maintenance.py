@@ -1,4 +1,4 @@
-"""The caretaker: what somebody on each machine must do at intervals, for the machine and for the whole fleet."""
+"""What each node worker does at intervals, for its machine and for the whole fleet."""
 
 from __future__ import annotations
 
@@ -12,14 +12,15 @@ import redis
 from torch_tasks.communication.orchestrator import tend_outbox
 from torch_tasks.errors import NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
+from torch_tasks.model.agent import Lifetime
+from torch_tasks.orchestration.autoscaler import staff
 from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport import Keeper as LeaseKeeper
 from torch_tasks.workers.host.accounts import tell_for_machine
-from torch_tasks.workers.node.machine import Machine
+from torch_tasks.workers.node.local_agents import LocalAgents
 from torch_tasks.workers.node.node_presence import NodePresence
-from torch_tasks.workers.node.pools import Pools
 
 log = logging.getLogger(__name__)
 
@@ -27,17 +28,16 @@ _THOROUGH = 12
 """Every so many rounds all is looked at, not only what is known to be here."""
 
 
-class Caretaker(threading.Thread):
-    """Says that the node lives, keeps its roster and its pools right, and tends the fleet."""
+class NodeMaintenance(threading.Thread):
+    """Sends the node's heartbeat, keeps its roster and its pools right, and does the fleet's housekeeping."""
 
-    def __init__(self, machine: Machine, presence: NodePresence, fleet: Fleet) -> None:
-        super().__init__(name="caretaker", daemon=True)
+    def __init__(self, agents: LocalAgents, presence: NodePresence, fleet: Fleet) -> None:
+        super().__init__(name="maintenance", daemon=True)
         self.leaving = threading.Event()
-        self._machine = machine
+        self._agents = agents
         self._presence = presence
         self._fleet = fleet
-        self._pools = Pools(fleet)
-        LeaseKeeper.on_return.append(self._tell_what_is_known_here)
+        LeaseKeeper.on_return.append(self._restore_what_is_known_here)
         LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
 
     def run(self) -> None:
@@ -58,15 +58,26 @@ class Caretaker(threading.Thread):
 
     def _look(self, *, thoroughly: bool) -> None:
         self._presence.beat()
-        self._fleet.registry.keep(self._machine.kept())
-        self._machine.reconcile(thoroughly=thoroughly)
+        self._fleet.registry.keep(self._agents.kept())
+        self._agents.reconcile(thoroughly=thoroughly)
         if thoroughly and not self._presence.drained:
-            self._pools.fill()
+            self._fill_pools()
         tend(self._fleet)
         recovery.tend()
         tend_outbox(self._fleet)
 
-    def _tell_what_is_known_here(self) -> None:
+    def _fill_pools(self) -> None:
+        """Start what this machine's pools lack of their least number, on any node with room.
+
+        Other machines may declare the same pools.
+        """
+        chosen = self._fleet.settings
+        for pool in chosen.pools:
+            if set(pool.labels) <= set(chosen.node_labels):
+                started, refusal = staff(pool, pool.min, pool.min, Lifetime.PERMANENT, self._fleet)
+                log.debug("pool %s: started %s; %s", pool.name, started, refusal)
+
+    def _restore_what_is_known_here(self) -> None:
         """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""
         tell_for_machine(self._fleet)
         recovery.restore_all()

@@ -4,22 +4,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import redis
+from pydantic import BaseModel, ConfigDict
 
-from torch_tasks.errors import BrokerUnreachable, NotInQuarantine, RetireImpossible, TorchError
+from torch_tasks.errors import BrokerUnreachable, NotInQuarantine, RetireImpossible, StateFolderUnusable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import drop_order, is_hosted, order_in, ordered, write_order
-from torch_tasks.model.agent import AgentSpec, Leave, RetireOrder
+from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.spawn import Spawned, SpawnState
 from torch_tasks.orchestration.node_tasks import look_after
 from torch_tasks.orchestration.staffing import strike_off
+from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.tasks.handover import hand_over
-from torch_tasks.workers.node.keeper import Keeper
-from torch_tasks.workers.node.retiring import Retirement
-from torch_tasks.workers.node.roster import Roster
+from torch_tasks.workers.node.retirement import Retirement
+from torch_tasks.workers.node.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)
 
@@ -27,7 +29,78 @@ _AWAY = (redis.RedisError, BrokerUnreachable)
 _LAST_WORDS = 1000
 
 
-class Machine:
+class _Page(BaseModel):
+    model_config = ConfigDict(frozen=True)
+
+    spawned: dict[str, Spawned] = {}
+    retired: tuple[str, ...] = ()
+    """Agents that are declared and not to be started all the same."""
+
+
+class Roster:
+    """The agents that are declared for this machine and those that were spawned on it, without those that retired."""
+
+    def __init__(self, file: Path, declared: Sequence[AgentSpec]) -> None:
+        self._file = file
+        self._declared = {agent.id: agent for agent in declared}
+        self._writing = threading.Lock()
+        self._page = self._read()
+
+    def agents(self) -> list[AgentSpec]:
+        """Whom to keep alive."""
+        page = self._page
+        declared = [agent for agent in self._declared.values() if agent.id not in page.retired]
+        return declared + [one.agent for one in page.spawned.values() if one.agent_id not in self._declared]
+
+    def spawned(self, agent_id: str) -> Spawned | None:
+        """How this agent was spawned, if it was."""
+        return self._page.spawned.get(agent_id)
+
+    def all_spawned(self) -> list[Spawned]:
+        """Every agent that was spawned here."""
+        return list(self._page.spawned.values())
+
+    def retired(self) -> list[AgentSpec]:
+        """Those declared ones that somebody retired."""
+        return [self._declared[agent_id] for agent_id in self._page.retired if agent_id in self._declared]
+
+    def add(self, spawned: Spawned) -> None:
+        """Keep an agent that was spawned here."""
+        with self._writing:
+            retired = tuple(agent_id for agent_id in self._page.retired if agent_id != spawned.agent_id)
+            self._write(_Page(spawned={**self._page.spawned, spawned.agent_id: spawned}, retired=retired))
+
+    def remove(self, agent_id: str) -> None:
+        """Keep an agent no more, also after the next start."""
+        with self._writing:
+            spawned = {name: one for name, one in self._page.spawned.items() if name != agent_id}
+            own = {agent_id} if agent_id in self._declared else set()
+            self._write(_Page(spawned=spawned, retired=tuple(sorted({*self._page.retired, *own}))))
+
+    def reinstate(self, agent_id: str) -> AgentSpec | None:
+        """Keep a declared agent again that was retired; nothing if there is no such one."""
+        with self._writing:
+            if agent_id not in self._page.retired or agent_id not in self._declared:
+                return None
+            retired = tuple(other for other in self._page.retired if other != agent_id)
+            self._write(self._page.model_copy(update={"retired": retired}))
+            return self._declared[agent_id]
+
+    def _read(self) -> _Page:
+        try:
+            return _Page.model_validate_json(self._file.read_bytes())
+        except FileNotFoundError:
+            return _Page()
+        except ValueError as error:
+            raise StateFolderUnusable(f"{self._file} cannot be read: {error}; repair or remove it") from None
+
+    def _write(self, page: _Page) -> None:
+        make_folder(self._file.parent)
+        write_private(self._file, page.model_dump_json(indent=2) + "\n")
+        self._page = page
+
+
+class LocalAgents:
     """Has every agent of the roster kept, and no other."""
 
     def __init__(self, roster: Roster, fleet: Fleet) -> None:
@@ -35,7 +108,7 @@ class Machine:
         self._fleet = fleet
         self._settings = fleet.settings
         self._retirement = Retirement(fleet)
-        self._keepers: dict[str, Keeper] = {}
+        self._supervisors: dict[str, WorkerSupervisor] = {}
         self._changing = threading.RLock()
         self._leaving = False
         self.on_change: Callable[[], None] = lambda: None
@@ -50,25 +123,25 @@ class Machine:
         """End their workers; their panes live on."""
         with self._changing:
             self._leaving = True
-            keepers = list(self._keepers.values())
-        for keeper in keepers:
-            keeper.leaving.set()
-        for keeper in keepers:
-            keeper.join()
+            supervisors = list(self._supervisors.values())
+        for supervisor in supervisors:
+            supervisor.leaving.set()
+        for supervisor in supervisors:
+            supervisor.join()
 
     def kept(self) -> list[str]:
         """The agents whose workers are started again when they die."""
-        return [agent.agent_id for agent in self.told() if agent.state is not KeptState.QUARANTINED]
+        return [agent.agent_id for agent in self.reports() if agent.state is not KeptState.QUARANTINED]
 
-    def told(self) -> list[KeptAgent]:
+    def reports(self) -> list[KeptAgent]:
         """How they all stand, for the fleet."""
         with self._changing:
-            told = [keeper.told for keeper in self._keepers.values()]
+            reports = [supervisor.report for supervisor in self._supervisors.values()]
         retired = [
             KeptAgent(agent_id=agent.id, role=agent.role, kind=agent.kind, state=KeptState.RETIRED)
             for agent in self._roster.retired()
         ]
-        return sorted([*told, *retired], key=lambda agent: agent.agent_id)
+        return sorted([*reports, *retired], key=lambda agent: agent.agent_id)
 
     # ── what node workers are asked to do ────────────────────────────────────────────────────────────────────────
 
@@ -87,21 +160,21 @@ class Machine:
         """Have the agent end; raises :class:`RetireImpossible` or what handing its task over raises."""
         agent = self._agent(agent_id)
         info = self._fleet.registry.entry(agent_id)
-        if order.leave is Leave.HAND_OVER and info and info.current_task:
+        if order.mode is RetireMode.HAND_OVER and info and info.current_task:
             hand_over(info.current_task, info.role, order.note or f"{agent_id} retires", by=order.by)
         with self._changing:
-            keeper = self._keepers.get(agent_id)
-            if keeper and keeper.state is KeptState.QUARANTINED:
-                order = order.model_copy(update={"leave": Leave.NOW})  # its worker would only die again
+            supervisor = self._supervisors.get(agent_id)
+            if supervisor and supervisor.state is KeptState.QUARANTINED:
+                order = order.model_copy(update={"mode": RetireMode.NOW})  # its worker would only die again
             write_order(self._settings.agent_dir(agent_id), order)
             self._keep(agent)
 
     def release_agent(self, agent_id: str) -> None:
         """Try again an agent that is in quarantine, or that is declared here and was retired."""
         with self._changing:
-            keeper = self._keepers.get(agent_id)
-            if keeper and keeper.state is KeptState.QUARANTINED:
-                self._keep(keeper.agent)
+            supervisor = self._supervisors.get(agent_id)
+            if supervisor and supervisor.state is KeptState.QUARANTINED:
+                self._keep(supervisor.agent)
             elif agent := self._roster.reinstate(agent_id):
                 self._keep(agent)
             else:
@@ -109,8 +182,8 @@ class Machine:
 
     def _agent(self, agent_id: str) -> AgentSpec:
         with self._changing:
-            if keeper := self._keepers.get(agent_id):
-                return keeper.agent
+            if supervisor := self._supervisors.get(agent_id):
+                return supervisor.agent
         info = self._fleet.registry.entry(agent_id)
         if info is None or info.node != self._settings.node:
             raise RetireImpossible(f"there is no agent {agent_id} on {self._settings.node}")
@@ -118,13 +191,13 @@ class Machine:
 
     def _keep(self, agent: AgentSpec) -> None:
         with self._changing:
-            keeper = self._keepers.get(agent.id)
-            if self._leaving or (keeper and keeper.is_alive()):
+            supervisor = self._supervisors.get(agent.id)
+            if self._leaving or (supervisor and supervisor.is_alive()):
                 return
-            self._keepers[agent.id] = Keeper(agent, self._settings, self)
-            self._keepers[agent.id].start()
+            self._supervisors[agent.id] = WorkerSupervisor(agent, self._settings, self)
+            self._supervisors[agent.id].start()
 
-    # ── what keepers tell ────────────────────────────────────────────────────────────────────────────────────────
+    # ── what supervisors tell ────────────────────────────────────────────────────────────────────────────────────────
 
     def worker_ended(self, agent_id: str, why: str) -> None:
         """A spawned agent whose worker dies before it is ready has failed: whoever asked for it hears why."""
@@ -138,16 +211,16 @@ class Machine:
         except _AWAY as error:
             log.warning("%s: %s", agent_id, error)
 
-    def see_off(self, agent: AgentSpec, order: RetireOrder) -> bool:
+    def finish_retirement(self, agent: AgentSpec, order: RetireOrder) -> bool:
         """Do what is left of a retirement; false if it has to be tried again."""
         try:
-            farewell = self._retirement.see_off(agent, order)
+            report = self._retirement.carry_out(agent, order)
             with self._changing:
                 spawned = self._roster.spawned(agent.id)
-                self._roster.strike(agent.id)
-                self._keepers.pop(agent.id, None)
+                self._roster.remove(agent.id)
+                self._supervisors.pop(agent.id, None)
                 self.on_change()
-                strike_off(farewell, spawned, self._fleet)  # its id is free from now on, and may come here again
+                strike_off(report, spawned, self._fleet)  # its id is free from now on, and may come here again
                 drop_order(self._settings.agent_dir(agent.id))
         except (TorchError, redis.RedisError, OSError) as error:
             log.warning("%s: does not retire yet: %s", agent.id, error)
@@ -173,8 +246,8 @@ class Machine:
                 if spawned.node == self._settings.node and spawned.agent_id not in here:
                     self._take_up(spawned)
         for agent_id in ordered(self._settings.state_dir):
-            if agent_id not in self._keepers and not is_hosted(self._settings.agent_dir(agent_id)):
-                self._finish_retirement(agent_id)
+            if agent_id not in self._supervisors and not is_hosted(self._settings.agent_dir(agent_id)):
+                self._resume_retirement(agent_id)
 
     def _take_up(self, spawned: Spawned) -> None:
         """The broker says that this agent is here, and it is not."""
@@ -183,7 +256,7 @@ class Machine:
         else:
             self.start_agent(spawned)
 
-    def _finish_retirement(self, agent_id: str) -> None:
+    def _resume_retirement(self, agent_id: str) -> None:
         try:
             self._keep(self._agent(agent_id))
         except RetireImpossible:  # all was done but the last
@@ -191,7 +264,7 @@ class Machine:
 
     def _dismiss(self, spawned: Spawned, why: str) -> None:
         log.warning("%s: ends: %s", spawned.agent_id, why)
-        order = RetireOrder(leave=Leave.NOW, by=self._settings.node, note=why)
+        order = RetireOrder(mode=RetireMode.NOW, by=self._settings.node, note=why)
         write_order(self._settings.agent_dir(spawned.agent_id), order)
         with self._changing:
             self._keep(spawned.agent)

@@ -1,4 +1,4 @@
-"""Keeps one agent worker alive, and sees its agent to its end."""
+"""The supervisor of one agent worker: it starts the worker, starts it again when it dies, and ends it at last."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import psutil
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.machine import commands
 from torch_tasks.machine.agent_folder import is_hosted, order_in
-from torch_tasks.model.agent import AgentSpec, Leave, RetireOrder
+from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import Settings
 from torch_tasks.system.processes import Processes, Running
@@ -28,29 +28,29 @@ _GRACE = 10.0
 _LOOK_SECONDS = 0.2
 
 
-class Owner(Protocol):
-    """Whoever has agents kept, and hears how they fare."""
+class SupervisorCallbacks(Protocol):
+    """What a supervisor reports to, and asks for what it cannot do itself."""
 
     def worker_ended(self, agent_id: str, why: str) -> None:
         """An agent worker has died by itself, and this is the end of what it said."""
 
-    def see_off(self, agent: AgentSpec, order: RetireOrder) -> bool:
-        """The worker of a retiring agent is gone: do the rest. False if that has to be tried again."""
+    def finish_retirement(self, agent: AgentSpec, order: RetireOrder) -> bool:
+        """Do what is left to do once the worker of a retiring agent is gone. False if it has to be tried again."""
 
 
-class Keeper(threading.Thread):
+class WorkerSupervisor(threading.Thread):
     """Keeps one agent worker alive: started, started again when it dies, left down when it does nothing but die.
 
     An order in the agent's folder has it stay down once its task is over.
     """
 
-    def __init__(self, agent: AgentSpec, configuration: Settings, owner: Owner) -> None:
-        super().__init__(name=f"keeper {agent.id}", daemon=True)
+    def __init__(self, agent: AgentSpec, configuration: Settings, callbacks: SupervisorCallbacks) -> None:
+        super().__init__(name=f"supervisor {agent.id}", daemon=True)
         self.leaving = threading.Event()
         self.state = KeptState.RESTARTING
         self.reason = ""
         self.agent = agent
-        self._owner = owner
+        self._callbacks = callbacks
         self._settings = configuration
         self._processes = Processes(configuration.run_dir)
         self._name = f"agent-{agent.id}"
@@ -59,8 +59,8 @@ class Keeper(threading.Thread):
         self._crashes = 0
 
     @property
-    def told(self) -> KeptAgent:
-        """How the agent stands here, for the fleet."""
+    def report(self) -> KeptAgent:
+        """The agent's state here, for the node's entry in the registry."""
         agent = self.agent
         return KeptAgent(
             agent_id=agent.id,
@@ -75,7 +75,7 @@ class Keeper(threading.Thread):
         """Until the node worker leaves, the agent is in quarantine, or it has retired."""
         while not self.leaving.is_set():
             if self._may_go():
-                if self._see_off():
+                if self._finish_retirement():
                     return
                 continue
             if self._is_leaving_by_itself():
@@ -102,15 +102,15 @@ class Keeper(threading.Thread):
         if order is None or self._processes.find(self._name) or is_hosted(self._folder):
             return False
         journal = Journal.read(self._folder / "journal.json")
-        return order.leave is Leave.NOW or not (journal and journal.current)
+        return order.mode is RetireMode.NOW or not (journal and journal.current)
 
     def _is_leaving_by_itself(self) -> bool:
         """The agent is to retire, and its worker is none of ours: somebody started it by hand."""
         return order_in(self._folder) is not None and not self._processes.find(self._name) and is_hosted(self._folder)
 
-    def _see_off(self) -> bool:
+    def _finish_retirement(self) -> bool:
         order = order_in(self._folder)
-        if order and not self._owner.see_off(self.agent, order):
+        if order and not self._callbacks.finish_retirement(self.agent, order):
             self.leaving.wait(self._settings.restart_backoff_seconds)
             return False
         self._processes.stop(self._name, _GRACE)
@@ -124,7 +124,7 @@ class Keeper(threading.Thread):
             self._crashes = 0
         self._crashes += 1
         said = worker.last_words()
-        self._owner.worker_ended(self.agent.id, said)
+        self._callbacks.worker_ended(self.agent.id, said)
         if order_in(self._folder):
             return False
         if self._crashes < self._settings.quarantine_crashes:
@@ -168,7 +168,7 @@ class Keeper(threading.Thread):
                     log.error("%s: agent worker %d shows no life, killing it", self.agent.id, worker.pid)
                     process.kill()
                 order = order_in(self._folder)
-                if order and order.leave is Leave.NOW:
+                if order and order.mode is RetireMode.NOW:
                     self._processes.stop(self._name, _GRACE)
         return None
 

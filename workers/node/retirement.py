@@ -10,7 +10,7 @@ from pathlib import Path
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_of
-from torch_tasks.model.agent import AgentInfo, AgentSpec, Farewell, RetireOrder
+from torch_tasks.model.agent import AgentInfo, AgentSpec, RetirementReport, RetireOrder
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import give_tasks_back, tell_senders
@@ -37,7 +37,7 @@ class Retirement:
         self._fleet = fleet
         self._settings = fleet.settings
 
-    def see_off(self, agent: AgentSpec, order: RetireOrder) -> Farewell:
+    def carry_out(self, agent: AgentSpec, order: RetireOrder) -> RetirementReport:
         """Keep its last words, end its terminal, give back what it had; what is left is to strike it off."""
         folder = self._settings.agent_dir(agent.id)
         journal = Journal.read(folder / "journal.json")
@@ -49,7 +49,7 @@ class Retirement:
         messages = tell_senders(info, self._fleet, self._unread(folder)) if info else []
         self._tidy(folder, journal)
         log.info("%s: has retired, see %s", agent.id, file)
-        return Farewell(
+        return RetirementReport(
             agent_id=agent.id,
             node=self._settings.node,
             incarnation=journal.incarnation if journal else 0,
