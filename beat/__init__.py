@@ -1,1 +1,1 @@
-"""Time: the scheduler and the standing entries."""
+"""Time: Celery beat's scheduler, whose entries live on the broker."""

@@ -1,4 +1,4 @@
-"""Celery's own entries: those of ``beat_schedule``, and those that always stand."""
+"""Celery's periodic entries: those of ``beat_schedule``, and the standing ones that the fleet always has."""
 
 from __future__ import annotations
 
@@ -14,12 +14,23 @@ from celery.beat import ScheduleEntry
 from torch_tasks.broker.connection import lost
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.model.checkin import CheckinState, milliseconds
+from torch_tasks.settings import Settings
 from torch_tasks.store.timetable import PERIODIC, Advance, Due, Timetable
 
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 60.0
 """How soon an entry is looked at again whose own schedule fails."""
+
+
+def standing_entries(settings: Settings) -> dict[str, dict[str, Any]]:
+    """The entries that every beat has: what the fleet does by itself, at intervals."""
+    scale = settings.scale_seconds
+    return {
+        "torch.scale": {"task": "torch.scale", "schedule": scale, "options": {"expires": max(scale, 10.0)}},
+        # Records end by themselves after `result_days`; their place in the index does not.
+        "torch.prune": {"task": "torch.prune", "schedule": 3600.0},
+    }
 
 
 class Periodic:

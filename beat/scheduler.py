@@ -19,12 +19,11 @@ from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from torch_tasks.app import CHECKIN
-from torch_tasks.beat.firing import fired, plan
 from torch_tasks.beat.follower import AWAY, Follower
 from torch_tasks.beat.journal import Journal
 from torch_tasks.beat.leader import Lead, LeadLost
-from torch_tasks.beat.periodic import Periodic
-from torch_tasks.beat.standing import STANDING
+from torch_tasks.beat.periodic import Periodic, standing_entries
+from torch_tasks.beat.slots import fired, plan
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin, Fire, moment_of
 from torch_tasks.store.checkins import record_of
@@ -72,7 +71,7 @@ class TorchScheduler(Scheduler):
     def install_default_entries(self, data: Any) -> None:
         """Celery's defaults and ours."""
         super().install_default_entries(data)
-        self.update_from_dict(STANDING)
+        self.update_from_dict(standing_entries(self._settings))
 
     def tick(self, *_: Any, **__: Any) -> float:
         """Fire what is due and wait until something is, or something changes."""

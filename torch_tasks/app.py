@@ -154,6 +154,7 @@ app = TorchApp(
         "torch_tasks.tasks.run",
         "torch_tasks.checkins.celery_tasks",
         "torch_tasks.orchestration.node_tasks",
+        "torch_tasks.orchestration.scaling",
     ],
 )
 app.add_defaults(_configuration)

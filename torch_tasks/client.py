@@ -35,10 +35,9 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
-from torch_tasks.orchestration import control, draining
-from torch_tasks.orchestration.control import Said, resources_of
-from torch_tasks.orchestration.draining import Drained
-from torch_tasks.orchestration.staffing import Spawn, release, retire, spawn
+from torch_tasks.orchestration import holds, staffing
+from torch_tasks.orchestration.holds import Said, resources_of
+from torch_tasks.orchestration.staffing import Drained, Spawn, release, retire, spawn
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.answer import Answer
@@ -267,21 +266,21 @@ class Torch:
 
         What they do goes on, or with ``interrupt`` goes back to its queue.
         """
-        return control.pause(agent, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
+        return holds.pause(agent, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
 
     def resume(
         self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
     ) -> Said:
         """Lift just such a pause, or :class:`NotHeld`."""
-        return control.resume(agent, role=role, everybody=everybody, reason=reason)
+        return holds.resume(agent, role=role, everybody=everybody, reason=reason)
 
     def stop(self, reason: str = "", *, here: bool = False) -> Said:
         """Stop the fleet, or this machine: nothing begins, what runs is interrupted and goes back to its queue."""
-        return control.stop(here=here, reason=reason)
+        return holds.stop(here=here, reason=reason)
 
     def start(self, reason: str = "", *, here: bool = False) -> Said:
         """Lift that, or :class:`NotHeld`."""
-        return control.start(here=here, reason=reason)
+        return holds.start(here=here, reason=reason)
 
     def nodes(self) -> list[NodeInfo]:
         """The machines of the fleet, with what they have and which agents they keep."""
@@ -300,15 +299,15 @@ class Torch:
         ``timeout``, returns when nothing is done there any more, or raises :class:`StillWorking`.
         """
         with _broker():
-            drained = draining.drain(node, hand_over_tasks=hand_over)
+            drained = staffing.drain(node, hand_over_tasks=hand_over)
             if timeout is not None:
-                draining.await_empty(node, timeout)
+                staffing.await_empty(node, timeout)
             return drained
 
     def undrain(self, node: str) -> tuple[str, ...]:
         """Take that back; returns the agents that take tasks again."""
         with _broker():
-            return draining.undrain(node)
+            return staffing.undrain(node)
 
     def spawn(
         self,
@@ -380,7 +379,7 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
 
 
 def _settle() -> None:
-    control.catch_up()
+    holds.catch_up()
     try:
         recovery.settle()
     except LedgerUnusable as error:  # looking is possible without it

@@ -69,7 +69,7 @@ AUDIT = f"{PREFIX}audit"
 LAST_STATUS = f"{PREFIX}last_status"
 #: Held for a while by the process that looks for what is blocked.
 ESCALATING = f"{PREFIX}escalating"
-#: Hash of what needs a person (:mod:`torch_tasks.orchestration.needs`) → when the notify command was run for it.
+#: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.
 NOTIFIED = f"{PREFIX}notified"
 #: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
 ACCOUNTS = f"{PREFIX}accounts"

@@ -19,7 +19,7 @@ from waiting import until
 
 from torch_tasks import keys
 from torch_tasks.beat.journal import Journal
-from torch_tasks.beat.standing import STANDING
+from torch_tasks.beat.periodic import standing_entries
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, Outcome
@@ -205,7 +205,8 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
     until(lambda: len(published("torch.prune", "nobody")) >= 3, "one comes up each second")
     ids = [task["id"] for task in published("torch.prune", "nobody")]
     assert len(set(ids)) == len(ids)
-    names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown", *STANDING)}
+    standing = [f"celery:{name}" for name in standing_entries(fleet().settings)]
+    names = {f"celery:{name}" for name in ("every second", "each minute", "of its own", "unknown")} | {*standing}
     assert {str(one) for one in fleet().client.zrange(keys.PERIODIC, 0, -1)} == names
     assert "'broken' in beat_schedule cannot be used" in beat.logs()
     assert "celery:unknown could not be sent" in beat.logs()
@@ -217,7 +218,7 @@ def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_the
     again = machine.beat("again", app="beat_app", ENTRIES="every second", **path)
     until(lambda: leads(again), "another one leads")
     until(
-        lambda: {str(name) for name, _ in _due()} == {f"celery:{name}" for name in ("every second", *STANDING)},
+        lambda: {str(name) for name, _ in _due()} == {"celery:every second", *standing},
         "the rest is gone",
     )
     until(lambda: int(fleet().client.hget(keys.checkin("celery:every second"), "runs") or 0) > runs, "it goes on")

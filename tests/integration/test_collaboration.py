@@ -19,7 +19,7 @@ from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken, TeamImp
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
-from torch_tasks.orchestration.team import form_team
+from torch_tasks.orchestration.assignment import form_team
 from torch_tasks.settings import settings
 from torch_tasks.store.claims import Claims
 from torch_tasks.store.notes import Notes, as_facts

@@ -1,21 +1,22 @@
-"""The check-ins as people, programs and agents keep them: what they ask for is read, checked, and told in words."""
+"""The check-ins as people, programs and agents keep them: what they ask for is read, checked, and explained."""
 
 from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
+from torch_tasks import keys
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.checkins import times
-from torch_tasks.checkins.readiness import readiness
 from torch_tasks.communication.orchestrator import nobody_called
 from torch_tasks.errors import InvalidCheckin
-from torch_tasks.fleet import fleet
+from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target, UserPane
 from torch_tasks.model.fields import readable
@@ -296,3 +297,40 @@ def _of_note(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[str]:
     words = re.findall(r"[^\W_]+", checkin.note.casefold().replace("'", ""))
     if checkin.target.agent not in shells and not set(words) - _SAYS_LITTLE:
         yield f"the note {checkin.title!r} says little: {GOOD_NOTE}"
+
+
+_POLL_SECONDS = 0.1
+
+
+class Readiness(NamedTuple):
+    """What is there for check-ins to come up."""
+
+    leads: str | None
+    """The beat that leads."""
+    nodes: tuple[str, ...]
+    """The machines whose node workers live."""
+
+    @property
+    def lacks(self) -> list[str]:
+        """What is missing, and what to do about it."""
+        lacks = []
+        if self.leads is None:
+            lacks.append(
+                "no beat runs: nothing fires until one does ('torch-tasks up', or 'celery -A torch_tasks beat')"
+            )
+        if not self.nodes:
+            lacks.append(
+                "no node worker runs: what fires waits until one does ('torch-tasks up', or 'torch-tasks node')"
+            )
+        return lacks
+
+
+def readiness(of: Fleet, patience: float = 0.0) -> Readiness:
+    """What is there now, or within so many seconds: a beat that dies is succeeded a moment later."""
+    deadline = time.monotonic() + patience
+    while True:
+        leader = of.client.get(keys.BEAT_LEADER)
+        found = Readiness(str(leader) if leader else None, tuple(of.nodes.online()))
+        if not found.lacks or time.monotonic() >= deadline:
+            return found
+        time.sleep(_POLL_SECONDS)

@@ -125,7 +125,7 @@ def claims(json_wanted: bool) -> None:
 def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Name agents that together have all of these skills: free ones first, as few as possible."""
     from torch_tasks.broker.connection import broker_errors
-    from torch_tasks.orchestration.team import form_team
+    from torch_tasks.orchestration.assignment import form_team
 
     with broker_errors():
         members = form_team(skills)

@@ -8,7 +8,7 @@ from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.hold import EVERYBODY
-from torch_tasks.orchestration.control import Said
+from torch_tasks.orchestration.holds import Said
 from torch_tasks.settings import settings
 
 _ROLE = click.option("--role", help="All agents of this role, also those that start later.")

@@ -15,7 +15,7 @@ import click
 from pydantic import BaseModel
 
 from torch_tasks.broker.connection import broker_errors, connect, ping
-from torch_tasks.checkins.readiness import readiness
+from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
 from torch_tasks.communication.orchestrator import outbox_of
@@ -23,8 +23,8 @@ from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.machine.stack import Stack
+from torch_tasks.orchestration.attention import NeedKind, needs
 from torch_tasks.orchestration.followups import standing_still
-from torch_tasks.orchestration.needs import NeedKind, needs
 from torch_tasks.settings import settings
 from torch_tasks.system.files import make_folder
 

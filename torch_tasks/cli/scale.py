@@ -15,7 +15,7 @@ def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
     """Have the pools of torch.toml grow by what waits for them, as beat does at intervals."""
     from torch_tasks.broker.connection import broker_errors
     from torch_tasks.fleet import fleet
-    from torch_tasks.orchestration.autoscaler import Autoscaler
+    from torch_tasks.orchestration.scaling import Autoscaler
 
     with broker_errors():
         scaler = Autoscaler(fleet())

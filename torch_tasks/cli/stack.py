@@ -12,7 +12,7 @@ from typing import Any
 import click
 
 from torch_tasks.broker.connection import broker_errors, ping
-from torch_tasks.checkins.readiness import readiness
+from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import ProcessNotStarted, TorchError

@@ -16,7 +16,7 @@ from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import broker_errors
-from torch_tasks.communication.policy import policy
+from torch_tasks.communication.policy import manager_of, policy
 from torch_tasks.errors import (
     BrokerForgot,
     BrokerUnreachable,
@@ -306,15 +306,10 @@ class NovaOrchestrator:
         why = None
         if message.kind not in (MessageKind.REPLY, MessageKind.ACK):
             why = policy().detour(message, sender, target, exchanges)
-        if why and (manager := self._manager(policy().hub.manager)):
+        if why and (manager := manager_of(self._fleet.registry.agents(), policy().hub.manager)):
             note = f"goes to {manager.agent_id}: {why}"
             return manager, note, message.model_copy(update={"target": manager.agent_id, "via": message.target})
         return target, _away(target), message
-
-    def _manager(self, role: str) -> AgentInfo | None:
-        """Who manages: one who is there rather than one who is away."""
-        managers = [info for info in self._fleet.registry.agents() if info.role == role]
-        return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
 
     def _require_known(self, name: str, target: AgentInfo | None, role: str | None) -> None:
         if target is None:

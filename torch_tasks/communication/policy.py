@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from functools import cache
 from typing import Annotated, Any
 
@@ -26,6 +27,18 @@ class Hub(_Part):
     manager: Role = "project-manager"
     allowed: tuple[tuple[AgentId, AgentId], ...] = ()
     """Pairs of agents or roles that may speak to each other all the same."""
+
+
+_SHELL = "shell"
+
+
+def manager_of(agents: Iterable[AgentInfo], role: str, agent_id: str = "") -> AgentInfo | None:
+    """The manager to write to about this agent: one of the role who is online rather than one who is not.
+
+    Never the agent itself, and never a shell: it would run the words as a command.
+    """
+    managers = [info for info in agents if info.role == role and info.agent_id != agent_id and info.kind != _SHELL]
+    return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
 
 
 class Policy(_Part):

@@ -55,8 +55,7 @@ def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, S
     """
     length = _length(minutes)
     from torch_tasks.broker.connection import broker_errors
-    from torch_tasks.checkins.book import Checkins
-    from torch_tasks.checkins.readiness import readiness
+    from torch_tasks.checkins.book import Checkins, readiness
     from torch_tasks.fleet import fleet
 
     with broker_errors():

@@ -10,7 +10,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from torch_tasks.broker.connection import broker_errors
-from torch_tasks.checkins.readiness import readiness
+from torch_tasks.checkins.book import readiness
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet

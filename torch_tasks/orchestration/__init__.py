@@ -1,4 +1,4 @@
-"""Who is there and who gets what: the agent registry, and the orchestrator that gives tasks to agents.
+"""Which agents there are and which gets a task: the agent registry, and the orchestrator that assigns tasks.
 
 >>> from torch_tasks.orchestration import AgentRegistry
 >>> AgentRegistry().find_available_agents(role="developer", skills=["python"])  # doctest: +SKIP
@@ -9,17 +9,15 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from torch_tasks.store.agents import AgentRegistry
+
 if TYPE_CHECKING:
     from torch_tasks.orchestration.assignment import TaskOrchestrator
-    from torch_tasks.store.agents import AgentRegistry
 
 __all__ = ["AgentRegistry", "TaskOrchestrator"]
 
-_HOME = {"AgentRegistry": "agent_registry", "TaskOrchestrator": "assignment"}
-
 
 def __getattr__(name: str) -> Any:
-    # On first use: the orchestrator needs the fleet, and the fleet this package.
-    if name in _HOME:
-        return getattr(import_module(f"{__name__}.{_HOME[name]}"), name)
+    if name == "TaskOrchestrator":  # on first use: it loads Celery, for which quick commands do not wait
+        return import_module("torch_tasks.orchestration.assignment").TaskOrchestrator
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

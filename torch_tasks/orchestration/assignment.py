@@ -1,7 +1,9 @@
-"""Which agent gets a task, for whoever wants one chosen; what is left alone is taken by the first that is able."""
+"""Which agent gets a task when a caller wants one chosen, and which agents form a team."""
 
 from __future__ import annotations
 
+import heapq
+import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
@@ -10,11 +12,12 @@ from typing import Any
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.errors import TeamImpossible
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.task import TaskRecord, TaskSpec
-from torch_tasks.orchestration.node_tasks import scale
+from torch_tasks.orchestration.scaling import scale
 from torch_tasks.store.agents import AgentRegistry
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.run import run
@@ -126,3 +129,46 @@ def _as_it_was(record: TaskRecord) -> Assignment:
     status = AssignmentStatus.ASSIGNED if record.agent else AssignmentStatus.QUEUED
     at = record.assigned_at or record.created_at
     return Assignment(task_id=record.spec.id, agent_id=record.agent, assigned_at=at, status=status)
+
+
+class Member(Model):
+    """One agent of a team, and which of the skills it brings."""
+
+    agent: AgentInfo
+    skills: tuple[str, ...]
+
+
+def form_team(skills: Iterable[str], registry: AgentRegistry | None = None) -> list[Member]:
+    """As few busy agents as possible, then as few agents as possible, who are online and together have these skills.
+
+    :class:`TeamImpossible` says at once which skills nobody has. Nobody is reserved by this.
+    """
+    wanted = frozenset(skill.strip().lower() for skill in skills)
+    if not wanted:
+        raise TeamImpossible("a team needs at least one skill to cover")
+    found = (registry or AgentRegistry()).find_available_agents(skills=wanted, match="any")
+    missing = wanted - frozenset(itertools.chain.from_iterable(info.abilities for info in found))
+    if missing:
+        raise TeamImpossible(f"no agent that is online has: {', '.join(sorted(missing))}")
+    return [Member(agent=info, skills=tuple(sorted(info.abilities & wanted))) for info in _fewest(wanted, found)]
+
+
+def _fewest(wanted: frozenset[str], found: list[AgentInfo]) -> tuple[AgentInfo, ...]:
+    """The cheapest cover: each step adds the best agent of those that bring the same skills."""
+    best: dict[tuple[frozenset[str], bool], AgentInfo] = {}
+    for info in found:  # the best first
+        best.setdefault((info.abilities & wanted, info.free), info)
+    count = itertools.count()
+    waiting: list[tuple[int, int, int, frozenset[str], tuple[AgentInfo, ...]]] = [(0, 0, 0, frozenset(), ())]
+    seen: set[frozenset[str]] = set()
+    while True:
+        busy, size, _, covered, team = heapq.heappop(waiting)
+        if covered == wanted:
+            return team
+        if covered in seen:
+            continue
+        seen.add(covered)
+        for (brings, free), info in best.items():
+            if brings - covered:
+                step = (busy + (not free), size + 1, next(count), covered | brings, (*team, info))
+                heapq.heappush(waiting, step)

@@ -13,14 +13,14 @@ from datetime import datetime, timedelta
 from pydantic import AwareDatetime, ValidationError
 
 from torch_tasks import keys
-from torch_tasks.communication.policy import policy
+from torch_tasks.communication.policy import manager_of, policy
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, InvalidSettings
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import Checkin, CheckinState, Every, Target
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId
+from torch_tasks.model.message import PEOPLE
 from torch_tasks.model.task import TaskRecord, TaskState
-from torch_tasks.orchestration.team import manager_of
 
 log = logging.getLogger(__name__)
 
@@ -91,7 +91,8 @@ def follow_up(fleet: Fleet) -> None:
         if before and before.looks == one.looks:
             one = one.model_copy(update={"since": before.since})
         if one.ours and not (before and before.ours):
-            _have_it_looked_after(fleet, record, one, begun, manager_of(agents, rules.hub.manager, info.agent_id))
+            manager = manager_of(agents, rules.hub.manager, info.agent_id)
+            _have_it_looked_after(fleet, record, one, begun, manager.agent_id if manager else PEOPLE)
         elif before and before.ours and not one.ours:
             _take_back(fleet, task_id)
         if one != before:

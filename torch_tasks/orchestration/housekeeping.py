@@ -9,7 +9,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import NOT_BEGUN
-from torch_tasks.orchestration.escalation import escalate
+from torch_tasks.orchestration.attention import escalate
 from torch_tasks.orchestration.followups import follow_up
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport.wire import message_id

@@ -109,14 +109,6 @@ def heed_order(agent_id: str, node: str) -> None:
     app.control.broadcast(RETIRE, destination=[f"{agent_id}@{node}"])
 
 
-@app.task(name="torch.scale")
-def scale() -> dict[str, Any]:
-    """Have the pools grow by what waits for them; returns what was decided, and why."""
-    from torch_tasks.orchestration.autoscaler import Autoscaler  # which starts agents by a task of this module
-
-    return Autoscaler(fleet()).step().model_dump(mode="json")
-
-
 @app.task(name="torch.release")
 def release(agent_id: str) -> str:
     """For the agent's node: try it again. Returns the reason if there is nothing to be tried."""

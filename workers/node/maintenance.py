@@ -13,8 +13,8 @@ from torch_tasks.communication.orchestrator import tend_outbox
 from torch_tasks.errors import NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import Lifetime
-from torch_tasks.orchestration.autoscaler import staff
 from torch_tasks.orchestration.housekeeping import tend
+from torch_tasks.orchestration.scaling import staff
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport import Keeper as LeaseKeeper

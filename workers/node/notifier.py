@@ -15,7 +15,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.orchestration.needs import Need, needs
+from torch_tasks.orchestration.attention import Need, needs
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.beat.firing import FIRED_AT_ONCE, SKIPPED_AT_ONCE, Plan, plan
+from torch_tasks.beat.slots import FIRED_AT_ONCE, SKIPPED_AT_ONCE, Plan, plan
 from torch_tasks.model.checkin import At, Checkin, CheckinRecord, CheckinState, Cron, Every, Target, derived_id
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
