@@ -24,7 +24,7 @@ from torch_tasks.workers.host.mail import Mail
 from torch_tasks.workers.host.presence import Presence
 from torch_tasks.workers.host.quota import Quota
 from torch_tasks.workers.host.workplace import Orders, Workplace
-from torch_tasks.workers.programs.submission import Phase, Step, Submission
+from torch_tasks.workers.programs.submission import Submission, SubmissionPhase, SubmissionStep
 
 
 class Reader:
@@ -55,7 +55,7 @@ class Reader:
             new.replace(mark)
         if self._file.stat().st_size <= int(mark.read_text()):
             os.write(self._output, f"{letter.message.id} {letter.message.message}\n".encode())
-        accepted = Step(phase=Phase.ACCEPTED, at=now(), evidence="it stands in the file")
+        accepted = SubmissionStep(phase=SubmissionPhase.ACCEPTED, at=now(), evidence="it stands in the file")
         return Submission(tag=letter.tag, mark=mark.read_text(), steps=(accepted,))
 
 

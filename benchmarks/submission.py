@@ -186,7 +186,7 @@ def _look(agent: FakeAgent) -> float:
     pane = AgentPane.adopt(agent.agent.socket, agent.tmux("display-message", "-p", "#{pane_id}"))
     assert pane
     assert isinstance(kind, CodingAgent)
-    look: Callable[[], object] = partial(kind.sight, pane)
+    look: Callable[[], object] = partial(kind.read_screen, pane)
     try:
         return median(clock(look) for _ in range(200))
     finally:

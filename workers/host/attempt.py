@@ -26,7 +26,7 @@ from torch_tasks.workers.host.ownership import is_lost
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.host.standstill import Standstill
 from torch_tasks.workers.host.workplace import Workplace
-from torch_tasks.workers.programs.kind import TYPING, Ending, Reading, login_wanted
+from torch_tasks.workers.programs.kind import TYPING, Ending, StateReading, login_wanted
 
 log = logging.getLogger(__name__)
 
@@ -46,7 +46,7 @@ class Attempt:
         self._spec = spec
         self._run = run
         self._delivery = delivery
-        self._shown: Reading | None = None
+        self._shown: StateReading | None = None
         self._untold: list[str] = []
         self._handoffs = Handoffs(place.records, place.settings.handoff_seconds)
         self._asked_at: float | None = None
@@ -85,7 +85,7 @@ class Attempt:
         if place.presence.journal.current:  # a worker died while it put a task in: what stands there is ours
             self._kind.discard_input(pane)
         self._kind.redraw_input(pane)
-        while not self._terminal.wait_for(lambda: self._kind.free(pane), _TYPING):
+        while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _TYPING):
             if place.orders.leaving:
                 raise Detached
             if not self._terminal.alive:
@@ -107,7 +107,7 @@ class Attempt:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
             return login_wanted(self._agent)
-        if self._kind.converses and reading.state is AgentState.WORKING:
+        if self._kind.is_conversational and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what somebody typed"
         return TYPING
 
@@ -138,7 +138,7 @@ class Attempt:
         place, spec = self._place, self._spec
         home = place.presence.info.workdir
         fresh = place.kind.spec.fresh if spec.fresh is None else spec.fresh
-        moves = fresh or (has_own_tree and self._kind.converses)
+        moves = fresh or (has_own_tree and self._kind.is_conversational)
         folder = (spec.workdir if moves else None) or home
         if not fresh and folder == place.presence.journal.folder:
             return None
@@ -155,7 +155,7 @@ class Attempt:
         account = self._records.account(self._spec.id)
         self._note(account)
         if account.get("state") == TaskState.WAITING:
-            self._shown = Reading(AgentState.WAITING, "task record")
+            self._shown = StateReading(AgentState.WAITING, "task record")
         presence = self._place.presence
         if presence.journal.current and self._delivery:
             presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
@@ -192,7 +192,7 @@ class Attempt:
                 raise StaleWriter(f"task {self._spec.id} is somebody else's by now; {self._agent} lets go of it")
             reason = self._reason_to_stop(limit) or standstill.seen(self._terminal.pane, self._shown)
             if reason:
-                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+                self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
                 return self._failed(*reason)
             self._place.in_between(self._run)
             self._handoffs.note(self._spec, self._place.presence.info, self._terminal)
@@ -232,7 +232,7 @@ class Attempt:
         if account:
             self._note(account)
 
-    def _show(self, reading: Reading) -> None:
+    def _show(self, reading: StateReading) -> None:
         """Tell the fleet what the agent does, if that has changed."""
         before = self._shown
         if before and (before.state, before.question) == (reading.state, reading.question):
@@ -245,7 +245,7 @@ class Attempt:
             self._shown = reading
             self._place.presence.show(reading.state, task=self._spec.id)
 
-    def _waits_for(self, reading: Reading) -> str | None:
+    def _waits_for(self, reading: StateReading) -> str | None:
         if reading.hindrance:
             return f"waits: {reading.hindrance}"
         if reading.state is AgentState.LOGIN:
@@ -253,11 +253,11 @@ class Attempt:
         return None
 
     @staticmethod
-    def _state_of(reading: Reading | None) -> TaskState:
+    def _state_of(reading: StateReading | None) -> TaskState:
         waits = reading is not None and reading.state in {AgentState.WAITING, AgentState.LOGIN}
         return TaskState.WAITING if waits else TaskState.RUNNING
 
-    def _pass_answer_on(self, reading: Reading) -> None:
+    def _pass_answer_on(self, reading: StateReading) -> None:
         answers = self._place.orders.answers
         while answers:
             task_id, reply = answers.popleft()
@@ -304,8 +304,8 @@ class Attempt:
             if why is None or ending:
                 return
             self._run.halted.write_text(f"{why}\n")
-        if self._terminal.alive and not self._kind.let_go(self._terminal.pane, self._run):
-            self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+        if self._terminal.alive and not self._kind.has_let_go(self._terminal.pane, self._run):
+            self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
         if self._terminal.alive:
             self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
         raise Held(self._run.halted.read_text().strip())
@@ -325,7 +325,7 @@ class Attempt:
         if self._terminal.alive:
             self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
             if not ending:
-                self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, self._run))
+                self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
         raise HandedOver
 
     def _is_returning(self, handover: Handover) -> bool:

@@ -7,7 +7,7 @@ import time
 
 from torch_tasks.workers.host.letters import Letter
 from torch_tasks.workers.host.workplace import Workplace
-from torch_tasks.workers.programs.questions import decide
+from torch_tasks.workers.programs.questions import decide_permission
 
 log = logging.getLogger(__name__)
 
@@ -28,10 +28,10 @@ class Attending:
         reading = kind.read(pane)
         if reading.state is not self._place.presence.info.state:
             self._place.presence.show(reading.state)
-        question = kind.asked(pane, letter)
+        question = kind.message_question(pane, letter)
         if question is None or time.monotonic() - self._answered_at < _AGAIN_SECONDS:
             return
-        if decision := decide(question, None, kind.config.permissions):
+        if decision := decide_permission(question, None, kind.config.permissions):
             allowed, why = decision
             if kind.answer(pane, question, "allow" if allowed else "deny"):
                 self._answered_at = time.monotonic()

@@ -276,12 +276,12 @@ class Host:
     def _abandon(self, run: Run) -> None:
         """Have the pane let go of a try whose result nobody wants."""
         if run.begun.exists() and not run.result() and not self._has_let_go(run):
-            self._terminal.interrupt(lambda: self._kind.let_go(self._terminal.pane, run))
+            self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, run))
         run.disown()
         self.presence.remember(current=None)
 
     def _has_let_go(self, run: Run) -> bool:
-        return self._terminal.alive and self._kind.let_go(self._terminal.pane, run)
+        return self._terminal.alive and self._kind.has_let_go(self._terminal.pane, run)
 
     def _close(self, run: Run, account: Mapping[str, str]) -> None:
         """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""

@@ -28,7 +28,7 @@ from torch_tasks.workers.host.attending import Attending
 from torch_tasks.workers.host.letters import Letter, Outcome, prune, undelivered, untold
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.host.workplace import Workplace
-from torch_tasks.workers.programs.submission import Phase
+from torch_tasks.workers.programs.submission import SubmissionPhase
 
 log = logging.getLogger(__name__)
 
@@ -215,19 +215,19 @@ class Mail:
     def _is_free_for(self, item: Item) -> bool:
         """The program takes the message now without anything being disturbed that the message may not disturb."""
         kind, terminal = self._place.kind, self._place.terminal
-        if self._leaving or not terminal.alive or (kind.converses and pause.left) or self._waits(item):
+        if self._leaving or not terminal.alive or (kind.is_conversational and pause.left) or self._waits(item):
             return False
         haste = self._haste(item)
-        if kind.free(terminal.pane):
+        if kind.is_free(terminal.pane):
             # A new prompt hides what is told of the one before.
-            return self._answering is None or not kind.tells or haste is not When.IDLE
+            return self._answering is None or not kind.reports_turns or haste is not When.IDLE
         if self._letter_begun(item):
             return True
-        if not kind.converses or haste is When.IDLE or kind.read(terminal.pane).state is not AgentState.WORKING:
+        if not kind.is_conversational or haste is When.IDLE or kind.read(terminal.pane).state is not AgentState.WORKING:
             return False
         if haste is When.INTERRUPT:
             kind.interrupt(terminal.pane, force=False)
-            return terminal.wait_for(lambda: kind.free(terminal.pane), self._fleet.settings.interrupt_seconds)
+            return terminal.wait_for(lambda: kind.is_free(terminal.pane), self._fleet.settings.interrupt_seconds)
         return kind.listens_while_working
 
     def _waits(self, item: Item) -> bool:
@@ -283,27 +283,27 @@ class Mail:
         transport: Transport = "broker" if item.entry else "fallback"
         deadline = time.monotonic() + _CARRY_SECONDS
         while not self._leaving and time.monotonic() < deadline:
-            submission = kind.hand(pane, letter, beside)
+            submission = kind.hand_message(pane, letter, beside)
             said = submission.steps[-1].evidence
-            if submission.phase is Phase.ACCEPTED:
-                self._answering, self._taken_at = (letter if kind.converses else None), time.monotonic()
+            if submission.phase is SubmissionPhase.ACCEPTED:
+                self._answering, self._taken_at = (letter if kind.is_conversational else None), time.monotonic()
                 self._place.presence.show(kind.read(pane).state, task=self._place.presence.info.current_task)
                 return letter.conclude(MessageState.ACKNOWLEDGED, said, transport)
-            if submission.phase is Phase.INDETERMINATE:
+            if submission.phase is SubmissionPhase.INDETERMINATE:
                 return letter.conclude(MessageState.DEAD, f"cannot tell whether it arrived: {said}", transport)
-            if submission.phase is Phase.REFUSED:
+            if submission.phase is SubmissionPhase.REFUSED:
                 letter.begin_anew()
                 item.tries += 1
                 if item.tries < self._fleet.settings.message_tries:
                     return None
                 return letter.conclude(MessageState.DEAD, f"the agent's program did not take it: {said}", transport)
-            untouched = submission.phase is Phase.INTENDED and not submission.pastes
-            if untouched and not kind.free(pane) and not kind.listens_while_working:
+            untouched = submission.phase is SubmissionPhase.INTENDED and not submission.pastes
+            if untouched and not kind.is_free(pane) and not kind.listens_while_working:
                 letter.begin_anew()  # somebody was quicker; nothing of it is in the pane
                 return None
             if not self._place.terminal.alive:
                 return None
-            self._place.bell.wait(0.02 if submission.since < 5 else 0.25)
+            self._place.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
         return None
 
     def _settle(self, letter: Letter, outcome: Outcome, entry: Entry | None) -> None:
@@ -332,13 +332,13 @@ class Mail:
         letter = self._answering
         if letter is None or not self._place.terminal.alive:
             return
-        said = self._place.kind.said(letter)
-        just_taken = self._place.kind.tells and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
+        said = self._place.kind.message_answer(letter)
+        just_taken = self._place.kind.reports_turns and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
         self._attending.look(letter)
         if said and letter.message.kind is MessageKind.QUESTION:
             self._reply(letter.message, said)
         # Its screen may show a moment longer that it works.
-        if (said is None and just_taken) or not self._place.kind.free(self._place.terminal.pane):
+        if (said is None and just_taken) or not self._place.kind.is_free(self._place.terminal.pane):
             return
         self._answering = None
         self._attending.look(letter)

@@ -7,26 +7,9 @@ import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Protocol
 
 from torch_tasks.model.task import TaskResult
 from torch_tasks.system.files import write_private
-
-
-class Paper(Protocol):
-    """What is put into an agent's program, as files."""
-
-    @property
-    def tag(self) -> str:
-        """What it is, and its id: ``task t-1``."""
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-
-    @property
-    def begun(self) -> Path:
-        """Exists once the program may have it."""
 
 
 class Run:

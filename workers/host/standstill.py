@@ -7,7 +7,7 @@ import time
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
-from torch_tasks.workers.programs.kind import AgentKind, Reading
+from torch_tasks.workers.programs.kind import AgentKind, StateReading
 from torch_tasks.workers.tmux.pane import AgentPane
 
 #: The same, seen so often in a row, is a standstill.
@@ -21,14 +21,14 @@ class Standstill:
     """Looks at one agent's pane at intervals while it works on a task."""
 
     def __init__(self, kind: AgentKind, seconds: float) -> None:
-        self._watched = kind.converses and seconds > 0
+        self._watched = kind.is_conversational and seconds > 0
         self._seconds = seconds
         self._interval = seconds / _LOOKS
         self._next = time.monotonic() + self._interval
         self._last: frozenset[str] = frozenset()
         self._same = 0
 
-    def seen(self, pane: AgentPane, reading: Reading | None) -> tuple[FailureKind, str] | None:
+    def seen(self, pane: AgentPane, reading: StateReading | None) -> tuple[FailureKind, str] | None:
         """Why the agent should be interrupted, if nothing new has come for so long."""
         if not self._watched or time.monotonic() < self._next:
             return None

@@ -85,7 +85,7 @@ class Terminal:
         except AgentUnavailable as error:
             log.warning("%s: %s", self._kind.agent_id, error)
             return self._pane.server.listener() is not None
-        return look is not None and not look.dead and self._kind.lives(look)
+        return look is not None and not look.dead and self._kind.is_running(look)
 
     def adopt(self, pane_id: str, session: int | None, folder: Path) -> bool:
         """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""
@@ -141,7 +141,7 @@ class Terminal:
 
     def settle(self) -> bool:
         """Go on with the program's start; true when it takes tasks or waits for a person to log in."""
-        if self._kind.ready(self.pane):
+        if self._kind.is_ready(self.pane):
             self.wants_login = False
         elif self._kind.read(self.pane).state is not AgentState.LOGIN:
             self._login_asked_at = None

@@ -15,10 +15,10 @@ from pathlib import Path
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.programs.coding import CodingAgent
-from torch_tasks.workers.programs.events import Event, EventKind, EventLog
+from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.kind import Ending
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
-from torch_tasks.workers.programs.turn import Turn, failed
+from torch_tasks.workers.programs.turn import Turn, failed_ending
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _TOKENS = re.compile(r"^> Tokens: ([\d.]+k?) sent,.*?([\d.]+k?) received\.(?: Cost: \$([\d.]+) message)?", re.MULTILINE)
@@ -52,7 +52,7 @@ class Aider(CodingAgent):
 
     @cached_property
     def own_log(self) -> EventLog:
-        return History(self._history)
+        return ChatHistoryLog(self._history)
 
     def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
         exchange = next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
@@ -108,10 +108,12 @@ class Exchange:
         name, said = errors[-1] if errors else ("", "its turn ended without an answer")
         kind = FailureKind.OVERLOADED if name in _OVERLOADED else FailureKind.AGENT_FAILED
         message = f"{name}: {said}" if name else said
-        return failed(kind, message, Evidence(kind="stop_event", detail=f"chat history: {message}", passed=False))
+        return failed_ending(
+            kind, message, Evidence(kind="stop_event", detail=f"chat history: {message}", passed=False)
+        )
 
 
-class History(EventLog):
+class ChatHistoryLog(EventLog):
     """That prompts were accepted, as the chat history tells it."""
 
     def __init__(self, path: Path) -> None:
@@ -120,12 +122,12 @@ class History(EventLog):
     def mark(self) -> str:
         return str(len(exchanges(self._path)))
 
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         found = exchanges(self._path)[int(mark or 0) :]
         if not found:
             return []
         at = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
-        return [Event(EventKind.ACCEPTED, text=one.prompt, at=at, origin="chat history") for one in found]
+        return [ProgramEvent(EventKind.ACCEPTED, text=one.prompt, at=at, origin="chat history") for one in found]
 
 
 def exchanges(path: Path) -> list[Exchange]:

@@ -23,10 +23,10 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.programs.coding import CodingAgent
-from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, transcript_of
-from torch_tasks.workers.programs.kind import Reading
+from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
+from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.prompt import briefing
-from torch_tasks.workers.programs.questions import Reply, type_keys
+from torch_tasks.workers.programs.questions import ChosenAnswer, type_keys
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.programs.turn import Turn
@@ -62,7 +62,7 @@ class Claude(CodingAgent):
     """Claude Code in its pane."""
 
     briefed_by_flag = True
-    tells = True
+    reports_turns = True
     #: What it may always do: report to Torch, and read what Torch gives it.
     allowed: ClassVar[tuple[str, ...]] = tuple(f"Bash(torch-tasks {word}:*)" for word in ("done", "fail", "progress"))
 
@@ -92,30 +92,30 @@ class Claude(CodingAgent):
 
     # ── what it tells ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+    def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
             case "SessionStart" if given.get("source") not in _GOES_ON:
-                return Event(EventKind.STARTED)
+                return ProgramEvent(EventKind.STARTED)
             case "UserPromptSubmit":
-                return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
+                return ProgramEvent(EventKind.ACCEPTED, text=str(given["prompt"]))
             case "PermissionRequest":
                 parts = questions(str(given["tool_name"]), given["tool_input"])
-                return Event(EventKind.QUESTION, question=parts[0], parts=parts)
+                return ProgramEvent(EventKind.QUESTION, question=parts[0], parts=parts)
             case "Stop":
-                return Event(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
+                return ProgramEvent(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
             case "StopFailure":
                 return _failure(str(given.get("error")), str(given.get("last_assistant_message") or ""))
             case "PreCompact":
-                return Event(EventKind.COMPACTING)
+                return ProgramEvent(EventKind.COMPACTING)
             case "PostCompact":
-                return Event(EventKind.COMPACTED)
+                return ProgramEvent(EventKind.COMPACTED)
             case "SessionEnd" if given.get("reason") not in _GOES_ON:
-                return Event(EventKind.ENDED, text=str(given.get("reason")))
+                return ProgramEvent(EventKind.ENDED, text=str(given.get("reason")))
         return None
 
     # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
 
-    def status(self, pane: AgentPane) -> Reading | None:
+    def status(self, pane: AgentPane) -> StateReading | None:
         look = pane.look()
         session = self._session(look.pid) if look else None
         state = _STATES.get(str(session.get("status"))) if session else None
@@ -124,7 +124,7 @@ class Claude(CodingAgent):
         waits_for = str(session.get("waitingFor", ""))
         if waits_for == "dialog open":  # which one, the screen tells
             return None
-        return Reading(state, "session file", " ".join(filter(None, (str(session["status"]), waits_for))))
+        return StateReading(state, "session file", " ".join(filter(None, (str(session["status"]), waits_for))))
 
     def _session(self, pid: int) -> dict[str, Any] | None:
         """What the program of this process, or of one below it, keeps of its session."""
@@ -153,9 +153,9 @@ class Claude(CodingAgent):
         if yes:
             type_keys(pane, self.config.answers.choice, yes[-1])
 
-    def choose(self, pane: AgentPane, question: Question, reply: Reply) -> None:
+    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
         screen = Screen.of(pane)
-        keys = choosing(screen.text, question, reply) if screen else None
+        keys = choice_keys(screen.text, question, reply) if screen else None
         if keys is None:
             super().choose(pane, question, reply)
         else:
@@ -189,11 +189,11 @@ def _family(pid: int) -> Iterator[int]:
         return
 
 
-def _failure(error: str, said: str) -> Event:
+def _failure(error: str, said: str) -> ProgramEvent:
     kind = _ERRORS.get(error, "other")
     _, resets, when = said.partition("resets ")
     until = reset_time(when, now()) if kind == "limit" and resets else None
-    return Event(EventKind.FAILED, text=said, error=kind, until=until)
+    return ProgramEvent(EventKind.FAILED, text=said, error=kind, until=until)
 
 
 def _await_end(transcript: Path, over: datetime) -> None:
@@ -267,7 +267,7 @@ def _question(asked: Mapping[str, Any]) -> Question:
     return Question(text=str(asked["question"]), choices=tuple(choices), several=bool(asked.get("multiSelect")))
 
 
-def choosing(screen: str, question: Question, reply: Reply) -> list[str] | None:
+def choice_keys(screen: str, question: Question, reply: ChosenAnswer) -> list[str] | None:
     """The keys that answer the question on the screen; None if it is none of the model's own.
 
     A number takes a choice only in some of these dialogs, and is a text where a text is being written: so the cursor

@@ -17,7 +17,7 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.programs.coding import CodingAgent
-from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, EventLog, transcript_of
+from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.reset_time import reset_time
 
@@ -43,7 +43,7 @@ class Codex(CodingAgent):
     """Codex in its pane, without its daemon: each agent has its own settings."""
 
     briefed_by_flag = True
-    tells = True
+    reports_turns = True
 
     # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -69,26 +69,28 @@ class Codex(CodingAgent):
 
     # ── what it tells ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+    def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
             case "SessionStart":
-                return Event(EventKind.STARTED)
+                return ProgramEvent(EventKind.STARTED)
             case "UserPromptSubmit":
-                return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
+                return ProgramEvent(EventKind.ACCEPTED, text=str(given["prompt"]))
             case "PermissionRequest":
-                return Event(EventKind.QUESTION, question=_question(str(given["tool_name"]), given["tool_input"]))
+                return ProgramEvent(
+                    EventKind.QUESTION, question=_question(str(given["tool_name"]), given["tool_input"])
+                )
             case "PostToolUse":
-                return Event(EventKind.RESOLVED)
+                return ProgramEvent(EventKind.RESOLVED)
             case "Stop":
-                return Event(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
+                return ProgramEvent(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
             case "Interrupt":
-                return Event(EventKind.INTERRUPTED)
+                return ProgramEvent(EventKind.INTERRUPTED)
             case "PreCompact":
-                return Event(EventKind.COMPACTING)
+                return ProgramEvent(EventKind.COMPACTING)
             case "PostCompact":
-                return Event(EventKind.COMPACTED)
+                return ProgramEvent(EventKind.COMPACTED)
             case "SessionEnd":
-                return Event(EventKind.ENDED)
+                return ProgramEvent(EventKind.ENDED)
         return None
 
     @property
@@ -104,13 +106,13 @@ class SessionLog(EventLog):
         self._seen = 0
         self._path: Path | None = None
         self._offset = 0
-        self._told: list[Event] = []
+        self._told: list[ProgramEvent] = []
 
     def mark(self) -> str:
         told = self._all()
         return told[-1].at.isoformat() if told else ""
 
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         return [event for event in self._all() if not mark or event.at > datetime.fromisoformat(mark)]
 
     def _find(self) -> None:
@@ -125,7 +127,7 @@ class SessionLog(EventLog):
             if path != self._path:
                 self._path, self._offset, self._told = path, 0, []
 
-    def _all(self) -> list[Event]:
+    def _all(self) -> list[ProgramEvent]:
         self._find()
         if self._path is None:
             return []
@@ -143,13 +145,13 @@ class SessionLog(EventLog):
         return self._told
 
 
-def _row(line: bytes) -> Event | None:
+def _row(line: bytes) -> ProgramEvent | None:
     try:
         told = json.loads(line)
         at = datetime.fromisoformat(told["timestamp"])
         payload = told["payload"]
         if told["type"] == "token_usage_record":
-            return Event(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
+            return ProgramEvent(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
         if payload.get("type") == "task_complete" and payload.get("error"):
             return _failure(payload["error"], at)
     except (ValueError, LookupError, TypeError, AttributeError):  # a line of another release
@@ -164,12 +166,12 @@ def _usage(told: Mapping[str, Any]) -> Usage:
     )
 
 
-def _failure(error: Mapping[str, Any], at: datetime) -> Event:
+def _failure(error: Mapping[str, Any], at: datetime) -> ProgramEvent:
     said, info = str(error.get("message", "")), json.dumps(error.get("codex_error_info"))
     kind = _error_kind(info)
     _, again, when = said.partition("try again at ")
     until = reset_time(when, now()) if kind == "limit" and again else None
-    return Event(EventKind.FAILED, text=said, error=kind, until=until, at=at, origin="session log")
+    return ProgramEvent(EventKind.FAILED, text=said, error=kind, until=until, at=at, origin="session log")
 
 
 def _error_kind(info: str) -> ErrorKind:

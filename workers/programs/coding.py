@@ -20,26 +20,27 @@ import psutil
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.workers.host.letters import Letter
-from torch_tasks.workers.host.runs import Paper, Run
-from torch_tasks.workers.programs.events import REPORT, Event, EventKind, EventLog, HookFolder, Joined
-from torch_tasks.workers.programs.kind import AgentKind, Ending, Progress, Reading
-from torch_tasks.workers.programs.prompt import Prompt, briefing, compose, task_hints
-from torch_tasks.workers.programs.questions import Dialogs, Reply, merged, type_keys
-from torch_tasks.workers.programs.screen import Holds, Screen, read_composer
-from torch_tasks.workers.programs.screen_reading import Detector, ScreenReading, explain
-from torch_tasks.workers.programs.submission import Phase, Submission
+from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
+from torch_tasks.workers.programs.kind import AgentKind, Ending, Progress, StateReading
+from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
+from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, type_keys
+from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules, explain
+from torch_tasks.workers.programs.submission import PromptFolder, Submission, SubmissionPhase
 from torch_tasks.workers.programs.submitter import Submitter
-from torch_tasks.workers.programs.turn import Turn, fold, keep_ending, kept_ending, put_ending_aside, told
-from torch_tasks.workers.programs.turn_watcher import Watch
+from torch_tasks.workers.programs.turn import Turn, ending_of, put_ending_aside, read_turn, store_ending, stored_ending
+from torch_tasks.workers.programs.turn_watcher import TurnWatcher
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
+_OURS_ALONE = frozenset({ComposerContent.OURS, ComposerContent.PART})
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
 
 
 class CodingAgent(AgentKind):
     """A coding agent's program in its pane. Subclasses override the first part."""
 
-    converses = True
+    is_conversational = True
 
     # ── what is the program's own ────────────────────────────────────────────────────────────────────────────────
 
@@ -53,7 +54,7 @@ class CodingAgent(AgentKind):
     def prepare(self) -> None:
         """Write the program's settings for this agent, below :attr:`folder`; called before each start."""
 
-    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+    def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         """What an event of its hooks means, which ``hooks/report`` put into :attr:`events`."""
         return None
 
@@ -62,7 +63,7 @@ class CodingAgent(AgentKind):
         """What tells of its events beside its hooks: its session log, its server."""
         return None
 
-    def status(self, pane: AgentPane) -> Reading | None:
+    def status(self, pane: AgentPane) -> StateReading | None:
         """What the program is doing now, from its best live source; None: its screen tells."""
         return None
 
@@ -87,7 +88,7 @@ class CodingAgent(AgentKind):
         answers = self.config.answers
         type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
 
-    def choose(self, pane: AgentPane, question: Question, reply: Reply) -> None:
+    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
         """Give a person's answer to what is asked."""
         answers = self.config.answers
         type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
@@ -116,17 +117,17 @@ class CodingAgent(AgentKind):
         self.prepare()
         return self.command()
 
-    def ready(self, pane: AgentPane) -> bool:
-        sight = self.sight(pane)
-        if sight is None:
+    def is_ready(self, pane: AgentPane) -> bool:
+        view = self.read_screen(pane)
+        if view is None:
             return False
-        if sight.reading.state is AgentState.READY and sight.composer.empty:
+        if view.best.state is AgentState.READY and view.composer.empty:
             (self.folder / "ready").touch()
             return True
-        self.answer_dialog(pane, sight)
+        self.answer_dialog(pane, view)
         return False
 
-    def lives(self, look: PaneLook) -> bool:
+    def is_running(self, look: PaneLook) -> bool:
         return not (self.folder / "ready").exists() or not is_left_to_a_shell(look)
 
     # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -135,21 +136,21 @@ class CodingAgent(AgentKind):
     def log(self) -> EventLog:
         """All that is told of the program and by the agent."""
         hooks = HookFolder(self.events, self.translate)
-        return Joined(hooks, self.own_log) if self.own_log else hooks
+        return JoinedLogs(hooks, self.own_log) if self.own_log else hooks
 
     @cached_property
-    def _detector(self) -> Detector:
-        return Detector(self.config)
+    def _detector(self) -> ScreenRules:
+        return ScreenRules(self.config)
 
     @cached_property
-    def _dialogs(self) -> Dialogs:
-        return Dialogs(self.config.dialogs)
+    def _dialogs(self) -> StartDialogs:
+        return StartDialogs(self.config.dialogs)
 
     @cached_property
-    def _watch(self) -> Watch:
-        return Watch(self)
+    def _watch(self) -> TurnWatcher:
+        return TurnWatcher(self)
 
-    def sight(self, pane: AgentPane) -> ScreenReading | None:
+    def read_screen(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now, and what it means; None if it is gone."""
         screen = Screen.of(pane)
         if screen is None:
@@ -158,32 +159,32 @@ class CodingAgent(AgentKind):
         drawn = self._detector.read(screen, composer)
         return ScreenReading(screen, composer, drawn, _best(self.status(pane), drawn))
 
-    def read(self, pane: AgentPane) -> Reading:
-        sight = self.sight(pane)
-        return sight.reading if sight else Reading(AgentState.EXITED, "pane")
+    def read(self, pane: AgentPane) -> StateReading:
+        view = self.read_screen(pane)
+        return view.best if view else StateReading(AgentState.EXITED, "pane")
 
-    def free(self, pane: AgentPane) -> bool:
-        sight = self.sight(pane)
-        if sight is None or sight.screen.in_use:
+    def is_free(self, pane: AgentPane) -> bool:
+        view = self.read_screen(pane)
+        if view is None or view.screen.in_use:
             return False
-        return sight.reading.state is AgentState.READY and sight.composer.empty
+        return view.best.state is AgentState.READY and view.composer.empty
 
     def redraw_input(self, pane: AgentPane) -> None:
         """These programs draw their input line themselves, unless a dialog covers it."""
-        sight = self.sight(pane)
-        if sight and not sight.composer.seen:
-            self.answer_dialog(pane, sight)
+        view = self.read_screen(pane)
+        if view and not view.composer.seen:
+            self.answer_dialog(pane, view)
 
-    def answer_dialog(self, pane: AgentPane, sight: ScreenReading) -> None:
+    def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
         """Answer the dialog that covers the composer, if the TOML knows it."""
-        self._dialogs.answer(pane, sight.screen)
+        self._dialogs.answer(pane, view.screen)
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
         """What each source says of the program's state, the decisive one first."""
-        sight = self.sight(pane)
-        if sight is None:
+        view = self.read_screen(pane)
+        if view is None:
             return [("pane", "gone")]
-        return explain(sight, self.status(pane), self.log)
+        return explain(view, self.status(pane), self.log)
 
     # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -193,7 +194,7 @@ class CodingAgent(AgentKind):
         if spec.context:
             run.context.write_text(json.dumps(spec.context, indent=2))
             extras.append(f"context: {run.context}")
-        prompt = compose(
+        prompt = compose_prompt(
             spec.prompt,
             run.tag,
             self.config.prompt,
@@ -204,7 +205,7 @@ class CodingAgent(AgentKind):
             disarm=self.disarm,
         )
         self._types(run)
-        submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
+        submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
         self._step(pane, run, submission)
 
     @property
@@ -213,24 +214,24 @@ class CodingAgent(AgentKind):
         return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
 
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
-        submission = Submission.of(run)
+        submission = Submission.load(run)
         assert submission, f"{run.folder} holds no submission"
         submission = self._step(pane, run, submission)
         return self._watch.progress(pane, run, spec, submission)
 
-    def _step(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
-        submission = self.advance(pane, paper, submission)
-        if submission.phase is Phase.ACCEPTED:
+    def _step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
+        submission = self.advance(pane, folder, submission)
+        if submission.phase is SubmissionPhase.ACCEPTED:
             (self.folder / "briefed").touch()
         return submission
 
-    def advance(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+    def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         """Do what is due for a submission, and only that."""
-        return Submitter(self, pane, paper).advance(submission, self.turn(submission))
+        return Submitter(self, pane, folder).advance(submission, self.turn(submission))
 
     def turn(self, submission: Submission) -> Turn:
         """What is told of the task's turn since it was submitted."""
-        return fold(self.log.since(submission.mark), submission.tag, submission.accepted_unheard)
+        return read_turn(self.log.since(submission.mark), submission.tag, submission.assumed_acceptance)
 
     # ── a message ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -238,21 +239,21 @@ class CodingAgent(AgentKind):
     def listens_while_working(self) -> bool:
         return self.config.submit.while_working
 
-    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
-        submission = Submission.of(letter) or self._write(letter, beside)
+    def hand_message(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.load(letter) or self._write(letter, beside)
         submission = self._step(pane, letter, submission)
-        if beside and submission.phase is Phase.ACCEPTED:
+        if beside and submission.phase is SubmissionPhase.ACCEPTED:
             self._types(beside)
         return submission
 
-    def _types(self, paper: Paper) -> None:
+    def _types(self, folder: PromptFolder) -> None:
         """What stands in the composer, if anything of ours does, is this."""
-        (self.folder / "current").write_text(f"{paper.folder}\n")
+        (self.folder / "current").write_text(f"{folder.folder}\n")
 
     def _write(self, letter: Letter, beside: Run | None) -> Submission:
         letter.prompt.write_bytes(letter.message.message.encode())
         config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
-        prompt = compose(
+        prompt = compose_prompt(
             letter.message.message,
             letter.tag,
             config,
@@ -263,35 +264,35 @@ class CodingAgent(AgentKind):
         )
         self._types(letter)
         # A new mark would hide what was told of the task.
-        task = Submission.of(beside) if beside else None
+        task = Submission.load(beside) if beside else None
         mark = task.mark if task else self.log.mark()
-        return Submission.intended(letter, prompt.text, mark, "; ".join(prompt.notes))
+        return Submission.create(letter, prompt.text, mark, "; ".join(prompt.notes))
 
-    def asked(self, pane: AgentPane, letter: Letter) -> Question | None:
-        submission, sight = Submission.of(letter), self.sight(pane)
-        if sight is None or AgentState.WAITING not in (sight.reading.state, sight.drawn.state):
+    def message_question(self, pane: AgentPane, letter: Letter) -> Question | None:
+        submission, view = Submission.load(letter), self.read_screen(pane)
+        if view is None or AgentState.WAITING not in (view.best.state, view.by_screen.state):
             return None
         asking = self.turn(submission).asking if submission else None
-        return merged(asking, sight.reading.question or sight.drawn.question)
+        return merge_question(asking, view.best.question or view.by_screen.question)
 
-    def said(self, letter: Letter) -> str | None:
-        submission = Submission.of(letter)
+    def message_answer(self, letter: Letter) -> str | None:
+        submission = Submission.load(letter)
         over = self.turn(submission).over if submission else None
         return over.text if over and over.kind is EventKind.STOPPED else None
 
     def ending(self, run: Run) -> Ending | None:
-        if kept := kept_ending(run):
-            return kept
-        submission = Submission.of(run)
+        if stored := stored_ending(run):
+            return stored
+        submission = Submission.load(run)
         if submission is None:
             return None
         turn = self.turn(submission)
-        ended = None if self._watch.goes_on(turn) else told(turn)
+        ended = None if self._watch.goes_on(turn) else ending_of(turn)
         return self.end(run, turn, *ended) if ended else None
 
     def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
         """Keep how the task ended."""
-        return keep_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
+        return store_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
 
     @property
     def pause(self) -> float:
@@ -305,14 +306,17 @@ class CodingAgent(AgentKind):
     def clear(self, pane: AgentPane) -> None:
         """Empty the composer if what stands there is ours."""
         text = self._pasted()
-        sight = self.sight(pane)
-        if sight is None or not self._is_ours(sight, text):
+        view = self.read_screen(pane)
+        if view is None or not self._is_ours(view, text):
             return
         rows = sum(len(line) // 20 + 1 for line in text.split("\n")[-100:])
         pane.press(*self.config.keys.clear * (2 * rows + 2))
 
-    def _is_ours(self, sight: ScreenReading, text: str) -> bool:
-        return bool(text) and sight.composer.holds(text, self.config.composer.placeholder) in (Holds.OURS, Holds.PART)
+    def _is_ours(self, view: ScreenReading, text: str) -> bool:
+        return bool(text) and view.composer.holds(text, self.config.composer.placeholder) in (
+            ComposerContent.OURS,
+            ComposerContent.PART,
+        )
 
     def _pasted(self) -> str:
         with contextlib.suppress(FileNotFoundError):
@@ -327,13 +331,13 @@ class CodingAgent(AgentKind):
         if look := pane.look():
             kill_program(look)
 
-    def let_go(self, pane: AgentPane, run: Run) -> bool:
-        sight = self.sight(pane)
-        if sight is None:
+    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
+        view = self.read_screen(pane)
+        if view is None:
             return True
-        if sight.reading.state not in _AT_REST:
+        if view.best.state not in _AT_REST:
             return False
-        if self._is_ours(sight, self._pasted()):
+        if self._is_ours(view, self._pasted()):
             self.clear(pane)  # an interrupted program may put the prompt back
             return False
         return True
@@ -342,10 +346,10 @@ class CodingAgent(AgentKind):
         return self._watch.answer(pane, question, reply)
 
     def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
-        before = Submission.of(run)
+        before = Submission.load(run)
         if before is None:
             return False
-        prompt = compose(
+        prompt = compose_prompt(
             text,
             run.tag,
             self.config.prompt,
@@ -354,13 +358,13 @@ class CodingAgent(AgentKind):
             disarm=self.disarm,
         )
         (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
-        submission = Submission.intended(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
+        submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
         put_ending_aside(run, before.round)
         self._step(pane, run, submission)
         return True
 
 
-def _best(status: Reading | None, drawn: Reading) -> Reading:
+def _best(status: StateReading | None, drawn: StateReading) -> StateReading:
     """The live source decides; what is asked, the screen may know better."""
     if status is None:
         return drawn

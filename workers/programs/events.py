@@ -38,7 +38,7 @@ class EventKind(StrEnum):
     """The question was answered."""
     STOPPED = "stopped"
     """The turn is over; ``text`` is the answer."""
-    FAILED = "failed"
+    FAILED = "failed_ending"
     """The turn is over without an answer, for the reason ``error``; ``text`` says it in words."""
     INTERRUPTED = "interrupted"
     COMPACTING = "compacting"
@@ -57,7 +57,7 @@ ErrorKind = Literal["limit", "overloaded", "login", "other"]
 
 
 @dataclass(frozen=True)
-class Event:
+class ProgramEvent:
     """One thing that happened. The log that holds it fills in ``at`` and ``origin``."""
 
     kind: EventKind
@@ -84,11 +84,11 @@ class EventLog(ABC):
         """Where the log ends now. Only the last mark need be remembered."""
 
     @abstractmethod
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         """What came after that; after an empty mark, all of it."""
 
 
-Translate = Callable[[str, Mapping[str, Any]], Event | None]
+Translate = Callable[[str, Mapping[str, Any]], ProgramEvent | None]
 """What an event's name and input mean; None for nothing that matters."""
 
 
@@ -96,14 +96,14 @@ class HookFolder(EventLog):
     """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``reports`` write them.
 
     A mark moves what is there into ``past``, so that a clock that is set back hides nothing that comes; only after the
-    last mark can be read what came, and from the beginning all that is kept.
+    last mark can be read what came, and from the beginning all that is stored.
     """
 
     def __init__(self, folder: Path, translate: Translate) -> None:
         self.folder = folder
         self._past = folder / "past"
         self._translate = translate
-        self._read: dict[str, Event | None] = {}
+        self._read: dict[str, ProgramEvent | None] = {}
 
     def mark(self) -> str:
         self._past.mkdir(parents=True, exist_ok=True)
@@ -112,17 +112,17 @@ class HookFolder(EventLog):
         self._prune()
         return "past"
 
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         names = [self.folder / name for name in sorted(_names(self.folder))]
         before = [] if mark else [self._past / name for name in sorted(_names(self._past))]
         return [event for path in (*before, *names) if (event := self._event(path))]
 
-    def _event(self, path: Path) -> Event | None:
+    def _event(self, path: Path) -> ProgramEvent | None:
         if path.name not in self._read:
             self._read[path.name] = self._parse(path)
         return self._read[path.name]
 
-    def _parse(self, path: Path) -> Event | None:
+    def _parse(self, path: Path) -> ProgramEvent | None:
         try:
             told = json.loads(path.read_bytes())
             at = datetime.fromtimestamp(told["at"] / 1000, UTC)
@@ -149,7 +149,7 @@ def _names(folder: Path) -> list[str]:
         return []
 
 
-class Joined(EventLog):
+class JoinedLogs(EventLog):
     """Several logs as one, in the order of time."""
 
     def __init__(self, *logs: EventLog) -> None:
@@ -158,7 +158,7 @@ class Joined(EventLog):
     def mark(self) -> str:
         return json.dumps([log.mark() for log in self._logs])
 
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         marks = json.loads(mark) if mark else [""] * len(self._logs)
         events = [event for log, place in zip(self._logs, marks, strict=True) for event in log.since(place)]
         return sorted(events, key=lambda event: event.at)
@@ -167,10 +167,10 @@ class Joined(EventLog):
 _OWN = {reports.DONE: EventKind.DONE, reports.FAIL: EventKind.FAIL, reports.PROGRESS: EventKind.PROGRESS}
 
 
-def _own_report(name: str, given: Mapping[str, Any]) -> Event | None:
+def _own_report(name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
     if name not in _OWN:
         return None
-    return Event(_OWN[name], text=str(given["text"]), task=str(given["task"]), origin="torch-tasks")
+    return ProgramEvent(_OWN[name], text=str(given["text"]), task=str(given["task"]), origin="torch-tasks")
 
 
 def transcript_of(events: Path) -> Path | None:

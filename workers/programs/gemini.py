@@ -20,7 +20,7 @@ from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid, read_settings
-from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, EventLog
+from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.prompt import Prompt, briefing
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -48,7 +48,7 @@ class Gemini(CodingAgent):
     """The Gemini CLI in its pane."""
 
     briefed_by_flag = True
-    tells = True
+    reports_turns = True
 
     # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -100,9 +100,11 @@ class Gemini(CodingAgent):
         }
         return {**overlaid(settings, own), "hooks": hooks}
 
-    def ready(self, pane: AgentPane) -> bool:
+    def is_ready(self, pane: AgentPane) -> bool:
         # Its composer is drawn before the CLI listens to framed pastes.
-        return super().ready(pane) and any(event.kind is EventKind.STARTED for event in self.log.since(self._launched))
+        return super().is_ready(pane) and any(
+            event.kind is EventKind.STARTED for event in self.log.since(self._launched)
+        )
 
     # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,8 +133,8 @@ class Gemini(CodingAgent):
 
     def _stop_trying(self, pane: AgentPane) -> bool:
         """Leave the dialog of a used-up limit, which stays on the screen, and takes all keys, until it is answered."""
-        sight = self.sight(pane)
-        stop = _STOP.search("\n".join(sight.screen.bottom(_DIALOG_ROWS))) if sight else None
+        view = self.read_screen(pane)
+        stop = _STOP.search("\n".join(view.screen.bottom(_DIALOG_ROWS))) if view else None
         if stop:
             pane.press(stop[1])
         return stop is not None
@@ -141,20 +143,22 @@ class Gemini(CodingAgent):
 
     @cached_property
     def own_log(self) -> EventLog:
-        return Cancellations(self.home / ".gemini" / "tmp")
+        return CancellationLog(self.home / ".gemini" / "tmp")
 
-    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+    def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
             case "SessionStart":
-                return Event(EventKind.STARTED)
+                return ProgramEvent(EventKind.STARTED)
             case "SessionEnd" if given.get("reason") != "clear":
-                return Event(EventKind.ENDED)
+                return ProgramEvent(EventKind.ENDED)
             case "BeforeAgent":
-                return Event(EventKind.ACCEPTED, text=str(given["prompt"]))
+                return ProgramEvent(EventKind.ACCEPTED, text=str(given["prompt"]))
             case "AfterTool":
-                return Event(EventKind.RESOLVED)
+                return ProgramEvent(EventKind.RESOLVED)
             case "Notification" if given.get("notification_type") == "ToolPermission":
-                return Event(EventKind.QUESTION, question=_question(str(given.get("message")), given.get("details")))
+                return ProgramEvent(
+                    EventKind.QUESTION, question=_question(str(given.get("message")), given.get("details"))
+                )
             case "AfterAgent":
                 return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
         return None
@@ -201,7 +205,7 @@ _ERRORS: Mapping[str, ErrorKind] = {
 """What the words of an error mean; the first that is found decides."""
 
 
-class Cancellations(EventLog):
+class CancellationLog(EventLog):
     """Turns that were cancelled, which no hook tells when a permission was denied."""
 
     def __init__(self, folder: Path) -> None:
@@ -210,9 +214,9 @@ class Cancellations(EventLog):
     def mark(self) -> str:
         return max((str(row["timestamp"]) for row in self._rows()), default="")
 
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         return [
-            Event(EventKind.INTERRUPTED, at=datetime.fromisoformat(str(row["timestamp"])), origin="session log")
+            ProgramEvent(EventKind.INTERRUPTED, at=datetime.fromisoformat(str(row["timestamp"])), origin="session log")
             for row in self._rows()
             if str(row["timestamp"]) > mark
         ]
@@ -241,7 +245,7 @@ def rows(session: Path) -> list[Mapping[str, Any]]:
     return list(found.values())
 
 
-def outcome(session: Path, moment: str, response: str) -> Event:
+def outcome(session: Path, moment: str, response: str) -> ProgramEvent:
     """How the turn ended that was over at this moment; ``response`` is what the hook took for the answer."""
     said = [row for row in rows(session) if str(row["timestamp"]) <= moment]
     begin = max((place for place, row in enumerate(said) if _is_prompt(row)), default=len(said))
@@ -249,14 +253,14 @@ def outcome(session: Path, moment: str, response: str) -> Event:
     usage = _usage(turn)
     last = next((row for row in reversed(turn) if row["type"] in ("error", "gemini") or _is_cancelled(row)), None)
     if last is None:
-        return Event(EventKind.STOPPED, text=response.strip(), usage=usage)
+        return ProgramEvent(EventKind.STOPPED, text=response.strip(), usage=usage)
     if _is_cancelled(last):
-        return Event(EventKind.INTERRUPTED, usage=usage)
+        return ProgramEvent(EventKind.INTERRUPTED, usage=usage)
     if last["type"] == "error":
         text = str(last["content"])
-        return Event(EventKind.FAILED, text=text, error=_error(text), usage=usage)
+        return ProgramEvent(EventKind.FAILED, text=text, error=_error(text), usage=usage)
     answers = [text for row in turn if row["type"] == "gemini" and (text := _text(row).strip())]
-    return Event(EventKind.STOPPED, text=answers[-1] if answers else "", usage=usage)
+    return ProgramEvent(EventKind.STOPPED, text=answers[-1] if answers else "", usage=usage)
 
 
 def _is_prompt(row: Mapping[str, Any]) -> bool:

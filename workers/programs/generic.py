@@ -10,7 +10,7 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
 from torch_tasks.workers.programs.coding import CodingAgent
-from torch_tasks.workers.programs.events import Event, EventKind
+from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.reset_time import reset_time
 
 
@@ -22,7 +22,7 @@ class Generic(CodingAgent):
     """
 
     @property
-    def tells(self) -> bool:  # type: ignore[override]  # the TOML says it
+    def reports_turns(self) -> bool:  # type: ignore[override]  # the TOML says it
         kinds = {hook.event for hook in self.config.hooks.values()}
         return {EventKind.ACCEPTED, EventKind.STOPPED} <= kinds
 
@@ -40,18 +40,20 @@ class Generic(CodingAgent):
         places = {"{hooks}": str(self._settings), "{folder}": str(self.folder)}
         return [places.get(word, word) for word in self.config.command]
 
-    def translate(self, name: str, given: Mapping[str, Any]) -> Event | None:
+    def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         hook = self.config.hooks.get(name)
         if hook is None:
             return None
         kind = hook.event
         text = str(given.get(hook.text, ""))
         if kind is EventKind.QUESTION:
-            return Event(kind, question=_question(str(given.get(hook.tool, "")), given.get(hook.input)))
+            return ProgramEvent(kind, question=_question(str(given.get(hook.tool, "")), given.get(hook.input)))
         if kind is EventKind.FAILED:
             error = self.config.errors.get(str(given.get(hook.error, "")), "other")
-            return Event(kind, text=text, error=error, until=reset_time(text, now()) if error == "limit" else None)
-        return Event(kind, text=text)
+            return ProgramEvent(
+                kind, text=text, error=error, until=reset_time(text, now()) if error == "limit" else None
+            )
+        return ProgramEvent(kind, text=text)
 
 
 def _question(tool: str, given: Any) -> Question:

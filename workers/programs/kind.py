@@ -30,7 +30,7 @@ TYPING = "somebody is typing in the agent's pane"
 
 
 @dataclass(frozen=True)
-class Reading:
+class StateReading:
     """What the program is doing, and what says so."""
 
     state: AgentState
@@ -61,7 +61,7 @@ class Ending:
 class Progress:
     """How far a task in the pane is."""
 
-    reading: Reading
+    reading: StateReading
     ending: Ending | None = None
     facts: tuple[str, ...] = field(default=())
     """What became known since the last look, for the task's history: staged, submitted, accepted, a note."""
@@ -74,9 +74,9 @@ class AgentKind(ABC):
     """
 
     #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
-    converses = False
+    is_conversational = False
     #: It tells of every prompt that it accepts, and of every answer it has given.
-    tells = False
+    reports_turns = False
 
     def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
         self.config = config
@@ -88,7 +88,7 @@ class AgentKind(ABC):
     @property
     def account(self) -> str | None:
         """The account whose limits its agents share; none for a program that talks to no model."""
-        return (self.config.account or self.config.base or self.spec.kind) if self.converses else None
+        return (self.config.account or self.config.base or self.spec.kind) if self.is_conversational else None
 
     @abstractmethod
     def launch(self) -> list[str]:
@@ -99,15 +99,15 @@ class AgentKind(ABC):
         return self.config.environment
 
     @abstractmethod
-    def ready(self, pane: AgentPane) -> bool:
+    def is_ready(self, pane: AgentPane) -> bool:
         """The program has started and takes tasks. Answers the dialogs of its start as the configuration says."""
 
-    def lives(self, look: PaneLook) -> bool:
+    def is_running(self, look: PaneLook) -> bool:
         """The program still runs in the living pane; False if it left a shell there, which must get no prompt."""
         return True
 
     @abstractmethod
-    def read(self, pane: AgentPane) -> Reading:
+    def read(self, pane: AgentPane) -> StateReading:
         """What the program is doing now, from the best source there is."""
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
@@ -116,7 +116,7 @@ class AgentKind(ABC):
         return [(reading.source, f"{reading.state} ({reading.rule})")]
 
     @abstractmethod
-    def free(self, pane: AgentPane) -> bool:
+    def is_free(self, pane: AgentPane) -> bool:
         """Nothing but an empty input line is in the pane: typing disturbs nobody."""
 
     @abstractmethod
@@ -144,7 +144,7 @@ class AgentKind(ABC):
         """Have the program let go of what it does; with ``force``, without asking it."""
 
     @abstractmethod
-    def let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
         """The program does not work on the task any more."""
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
@@ -163,14 +163,14 @@ class AgentKind(ABC):
         return False
 
     @abstractmethod
-    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+    def hand_message(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
         """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
 
-    def asked(self, pane: AgentPane, letter: Letter) -> Question | None:
+    def message_question(self, pane: AgentPane, letter: Letter) -> Question | None:
         """What the program waits for while it works on a message."""
         return self.read(pane).question
 
-    def said(self, letter: Letter) -> str | None:
+    def message_answer(self, letter: Letter) -> str | None:
         """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""
         return None
 

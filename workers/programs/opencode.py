@@ -20,22 +20,22 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
-from torch_tasks.workers.host.runs import Paper, Run
+from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.events import EventLog
-from torch_tasks.workers.programs.kind import Reading
+from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.opencode_server import (
-    Conversation,
-    Listener,
-    Server,
+    ConversationLog,
+    OpenCodeServer,
     ServerAway,
+    ServerListener,
     new_message_id,
     usage_since,
 )
 from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.screen import Screen
-from torch_tasks.workers.programs.submission import Phase, Submission
+from torch_tasks.workers.programs.submission import PromptFolder, Submission, SubmissionPhase
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
@@ -50,8 +50,8 @@ class OpenCode(CodingAgent):
     """OpenCode in its pane."""
 
     briefed_by_flag = True
-    tells = True
-    _listener: Listener | None = None
+    reports_turns = True
+    _listener: ServerListener | None = None
 
     # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -82,8 +82,8 @@ class OpenCode(CodingAgent):
         self.__dict__.pop("_server", None)
 
     @cached_property
-    def _server(self) -> Server:
-        return Server(**json.loads((self.folder / "server.json").read_bytes()))
+    def _server(self) -> OpenCodeServer:
+        return OpenCodeServer(**json.loads((self.folder / "server.json").read_bytes()))
 
     @property
     def _session(self) -> str | None:
@@ -92,7 +92,7 @@ class OpenCode(CodingAgent):
         except FileNotFoundError:
             return None
 
-    def ready(self, pane: AgentPane) -> bool:
+    def is_ready(self, pane: AgentPane) -> bool:
         screen = Screen.of(pane)
         try:
             session = self._session or self._server.open_session(self.agent_id)
@@ -103,38 +103,42 @@ class OpenCode(CodingAgent):
         except ServerAway:
             return False
         (self.folder / "ready").touch()
-        return self.free(pane)
+        return self.is_free(pane)
 
     # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def advance(self, pane: AgentPane, paper: Paper, submission: Submission) -> Submission:
+    def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         session = self._session
-        if session is None or submission.phase in (Phase.ACCEPTED, Phase.REFUSED):
+        if session is None or submission.phase in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED):
             return submission
         try:
-            return self._given(paper, session, submission)
+            return self._given(folder, session, submission)
         except ServerAway:
             return submission  # it is asked again; if its program has died, the pane tells
 
-    def _given(self, paper: Paper, session: str, submission: Submission) -> Submission:
+    def _given(self, folder: PromptFolder, session: str, submission: Submission) -> Submission:
         """The prompt is in the conversation. Its id is on the disk before, so that nobody ever makes it two."""
-        file = paper.folder / f"message.{submission.round}"
-        if submission.phase is Phase.INTENDED:
+        file = folder.folder / f"message.{submission.round}"
+        if submission.phase is SubmissionPhase.INTENDED:
             if self._server.status(session)["type"] != "idle":
                 return submission
             write_private(file, new_message_id())
-            submission = submission.reached(paper, Phase.STAGED, f"as message {file.read_text()} for session {session}")
+            submission = submission.advance_to(
+                folder, SubmissionPhase.STAGED, f"as message {file.read_text()} for session {session}"
+            )
         message = file.read_text()
-        if submission.phase is Phase.STAGED:
-            submission = submission.reached(paper, Phase.SUBMITTED, "given to its server", entered_at=now())
-            paper.begun.touch()
+        if submission.phase is SubmissionPhase.STAGED:
+            submission = submission.advance_to(
+                folder, SubmissionPhase.SUBMITTED, "given to its server", entered_at=now()
+            )
+            folder.begun.touch()
         if not self._server.has(session, message):
-            self._server.prompt(session, message, submission.text(paper))
+            self._server.prompt(session, message, submission.text(folder))
         if not self._server.has(session, message):
             return submission
-        return submission.reached(paper, Phase.ACCEPTED, f"its session has the message {message}")
+        return submission.advance_to(folder, SubmissionPhase.ACCEPTED, f"its session has the message {message}")
 
-    def free(self, pane: AgentPane) -> bool:
+    def is_free(self, pane: AgentPane) -> bool:
         reading = self.status(pane)
         return reading is not None and reading.state is AgentState.READY
 
@@ -142,32 +146,32 @@ class OpenCode(CodingAgent):
 
     @cached_property
     def own_log(self) -> EventLog:
-        return Conversation(lambda: (self._server, self._session))
+        return ConversationLog(lambda: (self._server, self._session))
 
     def turn(self, submission: Submission) -> Turn:
         if self._listener is None or not self._listener.is_alive():
-            self._listener = Listener(self._server, self.folder)
+            self._listener = ServerListener(self._server, self.folder)
             self._listener.start()
         return super().turn(submission)
 
-    def status(self, pane: AgentPane) -> Reading | None:
+    def status(self, pane: AgentPane) -> StateReading | None:
         session = self._session
         if session is None:
             return None
         try:
             status = self._server.status(session)
             if status["type"] == "busy" and self._server.permissions(session):
-                return Reading(AgentState.WAITING, "server", "permission")
+                return StateReading(AgentState.WAITING, "server", "permission")
         except ServerAway:
             return None
         if status["type"] == "retry" and _LIMIT.search(status["message"]):
             until = datetime.fromtimestamp(status["next"] / 1000, UTC)
-            return Reading(AgentState.LIMITED, "server", status["message"], until=until)
+            return StateReading(AgentState.LIMITED, "server", status["message"], until=until)
         state = AgentState.READY if status["type"] == "idle" else AgentState.WORKING
-        return Reading(state, "server", str(status["type"]))
+        return StateReading(state, "server", str(status["type"]))
 
     def usage(self, run: Run, turn: Turn) -> Usage | None:
-        session, submission = self._session, Submission.of(run)
+        session, submission = self._session, Submission.load(run)
         if session is None or submission is None:
             return None
         try:
@@ -204,7 +208,7 @@ class OpenCode(CodingAgent):
         except ServerAway:
             super().interrupt(pane, force=force)
 
-    def let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
         reading = self.status(pane)
         return reading is not None and reading.state is AgentState.READY
 

@@ -18,11 +18,11 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring
-from torch_tasks.workers.programs.events import ErrorKind, Event, EventKind, EventLog
+from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 
 _SECONDS = 10.0
 _LETTERS = string.digits + string.ascii_letters
-Message = Mapping[str, Any]
+ChatMessage = Mapping[str, Any]
 
 
 class ServerAway(Exception):
@@ -30,7 +30,7 @@ class ServerAway(Exception):
 
 
 @dataclass(frozen=True)
-class Server:
+class OpenCodeServer:
     """The server of one agent's program, on this machine's loopback."""
 
     port: int
@@ -54,9 +54,9 @@ class Server:
         found: Mapping[str, Any] = self._call("GET", "/session/status").get(session, {"type": "idle"})
         return found
 
-    def messages(self, session: str, limit: int) -> list[Message]:
+    def messages(self, session: str, limit: int) -> list[ChatMessage]:
         """The last so many messages, oldest first."""
-        found: list[Message] = self._call("GET", f"/session/{session}/message?limit={limit}")
+        found: list[ChatMessage] = self._call("GET", f"/session/{session}/message?limit={limit}")
         return found
 
     def has(self, session: str, message: str) -> bool:
@@ -122,16 +122,16 @@ _CHOICES = ("Allow once", "Allow always", "Reject")
 _LOGIN, _LIMITED = (401, 403), (402, 429)
 
 
-class Conversation(EventLog):
+class ConversationLog(EventLog):
     """The events of one agent's conversation. Only its end is looked at: it tells how the last turn went."""
 
-    def __init__(self, place: Callable[[], tuple[Server, str | None]]) -> None:
+    def __init__(self, place: Callable[[], tuple[OpenCodeServer, str | None]]) -> None:
         self._place = place
 
     def mark(self) -> str:
         return now().isoformat()
 
-    def since(self, mark: str) -> list[Event]:
+    def since(self, mark: str) -> list[ProgramEvent]:
         server, session = self._place()
         if session is None:
             return []
@@ -142,18 +142,22 @@ class Conversation(EventLog):
         except ServerAway:
             return []
         if not idle:
-            return [Event(EventKind.QUESTION, question=question(asked[0]), at=now(), origin="server")] if asked else []
+            return (
+                [ProgramEvent(EventKind.QUESTION, question=question(asked[0]), at=now(), origin="server")]
+                if asked
+                else []
+            )
         event = outcome(messages[-1]) if messages else None
         begun = datetime.fromisoformat(mark) if mark else None
         return [event] if event and (begun is None or event.at >= begun) else []
 
 
-class Listener(threading.Thread):
+class ServerListener(threading.Thread):
     """Rings the bell when the program tells its listeners that something has come to an end or is asked."""
 
     _NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
 
-    def __init__(self, server: Server, folder: Path) -> None:
+    def __init__(self, server: OpenCodeServer, folder: Path) -> None:
         super().__init__(name=f"events of {folder.name}", daemon=True)
         self._server = server
         self._folder = folder
@@ -175,7 +179,7 @@ def question(asked: Mapping[str, Any]) -> Question:
     return Question(text=f"It asks for the permission to use {subject}", choices=_CHOICES, subject=subject)
 
 
-def outcome(message: Message) -> Event | None:
+def outcome(message: ChatMessage) -> ProgramEvent | None:
     """How the turn went that ended with this message."""
     info = message["info"]
     completed = info["time"].get("completed")
@@ -185,12 +189,12 @@ def outcome(message: Message) -> Event | None:
     text = "\n".join(part["text"] for part in message["parts"] if part["type"] == "text" and not part.get("synthetic"))
     if error := info.get("error"):
         if error["name"] == "MessageAbortedError":
-            return Event(EventKind.INTERRUPTED, text=text, at=at, origin="server")
+            return ProgramEvent(EventKind.INTERRUPTED, text=text, at=at, origin="server")
         said = str((error.get("data") or {}).get("message") or error["name"])
-        return Event(EventKind.FAILED, text=said, error=_error(error), at=at, origin="server")
+        return ProgramEvent(EventKind.FAILED, text=said, error=_error(error), at=at, origin="server")
     if info.get("finish") in (None, "tool-calls"):  # it was refused what it asked for, or interrupted
-        return Event(EventKind.INTERRUPTED, text=text, at=at, origin="server")
-    return Event(EventKind.STOPPED, text=text, at=at, origin="server")
+        return ProgramEvent(EventKind.INTERRUPTED, text=text, at=at, origin="server")
+    return ProgramEvent(EventKind.STOPPED, text=text, at=at, origin="server")
 
 
 def _error(error: Mapping[str, Any]) -> ErrorKind:
@@ -202,7 +206,7 @@ def _error(error: Mapping[str, Any]) -> ErrorKind:
     return "overloaded" if status >= 500 else "other"
 
 
-def usage_since(messages: Sequence[Message], begun: datetime) -> Usage | None:
+def usage_since(messages: Sequence[ChatMessage], begun: datetime) -> Usage | None:
     """What the answers cost that were begun since then."""
     infos = [message["info"] for message in messages if message["info"]["role"] == "assistant"]
     costs = [info for info in infos if info["time"]["created"] / 1000 >= begun.timestamp() and "tokens" in info]

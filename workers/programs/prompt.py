@@ -49,7 +49,7 @@ def belongs_to(text: str, tag: str) -> bool:
     return "".join(f"[torch {tag} ·".split()) in "".join(text.split())
 
 
-def compose(
+def compose_prompt(
     words: str,
     tag: str,
     config: PromptConfig,

@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 
 from torch_tasks.model.task import Permissions, Question
 from torch_tasks.workers.programs.config import DialogConfig, PermissionsConfig
-from torch_tasks.workers.programs.events import Event
+from torch_tasks.workers.programs.events import ProgramEvent
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
@@ -19,7 +19,7 @@ _NUMBERS = re.compile(r"[\d,\s]*")
 
 
 @dataclass(frozen=True)
-class Reply:
+class ChosenAnswer:
     """An answer to a question."""
 
     numbers: tuple[int, ...]
@@ -28,18 +28,18 @@ class Reply:
     """What is written into the last of them."""
 
 
-def understood(said: str, question: Question, text_choice: re.Pattern[str] | None) -> Reply | None:
+def understand_answer(said: str, question: Question, text_choice: re.Pattern[str] | None) -> ChosenAnswer | None:
     """What a person means who says this: the numbers or the words of choices, or a text where one of them takes it."""
     written = _first(question, text_choice)
     whole = _number(said, question)
     numbers = [whole] if whole else [_number(part, question) for part in said.split(",") if question.several]
     taken = tuple(dict.fromkeys(number for number in numbers if number and number != written))
     if taken and len(taken) == len(set(numbers)):
-        return Reply(taken)
+        return ChosenAnswer(taken)
     words = said.strip().casefold()
     is_permission = bool(question.subject) and words in ("allow", "deny")
     is_text = not (whole or is_permission or _NUMBERS.fullmatch(words))
-    return Reply((written,), said) if written and is_text else None
+    return ChosenAnswer((written,), said) if written and is_text else None
 
 
 def _number(said: str, question: Question) -> int:
@@ -55,7 +55,7 @@ def _first(question: Question, pattern: re.Pattern[str] | None) -> int:
     return next(found, 0)
 
 
-def merged(told: Event | None, seen: Question | None) -> Question | None:
+def merge_question(told: ProgramEvent | None, seen: Question | None) -> Question | None:
     """What was told of a question, with what only the screen shows: its choices, and which one of several it is."""
     said = told.question if told else None
     if told is None or said is None or seen is None:
@@ -66,7 +66,9 @@ def merged(told: Event | None, seen: Question | None) -> Question | None:
     return min(parts, key=lambda part: len(part.text), default=seen if seen.choices else said)
 
 
-def decide(question: Question, wanted: Permissions | None, config: PermissionsConfig) -> tuple[bool, str] | None:
+def decide_permission(
+    question: Question, wanted: Permissions | None, config: PermissionsConfig
+) -> tuple[bool, str] | None:
     """Whether it is allowed, and what says so; None if a person has to say it.
 
     ``wanted`` is the task's own word. What is no request for permission is always asked. A pattern that denies wins
@@ -121,7 +123,7 @@ log = logging.getLogger(__name__)
 _AGAIN_SECONDS = 2.0
 
 
-class Dialogs:
+class StartDialogs:
     """One program's; each is answered once, and once more if it stays."""
 
     def __init__(self, dialogs: Sequence[DialogConfig]) -> None:

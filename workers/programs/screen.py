@@ -66,7 +66,7 @@ class Screen:
         return tuple(self.text.split("\n")[-count:])
 
 
-class _Run(NamedTuple):
+class _Stretch(NamedTuple):
     """Characters that look alike. A look at a screen is as cheap as there are few of them."""
 
     text: str
@@ -75,19 +75,19 @@ class _Run(NamedTuple):
     """As a drawn cursor is."""
 
 
-def _drawn(rows: Iterable[str]) -> Iterator[list[_Run]]:
+def _drawn(rows: Iterable[str]) -> Iterator[list[_Stretch]]:
     dim = reverse = False  # tmux says only what changes, also from row to row
     for row in rows:
-        runs: list[_Run] = []
+        runs: list[_Stretch] = []
         place = 0
         for sequence in _SEQUENCE.finditer(row) if "\x1b" in row or "\x0e" in row or "\x0f" in row else ():
             if sequence.start() > place:
-                runs.append(_Run(row[place : sequence.start()], dim, reverse))
+                runs.append(_Stretch(row[place : sequence.start()], dim, reverse))
             place = sequence.end()
             if sequence[2] == "m":
                 dim, reverse = _attributes(sequence[1], dim, reverse)
         if place < len(row):
-            runs.append(_Run(row[place:], dim, reverse))
+            runs.append(_Stretch(row[place:], dim, reverse))
         yield runs
 
 
@@ -111,7 +111,7 @@ def _attributes(parameters: str, dim: bool, reverse: bool) -> tuple[bool, bool]:
     return dim, reverse
 
 
-def _solid(row: Sequence[_Run]) -> str:
+def _solid(row: Sequence[_Stretch]) -> str:
     shown = []
     for run, after in zip_longest(row, row[1:]):
         text = " " * len(run.text) if run.dim else run.text
@@ -125,7 +125,7 @@ def _solid(row: Sequence[_Run]) -> str:
 _ENOUGH = 12
 
 
-class Holds(StrEnum):
+class ComposerContent(StrEnum):
     """Whose text stands in the composer."""
 
     NOTHING = "nothing"
@@ -152,25 +152,25 @@ class Composer:
         """It is there, and nothing stands in it."""
         return self.seen and not self.text
 
-    def holds(self, ours: str, placeholder: re.Pattern[str] | None) -> Holds:
+    def holds(self, ours: str, placeholder: re.Pattern[str] | None) -> ComposerContent:
         """Whose text this is; a placeholder is ours, for we pasted into an empty composer."""
         if not self.seen:
-            return Holds.UNSEEN
+            return ComposerContent.UNSEEN
         if not self.text:
-            return Holds.NOTHING
+            return ComposerContent.NOTHING
         if placeholder and (pastes := list(placeholder.finditer(self.text))):
             whole = len(pastes) == 1 and _stands_for(pastes[0], ours)
             if not placeholder.sub("", self.text).strip():
-                return Holds.OURS if whole else Holds.PART
+                return ComposerContent.OURS if whole else ComposerContent.PART
             if whole:
-                return Holds.MIXED
+                return ComposerContent.MIXED
         seen, all_of_it = comparable(self.text), comparable(ours)
         if seen == all_of_it or (len(seen) >= 4 * _ENOUGH and all_of_it.endswith(seen)):  # its beginning scrolled away
-            return Holds.OURS
+            return ComposerContent.OURS
         # A paste may be cut, or come twice because it was taken for lost.
         if len(seen) >= _ENOUGH and seen in all_of_it * 3:
-            return Holds.PART
-        return Holds.MIXED if all_of_it in seen else Holds.FOREIGN
+            return ComposerContent.PART
+        return ComposerContent.MIXED if all_of_it in seen else ComposerContent.FOREIGN
 
 
 def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
@@ -241,8 +241,8 @@ def answer_on(text: str, end: str, config: AnswerConfig) -> str:
     start = _after(rows, "".join(end.split()))
     if start is None:
         return ""
-    kept = [_clean(row, config) for row in rows[start:] if not _dropped(row, config)]
-    lines = [line for line in kept if line is not None]
+    stored = [_clean(row, config) for row in rows[start:] if not _dropped(row, config)]
+    lines = [line for line in stored if line is not None]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
 
 

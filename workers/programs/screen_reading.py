@@ -10,7 +10,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
 from torch_tasks.workers.programs.config import KindConfig, RuleConfig
 from torch_tasks.workers.programs.events import EventLog
-from torch_tasks.workers.programs.kind import Reading
+from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Composer, Screen
 
@@ -21,10 +21,10 @@ class ScreenReading:
 
     screen: Screen
     composer: Composer
-    drawn: Reading
-    """What the screen alone tells."""
-    reading: Reading
-    """What the best source tells."""
+    by_screen: StateReading
+    """What the screen alone says of the program's state."""
+    best: StateReading
+    """What the best source says of it."""
 
     @property
     def above(self) -> str:
@@ -36,21 +36,21 @@ class ScreenReading:
 _ROWS = {"bottom": 10, "above composer": 6}
 
 
-class Detector:
+class ScreenRules:
     """The rules, the most important first."""
 
     def __init__(self, config: KindConfig) -> None:
         self._rules = sorted(config.rules, key=lambda rule: -rule.priority)
 
-    def read(self, screen: Screen, composer: Composer, at: datetime | None = None) -> Reading:
+    def read(self, screen: Screen, composer: Composer, at: datetime | None = None) -> StateReading:
         """What the first rule that fits says; if none does, nobody knows, and it is not safe to type."""
         for rule in self._rules:
             if reading := _apply(rule, screen, composer, at or now()):
                 return reading
-        return Reading(AgentState.UNKNOWN, "screen", "no rule fits")
+        return StateReading(AgentState.UNKNOWN, "screen", "no rule fits")
 
 
-def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -> Reading | None:
+def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -> StateReading | None:
     region = _region(rule.where, screen, composer)
     if region is None:
         return None
@@ -69,7 +69,7 @@ def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -
         asked = told.get("question") or " ".join(found[0].split())
         question = Question(text=asked, choices=choices, subject=told.get("subject", ""))
     until = reset_time(told["until"], at) if "until" in told else None
-    return Reading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
+    return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
 
 
 def _region(where: str, screen: Screen, composer: Composer) -> str | None:
@@ -93,15 +93,15 @@ def _region(where: str, screen: Screen, composer: Composer) -> str | None:
 _EVENTS = 3
 
 
-def explain(sight: ScreenReading, status: Reading | None, log: EventLog) -> list[tuple[str, str]]:
+def explain(view: ScreenReading, status: StateReading | None, log: EventLog) -> list[tuple[str, str]]:
     """Each source and its word, the decisive one first."""
-    reading, drawn, composer = sight.reading, sight.drawn, sight.composer
+    reading, drawn, composer = view.best, view.by_screen, view.composer
     stands = f"holds {composer.text!r}" if composer.text else "empty"
     return [
         (reading.source, f"{reading.state} ({reading.rule})"),
         ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
         ("screen", f"{drawn.state} ({drawn.rule})"),
-        ("title", sight.screen.title),
+        ("title", view.screen.title),
         ("composer", stands if composer.seen else "not seen"),
         *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in log.since("")[-_EVENTS:]),
     ]

@@ -23,8 +23,8 @@ from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
 from torch_tasks.workers.host.letters import Letter
 from torch_tasks.workers.host.runs import Run
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
-from torch_tasks.workers.programs.events import Event, EventKind
-from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, Reading
+from torch_tasks.workers.programs.events import EventKind, ProgramEvent
+from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, StateReading
 from torch_tasks.workers.programs.prompt import safe
 from torch_tasks.workers.programs.screen import Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -39,7 +39,7 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 class Shell(AgentKind):
     """A shell under its keeper."""
 
-    #: The folder of the task that a person at the keys has kept out of the shell until now.
+    #: The folder of the task that a person at the keys keeps out of the shell until now.
     _unstarted: Path | None = None
 
     def launch(self) -> list[str]:
@@ -53,22 +53,22 @@ class Shell(AgentKind):
         keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]
         return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
 
-    def ready(self, pane: AgentPane) -> bool:
+    def is_ready(self, pane: AgentPane) -> bool:
         return (self.folder / "ready").exists()
 
-    def read(self, pane: AgentPane) -> Reading:
-        if not self.ready(pane):
-            return Reading(AgentState.STARTING, "prompt")
+    def read(self, pane: AgentPane) -> StateReading:
+        if not self.is_ready(pane):
+            return StateReading(AgentState.STARTING, "prompt")
         if self._at_prompt(pane):
-            return Reading(AgentState.READY, "foreground process", "the shell")
-        return Reading(AgentState.WORKING, "foreground process", "a command")
+            return StateReading(AgentState.READY, "foreground process", "the shell")
+        return StateReading(AgentState.WORKING, "foreground process", "a command")
 
-    def free(self, pane: AgentPane) -> bool:
+    def is_free(self, pane: AgentPane) -> bool:
         look = pane.look()
         return look is not None and not look.in_use and self._is_empty(pane)
 
     def _is_empty(self, pane: AgentPane) -> bool:
-        return self.ready(pane) and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+        return self.is_ready(pane) and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
     def redraw_input(self, pane: AgentPane) -> None:
         if self._at_prompt(pane) and not self._is_empty(pane):
@@ -104,23 +104,23 @@ class Shell(AgentKind):
         look = pane.look()
         # The leading space keeps the line out of the shell's history.
         line = f" . {shlex.quote(str(run.folder / 'start'))}"
-        started = look and self.free(pane) and pane.type_unless_used(look.used_at, text=line, keys=["Enter"])
+        started = look and self.is_free(pane) and pane.type_unless_used(look.used_at, text=line, keys=["Enter"])
         self._unstarted = None if started else run.folder
 
     @cached_property
     def _input(self) -> ShellInput:
         return ShellInput(self)
 
-    def hand(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
-        submission = Submission.of(letter) or self._input.intend(letter)
+    def hand_message(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+        submission = Submission.load(letter) or self._input.intend(letter)
         return Submitter(self._input, pane, letter).advance(submission, self._input.turn(submission, letter))
 
     def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
         if self._unstarted == run.folder:
             self._start(pane, run)
         if self._unstarted == run.folder:
-            return Progress(Reading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
-        return Progress(Reading(AgentState.WORKING, "run folder"), self.ending(run))
+            return Progress(StateReading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
+        return Progress(StateReading(AgentState.WORKING, "run folder"), self.ending(run))
 
     def ending(self, run: Run) -> Ending | None:
         try:
@@ -139,7 +139,7 @@ class Shell(AgentKind):
         evidence = Evidence(kind="exit_code", detail=f"exit code {code}", passed=code == 0)
         return Ending(evidence, failure, exit_code=code)
 
-    def let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
         return self._unstarted == run.folder or self.ending(run) is not None
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
@@ -171,7 +171,7 @@ _MOST_LINES = 10
 class ShellInput:
     """The line at the prompt of one shell. It tells of every line that it takes, in the file ``taken``."""
 
-    tells = True
+    reports_turns = True
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
@@ -190,18 +190,18 @@ class ShellInput:
         if len(text) > _LONGEST or text.count("\n") >= _MOST_LINES:
             notes.append(f"sourced from {letter.prompt}, for its length")
             text = f" . {shlex.quote(str(letter.prompt))}"
-        return Submission.intended(letter, text, str(self._count()), "; ".join(notes))
+        return Submission.create(letter, text, str(self._count()), "; ".join(notes))
 
     def turn(self, submission: Submission, letter: Letter) -> Turn:
         """Whether the shell took a line since the message was begun."""
         if self._count() <= int(submission.mark) or not letter.begun.exists():
             return Turn()
-        return Turn(accepted=Event(EventKind.ACCEPTED, text=submission.text(letter), origin="shell"))
+        return Turn(accepted=ProgramEvent(EventKind.ACCEPTED, text=submission.text(letter), origin="shell"))
 
     def _count(self) -> int:
         return _size(self._taken)
 
-    def sight(self, pane: AgentPane) -> ScreenReading | None:
+    def read_screen(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now; None if it is gone."""
         screen = Screen.of(pane)
         if screen is None:
@@ -221,7 +221,7 @@ class ShellInput:
         """Have the shell take the line, unless a person typed since."""
         return pane.type_unless_used(used_at, keys=["Enter"])
 
-    def answer_dialog(self, pane: AgentPane, sight: ScreenReading) -> None:
+    def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
         """A shell asks nothing."""
 
     def clear(self, pane: AgentPane) -> None:

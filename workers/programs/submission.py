@@ -10,16 +10,32 @@ from collections.abc import Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
+from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.model.fields import now
 from torch_tasks.system.files import write_private
-from torch_tasks.workers.host.runs import Paper
-from torch_tasks.workers.programs.events import Event, EventKind
+from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 
 
-class Phase(StrEnum):
+class PromptFolder(Protocol):
+    """A task's try or a message, as the folder of what is put into the agent's program for it."""
+
+    @property
+    def tag(self) -> str:
+        """What it is, and its id: ``task t-1``."""
+
+    @property
+    def folder(self) -> Path:
+        """Where its files are."""
+
+    @property
+    def begun(self) -> Path:
+        """Exists once the program may have it."""
+
+
+class SubmissionPhase(StrEnum):
     """How far a submission is known to be."""
 
     INTENDED = "intended"
@@ -36,12 +52,12 @@ class Phase(StrEnum):
     """The program does not take it; it certainly does not have it."""
 
 
-class Step(BaseModel):
+class SubmissionStep(BaseModel):
     """When a phase was reached, and what shows it."""
 
     model_config = ConfigDict(frozen=True)
 
-    phase: Phase
+    phase: SubmissionPhase
     at: datetime
     evidence: str
 
@@ -57,7 +73,7 @@ class Submission(BaseModel):
     """Where the event log ended before anything was typed."""
     round: int = 1
     """Grows when the check's output is sent back."""
-    steps: tuple[Step, ...]
+    steps: tuple[SubmissionStep, ...]
     pastes: int = 0
     pasted_at: datetime | None = None
     enters: int = 0
@@ -70,20 +86,20 @@ class Submission(BaseModel):
     """It was nowhere else on the screen."""
     above: str = ""
     """A digest of what stood above the composer when the text was seen in it."""
-    heard: bool = False
+    confirmed: bool = False
     """The program itself told that it accepted it."""
     told: tuple[int, int] = (0, 0)
     """How many of the steps, and of the agent's own notes, were told to the task's history."""
 
     @classmethod
-    def intended(cls, run: Paper, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
+    def create(cls, run: PromptFolder, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
         """A new one, on the disk."""
         write_private(_text_file(run), text)
-        step = Step(phase=Phase.INTENDED, at=now(), evidence=evidence)
-        return cls(tag=run.tag, mark=mark, round=number, steps=(step,)).kept(run)
+        step = SubmissionStep(phase=SubmissionPhase.INTENDED, at=now(), evidence=evidence)
+        return cls(tag=run.tag, mark=mark, round=number, steps=(step,)).stored(run)
 
     @classmethod
-    def of(cls, run: Paper) -> Submission | None:
+    def load(cls, run: PromptFolder) -> Submission | None:
         """The run's submission, if there is one."""
         try:
             return cls.model_validate_json(_file(run).read_bytes())
@@ -91,23 +107,23 @@ class Submission(BaseModel):
             return None
 
     @property
-    def phase(self) -> Phase:
+    def phase(self) -> SubmissionPhase:
         """How far it is."""
         return self.steps[-1].phase
 
     @property
-    def since(self) -> float:
+    def seconds_in_phase(self) -> float:
         """Seconds since its last step."""
         return (now() - self.steps[-1].at).total_seconds()
 
     @property
-    def accepted_unheard(self) -> Event | None:
+    def assumed_acceptance(self) -> ProgramEvent | None:
         """That it was accepted, where the program did not tell it."""
-        if self.phase is not Phase.ACCEPTED or self.heard:
+        if self.phase is not SubmissionPhase.ACCEPTED or self.confirmed:
             return None
-        return Event(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
+        return ProgramEvent(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
 
-    def tell(self, run: Paper, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
+    def tell(self, run: PromptFolder, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
         """What is new for the task's history: the steps that were made, and what the agent reported on its way."""
         steps, known = self.told
         facts = [f"{step.phase}: {step.evidence}" for step in self.steps[steps:] if step.evidence]
@@ -115,32 +131,32 @@ class Submission(BaseModel):
         told = (len(self.steps), len(notes))
         return (self.changed(run, told=told) if told != self.told else self), tuple(facts)
 
-    def text(self, run: Paper) -> str:
+    def text(self, run: PromptFolder) -> str:
         """What is to be submitted."""
         return _text_file(run).read_bytes().decode()
 
-    def reached(self, run: Paper, phase: Phase, evidence: str, **changes: object) -> Submission:
+    def advance_to(self, run: PromptFolder, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
         """The next step, on the disk."""
-        return self.stepped(phase, evidence, **changes).kept(run)
+        return self.with_step(phase, evidence, **changes).stored(run)
 
-    def stepped(self, phase: Phase, evidence: str, **changes: object) -> Submission:
+    def with_step(self, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
         """The next step, which only its caller knows of."""
-        step = Step(phase=phase, at=now(), evidence=evidence)
+        step = SubmissionStep(phase=phase, at=now(), evidence=evidence)
         return self.model_copy(update={"steps": (*self.steps, step), **changes})
 
-    def changed(self, run: Paper, **changes: object) -> Submission:
+    def changed(self, run: PromptFolder, **changes: object) -> Submission:
         """The same with these changes, on the disk."""
-        return self.model_copy(update=changes).kept(run)
+        return self.model_copy(update=changes).stored(run)
 
-    def kept(self, run: Paper) -> Submission:
+    def stored(self, run: PromptFolder) -> Submission:
         """This, on the disk."""
         write_private(_file(run), self.model_dump_json(indent=1) + "\n")
         return self
 
 
-def _file(run: Paper) -> Path:
+def _file(run: PromptFolder) -> Path:
     return run.folder / "submission.json"
 
 
-def _text_file(run: Paper) -> Path:
+def _text_file(run: PromptFolder) -> Path:
     return run.folder / "pasted"

@@ -13,10 +13,10 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.host.runs import Run
-from torch_tasks.workers.programs.events import Event, EventKind
-from torch_tasks.workers.programs.kind import Ending, Reading
+from torch_tasks.workers.programs.events import EventKind, ProgramEvent
+from torch_tasks.workers.programs.kind import Ending, StateReading
 from torch_tasks.workers.programs.prompt import belongs_to
-from torch_tasks.workers.programs.submission import Phase, Submission
+from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 
 _REPORTS = frozenset({EventKind.DONE, EventKind.FAIL, EventKind.PROGRESS})
 
@@ -25,36 +25,36 @@ _REPORTS = frozenset({EventKind.DONE, EventKind.FAIL, EventKind.PROGRESS})
 class Turn:
     """One prompt's turn, as far as it was told."""
 
-    accepted: Event | None = None
-    over: Event | None = None
+    accepted: ProgramEvent | None = None
+    over: ProgramEvent | None = None
     """STOPPED, FAILED, INTERRUPTED or ENDED."""
-    report: Event | None = None
+    report: ProgramEvent | None = None
     """DONE or FAIL, from the agent itself."""
-    asking: Event | None = None
+    asking: ProgramEvent | None = None
     """The question that is open."""
     compacting: bool = False
-    last: Event | None = None
+    last: ProgramEvent | None = None
     notes: tuple[str, ...] = ()
     """What the agent reported on its way."""
     usage: Usage | None = None
 
     @property
-    def reading(self) -> Reading | None:
+    def reading(self) -> StateReading | None:
         """The state that the events tell, if they tell one."""
         if self.last is None:
             return None
         source, rule = _source(self.last)
         if self.over is not None:
             state, until = _after(self.over)
-            return Reading(state, source, rule, until=until)
+            return StateReading(state, source, rule, until=until)
         if self.asking is not None:
-            return Reading(AgentState.WAITING, source, rule, self.asking.question)
+            return StateReading(AgentState.WAITING, source, rule, self.asking.question)
         if self.compacting:
-            return Reading(AgentState.COMPACTING, source, rule)
-        return Reading(AgentState.WORKING, source, rule) if self.accepted else None
+            return StateReading(AgentState.COMPACTING, source, rule)
+        return StateReading(AgentState.WORKING, source, rule) if self.accepted else None
 
 
-def fold(events: Iterable[Event], tag: str, accepted: Event | None = None) -> Turn:
+def read_turn(events: Iterable[ProgramEvent], tag: str, accepted: ProgramEvent | None = None) -> Turn:
     """The turn of this prompt in what was told since it was submitted.
 
     Another prompt's turn may end before ours is accepted; what is said to the agent while it works belongs to ours.
@@ -67,7 +67,7 @@ def fold(events: Iterable[Event], tag: str, accepted: Event | None = None) -> Tu
     return turn
 
 
-def _with(turn: Turn, event: Event, tag: str) -> Turn:
+def _with(turn: Turn, event: ProgramEvent, tag: str) -> Turn:
     if event.kind in _REPORTS:
         return _reported(turn, event) if event.task in ("", tag.removeprefix("task ")) else turn
     if turn.accepted is None:
@@ -76,13 +76,13 @@ def _with(turn: Turn, event: Event, tag: str) -> Turn:
     return _going_on(replace(turn, last=event), event)
 
 
-def _reported(turn: Turn, event: Event) -> Turn:
+def _reported(turn: Turn, event: ProgramEvent) -> Turn:
     if event.kind is EventKind.PROGRESS:
         return replace(turn, notes=(*turn.notes, event.text))
     return replace(turn, report=event)
 
 
-def _going_on(turn: Turn, event: Event) -> Turn:
+def _going_on(turn: Turn, event: ProgramEvent) -> Turn:
     match event.kind:
         case EventKind.STOPPED | EventKind.INTERRUPTED | EventKind.ENDED | EventKind.FAILED:
             return turn if turn.over else replace(turn, over=event, asking=None, compacting=False)
@@ -102,20 +102,20 @@ def _going_on(turn: Turn, event: Event) -> Turn:
     return turn
 
 
-def _unless_resumed(over: Event | None) -> Event | None:
+def _unless_resumed(over: ProgramEvent | None) -> ProgramEvent | None:
     if over and (over.kind is EventKind.INTERRUPTED or (over.kind is EventKind.FAILED and over.error == "limit")):
         return None
     return over
 
 
-def _after(over: Event) -> tuple[AgentState, datetime | None]:
+def _after(over: ProgramEvent) -> tuple[AgentState, datetime | None]:
     if over.kind is EventKind.FAILED:
         states = {"limit": AgentState.LIMITED, "login": AgentState.LOGIN}
         return states.get(over.error or "", AgentState.ERROR), over.until
     return (AgentState.EXITED if over.kind is EventKind.ENDED else AgentState.READY), None
 
 
-def _source(event: Event) -> tuple[str, str]:
+def _source(event: ProgramEvent) -> tuple[str, str]:
     kind, _, name = event.origin.partition(" ")
     return ("hooks", name) if kind == "hook" else (event.origin or "events", str(event.kind))
 
@@ -132,7 +132,7 @@ def _sum(one: Usage | None, other: Usage) -> Usage:
     )
 
 
-class KeptEnding(BaseModel):
+class StoredEnding(BaseModel):
     """An ending as it lies in the run's folder."""
 
     model_config = ConfigDict(frozen=True)
@@ -142,21 +142,21 @@ class KeptEnding(BaseModel):
     usage: Usage | None = None
 
 
-def keep_ending(run: Run, ending: Ending, answer: str) -> Ending:
+def store_ending(run: Run, ending: Ending, answer: str) -> Ending:
     """Put the answer and then the ending on the disk."""
     run.output.write_text(answer, encoding="utf-8", newline="")
-    kept = KeptEnding(evidence=ending.evidence, failure=ending.failure, usage=ending.usage)
-    write_private(_file(run), kept.model_dump_json(indent=1) + "\n")
+    stored = StoredEnding(evidence=ending.evidence, failure=ending.failure, usage=ending.usage)
+    write_private(_file(run), stored.model_dump_json(indent=1) + "\n")
     return ending
 
 
-def kept_ending(run: Run) -> Ending | None:
-    """The ending that was kept, if there is one."""
+def stored_ending(run: Run) -> Ending | None:
+    """The ending that was stored, if there is one."""
     try:
-        kept = KeptEnding.model_validate_json(_file(run).read_bytes())
+        stored = StoredEnding.model_validate_json(_file(run).read_bytes())
     except FileNotFoundError:
         return None
-    return Ending(kept.evidence, kept.failure, usage=kept.usage)
+    return Ending(stored.evidence, stored.failure, usage=stored.usage)
 
 
 def put_ending_aside(run: Run, number: int) -> None:
@@ -169,36 +169,40 @@ def _file(run: Run) -> Path:
     return run.folder / "ending.json"
 
 
-def not_submitted(submission: Submission) -> Ending | None:
+def submission_failure(submission: Submission) -> Ending | None:
     """The ending of a task that the program does not have, or may not have."""
     said = submission.steps[-1].evidence
-    if submission.phase is Phase.REFUSED:
+    if submission.phase is SubmissionPhase.REFUSED:
         message = f"the agent's program did not take the prompt: {said}"
-        return failed(FailureKind.AGENT_UNAVAILABLE, message, Evidence(kind="submission", detail=said, passed=False))
-    if submission.phase is Phase.INDETERMINATE:
+        return failed_ending(
+            FailureKind.AGENT_UNAVAILABLE, message, Evidence(kind="submission", detail=said, passed=False)
+        )
+    if submission.phase is SubmissionPhase.INDETERMINATE:
         message = f"cannot tell whether the agent got the prompt: {said}"
-        return failed(FailureKind.INDETERMINATE, message, Evidence(kind="submission", detail=said, passed=False))
+        return failed_ending(FailureKind.INDETERMINATE, message, Evidence(kind="submission", detail=said, passed=False))
     return None
 
 
-def told(turn: Turn) -> tuple[Ending, str] | None:
+def ending_of(turn: Turn) -> tuple[Ending, str] | None:
     """The ending and the answer, if what the program told amounts to one."""
     over = turn.over
     if over is None:
         return None
     if over.kind is EventKind.STOPPED:
-        return reported(turn) if turn.report else (_stopped(over), over.text)
+        return reported_ending(turn) if turn.report else (_stopped(over), over.text)
     if turn.report:
-        return reported(turn)
+        return reported_ending(turn)
     if over.kind is EventKind.FAILED:
         ending = _error(over)
         return (ending, over.text) if ending else None
     if over.kind is EventKind.INTERRUPTED:
-        return failed(FailureKind.AGENT_FAILED, "its turn was interrupted in its pane", _evidence(over)), over.text
+        return failed_ending(
+            FailureKind.AGENT_FAILED, "its turn was interrupted in its pane", _evidence(over)
+        ), over.text
     return None
 
 
-def reported(turn: Turn) -> tuple[Ending, str]:
+def reported_ending(turn: Turn) -> tuple[Ending, str]:
     """The ending that the agent itself reported; its own words, or what it said last, are the answer."""
     report = turn.report
     assert report
@@ -208,27 +212,27 @@ def reported(turn: Turn) -> tuple[Ending, str]:
         return Ending(Evidence(kind="done", detail=detail, passed=True)), answer
     reason = report.text or "it gave no reason"
     evidence = Evidence(kind="fail", detail=reason, passed=False)
-    return failed(FailureKind.AGENT_FAILED, f"the agent gave up: {reason}", evidence), answer
+    return failed_ending(FailureKind.AGENT_FAILED, f"the agent gave up: {reason}", evidence), answer
 
 
-def failed(kind: FailureKind, message: str, evidence: Evidence) -> Ending:
+def failed_ending(kind: FailureKind, message: str, evidence: Evidence) -> Ending:
     """An ending that is no success."""
     return Ending(evidence, Failure(kind=kind, message=message))
 
 
-def _stopped(over: Event) -> Ending:
+def _stopped(over: ProgramEvent) -> Ending:
     return Ending(Evidence(kind="stop_event", detail=f"{over.origin}: the turn is over", passed=True))
 
 
-def _error(over: Event) -> Ending | None:
+def _error(over: ProgramEvent) -> Ending | None:
     """A limit is waited for, and a login is a person's to give: neither ends the task."""
     said = " ".join(over.text.split()) or "no reason given"
     if over.error == "overloaded":
-        return failed(FailureKind.OVERLOADED, f"the model's provider is overloaded: {said}", _evidence(over))
+        return failed_ending(FailureKind.OVERLOADED, f"the model's provider is overloaded: {said}", _evidence(over))
     if over.error in ("limit", "login"):
         return None
-    return failed(FailureKind.AGENT_FAILED, f"the agent's program told an error: {said}", _evidence(over))
+    return failed_ending(FailureKind.AGENT_FAILED, f"the agent's program told an error: {said}", _evidence(over))
 
 
-def _evidence(over: Event) -> Evidence:
+def _evidence(over: ProgramEvent) -> Evidence:
     return Evidence(kind="stop_event", detail=f"{over.origin}: {over.text or over.kind}", passed=False)

@@ -33,7 +33,7 @@ class ControlLost(AgentUnavailable):
 
 
 @dataclass(frozen=True)
-class Reply:
+class CommandReply:
     """What tmux said to one command: its output, or its error."""
 
     ok: bool
@@ -57,7 +57,7 @@ class ControlClient:
         self._socket = socket
         self._on_notice = on_notice
         self._lock = threading.Lock()
-        self._replies: SimpleQueue[Reply | None] = SimpleQueue()
+        self._replies: SimpleQueue[CommandReply | None] = SimpleQueue()
         self._attached = threading.Event()
         self._ended = threading.Event()
         # Not pipes: tmux hands the client's ends to its server, so that even a dead client's pipe need not end.
@@ -89,7 +89,7 @@ class ControlClient:
         """The client is gone; only a new one can go on."""
         return self._ended.is_set()
 
-    def run(self, command: str, *args: str, until: Collection[str] = ()) -> Reply:
+    def run(self, command: str, *args: str, until: Collection[str] = ()) -> CommandReply:
         """Run one tmux command and wait for its answer.
 
         One that runs others has an answer of its own and one for each of them: the last is the one that says ``until``.
@@ -166,13 +166,13 @@ class ControlClient:
             return None
         return raw.decode(errors="backslashreplace").removesuffix("\n") if raw else None
 
-    def _block(self, number: str) -> Reply | None:
+    def _block(self, number: str) -> CommandReply | None:
         """The lines up to the end of the block with this number; a screen that shows ``%end`` does not end it."""
         lines: list[str] = []
         ends = {f"%end {number}": True, f"%error {number}": False}
         for line in iter(self._next_line, None):
             if line in ends:
-                return Reply(ends[line], lines)
+                return CommandReply(ends[line], lines)
             lines.append(line)
         return None
 

@@ -28,7 +28,7 @@ LONGEST = 4095
 _POLL = 0.02
 
 
-class Line:
+class TerminalLine:
     """The open terminal line of a pane's program."""
 
     def __init__(self, handle: int) -> None:
@@ -57,7 +57,7 @@ class Line:
 
 
 @contextmanager
-def held(path: str, seconds: float) -> Iterator[Line]:
+def locked_line(path: str, seconds: float) -> Iterator[TerminalLine]:
     """The line at this path, for one sender at a time; the lock is on the line itself, and ends with its holder."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
@@ -65,7 +65,7 @@ def held(path: str, seconds: float) -> Iterator[Line]:
         raise AgentUnavailable(f"the pane's terminal {path} cannot be opened: {error.strerror}") from None
     try:
         _lock(handle, path, seconds)
-        yield Line(handle)
+        yield TerminalLine(handle)
     finally:
         os.close(handle)
 
@@ -106,7 +106,7 @@ _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 @dataclass(frozen=True)
-class Sight:
+class Snapshot:
     """The screen at one moment."""
 
     rows: tuple[str, ...]
@@ -115,7 +115,7 @@ class Sight:
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self:
-        """The pane's screen as it is now."""
+        """The pane's screen as it is later."""
         cursor = ("display-message", "-p", "-t", pane.pane_id, "#{cursor_x} #{cursor_y} #{pane_dead}")
         answer = pane.server.process(cursor, ("capture-pane", "-p", "-t", pane.pane_id))
         column, row, dead = answer.stdout[0].split() if answer.ok and answer.stdout else ("0", "0", "1")
@@ -155,7 +155,7 @@ class Sight:
         return _FRAME.sub("", "".join(self.rows[number + 1 :]))
 
 
-class Fate(Enum):
+class EnterEffect(Enum):
     """What became of a text after Enter."""
 
     LEFT = auto()
@@ -166,23 +166,27 @@ class Fate(Enum):
 
 
 @dataclass(frozen=True)
-class Staged:
+class StagedText:
     """A text as it was seen in the input line before Enter."""
 
     mark: str
-    sight: Sight
+    snapshot: Snapshot
     end: int
     """The row in which the mark ends."""
 
-    def fate(self, now: Sight) -> Fate:
+    def effect(self, later: Snapshot) -> EnterEffect:
         """What a later look says; places count from the cursor, for a screen may scroll."""
-        column, row = self.sight.cursor
-        gap, kept = row - self.end, self.sight.row(self.end)
-        here = now.cursor[1] - gap
-        if now.cursor[0] == column and now.row(here) == kept:
-            return Fate.STAYS
-        same = now.row(here - 1) == kept and now.below(here - 1) == self.sight.below(self.end)
-        return Fate.NEW_LINE if same and now.count(self.mark) == self.sight.count(self.mark) else Fate.LEFT
+        column, row = self.snapshot.cursor
+        gap, kept = row - self.end, self.snapshot.row(self.end)
+        here = later.cursor[1] - gap
+        if later.cursor[0] == column and later.row(here) == kept:
+            return EnterEffect.STAYS
+        same = later.row(here - 1) == kept and later.below(here - 1) == self.snapshot.below(self.end)
+        return (
+            EnterEffect.NEW_LINE
+            if same and later.count(self.mark) == self.snapshot.count(self.mark)
+            else EnterEffect.LEFT
+        )
 
 
 def checked(text: str) -> str:
@@ -198,15 +202,15 @@ def checked(text: str) -> str:
     return text
 
 
-class Delivery:
+class TextDelivery:
     """One text for the program in one pane, whose line is ours until it is over."""
 
-    def __init__(self, pane: AgentPane, line: Line, text: str, place: str) -> None:
+    def __init__(self, pane: AgentPane, line: TerminalLine, text: str, place: str) -> None:
         self._pane = pane
         self._line = line
         self._text = checked(text)
         self._place = place
-        self._before: Sight | None = None
+        self._before: Snapshot | None = None
 
     def stage(self) -> None:
         """Put the text into the program's input line; back when it is seen there, or was read without a sign."""
@@ -215,7 +219,7 @@ class Delivery:
                 f"{self._program} in {self._place} reads lines of at most {LONGEST:,} bytes, and the message has "
                 f"one of {longest:,}: it would be cut, so nothing was sent; send a file's name instead"
             )
-        self._before = Sight.of(self._pane)
+        self._before = Snapshot.of(self._pane)
         self._pane.paste(self._text)
         if not self._line.canonical and not self._is_read():
             raise DeliveryUncertain(
@@ -223,24 +227,24 @@ class Delivery:
                 "Enter was not pressed; look at the pane before you send again"
             )
         if self._line.echoes or not self._line.canonical:
-            self._wait(lambda: self._mark(Sight.of(self._pane)) is not None, SHOW_SECONDS)
+            self._wait(lambda: self._mark(Snapshot.of(self._pane)) is not None, SHOW_SECONDS)
 
     def submit(self) -> None:
         """Press Enter on the staged text; back when it was seen to have left the input line, or to have been read."""
         if not self._line.canonical:
             time.sleep(SETTLE_SECONDS)
         staged = self._staged()
-        fate = Fate.STAYS
+        effect = EnterEffect.STAYS
         try:
             for seconds in CONFIRM_SECONDS:
-                if fate is Fate.STAYS:
+                if effect is EnterEffect.STAYS:
                     self._enter()
                 if staged is None or self._wait(lambda: self._has_left(staged), seconds):
                     return
-                fate = staged.fate(Sight.of(self._pane))
+                effect = staged.effect(Snapshot.of(self._pane))
         except AgentUnavailable as error:
             raise DeliveryUncertain(f"Enter was pressed, and then {error}") from None
-        if fate is Fate.STAYS:
+        if effect is EnterEffect.STAYS:
             raise NotDelivered(
                 f"the message stands in the input line of {self._program} in {self._place} after "
                 f"{len(CONFIRM_SECONDS)} Enters, not submitted; clear that line before you send again"
@@ -258,29 +262,29 @@ class Delivery:
                 "terminal until somebody does; do not send it again"
             )
 
-    def _has_left(self, staged: Staged) -> bool:
+    def _has_left(self, staged: StagedText) -> bool:
         """It is gone from the input line, and not only because the screen is being drawn anew."""
         if self._line.canonical:  # whoever reads single keys stops doing so when it has its line
             return True
-        return all(staged.fate(Sight.of(self._pane)) is Fate.LEFT for _ in range(2))
+        return all(staged.effect(Snapshot.of(self._pane)) is EnterEffect.LEFT for _ in range(2))
 
-    def _staged(self) -> Staged | None:
+    def _staged(self) -> StagedText | None:
         """Where the text is seen; None if a look at the screen can tell nothing."""
-        sight = Sight.of(self._pane)
-        mark = None if self._line.canonical else self._mark(sight)
-        end = sight.end_of(mark) if mark else None
-        return Staged(mark, sight, end) if mark and end is not None else None
+        snapshot = Snapshot.of(self._pane)
+        mark = None if self._line.canonical else self._mark(snapshot)
+        end = snapshot.end_of(mark) if mark else None
+        return StagedText(mark, snapshot, end) if mark and end is not None else None
 
-    def _mark(self, sight: Sight) -> str | None:
+    def _mark(self, snapshot: Snapshot) -> str | None:
         """What on the screen is the end of our text, or stands for it, and was not there before."""
         assert self._before is not None
         tail = next(filter(None, map(comparable, reversed(self._text.split("\n")))), "")[-_TAIL:]
-        at_cursor = sight.before_cursor
+        at_cursor = snapshot.before_cursor
         if tail and at_cursor.endswith(tail) and at_cursor != self._before.before_cursor:
             return tail
-        if tail and sight.count(tail) > self._before.count(tail):
+        if tail and snapshot.count(tail) > self._before.count(tail):
             return tail
-        new = Counter(_placeholders(sight)) - Counter(_placeholders(self._before))
+        new = Counter(_placeholders(snapshot)) - Counter(_placeholders(self._before))
         return comparable(next(iter(new))) if new else None
 
     def _is_read(self) -> bool:
@@ -307,5 +311,5 @@ class Delivery:
         return look.command if look else "the program"
 
 
-def _placeholders(sight: Sight) -> list[str]:
-    return _PLACEHOLDER.findall("\n".join(sight.rows))
+def _placeholders(snapshot: Snapshot) -> list[str]:
+    return _PLACEHOLDER.findall("\n".join(snapshot.rows))

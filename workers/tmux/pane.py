@@ -21,7 +21,7 @@ from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
 from torch_tasks.workers.tmux.cgroup import NONE
 from torch_tasks.workers.tmux.control import quote
-from torch_tasks.workers.tmux.server import AgentServer, Answer
+from torch_tasks.workers.tmux.server import AgentServer, TmuxAnswer
 
 END_SECONDS = 5.0
 """How long a server and the pane's program may take to go before they are killed."""
@@ -168,7 +168,7 @@ class AgentPane:
         return None
 
     def look(self) -> PaneLook | None:
-        """The pane as it is now; None if it or its server is gone."""
+        """The pane as it is later; None if it or its server is gone."""
         look = self._glance()
         if look is None or not look.dead or look.dead_status is not None:
             return look
@@ -265,7 +265,7 @@ class AgentPane:
             time.sleep(0.001)
 
     def _processes(self) -> list[psutil.Process]:
-        """The server and the programs of its panes, as they are now."""
+        """The server and the programs of its panes, as they are later."""
         server = self.server.listener()
         with contextlib.suppress(psutil.NoSuchProcess):
             return [server, *server.children(recursive=True)] if server else []
@@ -287,10 +287,10 @@ class AgentPane:
         if look.in_mode:  # copy-mode would take the text as its own keys
             self._do("copy-mode", "-q")
 
-    def _do(self, command: str, *args: str) -> Answer:
+    def _do(self, command: str, *args: str) -> TmuxAnswer:
         return self._check(self.server.cmd(command, *args, target=self.pane_id), command)
 
-    def _check(self, answer: Answer, command: str) -> Answer:
+    def _check(self, answer: TmuxAnswer, command: str) -> TmuxAnswer:
         if not answer.ok:
             raise AgentUnavailable(
                 f"tmux refused {command} for pane {self.pane_id} at {self.server.socket}: {' '.join(answer.stderr)}; "

@@ -52,7 +52,7 @@ _BY_PROCESS = frozenset(
 _READS = ("display-message", "capture-pane", "list-", "show-")
 
 
-class Answer(tmux_cmd):
+class TmuxAnswer(tmux_cmd):
     """What libtmux expects of a command that ran, from wherever the answer came."""
 
     def __init__(self, cmd: Sequence[str], stdout: list[str], stderr: list[str], returncode: int) -> None:
@@ -85,7 +85,7 @@ class AgentServer(libtmux.Server):
 
     def cmd(  # type: ignore[override]  # libtmux's own Server.cmd has this signature, its mixin a wider one
         self, cmd: str, *args: Any, target: str | int | None = None, until: Collection[str] = ()
-    ) -> Answer:
+    ) -> TmuxAnswer:
         """Run a tmux command; tmux's refusal is in the answer. If it runs others, the last one says ``until``.
 
         A command that tmux may or may not have run is repeated only if it changes nothing, else :class:`ControlLost`.
@@ -100,7 +100,7 @@ class AgentServer(libtmux.Server):
                 raise
             return self._by_control(words, until)
 
-    def store(self, buffer: str, text: str) -> Answer:
+    def store(self, buffer: str, text: str) -> TmuxAnswer:
         """Keep the text in a paste buffer, for :meth:`cmd` to paste; no process's arguments show it."""
         short = len(text) <= _SHORT_PASTE and text.replace("\n", "").isprintable()
         if short and self._connected() is not None:
@@ -113,7 +113,7 @@ class AgentServer(libtmux.Server):
         stdin: str | None = None,
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
-    ) -> Answer:
+    ) -> TmuxAnswer:
         """Run the commands, one after the other, by a tmux process of their own; ``before`` is what runs that."""
         argv = [*before, _tmux(), "-u", "-S", str(self.socket), "-f", str(CONFIG)]
         for place, command in enumerate(commands):
@@ -132,7 +132,7 @@ class AgentServer(libtmux.Server):
                 f"tmux {commands[0][0]} did not end within {ANSWER_SECONDS:g} s at {self.socket}; "
                 "look whether its server is stopped or the machine is overloaded"
             ) from None
-        return Answer(argv, _lines(done.stdout), _lines(done.stderr), done.returncode)
+        return TmuxAnswer(argv, _lines(done.stdout), _lines(done.stderr), done.returncode)
 
     def launch(
         self,
@@ -142,7 +142,7 @@ class AgentServer(libtmux.Server):
         scope: PaneScope = "never",
         limits: Limits = NONE,
         cgroup: Path | None = None,
-    ) -> Answer:
+    ) -> TmuxAnswer:
         """As :meth:`process`, where the commands start the agent's server: in a scope or group of its own if any."""
         words = scope_words(name, scope, limits) or group_words(name, limits, cgroup)
         if not words:
@@ -150,7 +150,7 @@ class AgentServer(libtmux.Server):
         try:
             answer = self.process(*commands, environment=environment, before=words)
         except AgentUnavailable as error:  # systemd does not answer
-            answer = Answer(words, [], [str(error)], 1)
+            answer = TmuxAnswer(words, [], [str(error)], 1)
         if answer.ok or scope == "always" or self.listener() is not None:
             return answer
         said = " ".join(answer.stderr)
@@ -176,13 +176,13 @@ class AgentServer(libtmux.Server):
                 self._client.close()
                 self._client = None
 
-    def _by_control(self, words: Sequence[str], until: Collection[str] = ()) -> Answer:
+    def _by_control(self, words: Sequence[str], until: Collection[str] = ()) -> TmuxAnswer:
         client = self._connected()
         if client is None:
             return self.process(words)
         reply = client.run(*words, until=until)
         lines = _without_blank_end(reply.lines)
-        return Answer(words, lines, [], 0) if reply.ok else Answer(words, [], lines, 1)
+        return TmuxAnswer(words, lines, [], 0) if reply.ok else TmuxAnswer(words, [], lines, 1)
 
     def _connected(self) -> ControlClient | None:
         with self._connecting:

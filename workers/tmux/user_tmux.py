@@ -10,9 +10,9 @@ from pathlib import Path
 from torch_tasks.errors import AgentUnavailable, NotDelivered
 from torch_tasks.machine.user_panes import UserPane
 from torch_tasks.workers.tmux.control import ControlClient
-from torch_tasks.workers.tmux.delivery import Delivery, Line, held
+from torch_tasks.workers.tmux.delivery import TerminalLine, TextDelivery, locked_line
 from torch_tasks.workers.tmux.pane import AgentPane
-from torch_tasks.workers.tmux.server import AgentServer, Answer, require_tmux
+from torch_tasks.workers.tmux.server import AgentServer, TmuxAnswer, require_tmux
 
 LOCK_SECONDS = 60.0
 """How long a sender waits for others to be done with the pane."""
@@ -33,7 +33,7 @@ _FIELDS = (
 _LIST = "\t".join(f"#{{{field}}}" for field in _FIELDS)  # tmux lets no name have a tab
 
 
-class OwnTmux:
+class LocalUserTmux:
     """What :class:`torch_tasks.machine.user_panes.UserTmux` promises."""
 
     def __init__(self, socket: str | None = None) -> None:
@@ -60,12 +60,12 @@ class OwnTmux:
     def stage(self, pane: UserPane, text: str) -> None:
         """The text, without Enter."""
         with self._held(pane) as (own, line):
-            Delivery(own, line, text, pane.place).stage()
+            TextDelivery(own, line, text, pane.place).stage()
 
     def deliver(self, pane: UserPane, text: str) -> None:
         """The text and Enter, and what came of it."""
         with self._held(pane) as (own, line):
-            delivery = Delivery(own, line, text, pane.place)
+            delivery = TextDelivery(own, line, text, pane.place)
             delivery.stage()
             delivery.submit()
 
@@ -75,10 +75,10 @@ class OwnTmux:
             own.press(key)
 
     @contextmanager
-    def _held(self, pane: UserPane) -> Iterator[tuple[AgentPane, Line]]:
+    def _held(self, pane: UserPane) -> Iterator[tuple[AgentPane, TerminalLine]]:
         """The pane for one sender alone, if it takes what is typed."""
         own = AgentPane(self._server, pane.pane_id)
-        with held(self._line_of(pane), LOCK_SECONDS) as line:
+        with locked_line(self._line_of(pane), LOCK_SECONDS) as line:
             self._line_of(pane)  # it may have changed while we waited
             yield own, line
 
@@ -130,7 +130,7 @@ class UserServer(AgentServer):
     def __init__(self, socket: Path | None = None) -> None:
         super().__init__(socket or _socket())
 
-    def ask(self, *words: str) -> Answer | None:
+    def ask(self, *words: str) -> TmuxAnswer | None:
         """What tmux answers; None if no server runs."""
         answer = self.process(words)
         if answer.ok:

@@ -9,8 +9,8 @@ import pytest
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
 from torch_tasks.workers.programs.config import ComposerConfig, KindConfig, RuleConfig
-from torch_tasks.workers.programs.screen import Composer, Holds, Screen, read_composer
-from torch_tasks.workers.programs.screen_reading import Detector
+from torch_tasks.workers.programs.screen import Composer, ComposerContent, Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import ScreenRules
 
 BOXED = ComposerConfig(
     top=re.compile("^╭─+╮$"),
@@ -63,28 +63,28 @@ def test_without_a_box_it_begins_with_the_last_prompt_mark() -> None:
     assert read_composer(Screen.parse("> said\nanswer\n› my text\n  more\n"), plain).text == "my text\nmore"
 
 
-def held(*rows: str) -> Holds:
+def held(*rows: str) -> ComposerContent:
     return seen(*rows).holds(OURS, BOXED.placeholder)
 
 
 def test_whose_text_it_holds() -> None:
     whole = OURS.split("\n")
-    assert held(">") is Holds.NOTHING
-    assert held("Trust?") is Holds.UNSEEN
-    assert held(f"> {whole[0]}", *(f"  {row}" for row in whole[1:])) is Holds.OURS
-    assert held(*(f"  {row}" for row in whole[3:])) is Holds.OURS  # its beginning scrolled away
-    assert held("> first line of ours") is Holds.PART
-    assert held("> my own thing") is Holds.FOREIGN
-    assert held("> first", "  line") is Holds.FOREIGN  # too little to tell
-    assert held(f"> my own {whole[0]}", *(f"  {row}" for row in whole[1:])) is Holds.MIXED
-    assert held("> [Pasted text #7 +5 lines]") is Holds.OURS
-    assert held("> [Pasted text #7 +3 lines]") is Holds.PART
-    assert held("> [Pasted text #1 +5 lines][Pasted text #2 +5 lines]") is Holds.PART
-    assert held("> [Pasted text #7 +5 lines] and more") is Holds.MIXED
+    assert held(">") is ComposerContent.NOTHING
+    assert held("Trust?") is ComposerContent.UNSEEN
+    assert held(f"> {whole[0]}", *(f"  {row}" for row in whole[1:])) is ComposerContent.OURS
+    assert held(*(f"  {row}" for row in whole[3:])) is ComposerContent.OURS  # its beginning scrolled away
+    assert held("> first line of ours") is ComposerContent.PART
+    assert held("> my own thing") is ComposerContent.FOREIGN
+    assert held("> first", "  line") is ComposerContent.FOREIGN  # too little to tell
+    assert held(f"> my own {whole[0]}", *(f"  {row}" for row in whole[1:])) is ComposerContent.MIXED
+    assert held("> [Pasted text #7 +5 lines]") is ComposerContent.OURS
+    assert held("> [Pasted text #7 +3 lines]") is ComposerContent.PART
+    assert held("> [Pasted text #1 +5 lines][Pasted text #2 +5 lines]") is ComposerContent.PART
+    assert held("> [Pasted text #7 +5 lines] and more") is ComposerContent.MIXED
 
 
-def detector(*rules: RuleConfig) -> Detector:
-    return Detector(KindConfig(command=("x",), rules=rules))
+def detector(*rules: RuleConfig) -> ScreenRules:
+    return ScreenRules(KindConfig(command=("x",), rules=rules))
 
 
 def rule(name: str, state: AgentState, where: str, pattern: str, **more: object) -> RuleConfig:

@@ -15,14 +15,14 @@ import pytest
 from torch_tasks.machine.agent_folder import DONE, report
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.programs.events import REPORT, Event, EventKind, HookFolder, Joined
+from torch_tasks.workers.programs.events import REPORT, EventKind, HookFolder, JoinedLogs, ProgramEvent
 from torch_tasks.workers.programs.prompt import footer
-from torch_tasks.workers.programs.turn import Turn, fold
+from torch_tasks.workers.programs.turn import Turn, read_turn
 
 
-def translated(name: str, given: Mapping[str, Any]) -> Event | None:
+def translated(name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
     """Each event is told as work, with its text."""
-    return Event(EventKind.WORKING, text=str(given.get("text", ""))) if name != "Unknown" else None
+    return ProgramEvent(EventKind.WORKING, text=str(given.get("text", ""))) if name != "Unknown" else None
 
 
 @pytest.fixture
@@ -73,21 +73,21 @@ def test_a_hook_that_cannot_report_says_nothing_and_leaves_nothing(folder: Path)
 
 def test_the_agents_own_report_is_an_event_too(folder: Path) -> None:
     report(folder, DONE, "t-1", "it is done")
-    log = Joined(HookFolder(folder / "events", lambda *_: None), HookFolder(folder / "none", translated))
+    log = JoinedLogs(HookFolder(folder / "events", lambda *_: None), HookFolder(folder / "none", translated))
     assert [(event.kind, event.task, event.text) for event in log.since("")] == [(EventKind.DONE, "t-1", "it is done")]
     assert log.since(log.mark()) == []
 
 
-def turn(*events: Event) -> Turn:
-    return fold(events, "task t-1")
+def turn(*events: ProgramEvent) -> Turn:
+    return read_turn(events, "task t-1")
 
 
-def accepted(task: str = "t-1") -> Event:
-    return Event(EventKind.ACCEPTED, text=f"words\n\n{footer(f'task {task}', '…')}", origin="hook Prompt")
+def accepted(task: str = "t-1") -> ProgramEvent:
+    return ProgramEvent(EventKind.ACCEPTED, text=f"words\n\n{footer(f'task {task}', '…')}", origin="hook Prompt")
 
 
-STOPPED = Event(EventKind.STOPPED, text="the answer", origin="hook Stop")
-ASKED = Event(EventKind.QUESTION, question=Question(text="May I?"), origin="hook Ask")
+STOPPED = ProgramEvent(EventKind.STOPPED, text="the answer", origin="hook Stop")
+ASKED = ProgramEvent(EventKind.QUESTION, question=Question(text="May I?"), origin="hook Ask")
 
 
 def state(turn: Turn) -> AgentState | None:
@@ -97,39 +97,42 @@ def state(turn: Turn) -> AgentState | None:
 def test_only_the_turn_of_our_prompt_is_ours() -> None:
     assert turn(accepted("t-2"), STOPPED).over is None
     assert state(turn(accepted("t-2"), STOPPED)) is None
-    ours = turn(accepted("t-2"), Event(EventKind.STOPPED, text="other"), accepted(), STOPPED, accepted("t-3"))
+    ours = turn(accepted("t-2"), ProgramEvent(EventKind.STOPPED, text="other"), accepted(), STOPPED, accepted("t-3"))
     assert ours.over == STOPPED
 
 
 def test_a_turn_is_followed_through_what_happens_in_it() -> None:
     assert state(turn(accepted())) is AgentState.WORKING
     assert state(turn(accepted(), ASKED)) is AgentState.WAITING
-    assert state(turn(accepted(), ASKED, Event(EventKind.RESOLVED))) is AgentState.WORKING
-    assert state(turn(accepted(), ASKED, Event(EventKind.WORKING))) is AgentState.WORKING
-    assert state(turn(accepted(), Event(EventKind.COMPACTING))) is AgentState.COMPACTING
-    assert state(turn(accepted(), Event(EventKind.COMPACTING), Event(EventKind.COMPACTED))) is AgentState.WORKING
-    limited = Event(EventKind.FAILED, error="limit")
+    assert state(turn(accepted(), ASKED, ProgramEvent(EventKind.RESOLVED))) is AgentState.WORKING
+    assert state(turn(accepted(), ASKED, ProgramEvent(EventKind.WORKING))) is AgentState.WORKING
+    assert state(turn(accepted(), ProgramEvent(EventKind.COMPACTING))) is AgentState.COMPACTING
+    assert (
+        state(turn(accepted(), ProgramEvent(EventKind.COMPACTING), ProgramEvent(EventKind.COMPACTED)))
+        is AgentState.WORKING
+    )
+    limited = ProgramEvent(EventKind.FAILED, error="limit")
     assert state(turn(accepted(), limited)) is AgentState.LIMITED
-    assert state(turn(accepted(), limited, Event(EventKind.WORKING))) is AgentState.WORKING
+    assert state(turn(accepted(), limited, ProgramEvent(EventKind.WORKING))) is AgentState.WORKING
     assert state(turn(accepted(), STOPPED)) is AgentState.READY
 
 
 def test_reports_of_another_task_are_not_ours() -> None:
-    other = Event(EventKind.DONE, task="t-2", text="no")
-    own = Event(EventKind.DONE, task="t-1", text="yes")
+    other = ProgramEvent(EventKind.DONE, task="t-2", text="no")
+    own = ProgramEvent(EventKind.DONE, task="t-1", text="yes")
     assert turn(accepted(), other).report is None
     assert turn(accepted(), own, other).report == own
 
 
 def test_what_the_requests_cost_is_added_up() -> None:
-    one = Event(EventKind.USAGE, usage=Usage(input_tokens=10, output_tokens=1))
-    two = Event(EventKind.USAGE, usage=Usage(input_tokens=20, output_tokens=2, cost_usd=0.5))
+    one = ProgramEvent(EventKind.USAGE, usage=Usage(input_tokens=10, output_tokens=1))
+    two = ProgramEvent(EventKind.USAGE, usage=Usage(input_tokens=20, output_tokens=2, cost_usd=0.5))
     assert turn(accepted(), one, STOPPED, two).usage == Usage(input_tokens=30, output_tokens=3, cost_usd=0.5)
 
 
 def test_a_prompt_that_the_screen_showed_accepted_begins_the_turn() -> None:
     at = datetime(2026, 11, 24, 12, tzinfo=UTC)
-    shown = Event(EventKind.ACCEPTED, at=at)
-    before = Event(EventKind.STOPPED, text="another's", at=at.replace(hour=11))
-    after = Event(EventKind.STOPPED, text="ours", at=at.replace(hour=13))
-    assert fold([before, after], "task t-1", shown).over == after
+    shown = ProgramEvent(EventKind.ACCEPTED, at=at)
+    before = ProgramEvent(EventKind.STOPPED, text="another's", at=at.replace(hour=11))
+    after = ProgramEvent(EventKind.STOPPED, text="ours", at=at.replace(hour=13))
+    assert read_turn([before, after], "task t-1", shown).over == after

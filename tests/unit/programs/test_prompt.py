@@ -7,14 +7,14 @@ from pathlib import Path
 import pytest
 
 from torch_tasks.workers.programs.config import PromptConfig
-from torch_tasks.workers.programs.prompt import belongs_to, compose, footer
+from torch_tasks.workers.programs.prompt import belongs_to, compose_prompt, footer
 
 CONFIG = PromptConfig(guarded=("!", "/"), limit_bytes=1000)
 
 
 def composed(words: str, **more: str) -> tuple[str, tuple[str, ...]]:
     """The words as they are pasted, without the footer, and the notes."""
-    prompt = compose(words, "task t-1", CONFIG, file=Path("/run/prompt"), hints=["…"], **more)
+    prompt = compose_prompt(words, "task t-1", CONFIG, file=Path("/run/prompt"), hints=["…"], **more)
     body, _, last = prompt.text.rpartition("\n\n")
     assert last == footer("task t-1", "…")
     return body, prompt.notes
@@ -54,7 +54,7 @@ def test_what_is_too_long_to_paste_is_named_by_its_file() -> None:
 
 
 def test_a_prompt_is_known_by_its_footer_however_it_is_wrapped() -> None:
-    text = compose("do it", "task t-1", CONFIG, hints=["…"], file=Path("f")).text
+    text = compose_prompt("do it", "task t-1", CONFIG, hints=["…"], file=Path("f")).text
     assert belongs_to(text, "task t-1")
     assert belongs_to(text.replace(" ", "\n   "), "task t-1")
     assert not belongs_to(text, "task t-")

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from torch_tasks.model.task import Question
-from torch_tasks.workers.programs.claude import choosing
-from torch_tasks.workers.programs.events import Event, EventKind
-from torch_tasks.workers.programs.questions import Reply, merged, understood
+from torch_tasks.workers.programs.claude import choice_keys
+from torch_tasks.workers.programs.events import EventKind, ProgramEvent
+from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question, understand_answer
 from torch_tasks.workers.programs.screen import Screen
 
 CLAUDE = Path(__file__).parents[2] / "screens" / "claude"
@@ -25,61 +25,61 @@ PLAN = Question(text="It has a plan", choices=("Yes", "Type something else"), su
 @pytest.mark.parametrize(
     ("question", "said", "reply"),
     [
-        (COLOUR, "2", Reply((2,))),
-        (COLOUR, " Blue ", Reply((2,))),
-        (COLOUR, "green", Reply((3,), "green")),
-        (COLOUR, "red, blue", Reply((3,), "red, blue")),
+        (COLOUR, "2", ChosenAnswer((2,))),
+        (COLOUR, " Blue ", ChosenAnswer((2,))),
+        (COLOUR, "green", ChosenAnswer((3,), "green")),
+        (COLOUR, "red, blue", ChosenAnswer((3,), "red, blue")),
         (COLOUR, "3", None),
         (COLOUR, "7", None),
         (COLOUR, "", None),
-        (COLOUR, "allow", Reply((3,), "allow")),
-        (ROOMS, "1,2", Reply((1, 2))),
-        (ROOMS, "hall, 1, 1", Reply((2, 1))),
-        (ROOMS, "hall", Reply((2,))),
-        (ROOMS, "hall, cellar", Reply((3,), "hall, cellar")),
+        (COLOUR, "allow", ChosenAnswer((3,), "allow")),
+        (ROOMS, "1,2", ChosenAnswer((1, 2))),
+        (ROOMS, "hall, 1, 1", ChosenAnswer((2, 1))),
+        (ROOMS, "hall", ChosenAnswer((2,))),
+        (ROOMS, "hall, cellar", ChosenAnswer((3,), "hall, cellar")),
         (ROOMS, "1,3", None),
         (MENU, "left", None),
-        (MAY, "No", Reply((2,))),
+        (MAY, "No", ChosenAnswer((2,))),
         (MAY, "allow", None),
         (PLAN, "deny", None),
-        (PLAN, "do less", Reply((2,), "do less")),
+        (PLAN, "do less", ChosenAnswer((2,), "do less")),
     ],
 )
-def test_an_answer_is_understood_or_refused(question: Question, said: str, reply: Reply | None) -> None:
-    assert understood(said, question, WRITTEN) == reply
+def test_an_answer_is_understood_or_refused(question: Question, said: str, reply: ChosenAnswer | None) -> None:
+    assert understand_answer(said, question, WRITTEN) == reply
 
 
 def test_the_screen_tells_which_part_is_asked() -> None:
     longer = COLOUR.model_copy(update={"text": "Which colour? And which shade?"})
-    told = Event(EventKind.QUESTION, question=longer, parts=(longer, COLOUR, ROOMS))
-    assert merged(told, Question(text="Which rooms?", choices=("[ ] kitchen",))) == ROOMS
-    assert merged(told, Question(text="Which colour?", choices=("red",))) == COLOUR
+    told = ProgramEvent(EventKind.QUESTION, question=longer, parts=(longer, COLOUR, ROOMS))
+    assert merge_question(told, Question(text="Which rooms?", choices=("[ ] kitchen",))) == ROOMS
+    assert merge_question(told, Question(text="Which colour?", choices=("red",))) == COLOUR
     review = Question(text="Ready to submit your answers?", choices=("Submit answers", "Cancel"))
-    assert merged(told, review) == review
-    assert merged(told, Question(text="Esc to cancel")) == longer
-    assert merged(told, None) == longer
+    assert merge_question(told, review) == review
+    assert merge_question(told, Question(text="Esc to cancel")) == longer
+    assert merge_question(told, None) == longer
 
 
 @pytest.mark.parametrize(
     ("screen", "question", "reply", "keys"),
     [
-        ("question", COLOUR, Reply((2,)), "Down Enter"),
-        ("question", COLOUR, Reply((3,), "green"), "Down Down {text} Enter"),
-        ("question-previews", MENU, Reply((1,)), "Enter"),
-        ("question-several", ROOMS, Reply((1, 2)), "1 2 Down Down Down Enter"),
-        ("question-several", ROOMS, Reply((3,), "cellar"), "Down Down {text} Down Enter"),
-        ("permission", MAY, Reply((1,)), None),
+        ("question", COLOUR, ChosenAnswer((2,)), "Down Enter"),
+        ("question", COLOUR, ChosenAnswer((3,), "green"), "Down Down {text} Enter"),
+        ("question-previews", MENU, ChosenAnswer((1,)), "Enter"),
+        ("question-several", ROOMS, ChosenAnswer((1, 2)), "1 2 Down Down Down Enter"),
+        ("question-several", ROOMS, ChosenAnswer((3,), "cellar"), "Down Down {text} Down Enter"),
+        ("permission", MAY, ChosenAnswer((1,)), None),
     ],
 )
 def test_the_keys_lead_from_where_the_cursor_is(
-    screen: str, question: Question, reply: Reply, keys: str | None
+    screen: str, question: Question, reply: ChosenAnswer, keys: str | None
 ) -> None:
     shown = Screen.parse((CLAUDE / f"{screen}.txt").read_text().split("\n", 2)[2]).text
-    assert choosing(shown, question, reply) == (keys.split() if keys else None)
+    assert choice_keys(shown, question, reply) == (keys.split() if keys else None)
 
 
 def test_what_somebody_checked_before_is_heeded() -> None:
     shown = Screen.parse((CLAUDE / "question-several.txt").read_text().split("\n", 2)[2]).text
     shown = shown.replace("❯ 1. [ ]", "  1. [✔]").replace("  2. [ ]", "❯ 2. [ ]")
-    keys = choosing(shown, ROOMS, Reply((2,)))
+    keys = choice_keys(shown, ROOMS, ChosenAnswer((2,)))
     assert keys == ["Up", "1", "2", "Down", "Down", "Down", "Enter"]

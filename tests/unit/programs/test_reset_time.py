@@ -26,7 +26,7 @@ AT = datetime(2026, 11, 24, 15, 30, tzinfo=UTC)
         ("available in 45 minutes", AT + timedelta(minutes=45)),
         ("at 2026-11-24 18:00 UTC", datetime(2026, 11, 24, 18, tzinfo=UTC)),
         ("2026-11-24T18:00:05+02:00", datetime(2026, 11, 24, 16, 0, 5, tzinfo=UTC)),
-        ("usage limit reached", None),
+        ("usage limit advance_to", None),
         ("429 Too Many Requests, attempt 4/10", None),
         ("resets 99:99pm", None),
     ],

@@ -9,7 +9,7 @@ import pytest
 
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.screen import Screen, read_composer
-from torch_tasks.workers.programs.screen_reading import Detector
+from torch_tasks.workers.programs.screen_reading import ScreenRules
 
 SCREENS = Path(__file__).parents[2] / "screens"
 
@@ -22,7 +22,7 @@ def test_a_recorded_screen_is_read_as_what_it_is(file: Path) -> None:
     screen = Screen.parse(drawn, cursor=tuple(wanted["cursor"]), title=wanted["title"])
     composer = read_composer(screen, config.composer)
     assert (composer.text if composer.seen else None) == wanted["composer"]
-    reading = Detector(config).read(screen, composer)
+    reading = ScreenRules(config).read(screen, composer)
     assert reading.state == wanted["state"], reading.rule
     if wanted["question"]:
         assert reading.question
