@@ -23,7 +23,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.node import NodeInfo
-from torch_tasks.model.routing import held_up, hinders, unroutable
+from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
 from torch_tasks.model.task import (
     NOT_BEGUN,
     Handover,
@@ -391,6 +391,6 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     if record.state is not TaskState.QUEUED:
         return record
     known = fleet().registry.who_serves(record.spec) if agents is None else agents
-    if agents is None and any(hinders(info) for info in known):  # does it hinder all of them?
+    if agents is None and any(is_held_back(info) for info in known):  # are all of them?
         known = fleet().registry.agents()
-    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": held_up(record, known)})
+    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})

@@ -101,7 +101,7 @@ def test_a_paused_agent_ends_what_it_does_and_takes_nothing_new(torch: Torch, no
     assert work.result(timeout=30).answer == "done\n"
     waiting = stays_queued(torch, worker)
     info = torch.agent("dev-1")
-    assert (info.holding, info.free) == ("paused by operator: too noisy", False)
+    assert (info.hold_reason, info.free) == ("paused by operator: too noisy", False)
     assert AgentRegistry().find_available_agents("developer") == []
     record = waiting.record()
     assert (record.waits, record.unroutable) == ("dev-1 is paused by operator: too noisy", False)

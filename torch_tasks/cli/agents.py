@@ -39,7 +39,7 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]
         state = "retiring"
     elif kept and kept[1].state is KeptState.QUARANTINED and not info.online:
         state = "quarantined"
-    state = ", ".join(filter(None, (state, info.holding)))
+    state = ", ".join(filter(None, (state, info.hold_reason)))
     known = info.performance_metrics
     ended = known.succeeded + known.failed
     success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""

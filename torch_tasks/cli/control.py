@@ -42,8 +42,8 @@ def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str)
     _tell("resumed", said)
     concerned = {*said.heard, *said.silent} if said.scope != EVERYBODY else None
     for info in Torch().agents(online=True):
-        if info.holding and (concerned is None or info.agent_id in concerned):
-            click.echo(f"still {info.agent_id}: {info.holding}")
+        if info.hold_reason and (concerned is None or info.agent_id in concerned):
+            click.echo(f"still {info.agent_id}: {info.hold_reason}")
 
 
 @click.command()

@@ -98,7 +98,7 @@ def _end_on_signals() -> None:
 def _tell(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        state = ", ".join(filter(None, (info.state, info.holding)))
+        state = ", ".join(filter(None, (info.state, info.hold_reason)))
         what = " ".join(filter(None, (info.role, ",".join(info.skills), f"({info.kind})")))
         click.echo(f"agent   {info.agent_id}: {what}, {state}")
     if running := stack.processes.find("flower"):

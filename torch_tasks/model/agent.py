@@ -237,8 +237,8 @@ class AgentInfo(AgentProfile):
         return at_rest and not (self.paused or self.stopped or self.retiring)
 
     @property
-    def holding(self) -> str:
-        """Why it takes no task, be it paused, stopped, or logged out; empty if it does."""
+    def hold_reason(self) -> str:
+        """Why a person must act before it takes a task: it is paused, stopped, or logged out; empty if none has to."""
         login = f"logged out: 'torch-tasks attach {self.agent_id}' and log in" if self.state is AgentState.LOGIN else ""
         return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else login
 

@@ -18,7 +18,7 @@ from torch_tasks.errors import SpawnRefused
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime
 from torch_tasks.model.fields import Model
-from torch_tasks.model.routing import serves
+from torch_tasks.model.routing import is_there, serves
 from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
 from torch_tasks.orchestration.node_tasks import start_agent
 from torch_tasks.store.tasks import demanded
@@ -56,8 +56,8 @@ def _oldest(fleet: Fleet, messages: list[str]) -> float:
 
 def unserved(found: Collection[Backlog], agents: Collection[AgentInfo]) -> list[str]:
     """The queues that nobody who is there reads."""
-    there = [agent for agent in agents if agent.online and not agent.retiring]
-    return [one.queue for one in found if not any(serves(one.queue, agent.role, agent.abilities) for agent in there)]
+    there = [agent for agent in agents if is_there(agent)]
+    return [one.queue for one in found if not any(serves(one.queue, agent) for agent in there)]
 
 
 class Pace(Model):
@@ -117,7 +117,7 @@ def shared_out(backlogs: Iterable[Backlog], pools: Collection[Pool]) -> dict[str
     """Each backlog under the name of the least skilled pool that can serve it; under nothing if none can."""
     shares: dict[str | None, list[Backlog]] = {}
     for backlog in backlogs:
-        able = [pool for pool in pools if serves(backlog.queue, pool.role, {*pool.skills, pool.kind})]
+        able = [pool for pool in pools if serves(backlog.queue, pool)]
         chosen = min(able, key=lambda pool: len(pool.skills), default=None)
         shares.setdefault(chosen.name if chosen else None, []).append(backlog)
     return shares
@@ -152,7 +152,7 @@ def decide(
 
 
 def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace) -> Work:
-    able = [agent for agent in agents if agent.online and any(able_for(agent, backlog) for backlog in backlogs)]
+    able = [agent for agent in agents if agent.online and any(serves(backlog.queue, agent) for backlog in backlogs)]
     free = sum(agent.free for agent in able)
     return Work(
         waiting=sum(backlog.waiting for backlog in backlogs),
@@ -162,11 +162,6 @@ def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[Ag
         busy=sum(agent.current_task is not None for agent in able),
         starting=state.starting,
     )
-
-
-def able_for(agent: AgentInfo, backlog: Backlog) -> bool:
-    """The agent reads the queue of this backlog."""
-    return serves(backlog.queue, agent.role, agent.abilities)
 
 
 def _patience(state: PoolState, work: Work, pace: Pace, now: datetime) -> str:

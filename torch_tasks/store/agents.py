@@ -13,16 +13,14 @@ from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import connect
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
-from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus, Performance
+from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance
 from torch_tasks.model.hold import Book
+from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
 from torch_tasks.store import agent_scripts as scripts
 from torch_tasks.store.agent_changes import AgentChange, Watch
 from torch_tasks.transport.wire import list_of
-
-_UNABLE = ("paused", "stopped", AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
-"""Who is in one of these states cannot take a task, nor soon."""
 
 
 class AgentRegistry:
@@ -57,7 +55,7 @@ class AgentRegistry:
         Each is online, of this ``role``, and has all of these ``skills`` or ``any`` of them. Of two that are free, the
         one with more of the ``wished`` skills comes first.
         """
-        return self._search(role, skills, match, wished, limit, but=_UNABLE)
+        return self._search(role, skills, match, wished, limit, but=frozenset(Obstacle) - GONE)
 
     def who_serves(self, spec: TaskSpec) -> list[AgentInfo]:
         """One of those who are online and may take this task, whatever their programs do now; or nobody."""
@@ -92,7 +90,7 @@ class AgentRegistry:
                 limit or 0,
                 self._offline_ms,
                 *Performance.PRIOR,
-                f" left retiring {' '.join(but)} ",
+                f" left retiring {' '.join(sorted(but))} ",
                 len(asked),
                 *asked,
                 *liked,

@@ -11,14 +11,12 @@ from torch_tasks import keys
 from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
 from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded, TaskNotFound
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.routing import queue_for
+from torch_tasks.model.routing import queue_for, why_no_successor
 from torch_tasks.model.task import ENDED, HELD, Handover, TaskRecord, TaskSpec
 from torch_tasks.store.collaboration_scripts import HAND_OVER
 from torch_tasks.transport.wire import message_id
 
 _NOTE_LIMIT = 16_000
-_UNABLE = (AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR, AgentState.EXITED)
 
 
 def hand_over(
@@ -109,27 +107,15 @@ def _for(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
     agents = fleet().registry.agents()
     for info in agents:
         if info.agent_id == to:
-            if reason := _why_not(info, spec):
+            if reason := why_no_successor(info, spec):
                 raise AgentUnable(f"{to} cannot take task {spec.id}: {reason}; 'torch-tasks agents' lists who can")
             return spec.model_copy(update={"agent": to})
     of_role = [info for info in agents if info.role == to]
     if not of_role:
         fleet().registry.get_agent(to)  # says that there is none of this name
-    if all(info.agent_id == owner or _why_not(info, spec) for info in of_role):
+    if all(info.agent_id == owner or why_no_successor(info, spec) for info in of_role):
         raise AgentUnable(f"no other agent of the role {to} that is online can take task {spec.id}")
     return spec.model_copy(update={"agent": None, "role": to})
-
-
-def _why_not(info: AgentInfo, spec: TaskSpec) -> str:
-    """Why this agent cannot go on with such a task; empty if it can."""
-    if not info.online:
-        return "it is offline"
-    if info.retiring:
-        return "it is retiring"
-    if info.state in _UNABLE:
-        return f"its program is {info.state}"
-    missing = sorted(set(spec.skills) - info.abilities)
-    return f"it lacks {', '.join(missing)}" if missing else ""
 
 
 def await_handover(task_id: str, seconds: float) -> tuple[TaskRecord, bool]:

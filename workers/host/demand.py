@@ -20,7 +20,7 @@ def serve(consumer: Any, host: AgentHost, queue: str) -> None:
     info = host.info
     if host.retiring:
         return
-    if serves(queue, info.role, info.abilities) and not consumer.task_consumer.consuming_from(queue):
+    if serves(queue, info) and not consumer.task_consumer.consuming_from(queue):
         consumer.add_task_queue(queue)
         log.info("%s: serves %s", info.agent_id, queue)
 

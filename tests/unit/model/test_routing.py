@@ -9,7 +9,19 @@ import pytest
 from torch_tasks import keys
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
-from torch_tasks.model.routing import held_up, queue_for, serves, unroutable
+from torch_tasks.model.routing import (
+    GONE,
+    Obstacle,
+    is_able,
+    is_held_back,
+    is_there,
+    obstacles,
+    queue_for,
+    serves,
+    unroutable,
+    why_no_successor,
+    why_waiting,
+)
 from torch_tasks.model.task import TaskRecord, TaskSpec, TaskState
 
 
@@ -63,12 +75,12 @@ def test_a_task_goes_to_the_queue_of_what_it_asks_for(fields: dict[str, Any], qu
 def test_a_queue_is_read_by_whoever_has_the_role_and_all_the_skills(
     role: str | None, skills: tuple[str, ...], able: bool
 ) -> None:
-    assert serves(keys.task_queue(role, skills), "developer", ("git", "python")) is able
+    assert serves(keys.task_queue(role, skills), agent()) is able
 
 
 def test_an_agent_without_skills_serves_only_what_asks_for_none() -> None:
-    assert serves("torch.any.any", "developer", ())
-    assert not serves("torch.any.git", "developer", ())
+    assert serves("torch.any.any", agent(skills=()))
+    assert not serves("torch.any.git", agent(skills=()))
 
 
 @pytest.mark.parametrize(
@@ -104,5 +116,63 @@ def test_the_one_agent_works_on_something_else_or_has_just_begun() -> None:
     waiting = record(agent="dev-1")
     elsewhere = agent().model_copy(update={"current_task": "another"})
     begun = agent().model_copy(update={"current_task": waiting.spec.id})
-    assert held_up(waiting, [elsewhere]) == "dev-1 works on another"
-    assert held_up(waiting, [begun]) is None
+    assert why_waiting(waiting, [elsewhere]) == "dev-1 works on another"
+    assert why_waiting(waiting, [begun]) is None
+
+
+@pytest.mark.parametrize(
+    ("fields", "able"),
+    [
+        ({}, True),
+        ({"role": "developer", "skills": ["git", "shell"]}, True),
+        ({"role": "qa"}, False),
+        ({"skills": ["git", "rust"]}, False),
+        ({"agent": "dev-1", "role": "qa", "skills": ["rust"]}, True),
+        ({"agent": "dev-2"}, False),
+    ],
+)
+@pytest.mark.parametrize("online", [True, False])
+def test_an_agent_is_able_to_do_what_asks_for_it_or_for_no_more_than_it_has(
+    fields: dict[str, Any], able: bool, online: bool
+) -> None:
+    assert is_able(agent(online=online), spec(**fields)) is able
+
+
+HOLD = {"by": "operator", "reason": "", "at": now()}
+
+
+@pytest.mark.parametrize(
+    ("changes", "found", "there", "held_back", "no_successor"),
+    [
+        ({}, [], True, False, ""),
+        ({"state": "ready", "load": 3, "current_task": "t"}, [], True, False, ""),
+        ({"state": "waiting"}, [], True, False, ""),
+        ({"status": "offline"}, ["offline"], False, False, "it is offline"),
+        ({"retiring": True}, ["retiring"], False, False, "it is retiring"),
+        ({"paused": HOLD}, ["paused"], True, True, ""),
+        ({"stopped": HOLD}, ["stopped"], True, True, ""),
+        ({"state": "limited"}, ["limited"], True, True, "its program is limited"),
+        ({"state": "login"}, ["login"], True, True, "its program is login"),
+        ({"state": "error"}, ["error"], True, False, "its program is error"),
+        ({"state": "exited"}, ["exited"], True, False, "its program is exited"),
+        ({"paused": HOLD, "state": "exited"}, ["paused", "exited"], True, True, "its program is exited"),
+        ({"retiring": True, "state": "login"}, ["retiring", "login"], False, True, "it is retiring"),
+    ],
+)
+def test_what_keeps_an_agent_from_taking_any_task(
+    changes: dict[str, Any], found: list[str], there: bool, held_back: bool, no_successor: str
+) -> None:
+    known = AgentInfo.model_validate(agent().model_dump(exclude_computed_fields=True) | changes)
+    assert obstacles(known) == found
+    assert is_there(known) is there
+    assert is_held_back(known) is held_back
+    assert why_no_successor(known, spec()) == no_successor
+
+
+def test_a_successor_must_have_the_skills_but_not_the_role() -> None:
+    assert why_no_successor(agent(), spec(role="qa", skills=["git"])) == ""
+    assert why_no_successor(agent(), spec(skills=["rust", "git", "c"])) == "it lacks c, rust"
+
+
+def test_the_registry_keeps_the_obstacles_of_those_who_are_there_by_these_words() -> None:
+    assert sorted(frozenset(Obstacle) - GONE) == ["error", "exited", "limited", "login", "paused", "stopped"]
