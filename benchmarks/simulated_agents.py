@@ -34,8 +34,8 @@ from torch_tasks.store.messages import GROUP, Inboxes
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, GateState, scripts
 from torch_tasks.transport.channel import Transport
-from torch_tasks.transport.claim import SHA, Claim
-from torch_tasks.transport.keeper import SWEEP_SECONDS
+from torch_tasks.transport.claiming import SHA, ClaimRequest
+from torch_tasks.transport.leases import SWEEP_SECONDS
 
 ROLES = ("architect", "developer", "devops", "manager", "qa", "researcher", "writer")
 SKILLS = tuple(f"skill-{number}" for number in range(30))
@@ -103,7 +103,7 @@ class Agent:
         )
         role, skill = self._info.role, self._info.skills[0]
         self._queues = [keys.agent_queue(self.id), keys.task_queue(role, ()), keys.task_queue(role, (skill,))]
-        asked = Claim.of(self._queues, PRIORITY_STEPS, server=gate.identity, lease_seconds=self._lease_seconds)
+        asked = ClaimRequest.of(self._queues, PRIORITY_STEPS, server=gate.identity, lease_seconds=self._lease_seconds)
         self._claim: Words = ("EVALSHA", SHA, len(asked.keys), *asked.keys, *asked.args)
 
     @property

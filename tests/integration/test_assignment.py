@@ -19,7 +19,7 @@ from torch_tasks.model.task import Priority, TaskSpec, TaskState
 from torch_tasks.orchestration import TaskOrchestrator
 from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus, named_skills
 from torch_tasks.tasks import recovery
-from torch_tasks.transport.wire import list_of
+from torch_tasks.transport.deliveries import list_of
 
 PINNED = {"TORCH_SOFT_PIN_SECONDS": "1.5"}
 

@@ -21,7 +21,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Failure, FailureKind, TaskResult, TaskState
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.orchestration.housekeeping import look_after
-from torch_tasks.transport.wire import list_of
+from torch_tasks.transport.deliveries import list_of
 
 
 def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), **fields: Any) -> AgentInfo:

@@ -11,7 +11,7 @@ from transport_parts import LEASE_SECONDS, QUEUE, Bench, queue_key, wire
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.transport.wire import list_of
+from torch_tasks.transport.deliveries import list_of
 
 
 def begun(bench: Bench, seconds: float) -> tuple[str, str]:

@@ -11,7 +11,7 @@ from transport_parts import LEASE_SECONDS, QUEUE, Bench
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.transport.wire import new_tag
+from torch_tasks.transport.deliveries import new_tag
 
 RECOVERY_SECONDS = 3.0
 

@@ -18,22 +18,22 @@ from transport_parts import QUEUE, STEP, Bench, queue_key, wire
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.transport.claim import Claim, Taken
+from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest
+from torch_tasks.transport.deliveries import new_tag
 from torch_tasks.transport.scripts import BELL_LENGTH, CLAIM, TOLD_MS
-from torch_tasks.transport.wire import new_tag
 
 SLEEPY = {"polling_interval": 100}
 """A worker that waits for as long as this must be woken, or its test fails."""
 
 
 @pytest.fixture
-def claim(bench: Bench) -> Callable[..., Taken | None]:
+def claim(bench: Bench) -> Callable[..., ClaimedMessage | None]:
     """Takes a message as a worker would."""
     client = redis.Redis.from_url(bench.broker.url, protocol=2)
     identity = bench.gate.state().identity
 
-    def take(*queues: str, lease_seconds: float = 3.0, server: str = identity) -> Taken | None:
-        asked = Claim.of(queues, OPTIONS["priority_steps"], server=server, lease_seconds=lease_seconds)
+    def take(*queues: str, lease_seconds: float = 3.0, server: str = identity) -> ClaimedMessage | None:
+        asked = ClaimRequest.of(queues, OPTIONS["priority_steps"], server=server, lease_seconds=lease_seconds)
         return asked.taken(client.register_script(CLAIM)(keys=asked.keys, args=asked.args))
 
     return take
@@ -299,7 +299,7 @@ def test_a_message_that_its_consumer_chokes_on_is_buried_in_the_end(bench: Bench
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_two_sweepers_restore_a_delivery_once(bench: Bench, claim: Callable[..., Taken | None]) -> None:
+def test_two_sweepers_restore_a_delivery_once(bench: Bench, claim: Callable[..., ClaimedMessage | None]) -> None:
     deliveries = bench.deliveries
     for number in range(50):
         deliveries.put(QUEUE, json.dumps({"headers": {"id": str(number)}}), STEP)
@@ -322,7 +322,7 @@ def test_two_sweepers_restore_a_delivery_once(bench: Bench, claim: Callable[...,
 
 
 def test_a_lease_that_has_ended_is_left_to_who_was_told_first_for_a_moment(
-    bench: Bench, claim: Callable[..., Taken | None]
+    bench: Bench, claim: Callable[..., ClaimedMessage | None]
 ) -> None:
     opening = bench.gate.state().opening
 
@@ -346,7 +346,7 @@ def test_a_lease_that_has_ended_is_left_to_who_was_told_first_for_a_moment(
 
 
 def test_losses_are_counted_in_the_message_and_nothing_else_of_it_changes(
-    bench: Bench, claim: Callable[..., Taken | None]
+    bench: Bench, claim: Callable[..., ClaimedMessage | None]
 ) -> None:
     original = '{"body": "{\\"torch-deliveries\\":7,}", "properties": {}, "headers": {"id": "é✓"}}'
     bench.deliveries.put(QUEUE, original, STEP)
@@ -366,7 +366,7 @@ def test_losses_are_counted_in_the_message_and_nothing_else_of_it_changes(
     assert bench.deliveries.waiting(QUEUE) == [original]
 
 
-def test_a_tag_that_is_gone_touches_nothing(bench: Bench, claim: Callable[..., Taken | None]) -> None:
+def test_a_tag_that_is_gone_touches_nothing(bench: Bench, claim: Callable[..., ClaimedMessage | None]) -> None:
     deliveries = bench.deliveries
     deliveries.put(QUEUE, "{}", STEP)
     old = claim(QUEUE)
@@ -390,7 +390,9 @@ def test_a_tag_that_is_gone_touches_nothing(bench: Bench, claim: Callable[..., T
     assert list(bench.leases()) == [new.tag]
 
 
-def test_an_abandoned_delivery_can_be_moved_by_anybody(bench: Bench, claim: Callable[..., Taken | None]) -> None:
+def test_an_abandoned_delivery_can_be_moved_by_anybody(
+    bench: Bench, claim: Callable[..., ClaimedMessage | None]
+) -> None:
     bench.deliveries.put(QUEUE, "{}", STEP)
     taken = claim(QUEUE, lease_seconds=0.001)
     assert taken
@@ -399,7 +401,9 @@ def test_an_abandoned_delivery_can_be_moved_by_anybody(bench: Bench, claim: Call
     assert not bench.leases()
 
 
-def test_nobody_takes_from_a_broker_that_is_not_the_known_one(bench: Bench, claim: Callable[..., Taken | None]) -> None:
+def test_nobody_takes_from_a_broker_that_is_not_the_known_one(
+    bench: Bench, claim: Callable[..., ClaimedMessage | None]
+) -> None:
     bench.deliveries.put(QUEUE, "{}", STEP)
     assert claim(QUEUE, server="another") is None
     bench.broker.client.delete(keys.BROKER_STATE)

@@ -13,7 +13,7 @@ from celery import Celery
 from celery.exceptions import Ignore
 
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.transport import Keeper, keeper, keeper_of, register
+from torch_tasks.transport import LeaseKeeper, keeper, keeper_of, register
 
 register()
 EFFECTS = Path(os.environ.get("TRANSPORT_EFFECTS", "/nowhere"))
@@ -112,7 +112,7 @@ def broken() -> None:
 
 tries: list[int] = []
 if "account_seconds" in OPTIONS:
-    Keeper.on_return += [broken, account]
-Keeper.on_lost.append(lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag))
-Keeper.on_buried.append(lambda name, message: tell("buried", name, message=message))
-Keeper.on_return.append(lambda: tell("return", ""))
+    LeaseKeeper.on_return += [broken, account]
+LeaseKeeper.on_lost.append(lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag))
+LeaseKeeper.on_buried.append(lambda name, message: tell("buried", name, message=message))
+LeaseKeeper.on_return.append(lambda: tell("return", ""))

@@ -23,7 +23,7 @@ from waiting import until
 from torch_tasks import keys
 from torch_tasks.system.processes import Processes
 from torch_tasks.transport import Deliveries, Gate
-from torch_tasks.transport.wire import list_of
+from torch_tasks.transport.deliveries import list_of
 
 LEASE_SECONDS: float = OPTIONS["lease_seconds"]
 QUEUE = "work"

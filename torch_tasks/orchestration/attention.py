@@ -21,7 +21,7 @@ from torch_tasks.model.node import KeptState
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.scaling import backlogs, unserved
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.deliveries import message_id
 
 log = logging.getLogger(__name__)
 

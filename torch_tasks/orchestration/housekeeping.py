@@ -12,7 +12,7 @@ from torch_tasks.model.task import NOT_BEGUN
 from torch_tasks.orchestration.attention import escalate
 from torch_tasks.orchestration.followups import follow_up
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.deliveries import message_id
 
 log = logging.getLogger(__name__)
 

@@ -22,7 +22,7 @@ from torch_tasks.model.routing import is_there, serves
 from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
 from torch_tasks.orchestration.node_tasks import start_agent
 from torch_tasks.store.tasks import demanded
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.deliveries import message_id
 
 
 class Backlog(Model):

@@ -43,7 +43,7 @@ from torch_tasks.orchestration import holds, node_tasks
 from torch_tasks.settings import settings
 from torch_tasks.store.claims import Claims
 from torch_tasks.tasks.handover import hand_over
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.deliveries import message_id
 
 _ORDER_SECONDS = 30.0
 """How long a node worker may take to note an order."""

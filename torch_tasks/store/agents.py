@@ -20,7 +20,7 @@ from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
 from torch_tasks.store import agent_scripts as scripts
 from torch_tasks.store.agent_changes import AgentChange, Watch
-from torch_tasks.transport.wire import list_of
+from torch_tasks.transport.deliveries import list_of
 
 
 class AgentRegistry:

@@ -8,7 +8,7 @@ import json
 from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
-from torch_tasks.transport.wire import losses
+from torch_tasks.transport.deliveries import losses
 
 
 class DeadLetters:

@@ -11,7 +11,7 @@ from torch_tasks.errors import TaskFailed
 from torch_tasks.model.host import Delivery
 from torch_tasks.model.task import Failure, Priority
 from torch_tasks.transport import keeper_of
-from torch_tasks.transport.wire import LOSSES, list_of_tag, queue_of
+from torch_tasks.transport.deliveries import LOSSES, list_of_tag, queue_of
 
 
 class Envelope:

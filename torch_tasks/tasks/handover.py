@@ -14,7 +14,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.routing import queue_for, why_no_successor
 from torch_tasks.model.task import ENDED, HELD, Handover, TaskRecord, TaskSpec
 from torch_tasks.store.collaboration_scripts import HAND_OVER
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.deliveries import message_id
 
 _NOTE_LIMIT = 16_000
 

@@ -5,20 +5,19 @@ lives; when it dies, the message goes back to its queue, at the front and under 
 the former holder still says about the old tag touches nothing. Nobody takes messages from a broker that was restarted
 until everybody who lives has put back what it may have forgotten.
 
-:class:`Deliveries` holds every statement, :class:`Keeper` renews and settles what this process holds, :class:`Gate`
-tells a broker that was restarted from the one that everybody knows. :mod:`~torch_tasks.transport.channel` is what
-kombu sees of it.
+:class:`Deliveries` holds every statement, :class:`LeaseKeeper` renews and settles what this process holds,
+:class:`Gate` tells a broker that was restarted from the one that everybody knows.
+:mod:`~torch_tasks.transport.channel` is what kombu sees of it.
 """
 
 from __future__ import annotations
 
+from torch_tasks.transport.claiming import pause
 from torch_tasks.transport.deliveries import Deliveries
 from torch_tasks.transport.gate import Gate, GateState
-from torch_tasks.transport.keeper import Keeper
-from torch_tasks.transport.keepers import keeper, keeper_of, keepers
-from torch_tasks.transport.pause import pause
+from torch_tasks.transport.leases import LeaseKeeper, keeper, keeper_of, keepers
 
-__all__ = ["Deliveries", "Gate", "GateState", "Keeper", "keeper", "keeper_of", "keepers", "pause", "register"]
+__all__ = ["Deliveries", "Gate", "GateState", "LeaseKeeper", "keeper", "keeper_of", "keepers", "pause", "register"]
 
 TRANSPORT = "torch_tasks.transport.channel:Transport"
 

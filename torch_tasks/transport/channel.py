@@ -3,29 +3,30 @@
 from __future__ import annotations
 
 import logging
+import sys
+import threading
 import time
 import uuid
 from collections import Counter
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from queue import Empty
 from typing import Any
+from weakref import WeakValueDictionary
 
 import redis
 from kombu.transport import redis as stock
+from kombu.transport import virtual
 from kombu.utils.json import dumps
 from kombu.utils.objects import cached_property
 from redis.exceptions import NoScriptError
 
 from torch_tasks import keys
-from torch_tasks.transport import claim, scripts
-from torch_tasks.transport.claim import Claim, Taken
+from torch_tasks.transport import claiming, scripts
+from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest, pause
+from torch_tasks.transport.deliveries import SEPARATOR, delivered, message_id, queue_of
 from torch_tasks.transport.gate import greeting
-from torch_tasks.transport.keeper import ANSWER_SECONDS, Keeper, Terms
-from torch_tasks.transport.keepers import keeper_for
-from torch_tasks.transport.pause import pause
-from torch_tasks.transport.pool import Pool, pool_for
-from torch_tasks.transport.qos import QoS
-from torch_tasks.transport.wire import SEPARATOR, delivered, message_id, queue_of
+from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms, keeper_for
 
 log = logging.getLogger(__name__)
 
@@ -52,6 +53,98 @@ class PublishBatch(stock.PublishBatch):
         super().flush()
 
 
+class PublishingPool(redis.ConnectionPool):
+    """Knows which server process answers."""
+
+    def __init__(self, **parameters: Any) -> None:
+        #: The one that answered when a connection was made last, be it one of this pool's or a consumer's own.
+        self.server = ""
+        # kombu's limit is meant for one channel; who waits for nothing has one connection per thread at most.
+        super().__init__(**{**parameters, "max_connections": None, "redis_connect_func": greeting(self.note)})
+
+    def note(self, server: str) -> None:
+        """This server process answers."""
+        self.server = server
+
+
+_pools: dict[str, PublishingPool] = {}
+_lock = threading.Lock()
+
+
+def pool_for(parameters: Mapping[str, Any]) -> PublishingPool:
+    """The pool for these parameters, made if need be. Like all of redis-py's, it begins anew in a forked child."""
+    where = repr(sorted(parameters.items()))
+    with _lock:
+        if where not in _pools:
+            _pools[where] = PublishingPool(**parameters)
+        return _pools[where]
+
+
+class QoS(virtual.QoS):
+    """The unsettled deliveries of one channel; they belong to the keeper, and may outlive the channel."""
+
+    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
+        super().__init__(channel, prefetch_count)
+        #: The tags that count against the limit.
+        self.tags: set[str] = set()
+        self._messages: WeakValueDictionary[str, Any] = WeakValueDictionary()
+
+    def can_consume(self) -> bool:
+        """There is room for one more. The answer to a claim is read in any case: it may bring one."""
+        return self.channel.claiming or not self.prefetch_count or self._room() > 0
+
+    def can_consume_max_estimate(self) -> int:
+        """How many more there is room for."""
+        return max(self._room(), 0) if self.prefetch_count else 1
+
+    def _room(self) -> int:
+        return int(self.prefetch_count) - len(self.tags) - len(self.channel.keeper.orphans)
+
+    def append(self, message: Any, delivery_tag: str) -> None:
+        """Know the message of a delivery, which the keeper holds already."""
+        self._messages[delivery_tag] = message
+
+    def get(self, delivery_tag: str) -> Any:
+        """The message of a delivery, while somebody has it."""
+        return self._messages[delivery_tag]
+
+    def ack(self, delivery_tag: str) -> None:
+        """The delivery is done with."""
+        self.channel.keeper.ack(delivery_tag)
+
+    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
+        """The message goes back to the front of its queue, or away."""
+        if requeue:
+            self.channel.keeper.requeue(delivery_tag)
+        else:
+            self.channel.keeper.ack(delivery_tag)
+
+    def restore_unacked(self) -> None:
+        """All go back, but for those whose task this process still works on: a lost connection does not end it."""
+        if self.tags:
+            self.channel.keeper.release(set(self.tags), _in_work())
+
+    def restore_unacked_once(self, stderr: Any = None) -> None:
+        """The channel closes."""
+        self._on_collect.cancel()
+        self.restore_unacked()
+
+
+def _in_work() -> dict[str, Any]:
+    """The messages of all requests that the pool of this process's Celery worker has got, by their tags."""
+    state = sys.modules.get("celery.worker.state")
+    if state is None:
+        return {}
+    requests = [*_members(state.active_requests), *_members(state.reserved_requests)]
+    return {request.message.delivery_tag: request.message for request in requests}
+
+
+def _members(requests: Iterable[Any]) -> list[Any]:
+    while True:
+        with suppress(RuntimeError):  # a thread of the pool began a task at this moment
+            return list(requests)
+
+
 class Channel(stock.Channel):
     """A channel that claims: it asks for a message, and when there is none, waits at the bells of its queues.
 
@@ -60,10 +153,10 @@ class Channel(stock.Channel):
     """
 
     QoS = QoS
-    #: Options of the transport: see :class:`~torch_tasks.transport.keeper.Terms`.
-    lease_seconds = Terms.lease_seconds
-    delivery_limit = Terms.delivery_limit
-    recovery_seconds = Terms.recovery_seconds
+    #: Options of the transport: see :class:`~torch_tasks.transport.leases.LeaseTerms`.
+    lease_seconds = LeaseTerms.lease_seconds
+    delivery_limit = LeaseTerms.delivery_limit
+    recovery_seconds = LeaseTerms.recovery_seconds
     from_transport_options = (
         *stock.Channel.from_transport_options,
         "lease_seconds",
@@ -77,7 +170,7 @@ class Channel(stock.Channel):
         self._publisher: Any = None
         self._unleased: set[str] = set()
         #: The claim that the broker has not answered yet; without one, kombu's "poll" is the wait at the bells.
-        self._claim: Claim | None = None
+        self._claim: ClaimRequest | None = None
         self._passed_by = 0
         self._own_bell = keys.bell(f"channel:{uuid.uuid4().hex}")
         super().__init__(*args, **kwargs)
@@ -97,7 +190,7 @@ class Channel(stock.Channel):
         return super()._get_pool(asynchronous=True) if asynchronous else pool_for(self._connparams())
 
     def _disconnect_pools(self) -> None:
-        self._pool: Pool | None = None  # the others go on using it
+        self._pool: PublishingPool | None = None  # the others go on using it
         super()._disconnect_pools()
 
     def _on_connection_disconnect(self, connection: Any) -> None:
@@ -114,9 +207,9 @@ class Channel(stock.Channel):
         return self._publisher
 
     @cached_property
-    def keeper(self) -> Keeper:
+    def keeper(self) -> LeaseKeeper:
         """Who keeps what this channel takes."""
-        terms = Terms(self.lease_seconds, self.delivery_limit, self.recovery_seconds)
+        terms = LeaseTerms(self.lease_seconds, self.delivery_limit, self.recovery_seconds)
         return keeper_for(super()._connparams(), terms)
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -194,15 +287,15 @@ class Channel(stock.Channel):
         if not self._unleased and pause.on:
             self._wait(closed=True)
         elif queues := self._queue_cycle.consume(len(self.active_queues)):
-            self._claim = Claim.of(
+            self._claim = ClaimRequest.of(
                 queues,
                 self.priority_steps,
                 server=self.pool.server,
                 lease_seconds=self.lease_seconds,
                 unleased=self._unleased,
-                lowest_first=self._passed_by >= claim.TURNS_BEFORE_LOW,
+                lowest_first=self._passed_by >= claiming.TURNS_BEFORE_LOW,
             )
-            self._send("EVALSHA", claim.SHA, len(self._claim.keys), *self._claim.keys, *self._claim.args)
+            self._send("EVALSHA", claiming.SHA, len(self._claim.keys), *self._claim.keys, *self._claim.args)
 
     def _wait(self, *, closed: bool) -> None:
         """Wait until a bell rings; while the gate is closed, only for a moment."""
@@ -241,7 +334,7 @@ class Channel(stock.Channel):
             raise Empty
         return self._hand_over(taken)
 
-    def _read_claim(self) -> Taken | None:
+    def _read_claim(self) -> ClaimedMessage | None:
         asked = self._claim
         assert asked is not None
         try:
@@ -251,7 +344,7 @@ class Channel(stock.Channel):
             return None
         taken = asked.taken(answer)
         if taken is None:
-            closed = claim.refused(answer)
+            closed = claiming.is_refused(answer)
             if closed and "keeper" in self.__dict__:
                 self.keeper.look()
             self._wait(closed=closed)
@@ -259,11 +352,11 @@ class Channel(stock.Channel):
             self.keeper.hold(taken.tag, taken.message, self.qos.tags)
         return taken
 
-    def _give_back(self, taken: Taken) -> None:
+    def _give_back(self, taken: ClaimedMessage) -> None:
         if taken.leased:
             self.keeper.requeue(taken.tag)
 
-    def _hand_over(self, taken: Taken) -> bool:
+    def _hand_over(self, taken: ClaimedMessage) -> bool:
         """Give a message to its consumer. What a consumer chokes on counts as lost, or it would come for ever."""
         if taken.queue not in self.connection._callbacks:  # cancelled meanwhile
             self._give_back(taken)
@@ -279,7 +372,7 @@ class Channel(stock.Channel):
             raise
         return True
 
-    def _readable(self, taken: Taken) -> dict[str, Any]:
+    def _readable(self, taken: ClaimedMessage) -> dict[str, Any]:
         """The message as its consumer gets it; one that nobody can read is buried."""
         try:
             return delivered(taken.message, taken.tag)
@@ -295,7 +388,7 @@ class Channel(stock.Channel):
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Take one message at once, if there is one."""
-        asked = Claim.of(
+        asked = ClaimRequest.of(
             [queue],
             self.priority_steps,
             server=self.pool.server,

@@ -10,7 +10,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.keys import agent_queue
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.task import HELD, Priority, TaskState
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.deliveries import message_id
 from torch_tasks.workers.host.journal import CurrentRun, Journal
 from torch_tasks.workers.host.runs import Run, prune, tries
 from torch_tasks.workers.host.spending import tell_spending

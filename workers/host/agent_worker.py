@@ -20,7 +20,7 @@ from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.run import cancelled
-from torch_tasks.transport import Keeper
+from torch_tasks.transport import LeaseKeeper
 from torch_tasks.workers.host.demand import serve, stop_serving
 from torch_tasks.workers.host.host import Host
 
@@ -36,9 +36,9 @@ def host_agent(spec: AgentSpec) -> None:
     app.steps["consumer"].add(ServeStep)
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
     signals.task_revoked.connect(_revoked)
-    Keeper.on_lost.append(lambda *_: host.look_again())
-    Keeper.on_return.append(host.tell_accounts)
-    Keeper.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
+    LeaseKeeper.on_lost.append(lambda *_: host.look_again())
+    LeaseKeeper.on_return.append(host.tell_accounts)
+    LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
     host.resume()
 
 

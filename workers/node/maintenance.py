@@ -17,7 +17,7 @@ from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.orchestration.scaling import staff
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.transport import Keeper as LeaseKeeper
+from torch_tasks.transport import LeaseKeeper
 from torch_tasks.workers.host.accounts import tell_for_machine
 from torch_tasks.workers.node.local_agents import LocalAgents
 from torch_tasks.workers.node.node_presence import NodePresence

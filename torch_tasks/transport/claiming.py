@@ -1,23 +1,24 @@
-"""Asking the broker for a message, and what it answers."""
+"""Asking the broker for a message, what it answers, and when this process asks for none."""
 
 from __future__ import annotations
 
 import hashlib
+import time
 import uuid
-from collections.abc import Container, Sequence
+from collections.abc import Callable, Container, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch_tasks import keys
 from torch_tasks.transport import scripts
-from torch_tasks.transport.wire import list_of, queue_of
+from torch_tasks.transport.deliveries import list_of, queue_of
 
 SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()
 TURNS_BEFORE_LOW = 9
 """After so many messages in a row that overtook one of the lowest priority, one of the lowest is taken."""
 
 
-class Taken(NamedTuple):
+class ClaimedMessage(NamedTuple):
     """A message that a claim brought."""
 
     tag: str
@@ -29,7 +30,7 @@ class Taken(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Claim:
+class ClaimRequest:
     """One question for a message."""
 
     tag: str
@@ -49,7 +50,7 @@ class Claim:
         lease_seconds: float,
         unleased: Container[str] = (),
         lowest_first: bool = False,
-    ) -> Claim:
+    ) -> ClaimRequest:
         """Ask for the first message of these queues: all of them by the first step, then by the next."""
         *above, lowest = steps
         places = [(queue, step) for step in ([lowest, *above] if lowest_first else steps) for queue in queues]
@@ -60,16 +61,48 @@ class Claim:
         names = [keys.LEASES, keys.DELIVERIES, keys.BROKER_STATE, *lists, *bells]
         return cls(tag, lists, kinds, names, [server, int(lease_seconds * 1000), tag, len(lists), kinds])
 
-    def taken(self, answer: Sequence[Any]) -> Taken | None:
+    def taken(self, answer: Sequence[Any]) -> ClaimedMessage | None:
         """What the answer brings, if anything."""
         if len(answer) < 3:
             return None
         number, message, passed_by = answer
         name = self.lists[number - 1]
         text = message.decode(errors="replace")
-        return Taken(f"{self.tag}:{name}", text, queue_of(name), self.kinds[number - 1] != "0", bool(passed_by))
+        return ClaimedMessage(
+            f"{self.tag}:{name}", text, queue_of(name), self.kinds[number - 1] != "0", bool(passed_by)
+        )
 
 
-def refused(answer: Sequence[Any]) -> bool:
+def is_refused(answer: Sequence[Any]) -> bool:
     """The gate is closed."""
     return len(answer) == 1
+
+
+class IntakePause:
+    """The pause of this process, if there is one."""
+
+    def __init__(self) -> None:
+        self._until = 0.0
+        self._reasons: list[Callable[[], bool]] = []
+
+    def last(self, seconds: float) -> None:
+        """From now on, for so long; what was said before does not count any more."""
+        self._until = time.monotonic() + seconds
+
+    def while_so(self, reason: Callable[[], bool]) -> None:
+        """Also whenever this is so; it is asked before each message, and several times a second meanwhile."""
+        self._reasons.append(reason)
+
+    @property
+    def left(self) -> float:
+        """Seconds until the time that was set is over."""
+        return max(0.0, self._until - time.monotonic())
+
+    @property
+    def on(self) -> bool:
+        """No message is taken now."""
+        return self.left > 0 or any(reason() for reason in self._reasons)
+
+
+pause = IntakePause()
+"""There is one for all channels of a process, as there is one agent."""

@@ -1,7 +1,8 @@
-"""Keeps what this process holds: one thread renews the leases, however busy or stuck everything else is."""
+"""The leases of this process: a thread for each broker renews them, however busy or stuck everything else is."""
 
 from __future__ import annotations
 
+import atexit
 import logging
 import math
 import os
@@ -17,10 +18,9 @@ from typing import Any, ClassVar, NamedTuple
 import redis
 
 from torch_tasks.transport.callbacks import AWAY, RETRY_SECONDS, Callbacks
-from torch_tasks.transport.deliveries import Deliveries, GateClosed
+from torch_tasks.transport.deliveries import Deliveries, GateClosed, message_id
 from torch_tasks.transport.gate import Gate, greeting
-from torch_tasks.transport.holdings import Holdings
-from torch_tasks.transport.wire import message_id
+from torch_tasks.transport.held import HeldDeliveries
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ GATE_SECONDS = 0.2
 
 
 @dataclass(frozen=True)
-class Terms:
+class LeaseTerms:
     """On which terms messages are held."""
 
     lease_seconds: float = 8.0
@@ -55,11 +55,11 @@ class Settlement(NamedTuple):
     tell: Callable[[], bool]
 
 
-class Returned(Exception):
+class BrokerChanged(Exception):
     """No fault: another server process answers than the one that knows what we hold."""
 
 
-class Keeper:
+class LeaseKeeper:
     """Keeps the deliveries that this process holds on one broker.
 
     It renews their leases; tells the broker of their ends, in order, again and again while it is away; restores what
@@ -78,13 +78,13 @@ class Keeper:
     #: this process knows. A callback that finds the broker away is called again when it is back.
     on_return: ClassVar[list[Callable[[], object]]] = []
 
-    def __init__(self, parameters: Mapping[str, Any], terms: Terms) -> None:
+    def __init__(self, parameters: Mapping[str, Any], terms: LeaseTerms) -> None:
         """``parameters`` are those of a redis-py connection pool."""
         self.terms = terms
         self._client = _client(parameters, self._greeted)
         self._deliveries = Deliveries(self._client)
         self._gate = Gate(self._client)
-        self._holdings = Holdings()
+        self._holdings = HeldDeliveries()
         self._backlog: deque[Settlement] = deque()
         self._telling = threading.Lock()
         self._callbacks = Callbacks()
@@ -179,7 +179,7 @@ class Keeper:
     def leave(self) -> None:
         """The process ends: all that it holds goes back."""
         if os.getpid() == self._process:
-            with suppress(*AWAY, Returned, GateClosed):
+            with suppress(*AWAY, BrokerChanged, GateClosed):
                 self._tell_backlog()
                 self.release(self.held(), {})
 
@@ -194,7 +194,7 @@ class Keeper:
         if not self._backlog and self._known in (None, self._answering):
             try:
                 return tell() or self._is_gone(tag)
-            except (*AWAY, Returned, GateClosed) as error:
+            except (*AWAY, BrokerChanged, GateClosed) as error:
                 log.debug("delivery %s is settled later: %r", tag, error)
         self._backlog.append(Settlement(tag, message, tell))
         self._wake.set()
@@ -265,7 +265,7 @@ class Keeper:
     def _turn_or_return(self) -> float:
         try:
             pause = self._turn()
-        except (Returned, GateClosed):
+        except (BrokerChanged, GateClosed):
             self._put_back_all()
             pause = 0.0
         if self._away:
@@ -328,7 +328,7 @@ class Keeper:
 
     def _same_broker(self) -> None:
         if self._answering != self._known:
-            raise Returned
+            raise BrokerChanged
 
     def _put_back_all(self) -> None:
         """The broker that answers does not know what we hold: say it, then wait at its gate."""
@@ -365,3 +365,49 @@ def _client(parameters: Mapping[str, Any], greeted: Callable[[str], None]) -> re
     if "path" not in parameters:
         options["socket_connect_timeout"] = ANSWER_SECONDS
     return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+
+
+# ── the keepers of this process: one for each broker that it takes messages from ─────────────────────────────────────
+
+_keepers: dict[tuple[object, ...], LeaseKeeper] = {}
+_lock = threading.Lock()
+
+
+def keeper_for(parameters: Mapping[str, Any], terms: LeaseTerms) -> LeaseKeeper:
+    """The keeper for the broker at these connection parameters, made if need be."""
+    where = tuple(parameters.get(name) for name in ("host", "port", "path", "db", "username"))
+    with _lock:
+        if where not in _keepers:
+            _keepers[where] = LeaseKeeper(parameters, terms)
+        return _keepers[where]
+
+
+def keepers() -> list[LeaseKeeper]:
+    """All of them."""
+    return list(_keepers.values())
+
+
+def keeper() -> LeaseKeeper | None:
+    """The first of them, if this process takes messages at all."""
+    return next(iter(_keepers.values()), None)
+
+
+def keeper_of(tag: str) -> LeaseKeeper | None:
+    """The one that holds the delivery."""
+    return next((each for each in keepers() if each.message(tag) is not None), None)
+
+
+def _begin_anew() -> None:
+    """A forked child holds nothing."""
+    global _lock
+    _keepers.clear()
+    _lock = threading.Lock()
+
+
+def _leave() -> None:
+    for each in keepers():
+        each.leave()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
+atexit.register(_leave)

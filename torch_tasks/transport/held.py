@@ -1,4 +1,4 @@
-"""Which deliveries does this process hold, and against which prefetch limit does each count?"""
+"""The deliveries that this process holds, and the prefetch limit that each counts against."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from weakref import ReferenceType, ref
 
 
 @dataclass
-class Held:
+class HeldDelivery:
     """One delivery that this process took."""
 
     message: str
@@ -21,12 +21,12 @@ class Held:
     settler: ReferenceType[Any] | None = None
 
 
-class Holdings:
+class HeldDeliveries:
     """The deliveries of one process; for all its threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._held: dict[str, Held] = {}
+        self._held: dict[str, HeldDelivery] = {}
         #: Tags whose channel is gone: they count against the limit of whatever channel comes next.
         self.orphans: set[str] = set()
 
@@ -34,7 +34,7 @@ class Holdings:
         """Hold a delivery; it counts among its ``group``."""
         with self._lock:
             group.add(tag)
-            self._held[tag] = Held(message, group)
+            self._held[tag] = HeldDelivery(message, group)
 
     def remove(self, tag: str) -> str | None:
         """Hold it no longer; its message, if it was ours."""
