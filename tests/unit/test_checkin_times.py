@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from torch_tasks.checkins import times as zones
-from torch_tasks.checkins.times import duration, moment, own_zone, schedule, zone_named
+from torch_tasks.checkins.times import moment, own_zone, schedule, zone_named
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import At, Cron, Every
 
@@ -253,11 +253,6 @@ def test_a_moment_is_one_moment() -> None:
     for text in ("every 30m", "weekdays 9:00", "*/15 * * * *"):
         with pytest.raises(InvalidCheckin, match="no moment"):
             moment(text, NOW)
-
-
-def test_a_duration_is_a_duration() -> None:
-    assert duration("2h5m") == 7500
-    assert [duration(text) for text in ("", "5", "m", "5m and", "5 mo", "5m x")] == [None] * 6
 
 
 def test_a_zone_that_nothing_tells_must_be_named(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from torch_tasks.communication.orchestrator import NovaOrchestrator, works_in
@@ -24,6 +24,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.checkin import Busy, Checkin, Fire, Outcome, Receipt, UserPane, derived_id, milliseconds
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
 from torch_tasks.settings import settings
@@ -44,7 +45,6 @@ PLACEHOLDERS: dict[str, str] = {
 }
 """All there are; other words in braces stay as they are."""
 _WORD = re.compile(r"\{(\w+)\}")
-_UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 
 
 def filled(note: str, values: Mapping[str, str]) -> str:
@@ -62,7 +62,7 @@ def of_agent(info: AgentInfo, task: TaskRecord | None) -> dict[str, str]:
         "task": task.spec.id if task else "none",
         "task_title": task.spec.title if task else "nothing",
         "task_state": str(task.state) if task else "none",
-        "task_age": duration((datetime.now(UTC) - begun).total_seconds()) if begun else "none",
+        "task_age": describe_duration((datetime.now(UTC) - begun).total_seconds()) if begun else "none",
         "waiting": str(info.load),
     }
 
@@ -73,20 +73,8 @@ def of_slot(checkin_id: str, sender: str, slot: datetime, late: float) -> dict[s
         "checkin": checkin_id,
         "sender": sender,
         "slot": f"{slot.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-        "late": duration(late) if late else "on time",
+        "late": describe_duration(late) if late else "on time",
     }
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people say it, in its two largest units."""
-    left, parts = timedelta(seconds=max(round(seconds), 0)) // timedelta(seconds=1), []
-    for size, unit in _UNITS:
-        count, left = divmod(left, size)
-        if count:
-            parts.append(f"{count} {unit}")
-        elif parts:
-            break
-    return " ".join(parts[:2]) or "0 s"
 
 
 def pane_named(target: str) -> UserPane:
@@ -261,10 +249,10 @@ class Delivery:
         if not self._told or "{late}" in self._checkin.note:
             return text
         slot = self._slot.astimezone(UTC)
-        return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {duration(self._told)} ago.)"
+        return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {describe_duration(self._told)} ago.)"
 
     def _became(self, outcome: Outcome, note: str, **more: Any) -> Fire:
-        late = f"{duration(self._told)} late" if self._told else ""
+        late = f"{describe_duration(self._told)} late" if self._told else ""
         return Fire(
             checkin_id=self._checkin.id,
             slot=self._slot,

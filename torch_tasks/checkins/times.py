@@ -15,6 +15,7 @@ from pydantic import ValidationError
 
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import At, Cron, Every, Schedule
+from torch_tasks.model.durations import parse_duration
 from torch_tasks.model.fields import readable
 
 
@@ -78,12 +79,6 @@ ONCE = "'30' (minutes), 'in 2 hours', '14:30', 'tomorrow 9:00' or '2026-12-01 09
 AGAIN = "'every 30m', 'every 2 hours from 9:00', 'weekdays 9:00 Europe/Berlin', 'mondays 8:30' or '*/15 * * * *'"
 LONGEST = timedelta(days=3660)
 """Nothing is scheduled farther away: what seems to be is a slip."""
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
-_PIECE = (
-    r"(?P<count>\d+\.?\d*|\.\d+|an?\b)\s*(?P<unit>s(?:ec(?:ond)?s?)?|m(?:in(?:ute)?s?)?|h(?:(?:ou)?rs?)?|d(?:ays?)?|"
-    r"w(?:eeks?)?)(?![a-z])"
-)
-_DURATION = re.compile(rf"{_PIECE}(?:\s*(?:,|and\b)?\s*)")
 _CLOCK = r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?\s*(?P<half>am|pm)?"
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[t ](\d\d?:\d\d(?::\d\d(?:\.\d{1,6})?)?)\s*(z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
 _WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -152,7 +147,7 @@ class _Reader:
         return self._after(60 * float(text)) if re.fullmatch(r"\d+\.?\d*|\.\d+", text) else None
 
     def _in(self, text: str) -> datetime | None:
-        seconds = duration(text.casefold().removeprefix("in ").removesuffix(" from now"))
+        seconds = parse_duration(text.casefold().removeprefix("in ").removesuffix(" from now"))
         return None if seconds is None else self._after(seconds)
 
     def _after(self, seconds: float) -> datetime:
@@ -226,7 +221,7 @@ class _Reader:
 
     def _every(self, text: str) -> Every | None:
         length, _, start = text.partition(" from ")
-        seconds = duration(length if length[:1].isdecimal() or length[:1] == "." else f"a {length}")
+        seconds = parse_duration(length if length[:1].isdecimal() or length[:1] == "." else f"a {length}")
         if not seconds:
             return None
         begins = self.once(start) if start else self._after(seconds)
@@ -251,18 +246,6 @@ def moment(text: str, now: datetime, zone: str | None = None) -> tuple[datetime,
     if found is None:
         raise InvalidCheckin(f"{text!r} is no moment that can be told for sure; write {ONCE}")
     return found, reader.timed(At(at=found)).zone
-
-
-def duration(text: str) -> float | None:
-    """Seconds, from ``30m``, ``2 hours``, ``1h30m``, ``an hour and 5 minutes``; None if it is something else."""
-    total, place = 0.0, 0
-    while place < len(text):
-        found = _DURATION.match(text, place)
-        if not found:
-            return None
-        count = 1.0 if found["count"].startswith("a") else float(found["count"])
-        total, place = total + count * _UNITS[found["unit"][0]], found.end()
-    return total if text and not re.search(r"(,|and)\s*$", text) else None
 
 
 def _clock(text: str) -> tuple[int, int] | None:

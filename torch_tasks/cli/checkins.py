@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import as_json, as_table, one_line
 from torch_tasks.errors import InvalidCheckin
 
@@ -26,7 +27,7 @@ _TARGETS = (
         "--skill", "skills", multiple=True, help="With --task: only an agent with this skill; repeat for more."
     ),
     click.option("--workdir", help="With --task: the folder to work in."),
-    click.option("--timeout", type=float, metavar="SECONDS", help="With --task: when its agent is interrupted."),
+    click.option("--timeout", type=Duration(), help="With --task: when its agent is interrupted."),
     click.option("--check", help="With --task: a command that decides afterwards."),
 )
 _TASK = ("agent", "skills", "workdir", "timeout", "check")
@@ -37,7 +38,7 @@ _OPTIONS = (
         type=click.Choice(["once", "skip", "all"]),
         help="What becomes of times that passed while no beat ran (default: once).",
     ),
-    click.option("--jitter", type=float, metavar="SECONDS", help="Up to so many seconds later each time."),
+    click.option("--jitter", type=Duration(or_zero=True), help="Up to so much later each time."),
     click.option("--until", "ends", metavar="TIME", help="Not any more after that."),
     click.option("--max-runs", type=int, help="Not more often than that."),
 )

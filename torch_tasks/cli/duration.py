@@ -1,22 +1,36 @@
-"""How long, as options of commands say it."""
+"""How long, as options of commands take it."""
 
 from __future__ import annotations
 
-import re
+import math
 from typing import Any
 
 import click
 
-_UNITS = {"": 1, "s": 1, "m": 60, "h": 3600, "d": 86400}
+from torch_tasks.model.durations import parse_duration
 
 
 class Duration(click.ParamType[float]):
-    """Seconds, as ``90``, ``30m`` or ``2h``."""
+    """Seconds, as ``90``, ``30m``, ``2h`` or ``1h30m``; 0 only where that says something."""
 
     name = "duration"
 
+    def __init__(self, *, or_zero: bool = False) -> None:
+        self._or_zero = or_zero
+
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> float:
-        found = re.fullmatch(r"(\d+(?:\.\d+)?)([smhd]?)", str(value).strip())
-        if not found or not float(found[1]):
+        seconds = parse_duration(str(value), bare=1)
+        if seconds is None:
+            seconds = _number(str(value))
+        if seconds is None or seconds < 0 or not (seconds or self._or_zero):
             self.fail(f"{value!r} is no time; say 90, 90s, 30m, 2h or 1d", param, ctx)
-        return float(found[1]) * _UNITS[found[2]]
+        return seconds
+
+
+def _number(text: str) -> float | None:
+    """Also ``1e3`` or ``inf``."""
+    try:
+        number = float(text)
+    except ValueError:
+        return None
+    return None if math.isnan(number) else number

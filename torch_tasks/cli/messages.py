@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
@@ -38,9 +39,9 @@ def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
     "--kind", type=click.Choice([str(k) for k in MessageKind]), default=MessageKind.TEXT.value, show_default=True
 )
 @click.option("--about", metavar="MESSAGE", help="The message that this one acknowledges or goes on from.")
-@click.option("--expires", type=float, metavar="SECONDS", help="Not to be delivered later than that.")
+@click.option("--expires", type=Duration(), help="Not to be delivered later than that, as 90 or 5m.")
 @click.option("--id", "message_id", help="The message's id; the same one twice is one message.")
-@click.option("--wait", "wait_seconds", type=float, metavar="SECONDS", help="Wait until the receiver has it.")
+@click.option("--wait", "wait_seconds", type=Duration(or_zero=True), help="Wait until the receiver has it.")
 @_SENDER
 @_JSON
 def send(
@@ -81,7 +82,7 @@ def _tell(all_sent: list[Sent], json_wanted: bool) -> None:
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("agent_id", metavar="AGENT")
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--timeout", type=float, metavar="SECONDS", help="How long to wait for the reply (default: for ever).")
+@click.option("--timeout", type=Duration(or_zero=True), help="How long to wait for the reply (default: for ever).")
 @_WHEN
 @_EMERGENCY
 @_SENDER

@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.text import Text
 
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import one_line
 from torch_tasks.fleet import fleet
 from torch_tasks.monitoring.flow import Event, Flow, Kind
@@ -29,7 +30,7 @@ _LONGEST = 300
 @click.option("--agent", "agents", multiple=True, help="Only what this agent says, gets, does or is; repeat for more.")
 @click.option("--role", help="Only what agents of this role get, do or are.")
 @click.option("--kind", "kinds", multiple=True, type=click.Choice(["messages", "tasks", "agents"]), help="Only these.")
-@click.option("--for", "seconds", type=click.FloatRange(0), metavar="SECONDS", help="End after this time.")
+@click.option("--for", "seconds", type=Duration(or_zero=True), help="End after this time, as 90 or 5m.")
 @click.option("--json", "json_wanted", is_flag=True, help="For programs: one JSON object per line.")
 def monitor(
     agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...], seconds: float | None, json_wanted: bool

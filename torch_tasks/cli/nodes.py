@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.workers import become_celery
 
@@ -87,9 +88,7 @@ def show(name: str, json_wanted: bool) -> None:
 @node.command()
 @click.argument("name")
 @click.option("--hand-over", is_flag=True, help="Have others go on with what is done there, where somebody is able.")
-@click.option(
-    "--wait", "timeout", type=click.FloatRange(min=0), help="Wait up to so many seconds until nothing is done."
-)
+@click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait so long until nothing is done.")
 def drain(name: str, hand_over: bool, timeout: float | None) -> None:
     """Have this node take no more work: no agent is started there, and those there take no new task."""
     from torch_tasks.client import Torch

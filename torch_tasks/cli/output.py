@@ -15,6 +15,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.task import TaskRecord
 
 _GAP, _NARROWEST = 2, 10
@@ -76,11 +77,7 @@ def ago(moment: datetime | None) -> str:
     """How long ago, in a word."""
     if moment is None:
         return ""
-    seconds = max(0, int((datetime.now(UTC) - moment).total_seconds()))
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
-        if seconds >= size:
-            return f"{seconds // size} {unit} ago"
-    return f"{seconds} s ago"
+    return f"{describe_duration(int((datetime.now(UTC) - moment).total_seconds()), units=1)} ago"
 
 
 def one_line(text: str, longest: int) -> str:

@@ -6,6 +6,7 @@ import os
 
 import click
 
+from torch_tasks.cli.duration import Duration
 from torch_tasks.cli.output import waiting
 
 
@@ -67,7 +68,7 @@ def spawn(
 @click.option("--now", is_flag=True, help="Put its task back, for whoever is able, and do not wait for it.")
 @click.option("--hand-over", is_flag=True, help="Have another agent of its role go on with its task.")
 @click.option("--note", default="", help="Why, and what a successor should know.")
-@click.option("--timeout", type=click.FloatRange(min=0), help="Wait so many seconds; it retires all the same.")
+@click.option("--timeout", type=Duration(or_zero=True), help="Wait so long; it retires all the same.")
 @click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
 def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
     """Have AGENT end: no new tasks, then its pane and its place in the fleet. In a pane: the pane's own agent."""

@@ -60,12 +60,12 @@ _PRIORITY = _HEADINGS.index("PRIORITY")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
 @click.option(
-    "--wait-timeout", type=float, help="With --wait: give up waiting after so many seconds; the task goes on."
+    "--wait-timeout", type=Duration(or_zero=True), help="With --wait: give up waiting after so long; the task goes on."
 )
 @click.option(
     "--unroutable-after",
-    type=float,
-    help="Seconds after which to give up if no live agent can do the task; it stays queued.",
+    type=Duration(or_zero=True),
+    help="After how long to give up if no live agent can do the task; it stays queued.",
 )
 def run(
     prompt: tuple[str, ...],
