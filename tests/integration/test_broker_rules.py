@@ -11,12 +11,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import redis
 from kombu import Producer
 from kombu.exceptions import OperationalError
 from nodes import Broker
 
 from torch_tasks import Torch, keys
 from torch_tasks.broker import connection as broker
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
 from torch_tasks.store import agent_scripts as registry_scripts
 from torch_tasks.store import budget_scripts, checkin_scripts, collaboration_scripts, hold_scripts, node_scripts
@@ -56,20 +58,6 @@ def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
     assert len(SCRIPTS) >= 4
     for name, script in SCRIPTS.items():
         assert len(list(calls(script))) == script.count("redis.call") + script.count("redis.pcall"), name
-    elsewhere = [path.name for path in SOURCES if "redis.call" in path.read_text()]
-    checked = [
-        "broker.py",
-        "budget_scripts.py",
-        "checkin_scripts.py",
-        "collaboration_scripts.py",
-        "hold_scripts.py",
-        "inbox_scripts.py",
-        "node_scripts.py",
-        "record_scripts.py",
-        "registry_scripts.py",
-        "scripts.py",
-    ]
-    assert sorted(elsewhere) == checked, "their scripts are to be checked, too"
 
 
 @pytest.mark.parametrize("name", SCRIPTS)
@@ -93,6 +81,38 @@ def test_scores_read_in_a_script_are_made_numbers_on_every_broker(name: str) -> 
 def test_nothing_uses_what_dragonflydb_does_not_have(forbidden: str) -> None:
     offenders = [str(path) for path in SOURCES if re.search(forbidden, path.read_text())]
     assert offenders == []
+
+
+LUA = """\
+-- KEYS: hash, *others
+-- ARGV: *fields, note
+local function put()
+  redis.call('HSET', KEY.hash, unpack(ARG.fields))
+  return {redis.call('HGET', KEY.hash, 'b'), redis.call('EXISTS', unpack(KEY.others)), ARG.note}
+end
+"""
+
+
+def test_a_script_is_loaded_before_it_is_called_and_again_by_a_broker_that_lost_it(
+    own_broker: Broker, tmp_path: Path
+) -> None:
+    (tmp_path / "some.lua").write_text(LUA)
+    put = Scripts(tmp_path / "some.py")["put"]
+    values = {"hash": "h", "others": ["h", "none", "h"], "fields": {"a": 1, "b": "two"}, "note": None}
+    for decode, answer in ((True, ["two", 2, ""]), (False, [b"two", 2, b""])):
+        client = redis.Redis.from_url(own_broker.url, protocol=2, decode_responses=decode)
+        errors = client.info("errorstats")
+        assert put(client, **values) == answer
+        assert put(client, **values) == answer
+        assert client.info("errorstats") == errors, "nothing was called that had not been loaded"
+        for transaction in (True, False):
+            client.script_flush()
+            with client.pipeline(transaction=transaction) as pipe:
+                put(pipe, **values)
+                pipe.get("none")
+                assert pipe.execute() == [answer, None]
+        client.script_flush()
+        assert put(client, **values) == answer
 
 
 def test_every_key_is_below_the_prefix_or_is_celerys_own(torch: Torch, broker: Broker) -> None:
