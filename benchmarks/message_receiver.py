@@ -18,12 +18,12 @@ from typing import Any
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.workers.host.heed import Heed
-from torch_tasks.workers.host.letters import Letter
-from torch_tasks.workers.host.mail import Mail
-from torch_tasks.workers.host.presence import Presence
-from torch_tasks.workers.host.quota import Quota
-from torch_tasks.workers.host.workplace import Orders, Workplace
+from torch_tasks.workers.host.holds_watcher import HoldsWatcher
+from torch_tasks.workers.host.hosted_agent import HostedAgent, HostOrders
+from torch_tasks.workers.host.message_carrier import MessageCarrier
+from torch_tasks.workers.host.presence import AgentPresence
+from torch_tasks.workers.host.quota import AccountQuota
+from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase, SubmissionStep
 
 
@@ -46,7 +46,7 @@ class Reader:
         """How it is."""
         return SimpleNamespace(state=AgentState.READY)
 
-    def hand(self, pane: object, letter: Letter, beside: object) -> Submission:
+    def hand(self, pane: object, letter: MessageFolder, beside: object) -> Submission:
         """Have the words in the file: once, for where it ended before is noted first."""
         mark = letter.folder / "submission.json"
         if not mark.exists():
@@ -62,26 +62,26 @@ class Reader:
 def main(agent_id: str, file: Path) -> None:
     """Read until somebody kills this process."""
     spec = AgentSpec(id=agent_id, role="reader")
-    presence = Presence(spec, fleet())
+    presence = AgentPresence(spec, fleet())
     presence.take(Path.cwd())
     parts: Any = SimpleNamespace(alive=True, pane=None, wait=time.sleep)
     kind: Any = Reader(file)
-    place = Workplace(
+    place = HostedAgent(
         kind=kind,
         terminal=parts,
         bell=parts,
         presence=presence,
         records=fleet().records,
         settings=fleet().settings,
-        outcome=parts,
-        orders=Orders(),
-        heed=Heed(fleet(), spec),
-        quota=Quota(kind, fleet()),
+        results=parts,
+        orders=HostOrders(),
+        holds=HoldsWatcher(fleet(), spec),
+        quota=AccountQuota(kind, fleet()),
         guard=parts,
         trees=parts,
-        in_between=lambda _: None,
+        deliver_during_task=lambda _: None,
     )
-    mail = Mail(place, fleet(), threading.Lock())
+    mail = MessageCarrier(place, fleet(), threading.Lock())
     presence.show(AgentState.READY)
     mail.start()
     while True:

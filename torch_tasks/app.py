@@ -29,7 +29,7 @@ RESOURCES = "torch_resources"
 #: The control command by which an agent worker hears that somebody watches its agent's screen.
 SHOW = "torch_show"
 #: The control command by which every worker hears that something was paused, resumed, stopped or started.
-HEED = "torch_heed"
+HOLDS_CHANGED = "torch_holds_changed"
 #: The control command by which an agent worker hears that its agent is to end.
 RETIRE = "torch_retire"
 

@@ -22,8 +22,8 @@ from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, watched
 from torch_tasks.settings import settings
-from torch_tasks.workers.host.journal import Journal
-from torch_tasks.workers.host.session import end_session
+from torch_tasks.workers.host.journal import AgentJournal
+from torch_tasks.workers.host.terminal import end_session
 from torch_tasks.workers.programs.kind import program_of, require_startable
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, require_tmux
@@ -98,7 +98,7 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
             raise _elsewhere(place, "screen")
         _print(watched(place), follow)
         return
-    journal = Journal.read(place / "journal.json")
+    journal = AgentJournal.read(place / "journal.json")
     pane = AgentPane.adopt(place / "tmux", journal.pane) if journal and journal.pane else None
     if journal is None or pane is None:
         raise AgentUnavailable(
@@ -172,7 +172,7 @@ def end_panes() -> None:
     """End every pane that the state folder knows of; `down` runs this after the workers are gone."""
     for folder in settings().state_dir.glob("agents/*"):
         AgentPane(AgentServer(folder / "tmux"), "%0").end()
-        journal = Journal.read(folder / "journal.json")
+        journal = AgentJournal.read(folder / "journal.json")
         if journal and journal.session:
             end_session(journal.session, journal.agent_id)
 

@@ -8,21 +8,26 @@ from typing import Any
 import click
 from celery import signals
 from celery.apps.worker import Worker
+from celery.worker.control import control_command
 from kombu.asynchronous import get_event_loop
 from pydantic import ValidationError
 
 from torch_tasks import keys
+from torch_tasks.app import HOLDS_CHANGED
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
 from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
 from torch_tasks.system.files import ring_all
-from torch_tasks.workers.host.heed import Heed
+from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 
 
 class Program(Worker):
-    """Celery's worker, told what Torch wants of it."""
+    """Celery's worker, as an agent worker or a node worker where its options say so."""
+
+    holds: HoldsWatcher | None = None
+    """What pauses and stops this worker."""
 
     def __init__(
         self,
@@ -74,7 +79,7 @@ class Program(Worker):
     def _agent_worker(self, spec: AgentSpec) -> dict[str, Any]:
         from torch_tasks.workers.host.agent_worker import host_agent
 
-        host_agent(spec)
+        self.holds = host_agent(spec)
         return {
             "queues": [keys.agent_queue(spec.id)],
             "pool_cls": "torch_tasks.workers.pool:AgentPool",
@@ -85,14 +90,23 @@ class Program(Worker):
         from torch_tasks.workers.node.node_worker import host_node
 
         host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
-        heed = Heed(fleet())
-        heed.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
-        heed.watch()
+        self.holds = HoldsWatcher(fleet())
+        self.holds.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
+        self.holds.watch()
         return {
             "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
             "pool_cls": "threads",
             "concurrency": 4,
         }
+
+
+@control_command(name=HOLDS_CHANGED)
+def holds_changed(state: Any) -> dict[str, bool | str]:
+    """Ask the broker what is paused and stopped; answers with what holds this worker afterwards."""
+    holds = state.consumer.controller.holds
+    if holds:
+        holds.ask_broker()
+    return {"ok": True, "held": (holds and holds.reason) or ""}
 
 
 @signals.worker_shutting_down.connect

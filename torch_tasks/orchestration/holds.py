@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from dataclasses import dataclass
 
-from torch_tasks.app import HEED, RESOURCES, app
+from torch_tasks.app import HOLDS_CHANGED, RESOURCES, app
 from torch_tasks.broker.connection import broker_errors, lost
 from torch_tasks.errors import BrokerUnreachable, InvalidHold, NotHeld
 from torch_tasks.fleet import fleet
@@ -137,7 +137,7 @@ def _heard(names: list[str] | None) -> set[str]:
     # On a connection of its own: one that this program used long ago may be broken, and what was said is said.
     with suppress(*lost()), app.connection_for_write() as connection:
         answers = app.control.broadcast(
-            HEED,
+            HOLDS_CHANGED,
             destination=names,
             limit=names and len(names),
             reply=True,

@@ -8,7 +8,7 @@ from typing import Any
 from celery.exceptions import Ignore, Reject, Retry
 
 from torch_tasks.errors import TaskFailed
-from torch_tasks.model.host import Delivery
+from torch_tasks.model.host import TaskDelivery
 from torch_tasks.model.task import Failure, Priority
 from torch_tasks.transport import keeper_of
 from torch_tasks.transport.deliveries import LOSSES, list_of_tag, queue_of
@@ -25,9 +25,9 @@ class Envelope:
         self._fields: dict[str, Any] = json.loads(self._text) if self._text else {}
 
     @property
-    def delivery(self) -> Delivery | None:
+    def delivery(self) -> TaskDelivery | None:
         """What must be put back if the broker forgets it; nothing if the lease is lost already."""
-        return Delivery(self._tag, self._text) if self._text else None
+        return TaskDelivery(self._tag, self._text) if self._text else None
 
     @property
     def is_redelivered(self) -> bool:

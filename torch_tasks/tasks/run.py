@@ -28,7 +28,7 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import fleet
 from torch_tasks.keys import agent_queue
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.host import AgentHost, Detached, HandedOver, Held, Limited
+from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, UsageLimited
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import HELD, Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.settings import settings
@@ -122,9 +122,9 @@ def _work(task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> dict[str, Any]
         raise envelope.sent_to(agent_queue(host.info.agent_id), Priority.URGENT) from None
     except HandedOver:
         raise _handed_on(spec.id, host, envelope) from None
-    except Limited as limited:
+    except UsageLimited as limited:
         raise _left_to_others(record, host, TaskState.PARKED, str(limited), envelope) from None
-    except Held as held:
+    except AgentHeld as held:
         raise _left_to_others(record, host, TaskState.QUEUED, f"given back: {held}", envelope) from None
     return _conclude(task, record, host, result, envelope)
 
@@ -179,7 +179,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     outcome, whom = records.take(asked.id, info, spec=whole)
     if outcome is Take.OWNED:
         log.info("%s: belongs to %s, handed back", asked.id, whom)
-        host.let_go()
+        host.drop_lost_task()
         raise envelope.sent_to(agent_queue(whom), Priority.URGENT)
     if outcome is Take.TAKEN_OVER:
         log.warning("%s: taken over from %s, which is dead", asked.id, whom)
@@ -188,13 +188,13 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
 
 def _require_free(host: AgentHost, asked: TaskSpec, envelope: Envelope) -> None:
     """Leave the task to others, or for later, if the agent begins none now."""
-    if host.begun not in (None, asked.id):
-        host.let_go()
-    if host.retiring and host.begun != asked.id:
+    if host.unfinished_task not in (None, asked.id):
+        host.drop_lost_task()
+    if host.retiring and host.unfinished_task != asked.id:
         raise envelope.sent_to(queue_for(asked), asked.priority)
-    if host.begun not in (None, asked.id):
+    if host.unfinished_task not in (None, asked.id):
         raise envelope.put_aside(SOON)  # the pane was left with another task, whose message is on its way
-    if host.begun is None and (held := host.held):
+    if host.unfinished_task is None and (held := host.hold_reason):
         raise Reject(f"not begun: {held}", requeue=True)
 
 

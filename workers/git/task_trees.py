@@ -23,7 +23,7 @@ from torch_tasks.workers.git.commit import Outcome, Words, commit_work, identity
 from torch_tasks.workers.git.left_out import Judge
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
 from torch_tasks.workers.git.tree import Tree
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class TaskTrees:
         self._fleet = fleet
         self._settings = fleet.settings
 
-    def begin(self, spec: TaskSpec, run: Run, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
+    def begin(self, spec: TaskSpec, run: AttemptFolder, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
         """The task with the folder that it is to be done in, and what is worth telling of it.
 
         What git refuses is told, too: then the task is done where it would be without a policy.
@@ -71,7 +71,7 @@ class TaskTrees:
         write_private(run.tree_file, note.model_dump_json())
         return self.resume(spec, run), told
 
-    def resume(self, spec: TaskSpec, run: Run) -> TaskSpec:
+    def resume(self, spec: TaskSpec, run: AttemptFolder) -> TaskSpec:
         """The task with the folder that it was begun in."""
         note = _read(run.tree_file)
         if note is None or str(note.workdir) == spec.workdir or note.workdir == note.repository:
@@ -114,7 +114,7 @@ class TaskTrees:
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def end(self, run: Run, account: Mapping[str, str], info: AgentInfo) -> None:
+    def end(self, run: AttemptFolder, account: Mapping[str, str], info: AgentInfo) -> None:
         """If the task is done, as all of its evidence shows, tag what it made; safe to be called again."""
         note, result = _read(run.tree_file), run.result()
         if note is None or result is None or account.get("state") != TaskState.SUCCEEDED:

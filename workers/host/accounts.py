@@ -11,8 +11,7 @@ from torch_tasks.keys import agent_queue
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.task import HELD, Priority, TaskState
 from torch_tasks.transport.deliveries import message_id
-from torch_tasks.workers.host.journal import CurrentRun, Journal
-from torch_tasks.workers.host.runs import Run, prune, tries
+from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder, CurrentAttempt, kept_attempts, prune_attempts
 from torch_tasks.workers.host.spending import tell_spending
 
 log = logging.getLogger(__name__)
@@ -23,8 +22,8 @@ _AT_ONCE = 500
 def tell_accounts(folder: Path, fleet: Fleet) -> None:
     """Put back what the broker does not know any more of the agent's tries. What it knows later stays."""
     tell_spending(fleet)
-    prune(folder / "runs", fleet.settings.result_days)
-    restored, left = 0, tries(folder / "runs")
+    prune_attempts(folder / "runs", fleet.settings.result_days)
+    restored, left = 0, kept_attempts(folder / "runs")
     while some := list(islice(left, _AT_ONCE)):
         for run, outline in zip(some, fleet.records.outlines(run.task_id for run in some), strict=True):
             kept = run.recall()
@@ -40,16 +39,16 @@ def tell_for_machine(fleet: Fleet) -> None:
     The task of one that has no worker waits for the next.
     """
     for folder in sorted(fleet.settings.state_dir.glob("agents/*")):
-        if journal := Journal.read(folder / "journal.json"):
+        if journal := AgentJournal.read(folder / "journal.json"):
             tell_accounts(folder, fleet)
             if journal.current and not is_hosted(folder):
                 reclaim(folder, journal.agent_id, journal.current, fleet)
 
 
-def reclaim(folder: Path, agent_id: str, current: CurrentRun, fleet: Fleet) -> None:
+def reclaim(folder: Path, agent_id: str, current: CurrentAttempt, fleet: Fleet) -> None:
     """Have the task that the pane was left with come to the agent's next worker, first of all."""
     queue, step = agent_queue(agent_id), Priority.URGENT.step
-    kept = Run(folder / "runs", current.task_id, current.attempt).recall()
+    kept = AttemptFolder(folder / "runs", current.task_id, current.attempt).recall()
     if kept is None or TaskState(kept[0]["state"]) not in HELD:
         return
     deliveries, message = fleet.deliveries, kept[1]

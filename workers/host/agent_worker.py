@@ -1,4 +1,7 @@
-"""What makes a Celery worker an agent worker: it hosts the agent, beats for it, and reads the queues it can serve."""
+"""What makes a Celery worker an agent worker: it hosts the agent, beats for it, and reads the queues it can serve.
+
+The control commands by which others ask this worker for something stand here, too.
+"""
 
 from __future__ import annotations
 
@@ -10,25 +13,28 @@ from typing import Any
 
 import redis
 from celery import bootsteps, signals
+from celery.worker.control import control_command
 
-from torch_tasks.app import app
+from torch_tasks import keys
+from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, LOOK, RESOURCES, RETIRE, SHOW, app
 from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN
 from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.run import cancelled
 from torch_tasks.transport import LeaseKeeper
-from torch_tasks.workers.host.demand import serve, stop_serving
+from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
 
 log = logging.getLogger(__name__)
 
 
-def host_agent(spec: AgentSpec) -> None:
-    """Host this agent in this process, from now on."""
+def host_agent(spec: AgentSpec) -> HoldsWatcher:
+    """Host this agent in this process, from now on; returns what watches over its pauses and stops."""
     host = Host(spec, fleet())
     host.open()
     app.host = host
@@ -36,14 +42,15 @@ def host_agent(spec: AgentSpec) -> None:
     app.steps["consumer"].add(ServeStep)
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
     signals.task_revoked.connect(_revoked)
-    LeaseKeeper.on_lost.append(lambda *_: host.look_again())
+    LeaseKeeper.on_lost.append(lambda *_: host.look_at_task())
     LeaseKeeper.on_return.append(host.tell_accounts)
     LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
     host.resume()
+    return host.holds
 
 
 def _revoked(request: Any, terminated: bool, **_: Any) -> None:
-    """Celery dropped a task that somebody revoked while it was queued; one that was running is the host's business."""
+    """Celery dropped a task that was revoked while it was queued; one that was running is the host's business."""
     if not terminated:
         result = cancelled(request.id, "revoked before an agent began")
         with contextlib.suppress(TorchError):
@@ -96,16 +103,16 @@ class ServeStep(bootsteps.StartStopStep):
 
     def _beat(self, consumer: Any) -> None:
         try:
-            self._tell(consumer)
+            self._heartbeat(consumer)
         finally:
-            hosted().look()  # last: it wakes threads that would only wait for this one
+            hosted().look_after_agent()  # last: it wakes threads that would only wait for this one
 
-    def _tell(self, consumer: Any) -> None:
+    def _heartbeat(self, consumer: Any) -> None:
         try:
             count = hosted().beat()
         except StaleWriter as error:
             log.critical("%s; stopping", error)
-            hosted().look_again()  # what the pane works on is somebody else's by now
+            hosted().look_at_task()  # another worker hosts the agent by now, and has its task
             os.kill(os.getpid(), signal.SIGTERM)
             return
         hosted().retire()
@@ -113,10 +120,81 @@ class ServeStep(bootsteps.StartStopStep):
             stop_serving(consumer, hosted())
         if count is None:
             return
-        with contextlib.suppress(BrokerUnreachable, redis.RedisError):  # the next one who looks will do it
+        with contextlib.suppress(BrokerUnreachable, redis.RedisError):  # the next worker that beats will do it
             tend(fleet())
         # An announcement can be missed, the number of queues can not.
         if count != self._known:
             for queue in sorted(demanded(fleet().client)):
                 serve(consumer, hosted(), queue)
             self._known = count
+
+
+# ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def serve(consumer: Any, host: Host, queue: str) -> None:
+    """Read this queue from now on, if the agent can do what comes through it."""
+    info = host.info
+    if host.retiring:
+        return
+    if serves(queue, info) and not consumer.task_consumer.consuming_from(queue):
+        consumer.add_task_queue(queue)
+        log.info("%s: serves %s", info.agent_id, queue)
+
+
+def stop_serving(consumer: Any, host: Host) -> None:
+    """Read no queue any more; but the message of a task that the pane was left with still has to come."""
+    own = keys.agent_queue(host.info.agent_id) if host.unfinished_task and not host.busy else None
+    for queue in [queue.name for queue in consumer.task_consumer.queues]:
+        if queue != own:
+            consumer.cancel_task_queue(queue)
+
+
+# ── control commands ─────────────────────────────────────────────────────────────────────────────────────────────
+# A command is sent to all workers of the fleet or to one by name, and may come before this worker hosts its agent.
+
+
+@control_command(name=ANNOUNCE_QUEUE, args=[("queue", str)])
+def announce_queue(state: Any, queue: str) -> None:
+    """A task was sent to a queue for which there was no demand before: read it if the agent can serve it."""
+    if app.host is not None:
+        serve(state.consumer, hosted(), queue)
+
+
+@control_command(name=RETIRE)
+def retire(state: Any) -> dict[str, bool]:
+    """Obey the order to retire that lies in the agent's folder."""
+    if app.host is None:
+        return {"ok": False}
+    hosted().retire()
+    if hosted().retiring:
+        stop_serving(state.consumer, hosted())
+    return {"ok": hosted().retiring}
+
+
+@control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])
+def answer(state: Any, task_id: str, reply: str) -> dict[str, bool]:
+    """Pass an answer on to the agent, which waits for it in this task."""
+    return {"ok": app.host is not None and hosted().answer(task_id, reply)}
+
+
+@control_command(name=LOOK)
+def look(state: Any) -> dict[str, bool]:
+    """Look at what the record says of the agent's task."""
+    if app.host:
+        hosted().look_at_task()
+    return {"ok": app.host is not None}
+
+
+@control_command(name=SHOW)
+def show(state: Any) -> dict[str, bool]:
+    """Publish the agent's screen for a while."""
+    if app.host:
+        hosted().publish_screen()
+    return {"ok": app.host is not None}
+
+
+@control_command(name=RESOURCES)
+def resources(state: Any) -> dict[str, Any]:
+    """What the agent's terminal uses of this machine."""
+    return hosted().resources().model_dump(mode="json") if app.host else {}

@@ -14,18 +14,13 @@ import redis
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.model.host import Delivery, Detached, HandedOver, Held, Limited
+from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
 from torch_tasks.system.files import usable
 from torch_tasks.tasks.answer import ANSWERED, NOT_TAKEN
-from torch_tasks.workers.host.check import Check
-from torch_tasks.workers.host.handoff import Handoffs
-from torch_tasks.workers.host.journal import CurrentRun
-from torch_tasks.workers.host.limit import Limit
-from torch_tasks.workers.host.ownership import is_lost
-from torch_tasks.workers.host.runs import Run
-from torch_tasks.workers.host.standstill import Standstill
-from torch_tasks.workers.host.workplace import Workplace
+from torch_tasks.workers.host.attempt_end import HandoffNotes, StandstillDetector, TaskCheck, TimeLimit, is_lost
+from torch_tasks.workers.host.hosted_agent import HostedAgent
+from torch_tasks.workers.host.journal import AttemptFolder, CurrentAttempt
 from torch_tasks.workers.programs.kind import TYPING, Ending, StateReading, login_wanted
 
 log = logging.getLogger(__name__)
@@ -40,15 +35,15 @@ _AWAY = (redis.RedisError, BrokerUnreachable)
 class Attempt:
     """What one agent does about one try of one task."""
 
-    def __init__(self, place: Workplace, spec: TaskSpec, run: Run, delivery: Delivery | None) -> None:
-        self._place = place
-        self._terminal, self._kind, self._records = place.terminal, place.kind, place.records
+    def __init__(self, agent: HostedAgent, spec: TaskSpec, run: AttemptFolder, delivery: TaskDelivery | None) -> None:
+        self._agent = agent
+        self._terminal, self._kind, self._records = agent.terminal, agent.kind, agent.records
         self._spec = spec
         self._run = run
         self._delivery = delivery
         self._shown: StateReading | None = None
         self._untold: list[str] = []
-        self._handoffs = Handoffs(place.records, place.settings.handoff_seconds)
+        self._handoffs = HandoffNotes(agent.records, agent.settings.handoff_seconds)
         self._asked_at: float | None = None
 
     # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
@@ -66,30 +61,30 @@ class Attempt:
                 FailureKind.DEADLINE, f"its deadline {spec.deadline.isoformat()} had passed when an agent was free"
             )
         if spec.workdir and not Path(spec.workdir).is_dir():
-            message = f"its workdir {spec.workdir} is not a folder on node {self._place.presence.info.node}"
+            message = f"its workdir {spec.workdir} is not a folder on node {self._agent.presence.info.node}"
             return failed(FailureKind.REFUSED, message)
         return None
 
     def _heed_hold(self) -> None:
         """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
-        begun = self._place.presence.journal.current is not None
-        why = self._place.heed.halt or (None if begun else self._place.heed.why)
+        begun = self._agent.presence.journal.current is not None
+        why = self._agent.holds.interruption or (None if begun else self._agent.holds.reason)
         if why and begun and self._terminal.alive:
             self._kind.discard_input(self._terminal.pane)
         if why:
-            raise Held(why)
+            raise AgentHeld(why)
 
     def await_free_pane(self) -> TaskResult | None:
         """A person who types in the pane is left alone; the task waits, says so, and may be refused yet."""
-        place, pane, told = self._place, self._terminal.pane, False
-        if place.presence.journal.current:  # a worker died while it put a task in: what stands there is ours
+        agent, pane, told = self._agent, self._terminal.pane, False
+        if agent.presence.journal.current:  # a worker died while it put a task in: what stands there is ours
             self._kind.discard_input(pane)
         self._kind.redraw_input(pane)
         while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _TYPING):
-            if place.orders.leaving:
+            if agent.orders.leaving:
                 raise Detached
             if not self._terminal.alive:
-                raise AgentUnavailable(f"agent {place.presence.info.agent_id}: its pane died before the task began")
+                raise AgentUnavailable(f"agent {agent.presence.info.agent_id}: its pane died before the task began")
             if refusal := self.refusal():
                 return refusal
             if not told:
@@ -101,32 +96,32 @@ class Attempt:
     def _why_not_free(self) -> str:
         reading = self._kind.read(self._terminal.pane)
         if reading.state is AgentState.LIMITED:
-            raise Limited("the agent's usage limit is reached", reading.until)
-        self._place.presence.show(AgentState.WAITING, task=self._spec.id)
+            raise UsageLimited("the agent's usage limit is reached", reading.until)
+        self._agent.presence.show(AgentState.WAITING, task=self._spec.id)
         if reading.question:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
-            return login_wanted(self._agent)
+            return login_wanted(self._agent_id)
         if self._kind.is_conversational and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what somebody typed"
         return TYPING
 
     def begin(self) -> TaskResult | None:
         """Put the task into the pane, and note first that it is there; or tell why it was not begun after all."""
-        run, place = self._run, self._place
+        run, agent = self._run, self._agent
         with usable(run.folder):
             self._terminal.rotate_transcript()
             run.open()
             # Only what is the agent's, and known to be, may hold up its other tasks.
             run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
             asked = self._spec
-            self._spec, self._untold = place.trees.begin(asked, run, place.presence.info)
+            self._spec, self._untold = agent.trees.begin(asked, run, agent.presence.info)
             if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
                 return refusal
-            place.guard.begin(run)
+            agent.guard.begin(run)
             tag = self._delivery and self._delivery.tag
-            current = CurrentRun(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
-            place.presence.remember(current=current)
+            current = CurrentAttempt(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
+            agent.presence.remember(current=current)
             self._kind.begin(self._terminal.pane, run, self._spec, self._variables())
         return None
 
@@ -135,14 +130,14 @@ class Attempt:
 
         A coding agent works where its program was started; some of them may write nowhere else.
         """
-        place, spec = self._place, self._spec
-        home = place.presence.info.workdir
-        fresh = place.kind.spec.fresh if spec.fresh is None else spec.fresh
+        agent, spec = self._agent, self._spec
+        home = agent.presence.info.workdir
+        fresh = agent.kind.spec.fresh if spec.fresh is None else spec.fresh
         moves = fresh or (has_own_tree and self._kind.is_conversational)
         folder = (spec.workdir if moves else None) or home
-        if not fresh and folder == place.presence.journal.folder:
+        if not fresh and folder == agent.presence.journal.folder:
             return None
-        place.start(Path(folder), task=spec.id)
+        agent.start(Path(folder), task=spec.id)
         if refusal := self.await_free_pane():
             return refusal
         self._untold.append(f"begun by a new program in {folder}")
@@ -151,12 +146,12 @@ class Attempt:
 
     def resume(self) -> None:
         """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
-        self._spec = self._place.trees.resume(self._spec, self._run)
+        self._spec = self._agent.trees.resume(self._spec, self._run)
         account = self._records.account(self._spec.id)
         self._note(account)
         if account.get("state") == TaskState.WAITING:
             self._shown = StateReading(AgentState.WAITING, "task record")
-        presence = self._place.presence
+        presence = self._agent.presence
         if presence.journal.current and self._delivery:
             presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
 
@@ -166,7 +161,7 @@ class Attempt:
     def _variables(self) -> dict[str, str]:
         return {
             "TORCH_TASK_ID": self._spec.id,
-            "TORCH_INCARNATION": str(self._place.presence.info.incarnation),
+            "TORCH_INCARNATION": str(self._agent.presence.info.incarnation),
             "TORCH_CONTEXT": str(self._run.context),
         }
 
@@ -174,9 +169,9 @@ class Attempt:
 
     def watch(self) -> TaskResult:
         """Wait for the program's ending, its death, or a reason to interrupt it."""
-        self._place.presence.show(AgentState.WORKING, task=self._spec.id)
+        self._agent.presence.show(AgentState.WORKING, task=self._spec.id)
         limit = self._limit()
-        standstill = Standstill(self._kind, self._place.settings.stalled_seconds)
+        standstill = StandstillDetector(self._kind, self._agent.settings.stalled_seconds)
         while True:
             ending = self._look()
             self._heed_halt(ending)
@@ -185,22 +180,22 @@ class Attempt:
                 return result
             if not self._terminal.alive:
                 died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
-                kind, why = self._place.guard.why(self._run) or died
+                kind, why = self._agent.guard.why(self._run) or died
                 self._terminal.end()  # nothing of this try goes on beside the next one
                 return self._failed(kind, why)
-            if is_lost(self._run, self._records, self._place.presence.info):
-                raise StaleWriter(f"task {self._spec.id} is somebody else's by now; {self._agent} lets go of it")
+            if is_lost(self._run, self._records, self._agent.presence.info):
+                raise StaleWriter(f"task {self._spec.id} is somebody else's by now; {self._agent_id} lets go of it")
             reason = self._reason_to_stop(limit) or standstill.seen(self._terminal.pane, self._shown)
             if reason:
                 self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
                 return self._failed(*reason)
-            self._place.in_between(self._run)
-            self._handoffs.note(self._spec, self._place.presence.info, self._terminal)
+            self._agent.deliver_during_task(self._run)
+            self._handoffs.note(self._spec, self._agent.presence.info, self._terminal)
             self._rest(limit)
 
     @property
-    def _agent(self) -> str:
-        return self._place.presence.info.agent_id
+    def _agent_id(self) -> str:
+        return self._agent.presence.info.agent_id
 
     def _look(self) -> Ending | None:
         """The task's ending if there is one; else the program is helped on, and what it does is told."""
@@ -216,7 +211,7 @@ class Attempt:
             if progress.reading.state is AgentState.LIMITED:
                 until = progress.reading.until
                 when = f"; it ends {until:%Y-%m-%d %H:%M} UTC" if until else ""
-                raise Limited(f"the usage limit of {self._agent} is reached{when}", until)
+                raise UsageLimited(f"the usage limit of {self._agent_id} is reached{when}", until)
             self._show(progress.reading)
             self._pass_answer_on(progress.reading)
             return None
@@ -243,13 +238,13 @@ class Attempt:
                 note = reading.question.text if reading.question else self._waits_for(reading)
                 self._note(self._move(self._state_of(reading), note=note, question=question))
             self._shown = reading
-            self._place.presence.show(reading.state, task=self._spec.id)
+            self._agent.presence.show(reading.state, task=self._spec.id)
 
     def _waits_for(self, reading: StateReading) -> str | None:
         if reading.hindrance:
             return f"waits: {reading.hindrance}"
         if reading.state is AgentState.LOGIN:
-            return login_wanted(self._agent)
+            return login_wanted(self._agent_id)
         return None
 
     @staticmethod
@@ -258,7 +253,7 @@ class Attempt:
         return TaskState.WAITING if waits else TaskState.RUNNING
 
     def _pass_answer_on(self, reading: StateReading) -> None:
-        answers = self._place.orders.answers
+        answers = self._agent.orders.answers
         while answers:
             task_id, reply = answers.popleft()
             if task_id != self._spec.id:
@@ -270,24 +265,24 @@ class Attempt:
                 self._shown = None  # whatever it asks next is new, even if it is the same
             self._tell()
 
-    def _limit(self) -> Limit:
-        current = self._place.presence.journal.current
-        return Limit.of(self._spec, current.begun_at if current else now())
+    def _limit(self) -> TimeLimit:
+        current = self._agent.presence.journal.current
+        return TimeLimit.of(self._spec, current.begun_at if current else now())
 
-    def _reason_to_stop(self, limit: Limit) -> tuple[FailureKind, str] | None:
-        if self._place.orders.leaving:
+    def _reason_to_stop(self, limit: TimeLimit) -> tuple[FailureKind, str] | None:
+        if self._agent.orders.leaving:
             raise Detached
         if self._wants_cancel():
             return FailureKind.CANCELLED, "cancelled while it ran"
         return None if limit.left else (limit.kind, limit.message)
 
-    def _rest(self, limit: Limit) -> None:
+    def _rest(self, limit: TimeLimit) -> None:
         """Sleep until the bell, the limit, or the next look."""
         pause = _LOOK if self._asked_at else self._kind.pause
-        self._place.bell.wait(min(limit.left, pause))
+        self._agent.bell.wait(min(limit.left, pause))
 
     def _wants_cancel(self) -> bool:
-        if self._place.orders.cancelled == self._spec.id:
+        if self._agent.orders.cancelled == self._spec.id:
             return True
         try:
             return self._records.standing(self._spec.id).cancel_requested
@@ -299,7 +294,7 @@ class Attempt:
 
         Then its ending tells nothing of the task.
         """
-        why = self._place.heed.halt
+        why = self._agent.holds.interruption
         if not self._run.halted.exists():
             if why is None or ending:
                 return
@@ -307,8 +302,8 @@ class Attempt:
         if self._terminal.alive and not self._kind.has_let_go(self._terminal.pane, self._run):
             self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
         if self._terminal.alive:
-            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
-        raise Held(self._run.halted.read_text().strip())
+            self._handoffs.note_now(self._spec, self._agent.presence.info, self._terminal)
+        raise AgentHeld(self._run.halted.read_text().strip())
 
     def _handover(self) -> Handover | None:
         """That somebody wants another agent to have the task."""
@@ -323,7 +318,7 @@ class Attempt:
         if handover is None or (not ending and self._is_returning(handover)):
             return
         if self._terminal.alive:
-            self._handoffs.note_now(self._spec, self._place.presence.info, self._terminal)
+            self._handoffs.note_now(self._spec, self._agent.presence.info, self._terminal)
             if not ending:
                 self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
         raise HandedOver
@@ -340,16 +335,16 @@ class Attempt:
         """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""
         shown, failure = (ending.evidence,), ending.failure
         if failure and (not self._spec.check or failure.kind is not FailureKind.EXIT_CODE):
-            over = self._place.guard.why(self._run)
+            over = self._agent.guard.why(self._run)
             kind, message = (over[0], f"{failure.message}; {over[1]}") if over else (failure.kind, failure.message)
             return self._failed(kind, message, shown)
         if not self._spec.check:
-            return self._place.outcome.succeeded(self._run, shown)
+            return self._agent.results.succeeded(self._run, shown)
         verdict = self._check(self._spec.check)
         if isinstance(verdict, Failure):
             return self._failed(verdict.kind, verdict.message, shown)
         if verdict.passed:
-            return self._place.outcome.succeeded(self._run, (*shown, verdict))
+            return self._agent.results.succeeded(self._run, (*shown, verdict))
         if self._sent_back(verdict):
             return None
         message = f"check failed: {verdict.detail.splitlines()[0]}"
@@ -358,14 +353,14 @@ class Attempt:
     def _sent_back(self, verdict: Evidence) -> bool:
         """The agent is told what the check said, and goes on, if it can and there are rounds left."""
         rounds = self._spec.check_rounds
-        allowed = self._place.settings.check_rounds if rounds is None else rounds
+        allowed = self._agent.settings.check_rounds if rounds is None else rounds
         done = len(list(self._run.folder.glob("check.*")))
         if done >= allowed or not self._terminal.alive:
             return False
         text = f"The check of this task failed. Put it right.\n\n{verdict.detail}"
         if not self._kind.send_back(self._terminal.pane, self._run, text):
             return False
-        self._place.quota.count_call()
+        self._agent.quota.count_call()
         (self._run.folder / "check").rename(self._run.folder / f"check.{done + 1}")
         self._untold.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
         self._tell()
@@ -373,11 +368,11 @@ class Attempt:
 
     def _check(self, command: str) -> Evidence | Failure:
         """The check's verdict, or why there is none."""
-        limit = self._limit().or_check(self._place.settings.check_timeout_seconds)
+        limit = self._limit().or_check(self._agent.settings.check_timeout_seconds)
         variables = {**self._variables(), "TORCH_ANSWER": str(self._run.output)}
-        workdir = self._spec.workdir or self._place.presence.info.workdir
+        workdir = self._spec.workdir or self._agent.presence.info.workdir
         log_file = self._run.folder / "check"
-        check = Check(command, workdir=workdir, variables=variables, log=log_file, bell=self._place.bell)
+        check = TaskCheck(command, workdir=workdir, variables=variables, log=log_file, bell=self._agent.bell)
         try:
             while check.exit_code is None:
                 if reason := self._reason_to_stop(limit):
@@ -388,8 +383,8 @@ class Attempt:
             check.stop()
 
     def _move(self, state: TaskState, note: str | None = None, question: str | None = None) -> dict[str, str]:
-        by = self._place.presence.info
+        by = self._agent.presence.info
         return self._records.move(self._spec.id, state, by=by, note=note, question=question)
 
     def _failed(self, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()) -> TaskResult:
-        return self._place.outcome.failed(self._run, kind, message, evidence)
+        return self._agent.results.failed(self._run, kind, message, evidence)

@@ -20,27 +20,23 @@ from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter,
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
-from torch_tasks.model.host import Delivery, Limited
+from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import HELD, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.transport import pause
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.accounts import reclaim, tell_accounts
 from torch_tasks.workers.host.attempt import Attempt
-from torch_tasks.workers.host.bell import Bell
-from torch_tasks.workers.host.guard import Guard
-from torch_tasks.workers.host.heed import Heed
-from torch_tasks.workers.host.idleness import Idleness
-from torch_tasks.workers.host.journal import CurrentRun, Journal
-from torch_tasks.workers.host.mail import Mail
-from torch_tasks.workers.host.outcome import Outcome
-from torch_tasks.workers.host.ownership import is_lost
-from torch_tasks.workers.host.presence import Presence
-from torch_tasks.workers.host.quota import Quota
-from torch_tasks.workers.host.runs import Run, prune
-from torch_tasks.workers.host.showing import Showing
-from torch_tasks.workers.host.terminal import Terminal
-from torch_tasks.workers.host.workplace import Orders, Workplace
+from torch_tasks.workers.host.attempt_end import AttemptResults, is_lost
+from torch_tasks.workers.host.holds_watcher import HoldsWatcher
+from torch_tasks.workers.host.hosted_agent import HostedAgent, HostOrders, IdleTimer
+from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder, CurrentAttempt, prune_attempts
+from torch_tasks.workers.host.message_carrier import MessageCarrier
+from torch_tasks.workers.host.presence import AgentPresence
+from torch_tasks.workers.host.quota import AccountQuota
+from torch_tasks.workers.host.resource_guard import ResourceGuard
+from torch_tasks.workers.host.screen_publisher import ScreenPublisher
+from torch_tasks.workers.host.terminal import Bell, Terminal
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux
 
@@ -58,16 +54,16 @@ class Host:
         self._fleet = fleet
         self._records = fleet.records
         self._settings = fleet.settings
-        self.presence = Presence(spec, fleet)
+        self.presence = AgentPresence(spec, fleet)
         self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
-        self._outcome = Outcome(self.presence, self._kind, self._settings.answer_limit_bytes)
-        self._quota = Quota(self._kind, fleet)
-        self._heed = Heed(fleet, spec)
+        self._results = AttemptResults(self.presence, self._kind, self._settings.answer_limit_bytes)
+        self._quota = AccountQuota(self._kind, fleet)
+        self.holds = HoldsWatcher(fleet, spec)
         self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
         self._due = threading.Event()
-        self._orders = Orders()
-        self._idleness = Idleness(spec, fleet)
+        self._orders = HostOrders()
+        self._idle = IdleTimer(spec, fleet)
 
     @property
     def info(self) -> AgentInfo:
@@ -90,20 +86,20 @@ class Host:
         return self._working.locked()
 
     @property
-    def unfinished(self) -> CurrentRun | None:
+    def unfinished(self) -> CurrentAttempt | None:
         """The task that the pane was left with."""
         return self.presence.journal.current
 
     @property
-    def begun(self) -> str | None:
+    def unfinished_task(self) -> str | None:
         """Its id: it comes before any other task."""
         current = self.unfinished
         return current.task_id if current else None
 
     @property
-    def held(self) -> str | None:
+    def hold_reason(self) -> str | None:
         """Why the agent begins nothing now, if somebody paused or stopped it."""
-        return self._heed.why
+        return self.holds.reason
 
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -117,44 +113,44 @@ class Host:
             )
         self.presence.take(workdir)
         self._note_end()
-        prune(self.presence.folder / "runs", self._settings.result_days)
-        self._bell = Bell(self.presence.folder / "bell", self._hear)
+        prune_attempts(self.presence.folder / "runs", self._settings.result_days)
+        self._bell = Bell(self.presence.folder / "bell", self._on_bell)
         self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
-        self._guard = Guard(self._spec.id, self._terminal, self._terminal.limits)
-        self._place = Workplace(
+        self._guard = ResourceGuard(self._spec.id, self._terminal, self._terminal.limits)
+        self._agent = HostedAgent(
             kind=self._kind,
             terminal=self._terminal,
             bell=self._bell,
             presence=self.presence,
             records=self._records,
             settings=self._settings,
-            outcome=self._outcome,
+            results=self._results,
             orders=self._orders,
-            heed=self._heed,
+            holds=self.holds,
             quota=self._quota,
             guard=self._guard,
             trees=self._trees,
-            in_between=lambda run: self._mail.carry_during_task(run),
+            deliver_during_task=lambda attempt: self._messages.deliver_during_task(attempt),
         )
-        self._showing = Showing(self._spec.id, self._terminal, self._fleet)
-        self._mail = Mail(self._place, self._fleet, self._working)
+        self._screen = ScreenPublisher(self._spec.id, self._terminal, self._fleet)
+        self._messages = MessageCarrier(self._agent, self._fleet, self._working)
         journal = self.presence.journal
         try:
             with self._working:
                 if self._adopt(journal):
                     log.info("%s: pane %s adopted", self._spec.id, journal.pane)
-                    self._let_go_of_what_is_not_ours()
+                    self._drop_lost_task()
                     self.presence.show(AgentState.WORKING if self.unfinished else self._rest)
                 else:
                     self._start()
         except TorchError:
             self.presence.leave()
             raise
-        self._heed.begin(self._heed_hold, unfinished=lambda: self.unfinished is not None)
+        self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished is not None)
         pause.while_so(lambda: self._terminal.wants_login and not self.unfinished)
-        threading.Thread(target=self._tend, name="tend", daemon=True).start()
+        threading.Thread(target=self._look_after_agent, name="look after", daemon=True).start()
         self._due.set()
-        self._mail.start()
+        self._messages.start()
         self._guard.start()
 
     def _note_end(self) -> None:
@@ -164,14 +160,14 @@ class Host:
             if kept and TaskState(kept[0]["state"]) not in HELD:
                 self.presence.end(kept[0])
 
-    def _adopt(self, journal: Journal) -> bool:
+    def _adopt(self, journal: AgentJournal) -> bool:
         if journal.pane is None or journal.kind != self._spec.kind:
             return False
         return self._terminal.adopt(journal.pane, journal.session, Path(journal.folder or self.info.workdir))
 
     def _start(self) -> None:
-        self._mourn()
-        self._place.start(Path(self.info.workdir))
+        self._fail_task_of_dead_program()
+        self._agent.start(Path(self.info.workdir))
         self.presence.show(self._rest)
 
     @property
@@ -181,14 +177,14 @@ class Host:
             return AgentState.LOGIN
         return AgentState.LIMITED if pause.left else AgentState.READY
 
-    def _mourn(self) -> None:
+    def _fail_task_of_dead_program(self) -> None:
         """A new program knows nothing of the task that the last one died with: that try has failed, and is told so."""
         if not self.unfinished:
             return
         run = self._run(self.unfinished.task_id, self.unfinished.attempt)
         if not run.result() and not self._kind.ending(run):
             run.store(
-                self._outcome.failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran")
+                self._results.failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran")
             )
 
     def beat(self) -> int | None:
@@ -199,31 +195,31 @@ class Host:
         """What the agent's terminal uses of this machine."""
         return self._guard.resources()
 
-    def show_screen(self) -> None:
+    def publish_screen(self) -> None:
         """Somebody watches the agent's screen from elsewhere, for a while from now."""
-        self._showing.go_on()
+        self._screen.publish_for_a_while()
 
-    def look_again(self) -> None:
+    def look_at_task(self) -> None:
         """Something was heard of the running task: whoever watches it looks at once."""
         self._bell.ring()
 
-    def look(self) -> None:
+    def look_after_agent(self) -> None:
         """A while has passed."""
         self._due.set()
 
-    def _hear(self) -> None:
+    def _on_bell(self) -> None:
         """The bell rang."""
-        self._mail.look()
+        self._messages.look()
         self._due.set()
 
-    def _tend(self) -> None:
+    def _look_after_agent(self) -> None:
         """See what holds the agent, and if it is idle, that it lives and works on nothing that is somebody else's."""
         # In a thread of its own: tmux may take its time, and who is silent meanwhile would be taken for dead.
         while not self._orders.leaving:
             self._due.wait()
             self._due.clear()
             try:
-                self._heed.look()
+                self.holds.look()
                 if self._working.acquire(blocking=False):
                     try:
                         self._revive()
@@ -234,15 +230,15 @@ class Host:
             except Exception:
                 log.exception("%s: a fault in looking after the agent; it goes on", self._spec.id)
 
-    def _heed_hold(self) -> None:
+    def _on_hold_change(self) -> None:
         """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""
         self._bell.ring()
-        self._mail.look()
+        self._messages.look()
         threading.Thread(target=self._halt, name="halt", daemon=True).start()
 
     def _halt(self) -> None:
         """Tell the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of that."""
-        stop, halt = self._heed.stop, self._heed.halt
+        stop, halt = self.holds.stop, self.holds.interruption
         with self._working:
             if halt and not self._orders.leaving and not self.unfinished and self._terminal.alive:
                 self._terminal.halt()
@@ -250,17 +246,17 @@ class Host:
 
     def _revive(self) -> None:
         if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
-            self._let_go_of_what_is_not_ours()
+            self._drop_lost_task()
         if self._terminal.wants_login and self._terminal.alive:
             self._terminal.settle()
         at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
         has_changed = at_rest and self.info.state is not self._rest
         if not self.unfinished and (has_changed or not self._terminal.alive):
             self._recover()
-        if not self.held and self._idleness.has_lasted(self.info, self._terminal, has_mail=self._mail.waits):
-            self._idleness.order(self.presence.folder)
+        if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_mail=self._messages.waits):
+            self._idle.order(self.presence.folder)
 
-    def _let_go_of_what_is_not_ours(self) -> None:
+    def _drop_lost_task(self) -> None:
         """Interrupt the task that the pane was left with if another agent has it by now, or it has ended."""
         if self._orders.leaving or not self.unfinished:
             return
@@ -273,17 +269,17 @@ class Host:
         else:
             self._abandon(run)
 
-    def _abandon(self, run: Run) -> None:
+    def _abandon(self, run: AttemptFolder) -> None:
         """Have the pane let go of a try whose result nobody wants."""
         if run.begun.exists() and not run.result() and not self._has_let_go(run):
             self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, run))
         run.disown()
         self.presence.remember(current=None)
 
-    def _has_let_go(self, run: Run) -> bool:
+    def _has_let_go(self, run: AttemptFolder) -> bool:
         return self._terminal.alive and self._kind.has_let_go(self._terminal.pane, run)
 
-    def _close(self, run: Run, account: Mapping[str, str]) -> None:
+    def _close(self, run: AttemptFolder, account: Mapping[str, str]) -> None:
         """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""
         run.remember(account, None)
         self.presence.end(account)
@@ -314,7 +310,7 @@ class Host:
 
     # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def execute(self, spec: TaskSpec, attempt: int, delivery: Delivery | None) -> TaskResult:
+    def execute(self, spec: TaskSpec, attempt: int, delivery: TaskDelivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended.
 
         Idempotent by task and attempt: what has ended is told again, what runs in the pane is watched to its end.
@@ -328,10 +324,10 @@ class Host:
                     result = self._work(spec, run, delivery)
                     self._quota.note(result)
                 except AgentUnavailable as error:
-                    if self.begun == spec.id:
+                    if self.unfinished_task == spec.id:
                         self._terminal.end()  # whatever of it is in the pane must not go on beside the next try
-                    result = self._outcome.failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
-                except Limited as limited:
+                    result = self._results.failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
+                except UsageLimited as limited:
                     self._quota.used_up(limited)
                     raise
                 except StaleWriter:
@@ -352,19 +348,19 @@ class Host:
                 else:
                     self._abandon(run)
             self._recover()
-        self._idleness.restart()
+        self._idle.restart()
         self.retire()
 
-    def let_go(self) -> None:
+    def drop_lost_task(self) -> None:
         """Drop the task that the pane was left with if its record has gone on without it."""
         with self._working:
-            self._let_go_of_what_is_not_ours()
+            self._drop_lost_task()
 
-    def _run(self, task_id: str, attempt: int) -> Run:
-        return Run(self.presence.folder / "runs", task_id, attempt)
+    def _run(self, task_id: str, attempt: int) -> AttemptFolder:
+        return AttemptFolder(self.presence.folder / "runs", task_id, attempt)
 
-    def _work(self, spec: TaskSpec, run: Run, delivery: Delivery | None) -> TaskResult:
-        attempt = Attempt(self._place, spec, run, delivery)
+    def _work(self, spec: TaskSpec, run: AttemptFolder, delivery: TaskDelivery | None) -> TaskResult:
+        attempt = Attempt(self._agent, spec, run, delivery)
         current = self.unfinished
         if current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists():
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
@@ -375,10 +371,10 @@ class Host:
         self._quota.require()
         if not self._terminal.alive:
             self._start()
-        self._mail.carry_before_task()
+        self._messages.deliver_before_task()
         if refusal := attempt.await_free_pane():
             return refusal
-        while not self._mail.heard_out():
+        while not self._messages.last_is_answered():
             self._bell.wait(_HEARING)
             if refusal := attempt.await_free_pane():
                 return refusal
@@ -388,7 +384,7 @@ class Host:
 
     def answer(self, task_id: str, reply: str) -> bool:
         """Have the agent get the answer it waits for; false if it does not work on this task."""
-        if self.begun != task_id:
+        if self.unfinished_task != task_id:
             return False
         self._orders.answers.append((task_id, reply))
         self._bell.ring()
@@ -396,7 +392,7 @@ class Host:
 
     def cancel(self, task_ids: Container[str]) -> None:
         """End the task in the pane, or the one that waits to get into it, if it is one of these."""
-        held = self.begun or self.info.current_task  # it may end at this moment
+        held = self.unfinished_task or self.info.current_task  # it may end at this moment
         if held and held in task_ids:
             self._orders.cancelled = held
             self._bell.ring()
@@ -420,12 +416,12 @@ class Host:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""
         self._orders.leaving = True
         self._bell.ring()
-        self._mail.look()
+        self._messages.look()
 
     def close(self) -> None:
         """Leave the fleet; the pane stays for the next worker."""
         self._orders.leaving = True
-        self._mail.look()
+        self._messages.look()
         with self._working:
             self._terminal.detach()
         self.presence.leave()

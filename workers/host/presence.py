@@ -6,7 +6,10 @@ import fcntl
 import logging
 import os
 import socket
+import threading
+import time
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -17,13 +20,12 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
-from torch_tasks.workers.host.journal import Journal
-from torch_tasks.workers.host.pulse import Pulse
+from torch_tasks.workers.host.journal import AgentJournal
 
 log = logging.getLogger(__name__)
 
 
-class Presence:
+class AgentPresence:
     """Holds the agent's place while this process lives, and tells the fleet how the agent is."""
 
     def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
@@ -35,13 +37,15 @@ class Presence:
     def take(self, workdir: Path) -> None:
         """Become the agent's one host, or refuse with :class:`AgentTaken`."""
         self._lock = self._lock_folder()
-        self.journal = Journal.read(self._journal_file) or Journal(agent_id=self._spec.id, kind=self._spec.kind)
+        self.journal = AgentJournal.read(self._journal_file) or AgentJournal(
+            agent_id=self._spec.id, kind=self._spec.kind
+        )
         self.info = self._register(workdir)
         spec = self._spec.model_copy(update={"workdir": str(workdir)})
         self.remember(incarnation=self.info.incarnation, spec=spec)
         if self.journal.current is None:  # the end of that may be counted on the broker, and is not yet here
             self.remember(performance=self.info.performance_metrics)
-        Pulse(self.folder).start(self._fleet.settings.heartbeat_seconds)
+        LivenessFile(self.folder).start(self._fleet.settings.heartbeat_seconds)
 
     def remember(self, **changes: Any) -> None:
         """Write what changed into the journal."""
@@ -128,3 +132,30 @@ class Presence:
         # We hold the folder's lock, so a former host that used this very folder is gone, whatever its heartbeat says.
         gone = former is not None and (former.host, former.tmux_socket) == (info.host, info.tmux_socket)
         return self._fleet.registry.register(info, at_least=self.journal.incarnation + 1, holder_is_gone=gone)
+
+
+class LivenessFile:
+    """A file that a living process touches at intervals."""
+
+    def __init__(self, folder: Path) -> None:
+        self._file = folder / "pulse"
+
+    def start(self, interval: float) -> None:
+        """Beat from now on, as long as this process lives."""
+        threading.Thread(target=self._beat, args=(interval,), name="pulse", daemon=True).start()
+
+    def silence(self) -> float:
+        """Seconds since the last beat; none if there never was one."""
+        # Written and read as the time since the machine started, which nobody sets anew.
+        try:
+            return time.monotonic() - float(self._file.read_text())
+        except (FileNotFoundError, ValueError):
+            return 0.0
+
+    def _beat(self, interval: float) -> None:
+        file = None
+        while True:
+            with suppress(OSError):  # a full disk is no reason to die, and not to be killed for
+                file = file or self._file.open("wb", buffering=0)
+                os.pwrite(file.fileno(), f"{time.monotonic():020.6f}".encode(), 0)
+            time.sleep(interval)

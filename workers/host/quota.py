@@ -12,7 +12,7 @@ import redis
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
-from torch_tasks.model.host import Limited
+from torch_tasks.model.host import UsageLimited
 from torch_tasks.model.task import FailureKind, TaskResult
 from torch_tasks.store.accounts import Account
 from torch_tasks.transport import pause
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _SHORTEST = 1.0
 
 
-class Quota:
+class AccountQuota:
     """One agent's share of its account: while there is none, its worker takes no tasks."""
 
     def __init__(self, kind: AgentKind, fleet: Fleet) -> None:
@@ -41,22 +41,22 @@ class Quota:
         return Spending(self._kind.account, self._fleet) if self._kind.account else None
 
     def require(self) -> None:
-        """Count one call if the account may be used, else :class:`Limited`, and a pause."""
+        """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""
         if self._account and (seconds := self._account.closed_for(self._kind.agent_id)):
             pause.last(seconds)
             until = now() + timedelta(seconds=seconds)
-            raise Limited(f"the account {self._account.name} rests until {until:%Y-%m-%d %H:%M:%S} UTC")
+            raise UsageLimited(f"the account {self._account.name} rests until {until:%Y-%m-%d %H:%M:%S} UTC")
         if self._spending and (answer := self._spending.ask()).closed_seconds:
             seconds = max(answer.closed_seconds, _SHORTEST)
             pause.last(seconds)
             until = now() + timedelta(seconds=seconds)
-            raise Limited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
+            raise UsageLimited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
 
     def admits(self) -> bool:
         """The same for a message; without a broker it passes, and is counted later."""
         try:
             self.require()
-        except Limited as limited:
+        except UsageLimited as limited:
             log.info("%s: messages wait: %s", self._kind.agent_id, limited)
             return False
         except (redis.RedisError, BrokerUnreachable):
@@ -68,7 +68,7 @@ class Quota:
         if self._spending:
             self._spending.count(calls=1)
 
-    def used_up(self, limited: Limited) -> None:
+    def used_up(self, limited: UsageLimited) -> None:
         """The agent hit a limit: all who share the account keep away from it until it ends."""
         if self._account is None or pause.left:
             return

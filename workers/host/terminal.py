@@ -1,4 +1,4 @@
-"""The agent's program in its pane: started, adopted, interrupted, started again."""
+"""The agent's program in its pane: started, adopted, interrupted, started again; and the bell that it rings."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import logging
 import os
 import shlex
 import sys
+import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psutil
@@ -17,8 +18,6 @@ from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import Settings
-from torch_tasks.workers.host.bell import Bell
-from torch_tasks.workers.host.session import end_session
 from torch_tasks.workers.programs.kind import AgentKind, login_wanted
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -30,6 +29,8 @@ log = logging.getLogger(__name__)
 _LOGIN_SECONDS = 3.0
 #: Variables of this process that are no business of the agent's.
 _WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
+#: How long killed processes may take to go.
+_GONE_SECONDS = 5.0
 
 
 class Terminal:
@@ -213,3 +214,61 @@ class Terminal:
             "TORCH_STATE_DIR": str(self._settings.state_dir),
         }
         return {**kept, **self._kind.environment(), **own}
+
+
+class Bell:
+    """One agent's bell, heard by one process."""
+
+    def __init__(self, path: Path, on_ring: Callable[[], None]) -> None:
+        if not path.is_fifo():
+            path.unlink(missing_ok=True)
+            os.mkfifo(path, 0o600)
+        self.path = path
+        self._on_ring = on_ring
+        self._rung = threading.Event()
+        self._closed = False
+        # Opened for both, so that there is always a reader and a writer: neither side ever blocks or sees an end.
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._thread = threading.Thread(target=self._listen, name=f"bell {path}", daemon=True)
+        self._thread.start()
+
+    def ring(self) -> None:
+        """Wake whoever waits, unless the bell is closed. Safe to call from a signal handler."""
+        if not self._closed:
+            os.write(self._fd, b".")
+
+    def wait(self, timeout: float) -> None:
+        """Return when the bell was rung since the last wait, or after ``timeout`` seconds."""
+        self._rung.wait(timeout)
+        self._rung.clear()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._closed = True
+        os.write(self._fd, b".")
+        self._thread.join()
+        os.close(self._fd)
+
+    def _listen(self) -> None:
+        while os.read(self._fd, 4096):
+            if self._closed:
+                return
+            self._rung.set()
+            self._on_ring()
+
+
+def end_session(leader: int, agent_id: str) -> None:
+    """Kill what is left of the session that this process led: programs that ignore the end of their terminal."""
+    left = list(_members(leader, agent_id))
+    for process in left:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            process.kill()
+    psutil.wait_procs(left, timeout=_GONE_SECONDS)
+
+
+def _members(leader: int, agent_id: str) -> Iterator[psutil.Process]:
+    for process in psutil.process_iter():
+        with contextlib.suppress(ProcessLookupError, psutil.Error):
+            # The number may by now lead somebody else's session; ours know which agent they belong to.
+            if os.getsid(process.pid) == leader and process.environ().get("TORCH_AGENT_ID") == agent_id:
+                yield process

@@ -16,9 +16,9 @@ from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import give_tasks_back, tell_senders
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.workers.git import shown
-from torch_tasks.workers.host.journal import Journal
-from torch_tasks.workers.host.letters import undelivered
-from torch_tasks.workers.host.session import end_session
+from torch_tasks.workers.host.journal import AgentJournal
+from torch_tasks.workers.host.terminal import end_session
+from torch_tasks.workers.host.waiting_messages import undelivered
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
 
@@ -40,7 +40,7 @@ class Retirement:
     def carry_out(self, agent: AgentSpec, order: RetireOrder) -> RetirementReport:
         """Keep its last words, end its terminal, give back what it had; what is left is to strike it off."""
         folder = self._settings.agent_dir(agent.id)
-        journal = Journal.read(folder / "journal.json")
+        journal = AgentJournal.read(folder / "journal.json")
         entry = next(iter(self._fleet.registry.some([agent.id])), None)
         info = entry if entry and entry.node == self._settings.node else None
         file = self._keep_last_words(agent, order, journal, info)
@@ -62,7 +62,7 @@ class Retirement:
         )
 
     def _keep_last_words(
-        self, agent: AgentSpec, order: RetireOrder, journal: Journal | None, info: AgentInfo | None
+        self, agent: AgentSpec, order: RetireOrder, journal: AgentJournal | None, info: AgentInfo | None
     ) -> Path:
         """What a person, or whoever goes on, may want to know of it; written once."""
         incarnation = journal.incarnation if journal else 0
@@ -74,7 +74,7 @@ class Retirement:
         return file
 
     def _words(
-        self, agent: AgentSpec, order: RetireOrder, journal: Journal | None, info: AgentInfo | None
+        self, agent: AgentSpec, order: RetireOrder, journal: AgentJournal | None, info: AgentInfo | None
     ) -> list[str]:
         known = info.performance_metrics if info else None
         words = [
@@ -104,7 +104,7 @@ class Retirement:
         handoff = record.handoff
         return [f"Branch {handoff.branch or 'none'}.", "", handoff.diff or ""]
 
-    def _screen(self, agent_id: str, journal: Journal | None) -> str:
+    def _screen(self, agent_id: str, journal: AgentJournal | None) -> str:
         if journal is None or journal.pane is None:
             return ""
         with contextlib.suppress(TorchError):
@@ -116,7 +116,7 @@ class Retirement:
                     pane.close()
         return ""
 
-    def _end_terminal(self, folder: Path, journal: Journal | None) -> None:
+    def _end_terminal(self, folder: Path, journal: AgentJournal | None) -> None:
         AgentPane(AgentServer(folder / "tmux"), "%0").end()
         if journal and journal.session:
             end_session(journal.session, journal.agent_id)
@@ -128,7 +128,7 @@ class Retirement:
         return came + [letter.message for letter in undelivered(folder / "letters")]
 
     @staticmethod
-    def _tidy(folder: Path, journal: Journal | None) -> None:
+    def _tidy(folder: Path, journal: AgentJournal | None) -> None:
         for name in _PAPERS:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)

@@ -18,8 +18,8 @@ from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import Settings
 from torch_tasks.system.processes import Processes, Running
-from torch_tasks.workers.host.journal import Journal
-from torch_tasks.workers.host.pulse import Pulse
+from torch_tasks.workers.host.journal import AgentJournal
+from torch_tasks.workers.host.presence import LivenessFile
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ class WorkerSupervisor(threading.Thread):
         self._processes = Processes(configuration.run_dir)
         self._name = f"agent-{agent.id}"
         self._folder = configuration.agent_dir(agent.id)
-        self._pulse = Pulse(self._folder)
+        self._pulse = LivenessFile(self._folder)
         self._crashes = 0
 
     @property
@@ -101,7 +101,7 @@ class WorkerSupervisor(threading.Thread):
         order = order_in(self._folder)
         if order is None or self._processes.find(self._name) or is_hosted(self._folder):
             return False
-        journal = Journal.read(self._folder / "journal.json")
+        journal = AgentJournal.read(self._folder / "journal.json")
         return order.mode is RetireMode.NOW or not (journal and journal.current)
 
     def _is_leaving_by_itself(self) -> bool:

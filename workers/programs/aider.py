@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.kind import Ending
@@ -54,17 +54,17 @@ class Aider(CodingAgent):
     def own_log(self) -> EventLog:
         return ChatHistoryLog(self._history)
 
-    def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
+    def end(self, run: AttemptFolder, turn: Turn, ending: Ending, answer: str) -> Ending:
         exchange = next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
         if exchange and ending.evidence.kind == "screen":
             ending, answer = exchange.ending(), exchange.answer
         return super().end(run, turn, ending, answer)
 
-    def usage(self, run: Run, turn: Turn) -> Usage | None:
+    def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         ours = self._exchanges(run)
         return ours[-1].usage if ours else None
 
-    def _exchanges(self, run: Run) -> list[Exchange]:
+    def _exchanges(self, run: AttemptFolder) -> list[Exchange]:
         return [one for one in exchanges(self._history) if belongs_to(one.prompt, run.tag)]
 
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────

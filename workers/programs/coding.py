@@ -19,8 +19,8 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
-from torch_tasks.workers.host.letters import Letter
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
 from torch_tasks.workers.programs.kind import AgentKind, Ending, Progress, StateReading
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
@@ -93,7 +93,7 @@ class CodingAgent(AgentKind):
         answers = self.config.answers
         type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
 
-    def usage(self, run: Run, turn: Turn) -> Usage | None:
+    def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         """What the task cost; called once, at its end."""
         return turn.usage
 
@@ -188,7 +188,7 @@ class CodingAgent(AgentKind):
 
     # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+    def begin(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, variables: Mapping[str, str]) -> None:
         run.prompt.write_bytes(spec.prompt.encode())
         extras = [f"folder: {spec.workdir}"] if spec.workdir else []
         if spec.context:
@@ -213,7 +213,7 @@ class CodingAgent(AgentKind):
         """What comes before the first prompt of a new program."""
         return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
 
-    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+    def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
         submission = Submission.load(run)
         assert submission, f"{run.folder} holds no submission"
         submission = self._step(pane, run, submission)
@@ -239,7 +239,7 @@ class CodingAgent(AgentKind):
     def listens_while_working(self) -> bool:
         return self.config.submit.while_working
 
-    def hand_message(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+    def hand_message(self, pane: AgentPane, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         submission = Submission.load(letter) or self._write(letter, beside)
         submission = self._step(pane, letter, submission)
         if beside and submission.phase is SubmissionPhase.ACCEPTED:
@@ -250,7 +250,7 @@ class CodingAgent(AgentKind):
         """What stands in the composer, if anything of ours does, is this."""
         (self.folder / "current").write_text(f"{folder.folder}\n")
 
-    def _write(self, letter: Letter, beside: Run | None) -> Submission:
+    def _write(self, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         letter.prompt.write_bytes(letter.message.message.encode())
         config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
         prompt = compose_prompt(
@@ -268,19 +268,19 @@ class CodingAgent(AgentKind):
         mark = task.mark if task else self.log.mark()
         return Submission.create(letter, prompt.text, mark, "; ".join(prompt.notes))
 
-    def message_question(self, pane: AgentPane, letter: Letter) -> Question | None:
+    def message_question(self, pane: AgentPane, letter: MessageFolder) -> Question | None:
         submission, view = Submission.load(letter), self.read_screen(pane)
         if view is None or AgentState.WAITING not in (view.best.state, view.by_screen.state):
             return None
         asking = self.turn(submission).asking if submission else None
         return merge_question(asking, view.best.question or view.by_screen.question)
 
-    def message_answer(self, letter: Letter) -> str | None:
+    def message_answer(self, letter: MessageFolder) -> str | None:
         submission = Submission.load(letter)
         over = self.turn(submission).over if submission else None
         return over.text if over and over.kind is EventKind.STOPPED else None
 
-    def ending(self, run: Run) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> Ending | None:
         if stored := stored_ending(run):
             return stored
         submission = Submission.load(run)
@@ -290,7 +290,7 @@ class CodingAgent(AgentKind):
         ended = None if self._watch.goes_on(turn) else ending_of(turn)
         return self.end(run, turn, *ended) if ended else None
 
-    def end(self, run: Run, turn: Turn, ending: Ending, answer: str) -> Ending:
+    def end(self, run: AttemptFolder, turn: Turn, ending: Ending, answer: str) -> Ending:
         """Keep how the task ended."""
         return store_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
 
@@ -331,7 +331,7 @@ class CodingAgent(AgentKind):
         if look := pane.look():
             kill_program(look)
 
-    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
         view = self.read_screen(pane)
         if view is None:
             return True
@@ -345,7 +345,7 @@ class CodingAgent(AgentKind):
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         return self._watch.answer(pane, question, reply)
 
-    def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
+    def send_back(self, pane: AgentPane, run: AttemptFolder, text: str) -> bool:
         before = Submission.load(run)
         if before is None:
             return False

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid, read_settings
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
@@ -163,7 +163,7 @@ class Gemini(CodingAgent):
                 return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
         return None
 
-    def usage(self, run: Run, turn: Turn) -> Usage | None:
+    def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         return turn.over.usage if turn.over else None
 
 

@@ -13,8 +13,8 @@ from typing import Any
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
-from torch_tasks.workers.host.letters import Letter
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.config import KindConfig, kind_config
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
@@ -128,15 +128,15 @@ class AgentKind(ABC):
         """Empty the input line of what a worker of ours left there."""
 
     @abstractmethod
-    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+    def begin(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, variables: Mapping[str, str]) -> None:
         """Begin to put the task into a free pane. ``run.begun`` exists once the program may have it."""
 
     @abstractmethod
-    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+    def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
         """How far the task is; does whatever is due for it now: goes on with the submission, answers by policy."""
 
     @abstractmethod
-    def ending(self, run: Run) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> Ending | None:
         """How the program left the task as far as is noted on the disk, or nothing while it works on it."""
 
     @abstractmethod
@@ -144,14 +144,14 @@ class AgentKind(ABC):
         """Have the program let go of what it does; with ``force``, without asking it."""
 
     @abstractmethod
-    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
         """The program does not work on the task any more."""
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         """Answer what the program asks: a choice's number or, where it takes one, a text. False: it cannot."""
         return False
 
-    def send_back(self, pane: AgentPane, run: Run, text: str) -> bool:
+    def send_back(self, pane: AgentPane, run: AttemptFolder, text: str) -> bool:
         """Have the program go on with a task that it thinks is done. False: this kind does not."""
         return False
 
@@ -163,14 +163,14 @@ class AgentKind(ABC):
         return False
 
     @abstractmethod
-    def hand_message(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+    def hand_message(self, pane: AgentPane, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
 
-    def message_question(self, pane: AgentPane, letter: Letter) -> Question | None:
+    def message_question(self, pane: AgentPane, letter: MessageFolder) -> Question | None:
         """What the program waits for while it works on a message."""
         return self.read(pane).question
 
-    def message_answer(self, letter: Letter) -> str | None:
+    def message_answer(self, letter: MessageFolder) -> str | None:
         """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""
         return None
 

@@ -20,7 +20,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.events import EventLog
@@ -170,7 +170,7 @@ class OpenCode(CodingAgent):
         state = AgentState.READY if status["type"] == "idle" else AgentState.WORKING
         return StateReading(state, "server", str(status["type"]))
 
-    def usage(self, run: Run, turn: Turn) -> Usage | None:
+    def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         session, submission = self._session, Submission.load(run)
         if session is None or submission is None:
             return None
@@ -208,7 +208,7 @@ class OpenCode(CodingAgent):
         except ServerAway:
             super().interrupt(pane, force=force)
 
-    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
         reading = self.status(pane)
         return reading is not None and reading.state is AgentState.READY
 

@@ -20,8 +20,8 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
-from torch_tasks.workers.host.letters import Letter
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, StateReading
@@ -81,7 +81,7 @@ class Shell(AgentKind):
     def discard_input(self, pane: AgentPane) -> None:
         pane.press("C-u")
 
-    def begin(self, pane: AgentPane, run: Run, spec: TaskSpec, variables: Mapping[str, str]) -> None:
+    def begin(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, variables: Mapping[str, str]) -> None:
         run.prompt.write_text(spec.prompt + "\n", newline="")
         os.mkfifo(run.folder / "pipe", 0o600)
         os.mkfifo(run.folder / "drained", 0o600)
@@ -99,7 +99,7 @@ class Shell(AgentKind):
         (self.folder / "current").write_text(f"{run.folder}\n")
         self._start(pane, run)
 
-    def _start(self, pane: AgentPane, run: Run) -> None:
+    def _start(self, pane: AgentPane, run: AttemptFolder) -> None:
         """Have the shell source the script, unless a person has begun to type since the pane was free."""
         look = pane.look()
         # The leading space keeps the line out of the shell's history.
@@ -111,18 +111,18 @@ class Shell(AgentKind):
     def _input(self) -> ShellInput:
         return ShellInput(self)
 
-    def hand_message(self, pane: AgentPane, letter: Letter, beside: Run | None) -> Submission:
+    def hand_message(self, pane: AgentPane, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         submission = Submission.load(letter) or self._input.intend(letter)
         return Submitter(self._input, pane, letter).advance(submission, self._input.turn(submission, letter))
 
-    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec) -> Progress:
+    def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
         if self._unstarted == run.folder:
             self._start(pane, run)
         if self._unstarted == run.folder:
             return Progress(StateReading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
         return Progress(StateReading(AgentState.WORKING, "run folder"), self.ending(run))
 
-    def ending(self, run: Run) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> Ending | None:
         try:
             told = run.exit.read_text()
         except FileNotFoundError:
@@ -139,7 +139,7 @@ class Shell(AgentKind):
         evidence = Evidence(kind="exit_code", detail=f"exit code {code}", passed=code == 0)
         return Ending(evidence, failure, exit_code=code)
 
-    def has_let_go(self, pane: AgentPane, run: Run) -> bool:
+    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
         return self._unstarted == run.folder or self.ending(run) is not None
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
@@ -183,7 +183,7 @@ class ShellInput:
         )
         self.config = shell.config.model_copy(update={"composer": composer, "keys": KeysConfig()})
 
-    def intend(self, letter: Letter) -> Submission:
+    def intend(self, letter: MessageFolder) -> Submission:
         """The message as it is to be typed."""
         text, notes = safe(letter.message.message.strip("\n"))
         letter.prompt.write_text(text + "\n", newline="")
@@ -192,7 +192,7 @@ class ShellInput:
             text = f" . {shlex.quote(str(letter.prompt))}"
         return Submission.create(letter, text, str(self._count()), "; ".join(notes))
 
-    def turn(self, submission: Submission, letter: Letter) -> Turn:
+    def turn(self, submission: Submission, letter: MessageFolder) -> Turn:
         """Whether the shell took a line since the message was begun."""
         if self._count() <= int(submission.mark) or not letter.begun.exists():
             return Turn()

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import ProgramEvent
 from torch_tasks.workers.programs.prompt import belongs_to
@@ -62,7 +62,7 @@ class Submitter:
         self._run = run
         self._config = typist.config.submit
         # A task is begun only where nothing goes on; a message may come while the program works.
-        self._listens = self._config.while_working and not isinstance(run, Run)
+        self._listens = self._config.while_working and not isinstance(run, AttemptFolder)
         self._open = {AgentState.READY, *([AgentState.WORKING] if self._listens else [])}
 
     def advance(self, submission: Submission, turn: Turn) -> Submission:

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Usage
 from torch_tasks.system.files import write_private
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import Ending, StateReading
 from torch_tasks.workers.programs.prompt import belongs_to
@@ -142,7 +142,7 @@ class StoredEnding(BaseModel):
     usage: Usage | None = None
 
 
-def store_ending(run: Run, ending: Ending, answer: str) -> Ending:
+def store_ending(run: AttemptFolder, ending: Ending, answer: str) -> Ending:
     """Put the answer and then the ending on the disk."""
     run.output.write_text(answer, encoding="utf-8", newline="")
     stored = StoredEnding(evidence=ending.evidence, failure=ending.failure, usage=ending.usage)
@@ -150,7 +150,7 @@ def store_ending(run: Run, ending: Ending, answer: str) -> Ending:
     return ending
 
 
-def stored_ending(run: Run) -> Ending | None:
+def stored_ending(run: AttemptFolder) -> Ending | None:
     """The ending that was stored, if there is one."""
     try:
         stored = StoredEnding.model_validate_json(_file(run).read_bytes())
@@ -159,13 +159,13 @@ def stored_ending(run: Run) -> Ending | None:
     return Ending(stored.evidence, stored.failure, usage=stored.usage)
 
 
-def put_ending_aside(run: Run, number: int) -> None:
+def put_ending_aside(run: AttemptFolder, number: int) -> None:
     """The agent goes on with the task: this was the end of one round of it only."""
     if _file(run).exists():
         _file(run).rename(run.folder / f"ending.{number}.json")
 
 
-def _file(run: Run) -> Path:
+def _file(run: AttemptFolder) -> Path:
     return run.folder / "ending.json"
 
 

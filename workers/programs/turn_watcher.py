@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, FailureKind, Question, TaskSpec
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import TYPING, Ending, Progress, StateReading
 from torch_tasks.workers.programs.questions import decide_permission, merge_question, understand_answer
@@ -47,7 +47,7 @@ _TRIES = 3
 class _IdleClock:
     """What the pane of one run shows, and since when."""
 
-    run: Run
+    run: AttemptFolder
     busy_seen: bool = False
     above: str = ""
     since: float = 0.0
@@ -75,7 +75,7 @@ class TurnWatcher:
         self._asks_since: float | None = None
         self.pause = _SUBMITTING
 
-    def progress(self, pane: AgentPane, run: Run, spec: TaskSpec, submission: Submission) -> Progress:
+    def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, submission: Submission) -> Progress:
         """How far the task is."""
         turn = self._kind.turn(submission)
         view = self._kind.read_screen(pane)
@@ -112,7 +112,7 @@ class TurnWatcher:
         told_by_now = time.monotonic() - self._asks_since > _UNTOLD
         return reading if told_by_now else StateReading(AgentState.WORKING, "screen", "asks something")
 
-    def _hindrance(self, submission: Submission, view: ScreenReading, run: Run) -> str | None:
+    def _hindrance(self, submission: Submission, view: ScreenReading, run: AttemptFolder) -> str | None:
         """What keeps the prompt from being submitted, if a person has to see to it."""
         if (
             submission.phase not in (SubmissionPhase.INTENDED, SubmissionPhase.STAGED, SubmissionPhase.SUBMITTED)
@@ -138,7 +138,7 @@ class TurnWatcher:
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _ending(
-        self, pane: AgentPane, run: Run, submission: Submission, turn: Turn, view: ScreenReading | None
+        self, pane: AgentPane, run: AttemptFolder, submission: Submission, turn: Turn, view: ScreenReading | None
     ) -> Ending | None:
         if turn.accepted and submission.phase not in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED):
             return None  # both came since the last step: that it was accepted is told first
@@ -173,7 +173,7 @@ class TurnWatcher:
             )
         return Ending(Evidence(kind="screen", detail="the program was busy and is idle again", passed=True))
 
-    def _idle(self, run: Run, view: ScreenReading) -> float:
+    def _idle(self, run: AttemptFolder, view: ScreenReading) -> float:
         """Seconds for which the program has been idle, and nothing above its composer has changed."""
         moment = time.monotonic()
         if self._still is None or self._still.run.folder != run.folder:

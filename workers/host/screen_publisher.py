@@ -1,4 +1,4 @@
-"""An agent's screen for those who watch it from other machines: published while somebody does, and no longer."""
+"""An agent's screen for those who watch it from other machines: published while it is watched, and no longer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from torch_tasks.workers.host.terminal import Terminal
 log = logging.getLogger(__name__)
 
 
-class Showing:
+class ScreenPublisher:
     """One agent's screen. However many watch, it is looked at by one thread, at most twice a second."""
 
     def __init__(self, agent_id: str, terminal: Terminal, fleet: Fleet) -> None:
@@ -30,7 +30,7 @@ class Showing:
         self._starting = threading.Lock()
         self._running = False
 
-    def go_on(self) -> None:
+    def publish_for_a_while(self) -> None:
         """Somebody watches, for a while from now, and has seen nothing yet."""
         with self._starting:
             self._until = time.monotonic() + WATCHED_SECONDS

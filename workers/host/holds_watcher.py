@@ -1,6 +1,6 @@
-"""This process keeps to what is paused and stopped: it sees what stands on the disk, and that the broker is asked.
+"""Keeps this process to what is paused and stopped: it reads the disk, and sees that the broker is asked.
 
-What counts is what stands on this machine's disk, so a stop needs no broker, and whoever starts later knows it at once.
+This machine's disk counts, so a stop needs no broker, and a process that starts later knows it at once.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ _LOOK_SECONDS = 0.5
 _FIRST_SECONDS = 2.0
 
 
-class Heed:
+class HoldsWatcher:
     """What holds this worker: its agent's pauses and its machine's stop; of a node worker only the stop."""
 
     def __init__(self, fleet: Fleet, agent: AgentSpec | None = None) -> None:
@@ -54,12 +54,12 @@ class Heed:
         return self._holds.book().over(self._agent.id, self._agent.role) if self._agent else None
 
     @property
-    def why(self) -> str | None:
+    def reason(self) -> str | None:
         """Why nothing is begun now, in words."""
         return self._words(self.paused)
 
     @property
-    def halt(self) -> str | None:
+    def interruption(self) -> str | None:
         """Why what the agent does is interrupted, in words."""
         paused = self.paused
         return self._words(paused if paused and paused.interrupt else None)
@@ -74,14 +74,12 @@ class Heed:
 
         Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
         """
-        global _of_this_process
-        _of_this_process = self
         self._on_change = on_change
-        pause.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.why is not None))
-        threading.Thread(target=self._ask, name="heed broker", daemon=True).start()
+        pause.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
+        threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
         self._heard.wait(_FIRST_SECONDS)
 
-    def hear(self) -> None:
+    def ask_broker(self) -> None:
         """Ask the broker now; what it says is on the disk afterwards."""
         with self._agreeing:
             self._holds.agree(self._fleet.holds)
@@ -91,15 +89,15 @@ class Heed:
         """See what stands on the disk, and have somebody ask the broker if nobody here has for a while."""
         if self._known != (now := (self.stop, self.paused)):
             self._known = now
-            log.warning("%s", self.why or "neither paused nor stopped any more")
+            log.warning("%s", self.reason or "neither paused nor stopped any more")
             self._on_change()
         if time.monotonic() >= self._ask_again and not self._holds.heard_within(self._interval):
             self._ask_again = time.monotonic() + self._interval
-            threading.Thread(target=self._ask, name="heed broker", daemon=True).start()
+            threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
 
     def watch(self) -> None:
         """Look at short intervals, from now on."""
-        threading.Thread(target=self._watch, name="heed", daemon=True).start()
+        threading.Thread(target=self._watch, name="watch holds", daemon=True).start()
 
     def _watch(self) -> None:
         while True:
@@ -121,7 +119,7 @@ class Heed:
 
     def _try(self) -> bool:
         try:
-            self.hear()
+            self.ask_broker()
         except (redis.RedisError, BrokerUnreachable) as error:
             log.debug("what is held is not known anew: %s", error)
         except TorchError as error:
@@ -129,14 +127,3 @@ class Heed:
         else:
             return True
         return False
-
-
-_of_this_process: Heed | None = None
-
-
-def hear_now() -> str | None:
-    """Something was paused, resumed, stopped or started: ask what; returns what holds this worker afterwards."""
-    if _of_this_process is None:
-        return None
-    _of_this_process.hear()
-    return _of_this_process.why

@@ -1,4 +1,4 @@
-"""The messages that this agent got, as files: what was said, how far it is in the pane, what became of it."""
+"""The messages that this agent got, as folders: what was said, how far it is in the pane, what became of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch_tasks.system.files import write_private
 _OUTCOME, _TOLD = "outcome.json", "told.json"
 
 
-class Outcome(BaseModel):
+class MessageOutcome(BaseModel):
     """What became of a message here."""
 
     model_config = ConfigDict(frozen=True)
@@ -27,7 +27,7 @@ class Outcome(BaseModel):
     transport: Transport = "broker"
 
 
-class Letter:
+class MessageFolder:
     """One message, and its folder; it stays when it was delivered, so that it never is again."""
 
     def __init__(self, letters: Path, message: Message) -> None:
@@ -40,7 +40,7 @@ class Letter:
         self._told = folder / _TOLD
 
     @classmethod
-    def read(cls, letters: Path, message_id: str) -> Letter:
+    def read(cls, letters: Path, message_id: str) -> MessageFolder:
         """One that was kept; FileNotFoundError if there is none."""
         return cls(letters, Message.model_validate_json((letters / message_id / "message.json").read_bytes()))
 
@@ -58,17 +58,17 @@ class Letter:
         meant = (f"meant for {message.via}",) if message.via else ()
         return f"from {message.sender}", *meant, f'reply: torch-tasks reply --to {message.id} "…"'
 
-    def outcome(self) -> Outcome | None:
+    def outcome(self) -> MessageOutcome | None:
         """What became of it, if that is known."""
         for file in (self._told, self._outcome):
             if file.exists():
-                return Outcome.model_validate_json(file.read_bytes())
+                return MessageOutcome.model_validate_json(file.read_bytes())
         return None
 
-    def conclude(self, state: MessageState, note: str, transport: Transport) -> Outcome:
+    def conclude(self, state: MessageState, note: str, transport: Transport) -> MessageOutcome:
         """Keep what became of it."""
         self.keep()
-        outcome = Outcome(state=state, note=note, at=now(), transport=transport)
+        outcome = MessageOutcome(state=state, note=note, at=now(), transport=transport)
         write_private(self._outcome, outcome.model_dump_json() + "\n")
         return outcome
 
@@ -83,24 +83,24 @@ class Letter:
             (self.folder / name).unlink(missing_ok=True)
 
 
-def untold(letters: Path) -> Iterator[Letter]:
+def untold(letters: Path) -> Iterator[MessageFolder]:
     """Those of which the broker does not know yet what became of them."""
     for file in sorted(letters.glob(f"*/{_OUTCOME}")):
-        yield Letter.read(letters, file.parent.name)
+        yield MessageFolder.read(letters, file.parent.name)
 
 
-def undelivered(letters: Path) -> Iterator[Letter]:
+def undelivered(letters: Path) -> Iterator[MessageFolder]:
     """Those that a former worker of this agent left without knowing what became of them, the oldest first."""
     open_ones = (file for file in letters.glob("*/message.json") if not _has_outcome(file.parent))
     for file in sorted(open_ones, key=lambda file: file.stat().st_mtime_ns):
-        yield Letter.read(letters, file.parent.name)
+        yield MessageFolder.read(letters, file.parent.name)
 
 
 def _has_outcome(folder: Path) -> bool:
     return any((folder / name).exists() for name in (_TOLD, _OUTCOME))
 
 
-def prune(letters: Path, keep_days: float) -> None:
+def prune_messages(letters: Path, keep_days: float) -> None:
     """Remove what was settled longer ago than this."""
     oldest = time.time() - keep_days * 86400
     for told in letters.glob(f"*/{_TOLD}"):

@@ -1,7 +1,7 @@
-"""An agent's mail: fetched from its inbox and from its folder, put into its pane when that disturbs nothing.
+"""Brings an agent's messages from its inbox and from its folder into its pane, when that disturbs nothing.
 
-One thread fetches, one carries. Whoever puts something into the pane holds the host's lock; during a task that is the
-task's own thread, which lets the carrier in between (see :meth:`Mail.carry_during_task`).
+One thread fetches, one delivers. Whoever puts something into the pane holds the host's lock; during a task that is the
+task's own thread, which delivers in between (see :meth:`MessageCarrier.deliver_during_task`).
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState, Transport, Urgency, When
 from torch_tasks.store.messages import Entry, Inboxes
 from torch_tasks.transport import pause
-from torch_tasks.workers.host.attending import Attending
-from torch_tasks.workers.host.letters import Letter, Outcome, prune, undelivered, untold
-from torch_tasks.workers.host.runs import Run
-from torch_tasks.workers.host.workplace import Workplace
+from torch_tasks.workers.host.hosted_agent import HostedAgent
+from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.host.waiting_messages import MessageFolder, MessageOutcome, prune_messages, undelivered, untold
+from torch_tasks.workers.programs.questions import decide_permission
 from torch_tasks.workers.programs.submission import SubmissionPhase
 
 log = logging.getLogger(__name__)
@@ -40,13 +40,15 @@ _WAIT_SECONDS, _LOOK_SECONDS = 15, 0.5
 _CARRY_SECONDS = 60.0
 #: How long a program that took a message may look idle before it is taken for done with it.
 _UNTOLD_SECONDS = 10.0
+#: How long a program may take to show that it got an answer.
+_ANSWERED_SECONDS = 3.0
 _AWAY = (redis.RedisError, BrokerUnreachable)
 
 
-class Item:
+class WaitingMessage:
     """A message that waits for the agent."""
 
-    def __init__(self, letter: Letter, entry: Entry | None) -> None:
+    def __init__(self, letter: MessageFolder, entry: Entry | None) -> None:
         self.letter = letter
         self.message = letter.message
         self.entry = entry
@@ -61,28 +63,28 @@ class Item:
         return When.NOW if emergency and self.message.when is When.IDLE else self.message.when
 
 
-class Mail:
+class MessageCarrier:
     """What waits for the agent of this worker."""
 
-    def __init__(self, place: Workplace, fleet: Fleet, pane_lock: threading.Lock) -> None:
-        self._place = place
+    def __init__(self, agent: HostedAgent, fleet: Fleet, pane_lock: threading.Lock) -> None:
+        self._agent = agent
         self._fleet = fleet
         self._inboxes = fleet.inboxes
         self._letterbox = Inboxes(connect(fleet.settings.broker(), wait_seconds=_WAIT_SECONDS), fleet.settings)
         self._pane_lock = pane_lock
-        self._folder = place.presence.folder / "letters"
-        self._items: dict[str, Item] = {}
-        self._untold: dict[str, Letter] = {}
+        self._folder = agent.presence.folder / "letters"
+        self._items: dict[str, WaitingMessage] = {}
+        self._untold: dict[str, MessageFolder] = {}
         self._changing = threading.Lock()
         self._wake = threading.Event()
-        self._answering: Letter | None = None
+        self._answering: MessageFolder | None = None
         self._taken_at = 0.0
-        self._attending = Attending(place)
+        self._attending = PermissionAnswerer(agent)
 
     def start(self) -> None:
         """Begin to fetch and to carry; both end with this process."""
         self._folder.mkdir(exist_ok=True)
-        prune(self._folder, self._fleet.settings.result_days)
+        prune_messages(self._folder, self._fleet.settings.result_days)
         for letter in undelivered(self._folder):
             self._add(letter, None)
         self._untold = {letter.message.id: letter for letter in untold(self._folder)}
@@ -106,17 +108,17 @@ class Mail:
         while not self._leaving:
             try:
                 if not known:
-                    self._inboxes.open(self._agent)
-                    self._take(self._inboxes.fetch(self._agent, again=True))
+                    self._inboxes.open(self._agent_id)
+                    self._take(self._inboxes.fetch(self._agent_id, again=True))
                 known = True
                 self._tell_outcomes()
                 tend_outbox(self._fleet)
                 full = len(self._items) >= _HELD
-                self._take(self._letterbox.fetch(self._agent, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
+                self._take(self._letterbox.fetch(self._agent_id, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
             except (*_AWAY, TorchError, OSError) as error:
                 known = False  # it may be another broker when it is back
                 if not isinstance(error, _AWAY):
-                    log.error("%s: mail: %s", self._agent, error)
+                    log.error("%s: mail: %s", self._agent_id, error)
                 self._pause(1.0)
 
     def _take(self, entries: list[Entry]) -> None:
@@ -125,22 +127,22 @@ class Mail:
             if record is None:
                 self._inboxes.drop(entry)
             else:
-                self._add(Letter(self._folder, record.message), entry)
+                self._add(MessageFolder(self._folder, record.message), entry)
         if entries:
             self._wake.set()
 
-    def _add(self, letter: Letter, entry: Entry | None) -> None:
+    def _add(self, letter: MessageFolder, entry: Entry | None) -> None:
         with self._changing:
             known = self._items.get(letter.message.id)
             if known is None:
-                self._items[letter.message.id] = Item(letter, entry)
+                self._items[letter.message.id] = WaitingMessage(letter, entry)
             elif entry:
                 known.entry = entry
 
     def _take_from_folder(self) -> None:
         """What came past the broker; it is the agent's once it is a letter."""
-        for file in mail_of(self._place.presence.folder):
-            letter = Letter(self._folder, Message.model_validate_json(file.read_bytes()))
+        for file in mail_of(self._agent.presence.folder):
+            letter = MessageFolder(self._folder, Message.model_validate_json(file.read_bytes()))
             if letter.outcome() is None:
                 letter.keep()
                 self._add(letter, None)
@@ -160,27 +162,27 @@ class Mail:
                 busy = bool(self._items or self._answering)
                 if busy and self._pane_lock.acquire(blocking=False):
                     try:
-                        self.carry_before_task()
+                        self.deliver_before_task()
                     finally:
                         self._pane_lock.release()
             except (TorchError, OSError) as error:
-                log.warning("%s: mail: %s", self._agent, error)
+                log.warning("%s: mail: %s", self._agent_id, error)
             self._wake.wait(_LOOK_SECONDS if self._items or self._answering else None)
             self._wake.clear()
 
-    def carry_before_task(self) -> None:
+    def deliver_before_task(self) -> None:
         """Put what waits into the pane, as far as the agent is free for it. The caller holds the pane."""
         self._note_answer()
         while (item := self._next()) and self._is_free_for(item):
             if not self._deliver(item):
                 return
 
-    def heard_out(self) -> bool:
+    def last_is_answered(self) -> bool:
         """What the program answered to its last message is known; a task's prompt would hide it."""
         self._note_answer()
         return self._answering is None
 
-    def carry_during_task(self, run: Run) -> None:
+    def deliver_during_task(self, run: AttemptFolder) -> None:
         """The same for what does not wait until the task of this run is over."""
         if not self._items:
             return
@@ -189,32 +191,32 @@ class Mail:
                 if not self._is_free_for(item) or not self._deliver(item, run):
                     return
 
-    def _next(self) -> Item | None:
+    def _next(self) -> WaitingMessage | None:
         """The next in the order of their coming, emergencies first."""
         with self._changing:
             items = sorted(self._items.values(), key=lambda item: item.message.priority is not Urgency.EMERGENCY)
         pressing = [item for item in items if item.haste is not When.IDLE]
         return self._first_of_sender(pressing[0], items) if pressing else next(iter(items), None)
 
-    def _pressing(self) -> Iterator[Item]:
+    def _pressing(self) -> Iterator[WaitingMessage]:
         while (item := self._next()) and self._haste(item) is not When.IDLE:
             yield item
 
-    def _haste(self, item: Item) -> When:
+    def _haste(self, item: WaitingMessage) -> When:
         """Its own, or that of a later message of the same sender, which must not overtake it."""
         with self._changing:
             same = [other.haste for other in self._items.values() if other.message.sender == item.message.sender]
         return max(item.haste, *same, key=list(When).index)
 
     @staticmethod
-    def _first_of_sender(item: Item, items: list[Item]) -> Item:
+    def _first_of_sender(item: WaitingMessage, items: list[WaitingMessage]) -> WaitingMessage:
         """What the same sender said before comes before."""
         same = (one for one in items if (one.message.sender, one.message.priority) == _stream(item))
         return next(same, item)
 
-    def _is_free_for(self, item: Item) -> bool:
+    def _is_free_for(self, item: WaitingMessage) -> bool:
         """The program takes the message now without anything being disturbed that the message may not disturb."""
-        kind, terminal = self._place.kind, self._place.terminal
+        kind, terminal = self._agent.kind, self._agent.terminal
         if self._leaving or not terminal.alive or (kind.is_conversational and pause.left) or self._waits(item):
             return False
         haste = self._haste(item)
@@ -230,22 +232,22 @@ class Mail:
             return terminal.wait_for(lambda: kind.is_free(terminal.pane), self._fleet.settings.interrupt_seconds)
         return kind.listens_while_working
 
-    def _waits(self, item: Item) -> bool:
+    def _waits(self, item: WaitingMessage) -> bool:
         """The agent is stopped, or paused and it is no emergency; what is on its way already comes to its end."""
-        heed, emergency = self._place.heed, item.message.priority is Urgency.EMERGENCY
-        return heed.stop is not None or (heed.paused is not None and not emergency and not self._letter_begun(item))
+        holds, emergency = self._agent.holds, item.message.priority is Urgency.EMERGENCY
+        return holds.stop is not None or (holds.paused is not None and not emergency and not self._letter_begun(item))
 
     @staticmethod
-    def _letter_begun(item: Item) -> bool:
+    def _letter_begun(item: WaitingMessage) -> bool:
         return (item.letter.folder / "submission.json").exists()
 
     # ── one message ──────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _deliver(self, item: Item, beside: Run | None = None) -> bool:
+    def _deliver(self, item: WaitingMessage, beside: AttemptFolder | None = None) -> bool:
         """Bring a message into the program; false if it has to wait."""
         letter = item.letter
         outcome = letter.outcome()
-        item.admitted = item.admitted or bool(outcome) or self._letter_begun(item) or self._place.quota.admits()
+        item.admitted = item.admitted or bool(outcome) or self._letter_begun(item) or self._agent.quota.admits()
         if not item.admitted:
             return False
         if outcome is None or not outcome.state.arrived:  # given up once, it may have been replayed
@@ -254,7 +256,7 @@ class Mail:
             letter.keep()
             if letter.outcome():
                 letter.begin_anew()
-            (self._place.presence.folder / "letter").write_text(f"{item.message.id}\n")
+            (self._agent.presence.folder / "letter").write_text(f"{item.message.id}\n")
             outcome = self._hand(item, beside)
         if outcome is None:
             return False
@@ -263,10 +265,10 @@ class Mail:
         self._settle(letter, outcome, item.entry)
         return True
 
-    def _refused(self, item: Item) -> Outcome | None:
+    def _refused(self, item: WaitingMessage) -> MessageOutcome | None:
         """Whether the broker knows why the message is not to be delivered."""
         try:
-            state = self._inboxes.stage(item.message.id, self._place.presence.info)
+            state = self._inboxes.stage(item.message.id, self._agent.presence.info)
         except _AWAY:
             return None
         except StaleWriter as error:
@@ -277,9 +279,9 @@ class Mail:
         note = "its time was over before it could be delivered" if state == "expired" else ""
         return item.letter.conclude(MessageState(state), note, "broker")
 
-    def _hand(self, item: Item, beside: Run | None) -> Outcome | None:
+    def _hand(self, item: WaitingMessage, beside: AttemptFolder | None) -> MessageOutcome | None:
         """Step by step, until the program has taken it or it is plain that it does not; nothing if it has to wait."""
-        letter, kind, pane = item.letter, self._place.kind, self._place.terminal.pane
+        letter, kind, pane = item.letter, self._agent.kind, self._agent.terminal.pane
         transport: Transport = "broker" if item.entry else "fallback"
         deadline = time.monotonic() + _CARRY_SECONDS
         while not self._leaving and time.monotonic() < deadline:
@@ -287,7 +289,7 @@ class Mail:
             said = submission.steps[-1].evidence
             if submission.phase is SubmissionPhase.ACCEPTED:
                 self._answering, self._taken_at = (letter if kind.is_conversational else None), time.monotonic()
-                self._place.presence.show(kind.read(pane).state, task=self._place.presence.info.current_task)
+                self._agent.presence.show(kind.read(pane).state, task=self._agent.presence.info.current_task)
                 return letter.conclude(MessageState.ACKNOWLEDGED, said, transport)
             if submission.phase is SubmissionPhase.INDETERMINATE:
                 return letter.conclude(MessageState.DEAD, f"cannot tell whether it arrived: {said}", transport)
@@ -301,18 +303,18 @@ class Mail:
             if untouched and not kind.is_free(pane) and not kind.listens_while_working:
                 letter.begin_anew()  # somebody was quicker; nothing of it is in the pane
                 return None
-            if not self._place.terminal.alive:
+            if not self._agent.terminal.alive:
                 return None
-            self._place.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
+            self._agent.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
         return None
 
-    def _settle(self, letter: Letter, outcome: Outcome, entry: Entry | None) -> None:
+    def _settle(self, letter: MessageFolder, outcome: MessageOutcome, entry: Entry | None) -> None:
         """Tell the broker what became of the message; while it is away, later."""
         try:
             self._inboxes.settle(
                 letter.message,
                 outcome.state,
-                by=self._place.presence.info,
+                by=self._agent.presence.info,
                 entry=entry,
                 note=outcome.note,
                 transport=outcome.transport,
@@ -320,7 +322,7 @@ class Mail:
             )
         except (*_AWAY, StaleWriter) as error:
             self._untold[letter.message.id] = letter
-            log.warning("%s: message %s: %s", self._agent, letter.message.id, error)
+            log.warning("%s: message %s: %s", self._agent_id, letter.message.id, error)
         else:
             letter.told()
             self._untold.pop(letter.message.id, None)
@@ -330,24 +332,24 @@ class Mail:
     def _note_answer(self) -> None:
         """The program's own answer to the last message is the reply to a question that got no other."""
         letter = self._answering
-        if letter is None or not self._place.terminal.alive:
+        if letter is None or not self._agent.terminal.alive:
             return
-        said = self._place.kind.message_answer(letter)
-        just_taken = self._place.kind.reports_turns and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
+        said = self._agent.kind.message_answer(letter)
+        just_taken = self._agent.kind.reports_turns and time.monotonic() - self._taken_at < _UNTOLD_SECONDS
         self._attending.look(letter)
         if said and letter.message.kind is MessageKind.QUESTION:
             self._reply(letter.message, said)
         # Its screen may show a moment longer that it works.
-        if (said is None and just_taken) or not self._place.kind.is_free(self._place.terminal.pane):
+        if (said is None and just_taken) or not self._agent.kind.is_free(self._agent.terminal.pane):
             return
         self._answering = None
         self._attending.look(letter)
 
-    def _unanswered(self) -> Letter | None:
+    def _unanswered(self) -> MessageFolder | None:
         """The question that a former worker of this agent had it get last, if that is not answered."""
         with contextlib.suppress(FileNotFoundError):
-            last = (self._place.presence.folder / "letter").read_text().strip()
-            letter = Letter.read(self._folder, last)
+            last = (self._agent.presence.folder / "letter").read_text().strip()
+            letter = MessageFolder.read(self._folder, last)
             outcome = letter.outcome()
             if outcome and outcome.state.arrived and letter.message.kind is MessageKind.QUESTION:
                 return letter
@@ -356,17 +358,17 @@ class Mail:
     def _reply(self, message: Message, said: str) -> None:
         try:
             if self._inboxes.get(message.id).reply is None:
-                NovaOrchestrator(self._agent).reply(message.id, said, id=f"{message.id}.reply")
+                NovaOrchestrator(self._agent_id).reply(message.id, said, id=f"{message.id}.reply")
         except (*_AWAY, TorchError) as error:
-            log.warning("%s: the reply to %s is not sent: %s", self._agent, message.id, error)
+            log.warning("%s: the reply to %s is not sent: %s", self._agent_id, message.id, error)
 
     @property
-    def _agent(self) -> str:
-        return self._place.presence.info.agent_id
+    def _agent_id(self) -> str:
+        return self._agent.presence.info.agent_id
 
     @property
     def _leaving(self) -> bool:
-        return self._place.orders.leaving
+        return self._agent.orders.leaving
 
     def _pause(self, seconds: float) -> None:
         deadline = time.monotonic() + seconds
@@ -374,5 +376,28 @@ class Mail:
             time.sleep(0.1)
 
 
-def _stream(item: Item) -> tuple[str, Urgency]:
+def _stream(item: WaitingMessage) -> tuple[str, Urgency]:
     return item.message.sender, item.message.priority
+
+
+class PermissionAnswerer:
+    """Looks after one agent between its tasks."""
+
+    def __init__(self, agent: HostedAgent) -> None:
+        self._agent = agent
+        self._answered_at = 0.0
+
+    def look(self, letter: MessageFolder) -> None:
+        """Tell the fleet what the program does, and answer what the kind's policy answers."""
+        kind, pane = self._agent.kind, self._agent.terminal.pane
+        reading = kind.read(pane)
+        if reading.state is not self._agent.presence.info.state:
+            self._agent.presence.show(reading.state)
+        question = kind.message_question(pane, letter)
+        if question is None or time.monotonic() - self._answered_at < _ANSWERED_SECONDS:
+            return
+        if decision := decide_permission(question, None, kind.config.permissions):
+            allowed, why = decision
+            if kind.answer(pane, question, "allow" if allowed else "deny"):
+                self._answered_at = time.monotonic()
+                log.info("%s: %s %s", kind.agent_id, "allowed" if allowed else "denied", f"by {why}")

@@ -16,7 +16,7 @@ import psutil
 
 from torch_tasks.model.limits import Limits, Resources, size
 from torch_tasks.model.task import FailureKind
-from torch_tasks.workers.host.runs import Run
+from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.tmux.cgroup import group_of
 
@@ -25,7 +25,7 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 1.0
 
 
-class Guard:
+class ResourceGuard:
     """Looks after one agent's terminal."""
 
     def __init__(self, agent_id: str, terminal: Terminal, limits: Limits) -> None:
@@ -53,12 +53,12 @@ class Guard:
             oom_kills=_oom_kills(group),
         )
 
-    def begin(self, run: Run) -> None:
+    def begin(self, run: AttemptFolder) -> None:
         """A task begins: what was killed before has nothing to do with it."""
         self._ended = None
         run.oom_kills.write_text(f"{_oom_kills(self._group())}\n")
 
-    def why(self, run: Run) -> tuple[FailureKind, str] | None:
+    def why(self, run: AttemptFolder) -> tuple[FailureKind, str] | None:
         """What the limits have to do with the task's end, if that is certain. Asked before the terminal is ended."""
         if self._ended:
             return self._ended
