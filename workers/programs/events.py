@@ -38,7 +38,7 @@ class EventKind(StrEnum):
     """The question was answered."""
     STOPPED = "stopped"
     """The turn is over; ``text`` is the answer."""
-    FAILED = "failed_ending"
+    FAILED = "failed"
     """The turn is over without an answer, for the reason ``error``; ``text`` says it in words."""
     INTERRUPTED = "interrupted"
     COMPACTING = "compacting"

@@ -1,12 +1,12 @@
-"""A prompt's way into the program, in facts with evidence: intended, staged, submitted, accepted.
+"""A prompt's way into the program, as phases with evidence: intended, staged, submitted, accepted.
 
-Each is on the disk before the next step is taken, so whoever comes after a kill knows what may have happened. Enter
-is pressed on nothing but our own text, and nothing that may have been submitted is ever pasted again.
+Each phase is on the disk before the next step is taken, so that a worker that comes after a kill knows what may have
+happened. Enter is pressed on nothing but our own text, and what may have been submitted is never pasted again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
@@ -51,6 +51,31 @@ class SubmissionPhase(StrEnum):
     REFUSED = "refused"
     """The program does not take it; it certainly does not have it."""
 
+    @property
+    def may_become(self) -> frozenset[SubmissionPhase]:
+        """The phases that may follow this one."""
+        return _MAY_BECOME[self]
+
+    @property
+    def is_under_way(self) -> bool:
+        """There is something to do for it yet."""
+        return self in (SubmissionPhase.INTENDED, SubmissionPhase.STAGED, SubmissionPhase.SUBMITTED)
+
+
+_P = SubmissionPhase
+_MAY_BECOME: Mapping[SubmissionPhase, frozenset[SubmissionPhase]] = {
+    # A worker may be killed between the steps: the program may report a prompt that is known as intended only.
+    _P.INTENDED: frozenset({_P.STAGED, _P.ACCEPTED, _P.REFUSED}),
+    # The text may change before Enter is pressed.
+    _P.STAGED: frozenset({_P.SUBMITTED, _P.INTENDED, _P.ACCEPTED}),
+    # Enter may be pressed again; what provably never came is intended once more.
+    _P.SUBMITTED: frozenset({_P.SUBMITTED, _P.INTENDED, _P.ACCEPTED, _P.INDETERMINATE, _P.REFUSED}),
+    # The program's report may come late.
+    _P.INDETERMINATE: frozenset({_P.ACCEPTED}),
+    _P.ACCEPTED: frozenset(),
+    _P.REFUSED: frozenset(),
+}
+
 
 class SubmissionStep(BaseModel):
     """When a phase was reached, and what shows it."""
@@ -78,8 +103,8 @@ class Submission(BaseModel):
     pasted_at: datetime | None = None
     enters: int = 0
     entered_at: datetime | None = None
-    anew: bool = False
-    """It was submitted before and left no trace."""
+    pasted_anew: bool = False
+    """It was submitted before, left no trace, and is submitted once more."""
     placeholder: str = ""
     """What the composer showed in its place, if it did."""
     placeholder_is_new: bool = False
@@ -87,9 +112,9 @@ class Submission(BaseModel):
     above: str = ""
     """A digest of what stood above the composer when the text was seen in it."""
     confirmed: bool = False
-    """The program itself told that it accepted it."""
-    told: tuple[int, int] = (0, 0)
-    """How many of the steps, and of the agent's own notes, were told to the task's history."""
+    """The program itself reported that it accepted it."""
+    published: tuple[int, int] = (0, 0)
+    """How many of the steps, and of the agent's own notes, are in the task's history."""
 
     @classmethod
     def create(cls, run: PromptFolder, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
@@ -118,18 +143,18 @@ class Submission(BaseModel):
 
     @property
     def assumed_acceptance(self) -> ProgramEvent | None:
-        """That it was accepted, where the program did not tell it."""
+        """That it was accepted, where the program did not report it."""
         if self.phase is not SubmissionPhase.ACCEPTED or self.confirmed:
             return None
         return ProgramEvent(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
 
-    def tell(self, run: PromptFolder, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
-        """What is new for the task's history: the steps that were made, and what the agent reported on its way."""
-        steps, known = self.told
+    def publish(self, run: PromptFolder, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
+        """Mark all as published; with it what is new for the task's history, of its steps and of the agent's notes."""
+        steps, known = self.published
         facts = [f"{step.phase}: {step.evidence}" for step in self.steps[steps:] if step.evidence]
         facts += [f"progress: {note}" for note in notes[known:]]
-        told = (len(self.steps), len(notes))
-        return (self.changed(run, told=told) if told != self.told else self), tuple(facts)
+        published = (len(self.steps), len(notes))
+        return (self.changed(run, published=published) if published != self.published else self), tuple(facts)
 
     def text(self, run: PromptFolder) -> str:
         """What is to be submitted."""
@@ -140,7 +165,8 @@ class Submission(BaseModel):
         return self.with_step(phase, evidence, **changes).stored(run)
 
     def with_step(self, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
-        """The next step, which only its caller knows of."""
+        """The next step, not yet on the disk."""
+        assert phase in self.phase.may_become, f"a submission that is {self.phase} cannot become {phase}"
         step = SubmissionStep(phase=phase, at=now(), evidence=evidence)
         return self.model_copy(update={"steps": (*self.steps, step), **changes})
 

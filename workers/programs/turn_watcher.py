@@ -93,7 +93,7 @@ class TurnWatcher:
                 reading = StateReading(AgentState.WORKING, "policy", "answered")
         else:
             self._asked = None
-        submission, untold = submission.tell(run, turn.notes)
+        submission, untold = submission.publish(run, turn.notes)
         ending = self._ending(pane, run, submission, turn, view)
         self.pause = self._pause(submission, turn)
         return Progress(reading, ending, (*untold, *facts))
