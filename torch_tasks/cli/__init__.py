@@ -19,24 +19,24 @@ _COMMANDS = {
     "down": ("torch_tasks.cli.stack:down", "End all that `up` started."),
     "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
     "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
-    "spawn": ("torch_tasks.cli.staffing:spawn", "Start an agent somewhere in the fleet."),
-    "scale": ("torch_tasks.cli.scale:scale", "Have the pools grow by what waits for them, and say why."),
-    "retire": ("torch_tasks.cli.staffing:retire", "Have an agent end."),
+    "spawn": ("torch_tasks.cli.agents:spawn", "Start an agent somewhere in the fleet."),
+    "scale": ("torch_tasks.cli.nodes:scale", "Have the pools grow by what waits for them, and say why."),
+    "retire": ("torch_tasks.cli.agents:retire", "Have an agent end."),
     "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
     "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
     "task": ("torch_tasks.cli.tasks:task", "Show one task."),
-    "handoff": ("torch_tasks.cli.handoff:handoff", "Hand a task over to another agent."),
+    "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),
     "cancel": ("torch_tasks.cli.tasks:cancel", "End tasks that are not wanted any more."),
-    "answer": ("torch_tasks.cli.answer:answer", "Answer what the agent of a waiting task asks."),
-    "dead": ("torch_tasks.cli.dead:dead", "List, show, replay or drop the tasks that are not tried any more."),
+    "answer": ("torch_tasks.cli.tasks:answer", "Answer what the agent of a waiting task asks."),
+    "dead": ("torch_tasks.cli.tasks:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
     "kinds": ("torch_tasks.workers.kinds:kinds", "List the kinds of agents, and whether their programs are here."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
-    "budget": ("torch_tasks.cli.budget:budget", "Show what is used of the accounts with the models' providers."),
-    "pause": ("torch_tasks.cli.control:pause", "Have an agent, a role, or all take no new task."),
-    "resume": ("torch_tasks.cli.control:resume", "Lift a pause."),
-    "stop": ("torch_tasks.cli.control:stop", "Stop the fleet or this machine, with the broker or without."),
-    "start": ("torch_tasks.cli.control:start", "Lift a stop."),
+    "budget": ("torch_tasks.cli.fleet:budget", "Show what is used of the accounts with the models' providers."),
+    "pause": ("torch_tasks.cli.fleet:pause", "Have an agent, a role, or all take no new task."),
+    "resume": ("torch_tasks.cli.fleet:resume", "Lift a pause."),
+    "stop": ("torch_tasks.cli.fleet:stop", "Stop the fleet or this machine, with the broker or without."),
+    "start": ("torch_tasks.cli.fleet:start", "Lift a stop."),
     "attach": ("torch_tasks.workers.cli:attach", "Attach this terminal to an agent's pane."),
     "screen": ("torch_tasks.workers.cli:screen", "Print what an agent's pane shows."),
     "done": ("torch_tasks.cli.pane:done", "For agents: say that the task is done."),
@@ -55,13 +55,13 @@ _COMMANDS = {
     "claims": ("torch_tasks.cli.collaboration:claims", "List what is claimed."),
     "help-wanted": ("torch_tasks.cli.collaboration:help_wanted", "Ask able agents for help, until one accepts."),
     "team": ("torch_tasks.cli.collaboration:team", "Name agents that together have these skills."),
-    "git": ("torch_tasks.cli.git:git", "Report how the agents' git trees stand."),
-    "monitor": ("torch_tasks.cli.monitor:monitor", "Show what is said, done and lost, as it happens."),
-    "logs": ("torch_tasks.cli.logs:logs", "Print the log of a process on this machine."),
-    "compat": ("torch_tasks.cli.compat:compat", "Install the tools that Torch replaces under their old names."),
+    "git": ("torch_tasks.cli.fleet:git", "Report how the agents' git trees stand."),
+    "monitor": ("torch_tasks.cli.fleet:monitor", "Show what is said, done and lost, as it happens."),
+    "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
+    "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
     "doctor": ("torch_tasks.cli.doctor:doctor", "Tell what works here and what does not."),
     "demo": ("torch_tasks.cli.demo:demo", "Show the main job on this machine in under a minute."),
-    "version": ("torch_tasks.cli.version:version", "Print the version."),
+    "version": ("torch_tasks.cli:version", "Print the version."),
 }
 _HIDDEN = {
     "supervise": "torch_tasks.cli.stack:supervise",
@@ -101,3 +101,11 @@ def main() -> None:
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 nobody can do the task, 4 no broker, 124 the time was over.
     """
+
+
+@click.command()
+def version() -> None:
+    """Print the version."""
+    from importlib.metadata import version as installed  # 30 ms, which only this command needs
+
+    click.echo(installed("torch-tasks"))

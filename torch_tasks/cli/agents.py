@@ -1,24 +1,29 @@
-"""``torch-tasks agents | agent``."""
+"""``torch-tasks agents | agent | spawn | retire``, and the registry's commands as ``python -m`` runs them."""
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from typing import Any
 
 import click
 
-from torch_tasks.cli.ids import shown
-from torch_tasks.cli.output import ago, as_json, as_table, plain
+from torch_tasks.cli.options import JSON, Duration
+from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
 from torch_tasks.client import Torch
-from torch_tasks.model.agent import AgentInfo
+from torch_tasks.errors import TorchError
+from torch_tasks.model.agent import AgentInfo, Lifetime, RetireMode
 from torch_tasks.model.node import KeptAgent, KeptState
+from torch_tasks.monitoring import SystemMonitor
+from torch_tasks.monitoring.system_monitor import Health
 
 
 @click.command()
 @click.option("--role", help="Only of this role.")
 @click.option("--skill", "skills", multiple=True, help="Only with this skill; repeat for more, all are required.")
 @click.option("--online", is_flag=True, help="Only those that are there.")
-@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+@JSON
 def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted: bool) -> None:
     """List the agents."""
     found = Torch().agents(role=role, skills=skills, online=True if online else None)
@@ -50,7 +55,7 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]
 @click.command()
 @click.argument("agent_id")
 @click.option("--release", is_flag=True, help="Try it again, if its node left it down after too many crashes.")
-@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+@JSON
 def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     """Show one agent."""
     if release:
@@ -69,3 +74,107 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
         click.echo(f"{name + ':':<21}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
     for name, said in used.lines() if used else ():
         click.echo(f"{name + ':':<21}{said}")
+
+
+@click.command()
+@click.argument("role")
+@click.option("--skill", "skills", multiple=True, help="A skill it shall have; repeat for more.")
+@click.option("--kind", default="shell", show_default=True, help="The kind of agent program.")
+@click.option("--node", help="The machine it shall be on (default: the one with most room).")
+@click.option("--label", "labels", multiple=True, help="What its machine must have, as `gpu`; repeat for more.")
+@click.option("--temporary", is_flag=True, help="It retires when it has had nothing to do for a while.")
+@click.option("--workdir", type=click.Path(), help="The folder it starts in, on its machine.")
+@click.option("--fresh", is_flag=True, help="Each of its tasks is begun by a new program.")
+@click.option("--parent", metavar="AGENT", help="The agent it belongs to (default, in a pane: the pane's agent).")
+@click.option("--id", "agent_id", help="Its id (default: the role and a number).")
+@click.option("--memory", metavar="SIZE", help="The most memory its terminal may use, as 2G.")
+@click.option("--cpu", type=float, help="The most processors it may use, as 1.5.")
+@click.option("--processes", type=int, help="The most processes it may have.")
+def spawn(
+    role: str,
+    skills: tuple[str, ...],
+    kind: str,
+    node: str | None,
+    labels: tuple[str, ...],
+    temporary: bool,
+    workdir: str | None,
+    fresh: bool,
+    parent: str | None,
+    agent_id: str | None,
+    memory: str | None,
+    cpu: float | None,
+    processes: int | None,
+) -> None:
+    """Start an agent of this ROLE somewhere in the fleet and print its id, once it is ready."""
+    with waiting(f"starting a {role}"):
+        spawned = Torch().spawn(
+            role,
+            skills,
+            kind,
+            node=node,
+            labels=labels,
+            lifetime=Lifetime.TEMPORARY if temporary else Lifetime.PERMANENT,
+            workdir=workdir,
+            fresh=fresh,
+            parent=parent,
+            agent_id=agent_id,
+            memory=memory,
+            cpu=cpu,
+            processes=processes,
+        )
+    click.echo(f"{spawned.agent_id} is ready on {spawned.node}", err=True)
+    click.echo(spawned.agent_id)
+
+
+@click.command()
+@click.argument("agent_id", metavar="AGENT", required=False)
+@click.option("--now", is_flag=True, help="Put its task back, for whoever is able, and do not wait for it.")
+@click.option("--hand-over", is_flag=True, help="Have another agent of its role go on with its task.")
+@click.option("--note", default="", help="Why, and what a successor should know.")
+@click.option("--timeout", type=Duration(or_zero=True), help="Wait so long; it retires all the same.")
+@click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
+def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
+    """Have AGENT end: no new tasks, then its pane and its place in the fleet. In a pane: the pane's own agent."""
+    own = os.environ.get("TORCH_AGENT_ID")
+    whom = agent_id or own
+    if whom is None:
+        raise click.UsageError("say which AGENT")
+    if now and hand_over:
+        raise click.UsageError("say --now or --hand-over, not both")
+    leave = RetireMode.NOW if now else RetireMode.HAND_OVER if hand_over else RetireMode.FINISH
+    if whom == own or no_wait:  # its own task is what runs this command
+        Torch().retire(whom, leave=leave, note=note, wait=False)
+        click.echo(f"{whom} takes no new tasks and retires" + (" when this one is over" if whom == own else ""))
+        return
+    with waiting(f"{whom} retires"):
+        report = Torch().retire(whom, leave=leave, note=note, timeout=timeout)
+    assert report is not None
+    click.echo(f"{whom} has retired on {report.node}; its last screen and its notes are in {report.file} there")
+    if report.tasks:
+        click.echo(f"tasks it left: {', '.join(report.tasks)}")
+    if report.messages:
+        click.echo(f"messages it did not read, now dead: {', '.join(report.messages)}")
+
+
+@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--list", "listed", is_flag=True, help="List the agents.")
+@click.option("--status", "status", is_flag=True, help="Tell how the system is, as JSON; exit code 1 if it is down.")
+@click.option("--spawn", nargs=2, metavar="ROLE SKILLS", help="Start an agent of this role with these skills.")
+@click.pass_context
+def registry(ctx: click.Context, listed: bool, status: bool, spawn: tuple[str, str] | None) -> None:
+    """Who is there."""
+    if listed + status + bool(spawn) != 1:
+        raise click.UsageError("say one of --list, --status and --spawn ROLE SKILLS")
+    try:
+        if listed:
+            ctx.invoke(agents)
+        elif spawn:
+            role, skills = spawn
+            click.echo(Torch().spawn(role, skills.replace(",", " ").split()).agent_id)
+        else:
+            health = SystemMonitor().get_system_health()
+            as_json(health)
+            sys.exit(int(health.status is Health.DOWN))
+    except TorchError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_code)

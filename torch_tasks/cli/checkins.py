@@ -10,11 +10,10 @@ from typing import Any, TypeVar
 
 import click
 
-from torch_tasks.cli.duration import Duration
+from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json, as_table, one_line
 from torch_tasks.errors import InvalidCheckin
 
-_JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 _ID = click.argument("checkin_id", metavar="CHECKIN")
 _TARGETS = (
     click.option("--role", help="For all agents of this role; with --task, whoever takes it has this role."),
@@ -90,7 +89,7 @@ def checkin() -> None:
 @_with(_OPTIONS)
 @click.option("--id", "checkin_id", help="The check-in's id; the same one twice is one check-in.")
 @click.option("--from", "sender", metavar="WHO", help="Who asks for it (default: this pane's agent, or operator).")
-@_JSON
+@JSON
 def add(
     words: tuple[str, ...],
     every: str | None,
@@ -136,7 +135,7 @@ def _tell(kept: Any, json_wanted: bool) -> None:
 
 @checkin.command("list")
 @click.option("--all", "all_wanted", is_flag=True, help="Those that have ended as well.")
-@_JSON
+@JSON
 def list_(all_wanted: bool, json_wanted: bool) -> None:
     """List what is to come up, the next first."""
     records = [record for record in _book().list() if all_wanted or record.state != "ended"]
@@ -155,7 +154,7 @@ def _row(record: Any) -> tuple[Any, ...]:
 
 @checkin.command()
 @_ID
-@_JSON
+@JSON
 def show(checkin_id: str, json_wanted: bool) -> None:
     """Show one: what is asked for, when it comes up next, and what became of it last."""
     record = _book().get(checkin_id)
@@ -190,7 +189,7 @@ def show(checkin_id: str, json_wanted: bool) -> None:
 @click.option("--to", "target", metavar="AGENT", help="For this agent.")
 @_with(_TARGETS)
 @_with(_OPTIONS)
-@_JSON
+@JSON
 def edit(
     checkin_id: str, time: str | None, note: str | None, target: str | None, json_wanted: bool, **how: Any
 ) -> None:
@@ -204,7 +203,7 @@ def edit(
 
 @checkin.command()
 @_ID
-@_JSON
+@JSON
 def pause(checkin_id: str, json_wanted: bool) -> None:
     """Have it not come up until it is resumed."""
     _stands(_book().pause(checkin_id), json_wanted)
@@ -212,7 +211,7 @@ def pause(checkin_id: str, json_wanted: bool) -> None:
 
 @checkin.command()
 @_ID
-@_JSON
+@JSON
 def resume(checkin_id: str, json_wanted: bool) -> None:
     """Have it come up again, from its next time on."""
     _stands(_book().resume(checkin_id), json_wanted)
@@ -228,7 +227,7 @@ def _stands(record: Any, json_wanted: bool) -> None:
 
 @checkin.command()
 @_ID
-@_JSON
+@JSON
 def remove(checkin_id: str, json_wanted: bool) -> None:
     """Forget it and its history; what has fired arrives all the same."""
     _book().remove(checkin_id)
@@ -237,7 +236,7 @@ def remove(checkin_id: str, json_wanted: bool) -> None:
 
 @checkin.command()
 @_ID
-@_JSON
+@JSON
 def run(checkin_id: str, json_wanted: bool) -> None:
     """Have it fire at once, beside its times."""
     fire = _book().run_now(checkin_id)
@@ -250,7 +249,7 @@ def run(checkin_id: str, json_wanted: bool) -> None:
 @checkin.command()
 @_ID
 @click.option("--limit", type=click.IntRange(1), default=20, show_default=True, help="How many.")
-@_JSON
+@JSON
 def history(checkin_id: str, limit: int, json_wanted: bool) -> None:
     """Tell what became of each of its times, the latest first, and who got what."""
     fires = _book().history(checkin_id, limit)

@@ -8,11 +8,10 @@ from typing import Any
 
 import click
 
-from torch_tasks.cli.duration import Duration
+from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.machine.project import project_of
 
-_JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 _BY = click.option("--by", metavar="WHO", help="In whose name (default: this pane's agent, or operator).")
 _PROJECT = click.option("--project", metavar="NAME", help="Of which project (default: the git tree of this folder).")
 _LIMIT = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
@@ -34,10 +33,10 @@ def _notes(project: str | None) -> Any:
 @_PROJECT
 @click.option("--tag", "tags", multiple=True, help="A word that it is found by; repeat for more.")
 @_BY
-@_JSON
+@JSON
 def add(fact: tuple[str, ...], project: str | None, tags: tuple[str, ...], by: str | None, json_wanted: bool) -> None:
     """Note a FACT. `-` reads it from standard input."""
-    noted = _notes(project).add(sys.stdin.read() if fact == ("-",) else " ".join(fact), tags, by=by)
+    noted = _notes(project).add(text_of(fact), tags, by=by)
     if json_wanted:
         as_json(noted)
     else:
@@ -48,7 +47,7 @@ def add(fact: tuple[str, ...], project: str | None, tags: tuple[str, ...], by: s
 @click.argument("words", nargs=-1, required=True)
 @_PROJECT
 @_LIMIT
-@_JSON
+@JSON
 def search(words: tuple[str, ...], project: str | None, limit: int, json_wanted: bool) -> None:
     """Show the notes that hold all of these WORDS; exit code 1 if there are none."""
     found = _notes(project).search(" ".join(words))[:limit]
@@ -59,7 +58,7 @@ def search(words: tuple[str, ...], project: str | None, limit: int, json_wanted:
 @note.command("list")
 @_PROJECT
 @_LIMIT
-@_JSON
+@JSON
 def list_(project: str | None, limit: int, json_wanted: bool) -> None:
     """Show the latest notes."""
     _show(_notes(project).all()[:limit], json_wanted)
@@ -78,7 +77,7 @@ def _show(notes: list[Any], json_wanted: bool) -> None:
 @click.option("--for", "seconds", type=Duration(), help="For how long, as 30m (default: as long as the task runs).")
 @click.option("--wait", type=Duration(), help="Wait so long for it to be free.")
 @_BY
-@_JSON
+@JSON
 def claim(resource: str, seconds: float | None, wait: float | None, by: str | None, json_wanted: bool) -> None:
     """Have RESOURCE for yourself: a folder, `port:8080`, any name; exit code 1 and who has it if it is taken."""
     from torch_tasks.store.claims import Claims
@@ -103,7 +102,7 @@ def release(resource: str, by: str | None) -> None:
 
 
 @click.command()
-@_JSON
+@JSON
 def claims(json_wanted: bool) -> None:
     """List what is claimed, by whom and until when."""
     from torch_tasks.store.claims import Claims
@@ -121,7 +120,7 @@ def claims(json_wanted: bool) -> None:
 
 @click.command()
 @click.option("--skill", "skills", multiple=True, required=True, help="What the team must be able to do; repeat.")
-@_JSON
+@JSON
 def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Name agents that together have all of these skills: free ones first, as few as possible."""
     from torch_tasks.broker.connection import broker_errors
@@ -142,7 +141,7 @@ def team(skills: tuple[str, ...], json_wanted: bool) -> None:
 @click.option("--role", help="Only an agent of this role, at last a manager.")
 @click.option("--expires", type=Duration(), default="10m", show_default=True, help="How long each has to answer.")
 @click.option("--from", "sender", metavar="WHO", help="Who asks (default: this pane's agent, or operator).")
-@_JSON
+@JSON
 def help_wanted(
     text: tuple[str, ...],
     skills: tuple[str, ...],
@@ -154,9 +153,8 @@ def help_wanted(
     """Ask one able agent after the other for help and print the answer of the first that accepts."""
     from torch_tasks.communication.help_wanted import ask_for_help
 
-    words = sys.stdin.read() if text == ("-",) else " ".join(text)
     with waiting("waiting for somebody who accepts"):
-        reply = ask_for_help(words, skills, role=role, expires=expires, sender=sender)
+        reply = ask_for_help(text_of(text), skills, role=role, expires=expires, sender=sender)
     if json_wanted:
         as_json(reply)
     else:

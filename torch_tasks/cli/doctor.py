@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from torch_tasks.broker.connection import broker_errors, connect, ping
 from torch_tasks.checkins.book import readiness
+from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
 from torch_tasks.communication.orchestrator import outbox_of
@@ -38,7 +39,7 @@ class Finding(BaseModel):
 
 
 @click.command()
-@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+@JSON
 def doctor(json_wanted: bool) -> None:
     """Tell what works here and what does not. Exit code 4 without a broker, 1 if anything else is wrong."""
     looks: dict[str, Callable[[], str]] = {

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from pathlib import Path
 from typing import Any
 
 import click
 
-from torch_tasks.cli.duration import Duration
+from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
@@ -17,13 +16,7 @@ from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.store.audit import AuditEntry
 
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
-_JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 _EMERGENCY = click.option("--emergency", is_flag=True, help="Overtakes all others, and the policy.")
-_SENDER = click.option("--from", "sender", metavar="WHO", help="Who says it (default: this pane's agent, or operator).")
-
-
-def _said(words: tuple[str, ...]) -> str:
-    return sys.stdin.read() if words == ("-",) else " ".join(words)
 
 
 def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
@@ -42,8 +35,8 @@ def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
 @click.option("--expires", type=Duration(), help="Not to be delivered later than that, as 90 or 5m.")
 @click.option("--id", "message_id", help="The message's id; the same one twice is one message.")
 @click.option("--wait", "wait_seconds", type=Duration(or_zero=True), help="Wait until the receiver has it.")
-@_SENDER
-@_JSON
+@SENDER
+@JSON
 def send(
     agent_id: str,
     text: tuple[str, ...],
@@ -60,7 +53,7 @@ def send(
     """Send TEXT to AGENT, which gets it when it is idle. `-` reads the text from standard input."""
     nova = NovaOrchestrator(sender)
     how = _how(when, emergency, kind=kind, reply_to=about, expires=expires, id=message_id)
-    sent = nova.send_message(agent_id, _said(text), **how)
+    sent = nova.send_message(agent_id, text_of(text), **how)
     if wait_seconds is not None and sent.transport == "broker":
         with waiting(f"message {sent.id}: waiting until {sent.target} has it"):
             record = nova.await_delivery(sent.id, wait_seconds)
@@ -85,8 +78,8 @@ def _tell(all_sent: list[Sent], json_wanted: bool) -> None:
 @click.option("--timeout", type=Duration(or_zero=True), help="How long to wait for the reply (default: for ever).")
 @_WHEN
 @_EMERGENCY
-@_SENDER
-@_JSON
+@SENDER
+@JSON
 def ask(
     agent_id: str,
     text: tuple[str, ...],
@@ -98,7 +91,7 @@ def ask(
 ) -> None:
     """Ask AGENT and print its reply. Exit code 124 if none came in time."""
     with waiting(f"waiting for {agent_id}"):
-        reply = NovaOrchestrator(sender).ask(agent_id, _said(text), timeout, **_how(when, emergency))
+        reply = NovaOrchestrator(sender).ask(agent_id, text_of(text), timeout, **_how(when, emergency))
     if json_wanted:
         as_json(reply)
     else:
@@ -109,11 +102,11 @@ def ask(
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--to", "message_id", metavar="MESSAGE", help="The message to answer (default: this agent's last one).")
 @_WHEN
-@_SENDER
-@_JSON
+@SENDER
+@JSON
 def reply(text: tuple[str, ...], message_id: str | None, when: str, sender: str | None, json_wanted: bool) -> None:
     """Answer a message: whoever sent it gets TEXT."""
-    sent = NovaOrchestrator(sender).reply(message_id or _last_letter(), _said(text), when=when)
+    sent = NovaOrchestrator(sender).reply(message_id or _last_letter(), text_of(text), when=when)
     _tell([sent], json_wanted)
 
 
@@ -134,8 +127,8 @@ def _last_letter() -> str:
 @click.option("--project", metavar="FOLDER", help="Only to agents that work in this folder, or in one of this name.")
 @_WHEN
 @_EMERGENCY
-@_SENDER
-@_JSON
+@SENDER
+@JSON
 def broadcast(
     text: tuple[str, ...],
     role: str | None,
@@ -149,14 +142,14 @@ def broadcast(
     """Send TEXT to every agent that is online and matches."""
     how = _how(when, emergency)
     _tell(
-        NovaOrchestrator(sender).broadcast(_said(text), role=role, skills=skills, project=project, **how), json_wanted
+        NovaOrchestrator(sender).broadcast(text_of(text), role=role, skills=skills, project=project, **how), json_wanted
     )
 
 
 @click.command()
 @click.argument("party", required=False)
 @click.option("--peek", is_flag=True, help="Leave the messages unread.")
-@_JSON
+@JSON
 def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
     """Show what waits for you, who has then read it; of an agent's inbox, it is only shown."""
     nova = NovaOrchestrator()
@@ -177,7 +170,7 @@ def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--replay", is_flag=True, help="Have MESSAGE delivered, though it was given up.")
 @click.option("--refused", is_flag=True, help="What was refused and why, and what came past the broker.")
-@_JSON
+@JSON
 def messages(
     message_id: str | None, party: str | None, limit: int, replay: bool, refused: bool, json_wanted: bool
 ) -> None:

@@ -1,4 +1,4 @@
-"""``torch-tasks node``: this machine's node worker, and what there is to say about all of them."""
+"""``torch-tasks node | scale``: this machine's node worker, all nodes, and how the pools grow on them."""
 
 from __future__ import annotations
 
@@ -7,12 +7,11 @@ from typing import Any
 
 import click
 
-from torch_tasks.cli.duration import Duration
+from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.workers import become_celery
 
 _GIGABYTE = 1 << 30
-_JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
 
 
 class _Node(click.Group):
@@ -43,7 +42,7 @@ def node() -> None:
 
 
 @node.command("list")
-@_JSON
+@JSON
 def list_(json_wanted: bool) -> None:
     """List the nodes."""
     from torch_tasks.client import Torch
@@ -68,7 +67,7 @@ def _row(info: Any) -> tuple[Any, ...]:
 
 @node.command()
 @click.argument("name")
-@_JSON
+@JSON
 def show(name: str, json_wanted: bool) -> None:
     """Show one node, and how the agents stand that it keeps."""
     from torch_tasks.client import Torch
@@ -116,3 +115,31 @@ def undrain(name: str) -> None:
     click.echo(f"agents are started on {name} again")
     if resumed:
         click.echo(f"take tasks again: {', '.join(resumed)}")
+
+
+@click.command()
+@click.option("--dry-run", is_flag=True, help="Only decide.")
+@click.option("--explain", is_flag=True, help="Say why, for each pool.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
+def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
+    """Have the pools of torch.toml grow by what waits for them, as beat does at intervals."""
+    from torch_tasks.broker.connection import broker_errors
+    from torch_tasks.fleet import fleet
+    from torch_tasks.orchestration.scaling import Autoscaler
+
+    with broker_errors():
+        scaler = Autoscaler(fleet())
+        plan = scaler.plan() if dry_run else scaler.step()
+    if json_wanted:
+        as_json(plan)
+        return
+    if not fleet().settings.pools:
+        click.echo("no pools are declared; [[pools]] tables in torch.toml do that", err=True)
+    for decision in plan.decisions:
+        would = "would grow" if dry_run else "grows"
+        change = f"{would} to {decision.size + decision.grow}" if decision.grow else "stays"
+        click.echo(f"{decision.pool}: {decision.size} agents, {change}")
+        for why in decision.why if explain else ():
+            click.echo(f"  {why}")
+    for queue in plan.unserved:
+        click.echo(f"{queue}: no agent reads it and no pool serves it", err=True)

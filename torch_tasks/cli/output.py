@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -19,6 +20,7 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.task import TaskRecord
 
 _GAP, _NARROWEST = 2, 10
+_MADE_BY_TORCH, _SHOWN = re.compile(r"[0-9a-f]{32}"), 8
 _BLANKS = frozenset("\u00a0\u202f\u3000")
 
 
@@ -104,3 +106,8 @@ def wanted(record: TaskRecord) -> str:
 def shown_state(record: TaskRecord) -> str:
     """The state, with what a person must know about it."""
     return f"{record.state} (unroutable)" if record.unroutable else str(record.state)
+
+
+def shown(task_id: str) -> str:
+    """As much of an id as a person needs; whoever reads a pipe gets the whole."""
+    return task_id[:_SHOWN] if is_terminal() and _MADE_BY_TORCH.fullmatch(task_id) else task_id

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
 
+from torch_tasks.cli.options import text_of
 from torch_tasks.errors import NotInPane
 from torch_tasks.machine.agent_folder import DONE, FAIL, PROGRESS, report
 from torch_tasks.system.files import usable
@@ -41,7 +41,7 @@ def progress(task_id: str, text: tuple[str, ...]) -> None:
 def _report(name: str, task_id: str, text: tuple[str, ...]) -> None:
     folder = _agent_folder()
     _require_current(folder, task_id)
-    said = sys.stdin.read() if text == ("-",) else " ".join(text)
+    said = text_of(text)
     with usable(folder / "events"):
         report(folder, name, task_id, said)
 

@@ -1,21 +1,37 @@
-"""``torch-tasks run | tasks | task | cancel``."""
+"""``torch-tasks run | tasks | task | answer | handoff | cancel | dead``."""
 
 from __future__ import annotations
 
 import json
+import os
+import signal
 import sys
 import time
 from contextlib import suppress
 from typing import Any
 
 import click
+import redis
+from rich.status import Status
+from rich.text import Text
 
-from torch_tasks.cli.duration import Duration
-from torch_tasks.cli.following import await_end
-from torch_tasks.cli.ids import known_task, shown
-from torch_tasks.cli.output import ago, as_json, as_table, is_terminal, plain, shown_state, waiting, wanted
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.cli.options import JSON, Duration, text_of
+from torch_tasks.cli.output import (
+    ago,
+    as_json,
+    as_table,
+    is_terminal,
+    one_line,
+    plain,
+    shown,
+    shown_state,
+    waiting,
+    wanted,
+)
 from torch_tasks.client import Task, Torch
-from torch_tasks.errors import BrokerUnreachable, TaskNotFinished
+from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
+from torch_tasks.fleet import fleet
 from torch_tasks.model.task import (
     FailureKind,
     HistoryEntry,
@@ -26,10 +42,30 @@ from torch_tasks.model.task import (
     TaskState,
     Usage,
 )
+from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.handover import await_handover
 
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 _HEADINGS = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
 _PRIORITY = _HEADINGS.index("PRIORITY")
+_LEAST, _NAMED = 4, 3
+"""An id may be cut to so many characters; so many are named of those that begin like it."""
+_LONGEST = 200
+_PATIENCE = 2.0
+"""An agent that has just come takes this long to be known."""
+_HANDOVER_SECONDS = 30.0
+
+
+def known_task(given: str) -> str:
+    """The id, or the one that begins with at least four characters; what nobody knows stays as it is."""
+    try:
+        with broker_errors():
+            found = fleet().records.named(given) if len(given) >= _LEAST else []
+    except (BrokerUnreachable, redis.RedisError):  # whoever needs the broker says so
+        return given
+    if len(found) > 1:
+        raise click.BadParameter(f"{len(found)} tasks begin with {given}: {', '.join(found[:_NAMED])}, …")
+    return found[0] if found else given
 
 
 @click.command()
@@ -79,8 +115,7 @@ def run(
 
     PROMPT is what the agent shall do; its words are joined by one space. `-` reads it from standard input.
     """
-    text = sys.stdin.read() if prompt == ("-",) else " ".join(prompt)
-    handed = Torch().enqueue(text, id=task_id, **fields)
+    handed = Torch().enqueue(text_of(prompt), id=task_id, **fields)
     if not wait:
         click.echo(handed.id)
     if handed.spooled:
@@ -122,10 +157,66 @@ def _end_with(result: TaskResult) -> None:
     sys.exit(TIMED_OUT if timed_out else FAILED)
 
 
+def await_end(task: Task, timeout: float | None) -> TaskResult:
+    """Wait for the task's end. What it waits for, as soon as that is not just a free agent, is said on stderr, once.
+
+    Ctrl-C ends the command, not the task.
+    """
+    try:
+        return _await_end(task, timeout)
+    except KeyboardInterrupt:
+        click.echo(f"task {task.id} goes on; 'torch-tasks cancel {task.id}' ends it", err=True)
+        sys.exit(128 + signal.SIGINT)
+
+
+def _await_end(task: Task, timeout: float | None) -> TaskResult:
+    begun, told = time.monotonic(), ""
+    with waiting(f"task {task.id}") as line:
+        for record in task.follow(timeout):
+            said = _hindrance(record)
+            if said and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and said != told:
+                told = said
+                _say(f"task {task.id} {said}", line)
+            if line:
+                line.update(Text(f"task {task.id}: {_standing(record)}"))
+    if not record.state.ended:
+        raise TaskNotFinished(f"task {task.id} is {record.state} after {timeout:g} s; it goes on, ask again later")
+    return task.result(timeout=0)
+
+
+def _say(text: str, line: Status | None) -> None:
+    if line:
+        line.console.print(Text(text), soft_wrap=True)
+    else:
+        click.echo(text, err=True)
+
+
+def _hindrance(record: TaskRecord) -> str:
+    """What keeps the task from going on."""
+    if record.unroutable:
+        return f"is unroutable: no live agent serves {wanted(record)}; it starts when one appears"
+    if record.state is TaskState.PARKED:
+        return f"is parked: {record.note or 'an account rests'}"
+    if record.state is TaskState.QUEUED and record.waits:
+        return f"waits: {record.waits}"
+    if record.state is not TaskState.WAITING:
+        return ""
+    if record.question is None:
+        return f"waits: {record.note or 'it does not say for what'}"
+    choices = [f"\n  {number} {text}" for number, text in enumerate(record.question.choices, 1)]
+    return f"waits: {record.question.text}{''.join(choices)}\nAnswer it: torch-tasks answer {record.spec.id} CHOICE"
+
+
+def _standing(record: TaskRecord) -> str:
+    who = f" on {record.agent}" if record.agent and record.state is not TaskState.QUEUED else ""
+    note = f": {one_line(record.note, _LONGEST)}" if record.note and record.state is TaskState.RUNNING else ""
+    return f"{record.state}{who}{note}"
+
+
 @click.command()
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--state", "states", multiple=True, type=click.Choice([str(s) for s in TaskState]), help="Only these.")
-@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+@JSON
 def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     """List the latest tasks, newest first."""
     records = Torch().tasks(limit, [TaskState(state) for state in states])
@@ -146,7 +237,7 @@ def _row(record: TaskRecord) -> tuple[Any, ...]:
 
 @click.command()
 @click.argument("task_id", type=known_task)
-@click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+@JSON
 def task(task_id: str, json_wanted: bool) -> None:
     """Show one task: what was asked, who did it, what shows that it was done, and what happened on the way."""
     one = Torch().task(task_id)
@@ -222,3 +313,87 @@ def cancel(task_ids: tuple[str, ...]) -> None:
             after = handed.status
         click.echo(f"task {task_id} {after}" if after.ended else f"task {task_id} {after}, its agent was told to stop")
     sys.exit(FAILED if failed else 0)
+
+
+@click.command()
+@click.argument("task_id", metavar="TASK", type=known_task)
+@click.argument("reply")
+def answer(task_id: str, reply: str) -> None:
+    """Answer what the agent of a waiting TASK asks: REPLY is the number of a choice or, where it takes one, a text."""
+    task = Torch().task(task_id)
+    with waiting(f"task {task_id}: telling its agent"):
+        said = task.answer(reply)
+    click.echo(said)
+
+
+@click.command()
+@click.argument("task_id", metavar="TASK", type=known_task)
+@click.argument("to", metavar="AGENT")
+@click.option("--note", default="", help="What the successor should know: what is done, what is left.")
+@click.option("--question", "questions", multiple=True, help="What is open; repeat for more.")
+def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> None:
+    """Hand TASK over to AGENT, or to whoever has the role AGENT. Who works on it is interrupted and lets go first."""
+    handover = Torch().task(task_id).handoff(to, note, questions)
+    if handover.owner is None:
+        click.echo(f"task {task_id} waits for {handover.to}")
+        return
+    if handover.owner == os.environ.get("TORCH_AGENT_ID"):
+        click.echo(f"task {task_id} goes to {handover.to}; end your turn now, it is not yours any more")
+        return
+    with waiting(f"task {task_id}: {handover.owner} lets go of it"), broker_errors():
+        record, gone = await_handover(task_id, _HANDOVER_SECONDS)
+    if record.state.ended and record.attempts == handover.attempt:
+        raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} had let go of it")
+    later = "" if gone else f" as soon as {handover.owner}, which was told, lets go of it"
+    click.echo(f"task {task_id} goes to {handover.to}{later}")
+
+
+_IDS = click.argument("task_ids", nargs=-1, required=True, type=known_task)
+
+
+@click.group()
+def dead() -> None:
+    """Tasks that are not tried any more unless you say so."""
+
+
+@dead.command(name="list")
+@JSON
+def list_dead(json_wanted: bool) -> None:
+    """List them, the latest first."""
+    records = Torch().dead()
+    if json_wanted:
+        as_json(records)
+        return
+    as_table(("ID", "FOR", "TRIES", "DIED", "WHY", "PROMPT"), [_dead_row(record) for record in records])
+    with broker_errors():
+        others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records}
+    for message_id in sorted(others):
+        click.echo(f"{message_id} (a message of another Celery task)")
+
+
+def _dead_row(record: TaskRecord) -> tuple[object, ...]:
+    why = record.result.error.message if record.result and record.result.error else record.note or ""
+    return shown(record.spec.id), wanted(record), record.attempts, ago(record.finished_at), why, record.spec.title
+
+
+dead.add_command(task, name="show")
+
+
+@dead.command()
+@_IDS
+def replay(task_ids: tuple[str, ...]) -> None:
+    """Have tasks tried again, with all their retries; their ids and histories stay."""
+    for task_id in task_ids:
+        with broker_errors():
+            DeadLetters(fleet()).replay(task_id)
+        click.echo(f"task {task_id} queued again")
+
+
+@dead.command()
+@_IDS
+def drop(task_ids: tuple[str, ...]) -> None:
+    """Give tasks up for good."""
+    for task_id in task_ids:
+        with broker_errors():
+            DeadLetters(fleet()).drop(task_id)
+        click.echo(f"task {task_id} dropped")

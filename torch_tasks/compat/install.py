@@ -1,4 +1,4 @@
-"""The old tools as files under their old names, which call this installation from anywhere."""
+"""``torch-tasks compat install``: the old tools as files under their old names, which call this installation."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+import click
 
 from torch_tasks.errors import FileExists, TorchError
 
@@ -45,7 +47,21 @@ _FILES = {
 }
 
 
-def install(folder: Path, *, force: bool = False) -> Iterator[Path]:
+@click.group()
+def compat() -> None:
+    """The tools that Torch replaces, under their old names."""
+
+
+@compat.command()
+@click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--force", is_flag=True, help="Replace files that are not Torch's.")
+def install(folder: Path, *, force: bool) -> None:
+    """Write send-claude-message.sh, schedule_with_note.sh and tmux_utils.py into DIR; they call this installation."""
+    for file in write_tools(folder, force=force):
+        click.echo(f"wrote {file}")
+
+
+def write_tools(folder: Path, *, force: bool = False) -> Iterator[Path]:
     """Write the tools into the folder and tell each file; nothing is written if one of them is somebody else's."""
     files = {folder / name: source for name, source in _FILES.items()}
     foreign = [file for file in files if not force and not _may_be_written(file)]

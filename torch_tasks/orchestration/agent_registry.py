@@ -9,4 +9,4 @@ __all__ = ["AgentRegistry"]
 if __name__ == "__main__":
     from importlib import import_module  # the commands know this module, not the other way round
 
-    import_module("torch_tasks.cli.registry").registry(prog_name="python -m torch_tasks.orchestration.agent_registry")
+    import_module("torch_tasks.cli.agents").registry(prog_name="python -m torch_tasks.orchestration.agent_registry")

@@ -291,4 +291,4 @@ def _ms(time: tuple[int, int]) -> int:
 if __name__ == "__main__":
     from importlib import import_module  # the commands know this module, not the other way round
 
-    import_module("torch_tasks.cli.registry").registry(prog_name="python -m torch_tasks.store.agents")
+    import_module("torch_tasks.cli.agents").registry(prog_name="python -m torch_tasks.store.agents")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 import pytest
 
-from torch_tasks.cli.duration import Duration
+from torch_tasks.cli.options import Duration
 from torch_tasks.model.durations import describe_duration, parse_duration
 
 

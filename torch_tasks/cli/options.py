@@ -1,13 +1,22 @@
-"""How long, as options of commands take it."""
+"""Options and arguments that many commands share."""
 
 from __future__ import annotations
 
 import math
+import sys
 from typing import Any
 
 import click
 
 from torch_tasks.model.durations import parse_duration
+
+JSON = click.option("--json", "json_wanted", is_flag=True, help="For programs.")
+SENDER = click.option("--from", "sender", metavar="WHO", help="Who says it (default: this pane's agent, or operator).")
+
+
+def text_of(words: tuple[str, ...]) -> str:
+    """The words of an argument as one text; a lone `-` reads it from standard input."""
+    return sys.stdin.read() if words == ("-",) else " ".join(words)
 
 
 class Duration(click.ParamType[float]):

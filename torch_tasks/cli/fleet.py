@@ -1,0 +1,272 @@
+"""``torch-tasks pause | resume | stop | start | budget | git | monitor``: the fleet as a whole."""
+
+from __future__ import annotations
+
+import json
+import os
+import select
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.text import Text
+
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.cli.options import JSON, Duration
+from torch_tasks.cli.output import ago, as_json, as_table, one_line, plain
+from torch_tasks.client import Torch
+from torch_tasks.errors import BrokerUnreachable, InvalidHold
+from torch_tasks.fleet import fleet
+from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.model.hold import EVERYBODY
+from torch_tasks.monitoring.flow import Event, Flow, Kind
+from torch_tasks.orchestration.holds import Said
+from torch_tasks.settings import settings
+from torch_tasks.store.channels import role_named
+from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
+
+_ROLE = click.option("--role", help="All agents of this role, also those that start later.")
+_ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those that start later.")
+_FLEET = click.option("--all", "everywhere", is_flag=True, help="The whole fleet, on every machine.")
+_HERE = click.option("--here", is_flag=True, help="This machine alone; needs no broker.")
+_REASON = click.option("--reason", default="", help="Why; it is shown wherever somebody waits for it.")
+
+
+@click.command()
+@click.argument("agent_id", metavar="[AGENT]", required=False)
+@_ROLE
+@_ALL
+@_REASON
+@click.option(
+    "--interrupt", is_flag=True, help="Interrupt what they do; it goes back to its queue, for whoever is able."
+)
+def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool) -> None:
+    """Have AGENT, all of a role, or all take no new task. What they do goes on; messages wait, but for emergencies."""
+    _say("paused", Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt))
+
+
+@click.command()
+@click.argument("agent_id", metavar="[AGENT]", required=False)
+@_ROLE
+@_ALL
+@_REASON
+def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str) -> None:
+    """Lift what `pause` with the same words set. Any other pause stays, and is named."""
+    said = Torch().resume(agent_id, role=role, everybody=everybody, reason=reason)
+    _say("resumed", said)
+    concerned = {*said.heard, *said.silent} if said.scope != EVERYBODY else None
+    for info in Torch().agents(online=True):
+        if info.hold_reason and (concerned is None or info.agent_id in concerned):
+            click.echo(f"still {info.agent_id}: {info.hold_reason}")
+
+
+@click.command()
+@_FLEET
+@_HERE
+@_REASON
+def stop(everywhere: bool, here: bool, reason: str) -> None:
+    """Stop everything, with the broker or without: nothing begins, what runs is interrupted and goes back to its queue.
+
+    A file, STOP in the state folder, is written on this machine, and with --all on every other as soon as it can be
+    told. While it is there, nothing begins on its machine, whoever wrote it.
+    """
+    _require_one(everywhere, here)
+    said = Torch().stop(reason, here=here)
+    _say("stopped", said)
+    click.echo(f"{NodeHolds(settings().state_dir).stop_file} is written; 'torch-tasks start {_option(here)}' lifts it")
+    if said.unreached:
+        raise BrokerUnreachable(
+            f"only this machine is stopped yet; the others are told once the broker is back: {said.unreached}"
+        )
+
+
+@click.command()
+@_FLEET
+@_HERE
+@_REASON
+def start(everywhere: bool, here: bool, reason: str) -> None:
+    """Lift what `stop` with the same option set."""
+    _require_one(everywhere, here)
+    _say("started", Torch().start(reason, here=here))
+    if left := NodeHolds(settings().state_dir).stop:
+        click.echo(f"still stopped here, {left}: 'torch-tasks start {_option(not left.fleet)}' lifts it")
+
+
+def _require_one(everywhere: bool, here: bool) -> None:
+    if everywhere == here:
+        raise InvalidHold("say --all for the whole fleet, or --here for this machine alone")
+
+
+def _option(here: bool) -> str:
+    return "--here" if here else "--all"
+
+
+def _say(done: str, said: Said) -> None:
+    click.echo(f"{done}: {said.scope}, {said.hold}")
+    if said.heard:
+        click.echo(f"confirmed by {', '.join(said.heard)}")
+    if said.silent:
+        click.echo(f"no answer yet from {', '.join(said.silent)}: they hear of it with their next heartbeat")
+
+
+@click.command()
+@click.argument("account", required=False)
+@JSON
+def budget(account: str | None, json_wanted: bool) -> None:
+    """Show what the fleet has used of ACCOUNT, or of all, what it may, and when the count begins anew."""
+    with broker_errors():
+        budgets = fleet().budgets
+        lines = budgets.lines([account] if account else budgets.accounts())
+    if json_wanted:
+        click.echo(json.dumps([plain(line) | {"exhausted": line.exhausted} for line in lines], indent=2))
+        return
+    rows = [
+        (
+            line.account,
+            line.name.replace("_", " "),
+            f"{line.used:,}",
+            f"{line.limit:,}" if line.limit else "none",
+            f"{line.until:%Y-%m-%d %H:%M} UTC",
+            "used up" if line.exhausted else "",
+        )
+        for line in lines
+    ]
+    as_table(("ACCOUNT", "BUDGET", "USED", "LIMIT", "UNTIL", ""), rows)
+
+
+_TREE_HEADINGS = ("AGENT", "ROLE", "BRANCH", "UNCOMMITTED", "LAST COMMIT", "LAST TAG", "TREE", "LOOKED AT")
+_LONGEST_SUBJECT = 60
+
+
+@click.group()
+def git() -> None:
+    """Tell how the agents' git trees stand."""
+
+
+@git.command()
+@click.option("--agent", "agents", multiple=True, help="Only this agent's trees; repeat for more.")
+@JSON
+def report(agents: tuple[str, ...], json_wanted: bool) -> None:
+    """Report what the nodes found when they last looked after their agents' git trees.
+
+    Listed are the agents whose role's policy in git.toml says so and whose workdir is a git tree.
+    """
+    reports = [one for one in GitReports(fleet().client).all() if not agents or one.agent in agents]
+    if json_wanted:
+        as_json(reports)
+        return
+    as_table(_TREE_HEADINGS, [_tree_row(one, tree) for one in reports for tree in one.trees])
+    for line in (line for one in reports for line in _remarks(one)):
+        click.echo(line)
+
+
+def _tree_row(report: GitReport, tree: TreeReport) -> tuple[str, ...]:
+    waits = f"{tree.uncommitted} since {ago(tree.uncommitted_since)}" if tree.uncommitted else ""
+    made = tree.last_commit
+    commit = f"{made.id} {ago(made.at)}: {one_line(made.subject, _LONGEST_SUBJECT)}" if made else ""
+    branch = one_line(tree.branch, _LONGEST_SUBJECT) if tree.branch else "(no branch)"
+    place = one_line(tree.tree, 200)
+    return report.agent, report.role, branch, waits, commit, tree.last_tag or "", place, ago(report.looked_at)
+
+
+def _remarks(report: GitReport) -> Iterator[str]:
+    """What is not as it should be, a line each."""
+    if report.trouble:
+        yield f"{report.agent}: {one_line(report.trouble, 1000)}"
+    for tree in report.trees:
+        if tree.trouble:
+            yield f"{report.agent}: not committed: {one_line(tree.trouble, 1000)}"
+        for left in tree.left_out:
+            yield f"{report.agent}: left out: {one_line(left.path, 200)}: {left.why}"
+        if tree.left_out_more:
+            yield f"{report.agent}: left out: {tree.left_out_more} more"
+
+
+_COLOURS = {Kind.MESSAGES: "cyan", Kind.TASKS: "green", Kind.AGENTS: "magenta", Kind.BROKER: "yellow"}
+_LONGEST = 300
+
+
+@click.command()
+@click.option("--agent", "agents", multiple=True, help="Only what this agent says, gets, does or is; repeat for more.")
+@click.option("--role", help="Only what agents of this role get, do or are.")
+@click.option("--kind", "kinds", multiple=True, type=click.Choice(["messages", "tasks", "agents"]), help="Only these.")
+@click.option("--for", "seconds", type=Duration(or_zero=True), help="End after this time, as 90 or 5m.")
+@click.option("--json", "json_wanted", is_flag=True, help="For programs: one JSON object per line.")
+def monitor(
+    agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...], seconds: float | None, json_wanted: bool
+) -> None:
+    """Show what is said, what becomes of tasks, and who comes and goes, until Ctrl-C. In red: what was lost.
+
+    Exit code 130 after Ctrl-C, else 0.
+    """
+    console = Console(highlight=False, soft_wrap=True)
+    with _ends_well():
+        shared = fleet()
+        with broker_errors():
+            flow = Flow(shared)
+        click.echo(f"watching {shared.settings.broker()}; Ctrl-C ends it", err=True)
+        deadline = None if seconds is None else time.monotonic() + seconds
+        for event in flow.events(deadline):
+            if event is None:
+                _require_reader()
+            elif _is_wanted(event, agents, role, kinds):
+                click.echo(event.model_dump_json() if json_wanted else _rendered(console, event))
+
+
+def _is_wanted(event: Event, agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...]) -> bool:
+    if event.kind is Kind.BROKER:
+        return True
+    return (
+        (not kinds or event.kind in kinds)
+        and (role is None or event.role == role_named(role))
+        and (not agents or event.agent in agents or event.sender in agents)
+    )
+
+
+def _rendered(console: Console, event: Event) -> str:
+    """The line with its colours, if there is a terminal; rich itself would end with an error for a broken pipe."""
+    with console.capture() as captured:
+        console.print(_shown(event), end="")
+    return captured.get()
+
+
+def _shown(event: Event) -> Text:
+    who = " → ".join(filter(None, (event.sender, event.agent)))
+    line = Text(f"{event.at.astimezone():%H:%M:%S.%f}"[:-3], style="dim")
+    line.append(f"  {event.kind:<8}  ", style=_COLOURS[event.kind])
+    line.append(f"{event.what:<12}", style="bold red" if event.lost else "bold")
+    line.append(f"  {who}" if who else "")
+    line.append(f"  {one_line(event.text, _LONGEST)}" if event.text else "")
+    line.append(f"  ({one_line(event.note, _LONGEST)})" if event.note else "", style="dim")
+    line.append(f"  {event.id}" if event.id else "", style="dim")
+    return line
+
+
+@contextmanager
+def _ends_well() -> Iterator[None]:
+    """Ctrl-C, SIGTERM, and a reader that goes away are all ways to end."""
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit(128 + signal.SIGINT)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+        sys.exit(0)
+
+
+def _leave(*_: Any) -> None:
+    sys.exit(0)
+
+
+def _require_reader() -> None:
+    """Nobody would tell us before the next event that our reader is gone."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    if any(happened & select.POLLERR for _, happened in output.poll(0)):
+        raise BrokenPipeError
