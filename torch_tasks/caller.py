@@ -1,22 +1,60 @@
-"""What a command knows of the pane that it runs in."""
+"""Who calls: the agent in whose pane this process runs, else a person."""
 
 from __future__ import annotations
 
 import json
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
+OPERATOR = "operator"
+"""The name of every person, in messages and wherever it is noted who did something; no agent's id."""
+_AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
 
-def own_task() -> str | None:
-    """The task that this pane's agent works on; nothing outside a pane."""
-    agent, state = os.environ.get("TORCH_AGENT_ID"), os.environ.get("TORCH_STATE_DIR")
-    if task := os.environ.get("TORCH_TASK_ID"):
-        return task
-    if not agent or not state:
-        return None
-    try:  # a coding agent's program outlives the task that it was started for: its environment cannot tell
-        journal = json.loads((Path(state) / "agents" / agent / "journal.json").read_bytes())
-    except (OSError, ValueError):
-        return None
-    task = (journal.get("current") or {}).get("task_id")
-    return str(task) if task else None
+
+@dataclass(frozen=True)
+class Caller:
+    """An agent, with what its pane knows of it, or a person."""
+
+    agent: str | None = None
+    incarnation: int | None = None
+    folder: Path | None = None
+    """The agent's folder on this machine."""
+
+    @property
+    def name(self) -> str:
+        """Under which the caller speaks and acts."""
+        return self.agent or OPERATOR
+
+    @property
+    def task(self) -> str | None:
+        """The task that the agent works on, if any."""
+        if task := os.environ.get(_TASK):
+            return task
+        if self.folder is None:
+            return None
+        try:  # a coding agent's program outlives the task that it was started for: its environment cannot tell
+            journal = json.loads((self.folder / "journal.json").read_bytes())
+        except (OSError, ValueError):
+            return None
+        task = (journal.get("current") or {}).get("task_id")
+        return str(task) if task else None
+
+
+def caller() -> Caller:
+    """The caller of this process, as its environment says."""
+    agent, state = os.environ.get(_AGENT) or None, os.environ.get(_STATE)
+    if agent is None:
+        return Caller()
+    incarnation = os.environ.get(_INCARNATION, "")
+    return Caller(
+        agent,
+        int(incarnation) if incarnation.isdecimal() else None,
+        Path(state) / "agents" / agent if state else None,
+    )
+
+
+def leave_pane() -> None:
+    """Act as a person from now on, and in every process started from here, although this is an agent's pane."""
+    for name in (_AGENT, _TASK, _INCARNATION):
+        os.environ.pop(name, None)

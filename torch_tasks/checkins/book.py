@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +12,7 @@ from pydantic import ValidationError
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.checkins import times
 from torch_tasks.communication.orchestrator import nobody_called
 from torch_tasks.errors import InvalidCheckin
@@ -20,7 +20,6 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target, UserPane
 from torch_tasks.model.fields import readable
-from torch_tasks.model.message import PEOPLE
 from torch_tasks.orchestration.followups import note_other
 
 GOOD_NOTE = "a good note names what to look at, what was open, and what to do then"
@@ -97,7 +96,7 @@ class Checkins:
     """The check-ins, in the name of one party: the agent in whose pane this runs, else a person."""
 
     def __init__(self, sender: str | None = None) -> None:
-        self.sender = sender or os.environ.get("TORCH_AGENT_ID") or PEOPLE
+        self.sender = sender or caller().name
 
     # ── asking for one ───────────────────────────────────────────────────────────────────────────────────────────
 
@@ -249,7 +248,7 @@ class Checkins:
     ) -> Target:
         """Whom it is for; an agent, or a role, that is called like none is refused."""
         if (target, role, project, task, pane) == (None,) * 5:
-            target = os.environ.get("TORCH_AGENT_ID")
+            target = caller().agent
             if target is None:
                 raise InvalidCheckin(
                     "this is no agent's pane: say whom it is for, an agent, a role, a project or a task"
@@ -280,7 +279,7 @@ class Checkins:
 def _of_target(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
     """What is to be known of whom it is for; :class:`UnknownRecipient` if nobody is called so."""
     name = target.agent or (target.task or {}).get("agent")
-    if name and name != PEOPLE:
+    if name and name != OPERATOR:
         found = next((info for info in agents if info.agent_id == name), None)
         if found is None:
             raise nobody_called(str(name), [info.agent_id for info in agents])

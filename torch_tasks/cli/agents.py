@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import Any
 
 import click
 
+from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
 from torch_tasks.client import Torch
@@ -135,7 +135,7 @@ def spawn(
 @click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
 def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
     """Have AGENT end: no new tasks, then its pane and its place in the fleet. In a pane: the pane's own agent."""
-    own = os.environ.get("TORCH_AGENT_ID")
+    own = caller().agent
     whom = agent_id or own
     if whom is None:
         raise click.UsageError("say which AGENT")

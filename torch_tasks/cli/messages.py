@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
 from typing import Any
 
 import click
 
+from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
@@ -111,13 +110,13 @@ def reply(text: tuple[str, ...], message_id: str | None, when: str, sender: str 
 
 
 def _last_letter() -> str:
-    agent, state = os.environ.get("TORCH_AGENT_ID"), os.environ.get("TORCH_STATE_DIR")
-    if not agent or not state:
+    own = caller()
+    if own.folder is None:
         raise NotInPane("this is no agent's pane: say which message you answer with --to")
     try:
-        return (Path(state) / "agents" / agent / "letter").read_text().strip()
+        return (own.folder / "letter").read_text().strip()
     except FileNotFoundError:
-        raise NotInPane(f"agent {agent} has got no message yet") from None
+        raise NotInPane(f"agent {own.agent} has got no message yet") from None
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -153,7 +152,7 @@ def broadcast(
 def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
     """Show what waits for you, who has then read it; of an agent's inbox, it is only shown."""
     nova = NovaOrchestrator()
-    own = party in (None, nova.sender) and not os.environ.get("TORCH_AGENT_ID")
+    own = party in (None, nova.sender) and caller().agent is None
     records = nova.read() if own and not peek else nova.inbox(party)
     if json_wanted:
         as_json(records)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import click
 
+from torch_tasks.caller import caller
 from torch_tasks.cli.options import text_of
 from torch_tasks.errors import NotInPane
 from torch_tasks.machine.agent_folder import DONE, FAIL, PROGRESS, report
@@ -47,12 +47,12 @@ def _report(name: str, task_id: str, text: tuple[str, ...]) -> None:
 
 
 def _agent_folder() -> Path:
-    agent, state = os.environ.get("TORCH_AGENT_ID"), os.environ.get("TORCH_STATE_DIR")
-    if not agent or not state:
+    folder = caller().folder
+    if folder is None:
         raise NotInPane(
             "this is no agent's pane: TORCH_AGENT_ID and TORCH_STATE_DIR are not set; agents report, not you"
         )
-    return Path(state) / "agents" / agent
+    return folder
 
 
 def _require_current(folder: Path, task_id: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import sys
 import time
@@ -16,6 +15,7 @@ from rich.status import Status
 from rich.text import Text
 
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import (
     ago,
@@ -337,7 +337,7 @@ def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> Non
     if handover.owner is None:
         click.echo(f"task {task_id} waits for {handover.to}")
         return
-    if handover.owner == os.environ.get("TORCH_AGENT_ID"):
+    if handover.owner == caller().agent:
         click.echo(f"task {task_id} goes to {handover.to}; end your turn now, it is not yours any more")
         return
     with waiting(f"task {task_id}: {handover.owner} lets go of it"), broker_errors():

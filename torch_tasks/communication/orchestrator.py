@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import difflib
-import os
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -16,6 +15,7 @@ from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.communication.policy import manager_of, policy
 from torch_tasks.errors import (
     BrokerForgot,
@@ -31,7 +31,7 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.agent_folder import hand_over, is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.message import PEOPLE, Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
+from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
 from torch_tasks.store.audit import AuditEntry, AuditKind
 from torch_tasks.store.channels import listen, role_named
 from torch_tasks.store.messages import Inboxes
@@ -53,7 +53,7 @@ class NovaOrchestrator:
     """One party's way of talking to the fleet: ``sender`` is the agent in whose pane this runs, else a person."""
 
     def __init__(self, sender: str | None = None) -> None:
-        self.sender = sender or os.environ.get("TORCH_AGENT_ID") or PEOPLE
+        self.sender = sender or caller().name
 
     # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -253,9 +253,8 @@ class NovaOrchestrator:
 
     @property
     def _incarnation(self) -> int | None:
-        told = os.environ.get("TORCH_INCARNATION", "")
-        own = self.sender == os.environ.get("TORCH_AGENT_ID")
-        return int(told) if own and told.isdecimal() else None
+        own = caller()
+        return own.incarnation if self.sender == own.agent else None
 
     def _send(self, message: Message, role: str | None) -> Sent:
         message = message.within(self._fleet.settings.message_limit_bytes)
@@ -313,7 +312,7 @@ class NovaOrchestrator:
 
     def _require_known(self, name: str, target: AgentInfo | None, role: str | None) -> None:
         if target is None:
-            if name == PEOPLE or self._inboxes.has_spoken(name):
+            if name == OPERATOR or self._inboxes.has_spoken(name):
                 return
             raise nobody_called(name, [info.agent_id for info in self._fleet.registry.agents()])
         if role and role_named(role) not in (target.role, "specialist"):
@@ -382,7 +381,7 @@ def nobody_called(name: str, agents: Iterable[str]) -> UnknownRecipient:
 def tend_outbox(of: Fleet) -> None:
     """Send what waited on this machine for the broker, and send anew what that has forgotten."""
     if of.settings.ledger:
-        outbox_of(of).tend(of.client, of.inboxes, NovaOrchestrator(PEOPLE)._post)
+        outbox_of(of).tend(of.client, of.inboxes, NovaOrchestrator(OPERATOR)._post)
 
 
 def outbox_of(of: Fleet) -> Outbox:

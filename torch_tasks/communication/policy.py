@@ -9,11 +9,12 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from torch_tasks.caller import OPERATOR
 from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidMessage, InvalidSettings, MessageRefused
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import AgentId, Role, readable
-from torch_tasks.model.message import PEOPLE, Message, MessageKind, Urgency
+from torch_tasks.model.message import Message, MessageKind, Urgency
 
 
 class _Part(BaseModel):
@@ -90,7 +91,7 @@ class Policy(_Part):
             return None
         if sender and {sender.role, target.role} <= set(self.hub.roles) and not self._may(sender, target):
             return f"{sender.role}s speak to {target.role}s through their {self.hub.manager} (policy.toml)"
-        if sender and self.exchanges and exchanges >= 2 * self.exchanges and message.sender != PEOPLE:
+        if sender and self.exchanges and exchanges >= 2 * self.exchanges and message.sender != OPERATOR:
             return f"{self.exchanges} exchanges on this matter are enough: the {self.hub.manager} decides (policy.toml)"
         return None
 

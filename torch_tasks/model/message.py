@@ -12,9 +12,6 @@ from pydantic import AwareDatetime, Field, ValidationError, field_validator
 from torch_tasks.errors import InvalidMessage
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId, Text, readable
 
-PEOPLE = "operator"
-"""Whoever sits at the command line; always known, and no agent's id."""
-
 
 class When(StrEnum):
     """When the receiver's program gets a message."""

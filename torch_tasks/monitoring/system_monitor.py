@@ -10,13 +10,13 @@ from enum import StrEnum
 from pydantic import AwareDatetime, Field
 
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.caller import OPERATOR
 from torch_tasks.checkins.book import readiness
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
-from torch_tasks.model.message import PEOPLE
 from torch_tasks.model.routing import unroutable
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord
 from torch_tasks.orchestration.followups import standing_still
@@ -105,7 +105,7 @@ class SystemMonitor:
         agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
         dead, wanted = len(shared.deliveries.dead()), tuple(unserved(backlogs(shared), agents))
         lost = [record for record in records if unroutable(record, agents)]
-        inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), PEOPLE])
+        inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), OPERATOR])
         dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
         reasons = (
             *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),

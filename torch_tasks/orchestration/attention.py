@@ -10,13 +10,14 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from torch_tasks import keys
+from torch_tasks.caller import OPERATOR
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.communication.policy import manager_of, policy
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import Model
-from torch_tasks.model.message import PEOPLE, MessageKind, MessageRecord
+from torch_tasks.model.message import MessageKind, MessageRecord
 from torch_tasks.model.node import KeptState
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 from torch_tasks.orchestration.followups import standing_still
@@ -63,7 +64,7 @@ def escalate(fleet: Fleet) -> None:
     for case, known in zip(cases, fleet.inboxes.states(case.message_id for case in cases), strict=True):
         if known is None:
             manager = manager_of(agents, rules.hub.manager, case.agent)
-            _tell(case, manager.agent_id if manager else PEOPLE)
+            _tell(case, manager.agent_id if manager else OPERATOR)
 
 
 def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[AgentInfo, TaskRecord, datetime]]:

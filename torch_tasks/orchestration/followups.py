@@ -13,13 +13,13 @@ from datetime import datetime, timedelta
 from pydantic import AwareDatetime, ValidationError
 
 from torch_tasks import keys
+from torch_tasks.caller import OPERATOR
 from torch_tasks.communication.policy import manager_of, policy
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, InvalidSettings
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import Checkin, CheckinState, Every, Target
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId
-from torch_tasks.model.message import PEOPLE
 from torch_tasks.model.task import TaskRecord, TaskState
 
 log = logging.getLogger(__name__)
@@ -92,7 +92,7 @@ def follow_up(fleet: Fleet) -> None:
             one = one.model_copy(update={"since": before.since})
         if one.ours and not (before and before.ours):
             manager = manager_of(agents, rules.hub.manager, info.agent_id)
-            _have_it_looked_after(fleet, record, one, begun, manager.agent_id if manager else PEOPLE)
+            _have_it_looked_after(fleet, record, one, begun, manager.agent_id if manager else OPERATOR)
         elif before and before.ours and not one.ours:
             _take_back(fleet, task_id)
         if one != before:

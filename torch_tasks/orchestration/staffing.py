@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import os
 import time
 from collections.abc import Iterable
 from contextlib import suppress
@@ -16,6 +15,7 @@ from typing import Any
 from celery.exceptions import TimeoutError as NoAnswer
 
 from torch_tasks import errors, keys
+from torch_tasks.caller import caller
 from torch_tasks.errors import (
     AgentNotFound,
     AgentUnable,
@@ -125,7 +125,7 @@ def spawn(
         node=node,
         labels=[labels] if isinstance(labels, str) else list(labels),
         lifetime=lifetime,
-        parent=parent or os.environ.get("TORCH_AGENT_ID"),
+        parent=parent or caller().agent,
         workdir=None if workdir is None else str(workdir),
         fresh=fresh,
         agent_id=agent_id,
@@ -157,14 +157,14 @@ def retire(
     timeout: float | None = None,
 ) -> RetirementReport | None:
     """Have an agent end; see :meth:`torch_tasks.Torch.retire`."""
-    caller = os.environ.get("TORCH_AGENT_ID")
+    own = caller()
     node, info = _node_of(agent_id)
-    _require_own(agent_id, info, caller)
+    _require_own(agent_id, info, own.agent)
     if not node.online:
         raise RetireImpossible(
             f"agent {agent_id} cannot retire now: its node {node.name} is offline, and only its node can end its pane"
         )
-    order = RetireOrder(mode=RetireMode(leave), by=by or caller or "operator", note=note)
+    order = RetireOrder(mode=RetireMode(leave), by=by or own.name, note=note)
     fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
     if info and info.online:

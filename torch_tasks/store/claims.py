@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from datetime import datetime
 from pathlib import Path
@@ -13,7 +12,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import broker_errors, connect
-from torch_tasks.caller import own_task
+from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidClaim, ResourceTaken
 from torch_tasks.model.fields import Model
 from torch_tasks.model.task import HELD
@@ -77,7 +76,7 @@ class Claims:
 
     def release(self, resource: str, *, by: str | None = None) -> bool:
         """Give the resource back; false if nobody has it, :class:`ResourceTaken` if somebody else has."""
-        name, holder = named(resource), _holder(by)
+        name, holder = named(resource), by or caller().name
         with broker_errors():
             known = self._known(name)
             if known and not self._holds(name, known):
@@ -94,12 +93,12 @@ class Claims:
             return [_read(name, told) for name, told in sorted(known.items()) if self._holds(name, told)]
 
     def _try(self, name: str, seconds: float | None, by: str | None) -> tuple[str, str]:
-        agent, task = os.environ.get("TORCH_AGENT_ID"), own_task()
-        holder = _holder(by)
-        in_task = bool(task and agent == holder)
+        own = caller()
+        holder, task = by or own.name, own.task
+        in_task = bool(task and own.agent == holder)
         if seconds is None and not in_task:
             seconds = self._settings.claim_seconds
-        entry = {"by": holder, "agent": agent == holder, **({"task": task} if in_task else {})}
+        entry = {"by": holder, "agent": own.agent == holder, **({"task": task} if in_task else {})}
         known = self._known(name)
         outcome, told = self._claim(
             keys=self._keys(known),
@@ -138,10 +137,6 @@ def named(resource: str) -> str:
     if not name or len(name) > _NAME_LIMIT or not name.isprintable():
         raise InvalidClaim(f"{resource[:80]!r} is no name of a resource: up to {_NAME_LIMIT} printable characters")
     return name
-
-
-def _holder(by: str | None) -> str:
-    return by or os.environ.get("TORCH_AGENT_ID") or "operator"
 
 
 def _read(name: str, told: str) -> Claim:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 
 import redis
 
 from torch_tasks import keys
+from torch_tasks.caller import caller
 from torch_tasks.errors import NotHeld
 from torch_tasks.model.fields import now
 from torch_tasks.model.hold import STOP, Book, Hold
@@ -16,8 +16,7 @@ from torch_tasks.store import hold_scripts as scripts
 
 def word(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
     """What somebody says now: the agent whose pane this is, else the operator."""
-    who = by or os.environ.get("TORCH_AGENT_ID") or "operator"
-    return Hold(by=who, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
+    return Hold(by=by or caller().name, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
 
 class Holds:

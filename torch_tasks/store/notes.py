@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterable
 from datetime import UTC, datetime
@@ -13,7 +12,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import broker_errors, connect
-from torch_tasks.caller import own_task
+from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidNote
 from torch_tasks.model.fields import Model
 from torch_tasks.settings import Settings
@@ -61,10 +60,11 @@ class Notes:
                 f"the note has {size:,} bytes, the limit is {limit:,} (TORCH_NOTE_LIMIT_BYTES): "
                 "put the bulk into a file of the project and note where it is"
             )
+        own = caller()
         fields: dict[Any, Any] = {
             "fact": text,
-            "by": by or os.environ.get("TORCH_AGENT_ID") or "operator",
-            "task": own_task() or "",
+            "by": by or own.name,
+            "task": own.task or "",
             "tags": " ".join(sorted({word for tag in tags for word in words_of(tag)})),
         }
         with broker_errors(), self._client.pipeline() as pipe:

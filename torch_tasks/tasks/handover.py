@@ -9,6 +9,7 @@ from collections.abc import Iterable
 
 from torch_tasks import keys
 from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
+from torch_tasks.caller import caller
 from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded, TaskNotFound
 from torch_tasks.fleet import fleet
 from torch_tasks.model.routing import queue_for, why_no_successor
@@ -28,16 +29,16 @@ def hand_over(
     task. Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`; then nothing
     has changed.
     """
-    agent = os.environ.get("TORCH_AGENT_ID")
+    own = caller()
     if len(note) > _NOTE_LIMIT:
         raise InvalidHandover(f"the note has {len(note):,} characters, the limit is {_NOTE_LIMIT:,}: name a file in it")
-    handover = Handover(by=by or agent or "operator", to=to.strip().lower(), note=note, questions=tuple(questions))
+    handover = Handover(by=by or own.name, to=to.strip().lower(), note=note, questions=tuple(questions))
     while True:
         record = fleet().records.get(task_id)
-        _require_own(record, agent)
-        if agent and record.agent == agent:
+        _require_own(record, own.agent)
+        if own.agent and record.agent == own.agent:
             handover = handover.model_copy(update={"pid": os.getpid()})
-        if (outcome := _ask(record, handover, agent)) is not None:
+        if (outcome := _ask(record, handover, own.agent)) is not None:
             return outcome
 
 

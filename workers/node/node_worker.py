@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import redis
 from celery import bootsteps
 
 from torch_tasks.app import app
+from torch_tasks.caller import leave_pane
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
@@ -23,14 +23,10 @@ from torch_tasks.workers.node.notifier import Notifier
 
 log = logging.getLogger(__name__)
 
-_OF_A_PANE = ("TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION")
-"""Who starts a node worker from an agent's pane does not make it that agent."""
-
 
 def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
-    for name in _OF_A_PANE:
-        os.environ.pop(name, None)
+    leave_pane()  # a node worker that is started from an agent's pane is not that agent
     agents = LocalAgents(Roster(fleet().settings.state_dir / "roster.json", declared), fleet())
     presence = NodePresence(fleet(), agents.reports)
     try:

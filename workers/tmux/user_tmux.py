@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from torch_tasks.caller import caller
 from torch_tasks.errors import AgentUnavailable, NotDelivered
 from torch_tasks.machine.user_panes import UserPane
 from torch_tasks.workers.tmux.control import ControlClient
@@ -147,7 +148,7 @@ class UserServer(AgentServer):
 def _socket() -> Path:
     """Where tmux looks; but the server of an agent's pane holds nothing but that pane, and is not meant."""
     inside = os.environ.get("TMUX", "").split(",")[0]
-    if inside and "TORCH_AGENT_ID" not in os.environ:
+    if inside and caller().agent is None:
         return Path(inside)
     folder = Path(os.environ.get("TMUX_TMPDIR") or "/tmp")  # noqa: S108 - tmux's own place
     if not folder.is_dir():
