@@ -5,12 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
-from click import Option
+from click import Option, Parameter
 from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import KEEPALIVE, broker_errors
+from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.host import AgentHost, NodeHost
+from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import settings
@@ -124,19 +126,13 @@ def _configuration() -> dict[str, Any]:
     }
 
 
-def _worker_options() -> set[Option]:
+AGENT_OPTIONS = FieldOptions(AgentSpec, names={"kind": "--agent"}, prefix="agent_")
+"""What makes a worker an agent worker; ``machine/commands.py`` writes them, ``workers/program.py`` reads them."""
+
+
+def _worker_options() -> set[Parameter]:
     return {
-        Option(["--id", "agent_id"], help="Host the agent of this id (an agent worker)."),
-        Option(["--role"], help="The agent's role."),
-        Option(["--skill", "skills"], multiple=True, help="A skill the agent has; repeat for more."),
-        Option(["--agent", "agent_kind"], default="shell", show_default=True, help="The kind of agent program."),
-        Option(["--workdir", "agent_workdir"], help="The folder the agent starts in (default: this one)."),
-        Option(["--memory"], help="The most memory that its terminal may use: 512M, 2G."),
-        Option(["--cpu"], type=float, help="The most processors: 1.5."),
-        Option(["--processes"], type=int, help="The most processes."),
-        Option(["--fresh"], is_flag=True, help="Each of its tasks is begun by a new program."),
-        Option(["--temporary"], is_flag=True, help="The agent retires when it has had nothing to do for a while."),
-        Option(["--parent"], help="The agent that spawned it."),
+        *AGENT_OPTIONS.parameters(),
         Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
         Option(
             ["--keep", "kept_agents"],

@@ -8,10 +8,11 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypedDict, Unpack
 
 from torch_tasks.app import app
 from torch_tasks.broker.connection import broker_errors
+from torch_tasks.caller import caller
 from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -20,10 +21,11 @@ from torch_tasks.errors import (
     TaskNotFinished,
 )
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo, RetirementReport
+from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
+from torch_tasks.model.spawn import SpawnRequest
 from torch_tasks.model.task import (
     NOT_BEGUN,
     Handover,
@@ -49,6 +51,41 @@ if TYPE_CHECKING:
     from torch_tasks.checkins.book import Checkins
 
 log = logging.getLogger(__name__)
+
+
+class TaskFields(TypedDict, total=False):
+    """What may be said of a task besides its prompt; see :class:`TaskSpec`."""
+
+    id: str | None
+    role: str | None
+    skills: Iterable[str]
+    agent: str | None
+    priority: Priority | str
+    workdir: str | Path | None
+    timeout: float | None
+    deadline: datetime | None
+    check: str | None
+    check_rounds: int | None
+    permissions: Permissions | str | None
+    fresh: bool | None
+    max_retries: int | None
+    context: Mapping[str, Any] | None
+    metadata: Mapping[str, Any] | None
+
+
+class SpawnFields(TypedDict, total=False):
+    """What may be said of an agent besides its role, skills and kind; see :class:`SpawnRequest`."""
+
+    agent_id: str | None
+    node: str | None
+    labels: Iterable[str]
+    lifetime: Lifetime | str
+    parent: str | None
+    workdir: str | Path | None
+    fresh: bool
+    memory: str | int | None
+    cpu: float | None
+    processes: int | None
 
 
 class Task:
@@ -164,23 +201,9 @@ class Torch:
         self,
         prompt: str,
         *,
-        role: str | None = None,
-        skills: Iterable[str] = (),
         agent_kind: str | None = None,
-        agent: str | None = None,
-        priority: Priority | str = Priority.NORMAL,
-        workdir: str | Path | None = None,
-        timeout: float | None = None,
-        deadline: datetime | None = None,
-        check: str | None = None,
-        check_rounds: int | None = None,
-        permissions: Permissions | str | None = None,
-        fresh: bool | None = None,
-        max_retries: int | None = None,
-        context: Mapping[str, Any] | None = None,
-        metadata: Mapping[str, Any] | None = None,
-        id: str | None = None,  # noqa: A002 - the spec's own word
         spool: bool = False,
+        **fields: Unpack[TaskFields],
     ) -> Task:
         """Hand a task to the fleet and return at once.
 
@@ -190,25 +213,11 @@ class Torch:
         :class:`LedgerUnusable`; then nothing was enqueued. With ``spool``, a task that finds no broker waits on this
         machine's disk and is sent when there is one.
         """
-        fields: dict[str, Any] = {
-            "id": id,
-            "prompt": prompt,
-            "role": role,
-            "skills": [*([skills] if isinstance(skills, str) else skills), *([agent_kind] if agent_kind else [])],
-            "agent": agent,
-            "priority": priority,
-            "workdir": None if workdir is None else str(workdir),
-            "timeout": timeout,
-            "deadline": deadline,
-            "check": check,
-            "check_rounds": check_rounds,
-            "permissions": permissions,
-            "fresh": fresh,
-            "max_retries": max_retries,
-            "context": context,
-            "metadata": metadata,
-        }
-        spec = TaskSpec.build(**{name: value for name, value in fields.items() if value is not None})
+        asked = {name: value for name, value in fields.items() if value is not None}
+        asked["skills"] = [*_words(fields.get("skills", ())), *_words(agent_kind or ())]
+        if workdir := fields.get("workdir"):
+            asked["workdir"] = str(workdir)
+        spec = TaskSpec.build(prompt=prompt, **asked)
         try:
             recovery.settle()
         except BrokerUnreachable:
@@ -317,7 +326,7 @@ class Torch:
         *,
         wait: bool = True,
         timeout: float | None = None,
-        **where: Any,
+        **where: Unpack[SpawnFields],
     ) -> Spawn:
         """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
 
@@ -325,8 +334,12 @@ class Torch:
         (``"2G"``), ``cpu`` and ``processes`` are its limits. In an agent's pane the parent is that agent. Raises
         :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
         """
+        fields = {"parent": caller().agent, **where, "labels": _words(where.get("labels", ()))}
+        if workdir := where.get("workdir"):
+            fields["workdir"] = str(workdir)
+        request = SpawnRequest.build(role=role, skills=_words(skills), kind=kind, **fields)
         with _broker():
-            asked = spawn(role, skills, kind, **where)
+            asked = spawn(request)
             return asked.wait(timeout) if wait else asked
 
     def retire(self, agent_id: str, **how: Any) -> RetirementReport | None:
@@ -361,6 +374,11 @@ class Torch:
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
         return NovaOrchestrator().broadcast(text, **whom)
+
+
+def _words(said: Iterable[str]) -> list[str]:
+    """A single word is a list of one."""
+    return [said] if isinstance(said, str) else list(said)
 
 
 @contextmanager

@@ -13,10 +13,10 @@ from kombu.asynchronous import get_event_loop
 from pydantic import ValidationError
 
 from torch_tasks import keys
-from torch_tasks.app import HOLDS_CHANGED
+from torch_tasks.app import AGENT_OPTIONS, HOLDS_CHANGED
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentSpec, Lifetime
+from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
 from torch_tasks.system.files import ring_all
@@ -34,38 +34,16 @@ class Program(Worker):
         app: Any = None,
         hostname: str | None = None,
         *,
-        agent_id: str | None = None,
-        role: str | None = None,
-        skills: tuple[str, ...] = (),
-        agent_kind: str = "shell",
-        agent_workdir: str | None = None,
-        fresh: bool = False,
-        temporary: bool = False,
-        parent: str | None = None,
-        memory: str | None = None,
-        cpu: float | None = None,
-        processes: int | None = None,
         node_worker: bool = False,
         kept_agents: tuple[str, ...] = (),
         **options: Any,
     ) -> None:
+        agent = AGENT_OPTIONS.take(options)
         options.update(without_gossip=True, without_mingle=True)
         options["heartbeat_interval"] = options.get("heartbeat_interval") or settings().events_heartbeat_seconds
         try:
-            if agent_id:
-                spec = _agent(
-                    id=agent_id,
-                    role=role,
-                    skills=skills,
-                    kind=agent_kind,
-                    workdir=agent_workdir,
-                    fresh=fresh,
-                    lifetime=Lifetime.TEMPORARY if temporary else Lifetime.PERMANENT,
-                    parent=parent,
-                    memory=memory,
-                    cpu=cpu,
-                    processes=processes,
-                )
+            if "id" in agent:
+                spec = _agent(**agent)
                 hostname = f"{spec.id}@{settings().node}"
                 options |= self._agent_worker(spec)
             elif node_worker:

@@ -13,10 +13,14 @@ from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
-from torch_tasks.model.agent import AgentInfo, Lifetime, RetireMode
+from torch_tasks.model.agent import AgentInfo, RetireMode
 from torch_tasks.model.node import KeptAgent, KeptState
+from torch_tasks.model.options import FieldOptions
+from torch_tasks.model.spawn import SpawnRequest
 from torch_tasks.monitoring import SystemMonitor
 from torch_tasks.monitoring.system_monitor import Health
+
+SPAWN_OPTIONS = FieldOptions(SpawnRequest, without=("role", "id", "pool"))
 
 
 @click.command()
@@ -76,52 +80,13 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
         click.echo(f"{name + ':':<21}{said}")
 
 
-@click.command()
+@click.command(params=SPAWN_OPTIONS.parameters())
 @click.argument("role")
-@click.option("--skill", "skills", multiple=True, help="A skill it shall have; repeat for more.")
-@click.option("--kind", default="shell", show_default=True, help="The kind of agent program.")
-@click.option("--node", help="The machine it shall be on (default: the one with most room).")
-@click.option("--label", "labels", multiple=True, help="What its machine must have, as `gpu`; repeat for more.")
-@click.option("--temporary", is_flag=True, help="It retires when it has had nothing to do for a while.")
-@click.option("--workdir", type=click.Path(), help="The folder it starts in, on its machine.")
-@click.option("--fresh", is_flag=True, help="Each of its tasks is begun by a new program.")
-@click.option("--parent", metavar="AGENT", help="The agent it belongs to (default, in a pane: the pane's agent).")
-@click.option("--id", "agent_id", help="Its id (default: the role and a number).")
-@click.option("--memory", metavar="SIZE", help="The most memory its terminal may use, as 2G.")
-@click.option("--cpu", type=float, help="The most processors it may use, as 1.5.")
-@click.option("--processes", type=int, help="The most processes it may have.")
-def spawn(
-    role: str,
-    skills: tuple[str, ...],
-    kind: str,
-    node: str | None,
-    labels: tuple[str, ...],
-    temporary: bool,
-    workdir: str | None,
-    fresh: bool,
-    parent: str | None,
-    agent_id: str | None,
-    memory: str | None,
-    cpu: float | None,
-    processes: int | None,
-) -> None:
+def spawn(role: str, **parameters: Any) -> None:
     """Start an agent of this ROLE somewhere in the fleet and print its id, once it is ready."""
+    fields: Any = SPAWN_OPTIONS.take(parameters)
     with waiting(f"starting a {role}"):
-        spawned = Torch().spawn(
-            role,
-            skills,
-            kind,
-            node=node,
-            labels=labels,
-            lifetime=Lifetime.TEMPORARY if temporary else Lifetime.PERMANENT,
-            workdir=workdir,
-            fresh=fresh,
-            parent=parent,
-            agent_id=agent_id,
-            memory=memory,
-            cpu=cpu,
-            processes=processes,
-        )
+        spawned = Torch().spawn(role, **fields)
     click.echo(f"{spawned.agent_id} is ready on {spawned.node}", err=True)
     click.echo(spawned.agent_id)
 

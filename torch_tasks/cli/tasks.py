@@ -32,19 +32,23 @@ from torch_tasks.cli.output import (
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
+from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.task import (
     FailureKind,
     HistoryEntry,
-    Permissions,
     Priority,
     TaskRecord,
     TaskResult,
+    TaskSpec,
     TaskState,
     Usage,
 )
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
 
+TASK_OPTIONS = FieldOptions(
+    TaskSpec, without=("prompt", "deadline", "context", "metadata"), types={"timeout": Duration()}
+)
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 _HEADINGS = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
 _PRIORITY = _HEADINGS.index("PRIORITY")
@@ -68,31 +72,9 @@ def known_task(given: str) -> str:
     return found[0] if found else given
 
 
-@click.command()
+@click.command(params=TASK_OPTIONS.parameters())
 @click.argument("prompt", nargs=-1, required=True)
-@click.option("--role", help="Only an agent of this role.")
-@click.option(
-    "--skill", "skills", multiple=True, help="Only an agent with this skill; repeat for more, all are required."
-)
 @click.option("--agent-kind", help="Only an agent that is this program: claude, codex, shell, …")
-@click.option("--agent", help="Only this agent.")
-@click.option("--priority", type=click.Choice([str(p) for p in Priority]), default="normal", show_default=True)
-@click.option("--workdir", help="The folder to work in, on the node that takes the task.")
-@click.option("--timeout", type=Duration(), help="After so long the agent is interrupted: seconds, or as 30m, 2h.")
-@click.option("--check", help="A command that decides afterwards: exit code 0 is success.")
-@click.option("--check-rounds", type=int, help="How often a failed check goes back to the agent.")
-@click.option(
-    "--permissions",
-    type=click.Choice([str(p) for p in Permissions]),
-    help="What becomes of what a coding agent asks permission for.",
-)
-@click.option(
-    "--fresh/--no-fresh",
-    default=None,
-    help="Begin it in a new program, or in the one that is there (default: as the agent's declaration says).",
-)
-@click.option("--max-retries", type=int, help="How often to try again when the agent crashed.")
-@click.option("--id", "task_id", help="The task's id; the same id twice is one task.")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
 @click.option(
@@ -108,14 +90,16 @@ def run(
     wait: bool,
     wait_timeout: float | None,
     unroutable_after: float | None,
-    task_id: str | None,
-    **fields: Any,
+    agent_kind: str | None,
+    spool: bool,
+    **parameters: Any,
 ) -> None:
     """Hand a task to the fleet and print its id; with --wait its answer.
 
     PROMPT is what the agent shall do; its words are joined by one space. `-` reads it from standard input.
     """
-    handed = Torch().enqueue(text_of(prompt), id=task_id, **fields)
+    fields: Any = TASK_OPTIONS.take(parameters)
+    handed = Torch().enqueue(text_of(prompt), agent_kind=agent_kind, spool=spool, **fields)
     if not wait:
         click.echo(handed.id)
     if handed.spooled:

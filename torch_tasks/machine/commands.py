@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 
-from torch_tasks.model.agent import AgentSpec, Lifetime
+from torch_tasks.app import AGENT_OPTIONS
+from torch_tasks.model.agent import AgentSpec
 
 NODE = ("torch-tasks", "node")
 BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
@@ -21,15 +22,7 @@ def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:
 
 def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
     """The agent worker that hosts this agent."""
-    words = ["torch-tasks", "worker", "--id", agent.id, "--role", agent.role, "--agent", agent.kind]
-    words += [word for skill in agent.skills for word in ("--skill", skill)]
-    words += ["--workdir", agent.workdir] if agent.workdir else []
-    limits = agent.limits.model_dump(exclude_none=True)
-    words += [word for name, limit in limits.items() for word in (f"--{name}", str(limit))]
-    words += ["--fresh"] if agent.fresh else []
-    words += ["--temporary"] if agent.lifetime is Lifetime.TEMPORARY else []
-    words += ["--parent", agent.parent] if agent.parent else []
-    return tuple(words)
+    return ("torch-tasks", "worker", *AGENT_OPTIONS.words(agent))
 
 
 def flower(address: str, port: int) -> tuple[str, ...]:

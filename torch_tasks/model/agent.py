@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, ValidationError, computed_field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from torch_tasks.errors import InvalidTask
 from torch_tasks.model.fields import AbsolutePath, AgentId, Role, Skills, readable
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
+from torch_tasks.model.options import Option
 
 
 class Lifetime(StrEnum):
@@ -134,10 +135,9 @@ class AgentProfile(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    role: Role
-    skills: Skills = ()
-    kind: AgentId = "shell"
-    """The kind of its program."""
+    role: Role = Field(description="The agent's role.")
+    skills: Annotated[Skills, Option("--skill")] = Field((), description="A skill it has; repeat for more.")
+    kind: AgentId = Field("shell", description="The kind of its program.")
 
     @property
     def abilities(self) -> frozenset[str]:
@@ -155,9 +155,10 @@ class AgentFields(AgentProfile, Limits):
     The options of the commands and the keywords of the Python methods follow from these fields.
     """
 
-    workdir: AbsolutePath | None = None
-    fresh: bool = False
-    """Each of its tasks is begun by a new program."""
+    workdir: Annotated[AbsolutePath | None, Option(metavar="FOLDER")] = Field(
+        None, description="The folder it starts in, on its machine (default: the one its worker is started in)."
+    )
+    fresh: bool = Field(False, description="Each of its tasks is begun by a new program.")
 
     @property
     def agent_fields(self) -> dict[str, Any]:
@@ -165,13 +166,26 @@ class AgentFields(AgentProfile, Limits):
         return {name: getattr(self, name) for name in AgentFields.model_fields}
 
 
-class AgentSpec(AgentFields):
+class SingleAgentFields(AgentFields):
+    """What may be said besides of an agent of which there is one."""
+
+    lifetime: Annotated[Lifetime, Option("--temporary", meaning=Lifetime.TEMPORARY)] = Field(
+        Lifetime.PERMANENT, description="It retires when it has had nothing to do for a while."
+    )
+    parent: Annotated[AgentId | None, Option(metavar="AGENT")] = Field(
+        None, description="The agent it belongs to (default, in a pane: the pane's agent)."
+    )
+
+    @property
+    def agent_fields(self) -> dict[str, Any]:
+        """These fields alone, without what else a subclass holds."""
+        return {name: getattr(self, name) for name in SingleAgentFields.model_fields}
+
+
+class AgentSpec(SingleAgentFields):
     """An agent as its owner declares it."""
 
-    id: AgentId
-    lifetime: Lifetime = Lifetime.PERMANENT
-    parent: AgentId | None = None
-    """The agent that spawned it."""
+    id: AgentId = Field(description="Host the agent of this id (an agent worker).")
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; a workdir has no place in it."""

@@ -7,6 +7,8 @@ from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from torch_tasks.model.options import Option
+
 _UNITS = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 
 
@@ -28,10 +30,13 @@ class Limits(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    memory: Bytes | None = None
-    cpu: float | None = Field(None, gt=0, allow_inf_nan=False)
-    """In processors: 1.5 is one and a half."""
-    processes: int | None = Field(None, ge=1)
+    memory: Annotated[Bytes | None, Option(metavar="SIZE", type=str)] = Field(
+        None, description="The most memory that its terminal may use, as 512M or 2G."
+    )
+    cpu: float | None = Field(
+        None, gt=0, allow_inf_nan=False, description="The most processors that its terminal may use, as 1.5."
+    )
+    processes: int | None = Field(None, ge=1, description="The most processes that its terminal may have.")
 
     @property
     def limits(self) -> Limits:

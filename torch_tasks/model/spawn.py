@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import uuid
 from enum import StrEnum
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
 from pydantic import Field, ValidationError
 
 from torch_tasks.errors import InvalidTask
-from torch_tasks.model.agent import AgentFields, AgentSpec, Lifetime
+from torch_tasks.model.agent import AgentFields, AgentSpec, SingleAgentFields
 from torch_tasks.model.fields import AgentId, Model, Skills, TaskId, readable
+from torch_tasks.model.options import Option
 
 
 class SpawnState(StrEnum):
@@ -25,18 +26,18 @@ class SpawnState(StrEnum):
     """It was given up while its node was away; its id is not given to another one before the node knows."""
 
 
-class SpawnRequest(AgentFields):
+class SpawnRequest(SingleAgentFields):
     """Which agent is wanted, within which limits, and where."""
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     """The same request twice is one agent."""
-    agent_id: AgentId | None = None
-    node: AgentId | None = None
-    labels: Skills = ()
-    """What its node must have."""
-    lifetime: Lifetime = Lifetime.PERMANENT
-    parent: AgentId | None = None
-    """The agent that asks for it."""
+    agent_id: Annotated[AgentId | None, Option("--id")] = Field(
+        None, description="Its id (default: the role and a number)."
+    )
+    node: AgentId | None = Field(None, description="The machine it shall be on (default: the one with most room).")
+    labels: Annotated[Skills, Option("--label")] = Field(
+        (), description="What its machine must have, as `gpu`; repeat for more."
+    )
     pool: str | None = None
 
     @classmethod
@@ -63,7 +64,7 @@ class Spawned(Model):
     def agent(self) -> AgentSpec:
         """The agent as its node worker keeps it."""
         asked = self.request
-        return AgentSpec(id=self.agent_id, lifetime=asked.lifetime, parent=asked.parent, **asked.agent_fields)
+        return AgentSpec(id=self.agent_id, **asked.agent_fields)
 
 
 class Pool(AgentFields):

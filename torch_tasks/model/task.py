@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AwareDatetime, Field, ValidationError, field_validator
 
@@ -24,6 +24,7 @@ from torch_tasks.model.fields import (
     Text,
     readable,
 )
+from torch_tasks.model.options import Option
 
 
 class Permissions(StrEnum):
@@ -170,22 +171,39 @@ class Usage(Model):
 class TaskSpec(Model):
     """What is asked of an agent."""
 
-    id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
+    id: TaskId = Field(
+        default_factory=lambda: uuid.uuid4().hex, description="The task's id; the same id twice is one task."
+    )
     prompt: Text
-    role: Role | None = None
-    skills: Skills = ()
-    agent: AgentId | None = None
-    priority: Priority = Priority.NORMAL
-    workdir: AbsolutePath | None = None
-    timeout: Seconds | None = None
+    role: Role | None = Field(None, description="Only an agent of this role.")
+    skills: Annotated[Skills, Option("--skill")] = Field(
+        (), description="Only an agent with this skill; repeat for more, all are required."
+    )
+    agent: AgentId | None = Field(None, description="Only this agent.")
+    priority: Priority = Field(Priority.NORMAL, description="How soon it is taken, compared with others.")
+    workdir: Annotated[AbsolutePath | None, Option(metavar="FOLDER")] = Field(
+        None, description="The folder to work in, on the node that takes the task."
+    )
+    timeout: Seconds | None = Field(None, description="After so long the agent is interrupted: seconds, or as 30m, 2h.")
     deadline: AwareDatetime | None = None
-    check: Text | None = Field(None, min_length=1)
-    check_rounds: int | None = Field(None, ge=0, strict=True)
-    """How often a failed check goes back to the agent before the task has failed."""
-    permissions: Permissions | None = None
-    fresh: bool | None = Field(None, strict=True)
-    """A new program begins it, which knows nothing of earlier tasks; unset, as the agent's declaration says."""
-    max_retries: int | None = Field(None, ge=0, strict=True)
+    check: Text | None = Field(
+        None, min_length=1, description="A command that decides afterwards: exit code 0 is success."
+    )
+    check_rounds: int | None = Field(
+        None, ge=0, strict=True, description="How often a failed check goes back to the agent."
+    )
+    permissions: Permissions | None = Field(
+        None, description="What becomes of what a coding agent asks permission for."
+    )
+    fresh: bool | None = Field(
+        None,
+        strict=True,
+        description="Begin it in a new program, or in the one that is there (default: as the agent's declaration "
+        "says).",
+    )
+    max_retries: int | None = Field(
+        None, ge=0, strict=True, description="How often to try again when the agent crashed."
+    )
     context: JsonObject = Field(default_factory=dict)
     metadata: JsonObject = Field(default_factory=dict)
 

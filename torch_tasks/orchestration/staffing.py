@@ -6,10 +6,8 @@ import contextlib
 import json
 import logging
 import time
-from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from celery.exceptions import TimeoutError as NoAnswer
@@ -33,7 +31,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport, RetireMode, RetireOrder
+from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode, RetireOrder
 from torch_tasks.model.message import Message, MessageState, Urgency
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.routing import queue_for
@@ -100,40 +98,8 @@ class Spawn:
         return retire(self.agent_id, **how)
 
 
-def spawn(
-    role: str,
-    skills: Iterable[str] = (),
-    kind: str = "shell",
-    *,
-    node: str | None = None,
-    labels: Iterable[str] = (),
-    lifetime: Lifetime | str = Lifetime.PERMANENT,
-    parent: str | None = None,
-    workdir: str | Path | None = None,
-    fresh: bool = False,
-    agent_id: str | None = None,
-    pool: str | None = None,
-    memory: str | int | None = None,
-    cpu: float | None = None,
-    processes: int | None = None,
-) -> Spawn:
+def spawn(request: SpawnRequest) -> Spawn:
     """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`, which waits for it."""
-    request = SpawnRequest.build(
-        role=role,
-        skills=[skills] if isinstance(skills, str) else list(skills),
-        kind=kind,
-        node=node,
-        labels=[labels] if isinstance(labels, str) else list(labels),
-        lifetime=lifetime,
-        parent=parent or caller().agent,
-        workdir=None if workdir is None else str(workdir),
-        fresh=fresh,
-        agent_id=agent_id,
-        pool=pool,
-        memory=memory,
-        cpu=cpu,
-        processes=processes,
-    )
     if not any(one.online for one in fleet().nodes.nodes()):
         raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")
     wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})

@@ -1,0 +1,131 @@
+"""The fields of a model as the options of a command: declared with the field, written and read back here.
+
+The field's ``description`` is the option's help. Name and type follow from the field's own, unless it carries an
+:class:`Option`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from types import NoneType, UnionType
+from typing import Annotated, Any, Union, get_args, get_origin
+
+import click
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
+
+
+@dataclass(frozen=True)
+class Option:
+    """What the option of a field is, where that does not follow from the field's name and type."""
+
+    name: str | None = None
+    metavar: str | None = None
+    type: type | None = None
+    """What is read from the command line; the model makes of it what it takes."""
+    meaning: Any = None
+    """The option is a flag and stands for this value."""
+
+
+class FieldOptions:
+    """The fields of one model as the options of one command, except those that it takes in another way."""
+
+    def __init__(
+        self,
+        model: type[BaseModel],
+        *,
+        without: Collection[str] = (),
+        names: Mapping[str, str] | None = None,
+        types: Mapping[str, click.ParamType[Any]] | None = None,
+        prefix: str = "",
+    ) -> None:
+        """``names`` and ``types`` are this command's own; ``prefix`` begins the names of its parameters in Python."""
+        self._fields = {
+            name: _FieldOption(name, field, prefix + name, (names or {}).get(name), (types or {}).get(name))
+            for name, field in model.model_fields.items()
+            if name not in without
+        }
+
+    @property
+    def names(self) -> frozenset[str]:
+        """The fields that have an option."""
+        return frozenset(self._fields)
+
+    def parameters(self) -> list[click.Parameter]:
+        """The options, as Click takes them."""
+        return [field.option() for field in self._fields.values()]
+
+    def take(self, parameters: dict[str, Any]) -> dict[str, Any]:
+        """Take what Click has read for these options out of a command's parameters: the fields that were said."""
+        said = {name: field.read(parameters.pop(field.parameter, None)) for name, field in self._fields.items()}
+        return {name: value for name, value in said.items() if value is not None}
+
+    def words(self, value: BaseModel) -> list[str]:
+        """The command line that says all fields of this value which are not as they are anyway."""
+        return [word for name, field in self._fields.items() for word in field.words(getattr(value, name))]
+
+
+class _FieldOption:
+    """One field as an option."""
+
+    def __init__(
+        self, name: str, field: FieldInfo, parameter: str, flag: str | None, kind: click.ParamType[Any] | None
+    ) -> None:
+        if not field.description:
+            raise TypeError(f"the field {name} has no description, which would be the help of its option")
+        own = next((item for item in field.metadata if isinstance(item, Option)), Option())
+        self.parameter = parameter
+        self._field = field
+        self._own = own
+        self._flag = flag or own.name or f"--{name.replace('_', '-')}"
+        self._no = self._flag.replace("--", "--no-", 1)
+        self._plain = own.type or _plain(field.annotation)
+        self._type = kind
+
+    def option(self) -> click.Option:
+        help_text, default = self._field.description, self._field.default
+        if self._own.meaning is not None:
+            return click.Option([self._flag, self.parameter], is_flag=True, help=help_text)
+        if self._plain is bool and default is None:
+            return click.Option([f"{self._flag}/{self._no}", self.parameter], default=None, help=help_text)
+        if self._plain is bool:
+            return click.Option([self._flag, self.parameter], is_flag=True, help=help_text)
+        if self._plain is tuple:
+            return click.Option([self._flag, self.parameter], multiple=True, help=help_text)
+        shown: dict[str, Any] = {"default": str(default), "show_default": True} if isinstance(default, str) else {}
+        return click.Option(
+            [self._flag, self.parameter], type=self._click_type(), metavar=self._own.metavar, help=help_text, **shown
+        )
+
+    def _click_type(self) -> Any:
+        if self._type is None and issubclass(self._plain, Enum):
+            return click.Choice([str(one.value) for one in self._plain])
+        return self._type or self._plain
+
+    def read(self, said: Any) -> Any:
+        if self._own.meaning is not None:
+            return self._own.meaning if said else None
+        return said
+
+    def words(self, value: Any) -> list[str]:
+        if value == self._field.default:
+            return []
+        if self._own.meaning is not None:
+            return [self._flag]
+        if self._plain is bool:
+            return [self._flag if value else self._no]
+        values = value if self._plain is tuple else [value]
+        return [word for one in values for word in (self._flag, str(one))]
+
+
+def _plain(annotation: Any) -> type:
+    """The type behind ``Annotated[…]`` and ``… | None``; ``tuple`` for what is said again and again."""
+    if get_origin(annotation) is Annotated:
+        return _plain(get_args(annotation)[0])
+    if get_origin(annotation) in (Union, UnionType):
+        (one,) = (each for each in get_args(annotation) if each is not NoneType)
+        return _plain(one)
+    plain: type = get_origin(annotation) or annotation
+    return plain
