@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 
@@ -12,6 +13,7 @@ from torch_tasks.beat.journal import Journal
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.settings import Settings
 from torch_tasks.store.timetable import Timetable
+from torch_tasks.system.loops import Loop
 from torch_tasks.transport import Gate
 
 log = logging.getLogger(__name__)
@@ -32,17 +34,17 @@ class Follower:
         # A blocking command must end before the connection counts as dead.
         self._wait_ms = min(4000, int(settings.broker_connect_seconds * 800))
         self._wake = threading.Event()
-        self._leaving = threading.Event()
         self._settled = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._pruned = -math.inf
+        self._loop = Loop("follower", self._follow_and_prune, expected=(*AWAY, TorchError), longest_retry_seconds=1.0)
 
     def start(self) -> None:
         """Begin to follow."""
-        self._thread.start()
+        self._loop.start()
 
     def stop(self) -> None:
         """Leave; what changed last is in the journal if the broker is there."""
-        self._leaving.set()
+        self._loop.stop()
 
     def wait(self, seconds: float) -> None:
         """Return when something has changed, or after so long."""
@@ -83,20 +85,11 @@ class Follower:
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        pruned = 0.0
-        while not self._leaving.is_set():
-            try:
-                self._follow()
-                if time.monotonic() - pruned > _PRUNE_SECONDS:
-                    self._journal.prune(self._keep_seconds)
-                    pruned = time.monotonic()
-            except (*AWAY, TorchError) as error:
-                log.warning("what changes is not journalled for now: %s", error)
-                self._leaving.wait(_RETRY_SECONDS)
-            except Exception:
-                log.exception("a fault of the follower's; it goes on")
-                self._leaving.wait(_RETRY_SECONDS)
+    def _follow_and_prune(self) -> None:
+        self._follow()
+        if time.monotonic() - self._pruned > _PRUNE_SECONDS:
+            self._journal.prune(self._keep_seconds)
+            self._pruned = time.monotonic()
 
     def _follow(self) -> None:
         position = self._journal.position

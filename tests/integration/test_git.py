@@ -328,7 +328,7 @@ def test_a_policy_that_cannot_be_read_stops_no_task(start: Start, repo: Reposito
     machine = start("[roles.developer]\nenabled = true\ncomit_minutes = 3\n")
     assert machine.run("echo done", "--id", "t-1") == "done\n"
     assert "comit_minutes: is not a field that exists" in machine.torch("task", "t-1").stdout
-    assert "nobody looks after the agents' git trees: cannot use " in machine.output.read_text()
+    assert "git discipline: cannot use " in machine.output.read_text()
 
 
 def test_no_branch_is_changed_under_another_agents_task(start: Start, repo: Repository) -> None:

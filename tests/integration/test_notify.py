@@ -82,7 +82,7 @@ def test_each_need_is_told_once(shared_node: Node, broker: Broker, torch: Torch,
         enter("out-1", AgentState.LOGIN)
         until(lambda: len(lines()) > len(expected) + 1, "the second login is told")
         assert lines() == sorted([*expected, expected[-1], expected[2]])
-        assert all("nobody is notified" not in worker.logs() for worker in workers)
+        assert all("notifier: " not in worker.logs() for worker in workers)
     finally:
         shared_node.end_workers()
         other.close()

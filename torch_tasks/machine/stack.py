@@ -26,6 +26,7 @@ from torch_tasks.machine import broker, commands
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import make_folder, write_private
+from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running, await_ready
 
 log = logging.getLogger(__name__)
@@ -222,7 +223,7 @@ class Supervisor:
     def _put_off(self, former: Running) -> None:
         """One that has ended says why, and is started again after a pause that grows with each time."""
         crashes = self._crashes[former.name] = self._crashes.get(former.name, 0) + 1
-        pause = min(0.5 * 2**crashes, self._stack.settings.restart_backoff_limit_seconds)
+        pause = backoff(crashes, 1.0, self._stack.settings.restart_backoff_limit_seconds)
         self._not_before[former.name] = time.monotonic() + pause
         log.error(
             "%s (process %d) has ended, starting it again in %g s. The end of its log, %s:\n%s",

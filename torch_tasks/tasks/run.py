@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
-import random
 from typing import Any
 
 import redis
@@ -33,6 +32,7 @@ from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import HELD, Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.settings import settings
 from torch_tasks.store.tasks import Take
+from torch_tasks.system.loops import backoff
 from torch_tasks.tasks.envelope import Envelope
 
 log = logging.getLogger(__name__)
@@ -237,7 +237,7 @@ def _conclude(task: Any, record: TaskRecord, host: AgentHost, result: TaskResult
     if failure and retriable and tries <= allowed:
         note = f"attempt {result.attempts}: {failure.message}"
         host.settle(spec.id, records.move(spec.id, TaskState.QUEUED, by=host.info, note=note))
-        raise envelope.tried_again(queue_for(spec), backoff(tries), failure)
+        raise envelope.tried_again(queue_for(spec), _pause_before_next_try(tries), failure)
     if retriable and allowed:
         result = result.model_copy(update={"status": TaskState.DEAD})
         envelope.bury()  # before the record says so: whoever hears of it finds it among the dead letters
@@ -265,11 +265,8 @@ def _handed_on(task_id: str, host: AgentHost, envelope: Envelope) -> Exception:
     return envelope.sent_to(queue_for(record.spec), record.spec.priority)
 
 
-def backoff(tries: int) -> float:
-    """Seconds before the next try: twice as long each time, and not the same for all."""
-    chosen = settings()
-    pause: float = min(chosen.retry_backoff_seconds * 2 ** (tries - 1), chosen.retry_backoff_limit_seconds)
-    return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads retries, keeps no secret
+def _pause_before_next_try(tries: int) -> float:
+    return backoff(tries, settings().retry_backoff_seconds, settings().retry_backoff_limit_seconds)
 
 
 def _give_up(task_id: str, host: AgentHost, error: Exception) -> None:

@@ -12,12 +12,12 @@ from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 
 from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.system.loops import RETRY_SECONDS, Loop
 
 log = logging.getLogger(__name__)
 
 AWAY = (NoConnection, NoAnswer)
 """What redis-py raises while the broker is away."""
-RETRY_SECONDS = 0.5
 
 
 class Callbacks:
@@ -25,7 +25,9 @@ class Callbacks:
 
     def __init__(self) -> None:
         self._jobs: SimpleQueue[Callable[[], object]] = SimpleQueue()
-        self._thread: threading.Thread | None = None
+        # What fails does not keep the next one waiting.
+        self._loop = Loop("torch-callbacks", self._do_next, retry_seconds=0.0, longest_retry_seconds=0.0)
+        self._started = False
 
     def tell(self, callbacks: Iterable[Callable[[str, str], object]], first: str, second: str) -> None:
         """Call each of them soon."""
@@ -45,17 +47,12 @@ class Callbacks:
 
     def _do(self, job: Callable[[], object]) -> None:
         self._jobs.put(job)
-        if self._thread is None:
-            self._thread = threading.Thread(target=self._run, name="torch-callbacks", daemon=True)
-            self._thread.start()
+        if not self._started:
+            self._started = True
+            self._loop.start()
 
-    def _run(self) -> None:
-        while True:
-            job = self._jobs.get()
-            try:
-                job()
-            except Exception:
-                log.exception("a callback of the keeper failed")
+    def _do_next(self) -> None:
+        self._jobs.get()()
 
 
 def _insist(callback: Callable[[], object], wanted: Callable[[], bool]) -> None:

@@ -17,7 +17,8 @@ from typing import Any, ClassVar, NamedTuple
 
 import redis
 
-from torch_tasks.transport.callbacks import AWAY, RETRY_SECONDS, Callbacks
+from torch_tasks.system.loops import RETRY_SECONDS, Loop
+from torch_tasks.transport.callbacks import AWAY, Callbacks
 from torch_tasks.transport.deliveries import Deliveries, GateClosed, message_id
 from torch_tasks.transport.gate import Gate, greeting
 from torch_tasks.transport.held import HeldDeliveries
@@ -98,9 +99,9 @@ class LeaseKeeper:
         self._accounts: threading.Event | None = None
         self._away = False
         self._renew_at = self._sweep_at = self._sleeps_until = 0.0
-        self._wake = threading.Event()
+        self._loop = Loop("torch-keeper", self._round, longest_retry_seconds=RETRY_SECONDS)
         self._process = os.getpid()
-        threading.Thread(target=self._run, name="torch-keeper", daemon=True).start()
+        self._loop.start()
 
     # ── what this process holds ──────────────────────────────────────────────────────────────────────────────────
 
@@ -110,7 +111,7 @@ class LeaseKeeper:
         soon = time.monotonic() + self.terms.lease_seconds / 4
         if self._sleeps_until > soon:
             self._renew_at = soon
-            self._wake.set()
+            self._loop.wake()
 
     def held(self) -> frozenset[str]:
         """The tags of the deliveries that this process holds."""
@@ -174,7 +175,7 @@ class LeaseKeeper:
     def look(self, moment: float = 0.0) -> None:
         """Sweep at this moment at the latest: there may be something to restore, or the gate to be opened."""
         self._sweep_at = min(self._sweep_at, moment)
-        self._wake.set()
+        self._loop.wake()
 
     def leave(self) -> None:
         """The process ends: all that it holds goes back."""
@@ -197,7 +198,7 @@ class LeaseKeeper:
             except (*AWAY, BrokerChanged, GateClosed) as error:
                 log.debug("delivery %s is settled later: %r", tag, error)
         self._backlog.append(Settlement(tag, message, tell))
-        self._wake.set()
+        self._loop.wake()
         return True
 
     def _is_gone(self, tag: str) -> bool:
@@ -247,20 +248,15 @@ class LeaseKeeper:
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _run(self) -> None:
-        while True:
-            try:
-                pause = self._turn_or_return()
-            except AWAY as error:
-                if not self._away:
-                    log.warning("the broker is away, %d deliveries are kept: %s", len(self.held()), error)
-                self._away, pause = True, RETRY_SECONDS
-            except Exception:
-                log.exception("a fault of the keeper's; it goes on")
-                pause = RETRY_SECONDS
-            self._sleeps_until = time.monotonic() + pause
-            self._wake.wait(pause)
-            self._wake.clear()
+    def _round(self) -> float:
+        try:
+            pause = self._turn_or_return()
+        except AWAY as error:
+            if not self._away:
+                log.warning("the broker is away, %d deliveries are kept: %s", len(self.held()), error)
+            self._away, pause = True, RETRY_SECONDS
+        self._sleeps_until = time.monotonic() + pause
+        return pause
 
     def _turn_or_return(self) -> float:
         try:

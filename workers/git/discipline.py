@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import shutil
-import threading
 from collections.abc import Callable, Collection, Iterator
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -19,6 +18,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
 from torch_tasks.store.git_reports import Committed, GitReport, GitReports, TreeReport, shown
 from torch_tasks.system.files import write_private
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.git.command import Git
 from torch_tasks.workers.git.commit import Outcome, Words, commit_work
 from torch_tasks.workers.git.left_out import Judge
@@ -32,25 +32,28 @@ log = logging.getLogger(__name__)
 _NAMED = 50
 
 
-class Discipline(threading.Thread):
+class Discipline:
     """Commits at intervals what lies uncommitted for too long, and reports how the trees stand."""
 
-    def __init__(self, kept: Callable[[], Collection[str]], fleet: Fleet, leaving: threading.Event) -> None:
-        super().__init__(name="git discipline", daemon=True)
+    def __init__(self, kept: Callable[[], Collection[str]], fleet: Fleet) -> None:
         self._kept = kept
         self._fleet = fleet
-        self._leaving = leaving
+        self._loop = Loop(
+            "git discipline",
+            self._look,
+            pause=fleet.settings.git_seconds,
+            expected=(TorchError, OSError, redis.RedisError),
+            longest_retry_seconds=fleet.settings.git_seconds,
+        )
         self._judges: dict[tuple[Path, str], Judge] = {}
 
-    def run(self) -> None:
-        """Until the node worker leaves."""
-        while True:
-            try:
-                self._look()
-            except (TorchError, redis.RedisError, OSError) as error:
-                log.warning("nobody looks after the agents' git trees: %s", error)
-            if self._leaving.wait(self._fleet.settings.git_seconds):
-                return
+    def start(self) -> None:
+        """Begin, until the node worker leaves."""
+        self._loop.start()
+
+    def stop(self) -> None:
+        """The node worker leaves."""
+        self._loop.stop()
 
     def _look(self) -> None:
         policies = git_policy()
@@ -64,7 +67,7 @@ class Discipline(threading.Thread):
                 looked_after.add(info.agent_id)
                 write_private(self._file(info), report.model_dump_json())
                 GitReports(self._fleet.client).put(report)
-            if self._leaving.is_set():
+            if self._loop.is_stopping:
                 return
         GitReports(self._fleet.client).drop(node, looked_after)
         self._judges = {place: judge for place, judge in self._judges.items() if place[0] in seen}

@@ -17,6 +17,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.hold import Hold, Stop
+from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
 
 log = logging.getLogger(__name__)
@@ -97,15 +98,7 @@ class HoldsWatcher:
 
     def watch(self) -> None:
         """Look at short intervals, from now on."""
-        threading.Thread(target=self._watch, name="watch holds", daemon=True).start()
-
-    def _watch(self) -> None:
-        while True:
-            try:
-                self.look()
-            except Exception:  # a stop that is said later must be seen all the same
-                log.exception("what is paused and stopped cannot be read; it is looked at again")
-            time.sleep(_LOOK_SECONDS)
+        Loop("watch holds", self.look, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
     def _ask(self) -> None:
         """In a thread of its own: a broker that does not answer must not keep anybody from seeing the file."""

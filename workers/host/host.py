@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import signal
 import threading
@@ -23,6 +24,7 @@ from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
 from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import HELD, FailureKind, TaskResult, TaskSpec, TaskState
+from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.accounts import reclaim, tell_accounts
@@ -61,7 +63,14 @@ class Host:
         self.holds = HoldsWatcher(fleet, spec)
         self._trees = TaskTrees(fleet)
         self._working = threading.Lock()
-        self._due = threading.Event()
+        # In a thread of its own: tmux may take its time, and who is silent meanwhile would be taken for dead.
+        self._looking_after = Loop(
+            "look after",
+            self._look_after_agent,
+            pause=math.inf,
+            until=lambda: self._orders.leaving,
+            expected=(TorchError, OSError, redis.RedisError),
+        )
         self._orders = HostOrders()
         self._idle = IdleTimer(spec, fleet)
 
@@ -148,8 +157,7 @@ class Host:
             raise
         self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished is not None)
         pause.while_so(lambda: self._terminal.wants_login and not self.unfinished)
-        threading.Thread(target=self._look_after_agent, name="look after", daemon=True).start()
-        self._due.set()
+        self._looking_after.start()
         self._messages.start()
         self._guard.start()
 
@@ -205,30 +213,21 @@ class Host:
 
     def look_after_agent(self) -> None:
         """A while has passed."""
-        self._due.set()
+        self._looking_after.wake()
 
     def _on_bell(self) -> None:
         """The bell rang."""
         self._messages.look()
-        self._due.set()
+        self._looking_after.wake()
 
     def _look_after_agent(self) -> None:
         """See what holds the agent, and if it is idle, that it lives and works on nothing that is somebody else's."""
-        # In a thread of its own: tmux may take its time, and who is silent meanwhile would be taken for dead.
-        while not self._orders.leaving:
-            self._due.wait()
-            self._due.clear()
+        self.holds.look()
+        if self._working.acquire(blocking=False):
             try:
-                self.holds.look()
-                if self._working.acquire(blocking=False):
-                    try:
-                        self._revive()
-                    finally:
-                        self._working.release()
-            except (TorchError, redis.RedisError, OSError) as error:
-                log.warning("%s: %s", self._spec.id, error)
-            except Exception:
-                log.exception("%s: a fault in looking after the agent; it goes on", self._spec.id)
+                self._revive()
+            finally:
+                self._working.release()
 
     def _on_hold_change(self) -> None:
         """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""

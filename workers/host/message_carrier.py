@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import redis
 
@@ -23,6 +24,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState, Transport, Urgency, When
 from torch_tasks.store.messages import Entry, Inboxes
+from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.journal import AttemptFolder
@@ -76,7 +78,9 @@ class MessageCarrier:
         self._items: dict[str, WaitingMessage] = {}
         self._untold: dict[str, MessageFolder] = {}
         self._changing = threading.Lock()
-        self._wake = threading.Event()
+        self._opened = False
+        self._fetching = self._loop("mail in", self._fetch)
+        self._carrying = self._loop("mail out", self._carry)
         self._answering: MessageFolder | None = None
         self._taken_at = 0.0
         self._attending = PermissionAnswerer(agent)
@@ -89,8 +93,12 @@ class MessageCarrier:
             self._add(letter, None)
         self._untold = {letter.message.id: letter for letter in untold(self._folder)}
         self._answering = self._unanswered()
-        for name, work in (("mail in", self._fetch), ("mail out", self._carry)):
-            threading.Thread(target=work, name=name, daemon=True).start()
+        self._carrying.start()
+        self._fetching.start()
+
+    def _loop(self, name: str, play_round: Callable[[], float | None]) -> Loop:
+        expected = (TorchError, OSError, redis.RedisError)
+        return Loop(name, play_round, until=lambda: self._leaving, expected=expected, longest_retry_seconds=1.0)
 
     @property
     def waits(self) -> bool:
@@ -99,27 +107,20 @@ class MessageCarrier:
 
     def look(self) -> None:
         """Something has happened in the pane or in the folder."""
-        self._wake.set()
+        self._carrying.wake()
 
     # ── fetching ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _fetch(self) -> None:
-        known = False
-        while not self._leaving:
-            try:
-                if not known:
-                    self._inboxes.open(self._agent_id)
-                    self._take(self._inboxes.fetch(self._agent_id, again=True))
-                known = True
-                self._tell_outcomes()
-                tend_outbox(self._fleet)
-                full = len(self._items) >= _HELD
-                self._take(self._letterbox.fetch(self._agent_id, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
-            except (*_AWAY, TorchError, OSError) as error:
-                known = False  # it may be another broker when it is back
-                if not isinstance(error, _AWAY):
-                    log.error("%s: mail: %s", self._agent_id, error)
-                self._pause(1.0)
+        opened, self._opened = self._opened, False  # after an error it may be another broker
+        if not opened:
+            self._inboxes.open(self._agent_id)
+            self._take(self._inboxes.fetch(self._agent_id, again=True))
+        self._tell_outcomes()
+        tend_outbox(self._fleet)
+        full = len(self._items) >= _HELD
+        self._take(self._letterbox.fetch(self._agent_id, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
+        self._opened = True
 
     def _take(self, entries: list[Entry]) -> None:
         records = self._inboxes.records(entry.message_id for entry in entries)
@@ -129,7 +130,7 @@ class MessageCarrier:
             else:
                 self._add(MessageFolder(self._folder, record.message), entry)
         if entries:
-            self._wake.set()
+            self._carrying.wake()
 
     def _add(self, letter: MessageFolder, entry: Entry | None) -> None:
         with self._changing:
@@ -155,20 +156,15 @@ class MessageCarrier:
 
     # ── carrying ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _carry(self) -> None:
-        while not self._leaving:
+    def _carry(self) -> float:
+        self._take_from_folder()
+        busy = bool(self._items or self._answering)
+        if busy and self._pane_lock.acquire(blocking=False):
             try:
-                self._take_from_folder()
-                busy = bool(self._items or self._answering)
-                if busy and self._pane_lock.acquire(blocking=False):
-                    try:
-                        self.deliver_before_task()
-                    finally:
-                        self._pane_lock.release()
-            except (TorchError, OSError) as error:
-                log.warning("%s: mail: %s", self._agent_id, error)
-            self._wake.wait(_LOOK_SECONDS if self._items or self._answering else None)
-            self._wake.clear()
+                self.deliver_before_task()
+            finally:
+                self._pane_lock.release()
+        return _LOOK_SECONDS if self._items or self._answering else math.inf
 
     def deliver_before_task(self) -> None:
         """Put what waits into the pane, as far as the agent is free for it. The caller holds the pane."""
@@ -369,11 +365,6 @@ class MessageCarrier:
     @property
     def _leaving(self) -> bool:
         return self._agent.orders.leaving
-
-    def _pause(self, seconds: float) -> None:
-        deadline = time.monotonic() + seconds
-        while not self._leaving and time.monotonic() < deadline:
-            time.sleep(0.1)
 
 
 def _stream(item: WaitingMessage) -> tuple[str, Urgency]:

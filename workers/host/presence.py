@@ -6,10 +6,9 @@ import fcntl
 import logging
 import os
 import socket
-import threading
 import time
 from collections.abc import Mapping
-from contextlib import suppress
+from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
@@ -20,6 +19,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.host.journal import AgentJournal
 
 log = logging.getLogger(__name__)
@@ -139,10 +139,12 @@ class LivenessFile:
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "pulse"
+        self._open: FileIO | None = None
 
     def start(self, interval: float) -> None:
         """Beat from now on, as long as this process lives."""
-        threading.Thread(target=self._beat, args=(interval,), name="pulse", daemon=True).start()
+        # A full disk is no reason to die, and not to be killed for.
+        Loop("liveness file", self._beat, pause=interval, longest_retry_seconds=interval).start()
 
     def silence(self) -> float:
         """Seconds since the last beat; none if there never was one."""
@@ -152,10 +154,6 @@ class LivenessFile:
         except (FileNotFoundError, ValueError):
             return 0.0
 
-    def _beat(self, interval: float) -> None:
-        file = None
-        while True:
-            with suppress(OSError):  # a full disk is no reason to die, and not to be killed for
-                file = file or self._file.open("wb", buffering=0)
-                os.pwrite(file.fileno(), f"{time.monotonic():020.6f}".encode(), 0)
-            time.sleep(interval)
+    def _beat(self) -> None:
+        self._open = self._open or self._file.open("wb", buffering=0)
+        os.pwrite(self._open.fileno(), f"{time.monotonic():020.6f}".encode(), 0)

@@ -8,7 +8,6 @@ the number of processes is counted for the whole user.
 from __future__ import annotations
 
 import logging
-import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import psutil
 
 from torch_tasks.model.limits import Limits, Resources, size
 from torch_tasks.model.task import FailureKind
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.tmux.cgroup import group_of
@@ -37,7 +37,7 @@ class ResourceGuard:
     def start(self) -> None:
         """Keep the limits from now on, as long as this process lives, where the kernel does not."""
         if self._limits.memory or self._limits.processes:
-            threading.Thread(target=self._watch, name="guard", daemon=True).start()
+            Loop("guard", self._watch, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
     def resources(self) -> Resources:
         """What the terminal uses now."""
@@ -70,11 +70,9 @@ class ResourceGuard:
         return FailureKind.OUT_OF_MEMORY, f"out of memory: the kernel killed {killed} of its processes{limit}"
 
     def _watch(self) -> None:
-        rest = threading.Event()
-        while not rest.wait(_LOOK_SECONDS):
-            with suppress(psutil.Error, OSError):
-                if self._group() is None:
-                    self._look()
+        with suppress(psutil.Error, OSError):
+            if self._group() is None:
+                self._look()
 
     def _look(self) -> None:
         processes, limits = self._terminal.processes(), self._limits

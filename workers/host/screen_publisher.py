@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import threading
 import time
 
 import redis
 
 from torch_tasks import keys
-from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.host.terminal import Terminal
-
-log = logging.getLogger(__name__)
 
 
 class ScreenPublisher:
@@ -27,35 +24,42 @@ class ScreenPublisher:
         self._fleet = fleet
         self._until = 0.0
         self._anew = threading.Event()
+        self._shown: str | None = None
         self._starting = threading.Lock()
-        self._running = False
+        self._loop: Loop | None = None
 
     def publish_for_a_while(self) -> None:
         """Somebody watches, for a while from now, and has seen nothing yet."""
         with self._starting:
             self._until = time.monotonic() + WATCHED_SECONDS
             self._anew.set()
-            if not self._running:
-                self._running = True
-                threading.Thread(target=self._show, name="screen", daemon=True).start()
+            if self._loop is None:
+                self._loop = Loop(
+                    "screen",
+                    self._show,
+                    pause=LOOK_SECONDS,
+                    until=self._is_unwatched,
+                    expected=(TorchError, OSError, redis.RedisError),
+                    longest_retry_seconds=LOOK_SECONDS,
+                )
+                self._loop.start()
+            self._loop.wake()
 
     def _show(self) -> None:
-        last: str | None = None
-        while self._is_watched():
-            if self._anew.is_set():
-                self._anew.clear()
-                last = None
-            with contextlib.suppress(TorchError, redis.RedisError, BrokerUnreachable):
-                screen = self._look()
-                if screen != last:
-                    self._fleet.client.publish(self._key, screen)
-                    last = screen
-            self._anew.wait(LOOK_SECONDS)
+        if self._anew.is_set():
+            self._anew.clear()
+            self._shown = None
+        screen = self._look()
+        if screen != self._shown:
+            self._fleet.client.publish(self._key, screen)
+            self._shown = screen
 
-    def _is_watched(self) -> bool:
+    def _is_unwatched(self) -> bool:
         with self._starting:
-            self._running = time.monotonic() < self._until
-            return self._running
+            if time.monotonic() < self._until:
+                return False
+            self._loop = None
+            return True
 
     def _look(self) -> str:
         screen = self._terminal.pane.screen() if self._terminal.alive else "(the program has ended)"

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import threading
 
 import redis
 
@@ -15,6 +14,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import Lifetime
 from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.orchestration.scaling import staff
+from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport import LeaseKeeper
@@ -28,33 +28,39 @@ _THOROUGH = 12
 """Every so many rounds all is looked at, not only what is known to be here."""
 
 
-class NodeMaintenance(threading.Thread):
+class NodeMaintenance:
     """Sends the node's heartbeat, keeps its roster and its pools right, and does the fleet's housekeeping."""
 
     def __init__(self, agents: LocalAgents, presence: NodePresence, fleet: Fleet) -> None:
-        super().__init__(name="maintenance", daemon=True)
-        self.leaving = threading.Event()
+        self._loop = Loop(
+            "maintenance",
+            self._take_care,
+            pause=fleet.settings.heartbeat_seconds,
+            expected=(TorchError, OSError, redis.RedisError),
+        )
+        self._rounds = 0
         self._agents = agents
         self._presence = presence
         self._fleet = fleet
         LeaseKeeper.on_return.append(self._restore_what_is_known_here)
         LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
 
-    def run(self) -> None:
-        """Until the node worker leaves."""
-        number = 0
-        while True:
-            try:
-                self._look(thoroughly=number % _THOROUGH == 0)
-                number += 1
-            except (StaleWriter, NodeTaken) as error:
-                log.critical("%s; stopping", error)
-                os.kill(os.getpid(), signal.SIGTERM)
-                return
-            except (TorchError, redis.RedisError) as error:
-                log.warning("the fleet is not looked after: %s", error)
-            if self.leaving.wait(self._fleet.settings.heartbeat_seconds):
-                return
+    def start(self) -> None:
+        """Begin, until the node worker leaves."""
+        self._loop.start()
+
+    def stop(self) -> None:
+        """The node worker leaves."""
+        self._loop.stop()
+
+    def _take_care(self) -> None:
+        try:
+            self._look(thoroughly=self._rounds % _THOROUGH == 0)
+            self._rounds += 1
+        except (StaleWriter, NodeTaken) as error:
+            log.critical("%s; stopping", error)
+            os.kill(os.getpid(), signal.SIGTERM)
+            self._loop.stop()
 
     def _look(self, *, thoroughly: bool) -> None:
         self._presence.beat()

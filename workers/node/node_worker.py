@@ -49,9 +49,9 @@ class NodeStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._maintenance = NodeMaintenance(self.agents, self.presence, fleet())
-        self._discipline = Discipline(self.agents.kept, fleet(), self._maintenance.leaving)
+        self._discipline = Discipline(self.agents.kept, fleet())
         command = fleet().settings.notify_command
-        self._notifier = Notifier(command, fleet(), self._maintenance.leaving) if command else None
+        self._notifier = Notifier(command, fleet()) if command else None
 
     def start(self, worker: Any) -> None:
         """Start them all."""
@@ -63,7 +63,10 @@ class NodeStep(bootsteps.StartStopStep):
 
     def stop(self, worker: Any) -> None:
         """Stop them all; their panes live on."""
-        self._maintenance.leaving.set()
+        self._maintenance.stop()
+        self._discipline.stop()
+        if self._notifier:
+            self._notifier.stop()
         self.agents.stop()
         with contextlib.suppress(TorchError, redis.RedisError):
             self.presence.leave()

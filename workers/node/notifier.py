@@ -7,7 +7,6 @@ import logging
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Mapping
 
 import redis
@@ -16,6 +15,7 @@ from torch_tasks import keys
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.orchestration.attention import Need, needs
+from torch_tasks.system.loops import Loop
 
 log = logging.getLogger(__name__)
 
@@ -26,28 +26,27 @@ _AGAIN = 12
 _LAST_WORDS, _LONGEST = 500, 4000
 
 
-class Notifier(threading.Thread):
+class Notifier:
     """Runs ``TORCH_NOTIFY_COMMAND`` for each need of the fleet: once if it succeeds, else again and again.
 
     Only who dies between the command's end and the note of it has it run twice. Nothing else waits for it.
     """
 
-    def __init__(self, command: str, fleet: Fleet, leaving: threading.Event) -> None:
-        super().__init__(name="notifier", daemon=True)
+    def __init__(self, command: str, fleet: Fleet) -> None:
         self._command = command
         self._fleet = fleet
-        self._leaving = leaving
+        every = fleet.settings.heartbeat_seconds
+        expected = (TorchError, OSError, redis.RedisError)
+        self._loop = Loop("notifier", self._look, pause=every, delay=every, expected=expected)
         self._again_seconds = max(1, round(_AGAIN * fleet.settings.heartbeat_seconds))
 
-    def run(self) -> None:
-        """Until the node worker leaves."""
-        while not self._leaving.wait(self._fleet.settings.heartbeat_seconds):
-            try:
-                self._look()
-            except (TorchError, redis.RedisError) as error:
-                log.warning("nobody is notified: %s", error)
-            except Exception:  # whatever it is, it must not silence the next one
-                log.exception("nobody is notified")
+    def start(self) -> None:
+        """Begin, until the node worker leaves."""
+        self._loop.start()
+
+    def stop(self) -> None:
+        """The node worker leaves."""
+        self._loop.stop()
 
     def _look(self) -> None:
         client = self._fleet.client

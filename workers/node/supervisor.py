@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import random
 import threading
 import time
 from typing import Protocol
@@ -17,6 +16,7 @@ from torch_tasks.machine.agent_folder import is_hosted, order_in
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import Settings
+from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running
 from torch_tasks.workers.host.journal import AgentJournal
 from torch_tasks.workers.host.presence import LivenessFile
@@ -177,7 +177,5 @@ class WorkerSupervisor(threading.Thread):
         return time.monotonic() - born > limit and self._pulse.silence() > limit
 
     def _pause(self) -> float:
-        """Longer after each crash, and not the same for all agents."""
-        longest = self._settings.restart_backoff_limit_seconds
-        pause: float = min(self._settings.restart_backoff_seconds * 2 ** (self._crashes - 1), longest)
-        return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads restarts, keeps no secret
+        chosen = self._settings
+        return backoff(self._crashes, chosen.restart_backoff_seconds, chosen.restart_backoff_limit_seconds)
