@@ -44,7 +44,8 @@ def read_settings_anew() -> None:
 
 def start_client(statements: str, **environment: str) -> subprocess.Popen[str]:
     """Another program on this machine, which has ``torch`` and ``recovery``."""
-    program = f"import sys\nfrom torch_tasks import Torch, recovery\ntorch = Torch()\n{statements}"
+    imports = "import sys\nfrom torch_tasks import Torch\nfrom torch_tasks.tasks import recovery\n"
+    program = f"{imports}torch = Torch()\n{statements}"
     return subprocess.Popen(
         [sys.executable, "-c", program],
         env={**os.environ, **environment},
