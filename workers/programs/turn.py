@@ -169,22 +169,19 @@ def _file(run: AttemptFolder) -> Path:
     return run.folder / "ending.json"
 
 
-def submission_failure(submission: Submission) -> Ending | None:
-    """The ending of a task that the program does not have, or may not have."""
-    said = submission.steps[-1].evidence
+def submission_failure(submission: Submission) -> Ending:
+    """The ending of a task that the program refused, or of which nothing shows that the program has it."""
+    detail = submission.steps[-1].evidence
+    evidence = Evidence(kind="submission", detail=detail, passed=False)
     if submission.phase is SubmissionPhase.REFUSED:
-        message = f"the agent's program did not take the prompt: {said}"
-        return failed_ending(
-            FailureKind.AGENT_UNAVAILABLE, message, Evidence(kind="submission", detail=said, passed=False)
-        )
-    if submission.phase is SubmissionPhase.INDETERMINATE:
-        message = f"cannot tell whether the agent got the prompt: {said}"
-        return failed_ending(FailureKind.INDETERMINATE, message, Evidence(kind="submission", detail=said, passed=False))
-    return None
+        message = f"the agent's program did not take the prompt: {detail}"
+        return failed_ending(FailureKind.AGENT_UNAVAILABLE, message, evidence)
+    message = f"cannot tell whether the agent got the prompt: {detail}"
+    return failed_ending(FailureKind.INDETERMINATE, message, evidence)
 
 
 def ending_of(turn: Turn) -> tuple[Ending, str] | None:
-    """The ending and the answer, if what the program told amounts to one."""
+    """The ending and the answer, if what the events report amounts to one."""
     over = turn.over
     if over is None:
         return None
@@ -196,9 +193,8 @@ def ending_of(turn: Turn) -> tuple[Ending, str] | None:
         ending = _error(over)
         return (ending, over.text) if ending else None
     if over.kind is EventKind.INTERRUPTED:
-        return failed_ending(
-            FailureKind.AGENT_FAILED, "its turn was interrupted in its pane", _evidence(over)
-        ), over.text
+        message = "its turn was interrupted in its pane"
+        return failed_ending(FailureKind.AGENT_FAILED, message, _evidence(over)), over.text
     return None
 
 
