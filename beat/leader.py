@@ -16,7 +16,7 @@ class LeadLost(Exception):
     """Another beat leads: what this one was about to fire is the other's to fire."""
 
 
-class Lead:
+class LeaderLease:
     """This beat's hold on the lead.
 
     It is a lease that whoever leads renews. What was held once is never held again by anybody, so a beat that was

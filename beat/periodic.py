@@ -33,7 +33,7 @@ def standing_entries(settings: Settings) -> dict[str, dict[str, Any]]:
     }
 
 
-class Periodic:
+class PeriodicEntries:
     """The entries of this beat's configuration. When the next is due is on the broker, under the entry's own name."""
 
     def __init__(

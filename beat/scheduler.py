@@ -21,9 +21,9 @@ from pydantic import ValidationError
 from torch_tasks.app import CHECKIN
 from torch_tasks.beat.follower import AWAY, Follower
 from torch_tasks.beat.journal import Journal
-from torch_tasks.beat.leader import Lead, LeadLost
-from torch_tasks.beat.periodic import Periodic, standing_entries
-from torch_tasks.beat.slots import fired, plan
+from torch_tasks.beat.leader import LeaderLease, LeadLost
+from torch_tasks.beat.periodic import PeriodicEntries, standing_entries
+from torch_tasks.beat.slots import fire_of, plan_slots
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin, Fire, moment_of
 from torch_tasks.store.checkins import record_of
@@ -45,12 +45,12 @@ class TorchScheduler(Scheduler):
         self._now = datetime.now(UTC)
         self._away = False
         self._timetable = self._open_timetable()
-        self._lead = Lead(self._timetable, self._settings.beat_lease_seconds)
+        self._lead = LeaderLease(self._timetable, self._settings.beat_lease_seconds)
         place = re.sub(r"[^\w.-]+", "_", self._settings.broker().place)
         journal = Journal(self._settings.state_dir / "beat" / f"{place}.sqlite")
         self._follower = Follower(self._timetable, Gate(fleet().client), journal, self._settings)
         super().__init__(*args, lazy=lazy, **kwargs)
-        self._periodic = Periodic(self.schedule, self._timetable, lambda: self._now)
+        self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:
             self._follower.start()
 
@@ -155,9 +155,9 @@ class TorchScheduler(Scheduler):
             version = str(record.version)
             if due.slot_ms is not None:
                 slot = moment_of(due.slot_ms)
-                advance = Advance(due, fires=(fired(record.checkin, slot, self._now, slot),))
+                advance = Advance(due, fires=(fire_of(record.checkin, slot, self._now, slot),))
             else:
-                next_up = plan(record, self._now, self._settings.misfire_seconds)
+                next_up = plan_slots(record, self._now, self._settings.misfire_seconds)
                 told = (*next_up.fires, *([next_up.skipped] if next_up.skipped else []))
                 advance = Advance(due, version, next_up.state, next_up.slot, next_up.next_ms, next_up.runs, told)
         except (ValidationError, ValueError, KeyError, OverflowError) as error:

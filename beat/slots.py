@@ -6,7 +6,7 @@ from datetime import datetime
 from itertools import takewhile
 from typing import NamedTuple
 
-from torch_tasks.model.checkin import Checkin, CheckinRecord, CheckinState, Fire, Misfire, Outcome, derived_id
+from torch_tasks.model.checkin import Checkin, CheckinRecord, CheckinState, Fire, Misfire, SlotOutcome, derived_id
 from torch_tasks.store.checkins import due_ms
 
 SKIPPED_AT_ONCE = 5000
@@ -14,7 +14,7 @@ FIRED_AT_ONCE = 100
 """So many slots of one check-in are seen to in one step; the others come with the next ones."""
 
 
-class Plan(NamedTuple):
+class SlotPlan(NamedTuple):
     """What is to be done now, and how the check-in stands when it is."""
 
     fires: tuple[Fire, ...]
@@ -25,7 +25,7 @@ class Plan(NamedTuple):
     runs: int
 
 
-def plan(record: CheckinRecord, now: datetime, misfire_seconds: float) -> Plan:
+def plan_slots(record: CheckinRecord, now: datetime, misfire_seconds: float) -> SlotPlan:
     """See to the slots that have come by ``now``; one that came longer ago than ``misfire_seconds`` was missed."""
     checkin = record.checkin
     passed, upcoming = _passed(record, now)
@@ -38,8 +38,8 @@ def plan(record: CheckinRecord, now: datetime, misfire_seconds: float) -> Plan:
     if checkin.max_runs is not None:
         chosen = chosen[: max(checkin.max_runs - record.runs, 0)]
         upcoming = upcoming if record.runs + len(chosen) < checkin.max_runs else None
-    return Plan(
-        fires=tuple(fired(checkin, slot, now, checkin.due(slot)) for slot in chosen),
+    return SlotPlan(
+        fires=tuple(fire_of(checkin, slot, now, checkin.due(slot)) for slot in chosen),
         skipped=_skipped(checkin, missed, now) if missed else None,
         state=CheckinState.ACTIVE if upcoming else CheckinState.ENDED,
         slot=upcoming,
@@ -59,12 +59,12 @@ def _passed(record: CheckinRecord, now: datetime) -> tuple[list[datetime], datet
     return passed, slot
 
 
-def fired(checkin: Checkin, slot: datetime, now: datetime, due: datetime) -> Fire:
+def fire_of(checkin: Checkin, slot: datetime, now: datetime, due: datetime) -> Fire:
     """A slot that is given to the fleet now."""
     return Fire(
         checkin_id=checkin.id,
         slot=slot,
-        outcome=Outcome.FIRED,
+        outcome=SlotOutcome.FIRED,
         at=now,
         late=max((now - due).total_seconds(), 0.0),
         celery_id=derived_id(checkin.id, slot),
@@ -76,7 +76,7 @@ def _skipped(checkin: Checkin, slots: list[datetime], now: datetime) -> Fire:
     return Fire(
         checkin_id=checkin.id,
         slot=slots[-1],
-        outcome=Outcome.SKIPPED,
+        outcome=SlotOutcome.SKIPPED,
         at=now,
         late=(now - checkin.due(slots[-1])).total_seconds(),
         note=f"missed while no beat ran (misfire policy {checkin.misfire})",

@@ -38,8 +38,8 @@ from torch_tasks.model.task import (
     TaskState,
 )
 from torch_tasks.orchestration import holds, staffing
-from torch_tasks.orchestration.holds import Said, resources_of
-from torch_tasks.orchestration.staffing import Drained, Spawn, release, retire, spawn
+from torch_tasks.orchestration.holds import HoldReport, resources_of
+from torch_tasks.orchestration.staffing import DrainReport, SpawnHandle, release, retire, spawn
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.answer import Answer
@@ -270,7 +270,7 @@ class Torch:
         everybody: bool = False,
         reason: str = "",
         interrupt: bool = False,
-    ) -> Said:
+    ) -> HoldReport:
         """Have an agent, all of a role, or all take no new task; their messages wait.
 
         What they do goes on, or with ``interrupt`` goes back to its queue.
@@ -279,15 +279,15 @@ class Torch:
 
     def resume(
         self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
-    ) -> Said:
+    ) -> HoldReport:
         """Lift just such a pause, or :class:`NotHeld`."""
         return holds.resume(agent, role=role, everybody=everybody, reason=reason)
 
-    def stop(self, reason: str = "", *, here: bool = False) -> Said:
+    def stop(self, reason: str = "", *, here: bool = False) -> HoldReport:
         """Stop the fleet, or this machine: nothing begins, what runs is interrupted and goes back to its queue."""
         return holds.stop(here=here, reason=reason)
 
-    def start(self, reason: str = "", *, here: bool = False) -> Said:
+    def start(self, reason: str = "", *, here: bool = False) -> HoldReport:
         """Lift that, or :class:`NotHeld`."""
         return holds.start(here=here, reason=reason)
 
@@ -301,7 +301,7 @@ class Torch:
         with _broker():
             return fleet().nodes.get_node(name)
 
-    def drain(self, node: str, *, hand_over: bool = False, timeout: float | None = None) -> Drained:
+    def drain(self, node: str, *, hand_over: bool = False, timeout: float | None = None) -> DrainReport:
         """Have a machine take no more work: no agent is started there, and those there take no new task.
 
         What they do is finished; with ``hand_over``, others of their roles go on with it where there are any. With
@@ -327,7 +327,7 @@ class Torch:
         wait: bool = True,
         timeout: float | None = None,
         **where: Unpack[SpawnFields],
-    ) -> Spawn:
+    ) -> SpawnHandle:
         """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
 
         ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir``, ``fresh`` and ``agent_id`` say more; ``memory``
@@ -397,7 +397,7 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
 
 
 def _settle() -> None:
-    holds.catch_up()
+    holds.announce_local_stop()
     try:
         recovery.settle()
     except LedgerUnusable as error:  # looking is possible without it

@@ -20,7 +20,7 @@ from torch_tasks.client import Torch
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
-from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, watched
+from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.workers.host.journal import AgentJournal
 from torch_tasks.workers.host.terminal import end_session
@@ -96,7 +96,7 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     if isinstance(place, AgentInfo):
         if history or explain:
             raise _elsewhere(place, "screen")
-        _print(watched(place), follow)
+        _print(screens_of(place), follow)
         return
     journal = AgentJournal.read(place / "journal.json")
     pane = AgentPane.adopt(place / "tmux", journal.pane) if journal and journal.pane else None

@@ -27,7 +27,7 @@ from chaos.broker import Broker
 from torch_tasks.beat.journal import Journal
 from torch_tasks.errors import BrokerUnreachable, StaleWriter
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import At, Checkin, CheckinState, Every, Outcome, derived_id
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Every, SlotOutcome, derived_id
 
 LONG = os.environ.get("TORCH_TEST_LONG") == "1"
 STORM_SECONDS = 300.0 if LONG else 20.0
@@ -142,7 +142,7 @@ def test_each_slot_arrives_once_whatever_dies(broker: Broker, machine: Machine, 
     assert [names[one] for one in lost] == []
     assert [names.get(one, one) for one in more] == []
     for one in each:
-        told = [fire for fire in fires(one) if fire.outcome in (Outcome.SENT, Outcome.FIRED)]
+        told = [fire for fire in fires(one) if fire.outcome in (SlotOutcome.SENT, SlotOutcome.FIRED)]
         assert [fire.slot for fire in told] == _slots(one, start)[-len(told) :]
         assert store.get(one.id).runs == len(_slots(one, start))
 

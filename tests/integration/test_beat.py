@@ -22,7 +22,7 @@ from torch_tasks.beat.journal import Journal
 from torch_tasks.beat.periodic import standing_entries
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, Outcome
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, SlotOutcome
 from torch_tasks.store.checkins import Checkins
 from torch_tasks.store.timetable import Advance, Due, Timetable
 
@@ -54,7 +54,7 @@ def machine(broker: Broker, empty: None) -> Iterator[Machine]:
     machine.close()
 
 
-def outcomes(asked: Checkin) -> list[Outcome]:
+def outcomes(asked: Checkin) -> list[SlotOutcome]:
     """What became of its slots so far."""
     return [fire.outcome for fire in fires(asked)]
 
@@ -75,7 +75,7 @@ def test_a_check_in_comes_up_when_it_should_and_ends(store: Checkins, machine: M
     until(lambda: leads(beat), "beat leads")
     asked = checkin("look at the build\nand at the rest", seconds=1)
     slot = store.add(asked).slot
-    until(lambda: outcomes(asked) == [Outcome.FIRED], "it fires")
+    until(lambda: outcomes(asked) == [SlotOutcome.FIRED], "it fires")
     (fire,) = fires(asked)
     assert fire.slot == slot
     assert fire.at >= fire.slot
@@ -98,9 +98,9 @@ def test_what_is_added_changed_or_asked_for_wakes_a_beat_that_had_nothing_to_do(
     until(lambda: outcomes(asked), "it fires")
     sooner = At(at=store.now() + timedelta(seconds=0.3))
     store.change(far.model_copy(update={"schedule": sooner}), record.version)
-    until(lambda: outcomes(far) == [Outcome.FIRED], "it fires")
+    until(lambda: outcomes(far) == [SlotOutcome.FIRED], "it fires")
     store.run_now(far.id)
-    until(lambda: outcomes(far) == [Outcome.FIRED] * 2, "it fires once more")
+    until(lambda: outcomes(far) == [SlotOutcome.FIRED] * 2, "it fires once more")
     assert store.get(far.id).runs == 1
 
 
@@ -171,13 +171,13 @@ def test_slots_that_passed_without_a_beat_are_all_accounted_for(
     until(lambda: store.get(asked.id).slot == start + timedelta(hours=11), "it has caught up")
     told = fires(asked)
     if policy is Misfire.ALL:
-        assert [(fire.outcome, fire.slot) for fire in told] == [(Outcome.FIRED, slot) for slot in slots]
+        assert [(fire.outcome, fire.slot) for fire in told] == [(SlotOutcome.FIRED, slot) for slot in slots]
     else:
         skipped, *fired = told
         count = 11 if policy is Misfire.SKIP else 10
-        assert (skipped.outcome, skipped.count, skipped.since) == (Outcome.SKIPPED, count, slots[0])
+        assert (skipped.outcome, skipped.count, skipped.since) == (SlotOutcome.SKIPPED, count, slots[0])
         assert (skipped.slot, [fire.slot for fire in fired]) == (slots[count - 1], slots[count:])
-    assert [fire.late // 60 for fire in told if fire.outcome is Outcome.FIRED][-1:] in ([], [30])
+    assert [fire.late // 60 for fire in told if fire.outcome is SlotOutcome.FIRED][-1:] in ([], [30])
     assert len(published()) == store.get(asked.id).runs == {"once": 1, "skip": 0, "all": 11}[policy]
 
 
@@ -191,7 +191,7 @@ def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: Che
     until(lambda: (store.get(asked.id).slot or store.now()) > store.now(), "it has caught up", SECONDS)
     told = fires(asked)
     assert abs(sum(fire.count for fire in told) - 30 * 24 * 60) <= 3
-    assert len([fire for fire in told if fire.outcome is Outcome.FIRED]) in (1, 2)
+    assert len([fire for fire in told if fire.outcome is SlotOutcome.FIRED]) in (1, 2)
 
 
 # ── Celery's own entries ─────────────────────────────────────────────────────────────────────────────────────────
@@ -288,7 +288,7 @@ def test_what_a_late_leader_writes_is_refused_whatever_it_read_before(store: Che
     fleet().client.delete(keys.BEAT_LEADER)  # its time is over
     leader, _ = timetable.lead("other", "")
     due = Due(asked.id, int(record.due.timestamp() * 1000))
-    fire = Fire(checkin_id=asked.id, slot=record.slot, outcome=Outcome.FIRED, at=record.slot)
+    fire = Fire(checkin_id=asked.id, slot=record.slot, outcome=SlotOutcome.FIRED, at=record.slot)
     ended = Advance(due, "1", CheckinState.ENDED, runs=1, fires=(fire,))
     assert not timetable.tick(late, 10).leads
     assert not timetable.advance(late, [ended])
@@ -349,7 +349,7 @@ def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
     store.pause(paused.id)
     store.remove(removed.id)
     by_hand = store.run_now(paused.id)
-    until(lambda: Outcome.FIRED in outcomes(paused), "that, too")
+    until(lambda: SlotOutcome.FIRED in outcomes(paused), "that, too")
     [(told, _)] = faulty.client.xrevrange(keys.CHECKIN_CHANGES, count=1)
     until(lambda: journalled(by_faulty) >= place(told), "all of it is in the journal")
     before = fires(each)
@@ -407,7 +407,7 @@ def test_a_time_of_day_stays_that_time_when_the_clocks_change(
             due = datetime(2027, 3, *expected[asked.id][day], tzinfo=UTC)
             at(due - timedelta(seconds=2))
             until(lambda asked=asked, day=day: len(fires(asked)) == day + 1, f"{asked.id} of day {day}", SECONDS)
-            assert [(fire.outcome, fire.slot) for fire in fires(asked)][-1] == (Outcome.FIRED, due)
+            assert [(fire.outcome, fire.slot) for fire in fires(asked)][-1] == (SlotOutcome.FIRED, due)
     # And ends on October 31st at 01:00 UTC: half past two comes twice, and it once.
     last = datetime(2027, 10, 30, 12, tzinfo=UTC)
     for asked in (morning, night):

@@ -14,11 +14,11 @@ from beats import registered
 from waiting import until
 
 from torch_tasks import Torch, keys
-from torch_tasks.checkins.book import Checkins, Kept
-from torch_tasks.checkins.delivery import Delivery, pane_named
+from torch_tasks.checkins.book import AcceptedCheckin, Checkins
+from torch_tasks.checkins.delivery import CheckinDelivery, pane_named
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, UnknownRecipient
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, Outcome, UserPane
+from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, SlotOutcome, UserPane
 from torch_tasks.monitoring import SystemMonitor
 
 NOTE = "look at the build"
@@ -33,7 +33,7 @@ def book(torch: Torch, empty: None, monkeypatch: pytest.MonkeyPatch) -> Checkins
     return torch.checkins
 
 
-def seconds_from_now(kept: Kept) -> float:
+def seconds_from_now(kept: AcceptedCheckin) -> float:
     """How far away its first slot is."""
     assert kept.slot
     return (kept.slot - fleet().checkins.now()).total_seconds()
@@ -176,11 +176,11 @@ def test_the_systems_health_says_that_nothing_fires(book: Checkins) -> None:
 # ── a pane of a user's own ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def typed(book: Checkins, pane: UserPane) -> tuple[Delivery, Fire]:
+def typed(book: Checkins, pane: UserPane) -> tuple[CheckinDelivery, Fire]:
     """A fire into this pane, and what became of it."""
     kept = book.after(30, NOTE, pane=pane)
     assert kept.slot
-    delivery = Delivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None)
+    delivery = CheckinDelivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None)
     return delivery, delivery.deliver()
 
 
@@ -189,10 +189,10 @@ def test_a_note_that_may_have_been_typed_is_not_typed_again(book: Checkins, tmp_
     kept = book.after(30, NOTE, pane=pane, id="once")
     assert kept.slot
     assert fleet().checkins.begin("once", kept.slot)  # and then its node worker died
-    fire = Delivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None).deliver()
-    assert fire.outcome is Outcome.REFUSED
+    fire = CheckinDelivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None).deliver()
+    assert fire.outcome is SlotOutcome.REFUSED
     assert fire.note.startswith("nothing shows whether it was typed into pane work:0 on node-a")
-    assert book.history("once")[0].outcome is Outcome.REFUSED
+    assert book.history("once")[0].outcome is SlotOutcome.REFUSED
 
 
 def test_the_id_of_a_pane_means_nothing_to_a_later_server(
@@ -209,7 +209,7 @@ def test_the_id_of_a_pane_means_nothing_to_a_later_server(
         pane = pane_named("%0")
         assert pane.server
         delivery, fire = typed(book, pane)
-        assert (fire.outcome, fire.note) == (Outcome.SENT, "the program in work:0.0 (%0) took it")
+        assert (fire.outcome, fire.note) == (SlotOutcome.SENT, "the program in work:0.0 (%0) took it")
         assert delivery.deliver() == fire  # it came again, and is typed once
         assert log.read_text() == f"{NOTE}\n"
         tmux("tmux", "kill-server")
@@ -217,9 +217,9 @@ def test_the_id_of_a_pane_means_nothing_to_a_later_server(
         tmux(*argv)
         assert pane_named("%0").server != pane.server
         _, fire = typed(book, pane)
-        assert fire.outcome is Outcome.REFUSED
+        assert fire.outcome is SlotOutcome.REFUSED
         assert "was started anew" in fire.note
-        assert typed(book, pane_named("work"))[1].outcome is Outcome.SENT  # a name means what it says
+        assert typed(book, pane_named("work"))[1].outcome is SlotOutcome.SENT  # a name means what it says
         assert log.read_text() == f"{NOTE}\n{NOTE}\n"
     finally:
         tmux("tmux", "kill-server")

@@ -13,12 +13,12 @@ from waiting import until
 
 from torch_tasks import Torch, keys
 from torch_tasks.app import CHECKIN, app
-from torch_tasks.checkins.delivery import Delivery
+from torch_tasks.checkins.delivery import CheckinDelivery
 from torch_tasks.communication import MessageState
 from torch_tasks.errors import BrokerForgot, CheckinChanged, CheckinNotFound, InvalidCheckin
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Outcome, Target, milliseconds
+from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, SlotOutcome, Target, milliseconds
 from torch_tasks.model.task import TaskState
 from torch_tasks.store.checkins import Checkins
 
@@ -100,7 +100,7 @@ def test_paused_it_does_not_come_up_and_resumed_it_does_from_its_next_slot_on(st
 def test_what_is_removed_is_gone_with_its_history(store: Checkins, broker: Broker) -> None:
     asked = checkin()
     store.add(asked)
-    store.note(Fire(checkin_id=asked.id, slot=SLOT, outcome=Outcome.SENT, at=SLOT))
+    store.note(Fire(checkin_id=asked.id, slot=SLOT, outcome=SlotOutcome.SENT, at=SLOT))
     assert len(fires(asked)) == 1
     store.remove(asked.id)
     for gone in (store.get, store.history, store.pause, store.resume, store.remove, store.run_now):
@@ -108,7 +108,7 @@ def test_what_is_removed_is_gone_with_its_history(store: Checkins, broker: Broke
             gone(asked.id)
     assert store.records() == []
     assert broker.client.zcard(keys.CHECKINS_DUE) == 0
-    assert not store.note(Fire(checkin_id=asked.id, slot=SLOT, outcome=Outcome.SENT, at=SLOT))
+    assert not store.note(Fire(checkin_id=asked.id, slot=SLOT, outcome=SlotOutcome.SENT, at=SLOT))
     assert store.add(asked).runs == 0
     assert fires(asked) == []
 
@@ -117,15 +117,15 @@ def test_a_history_keeps_the_latest_and_what_is_known_later_counts(store: Checki
     asked = checkin()
     store.add(asked)
 
-    def fire(minute: int, outcome: Outcome) -> Fire:
+    def fire(minute: int, outcome: SlotOutcome) -> Fire:
         return Fire(checkin_id=asked.id, slot=SLOT + timedelta(minutes=minute), outcome=outcome, at=SLOT)
 
     for minute in range(150):
-        store.note(fire(minute, Outcome.SENT))
-        store.note(fire(minute, Outcome.FIRED))
+        store.note(fire(minute, SlotOutcome.SENT))
+        store.note(fire(minute, SlotOutcome.FIRED))
     assert [(one.slot.minute, one.outcome) for one in store.history(asked.id, 2)] == [
-        (29, Outcome.SENT),
-        (28, Outcome.SENT),
+        (29, SlotOutcome.SENT),
+        (28, SlotOutcome.SENT),
     ]
     assert len(store.history(asked.id, 1000)) == 100
     assert store.get(asked.id).last == store.history(asked.id, 1)[0]
@@ -144,7 +144,7 @@ def deliver(asked: Checkin, slot: datetime = SLOT, late: float = 0.0) -> Fire:
     """What one fire becomes."""
     from torch_tasks.checkins.celery_tasks import enqueue
 
-    fire = Delivery(fleet(), asked, slot, late, enqueue).deliver()
+    fire = CheckinDelivery(fleet(), asked, slot, late, enqueue).deliver()
     assert fire.slot == slot
     return fire
 
@@ -160,11 +160,11 @@ def test_a_fire_is_one_message_however_often_it_is_delivered(store: Checkins) ->
     asked = checkin()
     store.add(asked)
     first = deliver(asked)
-    assert (first.outcome, deliver(asked).receipts) == (Outcome.SENT, first.receipts)
+    assert (first.outcome, deliver(asked).receipts) == (SlotOutcome.SENT, first.receipts)
     assert texts() == ["look at the build"]
     (told,) = fires(asked)
     (receipt,) = told.receipts
-    assert (told.outcome, receipt.agent, receipt.state) == (Outcome.SENT, "developer-1", MessageState.ACCEPTED)
+    assert (told.outcome, receipt.agent, receipt.state) == (SlotOutcome.SENT, "developer-1", MessageState.ACCEPTED)
     message = fleet().inboxes.get(receipt.message or "").message
     assert (message.kind, message.sender, message.when) == ("checkin", "operator", "idle")
 
@@ -179,7 +179,7 @@ def test_a_later_fire_takes_the_place_of_one_that_still_waits_and_the_history_sa
     assert texts() == ["look at 2026-03-02 09:10:00"]
     first, second, third = fires(asked)
     assert [one.receipts[0].state for one in (first, third)] == [MessageState.EXPIRED, MessageState.ACCEPTED]
-    assert (second.outcome, second.note) == (Outcome.SKIPPED, "a later one has taken its place")
+    assert (second.outcome, second.note) == (SlotOutcome.SKIPPED, "a later one has taken its place")
     assert "slot 2026-03-02 09:10:00" in fleet().inboxes.get(first.receipts[0].message or "").note
 
 
@@ -191,10 +191,10 @@ def test_now_fires_pile_up_and_skip_leaves_out_who_works(store: Checkins) -> Non
         store.add(asked)
     for minute in range(2):
         deliver(now, SLOT + timedelta(minutes=minute))
-    assert deliver(skip).outcome is Outcome.SENT
+    assert deliver(skip).outcome is SlotOutcome.SENT
     fleet().registry.heartbeat(info.model_copy(update={"state": AgentState.WORKING, "current_task": "t-1"}))
     skipped = deliver(skip, SLOT + timedelta(minutes=1))
-    assert (skipped.outcome, skipped.note) == (Outcome.SKIPPED, "developer-1 was at work with task t-1")
+    assert (skipped.outcome, skipped.note) == (SlotOutcome.SKIPPED, "developer-1 was at work with task t-1")
     assert texts() == ["now", "now", "skip"]
 
 
@@ -204,10 +204,10 @@ def test_an_agent_that_is_away_gets_it_later_and_one_that_nobody_knows_does_not(
     for one in (asked, lost):
         store.add(one)
     kept = deliver(asked)
-    assert (kept.outcome, kept.note) == (Outcome.SENT, "developer-1 is offline: kept until it returns")
+    assert (kept.outcome, kept.note) == (SlotOutcome.SENT, "developer-1 is offline: kept until it returns")
     assert texts() == ["look at the build"]
     refused = deliver(lost)
-    assert refused.outcome is Outcome.REFUSED
+    assert refused.outcome is SlotOutcome.REFUSED
     assert "developer-1?" in refused.note
     assert fires(lost) == [refused]
     fleet().client.hset(keys.BROKER_STATE, "watch", fleet().client.time()[0] * 1000)  # it has only just come back
@@ -226,7 +226,7 @@ def test_of_a_group_those_get_it_who_are_there_or_all_if_nobody_is(store: Checki
         store.add(asked)
         deliver(asked)
     assert [len(texts(name)) for name in ("developer-1", "developer-2", "qa-1")] == [2, 0, 0]
-    assert [one.outcome for one in fires(none)] == [Outcome.REFUSED]
+    assert [one.outcome for one in fires(none)] == [SlotOutcome.REFUSED]
     fleet().registry.leave(there)
     told = deliver(role, SLOT + timedelta(minutes=1))
     assert [receipt.agent for receipt in told.receipts] == ["developer-1", "developer-2"]
@@ -251,7 +251,7 @@ def test_a_note_to_oneself_or_to_a_peer_is_no_conversation_that_goes_to_the_mana
     for name, role in (("developer-1", "developer"), ("developer-2", "developer"), ("pm-1", "project-manager")):
         registered(name, role)
     for sender in ("developer-1", "developer-2"):
-        assert deliver(checkin(sender=sender)).outcome is Outcome.SENT
+        assert deliver(checkin(sender=sender)).outcome is SlotOutcome.SENT
     assert len(texts("developer-1")) == 2
     assert texts("pm-1") == []
 
@@ -267,9 +267,9 @@ def test_a_task_is_enqueued_once_for_each_slot_and_not_while_nobody_has_begun_wi
     assert (record.spec.prompt, record.spec.id) == ("run the nightly tests of 2026-03-02 09:00:00", fire.task)
     assert fires(asked)[0].task_state is TaskState.QUEUED
     later = deliver(asked, SLOT + timedelta(days=1))
-    assert (later.outcome, later.note) == (Outcome.SKIPPED, f"nobody has begun with task {fire.task} yet")
+    assert (later.outcome, later.note) == (SlotOutcome.SKIPPED, f"nobody has begun with task {fire.task} yet")
     torch.task(fire.task or "").cancel()
-    assert deliver(asked, SLOT + timedelta(days=2)).outcome is Outcome.SENT
+    assert deliver(asked, SLOT + timedelta(days=2)).outcome is SlotOutcome.SENT
     assert len(torch.tasks()) == 2
 
 
@@ -292,9 +292,9 @@ def test_a_node_worker_delivers_what_was_fired(store: Checkins, machine: Machine
         app.send_task(CHECKIN, (one.model_dump(mode="json"), SLOT.isoformat(), 0.0))
     machine.node_worker()
     until(lambda: texts() == ["look at the build"], "the message is in the inbox")
-    until(lambda: [one.outcome for one in fires(asked)] == [Outcome.SENT], "the history says so")
+    until(lambda: [one.outcome for one in fires(asked)] == [SlotOutcome.SENT], "the history says so")
     assert fires(unknown) == []
-    until(lambda: [one.outcome for one in fires(unknown)] == [Outcome.REFUSED], "nobody is there")
+    until(lambda: [one.outcome for one in fires(unknown)] == [SlotOutcome.REFUSED], "nobody is there")
 
 
 def test_a_task_that_could_never_be_enqueued_is_refused_at_once() -> None:

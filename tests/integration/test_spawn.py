@@ -23,7 +23,7 @@ from torch_tasks.errors import InvalidTask, NotInQuarantine, SpawnFailed, SpawnR
 from torch_tasks.model.agent import Lifetime
 from torch_tasks.model.node import KeptState
 from torch_tasks.model.spawn import SpawnState
-from torch_tasks.orchestration.staffing import Spawn
+from torch_tasks.orchestration.staffing import SpawnHandle
 
 NewNode = Callable[[str], Node]
 
@@ -142,7 +142,7 @@ def test_without_a_node_worker_it_is_said_at_once(torch: Torch, node: Node) -> N
         torch.spawn("qa")
 
 
-def outcomes(asked: list[Spawn]) -> tuple[list[str], list[str]]:
+def outcomes(asked: list[SpawnHandle]) -> tuple[list[str], list[str]]:
     """The agents that came of these, and the reasons why others did not."""
     came, refused = [], []
     for one in asked:

@@ -9,7 +9,15 @@ import pytest
 from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus, Performance
 from torch_tasks.model.fields import now
 from torch_tasks.model.spawn import Pool
-from torch_tasks.orchestration.scaling import Backlog, Decision, Pace, PoolState, decide, shared_out, unserved
+from torch_tasks.orchestration.scaling import (
+    Backlog,
+    Decision,
+    Pace,
+    PoolState,
+    decide_growth,
+    share_backlogs,
+    unserved,
+)
 
 NOW = now()
 PACE = Pace(wait_seconds=5, backlog_seconds=60, cooldown_seconds=30, task_seconds=60)
@@ -55,7 +63,7 @@ def decided(
         starting=starting,
         grown_at=None if grown is None else ago(grown),
     )
-    return decide(state, backlogs, agents, PACE, NOW)
+    return decide_growth(state, backlogs, agents, PACE, NOW)
 
 
 def busy(count: int, **fields: object) -> list[AgentInfo]:
@@ -110,7 +118,7 @@ def test_a_task_that_came_a_moment_ago_may_be_taken_by_who_is_there() -> None:
 def test_where_nobody_is_able_nobody_is_waited_for() -> None:
     elsewhere = agent(1, role="qa", busy=True)
     state = PoolState(pool=POOL.model_copy(update={"min": 0}), grown_at=ago(1))
-    assert decide(state, [backlog(1, oldest=0)], [elsewhere], PACE, NOW).grow == 1
+    assert decide_growth(state, [backlog(1, oldest=0)], [elsewhere], PACE, NOW).grow == 1
 
 
 def test_it_rests_after_it_has_grown() -> None:
@@ -136,6 +144,6 @@ def test_a_queue_belongs_to_the_least_skilled_pool_that_is_able() -> None:
     skilled = Pool(role="developer", skills=("python", "rust"), max=2)
     python, anybody = backlog(1, queue="torch.developer.python"), backlog(1, queue="torch.any.any")
     kind, qa = backlog(1, queue="torch.developer.claude"), backlog(1, queue="torch.qa.any")
-    shares = shared_out([python, anybody, kind, qa], [skilled, plain])
+    shares = share_backlogs([python, anybody, kind, qa], [skilled, plain])
     assert shares == {skilled.name: [python], plain.name: [anybody], None: [kind, qa]}
     assert unserved(shares[None], [agent(1, kind="claude")]) == ["torch.qa.any"]

@@ -7,24 +7,24 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.beat.slots import FIRED_AT_ONCE, SKIPPED_AT_ONCE, Plan, plan
+from torch_tasks.beat.slots import FIRED_AT_ONCE, SKIPPED_AT_ONCE, SlotPlan, plan_slots
 from torch_tasks.model.checkin import At, Checkin, CheckinRecord, CheckinState, Cron, Every, Target, derived_id
 
 START = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
 
 
-def planned(now: datetime, *, runs: int = 0, **fields: Any) -> Plan:
+def planned(now: datetime, *, runs: int = 0, **fields: Any) -> SlotPlan:
     """What is done now of a check-in of each minute whose next slot is the start."""
     every = Every(seconds=60, start=START)
     what = {"schedule": every, "note": "look", "target": Target(agent="dev-1"), "sender": "operator", **fields}
     checkin = Checkin.build(**what)
-    return plan(CheckinRecord(checkin=checkin, slot=checkin.slot_after(START - MINUTE), runs=runs), now, 60)
+    return plan_slots(CheckinRecord(checkin=checkin, slot=checkin.slot_after(START - MINUTE), runs=runs), now, 60)
 
 
-def minutes(plan: Plan) -> list[int]:
+def minutes(plan_slots: SlotPlan) -> list[int]:
     """The minutes after the start whose slots fire."""
-    return [int((fire.slot - START) / MINUTE) for fire in plan.fires]
+    return [int((fire.slot - START) / MINUTE) for fire in plan_slots.fires]
 
 
 def test_a_slot_that_is_not_late_fires_and_the_next_one_follows() -> None:
@@ -35,21 +35,21 @@ def test_a_slot_that_is_not_late_fires_and_the_next_one_follows() -> None:
 
 
 @pytest.mark.parametrize(
-    ("misfire", "fired", "skipped"), [("once", [9, 10], 9), ("skip", [9, 10], 9), ("all", list(range(11)), 0)]
+    ("misfire", "fire_of", "skipped"), [("once", [9, 10], 9), ("skip", [9, 10], 9), ("all", list(range(11)), 0)]
 )
-def test_what_was_missed_gives_way_to_what_is_in_time(misfire: str, fired: list[int], skipped: int) -> None:
+def test_what_was_missed_gives_way_to_what_is_in_time(misfire: str, fire_of: list[int], skipped: int) -> None:
     done = planned(START + 10 * MINUTE, misfire=misfire)
-    assert minutes(done) == fired
+    assert minutes(done) == fire_of
     assert (done.skipped.count if done.skipped else 0) == skipped
     assert (done.slot, done.state) == (START + 11 * MINUTE, CheckinState.ACTIVE)
 
 
-@pytest.mark.parametrize(("misfire", "fired", "skipped"), [("once", [0], 0), ("skip", [], 1), ("all", [0], 0)])
-def test_a_one_shot_that_was_missed(misfire: str, fired: list[int], skipped: int) -> None:
+@pytest.mark.parametrize(("misfire", "fire_of", "skipped"), [("once", [0], 0), ("skip", [], 1), ("all", [0], 0)])
+def test_a_one_shot_that_was_missed(misfire: str, fire_of: list[int], skipped: int) -> None:
     done = planned(START + timedelta(hours=3), misfire=misfire, schedule=At(at=START))
-    assert (minutes(done), done.skipped.count if done.skipped else 0) == (fired, skipped)
+    assert (minutes(done), done.skipped.count if done.skipped else 0) == (fire_of, skipped)
     assert (done.state, done.slot, done.next_ms) == (CheckinState.ENDED, None, None)
-    assert [fire.late for fire in done.fires] == [10800.0] * len(fired)
+    assert [fire.late for fire in done.fires] == [10800.0] * len(fire_of)
 
 
 def test_it_ends_with_its_last_run_also_in_the_middle_of_many() -> None:

@@ -14,13 +14,13 @@ from torch_tasks import keys
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.checkins import times
-from torch_tasks.communication.orchestrator import nobody_called
+from torch_tasks.communication.orchestrator import unknown_recipient
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target, UserPane
 from torch_tasks.model.fields import readable
-from torch_tasks.orchestration.followups import note_other
+from torch_tasks.orchestration.followups import note_own_checkin
 
 GOOD_NOTE = "a good note names what to look at, what was open, and what to do then"
 _SAYS_LITTLE = frozenset(
@@ -84,7 +84,7 @@ _TARGETS = ("role", "project", "task", "pane")
 _OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
 
 
-class Kept(CheckinRecord):
+class AcceptedCheckin(CheckinRecord):
     """A check-in as it was accepted, and what whoever asked for it should know."""
 
     zone: str = ""
@@ -100,7 +100,7 @@ class Checkins:
 
     # ── asking for one ───────────────────────────────────────────────────────────────────────────────────────────
 
-    def after(self, minutes: float, note: str, target: str | None = None, **how: Any) -> Kept:
+    def after(self, minutes: float, note: str, target: str | None = None, **how: Any) -> AcceptedCheckin:
         """Have the note come up once, so many minutes from now; 0.1 is six seconds.
 
         It is for the agent ``target``, by default the one in whose pane this runs, or for all of a ``role``, all who
@@ -118,7 +118,7 @@ class Checkins:
             raise InvalidCheckin(f"{minutes!r} minutes from now is not to come; name a number above 0")
         return self._keep(times.Timed(At(at=self._now() + length), None), note, target, how)
 
-    def at(self, time: datetime | str, note: str, target: str | None = None, **how: Any) -> Kept:
+    def at(self, time: datetime | str, note: str, target: str | None = None, **how: Any) -> AcceptedCheckin:
         """Have the note come up once, at this time: ``"tomorrow 9:00"``, or a datetime, by ``timezone``'s clock if it
         has none; the rest is as for :meth:`after`.
         """
@@ -129,7 +129,7 @@ class Checkins:
 
     def every(
         self, interval: float | timedelta | str, note: str, target: str | None = None, *, start: Any = None, **how: Any
-    ) -> Kept:
+    ) -> AcceptedCheckin:
         """Have the note come up again and again: each so many seconds, or ``"30m"``, from ``start`` on, or after one
         interval; the rest is as for :meth:`after`.
         """
@@ -140,11 +140,15 @@ class Checkins:
         text = f"every {length}" + (f" from {begins}" if begins else "")
         return self._keep(self._again(text, Every, zone), note, target, how)
 
-    def cron(self, line: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any) -> Kept:
+    def cron(
+        self, line: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any
+    ) -> AcceptedCheckin:
         """Have the note come up as a line of cron says, by ``timezone``'s clock; the rest is as for :meth:`after`."""
         return self._keep(self._again(line, Cron, timezone), note, target, how)
 
-    def add(self, time: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any) -> Kept:
+    def add(
+        self, time: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any
+    ) -> AcceptedCheckin:
         """Have the note come up when the text says, once or again and again; the rest is as for :meth:`after`."""
         return self._keep(times.schedule(time, self._now(), timezone), note, target, how)
 
@@ -168,7 +172,9 @@ class Checkins:
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def change(self, checkin_id: str, *, time: str | None = None, timezone: str | None = None, **fields: Any) -> Kept:
+    def change(
+        self, checkin_id: str, *, time: str | None = None, timezone: str | None = None, **fields: Any
+    ) -> AcceptedCheckin:
         """Change what is named, as :meth:`add` takes it: the ``time``, the ``note``, whom it is for, the options.
 
         :class:`CheckinChanged` if somebody else was quicker; then nothing was changed.
@@ -183,7 +189,7 @@ class Checkins:
         if any(value is not None for value in whom.values()):
             told["target"] = self._target(**whom)
         checkin = Checkin.build(**{**known, "schedule": timed.schedule, **told})
-        return self._told(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
+        return self._accept(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
 
     def pause(self, checkin_id: str) -> CheckinRecord:
         """Have it not come up until it is resumed; what passes meanwhile is not made up for."""
@@ -217,7 +223,7 @@ class Checkins:
             raise InvalidCheckin(f"{text!r} does not come again and again; write {times.AGAIN}")
         return timed
 
-    def _keep(self, timed: times.Timed, note: str, target: str | None, how: dict[str, Any]) -> Kept:
+    def _keep(self, timed: times.Timed, note: str, target: str | None, how: dict[str, Any]) -> AcceptedCheckin:
         whom = {name: how.pop(name, None) for name in _TARGETS}
         options = self._options(how)
         checkin = Checkin.build(
@@ -227,7 +233,7 @@ class Checkins:
             sender=self.sender,
             **options,
         )
-        return self._told(checkin, timed, lambda: fleet().checkins.add(checkin))
+        return self._accept(checkin, timed, lambda: fleet().checkins.add(checkin))
 
     def _options(self, how: dict[str, Any]) -> dict[str, Any]:
         """The options that are named; ``ends`` may be a text."""
@@ -260,29 +266,29 @@ class Checkins:
         except ValidationError as error:
             raise InvalidCheckin(f"this is nobody whom a check-in can be for: {readable(error)}") from None
 
-    def _told(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> Kept:
+    def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
         """Keep it, and say what whoever asked for it should know."""
         with broker_errors():
             agents = fleet().registry.agents()
-            warnings = [*_of_target(checkin.target, agents), *_of_note(checkin, agents)]
+            warnings = [*_target_warnings(checkin.target, agents), *_note_warnings(checkin, agents)]
             record = keep()
             at_work = next((info.current_task for info in agents if info.agent_id == checkin.target.agent), None)
             if at_work:
-                note_other(fleet(), at_work, checkin.id)
+                note_own_checkin(fleet(), at_work, checkin.id)
             warnings += readiness(fleet()).lacks
         if record.checkin != checkin:
             warnings.insert(0, f"check-in {checkin.id} was there already, and stays as it is")
         zone = str(timed.zone) if timed.zone else ""
-        return Kept(**dict(record), zone=zone, warnings=tuple(warnings))
+        return AcceptedCheckin(**dict(record), zone=zone, warnings=tuple(warnings))
 
 
-def _of_target(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
+def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
     """What is to be known of whom it is for; :class:`UnknownRecipient` if nobody is called so."""
     name = target.agent or (target.task or {}).get("agent")
     if name and name != OPERATOR:
         found = next((info for info in agents if info.agent_id == name), None)
         if found is None:
-            raise nobody_called(str(name), [info.agent_id for info in agents])
+            raise unknown_recipient(str(name), [info.agent_id for info in agents])
         if not found.online:
             yield f"{name} is offline now: what fires is kept until it returns"
     role = target.role or (target.task or {}).get("role")
@@ -290,7 +296,7 @@ def _of_target(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
         yield f"no agent has the role {role} now: what fires before one does reaches nobody"
 
 
-def _of_note(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[str]:
+def _note_warnings(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[str]:
     """What is to be said of a note that says little; what is for a shell is a command line, and may be short."""
     shells = {info.agent_id for info in agents if info.kind == _SHELL}
     words = re.findall(r"[^\W_]+", checkin.note.casefold().replace("'", ""))

@@ -9,7 +9,7 @@ from typing import Any
 from celery.exceptions import Reject
 
 from torch_tasks.app import CHECKIN, app
-from torch_tasks.checkins.delivery import Delivery
+from torch_tasks.checkins.delivery import CheckinDelivery
 from torch_tasks.errors import BrokerForgot
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin
@@ -23,7 +23,7 @@ def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
     """Bring one fire of a check-in to whom it is for."""
     asked = Checkin.model_validate(fields)
     try:
-        Delivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
+        CheckinDelivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
     except BrokerForgot:
         raise Envelope(self.request).put_aside(SOON) from None
     except AWAY as error:

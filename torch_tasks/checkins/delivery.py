@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from torch_tasks.communication.orchestrator import NovaOrchestrator, works_in
+from torch_tasks.communication.orchestrator import NovaOrchestrator, is_working_in
 from torch_tasks.errors import (
     BrokerForgot,
     InboxFull,
@@ -23,7 +23,7 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.checkin import Busy, Checkin, Fire, Outcome, Receipt, UserPane, derived_id, milliseconds
+from torch_tasks.model.checkin import Busy, Checkin, Fire, Receipt, SlotOutcome, UserPane, derived_id, milliseconds
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
@@ -47,12 +47,12 @@ PLACEHOLDERS: dict[str, str] = {
 _WORD = re.compile(r"\{(\w+)\}")
 
 
-def filled(note: str, values: Mapping[str, str]) -> str:
+def fill_placeholders(note: str, values: Mapping[str, str]) -> str:
     """The note with what is known in place of the words in braces."""
     return _WORD.sub(lambda found: values.get(found[1], found[0]), note)
 
 
-def of_agent(info: AgentInfo, task: TaskRecord | None) -> dict[str, str]:
+def agent_values(info: AgentInfo, task: TaskRecord | None) -> dict[str, str]:
     """What is known of an agent and of the task it has."""
     begun = task and (task.started_at or task.assigned_at)
     return {
@@ -67,7 +67,7 @@ def of_agent(info: AgentInfo, task: TaskRecord | None) -> dict[str, str]:
     }
 
 
-def of_slot(checkin_id: str, sender: str, slot: datetime, late: float) -> dict[str, str]:
+def slot_values(checkin_id: str, sender: str, slot: datetime, late: float) -> dict[str, str]:
     """What is known of the fire itself; it is ``late`` by so many seconds, 0 if it is on time."""
     return {
         "checkin": checkin_id,
@@ -108,7 +108,7 @@ _TASK = "task"
 Enqueue = Callable[[TaskSpec], object]
 
 
-class Delivery:
+class CheckinDelivery:
     """One fire of a check-in, ``late`` by so many seconds."""
 
     def __init__(self, fleet: Fleet, checkin: Checkin, slot: datetime, late: float, enqueue: Enqueue) -> None:
@@ -132,13 +132,13 @@ class Delivery:
     def _messages(self) -> Fire:
         agents = self._receivers()
         if isinstance(agents, str):
-            return self._became(Outcome.REFUSED, agents)
+            return self._fire_with(SlotOutcome.REFUSED, agents)
         found = [self._to_agent(name, info) for name, info in agents.items()]
         receipts = tuple(receipt for receipt, _ in found)
         outcomes = {outcome for _, outcome in found}
-        best = next(one for one in (Outcome.SENT, Outcome.SKIPPED, Outcome.REFUSED) if one in outcomes)
+        best = next(one for one in (SlotOutcome.SENT, SlotOutcome.SKIPPED, SlotOutcome.REFUSED) if one in outcomes)
         notes = {receipt.note for receipt in receipts if receipt.note}
-        return self._became(best, "; ".join(sorted(notes)), receipts=receipts)
+        return self._fire_with(best, "; ".join(sorted(notes)), receipts=receipts)
 
     def _receivers(self) -> dict[str, AgentInfo | None] | str:
         """Who gets it, or why nobody does. Of a group it is those who are there; if nobody is, those who were."""
@@ -148,7 +148,7 @@ class Delivery:
         members = [
             info
             for info in registry.agents()
-            if (info.role == target.role if target.role else works_in(info, target.project or ""))
+            if (info.role == target.role if target.role else is_working_in(info, target.project or ""))
         ]
         if not members and not registry.has_heard_all():
             raise BrokerForgot(f"nobody is known yet who would be meant by {target}")
@@ -156,7 +156,7 @@ class Delivery:
             return f"nobody is known who would be meant by {target}"
         return {info.agent_id: info for info in [one for one in members if one.online] or members}
 
-    def _to_agent(self, name: str, info: AgentInfo | None) -> tuple[Receipt, Outcome]:
+    def _to_agent(self, name: str, info: AgentInfo | None) -> tuple[Receipt, SlotOutcome]:
         """Give it to one agent, unless it has it already."""
         message_id = derived_id(self._checkin.id, self._slot, name)
         receipt = Receipt(agent=name, message=message_id)
@@ -166,32 +166,32 @@ class Delivery:
         except MessageNotFound:
             known = None
         if known:
-            return receipt.model_copy(update={"note": _offline(info)}), Outcome.SENT
+            return receipt.model_copy(update={"note": _offline(info)}), SlotOutcome.SENT
         if self._checkin.when is Busy.IDLE and slot > milliseconds(self._slot):
-            return _nothing(name, "a later one has taken its place"), Outcome.SKIPPED
+            return _nothing(name, "a later one has taken its place"), SlotOutcome.SKIPPED
         if self._checkin.when is Busy.SKIP and info and _works(info):
             what = f"with task {info.current_task}" if info.current_task else f"({info.state})"
-            return _nothing(name, f"{name} was at work {what}"), Outcome.SKIPPED
+            return _nothing(name, f"{name} was at work {what}"), SlotOutcome.SKIPPED
         if self._checkin.when is Busy.IDLE and latest:
             place = f"a later one took its place: slot {self._slot.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
             self._fleet.inboxes.withdraw(latest, place)
         try:
             NovaOrchestrator(self._checkin.sender).post(self._message(name, info, message_id))
         except _NOT_TAKEN as error:
-            return _nothing(name, str(error)), Outcome.REFUSED
+            return _nothing(name, str(error)), SlotOutcome.REFUSED
         self._fleet.checkins.note_latest(self._checkin.id, name, self._slot, message_id)
-        return receipt.model_copy(update={"note": _offline(info)}), Outcome.SENT
+        return receipt.model_copy(update={"note": _offline(info)}), SlotOutcome.SENT
 
     def _message(self, name: str, info: AgentInfo | None, message_id: str) -> Message:
         values = self._values()
         if info:
             task = self._fleet.records.find(info.current_task) if info.current_task else None
-            values |= of_agent(info, task)
+            values |= agent_values(info, task)
         return Message.build(
             id=message_id,
             sender=self._checkin.sender,
             target=name,
-            message=self._with_lateness(filled(self._checkin.note, {"agent": name} | values)),
+            message=self._with_lateness(fill_placeholders(self._checkin.note, {"agent": name} | values)),
             kind=MessageKind.CHECKIN,
             when=When.NOW if self._checkin.when is Busy.NOW else When.IDLE,
             correlation_id=derived_id(self._checkin.id, self._slot),
@@ -203,15 +203,15 @@ class Delivery:
         """Enqueue it, unless the one before it is in the way."""
         task_id = derived_id(self._checkin.id, self._slot, _TASK)
         if before := self._in_the_way(task_id):
-            return self._became(Outcome.SKIPPED, before)
+            return self._fire_with(SlotOutcome.SKIPPED, before)
         fields = {**(self._checkin.target.task or {}), "id": task_id}
-        prompt = self._with_lateness(filled(self._checkin.note, self._values()))
+        prompt = self._with_lateness(fill_placeholders(self._checkin.note, self._values()))
         try:
             self._enqueue(TaskSpec.build(**{**fields, "prompt": prompt}))
         except (InvalidTask, LedgerUnusable) as error:
-            return self._became(Outcome.REFUSED, str(error))
+            return self._fire_with(SlotOutcome.REFUSED, str(error))
         self._fleet.checkins.note_latest(self._checkin.id, _TASK, self._slot, task_id)
-        return self._became(Outcome.SENT, "", task=task_id)
+        return self._fire_with(SlotOutcome.SENT, "", task=task_id)
 
     def _in_the_way(self, task_id: str) -> str:
         """Why no task is enqueued: nobody has begun with the last one; or, with ``skip``, it has not ended."""
@@ -232,17 +232,17 @@ class Delivery:
             return known
         if not self._fleet.checkins.begin(self._checkin.id, self._slot):
             unclear = "its node worker died meanwhile: look at the pane, for it is not typed twice"
-            return self._became(Outcome.REFUSED, f"nothing shows whether it was typed into {pane}; {unclear}")
+            return self._fire_with(SlotOutcome.REFUSED, f"nothing shows whether it was typed into {pane}; {unclear}")
         try:
-            place = type_into(pane, self._with_lateness(filled(self._checkin.note, self._values())))
+            place = type_into(pane, self._with_lateness(fill_placeholders(self._checkin.note, self._values())))
         except TorchError as error:
-            return self._became(Outcome.REFUSED, str(error))
-        return self._became(Outcome.SENT, f"the program in {place} took it")
+            return self._fire_with(SlotOutcome.REFUSED, str(error))
+        return self._fire_with(SlotOutcome.SENT, f"the program in {place} took it")
 
     # ── all ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _values(self) -> dict[str, str]:
-        return of_slot(self._checkin.id, self._checkin.sender, self._slot, self._told)
+        return slot_values(self._checkin.id, self._checkin.sender, self._slot, self._told)
 
     def _with_lateness(self, text: str) -> str:
         """The text, which says how late it comes if it does not say so by itself."""
@@ -251,7 +251,7 @@ class Delivery:
         slot = self._slot.astimezone(UTC)
         return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {describe_duration(self._told)} ago.)"
 
-    def _became(self, outcome: Outcome, note: str, **more: Any) -> Fire:
+    def _fire_with(self, outcome: SlotOutcome, note: str, **more: Any) -> Fire:
         late = f"{describe_duration(self._told)} late" if self._told else ""
         return Fire(
             checkin_id=self._checkin.id,

@@ -24,8 +24,8 @@ from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.hold import EVERYBODY
-from torch_tasks.monitoring.flow import Event, Flow, Kind
-from torch_tasks.orchestration.holds import Said
+from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowKind
+from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.settings import settings
 from torch_tasks.store.channels import role_named
 from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
@@ -106,7 +106,7 @@ def _option(here: bool) -> str:
     return "--here" if here else "--all"
 
 
-def _say(done: str, said: Said) -> None:
+def _say(done: str, said: HoldReport) -> None:
     click.echo(f"{done}: {said.scope}, {said.hold}")
     if said.heard:
         click.echo(f"confirmed by {', '.join(said.heard)}")
@@ -187,7 +187,7 @@ def _remarks(report: GitReport) -> Iterator[str]:
             yield f"{report.agent}: left out: {tree.left_out_more} more"
 
 
-_COLOURS = {Kind.MESSAGES: "cyan", Kind.TASKS: "green", Kind.AGENTS: "magenta", Kind.BROKER: "yellow"}
+_COLOURS = {FlowKind.MESSAGES: "cyan", FlowKind.TASKS: "green", FlowKind.AGENTS: "magenta", FlowKind.BROKER: "yellow"}
 _LONGEST = 300
 
 
@@ -218,8 +218,8 @@ def monitor(
                 click.echo(event.model_dump_json() if json_wanted else _rendered(console, event))
 
 
-def _is_wanted(event: Event, agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...]) -> bool:
-    if event.kind is Kind.BROKER:
+def _is_wanted(event: FlowEvent, agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...]) -> bool:
+    if event.kind is FlowKind.BROKER:
         return True
     return (
         (not kinds or event.kind in kinds)
@@ -228,14 +228,14 @@ def _is_wanted(event: Event, agents: tuple[str, ...], role: str | None, kinds: t
     )
 
 
-def _rendered(console: Console, event: Event) -> str:
+def _rendered(console: Console, event: FlowEvent) -> str:
     """The line with its colours, if there is a terminal; rich itself would end with an error for a broken pipe."""
     with console.capture() as captured:
         console.print(_shown(event), end="")
     return captured.get()
 
 
-def _shown(event: Event) -> Text:
+def _shown(event: FlowEvent) -> Text:
     who = " → ".join(filter(None, (event.sender, event.agent)))
     line = Text(f"{event.at.astimezone():%H:%M:%S.%f}"[:-3], style="dim")
     line.append(f"  {event.kind:<8}  ", style=_COLOURS[event.kind])

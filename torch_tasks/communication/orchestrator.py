@@ -141,7 +141,7 @@ class NovaOrchestrator:
                 if info.online
                 and info.agent_id != self.sender
                 and info.serves(wanted, skills)
-                and (project is None or works_in(info, project))
+                and (project is None or is_working_in(info, project))
             ]
             if not found:
                 raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
@@ -314,7 +314,7 @@ class NovaOrchestrator:
         if target is None:
             if name == OPERATOR or self._inboxes.has_spoken(name):
                 return
-            raise nobody_called(name, [info.agent_id for info in self._fleet.registry.agents()])
+            raise unknown_recipient(name, [info.agent_id for info in self._fleet.registry.agents()])
         if role and role_named(role) not in (target.role, "specialist"):
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
@@ -366,19 +366,19 @@ class NovaOrchestrator:
     def _broker(self) -> Iterator[None]:
         """The broker, which has first got what waited for it on this machine's disk."""
         with broker_errors():
-            tend_outbox(self._fleet)
+            flush_outbox(self._fleet)
             _BREAKER.close()
             yield
 
 
-def nobody_called(name: str, agents: Iterable[str]) -> UnknownRecipient:
+def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
     """That no agent has this name, and which are called alike."""
     near = difflib.get_close_matches(name, list(agents), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
     return UnknownRecipient(f"no agent {name!r} is registered; {hint}")
 
 
-def tend_outbox(of: Fleet) -> None:
+def flush_outbox(of: Fleet) -> None:
     """Send what waited on this machine for the broker, and send anew what that has forgotten."""
     if of.settings.ledger:
         outbox_of(of).tend(of.client, of.inboxes, NovaOrchestrator(OPERATOR)._post)
@@ -397,7 +397,7 @@ def _away(target: AgentInfo | None) -> str:
     return f"{target.agent_id} is offline{heard}: the message is kept until it returns"
 
 
-def works_in(info: AgentInfo, project: str) -> bool:
+def is_working_in(info: AgentInfo, project: str) -> bool:
     """The agent works in this folder, or in one of this name."""
     folder = Path(info.workdir)
     wanted = Path(project).expanduser()

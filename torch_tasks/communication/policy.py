@@ -17,11 +17,11 @@ from torch_tasks.model.fields import AgentId, Role, readable
 from torch_tasks.model.message import Message, MessageKind, Urgency
 
 
-class _Part(BaseModel):
+class _PolicyPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Hub(_Part):
+class Hub(_PolicyPart):
     """Hub and spoke: these roles speak to each other through their manager."""
 
     roles: tuple[Role, ...] = ("developer",)
@@ -42,7 +42,7 @@ def manager_of(agents: Iterable[AgentInfo], role: str, agent_id: str = "") -> Ag
     return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
 
 
-class Policy(_Part):
+class Policy(_PolicyPart):
     """All rules; without any, everybody may say anything to everybody."""
 
     enabled: bool = True

@@ -250,7 +250,7 @@ class Checkin(Model):
         return note
 
 
-class Outcome(StrEnum):
+class SlotOutcome(StrEnum):
     """What became of one slot."""
 
     DUE = "due"
@@ -267,12 +267,12 @@ class Outcome(StrEnum):
     @property
     def rank(self) -> int:
         """What is known later never gives way to what was known before."""
-        return {Outcome.DUE: 0, Outcome.FIRED: 1}.get(self, 2)
+        return {SlotOutcome.DUE: 0, SlotOutcome.FIRED: 1}.get(self, 2)
 
     @property
     def open(self) -> bool:
         """Something is still to happen."""
-        return self.rank < Outcome.SENT.rank
+        return self.rank < SlotOutcome.SENT.rank
 
 
 class Receipt(Model):
@@ -292,7 +292,7 @@ class Fire(Model):
 
     checkin_id: TaskId
     slot: AwareDatetime
-    outcome: Outcome
+    outcome: SlotOutcome
     at: AwareDatetime
     """When this was the outcome."""
     late: float = 0.0

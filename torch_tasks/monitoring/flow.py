@@ -32,7 +32,7 @@ _MESSAGE, _TASK = keys.message(""), keys.task_record("")
 _LOST_TASKS = (TaskState.FAILED, TaskState.DEAD)
 
 
-class Kind(StrEnum):
+class FlowKind(StrEnum):
     """What an event is about."""
 
     MESSAGES = "messages"
@@ -41,11 +41,11 @@ class Kind(StrEnum):
     BROKER = "broker"
 
 
-class Event(Model):
+class FlowEvent(Model):
     """One thing that happened."""
 
     at: AwareDatetime = Field(default_factory=now)
-    kind: Kind
+    kind: FlowKind
     what: str
     """The state that a message, a task or an agent is in now; or why a message was not sent."""
     lost: bool = False
@@ -64,7 +64,7 @@ class Flow:
 
     def __init__(self, of: Fleet) -> None:
         self._fleet = of
-        self._told: Queue[Event] = Queue(_WAITING)
+        self._told: Queue[FlowEvent] = Queue(_WAITING)
         self._roles: dict[str, str] = {}
         self._cut_off: set[str] = set()
         self._noting = threading.Lock()
@@ -72,7 +72,7 @@ class Flow:
         for begin in (self._begin_to_listen, self._begin_to_watch):
             threading.Thread(target=self._go_on, args=(begin, begin()), daemon=True).start()
 
-    def events(self, deadline: float | None = None) -> Iterator[Event | None]:
+    def events(self, deadline: float | None = None) -> Iterator[FlowEvent | None]:
         """Each event as it happens; None about once a second while there is none."""
         while (left := 1.0 if deadline is None else min(1.0, deadline - time.monotonic())) > 0:
             try:
@@ -80,7 +80,7 @@ class Flow:
             except Empty:
                 yield None
 
-    def _go_on(self, begin: Callable[[], Iterator[Event]], source: Iterator[Event]) -> None:
+    def _go_on(self, begin: Callable[[], Iterator[FlowEvent]], source: Iterator[FlowEvent]) -> None:
         """Tell what a source tells, and begin anew whenever the broker is back."""
         while True:
             try:
@@ -98,7 +98,7 @@ class Flow:
     def _note_cut(self, source: str, why: str) -> None:
         with self._noting:
             if not self._cut_off:
-                self._told.put(Event(kind=Kind.BROKER, what="away", lost=True, note=why))
+                self._told.put(FlowEvent(kind=FlowKind.BROKER, what="away", lost=True, note=why))
             self._cut_off.add(source)
 
     def _note_whole(self, source: str) -> None:
@@ -106,17 +106,19 @@ class Flow:
         with self._noting:
             self._cut_off.discard(source)
             if not self._cut_off:
-                self._told.put(Event(kind=Kind.BROKER, what="back", note="what happened meanwhile was not seen"))
+                self._told.put(
+                    FlowEvent(kind=FlowKind.BROKER, what="back", note="what happened meanwhile was not seen")
+                )
 
     # ── messages and tasks ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin_to_listen(self) -> Iterator[Event]:
+    def _begin_to_listen(self) -> Iterator[FlowEvent]:
         channel = self._fleet.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
         channel.subscribe(*CHANNELS.values(), keys.AUDIT)
         channel.psubscribe(f"{_MESSAGE}*", f"{_TASK}*")
         return self._listen(channel)
 
-    def _listen(self, channel: Any) -> Iterator[Event]:
+    def _listen(self, channel: Any) -> Iterator[FlowEvent]:
         try:
             while True:
                 notices: list[dict[str, Any]] = []
@@ -127,7 +129,7 @@ class Flow:
         finally:
             channel.close()
 
-    def _heard(self, notices: list[dict[str, Any]]) -> Iterator[Event]:
+    def _heard(self, notices: list[dict[str, Any]]) -> Iterator[FlowEvent]:
         names = [str(notice["channel"]) for notice in notices]
         messages = self._some(_MESSAGE, names, self._fleet.inboxes.records)
         tasks = self._some(_TASK, names, lambda ids: [self._fleet.records.find(task_id) for task_id in ids])
@@ -145,22 +147,22 @@ class Flow:
         ids = sorted({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return dict(zip((prefix + one for one in ids), read(ids), strict=True)) if ids else {}
 
-    def _of_channel(self, said: str) -> Event | None:
+    def _of_channel(self, said: str) -> FlowEvent | None:
         try:
             message = Message.model_validate(json.loads(said))
         except (ValidationError, ValueError):  # another service's
             return None
         return self._message(message, MessageState.ACCEPTED, "")
 
-    def _of_message(self, message_id: str, state: str, record: MessageRecord | None) -> Event:
+    def _of_message(self, message_id: str, state: str, record: MessageRecord | None) -> FlowEvent:
         if record is None:
-            return Event(kind=Kind.MESSAGES, what=state, id=message_id)
+            return FlowEvent(kind=FlowKind.MESSAGES, what=state, id=message_id)
         way = "" if record.transport == "broker" else f"transport={record.transport}"
         return self._message(record.message, state, "; ".join(filter(None, (way, record.note))))
 
-    def _message(self, message: Message, state: str, note: str) -> Event:
-        return Event(
-            kind=Kind.MESSAGES,
+    def _message(self, message: Message, state: str, note: str) -> FlowEvent:
+        return FlowEvent(
+            kind=FlowKind.MESSAGES,
             what=state,
             lost=state in (MessageState.DEAD, MessageState.EXPIRED),
             id=message.id,
@@ -171,19 +173,19 @@ class Flow:
             note=note,
         )
 
-    def _of_audit(self, said: str) -> Event | None:
+    def _of_audit(self, said: str) -> FlowEvent | None:
         entry = AuditEntry.model_validate_json(said)
         if entry.what is AuditKind.FALLBACK:  # the message itself tells it
             return None
         whom = {"id": entry.message_id, "sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}
-        return Event(kind=Kind.MESSAGES, what=entry.what, lost=True, note=entry.why, **whom)
+        return FlowEvent(kind=FlowKind.MESSAGES, what=entry.what, lost=True, note=entry.why, **whom)
 
-    def _of_task(self, task_id: str, state: str, record: TaskRecord | None) -> Event:
+    def _of_task(self, task_id: str, state: str, record: TaskRecord | None) -> FlowEvent:
         if record is None:
-            return Event(kind=Kind.TASKS, what=state, id=task_id)
+            return FlowEvent(kind=FlowKind.TASKS, what=state, id=task_id)
         agent = record.agent or record.spec.agent or ""
-        return Event(
-            kind=Kind.TASKS,
+        return FlowEvent(
+            kind=FlowKind.TASKS,
             what=state,
             lost=state in _LOST_TASKS,
             id=task_id,
@@ -195,12 +197,12 @@ class Flow:
 
     # ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin_to_watch(self) -> Iterator[Event]:
+    def _begin_to_watch(self) -> Iterator[FlowEvent]:
         changes = self._fleet.registry.watch()
         self._roles.update({info.agent_id: info.role for info in self._fleet.registry.agents()})
         return map(self._of_agent, changes)
 
-    def _of_agent(self, change: AgentChange) -> Event:
+    def _of_agent(self, change: AgentChange) -> FlowEvent:
         info = change.info
         self._roles[info.agent_id] = info.role
         fell_silent = change.what == "left" and not info.left
@@ -211,7 +213,9 @@ class Flow:
             "task": info.current_task or "none",
             "abilities": "+".join(info.skills),
         }.get(change.what, "")
-        return Event(kind=Kind.AGENTS, what=what, lost=fell_silent, agent=info.agent_id, role=info.role, note=note)
+        return FlowEvent(
+            kind=FlowKind.AGENTS, what=what, lost=fell_silent, agent=info.agent_id, role=info.role, note=note
+        )
 
     def _role(self, agent_id: str) -> str:
         if agent_id and agent_id not in self._roles:

@@ -21,7 +21,7 @@ PIECE_BYTES = 64 << 10
 _ANSWER_SECONDS = 5.0
 
 
-def watched(info: AgentInfo) -> Generator[str, None, None]:
+def screens_of(info: AgentInfo) -> Generator[str, None, None]:
     """The agent's screen now and after each change; :class:`AgentUnavailable` when its worker does not answer."""
     shared = fleet()
     with broker_errors(), shared.client.pubsub(ignore_subscribe_messages=True) as notices:  # type: ignore[no-untyped-call]

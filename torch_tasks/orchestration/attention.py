@@ -30,7 +30,7 @@ _MOST_SECONDS = 30.0
 _NOTHING = frozenset({"", "no", "none", "nothing", "-", "n/a"})
 
 
-class Case(NamedTuple):
+class Blockage(NamedTuple):
     """One thing that has been blocked since that moment."""
 
     agent: str
@@ -64,7 +64,7 @@ def escalate(fleet: Fleet) -> None:
     for case, known in zip(cases, fleet.inboxes.states(case.message_id for case in cases), strict=True):
         if known is None:
             manager = manager_of(agents, rules.hub.manager, case.agent)
-            _tell(case, manager.agent_id if manager else OPERATOR)
+            _escalate(case, manager.agent_id if manager else OPERATOR)
 
 
 def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[AgentInfo, TaskRecord, datetime]]:
@@ -77,13 +77,13 @@ def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[A
             yield info, record, since
 
 
-def _waiting(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Case]:
+def _waiting(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Blockage]:
     for info, record, since in waiting_tasks(fleet, agents):
         asked = record.question
         why = asked.text if asked else record.note or "it does not say for what"
         choices = f"\nChoices: {' | '.join(asked.choices)}" if asked and asked.choices else ""
         text = f"Its task {record.spec.id} waits: {why}{choices}\nAnswer it with: torch-tasks answer {record.spec.id} …"
-        yield Case(info.agent_id, record.spec.id, since, text)
+        yield Blockage(info.agent_id, record.spec.id, since, text)
 
 
 def _since(history: list[HistoryEntry]) -> datetime | None:
@@ -96,21 +96,21 @@ def _since(history: list[HistoryEntry]) -> datetime | None:
     return since
 
 
-def _blocked(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Case]:
+def _blocked(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Blockage]:
     """The agents that said in their last status that they are blocked."""
     names = {info.agent_id for info in agents}
     for record in fleet.inboxes.last_statuses():
         hindrance = _hindrance(record)
         if hindrance and record.accepted_at and record.message.sender in names:
             text = f"In its last status it is blocked: {hindrance}"
-            yield Case(record.message.sender, record.message.id, record.accepted_at, text)
+            yield Blockage(record.message.sender, record.message.id, record.accepted_at, text)
 
 
-def _standing_still(fleet: Fleet) -> Iterator[Case]:
+def _standing_still(fleet: Fleet) -> Iterator[Blockage]:
     """The tasks that run and of which nothing moves."""
     for one in standing_still(fleet):
         text = f"Its task {one.task} runs, and nothing moves: neither its pane nor its files, nor does it report."
-        yield Case(one.agent, one.task, one.since, text)
+        yield Blockage(one.agent, one.task, one.since, text)
 
 
 def _hindrance(record: MessageRecord) -> str:
@@ -122,7 +122,7 @@ def _hindrance(record: MessageRecord) -> str:
     return ""
 
 
-def _tell(case: Case, manager: str) -> None:
+def _escalate(case: Blockage, manager: str) -> None:
     text = f"{case.agent} has been blocked since {case.since:%Y-%m-%d %H:%M:%S} UTC. {case.text}"
     try:
         NovaOrchestrator(case.agent).send_message(manager, text, kind=MessageKind.ESCALATION, id=case.message_id)

@@ -32,7 +32,7 @@ _LENGTHS = (1800.0, 7200.0, 28800.0)
 _UNKNOWN_LENGTH = 1800.0
 
 
-class Followed(Model):
+class FollowedTask(Model):
     """One task that runs for long, and since when it looks as it does."""
 
     task: TaskId
@@ -77,14 +77,14 @@ def follow_up(fleet: Fleet) -> None:
     running = {record.spec.id: (record, info) for record, info in _running(fleet, agents)}
     for task_id in known.keys() - running.keys():
         _forget(fleet, known[task_id])
-    others = _others(fleet, running)
+    others = _with_own_checkins(fleet, running)
     now = fleet.checkins.now()
     for task_id, (record, info) in running.items():
         every = 60 * minutes[min(bisect_left(_LENGTHS, _expected(record, info, agents)), len(minutes) - 1)]
         begun = record.started_at or record.assigned_at or record.created_at
         if task_id not in known and now - begun < timedelta(seconds=min(_SHORTEST_SECONDS, every / 2)):
             continue
-        one = Followed(
+        one = FollowedTask(
             task=task_id, agent=info.agent_id, every=every, looks=_looks(record), since=now, ours=task_id not in others
         )
         before = known.get(task_id)
@@ -92,37 +92,37 @@ def follow_up(fleet: Fleet) -> None:
             one = one.model_copy(update={"since": before.since})
         if one.ours and not (before and before.ours):
             manager = manager_of(agents, rules.hub.manager, info.agent_id)
-            _have_it_looked_after(fleet, record, one, begun, manager.agent_id if manager else OPERATOR)
+            _add_followup(fleet, record, one, begun, manager.agent_id if manager else OPERATOR)
         elif before and before.ours and not one.ours:
-            _take_back(fleet, task_id)
+            _remove_followup(fleet, task_id)
         if one != before:
             fleet.client.hset(keys.FOLLOWUPS, task_id, one.model_dump_json())
 
 
-def followed(fleet: Fleet) -> list[Followed]:
+def followed(fleet: Fleet) -> list[FollowedTask]:
     """The tasks that have run for long and run still."""
     found = []
     for task_id, text in fleet.client.hgetall(keys.FOLLOWUPS).items():
         try:
-            found.append(Followed.model_validate_json(text))
+            found.append(FollowedTask.model_validate_json(text))
         except ValidationError as error:  # written by another version
             log.warning("what is known of task %s cannot be read: %s", task_id, error)
             fleet.client.hdel(keys.FOLLOWUPS, task_id)
     return found
 
 
-def standing_still(fleet: Fleet) -> list[Followed]:
+def standing_still(fleet: Fleet) -> list[FollowedTask]:
     """Those of which nothing has moved since somebody was last to look after them."""
     now = fleet.checkins.now()
     return [one for one in followed(fleet) if one.stands_still(now)]
 
 
-def note_other(fleet: Fleet, task_id: str, checkin_id: str) -> None:
+def note_own_checkin(fleet: Fleet, task_id: str, checkin_id: str) -> None:
     """Somebody has made a check-in for the agent of this task: while it comes up, the task needs no follow-up."""
     fleet.client.hset(keys.LOOKED_AFTER, task_id, checkin_id)
 
 
-def _others(fleet: Fleet, running: Collection[str]) -> set[str]:
+def _with_own_checkins(fleet: Fleet, running: Collection[str]) -> set[str]:
     """The tasks for whose agents somebody made a check-in that comes up yet."""
     found = set()
     for task_id, checkin_id in fleet.client.hgetall(keys.LOOKED_AFTER).items():
@@ -166,7 +166,7 @@ def _looks(record: TaskRecord) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def _have_it_looked_after(fleet: Fleet, record: TaskRecord, one: Followed, begun: datetime, whom: str) -> None:
+def _add_followup(fleet: Fleet, record: TaskRecord, one: FollowedTask, begun: datetime, whom: str) -> None:
     title = record.spec.title.replace("{", "(").replace("}", ")")  # nothing in it is to be filled in
     note = (
         f"{one.agent} has been at task {one.task} since {begun:%Y-%m-%d %H:%M} UTC: {title}\n"
@@ -181,13 +181,13 @@ def _have_it_looked_after(fleet: Fleet, record: TaskRecord, one: Followed, begun
     log.info("task %s runs for long: %s looks after it every %g min", one.task, whom, one.every / 60)
 
 
-def _forget(fleet: Fleet, one: Followed) -> None:
+def _forget(fleet: Fleet, one: FollowedTask) -> None:
     """The task does not run any more."""
     if one.ours:
-        _take_back(fleet, one.task)
+        _remove_followup(fleet, one.task)
     fleet.client.hdel(keys.FOLLOWUPS, one.task)
 
 
-def _take_back(fleet: Fleet, task_id: str) -> None:
+def _remove_followup(fleet: Fleet, task_id: str) -> None:
     with contextlib.suppress(CheckinNotFound):
         fleet.checkins.remove(followup_id(task_id))

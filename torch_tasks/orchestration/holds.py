@@ -20,7 +20,7 @@ _ANSWER_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class Said:
+class HoldReport:
     """What was said, and how far it came."""
 
     scope: str
@@ -40,20 +40,22 @@ def pause(
     everybody: bool = False,
     reason: str = "",
     interrupt: bool = False,
-) -> Said:
+) -> HoldReport:
     """Have one agent, all of a role, or all take no new task; their messages wait.
 
     What they do goes on, or with ``interrupt`` goes back to its queue.
     """
-    return _say(_scope(agent, role, everybody), word(reason, interrupt=interrupt))
+    return _announce(_scope(agent, role, everybody), word(reason, interrupt=interrupt))
 
 
-def resume(agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = "") -> Said:
+def resume(
+    agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+) -> HoldReport:
     """Lift just such a pause; :class:`NotHeld` if there is none."""
-    return _say(_scope(agent, role, everybody), word(reason, lifted=True))
+    return _announce(_scope(agent, role, everybody), word(reason, lifted=True))
 
 
-def stop(*, here: bool = False, reason: str = "") -> Said:
+def stop(*, here: bool = False, reason: str = "") -> HoldReport:
     """Stop this machine, and unless it is only for here the whole fleet: nothing begins, what runs is interrupted."""
     node, hold = NodeHolds(settings().state_dir), word(reason)
     former = node.stop
@@ -61,18 +63,18 @@ def stop(*, here: bool = False, reason: str = "") -> Said:
     if former is None or (here and former.fleet):
         node.write_stop(hold, fleet=not here)
     if here:
-        return Said(settings().node, hold)
+        return HoldReport(settings().node, hold)
     try:
-        return _say(STOP, hold)
+        return _announce(STOP, hold)
     except BrokerUnreachable as error:
         if former and not former.fleet:
             raise BrokerUnreachable(
                 f"this machine was stopped by itself already, and the others could not be told; say it again: {error}"
             ) from error
-        return Said(STOP, hold, unreached=str(error))
+        return HoldReport(STOP, hold, unreached=str(error))
 
 
-def start(*, here: bool = False, reason: str = "") -> Said:
+def start(*, here: bool = False, reason: str = "") -> HoldReport:
     """Lift the fleet's stop, or this machine's own; :class:`NotHeld` if there is none."""
     node = NodeHolds(settings().state_dir)
     former = node.stop
@@ -82,14 +84,14 @@ def start(*, here: bool = False, reason: str = "") -> Said:
             raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
         node.remove_stop()
         _agree(node)
-        return Said(settings().node, word(reason, lifted=True))
+        return HoldReport(settings().node, word(reason, lifted=True))
     if former and former.fleet and not former.revision:  # nobody but this machine has heard of it
         node.remove_stop()
-        return Said(STOP, word(reason, lifted=True))
-    return _say(STOP, word(reason, lifted=True))
+        return HoldReport(STOP, word(reason, lifted=True))
+    return _announce(STOP, word(reason, lifted=True))
 
 
-def catch_up() -> None:
+def announce_local_stop() -> None:
     """Tell the fleet of the stop that somebody asked for on this machine while there was no broker."""
     node = NodeHolds(settings().state_dir)
     if (stopped := node.stop) and stopped.fleet and not stopped.revision:
@@ -116,7 +118,7 @@ def _scope(agent: str | None, role: str | None, everybody: bool) -> str:
     return EVERYBODY if role is None else role_scope(role.strip().lower())
 
 
-def _say(scope: str, hold: Hold) -> Said:
+def _announce(scope: str, hold: Hold) -> HoldReport:
     node, shared = NodeHolds(settings().state_dir), fleet()
     with broker_errors():
         node.agree(shared.holds)  # the broker may have forgotten what this machine knows
@@ -124,13 +126,13 @@ def _say(scope: str, hold: Hold) -> Said:
         node.agree(shared.holds)
         online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
         names = [f"{info.agent_id}@{info.node}" for info in online]
-    heard = _heard(None if scope == STOP else names)
+    heard = _confirmations(None if scope == STOP else names)
     confirmed = sorted(name.removeprefix("node@") if name.startswith("node@") else name.split("@")[0] for name in heard)
     silent = sorted(info.agent_id for info, name in zip(online, names, strict=True) if name not in heard)
-    return Said(scope, said, tuple(confirmed), tuple(silent))
+    return HoldReport(scope, said, tuple(confirmed), tuple(silent))
 
 
-def _heard(names: list[str] | None) -> set[str]:
+def _confirmations(names: list[str] | None) -> set[str]:
     """The workers, of these or of all, that have heard it just now; the others will within a heartbeat."""
     if names == []:
         return set()

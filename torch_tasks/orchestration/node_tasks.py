@@ -33,7 +33,7 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
         request = SpawnRequest.build(role=role, **{**wanted, "id": self.request.id})
         spawned, is_new = fleet().spawns.reserve(request)
     except TorchError as error:
-        return _told(None, type(error).__name__, str(error))
+        return _spawn_reply(None, type(error).__name__, str(error))
     if is_new:
         start_agent.apply_async((json.loads(spawned.model_dump_json()),), queue=keys.node_queue(spawned.node))
     until = time.monotonic() + _LOOK_SECONDS
@@ -42,11 +42,11 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
             # It comes again, also to another node worker should this one die.
             raise Envelope(self.request).put_aside(_ASIDE_SECONDS)
         time.sleep(_PAUSE)
-        spawned = look_after(spawned)
-    return _told(spawned, "" if spawned.state is SpawnState.READY else "SpawnFailed", spawned.reason)
+        spawned = settle_spawn(spawned)
+    return _spawn_reply(spawned, "" if spawned.state is SpawnState.READY else "SpawnFailed", spawned.reason)
 
 
-def _told(spawned: Spawned | None, error: str, reason: str) -> dict[str, Any]:
+def _spawn_reply(spawned: Spawned | None, error: str, reason: str) -> dict[str, Any]:
     return {
         "agent_id": spawned.agent_id if spawned else None,
         "node": spawned.node if spawned else None,
@@ -56,7 +56,7 @@ def _told(spawned: Spawned | None, error: str, reason: str) -> dict[str, Any]:
     }
 
 
-def look_after(spawned: Spawned) -> Spawned:
+def settle_spawn(spawned: Spawned) -> Spawned:
     """Note what has become of an agent that is being started, and return it as it is then."""
     of = fleet()
     for info in of.registry.some([spawned.agent_id]):
@@ -104,7 +104,7 @@ def retire(agent_id: str, order: dict[str, Any]) -> str:
     return ""
 
 
-def heed_order(agent_id: str, node: str) -> None:
+def announce_order(agent_id: str, node: str) -> None:
     """Have an agent worker see at once that an order lies in its folder."""
     app.control.broadcast(RETIRE, destination=[f"{agent_id}@{node}"])
 

@@ -89,7 +89,7 @@ class Decision(Model):
     why: tuple[str, ...] = ()
 
 
-class Work(Model):
+class PoolWork(Model):
     """What waits for a pool, and who could do it."""
 
     waiting: int
@@ -113,7 +113,7 @@ class Work(Model):
         )
 
 
-def shared_out(backlogs: Iterable[Backlog], pools: Collection[Pool]) -> dict[str | None, list[Backlog]]:
+def share_backlogs(backlogs: Iterable[Backlog], pools: Collection[Pool]) -> dict[str | None, list[Backlog]]:
     """Each backlog under the name of the least skilled pool that can serve it; under nothing if none can."""
     shares: dict[str | None, list[Backlog]] = {}
     for backlog in backlogs:
@@ -130,31 +130,31 @@ def seconds_each(role: str, agents: Iterable[AgentInfo], unknown: float) -> floa
     return sum(metrics.seconds for metrics in known) / ended if ended else unknown
 
 
-def decide(
+def decide_growth(
     state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace, now: datetime
 ) -> Decision:
     """What becomes of one pool, for which these backlogs are, in a fleet of these agents."""
     pool, decision = state.pool, Decision(pool=state.pool.name, size=state.size)
     if state.size < pool.min:
-        return _told(decision, f"{state.size} of at least {pool.min} agents", grow=pool.min - state.size)
+        return _because(decision, f"{state.size} of at least {pool.min} agents", grow=pool.min - state.size)
     if not backlogs:
-        return _told(decision, "nothing waits for it; who came for a backlog retires when idle for long")
+        return _because(decision, "nothing waits for it; who came for a backlog retires when idle for long")
     work = _work(state, backlogs, agents, pace)
-    decision, missing = _told(decision, str(work)), work.missing(pace)
+    decision, missing = _because(decision, str(work)), work.missing(pace)
     if missing <= 0:
-        return _told(decision, f"they will do it within {pace.backlog_seconds:g} s")
+        return _because(decision, f"they will do it within {pace.backlog_seconds:g} s")
     if state.size >= pool.max:
-        return _told(decision, f"{missing} more would be needed, but it has its limit of {pool.max}")
+        return _because(decision, f"{missing} more would be needed, but it has its limit of {pool.max}")
     nobody = not (work.free or work.busy or work.starting)
-    if not nobody and (reason := _patience(state, work, pace, now)):
-        return _told(decision, f"{missing} more would be needed, but {reason}")
-    return _told(decision, f"{missing} more are needed", grow=min(missing, pool.max - state.size))
+    if not nobody and (reason := _reason_to_wait(state, work, pace, now)):
+        return _because(decision, f"{missing} more would be needed, but {reason}")
+    return _because(decision, f"{missing} more are needed", grow=min(missing, pool.max - state.size))
 
 
-def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace) -> Work:
+def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace) -> PoolWork:
     able = [agent for agent in agents if agent.online and any(serves(backlog.queue, agent) for backlog in backlogs)]
     free = sum(agent.free for agent in able)
-    return Work(
+    return PoolWork(
         waiting=sum(backlog.waiting for backlog in backlogs),
         oldest_seconds=max(backlog.oldest_seconds for backlog in backlogs),
         seconds_each=seconds_each(state.pool.role, agents, pace.task_seconds),
@@ -164,7 +164,7 @@ def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[Ag
     )
 
 
-def _patience(state: PoolState, work: Work, pace: Pace, now: datetime) -> str:
+def _reason_to_wait(state: PoolState, work: PoolWork, pace: Pace, now: datetime) -> str:
     """Why nothing is done yet, if nothing is."""
     if work.oldest_seconds < pace.wait_seconds:
         return f"whoever is there may take what has waited for less than {pace.wait_seconds:g} s"
@@ -173,7 +173,7 @@ def _patience(state: PoolState, work: Work, pace: Pace, now: datetime) -> str:
     return ""
 
 
-def _told(decision: Decision, why: str, **changes: object) -> Decision:
+def _because(decision: Decision, why: str, **changes: object) -> Decision:
     return decision.model_copy(update={**changes, "why": (*decision.why, why)})
 
 
@@ -183,7 +183,7 @@ _GROWING_SECONDS = 30
 _ALIVE = (SpawnState.RESERVED, SpawnState.READY)
 
 
-class Plan(Model):
+class ScalingPlan(Model):
     """What becomes of each pool, and for which queues there is none."""
 
     decisions: tuple[Decision, ...]
@@ -198,21 +198,22 @@ class Autoscaler:
         self._fleet = fleet
         self._pools = fleet.settings.pools
 
-    def plan(self) -> Plan:
+    def plan(self) -> ScalingPlan:
         """What would be done now. Nothing is."""
         waiting, agents = backlogs(self._fleet), self._fleet.registry.agents()
-        shares, now = shared_out(waiting, self._pools), self._now()
-        return Plan(
+        shares, now = share_backlogs(waiting, self._pools), self._now()
+        return ScalingPlan(
             decisions=tuple(
-                decide(state, shares.get(state.pool.name, []), agents, self._pace, now) for state in self._states()
+                decide_growth(state, shares.get(state.pool.name, []), agents, self._pace, now)
+                for state in self._states()
             ),
             unserved=tuple(unserved(shares.get(None, []), agents)),
         )
 
-    def step(self) -> Plan:
+    def step(self) -> ScalingPlan:
         """Do it, unless somebody is doing it at this moment; returns what was decided and done."""
         if not self._fleet.client.set(keys.SCALING, self._fleet.settings.node, nx=True, ex=_GROWING_SECONDS):
-            return Plan(decisions=())
+            return ScalingPlan(decisions=())
         try:
             plan = self.plan()
             pools = {pool.name: pool for pool in self._pools}
@@ -225,7 +226,7 @@ class Autoscaler:
         if not decision.grow:
             return decision
         lifetime = Lifetime.PERMANENT if decision.size < pool.min else Lifetime.TEMPORARY
-        started, refusal = staff(pool, decision.grow, decision.size + decision.grow, lifetime, self._fleet)
+        started, refusal = start_pool_agents(pool, decision.grow, decision.size + decision.grow, lifetime, self._fleet)
         if started:
             self._fleet.client.hset(keys.POOLS_GROWN, pool.name, self._now().isoformat())
             log.info("pool %s grows by %s: %s", pool.name, ", ".join(started), "; ".join(decision.why))
@@ -263,7 +264,9 @@ class Autoscaler:
         )
 
 
-def staff(pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet) -> tuple[Sequence[str], str]:
+def start_pool_agents(
+    pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet
+) -> tuple[Sequence[str], str]:
     """Start so many agents of a pool, which shall not have more than ``limit``; whom, and why there are not more."""
     started: list[str] = []
     for _ in range(count):

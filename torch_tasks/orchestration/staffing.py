@@ -49,7 +49,7 @@ _PAUSE, _LOOK_SECONDS = 0.1, 2.0
 """How often it is looked whether the agent has ended, and whether its node is still there."""
 
 
-class Spawn:
+class SpawnHandle:
     """An agent that was asked for."""
 
     def __init__(self, request: SpawnRequest, result: Any) -> None:
@@ -58,7 +58,7 @@ class Spawn:
         self._told: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<Spawn {self.agent_id if self._told else self.id}>"
+        return f"<SpawnHandle {self.agent_id if self._told else self.id}>"
 
     @property
     def ready(self) -> bool:
@@ -75,7 +75,7 @@ class Spawn:
         """The machine it is on; waits as :attr:`agent_id` does."""
         return str((self._told or self.wait()._told or {})["node"])
 
-    def wait(self, timeout: float | None = None) -> Spawn:
+    def wait(self, timeout: float | None = None) -> SpawnHandle:
         """Return when the agent is ready. :class:`SpawnRefused` names the limit, :class:`SpawnFailed` the reason."""
         told = self._answer(_patience() if timeout is None else timeout)
         if not told["ready"]:
@@ -98,14 +98,14 @@ class Spawn:
         return retire(self.agent_id, **how)
 
 
-def spawn(request: SpawnRequest) -> Spawn:
+def spawn(request: SpawnRequest) -> SpawnHandle:
     """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`, which waits for it."""
     if not any(one.online for one in fleet().nodes.nodes()):
         raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")
     wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
     # Nobody waits for it later than this: an agent that comes then is nobody's.
     result = node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
-    return Spawn(request, result)
+    return SpawnHandle(request, result)
 
 
 def _patience() -> float:
@@ -134,7 +134,7 @@ def retire(
     fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
     if info and info.online:
-        node_tasks.heed_order(agent_id, node.name)
+        node_tasks.announce_order(agent_id, node.name)
     return _await_report(agent_id, node.name, timeout) if wait else None
 
 
@@ -244,7 +244,7 @@ def _let_go(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
         log.info("%s: %s", task_id, error)
 
 
-def tell_senders(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
+def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
     """The messages that wait for the agent, and ``others`` that only its node has, are dead; their senders hear it."""
     inboxes, told = fleet.inboxes, []
     note = f"agent {info.agent_id} has retired"
@@ -281,7 +281,7 @@ def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> Non
             fleet.inboxes.send(answer, sender.role)
 
 
-def strike_off(report: RetirementReport, spawned: Spawned | None, fleet: Fleet) -> None:
+def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet) -> None:
     """Strike the agent off all lists, and keep how it ended."""
     entry = fleet.registry.entry(report.agent_id)
     if entry and entry.node != report.node:  # another node has an agent of this id by now
@@ -309,7 +309,7 @@ def retirement_report(agent_id: str, fleet: Fleet) -> RetirementReport | None:
 
 
 @dataclass(frozen=True)
-class Drained:
+class DrainReport:
     """What draining a machine has begun."""
 
     node: str
@@ -321,7 +321,7 @@ class Drained:
     """Agent and task, of those that are finished there."""
 
 
-def drain(node: str, *, hand_over_tasks: bool = False) -> Drained:
+def drain(node: str, *, hand_over_tasks: bool = False) -> DrainReport:
     """Have no agent started on this node, and none of those there take a new task; their panes stay as they are.
 
     What they do is finished, or handed over where somebody of the same role is able to go on.
@@ -337,7 +337,7 @@ def drain(node: str, *, hand_over_tasks: bool = False) -> Drained:
     for info, task in _at_work(node):  # nobody there begins anything any more
         moved = hand_over_tasks and _handed_over(info, task, node)
         (handed if moved else working).append((info.agent_id, task))
-    return Drained(node, tuple(held), tuple(handed), tuple(working))
+    return DrainReport(node, tuple(held), tuple(handed), tuple(working))
 
 
 def undrain(node: str) -> tuple[str, ...]:

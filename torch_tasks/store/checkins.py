@@ -18,8 +18,8 @@ from torch_tasks.model.checkin import (
     CheckinRecord,
     CheckinState,
     Fire,
-    Outcome,
     Receipt,
+    SlotOutcome,
     milliseconds,
     moment_of,
 )
@@ -107,7 +107,7 @@ class Checkins:
         """Have it fire at once, beside its slots; paused or ended, too. It does not count among its runs."""
         now = self.now()
         slot = moment_of(milliseconds(now))
-        fire = Fire(checkin_id=checkin_id, slot=slot, outcome=Outcome.DUE, at=now, note="asked for by hand")
+        fire = Fire(checkin_id=checkin_id, slot=slot, outcome=SlotOutcome.DUE, at=now, note="asked for by hand")
         if not self._tell(fire, at_once=True):
             raise _unknown(checkin_id)
         return fire

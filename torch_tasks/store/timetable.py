@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import redis
 
 from torch_tasks import keys
-from torch_tasks.model.checkin import CheckinState, Fire, Outcome, milliseconds
+from torch_tasks.model.checkin import CheckinState, Fire, SlotOutcome, milliseconds
 from torch_tasks.settings import Settings
 from torch_tasks.store import checkin_scripts as scripts
 from torch_tasks.store.checkins import fields_of, line_of
@@ -236,7 +236,9 @@ class Timetable:
     def _put_back(self, account: Account, pipe: redis.client.Pipeline) -> None:
         fields, removed = account.fields, account.state == "removed"
         active = account.state == CheckinState.ACTIVE
-        again = [] if removed else [slot for slot, line in account.lines.items() if int(line[0]) < Outcome.SENT.rank]
+        again = (
+            [] if removed else [slot for slot, line in account.lines.items() if int(line[0]) < SlotOutcome.SENT.rank]
+        )
         index = keys.PERIODIC if account.id.startswith(PERIODIC) else keys.CHECKINS
         self._restore(
             keys=[*_places(account.id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES, index],

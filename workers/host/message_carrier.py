@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 import redis
 
 from torch_tasks.broker.connection import connect
-from torch_tasks.communication.orchestrator import NovaOrchestrator, tend_outbox
+from torch_tasks.communication.orchestrator import NovaOrchestrator, flush_outbox
 from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_of
@@ -117,7 +117,7 @@ class MessageCarrier:
             self._inboxes.open(self._agent_id)
             self._take(self._inboxes.fetch(self._agent_id, again=True))
         self._tell_outcomes()
-        tend_outbox(self._fleet)
+        flush_outbox(self._fleet)
         full = len(self._items) >= _HELD
         self._take(self._letterbox.fetch(self._agent_id, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
         self._opened = True

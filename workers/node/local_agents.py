@@ -16,8 +16,8 @@ from torch_tasks.machine.agent_folder import drop_order, is_hosted, order_in, or
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.spawn import Spawned, SpawnState
-from torch_tasks.orchestration.node_tasks import look_after
-from torch_tasks.orchestration.staffing import strike_off
+from torch_tasks.orchestration.node_tasks import settle_spawn
+from torch_tasks.orchestration.staffing import remove_agent
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.tasks.handover import hand_over
 from torch_tasks.workers.node.retirement import Retirement
@@ -206,7 +206,7 @@ class LocalAgents:
             return
         try:
             reason = f"{agent_id} did not start on {self._settings.node}: {why[-_LAST_WORDS:] or 'it said nothing'}"
-            if look_after(spawned).state is SpawnState.RESERVED:
+            if settle_spawn(spawned).state is SpawnState.RESERVED:
                 self._dismiss(spawned, reason)
         except _AWAY as error:
             log.warning("%s: %s", agent_id, error)
@@ -220,7 +220,7 @@ class LocalAgents:
                 self._roster.remove(agent.id)
                 self._supervisors.pop(agent.id, None)
                 self.on_change()
-                strike_off(report, spawned, self._fleet)  # its id is free from now on, and may come here again
+                remove_agent(report, spawned, self._fleet)  # its id is free from now on, and may come here again
                 drop_order(self._settings.agent_dir(agent.id))
         except (TorchError, redis.RedisError, OSError) as error:
             log.warning("%s: does not retire yet: %s", agent.id, error)

@@ -8,12 +8,12 @@ import signal
 
 import redis
 
-from torch_tasks.communication.orchestrator import tend_outbox
+from torch_tasks.communication.orchestrator import flush_outbox
 from torch_tasks.errors import NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import Lifetime
 from torch_tasks.orchestration.housekeeping import tend
-from torch_tasks.orchestration.scaling import staff
+from torch_tasks.orchestration.scaling import start_pool_agents
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
@@ -70,7 +70,7 @@ class NodeMaintenance:
             self._fill_pools()
         tend(self._fleet)
         recovery.tend()
-        tend_outbox(self._fleet)
+        flush_outbox(self._fleet)
 
     def _fill_pools(self) -> None:
         """Start what this machine's pools lack of their least number, on any node with room.
@@ -80,7 +80,7 @@ class NodeMaintenance:
         chosen = self._fleet.settings
         for pool in chosen.pools:
             if set(pool.labels) <= set(chosen.node_labels):
-                started, refusal = staff(pool, pool.min, pool.min, Lifetime.PERMANENT, self._fleet)
+                started, refusal = start_pool_agents(pool, pool.min, pool.min, Lifetime.PERMANENT, self._fleet)
                 log.debug("pool %s: started %s; %s", pool.name, started, refusal)
 
     def _restore_what_is_known_here(self) -> None:

@@ -13,7 +13,7 @@ from torch_tasks.machine.agent_folder import mail_of
 from torch_tasks.model.agent import AgentInfo, AgentSpec, RetirementReport, RetireOrder
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message
-from torch_tasks.orchestration.staffing import give_tasks_back, tell_senders
+from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.workers.git import shown
 from torch_tasks.workers.host.journal import AgentJournal
@@ -46,7 +46,7 @@ class Retirement:
         file = self._keep_last_words(agent, order, journal, info)
         self._end_terminal(folder, journal)
         tasks = give_tasks_back(info, self._fleet) if info else []
-        messages = tell_senders(info, self._fleet, self._unread(folder)) if info else []
+        messages = bury_messages(info, self._fleet, self._unread(folder)) if info else []
         self._tidy(folder, journal)
         log.info("%s: has retired, see %s", agent.id, file)
         return RetirementReport(
