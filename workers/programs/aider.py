@@ -1,7 +1,7 @@
 """aider.
 
-It rings when it waits for its person, whatever for: the screen tells what. That it has a prompt, what it answered and
-what that cost stands in its chat history, of which each agent has its own.
+It rings the bell whenever it waits for its person; what it waits for is read from the screen. That it has a prompt, its
+answer and what that cost are read from its chat history, of which each agent has its own.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ class Aider(CodingAgent):
     def _history(self) -> Path:
         return self.folder / "chat.md"
 
-    # ── what it tells ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what it reports ──────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def own_log(self) -> EventLog:
@@ -87,17 +87,17 @@ class Exchange:
 
     @property
     def answer(self) -> str:
-        """What the model said, without what aider said."""
+        """The model's words, without aider's own lines."""
         return "\n".join(line for line in self.reply.split("\n") if not line.startswith("> ")).strip()
 
     @property
     def usage(self) -> Usage | None:
         """What it cost, as aider rounds it."""
-        told = _TOKENS.findall(self.reply)
-        if not told:
+        costs = _TOKENS.findall(self.reply)
+        if not costs:
             return None
-        cost = sum(float(dollars) for _, _, dollars in told if dollars) if any(one[2] for one in told) else None
-        sent, received = (sum(_number(one[place]) for one in told) for place in (0, 1))
+        cost = sum(float(dollars) for _, _, dollars in costs if dollars) if any(one[2] for one in costs) else None
+        sent, received = (sum(_number(one[place]) for one in costs) for place in (0, 1))
         return Usage(input_tokens=sent, output_tokens=received, cost_usd=cost)
 
     def ending(self) -> Ending:
@@ -114,7 +114,7 @@ class Exchange:
 
 
 class ChatHistoryLog(EventLog):
-    """That prompts were accepted, as the chat history tells it."""
+    """The prompts that were accepted, by the chat history."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

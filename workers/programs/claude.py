@@ -1,6 +1,6 @@
 """Claude Code.
 
-Its hooks tell of every prompt that it takes and of every answer; its session file says at each moment whether it is
+Its hooks report every prompt that it takes and every answer; its session file says at each moment whether it is
 busy. Both are installed or found per agent: the settings that come with ``--settings`` are laid over the person's own.
 """
 
@@ -90,7 +90,7 @@ class Claude(CodingAgent):
     def _briefing(self) -> Path:
         return self.folder / "briefing.md"
 
-    # ── what it tells ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what it reports ──────────────────────────────────────────────────────────────────────────────────────────
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
@@ -122,7 +122,7 @@ class Claude(CodingAgent):
         if session is None or state is None:
             return None
         waits_for = str(session.get("waitingFor", ""))
-        if waits_for == "dialog open":  # which one, the screen tells
+        if waits_for == "dialog open":  # the screen shows which one
             return None
         return StateReading(state, "session file", " ".join(filter(None, (str(session["status"]), waits_for))))
 
@@ -205,8 +205,8 @@ def _await_end(transcript: Path, over: datetime) -> None:
 
 def _ends_turn(line: bytes, over: datetime) -> bool:
     with contextlib.suppress(ValueError, LookupError):
-        told = json.loads(line)
-        return told.get("subtype") == "turn_duration" and datetime.fromisoformat(told["timestamp"]) >= over
+        row = json.loads(line)
+        return row.get("subtype") == "turn_duration" and datetime.fromisoformat(row["timestamp"]) >= over
     return False
 
 
@@ -227,12 +227,12 @@ def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str
         return
     for line in reversed(lines):
         try:
-            told = json.loads(line)
-            if told.get("type") != "assistant":
+            row = json.loads(line)
+            if row.get("type") != "assistant":
                 continue
-            if datetime.fromisoformat(told["timestamp"]) < begun:
+            if datetime.fromisoformat(row["timestamp"]) < begun:
                 return
-            yield told["message"]["id"], told["message"]["usage"]
+            yield row["message"]["id"], row["message"]["usage"]
         except (ValueError, LookupError, AttributeError):  # a line of another kind, or half written
             continue
 

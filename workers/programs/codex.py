@@ -1,6 +1,6 @@
 """Codex.
 
-Its hooks tell of every prompt that it takes, every answer, every question and every interruption; errors stand only in
+Its hooks report every prompt that it takes, every answer, every question and every interruption; errors stand only in
 its session log. All settings are given on the command line, over the person's own.
 """
 
@@ -67,7 +67,7 @@ class Codex(CodingAgent):
             trusted.append(f'"{_FLAGS}:{label}:0:0"={{trusted_hash="{_hook_hash(label, command)}"}}')
         yield "hooks.state", f"{{{','.join(trusted)}}}"
 
-    # ── what it tells ────────────────────────────────────────────────────────────────────────────────────────────
+    # ── what it reports ──────────────────────────────────────────────────────────────────────────────────────────
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
@@ -99,18 +99,18 @@ class Codex(CodingAgent):
 
 
 class SessionLog(EventLog):
-    """What of the session log no hook tells: errors, and what each request cost."""
+    """The events of the session log that no hook reports: errors, and what each request cost."""
 
     def __init__(self, events: Path) -> None:
         self._events = events
         self._seen = 0
         self._path: Path | None = None
         self._offset = 0
-        self._told: list[ProgramEvent] = []
+        self._found: list[ProgramEvent] = []
 
     def mark(self) -> str:
-        told = self._all()
-        return told[-1].at.isoformat() if told else ""
+        events = self._all()
+        return events[-1].at.isoformat() if events else ""
 
     def since(self, mark: str) -> list[ProgramEvent]:
         return [event for event in self._all() if not mark or event.at > datetime.fromisoformat(mark)]
@@ -125,7 +125,7 @@ class SessionLog(EventLog):
             self._seen = changed
             path = transcript_of(self._events)
             if path != self._path:
-                self._path, self._offset, self._told = path, 0, []
+                self._path, self._offset, self._found = path, 0, []
 
     def _all(self) -> list[ProgramEvent]:
         self._find()
@@ -139,18 +139,18 @@ class SessionLog(EventLog):
                         break
                     self._offset += len(line)
                     if event := _row(line):
-                        self._told.append(event)
+                        self._found.append(event)
         except FileNotFoundError:  # the first prompt is just being taken
             pass
-        return self._told
+        return self._found
 
 
 def _row(line: bytes) -> ProgramEvent | None:
     try:
-        told = json.loads(line)
-        at = datetime.fromisoformat(told["timestamp"])
-        payload = told["payload"]
-        if told["type"] == "token_usage_record":
+        row = json.loads(line)
+        at = datetime.fromisoformat(row["timestamp"])
+        payload = row["payload"]
+        if row["type"] == "token_usage_record":
             return ProgramEvent(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
         if payload.get("type") == "task_complete" and payload.get("error"):
             return _failure(payload["error"], at)
@@ -159,10 +159,12 @@ def _row(line: bytes) -> ProgramEvent | None:
     return None
 
 
-def _usage(told: Mapping[str, Any]) -> Usage:
-    cached = int(told.get("cached_input_tokens") or 0)
+def _usage(tokens: Mapping[str, Any]) -> Usage:
+    cached = int(tokens.get("cached_input_tokens") or 0)
     return Usage(
-        input_tokens=int(told["input_tokens"]) - cached, cached_tokens=cached, output_tokens=int(told["output_tokens"])
+        input_tokens=int(tokens["input_tokens"]) - cached,
+        cached_tokens=cached,
+        output_tokens=int(tokens["output_tokens"]),
     )
 
 
@@ -196,5 +198,5 @@ def _toml(text: str) -> str:
 def _hook_hash(label: str, command: str) -> str:
     """What Codex knows a hook by that a person trusted: another command, or time, is another hook."""
     hook = {"async": False, "command": command, "timeout": _HOOK_SECONDS, "type": "command"}
-    told = json.dumps({"event_name": label, "hooks": [hook]}, separators=(",", ":"), ensure_ascii=False)
-    return f"sha256:{hashlib.sha256(told.encode()).hexdigest()}"
+    identity = json.dumps({"event_name": label, "hooks": [hook]}, separators=(",", ":"), ensure_ascii=False)
+    return f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"

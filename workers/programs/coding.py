@@ -1,4 +1,4 @@
-"""What all coding agents have in common: a prompt goes into their composer, and what they tell and show is read.
+"""What all coding agents have in common: a prompt goes into their composer, and what they report and show is read.
 
 A subclass says what is its program's own: command and settings, what its events mean, its best source of its state.
 """
@@ -60,11 +60,11 @@ class CodingAgent(AgentKind):
 
     @property
     def own_log(self) -> EventLog | None:
-        """What tells of its events beside its hooks: its session log, its server."""
+        """The log of its events beside its hooks: its session log, its server."""
         return None
 
     def status(self, pane: AgentPane) -> StateReading | None:
-        """What the program is doing now, from its best live source; None: its screen tells."""
+        """What the program is doing now, from its best live source; None if only its screen shows it."""
         return None
 
     def report_command(self, name: str) -> str:
@@ -134,7 +134,7 @@ class CodingAgent(AgentKind):
 
     @cached_property
     def log(self) -> EventLog:
-        """All that is told of the program and by the agent."""
+        """All events: of the program, and of the agent's own reports."""
         hooks = HookFolder(self.events, self.translate)
         return JoinedLogs(hooks, self.own_log) if self.own_log else hooks
 
@@ -230,7 +230,7 @@ class CodingAgent(AgentKind):
         return Submitter(self, pane, folder).advance(submission, self.turn(submission))
 
     def turn(self, submission: Submission) -> Turn:
-        """What is told of the task's turn since it was submitted."""
+        """What events report of the prompt's turn since it was submitted."""
         return read_turn(self.log.since(submission.mark), submission.tag, submission.assumed_acceptance)
 
     # ── a message ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -263,7 +263,7 @@ class CodingAgent(AgentKind):
             disarm=self.disarm,
         )
         self._types(letter)
-        # A new mark would hide what was told of the task.
+        # A new mark would hide the events of the task.
         task = Submission.load(beside) if beside else None
         mark = task.mark if task else self.log.mark()
         return Submission.create(letter, prompt.text, mark, "; ".join(prompt.notes))

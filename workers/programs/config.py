@@ -64,7 +64,7 @@ class SubmitConfig(Section):
     again_seconds: float = 1.0
     """Until Enter is pressed again on a text of ours that still stands there; doubled each time."""
     trace_seconds: float = 10.0
-    """How long a submitted text may have left no trace before nobody can tell what became of it."""
+    """How long a submitted text may leave no trace; then it is indeterminate whether the program has it."""
 
 
 class ComposerConfig(Section):
@@ -132,7 +132,7 @@ class DialogConfig(Section):
 class RuleConfig(Section):
     """What a part of the screen says about the program's state.
 
-    The groups ``question``, ``subject`` and ``until`` of the pattern are told along.
+    The groups ``question``, ``subject`` and ``until`` of the pattern go into the reading.
     """
 
     name: str

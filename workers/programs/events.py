@@ -73,11 +73,11 @@ class ProgramEvent:
     """Whose report it is, if it is the agent's own."""
     at: datetime = _UNDATED
     origin: str = ""
-    """What told of it: ``hook Stop``."""
+    """Where it was reported: ``hook Stop``."""
 
 
 class EventLog(ABC):
-    """All that one program told, in order. What is read once can be read again, by another process too."""
+    """All events of one program, in order. What is read once can be read again, by another process too."""
 
     @abstractmethod
     def mark(self) -> str:
@@ -124,13 +124,19 @@ class HookFolder(EventLog):
 
     def _parse(self, path: Path) -> ProgramEvent | None:
         try:
-            told = json.loads(path.read_bytes())
-            at = datetime.fromtimestamp(told["at"] / 1000, UTC)
-            given = told["input"] if isinstance(told["input"], dict) else {}
-            event = _own_report(told["name"], given) or self._translate(told["name"], given)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # nobody's file, or a program we do not know
+            report = json.loads(path.read_bytes())
+            at = datetime.fromtimestamp(report["at"] / 1000, UTC)
+            given = report["input"] if isinstance(report["input"], dict) else {}
+            event = _own_report(report["name"], given) or self._translate(report["name"], given)
+        except (
+            OSError,
+            ValueError,
+            KeyError,
+            TypeError,
+            AttributeError,
+        ):  # no hook's file, or an unknown release
             return None
-        return replace(event, at=at, origin=event.origin or f"hook {told['name']}") if event else None
+        return replace(event, at=at, origin=event.origin or f"hook {report['name']}") if event else None
 
     def _prune(self) -> None:
         oldest = time.time() - _KEPT_SECONDS

@@ -118,8 +118,8 @@ class Gemini(CodingAgent):
             return f"\\{match[0]}"
 
         safe = _REFERENCE.sub(escaped, words)
-        told = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
-        return Prompt(safe, (told,) if found else ())
+        note = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
+        return Prompt(safe, (note,) if found else ())
 
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -178,7 +178,7 @@ def _link(user: Path, own: Path) -> None:
 
 
 _TOOLS = {"exec": ("Shell", "command"), "edit": ("Edit", "filePath"), "info": ("Fetch", "prompt")}
-"""The kinds of its permission requests: what they are called here, and the field that tells what for."""
+"""The kinds of its permission requests: what they are called here, and the field that says what for."""
 
 
 def _question(message: str, details: Any) -> Question:
@@ -206,7 +206,7 @@ _ERRORS: Mapping[str, ErrorKind] = {
 
 
 class CancellationLog(EventLog):
-    """Turns that were cancelled, which no hook tells when a permission was denied."""
+    """Turns that were cancelled: no hook reports it when a permission was denied."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -229,7 +229,7 @@ class CancellationLog(EventLog):
 
 
 def rows(session: Path) -> list[Mapping[str, Any]]:
-    """What was said, in order; a message that was written again stands in its last version, at its first place."""
+    """The session's rows, in order; a message that was written again stands in its last version, at its first place."""
     found: dict[str, Mapping[str, Any]] = {}
     try:
         lines = session.read_bytes().splitlines()
@@ -247,9 +247,9 @@ def rows(session: Path) -> list[Mapping[str, Any]]:
 
 def outcome(session: Path, moment: str, response: str) -> ProgramEvent:
     """How the turn ended that was over at this moment; ``response`` is what the hook took for the answer."""
-    said = [row for row in rows(session) if str(row["timestamp"]) <= moment]
-    begin = max((place for place, row in enumerate(said) if _is_prompt(row)), default=len(said))
-    turn = said[begin:]
+    past = [row for row in rows(session) if str(row["timestamp"]) <= moment]
+    begin = max((place for place, row in enumerate(past) if _is_prompt(row)), default=len(past))
+    turn = past[begin:]
     usage = _usage(turn)
     last = next((row for row in reversed(turn) if row["type"] in ("error", "gemini") or _is_cancelled(row)), None)
     if last is None:

@@ -21,7 +21,7 @@ from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 
 def login_wanted(agent_id: str) -> str:
-    """What a person is told of an agent whose program wants a login."""
+    """The words for a person about an agent whose program wants a login."""
     return f"the program of {agent_id} wants a login: 'torch-tasks attach {agent_id}' and log in"
 
 
@@ -70,12 +70,12 @@ class Progress:
 class AgentKind(ABC):
     """One agent program in its pane, with its folder on disk.
 
-    Nothing here waits for long: whoever hosts the agent calls again when the bell rings, and after ``pause`` seconds.
+    Nothing here waits for long: the agent's worker calls again when the bell rings, and after ``pause`` seconds.
     """
 
     #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
     is_conversational = False
-    #: It tells of every prompt that it accepts, and of every answer it has given.
+    #: It reports every prompt that it accepts, and every answer it has given.
     reports_turns = False
 
     def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
@@ -117,7 +117,7 @@ class AgentKind(ABC):
 
     @abstractmethod
     def is_free(self, pane: AgentPane) -> bool:
-        """Nothing but an empty input line is in the pane: typing disturbs nobody."""
+        """Nothing but an empty input line is in the pane: typing disturbs no person."""
 
     @abstractmethod
     def redraw_input(self, pane: AgentPane) -> None:
@@ -141,7 +141,7 @@ class AgentKind(ABC):
 
     @abstractmethod
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
-        """Have the program let go of what it does; with ``force``, without asking it."""
+        """Have the program stop what it does; with ``force``, without asking it."""
 
     @abstractmethod
     def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
@@ -171,7 +171,7 @@ class AgentKind(ABC):
         return self.read(pane).question
 
     def message_answer(self, letter: MessageFolder) -> str | None:
-        """What the program answered to a message that it took; nothing while it has not, or if nobody can tell."""
+        """What the program answered to a message that it took; None while it has not, or if no event reports it."""
         return None
 
     @property

@@ -114,10 +114,10 @@ class OpenCode(CodingAgent):
         try:
             return self._given(folder, session, submission)
         except ServerAway:
-            return submission  # it is asked again; if its program has died, the pane tells
+            return submission  # it is asked again; if its program has died, the pane shows that
 
     def _given(self, folder: PromptFolder, session: str, submission: Submission) -> Submission:
-        """The prompt is in the conversation. Its id is on the disk before, so that nobody ever makes it two."""
+        """The prompt is in the conversation. Its id is on the disk before, so that it is never made two."""
         file = folder.folder / f"message.{submission.round}"
         if submission.phase is SubmissionPhase.INTENDED:
             if self._server.status(session)["type"] != "idle":

@@ -123,7 +123,7 @@ _LOGIN, _LIMITED = (401, 403), (402, 429)
 
 
 class ConversationLog(EventLog):
-    """The events of one agent's conversation. Only its end is looked at: it tells how the last turn went."""
+    """The events of one agent's conversation. Only its end is looked at: it shows how the last turn went."""
 
     def __init__(self, place: Callable[[], tuple[OpenCodeServer, str | None]]) -> None:
         self._place = place
@@ -153,7 +153,7 @@ class ConversationLog(EventLog):
 
 
 class ServerListener(threading.Thread):
-    """Rings the bell when the program tells its listeners that something has come to an end or is asked."""
+    """Rings the bell when the server's stream reports that something has come to an end or is asked."""
 
     _NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
 

@@ -35,7 +35,7 @@ class Prompt:
 
 
 def footer(tag: str, *hints: str) -> str:
-    """The line that ends each prompt: it tells the agent what this is, and everybody else that the prompt is ours."""
+    """The line that ends each prompt: the agent reads what this is, and Torch recognises the prompt by it."""
     return f"[{' · '.join((f'torch {tag}', *hints))}]"
 
 
@@ -96,8 +96,8 @@ def safe(words: str) -> tuple[str, list[str]]:
         notes.append(f"made line feeds of {returns} carriage returns in the prompt")
     found = Counter(_CONTROL.findall(lines))
     if found:
-        told = ", ".join(f"{_visible(char)} ({count})" for char, count in found.items())
-        notes.append(f"control characters in the prompt are shown, not sent: {told}")
+        shown = ", ".join(f"{_visible(char)} ({count})" for char, count in found.items())
+        notes.append(f"control characters in the prompt are shown, not sent: {shown}")
     return _CONTROL.sub(lambda match: _visible(match[0]), lines), notes
 
 

@@ -28,26 +28,26 @@ class ChosenAnswer:
     """What is written into the last of them."""
 
 
-def understand_answer(said: str, question: Question, text_choice: re.Pattern[str] | None) -> ChosenAnswer | None:
-    """What a person means who says this: the numbers or the words of choices, or a text where one of them takes it."""
+def understand_answer(words: str, question: Question, text_choice: re.Pattern[str] | None) -> ChosenAnswer | None:
+    """What a person means who says this: the numbers or the words of choices, or a text where one takes it."""
     written = _first(question, text_choice)
-    whole = _number(said, question)
-    numbers = [whole] if whole else [_number(part, question) for part in said.split(",") if question.several]
+    whole = _number(words, question)
+    numbers = [whole] if whole else [_number(part, question) for part in words.split(",") if question.several]
     taken = tuple(dict.fromkeys(number for number in numbers if number and number != written))
     if taken and len(taken) == len(set(numbers)):
         return ChosenAnswer(taken)
-    words = said.strip().casefold()
-    is_permission = bool(question.subject) and words in ("allow", "deny")
-    is_text = not (whole or is_permission or _NUMBERS.fullmatch(words))
-    return ChosenAnswer((written,), said) if written and is_text else None
+    lowered = words.strip().casefold()
+    is_permission = bool(question.subject) and lowered in ("allow", "deny")
+    is_text = not (whole or is_permission or _NUMBERS.fullmatch(lowered))
+    return ChosenAnswer((written,), words) if written and is_text else None
 
 
-def _number(said: str, question: Question) -> int:
+def _number(words: str, question: Question) -> int:
     """The number of the choice that is meant, or 0."""
-    words = said.strip().casefold()
-    if words.isdecimal():
-        return int(words) if int(words) <= len(question.choices) else 0
-    return next((number for number, choice in enumerate(question.choices, 1) if choice.casefold() == words), 0)
+    lowered = words.strip().casefold()
+    if lowered.isdecimal():
+        return int(lowered) if int(lowered) <= len(question.choices) else 0
+    return next((number for number, choice in enumerate(question.choices, 1) if choice.casefold() == lowered), 0)
 
 
 def _first(question: Question, pattern: re.Pattern[str] | None) -> int:
@@ -55,15 +55,18 @@ def _first(question: Question, pattern: re.Pattern[str] | None) -> int:
     return next(found, 0)
 
 
-def merge_question(told: ProgramEvent | None, seen: Question | None) -> Question | None:
-    """What was told of a question, with what only the screen shows: its choices, and which one of several it is."""
-    said = told.question if told else None
-    if told is None or said is None or seen is None:
-        return said or seen
-    if said.subject:
-        return said if said.choices else said.model_copy(update={"choices": seen.choices})
-    parts = [part for part in told.parts if comparable(seen.text) in comparable(part.text)]
-    return min(parts, key=lambda part: len(part.text), default=seen if seen.choices else said)
+def merge_question(reported: ProgramEvent | None, seen: Question | None) -> Question | None:
+    """What an event reports of a question, with what only the screen shows.
+
+    That is its choices, and which one of several questions it is.
+    """
+    question = reported.question if reported else None
+    if reported is None or question is None or seen is None:
+        return question or seen
+    if question.subject:
+        return question if question.choices else question.model_copy(update={"choices": seen.choices})
+    parts = [part for part in reported.parts if comparable(seen.text) in comparable(part.text)]
+    return min(parts, key=lambda part: len(part.text), default=seen if seen.choices else question)
 
 
 def decide_permission(

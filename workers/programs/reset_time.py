@@ -21,7 +21,7 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
-#: A time of day that has passed so long ago was meant to come: it is told in whole minutes, by another clock.
+#: A time of day that has passed so long ago was meant to come: programs say it in whole minutes, by another clock.
 _JUST_NOW = timedelta(minutes=10)
 _SOON = timedelta(minutes=1)
 

@@ -22,7 +22,7 @@ class Screen:
     lines: tuple[str, ...]
     """The rows from the top, blanks at their ends removed."""
     solid: tuple[str, ...]
-    """The same with blanks in the place of dim text: a suggestion that nobody wrote."""
+    """The same with blanks in the place of dim text: a suggestion that no person wrote."""
     cursor: tuple[int, int] = (0, 0)
     """Column and row."""
     title: str = ""
@@ -31,7 +31,7 @@ class Screen:
     in_use: bool = False
     """Somebody is at the keys: what they pressed may not be drawn yet."""
     used_at: int = 0
-    """When that was last, as tmux tells it."""
+    """When that was last, by tmux's clock."""
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self | None:
@@ -196,8 +196,8 @@ def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
 
 def _stands_for(placeholder: re.Match[str], text: str) -> bool:
     """The numbers in it, if it has them as the groups ``lines`` and ``chars``, are the text's."""
-    said = placeholder.groupdict()
-    lines, chars = said.get("lines"), said.get("chars")
+    numbers = placeholder.groupdict()
+    lines, chars = numbers.get("lines"), numbers.get("chars")
     return (not lines or int(lines) == text.count("\n")) and (not chars or int(chars) == len(text))
 
 

@@ -43,7 +43,7 @@ class ScreenRules:
         self._rules = sorted(config.rules, key=lambda rule: -rule.priority)
 
     def read(self, screen: Screen, composer: Composer, at: datetime | None = None) -> StateReading:
-        """What the first rule that fits says; if none does, nobody knows, and it is not safe to type."""
+        """What the first rule that fits says; if none does, the state is unknown, and it is not safe to type."""
         for rule in self._rules:
             if reading := _apply(rule, screen, composer, at or now()):
                 return reading
@@ -57,7 +57,7 @@ def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -
     found = rule.pattern.search(region)
     if found is None or (rule.unless and rule.unless.search(region)):
         return None
-    told = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
+    groups = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
     question = None
     if rule.state is AgentState.WAITING:
         below = region[found.start() :]
@@ -66,9 +66,9 @@ def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -
             if rule.choices
             else ()
         )
-        asked = told.get("question") or " ".join(found[0].split())
-        question = Question(text=asked, choices=choices, subject=told.get("subject", ""))
-    until = reset_time(told["until"], at) if "until" in told else None
+        asked = groups.get("question") or " ".join(found[0].split())
+        question = Question(text=asked, choices=choices, subject=groups.get("subject", ""))
+    until = reset_time(groups["until"], at) if "until" in groups else None
     return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
 
 

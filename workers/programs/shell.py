@@ -124,12 +124,12 @@ class Shell(AgentKind):
 
     def ending(self, run: AttemptFolder) -> Ending | None:
         try:
-            told = run.exit.read_text()
+            line = run.exit.read_text()
         except FileNotFoundError:
             return None
-        if not told.endswith("\n"):
+        if not line.endswith("\n"):
             return None
-        word, how = told.split()
+        word, how = line.split()
         code = int(word)
         failure = None
         if how == "shell" and code == 128 + signal.SIGKILL:
@@ -163,13 +163,13 @@ def _kill(processes: list[psutil.Process]) -> None:
             process.kill()
 
 
-#: A longer text is sourced from its file: of one that fills the screen nobody sees whether it is whole.
+#: A longer text is sourced from its file: of one that fills the screen it cannot be seen whether it is whole.
 _LONGEST = 1500
 _MOST_LINES = 10
 
 
 class ShellInput:
-    """The line at the prompt of one shell. It tells of every line that it takes, in the file ``taken``."""
+    """The line at the prompt of one shell. The shell reports every line that it takes, in the file ``taken``."""
 
     reports_turns = True
 

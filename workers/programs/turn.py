@@ -23,7 +23,7 @@ _REPORTS = frozenset({EventKind.DONE, EventKind.FAIL, EventKind.PROGRESS})
 
 @dataclass(frozen=True)
 class Turn:
-    """One prompt's turn, as far as it was told."""
+    """One prompt's turn, as far as events report it."""
 
     accepted: ProgramEvent | None = None
     over: ProgramEvent | None = None
@@ -40,7 +40,7 @@ class Turn:
 
     @property
     def reading(self) -> StateReading | None:
-        """The state that the events tell, if they tell one."""
+        """The state that the events report, if they report one."""
         if self.last is None:
             return None
         source, rule = _source(self.last)
@@ -55,10 +55,10 @@ class Turn:
 
 
 def read_turn(events: Iterable[ProgramEvent], tag: str, accepted: ProgramEvent | None = None) -> Turn:
-    """The turn of this prompt in what was told since it was submitted.
+    """The turn of this prompt, by the events since it was submitted.
 
-    Another prompt's turn may end before ours is accepted; what is said to the agent while it works belongs to ours.
-    ``accepted`` is where ours begins if the program did not tell it.
+    Another prompt's turn may end before ours is accepted; a prompt that the agent takes while it works belongs to ours.
+    ``accepted`` is where ours begins if no event reports that.
     """
     turn = Turn(accepted=accepted, last=accepted)
     for event in events:
@@ -222,12 +222,12 @@ def _stopped(over: ProgramEvent) -> Ending:
 
 def _error(over: ProgramEvent) -> Ending | None:
     """A limit is waited for, and a login is a person's to give: neither ends the task."""
-    said = " ".join(over.text.split()) or "no reason given"
+    reason = " ".join(over.text.split()) or "no reason given"
     if over.error == "overloaded":
-        return failed_ending(FailureKind.OVERLOADED, f"the model's provider is overloaded: {said}", _evidence(over))
+        return failed_ending(FailureKind.OVERLOADED, f"the model's provider is overloaded: {reason}", _evidence(over))
     if over.error in ("limit", "login"):
         return None
-    return failed_ending(FailureKind.AGENT_FAILED, f"the agent's program told an error: {said}", _evidence(over))
+    return failed_ending(FailureKind.AGENT_FAILED, f"the agent's program told an error: {reason}", _evidence(over))
 
 
 def _evidence(over: ProgramEvent) -> Evidence:

@@ -25,7 +25,7 @@ _FROM_OUR_INPUT = "1"
 
 
 class ControlLost(AgentUnavailable):
-    """The control client ended. ``sent``: the command had gone out, so nobody can tell whether tmux ran it."""
+    """The control client ended. ``sent``: the command had gone out, so it is not known whether tmux ran it."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -34,7 +34,7 @@ class ControlLost(AgentUnavailable):
 
 @dataclass(frozen=True)
 class CommandReply:
-    """What tmux said to one command: its output, or its error."""
+    """tmux's reply to one command: its output, or its error."""
 
     ok: bool
     lines: list[str]
@@ -136,7 +136,7 @@ class ControlClient:
             self._link.sendall(line.encode() + b"\n")
         except OSError:
             self._cut()
-            self._reader.join()  # so that whoever hears of it finds :attr:`ended` true
+            self._reader.join()  # so that a caller that hears of it finds :attr:`ended` true
             raise ControlLost(f"the tmux client at {self._socket} ended before {command}", sent=False) from None
 
     def _read(self) -> None:
@@ -150,7 +150,7 @@ class ControlClient:
                 elif line.startswith("%exit"):
                     farewell = line
                 else:
-                    if line.startswith("%session-changed"):  # said to a client that has just been attached
+                    if line.startswith("%session-changed"):  # sent to a client that has just been attached
                         self._attached.set()
                     self._notify(line)
         self._process.wait()

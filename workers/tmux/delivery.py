@@ -124,7 +124,7 @@ class Snapshot:
         return cls(tuple(answer.stdout[1:]), (int(column), int(row)))
 
     def row(self, number: int) -> str:
-        """What tells in this row."""
+        """The comparable characters of this row."""
         return comparable(self.rows[number]) if 0 <= number < len(self.rows) else ""
 
     def count(self, mark: str) -> int:
@@ -133,7 +133,7 @@ class Snapshot:
 
     @property
     def before_cursor(self) -> str:
-        """What tells above and left of the cursor."""
+        """The comparable characters above and left of the cursor."""
         column, row = self.cursor
         rows = [*self.rows[:row], self.rows[row][:column] if row < len(self.rows) else ""]
         return "".join(map(comparable, rows))
@@ -264,12 +264,12 @@ class TextDelivery:
 
     def _has_left(self, staged: StagedText) -> bool:
         """It is gone from the input line, and not only because the screen is being drawn anew."""
-        if self._line.canonical:  # whoever reads single keys stops doing so when it has its line
+        if self._line.canonical:  # a program that reads single keys stops doing so when it has its line
             return True
         return all(staged.effect(Snapshot.of(self._pane)) is EnterEffect.LEFT for _ in range(2))
 
     def _staged(self) -> StagedText | None:
-        """Where the text is seen; None if a look at the screen can tell nothing."""
+        """Where the text is seen; None if a look at the screen shows nothing of it."""
         snapshot = Snapshot.of(self._pane)
         mark = None if self._line.canonical else self._mark(snapshot)
         end = snapshot.end_of(mark) if mark else None

@@ -136,7 +136,7 @@ class AgentPane:
         The program gets exactly ``environment`` and what tmux adds; it is inherited, so no argument list shows it.
         ``on_death`` is a shell command that tmux runs as soon as it notices that the program ended; what it misses is
         made up for by the next :meth:`look`. The program never runs in another folder: if ``workdir`` vanishes
-        meanwhile, the pane dies and says why. ``scope`` tells whether systemd gives the server a scope of its own,
+        meanwhile, the pane dies and says why. ``scope`` says whether systemd gives the server a scope of its own,
         which keeps its ``limits``; without one a group below ``cgroup`` does.
         """
         _require_folder(workdir)
@@ -160,7 +160,7 @@ class AgentPane:
 
     @classmethod
     def adopt(cls, socket: Path, pane_id: str, *, on_notice: Callable[[str], None] | None = None) -> Self | None:
-        """The pane that somebody started before, its program dead or alive; None if there is no such pane."""
+        """A pane that was started before, its program dead or alive; None if there is no such pane."""
         pane = cls(AgentServer(socket, on_notice=on_notice), pane_id)
         if pane.look() is not None:
             return pane
@@ -197,9 +197,9 @@ class AgentPane:
         self._do("send-keys", "--", *keys)
 
     def type_unless_used(self, used_at: int, *, text: str = "", keys: Sequence[str] = ()) -> bool:
-        """Paste the text and press the keys, unless a person pressed one since; false if somebody did.
+        """Paste the text and press the keys, unless a person pressed one since; False if a person did.
 
-        tmux looks and types in one go: nobody's key comes between that look, the text, and the keys.
+        tmux looks and types in one go: no key of a person comes between that look, the text, and the keys.
         """
         self._make_writable()
         typing: list[Sequence[str]] = []

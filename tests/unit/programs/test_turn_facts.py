@@ -15,7 +15,7 @@ from torch_tasks.workers.programs.kind import TYPING, StateReading
 from torch_tasks.workers.programs.screen import ComposerContent
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase, SubmissionStep
 from torch_tasks.workers.programs.turn import Turn, ending_of, submission_failure
-from torch_tasks.workers.programs.turn_watcher import (
+from torch_tasks.workers.programs.turn_facts import (
     AGAIN_SECONDS,
     BELL_PAUSE,
     DONE_IDLE_SECONDS,

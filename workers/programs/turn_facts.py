@@ -1,0 +1,193 @@
+"""What a task in an agent's program is, whether its turn is over, when to look again: decided from plain facts.
+
+:class:`TurnFacts` is all that is known at one moment; the functions decide from it, and do nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from enum import Enum
+
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Evidence, FailureKind
+from torch_tasks.workers.programs.kind import TYPING, Ending, StateReading
+from torch_tasks.workers.programs.questions import merge_question
+from torch_tasks.workers.programs.screen import ComposerContent
+from torch_tasks.workers.programs.submission import SubmissionPhase
+from torch_tasks.workers.programs.turn import Turn, failed_ending
+
+SUBMITTING_PAUSE, SCREEN_PAUSE, BELL_PAUSE = 0.02, 0.25, 2.0
+"""Until the next look: while the prompt is on its way, while only the screen shows news, and while the bell rings."""
+SUBMITTING_SECONDS = 5.0
+"""How long a prompt in one phase is looked at that often."""
+IDLE_AFTER_BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
+"""An idle screen without a change for so long ends the turn of a program that was seen busy, or was not."""
+STRANGE_SECONDS = 2.0
+"""How long a paste may look strange before a person is said to be in its way."""
+UNREPORTED_SECONDS = 1.0
+"""How long an event may come after what the screen shows."""
+UNDRAWN_SECONDS = 2.0
+"""How long the screen may come after what an event reports: until then a question cannot be answered."""
+DONE_IDLE_SECONDS, TALKING_SECONDS = 1.0, 20.0
+"""How long an agent that reported its end has to be still, and how long it may go on talking at most."""
+AGAIN_SECONDS, MOST_ANSWERS = 3.0, 3
+"""How long after an answer the same question is answered again, and how often."""
+_DEMANDS = frozenset({AgentState.WAITING, AgentState.LOGIN, AgentState.LIMITED})
+_MOVED_ON = frozenset({AgentState.WORKING, AgentState.COMPACTING, AgentState.READY})
+
+
+@dataclass(frozen=True)
+class TurnFacts:
+    """All that is known of a task's turn at one moment."""
+
+    phase: SubmissionPhase
+    phase_seconds: float
+    """For how long its submission has been in this phase."""
+    turn: Turn
+    """What events report."""
+    live: StateReading
+    """What the best live source says of the program."""
+    moment: datetime
+    content: ComposerContent | None = None
+    """Whose text stands in the composer; None if nobody has looked."""
+    in_use: bool = False
+    """A person is at the keys."""
+    unreported_seconds: float = 0.0
+    """For how long the screen has shown a question that no event reports."""
+    idle_seconds: float | None = None
+    """For how long the program has been idle, and its screen without a change; None if there is no screen."""
+    busy_seen: bool = False
+    """The program was seen working on this task."""
+    reports_turns: bool = True
+    """The program reports every prompt that it accepts, and every answer it has given."""
+    trace_seconds: float = 10.0
+    """How late such a report may come."""
+
+
+# ── what the task is ─────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def state_of_task(facts: TurnFacts) -> StateReading:
+    """What the program does with the task, and what a person has to see to."""
+    reading = _reported_or_seen(facts)
+    if is_unreported_question(facts, reading) and facts.unreported_seconds <= UNREPORTED_SECONDS:
+        reading = StateReading(AgentState.WORKING, "screen", "asks something")
+    if reading.state is AgentState.WORKING and (why := hindrance(facts)):
+        return StateReading(AgentState.WAITING, "screen", "input line", hindrance=why)
+    return reading
+
+
+def _reported_or_seen(facts: TurnFacts) -> StateReading:
+    turn, live = facts.turn, facts.live
+    if facts.phase is not SubmissionPhase.ACCEPTED:
+        return live if live.state in _DEMANDS else StateReading(AgentState.WORKING, "submission", facts.phase)
+    reported = turn.reading
+    if reported is None or turn.over:
+        return reported or live
+    if turn.asking:
+        # Not every program reports that its question was answered.
+        if live.state in _MOVED_ON:
+            return StateReading(AgentState.WORKING, live.source, live.rule)
+        if not live.question and _age(turn.asking.at, facts.moment) < UNDRAWN_SECONDS:
+            return StateReading(AgentState.WORKING, reported.source, f"{reported.rule}, nothing on the screen yet")
+        return replace(reported, question=merge_question(turn.asking, live.question))
+    return live if live.state in _DEMANDS | {AgentState.COMPACTING} else reported
+
+
+def is_unreported_question(facts: TurnFacts, reading: StateReading | None = None) -> bool:
+    """Only the screen shows a question, and the program will report in a moment what it is about."""
+    reading = reading or _reported_or_seen(facts)
+    is_reported = facts.turn.asking is not None or facts.turn.accepted is None
+    return reading.state is AgentState.WAITING and facts.reports_turns and not is_reported
+
+
+def hindrance(facts: TurnFacts) -> str | None:
+    """What keeps the prompt from being submitted, if a person has to see to it."""
+    if facts.content is None or not facts.phase.is_under_way or facts.phase_seconds < STRANGE_SECONDS:
+        return None
+    if facts.content is ComposerContent.MIXED:
+        return TYPING
+    if facts.phase is SubmissionPhase.SUBMITTED:
+        return None
+    if facts.content is ComposerContent.UNSEEN:
+        return "something covers the input line of the agent's program"
+    return TYPING if facts.content is ComposerContent.FOREIGN or facts.in_use else None
+
+
+def pause_after(facts: TurnFacts) -> float:
+    """Seconds after which to look again though no bell rang."""
+    if facts.phase is not SubmissionPhase.ACCEPTED:
+        return SUBMITTING_PAUSE if facts.phase_seconds < SUBMITTING_SECONDS else SCREEN_PAUSE
+    asking = facts.turn.asking
+    if asking and _age(asking.at, facts.moment) < UNDRAWN_SECONDS:
+        return SCREEN_PAUSE  # its dialog comes after the bell
+    rings = facts.reports_turns and not facts.turn.report and not is_unreported_question(facts)
+    return BELL_PAUSE if rings else SCREEN_PAUSE
+
+
+# ── how it ends ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class TurnEnd(Enum):
+    """Whether a task's turn is over, where no event reports that."""
+
+    OPEN = "open"
+    NOT_SUBMITTED = "the program does not have the prompt, or may not have it"
+    AGENT_REPORTED = "the agent itself reported the end, and is still"
+    SCREEN_IDLE = "the screen shows that the program has nothing to do"
+
+
+def is_acceptance_unnoted(facts: TurnFacts) -> bool:
+    """Acceptance was reported since the last step of the submission: it is noted before any end is."""
+    return facts.turn.accepted is not None and facts.phase not in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED)
+
+
+def turn_end(facts: TurnFacts) -> TurnEnd:
+    """Whether the turn is over, as far as no event reports it."""
+    if facts.phase in (SubmissionPhase.REFUSED, SubmissionPhase.INDETERMINATE):
+        return TurnEnd.NOT_SUBMITTED
+    if facts.idle_seconds is None or facts.phase is not SubmissionPhase.ACCEPTED or facts.turn.over:
+        return TurnEnd.OPEN
+    if report := facts.turn.report:
+        is_still = facts.idle_seconds >= DONE_IDLE_SECONDS or _age(report.at, facts.moment) > TALKING_SECONDS
+        return TurnEnd.AGENT_REPORTED if is_still else TurnEnd.OPEN
+    return TurnEnd.SCREEN_IDLE if facts.idle_seconds >= _patience(facts) else TurnEnd.OPEN
+
+
+def _patience(facts: TurnFacts) -> float:
+    if facts.reports_turns:
+        return facts.trace_seconds
+    return IDLE_AFTER_BUSY_SECONDS if facts.busy_seen else IDLE_SECONDS
+
+
+def ending_by_screen(facts: TurnFacts, answer: str) -> Ending:
+    """The ending of a turn that is over only by what the screen shows; ``answer`` is read from it."""
+    if facts.reports_turns or not (answer or facts.busy_seen):
+        message = "its turn ended without an answer: interrupted in its pane, or a permission was denied"
+        evidence = Evidence(kind="screen", detail=message, passed=False)
+        return failed_ending(FailureKind.AGENT_FAILED, message, evidence)
+    return Ending(Evidence(kind="screen", detail="the program was busy and is idle again", passed=True))
+
+
+# ── the policy's answers ─────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class GivenAnswers:
+    """How often the policy has answered one question, and when it last did."""
+
+    count: int
+    at: float
+
+
+def is_answer_due(given: GivenAnswers | None, moment: float, shown: Iterable[StateReading]) -> bool:
+    """The policy's answer can be typed, for its dialog is shown; or again, for the keys were not heard."""
+    if all(reading.state is not AgentState.WAITING for reading in shown):
+        return False
+    return given is None or (moment - given.at >= AGAIN_SECONDS and given.count < MOST_ANSWERS)
+
+
+def _age(at: datetime, moment: datetime) -> float:
+    return (moment - at).total_seconds()
