@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from torch_tasks.errors import StateFolderUnusable
-from torch_tasks.store.timetable import Account
+from torch_tasks.store.timetable import EntryCopy
 from torch_tasks.system.files import make_folder, usable
 
 _BATCH = 200
@@ -75,7 +75,7 @@ class Journal:
 
     # ── what stands in it ────────────────────────────────────────────────────────────────────────────────────────
 
-    def write(self, accounts: Iterable[Account]) -> None:
+    def write(self, accounts: Iterable[EntryCopy]) -> None:
         """Note how these entries stand, unless something later is known."""
         now = time.time()
         rows = [
@@ -91,7 +91,7 @@ class Journal:
                 rows,
             )
 
-    def accounts(self) -> Iterator[list[Account]]:
+    def accounts(self) -> Iterator[list[EntryCopy]]:
         """All that stands here, some at a time."""
         after = ""
         while True:
@@ -101,7 +101,7 @@ class Journal:
                 ).fetchall()
             if not rows:
                 return
-            yield [Account(one, json.loads(fields), json.loads(lines)) for one, fields, lines in rows]
+            yield [EntryCopy(one, json.loads(fields), json.loads(lines)) for one, fields, lines in rows]
             after = rows[-1][0]
 
     def prune(self, keep_seconds: float) -> None:

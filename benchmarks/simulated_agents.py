@@ -130,7 +130,7 @@ class Agent:
         said = [words(lambda client: AgentRegistry(client).heartbeat(self._info), 0)]
         said += [words(lambda client: Holds(client).book(), {})]
         if self._tag:  # it asks as often whether its task is still its own, is cancelled, is to be handed over
-            said += [words(lambda client: TaskRecords(client, settings()).standing(self._tag), [None] * 8)] * 3
+            said += [words(lambda client: TaskRecords(client, settings()).ownership(self._tag), [None] * 8)] * 3
             said += [self._sweep()]
         offer: Any = words(lambda client: tend(SimpleNamespace(client=client, settings=settings())))  # type: ignore[arg-type]
         async for _ in self._ticks(settings().heartbeat_seconds):

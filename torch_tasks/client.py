@@ -408,7 +408,7 @@ def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
     """The record with ``unroutable`` and ``waits`` as they are at this moment."""
     if record.state is not TaskState.QUEUED:
         return record
-    known = fleet().registry.who_serves(record.spec) if agents is None else agents
+    known = fleet().registry.find_serving(record.spec) if agents is None else agents
     if agents is None and any(is_held_back(info) for info in known):  # are all of them?
         known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})

@@ -10,20 +10,17 @@ import redis
 from torch_tasks import keys
 from torch_tasks.broker.connection import connect
 from torch_tasks.settings import Settings, settings
-from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.agents import AgentRegistry, SoftPins
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.ledger import Ledger
-from torch_tasks.store.soft_pins import SoftPins
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, Gate
 
 if TYPE_CHECKING:
-    from torch_tasks.store.accounts import Account
-    from torch_tasks.store.budgets import Budgets
-    from torch_tasks.store.checkins import Checkins
+    from torch_tasks.store.accounts import Account, Budgets
+    from torch_tasks.store.checkins import CheckinRecords
     from torch_tasks.store.messages import Inboxes
-    from torch_tasks.store.nodes import NodeRegistry
-    from torch_tasks.store.spawns import Spawns
+    from torch_tasks.store.nodes import NodeRegistry, Spawns
 
 
 class Fleet:
@@ -55,11 +52,11 @@ class Fleet:
         return Inboxes(self.client, self.settings)
 
     @cached_property
-    def checkins(self) -> Checkins:
+    def checkins(self) -> CheckinRecords:
         """The check-ins."""
-        from torch_tasks.store.checkins import Checkins  # only who schedules, delivers or looks at them
+        from torch_tasks.store.checkins import CheckinRecords  # only who schedules, delivers or looks at them
 
-        return Checkins(self.client, self.settings, self.inboxes, self.records)
+        return CheckinRecords(self.client, self.settings, self.inboxes, self.records)
 
     @cached_property
     def registry(self) -> AgentRegistry:
@@ -76,7 +73,7 @@ class Fleet:
     @cached_property
     def spawns(self) -> Spawns:
         """The agents that were spawned."""
-        from torch_tasks.store.spawns import Spawns  # the same
+        from torch_tasks.store.nodes import Spawns  # the same
 
         return Spawns(self.client, self.settings)
 
@@ -99,7 +96,7 @@ class Fleet:
     @cached_property
     def budgets(self) -> Budgets:
         """What is used of the accounts."""
-        from torch_tasks.store.budgets import Budgets  # only who hosts a coding agent, or looks
+        from torch_tasks.store.accounts import Budgets  # only who hosts a coding agent, or looks
 
         return Budgets(self.client, self.settings)
 

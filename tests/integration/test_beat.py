@@ -23,14 +23,14 @@ from torch_tasks.beat.periodic import standing_entries
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, Misfire, SlotOutcome
-from torch_tasks.store.checkins import Checkins
+from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.timetable import Advance, Due, Timetable
 
 pytestmark = pytest.mark.slow
 SECONDS = 30
 
 
-class ShiftedCheckins(Checkins):
+class ShiftedCheckins(CheckinRecords):
     """Check-ins that are added by another clock than the broker's."""
 
     def __init__(self, ahead: timedelta) -> None:
@@ -43,7 +43,7 @@ class ShiftedCheckins(Checkins):
 
 
 @pytest.fixture
-def store(empty: None) -> Checkins:
+def store(empty: None) -> CheckinRecords:
     return fleet().checkins
 
 
@@ -70,7 +70,7 @@ def published(task: str = "torch.checkin", queue: str = "torch.system") -> list[
 # ── coming up ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_check_in_comes_up_when_it_should_and_ends(store: Checkins, machine: Machine) -> None:
+def test_a_check_in_comes_up_when_it_should_and_ends(store: CheckinRecords, machine: Machine) -> None:
     beat = machine.beat()
     until(lambda: leads(beat), "beat leads")
     asked = checkin("look at the build\nand at the rest", seconds=1)
@@ -87,7 +87,7 @@ def test_a_check_in_comes_up_when_it_should_and_ends(store: Checkins, machine: M
 
 
 def test_what_is_added_changed_or_asked_for_wakes_a_beat_that_had_nothing_to_do(
-    store: Checkins, machine: Machine
+    store: CheckinRecords, machine: Machine
 ) -> None:
     beat = machine.beat(TORCH_BEAT_LEASE_SECONDS="60")  # else it would look every 20 s
     until(lambda: leads(beat), "beat leads")
@@ -104,7 +104,9 @@ def test_what_is_added_changed_or_asked_for_wakes_a_beat_that_had_nothing_to_do(
     assert store.get(far.id).runs == 1
 
 
-def test_it_ends_after_so_many_runs_or_at_its_end_and_not_while_it_is_paused(store: Checkins, machine: Machine) -> None:
+def test_it_ends_after_so_many_runs_or_at_its_end_and_not_while_it_is_paused(
+    store: CheckinRecords, machine: Machine
+) -> None:
     start = store.now()
     each_second = Every(seconds=1, start=start)
     runs = checkin(schedule=each_second, max_runs=2)
@@ -123,7 +125,7 @@ def test_it_ends_after_so_many_runs_or_at_its_end_and_not_while_it_is_paused(sto
     assert (store.get(paused.id).state, store.get(paused.id).runs) == (CheckinState.PAUSED, 0)
 
 
-def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: Checkins, machine: Machine) -> None:
+def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: CheckinRecords, machine: Machine) -> None:
     node.agent_worker("developer-1")
     machine.node_worker()
     machine.beat()
@@ -135,7 +137,7 @@ def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: Checkins, m
     assert said.read_text() == "developer-1 looks, on time\n"
 
 
-def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: Checkins, machine: Machine) -> None:
+def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: CheckinRecords, machine: Machine) -> None:
     broken, gone, odd, good = checkin(seconds=1), checkin(seconds=1), checkin(seconds=1), checkin(seconds=1.2)
     for asked in (broken, gone, odd, good):
         store.add(asked)
@@ -160,7 +162,7 @@ def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: Checkins, 
 
 @pytest.mark.parametrize("policy", Misfire)
 def test_slots_that_passed_without_a_beat_are_all_accounted_for(
-    store: Checkins, machine: Machine, policy: Misfire
+    store: CheckinRecords, machine: Machine, policy: Misfire
 ) -> None:
     now = store.now()
     start = now - timedelta(hours=10, minutes=30)
@@ -181,7 +183,7 @@ def test_slots_that_passed_without_a_beat_are_all_accounted_for(
     assert len(published()) == store.get(asked.id).runs == {"once": 1, "skip": 0, "all": 11}[policy]
 
 
-def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: Checkins, machine: Machine) -> None:
+def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: CheckinRecords, machine: Machine) -> None:
     asked = checkin(schedule=Cron(expression="* * * * *"))
     ShiftedCheckins(timedelta(days=-30)).add(asked)
     other = checkin(seconds=1)
@@ -198,7 +200,7 @@ def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: Che
 
 
 def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_there_no_more(
-    store: Checkins, machine: Machine
+    store: CheckinRecords, machine: Machine
 ) -> None:
     path = {"PYTHONPATH": str(Path(__file__).parents[1])}
     beat = machine.beat(app="beat_app", ENTRIES="every second,each minute,of its own,broken,unknown", **path)
@@ -241,7 +243,7 @@ def two(machine: Machine) -> tuple[ProcessNode, ProcessNode]:
 
 
 def test_the_next_one_leads_when_the_leader_is_killed_and_at_once_when_it_leaves(
-    store: Checkins, machine: Machine
+    store: CheckinRecords, machine: Machine
 ) -> None:
     first, second = two(machine)
     asked = checkin(schedule=Every(seconds=1, start=store.now()), when="now")
@@ -260,7 +262,7 @@ def test_the_next_one_leads_when_the_leader_is_killed_and_at_once_when_it_leaves
 
 
 def test_a_leader_that_was_stopped_for_too_long_is_refused_what_it_was_about_to_fire(
-    store: Checkins, machine: Machine
+    store: CheckinRecords, machine: Machine
 ) -> None:
     first, second = two(machine)
     asked = checkin(schedule=Every(seconds=1, start=store.now()), when="now")
@@ -277,7 +279,7 @@ def test_a_leader_that_was_stopped_for_too_long_is_refused_what_it_was_about_to_
     assert [task["id"] for task in published()][: len(fired)] == fired
 
 
-def test_what_a_late_leader_writes_is_refused_whatever_it_read_before(store: Checkins) -> None:
+def test_what_a_late_leader_writes_is_refused_whatever_it_read_before(store: CheckinRecords) -> None:
     timetable = Timetable(fleet().client, fleet().settings)
     asked = checkin()
     record = store.add(asked)
@@ -380,7 +382,7 @@ def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
 
 
 def test_a_time_of_day_stays_that_time_when_the_clocks_change(
-    store: Checkins, machine: Machine, tmp_path: Path
+    store: CheckinRecords, machine: Machine, tmp_path: Path
 ) -> None:
     shift = tmp_path / "shift"
 

@@ -20,21 +20,21 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.checkin import At, Checkin, CheckinState, Cron, Every, Fire, SlotOutcome, Target, milliseconds
 from torch_tasks.model.task import TaskState
-from torch_tasks.store.checkins import Checkins
+from torch_tasks.store.checkins import CheckinRecords
 
 pytestmark = pytest.mark.usefixtures("empty")
 SLOT = datetime(2026, 3, 2, 9, 0, tzinfo=UTC)
 
 
 @pytest.fixture
-def store(empty: None) -> Checkins:
+def store(empty: None) -> CheckinRecords:
     return fleet().checkins
 
 
 # ── kept ─────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_is_added_is_found_again_whole_and_the_same_id_is_one_check_in(store: Checkins) -> None:
+def test_what_is_added_is_found_again_whole_and_the_same_id_is_one_check_in(store: CheckinRecords) -> None:
     asked = checkin("look at {task}: ünïcode\nand all lines", when="now", misfire="all", jitter=5, max_runs=3)
     record = store.add(asked)
     assert record.checkin == asked
@@ -54,13 +54,15 @@ def test_what_is_added_is_found_again_whole_and_the_same_id_is_one_check_in(stor
         ({"note": "x" * 2_000_000}, "TORCH_MESSAGE_LIMIT_BYTES"),
     ],
 )
-def test_what_can_never_come_up_or_is_too_long_is_refused(store: Checkins, fields: dict[str, Any], said: str) -> None:
+def test_what_can_never_come_up_or_is_too_long_is_refused(
+    store: CheckinRecords, fields: dict[str, Any], said: str
+) -> None:
     with pytest.raises(InvalidCheckin, match=said):
         store.add(checkin(**fields))
     assert store.records() == []
 
 
-def test_they_are_found_by_target_and_sender_page_by_page(store: Checkins) -> None:
+def test_they_are_found_by_target_and_sender_page_by_page(store: CheckinRecords) -> None:
     many = [checkin(f"note {number}", id=f"c-{number}") for number in range(1203)]
     store.add_all(many)
     store.add(checkin(target=Target(role="qa"), sender="pm-1", id="for-qa"))
@@ -71,7 +73,7 @@ def test_they_are_found_by_target_and_sender_page_by_page(store: Checkins) -> No
     assert store.records(agent="developer-1", state=CheckinState.PAUSED) == []
 
 
-def test_a_change_counts_only_for_the_version_it_was_made_from(store: Checkins) -> None:
+def test_a_change_counts_only_for_the_version_it_was_made_from(store: CheckinRecords) -> None:
     record = store.add(checkin())
     noted = record.checkin.model_copy(update={"note": "look at the tests"})
     changed = store.change(noted, record.version)
@@ -85,7 +87,9 @@ def test_a_change_counts_only_for_the_version_it_was_made_from(store: Checkins) 
         store.change(noted.model_copy(update={"schedule": At(at=SLOT)}), 3)
 
 
-def test_paused_it_does_not_come_up_and_resumed_it_does_from_its_next_slot_on(store: Checkins, broker: Broker) -> None:
+def test_paused_it_does_not_come_up_and_resumed_it_does_from_its_next_slot_on(
+    store: CheckinRecords, broker: Broker
+) -> None:
     asked = checkin(schedule=Every(seconds=3600, start=store.now() - timedelta(hours=5)))
     slot = store.add(asked).slot
     paused = store.pause(asked.id)
@@ -97,7 +101,7 @@ def test_paused_it_does_not_come_up_and_resumed_it_does_from_its_next_slot_on(st
     assert broker.client.zcard(keys.CHECKINS_DUE) == 1
 
 
-def test_what_is_removed_is_gone_with_its_history(store: Checkins, broker: Broker) -> None:
+def test_what_is_removed_is_gone_with_its_history(store: CheckinRecords, broker: Broker) -> None:
     asked = checkin()
     store.add(asked)
     store.note(Fire(checkin_id=asked.id, slot=SLOT, outcome=SlotOutcome.SENT, at=SLOT))
@@ -113,7 +117,7 @@ def test_what_is_removed_is_gone_with_its_history(store: Checkins, broker: Broke
     assert fires(asked) == []
 
 
-def test_a_history_keeps_the_latest_and_what_is_known_later_counts(store: Checkins) -> None:
+def test_a_history_keeps_the_latest_and_what_is_known_later_counts(store: CheckinRecords) -> None:
     asked = checkin()
     store.add(asked)
 
@@ -155,7 +159,7 @@ def texts(agent: str = "developer-1") -> list[str]:
     return [inboxes.get(entry.message_id).message.message for entry in inboxes.waiting(agent)]
 
 
-def test_a_fire_is_one_message_however_often_it_is_delivered(store: Checkins) -> None:
+def test_a_fire_is_one_message_however_often_it_is_delivered(store: CheckinRecords) -> None:
     registered("developer-1")
     asked = checkin()
     store.add(asked)
@@ -169,7 +173,7 @@ def test_a_fire_is_one_message_however_often_it_is_delivered(store: Checkins) ->
     assert (message.kind, message.sender, message.when) == ("checkin", "operator", "idle")
 
 
-def test_a_later_fire_takes_the_place_of_one_that_still_waits_and_the_history_says_so(store: Checkins) -> None:
+def test_a_later_fire_takes_the_place_of_one_that_still_waits_and_the_history_says_so(store: CheckinRecords) -> None:
     registered("developer-1")
     asked = checkin("look at {slot}")
     store.add(asked)
@@ -183,7 +187,7 @@ def test_a_later_fire_takes_the_place_of_one_that_still_waits_and_the_history_sa
     assert "slot 2026-03-02 09:10:00" in fleet().inboxes.get(first.receipts[0].message or "").note
 
 
-def test_now_fires_pile_up_and_skip_leaves_out_who_works(store: Checkins) -> None:
+def test_now_fires_pile_up_and_skip_leaves_out_who_works(store: CheckinRecords) -> None:
     info = registered("developer-1")
     now = checkin("now", when="now")
     skip = checkin("skip", when="skip")
@@ -198,7 +202,7 @@ def test_now_fires_pile_up_and_skip_leaves_out_who_works(store: Checkins) -> Non
     assert texts() == ["now", "now", "skip"]
 
 
-def test_an_agent_that_is_away_gets_it_later_and_one_that_nobody_knows_does_not(store: Checkins) -> None:
+def test_an_agent_that_is_away_gets_it_later_and_one_that_nobody_knows_does_not(store: CheckinRecords) -> None:
     fleet().registry.leave(registered("developer-1"))
     asked, lost = checkin(), checkin(target=Target(agent="developer-11"))
     for one in (asked, lost):
@@ -216,7 +220,7 @@ def test_an_agent_that_is_away_gets_it_later_and_one_that_nobody_knows_does_not(
     assert fires(lost) == [refused]
 
 
-def test_of_a_group_those_get_it_who_are_there_or_all_if_nobody_is(store: Checkins) -> None:
+def test_of_a_group_those_get_it_who_are_there_or_all_if_nobody_is(store: CheckinRecords) -> None:
     there, away = registered("developer-1"), registered("developer-2")
     registered("qa-1", "qa", workdir="/srv/other")
     fleet().registry.leave(away)
@@ -233,7 +237,7 @@ def test_of_a_group_those_get_it_who_are_there_or_all_if_nobody_is(store: Checki
     assert len(texts("developer-2")) == 1
 
 
-def test_the_note_is_filled_with_what_the_agent_has_open(store: Checkins, torch: Torch) -> None:
+def test_the_note_is_filled_with_what_the_agent_has_open(store: CheckinRecords, torch: Torch) -> None:
     torch.enqueue("build the shop\nall of it", agent="developer-1", id="t-7")
     registered("developer-1", state=AgentState.WORKING, current_task="t-7")
     note = "{agent} in {project}: {task_title} ({task}, {task_state}), {late}, {unknown} {} {sender}"
@@ -247,7 +251,7 @@ def test_the_note_is_filled_with_what_the_agent_has_open(store: Checkins, torch:
     ]
 
 
-def test_a_note_to_oneself_or_to_a_peer_is_no_conversation_that_goes_to_the_manager(store: Checkins) -> None:
+def test_a_note_to_oneself_or_to_a_peer_is_no_conversation_that_goes_to_the_manager(store: CheckinRecords) -> None:
     for name, role in (("developer-1", "developer"), ("developer-2", "developer"), ("pm-1", "project-manager")):
         registered(name, role)
     for sender in ("developer-1", "developer-2"):
@@ -257,7 +261,7 @@ def test_a_note_to_oneself_or_to_a_peer_is_no_conversation_that_goes_to_the_mana
 
 
 def test_a_task_is_enqueued_once_for_each_slot_and_not_while_nobody_has_begun_with_the_last(
-    store: Checkins, torch: Torch
+    store: CheckinRecords, torch: Torch
 ) -> None:
     asked = checkin("run the nightly tests of {slot}", target=Target(task={"role": "qa", "priority": "high"}))
     store.add(asked)
@@ -281,7 +285,7 @@ def machine(broker: Broker, empty: None) -> Iterator[Machine]:
 
 
 @pytest.mark.slow
-def test_a_node_worker_delivers_what_was_fired(store: Checkins, machine: Machine) -> None:
+def test_a_node_worker_delivers_what_was_fired(store: CheckinRecords, machine: Machine) -> None:
     fleet().client.hset(keys.BROKER_STATE, "watch", milliseconds(store.now()))  # the broker is new
     registered("developer-1")
     asked = checkin()

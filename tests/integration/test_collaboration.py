@@ -21,8 +21,7 @@ from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.orchestration.assignment import form_team
 from torch_tasks.settings import settings
-from torch_tasks.store.claims import Claims
-from torch_tasks.store.notes import Notes, as_facts
+from torch_tasks.store.collaboration import Claims, Notes, as_facts
 from torch_tasks.workers.programs.prompt import briefing
 
 

@@ -22,7 +22,7 @@ from torch_tasks.settings import Settings
 
 def registry(*words: str) -> subprocess.CompletedProcess[str]:
     """The registry's own command."""
-    argv = [sys.executable, "-m", "torch_tasks.store.agents", *words]
+    argv = [sys.executable, "-m", "torch_tasks.orchestration.agent_registry", *words]
     return subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
 
 

@@ -70,7 +70,7 @@ def test_it_is_spawned_by_a_program_and_by_the_registrys_command(node: Node, tor
     node.node_worker()
     first = torch.spawn("qa", ["git"])
     assert (first.agent_id, first.node, first.ready) == ("qa-1", "node-a", True)
-    argv = [sys.executable, "-m", "torch_tasks.store.agents", "--spawn", "qa", "python,git"]
+    argv = [sys.executable, "-m", "torch_tasks.orchestration.agent_registry", "--spawn", "qa", "python,git"]
     said = subprocess.run(argv, capture_output=True, text=True, check=False, timeout=60)
     assert (said.returncode, said.stdout) == (0, "qa-2\n"), said.stderr
     assert torch.agent("qa-2").skills == ("git", "python")

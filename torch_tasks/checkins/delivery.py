@@ -144,7 +144,7 @@ class CheckinDelivery:
         """Who gets it, or why nobody does. Of a group it is those who are there; if nobody is, those who were."""
         target, registry = self._checkin.target, self._fleet.registry
         if target.agent:
-            return {target.agent: next(iter(registry.some([target.agent])), None)}
+            return {target.agent: next(iter(registry.get_agents([target.agent])), None)}
         members = [
             info
             for info in registry.agents()

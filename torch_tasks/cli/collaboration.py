@@ -23,7 +23,7 @@ def note() -> None:
 
 
 def _notes(project: str | None) -> Any:
-    from torch_tasks.store.notes import Notes
+    from torch_tasks.store.collaboration import Notes
 
     return Notes(project or project_of(Path.cwd()))
 
@@ -80,7 +80,7 @@ def _show(notes: list[Any], json_wanted: bool) -> None:
 @JSON
 def claim(resource: str, seconds: float | None, wait: float | None, by: str | None, json_wanted: bool) -> None:
     """Have RESOURCE for yourself: a folder, `port:8080`, any name; exit code 1 and who has it if it is taken."""
-    from torch_tasks.store.claims import Claims
+    from torch_tasks.store.collaboration import Claims
 
     with waiting(f"waiting for {resource}"):
         claimed = Claims().claim(resource, seconds, wait=wait or 0.0, by=by)
@@ -95,7 +95,7 @@ def claim(resource: str, seconds: float | None, wait: float | None, by: str | No
 @_BY
 def release(resource: str, by: str | None) -> None:
     """Give RESOURCE back."""
-    from torch_tasks.store.claims import Claims
+    from torch_tasks.store.collaboration import Claims
 
     released = Claims().release(resource, by=by)
     click.echo(f"{resource} is free" if released else f"{resource} was not claimed")
@@ -105,7 +105,7 @@ def release(resource: str, by: str | None) -> None:
 @JSON
 def claims(json_wanted: bool) -> None:
     """List what is claimed, by whom and until when."""
-    from torch_tasks.store.claims import Claims
+    from torch_tasks.store.collaboration import Claims
 
     known = Claims().all()
     if json_wanted:

@@ -27,8 +27,8 @@ from torch_tasks.model.hold import EVERYBODY
 from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowKind
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.settings import settings
-from torch_tasks.store.channels import role_named
 from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
+from torch_tasks.store.messages import role_named
 
 _ROLE = click.option("--role", help="All agents of this role, also those that start later.")
 _ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those that start later.")

@@ -12,7 +12,7 @@ from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
-from torch_tasks.store.audit import AuditEntry
+from torch_tasks.store.messages import AuditEntry
 
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
 _EMERGENCY = click.option("--emergency", is_flag=True, help="Overtakes all others, and the policy.")

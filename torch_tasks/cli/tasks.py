@@ -64,7 +64,7 @@ def known_task(given: str) -> str:
     """The id, or the one that begins with at least four characters; what nobody knows stays as it is."""
     try:
         with broker_errors():
-            found = fleet().records.named(given) if len(given) >= _LEAST else []
+            found = fleet().records.ids_beginning(given) if len(given) >= _LEAST else []
     except (BrokerUnreachable, redis.RedisError):  # whoever needs the broker says so
         return given
     if len(found) > 1:

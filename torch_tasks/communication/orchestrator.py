@@ -32,9 +32,7 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.agent_folder import hand_over, is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
-from torch_tasks.store.audit import AuditEntry, AuditKind
-from torch_tasks.store.channels import listen, role_named
-from torch_tasks.store.messages import Inboxes
+from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, role_named
 from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
@@ -298,7 +296,7 @@ class NovaOrchestrator:
     def _addressed(self, message: Message, role: str | None) -> tuple[AgentInfo | None, str, Message]:
         """The receiver, what the sender should know, and the message as the policy lets it go."""
         with broker_errors():
-            known = {info.agent_id: info for info in self._fleet.registry.some([message.target, message.sender])}
+            known = {info.agent_id: info for info in self._fleet.registry.get_agents([message.target, message.sender])}
             target, sender = known.get(message.target), known.get(message.sender)
             self._require_known(message.target, target, role)
             exchanges = self._inboxes.exchanges(message.correlation_id)
@@ -312,7 +310,7 @@ class NovaOrchestrator:
 
     def _require_known(self, name: str, target: AgentInfo | None, role: str | None) -> None:
         if target is None:
-            if name == OPERATOR or self._inboxes.has_spoken(name):
+            if name == OPERATOR or self._inboxes.is_known(name):
                 return
             raise unknown_recipient(name, [info.agent_id for info in self._fleet.registry.agents()])
         if role and role_named(role) not in (target.role, "specialist"):

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from torch_tasks.model.hold import STOP, Book, Hold, Stop
-from torch_tasks.store.holds import Holds, word
+from torch_tasks.store.holds import Holds, new_hold
 from torch_tasks.system.files import exclusive, make_folder, ring_all, usable, write_private
 
 log = logging.getLogger(__name__)
@@ -67,7 +67,7 @@ class NodeHolds:
         with exclusive(self._lock):
             self._tell_stop(holds)
             here, there = self.book(), holds.book()
-            holds.recall(here.later(there))
+            holds.restore(here.later(there))
             both = here.merged(there)
             if both != here:
                 self._book = both
@@ -86,7 +86,7 @@ class NodeHolds:
         """The fleet's stop that somebody asked for here while there was no broker."""
         stop = self.stop
         if stop and stop.fleet and not stop.revision:
-            self.write_stop(holds.say(STOP, word(stop.reason, stop.by)), fleet=True)
+            self.write_stop(holds.put(STOP, new_hold(stop.reason, stop.by)), fleet=True)
 
     def _heed_stop(self, book: Book) -> None:
         """Have the file be there while the fleet is stopped; this machine's own stop is its own business."""

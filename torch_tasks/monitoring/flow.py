@@ -22,9 +22,8 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.message import Message, MessageRecord, MessageState
 from torch_tasks.model.task import TaskRecord, TaskState
-from torch_tasks.store.agent_changes import AgentChange
-from torch_tasks.store.audit import AuditEntry, AuditKind
-from torch_tasks.store.channels import CHANNELS
+from torch_tasks.store.agents import AgentChange
+from torch_tasks.store.messages import CHANNELS, AuditEntry, AuditKind
 
 _AWAY = (*LOST, BrokerUnreachable)
 _AT_ONCE, _WAITING, _RETRY_SECONDS = 200, 10_000, 0.5
@@ -219,5 +218,5 @@ class Flow:
 
     def _role(self, agent_id: str) -> str:
         if agent_id and agent_id not in self._roles:
-            self._roles[agent_id] = next((info.role for info in self._fleet.registry.some([agent_id])), "")
+            self._roles[agent_id] = next((info.role for info in self._fleet.registry.get_agents([agent_id])), "")
         return self._roles.get(agent_id, "")

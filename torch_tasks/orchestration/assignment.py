@@ -91,7 +91,7 @@ class TaskOrchestrator:
 
     def _choose(self, spec: TaskSpec) -> tuple[str | None, AssignmentStatus]:
         if spec.agent:
-            there = self._registry.who_serves(spec)
+            there = self._registry.find_serving(spec)
             return spec.agent, AssignmentStatus.ASSIGNED if there else AssignmentStatus.UNROUTABLE
         wished = self.requirements(spec)
         for _ in range(_TRIES):
@@ -100,7 +100,7 @@ class TaskOrchestrator:
                 break
             if fleet().soft_pins.reserve(best.agent_id, spec.id):
                 return best.agent_id, AssignmentStatus.ASSIGNED
-        able = best or self._registry.who_serves(spec)
+        able = best or self._registry.find_serving(spec)
         return None, AssignmentStatus.QUEUED if able else AssignmentStatus.UNROUTABLE
 
     def _best(self, spec: TaskSpec, wished: Iterable[str]) -> AgentInfo | None:

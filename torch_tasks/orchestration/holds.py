@@ -14,7 +14,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.hold import EVERYBODY, STOP, Hold, agent_scope, role_scope
 from torch_tasks.model.limits import Resources
 from torch_tasks.settings import settings
-from torch_tasks.store.holds import word
+from torch_tasks.store.holds import new_hold
 
 _ANSWER_SECONDS = 3.0
 
@@ -45,19 +45,19 @@ def pause(
 
     What they do goes on, or with ``interrupt`` goes back to its queue.
     """
-    return _announce(_scope(agent, role, everybody), word(reason, interrupt=interrupt))
+    return _announce(_scope(agent, role, everybody), new_hold(reason, interrupt=interrupt))
 
 
 def resume(
     agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
 ) -> HoldReport:
     """Lift just such a pause; :class:`NotHeld` if there is none."""
-    return _announce(_scope(agent, role, everybody), word(reason, lifted=True))
+    return _announce(_scope(agent, role, everybody), new_hold(reason, lifted=True))
 
 
 def stop(*, here: bool = False, reason: str = "") -> HoldReport:
     """Stop this machine, and unless it is only for here the whole fleet: nothing begins, what runs is interrupted."""
-    node, hold = NodeHolds(settings().state_dir), word(reason)
+    node, hold = NodeHolds(settings().state_dir), new_hold(reason)
     former = node.stop
     # A machine's own stop outlives the fleet's.
     if former is None or (here and former.fleet):
@@ -84,11 +84,11 @@ def start(*, here: bool = False, reason: str = "") -> HoldReport:
             raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
         node.remove_stop()
         _agree(node)
-        return HoldReport(settings().node, word(reason, lifted=True))
+        return HoldReport(settings().node, new_hold(reason, lifted=True))
     if former and former.fleet and not former.revision:  # nobody but this machine has heard of it
         node.remove_stop()
-        return HoldReport(STOP, word(reason, lifted=True))
-    return _announce(STOP, word(reason, lifted=True))
+        return HoldReport(STOP, new_hold(reason, lifted=True))
+    return _announce(STOP, new_hold(reason, lifted=True))
 
 
 def announce_local_stop() -> None:
@@ -122,7 +122,7 @@ def _announce(scope: str, hold: Hold) -> HoldReport:
     node, shared = NodeHolds(settings().state_dir), fleet()
     with broker_errors():
         node.agree(shared.holds)  # the broker may have forgotten what this machine knows
-        said = shared.holds.say(scope, hold)
+        said = shared.holds.put(scope, hold)
         node.agree(shared.holds)
         online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
         names = [f"{info.agent_id}@{info.node}" for info in online]

@@ -59,12 +59,12 @@ def _spawn_reply(spawned: Spawned | None, error: str, reason: str) -> dict[str, 
 def settle_spawn(spawned: Spawned) -> Spawned:
     """Note what has become of an agent that is being started, and return it as it is then."""
     of = fleet()
-    for info in of.registry.some([spawned.agent_id]):
+    for info in of.registry.get_agents([spawned.agent_id]):
         if info.online and info.node == spawned.node and info.state is not AgentState.STARTING:
             of.spawns.settle(spawned, SpawnState.READY)
     if spawned.state is SpawnState.RESERVED and (reason := _given_up(spawned)):
         of.spawns.settle(spawned, SpawnState.LOST, reason)
-    known = [one for one in of.spawns.some([spawned.agent_id]) if one.request.id == spawned.request.id]
+    known = [one for one in of.spawns.get_many([spawned.agent_id]) if one.request.id == spawned.request.id]
     return known[0] if known else spawned.model_copy(update={"state": SpawnState.FAILED, "reason": "it was retired"})
 
 

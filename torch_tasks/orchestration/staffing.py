@@ -39,7 +39,7 @@ from torch_tasks.model.spawn import Spawned, SpawnRequest
 from torch_tasks.model.task import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.orchestration import holds, node_tasks
 from torch_tasks.settings import settings
-from torch_tasks.store.claims import Claims
+from torch_tasks.store.collaboration import Claims
 from torch_tasks.tasks.handover import hand_over
 from torch_tasks.transport.deliveries import message_id
 
@@ -268,7 +268,7 @@ def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[
 
 def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> None:
     """A sender that is an agent is told in its pane; all others find it in their message's record."""
-    senders = {one.agent_id: one for one in fleet.registry.some({message.sender for message in dead})}
+    senders = {one.agent_id: one for one in fleet.registry.get_agents({message.sender for message in dead})}
     for message in dead:
         sender = senders.get(message.sender)
         if sender is None or sender.agent_id == info.agent_id:
@@ -289,7 +289,7 @@ def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet
     _release_claims(report.agent_id, fleet)
     fleet.client.hdel(keys.LAST_STATUS, report.agent_id)
     fleet.registry.remove(report.agent_id)
-    for one in [spawned] if spawned else fleet.spawns.some([report.agent_id]):
+    for one in [spawned] if spawned else fleet.spawns.get_many([report.agent_id]):
         if one.node == report.node:
             fleet.spawns.end(one, report.note or f"{report.by} had it retire")
     fleet.client.hset(keys.RETIREMENT_REPORTS, report.agent_id, report.model_dump_json())

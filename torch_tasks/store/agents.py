@@ -1,11 +1,12 @@
-"""The agent registry: every statement that reads or writes who is there."""
+"""The agents: every statement that reads or writes who is there, what changes, and which tasks wait for whom."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, Protocol
 
 import redis
 
@@ -19,7 +20,6 @@ from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
 from torch_tasks.store import agent_scripts as scripts
-from torch_tasks.store.agent_changes import AgentChange, Watch
 from torch_tasks.transport.deliveries import list_of
 
 
@@ -57,10 +57,10 @@ class AgentRegistry:
         """
         return self._search(role, skills, match, wished, limit, but=frozenset(Obstacle) - GONE)
 
-    def who_serves(self, spec: TaskSpec) -> list[AgentInfo]:
+    def find_serving(self, spec: TaskSpec) -> list[AgentInfo]:
         """One of those who are online and may take this task, whatever their programs do now; or nobody."""
         if spec.agent:
-            return [info for info in self.some([spec.agent]) if info.online]
+            return [info for info in self.get_agents([spec.agent]) if info.online]
         return self._search(spec.role, spec.skills, limit=1)
 
     def _search(
@@ -105,11 +105,11 @@ class AgentRegistry:
 
     def get_agent(self, agent_id: str) -> AgentInfo:
         """One agent, or :class:`AgentNotFound`."""
-        for info in self.some([agent_id]):
+        for info in self.get_agents([agent_id]):
             return info
         raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
 
-    def some(self, agent_ids: Collection[str]) -> list[AgentInfo]:
+    def get_agents(self, agent_ids: Collection[str]) -> list[AgentInfo]:
         """Those of these agents that are known."""
         if not agent_ids:
             return []
@@ -149,7 +149,7 @@ class AgentRegistry:
 
     def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
         """What changes from now on, as it happens, until the monotonic ``deadline``."""
-        return iter(Watch(self, self._client, self._offline_ms, deadline))
+        return iter(AgentWatch(self, self._client, self._offline_ms, deadline))
 
     # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -235,7 +235,7 @@ class AgentRegistry:
         promises: Any = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
         kept = {str(agent_id): float(score) for agent_id, score in promises}
         silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
-        return [info for info in self.some(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+        return [info for info in self.get_agents(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
     def has_heard_all(self) -> bool:
         """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
@@ -288,7 +288,134 @@ def _ms(time: tuple[int, int]) -> int:
     return time[0] * 1000 + time[1] // 1000
 
 
-if __name__ == "__main__":
-    from importlib import import_module  # the commands know this module, not the other way round
+_LOOK_MS = 1000
+"""How often those who fell silent are looked for."""
+_AT_ONCE = 1000
 
-    import_module("torch_tasks.cli.agents").registry(prog_name="python -m torch_tasks.store.agents")
+What = Literal["came", "left", "state", "task", "abilities"]
+
+
+class AgentChange(NamedTuple):
+    """One thing that is different now."""
+
+    agent_id: str
+    what: What
+    """``came`` is told for each new life of an agent, and when it is heard of again."""
+    info: AgentInfo
+    before: AgentInfo | None
+
+
+class _Registry(Protocol):
+    def agents(self) -> list[AgentInfo]: ...
+    def get_agents(self, agent_ids: Collection[str]) -> list[AgentInfo]: ...
+
+
+class AgentWatch:
+    """One look that goes on.
+
+    The broker keeps a stream of who changed, so a notice cannot be missed for want of somebody who listens at that
+    moment; a notice says only whom to look at, and what is told is how that agent differs from when it was last seen.
+    """
+
+    def __init__(
+        self, registry: _Registry, client: redis.Redis, offline_ms: int, deadline: float | None = None
+    ) -> None:
+        self._registry = registry
+        self._client = client
+        self._offline_ms = offline_ms
+        self._deadline = deadline
+        self._place = self._newest()  # before the agents are read: what changes meanwhile is told, not missed
+        self._known = {info.agent_id: info for info in registry.agents()}
+        self._heard_since = self._now() - offline_ms
+
+    def __iter__(self) -> Iterator[AgentChange]:
+        while (left := self._left_ms()) > 0:
+            for info in self._registry.get_agents(self._noticed(left) | self._silent()):
+                before = self._known.get(info.agent_id)
+                self._known[info.agent_id] = info
+                yield from (AgentChange(info.agent_id, what, info, before) for what in _differences(before, info))
+
+    def _left_ms(self) -> int:
+        left = _LOOK_MS if self._deadline is None else int((self._deadline - time.monotonic()) * 1000)
+        return min(left, _LOOK_MS)
+
+    def _noticed(self, wait_ms: int) -> set[str]:
+        """Those of whom a notice came, waiting for one if need be."""
+        answer: Any = self._client.xread({keys.AGENT_CHANGES: self._place}, count=_AT_ONCE, block=wait_ms)
+        notices = answer[0][1] if answer else []
+        if len(notices) == _AT_ONCE:  # so far behind that the stream may have lost some: look at everybody
+            self._place = self._newest()
+            return {info.agent_id for info in self._registry.agents()}
+        if notices:
+            self._place = notices[-1][0]
+        return {notice["agent"] for _, notice in notices}
+
+    def _silent(self) -> set[str]:
+        """Those whose silence has lasted too long since the last look."""
+        since, self._heard_since = self._heard_since, self._now() - self._offline_ms
+        silent = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, since, self._heard_since)
+        return {str(agent_id) for agent_id in silent}
+
+    def _newest(self) -> str:
+        newest: Any = self._client.xrevrange(keys.AGENT_CHANGES, count=1)
+        return str(newest[0][0]) if newest else "0-0"
+
+    def _now(self) -> int:
+        seconds, micros = self._client.time()
+        return int(seconds) * 1000 + int(micros) // 1000
+
+
+def _differences(before: AgentInfo | None, info: AgentInfo) -> Iterator[What]:
+    if before is None or not before.online:
+        if info.online:
+            yield "came"
+        return
+    if not info.online:
+        yield "left"
+        return
+    if info.incarnation != before.incarnation:
+        yield "came"
+    if (info.role, info.abilities) != (before.role, before.abilities):
+        yield "abilities"
+    if info.state is not before.state:
+        yield "state"
+    if info.current_task != before.current_task:
+        yield "task"
+
+
+_REMEMBERED_MS = 3_600_000
+"""A pin whose task was never seen, because its client died before it was sent, is forgotten then."""
+
+
+class SoftPins:
+    """Which tasks wait for which agents, and until when.
+
+    A pin is there before its message is, and goes when the agent takes the task, or when whoever tends the fleet has
+    brought the message to the queue that every able agent reads.
+    """
+
+    def __init__(self, client: redis.Redis, settings: Settings) -> None:
+        self._client = client
+        self._ms = int(settings.soft_pin_seconds * 1000)
+        self._reserve = client.register_script(scripts.RESERVE)
+        self._due = client.register_script(scripts.DUE)
+
+    def reserve(self, agent_id: str, task_id: str) -> bool:
+        """Have the agent spoken for, if it is free still."""
+        return bool(self._reserve(keys=[keys.SOFT_PINS, keys.AGENT_LOAD], args=[agent_id, task_id, self._ms]))
+
+    def due(self) -> list[tuple[str, str]]:
+        """The agents that have not begun in time, and with which tasks."""
+        return _pairs(self._due(keys=[keys.SOFT_PINS], args=[_REMEMBERED_MS]))
+
+    def all(self) -> list[tuple[str, str]]:
+        """The agents that tasks wait for, and those tasks."""
+        return _pairs(self._client.zrange(keys.SOFT_PINS, 0, -1))
+
+    def drop(self, agent_id: str, task_id: str) -> None:
+        """The task waits for this agent no longer."""
+        self._client.zrem(keys.SOFT_PINS, f"{agent_id} {task_id}")
+
+
+def _pairs(pins: Iterable[Any]) -> list[tuple[str, str]]:
+    return [(agent_id, task_id) for agent_id, _, task_id in (str(pin).partition(" ") for pin in pins)]

@@ -34,7 +34,7 @@ _AT_ONCE = 500
 _FIELDS = ("checkin", "state", "slot", "due", "runs", "version", "last", "why")
 
 
-class Checkins:
+class CheckinRecords:
     """All check-ins on one broker. Its clock decides what is past and what is to come."""
 
     def __init__(self, client: redis.Redis, settings: Settings, inboxes: Inboxes, records: TaskRecords) -> None:

@@ -14,7 +14,7 @@ from torch_tasks.model.hold import STOP, Book, Hold
 from torch_tasks.store import hold_scripts as scripts
 
 
-def word(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
+def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
     """What somebody says now: the agent whose pane this is, else the operator."""
     return Hold(by=by or caller().name, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
@@ -31,7 +31,7 @@ class Holds:
         """The last word on each scope."""
         return Book.of({str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()})
 
-    def say(self, scope: str, hold: Hold) -> Hold:
+    def put(self, scope: str, hold: Hold) -> Hold:
         """Hold a scope, or lift what holds it; returns it with its revision. :class:`NotHeld` if there is nothing."""
         wire = hold.model_dump_json(exclude={"revision", "fleet"})
         said = self._say(keys=[keys.HOLDS], args=[scope, wire, int(hold.lifted)])
@@ -40,7 +40,7 @@ class Holds:
             raise NotHeld(f"{what}; 'torch-tasks doctor' tells what is paused and stopped")
         return Hold.model_validate_json(said)
 
-    def recall(self, later: Mapping[str, Hold]) -> None:
+    def restore(self, later: Mapping[str, Hold]) -> None:
         """Tell a broker that has forgotten."""
         if later:
             args = [part for scope, hold in later.items() for part in (scope, hold.model_dump_json(), hold.revision)]

@@ -10,18 +10,119 @@ import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any, NamedTuple
 
 import redis
+from pydantic import AwareDatetime, ValidationError
 
 from torch_tasks import keys
 from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter
 from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import Model
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
 from torch_tasks.settings import Settings
 from torch_tasks.store import message_scripts as scripts
-from torch_tasks.store.audit import Audit, AuditKind
-from torch_tasks.store.channels import channel_of
+
+CHANNELS = {
+    "orchestrator": f"{keys.PREFIX}orchestrator",
+    "project-manager": f"{keys.PREFIX}pms",
+    "developer": f"{keys.PREFIX}devs",
+    "specialist": f"{keys.PREFIX}specialists",
+}
+_SAME = {"pm": "project-manager", "project_manager": "project-manager", "dev": "developer"}
+
+
+def role_named(word: str) -> str:
+    """A role as people and older programs write it: in the plural, in short, with an underscore."""
+    word = word.strip().lower()
+    for name in (word, word.removesuffix("s")):
+        if name in _SAME or name in CHANNELS:
+            return _SAME.get(name, name)
+    return word
+
+
+def channel_of(role: str | None) -> str:
+    """The channel of a role; who is none of the others is a specialist."""
+    return CHANNELS.get(role_named(role or ""), CHANNELS["specialist"])
+
+
+def listen(client: redis.Redis, role: str) -> Iterator[Message | None]:
+    """Every message to this role from now on; None about once a second while there is none.
+
+    Who listens after a message was sent has missed it: the inboxes are the truth, the channels a wake-up.
+    """
+    with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
+        channel.subscribe(channel_of(role))
+        while True:
+            heard = channel.get_message(timeout=1.0)
+            yield _parsed(heard["data"]) if heard else None
+
+
+def _parsed(text: str) -> Message | None:
+    try:
+        return Message.model_validate(json.loads(text))
+    except (ValidationError, ValueError):  # somebody else's
+        return None
+
+
+_KEPT = 10_000
+
+
+class AuditKind(StrEnum):
+    """What is audited."""
+
+    REFUSED = "refused"
+    """The policy does not let it go, or its receiver is locked."""
+    INVALID = "invalid"
+    """It has not the form that its kind must have."""
+    UNKNOWN = "unknown"
+    """There is no such receiver."""
+    FULL = "full"
+    """The receiver's inbox had no room."""
+    FALLBACK = "fallback"
+    """It came past the broker, while that was away."""
+
+
+class AuditEntry(Model):
+    """One thing that was audited."""
+
+    at: AwareDatetime
+    what: AuditKind
+    sender: str
+    target: str
+    message_id: str
+    why: str = ""
+
+
+class Audit:
+    """The latest of it, on the broker; whoever listens to the channel of the same name hears it, too."""
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+
+    def note(self, what: AuditKind, message: Message, why: str) -> None:
+        """Keep one thing."""
+        told: dict[Any, Any] = {
+            "what": str(what),
+            "sender": message.sender,
+            "target": message.target,
+            "message_id": message.id,
+            "why": why,
+        }
+        number = str(self._client.xadd(keys.AUDIT, told, maxlen=_KEPT, approximate=True))
+        self._client.publish(keys.AUDIT, _entry(number, told).model_dump_json())
+
+    def latest(self, limit: int) -> list[AuditEntry]:
+        """The latest entries, oldest first."""
+        found: Any = self._client.xrevrange(keys.AUDIT, count=limit)
+        return [_entry(str(number), fields) for number, fields in reversed(found)]
+
+
+def _entry(number: str, fields: dict[Any, Any]) -> AuditEntry:
+    moment = datetime.fromtimestamp(int(number.split("-")[0]) / 1000, UTC)
+    return AuditEntry.model_validate({**fields, "at": moment})
+
 
 GROUP = "receiver"
 """The one consumer group of each inbox, and its one consumer."""
@@ -31,7 +132,7 @@ _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
 _MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
 
 
-class Entry(NamedTuple):
+class InboxEntry(NamedTuple):
     """One message in an inbox."""
 
     inbox: str
@@ -122,7 +223,7 @@ class Inboxes:
 
     def fetch(
         self, party: str, *, again: bool = False, emergencies_only: bool = False, wait_ms: int = 0
-    ) -> list[Entry]:
+    ) -> list[InboxEntry]:
         """The next entries that nobody fetched, or ``again`` those that were and are not settled."""
         chosen = (Urgency.EMERGENCY,) if emergencies_only else tuple(Urgency)
         streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
@@ -130,13 +231,13 @@ class Inboxes:
         count = None if again else _AT_ONCE
         answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
         return [
-            Entry(str(inbox), str(number), str(fields["id"]))
+            InboxEntry(str(inbox), str(number), str(fields["id"]))
             for inbox, entries in (answer or [])
             for number, fields in entries
             if fields
         ]
 
-    def waiting(self, party: str) -> list[Entry]:
+    def waiting(self, party: str) -> list[InboxEntry]:
         """What stands in an inbox, emergencies first, fetched or not."""
         streams = [keys.inbox(party, urgency) for urgency in Urgency]
         with self._client.pipeline(transaction=False) as pipe:
@@ -144,7 +245,7 @@ class Inboxes:
                 pipe.xrange(stream)
             answers = pipe.execute()
         return [
-            Entry(stream, str(number), str(fields["id"]))
+            InboxEntry(stream, str(number), str(fields["id"]))
             for stream, entries in zip(streams, answers, strict=True)
             for number, fields in entries
         ]
@@ -164,7 +265,7 @@ class Inboxes:
         state: MessageState,
         *,
         by: AgentInfo | None = None,
-        entry: Entry | None = None,
+        entry: InboxEntry | None = None,
         note: str = "",
         transport: Transport = "broker",
         delivered_ago: float | None = None,
@@ -195,7 +296,7 @@ class Inboxes:
         if transport == "fallback" and outcome == state:
             self.audit.note(AuditKind.FALLBACK, message, "the broker was away")
 
-    def drop(self, entry: Entry) -> None:
+    def drop(self, entry: InboxEntry) -> None:
         """Take an entry out of its inbox of whose message nobody knows anything."""
         self._client.xack(entry.inbox, GROUP, entry.number)
         self._client.xdel(entry.inbox, entry.number)
@@ -257,7 +358,7 @@ class Inboxes:
         ids = [str(message_id) for message_id in self._client.zrevrange(index, 0, limit - 1)]
         return [record for record in reversed(self.records(ids)) if record]
 
-    def has_spoken(self, party: str) -> bool:
+    def is_known(self, party: str) -> bool:
         """Somebody of this name sent or got a message before."""
         return bool(self._client.exists(keys.conversation(party)))
 

@@ -75,7 +75,7 @@ class Take(StrEnum):
     """There is nothing left to do."""
 
 
-class Standing(NamedTuple):
+class Ownership(NamedTuple):
     """What a task's record says to whoever works on it."""
 
     revision: int
@@ -252,7 +252,7 @@ class TaskRecords:
         except IllegalTransition:  # one has it already, and hears of it
             return account
 
-    def standing(self, task_id: str) -> Standing:
+    def ownership(self, task_id: str) -> Ownership:
         """How a task stands for whoever works on it."""
         names = ("revision", "state", "agent", "node", "incarnation", "cancel_requested", "attempts", "handover")
         revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
@@ -262,15 +262,15 @@ class TaskRecords:
         handover = Handover.model_validate_json(asked) if owner and asked else None
         if handover and handover.attempt != int(attempts or 0):
             handover = None  # it has been handed over
-        return Standing(int(revision or 0), owner, cancel is not None, handover)
+        return Ownership(int(revision or 0), owner, cancel is not None, handover)
 
-    def came_again(self, task_id: str) -> None:
+    def count_redelivery(self, task_id: str) -> None:
         """Count that the task was delivered again because its worker was lost."""
         self._client.hincrby(keys.task_record(task_id), "deliveries", 1)
 
-    def hand_off(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
+    def note_handoff(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
         """Note what a successor should know of a running task, unless it has one already."""
-        if self.standing(task_id).owner == by.as_owner:
+        if self.ownership(task_id).owner == by.as_owner:
             self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
 
     def history(self, task_id: str) -> list[HistoryEntry]:
@@ -289,7 +289,7 @@ class TaskRecords:
         """Tell whoever holds the task, now or later, that it is not wanted any more."""
         self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
 
-    def want_again(self, task_id: str) -> None:
+    def withdraw_cancel(self, task_id: str) -> None:
         """Nobody wants it cancelled any more."""
         self._client.hdel(keys.task_record(task_id), "cancel_requested")
 
@@ -333,7 +333,7 @@ class TaskRecords:
             start += page
         return found[:limit]
 
-    def named(self, beginning: str) -> list[str]:
+    def ids_beginning(self, beginning: str) -> list[str]:
         """The ids that begin so; the one alone that is just this, if there is one."""
         if self.state(beginning):
             return [beginning]

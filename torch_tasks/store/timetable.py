@@ -75,7 +75,7 @@ class Advance(NamedTuple):
     fires: tuple[Fire, ...] = ()
 
 
-class Account(NamedTuple):
+class EntryCopy(NamedTuple):
     """All that there is to know of an entry: its fields, and the latest lines of its history by their slots."""
 
     id: str
@@ -209,15 +209,15 @@ class Timetable:
                 if len(found) < _AT_ONCE:
                     break
 
-    def accounts(self, ids: Sequence[str]) -> list[Account]:
+    def accounts(self, ids: Sequence[str]) -> list[EntryCopy]:
         """What there is to know of these entries."""
         with self._client.pipeline(transaction=False) as pipe:
             for one in ids:
                 self._account(keys=_places(one), args=[LINES_KEPT], client=pipe)
             found = pipe.execute()
-        return [Account(one, _pairs(fields), _pairs(lines)) for one, (fields, lines) in zip(ids, found, strict=True)]
+        return [EntryCopy(one, _pairs(fields), _pairs(lines)) for one, (fields, lines) in zip(ids, found, strict=True)]
 
-    def restore(self, accounts: Iterable[Account]) -> int:
+    def restore(self, accounts: Iterable[EntryCopy]) -> int:
         """Put back what somebody remembers, where the broker knows nothing later; returns how many were put back.
 
         What was given to the fleet and is not known to have arrived is fired again, under the same ids.
@@ -233,7 +233,7 @@ class Timetable:
                 self._put_back(account, pipe)
             return sum(map(int, pipe.execute()))
 
-    def _put_back(self, account: Account, pipe: redis.client.Pipeline) -> None:
+    def _put_back(self, account: EntryCopy, pipe: redis.client.Pipeline) -> None:
         fields, removed = account.fields, account.state == "removed"
         active = account.state == CheckinState.ACTIVE
         again = (

@@ -32,7 +32,7 @@ class DeadLetters:
         message = self._message(task_id)
         record = records.find(task_id)
         if record and record.state is TaskState.DEAD:
-            records.want_again(task_id)
+            records.withdraw_cancel(task_id)
             records.move(task_id, TaskState.QUEUED, note="replayed", tries_before=record.attempts)
         if message:
             queue = record.queue if record else _first_queue(message)

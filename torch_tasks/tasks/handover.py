@@ -122,5 +122,6 @@ def _for(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
 def await_handover(task_id: str, seconds: float) -> tuple[TaskRecord, bool]:
     """The record, and whether the former owner has let go of the task within this time."""
     records = fleet().records
-    gone = any(records.standing(task_id).handover is None for _ in records.changes(task_id, time.monotonic() + seconds))
+    states = records.changes(task_id, time.monotonic() + seconds)
+    gone = any(records.ownership(task_id).handover is None for _ in states)
     return records.get(task_id), gone

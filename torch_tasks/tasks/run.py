@@ -169,7 +169,7 @@ def _take(asked: TaskSpec, earlier: list[Any], host: AgentHost, envelope: Envelo
     if record.state.ended:
         return record
     if envelope.is_redelivered:
-        records.came_again(asked.id)
+        records.count_redelivery(asked.id)
     begun = record.state in HELD
     if not begun and not _able(record.spec, info):  # a second delivery under this id asked for somebody else
         raise envelope.sent_to(queue_for(record.spec), record.spec.priority)

@@ -285,7 +285,7 @@ class Attempt:
         if self._agent.orders.cancelled == self._spec.id:
             return True
         try:
-            return self._records.standing(self._spec.id).cancel_requested
+            return self._records.ownership(self._spec.id).cancel_requested
         except _AWAY:  # the agent works on while the broker is away
             return False
 
@@ -308,7 +308,7 @@ class Attempt:
     def _handover(self) -> Handover | None:
         """That somebody wants another agent to have the task."""
         try:
-            return self._records.standing(self._spec.id).handover
+            return self._records.ownership(self._spec.id).handover
         except _AWAY:
             return None
 

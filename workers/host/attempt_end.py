@@ -90,7 +90,7 @@ def is_lost(run: AttemptFolder, records: TaskRecords, info: AgentInfo) -> bool:
     if kept is None:  # disowned already
         return True
     try:
-        standing = records.standing(run.task_id)
+        standing = records.ownership(run.task_id)
     except (redis.RedisError, BrokerUnreachable):
         return False
     account = kept[0]
@@ -233,7 +233,7 @@ class HandoffNotes:
                 diff=shown.changes(workdir, _DIFF_LIMIT),
             )
             if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
-                self._records.hand_off(spec.id, handoff, info)
+                self._records.note_handoff(spec.id, handoff, info)
                 self._last = handoff
         except (TorchError, redis.RedisError) as error:
             log.info("%s: nothing noted for a successor: %s", spec.id, error)

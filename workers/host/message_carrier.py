@@ -23,7 +23,7 @@ from torch_tasks.machine.agent_folder import mail_of
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState, Transport, Urgency, When
-from torch_tasks.store.messages import Entry, Inboxes
+from torch_tasks.store.messages import InboxEntry, Inboxes
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
 from torch_tasks.workers.host.hosted_agent import HostedAgent
@@ -50,7 +50,7 @@ _AWAY = (redis.RedisError, BrokerUnreachable)
 class WaitingMessage:
     """A message that waits for the agent."""
 
-    def __init__(self, letter: MessageFolder, entry: Entry | None) -> None:
+    def __init__(self, letter: MessageFolder, entry: InboxEntry | None) -> None:
         self.letter = letter
         self.message = letter.message
         self.entry = entry
@@ -122,7 +122,7 @@ class MessageCarrier:
         self._take(self._letterbox.fetch(self._agent_id, emergencies_only=full, wait_ms=_WAIT_SECONDS * 1000))
         self._opened = True
 
-    def _take(self, entries: list[Entry]) -> None:
+    def _take(self, entries: list[InboxEntry]) -> None:
         records = self._inboxes.records(entry.message_id for entry in entries)
         for entry, record in zip(entries, records, strict=True):
             if record is None:
@@ -132,7 +132,7 @@ class MessageCarrier:
         if entries:
             self._carrying.wake()
 
-    def _add(self, letter: MessageFolder, entry: Entry | None) -> None:
+    def _add(self, letter: MessageFolder, entry: InboxEntry | None) -> None:
         with self._changing:
             known = self._items.get(letter.message.id)
             if known is None:
@@ -304,7 +304,7 @@ class MessageCarrier:
             self._agent.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
         return None
 
-    def _settle(self, letter: MessageFolder, outcome: MessageOutcome, entry: Entry | None) -> None:
+    def _settle(self, letter: MessageFolder, outcome: MessageOutcome, entry: InboxEntry | None) -> None:
         """Tell the broker what became of the message; while it is away, later."""
         try:
             self._inboxes.settle(

@@ -9,7 +9,7 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import Fleet
-from torch_tasks.store.budgets import Answer
+from torch_tasks.store.accounts import BudgetShare
 from torch_tasks.system.files import exclusive, write_private
 
 _AWAY = (redis.RedisError, BrokerUnreachable)
@@ -37,7 +37,7 @@ class Spending:
         self._file = folder / f"{quote(account, safe='')}.json"
         self._lock = folder / "lock"
 
-    def ask(self) -> Answer:
+    def ask(self) -> BudgetShare:
         """Count one call if the budget has one left; who is refused has used nothing."""
         with exclusive(self._lock):
             return self._spend(calls=1, if_left=True)
@@ -52,7 +52,7 @@ class Spending:
                 left = {"calls": note.calls + calls, "tokens": note.tokens + tokens}
                 self._write(note.model_copy(update=left))
 
-    def _spend(self, *, calls: int = 0, tokens: int = 0, if_left: bool = False) -> Answer:
+    def _spend(self, *, calls: int = 0, tokens: int = 0, if_left: bool = False) -> BudgetShare:
         note, budgets = self._read(), self._fleet.budgets
         if if_left and (note.calls or note.tokens):
             answer = budgets.spend(self._account, note.spent, calls=note.calls, tokens=note.tokens)

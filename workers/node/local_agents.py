@@ -147,7 +147,7 @@ class LocalAgents:
 
     def start_agent(self, spawned: Spawned) -> None:
         """Keep an agent that has its place here; the same one twice is one, one that was given up is none."""
-        known = [one for one in self._fleet.spawns.some([spawned.agent_id]) if one.request.id == spawned.request.id]
+        known = [one for one in self._fleet.spawns.get_many([spawned.agent_id]) if one.request.id == spawned.request.id]
         if not known or known[0].state not in {SpawnState.RESERVED, SpawnState.READY}:
             return
         with self._changing:
@@ -232,7 +232,7 @@ class LocalAgents:
     def reconcile(self, *, thoroughly: bool) -> None:
         """Have roster and broker agree, should either have missed something."""
         here = {spawned.agent_id: spawned for spawned in self._roster.all_spawned()}
-        known = {spawned.agent_id: spawned for spawned in self._fleet.spawns.some(list(here))}
+        known = {spawned.agent_id: spawned for spawned in self._fleet.spawns.get_many(list(here))}
         for agent_id, spawned in here.items():
             if order_in(self._settings.agent_dir(agent_id)):
                 continue

@@ -41,7 +41,7 @@ class Retirement:
         """Keep its last words, end its terminal, give back what it had; what is left is to strike it off."""
         folder = self._settings.agent_dir(agent.id)
         journal = AgentJournal.read(folder / "journal.json")
-        entry = next(iter(self._fleet.registry.some([agent.id])), None)
+        entry = next(iter(self._fleet.registry.get_agents([agent.id])), None)
         info = entry if entry and entry.node == self._settings.node else None
         file = self._keep_last_words(agent, order, journal, info)
         self._end_terminal(folder, journal)

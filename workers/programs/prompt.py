@@ -19,7 +19,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentSpec
-from torch_tasks.store.notes import Notes, as_facts
+from torch_tasks.store.collaboration import Notes, as_facts
 from torch_tasks.workers.programs.config import PromptConfig
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
