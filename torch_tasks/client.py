@@ -45,7 +45,7 @@ from torch_tasks.tasks import recovery
 from torch_tasks.tasks.answer import Answer
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import hand_over
-from torch_tasks.tasks.run import cancelled, run
+from torch_tasks.tasks.run import run
 
 if TYPE_CHECKING:
     from torch_tasks.checkins.book import Checkins
@@ -163,7 +163,7 @@ class Task:
                 return state
             records.request_cancel(self.id)
             try:
-                result = cancelled(self.id, "cancelled before an agent began")
+                result = TaskResult.cancelled(self.id, "cancelled before an agent began")
                 records.move(
                     self.id,
                     TaskState.CANCELLED,

@@ -14,8 +14,9 @@ from torch_tasks.errors import BrokerForgot
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin
 from torch_tasks.model.task import TaskSpec
-from torch_tasks.tasks.envelope import Envelope
-from torch_tasks.tasks.run import AWAY, SOON, run
+from torch_tasks.tasks.dispatch import SOON
+from torch_tasks.tasks.execution import AWAY, HeldMessage
+from torch_tasks.tasks.run import run
 
 
 @app.task(bind=True, name=CHECKIN, ignore_result=True)
@@ -25,7 +26,7 @@ def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
     try:
         CheckinDelivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
     except BrokerForgot:
-        raise Envelope(self.request).put_aside(SOON) from None
+        HeldMessage(self.request).put_aside(SOON)
     except AWAY as error:
         time.sleep(SOON)  # it is this worker's again at once
         raise Reject(f"the broker is away: {error}", requeue=True) from error

@@ -276,6 +276,12 @@ class TaskResult(Model):
     usage: Usage | None = None
     error: Failure | None = None
 
+    @classmethod
+    def cancelled(cls, task_id: str, message: str) -> Self:
+        """The result of a task that is not wanted any more and that no agent has begun."""
+        failure = Failure(kind=FailureKind.CANCELLED, message=message)
+        return cls(task_id=task_id, status=TaskState.CANCELLED, error=failure)
+
     @property
     def succeeded(self) -> bool:
         """The task was done, and there is evidence of it."""

@@ -15,7 +15,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState, RetireOrder
 from torch_tasks.model.host import NodeHost
 from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
-from torch_tasks.tasks.envelope import Envelope
+from torch_tasks.tasks.execution import HeldMessage
 
 #: How long an agent that starts is looked at before the other system tasks have their turn, and how long that lasts.
 _LOOK_SECONDS, _ASIDE_SECONDS = 2.0, 0.2
@@ -40,7 +40,7 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
     while spawned.state is SpawnState.RESERVED:
         if time.monotonic() > until:
             # It comes again, also to another node worker should this one die.
-            raise Envelope(self.request).put_aside(_ASIDE_SECONDS)
+            HeldMessage(self.request).put_aside(_ASIDE_SECONDS)
         time.sleep(_PAUSE)
         spawned = settle_spawn(spawned)
     return _spawn_reply(spawned, "" if spawned.state is SpawnState.READY else "SpawnFailed", spawned.reason)

@@ -8,6 +8,7 @@ import json
 from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.tasks.run import run
 from torch_tasks.transport.deliveries import losses
 
 
@@ -39,8 +40,6 @@ class DeadLetters:
             step = record.spec.priority.step if record else Priority.NORMAL.step
             deliveries.exhume(task_id, queue, step)
         elif record:
-            from torch_tasks.tasks.run import run
-
             run.apply_async((record.spec,), task_id=task_id)
             deliveries.drop_dead(task_id)
 

@@ -21,11 +21,10 @@ from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.routing import serves
-from torch_tasks.model.task import NOT_BEGUN
+from torch_tasks.model.task import NOT_BEGUN, TaskResult
 from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.tasks.run import cancelled
 from torch_tasks.transport import LeaseKeeper
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
@@ -52,7 +51,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
 def _revoked(request: Any, terminated: bool, **_: Any) -> None:
     """Celery dropped a task that was revoked while it was queued; one that was running is the host's business."""
     if not terminated:
-        result = cancelled(request.id, "revoked before an agent began")
+        result = TaskResult.cancelled(request.id, "revoked before an agent began")
         with contextlib.suppress(TorchError):
             fleet().records.move(result.task_id, result.status, only_from=NOT_BEGUN, result=result.model_dump_json())
 

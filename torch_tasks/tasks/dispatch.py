@@ -1,0 +1,241 @@
+"""What becomes of a delivery of ``torch.run``: decided here alone, from facts, without touching anything.
+
+A delivery is decided on up to three times: when it comes to an agent worker, when the agent has reached for the task,
+and when the try has ended. :mod:`torch_tasks.tasks.execution` gathers the facts and carries the decisions out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+from torch_tasks.keys import agent_queue
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.routing import is_able, queue_for
+from torch_tasks.model.task import HELD, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.store.tasks import Take
+
+SOON = 1.0
+"""Seconds after which a task that this agent leaves to others comes up again."""
+LATER = 5.0
+"""The same for a worker that cannot begin any task."""
+PASSES = 5
+"""How often an agent that failed at a task leaves it to others before it tries again itself."""
+
+
+class Act(StrEnum):
+    """What is done with the delivery, or with its task."""
+
+    TAKE = "take"
+    """The agent reaches for the task, in one step on the broker."""
+    DO = "do"
+    """The agent does the task, or goes on with what it has begun already."""
+    REPORT = "report"
+    """The task has ended: its result is reported once more."""
+    DROP = "drop"
+    """The task belongs to another agent, which has its own delivery of it: this one is acknowledged."""
+    GIVE_BACK = "give back"
+    """The message goes back to its queue at once."""
+    PUT_ASIDE = "put aside"
+    """The message comes again through its queue, after a pause."""
+    LEAVE_TO_OTHERS = "leave to others"
+    """As PUT_ASIDE, and it is counted: other agents should take it meanwhile."""
+    SEND_ON = "send on"
+    """The message goes to another queue; the record stays as it is."""
+    SEND_TO_OWNER = "send to owner"
+    """The same, to the agent that owns the task; this one forgets that it ever had it."""
+    RELEASE = "release"
+    """The agent owns the task no longer, the try does not count, and the message goes to the task's queue."""
+    RETRY = "retry"
+    """The task is tried again after a pause."""
+    FINISH = "finish"
+    """The result is written into the record."""
+    BURY = "bury"
+    """The same, with the task dead and its message among the dead letters."""
+
+
+@dataclass(frozen=True)
+class Decision:
+    """An act, with what it needs to be carried out."""
+
+    act: Act
+    queue: str = ""
+    priority: Priority = Priority.NORMAL
+    seconds: float = 0.0
+    state: TaskState | None = None
+    note: str = ""
+    tries: int = 0
+    """The tries that count, with the one that has just ended."""
+
+
+# ── a delivery comes ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """What is known when a delivery comes to an agent."""
+
+    asked: TaskSpec
+    """The task as this message asks for it; what counts is the record's."""
+    record: TaskRecord
+    agent: AgentInfo
+    unfinished: str | None = None
+    """The task that is in the agent's pane, or was left there."""
+    retiring: bool = False
+    held: str | None = None
+    """Why the agent begins nothing now: it is paused or stopped."""
+    times_passed: int = 0
+    others: Sequence[AgentInfo] = ()
+    """Other agents that can take the task, if :func:`should_look_for_others`."""
+
+
+def on_arrival(facts: Arrival) -> Decision:
+    """Whether the agent reaches for the task, and if not, where its message goes."""
+    spec, record = facts.record.spec, facts.record
+    if facts.unfinished != facts.asked.id:
+        if facts.retiring:
+            return Decision(Act.SEND_ON, queue_for(facts.asked), facts.asked.priority)
+        if facts.unfinished:  # the message of that one is on its way
+            return Decision(Act.PUT_ASIDE, seconds=SOON)
+        if facts.held:
+            return Decision(Act.GIVE_BACK, note=f"not begun: {facts.held}")
+    if record.state.ended:
+        return Decision(Act.REPORT)
+    if record.state in HELD:
+        return Decision(Act.TAKE)
+    if not is_able(facts.agent, spec):  # it was handed over, or this message asked for another agent than the first one
+        return Decision(Act.SEND_ON, queue_for(spec), spec.priority)
+    if _is_better_elsewhere(facts):
+        return Decision(Act.LEAVE_TO_OTHERS, seconds=SOON)
+    return Decision(Act.TAKE)
+
+
+def should_look_for_others(record: TaskRecord, agent: AgentInfo) -> bool:
+    """Whether other agents should have the task first: this one handed it over, or failed at it before."""
+    if record.state.ended or record.state in HELD or record.spec.agent:
+        return False
+    return _has_handed_over(record, agent) or _has_failed(record, agent)
+
+
+def _is_better_elsewhere(facts: Arrival) -> bool:
+    """Others should have the task first, and there are some. A free one is not waited for for ever."""
+    if not should_look_for_others(facts.record, facts.agent):
+        return False
+    others = [other for other in facts.others if other.agent_id != facts.agent.agent_id]
+    if _has_handed_over(facts.record, facts.agent):
+        return bool(others)
+    return facts.times_passed < PASSES and any(other.free for other in others)
+
+
+def _has_handed_over(record: TaskRecord, agent: AgentInfo) -> bool:
+    handover = record.handover
+    return bool(handover and handover.owner == agent.agent_id and handover.attempt == record.attempts)
+
+
+def _has_failed(record: TaskRecord, agent: AgentInfo) -> bool:
+    return record.agent == agent.agent_id and record.attempts > record.tries_before
+
+
+# ── the agent has reached for the task ───────────────────────────────────────────────────────────────────────────────
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What came of the agent's reach for a task."""
+
+    outcome: Take
+    owner: str
+    """Who owns the task, or owned it before."""
+    record: TaskRecord
+    agent: AgentInfo
+
+
+def on_reach(facts: Reach) -> Decision:
+    """Whether the agent does the task."""
+    if facts.outcome is Take.OWNED:
+        return Decision(Act.SEND_TO_OWNER, agent_queue(facts.owner), Priority.URGENT)
+    if facts.record.state.ended:
+        return Decision(Act.REPORT)
+    if _was_handed_over(facts.record, facts.agent):
+        return released_to_successor(facts.record)
+    return Decision(Act.DO)
+
+
+def _was_handed_over(record: TaskRecord, agent: AgentInfo) -> bool:
+    """It was handed over at the very moment that this agent took it, or by an agent that is dead."""
+    handover = record.handover
+    if handover is None or handover.attempt == record.attempts:
+        return False
+    return not is_able(agent, record.spec)
+
+
+def released_to_successor(record: TaskRecord) -> Decision:
+    """The task goes to the agent, or to the role, that it was handed over to."""
+    assert record.handover
+    return _released(record.spec, TaskState.QUEUED, f"handed over to {record.handover.to}")
+
+
+def _released(spec: TaskSpec, state: TaskState, note: str) -> Decision:
+    return Decision(Act.RELEASE, queue_for(spec), spec.priority, state=state, note=note)
+
+
+# ── a try has ended ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Ending(StrEnum):
+    """How a try ended."""
+
+    RESULT = "result"
+    """The agent is done with it, well or not."""
+    DETACHED = "detached"
+    """The worker leaves; the agent works on."""
+    LIMITED = "limited"
+    """The agent's account has used up what it may."""
+    HELD = "held"
+    """The agent was paused or stopped, and let go of it."""
+    HANDED_OVER = "handed over"
+    """The agent let go of it for another one."""
+
+
+@dataclass(frozen=True)
+class EndOfTry:
+    """What is known when a try has ended."""
+
+    ending: Ending
+    record: TaskRecord
+    """As it was when the agent took the task; if it was handed over, as it is now."""
+    agent: AgentInfo
+    reason: str = ""
+    result: TaskResult | None = None
+    max_retries: int = 0
+    """How many retries a task has that does not say so itself."""
+
+
+def on_end(facts: EndOfTry) -> Decision:
+    """Whether the task has ended, and if not, who goes on with it."""
+    match facts.ending:
+        case Ending.DETACHED:  # first of all in the queue that the agent's next worker reads
+            return Decision(Act.SEND_ON, agent_queue(facts.agent.agent_id), Priority.URGENT)
+        case Ending.HANDED_OVER:
+            return released_to_successor(facts.record)
+        case Ending.LIMITED:
+            return _released(facts.record.spec, TaskState.PARKED, facts.reason)
+        case Ending.HELD:
+            return _released(facts.record.spec, TaskState.QUEUED, f"given back: {facts.reason}")
+        case Ending.RESULT:
+            assert facts.result
+            return _on_result(facts.record, facts.result, facts.max_retries)
+
+
+def _on_result(record: TaskRecord, result: TaskResult, max_retries: int) -> Decision:
+    """A task that is not to blame for its failure is tried again, or is dead when no retry is left."""
+    spec, failure = record.spec, result.error
+    if failure is None or not failure.kind.worth_retrying:
+        return Decision(Act.FINISH)
+    allowed = max_retries if spec.max_retries is None else spec.max_retries
+    tries = result.attempts - record.tries_before
+    if tries <= allowed:
+        note = f"attempt {result.attempts}: {failure.message}"
+        return Decision(Act.RETRY, queue_for(spec), spec.priority, state=TaskState.QUEUED, note=note, tries=tries)
+    return Decision(Act.BURY if allowed else Act.FINISH)

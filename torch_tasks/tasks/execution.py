@@ -1,0 +1,320 @@
+"""One delivery of ``torch.run`` at one agent worker: the facts are gathered, and what is decided is carried out.
+
+What is decided, and why, is said in :mod:`torch_tasks.tasks.dispatch`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+from typing import Any, NoReturn
+
+import redis
+from celery.exceptions import Ignore, Reject, Retry
+
+from torch_tasks.app import accepted
+from torch_tasks.errors import (
+    BrokerForgot,
+    BrokerUnreachable,
+    IllegalTransition,
+    StaleWriter,
+    StateFolderUnusable,
+    TaskFailed,
+    TaskNotFound,
+    TorchError,
+)
+from torch_tasks.fleet import fleet
+from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, TaskDelivery, UsageLimited
+from torch_tasks.model.routing import queue_for
+from torch_tasks.model.task import HELD, Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.settings import settings
+from torch_tasks.store.tasks import Take
+from torch_tasks.system.loops import backoff
+from torch_tasks.tasks import dispatch
+from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
+from torch_tasks.transport import keeper_of
+from torch_tasks.transport.deliveries import LOSSES, list_of_tag, queue_of
+
+log = logging.getLogger(__name__)
+
+AWAY = (BrokerUnreachable, BrokerForgot, redis.ConnectionError, redis.TimeoutError)
+
+
+class HeldMessage:
+    """The message by which a Celery task came to this worker, and what can be done with it but acknowledge it.
+
+    Each command is one step on the broker. All but :meth:`bury` end the task's run: they raise what keeps Celery from
+    acknowledging the message. If its lease is lost, the message is not this worker's any more and nothing is done.
+    """
+
+    def __init__(self, request: Any) -> None:
+        self._id = request.id
+        self._tag = str(request.properties["delivery_tag"])
+        self._keeper = keeper_of(self._tag)
+        self._text = self._keeper.message(self._tag) if self._keeper else None
+        self._fields: dict[str, Any] = json.loads(self._text) if self._text else {}
+
+    @property
+    def delivery(self) -> TaskDelivery | None:
+        """What must be put back if the broker forgets it; nothing if the lease is lost already."""
+        return TaskDelivery(self._tag, self._text) if self._text else None
+
+    @property
+    def is_redelivered(self) -> bool:
+        """The worker that had it before was lost."""
+        return bool(self._fields.get(LOSSES))
+
+    @property
+    def times_passed(self) -> int:
+        """How often an agent left it to others."""
+        return int(self._headers.get("torch_passed", 0))
+
+    def give_back(self, why: str) -> NoReturn:
+        """Put it back into its queue."""
+        raise Reject(why, requeue=True)
+
+    def send_to(self, queue: str, priority: Priority) -> NoReturn:
+        """Put it into another queue, at its front."""
+        if self._keeper is None:
+            raise Ignore
+        self._keeper.move(self._tag, queue, priority.step)
+        raise Reject(f"sent on to {queue}", requeue=True)
+
+    def put_aside(self, seconds: float) -> NoReturn:
+        """Have it come again, through the queue it came from, after so many seconds."""
+        self._park(self._queue, seconds)
+        raise Reject(f"put aside for {seconds:g} s", requeue=True)
+
+    def leave_to_others(self, seconds: float) -> NoReturn:
+        """The same, and count that this agent left it to others."""
+        self._headers["torch_passed"] = self.times_passed + 1
+        self._park(self._queue, seconds)
+        raise Reject("left to another agent", requeue=True)
+
+    def retry(self, queue: str, seconds: float, failure: Failure) -> NoReturn:
+        """Have it come again after so many seconds, as one more retry."""
+        self._headers["retries"] = int(self._headers.get("retries") or 0) + 1
+        self._headers["torch_passed"] = 0
+        self._park(queue, seconds)
+        raise Retry(failure.message, TaskFailed(failure.message), seconds)
+
+    def bury(self) -> None:
+        """Put it among the dead letters, from where a person may replay it."""
+        if self._keeper:
+            self._keeper.bury(self._tag, self._id)
+
+    @property
+    def _headers(self) -> dict[str, Any]:
+        headers: dict[str, Any] = self._fields.setdefault("headers", {})
+        return headers
+
+    @property
+    def _queue(self) -> str:
+        return queue_of(list_of_tag(self._tag))
+
+    def _park(self, queue: str, seconds: float) -> None:
+        if self._keeper is None:
+            raise Ignore
+        step = int(self._fields["properties"]["priority"])
+        self._keeper.park(self._tag, queue, step, int(seconds * 1000), json.dumps(self._fields))
+
+
+class Execution:
+    """What one worker's agent does about one delivery. Each step of it may be repeated."""
+
+    _record: TaskRecord
+    _result: TaskResult
+
+    def __init__(self, task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> None:
+        """``inputs`` are the results of earlier tasks of a chain or chord, and the spec at last."""
+        *self._earlier, fields = inputs
+        self._task = task
+        self._host = host
+        self._asked = accepted(fields, task.request.id)
+        self._message = HeldMessage(task.request)
+        self._records = fleet().records
+
+    def run(self) -> dict[str, Any]:
+        """See the delivery to its end; raises what Celery shall make of it if that is no success."""
+        gate = fleet().gate
+        before = gate.state()
+        if not before.open:
+            raise BrokerForgot("the broker was restarted and does not know yet what the fleet knows")
+        try:
+            return self._carry_out(dispatch.on_arrival(self._arrival()))
+        except StateFolderUnusable as error:  # a full disk: nothing is lost, and nothing begun without being noted
+            log.error("%s: waits: %s", self._asked.id, error)
+            refused = Decision(Act.PUT_ASIDE, seconds=dispatch.LATER)
+        except (StaleWriter, IllegalTransition, TaskNotFound) as error:
+            if gate.state() != before:
+                raise BrokerForgot(f"the broker was restarted meanwhile: {error}") from error
+            log.warning("%s: left to the agent that has it: %s", self._asked.id, error)
+            refused = Decision(Act.DROP)
+        return self._carry_out(refused)
+
+    # ── the acts ─────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _carry_out(self, decision: Decision) -> dict[str, Any]:
+        """The one place in which something is done about the delivery; returns the result of a task that succeeded."""
+        task_id = self._asked.id
+        match decision.act:
+            case Act.TAKE:
+                return self._carry_out(dispatch.on_reach(self._reach()))
+            case Act.DO:
+                return self._carry_out(dispatch.on_end(self._try()))
+            case Act.REPORT:
+                self._host.settle(task_id, self._records.account(task_id))
+                return self._reported(self._record.result or TaskResult(task_id=task_id, status=self._record.state))
+            case Act.FINISH:
+                return self._finished(self._result)
+            case Act.BURY:
+                self._message.bury()  # before the record says so: who reads there that it is dead finds the dead letter
+                return self._finished(self._result.model_copy(update={"status": TaskState.DEAD}))
+            case Act.DROP:
+                self._host.settle(task_id, self._records.account(task_id))
+                raise Ignore
+            case _:
+                return self._send_away(decision)
+
+    def _send_away(self, decision: Decision) -> NoReturn:
+        """The agent does not go on with the task now: first the record and the agent's journal, then the message."""
+        message = self._message
+        match decision.act:
+            case Act.GIVE_BACK:
+                message.give_back(decision.note)
+            case Act.PUT_ASIDE:
+                message.put_aside(decision.seconds)
+            case Act.LEAVE_TO_OTHERS:
+                message.leave_to_others(decision.seconds)
+            case Act.RETRY:
+                assert self._result.error
+                self._move(decision, self._record.tries_before)
+                message.retry(decision.queue, pause_before_retry(decision.tries), self._result.error)
+            case Act.SEND_TO_OWNER:
+                log.info("%s: belongs to another agent, goes to %s", self._asked.id, decision.queue)
+                self._host.drop_lost_task()
+            case Act.RELEASE:
+                self._move(decision, self._record.tries_before + 1)  # the task is not to blame
+        message.send_to(decision.queue, decision.priority)
+
+    # ── the facts ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _arrival(self) -> Arrival:
+        host, asked = self._host, self._asked
+        if host.unfinished_task not in (None, asked.id):
+            host.drop_lost_task()
+        self._record = record = self._records.find(asked.id) or self._accepted_anew()
+        others = dispatch.should_look_for_others(record, host.info)
+        return Arrival(
+            asked=asked,
+            record=record,
+            agent=host.info,
+            unfinished=host.unfinished_task,
+            retiring=host.retiring,
+            held=host.hold_reason,
+            times_passed=self._message.times_passed,
+            others=fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
+            if others
+            else (),
+        )
+
+    def _accepted_anew(self) -> TaskRecord:
+        """A record for a task that has none, or none any more."""
+        self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked))
+        return self._records.get(self._asked.id)
+
+    def _reach(self) -> Reach:
+        """Try to make the task the agent's own; with the earlier answers its spec is whole, and kept so."""
+        task_id, info = self._asked.id, self._host.info
+        if self._message.is_redelivered:
+            self._records.count_redelivery(task_id)
+        whole = None
+        if self._earlier and self._record.state not in HELD:
+            whole = json.dumps(with_earlier(self._record.spec, self._earlier).wire())
+        outcome, owner = self._records.take(task_id, info, spec=whole)
+        if outcome is Take.TAKEN_OVER:
+            log.warning("%s: taken over from %s, which is dead", task_id, owner)
+        self._record = self._records.get(task_id)
+        return Reach(outcome=outcome, owner=owner, record=self._record, agent=info)
+
+    def _try(self) -> EndOfTry:
+        """Have the agent do the task."""
+        record, info, reason = self._record, self._host.info, ""
+        try:
+            self._result = self._host.execute(informed(record), record.attempts, self._message.delivery)
+        except Detached:
+            ending = Ending.DETACHED
+        except HandedOver:
+            ending = Ending.HANDED_OVER
+            self._record = self._records.get(record.spec.id)
+        except UsageLimited as limited:
+            ending, reason = Ending.LIMITED, str(limited)
+        except AgentHeld as held:
+            ending, reason = Ending.HELD, str(held)
+        else:
+            chosen = settings().max_retries
+            return EndOfTry(Ending.RESULT, record, info, result=self._result, max_retries=chosen)
+        return EndOfTry(ending, self._record, info, reason)
+
+    # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _move(self, decision: Decision, tries_before: int) -> None:
+        """Put the record into the decision's state; of its attempts, this many do not count against its retries."""
+        assert decision.state
+        task_id, by, note = self._asked.id, self._host.info, decision.note
+        account = self._records.move(task_id, decision.state, by=by, note=note, tries_before=tries_before)
+        self._host.settle(task_id, account)
+
+    def _finished(self, result: TaskResult) -> dict[str, Any]:
+        self._host.settle(self._asked.id, self._records.finish(result, by=self._host.info))
+        return self._reported(result)
+
+    def _reported(self, result: TaskResult) -> dict[str, Any]:
+        """The end of the task in Celery's own terms."""
+        if result.succeeded:
+            return result.model_dump(mode="json")
+        if result.status is TaskState.CANCELLED:
+            self._task.backend.mark_as_revoked(result.task_id, result.summary, request=self._task.request)
+            raise Ignore
+        raise TaskFailed(result.summary)
+
+
+def pause_before_retry(tries: int) -> float:
+    """Seconds before the next try of a task that has failed so often."""
+    return backoff(tries, settings().retry_backoff_seconds, settings().retry_backoff_limit_seconds)
+
+
+def note_fault(task_id: str, host: AgentHost, error: Exception) -> None:
+    """Torch itself failed: the record says so, or the task would seem to run for ever."""
+    failure = Failure(kind=FailureKind.INTERNAL, message=f"Torch failed: {type(error).__name__}: {error}")
+    result = TaskResult(task_id=task_id, status=TaskState.FAILED, agent=host.info.agent_id, error=failure)
+    with contextlib.suppress(TorchError):
+        held = fleet().records.get(task_id).state in HELD
+        host.settle(task_id, fleet().records.finish(result, by=host.info if held else None))
+
+
+def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
+    """The spec with the answers of the tasks before it in a chain or chord, as context."""
+    flat = [item for result in results for item in (result if isinstance(result, list) else [result])]
+    if not flat:
+        return spec
+    answers = [
+        {key: item.get(key) for key in ("task_id", "agent", "status", "answer", "answer_file")}
+        if isinstance(item, dict)
+        else {"answer": item}
+        for item in flat
+    ]
+    return spec.model_copy(update={"context": {**spec.context, "earlier": answers}})
+
+
+def informed(record: TaskRecord) -> TaskSpec:
+    """The spec with what is known of the agent that could not finish the task, as context."""
+    handoff: dict[str, Any] = {}
+    if record.handoff and record.attempts > 1:
+        handoff = record.handoff.model_dump(mode="json")
+    if record.handover and record.attempts > record.handover.attempt:
+        handoff |= record.handover.for_successor
+    if not handoff:
+        return record.spec
+    return record.spec.model_copy(update={"context": {**record.spec.context, "handoff": handoff}})
