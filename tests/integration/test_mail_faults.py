@@ -47,7 +47,7 @@ class Place:
 
     def submission(self, message_id: str) -> str:
         """How far the message is in the pane."""
-        file = self.worker.folder / "letters" / message_id / "submission.json"
+        file = self.worker.folder / "messages" / message_id / "submission.json"
         return json.loads(file.read_text())["steps"][-1]["phase"] if file.exists() else ""
 
 

@@ -44,7 +44,7 @@ def is_gone(node: Node, torch: Torch, broker: Broker, agent_id: str) -> bool:
     known = [info.agent_id for info in torch.agents()]
     inbox = [broker.client.exists(keys.inbox(agent_id, urgency)) for urgency in ("normal", "emergency")]
     folder = node.state / "agents" / agent_id
-    left = (folder / "retire.json", folder / "letters", folder / "tmux")
+    left = (folder / "retire.json", folder / "messages", folder / "tmux")
     return (
         agent_id not in known
         and not any(inbox)

@@ -114,7 +114,7 @@ def _last_letter() -> str:
     if own.folder is None:
         raise NotInPane("this is no agent's pane: say which message you answer with --to")
     try:
-        return (own.folder / "letter").read_text().strip()
+        return (own.folder / "last_message").read_text().strip()
     except FileNotFoundError:
         raise NotInPane(f"agent {own.agent} has got no message yet") from None
 

@@ -16,9 +16,21 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
+from torch_tasks.store.tasks import Ownership
 from torch_tasks.system.files import usable
 from torch_tasks.tasks.answer import ANSWERED, NOT_TAKEN
-from torch_tasks.workers.host.attempt_end import HandoffNotes, StandstillDetector, TaskCheck, TimeLimit, is_lost
+from torch_tasks.workers.host.attempt_end import (
+    STANDSTILL_LINES,
+    AttemptEnd,
+    AttemptFacts,
+    HandoffNotes,
+    StandstillDetector,
+    TaskCheck,
+    TimeLimit,
+    is_decided,
+    is_lost,
+    what_ends,
+)
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.journal import AttemptFolder, CurrentAttempt
 from torch_tasks.workers.programs.kind import TYPING, Ending, StateReading, login_wanted
@@ -33,28 +45,33 @@ _AWAY = (redis.RedisError, BrokerUnreachable)
 
 
 class Attempt:
-    """What one agent does about one try of one task."""
+    """One attempt of one agent at one task. What ends it is decided by :func:`what_ends`."""
 
-    def __init__(self, agent: HostedAgent, spec: TaskSpec, run: AttemptFolder, delivery: TaskDelivery | None) -> None:
+    def __init__(
+        self, agent: HostedAgent, spec: TaskSpec, folder: AttemptFolder, delivery: TaskDelivery | None
+    ) -> None:
         self._agent = agent
         self._terminal, self._kind, self._records = agent.terminal, agent.kind, agent.records
         self._spec = spec
-        self._run = run
+        self._folder = folder
         self._delivery = delivery
         self._shown: StateReading | None = None
         self._untold: list[str] = []
-        self._handoffs = HandoffNotes(agent.records, agent.settings.handoff_seconds)
+        self._notes = HandoffNotes(agent.records, agent.settings.handoff_seconds)
+        self._standstill = StandstillDetector(agent.settings.stalled_seconds)
         self._asked_at: float | None = None
+        self._halt_reason: str | None = None
 
     # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
 
     def refusal(self) -> TaskResult | None:
         """Why the task is not even begun, if so."""
         spec, failed = self._spec, self._failed
-        self._heed_hold()
-        if self._wants_cancel():
+        self._require_no_hold()
+        record = self._record()
+        if self._is_cancelled(record):
             return failed(FailureKind.CANCELLED, "cancelled before the agent began")
-        if self._handover():
+        if record and record.handover:
             raise HandedOver
         if spec.deadline and spec.deadline <= now():
             return failed(
@@ -65,7 +82,7 @@ class Attempt:
             return failed(FailureKind.REFUSED, message)
         return None
 
-    def _heed_hold(self) -> None:
+    def _require_no_hold(self) -> None:
         """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
         begun = self._agent.presence.journal.current is not None
         why = self._agent.holds.interruption or (None if begun else self._agent.holds.reason)
@@ -108,21 +125,21 @@ class Attempt:
 
     def begin(self) -> TaskResult | None:
         """Put the task into the pane, and note first that it is there; or tell why it was not begun after all."""
-        run, agent = self._run, self._agent
-        with usable(run.folder):
+        folder, agent = self._folder, self._agent
+        with usable(folder.folder):
             self._terminal.rotate_transcript()
-            run.open()
+            folder.open()
             # Only what is the agent's, and known to be, may hold up its other tasks.
-            run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+            folder.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
             asked = self._spec
-            self._spec, self._untold = agent.trees.begin(asked, run, agent.presence.info)
+            self._spec, self._untold = agent.trees.begin(asked, folder, agent.presence.info)
             if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
                 return refusal
-            agent.guard.begin(run)
+            agent.guard.begin(folder)
             tag = self._delivery and self._delivery.tag
-            current = CurrentAttempt(task_id=self._spec.id, attempt=run.attempt, begun_at=now(), delivery=tag)
+            current = CurrentAttempt(task_id=self._spec.id, attempt=folder.attempt, begun_at=now(), delivery=tag)
             agent.presence.remember(current=current)
-            self._kind.begin(self._terminal.pane, run, self._spec, self._variables())
+            self._kind.begin(self._terminal.pane, folder, self._spec, self._variables())
         return None
 
     def _start_anew(self, *, has_own_tree: bool) -> TaskResult | None:
@@ -141,12 +158,12 @@ class Attempt:
         if refusal := self.await_free_pane():
             return refusal
         self._untold.append(f"begun by a new program in {folder}")
-        self._run.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+        self._folder.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
         return None
 
     def resume(self) -> None:
         """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
-        self._spec = self._agent.trees.resume(self._spec, self._run)
+        self._spec = self._agent.trees.resume(self._spec, self._folder)
         account = self._records.account(self._spec.id)
         self._note(account)
         if account.get("state") == TaskState.WAITING:
@@ -156,42 +173,73 @@ class Attempt:
             presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
 
     def _note(self, account: Mapping[str, str]) -> None:
-        self._run.remember(account, self._delivery.message if self._delivery else None)
+        self._folder.remember(account, self._delivery.message if self._delivery else None)
 
     def _variables(self) -> dict[str, str]:
         return {
             "TORCH_TASK_ID": self._spec.id,
             "TORCH_INCARNATION": str(self._agent.presence.info.incarnation),
-            "TORCH_CONTEXT": str(self._run.context),
+            "TORCH_CONTEXT": str(self._folder.context),
         }
 
     # ── at work ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def watch(self) -> TaskResult:
-        """Wait for the program's ending, its death, or a reason to interrupt it."""
+        """Help the program on with the task until something ends the attempt."""
         self._agent.presence.show(AgentState.WORKING, task=self._spec.id)
         limit = self._limit()
-        standstill = StandstillDetector(self._kind, self._agent.settings.stalled_seconds)
         while True:
             ending = self._look()
-            self._heed_halt(ending)
-            self._heed_handover(ending)
-            if ending and (result := self._judge(ending)):
-                return result
-            if not self._terminal.alive:
-                died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
-                kind, why = self._agent.guard.why(self._run) or died
-                self._terminal.end()  # nothing of this try goes on beside the next one
-                return self._failed(kind, why)
-            if is_lost(self._run, self._records, self._agent.presence.info):
-                raise StaleWriter(f"task {self._spec.id} is somebody else's by now; {self._agent_id} lets go of it")
-            reason = self._reason_to_stop(limit) or standstill.seen(self._terminal.pane, self._shown)
-            if reason:
-                self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
-                return self._failed(*reason)
-            self._agent.deliver_during_task(self._run)
-            self._handoffs.note(self._spec, self._agent.presence.info, self._terminal)
+            match what_ends(self._facts(ending, limit)):
+                case None:
+                    self._agent.deliver_during_task(self._folder)
+                    self._notes.note(self._spec, self._agent.presence.info, self._terminal)
+                case AttemptEnd.ENDED:
+                    if ending and (result := self._judge(ending)):
+                        return result
+                case end:
+                    return self._end(end, limit, has_ended=ending is not None)
             self._rest(limit)
+
+    def _facts(self, ending: Ending | None, limit: TimeLimit) -> AttemptFacts:
+        agent, record = self._agent, self._record()
+        handover = record.handover if record else None
+        self._halt_reason = agent.holds.interruption
+        is_alive = self._terminal.alive
+        return AttemptFacts(
+            has_ended=ending is not None,
+            is_halted=self._halt_reason is not None,
+            was_halted=self._folder.halted.exists(),
+            is_handed_over=handover is not None,
+            is_returning=handover is not None and self._is_returning(handover),
+            is_alive=is_alive,
+            is_lost=is_lost(self._folder.kept_account, record, agent.presence.info),
+            is_leaving=agent.orders.leaving,
+            is_cancelled=self._is_cancelled(record),
+            time_is_over=not limit.left,
+            stands_still=is_alive and not ending and self._stands_still(),
+        )
+
+    def _record(self) -> Ownership | None:
+        """How the task stands in its record; nothing while the broker is away, and the agent works on meanwhile."""
+        with contextlib.suppress(*_AWAY):
+            return self._records.ownership(self._spec.id)
+        return None
+
+    def _is_cancelled(self, record: Ownership | None) -> bool:
+        return self._agent.orders.cancelled == self._spec.id or (record is not None and record.cancel_requested)
+
+    def _is_returning(self, handover: Handover) -> bool:
+        """The command that asked for it runs in the agent's own turn, and is about to end."""
+        self._asked_at = self._asked_at or time.monotonic()
+        late = time.monotonic() - self._asked_at > _RETURNING
+        return handover.pid is not None and not late and psutil.pid_exists(handover.pid)
+
+    def _stands_still(self) -> bool:
+        if not (self._kind.is_conversational and self._standstill.is_due):
+            return False
+        is_working = self._shown is not None and self._shown.state is AgentState.WORKING
+        return self._standstill.stands_still(self._terminal.pane.screen(STANDSTILL_LINES) if is_working else None)
 
     @property
     def _agent_id(self) -> str:
@@ -200,10 +248,10 @@ class Attempt:
     def _look(self) -> Ending | None:
         """The task's ending if there is one; else the program is helped on, and what it does is told."""
         if not self._terminal.alive:
-            return self._kind.ending(self._run)
+            return self._kind.ending(self._folder)
         pane = self._terminal.pane
         with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the caller sees it
-            progress = self._kind.progress(pane, self._run, self._spec)
+            progress = self._kind.progress(pane, self._folder, self._spec)
             self._untold += progress.facts
             self._tell()
             if progress.ending:
@@ -215,7 +263,7 @@ class Attempt:
             self._show(progress.reading)
             self._pass_answer_on(progress.reading)
             return None
-        return self._kind.ending(self._run)
+        return self._kind.ending(self._folder)
 
     def _tell(self) -> None:
         """Write what became known into the task's history; while the broker is away, later."""
@@ -269,82 +317,78 @@ class Attempt:
         current = self._agent.presence.journal.current
         return TimeLimit.of(self._spec, current.begun_at if current else now())
 
-    def _reason_to_stop(self, limit: TimeLimit) -> tuple[FailureKind, str] | None:
-        if self._agent.orders.leaving:
-            raise Detached
-        if self._wants_cancel():
-            return FailureKind.CANCELLED, "cancelled while it ran"
-        return None if limit.left else (limit.kind, limit.message)
-
     def _rest(self, limit: TimeLimit) -> None:
         """Sleep until the bell, the limit, or the next look."""
         pause = _LOOK if self._asked_at else self._kind.pause
         self._agent.bell.wait(min(limit.left, pause))
 
-    def _wants_cancel(self) -> bool:
-        if self._agent.orders.cancelled == self._spec.id:
-            return True
-        try:
-            return self._records.ownership(self._spec.id).cancel_requested
-        except _AWAY:  # the agent works on while the broker is away
-            return False
-
-    def _heed_halt(self, ending: Ending | None) -> None:
-        """Let go of the task if the agent is halted; of what a worker before this one made the program let go, too.
-
-        Then its ending tells nothing of the task.
-        """
-        why = self._agent.holds.interruption
-        if not self._run.halted.exists():
-            if why is None or ending:
-                return
-            self._run.halted.write_text(f"{why}\n")
-        if self._terminal.alive and not self._kind.has_let_go(self._terminal.pane, self._run):
-            self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
-        if self._terminal.alive:
-            self._handoffs.note_now(self._spec, self._agent.presence.info, self._terminal)
-        raise AgentHeld(self._run.halted.read_text().strip())
-
-    def _handover(self) -> Handover | None:
-        """That somebody wants another agent to have the task."""
-        try:
-            return self._records.ownership(self._spec.id).handover
-        except _AWAY:
-            return None
-
-    def _heed_handover(self, ending: Ending | None) -> None:
-        """Let go of the task if it is to go to another agent, whatever this one made of it so far."""
-        handover = self._handover()
-        if handover is None or (not ending and self._is_returning(handover)):
-            return
-        if self._terminal.alive:
-            self._handoffs.note_now(self._spec, self._agent.presence.info, self._terminal)
-            if not ending:
-                self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, self._run))
-        raise HandedOver
-
-    def _is_returning(self, handover: Handover) -> bool:
-        """The command that asked for it runs in the agent's own turn, and is about to end."""
-        self._asked_at = self._asked_at or time.monotonic()
-        late = time.monotonic() - self._asked_at > _RETURNING
-        return handover.pid is not None and not late and psutil.pid_exists(handover.pid)
-
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _end(self, end: AttemptEnd, limit: TimeLimit, *, has_ended: bool = False) -> TaskResult:
+        """Do what the end of the attempt asks for: a result, or an exception that says where the task goes."""
+        match end:
+            case AttemptEnd.HALTED:
+                raise self._give_back()
+            case AttemptEnd.HANDED_OVER:
+                raise self._hand_over(has_ended=has_ended)
+            case AttemptEnd.LOST:
+                raise StaleWriter(f"task {self._spec.id} is another agent's by now; {self._agent_id} lets go of it")
+            case AttemptEnd.LEAVING:
+                raise Detached
+            case AttemptEnd.DIED:
+                died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
+                failure = self._agent.guard.why(self._folder) or died
+                self._terminal.end()  # nothing of this attempt goes on beside the next one
+            case _:
+                failure = self._failure(end, limit)
+                self._terminal.interrupt(self._has_let_go)
+        return self._failed(*failure)
+
+    def _failure(self, end: AttemptEnd, limit: TimeLimit) -> tuple[FailureKind, str]:
+        if end is AttemptEnd.CANCELLED:
+            return FailureKind.CANCELLED, "cancelled while it ran"
+        if end is AttemptEnd.TIME_IS_OVER:
+            return limit.kind, limit.message
+        seconds = self._agent.settings.stalled_seconds
+        message = f"no progress: nothing new in its pane for {seconds:g} s (TORCH_STALLED_SECONDS)"
+        return FailureKind.LOOPING, message
+
+    def _give_back(self) -> AgentHeld:
+        """Have the program let go of the task. That is noted first: a next worker must not take its ending for one."""
+        halted = self._folder.halted
+        if not halted.exists():
+            halted.write_text(f"{self._halt_reason}\n")
+        if self._terminal.alive and not self._has_let_go():
+            self._terminal.interrupt(self._has_let_go)
+        if self._terminal.alive:
+            self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
+        return AgentHeld(halted.read_text().strip())
+
+    def _hand_over(self, *, has_ended: bool) -> HandedOver:
+        """Have the program let go of the task, with notes for the agent that gets it."""
+        if self._terminal.alive:
+            self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
+            if not has_ended:
+                self._terminal.interrupt(self._has_let_go)
+        return HandedOver()
+
+    def _has_let_go(self) -> bool:
+        return self._kind.has_let_go(self._terminal.pane, self._folder)
 
     def _judge(self, ending: Ending) -> TaskResult | None:
         """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""
         shown, failure = (ending.evidence,), ending.failure
-        if failure and (not self._spec.check or failure.kind is not FailureKind.EXIT_CODE):
-            over = self._agent.guard.why(self._run)
+        if failure and is_decided(failure, self._spec.check):
+            over = self._agent.guard.why(self._folder)
             kind, message = (over[0], f"{failure.message}; {over[1]}") if over else (failure.kind, failure.message)
             return self._failed(kind, message, shown)
         if not self._spec.check:
-            return self._agent.results.succeeded(self._run, shown)
+            return self._agent.results.succeeded(self._folder, shown)
         verdict = self._check(self._spec.check)
         if isinstance(verdict, Failure):
             return self._failed(verdict.kind, verdict.message, shown)
         if verdict.passed:
-            return self._agent.results.succeeded(self._run, (*shown, verdict))
+            return self._agent.results.succeeded(self._folder, (*shown, verdict))
         if self._sent_back(verdict):
             return None
         message = f"check failed: {verdict.detail.splitlines()[0]}"
@@ -354,14 +398,14 @@ class Attempt:
         """The agent is told what the check said, and goes on, if it can and there are rounds left."""
         rounds = self._spec.check_rounds
         allowed = self._agent.settings.check_rounds if rounds is None else rounds
-        done = len(list(self._run.folder.glob("check.*")))
+        done = len(list(self._folder.folder.glob("check.*")))
         if done >= allowed or not self._terminal.alive:
             return False
         text = f"The check of this task failed. Put it right.\n\n{verdict.detail}"
-        if not self._kind.send_back(self._terminal.pane, self._run, text):
+        if not self._kind.send_back(self._terminal.pane, self._folder, text):
             return False
         self._agent.quota.count_call()
-        (self._run.folder / "check").rename(self._run.folder / f"check.{done + 1}")
+        (self._folder.folder / "check").rename(self._folder.folder / f"check.{done + 1}")
         self._untold.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
         self._tell()
         return True
@@ -369,22 +413,33 @@ class Attempt:
     def _check(self, command: str) -> Evidence | Failure:
         """The check's verdict, or why there is none."""
         limit = self._limit().or_check(self._agent.settings.check_timeout_seconds)
-        variables = {**self._variables(), "TORCH_ANSWER": str(self._run.output)}
+        variables = {**self._variables(), "TORCH_ANSWER": str(self._folder.output)}
         workdir = self._spec.workdir or self._agent.presence.info.workdir
-        log_file = self._run.folder / "check"
+        log_file = self._folder.folder / "check"
         check = TaskCheck(command, workdir=workdir, variables=variables, log=log_file, bell=self._agent.bell)
         try:
             while check.exit_code is None:
-                if reason := self._reason_to_stop(limit):
-                    return Failure(kind=reason[0], message=reason[1])
+                if end := what_ends(self._facts_beside_check(limit)):
+                    if end is AttemptEnd.LEAVING:
+                        raise Detached
+                    kind, message = self._failure(end, limit)
+                    return Failure(kind=kind, message=message)
                 self._rest(limit)
             return check.evidence()
         finally:
             check.stop()
+
+    def _facts_beside_check(self, limit: TimeLimit) -> AttemptFacts:
+        """What may end a check; the program in the pane is done with the task."""
+        return AttemptFacts(
+            is_leaving=self._agent.orders.leaving,
+            is_cancelled=self._is_cancelled(self._record()),
+            time_is_over=not limit.left,
+        )
 
     def _move(self, state: TaskState, note: str | None = None, question: str | None = None) -> dict[str, str]:
         by = self._agent.presence.info
         return self._records.move(self._spec.id, state, by=by, note=note, question=question)
 
     def _failed(self, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()) -> TaskResult:
-        return self._agent.results.failed(self._run, kind, message, evidence)
+        return self._agent.results.failed(self._folder, kind, message, evidence)

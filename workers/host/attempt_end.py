@@ -1,4 +1,4 @@
-"""What ends an attempt at a task, and how its end becomes a result."""
+"""What ends an attempt at a task, how its end becomes a result, and what is left to the next agent."""
 
 from __future__ import annotations
 
@@ -10,29 +10,30 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
+from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
 import redis
 
-from torch_tasks.errors import BrokerUnreachable, TorchError
-from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.errors import TorchError
+from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handoff, TaskResult, TaskSpec, TaskState
-from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.store.tasks import Ownership, TaskRecords
 from torch_tasks.workers.git import shown
 from torch_tasks.workers.host.journal import AttemptFolder, head_and_tail
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.terminal import Bell, Terminal
-from torch_tasks.workers.programs.kind import AgentKind, StateReading
-from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.programs.kind import AgentKind
 
 log = logging.getLogger(__name__)
 
-#: The same on so many looks in a row is a standstill; and how many lines of the pane are looked at.
-_LOOKS, _HISTORY = 3, 200
+#: The same on so many looks in a row is a standstill.
+_LOOKS = 3
+STANDSTILL_LINES = 200
 #: What ticks while nothing happens: counters, spinners, the hint how to interrupt.
 _TICKING = re.compile(r"interrupt|cancel|[Rr]etrying|tokens")
 #: So many bytes of a check's output are kept as evidence.
@@ -41,68 +42,126 @@ _CHECK_OUTPUT_BYTES = 2000
 _SCREEN_LIMIT, _DIFF_LIMIT = 8000, 16000
 
 
+class AttemptEnd(Enum):
+    """What ends an attempt in the pane. Where several do at the same time, the first in this order counts."""
+
+    HALTED = "halted"
+    """The agent is paused or stopped at once: the task goes back."""
+    HANDED_OVER = "handed over"
+    """The task goes to another agent, whatever this one made of it."""
+    ENDED = "ended"
+    """The program has ended the task; its evidence, and the check, say how."""
+    DIED = "died"
+    """The pane or the program in it is dead."""
+    LOST = "lost"
+    """Another agent has the task by now."""
+    LEAVING = "leaving"
+    """The worker stops; the pane goes on for the next worker."""
+    CANCELLED = "cancelled"
+    TIME_IS_OVER = "time is over"
+    STANDS_STILL = "stands still"
+
+
+class AttemptFacts(NamedTuple):
+    """What one look at an attempt shows."""
+
+    has_ended: bool = False
+    is_halted: bool = False
+    was_halted: bool = False
+    """A worker of this agent made the program let go of the task before: its ending tells nothing of the task."""
+    is_handed_over: bool = False
+    is_returning: bool = False
+    """The command that hands it over runs in the agent's own turn, and is about to end."""
+    is_alive: bool = True
+    is_lost: bool = False
+    is_leaving: bool = False
+    is_cancelled: bool = False
+    time_is_over: bool = False
+    stands_still: bool = False
+
+
+ENDS: dict[AttemptEnd, Callable[[AttemptFacts], bool]] = {
+    AttemptEnd.HALTED: lambda seen: seen.was_halted or (seen.is_halted and not seen.has_ended),
+    AttemptEnd.HANDED_OVER: lambda seen: seen.is_handed_over and (seen.has_ended or not seen.is_returning),
+    AttemptEnd.ENDED: lambda seen: seen.has_ended,
+    AttemptEnd.DIED: lambda seen: not seen.is_alive,
+    AttemptEnd.LOST: lambda seen: seen.is_lost,
+    AttemptEnd.LEAVING: lambda seen: seen.is_leaving,
+    AttemptEnd.CANCELLED: lambda seen: seen.is_cancelled,
+    AttemptEnd.TIME_IS_OVER: lambda seen: seen.time_is_over,
+    AttemptEnd.STANDS_STILL: lambda seen: seen.stands_still,
+}
+"""When each of them is the case, in the order in which they count."""
+
+
+def what_ends(seen: AttemptFacts) -> AttemptEnd | None:
+    """What ends the attempt, or nothing while the agent goes on with it."""
+    return next((end for end, is_so in ENDS.items() if is_so(seen)), None)
+
+
+def is_lost(kept: Mapping[str, str] | None, ownership: Ownership | None, info: AgentInfo) -> bool:
+    """The task's record has gone on without this attempt, of whose record this much is kept on disk.
+
+    Without a broker the attempt counts as the agent's own, and so it does if the broker came back with older data.
+    """
+    if kept is None:  # the agent has let go of it already
+        return True
+    if ownership is None or ownership.revision <= int(kept["revision"]):
+        return False
+    owner, ours = ownership.owner, (kept.get("agent"), kept.get("node"))
+    return owner is None or owner[:2] != ours or owner[2] > info.incarnation
+
+
+def is_decided(failure: Failure | None, check: str | None) -> bool:
+    """The program's own ending decides about the task; else the check does, also about a mere exit code."""
+    return not check or (failure is not None and failure.kind is not FailureKind.EXIT_CODE)
+
+
 class AttemptResults:
-    """Makes the results of one agent's tries."""
+    """Makes the results of one agent's attempts."""
 
     def __init__(self, presence: AgentPresence, kind: AgentKind, answer_limit: int) -> None:
         self._presence = presence
         self._kind = kind
         self._answer_limit = answer_limit
 
-    def succeeded(self, run: AttemptFolder, evidence: tuple[Evidence, ...]) -> TaskResult:
+    def succeeded(self, attempt: AttemptFolder, evidence: tuple[Evidence, ...]) -> TaskResult:
         """The task was done, as the evidence shows."""
-        return self._result(run, TaskState.SUCCEEDED, evidence, None)
+        return self._result(attempt, TaskState.SUCCEEDED, evidence, None)
 
     def failed(
-        self, run: AttemptFolder, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()
+        self, attempt: AttemptFolder, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()
     ) -> TaskResult:
         """The task was not done, for this reason."""
         status = TaskState.CANCELLED if kind is FailureKind.CANCELLED else TaskState.FAILED
-        return self._result(run, status, evidence, Failure(kind=kind, message=message))
+        return self._result(attempt, status, evidence, Failure(kind=kind, message=message))
 
     def _result(
-        self, run: AttemptFolder, status: TaskState, evidence: tuple[Evidence, ...], error: Failure | None
+        self, attempt: AttemptFolder, status: TaskState, evidence: tuple[Evidence, ...], error: Failure | None
     ) -> TaskResult:
-        answer, size = head_and_tail(run.output, self._answer_limit)
-        ending = self._kind.ending(run)
+        answer, size = head_and_tail(attempt.output, self._answer_limit)
+        ending = self._kind.ending(attempt)
         info, current = self._presence.info, self._presence.journal.current
         return TaskResult(
-            task_id=run.task_id,
+            task_id=attempt.task_id,
             status=status,
             answer=answer,
             answer_bytes=size,
-            answer_file=str(run.output) if size else None,
+            answer_file=str(attempt.output) if size else None,
             exit_code=ending.exit_code if ending else None,
             usage=ending.usage if ending else None,
             evidence=evidence,
             agent=info.agent_id,
             node=info.node,
-            attempts=run.attempt,
+            attempts=attempt.attempt,
             started_at=current.begun_at if current else None,
             finished_at=now(),
             error=error,
         )
 
 
-def is_lost(run: AttemptFolder, records: TaskRecords, info: AgentInfo) -> bool:
-    """The task's record has gone on without this try. While the broker is away, nobody can tell."""
-    kept = run.recall()
-    if kept is None:  # disowned already
-        return True
-    try:
-        standing = records.ownership(run.task_id)
-    except (redis.RedisError, BrokerUnreachable):
-        return False
-    account = kept[0]
-    ours = (account.get("agent"), account.get("node"))
-    owner = standing.owner
-    # What a broker says that came back with older data is no news.
-    later = standing.revision > int(account["revision"])
-    return later and (owner is None or owner[:2] != ours or owner[2] > info.incarnation)
-
-
 class TimeLimit(NamedTuple):
-    """A moment, and what is said when it is reached."""
+    """When a task is interrupted, as what failure it counts then, and the words for it."""
 
     at: datetime
     kind: FailureKind
@@ -110,7 +169,7 @@ class TimeLimit(NamedTuple):
 
     @classmethod
     def of(cls, spec: TaskSpec, begun_at: datetime) -> TimeLimit:
-        """The task's own limit. Its time runs from its beginning, whoever watches."""
+        """The task's own limit. Its time runs from its beginning, also under a next worker."""
         limits = [cls(datetime.max.replace(tzinfo=begun_at.tzinfo), FailureKind.TIMEOUT, "")]
         if spec.timeout:
             end = begun_at + timedelta(seconds=spec.timeout)
@@ -132,32 +191,32 @@ class TimeLimit(NamedTuple):
 
 
 class StandstillDetector:
-    """Looks at one agent's pane at intervals while it works on a task."""
+    """Sees that an agent goes round in circles: what its pane shows brings nothing new, look after look."""
 
-    def __init__(self, kind: AgentKind, seconds: float) -> None:
-        self._watched = kind.is_conversational and seconds > 0
+    def __init__(self, seconds: float) -> None:
+        """Nothing is looked at if there are no ``seconds``."""
         self._seconds = seconds
         self._interval = seconds / _LOOKS
         self._next = time.monotonic() + self._interval
         self._last: frozenset[str] = frozenset()
         self._same = 0
 
-    def seen(self, pane: AgentPane, reading: StateReading | None) -> tuple[FailureKind, str] | None:
-        """Why the agent should be interrupted, if nothing new has come for so long."""
-        if not self._watched or time.monotonic() < self._next:
-            return None
+    @property
+    def is_due(self) -> bool:
+        """It is time for the next look."""
+        return self._seconds > 0 and time.monotonic() >= self._next
+
+    def stands_still(self, screen: str | None) -> bool:
+        """Look at what the pane shows, nothing if the agent does not work; true if that has been the same too often."""
         self._next = time.monotonic() + self._interval
-        if reading is None or reading.state is not AgentState.WORKING:
+        if screen is None:
             self._same = 0
-            return None
-        lines = _content(pane.screen(_HISTORY))
+            return False
+        lines = _content(screen)
         # Output that repeats itself adds lines, and none that is new.
         self._same = self._same + 1 if lines <= self._last else 0
         self._last = lines
-        if self._same < _LOOKS:
-            return None
-        message = f"no progress: nothing new in its pane for {self._seconds:g} s (TORCH_STALLED_SECONDS)"
-        return FailureKind.LOOPING, message
+        return self._same >= _LOOKS
 
 
 def _content(screen: str) -> frozenset[str]:
@@ -199,9 +258,9 @@ class TaskCheck:
         self._process.wait()
 
     def evidence(self) -> Evidence:
-        """What it showed."""
-        said = self._log.read_bytes()[-_CHECK_OUTPUT_BYTES:].decode(errors="replace").strip()
-        detail = f"{self._command}: exit code {self.exit_code}" + (f"\n{said}" if said else "")
+        """What the check showed."""
+        output = self._log.read_bytes()[-_CHECK_OUTPUT_BYTES:].decode(errors="replace").strip()
+        detail = f"{self._command}: exit code {self.exit_code}" + (f"\n{output}" if output else "")
         return Evidence(kind="check", detail=detail, passed=self.exit_code == 0)
 
 
@@ -215,12 +274,12 @@ class HandoffNotes:
         self._last: Handoff | None = None
 
     def note(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
-        """Write it into the task's record if it is time and something is new."""
+        """Write them into the task's record if it is time and something is new."""
         if time.monotonic() >= self._next:
             self.note_now(spec, info, terminal)
 
     def note_now(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
-        """Write it into the task's record if something is new."""
+        """Write them into the task's record if something is new."""
         self._next = time.monotonic() + self._interval
         workdir = Path(spec.workdir or info.workdir)
         try:

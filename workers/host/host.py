@@ -252,7 +252,7 @@ class Host:
         has_changed = at_rest and self.info.state is not self._rest
         if not self.unfinished and (has_changed or not self._terminal.alive):
             self._recover()
-        if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_mail=self._messages.waits):
+        if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_messages=self._messages.has_work):
             self._idle.order(self.presence.folder)
 
     def _drop_lost_task(self) -> None:
@@ -260,7 +260,11 @@ class Host:
         if self._orders.leaving or not self.unfinished:
             return
         run = self._run(self.unfinished.task_id, self.unfinished.attempt)
-        if not is_lost(run, self._records, self.info):
+        try:
+            ownership = self._records.ownership(run.task_id)
+        except (redis.RedisError, BrokerUnreachable):
+            ownership = None
+        if not is_lost(run.kept_account, ownership, self.info):
             return
         log.warning("%s: task %s is somebody else's by now", self._spec.id, run.task_id)
         if run.result():

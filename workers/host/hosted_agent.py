@@ -83,11 +83,11 @@ class IdleTimer:
         self._fleet = fleet
         self._since = time.monotonic()
 
-    def is_over(self, info: AgentInfo, terminal: Terminal, *, has_mail: bool) -> bool:
+    def is_over(self, info: AgentInfo, terminal: Terminal, *, has_messages: bool) -> bool:
         """A temporary agent may go: nothing to do, nothing that waits for it, nobody who looks, for long enough."""
         if self._spec.lifetime is Lifetime.PERMANENT or info.retiring:
             return False
-        if has_mail or info.state is not AgentState.READY or info.current_task or self._is_wanted(info, terminal):
+        if has_messages or info.state is not AgentState.READY or info.current_task or self._is_wanted(info, terminal):
             self._since = time.monotonic()
             return False
         return time.monotonic() - self._since >= self._fleet.settings.temporary_idle_seconds

@@ -124,8 +124,14 @@ class AttemptFolder:
             return None
         return kept["account"], kept["message"]
 
+    @property
+    def kept_account(self) -> dict[str, str] | None:
+        """What the task's record said last, as it is kept here."""
+        kept = self.recall()
+        return kept[0] if kept else None
+
     def disown(self) -> None:
-        """The task is somebody else's by now: this try has nothing to tell."""
+        """Keep no record of the task, which is another agent's by now."""
         self.account_file.unlink(missing_ok=True)
 
 

@@ -138,7 +138,7 @@ class LivenessFile:
     """A file that a living process touches at intervals."""
 
     def __init__(self, folder: Path) -> None:
-        self._file = folder / "pulse"
+        self._file = folder / "liveness"
         self._open: FileIO | None = None
 
     def start(self, interval: float) -> None:

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 _HISTORY = 200
 _DIFF_LIMIT = 16_000
 #: What a successor of the same id must not find. Its tries stay: results name their files.
-_PAPERS = ("letters", "mail", "events", "letter", "pulse")
+_PAPERS = ("messages", "mail", "events", "last_message", "liveness")
 
 
 class Retirement:
@@ -125,7 +125,7 @@ class Retirement:
     def _unread(folder: Path) -> list[Message]:
         """What came past the broker, or what the broker may have forgotten."""
         came = [Message.model_validate_json(file.read_bytes()) for file in mail_of(folder)]
-        return came + [letter.message for letter in undelivered(folder / "letters")]
+        return came + [waiting.message for waiting in undelivered(folder / "messages")]
 
     @staticmethod
     def _tidy(folder: Path, journal: AgentJournal | None) -> None:
