@@ -142,7 +142,7 @@ class Terminal:
 
     def settle(self) -> bool:
         """Go on with the program's start; true when it takes tasks or waits for a person to log in."""
-        if self._kind.is_ready(self.pane):
+        if self._kind.get_ready(self.pane):
             self.wants_login = False
         elif self._kind.read(self.pane).state is not AgentState.LOGIN:
             self._login_asked_at = None

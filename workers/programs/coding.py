@@ -9,7 +9,6 @@ import contextlib
 import json
 import shlex
 from collections.abc import Mapping
-from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -117,7 +116,7 @@ class CodingAgent(AgentKind):
         self.prepare()
         return self.command()
 
-    def is_ready(self, pane: AgentPane) -> bool:
+    def get_ready(self, pane: AgentPane) -> bool:
         view = self.read_screen(pane)
         if view is None:
             return False
@@ -139,7 +138,7 @@ class CodingAgent(AgentKind):
         return JoinedLogs(hooks, self.own_log) if self.own_log else hooks
 
     @cached_property
-    def _detector(self) -> ScreenRules:
+    def _rules(self) -> ScreenRules:
         return ScreenRules(self.config)
 
     @cached_property
@@ -147,7 +146,7 @@ class CodingAgent(AgentKind):
         return StartDialogs(self.config.dialogs)
 
     @cached_property
-    def _watch(self) -> TurnWatcher:
+    def _watcher(self) -> TurnWatcher:
         return TurnWatcher(self)
 
     def read_screen(self, pane: AgentPane) -> ScreenReading | None:
@@ -156,8 +155,8 @@ class CodingAgent(AgentKind):
         if screen is None:
             return None
         composer = read_composer(screen, self.config.composer)
-        drawn = self._detector.read(screen, composer)
-        return ScreenReading(screen, composer, drawn, _best(self.status(pane), drawn))
+        by_screen = self._rules.read(screen, composer)
+        return ScreenReading(screen, composer, by_screen, _best(self.status(pane), by_screen))
 
     def read(self, pane: AgentPane) -> StateReading:
         view = self.read_screen(pane)
@@ -217,7 +216,7 @@ class CodingAgent(AgentKind):
         submission = Submission.load(run)
         assert submission, f"{run.folder} holds no submission"
         submission = self._step(pane, run, submission)
-        return self._watch.progress(pane, run, spec, submission)
+        return self._watcher.progress(pane, run, spec, submission)
 
     def _step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         submission = self.advance(pane, folder, submission)
@@ -287,16 +286,16 @@ class CodingAgent(AgentKind):
         if submission is None:
             return None
         turn = self.turn(submission)
-        ended = None if self._watch.goes_on(turn) else ending_of(turn)
+        ended = None if self._watcher.goes_on(turn) else ending_of(turn)
         return self.end(run, turn, *ended) if ended else None
 
     def end(self, run: AttemptFolder, turn: Turn, ending: Ending, answer: str) -> Ending:
-        """Keep how the task ended."""
+        """Store how the task ended."""
         return store_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
 
     @property
     def pause(self) -> float:
-        return self._watch.pause
+        return self._watcher.pause
 
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -313,10 +312,7 @@ class CodingAgent(AgentKind):
         pane.press(*self.config.keys.clear * (2 * rows + 2))
 
     def _is_ours(self, view: ScreenReading, text: str) -> bool:
-        return bool(text) and view.composer.holds(text, self.config.composer.placeholder) in (
-            ComposerContent.OURS,
-            ComposerContent.PART,
-        )
+        return bool(text) and view.composer.compare(text, self.config.composer.placeholder) in _OURS_ALONE
 
     def _pasted(self) -> str:
         with contextlib.suppress(FileNotFoundError):
@@ -343,7 +339,7 @@ class CodingAgent(AgentKind):
         return True
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
-        return self._watch.answer(pane, question, reply)
+        return self._watcher.answer(pane, question, reply)
 
     def send_back(self, pane: AgentPane, run: AttemptFolder, text: str) -> bool:
         before = Submission.load(run)
@@ -364,12 +360,12 @@ class CodingAgent(AgentKind):
         return True
 
 
-def _best(status: StateReading | None, drawn: StateReading) -> StateReading:
+def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:
     """The live source decides; what is asked, the screen may know better."""
     if status is None:
-        return drawn
-    if status.state is AgentState.WAITING and status.question is None and drawn.question:
-        return replace(status, question=drawn.question)
+        return by_screen
+    if status.state is AgentState.WAITING and status.question is None and by_screen.question:
+        return replace(status, question=by_screen.question)
     return status
 
 
@@ -389,8 +385,8 @@ def is_left_to_a_shell(look: PaneLook) -> bool:
 
 def kill_program(look: PaneLook) -> None:
     """Kill what the pane was started with, and all that it started."""
-    with suppress(psutil.NoSuchProcess):
+    with contextlib.suppress(psutil.NoSuchProcess):
         leader = psutil.Process(look.pid)
         for process in (leader, *leader.children(recursive=True)):
-            with suppress(psutil.NoSuchProcess):
+            with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()

@@ -100,11 +100,13 @@ class Gemini(CodingAgent):
         }
         return {**overlaid(settings, own), "hooks": hooks}
 
-    def is_ready(self, pane: AgentPane) -> bool:
+    def get_ready(self, pane: AgentPane) -> bool:
         # Its composer is drawn before the CLI listens to framed pastes.
-        return super().is_ready(pane) and any(
-            event.kind is EventKind.STARTED for event in self.log.since(self._launched)
-        )
+        return super().get_ready(pane) and self._has_reported_start
+
+    @property
+    def _has_reported_start(self) -> bool:
+        return any(event.kind is EventKind.STARTED for event in self.log.since(self._launched))
 
     # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
 

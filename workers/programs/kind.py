@@ -99,8 +99,8 @@ class AgentKind(ABC):
         return self.config.environment
 
     @abstractmethod
-    def is_ready(self, pane: AgentPane) -> bool:
-        """The program has started and takes tasks. Answers the dialogs of its start as the configuration says."""
+    def get_ready(self, pane: AgentPane) -> bool:
+        """Go on with the start: answer its dialogs as the configuration says. True once the program takes tasks."""
 
     def is_running(self, look: PaneLook) -> bool:
         """The program still runs in the living pane; False if it left a shell there, which must get no prompt."""

@@ -92,7 +92,7 @@ class OpenCode(CodingAgent):
         except FileNotFoundError:
             return None
 
-    def is_ready(self, pane: AgentPane) -> bool:
+    def get_ready(self, pane: AgentPane) -> bool:
         screen = Screen.of(pane)
         try:
             session = self._session or self._server.open_session(self.agent_id)

@@ -75,7 +75,7 @@ def compose_prompt(
             f"Read the whole file; what it says is the {what}, word for word."
         )
     else:
-        body, notes = safe(words)
+        body, notes = show_controls(words)
         disarmed = disarm(body)
         body, notes = disarmed.text, [*notes, *disarmed.notes]
         if not before and _guarded(body, config.guarded):
@@ -88,7 +88,7 @@ def compose_prompt(
     return Prompt("\n\n".join(parts), tuple(notes))
 
 
-def safe(words: str) -> tuple[str, list[str]]:
+def show_controls(words: str) -> tuple[str, list[str]]:
     """The words with line feeds as their only line ends, and control characters shown instead of sent."""
     notes = []
     lines = words.replace("\r\n", "\n").replace("\r", "\n")

@@ -152,7 +152,7 @@ class Composer:
         """It is there, and nothing stands in it."""
         return self.seen and not self.text
 
-    def holds(self, ours: str, placeholder: re.Pattern[str] | None) -> ComposerContent:
+    def compare(self, ours: str, placeholder: re.Pattern[str] | None) -> ComposerContent:
         """Whose text this is; a placeholder is ours, for we pasted into an empty composer."""
         if not self.seen:
             return ComposerContent.UNSEEN

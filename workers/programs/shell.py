@@ -25,7 +25,7 @@ from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, StateReading
-from torch_tasks.workers.programs.prompt import safe
+from torch_tasks.workers.programs.prompt import show_controls
 from torch_tasks.workers.programs.screen import Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Submission
@@ -34,6 +34,9 @@ from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _SCRIPTS = Path(__file__).parent / "scripts"
+#: A longer text is sourced from its file: of one that fills the screen it cannot be seen whether it is whole.
+_LONGEST = 1500
+_MOST_LINES = 10
 
 
 class Shell(AgentKind):
@@ -53,11 +56,15 @@ class Shell(AgentKind):
         keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]
         return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
 
-    def is_ready(self, pane: AgentPane) -> bool:
+    def get_ready(self, pane: AgentPane) -> bool:
+        return self._has_started
+
+    @property
+    def _has_started(self) -> bool:
         return (self.folder / "ready").exists()
 
     def read(self, pane: AgentPane) -> StateReading:
-        if not self.is_ready(pane):
+        if not self._has_started:
             return StateReading(AgentState.STARTING, "prompt")
         if self._at_prompt(pane):
             return StateReading(AgentState.READY, "foreground process", "the shell")
@@ -68,7 +75,7 @@ class Shell(AgentKind):
         return look is not None and not look.in_use and self._is_empty(pane)
 
     def _is_empty(self, pane: AgentPane) -> bool:
-        return self.is_ready(pane) and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+        return self._has_started and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
     def redraw_input(self, pane: AgentPane) -> None:
         if self._at_prompt(pane) and not self._is_empty(pane):
@@ -163,11 +170,6 @@ def _kill(processes: list[psutil.Process]) -> None:
             process.kill()
 
 
-#: A longer text is sourced from its file: of one that fills the screen it cannot be seen whether it is whole.
-_LONGEST = 1500
-_MOST_LINES = 10
-
-
 class ShellInput:
     """The line at the prompt of one shell. The shell reports every line that it takes, in the file ``taken``."""
 
@@ -185,7 +187,7 @@ class ShellInput:
 
     def intend(self, letter: MessageFolder) -> Submission:
         """The message as it is to be typed."""
-        text, notes = safe(letter.message.message.strip("\n"))
+        text, notes = show_controls(letter.message.message.strip("\n"))
         letter.prompt.write_text(text + "\n", newline="")
         if len(text) > _LONGEST or text.count("\n") >= _MOST_LINES:
             notes.append(f"sourced from {letter.prompt}, for its length")

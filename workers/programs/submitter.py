@@ -253,7 +253,7 @@ class Submitter:
         )
 
     def _content(self, composer: Composer, text: str) -> ComposerContent:
-        return composer.holds(text, self._program.config.composer.placeholder)
+        return composer.compare(text, self._program.config.composer.placeholder)
 
     def _carry_out(self, decision: Decision, before: Submission, view: ScreenReading | None, text: str) -> Submission:
         evidence = decision.evidence

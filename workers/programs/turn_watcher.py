@@ -139,7 +139,7 @@ class TurnWatcher:
             trace_seconds=program.config.submit.trace_seconds,
         )
         if view and facts.phase.is_under_way and seconds >= STRANGE_SECONDS:
-            content = view.composer.holds(submission.text(run), program.config.composer.placeholder)
+            content = view.composer.compare(submission.text(run), program.config.composer.placeholder)
             facts = replace(facts, content=content)
         if view and facts.phase is SubmissionPhase.ACCEPTED and not facts.turn.over:
             clock = self._clock(run)

@@ -64,7 +64,7 @@ def test_without_a_box_it_begins_with_the_last_prompt_mark() -> None:
 
 
 def held(*rows: str) -> ComposerContent:
-    return seen(*rows).holds(OURS, BOXED.placeholder)
+    return seen(*rows).compare(OURS, BOXED.placeholder)
 
 
 def test_whose_text_it_holds() -> None:
