@@ -71,7 +71,7 @@ class TaskFailed(TorchError):
 
 
 class IllegalTransition(TorchError):
-    """A task record was asked to move between two states that are not neighbours."""
+    """A task, or what else has states, was to go into one that does not follow its own."""
 
 
 class StaleWriter(TorchError):

@@ -1,4 +1,4 @@
-"""Nodes: what the machines of the fleet tell of themselves."""
+"""Nodes: what the machines of the fleet report about themselves, and about the agents they keep."""
 
 from __future__ import annotations
 
@@ -11,16 +11,26 @@ from torch_tasks.model.fields import AgentId, Model, Skills
 
 
 class KeptState(StrEnum):
-    """How an agent worker stands with the node worker that keeps it."""
+    """What the node worker does about one agent's worker."""
 
     RUNNING = "running"
     RESTARTING = "restarting"
-    """It has ended and is started again in a moment."""
+    """It is not there and is started in a moment."""
     QUARANTINED = "quarantined"
-    """It did nothing but die and is left down until somebody releases it."""
+    """It did nothing but die and is left down until it is released."""
     RETIRING = "retiring"
+    """There is an order that the agent ends; its worker may still have to finish a task."""
     RETIRED = "retired"
-    """It is declared in torch.toml, but somebody retired it."""
+    """The agent is declared in torch.toml, but was retired, and is left down until it is released."""
+
+
+KEPT_TRANSITIONS: dict[KeptState, frozenset[KeptState]] = {
+    KeptState.RESTARTING: frozenset({KeptState.RUNNING, KeptState.QUARANTINED, KeptState.RETIRING}),
+    KeptState.RUNNING: frozenset({KeptState.RESTARTING, KeptState.RETIRING}),
+    KeptState.QUARANTINED: frozenset({KeptState.RESTARTING, KeptState.RETIRING}),
+    KeptState.RETIRING: frozenset({KeptState.RETIRED}),
+    KeptState.RETIRED: frozenset({KeptState.RESTARTING}),
+}
 
 
 class KeptAgent(Model):
@@ -36,7 +46,7 @@ class KeptAgent(Model):
 
 
 class Capacity(Model):
-    """What a machine has, and what of it is free."""
+    """What a machine has, and how much of it is free."""
 
     cpus: int
     load: float
@@ -64,9 +74,9 @@ class NodeInfo(Model):
     agents: tuple[KeptAgent, ...] = ()
     started_at: AwareDatetime
     left: bool = False
-    """Its node worker said goodbye."""
+    """Its node worker was stopped in order."""
     drained: bool = False
-    """No agent is started there any more; somebody said so."""
+    """No agent is started there any more, by order."""
     status: AgentStatus = AgentStatus.OFFLINE
     last_heartbeat: AwareDatetime | None = None
 

@@ -15,7 +15,7 @@ from torch_tasks.model.options import Option
 
 
 class SpawnState(StrEnum):
-    """How far a spawned agent is. It leaves the list when it has retired."""
+    """How far a spawned agent is."""
 
     RESERVED = "reserved"
     """It has its place on a node, which starts it."""
@@ -23,7 +23,21 @@ class SpawnState(StrEnum):
     FAILED = "failed"
     """It could not be started; its place is free again."""
     LOST = "lost"
-    """It was given up while its node was away; its id is not given to another one before the node knows."""
+    """It was given up while its node was away; its id is not given to another agent before the node knows."""
+
+    @property
+    def sources(self) -> frozenset[SpawnState]:
+        """The states from which this one may follow."""
+        return frozenset(state for state, successors in SPAWN_TRANSITIONS.items() if self in successors)
+
+
+SPAWN_TRANSITIONS: dict[SpawnState, frozenset[SpawnState]] = {
+    SpawnState.RESERVED: frozenset({SpawnState.READY, SpawnState.FAILED, SpawnState.LOST}),
+    SpawnState.READY: frozenset(),
+    SpawnState.FAILED: frozenset(),
+    SpawnState.LOST: frozenset({SpawnState.FAILED}),
+}
+"""An agent that was ready leaves the list when it has retired; the reason of a failure is kept for a while."""
 
 
 class SpawnRequest(SingleAgentFields):

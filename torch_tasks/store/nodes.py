@@ -190,12 +190,9 @@ class Spawns:
             "pool": f"the pool {whose} has {number} agents, its limit is {allowed}",
         }[str(limit)]
 
-    def settle(
-        self, spawned: Spawned, to: SpawnState, reason: str = "", *, only_from: Collection[SpawnState] = ()
-    ) -> bool:
+    def settle(self, spawned: Spawned, to: SpawnState, reason: str = "") -> bool:
         """Say how far this very agent is; false if it is further already, or another one has its id."""
-        sources = only_from or (SpawnState.RESERVED,)
-        return self._settled(spawned, sources, to, reason) == to
+        return self._settled(spawned, to.sources, to, reason) == to
 
     def end(self, spawned: Spawned, reason: str) -> None:
         """This very agent has ended: its place is free. If it never was ready, that is the reason."""

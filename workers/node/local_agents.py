@@ -1,4 +1,4 @@
-"""One machine of the fleet: the agents that are kept here, a set that changes while the node worker runs."""
+"""The agents that are kept alive on this machine: a set that changes while the node worker runs, noted on disk."""
 
 from __future__ import annotations
 
@@ -29,12 +29,12 @@ _AWAY = (redis.RedisError, BrokerUnreachable)
 _LAST_WORDS = 1000
 
 
-class _Page(BaseModel):
+class _RosterFile(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     spawned: dict[str, Spawned] = {}
     retired: tuple[str, ...] = ()
-    """Agents that are declared and not to be started all the same."""
+    """Agents that are declared and were retired: they are not started."""
 
 
 class Roster:
@@ -47,7 +47,7 @@ class Roster:
         self._page = self._read()
 
     def agents(self) -> list[AgentSpec]:
-        """Whom to keep alive."""
+        """Those to keep alive."""
         page = self._page
         declared = [agent for agent in self._declared.values() if agent.id not in page.retired]
         return declared + [one.agent for one in page.spawned.values() if one.agent_id not in self._declared]
@@ -61,21 +61,21 @@ class Roster:
         return list(self._page.spawned.values())
 
     def retired(self) -> list[AgentSpec]:
-        """Those declared ones that somebody retired."""
+        """The declared agents that were retired."""
         return [self._declared[agent_id] for agent_id in self._page.retired if agent_id in self._declared]
 
     def add(self, spawned: Spawned) -> None:
         """Keep an agent that was spawned here."""
         with self._writing:
             retired = tuple(agent_id for agent_id in self._page.retired if agent_id != spawned.agent_id)
-            self._write(_Page(spawned={**self._page.spawned, spawned.agent_id: spawned}, retired=retired))
+            self._write(_RosterFile(spawned={**self._page.spawned, spawned.agent_id: spawned}, retired=retired))
 
     def remove(self, agent_id: str) -> None:
-        """Keep an agent no more, also after the next start."""
+        """Keep an agent no longer, also after the next start of the node worker."""
         with self._writing:
             spawned = {name: one for name, one in self._page.spawned.items() if name != agent_id}
             own = {agent_id} if agent_id in self._declared else set()
-            self._write(_Page(spawned=spawned, retired=tuple(sorted({*self._page.retired, *own}))))
+            self._write(_RosterFile(spawned=spawned, retired=tuple(sorted({*self._page.retired, *own}))))
 
     def reinstate(self, agent_id: str) -> AgentSpec | None:
         """Keep a declared agent again that was retired; nothing if there is no such one."""
@@ -86,22 +86,22 @@ class Roster:
             self._write(self._page.model_copy(update={"retired": retired}))
             return self._declared[agent_id]
 
-    def _read(self) -> _Page:
+    def _read(self) -> _RosterFile:
         try:
-            return _Page.model_validate_json(self._file.read_bytes())
+            return _RosterFile.model_validate_json(self._file.read_bytes())
         except FileNotFoundError:
-            return _Page()
+            return _RosterFile()
         except ValueError as error:
             raise StateFolderUnusable(f"{self._file} cannot be read: {error}; repair or remove it") from None
 
-    def _write(self, page: _Page) -> None:
+    def _write(self, page: _RosterFile) -> None:
         make_folder(self._file.parent)
         write_private(self._file, page.model_dump_json(indent=2) + "\n")
         self._page = page
 
 
 class LocalAgents:
-    """Has every agent of the roster kept, and no other."""
+    """Keeps every agent of the roster alive, and no other, by a :class:`WorkerSupervisor` each."""
 
     def __init__(self, roster: Roster, fleet: Fleet) -> None:
         self._roster = roster
@@ -112,12 +112,12 @@ class LocalAgents:
         self._changing = threading.RLock()
         self._leaving = False
         self.on_change: Callable[[], None] = lambda: None
-        """Called when an agent is not kept here any more."""
+        """Called after an agent has retired."""
 
     def start(self) -> None:
-        """Keep them all from now on."""
+        """Keep all agents of the roster alive from now on."""
         for agent in self._roster.agents():
-            self._keep(agent)
+            self._supervise(agent)
 
     def stop(self) -> None:
         """End their workers; their panes live on."""
@@ -134,7 +134,7 @@ class LocalAgents:
         return [agent.agent_id for agent in self.reports() if agent.state is not KeptState.QUARANTINED]
 
     def reports(self) -> list[KeptAgent]:
-        """How they all stand, for the fleet."""
+        """Every agent's state here, for the node's entry in the registry."""
         with self._changing:
             reports = [supervisor.report for supervisor in self._supervisors.values()]
         retired = [
@@ -153,8 +153,8 @@ class LocalAgents:
         with self._changing:
             if self._roster.spawned(spawned.agent_id) is None:
                 self._roster.add(spawned)
-                log.info("%s: spawned for %s", spawned.agent_id, spawned.request.parent or "somebody")
-            self._keep(spawned.agent)
+                log.info("%s: spawned for %s", spawned.agent_id, spawned.request.parent or "a person")
+            self._supervise(spawned.agent)
 
     def retire_agent(self, agent_id: str, order: RetireOrder) -> None:
         """Have the agent end; raises :class:`RetireImpossible` or what handing its task over raises."""
@@ -167,16 +167,16 @@ class LocalAgents:
             if supervisor and supervisor.state is KeptState.QUARANTINED:
                 order = order.model_copy(update={"mode": RetireMode.NOW})  # its worker would only die again
             write_order(self._settings.agent_dir(agent_id), order)
-            self._keep(agent)
+            self._supervise(agent)
 
     def release_agent(self, agent_id: str) -> None:
         """Try again an agent that is in quarantine, or that is declared here and was retired."""
         with self._changing:
             supervisor = self._supervisors.get(agent_id)
             if supervisor and supervisor.state is KeptState.QUARANTINED:
-                self._keep(supervisor.agent)
+                self._supervise(supervisor.agent)
             elif agent := self._roster.reinstate(agent_id):
-                self._keep(agent)
+                self._supervise(agent)
             else:
                 raise NotInQuarantine(f"agent {agent_id} is not in quarantine on {self._settings.node}")
 
@@ -189,7 +189,7 @@ class LocalAgents:
             raise RetireImpossible(f"there is no agent {agent_id} on {self._settings.node}")
         return AgentSpec(id=agent_id, role=info.role, skills=info.skills, kind=info.kind, workdir=info.workdir)
 
-    def _keep(self, agent: AgentSpec) -> None:
+    def _supervise(self, agent: AgentSpec) -> None:
         with self._changing:
             supervisor = self._supervisors.get(agent.id)
             if self._leaving or (supervisor and supervisor.is_alive()):
@@ -197,17 +197,17 @@ class LocalAgents:
             self._supervisors[agent.id] = WorkerSupervisor(agent, self._settings, self)
             self._supervisors[agent.id].start()
 
-    # ── what supervisors tell ────────────────────────────────────────────────────────────────────────────────────────
+    # ── what supervisors report ──────────────────────────────────────────────────────────────────────────────────
 
     def worker_ended(self, agent_id: str, why: str) -> None:
-        """A spawned agent whose worker dies before it is ready has failed: whoever asked for it hears why."""
+        """A spawned agent whose worker dies before the agent is ready has failed; the reason goes to its record."""
         spawned = self._roster.spawned(agent_id)
         if spawned is None:
             return
         try:
             reason = f"{agent_id} did not start on {self._settings.node}: {why[-_LAST_WORDS:] or 'it said nothing'}"
             if settle_spawn(spawned).state is SpawnState.RESERVED:
-                self._dismiss(spawned, reason)
+                self._order_end(spawned, reason)
         except _AWAY as error:
             log.warning("%s: %s", agent_id, error)
 
@@ -230,7 +230,7 @@ class LocalAgents:
     # ── what is put right at intervals ───────────────────────────────────────────────────────────────────────────
 
     def reconcile(self, *, thoroughly: bool) -> None:
-        """Have roster and broker agree, should either have missed something."""
+        """Make roster and broker agree, should either have missed something."""
         here = {spawned.agent_id: spawned for spawned in self._roster.all_spawned()}
         known = {spawned.agent_id: spawned for spawned in self._fleet.spawns.get_many(list(here))}
         for agent_id, spawned in here.items():
@@ -240,31 +240,31 @@ class LocalAgents:
             if other is None:
                 self._fleet.spawns.restore(spawned.model_copy(update={"state": SpawnState.READY}))
             elif other.request.id != spawned.request.id or other.state in {SpawnState.LOST, SpawnState.FAILED}:
-                self._dismiss(spawned, "it was given up while its node was away")
+                self._order_end(spawned, "it was given up while its node was away")
         if thoroughly:
             for spawned in self._fleet.spawns.all():
                 if spawned.node == self._settings.node and spawned.agent_id not in here:
-                    self._take_up(spawned)
+                    self._start_missing(spawned)
         for agent_id in ordered(self._settings.state_dir):
             if agent_id not in self._supervisors and not is_hosted(self._settings.agent_dir(agent_id)):
                 self._resume_retirement(agent_id)
 
-    def _take_up(self, spawned: Spawned) -> None:
-        """The broker says that this agent is here, and it is not."""
+    def _start_missing(self, spawned: Spawned) -> None:
+        """Start an agent that the broker says is here, or note that it never came."""
         if spawned.state is SpawnState.LOST:
-            self._fleet.spawns.settle(spawned, SpawnState.FAILED, spawned.reason, only_from=[SpawnState.LOST])
+            self._fleet.spawns.settle(spawned, SpawnState.FAILED, spawned.reason)
         else:
             self.start_agent(spawned)
 
     def _resume_retirement(self, agent_id: str) -> None:
         try:
-            self._keep(self._agent(agent_id))
-        except RetireImpossible:  # all was done but the last
+            self._supervise(self._agent(agent_id))
+        except RetireImpossible:  # all was done but removing the order
             drop_order(self._settings.agent_dir(agent_id))
 
-    def _dismiss(self, spawned: Spawned, why: str) -> None:
+    def _order_end(self, spawned: Spawned, why: str) -> None:
         log.warning("%s: ends: %s", spawned.agent_id, why)
         order = RetireOrder(mode=RetireMode.NOW, by=self._settings.node, note=why)
         write_order(self._settings.agent_dir(spawned.agent_id), order)
         with self._changing:
-            self._keep(spawned.agent)
+            self._supervise(spawned.agent)

@@ -1,4 +1,4 @@
-"""The notifier: has a command of the user's tell a person what needs one."""
+"""Runs a command of the user's for each thing that needs a person."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _LAST_WORDS, _LONGEST = 500, 4000
 class Notifier:
     """Runs ``TORCH_NOTIFY_COMMAND`` for each need of the fleet: once if it succeeds, else again and again.
 
-    Only who dies between the command's end and the note of it has it run twice. Nothing else waits for it.
+    If this node dies between the command's end and the note of it, the command runs twice. Nothing waits for it.
     """
 
     def __init__(self, command: str, fleet: Fleet) -> None:
@@ -50,12 +50,12 @@ class Notifier:
 
     def _look(self) -> None:
         client = self._fleet.client
-        told = set(map(str, client.hkeys(keys.NOTIFIED)))  # before the look: what is told meanwhile stays told
+        notified = set(map(str, client.hkeys(keys.NOTIFIED)))  # read first: what is added meanwhile stays
         found = needs(self._fleet)
-        if over := told - {need.id for need in found}:
+        if over := notified - {need.id for need in found}:
             client.hdel(keys.NOTIFIED, *over)
         for need in found:
-            if need.id not in told:
+            if need.id not in notified:
                 self._notify(need)
 
     def _notify(self, need: Need) -> None:
@@ -63,14 +63,14 @@ class Notifier:
         held = _COMMAND_SECONDS + self._again_seconds
         if not client.set(claim, self._fleet.settings.node, nx=True, ex=held):
             return
-        if not client.hexists(keys.NOTIFIED, need.id):  # another node may have told it a moment ago
-            if not self._tell(need):
+        if not client.hexists(keys.NOTIFIED, need.id):  # another node may have done it a moment ago
+            if not self._run_command(need):
                 client.expire(claim, self._again_seconds)
                 return
             client.hset(keys.NOTIFIED, need.id, self._fleet.settings.node)
         client.delete(claim)
 
-    def _tell(self, need: Need) -> bool:
+    def _run_command(self, need: Need) -> bool:
         """Run the command; true if it succeeded."""
         try:
             child = subprocess.Popen(
@@ -84,24 +84,24 @@ class Notifier:
                 start_new_session=True,
             )
         except OSError as error:  # the facts are too long, no process is to be had
-            log.error("the notify command did not start (%s); untold: %s", error, need.text)
+            log.error("the notify command did not start (%s); not notified: %s", error, need.text)
             return False
         try:
-            said, _ = child.communicate(timeout=_COMMAND_SECONDS)
+            output, _ = child.communicate(timeout=_COMMAND_SECONDS)
             how = f"ended with exit code {child.returncode}"
         except subprocess.TimeoutExpired:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(child.pid, signal.SIGKILL)
-            said, how = "", f"took longer than {_COMMAND_SECONDS} s"
+            output, how = "", f"took longer than {_COMMAND_SECONDS} s"
             child.wait()
         if child.returncode == 0:
             log.info("notified: %s", need.text)
             return True
         log.error(
-            "the notify command %s; again in %d s. It said: %s. Untold: %s",
+            "the notify command %s; again in %d s. It said: %s. Not notified: %s",
             how,
             self._again_seconds,
-            said[-_LAST_WORDS:].strip() or "nothing",
+            output[-_LAST_WORDS:].strip() or "nothing",
             need.text,
         )
         return False
@@ -109,5 +109,5 @@ class Notifier:
 
 def _facts(need: Need) -> Mapping[str, str]:
     """What the command finds in its environment."""
-    told = need.model_dump(mode="json", exclude={"id"})
-    return {f"TORCH_NOTIFY_{name.upper()}": value.replace("\0", "")[:_LONGEST] for name, value in told.items()}
+    facts = need.model_dump(mode="json", exclude={"id"})
+    return {f"TORCH_NOTIFY_{name.upper()}": value.replace("\0", "")[:_LONGEST] for name, value in facts.items()}

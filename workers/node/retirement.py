@@ -1,4 +1,4 @@
-"""The end of an agent on its node: what it showed last is kept, its terminal ends, and the fleet hears of it."""
+"""The end of an agent on its node: a summary of it is kept, its terminal ends, and what it had is given back."""
 
 from __future__ import annotations
 
@@ -27,23 +27,23 @@ log = logging.getLogger(__name__)
 _HISTORY = 200
 _DIFF_LIMIT = 16_000
 #: What a successor of the same id must not find. Its tries stay: results name their files.
-_PAPERS = ("messages", "mail", "events", "last_message", "liveness")
+_FILES_OF_ONE_LIFE = ("messages", "mail", "events", "last_message", "liveness")
 
 
 class Retirement:
-    """Sees off the agents of one node, whose workers are gone. Each step may be done again."""
+    """Ends agents of one node whose workers are gone. Each step may be done again."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._settings = fleet.settings
 
     def carry_out(self, agent: AgentSpec, order: RetireOrder) -> RetirementReport:
-        """Keep its last words, end its terminal, give back what it had; what is left is to strike it off."""
+        """Keep a summary, end the terminal, give back what it had; the caller then removes it from the fleet."""
         folder = self._settings.agent_dir(agent.id)
         journal = AgentJournal.read(folder / "journal.json")
         entry = next(iter(self._fleet.registry.get_agents([agent.id])), None)
         info = entry if entry and entry.node == self._settings.node else None
-        file = self._keep_last_words(agent, order, journal, info)
+        file = self._keep_summary(agent, order, journal, info)
         self._end_terminal(folder, journal)
         tasks = give_tasks_back(info, self._fleet) if info else []
         messages = bury_messages(info, self._fleet, self._unread(folder)) if info else []
@@ -61,23 +61,23 @@ class Retirement:
             messages=tuple(messages),
         )
 
-    def _keep_last_words(
+    def _keep_summary(
         self, agent: AgentSpec, order: RetireOrder, journal: AgentJournal | None, info: AgentInfo | None
     ) -> Path:
-        """What a person, or whoever goes on, may want to know of it; written once."""
+        """Write down what a person, or the agent that goes on, may want to know; once."""
         incarnation = journal.incarnation if journal else 0
         file = self._settings.state_dir / "retired" / f"{agent.id}.{incarnation}.md"
         if file.exists():
             return file
         make_folder(file.parent)
-        write_private(file, "\n".join(self._words(agent, order, journal, info)) + "\n")
+        write_private(file, "\n".join(self._summary(agent, order, journal, info)) + "\n")
         return file
 
-    def _words(
+    def _summary(
         self, agent: AgentSpec, order: RetireOrder, journal: AgentJournal | None, info: AgentInfo | None
     ) -> list[str]:
         known = info.performance_metrics if info else None
-        words = [
+        lines = [
             f"# {agent.id}: {agent.role} {','.join(agent.skills)} ({agent.kind})",
             "",
             f"Retired {now():%Y-%m-%d %H:%M:%S} UTC on {self._settings.node} by {order.by}"
@@ -85,17 +85,17 @@ class Retirement:
             f"Parent: {agent.parent or 'none'}; {agent.lifetime}.",
         ]
         if known:
-            words.append(f"Tasks: {known.succeeded} succeeded, {known.failed} failed.")
+            lines.append(f"Tasks: {known.succeeded} succeeded, {known.failed} failed.")
         if journal and journal.current:
-            words += ["", f"## Task {journal.current.task_id}, begun {journal.current.begun_at:%H:%M:%S}, not finished"]
-            words += self._handoff(journal.current.task_id)
+            lines += ["", f"## Task {journal.current.task_id}, begun {journal.current.begun_at:%H:%M:%S}, not finished"]
+            lines += self._handoff(journal.current.task_id)
         workdir = Path(info.workdir if info else agent.workdir or "/")
         if info and (branch := shown.branch(workdir)):
-            words += ["", f"## {workdir}, branch {branch}", "", shown.changes(workdir, _DIFF_LIMIT) or ""]
+            lines += ["", f"## {workdir}, branch {branch}", "", shown.changes(workdir, _DIFF_LIMIT) or ""]
         if screen := self._screen(agent.id, journal):
-            words += ["", "## Its last screen", "", "```", screen, "```"]
+            lines += ["", "## Its last screen", "", "```", screen, "```"]
         folder = self._settings.agent_dir(agent.id)
-        return [*words, "", f"Its transcript is {folder / 'transcript'}, its answers are below {folder / 'runs'}."]
+        return [*lines, "", f"Its transcript is {folder / 'transcript'}, its answers are below {folder / 'runs'}."]
 
     def _handoff(self, task_id: str) -> list[str]:
         record = self._fleet.records.find(task_id)
@@ -123,13 +123,13 @@ class Retirement:
 
     @staticmethod
     def _unread(folder: Path) -> list[Message]:
-        """What came past the broker, or what the broker may have forgotten."""
+        """Messages that did not come through the broker, or that the broker may have forgotten."""
         came = [Message.model_validate_json(file.read_bytes()) for file in mail_of(folder)]
         return came + [waiting.message for waiting in undelivered(folder / "messages")]
 
     @staticmethod
     def _tidy(folder: Path, journal: AgentJournal | None) -> None:
-        for name in _PAPERS:
+        for name in _FILES_OF_ONE_LIFE:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         if journal:

@@ -10,11 +10,11 @@ from typing import Protocol
 
 import psutil
 
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerUnreachable, IllegalTransition
 from torch_tasks.machine import commands
 from torch_tasks.machine.agent_folder import is_hosted, order_in
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
-from torch_tasks.model.node import KeptAgent, KeptState
+from torch_tasks.model.node import KEPT_TRANSITIONS, KeptAgent, KeptState
 from torch_tasks.settings import Settings
 from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running
@@ -29,19 +29,19 @@ _LOOK_SECONDS = 0.2
 
 
 class SupervisorCallbacks(Protocol):
-    """What a supervisor reports to, and asks for what it cannot do itself."""
+    """What a supervisor calls for what concerns the whole node."""
 
     def worker_ended(self, agent_id: str, why: str) -> None:
-        """An agent worker has died by itself, and this is the end of what it said."""
+        """An agent worker has died; ``why`` is the end of its log."""
 
     def finish_retirement(self, agent: AgentSpec, order: RetireOrder) -> bool:
-        """Do what is left to do once the worker of a retiring agent is gone. False if it has to be tried again."""
+        """End the agent, whose worker is gone, and remove it from the fleet; false if that has to be tried again."""
 
 
 class WorkerSupervisor(threading.Thread):
-    """Keeps one agent worker alive: started, started again when it dies, left down when it does nothing but die.
+    """Keeps one agent worker alive: starts it, starts it again when it dies, and leaves it down when it only dies.
 
-    An order in the agent's folder has it stay down once its task is over.
+    With an order to retire in the agent's folder, the worker stays down once its task is over, and the agent ends.
     """
 
     def __init__(self, agent: AgentSpec, configuration: Settings, callbacks: SupervisorCallbacks) -> None:
@@ -55,7 +55,7 @@ class WorkerSupervisor(threading.Thread):
         self._processes = Processes(configuration.run_dir)
         self._name = f"agent-{agent.id}"
         self._folder = configuration.agent_dir(agent.id)
-        self._pulse = LivenessFile(self._folder)
+        self._liveness = LivenessFile(self._folder)
         self._crashes = 0
 
     @property
@@ -74,38 +74,45 @@ class WorkerSupervisor(threading.Thread):
     def run(self) -> None:
         """Until the node worker leaves, the agent is in quarantine, or it has retired."""
         while not self.leaving.is_set():
-            if self._may_go():
+            if self._can_retire_now():
                 if self._finish_retirement():
                     return
                 continue
-            if self._is_leaving_by_itself():
+            if self._is_hosted_elsewhere():
                 self.leaving.wait(_LOOK_SECONDS)
                 continue
-            born = time.monotonic()
+            started_at = time.monotonic()
             worker = self._processes.find(self._name) or self._start()
-            self.state = KeptState.RUNNING
-            code = self._wait(worker, born)
+            self._enter(KeptState.RUNNING)
+            code = self._wait(worker, started_at)
             if self.leaving.is_set():
                 break
-            self.state = KeptState.RESTARTING
+            self._enter(KeptState.RESTARTING)
             if code == BrokerUnreachable.exit_code:  # not the worker's fault, however long it lasts
                 self.leaving.wait(self._settings.restart_backoff_seconds)
-            elif not self._may_go() and self._has_crashed_too_often(worker, time.monotonic() - born):
-                return
+            elif not self._can_retire_now():
+                self._handle_crash(worker, time.monotonic() - started_at)
+                if self.state is KeptState.QUARANTINED:
+                    return
         self._processes.stop(self._name, _GRACE)
+
+    def _enter(self, state: KeptState) -> None:
+        if state not in KEPT_TRANSITIONS[self.state]:
+            raise IllegalTransition(f"the worker of {self.agent.id} cannot be {state}: it is {self.state}")
+        self.state = state
 
     # ── retiring ─────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _may_go(self) -> bool:
-        """The agent is to retire, and nothing is left for its worker to do."""
+    def _can_retire_now(self) -> bool:
+        """Whether the agent is to retire, and nothing is left for its worker to do."""
         order = order_in(self._folder)
         if order is None or self._processes.find(self._name) or is_hosted(self._folder):
             return False
         journal = AgentJournal.read(self._folder / "journal.json")
         return order.mode is RetireMode.NOW or not (journal and journal.current)
 
-    def _is_leaving_by_itself(self) -> bool:
-        """The agent is to retire, and its worker is none of ours: somebody started it by hand."""
+    def _is_hosted_elsewhere(self) -> bool:
+        """Whether the agent is to retire, and its worker is not this node worker's: a person started it by hand."""
         return order_in(self._folder) is not None and not self._processes.find(self._name) and is_hosted(self._folder)
 
     def _finish_retirement(self) -> bool:
@@ -118,29 +125,28 @@ class WorkerSupervisor(threading.Thread):
 
     # ── the worker ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _has_crashed_too_often(self, worker: Running, lived: float) -> bool:
-        """Count the end of the worker; false, after a pause, if it is started again."""
+    def _handle_crash(self, worker: Running, lived: float) -> None:
+        """Count the worker's death; then pause before the next start, or leave it down after too many in a row."""
         if lived >= self._settings.quarantine_healthy_seconds:
             self._crashes = 0
         self._crashes += 1
-        said = worker.last_words()
-        self._callbacks.worker_ended(self.agent.id, said)
+        last_words = worker.last_words()
+        self._callbacks.worker_ended(self.agent.id, last_words)
         if order_in(self._folder):
-            return False
+            return
         if self._crashes < self._settings.quarantine_crashes:
             self.leaving.wait(self._pause())
-            return False
+            return
         log.error(
             "%s: in quarantine after %d crashes in a row; the end of its log, %s:\n%s",
             self.agent.id,
             self._crashes,
             worker.log,
-            said,
+            last_words,
         )
-        last = said.splitlines()[-1] if said else "it said nothing"
+        last = last_words.splitlines()[-1] if last_words else "it said nothing"
         self.reason = f"{self._crashes} crashes in a row: {last}"
-        self.state = KeptState.QUARANTINED
-        return True
+        self._enter(KeptState.QUARANTINED)
 
     def _start(self) -> Running:
         running = self._processes.start(
@@ -152,7 +158,7 @@ class WorkerSupervisor(threading.Thread):
         log.info("%s: agent worker started, pid %d", self.agent.id, running.pid)
         return running
 
-    def _wait(self, worker: Running, born: float) -> int | None:
+    def _wait(self, worker: Running, started_at: float) -> int | None:
         """Return when the worker has ended, with its exit code if that is known, or when this node worker leaves."""
         while not self.leaving.is_set():
             process = worker.process()
@@ -164,7 +170,7 @@ class WorkerSupervisor(threading.Thread):
                 log.warning("%s: agent worker %d has ended with exit code %s", self.agent.id, worker.pid, code)
                 return code
             except psutil.TimeoutExpired:
-                if self._is_hung(born):
+                if self._is_hung(started_at):
                     log.error("%s: agent worker %d shows no life, killing it", self.agent.id, worker.pid)
                     process.kill()
                 order = order_in(self._folder)
@@ -172,9 +178,9 @@ class WorkerSupervisor(threading.Thread):
                     self._processes.stop(self._name, _GRACE)
         return None
 
-    def _is_hung(self, born: float) -> bool:
+    def _is_hung(self, started_at: float) -> bool:
         limit = self._settings.hung_seconds
-        return time.monotonic() - born > limit and self._pulse.silence() > limit
+        return time.monotonic() - started_at > limit and self._liveness.silence() > limit
 
     def _pause(self) -> float:
         chosen = self._settings
