@@ -33,7 +33,7 @@ from torch_tasks.workers.host.attempt_end import (
 )
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.journal import AttemptFolder, CurrentAttempt
-from torch_tasks.workers.programs.kind import TYPING, Ending, StateReading, login_wanted
+from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading, login_wanted
 
 log = logging.getLogger(__name__)
 
@@ -201,7 +201,7 @@ class Attempt:
                     return self._end(end, limit, has_ended=ending is not None)
             self._rest(limit)
 
-    def _facts(self, ending: Ending | None, limit: TimeLimit) -> AttemptFacts:
+    def _facts(self, ending: ProgramEnding | None, limit: TimeLimit) -> AttemptFacts:
         agent, record = self._agent, self._record()
         handover = record.handover if record else None
         self._halt_reason = agent.holds.interruption
@@ -245,7 +245,7 @@ class Attempt:
     def _agent_id(self) -> str:
         return self._agent.presence.info.agent_id
 
-    def _look(self) -> Ending | None:
+    def _look(self) -> ProgramEnding | None:
         """The task's ending if there is one; else the program is helped on, and what it does is told."""
         if not self._terminal.alive:
             return self._kind.ending(self._folder)
@@ -375,7 +375,7 @@ class Attempt:
     def _has_let_go(self) -> bool:
         return self._kind.has_let_go(self._terminal.pane, self._folder)
 
-    def _judge(self, ending: Ending) -> TaskResult | None:
+    def _judge(self, ending: ProgramEnding) -> TaskResult | None:
         """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""
         shown, failure = (ending.evidence,), ending.failure
         if failure and is_decided(failure, self._spec.check):

@@ -16,7 +16,7 @@ from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
-from torch_tasks.workers.programs.kind import Ending
+from torch_tasks.workers.programs.kind import ProgramEnding
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
 from torch_tasks.workers.programs.turn import Turn, failed_ending
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -54,7 +54,7 @@ class Aider(CodingAgent):
     def own_log(self) -> EventLog:
         return ChatHistoryLog(self._history)
 
-    def end(self, run: AttemptFolder, turn: Turn, ending: Ending, answer: str) -> Ending:
+    def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
         exchange = next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
         if exchange and ending.evidence.kind == "screen":
             ending, answer = exchange.ending(), exchange.answer
@@ -100,10 +100,12 @@ class Exchange:
         sent, received = (sum(_number(one[place]) for one in costs) for place in (0, 1))
         return Usage(input_tokens=sent, output_tokens=received, cost_usd=cost)
 
-    def ending(self) -> Ending:
+    def ending(self) -> ProgramEnding:
         """How the turn ended, now that aider waits for the next."""
         if _TOKENS.search(self.reply):
-            return Ending(Evidence(kind="stop_event", detail="chat history: the answer is complete", passed=True))
+            return ProgramEnding(
+                Evidence(kind="stop_event", detail="chat history: the answer is complete", passed=True)
+            )
         errors = _ERROR.findall(self.reply)
         name, said = errors[-1] if errors else ("", "its turn ended without an answer")
         kind = FailureKind.OVERLOADED if name in _OVERLOADED else FailureKind.AGENT_FAILED

@@ -21,7 +21,7 @@ from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
-from torch_tasks.workers.programs.kind import AgentKind, Ending, Progress, StateReading
+from torch_tasks.workers.programs.kind import AgentKind, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, type_keys
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
@@ -279,7 +279,7 @@ class CodingAgent(AgentKind):
         over = self.turn(submission).over if submission else None
         return over.text if over and over.kind is EventKind.STOPPED else None
 
-    def ending(self, run: AttemptFolder) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> ProgramEnding | None:
         if stored := stored_ending(run):
             return stored
         submission = Submission.load(run)
@@ -289,7 +289,7 @@ class CodingAgent(AgentKind):
         ended = None if self._watcher.goes_on(turn) else ending_of(turn)
         return self.end(run, turn, *ended) if ended else None
 
-    def end(self, run: AttemptFolder, turn: Turn, ending: Ending, answer: str) -> Ending:
+    def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
         """Store how the task ended."""
         return store_ending(run, replace(ending, usage=self.usage(run, turn)), answer)
 

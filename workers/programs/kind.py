@@ -47,7 +47,7 @@ class StateReading:
 
 
 @dataclass(frozen=True)
-class Ending:
+class ProgramEnding:
     """How the agent's program left a task. The answer is in the run's output file."""
 
     evidence: Evidence
@@ -62,7 +62,7 @@ class Progress:
     """How far a task in the pane is."""
 
     reading: StateReading
-    ending: Ending | None = None
+    ending: ProgramEnding | None = None
     facts: tuple[str, ...] = field(default=())
     """What became known since the last look, for the task's history: staged, submitted, accepted, a note."""
 
@@ -136,7 +136,7 @@ class AgentKind(ABC):
         """How far the task is; does whatever is due for it now: goes on with the submission, answers by policy."""
 
     @abstractmethod
-    def ending(self, run: AttemptFolder) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> ProgramEnding | None:
         """How the program left the task as far as is noted on the disk, or nothing while it works on it."""
 
     @abstractmethod

@@ -24,7 +24,7 @@ from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
-from torch_tasks.workers.programs.kind import TYPING, AgentKind, Ending, Progress, StateReading
+from torch_tasks.workers.programs.kind import TYPING, AgentKind, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import show_controls
 from torch_tasks.workers.programs.screen import Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -129,7 +129,7 @@ class Shell(AgentKind):
             return Progress(StateReading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
         return Progress(StateReading(AgentState.WORKING, "run folder"), self.ending(run))
 
-    def ending(self, run: AttemptFolder) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> ProgramEnding | None:
         try:
             line = run.exit.read_text()
         except FileNotFoundError:
@@ -144,7 +144,7 @@ class Shell(AgentKind):
         elif code:
             failure = Failure(kind=FailureKind.EXIT_CODE, message=f"exit code {code}")
         evidence = Evidence(kind="exit_code", detail=f"exit code {code}", passed=code == 0)
-        return Ending(evidence, failure, exit_code=code)
+        return ProgramEnding(evidence, failure, exit_code=code)
 
     def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
         return self._unstarted == run.folder or self.ending(run) is not None

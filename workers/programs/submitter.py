@@ -50,7 +50,7 @@ class Move(Enum):
 
 
 @dataclass(frozen=True)
-class Decision:
+class DueMove:
     """A move, and what speaks for it."""
 
     move: Move
@@ -87,17 +87,17 @@ class Seen:
     """What stands above the composer is not what stood there when the text was staged."""
 
 
-_WAIT = Decision(Move.WAIT)
+_WAIT = DueMove(Move.WAIT)
 
 
 def next_move(
     submission: Submission, reported: str | None, seen: Seen | None, rules: SubmitRules, moment: datetime
-) -> Decision:
+) -> DueMove:
     """What is due, and only that. ``reported``: how the program's own event reports that it has the prompt."""
     if submission.phase in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED):
         return _WAIT
     if reported:
-        return Decision(Move.ACCEPT, reported)
+        return DueMove(Move.ACCEPT, reported)
     if seen is None:
         return _WAIT
     match submission.phase:
@@ -110,34 +110,34 @@ def next_move(
     return _WAIT
 
 
-def _until_staged(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> Decision:
+def _until_staged(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> DueMove:
     if seen.in_use:
         return _WAIT
     if not submission.pastes:
         takes = seen.state is AgentState.READY or (rules.while_working and seen.state is AgentState.WORKING)
-        return Decision(Move.PASTE) if takes and seen.content is ComposerContent.NOTHING else _WAIT
+        return DueMove(Move.PASTE) if takes and seen.content is ComposerContent.NOTHING else _WAIT
     if seen.content is ComposerContent.OURS:
-        return Decision(Move.NOTE_STAGED if rules.config.settle_seconds else Move.STAGE_AND_ENTER, "Enter pressed")
+        return DueMove(Move.NOTE_STAGED if rules.config.settle_seconds else Move.STAGE_AND_ENTER, "Enter pressed")
     if not _passed(submission.pasted_at, PASTE_SECONDS, moment):
         return _WAIT
     if seen.content is ComposerContent.PART:
-        return Decision(Move.TAKE_BACK)
+        return DueMove(Move.TAKE_BACK)
     if seen.content is not ComposerContent.NOTHING:
         return _WAIT
     if submission.pastes >= MOST_PASTES:
-        return Decision(Move.REFUSE, f"it took none of {MOST_PASTES} pastes")
-    return Decision(Move.PASTE)
+        return DueMove(Move.REFUSE, f"it took none of {MOST_PASTES} pastes")
+    return DueMove(Move.PASTE)
 
 
-def _until_entered(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> Decision:
+def _until_entered(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> DueMove:
     if seen.content is not ComposerContent.OURS:
-        return Decision(Move.STAGE_AGAIN, "the text in the composer changed before Enter")
+        return DueMove(Move.STAGE_AGAIN, "the text in the composer changed before Enter")
     if seen.in_use or not _passed(submission.steps[-1].at, rules.config.settle_seconds, moment):
         return _WAIT
-    return Decision(Move.ENTER, "Enter pressed")
+    return DueMove(Move.ENTER, "Enter pressed")
 
 
-def _until_accepted(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> Decision:
+def _until_accepted(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> DueMove:
     if seen.content is ComposerContent.OURS:
         return _press_again(submission, seen, rules, moment)
     if seen.content is ComposerContent.MIXED:
@@ -147,20 +147,20 @@ def _until_accepted(submission: Submission, seen: Seen, rules: SubmitRules, mome
     if rules.reports_turns and not rules.while_working and not is_overdue:
         return _WAIT
     if trace := _trace(seen):
-        return Decision(Move.ASSUME_ACCEPTED, trace)
+        return DueMove(Move.ASSUME_ACCEPTED, trace)
     if not is_overdue or seen.content is ComposerContent.UNSEEN:
         return _WAIT
     return _without_trace(submission, seen, rules)
 
 
-def _press_again(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> Decision:
+def _press_again(submission: Submission, seen: Seen, rules: SubmitRules, moment: datetime) -> DueMove:
     if not _passed(submission.entered_at, rules.config.again_seconds * 2 ** (submission.enters - 1), moment):
         return _WAIT
     if submission.enters >= MOST_ENTERS:
-        return Decision(Move.CLEAR_AND_REFUSE, f"the text stayed in the composer after {MOST_ENTERS} Enters")
+        return DueMove(Move.CLEAR_AND_REFUSE, f"the text stayed in the composer after {MOST_ENTERS} Enters")
     if seen.in_use:
         return _WAIT
-    return Decision(Move.ENTER, "Enter pressed again: the text still stood in the composer")
+    return DueMove(Move.ENTER, "Enter pressed again: the text still stood in the composer")
 
 
 def _trace(seen: Seen) -> str | None:
@@ -174,14 +174,14 @@ def _trace(seen: Seen) -> str | None:
     return None
 
 
-def _without_trace(submission: Submission, seen: Seen, rules: SubmitRules) -> Decision:
+def _without_trace(submission: Submission, seen: Seen, rules: SubmitRules) -> DueMove:
     """It left no trace. Only where that proves that it never came is it pasted anew, once."""
     is_untouched = seen.content is ComposerContent.NOTHING and not seen.above_changed
     never_came = rules.reports_turns and is_untouched and seen.state is AgentState.READY
     if never_came and not submission.pasted_anew:
-        return Decision(Move.PASTE_ANEW, "no event tells of it and nothing on the screen has changed: staged anew")
+        return DueMove(Move.PASTE_ANEW, "no event tells of it and nothing on the screen has changed: staged anew")
     evidence = "the text left the composer, and nothing shows where it is; look at its pane before trying again"
-    return Decision(Move.GIVE_UP, evidence)
+    return DueMove(Move.GIVE_UP, evidence)
 
 
 def _passed(since: datetime | None, seconds: float, moment: datetime) -> bool:
@@ -255,7 +255,7 @@ class Submitter:
     def _content(self, composer: Composer, text: str) -> ComposerContent:
         return composer.compare(text, self._program.config.composer.placeholder)
 
-    def _carry_out(self, decision: Decision, before: Submission, view: ScreenReading | None, text: str) -> Submission:
+    def _carry_out(self, decision: DueMove, before: Submission, view: ScreenReading | None, text: str) -> Submission:
         evidence = decision.evidence
         match decision.move:
             case Move.ACCEPT:
@@ -281,7 +281,7 @@ class Submitter:
     def _advance_to(self, before: Submission, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
         return before.advance_to(self._folder, phase, evidence, **changes)
 
-    def _type(self, decision: Decision, before: Submission, view: ScreenReading, text: str) -> Submission:
+    def _type(self, decision: DueMove, before: Submission, view: ScreenReading, text: str) -> Submission:
         match decision.move:
             case Move.PASTE:
                 return self._paste(before, view, text)

@@ -14,7 +14,7 @@ from torch_tasks.model.task import Evidence, Failure, FailureKind, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
-from torch_tasks.workers.programs.kind import Ending, StateReading
+from torch_tasks.workers.programs.kind import ProgramEnding, StateReading
 from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 
@@ -142,7 +142,7 @@ class StoredEnding(BaseModel):
     usage: Usage | None = None
 
 
-def store_ending(run: AttemptFolder, ending: Ending, answer: str) -> Ending:
+def store_ending(run: AttemptFolder, ending: ProgramEnding, answer: str) -> ProgramEnding:
     """Put the answer and then the ending on the disk."""
     run.output.write_text(answer, encoding="utf-8", newline="")
     stored = StoredEnding(evidence=ending.evidence, failure=ending.failure, usage=ending.usage)
@@ -150,13 +150,13 @@ def store_ending(run: AttemptFolder, ending: Ending, answer: str) -> Ending:
     return ending
 
 
-def stored_ending(run: AttemptFolder) -> Ending | None:
+def stored_ending(run: AttemptFolder) -> ProgramEnding | None:
     """The ending that was stored, if there is one."""
     try:
         stored = StoredEnding.model_validate_json(_file(run).read_bytes())
     except FileNotFoundError:
         return None
-    return Ending(stored.evidence, stored.failure, usage=stored.usage)
+    return ProgramEnding(stored.evidence, stored.failure, usage=stored.usage)
 
 
 def put_ending_aside(run: AttemptFolder, number: int) -> None:
@@ -169,7 +169,7 @@ def _file(run: AttemptFolder) -> Path:
     return run.folder / "ending.json"
 
 
-def submission_failure(submission: Submission) -> Ending:
+def submission_failure(submission: Submission) -> ProgramEnding:
     """The ending of a task that the program refused, or of which nothing shows that the program has it."""
     detail = submission.steps[-1].evidence
     evidence = Evidence(kind="submission", detail=detail, passed=False)
@@ -180,7 +180,7 @@ def submission_failure(submission: Submission) -> Ending:
     return failed_ending(FailureKind.INDETERMINATE, message, evidence)
 
 
-def ending_of(turn: Turn) -> tuple[Ending, str] | None:
+def ending_of(turn: Turn) -> tuple[ProgramEnding, str] | None:
     """The ending and the answer, if what the events report amounts to one."""
     over = turn.over
     if over is None:
@@ -198,29 +198,29 @@ def ending_of(turn: Turn) -> tuple[Ending, str] | None:
     return None
 
 
-def reported_ending(turn: Turn) -> tuple[Ending, str]:
+def reported_ending(turn: Turn) -> tuple[ProgramEnding, str]:
     """The ending that the agent itself reported; its own words, or what it said last, are the answer."""
     report = turn.report
     assert report
     answer = report.text or (turn.over.text if turn.over else "")
     if report.kind is EventKind.DONE:
         detail = report.text or "the agent said that it is done"
-        return Ending(Evidence(kind="done", detail=detail, passed=True)), answer
+        return ProgramEnding(Evidence(kind="done", detail=detail, passed=True)), answer
     reason = report.text or "it gave no reason"
     evidence = Evidence(kind="fail", detail=reason, passed=False)
     return failed_ending(FailureKind.AGENT_FAILED, f"the agent gave up: {reason}", evidence), answer
 
 
-def failed_ending(kind: FailureKind, message: str, evidence: Evidence) -> Ending:
+def failed_ending(kind: FailureKind, message: str, evidence: Evidence) -> ProgramEnding:
     """An ending that is no success."""
-    return Ending(evidence, Failure(kind=kind, message=message))
+    return ProgramEnding(evidence, Failure(kind=kind, message=message))
 
 
-def _stopped(over: ProgramEvent) -> Ending:
-    return Ending(Evidence(kind="stop_event", detail=f"{over.origin}: the turn is over", passed=True))
+def _stopped(over: ProgramEvent) -> ProgramEnding:
+    return ProgramEnding(Evidence(kind="stop_event", detail=f"{over.origin}: the turn is over", passed=True))
 
 
-def _error(over: ProgramEvent) -> Ending | None:
+def _error(over: ProgramEvent) -> ProgramEnding | None:
     """A limit is waited for, and a login is a person's to give: neither ends the task."""
     reason = " ".join(over.text.split()) or "no reason given"
     if over.error == "overloaded":

@@ -12,7 +12,7 @@ from enum import Enum
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, FailureKind
-from torch_tasks.workers.programs.kind import TYPING, Ending, StateReading
+from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading
 from torch_tasks.workers.programs.questions import merge_question
 from torch_tasks.workers.programs.screen import ComposerContent
 from torch_tasks.workers.programs.submission import SubmissionPhase
@@ -162,13 +162,13 @@ def _patience(facts: TurnFacts) -> float:
     return IDLE_AFTER_BUSY_SECONDS if facts.busy_seen else IDLE_SECONDS
 
 
-def ending_by_screen(facts: TurnFacts, answer: str) -> Ending:
+def ending_by_screen(facts: TurnFacts, answer: str) -> ProgramEnding:
     """The ending of a turn that is over only by what the screen shows; ``answer`` is read from it."""
     if facts.reports_turns or not (answer or facts.busy_seen):
         message = "its turn ended without an answer: interrupted in its pane, or a permission was denied"
         evidence = Evidence(kind="screen", detail=message, passed=False)
         return failed_ending(FailureKind.AGENT_FAILED, message, evidence)
-    return Ending(Evidence(kind="screen", detail="the program was busy and is idle again", passed=True))
+    return ProgramEnding(Evidence(kind="screen", detail="the program was busy and is idle again", passed=True))
 
 
 # ── the policy's answers ─────────────────────────────────────────────────────────────────────────────────────────

@@ -17,7 +17,7 @@ from torch_tasks.model.task import Question, TaskSpec
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import EventKind
-from torch_tasks.workers.programs.kind import Ending, Progress, StateReading
+from torch_tasks.workers.programs.kind import ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.questions import ChosenAnswer, decide_permission, understand_answer
 from torch_tasks.workers.programs.screen import answer_on
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -66,10 +66,10 @@ class WatchedProgram(Protocol):
     def read_screen(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now; None if it is gone."""
 
-    def ending(self, run: AttemptFolder) -> Ending | None:
+    def ending(self, run: AttemptFolder) -> ProgramEnding | None:
         """How the task ended, if that is stored, or events report it."""
 
-    def end(self, run: AttemptFolder, turn: Turn, ending: Ending, answer: str) -> Ending:
+    def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
         """Store how the task ended."""
 
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
@@ -160,7 +160,7 @@ class TurnWatcher:
 
     def _ending(
         self, pane: AgentPane, run: AttemptFolder, submission: Submission, facts: TurnFacts, view: ScreenReading | None
-    ) -> Ending | None:
+    ) -> ProgramEnding | None:
         if is_acceptance_unnoted(facts):
             return None
         if ended := self._program.ending(run):
