@@ -34,14 +34,13 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode, RetireOrder
 from torch_tasks.model.message import Message, MessageState, Urgency
 from torch_tasks.model.node import NodeInfo
-from torch_tasks.model.routing import queue_for
 from torch_tasks.model.spawn import Spawned, SpawnRequest
 from torch_tasks.model.task import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.orchestration import holds, node_tasks
 from torch_tasks.settings import settings
 from torch_tasks.store.collaboration import Claims
+from torch_tasks.tasks.forwarding import queued_tasks
 from torch_tasks.tasks.handover import hand_over
-from torch_tasks.transport.deliveries import message_id
 
 _ORDER_SECONDS = 30.0
 """How long a node worker may take to note an order."""
@@ -204,16 +203,12 @@ def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
 
     A task that asks for this agent alone has failed: nobody would ever take it.
     """
-    queue, left = keys.agent_queue(info.agent_id), []
-    for message in fleet.deliveries.waiting(queue):
-        task_id = message_id(message)
-        record = fleet.records.find(task_id) if task_id else None
-        if record is None or record.state.ended:
-            continue
-        _let_go(record, info, fleet)
-        if record.spec.agent != info.agent_id:
-            fleet.deliveries.forward(queue, message, queue_for(record.spec), record.spec.priority.step)
-        left.append(record.spec.id)
+    left = []
+    for task in queued_tasks(keys.agent_queue(info.agent_id), fleet):
+        _let_go(task.record, info, fleet)
+        if task.record.spec.agent != info.agent_id:
+            task.forward(fleet)
+        left.append(task.record.spec.id)
     if info.current_task and info.current_task not in left:
         with contextlib.suppress(TaskNotFound):
             record = fleet.records.get(info.current_task)

@@ -1,4 +1,4 @@
-"""Dead letters: tasks that are not tried any more unless a person says so."""
+"""Dead letters: messages of tasks that are not tried any more, unless a person replays them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch_tasks.transport.deliveries import losses
 
 
 class DeadLetters:
-    """Those of one fleet. Besides Torch's tasks there may be other Celery messages, which have no record."""
+    """The dead letters of one fleet. There may be other Celery messages than Torch's tasks, which have no record."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     def ids(self) -> list[str]:
-        """Whatever is dead."""
+        """The ids of all of them."""
         return sorted(self._fleet.deliveries.dead_ids())
 
     def records(self) -> list[TaskRecord]:
@@ -28,7 +28,7 @@ class DeadLetters:
         return sorted(found, key=lambda record: record.finished_at or record.created_at, reverse=True)
 
     def replay(self, task_id: str) -> None:
-        """Have the task tried again, with all its retries; its id, history and place in a canvas stay."""
+        """Try the task again, with all its retries; its id, history and place in a canvas stay."""
         records, deliveries = self._fleet.records, self._fleet.deliveries
         message = self._message(task_id)
         record = records.find(task_id)
@@ -44,13 +44,13 @@ class DeadLetters:
             deliveries.drop_dead(task_id)
 
     def drop(self, task_id: str) -> None:
-        """Give the task up; its record goes the way of all that have ended."""
+        """Give the task up; its record expires as those of all ended tasks do."""
         self._message(task_id)
         self._fleet.records.let_expire(task_id)
         self._fleet.deliveries.drop_dead(task_id)
 
     def note_lost(self, task_id: str) -> None:
-        """A message has been lost with its worker once too often: its record says so."""
+        """Write into the record that the message was lost with its worker once too often."""
         message = f"lost with its worker more than {self._fleet.settings.delivery_limit} times"
         result = TaskResult(
             task_id=task_id,
@@ -61,9 +61,9 @@ class DeadLetters:
             self._fleet.records.finish(result)
 
     def note_all_lost(self) -> None:
-        """Do so for each that its process could not note any more."""
+        """Do so for each task whose worker died before it could."""
         for task_id, message in self._fleet.deliveries.dead().items():
-            # Others are here because their agents used up their tries, who say so in their records themselves.
+            # The others are here because their retries are used up: their agents write that into the records.
             if message and losses(message) + 1 >= self._fleet.settings.delivery_limit:
                 state = self._fleet.records.state(task_id)
                 if state and not state.ended:

@@ -1,4 +1,4 @@
-"""Handing a task over: another agent gets it, with what there is to know, as soon as the one that has it lets go."""
+"""Handing a task over: the agent that has it lets go of it, and another one goes on, with a note of what to know."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.routing import queue_for, why_no_successor
 from torch_tasks.model.task import ENDED, HELD, Handover, TaskRecord, TaskSpec
 from torch_tasks.store.collaboration_scripts import HAND_OVER
-from torch_tasks.transport.deliveries import message_id
+from torch_tasks.tasks.forwarding import queued_tasks
 
 _NOTE_LIMIT = 16_000
 
@@ -23,7 +23,7 @@ _NOTE_LIMIT = 16_000
 def hand_over(
     task_id: str, to: str, note: str = "", questions: Iterable[str] = (), *, by: str | None = None
 ) -> Handover:
-    """Have an agent, or whoever has this role, go on with a task; what came of it tells :func:`await_handover`.
+    """Have an agent, or any agent of a role, go on with a task; :func:`await_handover` waits for the owner to let go.
 
     The agent that works on it is interrupted and lets go first. Called from an agent's pane it must be that agent's
     task. Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`; then nothing
@@ -38,8 +38,8 @@ def hand_over(
         _require_own(record, own.agent)
         if own.agent and record.agent == own.agent:
             handover = handover.model_copy(update={"pid": os.getpid()})
-        if (outcome := _ask(record, handover, own.agent)) is not None:
-            return outcome
+        if (written := _write(record, handover, own.agent)) is not None:
+            return written
 
 
 def _require_own(record: TaskRecord, agent: str | None) -> None:
@@ -48,15 +48,15 @@ def _require_own(record: TaskRecord, agent: str | None) -> None:
         raise NotYours(f"task {record.spec.id} is not {agent}'s but {whose}: an agent hands over only its own task")
 
 
-def _ask(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:
-    """Write it into the record; nothing if the record is another one by now."""
+def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:
+    """Write it into the record, and have the owner or the queue hear of it; nothing if the record has changed."""
     records, task_id = fleet().records, record.spec.id
     if record.state.ended:
         raise _ended(task_id, record.state)
     known = records.account(task_id).get("spec", "")
-    spec = _for(TaskSpec.model_validate_json(known) if known else record.spec, handover.to, record.agent)
+    spec = _spec_for_successor(TaskSpec.model_validate_json(known) if known else record.spec, handover.to, record.agent)
     queue = queue_for(spec)
-    said = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
+    note = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
     owner = {"agent": record.agent, "node": record.node, "incarnation": record.incarnation} if record.agent else {}
     outcome, detail, *rest = fleet().client.register_script(HAND_OVER)(
         keys=[keys.task_record(task_id), keys.task_history(task_id), keys.DEMANDED_QUEUES],
@@ -69,7 +69,7 @@ def _ask(record: TaskRecord, handover: Handover, agent: str | None) -> Handover 
             handover.model_dump_json(exclude={"owner", "attempt"}, exclude_none=True),
             queue,
             int(keys.is_task_queue(queue)),
-            json.dumps({"state": "", **owner, "note": said[:500]}),
+            json.dumps({"state": "", **owner, "note": note[:500]}),
         ],
     )
     if outcome == "changed":
@@ -86,8 +86,9 @@ def _ask(record: TaskRecord, handover: Handover, agent: str | None) -> Handover 
         app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
     if outcome == "asked":
         app.control.broadcast(LOOK, destination=[f"{record.agent}@{record.node}"])
-    else:
-        _forward(record, spec)
+    else:  # should no agent read the old queue; one that does would send the message on
+        for task in queued_tasks(record.queue, fleet(), only=task_id):
+            task.forward(fleet())
     return records.get(task_id).handover
 
 
@@ -95,15 +96,7 @@ def _ended(task_id: str, state: str) -> TaskEnded:
     return TaskEnded(f"task {task_id} is {state}: what has ended is not handed over")
 
 
-def _forward(record: TaskRecord, spec: TaskSpec) -> None:
-    """Bring the message to its new queue, should nobody read the old one; who takes it there sends it on."""
-    deliveries = fleet().deliveries
-    for message in deliveries.waiting(record.queue):
-        if message_id(message) == spec.id:
-            deliveries.forward(record.queue, message, queue_for(spec), spec.priority.step)
-
-
-def _for(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
+def _spec_for_successor(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
     """The spec as it asks for the successor, or :class:`AgentUnable`."""
     agents = fleet().registry.agents()
     for info in agents:
@@ -120,7 +113,7 @@ def _for(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
 
 
 def await_handover(task_id: str, seconds: float) -> tuple[TaskRecord, bool]:
-    """The record, and whether the former owner has let go of the task within this time."""
+    """Wait at most so long until the owner has let go of the task; returns the record, and whether it has."""
     records = fleet().records
     states = records.changes(task_id, time.monotonic() + seconds)
     gone = any(records.ownership(task_id).handover is None for _ in states)
