@@ -19,7 +19,8 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
-from torch_tasks.workers.host.hosted_agent import HostedAgent, HostOrders
+from torch_tasks.workers.host.hosted_agent import HostedAgent, TaskOrders
+from torch_tasks.workers.host.lifecycle import Lifecycle
 from torch_tasks.workers.host.message_carrier import MessageCarrier
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota
@@ -74,7 +75,8 @@ def main(agent_id: str, file: Path) -> None:
         records=fleet().records,
         settings=fleet().settings,
         results=parts,
-        orders=HostOrders(),
+        life=Lifecycle(),
+        orders=TaskOrders(),
         holds=HoldsWatcher(fleet(), spec),
         quota=AccountQuota(kind, fleet()),
         guard=parts,

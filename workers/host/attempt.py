@@ -98,7 +98,7 @@ class Attempt:
             self._kind.discard_input(pane)
         self._kind.redraw_input(pane)
         while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _TYPING):
-            if agent.orders.leaving:
+            if agent.life.is_leaving:
                 raise Detached
             if not self._terminal.alive:
                 raise AgentUnavailable(f"agent {agent.presence.info.agent_id}: its pane died before the task began")
@@ -214,7 +214,7 @@ class Attempt:
             is_returning=handover is not None and self._is_returning(handover),
             is_alive=is_alive,
             is_lost=is_lost(self._folder.kept_account, record, agent.presence.info),
-            is_leaving=agent.orders.leaving,
+            is_leaving=agent.life.is_leaving,
             is_cancelled=self._is_cancelled(record),
             time_is_over=not limit.left,
             stands_still=is_alive and not ending and self._stands_still(),
@@ -432,7 +432,7 @@ class Attempt:
     def _facts_beside_check(self, limit: TimeLimit) -> AttemptFacts:
         """What may end a check; the program in the pane is done with the task."""
         return AttemptFacts(
-            is_leaving=self._agent.orders.leaving,
+            is_leaving=self._agent.life.is_leaving,
             is_cancelled=self._is_cancelled(self._record()),
             time_is_over=not limit.left,
         )

@@ -1,6 +1,6 @@
 """One agent's life: open (start or adopt), execute, detach, close.
 
-The pane outlives the worker. What the next worker must know is in the journal and in the run's folder, so this
+The pane outlives the worker. What the next worker must know is in the journal and in the attempt's folder, so this
 process may die at any moment and the next one goes on from the files.
 """
 
@@ -23,29 +23,27 @@ from torch_tasks.machine.agent_folder import order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
 from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
-from torch_tasks.model.task import HELD, FailureKind, TaskResult, TaskSpec, TaskState
+from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
-from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.accounts import reclaim, tell_accounts
 from torch_tasks.workers.host.attempt import Attempt
-from torch_tasks.workers.host.attempt_end import AttemptResults, is_lost
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
-from torch_tasks.workers.host.hosted_agent import HostedAgent, HostOrders, IdleTimer
-from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder, CurrentAttempt, prune_attempts
+from torch_tasks.workers.host.hosted_agent import HostedAgent
+from torch_tasks.workers.host.journal import AttemptFolder, prune_attempts
+from torch_tasks.workers.host.lifecycle import HostPhase, IdleTimer, Lifecycle
 from torch_tasks.workers.host.message_carrier import MessageCarrier
 from torch_tasks.workers.host.presence import AgentPresence
-from torch_tasks.workers.host.quota import AccountQuota
-from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.screen_publisher import ScreenPublisher
-from torch_tasks.workers.host.terminal import Bell, Terminal
+from torch_tasks.workers.host.unfinished_task import UnfinishedTask
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux
 
 log = logging.getLogger(__name__)
 
-#: How often it is looked whether the answer to a message has been told, before a task hides it.
-_HEARING = 0.1
+#: How often the host looks whether the program has answered its last message, which a task's prompt would hide.
+_ANSWER_SECONDS = 0.1
+_AT_REST = (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
 
 
 class Host:
@@ -54,60 +52,51 @@ class Host:
     def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
         self._spec = spec
         self._fleet = fleet
-        self._records = fleet.records
-        self._settings = fleet.settings
-        self.presence = AgentPresence(spec, fleet)
-        self._kind = program_of(spec, self.presence.folder, Path(spec.workdir or Path.cwd()))
-        self._results = AttemptResults(self.presence, self._kind, self._settings.answer_limit_bytes)
-        self._quota = AccountQuota(self._kind, fleet)
-        self.holds = HoldsWatcher(fleet, spec)
-        self._trees = TaskTrees(fleet)
-        self._working = threading.Lock()
-        # In a thread of its own: tmux may take its time, and who is silent meanwhile would be taken for dead.
-        self._looking_after = Loop(
+        self._life = Lifecycle()
+        self._presence = AgentPresence(spec, fleet)
+        self._kind = program_of(spec, self._presence.folder, Path(spec.workdir or Path.cwd()))
+        self._idle = IdleTimer(spec, fleet)
+        #: Held by the thread that puts something into the pane.
+        self._pane_lock = threading.Lock()
+        # In a thread of its own: tmux may take its time, and an agent without a heartbeat would be taken for dead.
+        self._caring = Loop(
             "look after",
             self._look_after_agent,
             pause=math.inf,
-            until=lambda: self._orders.leaving,
+            until=lambda: self._life.is_leaving,
             expected=(TorchError, OSError, redis.RedisError),
         )
-        self._orders = HostOrders()
-        self._idle = IdleTimer(spec, fleet)
+        self.holds = HoldsWatcher(fleet, spec)
 
     @property
     def info(self) -> AgentInfo:
         """The agent's entry in the registry, with its incarnation."""
-        return self.presence.info
+        return self._presence.info
 
     @property
     def leaving(self) -> bool:
         """This worker is about to stop."""
-        return self._orders.leaving
+        return self._life.is_leaving
 
     @property
     def retiring(self) -> bool:
-        """The agent takes no task that it has not begun."""
-        return self._orders.retiring
+        """The agent begins no other task."""
+        return self._life.is_retiring
 
     @property
     def busy(self) -> bool:
-        """Something is being done with the pane at this moment."""
-        return self._working.locked()
-
-    @property
-    def unfinished(self) -> CurrentAttempt | None:
-        """The task that the pane was left with."""
-        return self.presence.journal.current
+        """A thread works in the pane at this moment."""
+        return self._pane_lock.locked()
 
     @property
     def unfinished_task(self) -> str | None:
-        """Its id: it comes before any other task."""
-        current = self.unfinished
+        """The task that the pane was left with and that is not settled yet: it comes before any other."""
+        current = self._presence.journal.current
         return current.task_id if current else None
 
     @property
     def hold_reason(self) -> str | None:
-        """Why the agent begins nothing now, if somebody paused or stopped it."""
+        """Why the agent begins nothing now, if it is paused or stopped."""
         return self.holds.reason
 
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
@@ -120,63 +109,51 @@ class Host:
             raise AgentUnavailable(
                 f"agent {self._spec.id} cannot start: its workdir {workdir} is not a folder on this node"
             )
-        self.presence.take(workdir)
-        self._note_end()
-        prune_attempts(self.presence.folder / "runs", self._settings.result_days)
-        self._bell = Bell(self.presence.folder / "bell", self._on_bell)
-        self._terminal = Terminal(self.presence.folder, self._kind, self._bell, self._settings)
-        self._guard = ResourceGuard(self._spec.id, self._terminal, self._terminal.limits)
-        self._agent = HostedAgent(
-            kind=self._kind,
-            terminal=self._terminal,
-            bell=self._bell,
-            presence=self.presence,
-            records=self._records,
-            settings=self._settings,
-            results=self._results,
-            orders=self._orders,
-            holds=self.holds,
-            quota=self._quota,
-            guard=self._guard,
-            trees=self._trees,
-            deliver_during_task=lambda attempt: self._messages.deliver_during_task(attempt),
-        )
-        self._screen = ScreenPublisher(self._spec.id, self._terminal, self._fleet)
-        self._messages = MessageCarrier(self._agent, self._fleet, self._working)
-        journal = self.presence.journal
+        self._presence.take(workdir)
+        self._assemble()
+        self._unfinished.close_if_settled()
+        prune_attempts(self._presence.attempts, self._fleet.settings.result_days)
         try:
-            with self._working:
-                if self._adopt(journal):
-                    log.info("%s: pane %s adopted", self._spec.id, journal.pane)
-                    self._drop_lost_task()
-                    self.presence.show(AgentState.WORKING if self.unfinished else self._rest)
-                else:
-                    self._start()
+            with self._pane_lock:
+                self._start_or_adopt()
         except TorchError:
-            self.presence.leave()
+            self._presence.leave()
             raise
-        self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished is not None)
-        pause.while_so(lambda: self._terminal.wants_login and not self.unfinished)
-        self._looking_after.start()
+        self._life.move_to(HostPhase.SERVING)
+        self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished_task is not None)
+        pause.while_so(lambda: self._terminal.wants_login and not self.unfinished_task)
+        self._caring.start()
         self._messages.start()
-        self._guard.start()
+        self._agent.guard.start()
 
-    def _note_end(self) -> None:
-        """A former worker may have died after it noted how a try ended, and before it noted that it was over."""
-        if self.unfinished:
-            kept = self._run(self.unfinished.task_id, self.unfinished.attempt).recall()
-            if kept and TaskState(kept[0]["state"]) not in HELD:
-                self.presence.end(kept[0])
+    def _assemble(self) -> None:
+        self._agent = HostedAgent.assemble(
+            self._spec,
+            self._fleet,
+            self._presence,
+            self._kind,
+            life=self._life,
+            holds=self.holds,
+            on_bell=self._on_bell,
+            deliver_during_task=lambda folder: self._messages.deliver_during_task(folder),
+        )
+        self._terminal = self._agent.terminal
+        self._unfinished = UnfinishedTask(self._agent)
+        self._screen = ScreenPublisher(self._spec.id, self._terminal, self._fleet)
+        self._messages = MessageCarrier(self._agent, self._fleet, self._pane_lock)
 
-    def _adopt(self, journal: AgentJournal) -> bool:
-        if journal.pane is None or journal.kind != self._spec.kind:
-            return False
-        return self._terminal.adopt(journal.pane, journal.session, Path(journal.folder or self.info.workdir))
+    def _start_or_adopt(self) -> None:
+        if not self._agent.adopt():
+            self._start()
+            return
+        log.info("%s: pane %s adopted", self._spec.id, self._presence.journal.pane)
+        self._unfinished.drop_if_lost()
+        self._presence.show(AgentState.WORKING if self.unfinished_task else self._rest)
 
     def _start(self) -> None:
-        self._fail_task_of_dead_program()
+        self._unfinished.fail_with_program()
         self._agent.start(Path(self.info.workdir))
-        self.presence.show(self._rest)
+        self._presence.show(self._rest)
 
     @property
     def _rest(self) -> AgentState:
@@ -185,247 +162,213 @@ class Host:
             return AgentState.LOGIN
         return AgentState.LIMITED if pause.left else AgentState.READY
 
-    def _fail_task_of_dead_program(self) -> None:
-        """A new program knows nothing of the task that the last one died with: that try has failed, and is told so."""
-        if not self.unfinished:
-            return
-        run = self._run(self.unfinished.task_id, self.unfinished.attempt)
-        if not run.result() and not self._kind.ending(run):
-            run.store(
-                self._results.failed(run, FailureKind.AGENT_CRASHED, "agent crashed: its pane died while the task ran")
-            )
+    def resume(self) -> None:
+        """Give a broker that forgot what the agent knows, and have the task come that its pane was left with."""
+        if self._fleet.known_broker() != self._presence.journal.broker:
+            self.tell_accounts()
+        if current := self._presence.journal.current:
+            reclaim(self._presence.folder, self._spec.id, current, self._fleet)
+
+    def tell_accounts(self) -> None:
+        """Put back what the broker does not know any more of the agent's tasks."""
+        tell_accounts(self._presence.folder, self._fleet)
+        self._presence.remember(broker=self._fleet.known_broker())
+
+    # ── look after the agent ─────────────────────────────────────────────────────────────────────────────────────
 
     def beat(self) -> int | None:
         """Say that the agent lives; returns how many queues are demanded, if the broker answers."""
-        return self.presence.beat()
-
-    def resources(self) -> Resources:
-        """What the agent's terminal uses of this machine."""
-        return self._guard.resources()
-
-    def publish_screen(self) -> None:
-        """Somebody watches the agent's screen from elsewhere, for a while from now."""
-        self._screen.publish_for_a_while()
-
-    def look_at_task(self) -> None:
-        """Something was heard of the running task: whoever watches it looks at once."""
-        self._bell.ring()
+        return self._presence.beat()
 
     def look_after_agent(self) -> None:
-        """A while has passed."""
-        self._looking_after.wake()
+        """See soon that the agent's program lives, and what holds it."""
+        self._caring.wake()
+
+    def look_at_task(self) -> None:
+        """Have the thread that watches the running task look at once."""
+        self._agent.bell.ring()
 
     def _on_bell(self) -> None:
-        """The bell rang."""
         self._messages.look()
-        self._looking_after.wake()
+        self._caring.wake()
 
     def _look_after_agent(self) -> None:
-        """See what holds the agent, and if it is idle, that it lives and works on nothing that is somebody else's."""
         self.holds.look()
-        if self._working.acquire(blocking=False):
+        if self._pane_lock.acquire(blocking=False):
             try:
-                self._revive()
+                self._look_after_idle_agent()
             finally:
-                self._working.release()
+                self._pane_lock.release()
 
-    def _on_hold_change(self) -> None:
-        """The agent was paused, resumed, stopped or started: whoever works in its pane looks at once."""
-        self._bell.ring()
-        self._messages.look()
-        threading.Thread(target=self._halt, name="halt", daemon=True).start()
-
-    def _halt(self) -> None:
-        """Tell the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of that."""
-        stop, halt = self.holds.stop, self.holds.interruption
-        with self._working:
-            if halt and not self._orders.leaving and not self.unfinished and self._terminal.alive:
-                self._terminal.halt()
-            self.presence.tell(stopped=stop)
-
-    def _revive(self) -> None:
-        if self.unfinished and not self._run(self.unfinished.task_id, self.unfinished.attempt).result():
-            self._drop_lost_task()
+    def _look_after_idle_agent(self) -> None:
+        """Have the program ready for the next task, let go of a lost one, and end an agent that is not needed."""
+        folder = self._unfinished.folder
+        if folder and not folder.result():
+            self._drop_if_lost()
         if self._terminal.wants_login and self._terminal.alive:
             self._terminal.settle()
-        at_rest = self.info.state in (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
-        has_changed = at_rest and self.info.state is not self._rest
-        if not self.unfinished and (has_changed or not self._terminal.alive):
+        has_changed = self.info.state in _AT_REST and self.info.state is not self._rest
+        if not self.unfinished_task and (has_changed or not self._terminal.alive):
             self._recover()
         if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_messages=self._messages.has_work):
-            self._idle.order(self.presence.folder)
-
-    def _drop_lost_task(self) -> None:
-        """Interrupt the task that the pane was left with if another agent has it by now, or it has ended."""
-        if self._orders.leaving or not self.unfinished:
-            return
-        run = self._run(self.unfinished.task_id, self.unfinished.attempt)
-        try:
-            ownership = self._records.ownership(run.task_id)
-        except (redis.RedisError, BrokerUnreachable):
-            ownership = None
-        if not is_lost(run.kept_account, ownership, self.info):
-            return
-        log.warning("%s: task %s is somebody else's by now", self._spec.id, run.task_id)
-        if run.result():
-            self._close(run, self._records.account(run.task_id))
-        else:
-            self._abandon(run)
-
-    def _abandon(self, run: AttemptFolder) -> None:
-        """Have the pane let go of a try whose result nobody wants."""
-        if run.begun.exists() and not run.result() and not self._has_let_go(run):
-            self._terminal.interrupt(lambda: self._kind.has_let_go(self._terminal.pane, run))
-        run.disown()
-        self.presence.remember(current=None)
-
-    def _has_let_go(self, run: AttemptFolder) -> bool:
-        return self._terminal.alive and self._kind.has_let_go(self._terminal.pane, run)
-
-    def _close(self, run: AttemptFolder, account: Mapping[str, str]) -> None:
-        """Nothing more is to be done for a try that has ended; its account is kept, should the broker forget it."""
-        run.remember(account, None)
-        self.presence.end(account)
+            self._idle.order_retirement(self._presence.folder)
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started at all."""
-        if self._orders.leaving:
+        if self._life.is_leaving:
             return
         if self._terminal.alive:
-            self.presence.show(self._rest)
+            self._presence.show(self._rest)
             return
         try:
             self._start()
         except TorchError as error:
             log.error("%s", error)
 
-    def resume(self) -> None:
-        """Tell a broker that forgot what the agent knows, and have the task come that its pane was left with."""
-        if self._fleet.known_broker() != self.presence.journal.broker:
-            self.tell_accounts()
-        if self.unfinished:
-            reclaim(self.presence.folder, self._spec.id, self.unfinished, self._fleet)
+    def _on_hold_change(self) -> None:
+        """The agent was paused, resumed, stopped or started: what works in its pane looks at once."""
+        self._agent.bell.ring()
+        self._messages.look()
+        threading.Thread(target=self._obey_hold, name="obey hold", daemon=True).start()
 
-    def tell_accounts(self) -> None:
-        """Put back what the broker does not know any more of the agent's tasks."""
-        tell_accounts(self.presence.folder, self._fleet)
-        self.presence.remember(broker=self._fleet.known_broker())
+    def _obey_hold(self) -> None:
+        """Show the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of its task."""
+        stop, interruption = self.holds.stop, self.holds.interruption
+        with self._pane_lock:
+            if interruption and not self._life.is_leaving and not self.unfinished_task and self._terminal.alive:
+                self._terminal.halt()
+            self._presence.tell(stopped=stop)
 
     # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def execute(self, spec: TaskSpec, attempt: int, delivery: TaskDelivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended.
 
-        Idempotent by task and attempt: what has ended is told again, what runs in the pane is watched to its end.
+        Idempotent by task and attempt: what has ended is reported again, what runs in the pane is watched to its end.
         """
-        run = self._run(spec.id, attempt)
-        with self._working:
-            result = run.result()
+        folder = self._presence.attempt(spec.id, attempt)
+        with self._pane_lock:
+            result = folder.result()
             if result is None:
-                self.presence.show(self.info.state, task=spec.id)  # from now on it is not free
-                try:
-                    result = self._work(spec, run, delivery)
-                    self._quota.note(result)
-                except AgentUnavailable as error:
-                    if self.unfinished_task == spec.id:
-                        self._terminal.end()  # whatever of it is in the pane must not go on beside the next try
-                    result = self._results.failed(run, FailureKind.AGENT_UNAVAILABLE, str(error))
-                except UsageLimited as limited:
-                    self._quota.used_up(limited)
-                    raise
-                except StaleWriter:
-                    self._abandon(run)
-                    raise
-                run.store(result)
-            self._orders.cancelled = None
+                self._presence.show(self.info.state, task=spec.id)  # from now on it is not free
+                result = self._attempt(spec, folder, delivery)
+                folder.store(result)
+            self._agent.orders.cancelled = None
         return result
 
-    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
-        """The record says what became of this task: nothing more is to be done for it here."""
-        with self._working:
-            if self.unfinished and self.unfinished.task_id == task_id:
-                run = self._run(task_id, self.unfinished.attempt)
-                if run.result():
-                    self._trees.end(run, account, self.info)
-                    self._close(run, account)
-                else:
-                    self._abandon(run)
-            self._recover()
-        self._idle.restart()
-        self.retire()
+    def _attempt(self, spec: TaskSpec, folder: AttemptFolder, delivery: TaskDelivery | None) -> TaskResult:
+        quota = self._agent.quota
+        try:
+            result = self._work(Attempt(self._agent, spec, folder, delivery), folder)
+            quota.note(result)
+        except AgentUnavailable as error:
+            if self.unfinished_task == spec.id:
+                self._terminal.end()  # nothing of it in the pane may go on beside the next attempt
+            result = self._agent.results.failed(folder, FailureKind.AGENT_UNAVAILABLE, str(error))
+        except UsageLimited as limited:
+            quota.used_up(limited)
+            raise
+        except StaleWriter:
+            self._unfinished.abandon(folder)
+            raise
+        return result
 
-    def drop_lost_task(self) -> None:
-        """Drop the task that the pane was left with if its record has gone on without it."""
-        with self._working:
-            self._drop_lost_task()
-
-    def _run(self, task_id: str, attempt: int) -> AttemptFolder:
-        return AttemptFolder(self.presence.folder / "runs", task_id, attempt)
-
-    def _work(self, spec: TaskSpec, run: AttemptFolder, delivery: TaskDelivery | None) -> TaskResult:
-        attempt = Attempt(self._agent, spec, run, delivery)
-        current = self.unfinished
-        if current and (current.task_id, current.attempt) == (spec.id, run.attempt) and run.begun.exists():
-            log.info("%s: task %s is in the pane already, watching it", self._spec.id, spec.id)
+    def _work(self, attempt: Attempt, folder: AttemptFolder) -> TaskResult:
+        current = self._presence.journal.current
+        if current and (current.task_id, current.attempt) == (folder.task_id, folder.attempt) and folder.begun.exists():
+            log.info("%s: task %s is in the pane already, watching it", self._spec.id, folder.task_id)
             attempt.resume()
             return attempt.watch()
         if refusal := attempt.refusal():
             return refusal
-        self._quota.require()
+        self._agent.quota.require()
         if not self._terminal.alive:
             self._start()
         self._messages.deliver_before_task()
         if refusal := attempt.await_free_pane():
             return refusal
         while not self._messages.last_is_answered():
-            self._bell.wait(_HEARING)
+            self._agent.bell.wait(_ANSWER_SECONDS)
             if refusal := attempt.await_free_pane():
                 return refusal
         return attempt.begin() or attempt.watch()
 
-    # ── cancel, retire, detach, close ──────────────────────────────────────────────────────────────────────────────
+    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
+        """Nothing more is to be done for this task here: its record, the account, says what became of it."""
+        with self._pane_lock:
+            folder = self._unfinished.folder
+            if folder and folder.task_id == task_id:
+                if folder.result():
+                    self._agent.trees.end(folder, account, self.info)
+                    self._unfinished.close(folder, account)
+                else:
+                    self._unfinished.abandon(folder)
+            self._recover()
+        self._idle.restart()
+        self.retire()
+
+    def drop_lost_task(self) -> None:
+        """Have the pane let go of the task that it was left with if the task's record has gone on without it."""
+        with self._pane_lock:
+            self._drop_if_lost()
+
+    def _drop_if_lost(self) -> None:
+        if not self._life.is_leaving:
+            self._unfinished.drop_if_lost()
+
+    # ── what others ask for ──────────────────────────────────────────────────────────────────────────────────────
 
     def answer(self, task_id: str, reply: str) -> bool:
         """Have the agent get the answer it waits for; false if it does not work on this task."""
         if self.unfinished_task != task_id:
             return False
-        self._orders.answers.append((task_id, reply))
-        self._bell.ring()
+        self._agent.orders.answers.append((task_id, reply))
+        self._agent.bell.ring()
         return True
 
     def cancel(self, task_ids: Container[str]) -> None:
         """End the task in the pane, or the one that waits to get into it, if it is one of these."""
         held = self.unfinished_task or self.info.current_task  # it may end at this moment
         if held and held in task_ids:
-            self._orders.cancelled = held
-            self._bell.ring()
+            self._agent.orders.cancelled = held
+            self._agent.bell.ring()
             with contextlib.suppress(redis.RedisError, BrokerUnreachable):
                 # Should this worker die before the agent has let go, the next one must know.
-                self._records.request_cancel(held)
+                self._agent.records.request_cancel(held)
+
+    def resources(self) -> Resources:
+        """What the agent's terminal uses of this machine."""
+        return self._agent.guard.resources()
+
+    def publish_screen(self) -> None:
+        """Publish the agent's screen for a while, for those who watch it from elsewhere."""
+        self._screen.publish_for_a_while()
+
+    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def retire(self) -> None:
-        """Heed an order to retire: take no new tasks, stop this worker once none is left; its node does the rest."""
-        order = order_in(self.presence.folder)
-        if order is None or self._orders.leaving:
+        """Obey an order to retire, if there is one: begin no other task, and stop this worker once none is left."""
+        order = order_in(self._presence.folder)
+        if order is None or self._life.is_leaving:
             return
-        if not self._orders.retiring:
+        if self._life.move_to(HostPhase.RETIRING):
             log.info("%s: retires", self._spec.id)
-            self._orders.retiring = True
-            self.presence.retire()
-        if order.mode is RetireMode.NOW or not (self.unfinished or self.busy):
+            self._presence.retire()
+        if order.mode is RetireMode.NOW or not (self.unfinished_task or self.busy):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:
         """Let go of a running task without touching the pane. Safe to call from a signal handler."""
-        self._orders.leaving = True
-        self._bell.ring()
+        self._life.move_to(HostPhase.LEAVING)
+        self._agent.bell.ring()
         self._messages.look()
 
     def close(self) -> None:
         """Leave the fleet; the pane stays for the next worker."""
-        self._orders.leaving = True
+        self._life.move_to(HostPhase.LEAVING)
         self._messages.look()
-        with self._working:
+        with self._pane_lock:
             self._terminal.detach()
-        self.presence.leave()
-        self._bell.close()
+        self._presence.leave()
+        self._agent.bell.close()
+        self._life.move_to(HostPhase.CLOSED)

@@ -329,7 +329,7 @@ class MessageCarrier:
 
     @property
     def _leaving(self) -> bool:
-        return self._agent.orders.leaving
+        return self._agent.life.is_leaving
 
 
 class PermissionAnswerer:

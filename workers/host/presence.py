@@ -20,7 +20,7 @@ from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.host.journal import AgentJournal
+from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +32,7 @@ class AgentPresence:
         self._spec = spec
         self._fleet = fleet
         self.folder = fleet.settings.agent_dir(spec.id)
+        self.attempts = self.folder / "runs"
         self._journal_file = self.folder / "journal.json"
 
     def take(self, workdir: Path) -> None:
@@ -46,6 +47,10 @@ class AgentPresence:
         if self.journal.current is None:  # the end of that may be counted on the broker, and is not yet here
             self.remember(performance=self.info.performance_metrics)
         LivenessFile(self.folder).start(self._fleet.settings.heartbeat_seconds)
+
+    def attempt(self, task_id: str, number: int) -> AttemptFolder:
+        """The folder of this attempt at the task."""
+        return AttemptFolder(self.attempts, task_id, number)
 
     def remember(self, **changes: Any) -> None:
         """Write what changed into the journal."""

@@ -1,0 +1,111 @@
+"""The task that an agent's pane was left with: kept until its record is settled, or let go of when it is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from enum import Enum
+
+import redis
+
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.model.task import HELD, FailureKind, TaskState
+from torch_tasks.workers.host.attempt_end import is_lost
+from torch_tasks.workers.host.hosted_agent import HostedAgent
+from torch_tasks.workers.host.journal import AttemptFolder
+
+log = logging.getLogger(__name__)
+
+
+class UnfinishedDecision(Enum):
+    """What becomes of the task that the pane was left with."""
+
+    KEEP = "keep"
+    """It is this agent's: its message comes to this worker, which watches it to its end or reports how it ended."""
+    CLOSE = "close"
+    """It has ended here, and its record has gone on: nothing more is to be done for it."""
+    FORGET = "forget"
+    """Another agent has it, and the program does not work on it."""
+    INTERRUPT = "interrupt"
+    """Another agent has it: the program must let go of it, then it is forgotten."""
+
+
+def decide_unfinished(*, is_lost: bool, has_result: bool, may_be_in_program: bool) -> UnfinishedDecision:
+    """Go on with the task unless its record has gone on without this agent."""
+    if not is_lost:
+        return UnfinishedDecision.KEEP
+    if has_result:
+        return UnfinishedDecision.CLOSE
+    return UnfinishedDecision.INTERRUPT if may_be_in_program else UnfinishedDecision.FORGET
+
+
+class UnfinishedTask:
+    """What one agent's host does about the task in its journal. The caller holds the pane."""
+
+    def __init__(self, agent: HostedAgent) -> None:
+        self._agent = agent
+
+    @property
+    def folder(self) -> AttemptFolder | None:
+        """The folder of its attempt, if the pane was left with a task."""
+        current = self._agent.presence.journal.current
+        return self._agent.presence.attempt(current.task_id, current.attempt) if current else None
+
+    def close_if_settled(self) -> None:
+        """A former worker may have died after it kept the settled record, and before it wrote that in the journal."""
+        account = self.folder.kept_account if self.folder else None
+        if account and TaskState(account["state"]) not in HELD:
+            self._agent.presence.end(account)
+
+    def fail_with_program(self) -> None:
+        """A new program knows nothing of the task that the last one died with: that attempt has failed."""
+        folder, agent = self.folder, self._agent
+        if folder and not folder.result() and not agent.kind.ending(folder):
+            message = "agent crashed: its pane died while the task ran"
+            folder.store(agent.results.failed(folder, FailureKind.AGENT_CRASHED, message))
+
+    def drop_if_lost(self) -> None:
+        """Let go of the task if another agent has it by now, or it has ended elsewhere."""
+        folder = self.folder
+        if folder is None:
+            return
+        lost = self._is_lost(folder)
+        decision = decide_unfinished(
+            is_lost=lost,
+            has_result=folder.result() is not None,
+            may_be_in_program=lost and self._may_be_in_program(folder),
+        )
+        if decision is UnfinishedDecision.KEEP:
+            return
+        log.warning("%s: task %s is another agent's by now, or over", self._agent.kind.agent_id, folder.task_id)
+        if decision is UnfinishedDecision.CLOSE:
+            self.close(folder, self._agent.records.account(folder.task_id))
+        else:
+            self._forget(folder, interrupt=decision is UnfinishedDecision.INTERRUPT)
+
+    def abandon(self, folder: AttemptFolder) -> None:
+        """Have the program let go of an attempt that has no result and will get none."""
+        self._forget(folder, interrupt=not folder.result() and self._may_be_in_program(folder))
+
+    def close(self, folder: AttemptFolder, account: Mapping[str, str]) -> None:
+        """Nothing more is to be done for an attempt that has ended; its record is kept, should the broker forget it."""
+        folder.remember(account, None)
+        self._agent.presence.end(account)
+
+    def _forget(self, folder: AttemptFolder, *, interrupt: bool) -> None:
+        kind, terminal = self._agent.kind, self._agent.terminal
+        if interrupt:
+            terminal.interrupt(lambda: kind.has_let_go(terminal.pane, folder))
+        folder.disown()
+        self._agent.presence.remember(current=None)
+
+    def _is_lost(self, folder: AttemptFolder) -> bool:
+        try:
+            ownership = self._agent.records.ownership(folder.task_id)
+        except (redis.RedisError, BrokerUnreachable):
+            ownership = None
+        return is_lost(folder.kept_account, ownership, self._agent.presence.info)
+
+    def _may_be_in_program(self, folder: AttemptFolder) -> bool:
+        kind, terminal = self._agent.kind, self._agent.terminal
+        return folder.begun.exists() and not (terminal.alive and kind.has_let_go(terminal.pane, folder))
