@@ -37,7 +37,7 @@ from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReadin
 
 log = logging.getLogger(__name__)
 
-#: How long an input line that was drawn anew may look used before a task is told to wait for it.
+#: How long an input line that was drawn anew may look used before the task is reported to wait for it.
 _TYPING = 1.0
 #: How long the agent's own command to hand its task over may take to return, and how often it is looked at.
 _RETURNING, _LOOK = 10.0, 0.1
@@ -56,7 +56,7 @@ class Attempt:
         self._folder = folder
         self._delivery = delivery
         self._shown: StateReading | None = None
-        self._untold: list[str] = []
+        self._news: list[str] = []
         self._notes = HandoffNotes(agent.records, agent.settings.handoff_seconds)
         self._standstill = StandstillDetector(agent.settings.stalled_seconds)
         self._asked_at: float | None = None
@@ -65,7 +65,7 @@ class Attempt:
     # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
 
     def refusal(self) -> TaskResult | None:
-        """Why the task is not even begun, if so."""
+        """Why the task is not begun at all, if so."""
         spec, failed = self._spec, self._failed
         self._require_no_hold()
         record = self._record()
@@ -92,8 +92,11 @@ class Attempt:
             raise AgentHeld(why)
 
     def await_free_pane(self) -> TaskResult | None:
-        """A person who types in the pane is left alone; the task waits, says so, and may be refused yet."""
-        agent, pane, told = self._agent, self._terminal.pane, False
+        """Wait until nothing but an empty input line is in the pane: a person who types there is left alone.
+
+        The task's record says why it waits. Returns why it is not begun after all, if so.
+        """
+        agent, pane, is_reported = self._agent, self._terminal.pane, False
         if agent.presence.journal.current:  # a worker died while it put a task in: what stands there is ours
             self._kind.discard_input(pane)
         self._kind.redraw_input(pane)
@@ -104,9 +107,9 @@ class Attempt:
                 raise AgentUnavailable(f"agent {agent.presence.info.agent_id}: its pane died before the task began")
             if refusal := self.refusal():
                 return refusal
-            if not told:
+            if not is_reported:
                 self._move(TaskState.WAITING, note=self._why_not_free(), question="")
-                told = True
+                is_reported = True
             self._kind.redraw_input(pane)
         return None
 
@@ -124,7 +127,7 @@ class Attempt:
         return TYPING
 
     def begin(self) -> TaskResult | None:
-        """Put the task into the pane, and note first that it is there; or tell why it was not begun after all."""
+        """Put the task into the pane, and note first that it is there; or return why it was not begun after all."""
         folder, agent = self._folder, self._agent
         with usable(folder.folder):
             self._terminal.rotate_transcript()
@@ -132,7 +135,7 @@ class Attempt:
             # Only what is the agent's, and known to be, may hold up its other tasks.
             folder.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
             asked = self._spec
-            self._spec, self._untold = agent.trees.begin(asked, folder, agent.presence.info)
+            self._spec, self._news = agent.trees.begin(asked, folder, agent.presence.info)
             if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
                 return refusal
             agent.guard.begin(folder)
@@ -157,7 +160,7 @@ class Attempt:
         agent.start(Path(folder), task=spec.id)
         if refusal := self.await_free_pane():
             return refusal
-        self._untold.append(f"begun by a new program in {folder}")
+        self._news.append(f"begun by a new program in {folder}")
         self._folder.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
         return None
 
@@ -245,15 +248,15 @@ class Attempt:
     def _agent_id(self) -> str:
         return self._agent.presence.info.agent_id
 
-    def _look(self) -> ProgramEnding | None:
-        """The task's ending if there is one; else the program is helped on, and what it does is told."""
+    def _look(self) -> Ending | None:
+        """The task's ending if there is one; else help the program on, and show the fleet what it does."""
         if not self._terminal.alive:
             return self._kind.ending(self._folder)
         pane = self._terminal.pane
         with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the caller sees it
             progress = self._kind.progress(pane, self._folder, self._spec)
-            self._untold += progress.facts
-            self._tell()
+            self._news += progress.facts
+            self._write_history()
             if progress.ending:
                 return progress.ending
             if progress.reading.state is AgentState.LIMITED:
@@ -265,13 +268,13 @@ class Attempt:
             return None
         return self._kind.ending(self._folder)
 
-    def _tell(self) -> None:
+    def _write_history(self) -> None:
         """Write what became known into the task's history; while the broker is away, later."""
         account: Mapping[str, str] = {}
         with contextlib.suppress(*_AWAY):
-            while self._untold:
-                account = self._move(self._state_of(self._shown), note=self._untold[0])
-                self._untold.pop(0)
+            while self._news:
+                account = self._move(self._state_of(self._shown), note=self._news[0])
+                self._news.pop(0)
         if account:
             self._note(account)
 
@@ -306,12 +309,12 @@ class Attempt:
             task_id, reply = answers.popleft()
             if task_id != self._spec.id:
                 continue
-            taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
-            said = f"{ANSWERED}{reply}" if taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
-            self._untold.append(said)
-            if taken:
+            is_taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
+            note = f"{ANSWERED}{reply}" if is_taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
+            self._news.append(note)
+            if is_taken:
                 self._shown = None  # whatever it asks next is new, even if it is the same
-            self._tell()
+            self._write_history()
 
     def _limit(self) -> TimeLimit:
         current = self._agent.presence.journal.current
@@ -395,7 +398,7 @@ class Attempt:
         return self._failed(FailureKind.CHECK_FAILED, message, (*shown, verdict))
 
     def _sent_back(self, verdict: Evidence) -> bool:
-        """The agent is told what the check said, and goes on, if it can and there are rounds left."""
+        """Have the agent go on with what the check said; false if it cannot, or no round is left."""
         rounds = self._spec.check_rounds
         allowed = self._agent.settings.check_rounds if rounds is None else rounds
         done = len(list(self._folder.folder.glob("check.*")))
@@ -406,8 +409,8 @@ class Attempt:
             return False
         self._agent.quota.count_call()
         (self._folder.folder / "check").rename(self._folder.folder / f"check.{done + 1}")
-        self._untold.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
-        self._tell()
+        self._news.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
+        self._write_history()
         return True
 
     def _check(self, command: str) -> Evidence | Failure:

@@ -68,7 +68,7 @@ class AttemptFacts(NamedTuple):
     has_ended: bool = False
     is_halted: bool = False
     was_halted: bool = False
-    """A worker of this agent made the program let go of the task before: its ending tells nothing of the task."""
+    """A worker of this agent made the program let go of the task before: its ending says nothing of the task."""
     is_handed_over: bool = False
     is_returning: bool = False
     """The command that hands it over runs in the agent's own turn, and is about to end."""
@@ -186,7 +186,7 @@ class TimeLimit(NamedTuple):
 
     @property
     def left(self) -> float:
-        """Seconds until then; none left once it is reached."""
+        """Seconds until then; 0 once it is reached."""
         return max(0.0, (self.at - now()).total_seconds())
 
 

@@ -40,7 +40,7 @@ class HoldsWatcher:
         self._heard = threading.Event()
         self._known: tuple[Hold | None, Hold | None] = (None, None)
         self._on_change: Callable[[], None] = lambda: None
-        # A node worker asks for all agents of its machine; they only see to it that somebody does.
+        # A node worker asks for all agents of its machine; an agent worker asks only if the node worker does not.
         self._interval = fleet.settings.heartbeat_seconds * (1.5 if agent else 1)
         self._ask_again = 0.0
 
@@ -71,7 +71,7 @@ class HoldsWatcher:
         return f"{self._agent.id} is paused {paused}" if self._agent and paused else None
 
     def begin(self, on_change: Callable[[], None], unfinished: Callable[[], bool]) -> None:
-        """From now on; what is ``unfinished`` comes all the same, or nobody could end it or give it back.
+        """Hold this worker from now on. A task that is ``unfinished`` still comes, to be ended or given back.
 
         Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
         """
@@ -87,7 +87,7 @@ class HoldsWatcher:
             self._heard.set()
 
     def look(self) -> None:
-        """See what stands on the disk, and have somebody ask the broker if nobody here has for a while."""
+        """See what stands on the disk, and ask the broker if no worker of this machine has for a while."""
         if self._known != (now := (self.stop, self.paused)):
             self._known = now
             log.warning("%s", self.reason or "neither paused nor stopped any more")
@@ -101,7 +101,7 @@ class HoldsWatcher:
         Loop("watch holds", self.look, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
     def _ask(self) -> None:
-        """In a thread of its own: a broker that does not answer must not keep anybody from seeing the file."""
+        """In a thread of its own: a broker that does not answer must not keep this worker from seeing the disk."""
         if not self._asking.acquire(blocking=False):
             return
         try:

@@ -237,7 +237,7 @@ class Host:
         with self._pane_lock:
             if interruption and not self._life.is_leaving and not self.unfinished_task and self._terminal.alive:
                 self._terminal.halt()
-            self._presence.tell(stopped=stop)
+            self._presence.publish(stopped=stop)
 
     # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -341,7 +341,7 @@ class Host:
         return self._agent.guard.resources()
 
     def publish_screen(self) -> None:
-        """Publish the agent's screen for a while, for those who watch it from elsewhere."""
+        """Publish the agent's screen for a while, for persons who watch it from another machine."""
         self._screen.publish_for_a_while()
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────

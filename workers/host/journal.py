@@ -50,7 +50,7 @@ class AgentJournal(BaseModel):
     performance: Performance = Performance()
     """How the tasks ended that the agent had; the broker may forget it."""
     broker: str | None = None
-    """The broker's process that was told last what the agent knows of its tasks."""
+    """The broker's process that got last what the agent knows of its tasks."""
 
     @classmethod
     def read(cls, path: Path) -> AgentJournal | None:
@@ -68,7 +68,7 @@ class AgentJournal(BaseModel):
 
 
 class AttemptFolder:
-    """One try, and its folder."""
+    """One attempt at a task, on disk."""
 
     def __init__(self, runs: Path, task_id: str, attempt: int) -> None:
         self.task_id = task_id
@@ -87,19 +87,19 @@ class AttemptFolder:
         self.account_file = folder / "account.json"
 
     def open(self) -> None:
-        """Make an empty folder for a try that nobody has begun."""
+        """Make an empty folder for an attempt that is about to begin."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
     def result(self) -> TaskResult | None:
-        """How the try ended, if it has."""
+        """How the attempt ended, if it has."""
         try:
             return TaskResult.model_validate_json(self.result_file.read_bytes())
         except FileNotFoundError:
             return None
 
     def store(self, result: TaskResult) -> None:
-        """Keep the end of the try, so that it is told again instead of done again."""
+        """Keep how the attempt ended, so that a next delivery is answered with it and does nothing again."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
 
@@ -130,20 +130,20 @@ class AttemptFolder:
         kept = self.recall()
         return kept[0] if kept else None
 
-    def disown(self) -> None:
+    def forget_account(self) -> None:
         """Keep no record of the task, which is another agent's by now."""
         self.account_file.unlink(missing_ok=True)
 
 
 def kept_attempts(runs: Path) -> Iterator[AttemptFolder]:
-    """Every try that is kept in this folder."""
+    """Every attempt that is kept in this folder."""
     for file in runs.glob("*/account.json"):
         task_id, attempt = file.parent.name.rsplit(".", 1)
         yield AttemptFolder(runs, task_id, int(attempt))
 
 
 def prune_attempts(folder: Path, keep_days: float) -> None:
-    """Remove the tries that ended longer ago than this."""
+    """Remove the attempts that ended longer ago than this."""
     oldest = time.time() - keep_days * 86400
     for result in folder.glob("*/result.json"):
         if result.stat().st_mtime < oldest:

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 
 class AgentPresence:
-    """Holds the agent's place while this process lives, and tells the fleet how the agent is."""
+    """Holds the agent's place while this process lives, and shows the fleet how the agent is."""
 
     def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
         self._spec = spec
@@ -67,10 +67,10 @@ class AgentPresence:
 
     def show(self, state: AgentState, task: str | None = None) -> None:
         """Tell the fleet what the agent is doing now."""
-        told = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
-        self.tell(state=state, current_task=task, **told)
+        known = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
+        self.publish(state=state, current_task=task, **known)
 
-    def tell(self, **changes: Any) -> None:
+    def publish(self, **changes: Any) -> None:
         """Tell the fleet something else of the agent."""
         self.info = self.info.model_copy(update=changes)
         self.beat()
@@ -153,7 +153,7 @@ class LivenessFile:
 
     def silence(self) -> float:
         """Seconds since the last beat; none if there never was one."""
-        # Written and read as the time since the machine started, which nobody sets anew.
+        # The time since the machine started: a clock that is set anew would make a living process look silent.
         try:
             return time.monotonic() - float(self._file.read_text())
         except (FileNotFoundError, ValueError):

@@ -21,7 +21,7 @@ from torch_tasks.workers.programs.kind import AgentKind
 
 log = logging.getLogger(__name__)
 
-#: A pause that is over before anybody has looked at it would not be one.
+#: A shorter pause would be over before its first look.
 _SHORTEST = 1.0
 
 
@@ -53,7 +53,7 @@ class AccountQuota:
             raise UsageLimited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
 
     def admits(self) -> bool:
-        """The same for a message; without a broker it passes, and is counted later."""
+        """Count a message's call if the account may be used; without a broker it may, and the call is counted later."""
         try:
             self.require()
         except UsageLimited as limited:
@@ -69,14 +69,14 @@ class AccountQuota:
             self._spending.count(calls=1)
 
     def used_up(self, limited: UsageLimited) -> None:
-        """The agent hit a limit: all who share the account keep away from it until it ends."""
+        """The agent hit a limit: all agents that share the account rest until it ends."""
         if self._account is None or pause.left:
             return
         seconds = (limited.until - datetime.now(UTC)).total_seconds() if limited.until else None
         pause.last(self._account.limited(seconds))
 
     def note(self, result: TaskResult) -> None:
-        """What a task's end says of the account."""
+        """Count what a task used, and note on the account whether its provider served it."""
         if self._account is None:
             return
         if self._spending and result.usage:

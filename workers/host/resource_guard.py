@@ -1,4 +1,4 @@
-"""An agent's terminal within its limits: who keeps them, what it uses, and whether it died of them.
+"""An agent's terminal within its limits: what keeps them, what it uses, and whether it died of them.
 
 Where the kernel cannot keep them, the agent's worker does: it looks every second and ends a terminal that uses too
 much. Resource limits of single processes (``ulimit``) would say little: programs reserve many times what they use, and

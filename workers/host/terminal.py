@@ -77,7 +77,7 @@ class Terminal:
     def alive(self) -> bool:
         """The pane is there and a program runs in it.
 
-        Nobody can tell while tmux does not answer, but what runs in the pane goes on as long as its server is there.
+        While tmux does not answer, the program counts as alive as long as the pane's server is there.
         """
         if self._pane is None:
             return False
@@ -120,7 +120,7 @@ class Terminal:
         self._session = look.pid if look else None
         try:
             self._pane.transcribe(self._folder / "transcript")
-        except AgentUnavailable:  # a program that has ended at once is told of below
+        except AgentUnavailable:  # a program that has ended at once is reported below
             if self.alive:
                 raise
         limit = self._settings.agent_start_seconds
@@ -190,7 +190,7 @@ class Terminal:
         return True
 
     def end(self) -> None:
-        """End the agent's tmux server with all that runs in it, whoever started it."""
+        """End the agent's tmux server with all that runs in it."""
         pane = self._pane or AgentPane(AgentServer(self._folder / "tmux"), "%0")
         pane.end()
         self._pane = None
@@ -217,7 +217,11 @@ class Terminal:
 
 
 class Bell:
-    """One agent's bell, heard by one process."""
+    """How what runs in an agent's pane wakes the agent worker.
+
+    What happened is always in a file first; the bell, a FIFO, only says "look". A ring that no worker hears costs
+    nothing: the next worker looks at the files.
+    """
 
     def __init__(self, path: Path, on_ring: Callable[[], None]) -> None:
         if not path.is_fifo():
@@ -233,7 +237,7 @@ class Bell:
         self._thread.start()
 
     def ring(self) -> None:
-        """Wake whoever waits, unless the bell is closed. Safe to call from a signal handler."""
+        """Wake the thread that waits, unless the bell is closed. Safe to call from a signal handler."""
         if not self._closed:
             os.write(self._fd, b".")
 
@@ -269,6 +273,6 @@ def end_session(leader: int, agent_id: str) -> None:
 def _members(leader: int, agent_id: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, psutil.Error):
-            # The number may by now lead somebody else's session; ours know which agent they belong to.
+            # The number may lead another session by now; processes of the agent know which agent they belong to.
             if os.getsid(process.pid) == leader and process.environ().get("TORCH_AGENT_ID") == agent_id:
                 yield process

@@ -96,7 +96,7 @@ class UnfinishedTask:
         kind, terminal = self._agent.kind, self._agent.terminal
         if interrupt:
             terminal.interrupt(lambda: kind.has_let_go(terminal.pane, folder))
-        folder.disown()
+        folder.forget_account()
         self._agent.presence.remember(current=None)
 
     def _is_lost(self, folder: AttemptFolder) -> bool:
