@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -23,7 +22,6 @@ from torch_tasks.workers.host.attempt_end import (
     STANDSTILL_LINES,
     AttemptEnd,
     AttemptFacts,
-    HandoffNotes,
     StandstillDetector,
     TaskCheck,
     TimeLimit,
@@ -31,6 +29,7 @@ from torch_tasks.workers.host.attempt_end import (
     is_lost,
     what_ends,
 )
+from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.journal import AttemptFolder, CurrentAttempt
 from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading, login_wanted
@@ -55,8 +54,7 @@ class Attempt:
         self._spec = spec
         self._folder = folder
         self._delivery = delivery
-        self._shown: StateReading | None = None
-        self._news: list[str] = []
+        self._report = AttemptReport(agent, folder, delivery.message if delivery else None)
         self._notes = HandoffNotes(agent.records, agent.settings.handoff_seconds)
         self._standstill = StandstillDetector(agent.settings.stalled_seconds)
         self._asked_at: float | None = None
@@ -108,7 +106,7 @@ class Attempt:
             if refusal := self.refusal():
                 return refusal
             if not is_reported:
-                self._move(TaskState.WAITING, note=self._why_not_free(), question="")
+                self._report.move(TaskState.WAITING, note=self._why_not_free(), question="")
                 is_reported = True
             self._kind.redraw_input(pane)
         return None
@@ -133,9 +131,10 @@ class Attempt:
             self._terminal.rotate_transcript()
             folder.open()
             # Only what is the agent's, and known to be, may hold up its other tasks.
-            folder.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+            self._report.keep(self._report.move(TaskState.RUNNING))
             asked = self._spec
-            self._spec, self._news = agent.trees.begin(asked, folder, agent.presence.info)
+            self._spec, news = agent.trees.begin(asked, folder, agent.presence.info)
+            self._report.add(*news)
             if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
                 return refusal
             agent.guard.begin(folder)
@@ -160,23 +159,20 @@ class Attempt:
         agent.start(Path(folder), task=spec.id)
         if refusal := self.await_free_pane():
             return refusal
-        self._news.append(f"begun by a new program in {folder}")
-        self._folder.remember(self._move(TaskState.RUNNING), self._delivery and self._delivery.message)
+        self._report.add(f"begun by a new program in {folder}")
+        self._report.keep(self._report.move(TaskState.RUNNING))
         return None
 
     def resume(self) -> None:
         """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
         self._spec = self._agent.trees.resume(self._spec, self._folder)
         account = self._records.account(self._spec.id)
-        self._note(account)
+        self._report.keep(account)
         if account.get("state") == TaskState.WAITING:
-            self._shown = StateReading(AgentState.WAITING, "task record")
+            self._report.shown = StateReading(AgentState.WAITING, "task record")
         presence = self._agent.presence
         if presence.journal.current and self._delivery:
             presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
-
-    def _note(self, account: Mapping[str, str]) -> None:
-        self._folder.remember(account, self._delivery.message if self._delivery else None)
 
     def _variables(self) -> dict[str, str]:
         return {
@@ -241,67 +237,33 @@ class Attempt:
     def _stands_still(self) -> bool:
         if not (self._kind.is_conversational and self._standstill.is_due):
             return False
-        is_working = self._shown is not None and self._shown.state is AgentState.WORKING
+        shown = self._report.shown
+        is_working = shown is not None and shown.state is AgentState.WORKING
         return self._standstill.stands_still(self._terminal.pane.screen(STANDSTILL_LINES) if is_working else None)
 
     @property
     def _agent_id(self) -> str:
         return self._agent.presence.info.agent_id
 
-    def _look(self) -> Ending | None:
+    def _look(self) -> ProgramEnding | None:
         """The task's ending if there is one; else help the program on, and show the fleet what it does."""
         if not self._terminal.alive:
             return self._kind.ending(self._folder)
         pane = self._terminal.pane
         with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the caller sees it
             progress = self._kind.progress(pane, self._folder, self._spec)
-            self._news += progress.facts
-            self._write_history()
+            self._report.add(*progress.facts)
+            self._report.write()
             if progress.ending:
                 return progress.ending
             if progress.reading.state is AgentState.LIMITED:
                 until = progress.reading.until
                 when = f"; it ends {until:%Y-%m-%d %H:%M} UTC" if until else ""
                 raise UsageLimited(f"the usage limit of {self._agent_id} is reached{when}", until)
-            self._show(progress.reading)
+            self._report.show(progress.reading)
             self._pass_answer_on(progress.reading)
             return None
         return self._kind.ending(self._folder)
-
-    def _write_history(self) -> None:
-        """Write what became known into the task's history; while the broker is away, later."""
-        account: Mapping[str, str] = {}
-        with contextlib.suppress(*_AWAY):
-            while self._news:
-                account = self._move(self._state_of(self._shown), note=self._news[0])
-                self._news.pop(0)
-        if account:
-            self._note(account)
-
-    def _show(self, reading: StateReading) -> None:
-        """Tell the fleet what the agent does, if that has changed."""
-        before = self._shown
-        if before and (before.state, before.question) == (reading.state, reading.question):
-            return
-        question = reading.question.model_dump_json() if reading.question else ""
-        with contextlib.suppress(*_AWAY):
-            if self._state_of(before) is not self._state_of(reading) or question:
-                note = reading.question.text if reading.question else self._waits_for(reading)
-                self._note(self._move(self._state_of(reading), note=note, question=question))
-            self._shown = reading
-            self._agent.presence.show(reading.state, task=self._spec.id)
-
-    def _waits_for(self, reading: StateReading) -> str | None:
-        if reading.hindrance:
-            return f"waits: {reading.hindrance}"
-        if reading.state is AgentState.LOGIN:
-            return login_wanted(self._agent_id)
-        return None
-
-    @staticmethod
-    def _state_of(reading: StateReading | None) -> TaskState:
-        waits = reading is not None and reading.state in {AgentState.WAITING, AgentState.LOGIN}
-        return TaskState.WAITING if waits else TaskState.RUNNING
 
     def _pass_answer_on(self, reading: StateReading) -> None:
         answers = self._agent.orders.answers
@@ -311,10 +273,10 @@ class Attempt:
                 continue
             is_taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
             note = f"{ANSWERED}{reply}" if is_taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
-            self._news.append(note)
+            self._report.add(note)
             if is_taken:
-                self._shown = None  # whatever it asks next is new, even if it is the same
-            self._write_history()
+                self._report.shown = None  # whatever it asks next is new, even if it is the same
+            self._report.write()
 
     def _limit(self) -> TimeLimit:
         current = self._agent.presence.journal.current
@@ -409,8 +371,8 @@ class Attempt:
             return False
         self._agent.quota.count_call()
         (self._folder.folder / "check").rename(self._folder.folder / f"check.{done + 1}")
-        self._news.append(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
-        self._write_history()
+        self._report.add(f"check failed, sent back to the agent ({done + 1} of {allowed}): {verdict.detail}"[:500])
+        self._report.write()
         return True
 
     def _check(self, command: str) -> Evidence | Failure:
@@ -439,10 +401,6 @@ class Attempt:
             is_cancelled=self._is_cancelled(self._record()),
             time_is_over=not limit.left,
         )
-
-    def _move(self, state: TaskState, note: str | None = None, question: str | None = None) -> dict[str, str]:
-        by = self._agent.presence.info
-        return self._records.move(self._spec.id, state, by=by, note=note, question=question)
 
     def _failed(self, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()) -> TaskResult:
         return self._agent.results.failed(self._folder, kind, message, evidence)

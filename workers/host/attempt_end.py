@@ -1,9 +1,8 @@
-"""What ends an attempt at a task, how its end becomes a result, and what is left to the next agent."""
+"""What ends an attempt at a task, and how its end becomes a result."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
 import re
 import signal
@@ -16,20 +15,14 @@ from enum import Enum
 from pathlib import Path
 from typing import NamedTuple
 
-import redis
-
-from torch_tasks.errors import TorchError
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Evidence, Failure, FailureKind, Handoff, TaskResult, TaskSpec, TaskState
-from torch_tasks.store.tasks import Ownership, TaskRecords
-from torch_tasks.workers.git import shown
+from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
+from torch_tasks.store.tasks import Ownership
 from torch_tasks.workers.host.journal import AttemptFolder, head_and_tail
 from torch_tasks.workers.host.presence import AgentPresence
-from torch_tasks.workers.host.terminal import Bell, Terminal
+from torch_tasks.workers.host.terminal import Bell
 from torch_tasks.workers.programs.kind import AgentKind
-
-log = logging.getLogger(__name__)
 
 #: The same on so many looks in a row is a standstill.
 _LOOKS = 3
@@ -38,8 +31,6 @@ STANDSTILL_LINES = 200
 _TICKING = re.compile(r"interrupt|cancel|[Rr]etrying|tokens")
 #: So many bytes of a check's output are kept as evidence.
 _CHECK_OUTPUT_BYTES = 2000
-#: So much of the screen and of the changes is noted for the next agent.
-_SCREEN_LIMIT, _DIFF_LIMIT = 8000, 16000
 
 
 class AttemptEnd(Enum):
@@ -262,37 +253,3 @@ class TaskCheck:
         output = self._log.read_bytes()[-_CHECK_OUTPUT_BYTES:].decode(errors="replace").strip()
         detail = f"{self._command}: exit code {self.exit_code}" + (f"\n{output}" if output else "")
         return Evidence(kind="check", detail=detail, passed=self.exit_code == 0)
-
-
-class HandoffNotes:
-    """Notes, at intervals, what the pane shows and what changed in the workdir of one running task."""
-
-    def __init__(self, records: TaskRecords, interval: float) -> None:
-        self._records = records
-        self._interval = interval
-        self._next = time.monotonic() + interval
-        self._last: Handoff | None = None
-
-    def note(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
-        """Write them into the task's record if it is time and something is new."""
-        if time.monotonic() >= self._next:
-            self.note_now(spec, info, terminal)
-
-    def note_now(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
-        """Write them into the task's record if something is new."""
-        self._next = time.monotonic() + self._interval
-        workdir = Path(spec.workdir or info.workdir)
-        try:
-            handoff = Handoff(
-                agent=info.agent_id,
-                node=info.node,
-                noted_at=now(),
-                screen=terminal.pane.screen()[-_SCREEN_LIMIT:],
-                branch=shown.branch(workdir),
-                diff=shown.changes(workdir, _DIFF_LIMIT),
-            )
-            if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
-                self._records.note_handoff(spec.id, handoff, info)
-                self._last = handoff
-        except (TorchError, redis.RedisError) as error:
-            log.info("%s: nothing noted for a successor: %s", spec.id, error)

@@ -1,0 +1,120 @@
+"""What an attempt reports: to the task's record, to the fleet, and to the agent that gets the task next."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+import redis
+
+from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.model.task import Handoff, TaskSpec, TaskState
+from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.workers.git import shown
+from torch_tasks.workers.host.hosted_agent import HostedAgent
+from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.host.terminal import Terminal
+from torch_tasks.workers.programs.kind import StateReading, login_wanted
+
+log = logging.getLogger(__name__)
+
+#: So much of the screen and of the changes is noted for the next agent.
+_SCREEN_LIMIT, _DIFF_LIMIT = 8000, 16000
+_AWAY = (redis.RedisError, BrokerUnreachable)
+
+
+class AttemptReport:
+    """Keeps the record of one attempt's task up to date, on the broker and, should that forget it, on disk."""
+
+    def __init__(self, agent: HostedAgent, folder: AttemptFolder, message: str | None) -> None:
+        self._agent = agent
+        self._folder = folder
+        self._message = message
+        self._news: list[str] = []
+        #: What the record says that the agent does.
+        self.shown: StateReading | None = None
+
+    def move(self, state: TaskState, note: str | None = None, question: str | None = None) -> Mapping[str, str]:
+        """Move the task's record to this state; returns what it says then."""
+        by = self._agent.presence.info
+        return self._agent.records.move(self._folder.task_id, state, by=by, note=note, question=question)
+
+    def keep(self, account: Mapping[str, str]) -> None:
+        """Keep on disk what the task's record says."""
+        self._folder.remember(account, self._message)
+
+    def add(self, *news: str) -> None:
+        """Write something into the task's history with the next :meth:`write`."""
+        self._news += news
+
+    def write(self) -> None:
+        """Write what became known into the task's history; while the broker is away, later."""
+        account: Mapping[str, str] = {}
+        with contextlib.suppress(*_AWAY):
+            while self._news:
+                account = self.move(_task_state(self.shown), note=self._news[0])
+                self._news.pop(0)
+        if account:
+            self.keep(account)
+
+    def show(self, reading: StateReading) -> None:
+        """Show the fleet what the agent does, if that has changed."""
+        before, question = self.shown, reading.question
+        if before and (before.state, before.question) == (reading.state, question):
+            return
+        with contextlib.suppress(*_AWAY):
+            if _task_state(before) is not _task_state(reading) or question:
+                note = question.text if question else self._hindrance(reading)
+                asked = question.model_dump_json() if question else ""
+                self.keep(self.move(_task_state(reading), note=note, question=asked))
+            self.shown = reading
+            self._agent.presence.show(reading.state, task=self._folder.task_id)
+
+    def _hindrance(self, reading: StateReading) -> str | None:
+        if reading.hindrance:
+            return f"waits: {reading.hindrance}"
+        return login_wanted(self._agent.kind.agent_id) if reading.state is AgentState.LOGIN else None
+
+
+def _task_state(reading: StateReading | None) -> TaskState:
+    waits = reading is not None and reading.state in {AgentState.WAITING, AgentState.LOGIN}
+    return TaskState.WAITING if waits else TaskState.RUNNING
+
+
+class HandoffNotes:
+    """Notes, at intervals, what the pane shows and what changed in the workdir of one running task."""
+
+    def __init__(self, records: TaskRecords, interval: float) -> None:
+        self._records = records
+        self._interval = interval
+        self._next = time.monotonic() + interval
+        self._last: Handoff | None = None
+
+    def note(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
+        """Write them into the task's record if it is time and something is new."""
+        if time.monotonic() >= self._next:
+            self.note_now(spec, info, terminal)
+
+    def note_now(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
+        """Write them into the task's record if something is new."""
+        self._next = time.monotonic() + self._interval
+        workdir = Path(spec.workdir or info.workdir)
+        try:
+            handoff = Handoff(
+                agent=info.agent_id,
+                node=info.node,
+                noted_at=now(),
+                screen=terminal.pane.screen()[-_SCREEN_LIMIT:],
+                branch=shown.branch(workdir),
+                diff=shown.changes(workdir, _DIFF_LIMIT),
+            )
+            if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
+                self._records.note_handoff(spec.id, handoff, info)
+                self._last = handoff
+        except (TorchError, redis.RedisError) as error:
+            log.info("%s: nothing noted for a successor: %s", spec.id, error)
