@@ -96,7 +96,7 @@ class HookFolder(EventLog):
     """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``reports`` write them.
 
     A mark moves what is there into ``past``, so that a clock that is set back hides nothing that comes; only after the
-    last mark can be read what came, and from the beginning all that is stored.
+    last mark can be read what came, and from the beginning all that is kept.
     """
 
     def __init__(self, folder: Path, translate: Translate) -> None:

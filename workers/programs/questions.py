@@ -1,4 +1,4 @@
-"""What a program asks, who answers it - a rule, the policy, a person - and the keys that give the answer."""
+"""What a program asks, who answers it (a rule, the policy, a person), and the keys that give the answer."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ _MOST_LINES = 10
 class Shell(AgentKind):
     """A shell under its keeper."""
 
-    #: The folder of the task that a person at the keys keeps out of the shell until now.
+    #: The folder of the task that a person at the keys has kept out of the shell until now.
     _unstarted: Path | None = None
 
     def launch(self) -> list[str]:

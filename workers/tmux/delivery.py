@@ -115,7 +115,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self:
-        """The pane's screen as it is later."""
+        """The pane's screen as it is now."""
         cursor = ("display-message", "-p", "-t", pane.pane_id, "#{cursor_x} #{cursor_y} #{pane_dead}")
         answer = pane.server.process(cursor, ("capture-pane", "-p", "-t", pane.pane_id))
         column, row, dead = answer.stdout[0].split() if answer.ok and answer.stdout else ("0", "0", "1")

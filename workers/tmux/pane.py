@@ -168,7 +168,7 @@ class AgentPane:
         return None
 
     def look(self) -> PaneLook | None:
-        """The pane as it is later; None if it or its server is gone."""
+        """The pane as it is now; None if it or its server is gone."""
         look = self._glance()
         if look is None or not look.dead or look.dead_status is not None:
             return look
@@ -265,7 +265,7 @@ class AgentPane:
             time.sleep(0.001)
 
     def _processes(self) -> list[psutil.Process]:
-        """The server and the programs of its panes, as they are later."""
+        """The server and the programs of its panes, as they are now."""
         server = self.server.listener()
         with contextlib.suppress(psutil.NoSuchProcess):
             return [server, *server.children(recursive=True)] if server else []
