@@ -244,7 +244,7 @@ def test_a_server_that_does_not_start_says_why_and_is_not_preferred_later(
 def test_data_of_a_server_that_is_gone_is_not_passed_over(home: Settings) -> None:
     folder = home.state_dir / "broker"
     folder.mkdir(parents=True)
-    local.Kept(program=Path("/gone/dragonfly"), port=port(nowhere()), password="x").write(folder)
+    local.LocalBroker(program=Path("/gone/dragonfly"), port=port(nowhere()), password="x").write(folder)
     with pytest.raises(BrokerNotStarted, match=r"written by /gone/dragonfly, which is gone.*Install dragonfly again"):
         start_broker(home)
 

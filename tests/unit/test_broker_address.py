@@ -14,12 +14,12 @@ from redis.retry import Retry
 
 from torch_tasks.broker.connection import broker_errors, connect, unreachable
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.machine.broker import Kept, dragonfly_flags, valkey_config
+from torch_tasks.machine.broker import LocalBroker, dragonfly_flags, valkey_config
 from torch_tasks.settings import BrokerAddress
 
 DEFAULT = BrokerAddress(url=SecretStr("redis://127.0.0.1:6379/0"), source="the default")
 CHOSEN = BrokerAddress(url=SecretStr("redis://me:s3cret@broker.example:6380/1"), source="TORCH_BROKER_URL")
-KEPT = Kept(program=Path("/usr/bin/x"), port=7001, password="0123abcd")
+BROKER = LocalBroker(program=Path("/usr/bin/x"), port=7001, password="0123abcd")
 
 
 def refused() -> redis.exceptions.ConnectionError:
@@ -75,14 +75,14 @@ def test_one_pool_for_one_address() -> None:
 
 def test_valkey_keeps_every_write_and_listens_on_loopback_only(tmp_path: Path) -> None:
     home = tmp_path / 'a "quoted" folder'
-    lines = valkey_config(home, KEPT).splitlines()
+    lines = valkey_config(home, BROKER).splitlines()
     assert {"bind 127.0.0.1", "port 7001", "requirepass 0123abcd", "appendonly yes"} <= set(lines)
     assert "maxclients 60000" in lines  # each agent has seven connections
     assert f'dir "{tmp_path}/a \\"quoted\\" folder"' in lines
 
 
 def test_dragonfly_snapshots_each_minute_and_listens_on_loopback_only(tmp_path: Path) -> None:
-    lines = dragonfly_flags(tmp_path, KEPT).splitlines()
+    lines = dragonfly_flags(tmp_path, BROKER).splitlines()
     expected = {"--bind=127.0.0.1", "--port=7001", "--requirepass=0123abcd", "--dbfilename=dump", f"--dir={tmp_path}"}
     assert expected | {"--snapshot_cron=* * * * *"} <= set(lines)
     assert all(line.startswith("--") for line in lines)

@@ -29,7 +29,7 @@ from torch_tasks.errors import (
     UnknownRecipient,
 )
 from torch_tasks.fleet import Fleet, fleet
-from torch_tasks.machine.agent_folder import hand_over, is_hosted
+from torch_tasks.machine.agent_folder import is_hosted, put_mail
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
 from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, role_named
@@ -340,7 +340,7 @@ class NovaOrchestrator:
             )
         folder = settings.agent_dir(message.target)
         if is_hosted(folder):
-            hand_over(folder, message.id, message.model_dump_json())
+            put_mail(folder, message.id, message.model_dump_json())
             note = "the broker is away: given to the agent's worker on this machine"
             return Sent(
                 id=message.id, target=message.target, state=MessageState.ACCEPTED, transport="fallback", note=note

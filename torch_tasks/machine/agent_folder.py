@@ -1,4 +1,4 @@
-"""What other processes of a machine leave in an agent's folder: mail, an order to retire, reports of its program."""
+"""What the processes of a machine leave in an agent's folder for its worker: mail, an order to retire, reports."""
 
 from __future__ import annotations
 
@@ -12,22 +12,13 @@ from typing import Any
 from torch_tasks.model.agent import RetireOrder
 from torch_tasks.system.files import make_folder, ring, write_private
 
-
-def hand_over(agent_folder: Path, message_id: str, text: str) -> None:
-    """Have the agent's worker find the message, whole or not at all, behind those that came before."""
-    mail = agent_folder / "mail"
-    make_folder(mail)
-    write_private(mail / f"{time.time_ns():020d}-{message_id}.json", text + "\n")
-    ring(agent_folder)
-
-
-def mail_of(agent_folder: Path) -> list[Path]:
-    """What lies there, in its order."""
-    return sorted((agent_folder / "mail").glob("*.json"))
+DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
+"""What an agent may report of its task."""
+_MAIL, _ORDER, _REPORTS = "mail", "retire.json", "events"
 
 
 def is_hosted(folder: Path) -> bool:
-    """A living worker of this machine hosts the agent of this folder."""
+    """Whether a living worker of this machine hosts the agent of this folder."""
     try:
         with (folder / "lock").open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -38,43 +29,50 @@ def is_hosted(folder: Path) -> bool:
     return False
 
 
-_FILE = "retire.json"
+def put_mail(folder: Path, message_id: str, text: str) -> None:
+    """Leave a message for the agent's worker, whole or not at all, behind those that came before."""
+    mail = folder / _MAIL
+    make_folder(mail)
+    write_private(mail / f"{time.time_ns():020d}-{message_id}.json", text + "\n")
+    ring(folder)
 
 
-def write_order(agent_folder: Path, order: RetireOrder) -> None:
-    """Have it stand; what was ordered before is void."""
-    make_folder(agent_folder)
-    write_private(agent_folder / _FILE, order.model_dump_json() + "\n")
+def mail_in(folder: Path) -> list[Path]:
+    """The messages that were left there, in their order."""
+    return sorted((folder / _MAIL).glob("*.json"))
 
 
-def order_in(agent_folder: Path) -> RetireOrder | None:
-    """What was ordered, if anything was."""
+def write_retire_order(folder: Path, order: RetireOrder) -> None:
+    """Order the agent to retire; an earlier order is void."""
+    make_folder(folder)
+    write_private(folder / _ORDER, order.model_dump_json() + "\n")
+
+
+def retire_order_in(folder: Path) -> RetireOrder | None:
+    """The order that the agent has yet to carry out."""
     try:
-        return RetireOrder.model_validate_json((agent_folder / _FILE).read_bytes())
+        return RetireOrder.model_validate_json((folder / _ORDER).read_bytes())
     except FileNotFoundError:
         return None
 
 
-def drop_order(agent_folder: Path) -> None:
-    """It was carried out."""
-    (agent_folder / _FILE).unlink(missing_ok=True)
+def remove_retire_order(folder: Path) -> None:
+    """The order was carried out."""
+    (folder / _ORDER).unlink(missing_ok=True)
 
 
-def ordered(state_dir: Path) -> list[str]:
-    """The agents of this machine that are to retire."""
-    return sorted(file.parent.name for file in state_dir.glob(f"agents/*/{_FILE}"))
+def agents_to_retire(state_dir: Path) -> list[str]:
+    """The agents of this machine that were ordered to retire."""
+    return sorted(file.parent.name for file in state_dir.glob(f"agents/*/{_ORDER}"))
 
 
-DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
-
-
-def report(agent_folder: Path, name: str, task: str, text: str) -> None:
-    """Write the report, whole or not at all, and wake the agent's worker; OSError if the disk does not take it."""
-    events = agent_folder / "events"
+def report(folder: Path, name: str, task: str, text: str) -> None:
+    """Write what the agent reports, whole or not at all, and wake its worker; OSError if the disk does not take it."""
+    reports = folder / _REPORTS
     at = time.time_ns() // 1_000_000
     file = f"{at}-{os.getpid():010d}-{name}.json"
-    told: dict[str, Any] = {"name": name, "at": at, "input": {"task": task, "text": text}}
-    draft = events / f".{file}"
-    draft.write_text(json.dumps(told) + "\n")
-    draft.replace(events / file)
-    ring(agent_folder)
+    content: dict[str, Any] = {"name": name, "at": at, "input": {"task": task, "text": text}}
+    draft = reports / f".{file}"
+    draft.write_text(json.dumps(content) + "\n")
+    draft.replace(reports / file)
+    ring(folder)

@@ -35,8 +35,8 @@ HOW_TO_GET_ONE = (
 )
 
 
-class Kept(BaseModel):
-    """What a broker keeps from one start to the next, so that its clients and its data find it again."""
+class LocalBroker(BaseModel):
+    """What stays as it is from one start to the next, so that the broker's clients and its data find it again."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,13 +46,13 @@ class Kept(BaseModel):
 
     @classmethod
     def read(cls, home: Path) -> Self | None:
-        """What the last start kept."""
+        """As the last start left it in the broker's folder."""
         with suppress(FileNotFoundError):
             return cls.model_validate_json((home / "kept.json").read_bytes())
         return None
 
     def write(self, home: Path) -> None:
-        """Keep this for the next start."""
+        """Leave this for the next start."""
         write_private(home / "kept.json", self.model_dump_json())
 
     @property
@@ -62,20 +62,20 @@ class Kept(BaseModel):
 
 
 def start_broker(settings: Settings) -> BrokerAddress:
-    """The address of this machine's own broker, which answers: started unless it runs, once however many call."""
+    """Start this machine's own broker unless it runs, once however many call; return its address once it answers."""
     home = settings.state_dir / "broker"
     with exclusive(home / "lock"):
-        kept = Kept.read(home)
-        if kept is None or not answers(kept.address):
-            kept = _running(settings, kept) or _started(settings, kept)
-        write_private(settings.broker_file, _with_secret(kept.address))
-        return kept.address
+        known = LocalBroker.read(home)
+        if known is None or not answers(known.address):
+            known = _await_loading(settings, known) or _start(settings, known)
+        write_private(settings.broker_file, _with_secret(known.address))
+        return known.address
 
 
 def stop_broker(settings: Settings, grace: float) -> bool:
-    """Let the broker write its data and end; killed after the grace. False if none ran.
+    """Have the broker write its data and end, killed after the grace; false if none ran.
 
-    Its address stays in ``broker_file``: the next start takes it again, until then commands say who is missing there.
+    Its address stays in ``broker_file``: the next start uses it again, and commands name it until then.
     """
     with exclusive(settings.state_dir / "broker" / "lock"):
         return _processes(settings).stop(NAME, grace)
@@ -85,82 +85,82 @@ def _processes(settings: Settings) -> Processes:
     return Processes(settings.state_dir / "run")
 
 
-def _running(settings: Settings, kept: Kept | None) -> Kept | None:
-    """The broker that an interrupted start left behind, still loading; two must never write the same data."""
+def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
+    """The broker that an interrupted start left behind, once it has loaded; two must never write the same data."""
     running = _processes(settings).find(NAME)
-    if kept is None or running is None:
+    if known is None or running is None:
         return None
     try:
-        _await_answer(running, kept)
+        _await_answer(running, known)
     except ProcessNotStarted as error:
         if running.alive:
             raise BrokerNotStarted(f"{error}\nEnd it with 'torch-tasks down', then start again") from None
         return None
-    return kept
+    return known
 
 
-def _started(settings: Settings, former: Kept | None) -> Kept:
-    """A new broker process that answers, on the former port if nobody took it."""
+def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
+    """Start a new broker process, on the former port if that is free, and wait until it answers."""
     home = settings.state_dir / "broker"
     program = _program(home, former)
     password = former.password if former else secrets.token_hex(24)
     port = former.port if former and _is_free(former.port) else _free_port()
     for _ in range(PORT_TRIES):
-        kept = Kept(program=program, port=port, password=password)
+        broker = LocalBroker(program=program, port=port, password=password)
         try:
-            _launch(settings, kept)
+            _launch(settings, broker)
         except ProcessNotStarted as error:
             loading = _processes(settings).find(NAME) is not None
             if not loading:
-                _keep_only(home, former)
+                _forget_start(home, former)
             if loading or _is_free(port):
                 raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
-            port = _free_port()  # somebody was faster
+            port = _free_port()  # another process took it meanwhile
         else:
             if former is None:  # there is nothing that it could have forgotten
-                Gate(connect(kept.address)).open_new()
-            return kept
+                Gate(connect(broker.address)).open_new()
+            return broker
     raise BrokerNotStarted(
         f"this machine's broker found {PORT_TRIES} free ports taken when it came to use them. Try again"
     )
 
 
-def _keep_only(home: Path, former: Kept | None) -> None:
-    """A program that never ran wrote no data, so it shall not be preferred for having written it."""
+def _forget_start(home: Path, former: LocalBroker | None) -> None:
+    """A program that never ran wrote no data: the next start must not prefer it for that."""
     if former:
         former.write(home)
     else:
         (home / "kept.json").unlink()
 
 
-def _launch(settings: Settings, kept: Kept) -> None:
+def _launch(settings: Settings, broker: LocalBroker) -> None:
     home = settings.state_dir / "broker"
-    if _family(kept.program) == "dragonfly":
-        config, text, argument = home / "dragonfly.flags", dragonfly_flags(home, kept), "--flagfile={}"
+    if _family(broker.program) == "dragonfly":
+        config, text, argument = home / "dragonfly.flags", dragonfly_flags(home, broker), "--flagfile={}"
     else:
-        config, text, argument = home / "valkey.conf", valkey_config(home, kept), "{}"
+        config, text, argument = home / "valkey.conf", valkey_config(home, broker), "{}"
     write_private(config, text)
-    kept.write(home)
+    broker.write(home)
     running = _processes(settings).start(
         NAME,
-        [str(kept.program), argument.format(config)],
+        [str(broker.program), argument.format(config)],
         log=settings.state_dir / "logs" / "broker.log",
         cwd=home,
-        facts={"url": str(kept.address)},
+        facts={"url": str(broker.address)},
     )
-    _await_answer(running, kept)
+    _await_answer(running, broker)
 
 
-def _await_answer(running: Running, kept: Kept) -> None:
-    await_ready(running, lambda: answers(kept.address), START_SECONDS)
+def _await_answer(running: Running, broker: LocalBroker) -> None:
+    await_ready(running, lambda: answers(broker.address), START_SECONDS)
 
 
-def valkey_config(home: Path, kept: Kept) -> str:
+def valkey_config(home: Path, broker: LocalBroker) -> str:
     """The configuration of Valkey and Redis: every write is in the append-only file within a second."""
     lines = {
         "bind": HOST,
-        "port": kept.port,
-        "requirepass": kept.password,
+        "port": broker.port,
+        "requirepass": broker.password,
         "dir": json.dumps(str(home), ensure_ascii=False),
         "appendonly": "yes",
         "appendfsync": "everysec",
@@ -170,12 +170,12 @@ def valkey_config(home: Path, kept: Kept) -> str:
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 
 
-def dragonfly_flags(home: Path, kept: Kept) -> str:
+def dragonfly_flags(home: Path, broker: LocalBroker) -> str:
     """The flags of DragonflyDB: it has no append-only file, so a snapshot each minute and at its end."""
     lines = {
         "bind": HOST,
-        "port": kept.port,
-        "requirepass": kept.password,
+        "port": broker.port,
+        "requirepass": broker.password,
         "dir": home,
         "dbfilename": "dump",
         "snapshot_cron": "* * * * *",
@@ -197,7 +197,7 @@ def _sweep_script_sha() -> str:
     return sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest()
 
 
-def _program(home: Path, former: Kept | None) -> Path:
+def _program(home: Path, former: LocalBroker | None) -> Path:
     """The program that wrote the data, as long as it is there; else the first that can read it."""
     if former and os.access(former.program, os.X_OK):
         return former.program
