@@ -8,11 +8,12 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, Unpack
+from typing import Any, TypedDict, Unpack
 
 from torch_tasks.app import app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import caller
+from torch_tasks.checkins.book import Checkins
 from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.errors import (
     BrokerUnreachable,
@@ -46,9 +47,6 @@ from torch_tasks.tasks.answer import Answer
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import hand_over
 from torch_tasks.tasks.run import run
-
-if TYPE_CHECKING:
-    from torch_tasks.checkins.book import Checkins
 
 log = logging.getLogger(__name__)
 
@@ -367,8 +365,6 @@ class Torch:
     @property
     def checkins(self) -> Checkins:
         """Notes that come up at their times."""
-        from torch_tasks.checkins.book import Checkins  # only who schedules or looks at them
-
         return Checkins()
 
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:

@@ -10,9 +10,11 @@ from typing import Any, TypeVar
 
 import click
 
+from torch_tasks.checkins.book import Checkins, Kept
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json, as_table, one_line
 from torch_tasks.errors import InvalidCheckin
+from torch_tasks.model.checkin import CheckinRecord, Fire
 
 _ID = click.argument("checkin_id", metavar="CHECKIN")
 _TARGETS = (
@@ -52,12 +54,6 @@ def _with(options: Iterable[Callable[[_Command], _Command]]) -> Callable[[_Comma
         return command
 
     return add
-
-
-def _book(sender: str | None = None) -> Any:
-    from torch_tasks.checkins.book import Checkins
-
-    return Checkins(sender)
 
 
 def _split(target: str | None, how: dict[str, Any]) -> dict[str, Any]:
@@ -106,7 +102,7 @@ def add(
     reads NOTE from standard input.
     """
     when, note, target = _said(words, every, cron)
-    _tell(_book(sender).add(when, note, id=checkin_id, **_split(target, how)), json_wanted)
+    _tell(Checkins(sender).add(when, note, id=checkin_id, **_split(target, how)), json_wanted)
 
 
 def _said(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[str, str, str | None]:
@@ -122,7 +118,7 @@ def _said(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[
     return when, sys.stdin.read() if note == "-" else note, target
 
 
-def _tell(kept: Any, json_wanted: bool) -> None:
+def _tell(kept: Kept, json_wanted: bool) -> None:
     if json_wanted:
         as_json(kept)
     else:
@@ -138,7 +134,7 @@ def _tell(kept: Any, json_wanted: bool) -> None:
 @JSON
 def list_(all_wanted: bool, json_wanted: bool) -> None:
     """List what is to come up, the next first."""
-    records = [record for record in _book().list() if all_wanted or record.state != "ended"]
+    records = [record for record in Checkins().list() if all_wanted or record.state != "ended"]
     if json_wanted:
         as_json(records)
         return
@@ -146,7 +142,7 @@ def list_(all_wanted: bool, json_wanted: bool) -> None:
     as_table(headings, [_row(record) for record in records])
 
 
-def _row(record: Any) -> tuple[Any, ...]:
+def _row(record: CheckinRecord) -> tuple[Any, ...]:
     asked = record.checkin
     note = one_line(asked.note.strip(), 60)
     return asked.id, asked.target, record.state, _local(record.slot), asked.schedule, record.runs, asked.sender, note
@@ -157,7 +153,7 @@ def _row(record: Any) -> tuple[Any, ...]:
 @JSON
 def show(checkin_id: str, json_wanted: bool) -> None:
     """Show one: what is asked for, when it comes up next, and what became of it last."""
-    record = _book().get(checkin_id)
+    record = Checkins().get(checkin_id)
     if json_wanted:
         as_json(record)
         return
@@ -198,7 +194,7 @@ def edit(
     told = _split(target, how)
     if not any(value is not None for value in (time, note, *told.values())):
         raise InvalidCheckin("nothing is to be changed; say what: --time, --note, --to, …")
-    _tell(_book().change(checkin_id, time=time, note=note, **told), json_wanted)
+    _tell(Checkins().change(checkin_id, time=time, note=note, **told), json_wanted)
 
 
 @checkin.command()
@@ -206,7 +202,7 @@ def edit(
 @JSON
 def pause(checkin_id: str, json_wanted: bool) -> None:
     """Have it not come up until it is resumed."""
-    _stands(_book().pause(checkin_id), json_wanted)
+    _stands(Checkins().pause(checkin_id), json_wanted)
 
 
 @checkin.command()
@@ -214,10 +210,10 @@ def pause(checkin_id: str, json_wanted: bool) -> None:
 @JSON
 def resume(checkin_id: str, json_wanted: bool) -> None:
     """Have it come up again, from its next time on."""
-    _stands(_book().resume(checkin_id), json_wanted)
+    _stands(Checkins().resume(checkin_id), json_wanted)
 
 
-def _stands(record: Any, json_wanted: bool) -> None:
+def _stands(record: CheckinRecord, json_wanted: bool) -> None:
     if json_wanted:
         as_json(record)
     else:
@@ -230,7 +226,7 @@ def _stands(record: Any, json_wanted: bool) -> None:
 @JSON
 def remove(checkin_id: str, json_wanted: bool) -> None:
     """Forget it and its history; what has fired arrives all the same."""
-    _book().remove(checkin_id)
+    Checkins().remove(checkin_id)
     click.echo(json.dumps({"removed": checkin_id}) if json_wanted else f"check-in {checkin_id} removed")
 
 
@@ -239,7 +235,7 @@ def remove(checkin_id: str, json_wanted: bool) -> None:
 @JSON
 def run(checkin_id: str, json_wanted: bool) -> None:
     """Have it fire at once, beside its times."""
-    fire = _book().run_now(checkin_id)
+    fire = Checkins().run_now(checkin_id)
     if json_wanted:
         as_json(fire)
     else:
@@ -252,7 +248,7 @@ def run(checkin_id: str, json_wanted: bool) -> None:
 @JSON
 def history(checkin_id: str, limit: int, json_wanted: bool) -> None:
     """Tell what became of each of its times, the latest first, and who got what."""
-    fires = _book().history(checkin_id, limit)
+    fires = Checkins().history(checkin_id, limit)
     if json_wanted:
         as_json(fires)
         return
@@ -260,15 +256,15 @@ def history(checkin_id: str, limit: int, json_wanted: bool) -> None:
     as_table(("TIME", "OUTCOME", "LATE", "EVIDENCE", "NOTE"), rows)
 
 
-def _in_a_line(fire: Any) -> str:
+def _in_a_line(fire: Fire) -> str:
     return f"{_local(fire.slot)} {_outcome(fire)}" + (f": {fire.note}" if fire.note else "")
 
 
-def _outcome(fire: Any) -> str:
+def _outcome(fire: Fire) -> str:
     return f"{fire.outcome}" + (f" ({fire.count} times since {_local(fire.since)})" if fire.count > 1 else "")
 
 
-def _evidence(fire: Any) -> str:
+def _evidence(fire: Fire) -> str:
     """Who got which message and how far it is; or the task, and how far that is."""
     said = [
         f"{one.agent}: {f'message {one.message} {one.state}' if one.message else 'nothing'}"

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Any
 
 import click
 
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
+from torch_tasks.communication.help_wanted import ask_for_help
 from torch_tasks.machine.project import project_of
+from torch_tasks.store.collaboration import Claims, Note, Notes
 
 _BY = click.option("--by", metavar="WHO", help="In whose name (default: this pane's agent, or operator).")
 _PROJECT = click.option("--project", metavar="NAME", help="Of which project (default: the git tree of this folder).")
@@ -22,9 +24,7 @@ def note() -> None:
     """Facts about a project, for whoever works on it later."""
 
 
-def _notes(project: str | None) -> Any:
-    from torch_tasks.store.collaboration import Notes
-
+def _notes(project: str | None) -> Notes:
     return Notes(project or project_of(Path.cwd()))
 
 
@@ -64,7 +64,7 @@ def list_(project: str | None, limit: int, json_wanted: bool) -> None:
     _show(_notes(project).all()[:limit], json_wanted)
 
 
-def _show(notes: list[Any], json_wanted: bool) -> None:
+def _show(notes: list[Note], json_wanted: bool) -> None:
     if json_wanted:
         as_json(notes)
         return
@@ -80,8 +80,6 @@ def _show(notes: list[Any], json_wanted: bool) -> None:
 @JSON
 def claim(resource: str, seconds: float | None, wait: float | None, by: str | None, json_wanted: bool) -> None:
     """Have RESOURCE for yourself: a folder, `port:8080`, any name; exit code 1 and who has it if it is taken."""
-    from torch_tasks.store.collaboration import Claims
-
     with waiting(f"waiting for {resource}"):
         claimed = Claims().claim(resource, seconds, wait=wait or 0.0, by=by)
     if json_wanted:
@@ -95,8 +93,6 @@ def claim(resource: str, seconds: float | None, wait: float | None, by: str | No
 @_BY
 def release(resource: str, by: str | None) -> None:
     """Give RESOURCE back."""
-    from torch_tasks.store.collaboration import Claims
-
     released = Claims().release(resource, by=by)
     click.echo(f"{resource} is free" if released else f"{resource} was not claimed")
 
@@ -105,8 +101,6 @@ def release(resource: str, by: str | None) -> None:
 @JSON
 def claims(json_wanted: bool) -> None:
     """List what is claimed, by whom and until when."""
-    from torch_tasks.store.collaboration import Claims
-
     known = Claims().all()
     if json_wanted:
         as_json(known)
@@ -123,8 +117,7 @@ def claims(json_wanted: bool) -> None:
 @JSON
 def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Name agents that together have all of these skills: free ones first, as few as possible."""
-    from torch_tasks.broker.connection import broker_errors
-    from torch_tasks.orchestration.assignment import form_team
+    from torch_tasks.orchestration.assignment import form_team  # brings Celery, which notes and claims do without
 
     with broker_errors():
         members = form_team(skills)
@@ -151,8 +144,6 @@ def help_wanted(
     json_wanted: bool,
 ) -> None:
     """Ask one able agent after the other for help and print the answer of the first that accepts."""
-    from torch_tasks.communication.help_wanted import ask_for_help
-
     with waiting("waiting for somebody who accepts"):
         reply = ask_for_help(text_of(text), skills, role=role, expires=expires, sender=sender)
     if json_wanted:

@@ -11,6 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import click
+from celery import chain
+
+from torch_tasks.cli.output import as_table, waiting, wanted
+from torch_tasks.client import Task, Torch
+from torch_tasks.machine.stack import FLOWER_USER, Stack
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.task import TaskRecord, TaskResult, TaskSpec
+from torch_tasks.settings import settings
+from torch_tasks.tasks.run import run
 
 _AGENTS = ("developer-1:developer:python,git", "qa-1:qa:python", "docs-1:writer:markdown")
 
@@ -39,9 +48,6 @@ def demo(stay: bool) -> None:
     # A fleet of its own, whatever else is set up here; before anything reads the settings.
     os.environ.pop("TORCH_BROKER_URL", None)
     os.environ["TORCH_STATE_DIR"] = str(home / "state")
-    from torch_tasks.machine.stack import Stack
-    from torch_tasks.settings import settings
-
     stack = Stack(settings())
     try:
         good = _show(stack, home / "project", stay)
@@ -52,11 +58,7 @@ def demo(stay: bool) -> None:
     sys.exit(0 if good else 1)
 
 
-def _show(stack: Any, project: Path, stay: bool) -> bool:
-    from torch_tasks.cli.output import as_table, waiting, wanted
-    from torch_tasks.machine.stack import FLOWER_USER
-    from torch_tasks.model.agent import AgentSpec
-
+def _show(stack: Stack, project: Path, stay: bool) -> bool:
     project.mkdir()
     begun = time.monotonic()
     with waiting("starting broker, node worker, three agents, beat and Flower"):
@@ -68,8 +70,8 @@ def _show(stack: Any, project: Path, stay: bool) -> bool:
         ends = [(task.result(timeout=60), task.record(), status) for task, status in expected]
     headings = ("TASK", "FOR", "PRIORITY", "RAN ON", "RESULT", "EVIDENCE", "ANSWER")
     as_table(headings, [_row(result, record, wanted(record)) for result, record, _ in ends])
-    flower = stack.processes.find("flower").facts["url"]
-    click.echo(f"\nFlower: {flower}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
+    if flower := stack.processes.find("flower"):
+        click.echo(f"\nFlower: {flower.facts['url']}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
     if stay:
         click.echo("Ctrl-C ends it all.")
         try:
@@ -80,13 +82,8 @@ def _show(stack: Any, project: Path, stay: bool) -> bool:
     return all(result.status == status for result, _, status in ends)
 
 
-def _hand_out(project: str) -> tuple[list[tuple[Any, str]], Any]:
+def _hand_out(project: str) -> tuple[list[tuple[Task, str]], Any]:
     """Six tasks, each with the end it should come to; and the chain that two of them make."""
-    from celery import chain
-
-    from torch_tasks import TaskSpec, Torch
-    from torch_tasks.tasks.run import run
-
     torch = Torch()
     made = [
         (torch.enqueue("python3 -c 'print(sum(range(1000)))'", skills=["python"]), "succeeded"),
@@ -102,7 +99,7 @@ def _hand_out(project: str) -> tuple[list[tuple[Any, str]], Any]:
     return [*made, (torch.task(write.id), "succeeded"), (torch.task(test.id), "succeeded")], chained
 
 
-def _row(result: Any, record: Any, wanted: str) -> tuple[Any, ...]:
+def _row(result: TaskResult, record: TaskRecord, wanted: str) -> tuple[Any, ...]:
     evidence = ", ".join(f"{'✓' if e.passed else '✗'} {e.detail.splitlines()[0]}" for e in result.evidence)
     answer = (result.answer.strip().splitlines() or [""])[-1]
     return record.spec.id[:8], wanted, record.spec.priority, result.agent, result.status, evidence, answer

