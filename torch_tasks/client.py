@@ -10,14 +10,12 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from torch_tasks.app import app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import caller
 from torch_tasks.checkins.book import Checkins
 from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.errors import (
     BrokerUnreachable,
-    IllegalTransition,
     LedgerUnusable,
     TaskNotFinished,
 )
@@ -25,10 +23,8 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.node import NodeInfo
-from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
 from torch_tasks.model.spawn import SpawnRequest
 from torch_tasks.model.task import (
-    NOT_BEGUN,
     Handover,
     HistoryEntry,
     Permissions,
@@ -42,8 +38,7 @@ from torch_tasks.orchestration import holds, staffing
 from torch_tasks.orchestration.holds import HoldReport, resources_of
 from torch_tasks.orchestration.staffing import DrainReport, SpawnHandle, release, retire, spawn
 from torch_tasks.settings import settings
-from torch_tasks.tasks import recovery
-from torch_tasks.tasks.answer import Answer
+from torch_tasks.tasks import recovery, requests
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import hand_over
 from torch_tasks.tasks.run import run
@@ -108,7 +103,7 @@ class Task:
     def record(self) -> TaskRecord:
         """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
         with _broker(self.id):
-            return _seen(self._known(), None)
+            return requests.with_prospects(requests.record_of(self.id))
 
     def history(self) -> list[HistoryEntry]:
         """What happened to the task so far, oldest first."""
@@ -129,9 +124,9 @@ class Task:
             deadline = None if timeout is None else time.monotonic() + timeout
             for state in fleet().records.changes(self.id, deadline=deadline):
                 if state is None:
-                    self._known()
+                    requests.record_of(self.id)
                 elif state.ended:
-                    record = self._known()
+                    record = requests.record_of(self.id)
                     recovery.keep_end(self.id)
                     return record.result or TaskResult(task_id=self.id, status=record.state)
         raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
@@ -141,7 +136,7 @@ class Task:
         with _broker(self.id):
             deadline = None if timeout is None else time.monotonic() + timeout
             for _ in fleet().records.changes(self.id, deadline=deadline):
-                record = _seen(self._known(), None)
+                record = requests.with_prospects(requests.record_of(self.id))
                 yield record
                 if record.state.ended:
                     return
@@ -149,30 +144,12 @@ class Task:
     def answer(self, reply: str) -> str:
         """Answer what the task's agent asks, and return what came of it; :class:`NotAnswered` if it did not get it."""
         with _broker(self.id):
-            return Answer(fleet().records, self._known()).give(reply)
+            return requests.answer(self.id, reply)
 
     def cancel(self) -> TaskState:
         """End the task: at once if nobody has begun, else its agent is interrupted. Returns the state it was in."""
         with _broker(self.id):
-            records = fleet().records
-            state = self._known().state
-            if state.ended:
-                recovery.keep_end(self.id)
-                return state
-            records.request_cancel(self.id)
-            try:
-                result = TaskResult.cancelled(self.id, "cancelled before an agent began")
-                records.move(
-                    self.id,
-                    TaskState.CANCELLED,
-                    only_from=NOT_BEGUN,
-                    result=result.model_dump_json(),
-                )
-            except IllegalTransition:
-                state = self._known().state
-            recovery.keep_end(self.id, asked_here=True)
-            app.control.revoke(self.id, terminate=True)
-            return state
+            return requests.cancel(self.id)
 
     def handoff(self, to: str, note: str = "", questions: Iterable[str] = ()) -> Handover:
         """Have another agent, or whoever has a role, go on with the task; whoever works on it is interrupted.
@@ -180,16 +157,8 @@ class Task:
         :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover` if that cannot be.
         """
         with _broker(self.id):
-            self._known()
+            requests.record_of(self.id)
             return hand_over(self.id, to, note, questions)
-
-    def _known(self) -> TaskRecord:
-        """The record, of which the broker may have to be told first; :class:`TaskNotFound` if nobody here knows it."""
-        record = fleet().records.find(self.id)
-        if record is None:
-            recovery.recall(self.id)
-            record = fleet().records.get(self.id)
-        return record
 
 
 class Torch:
@@ -232,7 +201,7 @@ class Torch:
         """The latest tasks, newest first; only those in one of these states, if any are given."""
         with _broker():
             agents = fleet().registry.agents()
-            return [_seen(record, agents) for record in fleet().records.latest(limit, states)]
+            return [requests.with_prospects(record, agents) for record in fleet().records.latest(limit, states)]
 
     def dead(self) -> list[TaskRecord]:
         """The tasks that are not tried any more unless somebody replays them, the latest first."""
@@ -398,13 +367,3 @@ def _settle() -> None:
         recovery.settle()
     except LedgerUnusable as error:  # looking is possible without it
         log.warning("%s", error)
-
-
-def _seen(record: TaskRecord, agents: list[AgentInfo] | None) -> TaskRecord:
-    """The record with ``unroutable`` and ``waits`` as they are at this moment."""
-    if record.state is not TaskState.QUEUED:
-        return record
-    known = fleet().registry.find_serving(record.spec) if agents is None else agents
-    if agents is None and any(is_held_back(info) for info in known):  # are all of them?
-        known = fleet().registry.agents()
-    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})

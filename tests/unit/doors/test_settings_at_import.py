@@ -1,4 +1,4 @@
-"""Nothing reads the settings when it is imported: a broken setting is an error of the command, and a test can choose."""
+"""No module reads the settings when it is imported: a broken setting is an error of the command that needs it."""
 
 from __future__ import annotations
 

@@ -1,0 +1,89 @@
+"""What a caller may ask of a task that was accepted: how it stands, its end, an answer to its agent's question."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection
+
+from torch_tasks.app import ANSWER, app
+from torch_tasks.errors import IllegalTransition, NotAnswered
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
+from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskResult, TaskState
+from torch_tasks.tasks import recovery
+
+ANSWERED, NOT_TAKEN = "answered: ", "not taken: "
+"""How the notes of a history begin that say what became of an answer."""
+_ANSWER_SECONDS = 20.0
+
+
+def record_of(task_id: str) -> TaskRecord:
+    """The task's record; a broker that forgot it is told of it first. :class:`TaskNotFound` if it is known nowhere."""
+    record = fleet().records.find(task_id)
+    if record is None:
+        recovery.recall(task_id)
+        record = fleet().records.get(task_id)
+    return record
+
+
+def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = None) -> TaskRecord:
+    """The record, where the task waits with ``unroutable`` and ``waits`` as they are now; ``agents`` is the fleet."""
+    if record.state is not TaskState.QUEUED:
+        return record
+    known = fleet().registry.find_serving(record.spec) if agents is None else agents
+    if agents is None and any(is_held_back(info) for info in known):  # are all of them?
+        known = fleet().registry.agents()
+    return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})
+
+
+def cancel(task_id: str) -> TaskState:
+    """End the task at once if no agent has begun it, else have its agent interrupted; returns the state it was in."""
+    records = fleet().records
+    state = record_of(task_id).state
+    if state.ended:
+        recovery.keep_end(task_id)
+        return state
+    records.request_cancel(task_id)
+    try:
+        result = TaskResult.cancelled(task_id, "cancelled before an agent began")
+        records.move(task_id, TaskState.CANCELLED, only_from=NOT_BEGUN, result=result.model_dump_json())
+    except IllegalTransition:
+        state = record_of(task_id).state
+    recovery.keep_end(task_id, asked_here=True)
+    app.control.revoke(task_id, terminate=True)
+    return state
+
+
+def answer(task_id: str, reply: str) -> str:
+    """Give the agent of a waiting task the answer to its question; returns once it has taken it, with what it took."""
+    record = record_of(task_id)
+    agent, node = record.agent, record.node
+    if record.state is not TaskState.WAITING or record.question is None:
+        raise NotAnswered(f"task {task_id} is {record.state} and asks nothing")
+    before = len(fleet().records.history(task_id))
+    replies = app.control.broadcast(
+        ANSWER,
+        arguments={"task_id": task_id, "reply": reply},
+        destination=[f"{agent}@{node}"],
+        reply=True,
+        timeout=_ANSWER_SECONDS,
+        limit=1,
+    )
+    if not replies:
+        raise NotAnswered(f"the worker of {agent} on {node} does not answer; is it running? See 'torch-tasks agents'")
+    if not next(iter(replies[0].values()))["ok"]:
+        raise NotAnswered(f"{agent} does not work on task {task_id} any more")
+    return _await_taken(task_id, before)
+
+
+def _await_taken(task_id: str, before: int) -> str:
+    """The first note after so many entries of the history that says what became of the answer."""
+    records = fleet().records
+    for _ in records.changes(task_id, time.monotonic() + _ANSWER_SECONDS):
+        for entry in records.history(task_id)[before:]:
+            if entry.note and entry.note.startswith(ANSWERED):
+                return entry.note
+            if entry.note and entry.note.startswith(NOT_TAKEN):
+                raise NotAnswered(f"task {task_id}: {entry.note}")
+    raise NotAnswered(f"the agent of task {task_id} got the answer and has not taken it within {_ANSWER_SECONDS:g} s")
