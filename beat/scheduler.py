@@ -47,7 +47,7 @@ class TorchScheduler(Scheduler):
         self._timetable = self._open_timetable()
         self._lead = LeaderLease(self._timetable, self._settings.beat_lease_seconds)
         place = re.sub(r"[^\w.-]+", "_", self._settings.broker().place)
-        journal = Journal(self._settings.state_dir / "beat" / f"{place}.sqlite")
+        journal = Journal(self._settings.state.beat(place))
         self._follower = Follower(self._timetable, Gate(fleet().client), journal, self._settings)
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)

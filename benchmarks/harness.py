@@ -140,7 +140,7 @@ def open_stage() -> Iterator[Stage]:
         os.environ["TORCH_BROKER_URL"] = start_broker(settings).url.get_secret_value()
         from torch_tasks import Torch
 
-        broker = Processes(settings.run_dir).find("broker")
+        broker = Processes(settings.state.run).find("broker")
         assert broker is not None
         yield Stage(folder, psutil.Process(broker.pid), Torch())
 

@@ -205,7 +205,7 @@ class Broker(CeleryTestContainer):
         return {"url": self.url, "host_url": self.url}
 
     def logs(self) -> str:
-        return (self.settings.logs_dir / "broker.log").read_text()
+        return (self.settings.state.logs / "broker.log").read_text()
 
     def ready(self) -> bool:
         return bool(self.client.ping())

@@ -7,6 +7,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch_tasks.state_folder import JOURNAL, StateFolder
+
 OPERATOR = "operator"
 """The name of every person, in messages and wherever it is noted who did something; no agent's id."""
 _AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
@@ -34,7 +36,7 @@ class Caller:
         if self.folder is None:
             return None
         try:  # a coding agent's program outlives the task that it was started for: its environment cannot tell
-            journal = json.loads((self.folder / "journal.json").read_bytes())
+            journal = json.loads((self.folder / JOURNAL).read_bytes())
         except (OSError, ValueError):
             return None
         task = (journal.get("current") or {}).get("task_id")
@@ -50,7 +52,7 @@ def caller() -> Caller:
     return Caller(
         agent,
         int(incarnation) if incarnation.isdecimal() else None,
-        Path(state) / "agents" / agent if state else None,
+        StateFolder(Path(state)).agent(agent) if state else None,
     )
 
 

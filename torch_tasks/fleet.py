@@ -115,7 +115,7 @@ class Fleet:
         """What this machine's disk knows of the tasks enqueued here; nothing if the ledger is turned off."""
         if not self.settings.ledger:
             return None
-        return Ledger(self.settings.ledger_file, self.settings.broker().place)
+        return Ledger(self.settings.state.ledger, self.settings.broker().place)
 
 
 @cache

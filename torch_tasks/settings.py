@@ -29,6 +29,7 @@ from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, readable
 from torch_tasks.model.limits import Bytes, Limits
 from torch_tasks.model.spawn import Pool
+from torch_tasks.state_folder import StateFolder
 
 DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 
@@ -293,12 +294,12 @@ class Settings(BaseSettings):
         if self.broker_url is not None:
             return BrokerAddress(url=self.broker_url, source="TORCH_BROKER_URL")
         try:
-            return BrokerAddress.model_validate_json(self.broker_file.read_bytes())
+            return BrokerAddress.model_validate_json(self.state.broker_address.read_bytes())
         except FileNotFoundError:
             return BrokerAddress(url=SecretStr(DEFAULT_BROKER_URL), source="the default")
         except OSError as error:
             raise StateFolderUnusable(
-                f"cannot read {self.broker_file}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
+                f"cannot read {self.state.broker_address}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
             ) from None
 
     @property
@@ -307,28 +308,9 @@ class Settings(BaseSettings):
         return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
 
     @property
-    def broker_file(self) -> Path:
-        """Where `torch-tasks up` leaves the address of the broker it started."""
-        return self.state_dir / "broker.json"
-
-    @property
-    def ledger_file(self) -> Path:
-        """What this machine enqueued and has no answer to yet."""
-        return self.state_dir / "ledger.sqlite"
-
-    @property
-    def logs_dir(self) -> Path:
-        """Where this machine's processes write their logs."""
-        return self.state_dir / "logs"
-
-    @property
-    def run_dir(self) -> Path:
-        """Where the processes of this machine are found again by later commands."""
-        return self.state_dir / "run"
-
-    def agent_dir(self, agent_id: str) -> Path:
-        """What this machine keeps of one agent."""
-        return self.state_dir / "agents" / agent_id
+    def state(self) -> StateFolder:
+        """What lies where in the state folder."""
+        return StateFolder(self.state_dir)
 
 
 class BrokerAddress(BaseModel):

@@ -22,6 +22,7 @@ from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, screens_of
 from torch_tasks.settings import settings
+from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.workers.host.journal import AgentJournal
 from torch_tasks.workers.host.terminal import end_session
 from torch_tasks.workers.programs.kind import program_of, require_startable
@@ -48,14 +49,14 @@ def attach(agent_id: str, read_only: bool) -> None:
         "tmux",
         "-u",
         "-S",
-        str(place / "tmux"),
+        str(place / TMUX),
         "attach-session",
         *(["-r"] if read_only else []),
         "-t",
         f"={agent_id}",
     ]
     os.environ.pop("TMUX", None)  # an agent's server is another one than the one we may be in
-    server = AgentServer(place / "tmux")
+    server = AgentServer(place / TMUX)
     while True:
         before = server.listener()
         code = subprocess.run(argv, check=False).returncode
@@ -98,8 +99,8 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
             raise _elsewhere(place, "screen")
         _print(screens_of(place), follow)
         return
-    journal = AgentJournal.read(place / "journal.json")
-    pane = AgentPane.adopt(place / "tmux", journal.pane) if journal and journal.pane else None
+    journal = AgentJournal.read(place / JOURNAL)
+    pane = AgentPane.adopt(place / TMUX, journal.pane) if journal and journal.pane else None
     if journal is None or pane is None:
         raise AgentUnavailable(
             f"agent {agent_id} has no pane at {place / 'tmux'}; 'torch-tasks agents' tells whether it lives"
@@ -142,8 +143,8 @@ def _print(screens: Generator[str, None, None], follow: bool) -> None:
 
 def _place(agent_id: str) -> Path | AgentInfo:
     """The agent's folder on this machine; else what the fleet knows of it. What is hosted here needs no broker."""
-    folder = settings().agent_dir(agent_id)
-    known = (folder / "journal.json").exists()
+    folder = settings().state.agent(agent_id)
+    known = (folder / JOURNAL).exists()
     if known and is_hosted(folder):
         return folder
     try:
@@ -170,9 +171,9 @@ def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
 @click.command(hidden=True)
 def end_panes() -> None:
     """End every pane that the state folder knows of; `down` runs this after the workers are gone."""
-    for folder in settings().state_dir.glob("agents/*"):
-        AgentPane(AgentServer(folder / "tmux"), "%0").end()
-        journal = AgentJournal.read(folder / "journal.json")
+    for folder in settings().state.agents():
+        AgentPane(AgentServer(folder / TMUX), "%0").end()
+        journal = AgentJournal.read(folder / JOURNAL)
         if journal and journal.session:
             end_session(journal.session, journal.agent_id)
 

@@ -23,17 +23,17 @@ class FaultyBroker(Broker):
 
     @property
     def _data(self) -> Path:
-        return self.settings.state_dir / "broker" / "appendonlydir"
+        return self.settings.state.broker / "appendonlydir"
 
     def signal(self, number: signal.Signals) -> None:
         """Send its process a signal."""
-        running = Processes(self.settings.run_dir).find("broker")
+        running = Processes(self.settings.state.run).find("broker")
         assert running is not None
         os.kill(running.pid, number)
 
     def kill(self) -> None:
         """Kill it at once; what it wrote stays."""
-        running = Processes(self.settings.run_dir).find("broker")
+        running = Processes(self.settings.state.run).find("broker")
         assert running is not None
         process = running.process()
         assert process is not None

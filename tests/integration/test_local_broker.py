@@ -125,7 +125,7 @@ def test_a_living_one_is_used_again(home: Settings) -> None:
 
 def test_the_address_is_written_anew_if_somebody_removed_it(home: Settings) -> None:
     address = start_broker(home)
-    home.broker_file.unlink()
+    home.state.broker_address.unlink()
     assert start_broker(home) == address == home.broker()
 
 
@@ -237,7 +237,7 @@ def test_a_server_that_does_not_start_says_why_and_is_not_preferred_later(
         patch.setattr(local, "PROGRAMS", (str(broken),))
         with pytest.raises(BrokerNotStarted, match="this kernel is too old"):
             start_broker(home)
-    assert not home.broker_file.exists()
+    assert not home.state.broker_address.exists()
     ping(start_broker(home))
 
 

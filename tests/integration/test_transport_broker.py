@@ -31,7 +31,7 @@ def once(bench: Bench, task: str) -> None:
 
 def data(bench: Bench) -> Path:
     """Where the broker keeps its data."""
-    return bench.broker.settings.state_dir / "broker"
+    return bench.broker.settings.state.broker
 
 
 def kill(bench: Bench) -> None:

@@ -116,7 +116,7 @@ class Bench:
 
     def server(self) -> psutil.Process:
         """The broker's process, if it is of this machine."""
-        running = Processes(self.broker.settings.run_dir).find("broker")
+        running = Processes(self.broker.settings.state.run).find("broker")
         assert running is not None
         return psutil.Process(running.pid)
 

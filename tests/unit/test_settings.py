@@ -150,7 +150,7 @@ def test_the_broker_is_the_chosen_one_else_this_machines_own_else_the_default(re
     assert found.broker().source == "the default"
 
     found.state_dir.mkdir()
-    write_private(found.broker_file, '{"url": "redis://:pw@127.0.0.1:7001/0", "source": "torch-tasks up"}')
+    write_private(found.state.broker_address, '{"url": "redis://:pw@127.0.0.1:7001/0", "source": "torch-tasks up"}')
     assert found.broker().source == "torch-tasks up"
     assert found.broker().url.get_secret_value() == "redis://:pw@127.0.0.1:7001/0"
 

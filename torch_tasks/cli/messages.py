@@ -12,6 +12,7 @@ from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
+from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
@@ -114,7 +115,7 @@ def _last_letter() -> str:
     if own.folder is None:
         raise NotInPane("this is no agent's pane: say which message you answer with --to")
     try:
-        return (own.folder / "last_message").read_text().strip()
+        return (own.folder / LAST_MESSAGE).read_text().strip()
     except FileNotFoundError:
         raise NotInPane(f"agent {own.agent} has got no message yet") from None
 

@@ -11,6 +11,7 @@ from torch_tasks.caller import caller
 from torch_tasks.cli.options import text_of
 from torch_tasks.errors import NotInPane
 from torch_tasks.machine.agent_folder import DONE, FAIL, PROGRESS, report
+from torch_tasks.state_folder import EVENTS, JOURNAL
 from torch_tasks.system.files import usable
 
 
@@ -42,7 +43,7 @@ def _report(name: str, task_id: str, text: tuple[str, ...]) -> None:
     folder = _agent_folder()
     _require_current(folder, task_id)
     said = text_of(text)
-    with usable(folder / "events"):
+    with usable(folder / EVENTS):
         report(folder, name, task_id, said)
 
 
@@ -58,7 +59,7 @@ def _agent_folder() -> Path:
 def _require_current(folder: Path, task_id: str) -> None:
     """Refuse a report of a task that the agent does not work on: it would be taken for another one's."""
     try:
-        journal = json.loads((folder / "journal.json").read_bytes())
+        journal = json.loads((folder / JOURNAL).read_bytes())
     except (OSError, ValueError) as error:
         raise NotInPane(f"agent {folder.name} has no journal in {folder}: {error}") from None
     if journal["kind"] == "shell":

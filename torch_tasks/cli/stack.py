@@ -62,7 +62,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
         click.echo("Ctrl-C ends it all.")
         while stack.processes.find("up"):
             time.sleep(1)
-        raise TorchError(f"the supervisor has ended; see {stack.settings.logs_dir / 'up.log'}")
+        raise TorchError(f"the supervisor has ended; see {stack.settings.state.logs / 'up.log'}")
     except KeyboardInterrupt:
         click.echo("ending …")
         stack.down(keep_agents=keep_agents)
@@ -104,7 +104,7 @@ def _tell(stack: Stack, new_password: str | None) -> None:
         click.echo(f"agent   {info.agent_id}: {what}, {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
-        file = stack.settings.state_dir / "flower.password"
+        file = stack.settings.state.flower_password
         once = f"{new_password} (shown this once; kept in {file})"
         click.echo(f"        password {once if new_password else f'in {file}'}")
 
@@ -174,7 +174,7 @@ def _missing(kept: Sequence[AgentSpec]) -> set[str]:
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
 def logs(name: str | None, lines: int, follow: bool) -> None:
     """Print the log of a process on this machine: an agent's id, or broker, node, beat, flower, up."""
-    folder = settings().logs_dir
+    folder = settings().state.logs
     there = sorted(path.stem for path in folder.glob("*.log"))
     if name is None:
         click.echo("\n".join(there) or f"no logs in {folder}")

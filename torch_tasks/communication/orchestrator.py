@@ -338,7 +338,7 @@ class NovaOrchestrator:
             raise LedgerOff(
                 "the broker is away, and with TORCH_LEDGER=false nothing waits for it on the disk; unset it"
             )
-        folder = settings.agent_dir(message.target)
+        folder = settings.state.agent(message.target)
         if is_hosted(folder):
             put_mail(folder, message.id, message.model_dump_json())
             note = "the broker is away: given to the agent's worker on this machine"
@@ -385,7 +385,7 @@ def flush_outbox(of: Fleet) -> None:
 def outbox_of(of: Fleet) -> Outbox:
     """This machine's outbox for the fleet's broker."""
     place = re.sub(r"[^\w.-]+", "_", of.settings.broker().place)
-    return Outbox(of.settings.state_dir / "outbox" / place)
+    return Outbox(of.settings.state.outbox(place))
 
 
 def _away(target: AgentInfo | None) -> str:

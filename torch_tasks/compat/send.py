@@ -56,7 +56,7 @@ def is_agent(target: str) -> bool:
     from torch_tasks.machine.agent_folder import is_hosted
 
     if not _broker_answers():
-        return is_hosted(fleet().settings.agent_dir(target))
+        return is_hosted(fleet().settings.state.agent(target))
     with broker_errors():
         return fleet().registry.entry(target) is not None
 

@@ -10,17 +10,17 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.agent import RetireOrder
+from torch_tasks.state_folder import EVENTS, HOST_LOCK, MAIL, RETIRE_ORDER, StateFolder
 from torch_tasks.system.files import make_folder, ring, write_private
 
 DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
 """What an agent may report of its task."""
-_MAIL, _ORDER, _REPORTS = "mail", "retire.json", "events"
 
 
 def is_hosted(folder: Path) -> bool:
     """Whether a living worker of this machine hosts the agent of this folder."""
     try:
-        with (folder / "lock").open("a") as lock:
+        with (folder / HOST_LOCK).open("a") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except FileNotFoundError:
         return False
@@ -31,7 +31,7 @@ def is_hosted(folder: Path) -> bool:
 
 def put_mail(folder: Path, message_id: str, text: str) -> None:
     """Leave a message for the agent's worker, whole or not at all, behind those that came before."""
-    mail = folder / _MAIL
+    mail = folder / MAIL
     make_folder(mail)
     write_private(mail / f"{time.time_ns():020d}-{message_id}.json", text + "\n")
     ring(folder)
@@ -39,36 +39,36 @@ def put_mail(folder: Path, message_id: str, text: str) -> None:
 
 def mail_in(folder: Path) -> list[Path]:
     """The messages that were left there, in their order."""
-    return sorted((folder / _MAIL).glob("*.json"))
+    return sorted((folder / MAIL).glob("*.json"))
 
 
 def write_retire_order(folder: Path, order: RetireOrder) -> None:
     """Order the agent to retire; an earlier order is void."""
     make_folder(folder)
-    write_private(folder / _ORDER, order.model_dump_json() + "\n")
+    write_private(folder / RETIRE_ORDER, order.model_dump_json() + "\n")
 
 
 def retire_order_in(folder: Path) -> RetireOrder | None:
     """The order that the agent has yet to carry out."""
     try:
-        return RetireOrder.model_validate_json((folder / _ORDER).read_bytes())
+        return RetireOrder.model_validate_json((folder / RETIRE_ORDER).read_bytes())
     except FileNotFoundError:
         return None
 
 
 def remove_retire_order(folder: Path) -> None:
     """The order was carried out."""
-    (folder / _ORDER).unlink(missing_ok=True)
+    (folder / RETIRE_ORDER).unlink(missing_ok=True)
 
 
-def agents_to_retire(state_dir: Path) -> list[str]:
+def agents_to_retire(state: StateFolder) -> list[str]:
     """The agents of this machine that were ordered to retire."""
-    return sorted(file.parent.name for file in state_dir.glob(f"agents/*/{_ORDER}"))
+    return [folder.name for folder in state.agents() if (folder / RETIRE_ORDER).exists()]
 
 
 def report(folder: Path, name: str, task: str, text: str) -> None:
     """Write what the agent reports, whole or not at all, and wake its worker; OSError if the disk does not take it."""
-    reports = folder / _REPORTS
+    reports = folder / EVENTS
     at = time.time_ns() // 1_000_000
     file = f"{at}-{os.getpid():010d}-{name}.json"
     content: dict[str, Any] = {"name": name, "at": at, "input": {"task": task, "text": text}}

@@ -65,12 +65,12 @@ class LocalBroker(BaseModel):
 
 def start_broker(settings: Settings) -> BrokerAddress:
     """Start this machine's own broker unless it runs, once however many call; return its address once it answers."""
-    home = settings.state_dir / "broker"
+    home = settings.state.broker
     with exclusive(home / "lock"):
         known = LocalBroker.read(home)
         if known is None or not answers(known.address):
             known = _await_loading(settings, known) or _start(settings, known)
-        write_private(settings.broker_file, _with_secret(known.address))
+        write_private(settings.state.broker_address, _with_secret(known.address))
         return known.address
 
 
@@ -79,12 +79,12 @@ def stop_broker(settings: Settings, grace: float) -> bool:
 
     Its address stays in ``broker_file``: the next start uses it again, and commands name it until then.
     """
-    with exclusive(settings.state_dir / "broker" / "lock"):
+    with exclusive(settings.state.broker / "lock"):
         return _processes(settings).stop(NAME, grace)
 
 
 def _processes(settings: Settings) -> Processes:
-    return Processes(settings.state_dir / "run")
+    return Processes(settings.state.run)
 
 
 def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
@@ -103,7 +103,7 @@ def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker
 
 def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
     """Start a new broker process, on the former port if that is free, and wait until it answers."""
-    home = settings.state_dir / "broker"
+    home = settings.state.broker
     program = _program(home, former)
     password = former.password if former else secrets.token_hex(24)
     port = former.port if former and _is_free(former.port) else _free_port()
@@ -136,7 +136,7 @@ def _forget_start(home: Path, former: LocalBroker | None) -> None:
 
 
 def _launch(settings: Settings, broker: LocalBroker) -> None:
-    home = settings.state_dir / "broker"
+    home = settings.state.broker
     if _family(broker.program) == "dragonfly":
         config, text, argument = home / "dragonfly.flags", dragonfly_flags(home, broker), "--flagfile={}"
     else:
@@ -146,7 +146,7 @@ def _launch(settings: Settings, broker: LocalBroker) -> None:
     running = _processes(settings).start(
         NAME,
         [str(broker.program), argument.format(config)],
-        log=settings.state_dir / "logs" / "broker.log",
+        log=settings.state.logs / "broker.log",
         cwd=home,
         facts={"url": str(broker.address)},
     )

@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from torch_tasks.model.hold import STOP, Book, Hold, Stop
+from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.holds import Holds, new_hold
 from torch_tasks.system.files import exclusive, make_folder, ring_all, usable, write_private
 
@@ -24,9 +25,8 @@ class NodeHolds:
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir
-        self._file = state_dir / "holds.json"
-        self._lock = state_dir / "holds.lock"
-        self.stop_file = state_dir / "STOP"
+        state = StateFolder(state_dir)
+        self._file, self._lock, self.stop_file = state.holds, state.holds_lock, state.stop
         self._book = Book({})
         self._read: object = None
 

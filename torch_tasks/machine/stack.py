@@ -44,7 +44,7 @@ class Stack:
 
     def __init__(self, settings: Settings) -> None:
         self.settings = settings
-        self.processes = Processes(settings.run_dir)
+        self.processes = Processes(settings.state.run)
 
     # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -75,11 +75,11 @@ class Stack:
     @property
     def ready_file(self) -> Path:
         """Written by the supervisor once everything it starts answers."""
-        return self.settings.run_dir / "up.ready"
+        return self.settings.state.run / "up.ready"
 
     def last_words(self, agent_id: str) -> str:
         """What the agent's worker said last, from its last error on."""
-        with suppress(OSError), (self.settings.logs_dir / f"agent-{agent_id}.log").open("rb") as log:
+        with suppress(OSError), (self.settings.state.logs / f"agent-{agent_id}.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             said = log.read().decode(errors="replace").rpartition("Error: ")[2]
             words = " ".join(said.split())
@@ -108,7 +108,7 @@ class Stack:
 
     def flower_password(self) -> tuple[str, bool]:
         """Flower's password, and whether it was made just now."""
-        file = self.settings.state_dir / "flower.password"
+        file = self.settings.state.flower_password
         make_folder(file.parent)
         with suppress(FileNotFoundError):
             return file.read_text().strip(), False
@@ -150,7 +150,7 @@ class Stack:
         return self.processes.start(
             name,
             commands.runnable(command),
-            log=self.settings.logs_dir / f"{name}.log",
+            log=self.settings.state.logs / f"{name}.log",
             env={**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir), **(extra or {})},
             facts=facts,
         )

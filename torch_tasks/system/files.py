@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from torch_tasks.errors import StateFolderUnusable
+from torch_tasks.state_folder import StateFolder
 
 
 @contextmanager
@@ -77,5 +78,5 @@ def ring(agent_folder: Path) -> None:
 
 def ring_all(state_dir: Path) -> None:
     """Ring the bells of all agents of this machine."""
-    for folder in state_dir.glob("agents/*"):
+    for folder in StateFolder(state_dir).agents():
         ring(folder)

@@ -192,7 +192,7 @@ class Discipline:
     # ── what is remembered ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _file(self, info: AgentInfo) -> Path:
-        return self._fleet.settings.agent_dir(info.agent_id) / "git.json"
+        return self._fleet.settings.state.agent(info.agent_id) / "git.json"
 
     def _before(self, info: AgentInfo) -> tuple[TreeReport, ...]:
         try:
@@ -202,7 +202,7 @@ class Discipline:
 
     def _untagged(self, info: AgentInfo) -> str | None:
         try:
-            return (self._fleet.settings.agent_dir(info.agent_id) / "untagged").read_text()
+            return (self._fleet.settings.state.agent(info.agent_id) / "untagged").read_text()
         except OSError:
             return None
 

@@ -121,7 +121,7 @@ class TaskTrees:
             return
         if not result.succeeded or not all(one.passed for one in result.evidence):
             return
-        why = self._settings.agent_dir(info.agent_id) / "untagged"
+        why = self._settings.state.agent(info.agent_id) / "untagged"
         try:
             policy, tree = git_policy().of(info.role), Tree.around(note.workdir)
             if tree is None or not (policy.enabled and policy.tag):
@@ -193,7 +193,7 @@ def _as_ref(task: str) -> str:
 
 def worktrees(settings: Settings) -> Path:
     """Where the tasks' own trees are."""
-    return settings.state_dir / "worktrees"
+    return settings.state.worktrees
 
 
 def notes(settings: Settings) -> Iterator[Note]:
@@ -207,7 +207,7 @@ def notes(settings: Settings) -> Iterator[Note]:
 def locked(settings: Settings, tree: Tree) -> Iterator[None]:
     """Nobody else of Torch's on this machine touches the tree's repository."""
     name = sha256(str(tree.repository).encode(errors="surrogateescape")).hexdigest()[:16]
-    with exclusive(settings.state_dir / "git" / f"{name}.lock"):
+    with exclusive(settings.state.git_lock(name)):
         yield
 
 

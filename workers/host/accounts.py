@@ -10,6 +10,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.keys import agent_queue
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.task import HELD, Priority, TaskState
+from torch_tasks.state_folder import JOURNAL
 from torch_tasks.transport.deliveries import message_id
 from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder, CurrentAttempt, kept_attempts, prune_attempts
 from torch_tasks.workers.host.spending import tell_spending
@@ -38,8 +39,8 @@ def tell_for_machine(fleet: Fleet) -> None:
 
     The task of one that has no worker waits for the next.
     """
-    for folder in sorted(fleet.settings.state_dir.glob("agents/*")):
-        if journal := AgentJournal.read(folder / "journal.json"):
+    for folder in fleet.settings.state.agents():
+        if journal := AgentJournal.read(folder / JOURNAL):
             tell_accounts(folder, fleet)
             if journal.current and not is_hosted(folder):
                 reclaim(folder, journal.agent_id, journal.current, fleet)

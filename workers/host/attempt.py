@@ -9,7 +9,6 @@ from pathlib import Path
 
 import psutil
 import redis
-from torch_tasks.tasks.answer import ANSWERED, NOT_TAKEN
 
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
 from torch_tasks.model.agent import AgentState
@@ -18,6 +17,7 @@ from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.tasks import Ownership
 from torch_tasks.system.files import usable
+from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN
 from torch_tasks.workers.host.attempt_end import (
     STANDSTILL_LINES,
     AttemptEnd,

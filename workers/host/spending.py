@@ -33,7 +33,7 @@ class Spending:
     def __init__(self, account: str, fleet: Fleet) -> None:
         self._account = account
         self._fleet = fleet
-        folder = fleet.settings.state_dir / "spent"
+        folder = fleet.settings.state.spent
         self._file = folder / f"{quote(account, safe='')}.json"
         self._lock = folder / "lock"
 
@@ -76,5 +76,5 @@ class Spending:
 
 def tell_spending(fleet: Fleet) -> None:
     """Tell a broker that may have forgotten what this machine has used."""
-    for file in sorted((fleet.settings.state_dir / "spent").glob("*.json")):
+    for file in sorted(fleet.settings.state.spent.glob("*.json")):
         Spending(unquote(file.stem), fleet).count()

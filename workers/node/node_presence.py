@@ -17,6 +17,7 @@ from torch_tasks.errors import NodeTaken
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
 from torch_tasks.model.node import Capacity, KeptAgent, NodeInfo
+from torch_tasks.state_folder import TMUX
 from torch_tasks.system.files import make_folder, usable
 
 log = logging.getLogger(__name__)
@@ -72,13 +73,13 @@ class NodePresence:
             load=round(os.getloadavg()[0], 2),
             memory_total=memory.total,
             memory_free=memory.available,
-            panes=sum(1 for _ in self._settings.state_dir.glob("agents/*/tmux")),
+            panes=sum((folder / TMUX).exists() for folder in self._settings.state.agents()),
             agents_limit=self._settings.agents_per_node,
         )
 
     def _lock_folder(self) -> IO[str]:
         make_folder(self._settings.state_dir)
-        file = self._settings.state_dir / "node.lock"
+        file = self._settings.state.node_lock
         with usable(file):
             lock = file.open("a+")
         try:

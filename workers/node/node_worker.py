@@ -39,7 +39,7 @@ _THOROUGH = 12
 def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
     leave_pane()  # a node worker that is started from an agent's pane is not that agent
-    agents = LocalAgents(Roster(fleet().settings.state_dir / "roster.json", declared), fleet())
+    agents = LocalAgents(Roster(fleet().settings.state.roster, declared), fleet())
     presence = NodePresence(fleet(), agents.reports)
     try:
         presence.enter()

@@ -18,6 +18,7 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
+from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
@@ -101,7 +102,7 @@ class CodingAgent(AgentKind):
     @property
     def events(self) -> Path:
         """The folder into which its hooks and the agent's own commands report."""
-        return self.folder / "events"
+        return self.folder / EVENTS
 
     @property
     def bell(self) -> Path:
