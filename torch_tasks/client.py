@@ -147,12 +147,12 @@ class Task:
             return requests.answer(self.id, reply)
 
     def cancel(self) -> TaskState:
-        """End the task: at once if nobody has begun, else its agent is interrupted. Returns the state it was in."""
+        """End the task at once if no agent has begun it, else have that interrupted. Returns the state it was in."""
         with _broker(self.id):
             return requests.cancel(self.id)
 
     def handoff(self, to: str, note: str = "", questions: Iterable[str] = ()) -> Handover:
-        """Have another agent, or whoever has a role, go on with the task; whoever works on it is interrupted.
+        """Have another agent, or any of a role, go on with the task; the one that works on it is interrupted.
 
         :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover` if that cannot be.
         """
@@ -204,7 +204,7 @@ class Torch:
             return [requests.with_prospects(record, agents) for record in fleet().records.latest(limit, states)]
 
     def dead(self) -> list[TaskRecord]:
-        """The tasks that are not tried any more unless somebody replays them, the latest first."""
+        """The tasks that are not tried any more unless they are replayed, the latest first."""
         with _broker():
             return DeadLetters(fleet()).records()
 

@@ -1,23 +1,28 @@
-"""The commands of a node: ``torch-tasks attach | screen | end-panes | check-agents``."""
+"""The commands of a node: ``torch-tasks attach | screen | kinds``, and what `up` and `down` run here."""
 
 from __future__ import annotations
 
 import os
+import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator
+from collections.abc import Generator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import datetime
 from pathlib import Path
 
 import click
 import psutil
+from pydantic import BaseModel
 
-from torch_tasks.cli.output import one_line
+from torch_tasks.cli.options import JSON
+from torch_tasks.cli.output import as_json, as_table, one_line
 from torch_tasks.client import Torch
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, NodeNotFound
+from torch_tasks.config_files import config_names
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, screens_of
@@ -25,12 +30,17 @@ from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.workers.host.journal import AgentJournal
 from torch_tasks.workers.host.terminal import end_session
+from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.kind import program_of, require_startable
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
 #: For so long a server may outlive its last visit.
 _ENDING_SECONDS = 2.0
+#: To be copied; it is no kind of its own.
+_TEMPLATE = "generic"
+#: How long a program may take to say its release.
+_VERSION_SECONDS = 20
 
 
 @click.command()
@@ -165,6 +175,98 @@ def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
     return AgentUnavailable(
         f"agent {info.agent_id} lives on node {info.node} ({info.host}), not here; run: "
         f"ssh {terminal}{address} torch-tasks {command} {info.agent_id}"
+    )
+
+
+class InstalledKind(BaseModel):
+    """One kind, as it is on this machine."""
+
+    kind: str
+    base: str | None = None
+    """The kind that its file is laid over."""
+    program: str = ""
+    path: str | None = None
+    """Where its program is; none if it is not on PATH."""
+    release: str | None = None
+    measured: str | None = None
+    """The release with which it was measured how the program behaves."""
+    error: str | None = None
+    """What is wrong with its file."""
+
+
+@click.command()
+@JSON
+def kinds(json_wanted: bool) -> None:
+    """List the kinds of agents, and the releases of their programs here beside those that Torch was measured with.
+
+    Exit code 1 if the file of one is wrong.
+    """
+    names = [name for name in config_names("agents") if name != _TEMPLATE]
+    with ThreadPoolExecutor() as at_once:
+        found = list(at_once.map(_installed, names))
+    if json_wanted:
+        as_json(found)
+    else:
+        as_table(("KIND", "BASE", "PROGRAM", "RELEASE"), [_kind_row(kind) for kind in found])
+        for kind in found:
+            if kind.error:
+                click.echo(f"Error: {kind.error}", err=True)
+    sys.exit(1 if any(kind.error for kind in found) else 0)
+
+
+def _installed(name: str) -> InstalledKind:
+    try:
+        config = kind_config(name)
+    except InvalidSettings as error:
+        return InstalledKind(kind=name, error=str(error))
+    path = config.path
+    # A user's own program may do anything with the flag.
+    release = _release(path, {**os.environ, **config.environment}) if path and config.measured else None
+    return InstalledKind(
+        kind=name,
+        base=config.base,
+        program=config.command[0],
+        path=path,
+        release=release,
+        measured=config.measured,
+    )
+
+
+def _release(path: str, environment: Mapping[str, str]) -> str | None:
+    """What the program says of itself, if it says it in time."""
+    try:
+        done = subprocess.run(
+            [path, "--version"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=_VERSION_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    said = re.search(rb"\d+(\.\d+)+\S*", done.stdout)
+    return said[0].decode(errors="replace") if said else None
+
+
+def _kind_row(kind: InstalledKind) -> tuple[str, str, str, str]:
+    return kind.kind, kind.base or "", kind.program, _release_words(kind)
+
+
+def _release_words(kind: InstalledKind) -> str:
+    if kind.error:
+        return "its file is wrong"
+    if kind.path is None:
+        return f"not on PATH{f'; measured: {kind.measured}' if kind.measured else ''}"
+    if kind.measured is None:
+        return f"at {kind.path}"
+    if kind.release is None:
+        return f"does not tell; measured: {kind.measured}"
+    return (
+        f"{kind.release}, as measured"
+        if kind.release == kind.measured
+        else f"{kind.release}; measured: {kind.measured}"
     )
 
 

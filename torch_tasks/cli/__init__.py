@@ -30,7 +30,7 @@ _COMMANDS = {
     "answer": ("torch_tasks.cli.tasks:answer", "Answer what the agent of a waiting task asks."),
     "dead": ("torch_tasks.cli.tasks:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
-    "kinds": ("torch_tasks.workers.kinds:kinds", "List the kinds of agents, and whether their programs are here."),
+    "kinds": ("torch_tasks.workers.cli:kinds", "List the kinds of agents, and whether their programs are here."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
     "budget": ("torch_tasks.cli.fleet:budget", "Show what is used of the accounts with the models' providers."),
     "pause": ("torch_tasks.cli.fleet:pause", "Have an agent, a role, or all take no new task."),

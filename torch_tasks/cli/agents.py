@@ -73,8 +73,8 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
         return
     known = info.performance_metrics
     ended = f"{known.succeeded} succeeded, {known.failed} failed, in {known.seconds:.0f} s"
-    told = {"paused": info.paused, "stopped": info.stopped, "performance_metrics": ended}
-    for name, value in (info.model_dump(mode="json") | told).items():
+    in_words = {"paused": info.paused, "stopped": info.stopped, "performance_metrics": ended}
+    for name, value in (info.model_dump(mode="json") | in_words).items():
         click.echo(f"{name + ':':<21}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
     for name, said in used.lines() if used else ():
         click.echo(f"{name + ':':<21}{said}")

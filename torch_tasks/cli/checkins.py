@@ -47,7 +47,7 @@ _OPTIONS = (
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _with(options: Iterable[Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
+def _with_options(options: Iterable[Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
     def add(command: _Command) -> _Command:
         for option in reversed(list(options)):
             command = option(command)
@@ -56,7 +56,7 @@ def _with(options: Iterable[Callable[[_Command], _Command]]) -> Callable[[_Comma
     return add
 
 
-def _split(target: str | None, how: dict[str, Any]) -> dict[str, Any]:
+def _by_receiver(target: str | None, how: dict[str, Any]) -> dict[str, Any]:
     """What the options say, as the book takes it: whom it is for, and the rest."""
     role, project, task = how.pop("role"), how.pop("project"), how.pop("task")
     fields = {name: value for name in _TASK if (value := how.pop(name))}
@@ -81,8 +81,8 @@ def checkin() -> None:
 @click.option(
     "--cron", metavar="LINE", help="As a line of cron says, with a time zone behind it or not; instead of WHEN."
 )
-@_with(_TARGETS)
-@_with(_OPTIONS)
+@_with_options(_TARGETS)
+@_with_options(_OPTIONS)
 @click.option("--id", "checkin_id", help="The check-in's id; the same one twice is one check-in.")
 @click.option("--from", "sender", metavar="WHO", help="Who asks for it (default: this pane's agent, or operator).")
 @JSON
@@ -101,11 +101,11 @@ def add(
     or, again and again, "every 30m", "every 2 hours from 9:00", "weekdays 9:00", "mondays 8:30", "*/15 * * * *". `-`
     reads NOTE from standard input.
     """
-    when, note, target = _said(words, every, cron)
-    _tell(Checkins(sender).add(when, note, id=checkin_id, **_split(target, how)), json_wanted)
+    when, note, target = _read_words(words, every, cron)
+    _print_accepted(Checkins(sender).add(when, note, id=checkin_id, **_by_receiver(target, how)), json_wanted)
 
 
-def _said(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[str, str, str | None]:
+def _read_words(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[str, str, str | None]:
     """When, what, and for whom."""
     if every and cron:
         raise InvalidCheckin("--every and --cron: say one of them")
@@ -118,7 +118,7 @@ def _said(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[
     return when, sys.stdin.read() if note == "-" else note, target
 
 
-def _tell(kept: Kept, json_wanted: bool) -> None:
+def _print_accepted(kept: Kept, json_wanted: bool) -> None:
     if json_wanted:
         as_json(kept)
     else:
@@ -170,7 +170,7 @@ def show(checkin_id: str, json_wanted: bool) -> None:
         ("jitter", f"{asked.jitter:g} s" if asked.jitter else ""),
         ("busy", asked.when),
         ("missed", asked.misfire),
-        ("last", _in_a_line(record.last) if record.last else ""),
+        ("last", _one_fire(record.last) if record.last else ""),
     ]
     for name, value in lines:
         if str(value):
@@ -183,18 +183,18 @@ def show(checkin_id: str, json_wanted: bool) -> None:
 @click.option("--time", metavar="WHEN", help="As for `add`.")
 @click.option("--note", metavar="NOTE", help="What comes up; `-` reads it from standard input.")
 @click.option("--to", "target", metavar="AGENT", help="For this agent.")
-@_with(_TARGETS)
-@_with(_OPTIONS)
+@_with_options(_TARGETS)
+@_with_options(_OPTIONS)
 @JSON
 def edit(
     checkin_id: str, time: str | None, note: str | None, target: str | None, json_wanted: bool, **how: Any
 ) -> None:
     """Change what is named; the rest stays. What has fired stays as it was."""
     note = sys.stdin.read() if note == "-" else note
-    told = _split(target, how)
-    if not any(value is not None for value in (time, note, *told.values())):
+    fields = _by_receiver(target, how)
+    if not any(value is not None for value in (time, note, *fields.values())):
         raise InvalidCheckin("nothing is to be changed; say what: --time, --note, --to, …")
-    _tell(Checkins().change(checkin_id, time=time, note=note, **told), json_wanted)
+    _print_accepted(Checkins().change(checkin_id, time=time, note=note, **fields), json_wanted)
 
 
 @checkin.command()
@@ -202,7 +202,7 @@ def edit(
 @JSON
 def pause(checkin_id: str, json_wanted: bool) -> None:
     """Have it not come up until it is resumed."""
-    _stands(Checkins().pause(checkin_id), json_wanted)
+    _print_state(Checkins().pause(checkin_id), json_wanted)
 
 
 @checkin.command()
@@ -210,10 +210,10 @@ def pause(checkin_id: str, json_wanted: bool) -> None:
 @JSON
 def resume(checkin_id: str, json_wanted: bool) -> None:
     """Have it come up again, from its next time on."""
-    _stands(Checkins().resume(checkin_id), json_wanted)
+    _print_state(Checkins().resume(checkin_id), json_wanted)
 
 
-def _stands(record: CheckinRecord, json_wanted: bool) -> None:
+def _print_state(record: CheckinRecord, json_wanted: bool) -> None:
     if json_wanted:
         as_json(record)
     else:
@@ -256,7 +256,7 @@ def history(checkin_id: str, limit: int, json_wanted: bool) -> None:
     as_table(("TIME", "OUTCOME", "LATE", "EVIDENCE", "NOTE"), rows)
 
 
-def _in_a_line(fire: Fire) -> str:
+def _one_fire(fire: Fire) -> str:
     return f"{_local(fire.slot)} {_outcome(fire)}" + (f": {fire.note}" if fire.note else "")
 
 

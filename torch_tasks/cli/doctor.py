@@ -147,11 +147,13 @@ def _paused() -> str:
 def _for_you() -> str:
     with broker_errors():
         found = needs(fleet())
-    told = "" if settings().notify_command else "; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)"
+    unnoticed = (
+        "" if settings().notify_command else "; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)"
+    )
     words = "; ".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
     if any(need.kind is not NeedKind.LIMITED for need in found):  # there, waiting is all that has to be done
-        raise TorchError(words + told)
-    return words + told
+        raise TorchError(words + unnoticed)
+    return words + unnoticed
 
 
 def _checkins() -> str:

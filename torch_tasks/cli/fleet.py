@@ -47,7 +47,9 @@ _REASON = click.option("--reason", default="", help="Why; it is shown wherever s
 )
 def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool) -> None:
     """Have AGENT, all of a role, or all take no new task. What they do goes on; messages wait, but for emergencies."""
-    _say("paused", Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt))
+    _print_answers(
+        "paused", Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
+    )
 
 
 @click.command()
@@ -58,7 +60,7 @@ def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, 
 def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str) -> None:
     """Lift what `pause` with the same words set. Any other pause stays, and is named."""
     said = Torch().resume(agent_id, role=role, everybody=everybody, reason=reason)
-    _say("resumed", said)
+    _print_answers("resumed", said)
     concerned = {*said.heard, *said.silent} if said.scope != EVERYBODY else None
     for info in Torch().agents(online=True):
         if info.hold_reason and (concerned is None or info.agent_id in concerned):
@@ -72,13 +74,15 @@ def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str)
 def stop(everywhere: bool, here: bool, reason: str) -> None:
     """Stop everything, with the broker or without: nothing begins, what runs is interrupted and goes back to its queue.
 
-    A file, STOP in the state folder, is written on this machine, and with --all on every other as soon as it can be
-    told. While it is there, nothing begins on its machine, whoever wrote it.
+    A file, STOP in the state folder, is written on this machine, and with --all on every other as soon as the broker
+    takes the word there. While the file is there, nothing begins on its machine, also if it was made by hand.
     """
     _require_one(everywhere, here)
     said = Torch().stop(reason, here=here)
-    _say("stopped", said)
-    click.echo(f"{NodeHolds(settings().state_dir).stop_file} is written; 'torch-tasks start {_option(here)}' lifts it")
+    _print_answers("stopped", said)
+    click.echo(
+        f"{NodeHolds(settings().state_dir).stop_file} is written; 'torch-tasks start {_scope_option(here)}' lifts it"
+    )
     if said.unreached:
         raise BrokerUnreachable(
             f"only this machine is stopped yet; the others are told once the broker is back: {said.unreached}"
@@ -92,9 +96,9 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
 def start(everywhere: bool, here: bool, reason: str) -> None:
     """Lift what `stop` with the same option set."""
     _require_one(everywhere, here)
-    _say("started", Torch().start(reason, here=here))
+    _print_answers("started", Torch().start(reason, here=here))
     if left := NodeHolds(settings().state_dir).stop:
-        click.echo(f"still stopped here, {left}: 'torch-tasks start {_option(not left.fleet)}' lifts it")
+        click.echo(f"still stopped here, {left}: 'torch-tasks start {_scope_option(not left.fleet)}' lifts it")
 
 
 def _require_one(everywhere: bool, here: bool) -> None:
@@ -102,11 +106,11 @@ def _require_one(everywhere: bool, here: bool) -> None:
         raise InvalidHold("say --all for the whole fleet, or --here for this machine alone")
 
 
-def _option(here: bool) -> str:
+def _scope_option(here: bool) -> str:
     return "--here" if here else "--all"
 
 
-def _say(done: str, said: HoldReport) -> None:
+def _print_answers(done: str, said: HoldReport) -> None:
     click.echo(f"{done}: {said.scope}, {said.hold}")
     if said.heard:
         click.echo(f"confirmed by {', '.join(said.heard)}")

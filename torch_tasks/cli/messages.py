@@ -58,10 +58,10 @@ def send(
         with waiting(f"message {sent.id}: waiting until {sent.target} has it"):
             record = nova.await_delivery(sent.id, wait_seconds)
         sent = sent.model_copy(update={"state": record.state})
-    _tell([sent], json_wanted)
+    _print_sent([sent], json_wanted)
 
 
-def _tell(all_sent: list[Sent], json_wanted: bool) -> None:
+def _print_sent(all_sent: list[Sent], json_wanted: bool) -> None:
     if json_wanted:
         as_json(all_sent[0] if len(all_sent) == 1 else all_sent)
         return
@@ -106,11 +106,11 @@ def ask(
 @JSON
 def reply(text: tuple[str, ...], message_id: str | None, when: str, sender: str | None, json_wanted: bool) -> None:
     """Answer a message: whoever sent it gets TEXT."""
-    sent = NovaOrchestrator(sender).reply(message_id or _last_letter(), text_of(text), when=when)
-    _tell([sent], json_wanted)
+    sent = NovaOrchestrator(sender).reply(message_id or _last_message(), text_of(text), when=when)
+    _print_sent([sent], json_wanted)
 
 
-def _last_letter() -> str:
+def _last_message() -> str:
     own = caller()
     if own.folder is None:
         raise NotInPane("this is no agent's pane: say which message you answer with --to")
@@ -141,7 +141,7 @@ def broadcast(
 ) -> None:
     """Send TEXT to every agent that is online and matches."""
     how = _how(when, emergency)
-    _tell(
+    _print_sent(
         NovaOrchestrator(sender).broadcast(text_of(text), role=role, skills=skills, project=project, **how), json_wanted
     )
 

@@ -1,4 +1,4 @@
-"""How commands speak: tables for people, JSON for programs, a moving line while somebody waits at a terminal."""
+"""How commands speak: tables for people, JSON for programs, a moving line while a person waits at a terminal."""
 
 from __future__ import annotations
 
@@ -109,5 +109,5 @@ def shown_state(record: TaskRecord) -> str:
 
 
 def shown(task_id: str) -> str:
-    """As much of an id as a person needs; whoever reads a pipe gets the whole."""
+    """As much of an id as a person at a terminal needs; a pipe gets the whole."""
     return task_id[:_SHOWN] if is_terminal() and _MADE_BY_TORCH.fullmatch(task_id) else task_id

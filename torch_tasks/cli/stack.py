@@ -25,7 +25,7 @@ from torch_tasks.settings import settings
 from torch_tasks.store.tasks import demanded
 
 #: What its start left behind when it failed is to be seen for a moment.
-_NOT_READY = (AgentState.STARTING, AgentState.EXITED)
+_BEFORE_READY = (AgentState.STARTING, AgentState.EXITED)
 _AGENT = click.option(
     "--agent",
     "agents",
@@ -56,7 +56,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     try:
         with waiting("starting"):
             _start(stack, kept, beat=beat, flower=flower)
-        _tell(stack, password if is_new else None)
+        _print_stack(stack, password if is_new else None)
         if detach:
             return
         click.echo("Ctrl-C ends it all.")
@@ -78,7 +78,7 @@ def _start(stack: Stack, kept: Sequence[AgentSpec], *, beat: bool, flower: bool)
     except ProcessNotStarted as error:
         missing: set[str] = set()
         with suppress(TorchError):
-            missing = _missing(kept)
+            missing = _not_ready(kept)
         said = [f"\nagent {agent} is not ready: {stack.last_words(agent)}" for agent in sorted(missing)]
         raise ProcessNotStarted(f"{error}{''.join(said)}") from None
 
@@ -96,7 +96,7 @@ def _end_on_signals() -> None:
         signal.signal(number, end)
 
 
-def _tell(stack: Stack, new_password: str | None) -> None:
+def _print_stack(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
         state = ", ".join(filter(None, (info.state, info.hold_reason)))
@@ -133,10 +133,10 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     def ready() -> bool:
         return _all_there(kept, stack) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
 
-    supervisor.run(ready, _shape)
+    supervisor.run(ready, _fleet_shape)
 
 
-def _shape() -> object:
+def _fleet_shape() -> object:
     """What Flower shows of the fleet by looking, not by events: who is there, and which queues are read."""
     with broker_errors():
         return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
@@ -149,7 +149,7 @@ def _beat_leads() -> bool:
 
 def _all_there(kept: Sequence[AgentSpec], stack: Stack) -> bool:
     """All that shall live here are ready; :class:`ProcessNotStarted` if one is given up."""
-    missing, running = _missing(kept), stack.processes.find("node")
+    missing, running = _not_ready(kept), stack.processes.find("node")
     for node in Torch().nodes():
         if running is None or node.pid != running.pid:  # what an earlier node worker said of its agents is over
             continue
@@ -159,11 +159,11 @@ def _all_there(kept: Sequence[AgentSpec], stack: Stack) -> bool:
     return not missing
 
 
-def _missing(kept: Sequence[AgentSpec]) -> set[str]:
-    told = [agent for node in Torch().nodes() for agent in node.agents]
-    away = {agent.agent_id for agent in told if agent.state is KeptState.RETIRED}
+def _not_ready(kept: Sequence[AgentSpec]) -> set[str]:
+    kept_by_nodes = [agent for node in Torch().nodes() for agent in node.agents]
+    away = {agent.agent_id for agent in kept_by_nodes if agent.state is KeptState.RETIRED}
     wanted = {agent.id for agent in kept or settings().agents} - away
-    return wanted - {info.agent_id for info in Torch().agents(online=True) if info.state not in _NOT_READY}
+    return wanted - {info.agent_id for info in Torch().agents(online=True) if info.state not in _BEFORE_READY}
 
 
 @click.command()

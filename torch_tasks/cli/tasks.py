@@ -61,11 +61,11 @@ _HANDOVER_SECONDS = 30.0
 
 
 def known_task(given: str) -> str:
-    """The id, or the one that begins with at least four characters; what nobody knows stays as it is."""
+    """The id, or the one that begins with at least four characters; an unknown one stays as it is."""
     try:
         with broker_errors():
             found = fleet().records.ids_beginning(given) if len(given) >= _LEAST else []
-    except (BrokerUnreachable, redis.RedisError):  # whoever needs the broker says so
+    except (BrokerUnreachable, redis.RedisError):  # the command itself says so, if it needs the broker
         return given
     if len(found) > 1:
         raise click.BadParameter(f"{len(found)} tasks begin with {given}: {', '.join(found[:_NAMED])}, …")
@@ -154,28 +154,28 @@ def await_end(task: Task, timeout: float | None) -> TaskResult:
 
 
 def _await_end(task: Task, timeout: float | None) -> TaskResult:
-    begun, told = time.monotonic(), ""
+    begun, printed = time.monotonic(), ""
     with waiting(f"task {task.id}") as line:
         for record in task.follow(timeout):
-            said = _hindrance(record)
-            if said and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and said != told:
-                told = said
-                _say(f"task {task.id} {said}", line)
+            said = _why_it_waits(record)
+            if said and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and said != printed:
+                printed = said
+                _print_above(f"task {task.id} {said}", line)
             if line:
-                line.update(Text(f"task {task.id}: {_standing(record)}"))
+                line.update(Text(f"task {task.id}: {_status_line(record)}"))
     if not record.state.ended:
         raise TaskNotFinished(f"task {task.id} is {record.state} after {timeout:g} s; it goes on, ask again later")
     return task.result(timeout=0)
 
 
-def _say(text: str, line: Status | None) -> None:
+def _print_above(text: str, line: Status | None) -> None:
     if line:
         line.console.print(Text(text), soft_wrap=True)
     else:
         click.echo(text, err=True)
 
 
-def _hindrance(record: TaskRecord) -> str:
+def _why_it_waits(record: TaskRecord) -> str:
     """What keeps the task from going on."""
     if record.unroutable:
         return f"is unroutable: no live agent serves {wanted(record)}; it starts when one appears"
@@ -191,7 +191,7 @@ def _hindrance(record: TaskRecord) -> str:
     return f"waits: {record.question.text}{''.join(choices)}\nAnswer it: torch-tasks answer {record.spec.id} CHOICE"
 
 
-def _standing(record: TaskRecord) -> str:
+def _status_line(record: TaskRecord) -> str:
     who = f" on {record.agent}" if record.agent and record.state is not TaskState.QUEUED else ""
     note = f": {one_line(record.note, _LONGEST)}" if record.note and record.state is TaskState.RUNNING else ""
     return f"{record.state}{who}{note}"
@@ -232,7 +232,7 @@ def task(task_id: str, json_wanted: bool) -> None:
         )
         return
     result = record.result
-    asked = _asked(record) if record.question and record.state is TaskState.WAITING else []
+    asked = _question_lines(record) if record.question and record.state is TaskState.WAITING else []
     lines = [
         ("id", record.spec.id),
         ("state", shown_state(record)),
@@ -248,7 +248,7 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("note", record.note if record.note and not asked else ""),
         *asked,
         ("error", result.error.message if result and result.error else ""),
-        *(("history", _told(entry)) for entry in history),
+        *(("history", _history_line(entry)) for entry in history),
         *(("evidence", f"{'✓' if item.passed else '✗'} {item.detail}") for item in (result.evidence if result else ())),
         ("usage", _cost(result.usage) if result and result.usage else ""),
         ("answer in", result.answer_file if result and result.answer_file else ""),
@@ -261,7 +261,7 @@ def task(task_id: str, json_wanted: bool) -> None:
         click.echo(f"\n{result.answer}", nl=not result.answer.endswith("\n"))
 
 
-def _asked(record: TaskRecord) -> list[tuple[str, str]]:
+def _question_lines(record: TaskRecord) -> list[tuple[str, str]]:
     assert record.question
     choices = [("choice", f"{number} {text}") for number, text in enumerate(record.question.choices, 1)]
     reply = "CHOICE,CHOICE…" if record.question.several else "CHOICE"
@@ -273,7 +273,7 @@ def _cost(usage: Usage) -> str:
     return f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out{cost}"
 
 
-def _told(entry: HistoryEntry) -> str:
+def _history_line(entry: HistoryEntry) -> str:
     who = f" {entry.agent} on {entry.node}" if entry.agent else ""
     return f"{entry.at:%H:%M:%S} {entry.state}{who}" + (f": {entry.note}" if entry.note else "")
 

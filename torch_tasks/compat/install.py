@@ -62,7 +62,7 @@ def install(folder: Path, *, force: bool) -> None:
 
 
 def write_tools(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """Write the tools into the folder and tell each file; nothing is written if one of them is somebody else's."""
+    """Write the tools into the folder and yield each file; nothing is written if a file there is not Torch's."""
     files = {folder / name: source for name, source in _FILES.items()}
     foreign = [file for file in files if not force and not _may_be_written(file)]
     if foreign:

@@ -1,6 +1,6 @@
 """``schedule_with_note.sh``: a note for an agent, or for any pane of the user's tmux server, once its time has come.
 
-The note is a check-in: it outlives whatever dies meanwhile, and what becomes of it is told.
+The note is a check-in: it survives the death of any process, and its history says what became of it.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ def main() -> int:
     say(f"Scheduling check in {minutes} minutes with note: {note}")
     say(f"Scheduled successfully - process detached (PID: {os.getpid()})")
     say(f"SCHEDULED TO RUN AT: {then} (in {minutes} minutes from {now})")
-    told = f"it is check-in {checkin_id}: 'torch-tasks checkin history {checkin_id}' tells what becomes of it, and "
-    for line in (*warnings, f"{told}'torch-tasks checkin remove {checkin_id}' takes it back"):
+    about = f"it is check-in {checkin_id}: 'torch-tasks checkin history {checkin_id}' tells what becomes of it, and "
+    for line in (*warnings, f"{about}'torch-tasks checkin remove {checkin_id}' takes it back"):
         print(f"Note: {line}", file=sys.stderr)  # noqa: T201 - this is what the program says
     return 0
 
@@ -53,7 +53,7 @@ def main() -> int:
 def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, Sequence[str]]:
     """Have the note come up, and leave it in the folder's file; returns the check-in's id and what is to be known.
 
-    An error if the target is nobody, or if nobody is there who would bring the note: then nothing was scheduled.
+    Raises an error, with nothing scheduled, if there is no such target, or no process that would bring the note.
     """
     length = _length(minutes)
     with broker_errors():
@@ -102,10 +102,10 @@ def _folder(called_as: str) -> Path:
 
 def _note_file(folder: Path, minutes: str, note: str) -> Path:
     date = time.strftime("%a %b %e %H:%M:%S %Z %Y")
-    told = f"=== Next Check Note ({date}) ===\nScheduled for: {minutes} minutes\n\n{note}\n"
+    content = f"=== Next Check Note ({date}) ===\nScheduled for: {minutes} minutes\n\n{note}\n"
     try:
         with tempfile.NamedTemporaryFile("w", dir=folder, prefix=f".{NOTE_FILE}.", delete=False) as new:
-            new.write(told)
+            new.write(content)
     except OSError as error:
         raise TorchError(f"cannot write {folder / NOTE_FILE}: {error.strerror}; nothing was scheduled") from None
     made = Path(new.name)

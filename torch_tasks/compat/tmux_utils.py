@@ -169,7 +169,7 @@ def _confirmed(keys: str, session: str, window: int) -> bool:
     print(f"SAFETY CHECK: About to send '{keys}' to {session}:{window}")  # noqa: T201 - as ever
     try:
         answer = input("Confirm? (yes/no): ")
-    except EOFError:  # nobody is there to ask
+    except EOFError:  # no person is there to ask
         answer = ""
     if answer.strip().lower() == "yes":
         return True

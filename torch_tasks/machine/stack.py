@@ -117,7 +117,7 @@ class Stack:
         return password, True
 
     def flower_answers(self) -> bool:
-        """Flower serves its pages to whoever knows the password."""
+        """Whether Flower serves its pages to who knows the password."""
         return self._ask_flower("/workers")
 
     def refresh_flower(self) -> bool:
@@ -179,7 +179,7 @@ class Stack:
 
 
 class Supervisor:
-    """Keeps the stack's processes alive until it is told to leave. It does not end them: ``down`` does."""
+    """Keeps the stack's processes alive until ``leaving`` is set. It does not end them: ``down`` does."""
 
     def __init__(self, stack: Stack, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
         self.leaving = threading.Event()
@@ -195,7 +195,7 @@ class Supervisor:
         self._starters = starters
 
     def run(self, ready: Callable[[], bool], shape: Callable[[], object]) -> None:
-        """Start what is not running, now and whenever something died. Flower is told when the fleet's shape changes."""
+        """Start what is not running, again and again; have Flower look anew when the fleet's shape changes."""
         while not self.leaving.is_set() and not (self._start_missing() and ready()):
             self.leaving.wait(0.1)
         self._stack.ready_file.touch()
@@ -205,7 +205,7 @@ class Supervisor:
                 self._start_missing()
                 if seen != (now := shape()) and self._stack.refresh_flower():
                     seen = now
-            except TorchError as error:  # what was up once is tried again until somebody says `down`
+            except TorchError as error:  # what was up once is tried again until `down` is called
                 log.error("%s", error)
 
     def _start_missing(self) -> bool:

@@ -63,7 +63,7 @@ class UserTmux(Protocol):
 
 
 def user_tmux(socket: str | None = None) -> UserTmux:
-    """The server of whoever calls, or the one at this socket."""
+    """The caller's own server, or the one at this socket."""
     tmux: UserTmux = import_module("torch_tasks.workers.tmux.user_tmux").LocalUserTmux(socket)
     return tmux
 
