@@ -175,10 +175,14 @@ class Torch:
         """Hand a task to the fleet and return at once.
 
         It goes to a free agent of this ``role`` which has all of these ``skills`` and is of this ``agent_kind``, or to
-        ``agent`` alone. The same ``id`` twice is one task. ``permissions`` says what becomes of what a coding agent
-        asks for, ``fresh`` whether a new program begins it. Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or
-        :class:`LedgerUnusable`; then nothing was enqueued. With ``spool``, a task that finds no broker waits on this
-        machine's disk and is sent when there is one.
+        ``agent`` alone, in the order of ``priority``; after ``deadline`` it is not begun. It works in ``workdir``, for
+        ``timeout`` seconds at most; the command ``check`` decides afterwards, and gives it back at most
+        ``check_rounds`` times. ``permissions`` says what becomes of what a coding agent asks for, ``fresh`` whether a
+        new program begins the task, ``max_retries`` how often it is tried again when the agent crashed. ``context`` is
+        for the agent, ``metadata`` for the caller. The same ``id`` twice is one task.
+
+        Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was enqueued.
+        With ``spool``, a task that finds no broker waits on this machine's disk and is sent when there is one.
         """
         asked = {name: value for name, value in fields.items() if value is not None}
         asked["skills"] = [*_words(fields.get("skills", ())), *_words(agent_kind or ())]

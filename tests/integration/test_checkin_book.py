@@ -18,7 +18,7 @@ from torch_tasks.checkins.book import AcceptedCheckin, Checkins
 from torch_tasks.checkins.delivery import CheckinDelivery, pane_named
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, UnknownRecipient
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, SlotOutcome, UserPane
+from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, PaneTarget, SlotOutcome
 from torch_tasks.monitoring import SystemMonitor
 
 NOTE = "look at the build"
@@ -176,7 +176,7 @@ def test_the_systems_health_says_that_nothing_fires(book: Checkins) -> None:
 # ── a pane of a user's own ───────────────────────────────────────────────────────────────────────────────────────
 
 
-def typed(book: Checkins, pane: UserPane) -> tuple[CheckinDelivery, Fire]:
+def typed(book: Checkins, pane: PaneTarget) -> tuple[CheckinDelivery, Fire]:
     """A fire into this pane, and what became of it."""
     kept = book.after(30, NOTE, pane=pane)
     assert kept.slot
@@ -185,7 +185,7 @@ def typed(book: Checkins, pane: UserPane) -> tuple[CheckinDelivery, Fire]:
 
 
 def test_a_note_that_may_have_been_typed_is_not_typed_again(book: Checkins, tmp_path: Path) -> None:
-    pane = UserPane(node="node-a", socket=str(tmp_path / "tmux"), target="work:0")
+    pane = PaneTarget(node="node-a", socket=str(tmp_path / "tmux"), target="work:0")
     kept = book.after(30, NOTE, pane=pane, id="once")
     assert kept.slot
     assert fleet().checkins.begin("once", kept.slot)  # and then its node worker died

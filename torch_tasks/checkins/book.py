@@ -18,7 +18,7 @@ from torch_tasks.communication.orchestrator import unknown_recipient
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target, UserPane
+from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, PaneTarget, Target
 from torch_tasks.model.fields import readable
 from torch_tasks.orchestration.followups import note_own_checkin
 
@@ -250,7 +250,7 @@ class Checkins:
         role: str | None = None,
         project: str | None = None,
         task: Mapping[str, Any] | None = None,
-        pane: UserPane | None = None,
+        pane: PaneTarget | None = None,
     ) -> Target:
         """Whom it is for; an agent, or a role, that is called like none is refused."""
         if (target, role, project, task, pane) == (None,) * 5:

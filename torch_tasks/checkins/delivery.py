@@ -23,7 +23,16 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.checkin import Busy, Checkin, Fire, Receipt, SlotOutcome, UserPane, derived_id, milliseconds
+from torch_tasks.model.checkin import (
+    Busy,
+    Checkin,
+    Fire,
+    PaneTarget,
+    Receipt,
+    SlotOutcome,
+    derived_id,
+    milliseconds,
+)
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
@@ -77,15 +86,15 @@ def slot_values(checkin_id: str, sender: str, slot: datetime, late: float) -> di
     }
 
 
-def pane_named(target: str) -> UserPane:
+def pane_named(target: str) -> PaneTarget:
     """The pane of this machine that the target names to whoever calls, or :class:`PaneNotFound`."""
     tmux = user_tmux()
     find(tmux, target)
     server = tmux.server_pid() if _is_id(target) else None
-    return UserPane(node=settings().node, socket=tmux.place, target=target, server=server)
+    return PaneTarget(node=settings().node, socket=tmux.place, target=target, server=server)
 
 
-def type_into(pane: UserPane, text: str) -> str:
+def type_into(pane: PaneTarget, text: str) -> str:
     """Put the text into the pane's program, verified; returns where that was. An error if it did not arrive there."""
     tmux = user_tmux(pane.socket)
     if pane.server and pane.server != tmux.server_pid():
@@ -225,7 +234,7 @@ class CheckinDelivery:
 
     # ── a pane of a user's own ───────────────────────────────────────────────────────────────────────────────────
 
-    def _typed(self, pane: UserPane) -> Fire:
+    def _typed(self, pane: PaneTarget) -> Fire:
         """Type it, at most once."""
         known = self._fleet.checkins.fire(self._checkin.id, self._slot)
         if known and not known.outcome.open:

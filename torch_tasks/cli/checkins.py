@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 
 import click
 
-from torch_tasks.checkins.book import Checkins, Kept
+from torch_tasks.checkins.book import AcceptedCheckin, Checkins
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json, as_table, one_line
 from torch_tasks.errors import InvalidCheckin
@@ -118,7 +118,7 @@ def _read_words(words: tuple[str, ...], every: str | None, cron: str | None) -> 
     return when, sys.stdin.read() if note == "-" else note, target
 
 
-def _print_accepted(kept: Kept, json_wanted: bool) -> None:
+def _print_accepted(kept: AcceptedCheckin, json_wanted: bool) -> None:
     if json_wanted:
         as_json(kept)
     else:

@@ -21,7 +21,7 @@ from torch_tasks.checkins.delivery import pane_named
 from torch_tasks.compat.send import is_agent, say, text
 from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import UserPane
+from torch_tasks.model.checkin import PaneTarget
 
 DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
 """Minutes, note and target."""
@@ -81,7 +81,7 @@ def _length(minutes: str) -> float:
     return length
 
 
-def _pane(target: str, nodes: Sequence[str]) -> UserPane:
+def _pane(target: str, nodes: Sequence[str]) -> PaneTarget:
     try:
         pane = pane_named(target)
     except PaneNotFound as error:

@@ -143,7 +143,7 @@ class CheckinState(StrEnum):
     """It cannot be read, and is left alone until it is removed or added anew."""
 
 
-class UserPane(Model):
+class PaneTarget(Model):
     """A pane of a user's own tmux server, which the node worker of that machine finds again."""
 
     node: str
@@ -166,7 +166,7 @@ class Target(Model):
     project: Text | None = None
     task: JsonObject | None = None
     """The fields of the task that each fire enqueues; its prompt is the note."""
-    pane: UserPane | None = None
+    pane: PaneTarget | None = None
 
     @model_validator(mode="after")
     def _exactly_one(self) -> Self:

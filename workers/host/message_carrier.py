@@ -19,10 +19,11 @@ from torch_tasks.broker.connection import connect
 from torch_tasks.communication.orchestrator import NovaOrchestrator, flush_outbox
 from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.machine.agent_folder import mail_of
+from torch_tasks.machine.agent_folder import mail_in
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState
+from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import InboxEntry, Inboxes
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
@@ -69,7 +70,7 @@ class MessageCarrier:
         self._waiting_inboxes = Inboxes(connect(fleet.settings.broker(), wait_seconds=_WAIT_SECONDS), fleet.settings)
         self._pane_lock = pane_lock
         self._folder = agent.presence.folder / "messages"
-        self._last_file = agent.presence.folder / "last_message"
+        self._last_file = agent.presence.folder / LAST_MESSAGE
         self._queue = MessageQueue()
         self._unreported: dict[str, MessageFolder] = {}
         #: The message that the program works on since it took it.
@@ -130,7 +131,7 @@ class MessageCarrier:
 
     def _take_from_folder(self) -> None:
         """Take what came past the broker; it is the agent's once it has a folder of its own."""
-        for file in mail_of(self._agent.presence.folder):
+        for file in mail_in(self._agent.presence.folder):
             folder = MessageFolder(self._folder, Message.model_validate_json(file.read_bytes()))
             if folder.outcome is None:
                 folder.keep()
