@@ -1,4 +1,7 @@
-"""``send-claude-message.sh``: a message into an agent or into any pane of the user's tmux server, verified."""
+"""``send-claude-message.sh``: a message into an agent or into any pane of the user's tmux server, verified.
+
+Functions that only a message to an agent needs import their part: into a pane it goes without the broker's, sooner.
+"""
 
 from __future__ import annotations
 
@@ -51,7 +54,7 @@ def is_agent(target: str) -> bool:
     """An agent of exactly this id is registered. While no broker tells, those that this machine hosts are."""
     if not _may_be_agent(target):
         return False
-    from torch_tasks.broker.connection import broker_errors  # a message into a pane is quick without the broker's part
+    from torch_tasks.broker.connection import broker_errors
     from torch_tasks.fleet import fleet
     from torch_tasks.machine.agent_folder import is_hosted
 
