@@ -149,7 +149,7 @@ class AgentProfile(BaseModel):
         return role in (None, self.role) and set(skills) <= self.abilities
 
 
-class AgentFields(AgentProfile, Limits):
+class AgentFields(Limits, AgentProfile):
     """What may be said of an agent that is to be started, wherever that is said: torch.toml, a spawn request, a pool.
 
     The options of the commands and the keywords of the Python methods follow from these fields.

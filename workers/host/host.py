@@ -19,7 +19,7 @@ import redis
 
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.machine.agent_folder import order_in
+from torch_tasks.machine.agent_folder import retire_order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
 from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
@@ -348,7 +348,7 @@ class Host:
 
     def retire(self) -> None:
         """Obey an order to retire, if there is one: begin no other task, and stop this worker once none is left."""
-        order = order_in(self._presence.folder)
+        order = retire_order_in(self._presence.folder)
         if order is None or self._life.is_leaving:
             return
         if self._life.move_to(HostPhase.RETIRING):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch_tasks import keys
 from torch_tasks.fleet import Fleet
-from torch_tasks.machine.agent_folder import write_order
+from torch_tasks.machine.agent_folder import write_retire_order
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, Lifetime, RetireOrder
 from torch_tasks.workers.host.terminal import Terminal
 
@@ -92,7 +92,7 @@ class IdleTimer:
     def order_retirement(self, folder: Path) -> None:
         """Leave an order to retire in the agent's folder."""
         seconds = time.monotonic() - self._since
-        write_order(folder, RetireOrder(by=self._spec.id, note=f"had nothing to do for {seconds:.0f} s"))
+        write_retire_order(folder, RetireOrder(by=self._spec.id, note=f"had nothing to do for {seconds:.0f} s"))
 
     def _is_wanted(self, info: AgentInfo, terminal: Terminal) -> bool:
         look = terminal.pane.look() if terminal.alive else None

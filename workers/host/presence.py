@@ -19,6 +19,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
+from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder
 
@@ -31,9 +32,9 @@ class AgentPresence:
     def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
         self._spec = spec
         self._fleet = fleet
-        self.folder = fleet.settings.agent_dir(spec.id)
+        self.folder = fleet.settings.state.agent(spec.id)
         self.attempts = self.folder / "runs"
-        self._journal_file = self.folder / "journal.json"
+        self._journal_file = self.folder / JOURNAL
 
     def take(self, workdir: Path) -> None:
         """Become the agent's one host, or refuse with :class:`AgentTaken`."""
@@ -98,7 +99,7 @@ class AgentPresence:
     def _lock_folder(self) -> IO[str]:
         try:
             self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self.folder / "lock").open("a+")
+            lock = (self.folder / HOST_LOCK).open("a+")
         except OSError as error:
             raise StateFolderUnusable(
                 f"cannot write {self.folder}: {error.strerror}; make it writable or set TORCH_STATE_DIR"
@@ -127,7 +128,7 @@ class AgentPresence:
             pid=os.getpid(),
             incarnation=0,
             workdir=str(workdir),
-            tmux_socket=str(self.folder / "tmux"),
+            tmux_socket=str(self.folder / TMUX),
             started_at=now(),
             performance_metrics=self.journal.performance,
             lifetime=self._spec.lifetime,

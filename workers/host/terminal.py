@@ -18,6 +18,7 @@ from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import TMUX
 from torch_tasks.workers.programs.kind import AgentKind, login_wanted
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -92,7 +93,7 @@ class Terminal:
         """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""
         self._kind.workdir = folder
         self._session = session
-        self._pane = AgentPane.adopt(self._folder / "tmux", pane_id, on_notice=lambda _: self._bell.ring())
+        self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
         if self.alive:
             self.wants_login = self._kind.read(self.pane).state is AgentState.LOGIN
             return True
@@ -105,7 +106,7 @@ class Terminal:
         self._kind.workdir = folder
         self.wants_login, self._login_asked_at = False, None
         self._pane = AgentPane.start(
-            self._folder / "tmux",
+            self._folder / TMUX,
             info.agent_id,
             self._kind.launch(),
             workdir=folder,
@@ -191,7 +192,7 @@ class Terminal:
 
     def end(self) -> None:
         """End the agent's tmux server with all that runs in it."""
-        pane = self._pane or AgentPane(AgentServer(self._folder / "tmux"), "%0")
+        pane = self._pane or AgentPane(AgentServer(self._folder / TMUX), "%0")
         pane.end()
         self._pane = None
         if self._session:

@@ -12,7 +12,13 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.errors import BrokerUnreachable, NotInQuarantine, RetireImpossible, StateFolderUnusable, TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.machine.agent_folder import drop_order, is_hosted, order_in, ordered, write_order
+from torch_tasks.machine.agent_folder import (
+    agents_to_retire,
+    is_hosted,
+    remove_retire_order,
+    retire_order_in,
+    write_retire_order,
+)
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.spawn import Spawned, SpawnState
@@ -166,7 +172,7 @@ class LocalAgents:
             supervisor = self._supervisors.get(agent_id)
             if supervisor and supervisor.state is KeptState.QUARANTINED:
                 order = order.model_copy(update={"mode": RetireMode.NOW})  # its worker would only die again
-            write_order(self._settings.agent_dir(agent_id), order)
+            write_retire_order(self._settings.state.agent(agent_id), order)
             self._supervise(agent)
 
     def release_agent(self, agent_id: str) -> None:
@@ -221,7 +227,7 @@ class LocalAgents:
                 self._supervisors.pop(agent.id, None)
                 self.on_change()
                 remove_agent(report, spawned, self._fleet)  # its id is free from now on, and may come here again
-                drop_order(self._settings.agent_dir(agent.id))
+                remove_retire_order(self._settings.state.agent(agent.id))
         except (TorchError, redis.RedisError, OSError) as error:
             log.warning("%s: does not retire yet: %s", agent.id, error)
             return False
@@ -234,7 +240,7 @@ class LocalAgents:
         here = {spawned.agent_id: spawned for spawned in self._roster.all_spawned()}
         known = {spawned.agent_id: spawned for spawned in self._fleet.spawns.get_many(list(here))}
         for agent_id, spawned in here.items():
-            if order_in(self._settings.agent_dir(agent_id)):
+            if retire_order_in(self._settings.state.agent(agent_id)):
                 continue
             other = known.get(agent_id)
             if other is None:
@@ -245,8 +251,8 @@ class LocalAgents:
             for spawned in self._fleet.spawns.all():
                 if spawned.node == self._settings.node and spawned.agent_id not in here:
                     self._start_missing(spawned)
-        for agent_id in ordered(self._settings.state_dir):
-            if agent_id not in self._supervisors and not is_hosted(self._settings.agent_dir(agent_id)):
+        for agent_id in agents_to_retire(self._settings.state):
+            if agent_id not in self._supervisors and not is_hosted(self._settings.state.agent(agent_id)):
                 self._resume_retirement(agent_id)
 
     def _start_missing(self, spawned: Spawned) -> None:
@@ -260,11 +266,11 @@ class LocalAgents:
         try:
             self._supervise(self._agent(agent_id))
         except RetireImpossible:  # all was done but removing the order
-            drop_order(self._settings.agent_dir(agent_id))
+            remove_retire_order(self._settings.state.agent(agent_id))
 
     def _order_end(self, spawned: Spawned, why: str) -> None:
         log.warning("%s: ends: %s", spawned.agent_id, why)
         order = RetireOrder(mode=RetireMode.NOW, by=self._settings.node, note=why)
-        write_order(self._settings.agent_dir(spawned.agent_id), order)
+        write_retire_order(self._settings.state.agent(spawned.agent_id), order)
         with self._changing:
             self._supervise(spawned.agent)

@@ -9,11 +9,12 @@ from pathlib import Path
 
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
-from torch_tasks.machine.agent_folder import mail_of
+from torch_tasks.machine.agent_folder import mail_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, RetirementReport, RetireOrder
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
+from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.workers.git import shown
 from torch_tasks.workers.host.journal import AgentJournal
@@ -39,8 +40,8 @@ class Retirement:
 
     def carry_out(self, agent: AgentSpec, order: RetireOrder) -> RetirementReport:
         """Keep a summary, end the terminal, give back what it had; the caller then removes it from the fleet."""
-        folder = self._settings.agent_dir(agent.id)
-        journal = AgentJournal.read(folder / "journal.json")
+        folder = self._settings.state.agent(agent.id)
+        journal = AgentJournal.read(folder / JOURNAL)
         entry = next(iter(self._fleet.registry.get_agents([agent.id])), None)
         info = entry if entry and entry.node == self._settings.node else None
         file = self._keep_summary(agent, order, journal, info)
@@ -66,7 +67,7 @@ class Retirement:
     ) -> Path:
         """Write down what a person, or the agent that goes on, may want to know; once."""
         incarnation = journal.incarnation if journal else 0
-        file = self._settings.state_dir / "retired" / f"{agent.id}.{incarnation}.md"
+        file = self._settings.state.retired(agent.id, incarnation)
         if file.exists():
             return file
         make_folder(file.parent)
@@ -94,7 +95,7 @@ class Retirement:
             lines += ["", f"## {workdir}, branch {branch}", "", shown.changes(workdir, _DIFF_LIMIT) or ""]
         if screen := self._screen(agent.id, journal):
             lines += ["", "## Its last screen", "", "```", screen, "```"]
-        folder = self._settings.agent_dir(agent.id)
+        folder = self._settings.state.agent(agent.id)
         return [*lines, "", f"Its transcript is {folder / 'transcript'}, its answers are below {folder / 'runs'}."]
 
     def _handoff(self, task_id: str) -> list[str]:
@@ -108,7 +109,7 @@ class Retirement:
         if journal is None or journal.pane is None:
             return ""
         with contextlib.suppress(TorchError):
-            pane = AgentPane.adopt(self._settings.agent_dir(agent_id) / "tmux", journal.pane)
+            pane = AgentPane.adopt(self._settings.state.agent(agent_id) / TMUX, journal.pane)
             if pane:
                 try:
                     return pane.screen(_HISTORY)
@@ -117,14 +118,14 @@ class Retirement:
         return ""
 
     def _end_terminal(self, folder: Path, journal: AgentJournal | None) -> None:
-        AgentPane(AgentServer(folder / "tmux"), "%0").end()
+        AgentPane(AgentServer(folder / TMUX), "%0").end()
         if journal and journal.session:
             end_session(journal.session, journal.agent_id)
 
     @staticmethod
     def _unread(folder: Path) -> list[Message]:
         """Messages that did not come through the broker, or that the broker may have forgotten."""
-        came = [Message.model_validate_json(file.read_bytes()) for file in mail_of(folder)]
+        came = [Message.model_validate_json(file.read_bytes()) for file in mail_in(folder)]
         return came + [waiting.message for waiting in undelivered(folder / "messages")]
 
     @staticmethod
@@ -133,4 +134,4 @@ class Retirement:
             path = folder / name
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
         if journal:
-            journal.model_copy(update={"pane": None, "session": None, "current": None}).write(folder / "journal.json")
+            journal.model_copy(update={"pane": None, "session": None, "current": None}).write(folder / JOURNAL)

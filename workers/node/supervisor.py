@@ -12,10 +12,11 @@ import psutil
 
 from torch_tasks.errors import BrokerUnreachable, IllegalTransition
 from torch_tasks.machine import commands
-from torch_tasks.machine.agent_folder import is_hosted, order_in
+from torch_tasks.machine.agent_folder import is_hosted, retire_order_in
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KEPT_TRANSITIONS, KeptAgent, KeptState
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import JOURNAL
 from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running
 from torch_tasks.workers.host.journal import AgentJournal
@@ -52,9 +53,9 @@ class WorkerSupervisor(threading.Thread):
         self.agent = agent
         self._callbacks = callbacks
         self._settings = configuration
-        self._processes = Processes(configuration.run_dir)
+        self._processes = Processes(configuration.state.run)
         self._name = f"agent-{agent.id}"
-        self._folder = configuration.agent_dir(agent.id)
+        self._folder = configuration.state.agent(agent.id)
         self._liveness = LivenessFile(self._folder)
         self._crashes = 0
 
@@ -67,7 +68,7 @@ class WorkerSupervisor(threading.Thread):
             role=agent.role,
             kind=agent.kind,
             parent=agent.parent,
-            state=KeptState.RETIRING if order_in(self._folder) else self.state,
+            state=KeptState.RETIRING if retire_order_in(self._folder) else self.state,
             reason=self.reason,
         )
 
@@ -105,18 +106,22 @@ class WorkerSupervisor(threading.Thread):
 
     def _can_retire_now(self) -> bool:
         """Whether the agent is to retire, and nothing is left for its worker to do."""
-        order = order_in(self._folder)
+        order = retire_order_in(self._folder)
         if order is None or self._processes.find(self._name) or is_hosted(self._folder):
             return False
-        journal = AgentJournal.read(self._folder / "journal.json")
+        journal = AgentJournal.read(self._folder / JOURNAL)
         return order.mode is RetireMode.NOW or not (journal and journal.current)
 
     def _is_hosted_elsewhere(self) -> bool:
         """Whether the agent is to retire, and its worker is not this node worker's: a person started it by hand."""
-        return order_in(self._folder) is not None and not self._processes.find(self._name) and is_hosted(self._folder)
+        return (
+            retire_order_in(self._folder) is not None
+            and not self._processes.find(self._name)
+            and is_hosted(self._folder)
+        )
 
     def _finish_retirement(self) -> bool:
-        order = order_in(self._folder)
+        order = retire_order_in(self._folder)
         if order and not self._callbacks.finish_retirement(self.agent, order):
             self.leaving.wait(self._settings.restart_backoff_seconds)
             return False
@@ -132,7 +137,7 @@ class WorkerSupervisor(threading.Thread):
         self._crashes += 1
         last_words = worker.last_words()
         self._callbacks.worker_ended(self.agent.id, last_words)
-        if order_in(self._folder):
+        if retire_order_in(self._folder):
             return
         if self._crashes < self._settings.quarantine_crashes:
             self.leaving.wait(self._pause())
@@ -152,7 +157,7 @@ class WorkerSupervisor(threading.Thread):
         running = self._processes.start(
             self._name,
             commands.runnable(commands.agent_worker(self.agent)),
-            log=self._settings.logs_dir / f"{self._name}.log",
+            log=self._settings.state.logs / f"{self._name}.log",
             env=dict(os.environ),
         )
         log.info("%s: agent worker started, pid %d", self.agent.id, running.pid)
@@ -173,7 +178,7 @@ class WorkerSupervisor(threading.Thread):
                 if self._is_hung(started_at):
                     log.error("%s: agent worker %d shows no life, killing it", self.agent.id, worker.pid)
                     process.kill()
-                order = order_in(self._folder)
+                order = retire_order_in(self._folder)
                 if order and order.mode is RetireMode.NOW:
                     self._processes.stop(self._name, _GRACE)
         return None
