@@ -1,4 +1,4 @@
-"""An agent: as its owner declares it, as the registry knows it, how well it works and how it ends."""
+"""An agent: as it is declared, as the registry knows it, how well it works and how it ends."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ class Performance(BaseModel):
         return FORMAT % (self.succeeded, self.failed, self.seconds, moment)
 
     def after(self, end: Literal["succeeded", "failed"], account: Mapping[str, str]) -> Self:
-        """With one more task, whose record tells when it began and ended."""
+        """With one more task, which began and ended when its record says."""
         started, ended = (int(account.get(moment, 0)) for moment in ("started_at", "finished_at"))
         began = started and started >= int(account.get("assigned_at", 0))
         return self.model_copy(
@@ -109,7 +109,7 @@ class Performance(BaseModel):
 
 
 class AgentState(StrEnum):
-    """What an agent's program is doing, as far as can be told."""
+    """What an agent's program is doing, as far as its worker can see."""
 
     STARTING = "starting"
     READY = "ready"
@@ -124,7 +124,7 @@ class AgentState(StrEnum):
 
 
 class AgentStatus(StrEnum):
-    """Whether the fleet hears of an agent."""
+    """Whether an agent's heartbeats arrive."""
 
     ACTIVE = "active"
     OFFLINE = "offline"
@@ -167,7 +167,7 @@ class AgentFields(Limits, AgentProfile):
 
 
 class SingleAgentFields(AgentFields):
-    """What may be said besides of an agent of which there is one."""
+    """The same, of one single agent."""
 
     lifetime: Annotated[Lifetime, Option("--temporary", meaning=Lifetime.TEMPORARY)] = Field(
         Lifetime.PERMANENT, description="It retires when it has had nothing to do for a while."
@@ -215,7 +215,7 @@ class AgentInfo(AgentProfile):
     host: str
     incarnation: int
     status: AgentStatus = AgentStatus.OFFLINE
-    """Whether the fleet hears of it; follows from the heartbeat."""
+    """Follows from the last heartbeat."""
     state: AgentState = AgentState.STARTING
     """What its program was last seen doing."""
     current_task: str | None = None
@@ -225,7 +225,7 @@ class AgentInfo(AgentProfile):
     started_at: AwareDatetime
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
-    """Its worker said goodbye; the pane may well work on."""
+    """Its worker was stopped in order; the pane may well work on."""
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: str | None = None
     """The agent that spawned it."""
@@ -241,7 +241,7 @@ class AgentInfo(AgentProfile):
 
     @property
     def online(self) -> bool:
-        """The fleet hears of it."""
+        """Its heartbeats arrive."""
         return self.status is AgentStatus.ACTIVE
 
     @property

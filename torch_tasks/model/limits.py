@@ -49,12 +49,12 @@ class Limits(BaseModel):
         return self.limits != Limits()
 
     def or_else(self, others: Limits) -> Limits:
-        """These, and the others where nothing is said here."""
+        """These, and the others where none is set here."""
         return Limits.model_validate(others.limits.model_dump() | self.limits.model_dump(exclude_none=True))
 
 
 class Resources(BaseModel):
-    """What an agent's terminal uses, and who keeps it within its limits."""
+    """What an agent's terminal uses, and what keeps it within its limits."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -62,7 +62,7 @@ class Resources(BaseModel):
     processes: int
     limits: Limits
     kept_by: str
-    """``systemd scope …``, ``control group …``, ``its worker``, or nobody: empty."""
+    """``systemd scope …``, ``control group …`` or ``its worker``; empty if the limits are not kept."""
     oom_kills: int = 0
     """How many of its processes the kernel has killed for memory since it was started, if that is known."""
 
@@ -72,10 +72,10 @@ class Resources(BaseModel):
         memory = size(self.memory) + (f" of {size(limits.memory)}" if limits.memory else "")
         memory += f", {self.oom_kills} killed for it" if self.oom_kills else ""
         processes = f"{self.processes}" + (f" of {limits.processes}" if limits.processes else "")
-        told = [("memory", memory), ("processes", processes)]
+        lines = [("memory", memory), ("processes", processes)]
         if limits.cpu:
-            told.append(("cpu", f"at most {limits.cpu:g}" + ("" if self.by_kernel else ", not enforced here")))
-        return [*told, ("limits kept by", self.kept_by)] if limits.any else told
+            lines.append(("cpu", f"at most {limits.cpu:g}" + ("" if self.by_kernel else ", not enforced here")))
+        return [*lines, ("limits kept by", self.kept_by)] if limits.any else lines
 
     @property
     def by_kernel(self) -> bool:

@@ -50,7 +50,7 @@ class Capacity(Model):
 
     cpus: int
     load: float
-    """Over the last minute, as the machine tells it."""
+    """Over the last minute."""
     memory_total: int
     memory_free: int
     panes: int
@@ -82,5 +82,5 @@ class NodeInfo(Model):
 
     @property
     def online(self) -> bool:
-        """The fleet hears of it."""
+        """Its heartbeats arrive."""
         return self.status is AgentStatus.ACTIVE

@@ -1,4 +1,4 @@
-"""Spawning: what somebody asks for when an agent is to be started, and how far that is."""
+"""Spawning: the request that an agent be started, how far that is, and pools of such agents."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ class SpawnRequest(SingleAgentFields):
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A request from what somebody typed, or :class:`InvalidTask` in words."""
+        """A request from what a person or program passed, or :class:`InvalidTask` in words."""
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
@@ -91,5 +91,5 @@ class Pool(AgentFields):
 
     @property
     def name(self) -> str:
-        """What tells it from the fleet's other pools."""
+        """Identifies it among the fleet's pools."""
         return ":".join((self.role, "+".join(self.skills), self.kind, "+".join(self.labels)))

@@ -114,9 +114,9 @@ class FailureKind(StrEnum):
     REFUSED = "refused"
     CANCELLED = "cancelled"
     AGENT_FAILED = "agent_failed"
-    """The agent itself said that it cannot do it, or its program told an error."""
+    """The agent reported that it cannot do it, or its program showed an error."""
     INDETERMINATE = "indeterminate"
-    """Nobody can tell whether the agent got the prompt; trying again might do it twice."""
+    """It is not known whether the agent got the prompt; trying again might do it twice."""
     OVERLOADED = "overloaded"
     """The provider of the agent's model refused for want of capacity."""
     LOOPING = "looping"
@@ -136,7 +136,7 @@ class FailureKind(StrEnum):
 
     @property
     def up_to_agent(self) -> bool:
-        """It tells something of how well the agent works."""
+        """It says something about how well the agent works."""
         return self in {
             FailureKind.EXIT_CODE,
             FailureKind.CHECK_FAILED,
@@ -160,7 +160,7 @@ class Question(Model):
 
 
 class Usage(Model):
-    """What a task cost, as far as the agent's program tells."""
+    """What a task cost, as far as the agent's program reports it."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
@@ -216,7 +216,7 @@ class TaskSpec(Model):
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A spec from what somebody typed, or :class:`InvalidTask` in words."""
+        """A spec from what a person or program passed, or :class:`InvalidTask` in words."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -289,7 +289,7 @@ class TaskResult(Model):
 
     @property
     def counts(self) -> Literal["succeeded", "failed", ""]:
-        """What the end tells of the agent."""
+        """Whether the end counts for the agent or against it; empty if it was not up to the agent."""
         if self.succeeded:
             return "succeeded"
         failed = self.status is not TaskState.CANCELLED and self.error and self.error.kind.up_to_agent
@@ -334,11 +334,11 @@ class TaskRecord(Model):
     """What the agent waits for, while the task is ``waiting``."""
     handoff: Handoff | None = None
     handover: Handover | None = None
-    """The last time that somebody handed the task over."""
+    """The last time that the task was handed over."""
     result: TaskResult | None = None
     unroutable: bool = False
     waits: str | None = None
-    """Why nobody takes the task now, if somebody paused or stopped those who could."""
+    """Why no agent takes the task now, if those that are able are paused, stopped, limited or logged out."""
 
 
 class Handoff(Model):
@@ -355,7 +355,7 @@ class Handoff(Model):
 
 
 class Handover(Model):
-    """A task that somebody hands over to another agent: by whom, from whom, to whom, and what they should know."""
+    """A task is handed over: who asked for it, which agent had it, which gets it, and what that one should know."""
 
     by: str
     owner: str | None = None

@@ -1,6 +1,6 @@
 """One delivery of ``torch.run`` at one agent worker: the facts are gathered, and what is decided is carried out.
 
-What is decided, and why, is said in :mod:`torch_tasks.tasks.dispatch`.
+The decisions themselves, with their reasons, are in :mod:`torch_tasks.tasks.dispatch`.
 """
 
 from __future__ import annotations

@@ -49,7 +49,7 @@ def _require_own(record: TaskRecord, agent: str | None) -> None:
 
 
 def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:
-    """Write it into the record, and have the owner or the queue hear of it; nothing if the record has changed."""
+    """Write it into the record, and notify the owner, or move the message; nothing if the record has changed."""
     records, task_id = fleet().records, record.spec.id
     if record.state.ended:
         raise _ended(task_id, record.state)

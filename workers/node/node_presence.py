@@ -24,7 +24,7 @@ log = logging.getLogger(__name__)
 
 
 class NodePresence:
-    """Holds the node's name while this process lives, and tells the fleet what the machine has."""
+    """Holds the node's name while this process lives, and reports to the registry what the machine has."""
 
     def __init__(self, fleet: Fleet, kept: Callable[[], Sequence[KeptAgent]]) -> None:
         self._fleet = fleet
@@ -53,7 +53,7 @@ class NodePresence:
         self._info = registry.register(self._now(), holder_is_gone=gone)
 
     def beat(self) -> None:
-        """Say that the node lives, and what it has; :class:`StaleWriter` if another one has its name."""
+        """Send a heartbeat with what the node has; :class:`StaleWriter` if another one has its name."""
         if not self._info.incarnation:  # the broker was away when we came
             self.enter()
         self.drained = self._fleet.nodes.heartbeat(self._now())
@@ -97,7 +97,7 @@ class NodePresence:
 
 
 def _address(fleet: Fleet) -> str:
-    """The address from which this machine speaks with the broker."""
+    """The address from which this machine reaches the broker."""
     parts = urlsplit(fleet.settings.broker().url.get_secret_value())
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
