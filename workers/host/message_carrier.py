@@ -163,9 +163,9 @@ class MessageCarrier:
 
     def deliver_during_task(self, attempt: AttemptFolder) -> None:
         """Put into the pane what does not wait until the task of this attempt is over."""
-        while waiting := self._queue.first_pressing():
-            with contextlib.suppress(TorchError):
-                if not self._is_free_for(waiting) or not self._deliver(waiting, attempt):
+        with contextlib.suppress(TorchError):  # the next look tries again
+            while (waiting := self._queue.first_pressing()) and self._is_free_for(waiting):
+                if not self._deliver(waiting, attempt):
                     return
 
     def last_is_answered(self) -> bool:

@@ -84,12 +84,12 @@ class ResourceGuard:
                 f"out of memory: its processes used {size(memory)}, the limit is {size(limits.memory)}",
             )
         elif limits.processes and len(processes) > limits.processes:
-            said = f"too many processes: it had {len(processes)}, the limit is {limits.processes}"
-            self._end(processes, FailureKind.AGENT_CRASHED, said)
+            reason = f"too many processes: it had {len(processes)}, the limit is {limits.processes}"
+            self._end(processes, FailureKind.AGENT_CRASHED, reason)
 
-    def _end(self, processes: list[psutil.Process], kind: FailureKind, said: str) -> None:
-        log.warning("%s: %s; its terminal is ended", self._agent_id, said)
-        self._ended = kind, f"{said} (ended by its worker)"
+    def _end(self, processes: list[psutil.Process], kind: FailureKind, reason: str) -> None:
+        log.warning("%s: %s; its terminal is ended", self._agent_id, reason)
+        self._ended = kind, f"{reason} (ended by its worker)"
         for process in processes:  # the eldest first: it must not start others in the place of those that go
             with suppress(psutil.NoSuchProcess):
                 process.kill()
