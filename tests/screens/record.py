@@ -57,13 +57,13 @@ class Stage:
 
     def wait_ready(self) -> None:
         """Wait until it takes a prompt, its dialogs answered."""
-        until(lambda: self.agent.ready(self.pane), "it is ready", _SECONDS)
+        until(lambda: self.agent.get_ready(self.pane), "it is ready", _SECONDS)
 
     def send(self, text: str) -> None:
         """Give it a prompt, without waiting for the answer."""
-        until(lambda: self.agent.free(self.pane), f"it is free\n{self.pane.screen()}", _SECONDS)
+        until(lambda: self.agent.is_free(self.pane), f"it is free\n{self.pane.screen()}", _SECONDS)
         self.pane.paste(text)
-        until(lambda: not self.agent.free(self.pane), "the prompt is in the composer", _SECONDS)
+        until(lambda: not self.agent.is_free(self.pane), "the prompt is in the composer", _SECONDS)
         time.sleep(0.5)
         self.pane.press("Enter")
 
