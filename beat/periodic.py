@@ -14,6 +14,7 @@ from celery.beat import ScheduleEntry
 from torch_tasks.broker.connection import lost
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.model.checkin import CheckinState, milliseconds
+from torch_tasks.model.task import Priority
 from torch_tasks.settings import Settings
 from torch_tasks.store.timetable import PERIODIC, Advance, Due, Timetable
 
@@ -28,6 +29,11 @@ def standing_entries(settings: Settings) -> dict[str, dict[str, Any]]:
     scale = settings.scale_seconds
     return {
         "torch.scale": {"task": "torch.scale", "schedule": scale, "options": {"expires": max(scale, 10.0)}},
+        "torch.housekeeping": {
+            "task": "torch.housekeeping",
+            "schedule": settings.heartbeat_seconds / 2,
+            "options": {"expires": 10.0, "priority": Priority.URGENT.step},
+        },
         # Records end by themselves after `result_days`; their place in the index does not.
         "torch.prune": {"task": "torch.prune", "schedule": 3600.0},
     }

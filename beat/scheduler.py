@@ -184,5 +184,5 @@ class TorchScheduler(Scheduler):
             )
 
     def _send_periodic(self, entry: ScheduleEntry) -> Any:
-        log.info("sending %s (%s)", entry.name, entry.task)
+        log.debug("sending %s (%s)", entry.name, entry.task)
         return self.apply_async(entry, advance=False)

@@ -14,7 +14,6 @@ import resource
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence
 from contextlib import suppress
-from types import SimpleNamespace
 from typing import Any
 
 import redis
@@ -25,7 +24,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import PRIORITY_STEPS
-from torch_tasks.orchestration.housekeeping import look_after, tend
+from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.settings import settings
 from torch_tasks.store import agent_scripts as registry_scripts
 from torch_tasks.store.agents import AgentRegistry
@@ -132,12 +131,11 @@ class Agent:
         if self._tag:  # it asks as often whether its task is still its own, is cancelled, is to be handed over
             said += [words(lambda client: TaskRecords(client, settings()).ownership(self._tag), [None] * 8)] * 3
             said += [self._sweep()]
-        offer: Any = words(lambda client: tend(SimpleNamespace(client=client, settings=settings())))  # type: ignore[arg-type]
         async for _ in self._ticks(settings().heartbeat_seconds):
             for what in said:
                 await say(what)
-            if await say(offer):
-                await asyncio.to_thread(look_after, fleet())
+            if self._info.pid == 0:  # in the place of a node worker
+                await asyncio.to_thread(run_if_overdue, fleet())
 
     async def _fetch(self, say: Say) -> None:
         wait_ms = int(FETCH_MS / self._pace)

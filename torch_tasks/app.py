@@ -149,6 +149,7 @@ app = TorchApp(
     include=[
         "torch_tasks.tasks.run",
         "torch_tasks.checkins.celery_tasks",
+        "torch_tasks.orchestration.housekeeping",
         "torch_tasks.orchestration.node_tasks",
         "torch_tasks.orchestration.scaling",
     ],

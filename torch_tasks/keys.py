@@ -53,8 +53,8 @@ DELIVERIES = f"{PREFIX}deliveries"
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash that tells of the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
-#: Held for a moment by the process that looks after what dead agents left.
-TENDING = f"{PREFIX}tending"
+#: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.
+HOUSEKEEPING = f"{PREFIX}housekeeping"
 #: Hash of a ledger's name → when the broker was last reconciled with it: what has no field is not the broker it was.
 LEDGERS = f"{PREFIX}ledgers"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
@@ -67,8 +67,6 @@ CLAIMS = f"{PREFIX}claims"
 AUDIT = f"{PREFIX}audit"
 #: Hash of agent id → the last message in which it told its status.
 LAST_STATUS = f"{PREFIX}last_status"
-#: Held for a while by the process that looks for what is blocked.
-ESCALATING = f"{PREFIX}escalating"
 #: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.
 NOTIFIED = f"{PREFIX}notified"
 #: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
@@ -77,8 +75,6 @@ ACCOUNTS = f"{PREFIX}accounts"
 HOLDS = f"{PREFIX}holds"
 #: Hash of agent id → how its git trees stood when its node last looked, as JSON.
 GIT_REPORTS = f"{PREFIX}git_reports"
-#: Held for a while by the process that sees to follow-ups.
-FOLLOWING_UP = f"{PREFIX}following_up"
 #: Hash of a task that has run for long → since when it looks as it does, as JSON.
 FOLLOWUPS = f"{PREFIX}followups"
 #: Hash of a task → the check-in that somebody made for its agent.

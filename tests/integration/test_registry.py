@@ -20,7 +20,7 @@ from torch_tasks.model.agent import AgentInfo, AgentState, Performance
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Failure, FailureKind, TaskResult, TaskState
 from torch_tasks.orchestration import AgentRegistry
-from torch_tasks.orchestration.housekeeping import look_after
+from torch_tasks.orchestration.housekeeping import run_housekeeping
 from torch_tasks.transport.deliveries import list_of
 
 
@@ -360,6 +360,6 @@ def test_of_many_dead_agents_only_those_are_looked_at_for_whom_something_waits(
     waits, meant = (list_of(name, task.record().spec.priority.step) for name in (queue, keys.agent_queue("dead-7")))
     broker.client.lmove(waits, meant)
     before = int(broker.client.info("stats")["total_reads_processed"])
-    look_after(fleet())
+    run_housekeeping(fleet())
     assert int(broker.client.info("stats")["total_reads_processed"]) - before < 50
     assert (broker.client.llen(waits), broker.client.llen(meant)) == (1, 0)

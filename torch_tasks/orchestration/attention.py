@@ -5,15 +5,15 @@ from __future__ import annotations
 import logging
 import uuid
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
 
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR
 from torch_tasks.communication.orchestrator import NovaOrchestrator
-from torch_tasks.communication.policy import manager_of, policy
-from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
+from torch_tasks.communication.policy import Policy, manager_of
+from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import Model
@@ -44,21 +44,18 @@ class Blockage(NamedTuple):
         return uuid.uuid5(uuid.NAMESPACE_OID, f"{self.agent} {self.subject} {self.since.isoformat()}").hex
 
 
-def escalate(fleet: Fleet) -> None:
-    """Bring what is blocked before the manager, unless somebody looked a moment ago."""
-    try:
-        rules = policy()
-    except InvalidSettings as error:
-        log.error("nothing blocked is brought before anybody: %s", error)
-        return
+def pause_between_looks(rules: Policy) -> float:
+    """How many seconds pass between two looks for what is blocked."""
+    return min(_MOST_SECONDS, rules.blocked_minutes * 60 / 4)
+
+
+def escalate(fleet: Fleet, rules: Policy) -> None:
+    """Bring what is blocked before the manager, once."""
     seconds = rules.blocked_minutes * 60
     if not rules.enabled or not seconds:
         return
-    pause_ms = max(1, int(min(_MOST_SECONDS, seconds / 4) * 1000))
-    if not fleet.client.set(keys.ESCALATING, fleet.settings.node, nx=True, px=pause_ms):
-        return
     agents = fleet.registry.agents()
-    latest = datetime.fromtimestamp(fleet.client.time()[0] - seconds, UTC)
+    latest = fleet.checkins.now() - timedelta(seconds=seconds)
     found = (*_waiting(fleet, agents), *_blocked(fleet, agents), *_standing_still(fleet))
     cases = [case for case in found if case.since <= latest]
     for case, known in zip(cases, fleet.inboxes.states(case.message_id for case in cases), strict=True):

@@ -14,8 +14,8 @@ from pydantic import AwareDatetime, ValidationError
 
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR
-from torch_tasks.communication.policy import manager_of, policy
-from torch_tasks.errors import CheckinNotFound, InvalidCheckin, InvalidSettings
+from torch_tasks.communication.policy import Policy, manager_of
+from torch_tasks.errors import CheckinNotFound, InvalidCheckin
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import Checkin, CheckinState, Every, Target
@@ -61,17 +61,15 @@ def followup_id(task_id: str) -> str:
     return f"followup-{task_id}"[:128]
 
 
-def follow_up(fleet: Fleet) -> None:
-    """See that each task that runs for long is looked after, unless somebody saw to it a moment ago."""
-    try:
-        rules = policy()
-    except InvalidSettings as error:
-        log.error("no running task is followed up: %s", error)
-        return
+def pause_between_looks(rules: Policy) -> float:
+    """How many seconds pass between two looks at the running tasks."""
     minutes = rules.followup_minutes if rules.enabled else ()
-    pause = min(_LOOK_SECONDS, 60 * min(minutes, default=1) / 4)
-    if not fleet.client.set(keys.FOLLOWING_UP, fleet.settings.node, nx=True, px=max(1, int(pause * 1000))):
-        return
+    return min(_LOOK_SECONDS, 60 * min(minutes, default=1) / 4)
+
+
+def follow_up(fleet: Fleet, rules: Policy) -> None:
+    """See that each task that runs for long is looked after."""
+    minutes = rules.followup_minutes if rules.enabled else ()
     known = {one.task: one for one in followed(fleet)}
     agents = fleet.registry.agents() if minutes else []
     running = {record.spec.id: (record, info) for record, info in _running(fleet, agents)}

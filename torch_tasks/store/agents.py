@@ -390,7 +390,7 @@ _REMEMBERED_MS = 3_600_000
 class SoftPins:
     """Which tasks wait for which agents, and until when.
 
-    A pin is there before its message is, and goes when the agent takes the task, or when whoever tends the fleet has
+    A pin is there before its message is, and goes when the agent takes the task, or when the fleet's housekeeping has
     brought the message to the queue that every able agent reads.
     """
 

@@ -11,18 +11,16 @@ import os
 import signal
 from typing import Any
 
-import redis
 from celery import bootsteps, signals
 from celery.worker.control import control_command
 
 from torch_tasks import keys
 from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, LOOK, RESOURCES, RETIRE, SHOW, app
-from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
+from torch_tasks.errors import StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN, TaskResult
-from torch_tasks.orchestration.housekeeping import tend
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport import LeaseKeeper
@@ -119,8 +117,6 @@ class ServeStep(bootsteps.StartStopStep):
             stop_serving(consumer, hosted())
         if count is None:
             return
-        with contextlib.suppress(BrokerUnreachable, redis.RedisError):  # the next worker that beats will do it
-            tend(fleet())
         # An announcement can be missed, the number of queues can not.
         if count != self._known:
             for queue in sorted(demanded(fleet().client)):

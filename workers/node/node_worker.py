@@ -18,7 +18,7 @@ from torch_tasks.communication.orchestrator import flush_outbox
 from torch_tasks.errors import BrokerUnreachable, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
-from torch_tasks.orchestration.housekeeping import tend
+from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.orchestration.scaling import start_pool_agents
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
@@ -36,6 +36,15 @@ _THOROUGH = 12
 """Every so many rounds, all is compared, not only what is known to be here."""
 
 
+_LOGS_OF_TASKS = ("celery.worker.strategy", "celery.app.trace")
+
+
+def _leave_out_housekeeping(record: logging.LogRecord) -> bool:
+    """What beat has done every few seconds would fill the log."""
+    told = record.args
+    return record.levelno > logging.INFO or not (isinstance(told, dict) and told.get("name") == "torch.housekeeping")
+
+
 def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
     leave_pane()  # a node worker that is started from an agent's pane is not that agent
@@ -47,6 +56,8 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
         log.warning("the fleet does not know of this node yet: %s", error)
     agents.on_change = presence.beat
     app.node = agents
+    for name in _LOGS_OF_TASKS:
+        logging.getLogger(name).addFilter(_leave_out_housekeeping)
     NodeStep.agents, NodeStep.presence = agents, presence
     app.steps["worker"].add(NodeStep)
 
@@ -87,7 +98,7 @@ class NodeStep(bootsteps.StartStopStep):
 
 
 class NodeMaintenance:
-    """Sends the node's heartbeat, keeps its roster and its pools right, and does the fleet's housekeeping."""
+    """Sends the node's heartbeat, keeps its roster and its pools right, and has the fleet's housekeeping done."""
 
     def __init__(self, agents: LocalAgents, presence: NodePresence, fleet: Fleet) -> None:
         self._loop = Loop(
@@ -126,7 +137,7 @@ class NodeMaintenance:
         self._agents.reconcile(thoroughly=thoroughly)
         if thoroughly and not self._presence.drained:
             self._fill_pools()
-        tend(self._fleet)
+        run_if_overdue(self._fleet)
         recovery.tend()
         flush_outbox(self._fleet)
 
