@@ -88,6 +88,23 @@ def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
     node.close()
 
 
+@pytest.fixture
+def keep_house(broker: Broker, torch: Torch) -> Iterator[Callable[..., Machine]]:
+    """Starts a machine that does the fleet's housekeeping: a node worker, and a beat that has it do so."""
+    machines: list[Machine] = []
+
+    def start(**environment: str) -> Machine:
+        machine = Machine(broker, f"housekeeping-{len(machines)}", **environment)
+        machines.append(machine)
+        machine.node_worker()
+        machine.beat()
+        return machine
+
+    yield start
+    for machine in machines:
+        machine.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A failed test shows what its nodes' workers said."""

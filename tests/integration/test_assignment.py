@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from beats import Machine
 from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
@@ -95,9 +96,10 @@ def test_a_task_for_which_nobody_is_able_waits_and_asks_for_an_agent(
 
 
 def test_what_a_frozen_agent_does_not_begin_goes_to_another_though_the_client_is_gone(
-    torch: Torch, pair: tuple[AgentWorker, AgentWorker]
+    torch: Torch, pair: tuple[AgentWorker, AgentWorker], keep_house: Callable[..., Machine]
 ) -> None:
     _, frozen = pair
+    keep_house()
     client = start_client(
         "import os\n"
         "from torch_tasks.orchestration import TaskOrchestrator\n"
@@ -120,8 +122,12 @@ def test_what_a_frozen_agent_does_not_begin_goes_to_another_though_the_client_is
 
 
 def test_what_a_killed_agent_does_not_begin_goes_to_another(
-    torch: Torch, pair: tuple[AgentWorker, AgentWorker], assign: Callable[..., Assignment]
+    torch: Torch,
+    pair: tuple[AgentWorker, AgentWorker],
+    assign: Callable[..., Assignment],
+    keep_house: Callable[..., Machine],
 ) -> None:
+    keep_house()
     pair[1].kill()
     given = assign("true # python")
     assert given.agent_id == "dev-2"
@@ -130,8 +136,12 @@ def test_what_a_killed_agent_does_not_begin_goes_to_another(
 
 
 def test_what_an_agent_cannot_begin_because_it_became_busy_goes_to_another(
-    torch: Torch, pair: tuple[AgentWorker, AgentWorker], assign: Callable[..., Assignment], broker: Broker
+    torch: Torch,
+    pair: tuple[AgentWorker, AgentWorker],
+    assign: Callable[..., Assignment],
+    keep_house: Callable[..., Machine],
 ) -> None:
+    keep_house()
     held = torch.enqueue("sleep 30", agent="dev-2")
     until(lambda: held.status is TaskState.RUNNING, "it is busy")
     freeze(pair[1])  # the fleet is told that it were free, and hears nothing else

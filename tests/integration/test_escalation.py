@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from beats import Machine
 from clients import client_of
 from machine import TORCH_TASKS
 from nodes import Broker, Node
@@ -50,7 +51,9 @@ def escalated(party: str) -> list[MessageRecord]:
     return [record for record in NovaOrchestrator().inbox(party) if record.message.kind == "escalation"]
 
 
-def test_what_is_blocked_comes_before_the_manager_once(shared_node: Node, torch: Torch, tmp_path: Path) -> None:
+def test_what_is_blocked_comes_before_the_manager_once(
+    shared_node: Node, torch: Torch, tmp_path: Path, keep_house: Callable[..., Machine]
+) -> None:
     (tmp_path / "policy.toml").write_text("blocked_minutes = 0.02\n")
     enter("pm-1", "project-manager")
     developer, other = enter("developer-1", "developer"), enter("developer-2", "developer")
@@ -58,8 +61,8 @@ def test_what_is_blocked_comes_before_the_manager_once(shared_node: Node, torch:
     for agent, blocked in (("developer-2", "the key is missing"), ("qa-1", "None."), ("pm-1", "no budget")):
         text = f"Completed: a\nCurrent: b\nBlocked: {blocked}"
         NovaOrchestrator(agent).send_message("operator", text, kind="status")
-    # All that tends: a worker of this fleet.
-    shared_node.agent_worker("qa-1", "qa", TORCH_CONFIG_DIR=str(tmp_path))
+    shared_node.agent_worker("qa-1", "qa")
+    keep_house(TORCH_CONFIG_DIR=str(tmp_path))
     found = until(lambda: len(told := escalated("pm-1")) == 2 and told, "both are brought before the manager")
     texts = {record.message.sender: record.message.message for record in found}
     assert "Its task asks waits: May I push?\nChoices: yes | no" in texts["developer-1"]

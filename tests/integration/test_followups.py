@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from beats import Machine
 from machine import TORCH_TASKS
-from nodes import AgentWorker, Broker, Node
+from nodes import AgentWorker, Node
 from test_escalation import enter
 from waiting import until
 
@@ -35,8 +35,9 @@ def rules(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(node: Node, rules: Path) -> Iterator[AgentWorker]:
-    """A shell agent whose worker tends the fleet."""
+def worker(node: Node, rules: Path, keep_house: Callable[..., Machine]) -> AgentWorker:
+    """A shell agent in a fleet that keeps house by these rules."""
+    keep_house(TORCH_CONFIG_DIR=str(rules))
     return node.agent_worker("dev-1", TORCH_CONFIG_DIR=str(rules))
 
 
@@ -105,13 +106,16 @@ def test_what_stands_still_is_seen_and_brought_before_the_manager(
 
 
 def test_a_short_task_is_not_followed_up_nor_is_any_if_the_policy_says_so(
-    node: Node, torch: Torch, rules: Path
+    node: Node, torch: Torch, rules: Path, keep_house: Callable[..., Machine]
 ) -> None:
+    first = keep_house(TORCH_CONFIG_DIR=str(rules))
     node.agent_worker("dev-1", TORCH_CONFIG_DIR=str(rules))
     until(lambda: torch.enqueue("true", agent="dev-1").result(timeout=30).succeeded, "it is done")
     (rules / "policy.toml").write_text("followup_minutes = []\nblocked_minutes = 0.001\n")
     node.agent_worker("dev-2", TORCH_CONFIG_DIR=str(rules))
-    node.workers[0].kill("SIGTERM")  # who tends by the other policy
+    for process in first.processes:
+        process.kill("SIGTERM")
+    keep_house(TORCH_CONFIG_DIR=str(rules))
     end = node.work / "end"
     task = torch.enqueue(f"until [ -e {end} ]; do sleep 0.1; done", agent="dev-2", timeout=600)
     until(lambda: task.status is TaskState.RUNNING, "it runs")
@@ -123,21 +127,13 @@ def test_a_short_task_is_not_followed_up_nor_is_any_if_the_policy_says_so(
 
 
 @pytest.mark.timeout(240)
-def test_the_follow_up_comes_up_where_it_is_looked_at(
-    worker: AgentWorker, torch: Torch, broker: Broker, rules: Path
-) -> None:
-    machine = Machine(broker, TORCH_CONFIG_DIR=str(rules))
-    try:
-        machine.node_worker()
-        machine.start("beat", "beat")
-        task = torch.enqueue("sleep 600", agent="dev-1", timeout=600)
-        notes = until(lambda: told("operator", "checkin"), "a person is asked to look", 60)
-        assert {record.message.sender for record in notes} == {"dev-1"}
-        assert f"torch-tasks task {task.id}" in notes[0].message.message
-        last = until(lambda: (record := followup(task.id)) and record.runs >= 3 and record, "it comes again", 60)
-        until(lambda: len(told("operator", "checkin")) == 1, "unread ones do not pile up")
-        assert last.checkin.id == followup_id(task.id)
-        task.cancel()
-        until(lambda: followup(task.id) is None, "it has ended with the task")
-    finally:
-        machine.close()
+def test_the_follow_up_comes_up_where_it_is_looked_at(worker: AgentWorker, torch: Torch) -> None:
+    task = torch.enqueue("sleep 600", agent="dev-1", timeout=600)
+    notes = until(lambda: told("operator", "checkin"), "a person is asked to look", 60)
+    assert {record.message.sender for record in notes} == {"dev-1"}
+    assert f"torch-tasks task {task.id}" in notes[0].message.message
+    last = until(lambda: (record := followup(task.id)) and record.runs >= 3 and record, "it comes again", 60)
+    until(lambda: len(told("operator", "checkin")) == 1, "unread ones do not pile up")
+    assert last.checkin.id == followup_id(task.id)
+    task.cancel()
+    until(lambda: followup(task.id) is None, "it has ended with the task")
