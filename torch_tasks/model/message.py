@@ -67,12 +67,34 @@ class MessageState(StrEnum):
     @property
     def arrived(self) -> bool:
         """The receiver has it."""
-        return self in {MessageState.DELIVERED, MessageState.ACKNOWLEDGED, MessageState.READ}
+        return self in ARRIVED
 
     @property
     def settled(self) -> bool:
-        """Nobody need keep it any more in case the broker forgets it."""
-        return self in {MessageState.ACKNOWLEDGED, MessageState.READ, MessageState.EXPIRED, MessageState.DEAD}
+        """No process need keep it any more in case the broker forgets it."""
+        return self in SETTLED
+
+    @property
+    def sources(self) -> frozenset[MessageState]:
+        """The states from which this one may follow."""
+        return frozenset(state for state, successors in TRANSITIONS.items() if self in successors)
+
+
+ARRIVED = frozenset({MessageState.DELIVERED, MessageState.ACKNOWLEDGED, MessageState.READ})
+SETTLED = frozenset({MessageState.ACKNOWLEDGED, MessageState.READ, MessageState.EXPIRED, MessageState.DEAD})
+TRANSITIONS: dict[MessageState, frozenset[MessageState]] = {
+    MessageState.SPOOLED: frozenset({MessageState.ACCEPTED, MessageState.DEAD}),
+    MessageState.ACCEPTED: SETTLED | {MessageState.STAGED},
+    # A worker that died while it put the message into the pane has its successor say the same once more.
+    MessageState.STAGED: SETTLED | {MessageState.STAGED},
+    MessageState.DELIVERED: frozenset({MessageState.ACKNOWLEDGED, MessageState.READ}),
+    MessageState.ACKNOWLEDGED: frozenset({MessageState.READ}),
+    MessageState.READ: frozenset(),
+    # A person has it delivered after all, or the receiver's worker knows that it has arrived.
+    MessageState.EXPIRED: (SETTLED | {MessageState.ACCEPTED}) - {MessageState.EXPIRED},
+    MessageState.DEAD: SETTLED | {MessageState.ACCEPTED},
+}
+"""What may become of a message; the scripts of the broker enforce it."""
 
 
 Transport = Literal["broker", "fallback", "spool"]
