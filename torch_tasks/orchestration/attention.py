@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import NamedTuple
@@ -18,16 +18,52 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageKind, MessageRecord
-from torch_tasks.model.node import KeptState
+from torch_tasks.model.node import KeptState, NodeInfo
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
-from torch_tasks.orchestration.followups import standing_still
+from torch_tasks.orchestration.followups import FollowedTask, standing_still
 from torch_tasks.orchestration.scaling import backlogs, unserved
+from torch_tasks.store.tasks import Outline
 from torch_tasks.transport.deliveries import message_id
 
 log = logging.getLogger(__name__)
 
 _MOST_SECONDS = 30.0
+_HELD_UP = (AgentState.WAITING, AgentState.LOGIN)
+_PATIENCE = 12
+"""So many heartbeats a task may wait for an agent to come, which is perhaps being started."""
 _NOTHING = frozenset({"", "no", "none", "nothing", "-", "n/a"})
+
+
+class WaitingTask(NamedTuple):
+    """A task that waits for a person or another agent."""
+
+    agent: AgentInfo
+    record: TaskRecord
+    since: datetime
+    """Since when it waits for what it waits for now."""
+
+
+def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[WaitingTask]:
+    """Those that these agents hold."""
+    for info in agents:
+        record = fleet.records.find(info.current_task) if info.current_task else None
+        if record is None or record.state is not TaskState.WAITING or record.agent != info.agent_id:
+            continue
+        if since := waiting_since(fleet.records.history(record.spec.id)):
+            yield WaitingTask(info, record, since)
+
+
+def waiting_since(history: Sequence[HistoryEntry]) -> datetime | None:
+    """Since when a task with this history has waited for what it waits for now."""
+    since = None
+    for entry in reversed(history):
+        if (entry.state, entry.note) != (TaskState.WAITING, history[-1].note):
+            break
+        since = entry.at
+    return since
+
+
+# ── what its manager has to know ─────────────────────────────────────────────────────────────────────────────────
 
 
 class Blockage(NamedTuple):
@@ -40,7 +76,7 @@ class Blockage(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """The same for the same case, whoever finds it: so it is one message."""
+        """The same whichever process finds it, so that it is one message."""
         return uuid.uuid5(uuid.NAMESPACE_OID, f"{self.agent} {self.subject} {self.since.isoformat()}").hex
 
 
@@ -56,84 +92,64 @@ def escalate(fleet: Fleet, rules: Policy) -> None:
         return
     agents = fleet.registry.agents()
     latest = fleet.checkins.now() - timedelta(seconds=seconds)
-    found = (*_waiting(fleet, agents), *_blocked(fleet, agents), *_standing_still(fleet))
-    cases = [case for case in found if case.since <= latest]
-    for case, known in zip(cases, fleet.inboxes.states(case.message_id for case in cases), strict=True):
+    found = (
+        *map(blockage_of_waiting, waiting_tasks(fleet, agents)),
+        *blockages_reported(fleet.inboxes.last_statuses(), {info.agent_id for info in agents}),
+        *map(blockage_of_standing_still, standing_still(fleet)),
+    )
+    blocked = [one for one in found if one.since <= latest]
+    for one, known in zip(blocked, fleet.inboxes.states(one.message_id for one in blocked), strict=True):
         if known is None:
-            manager = manager_of(agents, rules.hub.manager, case.agent)
-            _escalate(case, manager.agent_id if manager else OPERATOR)
+            manager = manager_of(agents, rules.hub.manager, one.agent)
+            _escalate(one, manager.agent_id if manager else OPERATOR)
 
 
-def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[AgentInfo, TaskRecord, datetime]]:
-    """The tasks of these agents that wait for somebody, and since when for what they wait for now."""
-    for info in agents:
-        record = fleet.records.find(info.current_task) if info.current_task else None
-        if record is None or record.state is not TaskState.WAITING or record.agent != info.agent_id:
-            continue
-        if since := _since(fleet.records.history(record.spec.id)):
-            yield info, record, since
+def blockage_of_waiting(task: WaitingTask) -> Blockage:
+    """What a task waits for."""
+    asked, task_id = task.record.question, task.record.spec.id
+    why = asked.text if asked else task.record.note or "it does not say for what"
+    choices = f"\nChoices: {' | '.join(asked.choices)}" if asked and asked.choices else ""
+    text = f"Its task {task_id} waits: {why}{choices}\nAnswer it with: torch-tasks answer {task_id} …"
+    return Blockage(task.agent.agent_id, task_id, task.since, text)
 
 
-def _waiting(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Blockage]:
-    for info, record, since in waiting_tasks(fleet, agents):
-        asked = record.question
-        why = asked.text if asked else record.note or "it does not say for what"
-        choices = f"\nChoices: {' | '.join(asked.choices)}" if asked and asked.choices else ""
-        text = f"Its task {record.spec.id} waits: {why}{choices}\nAnswer it with: torch-tasks answer {record.spec.id} …"
-        yield Blockage(info.agent_id, record.spec.id, since, text)
-
-
-def _since(history: list[HistoryEntry]) -> datetime | None:
-    """Since when the task has waited for what it waits for now."""
-    since = None
-    for entry in reversed(history):
-        if (entry.state, entry.note) != (TaskState.WAITING, history[-1].note):
-            break
-        since = entry.at
-    return since
-
-
-def _blocked(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Blockage]:
-    """The agents that said in their last status that they are blocked."""
-    names = {info.agent_id for info in agents}
-    for record in fleet.inboxes.last_statuses():
-        hindrance = _hindrance(record)
-        if hindrance and record.accepted_at and record.message.sender in names:
+def blockages_reported(statuses: Iterable[MessageRecord], agents: Collection[str]) -> Iterator[Blockage]:
+    """What these agents said in their last status that blocks them."""
+    for record in statuses:
+        hindrance = hindrance_in(record.message.message)
+        if hindrance and record.accepted_at and record.message.sender in agents:
             text = f"In its last status it is blocked: {hindrance}"
             yield Blockage(record.message.sender, record.message.id, record.accepted_at, text)
 
 
-def _standing_still(fleet: Fleet) -> Iterator[Blockage]:
-    """The tasks that run and of which nothing moves."""
-    for one in standing_still(fleet):
-        text = f"Its task {one.task} runs, and nothing moves: neither its pane nor its files, nor does it report."
-        yield Blockage(one.agent, one.task, one.since, text)
+def blockage_of_standing_still(task: FollowedTask) -> Blockage:
+    """A task that runs and of which nothing moves."""
+    text = f"Its task {task.task} runs, and nothing moves: neither its pane nor its files, nor does it report."
+    return Blockage(task.agent, task.task, task.since, text)
 
 
-def _hindrance(record: MessageRecord) -> str:
-    """What a status says that blocks its sender; empty if nothing does."""
-    for line in record.message.message.splitlines():
+def hindrance_in(status: str) -> str:
+    """What the text of a status says that blocks its sender; empty if nothing does."""
+    for line in status.splitlines():
         word, _, said = line.strip().partition(":")
         if word.casefold() == "blocked":
             return "" if said.strip().rstrip(".!").casefold() in _NOTHING else said.strip()
     return ""
 
 
-def _escalate(case: Blockage, manager: str) -> None:
-    text = f"{case.agent} has been blocked since {case.since:%Y-%m-%d %H:%M:%S} UTC. {case.text}"
+def _escalate(one: Blockage, manager: str) -> None:
+    text = f"{one.agent} has been blocked since {one.since:%Y-%m-%d %H:%M:%S} UTC. {one.text}"
     try:
-        NovaOrchestrator(case.agent).send_message(manager, text, kind=MessageKind.ESCALATION, id=case.message_id)
+        NovaOrchestrator(one.agent).send_message(manager, text, kind=MessageKind.ESCALATION, id=one.message_id)
     except BrokerUnreachable:
         raise
     except TorchError as error:  # the manager's inbox is full: the next look tries again
-        log.warning("%s is blocked, and %s cannot be told: %s", case.agent, manager, error)
+        log.warning("%s is blocked, and %s cannot be told: %s", one.agent, manager, error)
     else:
-        log.warning("%s is blocked: brought before %s as message %s", case.agent, manager, case.message_id)
+        log.warning("%s is blocked: brought before %s as message %s", one.agent, manager, one.message_id)
 
 
-_HELD_UP = (AgentState.WAITING, AgentState.LOGIN)
-_PATIENCE = 12
-"""So many heartbeats a task may wait for an agent to come, which is perhaps being started."""
+# ── what a person has to do ──────────────────────────────────────────────────────────────────────────────────────
 
 
 class NeedKind(StrEnum):
@@ -170,27 +186,38 @@ class Need(Model):
 def needs(fleet: Fleet) -> list[Need]:
     """All there are at this moment."""
     agents = fleet.registry.agents()
-    of_agents = (*_questions(fleet, agents), *_logins(agents), *_down(fleet))
-    return [*of_agents, *_dead(fleet), *_unroutable(fleet, agents), *_limited(fleet)]
-
-
-def _questions(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[Need]:
     held_up = [info for info in agents if info.online and info.state in _HELD_UP]
-    for info, record, since in waiting_tasks(fleet, held_up):
-        if asked := record.question:
-            task, numbered = record.spec.id, (f"{number} {text}" for number, text in enumerate(asked.choices, 1))
-            choices = f" ({' | '.join(numbered)})" if asked.choices else ""
-            yield Need(
-                id=f"question {task} {since.isoformat()}",
-                kind=NeedKind.QUESTION,
-                text=f"{info.agent_id} asks in task {task}: {asked.text}{choices}",
-                do=f"torch-tasks answer {task} CHOICE",
-                agent=info.agent_id,
-                task=task,
-            )
+    dead = sorted(fleet.deliveries.dead_ids())
+    resting = [(name, until) for name in fleet.budgets.accounts() if (until := fleet.account(name).rests_until())]
+    return [
+        *filter(None, map(question_need, waiting_tasks(fleet, held_up))),
+        *login_needs(agents),
+        *down_needs(fleet.nodes.nodes()),
+        *(dead_need(*known) for known in zip(dead, fleet.records.outlines(dead), strict=True)),
+        *(unroutable_need(queue, count) for queue, count in _unroutable(fleet, agents)),
+        *(limited_need(account, until) for account, until in resting),
+    ]
 
 
-def _logins(agents: list[AgentInfo]) -> Iterator[Need]:
+def question_need(task: WaitingTask) -> Need | None:
+    """A task's question, if it waits for the answer to one."""
+    asked, task_id = task.record.question, task.record.spec.id
+    if asked is None:
+        return None
+    numbered = (f"{number} {text}" for number, text in enumerate(asked.choices, 1))
+    choices = f" ({' | '.join(numbered)})" if asked.choices else ""
+    return Need(
+        id=f"question {task_id} {task.since.isoformat()}",
+        kind=NeedKind.QUESTION,
+        text=f"{task.agent.agent_id} asks in task {task_id}: {asked.text}{choices}",
+        do=f"torch-tasks answer {task_id} CHOICE",
+        agent=task.agent.agent_id,
+        task=task_id,
+    )
+
+
+def login_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
+    """The agents whose programs want a login."""
     for info in agents:
         if info.online and info.state is AgentState.LOGIN:
             yield Need(
@@ -203,20 +230,9 @@ def _logins(agents: list[AgentInfo]) -> Iterator[Need]:
             )
 
 
-def _dead(fleet: Fleet) -> Iterator[Need]:
-    ids = sorted(fleet.deliveries.dead_ids())
-    for task, outline in zip(ids, fleet.records.outlines(ids), strict=True):
-        yield Need(
-            id=f"dead {task} {outline.revision if outline else 0}",
-            kind=NeedKind.DEAD,
-            text=f"task {task} is dead: it was tried as often as it may be",
-            do=f"torch-tasks dead show {task}",
-            task=task,
-        )
-
-
-def _down(fleet: Fleet) -> Iterator[Need]:
-    for node in fleet.nodes.nodes():
+def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:
+    """The agents that living nodes have in quarantine."""
+    for node in nodes:
         for kept in node.agents:
             if node.online and kept.state is KeptState.QUARANTINED:
                 yield Need(
@@ -228,30 +244,46 @@ def _down(fleet: Fleet) -> Iterator[Need]:
                 )
 
 
-def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[Need]:
+def dead_need(task: str, outline: Outline | None) -> Need:
+    """A task that is out of tries."""
+    return Need(
+        id=f"dead {task} {outline.revision if outline else 0}",
+        kind=NeedKind.DEAD,
+        text=f"task {task} is dead: it was tried as often as it may be",
+        do=f"torch-tasks dead show {task}",
+        task=task,
+    )
+
+
+def unroutable_need(queue: str, count: int) -> Need:
+    """So many tasks in a queue that no agent reads."""
+    role, skills = keys.queue_demand(queue)
+    return Need(
+        id=f"unroutable {queue}",
+        kind=NeedKind.UNROUTABLE,
+        text=f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}",
+        do="torch-tasks tasks --state queued",
+    )
+
+
+def limited_need(account: str, until: datetime) -> Need:
+    """An account whose usage limit is reached."""
+    return Need(
+        id=f"limited {account}",
+        kind=NeedKind.LIMITED,
+        text=f"the usage limit of account {account} is reached; it rests until {until:%Y-%m-%d %H:%M} UTC",
+        do="torch-tasks agents",
+        account=account,
+    )
+
+
+def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[tuple[str, int]]:
+    """The queues that no live agent reads, and how many tasks have waited in them for long."""
     latest = _PATIENCE * fleet.settings.heartbeat_seconds
     waiting = [one for one in backlogs(fleet) if one.oldest_seconds >= latest]
     for queue in unserved(waiting, agents):
         ids = filter(None, map(message_id, fleet.deliveries.waiting(queue)))
         # The message of a task that was cancelled lies there until somebody reads it.
         count = sum(outline is not None and not outline.state.ended for outline in fleet.records.outlines(ids))
-        role, skills = keys.queue_demand(queue)
         if count:
-            yield Need(
-                id=f"unroutable {queue}",
-                kind=NeedKind.UNROUTABLE,
-                text=f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}",
-                do="torch-tasks tasks --state queued",
-            )
-
-
-def _limited(fleet: Fleet) -> Iterator[Need]:
-    for account in fleet.budgets.accounts():
-        if until := fleet.account(account).rests_until():
-            yield Need(
-                id=f"limited {account}",
-                kind=NeedKind.LIMITED,
-                text=f"the usage limit of account {account} is reached; it rests until {until:%Y-%m-%d %H:%M} UTC",
-                do="torch-tasks agents",
-                account=account,
-            )
+            yield queue, count
