@@ -19,7 +19,7 @@ class LeadLost(Exception):
 class LeaderLease:
     """This beat's hold on the lead.
 
-    It is a lease that whoever leads renews. What was held once is never held again by anybody, so a beat that was
+    It is a lease that the leading beat renews. A token that was held once is never held again, so a beat that was
     stopped and comes back late is told from the one that has succeeded it.
     """
 

@@ -98,7 +98,7 @@ class TorchScheduler(Scheduler):
 
     @property
     def info(self) -> str:
-        """What is said at the start."""
+        """What Celery prints at the start."""
         return f"    . broker -> {self._settings.broker()}"
 
     # ── one turn ─────────────────────────────────────────────────────────────────────────────────────────────────

@@ -85,7 +85,7 @@ _OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
 
 
 class AcceptedCheckin(CheckinRecord):
-    """A check-in as it was accepted, and what whoever asked for it should know."""
+    """A check-in as it was accepted, and what the one who asked for it should know."""
 
     zone: str = ""
     """By whose clock its times were read, and who chose it."""
@@ -267,7 +267,7 @@ class Checkins:
             raise InvalidCheckin(f"this is nobody whom a check-in can be for: {readable(error)}") from None
 
     def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
-        """Keep it, and say what whoever asked for it should know."""
+        """Keep it, and say what the one who asked for it should know."""
         with broker_errors():
             agents = fleet().registry.agents()
             warnings = [*_target_warnings(checkin.target, agents), *_note_warnings(checkin, agents)]
@@ -283,7 +283,7 @@ class Checkins:
 
 
 def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
-    """What is to be known of whom it is for; :class:`UnknownRecipient` if nobody is called so."""
+    """What to know of its receiver; :class:`UnknownRecipient` if no agent has that name."""
     name = target.agent or (target.task or {}).get("agent")
     if name and name != OPERATOR:
         found = next((info for info in agents if info.agent_id == name), None)
@@ -297,7 +297,7 @@ def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[st
 
 
 def _note_warnings(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[str]:
-    """What is to be said of a note that says little; what is for a shell is a command line, and may be short."""
+    """That a note says little; a note for a shell is a command line, and may be short."""
     shells = {info.agent_id for info in agents if info.kind == _SHELL}
     words = re.findall(r"[^\W_]+", checkin.note.casefold().replace("'", ""))
     if checkin.target.agent not in shells and not set(words) - _SAYS_LITTLE:

@@ -1,4 +1,4 @@
-"""What stands in braces in a check-in's note, filled in when it is delivered."""
+"""One fire of a check-in brought to its receivers, its placeholders filled in."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def slot_values(checkin_id: str, sender: str, slot: datetime, late: float) -> di
 
 
 def pane_named(target: str) -> PaneTarget:
-    """The pane of this machine that the target names to whoever calls, or :class:`PaneNotFound`."""
+    """The pane of this machine that the caller's target names, or :class:`PaneNotFound`."""
     tmux = user_tmux()
     find(tmux, target)
     server = tmux.server_pid() if _is_id(target) else None
@@ -150,7 +150,7 @@ class CheckinDelivery:
         return self._fire_with(best, "; ".join(sorted(notes)), receipts=receipts)
 
     def _receivers(self) -> dict[str, AgentInfo | None] | str:
-        """Who gets it, or why nobody does. Of a group it is those who are there; if nobody is, those who were."""
+        """The receivers, or why there are none. Of a group those who are online; if none is, all of them."""
         target, registry = self._checkin.target, self._fleet.registry
         if target.agent:
             return {target.agent: next(iter(registry.get_agents([target.agent])), None)}
@@ -223,7 +223,7 @@ class CheckinDelivery:
         return self._fire_with(SlotOutcome.SENT, "", task=task_id)
 
     def _in_the_way(self, task_id: str) -> str:
-        """Why no task is enqueued: nobody has begun with the last one; or, with ``skip``, it has not ended."""
+        """Why no task is enqueued: the last one has not begun; or, with ``skip``, has not ended."""
         _, latest = self._latest.get(_TASK, (0, ""))
         record = self._fleet.records.find(latest) if latest and latest != task_id else None
         if record is None or record.state.ended:

@@ -1,4 +1,4 @@
-"""Whose clock a time is meant by: the zone that somebody named, else that of their own machine."""
+"""Times and intervals as people write them, read by the clock of the zone that is named or of this machine."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def zone_named(name: str) -> Zone:
 
 
 def own_zone() -> Zone:
-    """The zone of whoever calls: that of ``TZ``, else of this machine; :class:`InvalidCheckin` if nothing tells it."""
+    """The caller's zone: that of ``TZ``, else of this machine; :class:`InvalidCheckin` if nothing tells it."""
     told = os.environ.get("TZ", "")
     try:
         name = told.removeprefix(":") or tzlocal.get_localzone_name()

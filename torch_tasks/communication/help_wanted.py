@@ -1,4 +1,4 @@
-"""Asking for help: one able peer after the other, until somebody accepts; at last the manager."""
+"""Asking for help: one able peer after the other until one accepts, at last the manager."""
 
 from __future__ import annotations
 

@@ -36,7 +36,7 @@ from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, r
 from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
-"""Open while the broker is away: nobody then waits for it with every message."""
+"""Open while the broker is away, so that not every message waits for it anew."""
 
 _AUDITED: dict[type[BaseException], AuditKind] = {
     MessageRefused: AuditKind.REFUSED,
@@ -104,7 +104,7 @@ class NovaOrchestrator:
             for record in self._inboxes.changes(sent.id, deadline):
                 if record.reply:
                     reply = self._inboxes.get(record.reply)
-                    # It is read by this: nobody types it into the asking agent's pane as well.
+                    # It is read by this, and so not typed into the asking agent's pane as well.
                     self._inboxes.settle(reply.message, MessageState.READ)
                     return reply
                 if record.state in (MessageState.EXPIRED, MessageState.DEAD):
@@ -317,8 +317,8 @@ class NovaOrchestrator:
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
     def _post(self, message: Message) -> None:
-        """Send what waited on the disk; to whom nobody knows any more, it is dead. :class:`BrokerForgot` if who may
-        still say that he is there.
+        """Send what waited on the disk; it is dead if its receiver is gone. :class:`BrokerForgot` if the receiver may
+        yet say that it is there.
         """
         try:
             target, note, message = self._addressed(message, None)

@@ -52,8 +52,8 @@ class Policy(_PolicyPart):
     blocked_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
     """An agent that is blocked for longer is brought before its manager; 0: never."""
     followup_minutes: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (5.0, 15.0, 30.0, 60.0)
-    """How often somebody looks after a running task that is expected to take up to half an hour, two hours, eight
-    hours, or longer; without any, nobody does."""
+    """How often the manager looks after a running task that is expected to take up to half an hour, two hours, eight
+    hours, or longer; without any, it is not asked to."""
     locked: tuple[AgentId, ...] = ()
     """Agents that get no messages."""
     fields: dict[MessageKind, tuple[str, ...]] = {}

@@ -159,7 +159,7 @@ class PaneTarget(Model):
 
 
 class Target(Model):
-    """Whom a check-in is for: an agent, all of a role, all who work in a project, whoever takes a task, or a pane."""
+    """Whom a check-in is for: an agent, all of a role, all in a project, the one that takes a task, or a pane."""
 
     agent: AgentId | None = None
     role: Role | None = None
@@ -218,7 +218,7 @@ class Checkin(Model):
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A check-in from what somebody typed, or :class:`InvalidCheckin` in words."""
+        """A check-in from what a caller gave, or :class:`InvalidCheckin` in words."""
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
@@ -230,7 +230,7 @@ class Checkin(Model):
         return None if slot is None or (self.ends and slot > self.ends) else slot
 
     def due(self, slot: datetime) -> datetime:
-        """When a slot of it fires; whoever asks gets the same answer."""
+        """When a slot of it fires: always the same for the same slot."""
         if not self.jitter:
             return slot
         dice = random.Random(f"{self.id} {milliseconds(slot)}")  # noqa: S311 - spreads fires, keeps no secret
@@ -254,15 +254,15 @@ class SlotOutcome(StrEnum):
     """What became of one slot."""
 
     DUE = "due"
-    """Somebody asked for it at once; beat has not given it to the fleet yet."""
+    """A caller asked for it at once; beat has not given it to the fleet yet."""
     FIRED = "fired"
     """Beat has given it to the fleet."""
     SENT = "sent"
     """Its messages are in their inboxes, or its task is accepted."""
     SKIPPED = "skipped"
-    """Nobody gets it; the note says why."""
+    """It was left out; the note says why."""
     REFUSED = "refused"
-    """Nobody can get it; the note says why."""
+    """No receiver can get it; the note says why."""
 
     @property
     def rank(self) -> int:
@@ -323,7 +323,7 @@ class CheckinRecord(Model):
     runs: int = 0
     """How many slots have fired."""
     version: int = 1
-    """Grows with each change that somebody made to it."""
+    """Grows with each change that was made to it."""
     last: Fire | None = None
     """The latest of its fires."""
 
@@ -339,5 +339,5 @@ def moment_of(ms: float) -> datetime:
 
 
 def derived_id(checkin_id: str, slot: datetime, whom: str = "") -> str:
-    """The id of what a slot brings about: the same whoever fires it and however often, so that it happens once."""
+    """The id of what a slot brings about: the same however often it is fired, so that it happens once."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{checkin_id} {milliseconds(slot)} {whom}".rstrip()).hex

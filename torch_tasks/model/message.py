@@ -62,7 +62,7 @@ class MessageState(StrEnum):
     EXPIRED = "expired"
     """Its time was over before it could be delivered."""
     DEAD = "dead"
-    """It is not delivered unless somebody replays it."""
+    """It is not delivered unless a person replays it."""
 
     @property
     def arrived(self) -> bool:
@@ -118,7 +118,7 @@ class Message(Model):
     expires: Seconds | None = None
     """How long after being accepted it may still be delivered."""
     via: str = ""
-    """For whom it was meant, if the policy sent it another way."""
+    """Its first receiver, if the policy sent it another way."""
 
     @field_validator("message")
     @classmethod
@@ -129,7 +129,7 @@ class Message(Model):
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A message from what somebody typed, or :class:`InvalidMessage` in words."""
+        """A message from what a caller gave, or :class:`InvalidMessage` in words."""
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:

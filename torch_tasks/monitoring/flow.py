@@ -101,7 +101,7 @@ class Flow:
             self._cut_off.add(source)
 
     def _note_whole(self, source: str) -> None:
-        """Only when all is heard again, the broker counts as back."""
+        """Once both sources are read again, the broker counts as back."""
         with self._noting:
             self._cut_off.discard(source)
             if not self._cut_off:

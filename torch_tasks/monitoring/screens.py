@@ -1,4 +1,4 @@
-"""Watching an agent's screen from another machine: its worker publishes it while somebody asks."""
+"""Watching an agent's screen from another machine: its worker publishes it while it is asked to."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_tasks.model.agent import AgentInfo
 LOOK_SECONDS = 0.5
 """How often the worker looks at the pane."""
 WATCHED_SECONDS = 6.0
-"""For so long it does after somebody asked; who goes on watching asks again in time."""
+"""For so long it does after it was asked; who goes on watching asks again in time."""
 PIECE_BYTES = 64 << 10
 """Of a larger screen only the end is shown."""
 _ANSWER_SECONDS = 5.0

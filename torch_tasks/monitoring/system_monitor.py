@@ -34,7 +34,7 @@ class Health(StrEnum):
     DEGRADED = "degraded"
     """It works, but not all of it: ``reasons`` tells what does not."""
     DOWN = "down"
-    """Nothing can be enqueued, or nobody is there who could work."""
+    """Nothing can be enqueued, or no agent is online that could work."""
 
 
 class RoleHealth(Model):
@@ -46,7 +46,7 @@ class RoleHealth(Model):
 
 
 class QueueHealth(Model):
-    """The tasks of one queue that nobody has begun."""
+    """The tasks of one queue that no agent has begun."""
 
     depth: int
     oldest_seconds: float
@@ -68,7 +68,7 @@ class SystemHealth(Model):
     """By state, among the latest."""
     dead_letters: int = 0
     inboxes: dict[str, int] = Field({})
-    """How many messages wait for whom: the fullest inboxes."""
+    """How many messages wait, by receiver: the fullest inboxes."""
     dead_messages: int = 0
     """Among the latest."""
     spooled_messages: int = 0

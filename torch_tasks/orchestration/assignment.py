@@ -36,7 +36,7 @@ class AssignmentStatus(StrEnum):
     QUEUED = "queued"
     """All able agents are busy; the first that is free takes it."""
     UNROUTABLE = "unroutable"
-    """Nobody there is able; the task waits for one who is, and one was asked for."""
+    """No live agent is able; the task waits for one that is, and one was asked for."""
 
 
 class Assignment(Model):
@@ -49,7 +49,7 @@ class Assignment(Model):
 
 
 def ask_for_spawn(spec: TaskSpec) -> None:
-    """Have the pools looked at now, not when beat does so next: one of them may serve what nobody there can do."""
+    """Have the pools looked at now, not when beat does so next: one of them may serve what no live agent can do."""
     scale.apply_async(expires=fleet().settings.scale_seconds)
 
 
@@ -59,7 +59,7 @@ class TaskOrchestrator:
     def __init__(
         self, registry: AgentRegistry | None = None, *, spawn: Callable[[TaskSpec], object] = ask_for_spawn
     ) -> None:
-        """``spawn`` is called with each task that nobody who is there can do."""
+        """``spawn`` is called with each task that no live agent can do."""
         self._registry = registry or fleet().registry
         self._spawn = spawn
 

@@ -114,7 +114,7 @@ def blockage_of_waiting(task: WaitingTask) -> Blockage:
 
 
 def blockages_reported(statuses: Iterable[MessageRecord], agents: Collection[str]) -> Iterator[Blockage]:
-    """What these agents said in their last status that blocks them."""
+    """What blocks these agents by their last status."""
     for record in statuses:
         hindrance = hindrance_in(record.message.message)
         if hindrance and record.accepted_at and record.message.sender in agents:
@@ -164,16 +164,16 @@ class NeedKind(StrEnum):
     DOWN = "down"
     """An agent is in quarantine: its worker did nothing but die."""
     UNROUTABLE = "unroutable"
-    """Tasks wait for whom no live agent is."""
+    """Tasks wait, and no live agent is able to take them."""
     LIMITED = "limited"
-    """An account rests. Nothing has to be done, but whoever wants more done meanwhile needs another account."""
+    """An account rests. Nothing has to be done, but to have more done meanwhile takes another account."""
 
 
 class Need(Model):
     """One thing that a person should know of now."""
 
     id: str
-    """The same for the same matter, whoever finds it; a new question of the same task is a new matter."""
+    """The same for the same matter, whichever process finds it; a new question of a task is a new matter."""
     kind: NeedKind
     text: str
     do: str
@@ -283,7 +283,7 @@ def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[tuple[str, in
     waiting = [one for one in backlogs(fleet) if one.oldest_seconds >= latest]
     for queue in unserved(waiting, agents):
         ids = filter(None, map(message_id, fleet.deliveries.waiting(queue)))
-        # The message of a task that was cancelled lies there until somebody reads it.
+        # The message of a task that was cancelled lies there until an agent reads it.
         count = sum(outline is not None and not outline.state.ended for outline in fleet.records.outlines(ids))
         if count:
             yield queue, count

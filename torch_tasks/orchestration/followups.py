@@ -1,4 +1,4 @@
-"""Follow-ups: a task that runs for long has somebody look after it at intervals; who stands still is seen."""
+"""Follow-ups: the manager looks after a task that runs for long at intervals; one that stands still is seen."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 30.0
 _SHORTEST_SECONDS = 60.0
-"""A task that has not run for so long, or for half an interval, needs nobody yet."""
+"""A task that has not run for so long, or for half an interval, needs no follow-up yet."""
 _LENGTHS = (1800.0, 7200.0, 28800.0)
 """Up to these expected lengths, each of the policy's intervals applies; the last one to what is longer."""
 _UNKNOWN_LENGTH = 1800.0
@@ -38,13 +38,13 @@ class FollowedTask(Model):
     task: TaskId
     agent: AgentId
     every: Seconds
-    """How often somebody is to look after it."""
+    """How often the manager is to look after it."""
     looks: str
     """What its record and its pane showed, in short; empty as long as its pane was not looked at."""
     since: AwareDatetime
     """Since when they have shown that."""
     ours: bool
-    """It has a follow-up; nobody made a check-in for its agent."""
+    """It has a follow-up, for there is no check-in that somebody made for its agent."""
 
     @property
     def words(self) -> str:
@@ -110,18 +110,18 @@ def followed(fleet: Fleet) -> list[FollowedTask]:
 
 
 def standing_still(fleet: Fleet) -> list[FollowedTask]:
-    """Those of which nothing has moved since somebody was last to look after them."""
+    """Those of which nothing has moved for an interval."""
     now = fleet.checkins.now()
     return [one for one in followed(fleet) if one.stands_still(now)]
 
 
 def note_own_checkin(fleet: Fleet, task_id: str, checkin_id: str) -> None:
-    """Somebody has made a check-in for the agent of this task: while it comes up, the task needs no follow-up."""
+    """Note that a check-in was made for the agent of this task: while it comes up, the task needs no follow-up."""
     fleet.client.hset(keys.LOOKED_AFTER, task_id, checkin_id)
 
 
 def _with_own_checkins(fleet: Fleet, running: Collection[str]) -> set[str]:
-    """The tasks for whose agents somebody made a check-in that comes up yet."""
+    """The tasks whose agents get a check-in of a person's or a program's own."""
     found = set()
     for task_id, checkin_id in fleet.client.hgetall(keys.LOOKED_AFTER).items():
         if task_id in running and _comes_up(fleet, str(checkin_id)):

@@ -1,4 +1,4 @@
-"""Pause and resume, stop and start: what a person or a program says to the fleet, and who has heard it."""
+"""Pause and resume, stop and start: the caller's word to the fleet, and which workers have confirmed it."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ _ANSWER_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class HoldReport:
-    """What was said, and how far it came."""
+    """What was ordered, and which agents keep to it already."""
 
     scope: str
     hold: Hold
     heard: tuple[str, ...] = ()
     """The agents and nodes that have confirmed it: they keep to it."""
     silent: tuple[str, ...] = ()
-    """The agents it concerns that are online and did not answer; they hear of it with their next heartbeat."""
+    """The agents it concerns that are online and did not answer; they read it with their next heartbeat."""
     unreached: str | None = None
     """Why the fleet does not know yet, if the broker is away; this machine does."""
 
@@ -85,14 +85,14 @@ def start(*, here: bool = False, reason: str = "") -> HoldReport:
         node.remove_stop()
         _agree(node)
         return HoldReport(settings().node, new_hold(reason, lifted=True))
-    if former and former.fleet and not former.revision:  # nobody but this machine has heard of it
+    if former and former.fleet and not former.revision:  # only this machine knows of it
         node.remove_stop()
         return HoldReport(STOP, new_hold(reason, lifted=True))
     return _announce(STOP, new_hold(reason, lifted=True))
 
 
 def announce_local_stop() -> None:
-    """Tell the fleet of the stop that somebody asked for on this machine while there was no broker."""
+    """Have the fleet know of the stop that was ordered on this machine while there was no broker."""
     node = NodeHolds(settings().state_dir)
     if (stopped := node.stop) and stopped.fleet and not stopped.revision:
         node.agree(fleet().holds)
@@ -133,10 +133,10 @@ def _announce(scope: str, hold: Hold) -> HoldReport:
 
 
 def _confirmations(names: list[str] | None) -> set[str]:
-    """The workers, of these or of all, that have heard it just now; the others will within a heartbeat."""
+    """The workers, of these or of all, that confirm it now; the others read it within a heartbeat."""
     if names == []:
         return set()
-    # On a connection of its own: one that this program used long ago may be broken, and what was said is said.
+    # On a connection of its own: one that this program used long ago may be broken, and the order is given already.
     with suppress(*lost()), app.connection_for_write() as connection:
         answers = app.control.broadcast(
             HOLDS_CHANGED,

@@ -80,7 +80,7 @@ def run_housekeeping(of: Fleet) -> None:
 
 
 def run_if_overdue(of: Fleet) -> None:
-    """Do it if nobody has for a while; each node worker calls this at its heartbeat."""
+    """Do it if it was not done for a while; each node worker calls this at its heartbeat."""
     last = max(_begun(of).values(), default=0.0)
     if not 0 <= of.checkins.now().timestamp() - last < _PATIENCE * of.settings.heartbeat_seconds:
         run_housekeeping(of)

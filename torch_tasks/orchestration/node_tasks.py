@@ -69,7 +69,7 @@ def settle_spawn(spawned: Spawned) -> Spawned:
 
 
 def _given_up(spawned: Spawned) -> str:
-    """Why nobody waits any longer for this agent to be ready; empty while somebody does."""
+    """Why this agent is not waited for any longer; empty while it is."""
     of = fleet()
     seconds, micros = of.client.time()
     waited = seconds + micros / 1e6 - spawned.at / 1000

@@ -34,7 +34,7 @@ class Backlog(Model):
 
 
 def backlogs(fleet: Fleet) -> list[Backlog]:
-    """Every queue in which a task waits for whoever is able."""
+    """Every queue in which a task waits for any able agent."""
     found = fleet.deliveries.backlogs(sorted(demanded(fleet.client)))
     return [
         Backlog(queue=queue, waiting=waiting, oldest_seconds=_oldest(fleet, messages))
@@ -55,7 +55,7 @@ def _oldest(fleet: Fleet, messages: list[str]) -> float:
 
 
 def unserved(found: Collection[Backlog], agents: Collection[AgentInfo]) -> list[str]:
-    """The queues that nobody who is there reads."""
+    """The queues that no live agent reads."""
     there = [agent for agent in agents if is_there(agent)]
     return [one.queue for one in found if not any(serves(one.queue, agent) for agent in there)]
 
@@ -199,7 +199,7 @@ class Autoscaler:
         self._pools = fleet.settings.pools
 
     def plan(self) -> ScalingPlan:
-        """What would be done now. Nothing is."""
+        """What would be done now; it is not done."""
         waiting, agents = backlogs(self._fleet), self._fleet.registry.agents()
         shares, now = share_backlogs(waiting, self._pools), self._now()
         return ScalingPlan(
@@ -211,7 +211,7 @@ class Autoscaler:
         )
 
     def step(self) -> ScalingPlan:
-        """Do it, unless somebody is doing it at this moment; returns what was decided and done."""
+        """Do it, unless another process is doing it at this moment; returns what was decided and done."""
         if not self._fleet.client.set(keys.SCALING, self._fleet.settings.node, nx=True, ex=_GROWING_SECONDS):
             return ScalingPlan(decisions=())
         try:

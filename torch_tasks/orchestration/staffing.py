@@ -102,7 +102,7 @@ def spawn(request: SpawnRequest) -> SpawnHandle:
     if not any(one.online for one in fleet().nodes.nodes()):
         raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")
     wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
-    # Nobody waits for it later than this: an agent that comes then is nobody's.
+    # The caller waits no longer than this: an agent that came then would serve no one.
     result = node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
     return SpawnHandle(request, result)
 
@@ -199,9 +199,9 @@ _TITLE = 200
 
 
 def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
-    """What waits in the agent's own queue, or was in its pane, goes to whoever is able.
+    """What waits in the agent's own queue, or was in its pane, goes to any able agent.
 
-    A task that asks for this agent alone has failed: nobody would ever take it.
+    A task that asks for this agent alone has failed: no other would ever take it.
     """
     left = []
     for task in queued_tasks(keys.agent_queue(info.agent_id), fleet):
@@ -240,7 +240,7 @@ def _let_go(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
 
 
 def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
-    """The messages that wait for the agent, and ``others`` that only its node has, are dead; their senders hear it."""
+    """What waits for the agent, and ``others`` that only its node has, is dead; the senders are written to."""
     inboxes, told = fleet.inboxes, []
     note = f"agent {info.agent_id} has retired"
     entries = inboxes.waiting(info.agent_id)
@@ -262,7 +262,7 @@ def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[
 
 
 def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> None:
-    """A sender that is an agent is told in its pane; all others find it in their message's record."""
+    """A sender that is an agent gets a message; all others find it in their message's record."""
     senders = {one.agent_id: one for one in fleet.registry.get_agents({message.sender for message in dead})}
     for message in dead:
         sender = senders.get(message.sender)
@@ -319,24 +319,24 @@ class DrainReport:
 def drain(node: str, *, hand_over_tasks: bool = False) -> DrainReport:
     """Have no agent started on this node, and none of those there take a new task; their panes stay as they are.
 
-    What they do is finished, or handed over where somebody of the same role is able to go on.
+    What they do is finished, or handed over where another agent of the same role is able to go on.
     """
     fleet().nodes.drain(node, drained=True)
     held: list[str] = []
     handed: list[tuple[str, str]] = []
     working: list[tuple[str, str]] = []
-    for info in _agents(node):  # whoever is away comes back paused
+    for info in _agents(node):  # those that are away come back paused
         if info.paused is None:
             holds.pause(info.agent_id, reason=_reason(node))
             held.append(info.agent_id)
-    for info, task in _at_work(node):  # nobody there begins anything any more
+    for info, task in _at_work(node):  # no agent there begins anything any more
         moved = hand_over_tasks and _handed_over(info, task, node)
         (handed if moved else working).append((info.agent_id, task))
     return DrainReport(node, tuple(held), tuple(handed), tuple(working))
 
 
 def undrain(node: str) -> tuple[str, ...]:
-    """Take that back; returns the agents that take tasks again. Who was paused for another reason stays so."""
+    """Undo that; returns the agents that take tasks again. One that was paused for another reason stays so."""
     fleet().nodes.drain(node, drained=False)
     resumed = []
     for info in _agents(node):
