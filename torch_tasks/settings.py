@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 import socket
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
@@ -307,7 +307,7 @@ class Settings(BaseSettings):
         """The limits of agents whose declaration says nothing."""
         return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
 
-    @property
+    @cached_property
     def state(self) -> StateFolder:
         """What lies where in the state folder."""
         return StateFolder(self.state_dir)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from pathlib import Path
 
 JOURNAL = "journal.json"
@@ -21,26 +20,37 @@ RETIRE_ORDER = "retire.json"
 """In an agent's folder: the order that it is to end."""
 
 
-@dataclass(frozen=True)
 class StateFolder:
     """The state folder of one machine."""
 
-    path: Path
-
-    @property
-    def broker(self) -> Path:
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.broker = path / "broker"
         """The data, the configuration and the password of this machine's own broker."""
-        return self.path / "broker"
-
-    @property
-    def broker_address(self) -> Path:
+        self.broker_address = path / "broker.json"
         """The address of that broker; left there when it has ended."""
-        return self.path / "broker.json"
-
-    @property
-    def ledger(self) -> Path:
+        self.ledger = path / "ledger.sqlite"
         """What was enqueued on this machine."""
-        return self.path / "ledger.sqlite"
+        self.logs = path / "logs"
+        """A log for each process."""
+        self.run = path / "run"
+        """The processes that run, found again by later commands."""
+        self.roster = path / "roster.json"
+        """The agents that the node worker keeps alive."""
+        self.node_lock = path / "node.lock"
+        """Held by the node worker."""
+        self.holds = path / "holds.json"
+        """What is paused and stopped, as this machine knows it."""
+        self.holds_lock = path / "holds.lock"
+        """Held by who changes that."""
+        self.stop = path / "STOP"
+        """While this file is there, nothing begins on this machine."""
+        self.flower_password = path / "flower.password"
+        """Flower's password."""
+        self.spent = path / "spent"
+        """What was spent of the budgets and not told to the broker yet."""
+        self.worktrees = path / "worktrees"
+        """The git worktrees of tasks."""
 
     def outbox(self, place: str) -> Path:
         """Messages that wait for one broker."""
@@ -50,56 +60,6 @@ class StateFolder:
         """Beat's journal of one broker."""
         return self.path / "beat" / f"{place}.sqlite"
 
-    @property
-    def logs(self) -> Path:
-        """A log for each process."""
-        return self.path / "logs"
-
-    @property
-    def run(self) -> Path:
-        """The processes that run, found again by later commands."""
-        return self.path / "run"
-
-    @property
-    def roster(self) -> Path:
-        """The agents that the node worker keeps alive."""
-        return self.path / "roster.json"
-
-    @property
-    def node_lock(self) -> Path:
-        """Held by the node worker."""
-        return self.path / "node.lock"
-
-    @property
-    def holds(self) -> Path:
-        """What is paused and stopped, as this machine knows it."""
-        return self.path / "holds.json"
-
-    @property
-    def holds_lock(self) -> Path:
-        """Held by who changes that."""
-        return self.path / "holds.lock"
-
-    @property
-    def stop(self) -> Path:
-        """While this file is there, nothing begins on this machine."""
-        return self.path / "STOP"
-
-    @property
-    def flower_password(self) -> Path:
-        """Flower's password."""
-        return self.path / "flower.password"
-
-    @property
-    def spent(self) -> Path:
-        """What was spent of the budgets and not told to the broker yet."""
-        return self.path / "spent"
-
-    @property
-    def worktrees(self) -> Path:
-        """The git worktrees of tasks."""
-        return self.path / "worktrees"
-
     def git_lock(self, name: str) -> Path:
         """Held by who changes the worktrees of one repository."""
         return self.path / "git" / f"{name}.lock"
@@ -108,10 +68,10 @@ class StateFolder:
         """The folder of one agent."""
         return self.path / "agents" / agent_id
 
-    def agents(self) -> list[Path]:
-        """The folders of all agents that were ever hosted here."""
-        return sorted(self.path.glob("agents/*"))
-
     def retired(self, agent_id: str, incarnation: int) -> Path:
         """The last screen and the summary of an agent that has retired."""
         return self.path / "retired" / f"{agent_id}.{incarnation}.md"
+
+    def agents(self) -> list[Path]:
+        """The folders of all agents that were ever hosted here."""
+        return sorted(self.path.glob("agents/*"))
