@@ -28,7 +28,7 @@ from torch_tasks.store.tasks import Accepted
 log = logging.getLogger(__name__)
 
 _HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "confirm_timeout"})
-"""What tells how to publish, not what."""
+"""The options that say how to publish; all others belong to the message."""
 
 _AWAY: tuple[type[Exception], ...] = (BrokerUnreachable, *lost())
 
@@ -50,7 +50,7 @@ class Connection(kombu.Connection):
 
 
 class Publishing(AMQP):
-    """Celery's sending of tasks, with every ``torch.run`` noted before it goes."""
+    """Celery's sending of tasks, with every ``torch.run`` written into the ledger before it goes."""
 
     Connection = Connection
 
@@ -61,7 +61,7 @@ class Publishing(AMQP):
             producer: Any, name: str, message: Any, *, spool: bool = False, first_to: str | None = None, **options: Any
         ) -> Any:
             if name == RUN:
-                producer = NotingProducer(producer, self.app, spool=spool, first_to=first_to)
+                producer = LedgerProducer(producer, self.app, spool=spool, first_to=first_to)
             return send(producer, name, message, **options)
 
         return send_task_message
@@ -78,7 +78,7 @@ class Outgoing:
 
     @classmethod
     def of(cls, body: Any, options: dict[str, Any]) -> Self:
-        """What Celery is about to publish."""
+        """The message that Celery is about to publish."""
         # Serialised here and never again, so that what is noted is what goes out.
         content_type, encoding, text = dumps(body, serializer="json")
         what = {name: value for name, value in options.items() if name not in _HOW}
@@ -87,15 +87,15 @@ class Outgoing:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """What :meth:`text` made."""
+        """The inverse of :meth:`text`."""
         return cls(**json.loads(text))
 
     def text(self) -> str:
-        """All of it, for the ledger."""
+        """All of it, as the ledger keeps it."""
         return str(json.dumps(vars(self)))
 
     def accept(self, app: TorchApp) -> Accepted:
-        """Give the task a record, and tell whoever can serve its queue if that is new."""
+        """Give the task a record, and announce its queue to all agent workers if it is new."""
         *_, wire = json.loads(self.body)[0]
         accepted = fleet().records.accept(self.task_id, wire, self.queue)
         if accepted.new_queue:
@@ -107,19 +107,19 @@ class Outgoing:
         return producer.publish(self.body, **{**self.options, **how})
 
 
-class NotingProducer:
+class LedgerProducer:
     """A producer that publishes a task only once it is in this machine's ledger and has a record.
 
-    A publishing that fails leaves nothing behind. While the broker is away, a task that may be spooled is accepted all
-    the same and waits in the ledger. What a task sends that runs here, the next one of its chain for example, waits
-    for the broker to return, and in the ledger if this worker leaves before: nobody would hear of the failure.
+    If publishing fails, nothing is left behind. While the broker is away, a task that may be spooled is accepted all
+    the same and waits in the ledger. What a running task sends, the next one of its chain for example, waits for the
+    broker to return, and in the ledger if this worker leaves before that: its failure would go unseen.
     """
 
     def __init__(self, producer: Any, app: TorchApp, *, spool: bool, first_to: str | None = None) -> None:
         self._producer = producer
         self._app = app
         self._spool = spool
-        #: The queue that the message goes to instead of its own; nobody but the broker knows of that.
+        #: The queue that the message goes to instead of its own; its record and the ledger name its own.
         self._first_to = first_to
         self._in_task = app.current_worker_task is not None
 
@@ -127,12 +127,12 @@ class NotingProducer:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, **options: Any) -> Any:
-        """Note, accept, publish."""
+        """Write it into the ledger, give it a record, publish it."""
         outgoing = Outgoing.of(body, options)
         how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
         if self._first_to:
             how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}
-        ledger, before = self._noted(outgoing)
+        ledger, before = self._write_to_ledger(outgoing)
         if self._spool and ledger and ledger.has_spooled():
             return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those that were accepted earlier
         accepted: list[Accepted] = []
@@ -168,8 +168,8 @@ class NotingProducer:
         )
         return again(action)
 
-    def _noted(self, outgoing: Outgoing) -> tuple[Ledger | None, RowState | None]:
-        """The ledger that knows of the task now, and what it knew before."""
+    def _write_to_ledger(self, outgoing: Outgoing) -> tuple[Ledger | None, RowState | None]:
+        """Write the task into the ledger; returns the ledger, and the state of the task's row before."""
         ledger = fleet().ledger
         if ledger is None:
             if self._spool:
@@ -184,14 +184,14 @@ class NotingProducer:
             return None, None
 
     def _in_batch(self) -> bool:
-        """The message waits for others: until the batch is over, its row is that of a task which is being published."""
+        """Whether the message waits until a batch is whole: until then, the task is not yet published."""
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
 
 
 def _take_back(
     ledger: Ledger | None, task_id: str, before: RowState | None, accepted: Sequence[Accepted], *, unheard: bool
 ) -> None:
-    """Have neither the broker nor the ledger know of a task whose sender hears that it failed."""
+    """Remove a task whose sender gets an error from broker and ledger."""
     forgotten = not unheard
     if any(answer.new_record for answer in accepted):
         try:
@@ -203,7 +203,7 @@ def _take_back(
 
 
 def _note(ledger: Ledger, task_id: str, state: RowState) -> None:
-    """Note how it went on. The task is accepted all the same: recovery looks for what is not noted."""
+    """Set the state of the task's row; if that fails, the task is accepted all the same and recovery finds it."""
     try:
         ledger.note(task_id, state)
     except LedgerUnusable as error:
