@@ -10,6 +10,7 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt VERSION
 	.ci/system-packages $(PYTHON)
 	$(PYTHON) -m venv .venv
+	rm -rf .venv/lib/python*/site-packages/torch_tasks  # what an older installation left there would hide the package
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	touch $@
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from celery import Celery
+from celery.loaders.app import AppLoader
 from click import Option, Parameter
 from kombu.utils.objects import cached_property
 
@@ -36,10 +37,23 @@ HOLDS_CHANGED = "torch_holds_changed"
 RETIRE = "torch_retire"
 
 
+class InstalledModules(AppLoader):
+    """Imports the app's modules from where they are installed.
+
+    Celery's own puts the working folder before all else while it imports them: a ``redis.py`` of the user's that lies
+    there would be taken for the package. What a user adds with ``--include`` is found through PYTHONPATH.
+    """
+
+    def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
+        """Import it, though not from the working folder."""
+        return self.import_module(module, package=package)
+
+
 class TorchApp(Celery):
     """Celery, with two things added: what is published is noted and has a record, and workers can host an agent."""
 
     amqp_cls = "torch_tasks.tasks.publishing:Publishing"
+    loader_cls = "torch_tasks.app:InstalledModules"
     host: AgentHost | None = None
     node: NodeHost | None = None
 

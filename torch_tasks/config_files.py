@@ -1,6 +1,6 @@
 """Where the files that travel with Torch lie: its default configuration.
 
-In a clone they are the top-level ``config/``; in an installed wheel they lie inside this package.
+In a clone they are the top-level ``config/``, to which the package has a link; a wheel has them inside the package.
 """
 
 from __future__ import annotations
@@ -13,8 +13,7 @@ _PACKAGE = Path(__file__).resolve().parent
 
 def shipped_config() -> Path:
     """The folder of the configuration that Torch ships."""
-    installed = _PACKAGE / "config"
-    return installed if installed.is_dir() else _PACKAGE.parent / "config"
+    return _PACKAGE / "config"
 
 
 def user_config() -> Path:

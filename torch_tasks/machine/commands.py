@@ -43,5 +43,5 @@ _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
 
 
 def runnable(command: Sequence[str]) -> list[str]:
-    """The command as this very Python runs it, whatever is on PATH."""
-    return [sys.executable, "-m", _MODULES[command[0]], *command[1:]]
+    """The command as this very Python runs it, whatever is on PATH and in the working folder."""
+    return [sys.executable, "-P", "-m", _MODULES[command[0]], *command[1:]]
