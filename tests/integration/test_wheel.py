@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from waiting import until
 
 pytestmark = pytest.mark.slow
 
@@ -19,12 +20,20 @@ REPOSITORY = Path(__file__).parents[2]
 CONFIG = {"torch_tasks/config/torch.toml", "torch_tasks/config/agents/shell.toml"}
 
 
-def run(*argv: str | Path, cwd: Path, seconds: float = 240) -> str:
-    """What the command prints; it ends well, and finds nothing of the clone."""
+SHADOWS = ("workers", "beat", "redis", "kombu", "celery", "click", "flower", "psutil", "queue", "config")
+"""Names of modules of the user's that Torch or what it stands on has, too."""
+
+
+def environment(**more: str) -> dict[str, str]:
+    """One in which nothing of the clone, and no setting of the user, is found."""
     env = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH_", "PYTHON", "VIRTUAL_"))}
-    done = subprocess.run(
-        argv, cwd=cwd, env={**env, "TMPDIR": str(cwd)}, capture_output=True, text=True, check=False, timeout=seconds
-    )
+    return {**env, **more}
+
+
+def run(*argv: str | Path, cwd: Path, seconds: float = 240, **more: str) -> str:
+    """What the command prints; it ends well, and finds nothing of the clone."""
+    env = environment(**{"TMPDIR": str(cwd), **more})
+    done = subprocess.run(argv, cwd=cwd, env=env, capture_output=True, text=True, check=False, timeout=seconds)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
@@ -54,6 +63,19 @@ def installed(place: Path, wheel: Path) -> Path:
     constraints = ("--constraint", REPOSITORY / "constraints.txt")
     run(*pip, "--disable-pip-version-check", *constraints, f"{wheel}[embedded]", cwd=place)
     return place / "venv" / "bin"
+
+
+@pytest.fixture
+def shadowed(place: Path) -> Path:
+    """A user's folder, with modules under names that Torch uses; each writes to ``imported`` when it is imported."""
+    folder = place / "project"
+    folder.mkdir()
+    (folder / "workers").mkdir()
+    text = f"open({str(place / 'imported')!r}, 'a').write(__file__ + '\\n')\n"
+    for name in SHADOWS:
+        file = folder / "workers" / "__init__.py" if name == "workers" else folder / f"{name}.py"
+        file.write_text(text)
+    return folder
 
 
 def files_below(folder: str, inside: str = "") -> set[str]:
@@ -89,3 +111,46 @@ def test_the_installed_package_shows_its_demo_far_from_the_clone(installed: Path
     said = run(installed / "torch-tasks", "demo", cwd=empty)
     assert "everything has ended, nothing is left running" in said
     assert list(empty.iterdir()) == []
+
+
+def test_the_source_distribution_makes_the_same_wheel(wheel: Path, place: Path) -> None:
+    pip = (sys.executable, "-m", "pip", "--disable-pip-version-check")
+    run(*pip, "install", "--quiet", "--target", place / "hatch", "hatchling>=1.27", cwd=place)
+    made, build = place / "made", "import sys; from hatchling.build import build_sdist; build_sdist(sys.argv[1])"
+    made.mkdir()
+    run(sys.executable, "-c", build, made, cwd=REPOSITORY, TMPDIR=str(place), PYTHONPATH=str(place / "hatch"))
+    (sources,) = made.iterdir()
+    run(*pip, "wheel", "--quiet", "--no-deps", "--wheel-dir", made, sources, cwd=place)
+    (from_sources,) = made.glob("*.whl")
+    assert zipfile.ZipFile(from_sources).namelist() == zipfile.ZipFile(wheel).namelist()
+
+
+def test_modules_of_the_folder_where_torch_runs_are_not_imported(installed: Path, place: Path, shadowed: Path) -> None:
+    settings = {"TORCH_STATE_DIR": str(place / "state"), "TORCH_CONFIG_DIR": str(place / "none"), "TMPDIR": str(place)}
+
+    def torch(*words: str) -> str:
+        return run(installed / "torch-tasks", *words, cwd=shadowed, **settings)
+
+    def celery(*words: str, said: str) -> None:
+        """It runs until it has said so, then ends when it is asked to."""
+        log = place / f"{words[0]}.log"
+        argv = [installed / "celery", "-A", "torch_tasks", *words]
+        with (
+            log.open("w") as file,
+            subprocess.Popen(argv, cwd=shadowed, env=environment(**settings), stdout=file, stderr=file) as process,
+        ):
+            try:
+                until(lambda: said in log.read_text(), f"{words[0]} runs", 60)
+            finally:
+                process.terminate()
+
+    torch("up", "--detach", "--agent", "dev-1:developer")
+    try:
+        assert "done here" in torch("run", "--wait", "--role", "developer", "echo done here")
+        celery("worker", "--loglevel", "INFO", "--id", "qa-1", "--role", "qa", said=" ready.")
+        celery("beat", "--loglevel", "INFO", said="beat: Starting")
+        celery("flower", "--address=127.0.0.1", "--port=0", said="Visit me at")
+        assert "dev-1" in run(installed / "celery", "-A", "torch_tasks", "inspect", "stats", cwd=shadowed, **settings)
+    finally:
+        torch("down")
+    assert not (place / "imported").exists(), (place / "imported").read_text()
