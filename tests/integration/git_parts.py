@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from torch_tasks.workers.git.commit import Outcome, Words, commit_work
-from torch_tasks.workers.git.left_out import Judge
+from torch_tasks.workers.git.commit import CommitOutcome, CommitText, commit_work
+from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import RolePolicy
 from torch_tasks.workers.git.tree import Tree
 
@@ -86,14 +86,14 @@ class Repository:
         return self.git("ls-files", "--stage", "-z")
 
 
-def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "make it two") -> Outcome:
+def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "make it two") -> CommitOutcome:
     """Commit what the tree holds, as an agent's node would; with what was left out."""
     tree = Tree.around(repo.folder)
     assert tree
-    judge, status = Judge(policy), tree.status()
+    judge, status = CommitFilter(policy), tree.status()
     taken, left = judge.sort(tree, status.changes)
-    outcome = commit_work(tree, status, taken, judge, policy, Words("dev-1", title, "t-1"))
-    return Outcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
+    outcome = commit_work(tree, status, taken, judge, policy, CommitText("dev-1", title, "t-1"))
+    return CommitOutcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from git_parts import own as own
 from git_parts import repo as repo
 
 from torch_tasks.store.git_reports import TreeReport
-from torch_tasks.workers.git.commit import Outcome
+from torch_tasks.workers.git.commit import CommitOutcome
 from torch_tasks.workers.git.policy import RolePolicy
 from torch_tasks.workers.git.tree import Tree
 
@@ -28,7 +28,7 @@ def test_work_on_the_default_branch_goes_to_the_agents_own(repo: Repository) -> 
     first = repo.head()
     repo.write("app.py", "print('two')\n")
     repo.write("new/file.txt", "new\n")
-    assert committed(repo) == Outcome(commits=1)
+    assert committed(repo) == CommitOutcome(commits=1)
     assert (repo.branch, repo.head("main"), repo.status()) == ("torch/dev-1", first, "")
     assert repo.files() == {"app.py", "new/file.txt"}
     assert repo.show("app.py") == "print('two')\n"
@@ -40,7 +40,7 @@ def test_work_on_the_default_branch_goes_to_the_agents_own(repo: Repository) -> 
 
 def test_work_on_another_branch_stays_there(own: Repository) -> None:
     own.write("app.py", "print('two')\n")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert (own.branch, own.git("branch", "--list", "torch/*")) == ("mine", "")
 
 
@@ -62,11 +62,11 @@ def test_the_default_branch_is_known_by_whatever_tells_it(tmp_path: Path, branch
         policy = RolePolicy(enabled=True, protected=("release/*",))
     first = repo.head()
     repo.write("app.py", "print('two')\n")
-    assert committed(repo, policy) == Outcome(commits=1)
+    assert committed(repo, policy) == CommitOutcome(commits=1)
     assert (repo.branch, repo.head(branch)) == ("torch/dev-1", first)
     repo.git("switch", "--quiet", branch)
     repo.write("app.py", "print('three')\n")
-    assert committed(repo, policy) == Outcome(commits=1)
+    assert committed(repo, policy) == CommitOutcome(commits=1)
     assert (repo.branch, repo.head(branch)) == ("torch/dev-1-2", first)
 
 
@@ -76,7 +76,7 @@ def test_an_own_branch_that_was_merged_is_used_again(repo: Repository) -> None:
     repo.git("switch", "--quiet", "main")
     repo.git("merge", "--quiet", "torch/dev-1")
     repo.write("app.py", "print('three')\n")
-    assert committed(repo) == Outcome(commits=1)
+    assert committed(repo) == CommitOutcome(commits=1)
     assert (repo.branch, repo.show("app.py")) == ("torch/dev-1", "print('three')\n")
     assert repo.git("branch", "--list", "torch/*").split() == ["*", "torch/dev-1"]
 
@@ -87,7 +87,7 @@ def test_the_very_first_commit_is_the_agents_own(tmp_path: Path) -> None:
     (folder / "app.py").write_text("print('one')\n")
     repo = object.__new__(Repository)
     repo.folder = folder
-    assert committed(repo) == Outcome(commits=1)
+    assert committed(repo) == CommitOutcome(commits=1)
     assert (repo.branch, repo.head("refs/heads/main"), repo.files()) == ("torch/dev-1", "", {"app.py"})
     assert repo.git("log", "-1", "--format=%an <%ae>") == "dev-1 <dev-1@torch.invalid>\n"
 
@@ -138,7 +138,7 @@ def test_nothing_is_committed_in_the_middle_of_something(repo: Repository, words
 def test_nothing_is_committed_without_a_branch(repo: Repository) -> None:
     repo.git("switch", "--quiet", "--detach")
     repo.write("app.py", "print('two')\n")
-    assert committed(repo) == Outcome(trouble="no branch is checked out (detached HEAD)")
+    assert committed(repo) == CommitOutcome(trouble="no branch is checked out (detached HEAD)")
     assert (repo.status(), repo.git("log", "--all", "--format=%s")) == (" M app.py\n", "first\n")
 
 
@@ -150,7 +150,7 @@ def test_nothing_is_committed_while_another_git_is_at_work(own: Repository) -> N
     assert "index.lock exists" in str(outcome.trouble)
     assert lock.exists()
     lock.unlink()
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
 
 
 # ── what ─────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -208,7 +208,7 @@ def test_what_was_secret_before_is_no_news_and_a_secret_may_go(own: Repository) 
     own.git("commit", "--quiet", "--message", "the owner's")
     own.write("config.py", f"token = '{TOKEN}'\nmore = 1\n")
     own.git("rm", "--quiet", ".env")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert own.files() == {"app.py", "config.py"}
 
 
@@ -217,26 +217,28 @@ def test_names_are_taken_as_they_are(own: Repository) -> None:
     names += [b"dir/:!y", b"Torch-Task: forged\nTorch-Agent: nobody"]
     for name in names:
         own.write(name, "x\n")
-    assert committed(own, title="; touch pwned\x00\nTorch-Task: forged".splitlines()[0][:12]) == Outcome(commits=1)
+    assert committed(own, title="; touch pwned\x00\nTorch-Task: forged".splitlines()[0][:12]) == CommitOutcome(
+        commits=1
+    )
     assert {os.fsencode(name) for name in own.files()} == {b"app.py", *names}
     assert own.status() == ""
     trailers = own.git("log", "-1", "--format=%(trailers:key=Torch-Task,valueonly)")
     assert trailers.split() == ["t-1"]
     for name in names[:6]:
         (own.folder / os.fsdecode(name)).unlink()
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert {os.fsencode(name) for name in own.files()} == {b"app.py", *names[6:]}
 
 
 def test_a_file_may_become_a_folder_and_a_folder_a_file(own: Repository) -> None:
     own.write("folder/one", "1\n")
     own.write("other", "o\n")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     own.git("rm", "--quiet", "-r", "folder")
     own.write("folder", "now a file\n")
     (own.folder / "other").unlink()
     own.write("other/inside", "i\n")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert own.files() == {"app.py", "folder", "other/inside"}
     assert own.status() == ""
 

@@ -18,7 +18,7 @@ from git_parts import own as own
 from git_parts import repo as repo
 from waiting import until
 
-from torch_tasks.workers.git.commit import Outcome
+from torch_tasks.workers.git.commit import CommitOutcome
 from torch_tasks.workers.git.policy import RolePolicy
 
 # ── what is staged ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -29,7 +29,7 @@ def test_what_is_staged_and_stands_nowhere_else_is_committed_first(own: Reposito
     own.git("add", "app.py")
     own.write("app.py", "print('later')\n")
     own.write("more.py", "x = 1\n")
-    assert committed(own) == Outcome(commits=2)
+    assert committed(own) == CommitOutcome(commits=2)
     assert own.show("app.py", "HEAD~1") == "print('staged')\n"
     assert own.show("app.py") == "print('later')\n"
     assert (own.files("HEAD~1"), own.status()) == ({"app.py"}, "")
@@ -38,7 +38,7 @@ def test_what_is_staged_and_stands_nowhere_else_is_committed_first(own: Reposito
 def test_a_file_taken_out_of_the_index_on_purpose_does_not_come_back(own: Repository) -> None:
     own.git("rm", "--quiet", "--cached", "app.py")
     own.write("more.py", "x = 1\n")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert (own.files(), own.status()) == ({"more.py"}, "?? app.py\n")
 
 
@@ -56,7 +56,7 @@ def test_a_hook_that_refuses_leaves_everything_as_it_was(repo: Repository, branc
     assert "tests fail: 3 of 7" in str(outcome.trouble)
     assert (repo.head(), repo.branch, repo.status(), repo.staged(), repo.git("branch")) == before
     repo.hook("pre-commit", "exit 0")
-    assert committed(repo) == Outcome(commits=1)
+    assert committed(repo) == CommitOutcome(commits=1)
     assert repo.files() == {"app.py", "announced.py", "new.py"}
 
 
@@ -89,14 +89,14 @@ def test_what_a_hook_leaves_in_the_background_holds_nobody_up(own: Repository) -
     own.hook("post-commit", "sleep 30 & ")
     own.write("app.py", "print('two')\n")
     began = time.monotonic()
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert time.monotonic() - began < 20
 
 
 def test_a_hook_that_puts_files_right_has_the_last_word(own: Repository) -> None:
     own.hook("pre-commit", "sed -i s/two/TWO/ app.py; echo made > made.txt; git add app.py made.txt")
     own.write("app.py", "print('two')\n")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert (own.show("app.py"), own.files(), own.status()) == ("print('TWO')\n", {"app.py", "made.txt"}, "")
 
 
@@ -104,7 +104,7 @@ def test_what_the_agent_stages_and_commits_while_a_hook_runs_is_kept(own: Reposi
     own.hook("pre-commit", "touch .git/reached; while [ -e .git/reached ]; do sleep 0.02; done; exit 1")
     own.write("app.py", "print('two')\n")
     own.write("theirs.py", "x = 1\n")
-    outcome: list[Outcome] = []
+    outcome: list[CommitOutcome] = []
     policy = RolePolicy(enabled=True, secret_files=("theirs.py",))
     thread = threading.Thread(target=lambda: outcome.append(committed(own, policy)))
     thread.start()
@@ -121,7 +121,7 @@ def test_a_hook_may_commit_on_top(own: Repository) -> None:
         "post-commit", "[ -e .git/1 ] || { touch .git/1; unset GIT_INDEX_FILE; git commit -qm more --allow-empty; }"
     )
     own.write("app.py", "print('two')\n")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert own.git("log", "-2", "--format=%s") == "more\nProgress: make it two\n"
     assert own.status() == ""
 
@@ -209,5 +209,5 @@ def test_who_is_killed_with_git_leaves_the_work_for_the_next_commit(own: Reposit
     assert own.head() == first
     assert (own.folder / "new.py").read_text() == "x = 1\n"
     own.hook("pre-commit", "exit 0")
-    assert committed(own) == Outcome(commits=1)
+    assert committed(own) == CommitOutcome(commits=1)
     assert (own.files(), own.status()) == ({"app.py", "new.py"}, "")

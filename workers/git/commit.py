@@ -17,10 +17,9 @@ from pathlib import Path
 
 from torch_tasks.errors import GitRefused
 from torch_tasks.store.git_reports import LeftOut
-from torch_tasks.workers.git.command import Git
-from torch_tasks.workers.git.left_out import Judge, blob, told
+from torch_tasks.workers.git.exclusions import CommitFilter, blob, excluded
 from torch_tasks.workers.git.policy import RolePolicy
-from torch_tasks.workers.git.tree import Change, Status, Tree
+from torch_tasks.workers.git.tree import Change, Git, Status, Tree
 
 _ABSENT, _SUBMODULE = "000000", "160000"
 #: As many changes as a message lists.
@@ -28,7 +27,7 @@ _LISTED = 20
 
 
 @dataclass(frozen=True)
-class Words:
+class CommitText:
     """What a commit says, and in whose name if the tree's owner has given none."""
 
     agent: str
@@ -42,7 +41,7 @@ class Words:
 
 
 @dataclass(frozen=True)
-class Outcome:
+class CommitOutcome:
     """What became of the work in a tree."""
 
     commits: int = 0
@@ -52,7 +51,7 @@ class Outcome:
 
 
 @dataclass(frozen=True)
-class Entry:
+class IndexEntry:
     """One path in an index, against the commit."""
 
     old_mode: str
@@ -71,27 +70,27 @@ class Entry:
         return self.mode, self.new
 
 
-Entries = Mapping[bytes, Entry]
+Entries = Mapping[bytes, IndexEntry]
 
 
 def commit_work(
-    tree: Tree, status: Status, taken: list[Change], judge: Judge, policy: RolePolicy, words: Words
-) -> Outcome:
+    tree: Tree, status: Status, taken: list[Change], commit_filter: CommitFilter, policy: RolePolicy, words: CommitText
+) -> CommitOutcome:
     """Commit these changes, on a branch of the agent's own; what is staged, and stands nowhere else, first."""
     if why := tree.obstacle(status):
-        return Outcome(trouble=why)
+        return CommitOutcome(trouble=why)
     new = sum(change.unstaged == "?" for change in taken)
     if new > policy.new_files_limit:
         limit = f"the limit is {policy.new_files_limit:,}"
-        return Outcome(trouble=f"{new:,} new files wait, {limit}: is something missing in .gitignore?")
+        return CommitOutcome(trouble=f"{new:,} new files wait, {limit}: is something missing in .gitignore?")
     untracked_on_purpose = {change.path for change in taken if change.staged == "D"}
     taken = [change for change in taken if change.unstaged != "?" or change.path not in untracked_on_purpose]
-    outcome = Outcome()
+    outcome = CommitOutcome()
     try:
         with _on_own_branch(tree, status, policy, words.agent):
             if any(change.mixed for change in taken):
-                outcome = _Commit(tree, judge, policy, words).of_staged()
-            latest = _Commit(tree, judge, policy, words).of_all(taken)
+                outcome = _Commit(tree, commit_filter, policy, words).of_staged()
+            latest = _Commit(tree, commit_filter, policy, words).of_all(taken)
             return replace(latest, commits=outcome.commits + latest.commits)
     except GitRefused as refused:
         return replace(outcome, trouble=str(refused))
@@ -141,29 +140,29 @@ def _own_branch(tree: Tree, wanted: str) -> tuple[str, bool]:
 class _Commit:
     """One commit in the making."""
 
-    def __init__(self, tree: Tree, judge: Judge, policy: RolePolicy, words: Words) -> None:
+    def __init__(self, tree: Tree, commit_filter: CommitFilter, policy: RolePolicy, words: CommitText) -> None:
         self._tree = tree
-        self._judge = judge
+        self._filter = commit_filter
         self._policy = policy
-        self._words = words
-        self._base = tree.head() or tree.nothing()
+        self._text = words
+        self._base = tree.head() or tree.empty_tree()
 
-    def of_staged(self) -> Outcome:
+    def of_staged(self) -> CommitOutcome:
         """Commit what is staged, as it is."""
         with self._own_index() as index:
             entries, left = self._judged(index)
             if entries:
                 self._commit(index, entries, "what is staged")
                 self._follow(index, entries)
-            return Outcome(commits=int(bool(entries)), left_out=tuple(left))
+            return CommitOutcome(commits=int(bool(entries)), left_out=tuple(left))
 
-    def of_all(self, changes: Sequence[Change]) -> Outcome:
+    def of_all(self, changes: Sequence[Change]) -> CommitOutcome:
         """Commit what is staged and what is not."""
         with self._own_index() as index:
             self._take(index, changes)
             entries, left = self._judged(index)
             if not entries:
-                return Outcome(left_out=tuple(left))
+                return CommitOutcome(left_out=tuple(left))
             before = self._entries(self._tree.index, self._base)
             self._stage({path: entry.now for path, entry in entries.items()})
             try:
@@ -172,7 +171,7 @@ class _Commit:
                 self._unstage(entries, before, changes)
                 raise
             self._follow(index, entries)
-            return Outcome(commits=1, left_out=tuple(left))
+            return CommitOutcome(commits=1, left_out=tuple(left))
 
     def _take(self, index: Path, changes: Sequence[Change]) -> None:
         """Have the index hold what the files hold."""
@@ -180,7 +179,7 @@ class _Commit:
         gone = [change.path for change in changes if change.staged == "D" or not self._tree.has(change)]
         there = [change.path for change in changes if change.path not in set(gone)]
         nothing = "0", "0" * len(self._base)
-        git.run("update-index", "-z", "--index-info", stdin=_info(dict.fromkeys(gone, nothing)))
+        git.run("update-index", "-z", "--index-info", stdin=_index_info(dict.fromkeys(gone, nothing)))
         git.run("update-index", "-z", "--add", "--remove", "--stdin", stdin=b"".join(path + b"\0" for path in there))
 
     @contextmanager
@@ -193,7 +192,7 @@ class _Commit:
                 shutil.copy2(self._tree.index, index)
             yield index
 
-    def _entries(self, index: Path, base: str) -> dict[bytes, Entry]:
+    def _entries(self, index: Path, base: str) -> dict[bytes, IndexEntry]:
         """What in this index is not as that commit has it."""
         words = ("--cached", "--raw", "-z", "--no-renames", "--ita-invisible-in-index", base)
         fields = Git(self._tree.top, index).run("diff-index", *words)
@@ -201,16 +200,16 @@ class _Commit:
         found = {}
         for meta, path in zip(parts, parts, strict=True):
             old_mode, mode, old, new, _ = meta.decode().removeprefix(":").split(" ")
-            found[path] = Entry(old_mode, mode, old, new)
+            found[path] = IndexEntry(old_mode, mode, old, new)
         return found
 
-    def _judged(self, index: Path) -> tuple[dict[bytes, Entry], list[LeftOut]]:
+    def _judged(self, index: Path) -> tuple[dict[bytes, IndexEntry], list[LeftOut]]:
         """What of the index is committed; all else is taken out of it."""
         entries, left = self._entries(index, self._base), list[LeftOut]()
         for path, why in list(self._refused(entries)):
-            left.append(told(path, why))
+            left.append(excluded(path, why))
             former = entries.pop(path).former
-            Git(self._tree.top, index).run("update-index", "-z", "--index-info", stdin=_info({path: former}))
+            Git(self._tree.top, index).run("update-index", "-z", "--index-info", stdin=_index_info({path: former}))
         return entries, left
 
     def _refused(self, entries: Entries) -> Iterator[tuple[bytes, str]]:
@@ -219,21 +218,21 @@ class _Commit:
         asked = "".join(f"{entry.new}\n" for entry in files.values()).encode()
         sizes = self._tree.git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
         for (path, entry), size in zip(files.items(), sizes, strict=True):
-            why = self._judge.of_name(path) or self._judge.of_size(int(size)) or self._of_text(entry)
+            why = self._filter.of_name(path) or self._filter.of_size(int(size)) or self._of_text(entry)
             if why:
                 yield path, why
 
-    def _of_text(self, entry: Entry) -> str | None:
+    def _of_text(self, entry: IndexEntry) -> str | None:
         old = entry.old if entry.old_mode not in (_ABSENT, _SUBMODULE) else None
-        return self._judge.of_text(blob(self._tree, entry.new), lambda: blob(self._tree, old))
+        return self._filter.of_text(blob(self._tree, entry.new), lambda: blob(self._tree, old))
 
     def _commit(self, index: Path, entries: Entries, part: str) -> None:
         git = Git(self._tree.top, index)
         stat = ("--no-ext-diff", "--no-textconv", "--no-color", "--stat=100", f"--stat-count={_LISTED}")
         listed = git.run("diff", "--cached", *stat).decode(errors="replace")
-        title = self._words.title or _named(entries)
+        title = self._text.title or _title_of(entries)
         subject = f"Progress: {title}" + (f" ({part})" if part else "")
-        message = f"{subject}\n\n{listed}\n{self._words.ending}"
+        message = f"{subject}\n\n{listed}\n{self._text.ending}"
         self._require_base(self._tree.head())
         git.run(
             "commit",
@@ -242,15 +241,15 @@ class _Commit:
             "--file=-",
             stdin=message.encode(errors="replace"),
             seconds=self._policy.hook_seconds,
-            settings=identity(self._tree, self._words.agent),
+            settings=author_settings(self._tree, self._text.agent),
         )
         self._yield_to_others()
 
     def _yield_to_others(self) -> None:
         """Take our commit back if somebody was quicker by a moment: it would undo what they committed."""
-        git, since = self._tree.git, "HEAD" if self._base == self._tree.nothing() else f"{self._base}..HEAD"
+        git, since = self._tree.git, "HEAD" if self._base == self._tree.empty_tree() else f"{self._base}..HEAD"
         made = git.run("rev-list", "--first-parent", since).decode().split()
-        if len(made) == 1 or self._words.ending in git.run("log", "-1", "--format=%B", made[-1]).decode(
+        if len(made) == 1 or self._text.ending in git.run("log", "-1", "--format=%B", made[-1]).decode(
             errors="replace"
         ):
             return  # on top of it is at most what a hook has made
@@ -259,20 +258,20 @@ class _Commit:
         self._require_base(theirs)
 
     def _require_base(self, head: str | None) -> None:
-        if (head or self._tree.nothing()) != self._base:
+        if (head or self._tree.empty_tree()) != self._base:
             where = self._tree.top
             raise GitRefused(f"somebody else has committed in {where} meanwhile; the next look goes on from there")
 
     # ── the tree's own index ─────────────────────────────────────────────────────────────────────────────────────────
 
     def _stage(self, wanted: Mapping[bytes, tuple[str, str]]) -> None:
-        self._tree.git.run("update-index", "-z", "--index-info", stdin=_info(wanted))
+        self._tree.git.run("update-index", "-z", "--index-info", stdin=_index_info(wanted))
         # It ends with an error where something is changed yet, which is no news.
         self._tree.git.ask("update-index", "-q", "--refresh")
 
     def _unstage(self, entries: Entries, before: Entries, changes: Iterable[Change]) -> None:
         """Have staged again what was, and leave alone what somebody staged or committed meanwhile."""
-        if (self._tree.head() or self._tree.nothing()) != self._base:
+        if (self._tree.head() or self._tree.empty_tree()) != self._base:
             return
         current = self._entries(self._tree.index, self._base)
         ours = [path for path, entry in entries.items() if path in current and current[path].now == entry.now]
@@ -295,20 +294,20 @@ class _Commit:
         )
 
 
-def identity(tree: Tree, agent: str) -> tuple[str, ...]:
+def author_settings(tree: Tree, agent: str) -> tuple[str, ...]:
     """The agent as author, as far as the tree's owner has said nothing."""
     names = {"user.name": agent, "user.email": f"{agent}@torch.invalid"}
     return tuple(f"{name}={value}" for name, value in names.items() if not tree.git.ask("config", "--get", name))
 
 
-def _info(entries: Mapping[bytes, tuple[str, str]]) -> bytes:
+def _index_info(entries: Mapping[bytes, tuple[str, str]]) -> bytes:
     """Index entries as ``update-index --index-info`` reads them; what goes comes first, to make room."""
     goes_first = sorted(entries.items(), key=lambda item: item[1][0].strip("0") != "")
     return b"".join(f"{mode} {name}\t".encode() + path + b"\0" for path, (mode, name) in goes_first)
 
 
-def _named(entries: Entries) -> str:
+def _title_of(entries: Entries) -> str:
     """The changes in a few words."""
-    first = told(min(entries), "").path
+    first = excluded(min(entries), "").path
     first = first if len(first) <= 50 else f"{first[:49]}…"
     return first if len(entries) == 1 else f"{first} and {len(entries) - 1} more"

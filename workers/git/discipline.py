@@ -19,12 +19,11 @@ from torch_tasks.model.fields import now
 from torch_tasks.store.git_reports import Committed, GitReport, GitReports, TreeReport, shown
 from torch_tasks.system.files import write_private
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.git.command import Git
-from torch_tasks.workers.git.commit import Outcome, Words, commit_work
-from torch_tasks.workers.git.left_out import Judge
+from torch_tasks.workers.git.commit import CommitOutcome, CommitText, commit_work
+from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import RolePolicy, git_policy
-from torch_tasks.workers.git.task_trees import Note, locked, notes, worktrees
-from torch_tasks.workers.git.tree import Change, Status, Tree
+from torch_tasks.workers.git.task_trees import TaskTreeNote, locked, task_tree_notes, worktrees
+from torch_tasks.workers.git.tree import Change, Git, Status, Tree
 
 log = logging.getLogger(__name__)
 
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 _NAMED = 50
 
 
-class Discipline:
+class GitDiscipline:
     """Commits at intervals what lies uncommitted for too long, and reports how the trees stand."""
 
     def __init__(self, kept: Callable[[], Collection[str]], fleet: Fleet) -> None:
@@ -45,7 +44,7 @@ class Discipline:
             expected=(TorchError, OSError, redis.RedisError),
             longest_retry_seconds=fleet.settings.git_seconds,
         )
-        self._judges: dict[tuple[Path, str], Judge] = {}
+        self._filters: dict[tuple[Path, str], CommitFilter] = {}
 
     def start(self) -> None:
         """Begin, until the node worker leaves."""
@@ -70,12 +69,12 @@ class Discipline:
             if self._loop.is_stopping:
                 return
         GitReports(self._fleet.client).drop(node, looked_after)
-        self._judges = {place: judge for place, judge in self._judges.items() if place[0] in seen}
+        self._filters = {place: commit_filter for place, commit_filter in self._filters.items() if place[0] in seen}
 
     def _report(self, info: AgentInfo, policy: RolePolicy, seen: dict[Path, str]) -> GitReport | None:
         """Look after the agent's trees; nothing if it has none. A tree that two agents share is the first one's."""
-        trees, trouble = list[TreeReport](), self._untagged(info)
-        before = {report.tree: report for report in self._before(info)}
+        trees, trouble = list[TreeReport](), self._missing_tag(info)
+        before = {report.tree: report for report in self._last_trees(info)}
         for folder, note in self._folders(info):
             try:
                 tree = Tree.around(folder)
@@ -87,7 +86,7 @@ class Discipline:
                     continue
                 seen[tree.top] = info.agent_id
                 with locked(self._fleet.settings, tree):
-                    trees.append(self._tended(tree, note, info, policy, before.get(shown(str(tree.top)))))
+                    trees.append(self._commit_if_due(tree, note, info, policy, before.get(shown(str(tree.top)))))
             except TorchError as error:
                 trouble = str(error)
         if not trees and not trouble:
@@ -101,7 +100,7 @@ class Discipline:
             trouble=trouble,
         )
 
-    def _folders(self, info: AgentInfo) -> Iterator[tuple[Path, Note | None]]:
+    def _folders(self, info: AgentInfo) -> Iterator[tuple[Path, TaskTreeNote | None]]:
         """Where the agent works, and the trees of its tasks that nobody has cleared away."""
         yield Path(info.workdir), None
         if info.current_task:
@@ -109,37 +108,37 @@ class Discipline:
                 spec = self._fleet.records.get(info.current_task).spec
                 if spec.workdir:
                     yield Path(spec.workdir), None
-        for note in notes(self._fleet.settings):
-            if note.agent == info.agent_id and not self._cleared(note):
+        for note in task_tree_notes(self._fleet.settings):
+            if note.agent == info.agent_id and not self._is_cleared(note):
                 yield note.workdir, note
 
-    def _cleared(self, note: Note) -> bool:
+    def _is_cleared(self, note: TaskTreeNote) -> bool:
         """The task's own tree is not there any more: taken away, if it can be and nothing of it would be lost."""
         try:
-            return self._clear(note)
+            return self._remove_if_finished(note)
         except GitRefused as refused:
             log.warning("task %s: its tree stays: %s", note.task, refused)
             return False
 
     # ── one tree ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _tended(
-        self, tree: Tree, note: Note | None, info: AgentInfo, policy: RolePolicy, before: TreeReport | None
+    def _commit_if_due(
+        self, tree: Tree, note: TaskTreeNote | None, info: AgentInfo, policy: RolePolicy, before: TreeReport | None
     ) -> TreeReport:
-        judge = self._judges.setdefault((tree.top, info.role), Judge(policy))
+        commit_filter = self._filters.setdefault((tree.top, info.role), CommitFilter(policy))
         status = tree.status()
-        taken, left = judge.sort(tree, status.changes)
+        taken, left = commit_filter.sort(tree, status.changes)
         since = _since(tree, status, taken, before)
-        outcome = Outcome()
+        outcome = CommitOutcome()
         due = since is not None and now() - since >= timedelta(minutes=policy.commit_minutes)
         if due and policy.commit_minutes:
-            outcome = commit_work(tree, status, taken, judge, policy, self._words(info, note))
+            outcome = commit_work(tree, status, taken, commit_filter, policy, self._text_for(info, note))
             if outcome.trouble:
                 log.warning("%s: not committed in %s: %s", info.agent_id, tree.top, outcome.trouble)
             if outcome.commits:
                 log.info("%s: work committed in %s", info.agent_id, tree.top)
                 status = tree.status()
-                taken, left = judge.sort(tree, status.changes)
+                taken, left = commit_filter.sort(tree, status.changes)
                 since = _since(tree, status, taken, None)
         left = [*left, *(one for one in outcome.left_out if one.path not in {known.path for known in left})]
         made = tree.last_commit()
@@ -156,18 +155,20 @@ class Discipline:
             last_tag=tree.last_tag(),
         )
 
-    def _words(self, info: AgentInfo, note: Note | None) -> Words:
+    def _text_for(self, info: AgentInfo, note: TaskTreeNote | None) -> CommitText:
         """What a commit of this work is called: by the task, if there is one."""
         if note:
-            return Words(info.agent_id, note.title, note.task)
+            return CommitText(info.agent_id, note.title, note.task)
         if info.current_task:
             with contextlib.suppress(TorchError, redis.RedisError):
-                return Words(info.agent_id, self._fleet.records.get(info.current_task).spec.title, info.current_task)
-        return Words(info.agent_id, "")
+                return CommitText(
+                    info.agent_id, self._fleet.records.get(info.current_task).spec.title, info.current_task
+                )
+        return CommitText(info.agent_id, "")
 
     # ── a task's own tree ────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _clear(self, note: Note) -> bool:
+    def _remove_if_finished(self, note: TaskTreeNote) -> bool:
         """Take the tree away if its task has ended, nothing of it would be lost, and nobody is in it."""
         tree = Tree.around(note.workdir)
         if tree is None:
@@ -175,32 +176,32 @@ class Discipline:
                 shutil.rmtree(worktrees(self._fleet.settings) / note.task)
             return True
         with locked(self._fleet.settings, tree):
-            if not self._is_left(note, tree):
+            if not self._is_finished_with(note, tree):
                 return False
             Git(note.repository).run("worktree", "remove", str(tree.top))
             shutil.rmtree(worktrees(self._fleet.settings) / note.task)
             log.info("task %s: its tree %s is clean and was taken away", note.task, tree.top)
             return True
 
-    def _is_left(self, note: Note, tree: Tree) -> bool:
+    def _is_finished_with(self, note: TaskTreeNote, tree: Tree) -> bool:
         with contextlib.suppress(TaskNotFound):
             if not self._fleet.records.get(note.task).state.ended:
                 return False
         status = tree.status()
-        return bool(status.branch) and not status.changes and not tree.under_way(status) and not _somebody_in(tree.top)
+        return bool(status.branch) and not status.changes and not tree.under_way(status) and not _is_in_use(tree.top)
 
     # ── what is remembered ───────────────────────────────────────────────────────────────────────────────────────────
 
     def _file(self, info: AgentInfo) -> Path:
         return self._fleet.settings.state.agent(info.agent_id) / "git.json"
 
-    def _before(self, info: AgentInfo) -> tuple[TreeReport, ...]:
+    def _last_trees(self, info: AgentInfo) -> tuple[TreeReport, ...]:
         try:
             return GitReport.model_validate_json(self._file(info).read_bytes()).trees
         except (OSError, ValueError):  # none yet, or of another version
             return ()
 
-    def _untagged(self, info: AgentInfo) -> str | None:
+    def _missing_tag(self, info: AgentInfo) -> str | None:
         try:
             return (self._fleet.settings.state.agent(info.agent_id) / "untagged").read_text()
         except OSError:
@@ -221,7 +222,7 @@ def _since(tree: Tree, status: Status, taken: list[Change], before: TreeReport |
     return min((sign for sign in signs if sign), default=now())
 
 
-def _somebody_in(folder: Path) -> bool:
+def _is_in_use(folder: Path) -> bool:
     """A process works in the folder: an agent's shell, say."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):

@@ -19,8 +19,8 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.task import TaskSpec, TaskState
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive, make_folder, write_private
-from torch_tasks.workers.git.commit import Outcome, Words, commit_work, identity
-from torch_tasks.workers.git.left_out import Judge
+from torch_tasks.workers.git.commit import CommitOutcome, CommitText, author_settings, commit_work
+from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
 from torch_tasks.workers.git.tree import Tree
 from torch_tasks.workers.host.journal import AttemptFolder
@@ -28,7 +28,7 @@ from torch_tasks.workers.host.journal import AttemptFolder
 log = logging.getLogger(__name__)
 
 
-class Note(BaseModel):
+class TaskTreeNote(BaseModel):
     """What is kept of a task's tree beside the task: where it is, and whose."""
 
     task: str
@@ -56,7 +56,7 @@ class TaskTrees:
             policy, tree = git_policy().of(info.role), Tree.around(Path(spec.workdir or info.workdir))
             if not policy.enabled or tree is None:
                 return spec, []
-            note = Note(
+            note = TaskTreeNote(
                 task=spec.id,
                 title=spec.title,
                 agent=info.agent_id,
@@ -78,7 +78,7 @@ class TaskTrees:
             return spec
         return spec.model_copy(update={"workdir": str(note.workdir)})
 
-    def _prepared(self, note: Note, tree: Tree, policy: RolePolicy) -> tuple[Note, list[str]]:
+    def _prepared(self, note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> tuple[TaskTreeNote, list[str]]:
         branch = branch_of(note.task)
         if policy.worktree:
             place = self._worktree(note, tree, branch, policy)
@@ -91,7 +91,7 @@ class TaskTrees:
             return note, [f"branch {branch} in {tree.top}"]
         return note, []
 
-    def _require_alone(self, note: Note, tree: Tree) -> None:
+    def _require_alone(self, note: TaskTreeNote, tree: Tree) -> None:
         """No branch is changed under another agent's task."""
         for info in self._fleet.registry.agents():
             beside = info.node == self._settings.node and info.agent_id != note.agent and info.current_task
@@ -100,7 +100,7 @@ class TaskTrees:
                 if there and there.top == tree.top:
                     raise GitRefused(f"{info.agent_id} works in {tree.top}, too; worktree = true keeps them apart")
 
-    def _worktree(self, note: Note, tree: Tree, branch: str, policy: RolePolicy) -> Path:
+    def _worktree(self, note: TaskTreeNote, tree: Tree, branch: str, policy: RolePolicy) -> Path:
         folder = worktrees(self._settings) / note.task
         make_folder(folder.parent)
         make_folder(folder)
@@ -133,9 +133,9 @@ class TaskTrees:
             log.warning("%s: no tag for its verified end: %s", note.task, error)
             write_private(why, f"the verified end of task {note.task} has no tag: {error}")
 
-    def _tag(self, note: Note, tree: Tree, policy: RolePolicy, evidence: str) -> None:
+    def _tag(self, note: TaskTreeNote, tree: Tree, policy: RolePolicy, evidence: str) -> None:
         """Tag what the evidence speaks of: what is not committed yet is, first."""
-        outcome = work_of(note, tree, policy)
+        outcome = commit_task_work(note, tree, policy)
         if outcome.trouble:
             raise GitRefused(outcome.trouble)
         if tree.head() is None:
@@ -153,19 +153,19 @@ class TaskTrees:
             f"{name}{datetime.now(UTC):%Y%m%d-%H%M%S}",
             stdin=message.encode(errors="replace"),
             seconds=policy.hook_seconds,
-            settings=identity(tree, note.agent),
+            settings=author_settings(tree, note.agent),
         )
 
 
-def work_of(note: Note, tree: Tree, policy: RolePolicy) -> Outcome:
+def commit_task_work(note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> CommitOutcome:
     """Commit what the task left in its tree."""
-    judge, status = Judge(policy), tree.status()
-    taken, left = judge.sort(tree, status.changes)
+    commit_filter, status = CommitFilter(policy), tree.status()
+    taken, left = commit_filter.sort(tree, status.changes)
     if not taken:
-        return Outcome(left_out=tuple(left))
-    words = Words(note.agent, note.title, note.task)
-    outcome = commit_work(tree, status, taken, judge, policy, words)
-    return Outcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
+        return CommitOutcome(left_out=tuple(left))
+    words = CommitText(note.agent, note.title, note.task)
+    outcome = commit_work(tree, status, taken, commit_filter, policy, words)
+    return CommitOutcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
 
 
 def _enter(tree: Tree, branch: str, policy: RolePolicy) -> None:
@@ -196,7 +196,7 @@ def worktrees(settings: Settings) -> Path:
     return settings.state.worktrees
 
 
-def notes(settings: Settings) -> Iterator[Note]:
+def task_tree_notes(settings: Settings) -> Iterator[TaskTreeNote]:
     """What is kept of every task that has a tree of its own here."""
     for file in sorted(worktrees(settings).glob("*/note.json")):
         if note := _read(file):
@@ -211,8 +211,8 @@ def locked(settings: Settings, tree: Tree) -> Iterator[None]:
         yield
 
 
-def _read(file: Path) -> Note | None:
+def _read(file: Path) -> TaskTreeNote | None:
     try:
-        return Note.model_validate_json(file.read_bytes())
+        return TaskTreeNote.model_validate_json(file.read_bytes())
     except FileNotFoundError:
         return None

@@ -1,20 +1,42 @@
-"""One git tree as it is: its branch, its commit, what changed in it, and what forbids to touch it."""
+"""One git tree as it is: git run in its folder, its branch, its commit, what changed, and what forbids to touch it."""
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import stat
+import subprocess
+import tempfile
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from torch_tasks.errors import GitRefused
-from torch_tasks.workers.git.command import Git
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy
 
+#: How long git may take where no hook of the user's runs.
+QUICK = 30.0
+#: As much of what git and its hooks say as is worth telling.
+_TAIL = 1500
+#: What another git left in the environment speaks of another tree than ours.
+_FOREIGN = (
+    "GIT_DIR",
+    "GIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_NAMESPACE",
+    "GIT_PREFIX",
+    "GIT_LITERAL_PATHSPECS",
+)
+# Nothing is tidied up in passing, and looking disturbs no agent that commits at this moment.
+_ALWAYS = ("--no-optional-locks", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
+_NOBODY_THERE = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_PAGER": "cat", "LC_ALL": "C"}
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge",
     "rebase-merge": "a rebase",
@@ -24,6 +46,85 @@ _UNDER_WAY = {
     "sequencer": "a cherry-pick or revert",
     "BISECT_LOG": "a bisection",
 }
+
+
+class Git:
+    """Git in one folder; it asks nothing and ends in time. With this index, if one is named, instead of the tree's."""
+
+    def __init__(self, folder: Path, index: Path | None = None) -> None:
+        self._folder = folder
+        self._variables = {"GIT_INDEX_FILE": str(index)} if index else {}
+
+    def run(
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        seconds: float = QUICK,
+        settings: Sequence[str] = (),
+    ) -> bytes:
+        """What git answers; :class:`GitRefused`, with its words, if it fails or takes longer.
+
+        Everything it started ends with it when the time is over.
+        """
+        argv = ["git", *_ALWAYS, *(word for one in settings for word in ("-c", one)), *words]
+        try:
+            code, answer, wrong = self._end(argv, stdin, seconds)
+        except OSError as error:
+            raise GitRefused(f"git cannot run in {self._folder}: {error.strerror or error}") from None
+        if code == 0:
+            return answer
+        said = (answer[-_TAIL:] + wrong[-_TAIL:]).decode(errors="replace").strip()
+        how = f"took longer than {seconds:g} s and was ended" if code is None else f"ended with exit code {code}"
+        raise GitRefused(f"git {words[0]} in {self._folder} {how}" + (f": {said}" if said else ""))
+
+    def _end(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int | None, bytes, bytes]:
+        """How the command ends, and what it says.
+
+        Files, not pipes: what a hook leaves in the background must not hold us up. A session of its own: who ends
+        this worker does not end a commit half way.
+        """
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
+            given.write(stdin)
+            given.seek(0)
+            process = subprocess.Popen(
+                argv,
+                cwd=self._folder,
+                env=self._environment(),
+                stdin=given,
+                stdout=said,
+                stderr=wrong,
+                start_new_session=True,
+            )
+            code = _ended(process, seconds)
+            said.seek(0)
+            wrong.seek(0)
+            return code, said.read(), wrong.read()
+
+    def ask(self, *words: str) -> str | None:
+        """What git answers, without its line's end; nothing if it fails."""
+        try:
+            return os.fsdecode(self.run(*words)).removesuffix("\n")
+        except GitRefused:
+            return None
+
+    def agrees(self, *words: str) -> bool:
+        """Git answers with success."""
+        return self.ask(*words) is not None
+
+    def _environment(self) -> Mapping[str, str]:
+        ours = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
+        return {**ours, **_NOBODY_THERE, **self._variables}
+
+
+def _ended(process: subprocess.Popen[bytes], seconds: float) -> int | None:
+    """The exit code, or nothing if it was ended because its time was over."""
+    try:
+        return process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        return None
 
 
 @dataclass(frozen=True)
@@ -129,7 +230,7 @@ class Tree:
         """The commit that is checked out."""
         return self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
-    def nothing(self) -> str:
+    def empty_tree(self) -> str:
         """The tree without a file, which is what there is before the first commit."""
         return self.git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
 
@@ -137,7 +238,7 @@ class Tree:
         """It is the default branch, or one that the policy protects: nothing is committed there."""
         if branch in self._defaults(policy):
             return True
-        return not _is_torchs(branch, policy) and any(fnmatchcase(branch, glob) for glob in policy.protected)
+        return not _is_made_by_torch(branch, policy) and any(fnmatchcase(branch, glob) for glob in policy.protected)
 
     def _defaults(self, policy: RolePolicy) -> set[str]:
         """Every name that may be the default branch's; the only branch is one if nothing else tells."""
@@ -145,7 +246,7 @@ class Tree:
         told = {ref.split("/", 3)[3] for ref in remote if ref.count("/") >= 3}
         named = {"main", "master", self.git.ask("config", "--get", "init.defaultBranch") or "main"}
         local = (self.git.ask("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads") or "").splitlines()
-        others = [branch for branch in local if not _is_torchs(branch, policy)]
+        others = [branch for branch in local if not _is_made_by_torch(branch, policy)]
         alone = set(others) if len(others) <= 1 and not told and not named & set(local) else set()
         return told | named | alone
 
@@ -193,7 +294,7 @@ def readable_name(name: bytes) -> str:
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
-def _is_torchs(branch: str, policy: RolePolicy) -> bool:
+def _is_made_by_torch(branch: str, policy: RolePolicy) -> bool:
     """Torch made it, for an agent or a task."""
     own = policy.branch.replace("{agent}", "*"), TASK_BRANCH.replace("{task}", "*")
     return any(fnmatchcase(branch, glob) for glob in own)
@@ -236,3 +337,19 @@ def _ordinary(rest: bytes) -> Change:
         submodule=sub.startswith(b"S"),
         moved=sub[1:2] == b"C" or xy[:1] != b".",
     )
+
+
+def branch_or_commit(workdir: Path) -> str | None:
+    """The branch that is checked out, or the commit; nothing if this is no git tree."""
+    git = Git(workdir)
+    return git.ask("symbolic-ref", "--quiet", "--short", "HEAD") or git.ask("rev-parse", "--short", "HEAD")
+
+
+def uncommitted_changes(workdir: Path, limit: int) -> str | None:
+    """What is not committed: the state of the files, then the diff, at most so many characters of it."""
+    git = Git(workdir)
+    status = git.ask("status", "--short", "--branch")
+    if status is None:
+        return None
+    text = f"{status}\n\n{git.ask('diff', 'HEAD') or ''}".strip()[:limit]
+    return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -15,7 +15,7 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Handoff, TaskSpec, TaskState
 from torch_tasks.store.tasks import TaskRecords
-from torch_tasks.workers.git import shown
+from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.terminal import Terminal
@@ -110,8 +110,8 @@ class HandoffNotes:
                 node=info.node,
                 noted_at=now(),
                 screen=terminal.pane.screen()[-_SCREEN_LIMIT:],
-                branch=shown.branch(workdir),
-                diff=shown.changes(workdir, _DIFF_LIMIT),
+                branch=branch_or_commit(workdir),
+                diff=uncommitted_changes(workdir, _DIFF_LIMIT),
             )
             if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
                 self._records.note_handoff(spec.id, handoff, info)

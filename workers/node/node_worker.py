@@ -24,7 +24,7 @@ from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport import LeaseKeeper
-from torch_tasks.workers.git.discipline import Discipline
+from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.accounts import tell_for_machine
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.node_presence import NodePresence
@@ -72,7 +72,7 @@ class NodeStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         self._maintenance = NodeMaintenance(self.agents, self.presence, fleet())
-        self._discipline = Discipline(self.agents.kept, fleet())
+        self._discipline = GitDiscipline(self.agents.kept, fleet())
         command = fleet().settings.notify_command
         self._notifier = Notifier(command, fleet()) if command else None
 

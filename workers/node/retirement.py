@@ -16,7 +16,7 @@ from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.files import make_folder, write_private
-from torch_tasks.workers.git import shown
+from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.journal import AgentJournal
 from torch_tasks.workers.host.terminal import end_session
 from torch_tasks.workers.host.waiting_messages import undelivered
@@ -91,8 +91,8 @@ class Retirement:
             lines += ["", f"## Task {journal.current.task_id}, begun {journal.current.begun_at:%H:%M:%S}, not finished"]
             lines += self._handoff(journal.current.task_id)
         workdir = Path(info.workdir if info else agent.workdir or "/")
-        if info and (branch := shown.branch(workdir)):
-            lines += ["", f"## {workdir}, branch {branch}", "", shown.changes(workdir, _DIFF_LIMIT) or ""]
+        if info and (branch := branch_or_commit(workdir)):
+            lines += ["", f"## {workdir}, branch {branch}", "", uncommitted_changes(workdir, _DIFF_LIMIT) or ""]
         if screen := self._screen(agent.id, journal):
             lines += ["", "## Its last screen", "", "```", screen, "```"]
         folder = self._settings.state.agent(agent.id)

@@ -47,7 +47,7 @@ _SECRET_TEXTS = {
 }
 
 
-class Judge:
+class CommitFilter:
     """Decides what is left out of a tree's commits, and says why."""
 
     def __init__(self, policy: RolePolicy) -> None:
@@ -125,6 +125,6 @@ def blob(tree: Tree, name: str | None) -> bytes:
         return b""
 
 
-def told(path: bytes, why: str) -> LeftOut:
+def excluded(path: bytes, why: str) -> LeftOut:
     """One thing that was left out."""
     return LeftOut(path=readable_name(path), why=why)
