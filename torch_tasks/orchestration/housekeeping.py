@@ -18,11 +18,10 @@ from torch_tasks.communication.policy import Policy, policy
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import NOT_BEGUN
 from torch_tasks.orchestration import attention, followups
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.transport.deliveries import message_id
+from torch_tasks.tasks.forwarding import queued_tasks
 
 log = logging.getLogger(__name__)
 
@@ -113,14 +112,9 @@ def free_overdue_pins(of: Fleet) -> None:
 
 
 def _free_tasks_of(agent: AgentInfo, fleet: Fleet) -> None:
-    queue = keys.agent_queue(agent.agent_id)
-    for message in fleet.deliveries.waiting(queue):
-        task_id = message_id(message)
-        record = fleet.records.find(task_id) if task_id else None
-        if record is None or record.state.ended or record.spec.agent == agent.agent_id:
-            continue
-        if fleet.deliveries.forward(queue, message, queue_for(record.spec), record.spec.priority.step):
-            log.warning("%s: %s is dead, its task goes to all who are able", record.spec.id, agent.agent_id)
+    for task in queued_tasks(keys.agent_queue(agent.agent_id), fleet):
+        if task.record.spec.agent != agent.agent_id and task.forward(fleet):
+            log.warning("%s: %s is dead, its task goes to all who are able", task.record.spec.id, agent.agent_id)
 
 
 def _free_pinned(agent_id: str, task_id: str, fleet: Fleet) -> None:
@@ -132,10 +126,7 @@ def _free_pinned(agent_id: str, task_id: str, fleet: Fleet) -> None:
     if record and record.state not in NOT_BEGUN:
         fleet.soft_pins.drop(agent_id, task_id)
     elif record:
-        queue = keys.agent_queue(agent_id)
-        for message in fleet.deliveries.waiting(queue):
-            if message_id(message) == task_id and fleet.deliveries.forward(
-                queue, message, queue_for(record.spec), record.spec.priority.step
-            ):
+        for task in queued_tasks(keys.agent_queue(agent_id), fleet, only=task_id):
+            if task.forward(fleet):
                 log.info("%s: %s did not begin with it, it goes to all who are able", task_id, agent_id)
                 fleet.soft_pins.drop(agent_id, task_id)
