@@ -7,8 +7,6 @@ import math
 import threading
 import time
 
-import redis
-
 from torch_tasks.beat.journal import Journal
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.settings import Settings
@@ -18,7 +16,6 @@ from torch_tasks.transport import Gate
 
 log = logging.getLogger(__name__)
 
-AWAY = (BrokerUnreachable, redis.RedisError)
 _RETRY_SECONDS = 1.0
 _PRUNE_SECONDS = 3600.0
 
@@ -36,7 +33,7 @@ class Follower:
         self._wake = threading.Event()
         self._settled = threading.Event()
         self._pruned = -math.inf
-        self._loop = Loop("follower", self._follow_and_prune, expected=(*AWAY, TorchError), longest_retry_seconds=1.0)
+        self._loop = Loop("follower", self._follow_and_prune, longest_retry_seconds=1.0)
 
     def start(self) -> None:
         """Begin to follow."""

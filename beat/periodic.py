@@ -11,7 +11,7 @@ from typing import Any
 
 from celery.beat import ScheduleEntry
 
-from torch_tasks.broker.connection import lost
+from torch_tasks.broker.connection import is_away
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.model.checkin import CheckinState, milliseconds
 from torch_tasks.model.task import Priority
@@ -75,7 +75,7 @@ class PeriodicEntries:
             send(self._under_id(entry, slot))
         except Exception as error:
             cause = error.__context__
-            if isinstance(cause, (BrokerUnreachable, *lost())):
+            if cause and is_away(cause):
                 raise BrokerUnreachable(str(cause)) from error
             log.exception("%s could not be sent", due.id)
         upcoming = self._after(entry, slot)

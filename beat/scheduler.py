@@ -15,15 +15,16 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
-from kombu.exceptions import OperationalError
 from pydantic import ValidationError
 
 from torch_tasks.app import CHECKIN
-from torch_tasks.beat.follower import AWAY, Follower
+from torch_tasks.beat.follower import Follower
 from torch_tasks.beat.journal import Journal
 from torch_tasks.beat.leader import LeaderLease, LeadLost
 from torch_tasks.beat.periodic import PeriodicEntries, standing_entries
 from torch_tasks.beat.slots import fire_of, plan_slots
+from torch_tasks.broker.connection import is_away
+from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin, Fire, moment_of
 from torch_tasks.store.checkins import record_of
@@ -80,8 +81,10 @@ class TorchScheduler(Scheduler):
             if self._away:
                 log.warning("the broker is back")
             self._away = False
-        except (*AWAY, OperationalError) as error:
-            if not self._away:
+        except Exception as error:
+            if not is_away(error):
+                log.exception("a fault in firing; beat goes on")
+            elif not self._away:
                 log.warning("the broker is away, nothing is fired: %s", error)
             self._away, pause = True, _RETRY_SECONDS
         self._follower.wait(pause)
@@ -92,7 +95,7 @@ class TorchScheduler(Scheduler):
         self._follower.stop()
         try:
             self._lead.resign()
-        except AWAY as error:
+        except BrokerAway as error:
             log.warning("the lead was not given up, it ends by itself: %s", error)
         super().close()
 

@@ -24,16 +24,21 @@ class InvalidSettings(TorchError):
     exit_code = 2
 
 
-class BrokerUnreachable(TorchError):
-    """Nothing answered at the broker's address."""
+class BrokerAway(TorchError):
+    """The broker cannot be asked now; later, the same request may succeed. Never an error of the request itself."""
 
     exit_code = 4
 
 
-class BrokerForgot(TorchError):
+class BrokerUnreachable(BrokerAway):
+    """Nothing answered at the broker's address, or it answered that it can serve nobody now."""
+
+    may_have_run = False
+    """The connection broke while the answer was awaited: the broker may have done what it was asked."""
+
+
+class BrokerForgot(BrokerAway):
     """The broker was restarted, and what its records say does not count until the fleet has told it what it forgot."""
-
-    exit_code = 4
 
 
 class BrokerNotStarted(TorchError):

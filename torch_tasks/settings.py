@@ -319,7 +319,7 @@ class BrokerAddress(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     url: SecretStr
-    source: Literal["TORCH_BROKER_URL", "torch-tasks up", "the default"]
+    source: Literal["TORCH_BROKER_URL", "torch-tasks up", "the default", "the Celery app"]
 
     @property
     def place(self) -> str:

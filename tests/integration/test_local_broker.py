@@ -23,7 +23,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from torch_tasks.broker.connection import broker_errors, connect, ping
+from torch_tasks.broker.connection import connect, ping
 from torch_tasks.errors import BrokerNotStarted, BrokerUnreachable, StateFolderUnusable
 from torch_tasks.machine import broker as local
 from torch_tasks.machine.broker import start_broker, stop_broker
@@ -335,10 +335,42 @@ def test_a_command_that_broke_midway_is_not_run_again(home: Settings, patience: 
     client.ping()
     pid = the_process(home).pid
     os.kill(pid, signal.SIGSTOP)
-    with pytest.raises(BrokerUnreachable), broker_errors(address):
+    with pytest.raises(BrokerUnreachable) as caught:
         client.incr("n")
+    assert caught.value.may_have_run
     os.kill(pid, signal.SIGCONT)
     assert client.get("n") == "1"
+
+
+ASKED: dict[str, Callable[[redis.Redis], object]] = {
+    "a command": lambda client: client.incr("text"),
+    "a script": lambda client: client.register_script("return nothing.at_all")(),
+    "a pipeline": lambda client: client.pipeline(transaction=False).incr("text").execute(),
+    "a transaction": lambda client: client.pipeline().incr("text").execute(),
+    "a script in a pipeline": lambda client: client.pipeline().eval("return redis.call('INCR', 'text')", 0).execute(),
+}
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_what_the_broker_refuses_is_no_absence_and_surfaces(
+    home: Settings, ask: Callable[[redis.Redis], object]
+) -> None:
+    client = connect(start_broker(home))
+    client.set("text", "no number")
+    with pytest.raises(redis.ResponseError):
+        ask(client)
+
+
+@pytest.mark.parametrize("ask", ASKED.values(), ids=ASKED)
+def test_whatever_is_asked_of_a_broker_that_is_away_is_one_error(
+    home: Settings, patience: Callable[[float], None], ask: Callable[[redis.Redis], object]
+) -> None:
+    patience(0.3)
+    client = connect(start_broker(home))
+    client.ping()
+    os.kill(the_process(home).pid, signal.SIGKILL)
+    with pytest.raises(BrokerUnreachable):
+        ask(client)
 
 
 def test_an_idle_connection_that_was_cut_is_replaced_unnoticed(home: Settings) -> None:

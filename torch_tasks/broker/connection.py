@@ -1,7 +1,8 @@
-"""Connections to the broker: the one place where a client is made and a broker that does not answer gets its words.
+"""Connections to the broker: the one place where a client is made, and where it is decided that the broker is away.
 
 Getting a connection is tried again while the broker is away; a command is not, for it may have run before its
-connection broke.
+connection broke. Both raise :class:`BrokerUnreachable`. What the broker refuses (a wrong type, an error in a script of
+ours) is raised as redis-py raises it.
 """
 
 from __future__ import annotations
@@ -15,13 +16,21 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import redis
-from redis.exceptions import AuthenticationError, BusyLoadingError, InvalidResponse
+from redis.client import Pipeline, PubSub
+from redis.exceptions import (
+    AuthenticationError,
+    BusyLoadingError,
+    InvalidResponse,
+    MasterDownError,
+    OutOfMemoryError,
+    ReadOnlyError,
+)
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
 from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerAway, BrokerUnreachable
 from torch_tasks.settings import BrokerAddress, settings
 
 IDLE_SECONDS = 15
@@ -31,32 +40,80 @@ NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] /
 """How a script begins that tells the time: in milliseconds, by the broker's clock, the one that all machines share."""
 
 LOST = (NoConnection, NoAnswer, InvalidResponse)
-"""What redis-py raises when nobody, or nobody who speaks its language, is at the other end."""
-
+"""What redis-py raises when nobody, or nobody who speaks its language, is at the other end. For those alone who use a
+client of kombu's or Celery's; ours raise :class:`BrokerUnreachable`."""
+_AWAY = (*LOST, ReadOnlyError, MasterDownError, OutOfMemoryError)
+"""The same, and what a broker answers that can serve nobody now."""
 
 KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 """How soon, in seconds, the kernel tells whoever waits at a broker that its machine is gone; it wakes nobody before."""
 
 
-def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_seconds: float = 0.0) -> redis.Redis:
+class BrokerClient(redis.Redis):
+    """A client that raises :class:`BrokerUnreachable` whenever the broker is away, and for nothing else."""
+
+    def __init__(self, pool: redis.ConnectionPool, address: BrokerAddress) -> None:
+        super().__init__(connection_pool=pool)
+        self._address = address
+
+    def execute_command(self, *args: Any, **options: Any) -> Any:
+        """As redis-py does."""
+        with _translated(self._address):
+            return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+    def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _BrokerPipeline:
+        """As redis-py does."""
+        pipeline = _BrokerPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
+        pipeline.address = self._address
+        return pipeline
+
+    def pubsub(self, **options: Any) -> _BrokerPubSub:
+        """As redis-py does."""
+        channel = _BrokerPubSub(self.connection_pool, event_dispatcher=self._event_dispatcher, **options)
+        channel.address = self._address
+        return channel
+
+
+class _BrokerPipeline(Pipeline):
+    address: BrokerAddress
+
+    def execute(self, raise_on_error: bool = True) -> list[Any]:
+        with _translated(self.address):
+            return super().execute(raise_on_error)
+
+    def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
+        with _translated(self.address):
+            return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
+
+
+class _BrokerPubSub(PubSub):
+    address: BrokerAddress
+
+    def execute_command(self, *args: Any) -> Any:
+        with _translated(self.address):
+            return super().execute_command(*args)  # type: ignore[no-untyped-call]
+
+    def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
+        with _translated(self.address):
+            return super().parse_response(block, timeout)  # type: ignore[no-untyped-call]
+
+
+def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_seconds: float = 0.0) -> BrokerClient:
     """A client of the broker, on the one pool that this process has for the address. Text comes back as ``str``.
 
     Unless ``decoded`` is false, for a library that wants bytes.
 
     Nothing is sent before the first command. A broker that is away or still loading is waited for as long as
-    ``broker_connect_seconds``, then :class:`BrokerUnreachable` is raised. A command that breaks midway raises
-    redis-py's own error (see :func:`broker_errors`). A blocking command must end within ``broker_connect_seconds``, or,
-    for a client that does nothing else, within ``wait_seconds``.
+    ``broker_connect_seconds``. A blocking command must end within that time, or, for a client that does nothing else,
+    within ``wait_seconds``.
     """
-    pool = _pool(address or settings().broker(), settings().broker_connect_seconds, decoded, wait_seconds)
-    return redis.Redis(connection_pool=pool)
+    address = address or settings().broker()
+    return BrokerClient(_pool(address, settings().broker_connect_seconds, decoded, wait_seconds), address)
 
 
 def ping(address: BrokerAddress | None = None) -> None:
     """Return when the broker answers, or raise :class:`BrokerUnreachable`."""
-    address = address or settings().broker()
-    with broker_errors(address):
-        connect(address).ping()
+    connect(address).ping()
 
 
 def answers(address: BrokerAddress) -> bool:
@@ -72,35 +129,53 @@ def answers(address: BrokerAddress) -> bool:
 
 @contextmanager
 def broker_errors(address: BrokerAddress | None = None) -> Iterator[None]:
-    """Whatever redis-py or kombu says about a lost broker becomes :class:`BrokerUnreachable`."""
+    """What kombu or Celery say of a broker that is away becomes :class:`BrokerUnreachable`."""
     try:
         yield
-    except lost() as error:
-        raise unreachable(address or settings().broker(), error) from error
+    except Exception as error:
+        if not is_away(error) or isinstance(error, BrokerAway):
+            raise
+        raise unreachable(address or settings().broker(), error, may_have_run=True) from error
 
 
-def lost() -> tuple[type[Exception], ...]:
-    """What redis-py and kombu raise when the broker is away."""
+def is_away(error: BaseException) -> bool:
+    """Whether our clients, kombu, or Celery say by this error that the broker is away."""
     from kombu.exceptions import OperationalError  # only when something broke: commands that never publish start faster
 
-    return *LOST, OperationalError
+    return isinstance(error, (BrokerAway, *_AWAY, OperationalError))
 
 
-def unreachable(address: BrokerAddress, error: BaseException) -> BrokerUnreachable:
+@contextmanager
+def _translated(address: BrokerAddress) -> Iterator[None]:
+    try:
+        yield
+    except _AWAY as error:
+        raise unreachable(address, error, may_have_run=True) from error
+
+
+def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: bool = False) -> BrokerUnreachable:
     """The error in words: what happened, at which address, and what to do."""
+    said = BrokerUnreachable(_words(address, error))
+    said.may_have_run = may_have_run
+    return said
+
+
+def _words(address: BrokerAddress, error: BaseException) -> str:
     where = f"{address} (from {address.source})"
     causes = list(_causes(error))
     if any(isinstance(cause, AuthenticationError) for cause in causes):
         remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB with the right one"
-        return BrokerUnreachable(f"the broker at {where} refused the password: {_reason(causes)}. {remedy}")
+        return f"the broker at {where} refused the password: {_reason(causes)}. {remedy}"
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
-        return BrokerUnreachable(f"the broker at {where} is still loading its data. Try again in a while")
+        return f"the broker at {where} is still loading its data. Try again in a while"
+    if any(isinstance(cause, redis.ResponseError) for cause in causes):
+        return f"the broker at {where} can serve nobody now: {_reason(causes)}"
     remedy = (
         "Start that broker or correct TORCH_BROKER_URL"
         if address.source == "TORCH_BROKER_URL"
         else "Start one with 'torch-tasks up' or set TORCH_BROKER_URL"
     )
-    return BrokerUnreachable(f"no broker answers at {where}: {_reason(causes)}. {remedy}")
+    return f"no broker answers at {where}: {_reason(causes)}. {remedy}"
 
 
 class PatientPool(redis.ConnectionPool):

@@ -10,12 +10,12 @@ from celery.exceptions import Reject
 
 from torch_tasks.app import CHECKIN, app
 from torch_tasks.checkins.delivery import CheckinDelivery
-from torch_tasks.errors import BrokerForgot
+from torch_tasks.errors import BrokerAway, BrokerForgot
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin
 from torch_tasks.model.task import TaskSpec
 from torch_tasks.tasks.dispatch import SOON
-from torch_tasks.tasks.execution import AWAY, HeldMessage
+from torch_tasks.tasks.execution import HeldMessage
 from torch_tasks.tasks.run import run
 
 
@@ -27,7 +27,7 @@ def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
         CheckinDelivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
     except BrokerForgot:
         HeldMessage(self.request).put_aside(SOON)
-    except AWAY as error:
+    except BrokerAway as error:
         time.sleep(SOON)  # it is this worker's again at once
         raise Reject(f"the broker is away: {error}", requeue=True) from error
 

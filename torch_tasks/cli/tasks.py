@@ -10,7 +10,6 @@ from contextlib import suppress
 from typing import Any
 
 import click
-import redis
 from rich.status import Status
 from rich.text import Text
 
@@ -30,7 +29,7 @@ from torch_tasks.cli.output import (
     wanted,
 )
 from torch_tasks.client import Task, Torch
-from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
+from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.task import (
@@ -65,7 +64,7 @@ def known_task(given: str) -> str:
     try:
         with broker_errors():
             found = fleet().records.ids_beginning(given) if len(given) >= _LEAST else []
-    except (BrokerUnreachable, redis.RedisError):  # the command itself says so, if it needs the broker
+    except BrokerAway:  # the command itself says so, if it needs the broker
         return given
     if len(found) > 1:
         raise click.BadParameter(f"{len(found)} tasks begin with {given}: {', '.join(found[:_NAMED])}, …")

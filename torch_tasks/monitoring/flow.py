@@ -16,8 +16,7 @@ from typing import Any
 from pydantic import AwareDatetime, Field, ValidationError
 
 from torch_tasks import keys
-from torch_tasks.broker.connection import LOST
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.message import Message, MessageRecord, MessageState
@@ -25,7 +24,6 @@ from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.store.agents import AgentChange
 from torch_tasks.store.messages import CHANNELS, AuditEntry, AuditKind
 
-_AWAY = (*LOST, BrokerUnreachable)
 _AT_ONCE, _WAITING, _RETRY_SECONDS = 200, 10_000, 0.5
 _MESSAGE, _TASK = keys.message(""), keys.task_record("")
 _LOST_TASKS = (TaskState.FAILED, TaskState.DEAD)
@@ -85,11 +83,11 @@ class Flow:
             try:
                 for event in source:
                     self._told.put(event)
-            except _AWAY as error:
+            except BrokerAway as error:
                 self._note_cut(begin.__name__, str(error))
             try:
                 source = begin()
-            except _AWAY:
+            except BrokerAway:
                 time.sleep(_RETRY_SECONDS)
             else:
                 self._note_whole(begin.__name__)

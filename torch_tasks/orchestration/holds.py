@@ -6,8 +6,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from torch_tasks.app import HOLDS_CHANGED, RESOURCES, app
-from torch_tasks.broker.connection import broker_errors, lost
-from torch_tasks.errors import BrokerUnreachable, InvalidHold, NotHeld
+from torch_tasks.broker.connection import broker_errors
+from torch_tasks.errors import BrokerAway, BrokerUnreachable, InvalidHold, NotHeld
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentInfo
@@ -137,7 +137,7 @@ def _confirmations(names: list[str] | None) -> set[str]:
     if names == []:
         return set()
     # On a connection of its own: one that this program used long ago may be broken, and the order is given already.
-    with suppress(*lost()), app.connection_for_write() as connection:
+    with suppress(BrokerAway), broker_errors(), app.connection_for_write() as connection:
         answers = app.control.broadcast(
             HOLDS_CHANGED,
             destination=names,
@@ -155,5 +155,5 @@ def _concerns(scope: str, info: AgentInfo) -> bool:
 
 
 def _agree(node: NodeHolds) -> None:
-    with suppress(BrokerUnreachable), broker_errors():
+    with suppress(BrokerAway):
         node.agree(fleet().holds)

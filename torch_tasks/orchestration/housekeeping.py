@@ -13,9 +13,8 @@ from typing import NamedTuple
 
 from torch_tasks import keys
 from torch_tasks.app import app
-from torch_tasks.broker.connection import LOST
 from torch_tasks.communication.policy import Policy, policy
-from torch_tasks.errors import BrokerUnreachable, InvalidSettings
+from torch_tasks.errors import BrokerAway, InvalidSettings
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.task import NOT_BEGUN
@@ -25,7 +24,6 @@ from torch_tasks.tasks.forwarding import queued_tasks
 
 log = logging.getLogger(__name__)
 
-_AWAY = (BrokerUnreachable, *LOST)
 _PATIENCE = 2
 """So many heartbeats a node worker waits for beat to have it done."""
 
@@ -72,7 +70,7 @@ def run_housekeeping(of: Fleet) -> None:
     for chore in to_do:
         try:
             chore.run(of)
-        except _AWAY:
+        except BrokerAway:
             raise
         except Exception:
             log.exception("the %s cannot be seen to", chore.name)
@@ -90,7 +88,7 @@ def housekeeping() -> None:
     """Bring back what dead agents and lost processes left; beat has this done again and again."""
     try:
         run_housekeeping(fleet())
-    except _AWAY as error:
+    except BrokerAway as error:
         log.warning("the housekeeping is put off: %s", error)
 
 

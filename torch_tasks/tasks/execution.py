@@ -10,13 +10,11 @@ import json
 import logging
 from typing import Any, NoReturn
 
-import redis
 from celery.exceptions import Ignore, Reject, Retry
 
 from torch_tasks.app import accepted
 from torch_tasks.errors import (
     BrokerForgot,
-    BrokerUnreachable,
     IllegalTransition,
     StaleWriter,
     StateFolderUnusable,
@@ -37,8 +35,6 @@ from torch_tasks.transport import keeper_of
 from torch_tasks.transport.deliveries import LOSSES, list_of_tag, queue_of
 
 log = logging.getLogger(__name__)
-
-AWAY = (BrokerUnreachable, BrokerForgot, redis.ConnectionError, redis.TimeoutError)
 
 
 class HeldMessage:

@@ -15,12 +15,12 @@ import kombu
 from celery.app.amqp import AMQP
 from kombu.serialization import dumps
 from kombu.utils import json
-from tenacity import Retrying, retry_if_exception_type
+from tenacity import Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
-from torch_tasks.broker.connection import lost
-from torch_tasks.errors import BrokerUnreachable, LedgerOff, LedgerUnusable
+from torch_tasks.broker.connection import is_away
+from torch_tasks.errors import BrokerAway, BrokerUnreachable, LedgerOff, LedgerUnusable
 from torch_tasks.fleet import fleet
 from torch_tasks.store.ledger import Ledger, RowState
 from torch_tasks.store.tasks import Accepted
@@ -29,8 +29,6 @@ log = logging.getLogger(__name__)
 
 _HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "confirm_timeout"})
 """The options that say how to publish; all others belong to the message."""
-
-_AWAY: tuple[type[Exception], ...] = (BrokerUnreachable, *lost())
 
 
 class Connection(kombu.Connection):
@@ -144,11 +142,11 @@ class LedgerProducer:
         try:
             sent = self._patience(hand_over)
         except BaseException as error:
-            if ledger and (self._spool or self._in_task) and isinstance(error, _AWAY):
+            if ledger and (self._spool or self._in_task) and is_away(error):
                 log.warning("task %s waits in the ledger: %s", outgoing.task_id, error)
                 return _note(ledger, outgoing.task_id, RowState.SPOOLED)
             # Unless there was a connection at all, the records may have accepted it without our hearing of it.
-            unheard = not accepted and not isinstance(error, BrokerUnreachable)
+            unheard = not accepted and not (isinstance(error, BrokerUnreachable) and not error.may_have_run)
             _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
             raise
         if ledger and not self._in_batch():
@@ -161,7 +159,7 @@ class LedgerProducer:
         if not self._in_task or host is None:
             return action()
         again = Retrying(
-            retry=retry_if_exception_type(_AWAY),
+            retry=retry_if_exception(is_away),
             wait=wait_random_exponential(max=5),
             stop=lambda _: host.leaving,
             reraise=True,
@@ -196,7 +194,7 @@ def _take_back(
     if any(answer.new_record for answer in accepted):
         try:
             fleet().records.forget(task_id)
-        except _AWAY:
+        except BrokerAway:
             forgotten = False
     if ledger:
         ledger.take_back(task_id, before, forgotten=forgotten)

@@ -10,12 +10,12 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, app
-from torch_tasks.errors import TaskFailed
+from torch_tasks.errors import BrokerAway, TaskFailed
 from torch_tasks.fleet import fleet
 from torch_tasks.model.host import AgentHost
 from torch_tasks.model.task import TaskSpec
 from torch_tasks.tasks.dispatch import LATER
-from torch_tasks.tasks.execution import AWAY, Execution, HeldMessage, note_fault
+from torch_tasks.tasks.execution import Execution, HeldMessage, note_fault
 
 
 class RunTask(CeleryTask):
@@ -40,14 +40,14 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
     if host is None:  # this worker hosts no agent
         HeldMessage(self.request).put_aside(LATER)
     again = Retrying(
-        retry=retry_if_exception_type(AWAY),
+        retry=retry_if_exception_type(BrokerAway),
         wait=wait_random_exponential(multiplier=0.2, max=2),
         stop=lambda _: host.leaving,
         reraise=True,
     )
     try:
         return dict(again(lambda: Execution(self, host, inputs).run()))
-    except AWAY as error:
+    except BrokerAway as error:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):
         raise

@@ -8,16 +8,10 @@ import time
 from collections.abc import Callable, Iterable
 from queue import SimpleQueue
 
-from redis.exceptions import ConnectionError as NoConnection
-from redis.exceptions import TimeoutError as NoAnswer
-
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerAway
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
 
 log = logging.getLogger(__name__)
-
-AWAY = (NoConnection, NoAnswer)
-"""What redis-py raises while the broker is away."""
 
 
 class Callbacks:
@@ -59,7 +53,7 @@ def _insist(callback: Callable[[], object], wanted: Callable[[], bool]) -> None:
     while wanted():
         try:
             callback()
-        except (*AWAY, BrokerUnreachable) as error:
+        except BrokerAway as error:
             log.warning("the broker is away again while accounts are put back: %s", error)
             time.sleep(RETRY_SECONDS)
         else:

@@ -268,7 +268,7 @@ class Channel(stock.Channel):
     def _interrupt_wait(self) -> None:
         """The queues have changed: look at them at once, or when the wait ends if the broker cannot be told."""
         if self._in_poll and not self.claiming:
-            with suppress(redis.RedisError), self.conn_or_acquire() as client, client.pipeline() as pipe:
+            with suppress(*self.connection_errors), self.conn_or_acquire() as client, client.pipeline() as pipe:
                 pipe.lpush(self._own_bell, "").pexpire(self._own_bell, scripts.BELL_MS).execute()
 
     def _stop_polling(self) -> None:

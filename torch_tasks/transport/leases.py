@@ -16,9 +16,13 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import redis
+from pydantic import SecretStr
 
+from torch_tasks.broker.connection import BrokerClient
+from torch_tasks.errors import BrokerAway
+from torch_tasks.settings import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
-from torch_tasks.transport.callbacks import AWAY, Callbacks
+from torch_tasks.transport.callbacks import Callbacks
 from torch_tasks.transport.deliveries import Deliveries, GateClosed, message_id
 from torch_tasks.transport.gate import Gate, greeting
 from torch_tasks.transport.held import HeldDeliveries
@@ -180,7 +184,7 @@ class LeaseKeeper:
     def leave(self) -> None:
         """The process ends: all that it holds goes back."""
         if os.getpid() == self._process:
-            with suppress(*AWAY, BrokerChanged, GateClosed):
+            with suppress(BrokerAway, BrokerChanged, GateClosed):
                 self._tell_backlog()
                 self.release(self.held(), {})
 
@@ -195,7 +199,7 @@ class LeaseKeeper:
         if not self._backlog and self._known in (None, self._answering):
             try:
                 return tell() or self._is_gone(tag)
-            except (*AWAY, BrokerChanged, GateClosed) as error:
+            except (BrokerAway, BrokerChanged, GateClosed) as error:
                 log.debug("delivery %s is settled later: %r", tag, error)
         self._backlog.append(Settlement(tag, message, tell))
         self._loop.wake()
@@ -251,7 +255,7 @@ class LeaseKeeper:
     def _round(self) -> float:
         try:
             pause = self._turn_or_return()
-        except AWAY as error:
+        except BrokerAway as error:
             if not self._away:
                 log.warning("the broker is away, %d deliveries are kept: %s", len(self.held()), error)
             self._away, pause = True, RETRY_SECONDS
@@ -354,13 +358,15 @@ class LeaseKeeper:
         return entry.open
 
 
-def _client(parameters: Mapping[str, Any], greeted: Callable[[str], None]) -> redis.Redis:
+def _client(parameters: Mapping[str, Any], greeted: Callable[[str], None]) -> BrokerClient:
     options = dict(parameters)
     options |= {"decode_responses": True, "protocol": 2, "redis_connect_func": greeting(greeted)}
     options |= {"health_check_interval": 0, "socket_timeout": ANSWER_SECONDS}
     if "path" not in parameters:
         options["socket_connect_timeout"] = ANSWER_SECONDS
-    return redis.Redis(connection_pool=redis.ConnectionPool(**options))
+    where = parameters.get("path") or f"{parameters.get('host')}:{parameters.get('port')}"
+    address = BrokerAddress(url=SecretStr(f"redis://{where}/{parameters.get('db', 0)}"), source="the Celery app")
+    return BrokerClient(redis.ConnectionPool(**options), address)
 
 
 # ── the keepers of this process: one for each broker that it takes messages from ─────────────────────────────────────

@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from pathlib import Path
 
 import psutil
-import redis
 
 from torch_tasks.errors import GitRefused, TaskNotFound, TorchError
 from torch_tasks.fleet import Fleet
@@ -41,7 +40,6 @@ class GitDiscipline:
             "git discipline",
             self._look,
             pause=fleet.settings.git_seconds,
-            expected=(TorchError, OSError, redis.RedisError),
             longest_retry_seconds=fleet.settings.git_seconds,
         )
         self._filters: dict[tuple[Path, str], CommitFilter] = {}
@@ -160,7 +158,7 @@ class GitDiscipline:
         if note:
             return CommitText(info.agent_id, note.title, note.task)
         if info.current_task:
-            with contextlib.suppress(TorchError, redis.RedisError):
+            with contextlib.suppress(TorchError):
                 return CommitText(
                     info.agent_id, self._fleet.records.get(info.current_task).spec.title, info.current_task
                 )

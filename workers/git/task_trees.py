@@ -10,7 +10,6 @@ from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
 
-import redis
 from pydantic import BaseModel
 
 from torch_tasks.errors import GitRefused, TorchError
@@ -66,7 +65,7 @@ class TaskTrees:
             )
             with locked(self._settings, tree):
                 note, told = self._prepared(note, tree, policy)
-        except (TorchError, redis.RedisError) as error:
+        except TorchError as error:
             return spec, [f"no branch of its own: {error}"]
         write_private(run.tree_file, note.model_dump_json())
         return self.resume(spec, run), told

@@ -16,7 +16,7 @@ from celery.worker.control import control_command
 
 from torch_tasks import keys
 from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, LOOK, RESOURCES, RETIRE, SHOW, app
-from torch_tasks.errors import StaleWriter, TorchError
+from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.routing import serves
@@ -119,9 +119,10 @@ class ServeStep(bootsteps.StartStopStep):
             return
         # An announcement can be missed, the number of queues can not.
         if count != self._known:
-            for queue in sorted(demanded(fleet().client)):
-                serve(consumer, hosted(), queue)
-            self._known = count
+            with contextlib.suppress(BrokerAway):  # the next heartbeat does it
+                for queue in sorted(demanded(fleet().client)):
+                    serve(consumer, hosted(), queue)
+                self._known = count
 
 
 # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -8,9 +8,8 @@ import time
 from pathlib import Path
 
 import psutil
-import redis
 
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter
+from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
@@ -40,7 +39,6 @@ log = logging.getLogger(__name__)
 _TYPING = 1.0
 #: How long the agent's own command to hand its task over may take to return, and how often it is looked at.
 _RETURNING, _LOOK = 10.0, 0.1
-_AWAY = (redis.RedisError, BrokerUnreachable)
 
 
 class Attempt:
@@ -221,7 +219,7 @@ class Attempt:
 
     def _record(self) -> Ownership | None:
         """How the task stands in its record; nothing while the broker is away, and the agent works on meanwhile."""
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(BrokerAway):
             return self._records.ownership(self._spec.id)
         return None
 

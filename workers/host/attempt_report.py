@@ -8,9 +8,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-import redis
-
-from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Handoff, TaskSpec, TaskState
@@ -25,7 +23,6 @@ log = logging.getLogger(__name__)
 
 #: So much of the screen and of the changes is noted for the next agent.
 _SCREEN_LIMIT, _DIFF_LIMIT = 8000, 16000
-_AWAY = (redis.RedisError, BrokerUnreachable)
 
 
 class AttemptReport:
@@ -55,7 +52,7 @@ class AttemptReport:
     def write(self) -> None:
         """Write what became known into the task's history; while the broker is away, later."""
         account: Mapping[str, str] = {}
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(BrokerAway):
             while self._news:
                 account = self.move(_task_state(self.shown), note=self._news[0])
                 self._news.pop(0)
@@ -67,7 +64,7 @@ class AttemptReport:
         before, question = self.shown, reading.question
         if before and (before.state, before.question) == (reading.state, question):
             return
-        with contextlib.suppress(*_AWAY):
+        with contextlib.suppress(BrokerAway):
             if _task_state(before) is not _task_state(reading) or question:
                 note = question.text if question else self._hindrance(reading)
                 asked = question.model_dump_json() if question else ""
@@ -116,5 +113,5 @@ class HandoffNotes:
             if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
                 self._records.note_handoff(spec.id, handoff, info)
                 self._last = handoff
-        except (TorchError, redis.RedisError) as error:
+        except TorchError as error:
             log.info("%s: nothing noted for a successor: %s", spec.id, error)

@@ -10,9 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 
-import redis
-
-from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentSpec
@@ -113,7 +111,7 @@ class HoldsWatcher:
     def _try(self) -> bool:
         try:
             self.ask_broker()
-        except (redis.RedisError, BrokerUnreachable) as error:
+        except BrokerAway as error:
             log.debug("what is held is not known anew: %s", error)
         except TorchError as error:
             log.error("%s", error)

@@ -15,9 +15,7 @@ import threading
 from collections.abc import Container, Mapping
 from pathlib import Path
 
-import redis
-
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, StaleWriter, TorchError
+from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import retire_order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
@@ -64,7 +62,6 @@ class Host:
             self._look_after_agent,
             pause=math.inf,
             until=lambda: self._life.is_leaving,
-            expected=(TorchError, OSError, redis.RedisError),
         )
         self.holds = HoldsWatcher(fleet, spec)
 
@@ -332,7 +329,7 @@ class Host:
         if held and held in task_ids:
             self._agent.orders.cancelled = held
             self._agent.bell.ring()
-            with contextlib.suppress(redis.RedisError, BrokerUnreachable):
+            with contextlib.suppress(BrokerAway):
                 # Should this worker die before the agent has let go, the next one must know.
                 self._agent.records.request_cancel(held)
 

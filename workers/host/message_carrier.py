@@ -13,11 +13,9 @@ import threading
 import time
 from collections.abc import Callable
 
-import redis
-
 from torch_tasks.broker.connection import connect
 from torch_tasks.communication.orchestrator import NovaOrchestrator, flush_outbox
-from torch_tasks.errors import BrokerUnreachable, StaleWriter, TorchError
+from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_in
 from torch_tasks.model.agent import AgentState
@@ -57,7 +55,6 @@ _CARRY_SECONDS = 60.0
 _IDLE_SECONDS = 10.0
 #: How long a program may take to show that it got an answer.
 _ANSWERED_SECONDS = 3.0
-_AWAY = (redis.RedisError, BrokerUnreachable)
 
 
 class MessageCarrier:
@@ -82,8 +79,7 @@ class MessageCarrier:
         self._delivering = self._loop("deliver messages", self._deliver_between_tasks)
 
     def _loop(self, name: str, play_round: Callable[[], float | None]) -> Loop:
-        expected = (TorchError, OSError, redis.RedisError)
-        return Loop(name, play_round, until=lambda: self._leaving, expected=expected, longest_retry_seconds=1.0)
+        return Loop(name, play_round, until=lambda: self._leaving, longest_retry_seconds=1.0)
 
     def start(self) -> None:
         """Begin to fetch and to deliver; both end with this process."""
@@ -224,7 +220,7 @@ class MessageCarrier:
         """What the broker knows against the delivery of the message, if anything."""
         try:
             state = self._inboxes.stage(waiting.message.id, self._agent.presence.info)
-        except _AWAY:
+        except BrokerAway:
             return None
         except StaleWriter as error:
             log.warning("%s", error)
@@ -283,7 +279,7 @@ class MessageCarrier:
                 transport=outcome.transport,
                 delivered_ago=(now() - outcome.at).total_seconds() if outcome.state.arrived else None,
             )
-        except (*_AWAY, StaleWriter) as error:
+        except (BrokerAway, StaleWriter) as error:
             self._unreported[folder.message.id] = folder
             log.warning("%s: message %s: %s", self._agent_id, folder.message.id, error)
         else:
@@ -321,7 +317,7 @@ class MessageCarrier:
         try:
             if self._inboxes.get(message.id).reply is None:
                 NovaOrchestrator(self._agent_id).reply(message.id, answer, id=f"{message.id}.reply")
-        except (*_AWAY, TorchError) as error:
+        except TorchError as error:
             log.warning("%s: the reply to %s is not sent: %s", self._agent_id, message.id, error)
 
     @property

@@ -12,9 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-import redis
-
-from torch_tasks.errors import AgentTaken, BrokerUnreachable, StateFolderUnusable
+from torch_tasks.errors import AgentTaken, BrokerAway, StateFolderUnusable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
@@ -85,7 +83,7 @@ class AgentPresence:
         """Say that the agent lives; returns how many queues are demanded, or nothing while the broker is away."""
         try:
             return self._fleet.registry.heartbeat(self.info)
-        except (redis.RedisError, BrokerUnreachable) as error:
+        except BrokerAway as error:
             log.warning("%s: no heartbeat: %s", self._spec.id, error)
             return None
 
@@ -93,7 +91,7 @@ class AgentPresence:
         """Mark the agent offline; its folder's lock goes with this process."""
         try:
             self._fleet.registry.leave(self.info)
-        except (redis.RedisError, BrokerUnreachable) as error:
+        except BrokerAway as error:
             log.warning("%s: could not say goodbye: %s", self._spec.id, error)
 
     def _lock_folder(self) -> IO[str]:

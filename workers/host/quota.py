@@ -7,9 +7,7 @@ import logging
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
-import redis
-
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
@@ -59,7 +57,7 @@ class AccountQuota:
         except UsageLimited as limited:
             log.info("%s: messages wait: %s", self._kind.agent_id, limited)
             return False
-        except (redis.RedisError, BrokerUnreachable):
+        except BrokerAway:
             self.count_call()
         return True
 
@@ -81,7 +79,7 @@ class AccountQuota:
             return
         if self._spending and result.usage:
             self._spending.count(tokens=result.usage.input_tokens + result.usage.output_tokens)
-        with contextlib.suppress(redis.RedisError, BrokerUnreachable):
+        with contextlib.suppress(BrokerAway):
             if result.succeeded:
                 self._account.served()
             elif result.error and result.error.kind is FailureKind.OVERLOADED:

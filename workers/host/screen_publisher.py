@@ -5,10 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-import redis
-
 from torch_tasks import keys
-from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.system.loops import Loop
@@ -39,7 +36,6 @@ class ScreenPublisher:
                     self._show,
                     pause=LOOK_SECONDS,
                     until=self._is_unwatched,
-                    expected=(TorchError, OSError, redis.RedisError),
                     longest_retry_seconds=LOOK_SECONDS,
                 )
                 self._loop.start()

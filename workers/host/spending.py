@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from urllib.parse import quote, unquote
 
-import redis
 from pydantic import BaseModel, ConfigDict
 
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.store.accounts import BudgetShare
 from torch_tasks.system.files import exclusive, write_private
-
-_AWAY = (redis.RedisError, BrokerUnreachable)
 
 
 class _Note(BaseModel):
@@ -47,7 +44,7 @@ class Spending:
         with exclusive(self._lock):
             try:
                 self._spend(calls=calls, tokens=tokens)
-            except _AWAY:
+            except BrokerAway:
                 note = self._read()
                 left = {"calls": note.calls + calls, "tokens": note.tokens + tokens}
                 self._write(note.model_copy(update=left))

@@ -6,9 +6,7 @@ import logging
 from collections.abc import Mapping
 from enum import Enum
 
-import redis
-
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerAway
 from torch_tasks.model.task import HELD, FailureKind, TaskState
 from torch_tasks.workers.host.attempt_end import is_lost
 from torch_tasks.workers.host.hosted_agent import HostedAgent
@@ -102,7 +100,7 @@ class UnfinishedTask:
     def _is_lost(self, folder: AttemptFolder) -> bool:
         try:
             ownership = self._agent.records.ownership(folder.task_id)
-        except (redis.RedisError, BrokerUnreachable):
+        except BrokerAway:
             ownership = None
         return is_lost(folder.kept_account, ownership, self._agent.presence.info)
 

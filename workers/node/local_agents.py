@@ -7,10 +7,15 @@ import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import redis
 from pydantic import BaseModel, ConfigDict
 
-from torch_tasks.errors import BrokerUnreachable, NotInQuarantine, RetireImpossible, StateFolderUnusable, TorchError
+from torch_tasks.errors import (
+    BrokerAway,
+    NotInQuarantine,
+    RetireImpossible,
+    StateFolderUnusable,
+    TorchError,
+)
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import (
     agents_to_retire,
@@ -31,7 +36,6 @@ from torch_tasks.workers.node.supervisor import WorkerSupervisor
 
 log = logging.getLogger(__name__)
 
-_AWAY = (redis.RedisError, BrokerUnreachable)
 _LAST_WORDS = 1000
 
 
@@ -214,7 +218,7 @@ class LocalAgents:
             reason = f"{agent_id} did not start on {self._settings.node}: {why[-_LAST_WORDS:] or 'it said nothing'}"
             if settle_spawn(spawned).state is SpawnState.RESERVED:
                 self._order_end(spawned, reason)
-        except _AWAY as error:
+        except BrokerAway as error:
             log.warning("%s: %s", agent_id, error)
 
     def finish_retirement(self, agent: AgentSpec, order: RetireOrder) -> bool:
@@ -228,7 +232,7 @@ class LocalAgents:
                 self.on_change()
                 remove_agent(report, spawned, self._fleet)  # its id is free from now on, and may come here again
                 remove_retire_order(self._settings.state.agent(agent.id))
-        except (TorchError, redis.RedisError, OSError) as error:
+        except (TorchError, OSError) as error:
             log.warning("%s: does not retire yet: %s", agent.id, error)
             return False
         return True

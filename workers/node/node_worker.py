@@ -9,13 +9,12 @@ import signal
 from collections.abc import Sequence
 from typing import Any
 
-import redis
 from celery import bootsteps
 
 from torch_tasks.app import app
 from torch_tasks.caller import leave_pane
 from torch_tasks.communication.orchestrator import flush_outbox
-from torch_tasks.errors import BrokerUnreachable, NodeTaken, StaleWriter, TorchError
+from torch_tasks.errors import BrokerAway, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
 from torch_tasks.orchestration.housekeeping import run_if_overdue
@@ -52,7 +51,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
     presence = NodePresence(fleet(), agents.reports)
     try:
         presence.enter()
-    except (BrokerUnreachable, redis.RedisError) as error:
+    except BrokerAway as error:
         log.warning("the fleet does not know of this node yet: %s", error)
     agents.on_change = presence.beat
     app.node = agents
@@ -91,7 +90,7 @@ class NodeStep(bootsteps.StartStopStep):
         if self._notifier:
             self._notifier.stop()
         self.agents.stop()
-        with contextlib.suppress(TorchError, redis.RedisError):
+        with contextlib.suppress(TorchError):
             self.presence.leave()
 
     terminate = stop
@@ -105,7 +104,6 @@ class NodeMaintenance:
             "maintenance",
             self._play_round,
             pause=fleet.settings.heartbeat_seconds,
-            expected=(TorchError, OSError, redis.RedisError),
         )
         self._rounds = 0
         self._agents = agents

@@ -9,10 +9,7 @@ import signal
 import subprocess
 from collections.abc import Mapping
 
-import redis
-
 from torch_tasks import keys
-from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.system.loops import Loop
@@ -36,8 +33,7 @@ class Notifier:
         self._command = command
         self._fleet = fleet
         every = fleet.settings.heartbeat_seconds
-        expected = (TorchError, OSError, redis.RedisError)
-        self._loop = Loop("notifier", self._look, pause=every, delay=every, expected=expected)
+        self._loop = Loop("notifier", self._look, pause=every, delay=every)
         self._again_seconds = max(1, round(_AGAIN * fleet.settings.heartbeat_seconds))
 
     def start(self) -> None:

@@ -12,8 +12,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
 from torch_tasks.config_files import config_file
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
@@ -154,7 +152,7 @@ def _known(workdir: Path) -> list[str]:
     try:
         project, limit = project_of(workdir), fleet().settings.briefing_notes_bytes
         facts = as_facts(Notes(project, fleet().client, fleet().settings).all() if limit else [], limit)
-    except (TorchError, redis.RedisError, OSError) as error:
+    except (TorchError, OSError) as error:
         log.info("no notes for the briefing: %s", error)
         return []
     return [_FACTS.format(project=project, facts=facts)] if facts else []
