@@ -8,11 +8,11 @@ import threading
 import time
 
 from torch_tasks.beat.journal import Journal
-from torch_tasks.errors import BrokerUnreachable, TorchError
+from torch_tasks.broker.reconciler import Reconciler
+from torch_tasks.errors import StateFolderUnusable
 from torch_tasks.settings import Settings
 from torch_tasks.store.timetable import Timetable
 from torch_tasks.system.loops import Loop
-from torch_tasks.transport import Gate
 
 log = logging.getLogger(__name__)
 
@@ -23,9 +23,9 @@ _PRUNE_SECONDS = 3600.0
 class Follower:
     """One thread that follows, and what the thread that fires asks of the journal."""
 
-    def __init__(self, timetable: Timetable, gate: Gate, journal: Journal, settings: Settings) -> None:
+    def __init__(self, timetable: Timetable, reconciler: Reconciler, journal: Journal, settings: Settings) -> None:
         self._timetable = timetable
-        self._gate = gate
+        self._reconciler = reconciler
         self._journal = journal
         self._keep_seconds = settings.result_days * 86400
         # A blocking command must end before the connection counts as dead.
@@ -53,22 +53,21 @@ class Follower:
     def settle(self) -> None:
         """Have the broker know what the journal knows, if it may have forgotten: next to nothing if it has not."""
         try:
-            if self._is_known():
-                return
-            server = self._gate.state().identity
-            self._restore()
-            self._timetable.told(self._journal.name)
-            self._journal.reconciled(server)
-            self._settled.set()
-        except TorchError as error:
-            if isinstance(error, BrokerUnreachable):
-                raise
+            self._reconciler.reconcile(self)
+        except StateFolderUnusable as error:
             log.error("what the broker may have forgotten cannot be looked up: %s", error)
+        else:
+            self._settled.set()
 
-    def _is_known(self) -> bool:
-        """The broker is the process that was told what stands in the journal, with the data it had then."""
-        known = self._gate.state().identity == self._journal.server
-        return known and self._timetable.knows(self._journal.name)
+    @property
+    def name(self) -> str:
+        """What the broker notes the journal under."""
+        return self._journal.name
+
+    def put_back(self) -> bool:
+        """Put back what the broker forgot of the entries."""
+        self._restore()
+        return True
 
     def _restore(self) -> None:
         if not self._journal.position:
@@ -104,14 +103,14 @@ class Follower:
     def _read_all(self) -> None:
         """The journal is new, or more has changed than the stream of changes holds."""
         begun, newest = time.time(), self._timetable.newest()
-        if not self._is_known():  # what it forgot is put back first
+        if not self._reconciler.is_known(self):  # what it forgot is put back first
             self._settled.wait(_RETRY_SECONDS)
             self._settled.clear()
             return
         for ids in self._timetable.ids():
             self._journal.write(self._timetable.accounts(ids))
             self._journal.seen(ids)
-        if self._is_known():
+        if self._reconciler.is_known(self):
             self._journal.forget_unseen(begun)
             self._journal.followed(newest)
         self._wake.set()

@@ -26,7 +26,7 @@ CREATE TABLE IF NOT EXISTS entries (
   touched REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS place (
-  name TEXT PRIMARY KEY,           -- name, server, position, followed
+  name TEXT PRIMARY KEY,           -- name, position, followed
   value TEXT NOT NULL
 ) WITHOUT ROWID;
 """
@@ -51,11 +51,6 @@ class Journal:
         return name
 
     @property
-    def server(self) -> str:
-        """The broker's process of which it knows that it has forgotten nothing."""
-        return self._place("server")
-
-    @property
     def position(self) -> str:
         """Up to where it has followed the stream of changes; empty if it never did."""
         return self._place("position")
@@ -64,10 +59,6 @@ class Journal:
     def silence(self) -> float:
         """For how many seconds it has not been written."""
         return time.time() - float(self._place("followed") or 0)
-
-    def reconciled(self, server: str) -> None:
-        """This process of the broker knows what stands here."""
-        self._note(server=server)
 
     def followed(self, position: str) -> None:
         """What changed up to this place stands here."""

@@ -29,7 +29,6 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin, Fire, moment_of
 from torch_tasks.store.checkins import record_of
 from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
-from torch_tasks.transport import Gate
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +48,7 @@ class TorchScheduler(Scheduler):
         self._lead = LeaderLease(self._timetable, self._settings.beat_lease_seconds)
         place = re.sub(r"[^\w.-]+", "_", self._settings.broker().place)
         journal = Journal(self._settings.state.beat(place))
-        self._follower = Follower(self._timetable, Gate(fleet().client), journal, self._settings)
+        self._follower = Follower(self._timetable, fleet().reconciler, journal, self._settings)
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import redis
 
-from torch_tasks import keys
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.reconciler import Reconciler
 from torch_tasks.settings import Settings, settings
 from torch_tasks.store.agents import AgentRegistry, SoftPins
 from torch_tasks.store.holds import Holds
@@ -105,10 +105,10 @@ class Fleet:
         """Whether the broker was restarted and is not reconciled yet."""
         return Gate(self.client)
 
-    def known_broker(self) -> str | None:
-        """The broker's process that the fleet was last reconciled with."""
-        server = self.client.hget(keys.BROKER_STATE, "server")
-        return str(server) if server else None
+    @cached_property
+    def reconciler(self) -> Reconciler:
+        """Has whatever this process knows put back, if the broker has forgotten it."""
+        return Reconciler(self.client)
 
     @cached_property
     def ledger(self) -> Ledger | None:

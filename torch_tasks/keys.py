@@ -55,8 +55,8 @@ DEAD_LETTERS = f"{PREFIX}dead_letters"
 BROKER_STATE = f"{PREFIX}broker"
 #: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.
 HOUSEKEEPING = f"{PREFIX}housekeeping"
-#: Hash of a ledger's name → when the broker was last reconciled with it: what has no field is not the broker it was.
-LEDGERS = f"{PREFIX}ledgers"
+#: Hash of a source's name → the broker's process with which it was reconciled last: see ``broker.reconciler``.
+RECONCILED = f"{PREFIX}reconciled"
 #: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.

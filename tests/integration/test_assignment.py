@@ -164,7 +164,7 @@ def test_a_ledger_that_the_broker_does_not_know_sends_no_second_message_of_a_tas
         freeze(worker)
     try:
         assert assign("true # in python").agent_id == "dev-2"
-        broker.client.delete(keys.LEDGERS)
+        broker.client.delete(keys.RECONCILED)
         recovery.restore_all()
         assert broker.client.llen(list_of("torch.agent.dev-2", Priority.NORMAL.step)) == 1
         assert broker.client.llen(list_of("torch.developer.any", Priority.NORMAL.step)) == 0

@@ -25,7 +25,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.budget import Budget
 from torch_tasks.settings import Settings, settings
-from torch_tasks.workers.host.spending import Spending, tell_spending
+from torch_tasks.workers.host.spending import MachineSpending, Spending
 
 DAY_MS = 86_400_000
 
@@ -118,8 +118,8 @@ def test_a_broker_that_forgot_learns_what_was_used(broker: FaultyBroker, tmp_pat
     broker.lose_everything()
     a.count()
     assert used("calls_per_day", "claude") == 4
-    tell_spending(b._fleet)
-    tell_spending(b._fleet)
+    MachineSpending(b._fleet).put_back()
+    MachineSpending(b._fleet).put_back()
     assert (used("calls_per_day", "claude"), used("tokens_per_day", "claude")) == (7, 70)
 
 

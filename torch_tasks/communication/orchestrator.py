@@ -379,7 +379,7 @@ def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
 def flush_outbox(of: Fleet) -> None:
     """Send what waited on this machine for the broker, and send anew what that has forgotten."""
     if of.settings.ledger:
-        outbox_of(of).tend(of.client, of.inboxes, NovaOrchestrator(OPERATOR)._post)
+        outbox_of(of).tend(of.reconciler, of.inboxes, NovaOrchestrator(OPERATOR)._post)
 
 
 def outbox_of(of: Fleet) -> Outbox:

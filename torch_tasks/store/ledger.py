@@ -70,7 +70,6 @@ class _Broker(NamedTuple):
     """What is kept of the broker itself."""
 
     ledger: str | None = None
-    mark: str | None = None
     reconciled: float | None = None
     tended: float = 0
 
@@ -244,18 +243,10 @@ class Ledger:
                 name = self._mine(file).ledger
         return str(name)
 
-    @property
-    def mark(self) -> str | None:
-        """What the broker said of itself when it was last reconciled."""
-        with self._file.reading() as file:
-            return self._mine(file).mark
-
-    def reconciled(self, mark: str) -> None:
-        """The broker, which says this of itself, knows what the rows say."""
+    def reconciled(self) -> None:
+        """Note that the broker knows now what the rows say."""
         with self._file.writing(flushed=False) as file:
-            file.execute(
-                "UPDATE brokers SET mark = ?, reconciled = ? WHERE broker = ?", (mark, time.time(), self._broker)
-            )
+            file.execute("UPDATE brokers SET reconciled = ? WHERE broker = ?", (time.time(), self._broker))
 
     def is_untended_for(self, seconds: float) -> bool:
         """Nobody has looked for ended tasks for so long."""
@@ -304,7 +295,7 @@ class Ledger:
 
     def _mine(self, file: sqlite3.Connection) -> _Broker:
         found = file.execute(
-            "SELECT ledger, mark, reconciled, tended FROM brokers WHERE broker = ?", (self._broker,)
+            "SELECT ledger, reconciled, tended FROM brokers WHERE broker = ?", (self._broker,)
         ).fetchone()
         return _Broker(*found) if found else _Broker()
 

@@ -42,7 +42,6 @@ CREATE TABLE papers (              -- apart, for they are large and the rows cha
 CREATE TABLE brokers (
   broker TEXT PRIMARY KEY,
   ledger TEXT NOT NULL,            -- what the broker knows this ledger by
-  mark TEXT,                       -- what it said of itself when it was last reconciled
   reconciled REAL,
   tended REAL NOT NULL DEFAULT 0
 );

@@ -8,17 +8,17 @@ see to it that nothing arrives twice.
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
-import redis
-
-from torch_tasks import keys
+from torch_tasks.broker.reconciler import Reconciler
 from torch_tasks.errors import BrokerForgot, InboxFull
-from torch_tasks.model.message import Message
+from torch_tasks.model.message import Message, MessageState
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.system.files import exclusive, make_folder, usable, write_private
 
@@ -40,7 +40,7 @@ class Outbox:
         self._waiting = folder / "waiting"
         self._sent = folder / "sent"
         self._lock = folder / "lock"
-        self._mark = folder / "broker"
+        self._name = folder / "name"
         self._tended = folder / "tended"
 
     def keep(self, message: Message) -> Path:
@@ -101,24 +101,25 @@ class Outbox:
                 else:
                     self.accepted(self._waiting / name)
 
-    def tend(self, client: redis.Redis, inboxes: Inboxes, send: Route) -> None:
-        """Flush, forget what has arrived, and send anew all else to a broker that is not the one it was."""
+    def tend(self, reconciler: Reconciler, inboxes: Inboxes, send: Route) -> None:
+        """Flush, send anew what a broker forgot, and drop what has arrived."""
         self.flush(send)
         if not self._sent.is_dir() or self._was_tended() or not self.unsettled():
             return
-        name, known_mark = self._known()
-        with client.pipeline(transaction=False) as pipe:
-            pipe.hmget(keys.BROKER_STATE, "server", "epoch")
-            pipe.hexists(keys.LEDGERS, name)
-            server, known = pipe.execute()
-        mark = " ".join(str(part) for part in server)
-        forgetful = not known or mark != known_mark
-        names = _files(self._sent)
-        batches = [names[start : start + BATCH] for start in range(0, len(names), BATCH)]
-        known = [self._settle(batch, inboxes, send, forgetful=forgetful) for batch in batches]
-        if forgetful and all(known):
-            client.hset(keys.LEDGERS, name, int(time.time()))
-            write_private(self._mark, f"{name} {mark}")
+        source = SentMessages(self.name, self._sent, inboxes, send)
+        reconciler.reconcile(source)
+        found = list(itertools.chain.from_iterable(source.batches()))
+        has_expired = reconciler.is_known(source)  # asked afterwards: what it does not know, it has not forgotten
+        for file, state in found:
+            if state.settled if state else has_expired:
+                file.unlink(missing_ok=True)
+
+    @property
+    def name(self) -> str:
+        """What the broker notes this outbox under."""
+        if not self._name.exists():
+            write_private(self._name, f"outbox {uuid.uuid4().hex}")
+        return self._name.read_text()
 
     def _was_tended(self) -> bool:
         """Somebody on this machine did it a moment ago; many processes call this."""
@@ -128,28 +129,34 @@ class Outbox:
         self._tended.touch()
         return False
 
-    def _settle(self, names: list[str], inboxes: Inboxes, send: Route, *, forgetful: bool) -> bool:
-        """False if something could not be sent anew yet."""
+
+@dataclass(frozen=True)
+class SentMessages:
+    """What a broker accepted of an outbox's messages, and may have forgotten before they arrived."""
+
+    name: str
+    folder: Path
+    inboxes: Inboxes
+    send: Route
+
+    def put_back(self) -> bool:
+        """Send anew what the broker does not know; false if something cannot be sent yet."""
         done = True
-        ids = [name.removesuffix(".json").split("-", 2)[2] for name in names]
-        for name, state in zip(names, inboxes.states(ids), strict=True):
-            file = self._sent / name
-            if state is None and forgetful and (message := _read(file)):
+        for file, state in itertools.chain.from_iterable(self.batches()):
+            if state is None and (message := _read(file)):
                 try:
-                    send(message)
+                    self.send(message)
                 except (InboxFull, BrokerForgot):
                     done = False
-            elif state is None or state.settled:
-                file.unlink(missing_ok=True)
         return done
 
-    def _known(self) -> tuple[str, str]:
-        """The outbox's own name, and the broker that was last brought to what is in it."""
-        try:
-            name, _, mark = self._mark.read_text().partition(" ")
-        except FileNotFoundError:
-            return f"outbox-{uuid.uuid4().hex}", ""
-        return name, mark
+    def batches(self) -> Iterator[list[tuple[Path, MessageState | None]]]:
+        """The files, each with what the broker knows of its message; some at a time, in the order of sending."""
+        names = _files(self.folder)
+        for start in range(0, len(names), BATCH):
+            some = names[start : start + BATCH]
+            states = self.inboxes.states([name.removesuffix(".json").split("-", 2)[2] for name in some])
+            yield [(self.folder / name, state) for name, state in zip(some, states, strict=True)]
 
 
 def _files(folder: Path) -> list[str]:

@@ -6,7 +6,6 @@ Celery's own entries stand in the same set of what is due, under an id that no c
 from __future__ import annotations
 
 import itertools
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -256,14 +255,6 @@ class Timetable:
             ],
             client=pipe,
         )
-
-    def knows(self, journal: str) -> bool:
-        """The broker was once told what stands in this journal, and has not lost all its data since."""
-        return bool(self._client.hexists(keys.LEDGERS, journal))
-
-    def told(self, journal: str) -> None:
-        """It knows from now on."""
-        self._client.hset(keys.LEDGERS, journal, int(time.time()))
 
     def is_empty(self) -> bool:
         """The broker knows of no check-in at all."""

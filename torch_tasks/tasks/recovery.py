@@ -1,7 +1,7 @@
-"""Putting back what the broker forgot: it was restarted empty, or as it was some time ago, or was away.
+"""Putting back the tasks that the broker forgot, from what this machine's ledger knows of them.
 
 The ledger knows what was accepted on this machine and how it ended. :func:`settle` compares when there is a reason to;
-whoever talks to the broker calls it first. :func:`tend` also closes the rows of ended tasks.
+every command calls it before it talks to the broker. :func:`tend` also closes the rows of ended tasks.
 """
 
 from __future__ import annotations
@@ -37,23 +37,23 @@ TEND_BATCHES = 20
 
 def settle() -> None:
     """Have the broker know what this machine's ledger knows; next to nothing is done if nothing happened."""
-    if recovery := _recovery():
+    if tasks := _enqueued_here():
         with broker_errors():
-            recovery.settle()
+            tasks.settle()
 
 
 def tend() -> None:
     """:func:`settle`, and close the rows of tasks that have ended."""
-    if recovery := _recovery():
+    if tasks := _enqueued_here():
         with broker_errors():
-            recovery.tend()
+            tasks.tend()
 
 
-def restore_all(extend: Callable[[], None] = lambda: None) -> None:
-    """Tell the broker all that the ledger knows; ``extend`` is called now and then while it lasts."""
-    if recovery := _recovery():
+def restore_all() -> None:
+    """Have the broker know all that the ledger knows, whatever it was told before."""
+    if tasks := _enqueued_here():
         with broker_errors():
-            recovery.restore_all(extend)
+            fleet().reconciler.reconcile(tasks, always=True)
 
 
 def keep_end(task_id: str, *, asked_here: bool = False) -> None:
@@ -87,18 +87,18 @@ def is_spooled(task_id: str) -> bool:
     return ledger is not None and ledger.exists() and ledger.state(task_id) is RowState.SPOOLED
 
 
-def _recovery() -> Recovery | None:
+def _enqueued_here() -> EnqueuedTasks | None:
     ledger = fleet().ledger
-    return _recovery_of(ledger) if ledger and ledger.exists() else None
+    return _tasks_in(ledger) if ledger and ledger.exists() else None
 
 
 @cache
-def _recovery_of(ledger: Ledger) -> Recovery:
-    return Recovery(ledger)
+def _tasks_in(ledger: Ledger) -> EnqueuedTasks:
+    return EnqueuedTasks(ledger)
 
 
-class Recovery:
-    """Brings one broker to what one ledger knows of its tasks.
+class EnqueuedTasks:
+    """The tasks in one ledger, as a source for the reconciler of its broker.
 
     Whoever is first puts a task back, for its record can be made only once and its row claimed only once; a second
     message would do no harm, for a task runs once whatever is delivered.
@@ -123,25 +123,26 @@ class Recovery:
 
     def _compare(self, unsent: Sequence[Row]) -> None:
         """Restore all if the broker is not the one it was, and send what was never sent."""
-        if self._mark() != self._ledger.mark:
-            self.restore_all(lambda: None)
+        fleet().reconciler.reconcile(self)
         sight = _Sight()
         for start in range(0, len(unsent), BATCH):
-            self._put_back(unsent[start : start + BATCH], sight)
+            self._restore(unsent[start : start + BATCH], sight)
         self._looked = time.monotonic()
 
-    def restore_all(self, extend: Callable[[], None]) -> None:
+    @property
+    def name(self) -> str:
+        """What the broker notes the ledger under."""
+        return self._ledger.name
+
+    def put_back(self) -> bool:
         """Announce what has ended, then put back what has not."""
-        mark = self._mark(whoever=True)
         for rows in _batches(self._ledger.closed_after):
-            extend()
             self._announce(rows)
         sight = _Sight()
         for rows in _batches(self._ledger.open_after):
-            extend()
-            self._put_back([row for row in rows if not row.in_hands], sight)
-        fleet().client.hset(keys.LEDGERS, self._ledger.name, int(time.time()))
-        self._ledger.reconciled(mark)
+            self._restore([row for row in rows if not row.in_hands], sight)
+        self._ledger.reconciled()
+        return True
 
     def _close_ended(self) -> None:
         """Close what has ended, beginning with what nobody has looked at for the longest time; forget what is old."""
@@ -149,17 +150,9 @@ class Recovery:
             self._ledger.tended()
         for _ in range(TEND_BATCHES):
             rows = self._ledger.longest_unseen(BATCH)
-            if not self._put_back(rows) or len(rows) < BATCH:
+            if not self._restore(rows) or len(rows) < BATCH:
                 break
         self._ledger.prune(settings().result_days)
-
-    def _mark(self, *, whoever: bool = False) -> str:
-        """What tells this broker, as it was last reconciled, from any other; empty if it does not know the ledger."""
-        with fleet().client.pipeline(transaction=False) as pipe:
-            pipe.hmget(keys.BROKER_STATE, "server", "epoch")
-            pipe.hexists(keys.LEDGERS, self._ledger.name)
-            (server, epoch), known = pipe.execute()
-        return f"{server} {epoch}" if known or whoever else ""
 
     def _announce(self, rows: Sequence[Row]) -> None:
         """Have the records know of ends that they forgot."""
@@ -173,7 +166,7 @@ class Recovery:
             }
         )
 
-    def _put_back(self, rows: Sequence[Row], sight: _Sight | None = None) -> int:
+    def _restore(self, rows: Sequence[Row], sight: _Sight | None = None) -> int:
         """Do for each row what the broker's knowledge of it asks for; returns how many tasks have ended.
 
         Without a ``sight`` of the messages, a task that has a record is believed to have a message, too.

@@ -22,10 +22,10 @@ from kombu.utils.objects import cached_property
 from redis.exceptions import NoScriptError
 
 from torch_tasks import keys
+from torch_tasks.broker.reconciler import greeting
 from torch_tasks.transport import claiming, scripts
 from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest, pause
 from torch_tasks.transport.deliveries import SEPARATOR, delivered, message_id, queue_of
-from torch_tasks.transport.gate import greeting
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms, keeper_for
 
 log = logging.getLogger(__name__)

@@ -7,16 +7,13 @@ Everybody who keeps deliveries comes, says what the broker may have forgotten, a
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.reconciler import identity_of
 from torch_tasks.transport import scripts
-
-_RUN_ID = re.compile(r"^(?:run_id|master_replid):(\w+)", re.MULTILINE)
 
 
 class GateState(NamedTuple):
@@ -37,7 +34,7 @@ class GateState(NamedTuple):
         return self.identity == self.server
 
 
-class Entry(NamedTuple):
+class GateAnswer(NamedTuple):
     """What comes of waiting at the gate."""
 
     open: bool
@@ -59,42 +56,21 @@ class Gate:
     def state(self) -> GateState:
         """Who answers, and whom the fleet knows."""
         server, epoch, since = map(_text, self._client.hmget(keys.BROKER_STATE, ["server", "epoch", "since"]))
-        return GateState(self._identity(), server or None, int(epoch or 0), f"{server}@{since}")
+        return GateState(identity_of(self._client), server or None, int(epoch or 0), f"{server}@{since}")
 
-    def enter(self, identity: str, recovery_ms: int, epoch: int, *, busy: bool = False) -> Entry:
+    def enter(self, identity: str, recovery_ms: int, epoch: int, *, busy: bool = False) -> GateAnswer:
         """Wait at the gate, to be asked again and again until it is open.
 
         It opens ``recovery_ms`` after the first who came, and not while anybody is ``busy``: has more to say. The epoch
         never goes backwards: the largest that anybody knew counts.
         """
         is_open, number, since = self._enter(keys=[keys.BROKER_STATE], args=[identity, recovery_ms, epoch, int(busy)])
-        return Entry(bool(is_open), int(number), f"{identity}@{since}")
+        return GateAnswer(bool(is_open), int(number), f"{identity}@{since}")
 
     def open_new(self) -> bool:
         """Open the gate of a broker that never had any data."""
-        return bool(self._open_new(keys=[keys.BROKER_STATE], args=[self._identity()]))
-
-    def _identity(self) -> str:
-        info: dict[str, Any] = self._client.info("server")
-        return str(info.get("run_id") or self._client.info("replication")["master_replid"])
+        return bool(self._open_new(keys=[keys.BROKER_STATE], args=[identity_of(self._client)]))
 
 
 def _text(value: object) -> str:
     return "" if value is None else str(value)
-
-
-def greeting(note: Callable[[str], None]) -> Callable[[Any], None]:
-    """What a connection does first: log in, and note who answers."""
-
-    def greet(connection: Any) -> None:
-        connection.on_connect()
-        for section in ("server", "replication"):
-            connection.send_command("INFO", section, check_health=False)
-            answer = connection.read_response()
-            text = answer.decode() if isinstance(answer, bytes) else str(answer)
-            if found := _RUN_ID.search(text):
-                note(found[1])
-                return
-        raise redis.ConnectionError("the broker does not say who it is (INFO has neither run_id nor master_replid)")
-
-    return greet

@@ -19,12 +19,13 @@ import redis
 from pydantic import SecretStr
 
 from torch_tasks.broker.connection import BrokerClient
+from torch_tasks.broker.reconciler import greeting
 from torch_tasks.errors import BrokerAway
 from torch_tasks.settings import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
 from torch_tasks.transport.callbacks import Callbacks
 from torch_tasks.transport.deliveries import Deliveries, GateClosed, message_id
-from torch_tasks.transport.gate import Gate, greeting
+from torch_tasks.transport.gate import Gate
 from torch_tasks.transport.held import HeldDeliveries
 
 log = logging.getLogger(__name__)

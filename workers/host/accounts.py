@@ -1,4 +1,4 @@
-"""What an agent's folder remembers of its tasks, told to a broker that has forgotten it."""
+"""What an agent's folder remembers of its tasks, put back into a broker that has forgotten it."""
 
 from __future__ import annotations
 
@@ -13,35 +13,56 @@ from torch_tasks.model.task import HELD, Priority, TaskState
 from torch_tasks.state_folder import JOURNAL
 from torch_tasks.transport.deliveries import message_id
 from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder, CurrentAttempt, kept_attempts, prune_attempts
-from torch_tasks.workers.host.spending import tell_spending
+from torch_tasks.workers.host.spending import MachineSpending
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 500
 
 
-def tell_accounts(folder: Path, fleet: Fleet) -> None:
-    """Put back what the broker does not know any more of the agent's tries. What it knows later stays."""
-    tell_spending(fleet)
-    prune_attempts(folder / "runs", fleet.settings.result_days)
-    restored, left = 0, kept_attempts(folder / "runs")
-    while some := list(islice(left, _AT_ONCE)):
-        for run, outline in zip(some, fleet.records.outlines(run.task_id for run in some), strict=True):
-            kept = run.recall()
-            if kept and (outline is None or outline.revision < int(kept[0]["revision"])):
-                restored += fleet.records.restore(run.task_id, kept[0])
-    if restored:
-        log.info("%s: told the broker of %d tasks", folder.name, restored)
+class AgentAttempts:
+    """What an agent's folder remembers of its tries, as a source for the reconciler."""
+
+    def __init__(self, folder: Path, fleet: Fleet) -> None:
+        self._folder = folder
+        self._fleet = fleet
+
+    @property
+    def name(self) -> str:
+        """What the broker notes it under."""
+        return f"agent {self._fleet.settings.node} {self._folder}"
+
+    def put_back(self) -> bool:
+        """Put back what the broker does not know any more of the tries. What it knows later stays."""
+        fleet = self._fleet
+        prune_attempts(self._folder / "runs", fleet.settings.result_days)
+        restored, left = 0, kept_attempts(self._folder / "runs")
+        while some := list(islice(left, _AT_ONCE)):
+            for run, outline in zip(some, fleet.records.outlines(run.task_id for run in some), strict=True):
+                kept = run.recall()
+                if kept and (outline is None or outline.revision < int(kept[0]["revision"])):
+                    restored += fleet.records.restore(run.task_id, kept[0])
+        if restored:
+            log.info("%s: told the broker of %d tasks", self._folder.name, restored)
+        return True
 
 
-def tell_for_machine(fleet: Fleet) -> None:
-    """Do the same for each agent of this machine: its worker may be dead, frozen, or busy with its start.
+def reconcile_agent(folder: Path, fleet: Fleet, *, always: bool = False) -> None:
+    """Have the broker know what this agent did, and what this machine used of its accounts."""
+    fleet.reconciler.reconcile(MachineSpending(fleet), always=always)
+    fleet.reconciler.reconcile(AgentAttempts(folder, fleet), always=always)
 
-    The task of one that has no worker waits for the next.
+
+def put_back_for_machine(fleet: Fleet) -> None:
+    """Put back what each agent of this machine did: its worker may be dead, frozen, or busy with its start.
+
+    The task of one that has no worker waits for the next. That the broker knows it is noted by its own worker alone,
+    which may be about to write more.
     """
+    fleet.reconciler.reconcile(MachineSpending(fleet), always=True)
     for folder in fleet.settings.state.agents():
         if journal := AgentJournal.read(folder / JOURNAL):
-            tell_accounts(folder, fleet)
+            AgentAttempts(folder, fleet).put_back()
             if journal.current and not is_hosted(folder):
                 reclaim(folder, journal.agent_id, journal.current, fleet)
 

@@ -40,7 +40,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
     signals.task_revoked.connect(_revoked)
     LeaseKeeper.on_lost.append(lambda *_: host.look_at_task())
-    LeaseKeeper.on_return.append(host.tell_accounts)
+    LeaseKeeper.on_return.append(host.put_back)
     LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
     host.resume()
     return host.holds

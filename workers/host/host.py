@@ -24,7 +24,7 @@ from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport import pause
-from torch_tasks.workers.host.accounts import reclaim, tell_accounts
+from torch_tasks.workers.host.accounts import reclaim, reconcile_agent
 from torch_tasks.workers.host.attempt import Attempt
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.hosted_agent import HostedAgent
@@ -161,15 +161,13 @@ class Host:
 
     def resume(self) -> None:
         """Give a broker that forgot what the agent knows, and have the task come that its pane was left with."""
-        if self._fleet.known_broker() != self._presence.journal.broker:
-            self.tell_accounts()
+        reconcile_agent(self._presence.folder, self._fleet)
         if current := self._presence.journal.current:
             reclaim(self._presence.folder, self._spec.id, current, self._fleet)
 
-    def tell_accounts(self) -> None:
-        """Put back what the broker does not know any more of the agent's tasks."""
-        tell_accounts(self._presence.folder, self._fleet)
-        self._presence.remember(broker=self._fleet.known_broker())
+    def put_back(self) -> None:
+        """Have a broker that was restarted know what the agent did."""
+        reconcile_agent(self._presence.folder, self._fleet, always=True)
 
     # ── look after the agent ─────────────────────────────────────────────────────────────────────────────────────
 

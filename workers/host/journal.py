@@ -49,8 +49,6 @@ class AgentJournal(BaseModel):
     current: CurrentAttempt | None = None
     performance: Performance = Performance()
     """How the tasks ended that the agent had; the broker may forget it."""
-    broker: str | None = None
-    """The broker's process that got last what the agent knows of its tasks."""
 
     @classmethod
     def read(cls, path: Path) -> AgentJournal | None:

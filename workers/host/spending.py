@@ -71,7 +71,20 @@ class Spending:
         write_private(self._file, note.model_dump_json() + "\n")
 
 
-def tell_spending(fleet: Fleet) -> None:
-    """Tell a broker that may have forgotten what this machine has used."""
-    for file in sorted(fleet.settings.state.spent.glob("*.json")):
-        Spending(unquote(file.stem), fleet).count()
+class MachineSpending:
+    """All that is kept on this machine's disk, as a source for the reconciler."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._folder = fleet.settings.state.spent
+
+    @property
+    def name(self) -> str:
+        """What the broker notes it under."""
+        return f"spending {self._fleet.settings.node} {self._folder}"
+
+    def put_back(self) -> bool:
+        """Have the broker count no less than it once did."""
+        for file in sorted(self._folder.glob("*.json")):
+            Spending(unquote(file.stem), self._fleet).count()
+        return True

@@ -24,7 +24,7 @@ from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.transport import LeaseKeeper
 from torch_tasks.workers.git.discipline import GitDiscipline
-from torch_tasks.workers.host.accounts import tell_for_machine
+from torch_tasks.workers.host.accounts import put_back_for_machine
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
@@ -152,5 +152,5 @@ class NodeMaintenance:
 
     def _restore_what_is_known_here(self) -> None:
         """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""
-        tell_for_machine(self._fleet)
+        put_back_for_machine(self._fleet)
         recovery.restore_all()
