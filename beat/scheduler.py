@@ -81,11 +81,12 @@ class TorchScheduler(Scheduler):
                 log.warning("the broker is back")
             self._away = False
         except Exception as error:
+            pause = _RETRY_SECONDS
             if not is_away(error):
                 log.exception("a fault in firing; beat goes on")
             elif not self._away:
                 log.warning("the broker is away, nothing is fired: %s", error)
-            self._away, pause = True, _RETRY_SECONDS
+                self._away = True
         self._follower.wait(pause)
         return 0.0
 
