@@ -212,7 +212,7 @@ def test_a_pause_outlives_the_broker(
     torch.resume(role="qa")
     happens(broker)
     until(lambda: (info := worker.info) and info.online and info.paused, "the broker knows of the pause")
-    assert [(scope, hold.reason) for scope, hold in fleet().holds.book().pauses()] == [("agent dev-1", "for good")]
+    assert [(scope, hold.reason) for scope, hold in fleet().holds.latest().pauses()] == [("agent dev-1", "for good")]
     waiting = stays_queued(torch, worker)
     torch.resume("dev-1")
     assert waiting.result(timeout=30).succeeded

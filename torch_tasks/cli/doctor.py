@@ -140,7 +140,7 @@ def _stopped() -> str:
 
 
 def _paused() -> str:
-    pauses = fleet().holds.book().pauses()
+    pauses = fleet().holds.latest().pauses()
     return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "nobody"
 
 

@@ -9,7 +9,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
-from torch_tasks.model.hold import STOP, Book, Hold, Stop
+from torch_tasks.model.hold import STOP, Hold, LatestHolds, Stop
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.holds import Holds, new_hold
 from torch_tasks.system.files import exclusive, make_folder, ring_all, usable, write_private
@@ -18,7 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class NodeHolds:
-    """The book of holds in one state folder, and the file ``STOP`` beside it.
+    """The holds that one state folder knows of, and the file ``STOP`` beside it.
 
     While that file is there, whoever wrote it, nothing on this machine begins a task.
     """
@@ -27,17 +27,17 @@ class NodeHolds:
         self._folder = state_dir
         state = StateFolder(state_dir)
         self._file, self._lock, self.stop_file = state.holds, state.holds_lock, state.stop
-        self._book = Book({})
+        self._latest = LatestHolds({})
         self._read: object = None
 
-    def book(self) -> Book:
-        """What was heard last, by whichever process of this machine."""
+    def latest(self) -> LatestHolds:
+        """What a process of this machine learnt last."""
         with suppress(FileNotFoundError):
             stat = self._file.stat()
             if self._read != (seen := (stat.st_mtime_ns, stat.st_ino)):
-                self._book = self._book.merged(Book.model_validate_json(self._file.read_bytes()))
+                self._latest = self._latest.merged(LatestHolds.model_validate_json(self._file.read_bytes()))
                 self._read = seen
-        return self._book
+        return self._latest
 
     @property
     def stop(self) -> Stop | None:
@@ -62,35 +62,38 @@ class NodeHolds:
         ring_all(self._folder)
 
     def agree(self, holds: Holds) -> None:
-        """Hear what the broker knows, tell it what it has forgotten or was never told, and act on the fleet's stop."""
+        """Take over what the broker knows, put back what it lacks, and follow the fleet's stop.
+
+        Merging needs no note of what the broker was told: it is done at every heartbeat.
+        """
         make_folder(self._folder)
         with exclusive(self._lock):
-            self._tell_stop(holds)
-            here, there = self.book(), holds.book()
+            self._publish_stop(holds)
+            here, there = self.latest(), holds.latest()
             holds.restore(here.later(there))
             both = here.merged(there)
             if both != here:
-                self._book = both
+                self._latest = both
                 write_private(self._file, both.model_dump_json() + "\n")
                 ring_all(self._folder)
-            self._heed_stop(both)
+            self._follow_fleet(both)
             os.utime(self._lock)
 
-    def heard_within(self, seconds: float) -> bool:
+    def agreed_within(self, seconds: float) -> bool:
         """Some process of this machine has agreed with the broker since."""
         with suppress(FileNotFoundError):
             return abs(time.time() - self._lock.stat().st_mtime) < seconds
         return False
 
-    def _tell_stop(self, holds: Holds) -> None:
+    def _publish_stop(self, holds: Holds) -> None:
         """The fleet's stop that somebody asked for here while there was no broker."""
         stop = self.stop
         if stop and stop.fleet and not stop.revision:
             self.write_stop(holds.put(STOP, new_hold(stop.reason, stop.by)), fleet=True)
 
-    def _heed_stop(self, book: Book) -> None:
+    def _follow_fleet(self, latest: LatestHolds) -> None:
         """Have the file be there while the fleet is stopped; this machine's own stop is its own business."""
-        stop, fleets = self.stop, book.standing(STOP)
+        stop, fleets = self.stop, latest.in_force(STOP)
         if fleets and stop is None:
             self.write_stop(fleets, fleet=True)
         elif stop and stop.fleet and not fleets:

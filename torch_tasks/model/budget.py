@@ -40,7 +40,7 @@ class Spent(NamedTuple):
     amount: int
 
 
-class Line(BaseModel):
+class BudgetLine(BaseModel):
     """One line of an account's budget, as it stands."""
 
     account: str
@@ -56,7 +56,7 @@ class Line(BaseModel):
         return self.limit is not None and self.used >= self.limit
 
 
-def lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms: int) -> list[Line]:
+def budget_lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms: int) -> list[BudgetLine]:
     """How an account stands at this moment, given all that was ever noted of it: see ``budget_scripts``."""
     found = []
     for name, length in WINDOWS.items():
@@ -66,7 +66,7 @@ def lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms: int) -
             if field.split(" ", 1)[0] == name and noted.window == window:
                 used += noted.amount
         until = datetime.fromtimestamp((window + 1) * length / 1000, UTC)
-        found.append(Line(account=account, name=name, limit=budget.limit(name) or None, used=used, until=until))
+        found.append(BudgetLine(account=account, name=name, limit=budget.limit(name) or None, used=used, until=until))
     return found
 
 

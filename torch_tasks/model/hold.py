@@ -23,28 +23,28 @@ def role_scope(role: str) -> str:
     return f"role {role}"
 
 
-def _line(text: str) -> str:
+def _one_line(text: str) -> str:
     """As one line that steers nobody's terminal."""
     return "".join(char if char.isprintable() else " " for char in text[:_REASON_LIMIT]).strip()
 
 
 _REASON_LIMIT = 500
-Line = Annotated[str, AfterValidator(_line)]
+OneLine = Annotated[str, AfterValidator(_one_line)]
 
 
 class Hold(BaseModel):
-    """Somebody said that no work is to be taken, or that it may be again."""
+    """That no work is to be taken, or that it may be again; by whom, why, and since when."""
 
     model_config = ConfigDict(frozen=True)
 
     by: str
-    reason: Line = ""
+    reason: OneLine = ""
     at: AwareDatetime
     lifted: bool = False
     interrupt: bool = False
     """What the agents do at that moment is interrupted, as a stop does."""
     revision: int = 0
-    """Grows with each word on the same scope, in the broker's milliseconds; 0: the broker has not heard of it."""
+    """Grows with each hold on the same scope, in the broker's milliseconds; 0: the broker has not heard of it."""
 
     def __str__(self) -> str:
         return f"by {self.by}" + (f": {self.reason}" if self.reason else "")
@@ -57,17 +57,17 @@ class Stop(Hold):
     """It is the whole fleet's, and ends with that."""
 
 
-class Book(RootModel[dict[str, Hold]]):
-    """The last word on each scope."""
+class LatestHolds(RootModel[dict[str, Hold]]):
+    """The latest hold on each scope, lifted or not."""
 
     model_config = ConfigDict(frozen=True)
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> Self:
-        """The book as the broker keeps it."""
+        """The holds as the broker keeps them."""
         return cls({scope: Hold.model_validate_json(text) for scope, text in fields.items()})
 
-    def standing(self, scope: str) -> Hold | None:
+    def in_force(self, scope: str) -> Hold | None:
         """The hold on this scope, unless it was lifted."""
         hold = self.root.get(scope)
         return hold if hold and not hold.lifted else None
@@ -76,19 +76,19 @@ class Book(RootModel[dict[str, Hold]]):
         """Every scope that is paused now."""
         return ((scope, hold) for scope, hold in sorted(self.root.items()) if not hold.lifted and scope != STOP)
 
-    def over(self, agent_id: str, role: str) -> Hold | None:
+    def pause_of(self, agent_id: str, role: str) -> Hold | None:
         """The pause that this agent is under: its own before its role's before everybody's."""
         scopes = (agent_scope(agent_id), role_scope(role), EVERYBODY)
-        return next(filter(None, map(self.standing, scopes)), None)
+        return next(filter(None, map(self.in_force, scopes)), None)
 
-    def later(self, other: Book) -> dict[str, Hold]:
-        """What this book says later than the other."""
+    def later(self, other: LatestHolds) -> dict[str, Hold]:
+        """The holds here that are later than the other's."""
         return {
             scope: hold
             for scope, hold in self.root.items()
             if scope not in other.root or hold.revision > other.root[scope].revision
         }
 
-    def merged(self, other: Book) -> Self:
-        """The later word of both on each scope."""
+    def merged(self, other: LatestHolds) -> Self:
+        """The later hold of both on each scope."""
         return type(self)({**self.root, **other.later(self)})

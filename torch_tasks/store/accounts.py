@@ -11,7 +11,7 @@ import redis
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitRedisStorage
 
 from torch_tasks import keys
-from torch_tasks.model.budget import WINDOWS, Budget, Line, lines
+from torch_tasks.model.budget import WINDOWS, Budget, BudgetLine, budget_lines
 from torch_tasks.model.fields import now
 from torch_tasks.settings import Settings
 from torch_tasks.store import budget_scripts as scripts
@@ -135,7 +135,7 @@ class Budgets:
         said = f"the budget of account {account} is used up: {limit:,} {str(why).replace('_', ' ')}"
         return BudgetShare(int(closed_ms) / 1000, said, dict(zip(WINDOWS, map(str, spent), strict=True)))
 
-    def lines(self, accounts: list[str]) -> list[Line]:
+    def lines(self, accounts: list[str]) -> list[BudgetLine]:
         """How these accounts stand."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
@@ -146,7 +146,7 @@ class Budgets:
         return [
             line
             for account, fields in zip(accounts, spent, strict=True)
-            for line in lines(account, self.of(account), fields, now_ms)
+            for line in budget_lines(account, self.of(account), fields, now_ms)
         ]
 
     def accounts(self) -> list[str]:

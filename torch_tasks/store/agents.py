@@ -15,7 +15,7 @@ from torch_tasks import settings as own
 from torch_tasks.broker.connection import connect
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
 from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance
-from torch_tasks.model.hold import Book
+from torch_tasks.model.hold import LatestHolds
 from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
@@ -121,8 +121,8 @@ class AgentRegistry:
             pipe.hgetall(keys.HOLDS)
             pipe.time()
             *columns, holds, now = pipe.execute()
-        rows, book = zip(*columns, strict=True), Book.of(holds)
-        return [self._info(entry, beat, _ms(now), ends, load, book) for entry, beat, ends, load in rows if entry]
+        rows, holds_now = zip(*columns, strict=True), LatestHolds.of(holds)
+        return [self._info(entry, beat, _ms(now), ends, load, holds_now) for entry, beat, ends, load in rows if entry]
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
@@ -134,9 +134,9 @@ class AgentRegistry:
             pipe.hgetall(keys.HOLDS)
             pipe.time()
             entries, beats, ends, loads, holds, now = pipe.execute()
-        heard, book = dict(beats), Book.of(holds)
+        heard, holds_now = dict(beats), LatestHolds.of(holds)
         return [
-            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id), book)
+            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id), holds_now)
             for agent_id, entry in sorted(entries.items())
         ]
 
@@ -249,7 +249,7 @@ class AgentRegistry:
         return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
     def _info(
-        self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any, book: Book | None = None
+        self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any, holds_now: LatestHolds | None = None
     ) -> AgentInfo:
         heard_ms, fields = int(beat or 0), json.loads(entry)
         alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
@@ -260,7 +260,7 @@ class AgentRegistry:
                 "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
                 "performance_metrics": json.loads(ends) if ends else {},
                 "load": int(load or 0),
-                "paused": book.over(fields["agent_id"], fields["role"]) if book else None,
+                "paused": holds_now.pause_of(fields["agent_id"], fields["role"]) if holds_now else None,
             }
         )
 

@@ -10,7 +10,7 @@ from torch_tasks import keys
 from torch_tasks.caller import caller
 from torch_tasks.errors import NotHeld
 from torch_tasks.model.fields import now
-from torch_tasks.model.hold import STOP, Book, Hold
+from torch_tasks.model.hold import STOP, Hold, LatestHolds
 from torch_tasks.store import hold_scripts as scripts
 
 
@@ -20,16 +20,16 @@ def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, i
 
 
 class Holds:
-    """The book of holds on one broker."""
+    """The holds of one broker's fleet."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._say = client.register_script(scripts.SAY)
         self._recall = client.register_script(scripts.RECALL)
 
-    def book(self) -> Book:
-        """The last word on each scope."""
-        return Book.of({str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()})
+    def latest(self) -> LatestHolds:
+        """The latest hold on each scope."""
+        return LatestHolds.of({str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()})
 
     def put(self, scope: str, hold: Hold) -> Hold:
         """Hold a scope, or lift what holds it; returns it with its revision. :class:`NotHeld` if there is nothing."""

@@ -50,7 +50,7 @@ class HoldsWatcher:
     @property
     def paused(self) -> Hold | None:
         """The agent is paused."""
-        return self._holds.book().over(self._agent.id, self._agent.role) if self._agent else None
+        return self._holds.latest().pause_of(self._agent.id, self._agent.role) if self._agent else None
 
     @property
     def reason(self) -> str | None:
@@ -90,7 +90,7 @@ class HoldsWatcher:
             self._known = now
             log.warning("%s", self.reason or "neither paused nor stopped any more")
             self._on_change()
-        if time.monotonic() >= self._ask_again and not self._holds.heard_within(self._interval):
+        if time.monotonic() >= self._ask_again and not self._holds.agreed_within(self._interval):
             self._ask_again = time.monotonic() + self._interval
             threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
 
