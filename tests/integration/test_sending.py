@@ -39,7 +39,7 @@ def nova(torch: Torch, broker: Broker, tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("developer-1", "developer-2"):
         enter(name, "developer", skills=("python",), workdir="/w/shop")
     enter("qa-1", "qa", skills=("python", "web"))
-    enter("pm-1", "project-manager")
+    enter("pm-1", "project-manager", kind="claude")
     yield NovaOrchestrator()
     broker.empty()
     policy.cache_clear()
@@ -159,6 +159,12 @@ def test_developers_speak_through_their_manager(nova: NovaOrchestrator) -> None:
     assert direct.target == "developer-2"
     assert nova.send_message("developer-2", "a person may").target == "developer-2"
     assert NovaOrchestrator("developer-1").send_message("qa-1", "to others, too").target == "qa-1"
+
+
+def test_a_manager_that_would_run_the_words_as_a_command_gets_none(nova: NovaOrchestrator) -> None:
+    enter("pm-1", "project-manager", kind="shell")
+    sent = NovaOrchestrator("developer-1").send_message("developer-2", "the tests are red")
+    assert sent.target == "developer-2"
 
 
 def test_pairs_are_allowed_and_the_policy_can_be_turned_off(nova: NovaOrchestrator, rules: Path) -> None:
