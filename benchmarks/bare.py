@@ -6,18 +6,17 @@ import os
 from typing import Any
 
 from celery import Celery
+from celery.app.amqp import AMQP
 
 from torch_tasks.app import app as torch_app
 
 URL = os.environ["TORCH_BROKER_URL"]
 
 
-def bare_app(name: str, transport: str, **options: Any) -> Celery:
-    """A plain app with a queue of its own name, over this transport with these options beside Torch's."""
-    made = Celery(name, broker=URL, backend=URL, set_as_current=False)
+def bare_app(name: str, amqp: type[AMQP] = AMQP, **options: Any) -> Celery:
+    """A plain app with a queue of its own name, with these options of the transport beside Torch's."""
+    made = Celery(name, broker=URL, backend=URL, amqp=amqp, set_as_current=False)
     made.conf.update(
-        # By its path, because Torch puts a transport of its own behind the name redis.
-        broker_transport=transport,
         broker_transport_options={**torch_app.conf.broker_transport_options, **options},
         result_backend_transport_options={"global_keyprefix": f"{name}:"},
         task_default_queue=name,
@@ -30,7 +29,7 @@ def bare_app(name: str, transport: str, **options: Any) -> Celery:
 
 UNREAD = "bare.unread"
 # kombu's own sleeps for the interval between two polls.
-app = bare_app("bare", "kombu.transport.redis:Transport", polling_interval=None)
+app = bare_app("bare", polling_interval=None)
 
 
 @app.task

@@ -7,9 +7,10 @@ import time
 from pathlib import Path
 
 from benchmarks.bare import bare_app
+from torch_tasks.transport.amqp import LeasedAMQP
 
 UNREAD = "leased.unread"
-app = bare_app("leased", "torch_tasks.transport.channel:Transport")
+app = bare_app("leased", LeasedAMQP)
 
 
 @app.task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from benchmarks.bare import bare_app
 
-app = bare_app("redbeat", "kombu.transport.redis:Transport", polling_interval=None)
+app = bare_app("redbeat", polling_interval=None)
 app.conf.update(
     beat_scheduler="redbeat.RedBeatScheduler",
     beat_max_loop_interval=1,

@@ -17,7 +17,7 @@ from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import settings
-from torch_tasks.transport import register
+from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
 CHECKIN = "torch.checkin"
@@ -61,6 +61,12 @@ class TorchApp(Celery):
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
         """The worker program; named, not imported, because nothing here may depend on ``workers``."""
         return self.subclass_with_self("torch_tasks.workers.program:Program", name="Worker")
+
+    @property
+    def leases(self) -> Leases:
+        """What this process has taken from the broker and not settled yet."""
+        leases: Leases = self.amqp.leases
+        return leases
 
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
@@ -157,7 +163,6 @@ def _worker_options() -> set[Parameter]:
     }
 
 
-register()
 app = TorchApp(
     "torch",
     include=[

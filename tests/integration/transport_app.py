@@ -13,9 +13,8 @@ from celery import Celery
 from celery.exceptions import Ignore
 
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.transport import LeaseKeeper, keeper, keeper_of, register
+from torch_tasks.transport.amqp import LeasedAMQP
 
-register()
 EFFECTS = Path(os.environ.get("TRANSPORT_EFFECTS", "/nowhere"))
 OPTIONS: dict[str, Any] = {
     "priority_steps": [0, 3, 6, 9],
@@ -28,7 +27,7 @@ OPTIONS: dict[str, Any] = {
 
 def made_app(url: str) -> Celery:
     """The app, on this broker."""
-    made = Celery("transport", broker=url, set_as_current=False)
+    made = Celery("transport", broker=url, amqp=LeasedAMQP, set_as_current=False)
     made.conf.update(
         broker_transport_options=OPTIONS,
         broker_connection_retry_on_startup=True,
@@ -79,18 +78,23 @@ def end_by(self: Any, how: str, *args: Any) -> None:
     queue = self.request.delivery_info["routing_key"]
     tell("begin", self.request.id, tag=tag, queue=queue, args=[how, *args])
     if how != "nothing":
-        holder = keeper_of(tag)
+        holder = app.amqp.leases.keeper_of(tag)
         assert holder is not None
         done = getattr(holder, how)(tag, *args)
-        tell(how, self.request.id, done=done, again=getattr(holder, how)(tag, *args), holder=keeper_of(tag) is None)
+        tell(
+            how,
+            self.request.id,
+            done=done,
+            again=getattr(holder, how)(tag, *args),
+            holder=app.amqp.leases.keeper_of(tag) is None,
+        )
         raise Ignore
 
 
 @app.task(bind=True, name="look")
 def look(self: Any) -> None:
     """Tell what the keeper knows."""
-    here = keeper()
-    assert here is not None
+    here = app.amqp.leases.keepers()[0]
     tell(
         "look", self.request.id, held=sorted(here.held()), message=here.message(self.request.properties["delivery_tag"])
     )
@@ -112,7 +116,9 @@ def broken() -> None:
 
 tries: list[int] = []
 if "account_seconds" in OPTIONS:
-    LeaseKeeper.on_return += [broken, account]
-LeaseKeeper.on_lost.append(lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag))
-LeaseKeeper.on_buried.append(lambda name, message: tell("buried", name, message=message))
-LeaseKeeper.on_return.append(lambda: tell("return", ""))
+    app.amqp.leases.listeners.on_return += [broken, account]
+app.amqp.leases.listeners.on_lost.append(
+    lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag)
+)
+app.amqp.leases.listeners.on_buried.append(lambda name, message: tell("buried", name, message=message))
+app.amqp.leases.listeners.on_return.append(lambda: tell("return", ""))

@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
 
-from torch_tasks.app import accepted
+from torch_tasks.app import accepted, app
 from torch_tasks.errors import (
     BrokerForgot,
     IllegalTransition,
@@ -31,7 +31,6 @@ from torch_tasks.store.tasks import Take
 from torch_tasks.system.loops import backoff
 from torch_tasks.tasks import dispatch
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
-from torch_tasks.transport import keeper_of
 from torch_tasks.transport.deliveries import LOSSES, list_of_tag, queue_of
 
 log = logging.getLogger(__name__)
@@ -47,7 +46,7 @@ class HeldMessage:
     def __init__(self, request: Any) -> None:
         self._id = request.id
         self._tag = str(request.properties["delivery_tag"])
-        self._keeper = keeper_of(self._tag)
+        self._keeper = app.leases.keeper_of(self._tag)
         self._text = self._keeper.message(self._tag) if self._keeper else None
         self._fields: dict[str, Any] = json.loads(self._text) if self._text else {}
 

@@ -11,8 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
-import kombu
-from celery.app.amqp import AMQP
 from kombu.serialization import dumps
 from kombu.utils import json
 from tenacity import Retrying, retry_if_exception
@@ -24,6 +22,7 @@ from torch_tasks.errors import BrokerAway, BrokerUnreachable, LedgerOff, LedgerU
 from torch_tasks.fleet import fleet
 from torch_tasks.store.ledger import Ledger, RowState
 from torch_tasks.store.tasks import Accepted
+from torch_tasks.transport.amqp import LeasedAMQP
 
 log = logging.getLogger(__name__)
 
@@ -31,26 +30,8 @@ _HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "
 """The options that say how to publish; all others belong to the message."""
 
 
-class Connection(kombu.Connection):
-    """A connection that is back soon after the broker is."""
-
-    def ensure_connection(
-        self,
-        errback: Any = None,
-        max_retries: int | None = None,
-        interval_start: float = 0.5,
-        interval_step: float = 0.5,
-        interval_max: float = 2.0,
-        **options: Any,
-    ) -> Any:
-        """Try until the broker answers, pausing for at most two seconds, not for thirty."""
-        return super().ensure_connection(errback, max_retries, interval_start, interval_step, interval_max, **options)
-
-
-class Publishing(AMQP):
+class Publishing(LeasedAMQP):
     """Celery's sending of tasks, with every ``torch.run`` written into the ledger before it goes."""
-
-    Connection = Connection
 
     def _create_task_sender(self) -> Callable[..., Any]:
         send = super()._create_task_sender()

@@ -5,25 +5,14 @@ lives; when it dies, the message goes back to its queue, at the front and under 
 the former holder still says about the old tag touches nothing. Nobody takes messages from a broker that was restarted
 until everybody who lives has put back what it may have forgotten.
 
-:class:`Deliveries` holds every statement, :class:`LeaseKeeper` renews and settles what this process holds,
-:class:`Gate` tells a broker that was restarted from the one that everybody knows.
-:mod:`~torch_tasks.transport.channel` is what kombu sees of it.
+:class:`Deliveries` holds every statement, :class:`~torch_tasks.transport.leases.LeaseKeeper` renews and settles what
+this process holds, :class:`Gate` tells a broker that was restarted from the one that everybody knows.
+:mod:`~torch_tasks.transport.channel` is what kombu sees of it, :mod:`~torch_tasks.transport.amqp` what Celery does.
 """
 
 from __future__ import annotations
 
-from torch_tasks.transport.claiming import pause
 from torch_tasks.transport.deliveries import Deliveries
 from torch_tasks.transport.gate import Gate, GateState
-from torch_tasks.transport.leases import LeaseKeeper, keeper, keeper_of, keepers
 
-__all__ = ["Deliveries", "Gate", "GateState", "LeaseKeeper", "keeper", "keeper_of", "keepers", "pause", "register"]
-
-TRANSPORT = "torch_tasks.transport.channel:Transport"
-
-
-def register() -> None:
-    """Have kombu use this transport for ``redis://`` and ``rediss://`` from now on."""
-    from kombu.transport import TRANSPORT_ALIASES
-
-    TRANSPORT_ALIASES.update(redis=TRANSPORT, rediss=TRANSPORT)
+__all__ = ["Deliveries", "Gate", "GateState"]

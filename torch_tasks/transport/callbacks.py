@@ -1,4 +1,4 @@
-"""Tells others in this process what the keeper learnt, in a thread of its own: nobody slow may delay a lease."""
+"""Who is called back when leases end or the broker returns, in a thread of its own: none may delay a lease."""
 
 from __future__ import annotations
 
@@ -6,12 +6,26 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
 from queue import SimpleQueue
 
 from torch_tasks.errors import BrokerAway
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
 
 log = logging.getLogger(__name__)
+
+
+@dataclass
+class LeaseListeners:
+    """Whom the keepers of an app call back; each list may grow at any time."""
+
+    on_lost: list[Callable[[str, str], object]] = field(default_factory=list)
+    """Called with the tag and the message of a delivery that another process may have by now."""
+    on_buried: list[Callable[[str, str], object]] = field(default_factory=list)
+    """Called with the id and the message of what this process put to the dead letters: it was lost too often."""
+    on_return: list[Callable[[], object]] = field(default_factory=list)
+    """Called when the broker was restarted or has lost its data, while no process takes messages: to put back what
+    only this process knows. A callback that finds the broker away is called again when it is back."""
 
 
 class Callbacks:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-import threading
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
@@ -24,9 +23,9 @@ from redis.exceptions import NoScriptError
 from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.transport import claiming, scripts
-from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest, pause
+from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest
 from torch_tasks.transport.deliveries import SEPARATOR, delivered, message_id, queue_of
-from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms, keeper_for
+from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, Leases, LeaseTerms
 
 log = logging.getLogger(__name__)
 
@@ -51,33 +50,6 @@ class PublishBatch(stock.PublishBatch):
                 self.pipeline.ltrim(bell, 0, scripts.BELL_LENGTH - 1)
                 self.pipeline.pexpire(bell, scripts.BELL_MS)
         super().flush()
-
-
-class PublishingPool(redis.ConnectionPool):
-    """Knows which server process answers."""
-
-    def __init__(self, **parameters: Any) -> None:
-        #: The one that answered when a connection was made last, be it one of this pool's or a consumer's own.
-        self.server = ""
-        # kombu's limit is meant for one channel; who waits for nothing has one connection per thread at most.
-        super().__init__(**{**parameters, "max_connections": None, "redis_connect_func": greeting(self.note)})
-
-    def note(self, server: str) -> None:
-        """This server process answers."""
-        self.server = server
-
-
-_pools: dict[str, PublishingPool] = {}
-_lock = threading.Lock()
-
-
-def pool_for(parameters: Mapping[str, Any]) -> PublishingPool:
-    """The pool for these parameters, made if need be. Like all of redis-py's, it begins anew in a forked child."""
-    where = repr(sorted(parameters.items()))
-    with _lock:
-        if where not in _pools:
-            _pools[where] = PublishingPool(**parameters)
-        return _pools[where]
 
 
 class QoS(virtual.QoS):
@@ -187,10 +159,12 @@ class Channel(stock.Channel):
         return {**parameters, "redis_connect_func": greeting(self.pool.note)} if asynchronous else parameters
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
-        return super()._get_pool(asynchronous=True) if asynchronous else pool_for(self._connparams())
+        if asynchronous:
+            return super()._get_pool(asynchronous=True)
+        return self.connection.client.pools.pool_for(self._connparams())
 
     def _disconnect_pools(self) -> None:
-        self._pool: PublishingPool | None = None  # the others go on using it
+        self._pool: redis.ConnectionPool | None = None  # the others go on using it
         super()._disconnect_pools()
 
     def _on_connection_disconnect(self, connection: Any) -> None:
@@ -206,11 +180,16 @@ class Channel(stock.Channel):
             self._publisher = super()._create_client()
         return self._publisher
 
+    @property
+    def _leases(self) -> Leases:
+        leases: Leases = self.connection.client.leases
+        return leases
+
     @cached_property
     def keeper(self) -> LeaseKeeper:
         """Who keeps what this channel takes."""
         terms = LeaseTerms(self.lease_seconds, self.delivery_limit, self.recovery_seconds)
-        return keeper_for(super()._connparams(), terms)
+        return self._leases.keeper_for(super()._connparams(), terms)
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -284,7 +263,7 @@ class Channel(stock.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message; kombu calls this when there is room for one and nothing was asked yet."""
-        if not self._unleased and pause.on:
+        if not self._unleased and self._leases.intake.on:
             self._wait(closed=True)
         elif queues := self._queue_cycle.consume(len(self.active_queues)):
             self._claim = ClaimRequest.of(

@@ -79,7 +79,7 @@ def is_refused(answer: Sequence[Any]) -> bool:
 
 
 class IntakePause:
-    """The pause of this process, if there is one."""
+    """While it lasts, no channel of the app takes a message in this process; what is held is kept."""
 
     def __init__(self) -> None:
         self._until = 0.0
@@ -102,7 +102,3 @@ class IntakePause:
     def on(self) -> bool:
         """No message is taken now."""
         return self.left > 0 or any(reason() for reason in self._reasons)
-
-
-pause = IntakePause()
-"""There is one for all channels of a process, as there is one agent."""

@@ -1,4 +1,4 @@
-"""The leases of this process: a thread for each broker renews them, however busy or stuck everything else is."""
+"""The leases of an app in this process: a thread for each broker renews them, however busy everything else is."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Set
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import redis
 from pydantic import SecretStr
@@ -23,7 +23,8 @@ from torch_tasks.broker.reconciler import greeting
 from torch_tasks.errors import BrokerAway
 from torch_tasks.settings import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
-from torch_tasks.transport.callbacks import Callbacks
+from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
+from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.transport.deliveries import Deliveries, GateClosed, message_id
 from torch_tasks.transport.gate import Gate
 from torch_tasks.transport.held import HeldDeliveries
@@ -71,21 +72,11 @@ class LeaseKeeper:
     It renews their leases; tells the broker of their ends, in order, again and again while it is away; restores what
     dead processes left; and after the broker's return puts back what this process holds, before anybody takes anything.
     Nothing here raises because the broker is away.
-
-    The lists of callbacks hold for every keeper of the process, made or yet to be made. They are called one after
-    another in a thread of their own; what they raise is logged.
     """
 
-    #: Called with the tag and the message of a delivery that somebody else may have by now.
-    on_lost: ClassVar[list[Callable[[str, str], object]]] = []
-    #: Called with the id and the message of what this process put to the dead letters because it was lost too often.
-    on_buried: ClassVar[list[Callable[[str, str], object]]] = []
-    #: Called when the broker was restarted or has lost its data, while nobody takes messages: to put back what only
-    #: this process knows. A callback that finds the broker away is called again when it is back.
-    on_return: ClassVar[list[Callable[[], object]]] = []
-
-    def __init__(self, parameters: Mapping[str, Any], terms: LeaseTerms) -> None:
+    def __init__(self, parameters: Mapping[str, Any], terms: LeaseTerms, listeners: LeaseListeners) -> None:
         """``parameters`` are those of a redis-py connection pool."""
+        self._listeners = listeners
         self.terms = terms
         self._client = _client(parameters, self._greeted)
         self._deliveries = Deliveries(self._client)
@@ -248,7 +239,7 @@ class LeaseKeeper:
         if not self._deliveries.bury(tag, name, only_ended=only_ended):
             return False
         log.error("message %s was lost with its holder %d times and went to the dead letters", name, limit)
-        self._callbacks.tell(self.on_buried, name, message)
+        self._callbacks.tell(self._listeners.on_buried, name, message)
         return True
 
     # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -299,7 +290,7 @@ class LeaseKeeper:
         for tag in lost:
             if message := self._holdings.lose(tag):
                 log.warning("delivery %s is lost: its lease ended before it was renewed", tag)
-                self._callbacks.tell(self.on_lost, tag, message)
+                self._callbacks.tell(self._listeners.on_lost, tag, message)
 
     def _sweep_and_plan(self) -> None:
         pause, self._sweep_at = 0.0, math.inf  # whoever parks a message meanwhile makes it less
@@ -342,7 +333,7 @@ class LeaseKeeper:
         self._deliveries.reinstate(messages, self.terms.lease_ms)
         log.warning("the broker is new or was restarted: %d deliveries are put back, its gate is closed", len(messages))
         self._known = identity
-        self._accounts = self._callbacks.collect(self.on_return, lambda: self._known == identity)
+        self._accounts = self._callbacks.collect(self._listeners.on_return, lambda: self._known == identity)
 
     def _at_gate(self, accounts: threading.Event) -> bool:
         if not self._enter(str(self._known), busy=not accounts.is_set()):
@@ -370,47 +361,39 @@ def _client(parameters: Mapping[str, Any], greeted: Callable[[str], None]) -> Br
     return BrokerClient(redis.ConnectionPool(**options), address)
 
 
-# ── the keepers of this process: one for each broker that it takes messages from ─────────────────────────────────────
+class Leases:
+    """All leases that one Celery app has in this process: a keeper for each broker it takes messages from."""
 
-_keepers: dict[tuple[object, ...], LeaseKeeper] = {}
-_lock = threading.Lock()
+    def __init__(self) -> None:
+        self.listeners = LeaseListeners()
+        #: Stops all channels of the app from taking messages.
+        self.intake = IntakePause()
+        self._keepers: dict[tuple[object, ...], LeaseKeeper] = {}
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._begin_anew)
+        atexit.register(self._leave)
 
+    def keeper_for(self, parameters: Mapping[str, Any], terms: LeaseTerms) -> LeaseKeeper:
+        """The keeper for the broker at these connection parameters, made if need be."""
+        where = tuple(parameters.get(name) for name in ("host", "port", "path", "db", "username"))
+        with self._lock:
+            if where not in self._keepers:
+                self._keepers[where] = LeaseKeeper(parameters, terms, self.listeners)
+            return self._keepers[where]
 
-def keeper_for(parameters: Mapping[str, Any], terms: LeaseTerms) -> LeaseKeeper:
-    """The keeper for the broker at these connection parameters, made if need be."""
-    where = tuple(parameters.get(name) for name in ("host", "port", "path", "db", "username"))
-    with _lock:
-        if where not in _keepers:
-            _keepers[where] = LeaseKeeper(parameters, terms)
-        return _keepers[where]
+    def keepers(self) -> list[LeaseKeeper]:
+        """All of them; none if this process takes no messages."""
+        return list(self._keepers.values())
 
+    def keeper_of(self, tag: str) -> LeaseKeeper | None:
+        """The one that holds the delivery."""
+        return next((keeper for keeper in self.keepers() if keeper.message(tag) is not None), None)
 
-def keepers() -> list[LeaseKeeper]:
-    """All of them."""
-    return list(_keepers.values())
+    def _begin_anew(self) -> None:
+        """A forked child holds nothing."""
+        self._keepers.clear()
+        self._lock = threading.Lock()
 
-
-def keeper() -> LeaseKeeper | None:
-    """The first of them, if this process takes messages at all."""
-    return next(iter(_keepers.values()), None)
-
-
-def keeper_of(tag: str) -> LeaseKeeper | None:
-    """The one that holds the delivery."""
-    return next((each for each in keepers() if each.message(tag) is not None), None)
-
-
-def _begin_anew() -> None:
-    """A forked child holds nothing."""
-    global _lock
-    _keepers.clear()
-    _lock = threading.Lock()
-
-
-def _leave() -> None:
-    for each in keepers():
-        each.leave()
-
-
-os.register_at_fork(after_in_child=_begin_anew)
-atexit.register(_leave)
+    def _leave(self) -> None:
+        for keeper in self.keepers():
+            keeper.leave()

@@ -23,7 +23,6 @@ from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN, TaskResult
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.transport import LeaseKeeper
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
 
@@ -39,9 +38,9 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     app.steps["consumer"].add(ServeStep)
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
     signals.task_revoked.connect(_revoked)
-    LeaseKeeper.on_lost.append(lambda *_: host.look_at_task())
-    LeaseKeeper.on_return.append(host.put_back)
-    LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
+    app.leases.listeners.on_lost.append(lambda *_: host.look_at_task())
+    app.leases.listeners.on_return.append(host.put_back)
+    app.leases.listeners.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
     host.resume()
     return host.holds
 

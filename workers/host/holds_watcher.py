@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 
+from torch_tasks.app import app
 from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.hold import Hold, Stop
 from torch_tasks.system.loops import Loop
-from torch_tasks.transport import pause
 
 log = logging.getLogger(__name__)
 
@@ -74,7 +74,7 @@ class HoldsWatcher:
         Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
         """
         self._on_change = on_change
-        pause.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
+        app.leases.intake.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
         threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
         self._heard.wait(_FIRST_SECONDS)
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Container, Mapping
 from pathlib import Path
 
+from torch_tasks.app import app
 from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import retire_order_in
@@ -23,7 +24,6 @@ from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
-from torch_tasks.transport import pause
 from torch_tasks.workers.host.accounts import reclaim, reconcile_agent
 from torch_tasks.workers.host.attempt import Attempt
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
@@ -118,7 +118,7 @@ class Host:
             raise
         self._life.move_to(HostPhase.SERVING)
         self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished_task is not None)
-        pause.while_so(lambda: self._terminal.wants_login and not self.unfinished_task)
+        app.leases.intake.while_so(lambda: self._terminal.wants_login and not self.unfinished_task)
         self._caring.start()
         self._messages.start()
         self._agent.guard.start()
@@ -157,7 +157,7 @@ class Host:
         """How the agent is while it has nothing to do."""
         if self._terminal.wants_login:
             return AgentState.LOGIN
-        return AgentState.LIMITED if pause.left else AgentState.READY
+        return AgentState.LIMITED if app.leases.intake.left else AgentState.READY
 
     def resume(self) -> None:
         """Give a broker that forgot what the agent knows, and have the task come that its pane was left with."""

@@ -7,13 +7,13 @@ import logging
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
 
+from torch_tasks.app import app
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
 from torch_tasks.model.task import FailureKind, TaskResult
 from torch_tasks.store.accounts import Account
-from torch_tasks.transport import pause
 from torch_tasks.workers.host.spending import Spending
 from torch_tasks.workers.programs.kind import AgentKind
 
@@ -41,12 +41,12 @@ class AccountQuota:
     def require(self) -> None:
         """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""
         if self._account and (seconds := self._account.closed_for(self._kind.agent_id)):
-            pause.last(seconds)
+            app.leases.intake.last(seconds)
             until = now() + timedelta(seconds=seconds)
             raise UsageLimited(f"the account {self._account.name} rests until {until:%Y-%m-%d %H:%M:%S} UTC")
         if self._spending and (answer := self._spending.ask()).closed_seconds:
             seconds = max(answer.closed_seconds, _SHORTEST)
-            pause.last(seconds)
+            app.leases.intake.last(seconds)
             until = now() + timedelta(seconds=seconds)
             raise UsageLimited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
 
@@ -68,10 +68,10 @@ class AccountQuota:
 
     def used_up(self, limited: UsageLimited) -> None:
         """The agent hit a limit: all agents that share the account rest until it ends."""
-        if self._account is None or pause.left:
+        if self._account is None or app.leases.intake.left:
             return
         seconds = (limited.until - datetime.now(UTC)).total_seconds() if limited.until else None
-        pause.last(self._account.limited(seconds))
+        app.leases.intake.last(self._account.limited(seconds))
 
     def note(self, result: TaskResult) -> None:
         """Count what a task used, and note on the account whether its provider served it."""

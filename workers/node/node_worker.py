@@ -22,7 +22,6 @@ from torch_tasks.orchestration.scaling import start_pool_agents
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.transport import LeaseKeeper
 from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.accounts import put_back_for_machine
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
@@ -109,8 +108,8 @@ class NodeMaintenance:
         self._agents = agents
         self._presence = presence
         self._fleet = fleet
-        LeaseKeeper.on_return.append(self._restore_what_is_known_here)
-        LeaseKeeper.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
+        app.leases.listeners.on_return.append(self._restore_what_is_known_here)
+        app.leases.listeners.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
 
     def start(self) -> None:
         """Begin, until the node worker leaves."""

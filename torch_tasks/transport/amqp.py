@@ -1,0 +1,125 @@
+"""What makes a Celery app use the leased transport, and no other app of its process.
+
+For an app with :class:`LeasedAMQP`, ``redis://`` and ``rediss://`` mean the leased transport. kombu's table of
+transports stays as it is, so they mean kombu's own for everybody else.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Mapping
+from typing import Any
+
+import redis
+from celery.app.amqp import AMQP
+from kombu import Connection
+from kombu.connection import ConnectionPool, PooledConnection
+from kombu.utils.collections import HashedSeq
+from kombu.utils.objects import cached_property
+
+from torch_tasks.broker.reconciler import greeting
+from torch_tasks.transport.channel import Transport
+from torch_tasks.transport.leases import Leases
+
+
+class PublishingPool(redis.ConnectionPool):
+    """Knows which server process answers."""
+
+    def __init__(self, **parameters: Any) -> None:
+        #: The one that answered when a connection was made last, be it one of this pool's or a consumer's own.
+        self.server = ""
+        # kombu's limit is meant for one channel; who waits for nothing has one connection per thread at most.
+        super().__init__(**{**parameters, "max_connections": None, "redis_connect_func": greeting(self.note)})
+
+    def note(self, server: str) -> None:
+        """This server process answers."""
+        self.server = server
+
+
+class PublishingPools:
+    """The connections on which an app publishes and asks: one pool for all its channels, however many kombu makes."""
+
+    def __init__(self) -> None:
+        self._pools: dict[str, PublishingPool] = {}
+        self._lock = threading.Lock()
+        os.register_at_fork(after_in_child=self._free)
+
+    def pool_for(self, parameters: Mapping[str, Any]) -> PublishingPool:
+        """The pool for these parameters, made if need be. Like all of redis-py's, it begins anew in a forked child."""
+        where = repr(sorted(parameters.items()))
+        with self._lock:
+            if where not in self._pools:
+                self._pools[where] = PublishingPool(**parameters)
+            return self._pools[where]
+
+    def _free(self) -> None:
+        """Another thread may have had the lock when this child was forked."""
+        self._lock = threading.Lock()
+
+
+class LeasedConnection(Connection):
+    """A connection of one app: its URL is as any other's, its transport is the leased one."""
+
+    leases: Leases
+    pools: PublishingPools
+
+    def ensure_connection(
+        self,
+        errback: Any = None,
+        max_retries: int | None = None,
+        interval_start: float = 0.5,
+        interval_step: float = 0.5,
+        interval_max: float = 2.0,
+        **options: Any,
+    ) -> Any:
+        """Try until the broker answers, pausing for at most two seconds, not for thirty."""
+        return super().ensure_connection(errback, max_retries, interval_start, interval_step, interval_max, **options)
+
+    def get_transport_cls(self) -> Any:
+        """The transport for the connection's URL."""
+        return Transport if self.transport_cls in ("redis", "rediss") else super().get_transport_cls()
+
+    def __eqhash__(self) -> HashedSeq:
+        """kombu pools connections by this, for the whole process: those of another app are not equal to this one."""
+        return HashedSeq(self.leases, *super().__eqhash__())
+
+    def Pool(self, limit: int | None = None, **options: Any) -> ConnectionPool:  # noqa: N802 - kombu's own name for it
+        """A pool of connections like this one; kombu's would hold connections of its own class."""
+        return _ConnectionPool(self, limit, **options)
+
+
+class _ConnectionPool(ConnectionPool):
+    def new(self) -> _PooledConnection:
+        return _PooledConnection(self, **dict(self.connection._info(resolve=False)))
+
+
+class _PooledConnection(LeasedConnection, PooledConnection):
+    def __init__(self, pool: _ConnectionPool, **parameters: Any) -> None:
+        self.leases, self.pools = pool.connection.leases, pool.connection.pools
+        super().__init__(pool, **parameters)
+
+
+class LeasedAMQP(AMQP):
+    """Celery's AMQP, whose connections lease what they take. ``Celery(..., amqp=LeasedAMQP)``."""
+
+    @cached_property
+    def leases(self) -> Leases:
+        """What the app holds in this process."""
+        return Leases()
+
+    @cached_property
+    def Connection(self) -> type[LeasedConnection]:  # noqa: N802 - Celery's own name for it
+        """The class of the app's connections."""
+
+        class Connection(LeasedConnection):
+            leases = self.leases
+            pools = PublishingPools()
+
+        return Connection
+
+    @property
+    def BrokerConnection(self) -> type[LeasedConnection]:  # noqa: N802 - Celery's older name for the same
+        """The same."""
+        same: type[LeasedConnection] = self.Connection
+        return same
