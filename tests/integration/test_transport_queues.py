@@ -223,10 +223,10 @@ def test_a_message_can_be_taken_at_once_and_put_back_or_acknowledged(bench: Benc
         assert channel.basic_get("nothing") is None
         first = channel.basic_get("{QUEUE}")
         assert first.headers["id"] == "{task}"
-        assert keeper().held() == {{first.delivery_tag}}
+        assert channel.keeper.held() == {{first.delivery_tag}}
         assert channel.basic_get("{QUEUE}") is None
         first.requeue()
-        assert not keeper().held()
+        assert not channel.keeper.held()
         second = channel.basic_get("{QUEUE}")
         assert second.delivery_tag != first.delivery_tag
         second.ack()
@@ -265,9 +265,9 @@ def test_a_consumer_without_a_loop_of_its_own_waits_no_longer_than_it_was_told(b
         simple.put({"a": 1})
         message = simple.get(timeout=20)
         assert message.payload == {"a": 1}
-        assert keeper().held() == {message.delivery_tag}
+        assert channel.keeper.held() == {message.delivery_tag}
         message.ack()
-        assert not keeper().held()
+        assert not channel.keeper.held()
     """)
 
 
