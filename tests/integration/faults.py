@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 from base64 import b64decode
 from collections.abc import Iterator
@@ -20,10 +19,6 @@ from torch_tasks.transport import Deliveries
 
 class FaultyBroker(Broker):
     """A broker of this machine's own, which is killed, forgets, or goes back in time."""
-
-    @property
-    def _data(self) -> Path:
-        return self.settings.state.broker / "appendonlydir"
 
     def signal(self, number: signal.Signals) -> None:
         """Send its process a signal."""
@@ -43,23 +38,21 @@ class FaultyBroker(Broker):
     def lose_everything(self) -> None:
         """Kill it; it is back without any data."""
         self.kill()
-        shutil.rmtree(self._data)
+        self.data.lose()
         self.start()
 
     def snapshot(self) -> Path:
         """A copy of its data as they are now."""
         self.stop()
         copy = self.settings.state_dir / "snapshot"
-        shutil.rmtree(copy, ignore_errors=True)
-        shutil.copytree(self._data, copy)
+        self.data.copy_to(copy)
         self.start()
         return copy
 
     def go_back_to(self, snapshot: Path) -> None:
         """Kill it; it is back with the data of that time."""
         self.kill()
-        shutil.rmtree(self._data)
-        shutil.copytree(snapshot, self._data)
+        self.data.go_back_to(snapshot)
         self.start()
 
     def messages(self, queue: str) -> list[dict[str, Any]]:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
 import time
-from pathlib import Path
 
 import pytest
 from transport_parts import LEASE_SECONDS, QUEUE, Bench
@@ -27,11 +25,6 @@ def once(bench: Bench, task: str) -> None:
     bench.await_told("end", task)
     bench.await_settled()
     assert len(bench.told("begin", task)) == 1
-
-
-def data(bench: Bench) -> Path:
-    """Where the broker keeps its data."""
-    return bench.broker.settings.state.broker
 
 
 def kill(bench: Bench) -> None:
@@ -58,32 +51,32 @@ def test_nothing_is_redelivered_when_the_broker_was_frozen_for_several_lease_tim
     assert not own_bench.told("return")
 
 
-def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(own_bench: Bench) -> None:
-    own_bench.worker("one")
-    own_bench.worker("other")
-    task, _ = begun(own_bench, LEASE_SECONDS * 3)
+def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(lasting_bench: Bench) -> None:
+    lasting_bench.worker("one")
+    lasting_bench.worker("other")
+    task, _ = begun(lasting_bench, LEASE_SECONDS * 3)
     for _ in range(2):
-        epoch = own_bench.gate.state().epoch
+        epoch = lasting_bench.gate.state().epoch
         time.sleep(1.2)  # what is older than a second is on the disk
-        kill(own_bench)
-        own_bench.broker.start()
-        await_open(own_bench)
-        assert own_bench.gate.state().epoch == epoch + 1
-    once(own_bench, task)
-    assert len(own_bench.told("return")) == 4
+        kill(lasting_bench)
+        lasting_bench.broker.start()
+        await_open(lasting_bench)
+        assert lasting_bench.gate.state().epoch == epoch + 1
+    once(lasting_bench, task)
+    assert len(lasting_bench.told("return")) == 4
 
 
-def test_the_end_of_a_task_is_told_when_the_broker_is_back(own_bench: Bench) -> None:
-    own_bench.worker("one")
-    own_bench.worker("other")
-    task, tag = begun(own_bench, 5)
+def test_the_end_of_a_task_is_told_when_the_broker_is_back(lasting_bench: Bench) -> None:
+    lasting_bench.worker("one")
+    lasting_bench.worker("other")
+    task, tag = begun(lasting_bench, 5)
     time.sleep(1.2)
-    kill(own_bench)
-    own_bench.await_told("end", task)
+    kill(lasting_bench)
+    lasting_bench.await_told("end", task)
     time.sleep(LEASE_SECONDS)
-    own_bench.broker.start()
-    assert own_bench.deliveries.message(tag) is not None
-    once(own_bench, task)
+    lasting_bench.broker.start()
+    assert lasting_bench.deliveries.message(tag) is not None
+    once(lasting_bench, task)
 
 
 def test_a_broker_that_is_back_empty_hears_what_is_held_before_anybody_takes_anything(own_bench: Bench) -> None:
@@ -92,7 +85,7 @@ def test_a_broker_that_is_back_empty_hears_what_is_held_before_anybody_takes_any
     task, tag = begun(own_bench, 12)
     message = own_bench.deliveries.message(tag)
     kill(own_bench)
-    shutil.rmtree(data(own_bench) / "appendonlydir")
+    own_bench.broker.data.lose()
     own_bench.broker.start()
     waiting = own_bench.send("work", 0)
     until(lambda: own_bench.deliveries.message(tag) == message, "the delivery is reinstated", 60)
@@ -111,7 +104,7 @@ def test_the_gate_closes_to_a_broker_that_came_back_from_the_past(own_bench: Ben
     own_bench.worker("idle")
     await_open(own_bench)
     own_bench.broker.stop()
-    shutil.copytree(data(own_bench), own_bench.folder / "past")
+    own_bench.broker.data.copy_to(own_bench.folder / "past")
     for _ in range(2):
         own_bench.broker.start()
         await_open(own_bench)
@@ -121,8 +114,7 @@ def test_the_gate_closes_to_a_broker_that_came_back_from_the_past(own_bench: Ben
     present = own_bench.gate.state()
     task, tag = begun(own_bench, 15)
     kill(own_bench)
-    shutil.rmtree(data(own_bench))
-    shutil.copytree(own_bench.folder / "past", data(own_bench))
+    own_bench.broker.data.go_back_to(own_bench.folder / "past")
     own_bench.broker.start()
     past = own_bench.gate.state()
     assert not past.open
@@ -147,7 +139,7 @@ def test_what_goes_back_to_a_broker_that_forgot_it_is_not_lost(own_bench: Bench)
     tasks = [own_bench.send("work", 0, countdown=6) for _ in range(3)]
     until(lambda: len(own_bench.leases()) == 3, "all three wait in the worker")
     kill(own_bench)
-    shutil.rmtree(data(own_bench) / "appendonlydir")
+    own_bench.broker.data.lose()
     until(lambda: "broker lost" in own_bench.workers[0].logs(), "the worker gives back what it has not begun", 30)
     own_bench.broker.start()
     own_bench.await_told("end", count=3)
