@@ -18,13 +18,13 @@ from typing import Any
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import now
+from torch_tasks.workers.folders import MessageFolder
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.hosted_agent import HostedAgent, TaskOrders
 from torch_tasks.workers.host.lifecycle import Lifecycle
 from torch_tasks.workers.host.message_carrier import MessageCarrier
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota
-from torch_tasks.workers.host.waiting_messages import MessageFolder
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase, SubmissionStep
 
 

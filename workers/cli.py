@@ -28,7 +28,7 @@ from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
-from torch_tasks.workers.host.journal import AgentJournal
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.terminal import end_session
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.kind import program_of, require_startable

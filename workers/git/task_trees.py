@@ -18,11 +18,11 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.task import TaskSpec, TaskState
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive, make_folder, write_private
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.commit import CommitOutcome, CommitText, author_settings, commit_work
 from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
 from torch_tasks.workers.git.tree import Tree
-from torch_tasks.workers.host.journal import AttemptFolder
 
 log = logging.getLogger(__name__)
 

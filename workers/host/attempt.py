@@ -17,6 +17,7 @@ from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, Tas
 from torch_tasks.store.tasks import Ownership
 from torch_tasks.system.files import usable
 from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN
+from torch_tasks.workers.folders import AttemptFolder, CurrentAttempt
 from torch_tasks.workers.host.attempt_end import (
     STANDSTILL_LINES,
     AttemptEnd,
@@ -30,7 +31,6 @@ from torch_tasks.workers.host.attempt_end import (
 )
 from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.host.journal import AttemptFolder, CurrentAttempt
 from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading, login_wanted
 
 log = logging.getLogger(__name__)

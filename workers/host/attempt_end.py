@@ -19,7 +19,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.tasks import Ownership
-from torch_tasks.workers.host.journal import AttemptFolder, head_and_tail
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.terminal import Bell
 from torch_tasks.workers.programs.kind import AgentKind
@@ -130,7 +130,7 @@ class AttemptResults:
     def _result(
         self, attempt: AttemptFolder, status: TaskState, evidence: tuple[Evidence, ...], error: Failure | None
     ) -> TaskResult:
-        answer, size = head_and_tail(attempt.output, self._answer_limit)
+        answer, size = _head_and_tail(attempt.output, self._answer_limit)
         ending = self._kind.ending(attempt)
         info, current = self._presence.info, self._presence.journal.current
         return TaskResult(
@@ -149,6 +149,23 @@ class AttemptResults:
             finished_at=now(),
             error=error,
         )
+
+
+def _head_and_tail(path: Path, limit: int) -> tuple[str, int]:
+    """The text of a file, without its middle where it is larger than ``limit`` bytes; and its size."""
+    try:
+        size = path.stat().st_size
+        with path.open("rb") as file:
+            if size <= limit:
+                return file.read().decode(errors="replace"), size
+            head = file.read(limit // 2)
+            file.seek(size - limit // 2)
+            tail = file.read()
+    except FileNotFoundError:
+        return "", 0
+    left_out = size - len(head) - len(tail)
+    notice = f"\n… {left_out:,} bytes left out, the whole answer is in {path} …\n"
+    return head.decode(errors="replace") + notice + tail.decode(errors="replace"), size
 
 
 class TimeLimit(NamedTuple):

@@ -13,9 +13,9 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Handoff, TaskSpec, TaskState
 from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.programs.kind import StateReading, login_wanted
 

@@ -24,11 +24,11 @@ from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
+from torch_tasks.workers.folders import AttemptFolder, prune_attempts
 from torch_tasks.workers.host.accounts import reclaim, reconcile_agent
 from torch_tasks.workers.host.attempt import Attempt
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.host.journal import AttemptFolder, prune_attempts
 from torch_tasks.workers.host.lifecycle import HostPhase, IdleTimer, Lifecycle
 from torch_tasks.workers.host.message_carrier import MessageCarrier
 from torch_tasks.workers.host.presence import AgentPresence

@@ -13,10 +13,10 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt_end import AttemptResults
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
-from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.lifecycle import Lifecycle
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota

@@ -25,20 +25,22 @@ from torch_tasks.model.message import Message, MessageKind, MessageState
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import InboxEntry, Inboxes
 from torch_tasks.system.loops import Loop
+from torch_tasks.workers.folders import (
+    AttemptFolder,
+    MessageFolder,
+    MessageOutcome,
+    prune_messages,
+    undelivered,
+    unreported,
+)
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.host.journal import AttemptFolder
 from torch_tasks.workers.host.waiting_messages import (
     AgentReadiness,
     DeliveryDecision,
-    MessageFolder,
-    MessageOutcome,
     MessageQueue,
     WaitingMessage,
     conclusion,
     decide_delivery,
-    prune_messages,
-    undelivered,
-    unreported,
 )
 from torch_tasks.workers.programs.questions import decide_permission
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase

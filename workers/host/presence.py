@@ -19,7 +19,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
 from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.host.journal import AgentJournal, AttemptFolder
+from torch_tasks.workers.folders import AgentJournal, AttemptFolder
 
 log = logging.getLogger(__name__)
 

@@ -16,7 +16,7 @@ import psutil
 from torch_tasks.model.limits import Limits, Resources, size
 from torch_tasks.model.task import FailureKind
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.tmux.cgroup import group_of
 

@@ -8,9 +8,9 @@ from enum import Enum
 
 from torch_tasks.errors import BrokerAway
 from torch_tasks.model.task import HELD, FailureKind, TaskState
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.attempt_end import is_lost
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.host.journal import AttemptFolder
 
 log = logging.getLogger(__name__)
 

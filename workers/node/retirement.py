@@ -16,10 +16,9 @@ from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.files import make_folder, write_private
+from torch_tasks.workers.folders import AgentJournal, undelivered
 from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
-from torch_tasks.workers.host.journal import AgentJournal
 from torch_tasks.workers.host.terminal import end_session
-from torch_tasks.workers.host.waiting_messages import undelivered
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
 

@@ -19,7 +19,7 @@ from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL
 from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running
-from torch_tasks.workers.host.journal import AgentJournal
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.presence import LivenessFile
 
 log = logging.getLogger(__name__)

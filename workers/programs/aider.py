@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.kind import ProgramEnding

@@ -21,7 +21,7 @@ import psutil
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading

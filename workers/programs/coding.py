@@ -19,15 +19,14 @@ import psutil
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
-from torch_tasks.workers.host.journal import AttemptFolder
-from torch_tasks.workers.host.waiting_messages import MessageFolder
+from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
 from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
 from torch_tasks.workers.programs.kind import AgentKind, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, type_keys
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules, explain
-from torch_tasks.workers.programs.submission import PromptFolder, Submission, SubmissionPhase
+from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.submitter import Submitter
 from torch_tasks.workers.programs.turn import Turn, ending_of, put_ending_aside, read_turn, store_ending, stored_ending
 from torch_tasks.workers.programs.turn_watcher import TurnWatcher

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid, read_settings
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent

@@ -13,8 +13,7 @@ from typing import Any
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
-from torch_tasks.workers.host.journal import AttemptFolder
-from torch_tasks.workers.host.waiting_messages import MessageFolder
+from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import KindConfig, kind_config
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook

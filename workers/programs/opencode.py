@@ -20,7 +20,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.events import EventLog
@@ -35,7 +35,7 @@ from torch_tasks.workers.programs.opencode_server import (
 )
 from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.screen import Screen
-from torch_tasks.workers.programs.submission import PromptFolder, Submission, SubmissionPhase
+from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 

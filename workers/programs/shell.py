@@ -20,8 +20,7 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
-from torch_tasks.workers.host.journal import AttemptFolder
-from torch_tasks.workers.host.waiting_messages import MessageFolder
+from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import TYPING, AgentKind, ProgramEnding, Progress, StateReading

@@ -10,29 +10,13 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
-from typing import Protocol
 
 from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.model.fields import now
 from torch_tasks.system.files import write_private
+from torch_tasks.workers.folders import PromptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
-
-
-class PromptFolder(Protocol):
-    """A task's try or a message, as the folder of what is put into the agent's program for it."""
-
-    @property
-    def tag(self) -> str:
-        """What it is, and its id: ``task t-1``."""
-
-    @property
-    def folder(self) -> Path:
-        """Where its files are."""
-
-    @property
-    def begun(self) -> Path:
-        """Exists once the program may have it."""
 
 
 class SubmissionPhase(StrEnum):

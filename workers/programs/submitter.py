@@ -13,13 +13,13 @@ from typing import Protocol
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.config import KindConfig, SubmitConfig
 from torch_tasks.workers.programs.events import ProgramEvent
 from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.screen import Composer, ComposerContent
 from torch_tasks.workers.programs.screen_reading import ScreenReading
-from torch_tasks.workers.programs.submission import PromptFolder, Submission, SubmissionPhase
+from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Usage
 from torch_tasks.system.files import write_private
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import ProgramEnding, StateReading
 from torch_tasks.workers.programs.prompt import belongs_to

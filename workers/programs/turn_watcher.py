@@ -14,7 +14,7 @@ from typing import Protocol
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, TaskSpec
-from torch_tasks.workers.host.journal import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import ProgramEnding, Progress, StateReading

@@ -8,17 +8,13 @@ import pytest
 
 from torch_tasks.errors import IllegalTransition
 from torch_tasks.model.message import Message, MessageState, Urgency, When
+from torch_tasks.workers.folders import STAGES, MessageFolder, MessageStage, undelivered, unreported
 from torch_tasks.workers.host.waiting_messages import (
-    STAGES,
     AgentReadiness,
     DeliveryDecision,
-    MessageFolder,
     MessageQueue,
-    MessageStage,
     conclusion,
     decide_delivery,
-    undelivered,
-    unreported,
 )
 from torch_tasks.workers.programs.submission import SubmissionPhase
 
