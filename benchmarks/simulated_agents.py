@@ -26,7 +26,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import PRIORITY_STEPS
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.settings import settings
-from torch_tasks.store import agent_scripts as registry_scripts
+from torch_tasks.store import agents
 from torch_tasks.store.agents import AgentRegistry
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.messages import GROUP, Inboxes
@@ -46,7 +46,7 @@ EVENT = "x" * 500
 AT_ONCE = 20
 """So many enter at the same time."""
 
-_REGISTRY = (registry_scripts.REGISTER, registry_scripts.BEAT)
+_REGISTRY = (agents.SCRIPTS["register"].script, agents.SCRIPTS["beat"].script)
 _TRANSPORT = (scripts.CLAIM, scripts.SWEEP, scripts.RENEW, scripts.REINSTATE)
 
 Words = Sequence[Any]

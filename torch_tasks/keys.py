@@ -14,9 +14,9 @@ AGENT_REGISTRY = f"{PREFIX}agent_registry"
 AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 #: Hash of agent id → the largest incarnation ever given out.
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
-#: Hash of agent id → what a search needs of its entry: see :mod:`torch_tasks.store.agent_scripts`.
+#: Hash of agent id → what a search needs of its entry: see ``agents.lua``.
 AGENT_TRAITS = f"{PREFIX}agent_traits"
-#: Sorted set, all of one score, of what agents are and can: see :mod:`torch_tasks.store.agent_scripts`.
+#: Sorted set, all of one score, of what agents are and can: see ``agents.lua``.
 AGENT_INDEX = f"{PREFIX}agent_index"
 #: Hash of agent id → how its tasks ended so far, as JSON.
 AGENT_PERFORMANCE = f"{PREFIX}agent_performance"
@@ -43,6 +43,8 @@ NODES_DRAINED = f"{PREFIX}nodes_drained"
 SPAWNED = f"{PREFIX}spawned"
 #: Hash of the id of a spawned agent → how far it is, as JSON.
 SPAWN_STATES = f"{PREFIX}spawn_states"
+#: Grows with each change of these two.
+SPAWN_REVISION = f"{PREFIX}spawn_revision"
 #: Hash of the id of a retired agent → how it ended, as JSON.
 RETIREMENT_REPORTS = f"{PREFIX}retirement_reports"
 #: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.

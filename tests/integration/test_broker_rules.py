@@ -17,29 +17,14 @@ from kombu.exceptions import OperationalError
 from nodes import Broker
 
 from torch_tasks import Torch, keys
-from torch_tasks.broker import connection as broker
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.store import agent_scripts as registry_scripts
-from torch_tasks.store import budget_scripts, checkin_scripts, collaboration_scripts, hold_scripts, node_scripts
-from torch_tasks.store import message_scripts as inbox_scripts
-from torch_tasks.store import task_scripts as record_scripts
 from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
 SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
-MODULES = (
-    broker,
-    budget_scripts,
-    checkin_scripts,
-    collaboration_scripts,
-    hold_scripts,
-    inbox_scripts,
-    node_scripts,
-    record_scripts,
-    registry_scripts,
-    scripts,
-)
+MODULES = (scripts,)
+"""The others are checked in tests/unit/broker/test_lua_rules.py."""
 SCRIPTS = {
     f"{module.__name__}.{name}": text
     for module in MODULES

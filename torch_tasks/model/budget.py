@@ -57,7 +57,7 @@ class BudgetLine(BaseModel):
 
 
 def budget_lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms: int) -> list[BudgetLine]:
-    """How an account stands at this moment, given all that was ever noted of it: see ``budget_scripts``."""
+    """How an account stands at this moment, given all that was ever noted of it: see ``accounts.lua``."""
     found = []
     for name, length in WINDOWS.items():
         window, used = now_ms // length, 0

@@ -96,7 +96,6 @@ TRANSITIONS: dict[MessageState, frozenset[MessageState]] = {
 }
 """What may become of a message; the scripts of the broker enforce it."""
 
-
 Transport = Literal["broker", "fallback", "spool"]
 
 

@@ -11,10 +11,12 @@ import redis
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitRedisStorage
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.model.budget import WINDOWS, Budget, BudgetLine, budget_lines
 from torch_tasks.model.fields import now
 from torch_tasks.settings import Settings
-from torch_tasks.store import budget_scripts as scripts
+
+SCRIPTS = Scripts(__file__)
 
 _PROBE_SECONDS = 60.0
 """How long the others wait for the one that tries an account again."""
@@ -114,7 +116,6 @@ class Budgets:
         self._client = client
         self._node = settings.node
         self._budgets = settings.budgets
-        self._spend = client.register_script(scripts.SPEND)
 
     def of(self, account: str) -> Budget:
         """An account's budget; without limits if none is set."""
@@ -128,10 +129,20 @@ class Budgets:
         ``if_left``: only if no limit is reached, in one step, so that no two agents get the last call.
         """
         budget = self.of(account)
-        args: list[str | int] = [account, self._node, int(if_left), calls, tokens]
+        limits: list[str | int] = []
         for name, length in WINDOWS.items():
-            args += [name, length, budget.limit(name), noted.get(name, "")]
-        closed_ms, why, limit, *spent = self._spend(keys=[keys.account(account, "spent"), keys.ACCOUNTS], args=args)
+            limits += [name, length, budget.limit(name), noted.get(name, "")]
+        closed_ms, why, limit, *spent = SCRIPTS["spend"](
+            self._client,
+            spent=keys.account(account, "spent"),
+            accounts=keys.ACCOUNTS,
+            account=account,
+            node=self._node,
+            if_left=if_left,
+            calls=calls,
+            tokens=tokens,
+            limits=limits,
+        )
         said = f"the budget of account {account} is used up: {limit:,} {str(why).replace('_', ' ')}"
         return BudgetShare(int(closed_ms) / 1000, said, dict(zip(WINDOWS, map(str, spent), strict=True)))
 

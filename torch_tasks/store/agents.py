@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import json
+import re
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from datetime import UTC, datetime
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple
 
 import redis
 
 from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
 from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance
 from torch_tasks.model.hold import LatestHolds
 from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
-from torch_tasks.store import agent_scripts as scripts
+from torch_tasks.store.ranking import Candidate, Search, rank
 from torch_tasks.transport.deliveries import list_of
+
+CHANGES_KEPT = 10_000
+"""So many notices of changes are kept for those who watch."""
+SCRIPTS = Scripts(__file__, CHANGES_KEPT=CHANGES_KEPT)
+
+_ENDS = re.compile(r"\D+(\d+)\D+(\d+)")
+_LOOK_MS = 1000
+"""How often those who fell silent are looked for."""
+_AT_ONCE = 1000
+_REMEMBERED_MS = 3_600_000
+"""A pin whose task was never seen, because its client died before it was sent, is forgotten then."""
+
+What = Literal["came", "left", "state", "task", "abilities"]
 
 
 class AgentRegistry:
@@ -31,13 +47,6 @@ class AgentRegistry:
         self._settings = settings or own.settings()
         self._client = client or connect(self._settings.broker())
         self._offline_ms = int(self._settings.offline_seconds * 1000)
-        self._register = self._client.register_script(scripts.REGISTER)
-        self._beat = self._client.register_script(scripts.BEAT)
-        self._remove = self._client.register_script(scripts.REMOVE)
-        self._keep = self._client.register_script(scripts.KEEP)
-        self._clock = self._client.register_script(scripts.CLOCK)
-        self._find = self._client.register_script(scripts.FIND)
-        self._skills = self._client.register_script(scripts.SKILLS)
 
     # ── who looks ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -72,36 +81,37 @@ class AgentRegistry:
         limit: int | None = None,
         but: Collection[str] = (),
     ) -> list[AgentInfo]:
-        asked, liked = _words(skills), _words(wished)
-        now_ms, *found = self._find(
-            keys=[
-                keys.AGENT_REGISTRY,
-                keys.AGENT_HEARTBEAT,
-                keys.AGENT_INDEX,
-                keys.AGENT_PERFORMANCE,
-                keys.AGENT_LOAD,
-                keys.SOFT_PINS,
-                keys.HOLDS,
-                keys.AGENT_TRAITS,
-            ],
-            args=[
-                (role or "").strip().lower(),
-                match,
-                limit or 0,
-                self._offline_ms,
-                *Performance.PRIOR,
-                f" left retiring {' '.join(sorted(but))} ",
-                len(asked),
-                *asked,
-                *liked,
-            ],
+        asked = Search(
+            role=(role or "").strip().lower(),
+            skills=_words(skills),
+            any_skill=match == "any",
+            wished=_words(wished),
+            obstacles={"left", Obstacle.RETIRING, *but},
         )
-        rows = zip(*[iter(found)] * 4, strict=True)
-        return [self._info(entry, beat, int(now_ms), ends, load) for entry, beat, ends, load in rows]
+        pins, holds, found = SCRIPTS["candidates"](
+            self._client,
+            heartbeats=keys.AGENT_HEARTBEAT,
+            index=keys.AGENT_INDEX,
+            traits=keys.AGENT_TRAITS,
+            performance=keys.AGENT_PERFORMANCE,
+            loads=keys.AGENT_LOAD,
+            soft_pins=keys.SOFT_PINS,
+            holds=keys.HOLDS,
+            offline_ms=self._offline_ms,
+            ways=json.dumps(asked.ways()),
+        )
+        pinned = Counter(agent_id for agent_id, _ in _pairs(pins))
+        rows = (str(row).split("\n") for row in found)
+        candidates = (_candidate(one, traits, int(load) + pinned[one], ends) for one, traits, load, ends in rows)
+        book = LatestHolds.of(dict(zip(*[iter(holds)] * 2, strict=True)))
+        ranked = rank(candidates, asked, book, limit)
+        loads = {one.agent_id: one.load for one in ranked}
+        infos = self.get_agents(loads)
+        return [info.model_copy(update={"load": loads[info.agent_id]}) for info in infos if info.online]
 
     def skills(self) -> list[str]:
         """Every skill that some agent has, there or not."""
-        return [str(skill) for skill in self._skills(keys=[keys.AGENT_INDEX])]
+        return [str(skill) for skill in SCRIPTS["skills"](self._client, index=keys.AGENT_INDEX)]
 
     def get_agent(self, agent_id: str) -> AgentInfo:
         """One agent, or :class:`AgentNotFound`."""
@@ -118,11 +128,16 @@ class AgentRegistry:
             pipe.zmscore(keys.AGENT_HEARTBEAT, list(agent_ids))
             pipe.hmget(keys.AGENT_PERFORMANCE, list(agent_ids))
             pipe.hmget(keys.AGENT_LOAD, list(agent_ids))
+            pipe.hmget(keys.AGENT_INCARNATION, list(agent_ids))
             pipe.hgetall(keys.HOLDS)
             pipe.time()
             *columns, holds, now = pipe.execute()
         rows, holds_now = zip(*columns, strict=True), LatestHolds.of(holds)
-        return [self._info(entry, beat, _ms(now), ends, load, holds_now) for entry, beat, ends, load in rows if entry]
+        return [
+            self._info(entry, incarnation, beat, _ms(now), ends, load, holds_now)
+            for entry, beat, ends, load, incarnation in rows
+            if entry
+        ]
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
@@ -131,21 +146,25 @@ class AgentRegistry:
             pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
             pipe.hgetall(keys.AGENT_PERFORMANCE)
             pipe.hgetall(keys.AGENT_LOAD)
+            pipe.hgetall(keys.AGENT_INCARNATION)
             pipe.hgetall(keys.HOLDS)
             pipe.time()
-            entries, beats, ends, loads, holds, now = pipe.execute()
+            entries, beats, ends, loads, incarnations, holds, now = pipe.execute()
         heard, holds_now = dict(beats), LatestHolds.of(holds)
         return [
-            self._info(entry, heard.get(agent_id), _ms(now), ends.get(agent_id), loads.get(agent_id), holds_now)
-            for agent_id, entry in sorted(entries.items())
+            self._info(entry, incarnations.get(one), heard.get(one), _ms(now), ends.get(one), loads.get(one), holds_now)
+            for one, entry in sorted(entries.items())
         ]
 
     get_all_agents = agents
 
     def entry(self, agent_id: str) -> AgentInfo | None:
         """What stands in the registry under this id, whoever wrote it; ``status`` is not looked up."""
-        entry = self._client.hget(keys.AGENT_REGISTRY, agent_id)
-        return self._info(str(entry), None, 0, None, None) if entry else None
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.AGENT_REGISTRY, agent_id)
+            pipe.hget(keys.AGENT_INCARNATION, agent_id)
+            entry, incarnation = pipe.execute()
+        return self._info(entry, incarnation, None, 0, None, None) if entry else None
 
     def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
         """What changes from now on, as it happens, until the monotonic ``deadline``."""
@@ -159,18 +178,15 @@ class AgentRegistry:
         What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
         tells something new.
         """
-        granted, told, silent_ms = self._register(
-            keys=_ENTRY_KEYS,
-            args=[
-                info.agent_id,
-                _entry(info.model_copy(update={"incarnation": 0})),
-                self._offline_ms,
-                info.host,
-                info.pid,
-                at_least,
-                int(holder_is_gone),
-                info.performance_metrics.stored,
-            ],
+        granted, told, silent_ms = SCRIPTS["register"](
+            self._client,
+            **_KEYS,
+            **_what_is_kept(info),
+            host=info.host,
+            pid=info.pid,
+            offline_ms=self._offline_ms,
+            at_least=at_least,
+            holder_is_gone=holder_is_gone,
         )
         if granted:
             known = Performance.model_validate_json(told) if told else Performance()
@@ -187,21 +203,16 @@ class AgentRegistry:
     def heartbeat(self, info: AgentInfo) -> int:
         """Say that the agent lives, and how; returns how many queues are demanded."""
         own_queue = keys.agent_queue(info.agent_id)
-        demanded = self._beat(
-            keys=[
-                *_ENTRY_KEYS,
-                keys.DEMANDED_QUEUES,
-                keys.AGENT_LOAD,
-                *(list_of(own_queue, step) for step in PRIORITY_STEPS),
-            ],
-            args=[
-                info.agent_id,
-                info.incarnation,
-                _entry(info),
-                self._offline_ms,
-                int(info.current_task is not None),
-                info.performance_metrics.stored,
-            ],
+        demanded = SCRIPTS["beat"](
+            self._client,
+            **_KEYS,
+            **_what_is_kept(info),
+            demanded=keys.DEMANDED_QUEUES,
+            loads=keys.AGENT_LOAD,
+            own_queue=[list_of(own_queue, step) for step in PRIORITY_STEPS],
+            incarnation=info.incarnation,
+            offline_ms=self._offline_ms,
+            tasks=int(info.current_task is not None),
         )
         if int(demanded) < 0:
             raise StaleWriter(
@@ -216,19 +227,20 @@ class AgentRegistry:
 
     def remove(self, agent_id: str) -> None:
         """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
-        self._remove(keys=[*_ENTRY_KEYS, keys.AGENT_LOAD, keys.AGENT_KEPT], args=[agent_id])
+        places = {name: key for name, key in _KEYS.items() if name != "incarnations"}
+        SCRIPTS["remove"](self._client, **places, loads=keys.AGENT_LOAD, kept=keys.AGENT_KEPT, id=agent_id)
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that a worker of each of these agents that dies is started again."""
         if agent_ids:
-            self._keep(keys=[keys.AGENT_KEPT], args=list(agent_ids))
+            SCRIPTS["promise"](self._client, kept=keys.AGENT_KEPT, ids=agent_ids)
 
     def dead(self) -> list[AgentInfo]:
         """The agents that nobody will bring back soon: silent, and kept by no node worker that lives.
 
         Nobody counts as dead while the broker itself has not been there long enough to know.
         """
-        now_ms, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        now_ms, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
         silence = self._settings.takeover_seconds * 1000
         if watched_ms < silence:
             return []
@@ -239,7 +251,7 @@ class AgentRegistry:
 
     def has_heard_all(self) -> bool:
         """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
-        _, watched_ms = self._clock(keys=[keys.BROKER_STATE])
+        _, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
         return int(watched_ms) >= self._settings.takeover_seconds * 1000
 
     def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
@@ -249,13 +261,21 @@ class AgentRegistry:
         return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
     def _info(
-        self, entry: str, beat: Any, now_ms: int, ends: str | None, load: Any, holds_now: LatestHolds | None = None
+        self,
+        entry: str,
+        incarnation: Any,
+        beat: Any,
+        now_ms: int,
+        ends: str | None,
+        load: Any,
+        holds_now: LatestHolds | None = None,
     ) -> AgentInfo:
         heard_ms, fields = int(beat or 0), json.loads(entry)
         alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
         return AgentInfo.model_validate(
             fields
             | {
+                "incarnation": int(incarnation or 0),
                 "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
                 "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
                 "performance_metrics": json.loads(ends) if ends else {},
@@ -265,34 +285,42 @@ class AgentRegistry:
         )
 
 
-_ENTRY_KEYS = [
-    keys.AGENT_REGISTRY,
-    keys.AGENT_HEARTBEAT,
-    keys.AGENT_INCARNATION,
-    keys.AGENT_INDEX,
-    keys.AGENT_CHANGES,
-    keys.AGENT_TRAITS,
-    keys.AGENT_PERFORMANCE,
-]
+_KEYS = {
+    "entries": keys.AGENT_REGISTRY,
+    "heartbeats": keys.AGENT_HEARTBEAT,
+    "incarnations": keys.AGENT_INCARNATION,
+    "index": keys.AGENT_INDEX,
+    "changes": keys.AGENT_CHANGES,
+    "traits": keys.AGENT_TRAITS,
+    "performance": keys.AGENT_PERFORMANCE,
+}
+_LOOKED_UP = {"incarnation", "status", "last_heartbeat", "performance_metrics", "load", "paused"}
 
 
-def _entry(info: AgentInfo) -> str:
-    return info.model_dump_json(exclude={"status", "last_heartbeat", "performance_metrics", "load", "paused"})
+def _what_is_kept(info: AgentInfo) -> dict[str, str]:
+    """An agent as the scripts take it: see ``agents.lua`` for its traits."""
+    obstacle = "left" if info.left else Obstacle.RETIRING if info.retiring else Obstacle.STOPPED if info.stopped else ""
+    return {
+        "id": info.agent_id,
+        "entry": info.model_dump_json(exclude=_LOOKED_UP),
+        "own_traits": " ".join((obstacle or info.state, info.role, info.kind, *info.skills)),
+        "ends": info.performance_metrics.stored,
+    }
 
 
-def _words(skills: Iterable[str]) -> list[str]:
-    return [skill.strip().lower() for skill in ([skills] if isinstance(skills, str) else skills)]
+def _candidate(agent_id: str, traits: str, load: int, ends: str) -> Candidate:
+    state, role, *abilities = traits.split(" ")
+    ended = _ENDS.match(ends)
+    succeeded, failed = (int(ended[1]), int(ended[2])) if ended else (0, 0)
+    return Candidate(agent_id, state, role, abilities, load, succeeded, failed)
+
+
+def _words(skills: Iterable[str]) -> tuple[str, ...]:
+    return tuple(skill.strip().lower() for skill in ([skills] if isinstance(skills, str) else skills))
 
 
 def _ms(time: tuple[int, int]) -> int:
     return time[0] * 1000 + time[1] // 1000
-
-
-_LOOK_MS = 1000
-"""How often those who fell silent are looked for."""
-_AT_ONCE = 1000
-
-What = Literal["came", "left", "state", "task", "abilities"]
 
 
 class AgentChange(NamedTuple):
@@ -305,11 +333,6 @@ class AgentChange(NamedTuple):
     before: AgentInfo | None
 
 
-class _Registry(Protocol):
-    def agents(self) -> list[AgentInfo]: ...
-    def get_agents(self, agent_ids: Collection[str]) -> list[AgentInfo]: ...
-
-
 class AgentWatch:
     """One look that goes on.
 
@@ -318,7 +341,7 @@ class AgentWatch:
     """
 
     def __init__(
-        self, registry: _Registry, client: redis.Redis, offline_ms: int, deadline: float | None = None
+        self, registry: AgentRegistry, client: redis.Redis, offline_ms: int, deadline: float | None = None
     ) -> None:
         self._registry = registry
         self._client = client
@@ -383,10 +406,6 @@ def _differences(before: AgentInfo | None, info: AgentInfo) -> Iterator[What]:
         yield "task"
 
 
-_REMEMBERED_MS = 3_600_000
-"""A pin whose task was never seen, because its client died before it was sent, is forgotten then."""
-
-
 class SoftPins:
     """Which tasks wait for which agents, and until when.
 
@@ -397,16 +416,15 @@ class SoftPins:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._ms = int(settings.soft_pin_seconds * 1000)
-        self._reserve = client.register_script(scripts.RESERVE)
-        self._due = client.register_script(scripts.DUE)
 
     def reserve(self, agent_id: str, task_id: str) -> bool:
         """Have the agent spoken for, if it is free still."""
-        return bool(self._reserve(keys=[keys.SOFT_PINS, keys.AGENT_LOAD], args=[agent_id, task_id, self._ms]))
+        places = {"soft_pins": keys.SOFT_PINS, "loads": keys.AGENT_LOAD}
+        return bool(SCRIPTS["pin"](self._client, **places, agent=agent_id, task=task_id, ms=self._ms))
 
     def due(self) -> list[tuple[str, str]]:
         """The agents that have not begun in time, and with which tasks."""
-        return _pairs(self._due(keys=[keys.SOFT_PINS], args=[_REMEMBERED_MS]))
+        return _pairs(SCRIPTS["due_pins"](self._client, soft_pins=keys.SOFT_PINS, remembered_ms=_REMEMBERED_MS))
 
     def all(self) -> list[tuple[str, str]]:
         """The agents that tasks wait for, and those tasks."""

@@ -12,6 +12,7 @@ import redis
 from pydantic import ValidationError
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import CheckinChanged, CheckinNotFound, InvalidCheckin
 from torch_tasks.model.checkin import (
     Checkin,
@@ -24,11 +25,16 @@ from torch_tasks.model.checkin import (
     moment_of,
 )
 from torch_tasks.settings import Settings
-from torch_tasks.store import checkin_scripts as scripts
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.store.tasks import TaskRecords
 
 log = logging.getLogger(__name__)
+
+CHANGES_KEPT = 10_000
+"""So many changes are kept for beats that were away; a later one looks at all entries."""
+HISTORY_KEPT = 100
+"""So many lines of the history of one check-in are kept, the latest."""
+SCRIPTS = Scripts(__file__, CHANGES_KEPT=CHANGES_KEPT, HISTORY_KEPT=HISTORY_KEPT)
 
 _AT_ONCE = 500
 _FIELDS = ("checkin", "state", "slot", "due", "runs", "version", "last", "why")
@@ -43,10 +49,6 @@ class CheckinRecords:
         self._records = records
         self._note_limit = settings.message_limit_bytes
         self._keep_seconds = int(settings.result_days * 86400)
-        self._add = client.register_script(scripts.ADD)
-        self._change = client.register_script(scripts.CHANGE)
-        self._remove = client.register_script(scripts.REMOVE)
-        self._fire = client.register_script(scripts.FIRE)
 
     # ── what somebody asks for ───────────────────────────────────────────────────────────────────────────────────
 
@@ -62,10 +64,16 @@ class CheckinRecords:
         slots = [_first(self._within_limit(checkin), now) for checkin in new]
         with self._client.pipeline(transaction=False) as pipe:
             for checkin, slot in zip(new, slots, strict=True):
-                self._add(
-                    keys=[keys.checkin(checkin.id), keys.CHECKINS, keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
-                    args=[checkin.id, checkin.model_dump_json(), slot.isoformat(), due_ms(checkin, slot)],
-                    client=pipe,
+                SCRIPTS["add"](
+                    pipe,
+                    entry=keys.checkin(checkin.id),
+                    all=keys.CHECKINS,
+                    due=keys.CHECKINS_DUE,
+                    changes=keys.CHECKIN_CHANGES,
+                    id=checkin.id,
+                    checkin=checkin.model_dump_json(),
+                    slot=slot.isoformat(),
+                    due_ms=due_ms(checkin, slot),
                 )
             pipe.execute()
         return [record for record in self._read([checkin.id for checkin in wanted]) if record]
@@ -96,9 +104,12 @@ class CheckinRecords:
 
     def remove(self, checkin_id: str) -> None:
         """Forget it and its history. What has been fired arrives all the same."""
-        removed = self._remove(
-            keys=[*_places(checkin_id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES, keys.CHECKINS],
-            args=[checkin_id, self._keep_seconds],
+        removed = SCRIPTS["remove"](
+            self._client,
+            **places_of(checkin_id),
+            all=keys.CHECKINS,
+            id=checkin_id,
+            keep_seconds=self._keep_seconds,
         )
         if not removed:
             raise _unknown(checkin_id)
@@ -263,29 +274,32 @@ class CheckinRecords:
     def _put(self, record: CheckinRecord, checkin: Checkin, stands: tuple[CheckinState, datetime | None]) -> bool:
         """Compare and set; false if it is to be looked at again."""
         state, slot = stands
-        done = self._change(
-            keys=[*_places(checkin.id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
-            args=[
-                checkin.id,
-                record.version,
-                record.slot.isoformat() if record.slot else "",
-                checkin.model_dump_json(),
-                state,
-                slot.isoformat() if slot else "",
-                due_ms(checkin, slot) if slot else "",
-                "",
-            ],
+        done = SCRIPTS["change"](
+            self._client,
+            **places_of(checkin.id),
+            id=checkin.id,
+            version=record.version,
+            known_slot=record.slot.isoformat() if record.slot else "",
+            checkin=checkin.model_dump_json(),
+            state=state,
+            slot=slot.isoformat() if slot else "",
+            due_ms=due_ms(checkin, slot) if slot else "",
         )
         if done == "missing":
             raise _unknown(checkin.id)
         return bool(done == "done")
 
     def _tell(self, fire: Fire, *, at_once: bool) -> bool:
-        return bool(
-            self._fire(
-                keys=[*_places(fire.checkin_id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES],
-                args=[fire.checkin_id, milliseconds(fire.slot), line_of(fire), int(at_once)],
-            )
+        return bool(self._note(fire, at_once=at_once, client=self._client))
+
+    def _note(self, fire: Fire, *, at_once: bool, client: redis.Redis) -> Any:
+        return SCRIPTS["fire"](
+            client,
+            **places_of(fire.checkin_id),
+            id=fire.checkin_id,
+            slot=milliseconds(fire.slot),
+            line=line_of(fire),
+            at_once=at_once,
         )
 
     def _within_limit(self, checkin: Checkin) -> Checkin:
@@ -349,8 +363,16 @@ def fire_of(line: str) -> Fire:
     return Fire.model_validate_json(line[1:])
 
 
-def _places(checkin_id: str) -> tuple[str, str, str]:
-    return keys.checkin(checkin_id), *keys.checkin_history(checkin_id)
+def places_of(entry_id: str) -> dict[str, str]:
+    """Where an entry and what belongs to it lie, as the scripts take it."""
+    slots, lines = keys.checkin_history(entry_id)
+    return {
+        "entry": keys.checkin(entry_id),
+        "slots": slots,
+        "lines": lines,
+        "due": keys.CHECKINS_DUE,
+        "changes": keys.CHECKIN_CHANGES,
+    }
 
 
 def _first(checkin: Checkin, now: datetime) -> datetime:

@@ -15,12 +15,14 @@ import redis
 from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import broker_errors, connect
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken
 from torch_tasks.model.fields import Model
 from torch_tasks.model.task import HELD
 from torch_tasks.settings import Settings
-from torch_tasks.store.collaboration_scripts import CLAIM, PEEK, RELEASE
+
+SCRIPTS = Scripts(__file__, HELD=HELD)
 
 _LOOK_SECONDS = 0.25
 _NAME_LIMIT = 512
@@ -56,9 +58,6 @@ class Claims:
     def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
         self._settings = settings or own.settings()
         self._client = client or connect(self._settings.broker())
-        self._claim = self._client.register_script(CLAIM)
-        self._peek = self._client.register_script(PEEK)
-        self._release = self._client.register_script(RELEASE)
 
     def claim(self, resource: str, seconds: float | None = None, *, wait: float = 0.0, by: str | None = None) -> Claim:
         """Have the resource, or :class:`ResourceTaken` once the ``wait`` is over. Claimed anew, it is held for longer.
@@ -84,7 +83,7 @@ class Claims:
             known = self._known(name)
             if known and not self._holds(name, known):
                 return False
-            outcome, told = self._release(keys=[keys.CLAIMS], args=[name, holder])
+            outcome, told = SCRIPTS["release"](self._client, claims=keys.CLAIMS, resource=name, by=holder)
         if outcome == "held":
             raise ResourceTaken(f"{name} is not {holder}'s to release: it is claimed by {_read(name, told).words}")
         return bool(outcome == "released")
@@ -101,35 +100,37 @@ class Claims:
         in_task = bool(task and own.agent == holder)
         if seconds is None and not in_task:
             seconds = self._settings.claim_seconds
-        entry = {"by": holder, "agent": own.agent == holder, **({"task": task} if in_task else {})}
-        known = self._known(name)
-        outcome, told = self._claim(
-            keys=self._keys(known),
-            args=[*self._args(name, known), json.dumps(entry), "" if seconds is None else int(seconds * 1000)],
+        outcome, told = SCRIPTS["claim"](
+            self._client,
+            **self._claimed(name, self._known(name)),
+            by=holder,
+            agent=own.agent == holder,
+            task=task if in_task else None,
+            ms=None if seconds is None else int(seconds * 1000),
         )
         return str(outcome), str(told)
 
     def _holds(self, name: str, known: str) -> bool:
-        return bool(self._peek(keys=self._keys(known), args=self._args(name, known)))
+        return bool(SCRIPTS["is_held"](self._client, **self._claimed(name, known)))
 
     def _known(self, name: str) -> str:
         return str(self._client.hget(keys.CLAIMS, name) or "")
 
-    @staticmethod
-    def _keys(known: str) -> list[str]:
+    def _claimed(self, name: str, known: str) -> dict[str, str | int]:
+        """What the scripts need to tell whether the known claim holds."""
         task = json.loads(known).get("task") if known else None
-        return [
-            keys.CLAIMS,
-            keys.task_record(task or "none"),
-            keys.AGENT_REGISTRY,
-            keys.AGENT_HEARTBEAT,
-            keys.AGENT_KEPT,
-            keys.BROKER_STATE,
-        ]
-
-    def _args(self, name: str, known: str) -> list[str | int]:
-        silence, grace = self._settings.takeover_seconds, self._settings.detached_seconds
-        return [name, known, f" {' '.join(sorted(HELD))} ", int(silence * 1000), int(grace * 1000)]
+        return {
+            "claims": keys.CLAIMS,
+            "record": keys.task_record(task or "none"),
+            "agents": keys.AGENT_REGISTRY,
+            "heartbeats": keys.AGENT_HEARTBEAT,
+            "kept": keys.AGENT_KEPT,
+            "broker": keys.BROKER_STATE,
+            "resource": name,
+            "known": known,
+            "silence_ms": int(self._settings.takeover_seconds * 1000),
+            "goodbye_ms": int(self._settings.detached_seconds * 1000),
+        }
 
 
 def named(resource: str) -> str:

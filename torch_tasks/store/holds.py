@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import NotHeld
 from torch_tasks.model.fields import now
 from torch_tasks.model.hold import STOP, Hold, LatestHolds
-from torch_tasks.store import hold_scripts as scripts
+
+SCRIPTS = Scripts(__file__)
 
 
 def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
@@ -24,8 +26,6 @@ class Holds:
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
-        self._say = client.register_script(scripts.SAY)
-        self._recall = client.register_script(scripts.RECALL)
 
     def latest(self) -> LatestHolds:
         """The latest hold on each scope."""
@@ -33,15 +33,15 @@ class Holds:
 
     def put(self, scope: str, hold: Hold) -> Hold:
         """Hold a scope, or lift what holds it; returns it with its revision. :class:`NotHeld` if there is nothing."""
-        wire = hold.model_dump_json(exclude={"revision", "fleet"})
-        said = self._say(keys=[keys.HOLDS], args=[scope, wire, int(hold.lifted)])
-        if not said:
+        text = hold.model_dump_json(exclude={"revision", "fleet"})
+        revision = int(SCRIPTS["put"](self._client, holds=keys.HOLDS, scope=scope, hold=text))
+        if not revision:
             what = "the fleet is not stopped" if scope == STOP else f"nothing has paused {scope}"
             raise NotHeld(f"{what}; 'torch-tasks doctor' tells what is paused and stopped")
-        return Hold.model_validate_json(said)
+        return Hold.model_validate_json(text).model_copy(update={"revision": revision})
 
     def restore(self, later: Mapping[str, Hold]) -> None:
-        """Tell a broker that has forgotten."""
+        """Put back what a broker has forgotten."""
         if later:
-            args = [part for scope, hold in later.items() for part in (scope, hold.model_dump_json(), hold.revision)]
-            self._recall(keys=[keys.HOLDS], args=args)
+            texts = {scope: hold.model_dump_json() for scope, hold in later.items()}
+            SCRIPTS["restore"](self._client, holds=keys.HOLDS, scopes_and_holds=texts)

@@ -17,12 +17,12 @@ import redis
 from pydantic import AwareDatetime, ValidationError
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
-from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
+from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
 from torch_tasks.settings import Settings
-from torch_tasks.store import message_scripts as scripts
 
 CHANNELS = {
     "orchestrator": f"{keys.PREFIX}orchestrator",
@@ -126,6 +126,7 @@ def _entry(number: str, fields: dict[Any, Any]) -> AuditEntry:
 
 GROUP = "receiver"
 """The one consumer group of each inbox, and its one consumer."""
+SCRIPTS = Scripts(__file__, TRANSITIONS=TRANSITIONS, GROUP=GROUP)
 _UNKNOWN_SECONDS = 10.0
 _AT_ONCE = 32
 _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
@@ -148,11 +149,6 @@ class Inboxes:
         self.audit = Audit(client)
         self._limit = settings.inbox_limit
         self._keep_seconds = int(settings.result_days * 86400)
-        self._send = client.register_script(scripts.SEND)
-        self._stage = client.register_script(scripts.STAGE)
-        self._settle = client.register_script(scripts.SETTLE)
-        self._replay = client.register_script(scripts.REPLAY)
-        self._withdraw = client.register_script(scripts.WITHDRAW)
 
     # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,26 +159,23 @@ class Inboxes:
         """
         urgent, normal = (keys.inbox(message.target, urgency) for urgency in Urgency)
         own, other = (urgent, normal) if message.priority is Urgency.EMERGENCY else (normal, urgent)
-        outcome, detail = self._send(
-            keys=[
-                keys.message(message.id),
-                own,
-                other,
-                *self._indexes(message),
-                keys.exchanges(message.correlation_id),
-                keys.message(message.reply_to or message.id),
-                channel_of(role),
-                keys.LAST_STATUS,
-            ],
-            args=[
-                message.id,
-                message.model_dump_json(),
-                self._limit,
-                self._keep_seconds,
-                int((message.expires or 0) * 1000),
-                message.kind if message.reply_to and message.kind in _ANSWERS else "",
-                message.sender if message.kind is MessageKind.STATUS else "",
-            ],
+        outcome, detail = SCRIPTS["send"](
+            self._client,
+            record=keys.message(message.id),
+            inbox=own,
+            other_inbox=other,
+            indexes=self._indexes(message),
+            exchanges=keys.exchanges(message.correlation_id),
+            answered=keys.message(message.reply_to or message.id),
+            channel=channel_of(role),
+            last_status=keys.LAST_STATUS,
+            id=message.id,
+            message=message.model_dump_json(),
+            limit=self._limit,
+            keep_seconds=self._keep_seconds,
+            expires_ms=int((message.expires or 0) * 1000),
+            answer=message.kind if message.reply_to and message.kind in _ANSWERS else "",
+            status_of=message.sender if message.kind is MessageKind.STATUS else "",
         )
         if outcome == "full":
             raise InboxFull(
@@ -199,7 +192,8 @@ class Inboxes:
         """Put a message that was given up back into its inbox."""
         message = self.get(message_id).message
         inbox = keys.inbox(message.target, message.priority)
-        return MessageState(self._replay(keys=[keys.message(message_id), inbox], args=[message_id]))
+        places = {"record": keys.message(message_id), "inbox": inbox}
+        return MessageState(SCRIPTS["replay"](self._client, **places, id=message_id))
 
     def withdraw(self, message_id: str, note: str) -> bool:
         """Take a message back that its receiver has not begun with; false if it has, or nobody knows of it."""
@@ -207,8 +201,11 @@ class Inboxes:
         if record is None:
             return False
         inbox = keys.inbox(record.message.target, record.message.priority)
-        places = [keys.message(message_id), inbox]
-        return bool(self._withdraw(keys=places, args=[message_id, note, self._keep_seconds]))
+        places = {"record": keys.message(message_id), "inbox": inbox}
+        withdrawn = SCRIPTS["withdraw"](
+            self._client, **places, id=message_id, note=note, keep_seconds=self._keep_seconds
+        )
+        return bool(withdrawn)
 
     # ── the receiver's side ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -252,9 +249,8 @@ class Inboxes:
 
     def stage(self, message_id: str, by: AgentInfo) -> str:
         """Say that the receiver's worker begins to deliver; returns the state, which says if it may not."""
-        state = str(
-            self._stage(keys=[keys.message(message_id), keys.AGENT_INCARNATION], args=[by.agent_id, by.incarnation])
-        )
+        places = {"record": keys.message(message_id), "incarnations": keys.AGENT_INCARNATION}
+        state = str(SCRIPTS["stage"](self._client, **places, agent=by.agent_id, incarnation=by.incarnation))
         if state == "stale":
             raise StaleWriter(f"agent {by.agent_id} has a later incarnation than {by.incarnation}")
         return state
@@ -271,25 +267,22 @@ class Inboxes:
         delivered_ago: float | None = None,
     ) -> None:
         """Say what became of a message; it leaves its inbox. :class:`StaleWriter` from a stale incarnation."""
-        outcome = self._settle(
-            keys=[
-                keys.message(message.id),
-                entry.inbox if entry else keys.inbox(message.target, message.priority),
-                keys.AGENT_INCARNATION,
-                *self._indexes(message),
-            ],
-            args=[
-                message.target,
-                by.incarnation if by else "",
-                entry.number if entry else "",
-                state,
-                note,
-                self._keep_seconds,
-                message.id,
-                message.model_dump_json(),
-                transport,
-                "" if delivered_ago is None else int(delivered_ago * 1000),
-            ],
+        outcome = SCRIPTS["settle"](
+            self._client,
+            record=keys.message(message.id),
+            inbox=entry.inbox if entry else keys.inbox(message.target, message.priority),
+            incarnations=keys.AGENT_INCARNATION,
+            indexes=self._indexes(message),
+            agent=message.target,
+            incarnation=by.incarnation if by else None,
+            number=entry.number if entry else None,
+            state=state,
+            note=note,
+            keep_seconds=self._keep_seconds,
+            id=message.id,
+            message=message.model_dump_json(),
+            transport=transport,
+            delivered_ms=None if delivered_ago is None else int(delivered_ago * 1000),
         )
         if outcome == "stale":
             raise StaleWriter(f"agent {message.target} has a later incarnation; what became of {message.id} is refused")

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable
 from datetime import UTC, datetime
 from typing import Any
 
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import NodeNotFound, NodeTaken, SpawnRefused, StaleWriter
 from torch_tasks.model.agent import AgentStatus
 from torch_tasks.model.node import NodeInfo
-from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
+from torch_tasks.model.spawn import SPAWN_TRANSITIONS, Spawned, SpawnRequest, SpawnState
 from torch_tasks.settings import Settings
-from torch_tasks.store import node_scripts as scripts
+from torch_tasks.store.placement import Member, PlacementLimits, Refusal, Snapshot, place
 
-_LOOKED_UP = {"status", "last_heartbeat", "drained"}
+SCRIPTS = Scripts(__file__, TRANSITIONS=SPAWN_TRANSITIONS)
+
+_LOOKED_UP = {"incarnation", "status", "last_heartbeat", "drained"}
+_REMEMBERED_MS = 86_400_000
+"""For so long it is known why an agent could not be started."""
 
 
 class NodeRegistry:
@@ -26,8 +31,6 @@ class NodeRegistry:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._offline_ms = int(settings.offline_seconds * 1000)
-        self._register = client.register_script(scripts.REGISTER)
-        self._beat = client.register_script(scripts.BEAT)
 
     # ── who looks ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -37,11 +40,12 @@ class NodeRegistry:
             pipe.hgetall(keys.NODE_REGISTRY)
             pipe.zrange(keys.NODE_HEARTBEAT, 0, -1, withscores=True)
             pipe.smembers(keys.NODES_DRAINED)
+            pipe.hgetall(keys.NODE_INCARNATION)
             pipe.time()
-            entries, beats, drained, (seconds, micros) = pipe.execute()
+            entries, beats, drained, incarnations, (seconds, micros) = pipe.execute()
         heard, now_ms = dict(beats), seconds * 1000 + micros // 1000
         return [
-            self._info(entry, heard.get(name), now_ms, drained=name in drained)
+            self._info(entry, incarnations.get(name), heard.get(name), now_ms, drained=name in drained)
             for name, entry in sorted(entries.items())
         ]
 
@@ -62,16 +66,15 @@ class NodeRegistry:
 
     def register(self, info: NodeInfo, *, holder_is_gone: bool = False) -> NodeInfo:
         """Enter a node under a new incarnation, or refuse with :class:`NodeTaken` while another one has its name."""
-        granted, entry, silent_ms = self._register(
-            keys=[keys.NODE_REGISTRY, keys.NODE_HEARTBEAT, keys.NODE_INCARNATION],
-            args=[
-                info.name,
-                _entry(info.model_copy(update={"incarnation": 0})),
-                self._offline_ms,
-                info.host,
-                info.pid,
-                int(holder_is_gone),
-            ],
+        granted, entry, silent_ms = SCRIPTS["register"](
+            self._client,
+            **_KEYS,
+            name=info.name,
+            entry=_entry(info),
+            host=info.host,
+            pid=info.pid,
+            offline_ms=self._offline_ms,
+            holder_is_gone=holder_is_gone,
         )
         if granted:
             return info.model_copy(update={"incarnation": int(granted)})
@@ -84,15 +87,22 @@ class NodeRegistry:
 
     def entry(self, name: str) -> NodeInfo | None:
         """What stands in the registry under this name, whoever wrote it; ``status`` is not looked up."""
-        entry = self._client.hget(keys.NODE_REGISTRY, name)
-        return self._info(str(entry), None, 0, drained=False) if entry else None
+        with self._client.pipeline(transaction=False) as pipe:
+            pipe.hget(keys.NODE_REGISTRY, name)
+            pipe.hget(keys.NODE_INCARNATION, name)
+            entry, incarnation = pipe.execute()
+        return self._info(entry, incarnation, None, 0, drained=False) if entry else None
 
     def heartbeat(self, info: NodeInfo) -> bool:
         """Say that the node lives, and how; returns whether it is drained. :class:`StaleWriter` if it was succeeded."""
         drained = int(
-            self._beat(
-                keys=[keys.NODE_REGISTRY, keys.NODE_HEARTBEAT, keys.NODE_INCARNATION, keys.NODES_DRAINED],
-                args=[info.name, info.incarnation, _entry(info)],
+            SCRIPTS["beat"](
+                self._client,
+                **_KEYS,
+                drained=keys.NODES_DRAINED,
+                name=info.name,
+                entry=_entry(info),
+                incarnation=info.incarnation,
             )
         )
         if drained < 0:
@@ -108,12 +118,13 @@ class NodeRegistry:
         self.get_node(name)
         (self._client.sadd if drained else self._client.srem)(keys.NODES_DRAINED, name)
 
-    def _info(self, entry: str, beat: Any, now_ms: int, *, drained: bool) -> NodeInfo:
+    def _info(self, entry: str, incarnation: Any, beat: Any, now_ms: int, *, drained: bool) -> NodeInfo:
         heard_ms, fields = int(beat or 0), json.loads(entry)
         alive = bool(heard_ms) and now_ms - heard_ms < self._offline_ms and not fields["left"]
         return NodeInfo.model_validate(
             fields
             | {
+                "incarnation": int(incarnation or 0),
                 "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
                 "status": AgentStatus.ACTIVE if alive else AgentStatus.OFFLINE,
                 "drained": drained,
@@ -125,9 +136,12 @@ def _entry(info: NodeInfo) -> str:
     return info.model_dump_json(exclude=_LOOKED_UP)
 
 
-_REMEMBERED_MS = 86_400_000
-"""For so long it is known why an agent could not be started."""
-_KEYS = [keys.SPAWNED, keys.SPAWN_STATES]
+_KEYS = {
+    "entries": keys.NODE_REGISTRY,
+    "heartbeats": keys.NODE_HEARTBEAT,
+    "incarnations": keys.NODE_INCARNATION,
+}
+_SPAWN_KEYS = {"spawned": keys.SPAWNED, "states": keys.SPAWN_STATES, "revision": keys.SPAWN_REVISION}
 
 
 class Spawns:
@@ -136,9 +150,7 @@ class Spawns:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._settings = settings
-        self._reserve = client.register_script(scripts.RESERVE)
-        self._settle = client.register_script(scripts.SETTLE)
-        self._restore = client.register_script(scripts.RESTORE)
+        self._nodes = NodeRegistry(client, settings)
 
     def reserve(self, request: SpawnRequest, *, pool_limit: int | None = None) -> tuple[Spawned, bool]:
         """A place for the agent on the node with most room, and whether it is new: the same request has one place.
@@ -146,41 +158,59 @@ class Spawns:
         :class:`SpawnRefused` names the limit that does not let it be. ``pool_limit`` is how many of the request's pool
         there may be.
         """
-        chosen = self._settings
-        limits: dict[str, Any] = {
-            "total": chosen.agents_limit,
-            "role": chosen.role_limits.get(request.role, chosen.agents_per_role),
-            "parent": chosen.agents_per_parent,
-            "memory": chosen.agent_memory_bytes,
-        }
-        if pool_limit is not None:
-            limits["pool"] = pool_limit
-        outcome, *rest = self._reserve(
-            keys=[
-                *_KEYS,
-                keys.AGENT_REGISTRY,
-                keys.AGENT_HEARTBEAT,
-                keys.NODE_REGISTRY,
-                keys.NODE_HEARTBEAT,
-                keys.NODES_DRAINED,
-            ],
-            args=[
-                request.model_dump_json(exclude_none=True),
-                int(chosen.offline_seconds * 1000),
-                json.dumps(limits),
-                _REMEMBERED_MS,
-            ],
+        limits = PlacementLimits(
+            total=self._settings.agents_limit,
+            role=self._settings.role_limits.get(request.role, self._settings.agents_per_role),
+            parent=self._settings.agents_per_parent,
+            memory=self._settings.agent_memory_bytes,
+            pool=pool_limit,
         )
-        if outcome == "refused":
-            raise SpawnRefused(f"no agent was started: {self._reason(rest)}")
-        [spawned] = self.get_many([rest[0]])
-        return spawned, outcome == "new"
+        while True:
+            now_ms, revision, fleet, forgotten = self._snapshot()
+            for one in fleet.spawned:
+                if one.request.id == request.id:
+                    return one, False
+            chosen = place(request, fleet, limits)
+            if isinstance(chosen, Refusal):
+                raise SpawnRefused(f"no agent was started: {self._reason(chosen)}")
+            spawned = Spawned(request=request, agent_id=chosen.agent_id, node=chosen.node, at=now_ms)
+            if SCRIPTS["reserve"](
+                self._client,
+                **_SPAWN_KEYS,
+                agents=keys.AGENT_REGISTRY,
+                revision_read=revision,
+                id=spawned.agent_id,
+                request=request.id,
+                entry=_spawn_entry(spawned),
+                forgotten=forgotten,
+            ):
+                return spawned, True
 
-    def _reason(self, refusal: Sequence[Any]) -> str:
+    def _snapshot(self) -> tuple[int, str, Snapshot, list[str]]:
+        """The broker's time, the revision of the list, the fleet, and the failures that are too old to be kept."""
+        seconds, micros = self._client.time()
+        now_ms = seconds * 1000 + micros // 1000
+        with self._client.pipeline() as pipe:
+            pipe.get(keys.SPAWN_REVISION)
+            pipe.hgetall(keys.SPAWNED)
+            pipe.hgetall(keys.SPAWN_STATES)
+            pipe.hgetall(keys.AGENT_REGISTRY)
+            alive_since = now_ms - int(self._settings.offline_seconds * 1000)
+            pipe.zrangebyscore(keys.AGENT_HEARTBEAT, alive_since, "+inf")
+            revision, entries, states, agents, heard = pipe.execute()
+        told = {agent_id: json.loads(state) for agent_id, state in states.items()}
+        gone = (SpawnState.FAILED, SpawnState.LOST)
+        old = [one for one, state in told.items() if state["state"] in gone and state["at"] < now_ms - _REMEMBERED_MS]
+        spawned = [_spawned(entry, states[one]) for one, entry in entries.items() if one in told and one not in old]
+        known = [json.loads(agents[agent_id]) for agent_id in heard if agent_id in agents]
+        members = {one["agent_id"]: Member(one["role"], one["node"], one["parent"]) for one in known if not one["left"]}
+        return now_ms, str(revision or ""), Snapshot(self._nodes.nodes(), spawned, agents.keys(), members), old
+
+    def _reason(self, refusal: Refusal) -> str:
         """Which limit it was, and its value."""
-        limit, whose, number, allowed = refusal
+        limit, whose, number, allowed, reasons = refusal
         own_limit = "TORCH_ROLE_LIMITS says" if whose in self._settings.role_limits else "TORCH_AGENTS_PER_ROLE is"
-        nowhere = f"no node has room for it: {number}" if number else f"there is no node {whose}".rstrip()
+        nowhere = f"no node has room for it: {reasons}" if reasons else f"there is no node {whose}".rstrip()
         return {
             "id": f"there is an agent {whose} already; leave the id out, and it gets one that is free",
             "nowhere": f"{nowhere}; 'torch-tasks node list' shows those there are",
@@ -188,7 +218,7 @@ class Spawns:
             "role": f"there are {number} agents of the role {whose}, {own_limit} {allowed}",
             "parent": f"{whose} has spawned {number} agents that live, TORCH_AGENTS_PER_PARENT is {allowed}",
             "pool": f"the pool {whose} has {number} agents, its limit is {allowed}",
-        }[str(limit)]
+        }[limit]
 
     def settle(self, spawned: Spawned, to: SpawnState, reason: str = "") -> bool:
         """Say how far this very agent is; false if it is further already, or another one has its id."""
@@ -203,14 +233,30 @@ class Spawns:
                 self._settled(spawned, [SpawnState.READY], "", "")
 
     def _settled(self, spawned: Spawned, sources: Iterable[SpawnState], to: SpawnState | str, reason: str) -> str:
-        args = [spawned.agent_id, spawned.request.id, f" {' '.join(sources)} ", to, reason]
-        return str(self._settle(keys=_KEYS, args=args))
+        return str(
+            SCRIPTS["settle"](
+                self._client,
+                **_SPAWN_KEYS,
+                id=spawned.agent_id,
+                request=spawned.request.id,
+                state=to,
+                reason=reason,
+                only_from=sources,
+            )
+        )
 
     def restore(self, spawned: Spawned) -> bool:
         """Put back what a broker has forgotten; false if it knows better."""
-        entry = spawned.model_dump_json(exclude={"state", "reason"}, exclude_none=True)
-        state = json.dumps({"state": spawned.state, "reason": spawned.reason, "at": spawned.at})
-        return bool(self._restore(keys=_KEYS, args=[spawned.agent_id, entry, state]))
+        state = {"request": spawned.request.id, "state": spawned.state, "reason": spawned.reason, "at": spawned.at}
+        return bool(
+            SCRIPTS["restore"](
+                self._client,
+                **_SPAWN_KEYS,
+                id=spawned.agent_id,
+                entry=_spawn_entry(spawned),
+                state=json.dumps(state),
+            )
+        )
 
     def get_many(self, agent_ids: Collection[str]) -> list[Spawned]:
         """Those of these agents that are known."""
@@ -229,6 +275,10 @@ class Spawns:
             pipe.hgetall(keys.SPAWN_STATES)
             entries, states = pipe.execute()
         return [_spawned(entry, states[agent_id]) for agent_id, entry in sorted(entries.items()) if agent_id in states]
+
+
+def _spawn_entry(spawned: Spawned) -> str:
+    return spawned.model_dump_json(exclude={"state", "reason"}, exclude_none=True)
 
 
 def _spawned(entry: str, state: str) -> Spawned:

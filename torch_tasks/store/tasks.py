@@ -6,7 +6,6 @@ checked on the broker, in the script that writes.
 
 from __future__ import annotations
 
-import itertools
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -17,12 +16,14 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
-from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.agent import FORMAT, AgentInfo
 from torch_tasks.model.task import (
     ENDED,
     HELD,
     NOT_BEGUN,
+    TRANSITIONS,
     Failure,
     FailureKind,
     Handoff,
@@ -30,19 +31,28 @@ from torch_tasks.model.task import (
     HistoryEntry,
     TaskRecord,
     TaskResult,
+    TaskSpec,
     TaskState,
 )
 from torch_tasks.settings import Settings
-from torch_tasks.store import task_scripts as scripts
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
+HISTORY_KEPT = 100
+"""So many entries of the history of a task are kept, the latest."""
+_WORDS_KEPT = 500
+SCRIPTS = Scripts(
+    __file__,
+    TRANSITIONS=TRANSITIONS,
+    HELD=HELD,
+    ENDED=ENDED,
+    MOMENTS=_MOMENTS,
+    PERFORMANCE=FORMAT,
+    HISTORY_KEPT=HISTORY_KEPT,
+)
+
 #: So many records are read at a time where only some of them are wanted.
 _PAGE = 200
-
-
-def _listed(states: Iterable[TaskState]) -> str:
-    return f" {' '.join(sorted(states))} "
 
 
 class Accepted(NamedTuple):
@@ -94,16 +104,18 @@ class TaskRecords:
         self._client = client
         self._settings = settings
         self._keep_seconds = int(settings.result_days * 86400)
-        self._accept = client.register_script(scripts.ACCEPT)
-        self._move = client.register_script(scripts.MOVE)
-        self._take = client.register_script(scripts.TAKE)
-        self._restore = client.register_script(scripts.RESTORE)
 
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; a record that is there already stays as it is."""
-        new_record, new_queue = self._accept(
-            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES],
-            args=[task_id, json.dumps(wire), queue, int(keys.is_task_queue(queue))],
+        new_record, new_queue = SCRIPTS["accept"](
+            self._client,
+            record=keys.task_record(task_id),
+            all=keys.TASK_STATUS,
+            demanded=keys.DEMANDED_QUEUES,
+            id=task_id,
+            spec=json.dumps(wire),
+            queue=queue,
+            demands=keys.is_task_queue(queue),
         )
         return Accepted(bool(new_record), bool(new_queue))
 
@@ -129,25 +141,20 @@ class TaskRecords:
         ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
         ``only_from`` narrows the states that may be left. What it ``counts`` for goes into the agent's performance.
         """
-        owner: dict[str, str | int] = (
-            {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
-        )
-        values = {name: value for name, value in {**owner, **fields}.items() if value is not None}
-        kept_for = self._keep_seconds if to.ended and to is not TaskState.DEAD else 0
-        outcome, detail, fields_now = self._move(
-            keys=[keys.task_record(task_id), keys.task_history(task_id), keys.AGENT_PERFORMANCE],
-            args=[
-                to,
-                _listed(to.sources if only_from is None else to.sources & set(only_from)),
-                by.agent_id if by else "",
-                by.incarnation if by else 0,
-                _listed(HELD),
-                _MOMENTS.get(to, ""),
-                kept_for,
-                _entry(to, by, fields.get("note")),
-                counts if by else "",
-                *itertools.chain.from_iterable(values.items()),
-            ],
+        owner = _written_by(by)
+        values = {name: value for name, value in {**(owner if by else {}), **fields}.items() if value is not None}
+        outcome, detail, fields_now = SCRIPTS["move"](
+            self._client,
+            record=keys.task_record(task_id),
+            history=keys.task_history(task_id),
+            performance=keys.AGENT_PERFORMANCE,
+            state=to,
+            only_from=TaskState if only_from is None else only_from,
+            **owner,
+            note=fields.get("note"),
+            keep_seconds=self._kept_for(to),
+            counts=counts if by else "",
+            fields=values,
         )
         if outcome == "moved":
             told = [str(part) for part in fields_now]
@@ -164,30 +171,21 @@ class TaskRecords:
 
         The whole ``spec`` is written with it. :class:`StaleWriter` if a later incarnation of the agent owns the task.
         """
-        outcome, detail = self._take(
-            keys=[
-                keys.task_record(task_id),
-                keys.task_history(task_id),
-                keys.AGENT_REGISTRY,
-                keys.AGENT_HEARTBEAT,
-                keys.AGENT_KEPT,
-                keys.BROKER_STATE,
-                keys.SOFT_PINS,
-                keys.AGENT_LOAD,
-            ],
-            args=[
-                by.agent_id,
-                by.node,
-                by.incarnation,
-                _listed(HELD),
-                _listed(ENDED),
-                int(self._settings.takeover_seconds * 1000),
-                int(self._settings.detached_seconds * 1000),
-                _entry(TaskState.ASSIGNED, by, None),
-                spec or "",
-                _entry(TaskState.ASSIGNED, by, "adopted by the agent's next worker"),
-                task_id,
-            ],
+        outcome, detail = SCRIPTS["take"](
+            self._client,
+            record=keys.task_record(task_id),
+            history=keys.task_history(task_id),
+            agents=keys.AGENT_REGISTRY,
+            heartbeats=keys.AGENT_HEARTBEAT,
+            kept=keys.AGENT_KEPT,
+            broker=keys.BROKER_STATE,
+            soft_pins=keys.SOFT_PINS,
+            loads=keys.AGENT_LOAD,
+            id=task_id,
+            **_written_by(by),
+            silence_ms=int(self._settings.takeover_seconds * 1000),
+            goodbye_ms=int(self._settings.detached_seconds * 1000),
+            spec=spec,
         )
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
@@ -219,21 +217,56 @@ class TaskRecords:
 
     def _put_back(self, task_id: str, account: Mapping[str, str], client: redis.Redis) -> Any:
         state, queue = TaskState(account["state"]), account["queue"]
-        kept_for = self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
-        return self._restore(
-            keys=[keys.task_record(task_id), keys.TASK_STATUS, keys.DEMANDED_QUEUES, keys.DEAD_LETTERS],
-            args=[
-                task_id,
-                account["revision"],
-                int(account["created_at"]) * 1000,
-                queue,
-                int(keys.is_task_queue(queue)),
-                kept_for,
-                int(state is TaskState.DEAD),
-                *itertools.chain.from_iterable(account.items()),
-            ],
-            client=client,
+        return SCRIPTS["restore"](
+            client,
+            record=keys.task_record(task_id),
+            all=keys.TASK_STATUS,
+            demanded=keys.DEMANDED_QUEUES,
+            dead_letters=keys.DEAD_LETTERS,
+            id=task_id,
+            revision=account["revision"],
+            accepted_us=int(account["created_at"]) * 1000,
+            queue=queue,
+            demands=keys.is_task_queue(queue),
+            keep_seconds=self._kept_for(state),
+            is_dead=state is TaskState.DEAD,
+            fields=account,
         )
+
+    def hand_over(
+        self, record: TaskRecord, handover: Handover, spec: TaskSpec, *, known: str, queue: str, asker: str | None
+    ) -> tuple[str, str, bool]:
+        """Ask for a handover and give the task its new spec, if its spec is still the ``known`` one.
+
+        Returns what came of it, who has the task, and whether the queue is newly demanded. ``asker`` is the agent that
+        asks, which must own the task.
+        """
+        words = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
+        outcome, owner, demanded = SCRIPTS["hand_over"](
+            self._client,
+            record=keys.task_record(record.spec.id),
+            history=keys.task_history(record.spec.id),
+            demanded=keys.DEMANDED_QUEUES,
+            asker=asker,
+            known_spec=known,
+            spec=json.dumps(spec.wire()),
+            to=handover.to,
+            by=handover.by,
+            note=handover.note,
+            questions=handover.questions,
+            pid=handover.pid,
+            queue=queue,
+            demands=keys.is_task_queue(queue),
+            agent=record.agent,
+            node=record.node,
+            incarnation=record.incarnation,
+            words=words[:_WORDS_KEPT],
+        )
+        return str(outcome), str(owner), bool(demanded)
+
+    def _kept_for(self, state: TaskState) -> int:
+        """For how many seconds a record in this state is kept; 0 for good."""
+        return self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
 
     def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
         """End a task with its result; returns its account."""
@@ -361,10 +394,10 @@ class TaskRecords:
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
 
 
-def _entry(state: TaskState, by: AgentInfo | None, note: object) -> str:
-    """One entry of a task's history; the broker adds the time."""
-    who = {"agent": by.agent_id, "node": by.node, "incarnation": by.incarnation} if by else {}
-    return json.dumps({"state": state, **who, **({"note": note} if note else {})})
+def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
+    if agent is None:
+        return {"agent": "", "node": "", "incarnation": 0}
+    return {"agent": agent.agent_id, "node": agent.node, "incarnation": agent.incarnation}
 
 
 def _record(fields: Mapping[str, str]) -> TaskRecord:

@@ -6,6 +6,7 @@ Celery's own entries stand in the same set of what is due, under an id that no c
 from __future__ import annotations
 
 import itertools
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any, NamedTuple
@@ -15,8 +16,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.model.checkin import CheckinState, Fire, SlotOutcome, milliseconds
 from torch_tasks.settings import Settings
-from torch_tasks.store import checkin_scripts as scripts
-from torch_tasks.store.checkins import fields_of, line_of
+from torch_tasks.store.checkins import SCRIPTS, fields_of, line_of, places_of
 
 PERIODIC = "celery:"
 """How the id of one of Celery's own entries begins."""
@@ -95,36 +95,34 @@ class EntryCopy(NamedTuple):
 class Timetable:
     """What is due on one broker."""
 
+    ahead_ms = 0
+    """How far what is due lies ahead of the broker's clock."""
+
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._lease_ms = int(settings.beat_lease_seconds * 1000)
         self._keep_seconds = int(settings.result_days * 86400)
-        self._lead = client.register_script(scripts.LEAD)
-        self._resign = client.register_script(scripts.RESIGN)
-        self._tick = client.register_script(scripts.TICK)
-        self._advance = client.register_script(scripts.ADVANCE)
-        self._set_aside = client.register_script(scripts.SET_ASIDE)
-        self._install = client.register_script(scripts.INSTALL)
-        self._remove = client.register_script(scripts.REMOVE)
-        self._account = client.register_script(scripts.ACCOUNT)
-        self._restore = client.register_script(scripts.RESTORE)
 
     # ── who leads ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def lead(self, owner: str, held: str) -> tuple[str, float]:
         """What proves that this beat leads; or nothing, and for how many seconds somebody else does at least."""
-        token, ms = self._lead(keys=[keys.BEAT_LEADER, keys.BEAT_EPOCH], args=[owner, held, self._lease_ms])
+        places = {"lock": keys.BEAT_LEADER, "epoch": keys.BEAT_EPOCH}
+        token, ms = SCRIPTS["lead"](self._client, **places, owner=owner, held=held, lease_ms=self._lease_ms)
         return str(token), max(int(ms), 0) / 1000
 
     def resign(self, held: str) -> None:
         """Let another one lead at once."""
-        self._resign(keys=[keys.BEAT_LEADER, keys.CHECKIN_CHANGES], args=[held])
+        SCRIPTS["resign"](self._client, lock=keys.BEAT_LEADER, changes=keys.CHECKIN_CHANGES, held=held)
 
     # ── what is due ──────────────────────────────────────────────────────────────────────────────────────────────
 
     def tick(self, held: str, most: int) -> Tick:
         """What is due now, the longest due first; the lead is kept by it."""
-        answer = self._tick(keys=[keys.BEAT_LEADER, keys.CHECKINS_DUE], args=[held, self._lease_ms, most])
+        places = {"lock": keys.BEAT_LEADER, "due": keys.CHECKINS_DUE}
+        answer = SCRIPTS["tick"](
+            self._client, **places, held=held, lease_ms=self._lease_ms, most=most, ahead_ms=self.ahead_ms
+        )
         if len(answer) == 1:
             return Tick(int(answer[0]), leads=False)
         now, upcoming, found = answer
@@ -140,20 +138,25 @@ class Timetable:
 
         An entry that somebody changed meanwhile stays as it is.
         """
-        places, args = [keys.BEAT_LEADER, keys.CHECKINS_DUE, keys.CHECKIN_CHANGES], [held, str(self._keep_seconds)]
-        for one in advances:
-            places += _places(one.due.id)
-            args += [one.due.member, one.due.id, str(one.due.since), one.version, str(one.state or "")]
-            args += [one.slot.isoformat() if one.slot else "", str(one.next_ms or ""), str(one.runs)]
-            args += [str(len(one.fires))]
-            for fire in one.fires:
-                args += [str(milliseconds(fire.slot)), line_of(fire)]
-        return int(self._advance(keys=places, args=args)) >= 0
+        places = [places_of(one.due.id) for one in advances]
+        done = SCRIPTS["advance"](
+            self._client,
+            lock=keys.BEAT_LEADER,
+            due=keys.CHECKINS_DUE,
+            changes=keys.CHECKIN_CHANGES,
+            entries=[one["entry"] for one in places],
+            slots=[one["slots"] for one in places],
+            lines=[one["lines"] for one in places],
+            held=held,
+            keep_seconds=self._keep_seconds,
+            advances=json.dumps([_advance(one) for one in advances]),
+        )
+        return int(done) >= 0
 
     def set_aside(self, due: Due, why: str) -> None:
         """Have an entry that cannot be read come up no more; without a ``why``, one that is not there."""
-        places = [keys.checkin(due.id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES]
-        self._set_aside(keys=places, args=[due.id, due.member, why])
+        places = {"entry": keys.checkin(due.id), "due": keys.CHECKINS_DUE, "changes": keys.CHECKIN_CHANGES}
+        SCRIPTS["set_aside"](self._client, **places, id=due.id, member=due.member, why=why)
 
     # ── Celery's own entries ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -163,13 +166,23 @@ class Timetable:
 
     def install(self, entry_id: str, schedule: str, slot: datetime) -> bool:
         """Have one of Celery's own entries come up, unless it does so already by the same schedule."""
-        places = [keys.checkin(entry_id), keys.PERIODIC, keys.CHECKINS_DUE, keys.CHECKIN_CHANGES]
-        return bool(self._install(keys=places, args=[entry_id, schedule, slot.isoformat(), milliseconds(slot)]))
+        installed = SCRIPTS["install"](
+            self._client,
+            entry=keys.checkin(entry_id),
+            names=keys.PERIODIC,
+            due=keys.CHECKINS_DUE,
+            changes=keys.CHECKIN_CHANGES,
+            id=entry_id,
+            schedule=schedule,
+            slot=slot.isoformat(),
+            due_ms=milliseconds(slot),
+        )
+        return bool(installed)
 
     def uninstall(self, entry_id: str) -> None:
         """Have it come up no more."""
-        places = [*_places(entry_id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES, keys.PERIODIC]
-        self._remove(keys=places, args=[entry_id, self._keep_seconds])
+        places = places_of(entry_id) | {"all": keys.PERIODIC}
+        SCRIPTS["remove"](self._client, **places, id=entry_id, keep_seconds=self._keep_seconds)
 
     # ── what must not be forgotten ───────────────────────────────────────────────────────────────────────────────
 
@@ -212,7 +225,10 @@ class Timetable:
         """What there is to know of these entries."""
         with self._client.pipeline(transaction=False) as pipe:
             for one in ids:
-                self._account(keys=_places(one), args=[LINES_KEPT], client=pipe)
+                places = places_of(one)
+                SCRIPTS["copy"](
+                    pipe, entry=places["entry"], slots=places["slots"], lines=places["lines"], count=LINES_KEPT
+                )
             found = pipe.execute()
         return [EntryCopy(one, _pairs(fields), _pairs(lines)) for one, (fields, lines) in zip(ids, found, strict=True)]
 
@@ -239,21 +255,18 @@ class Timetable:
             [] if removed else [slot for slot, line in account.lines.items() if int(line[0]) < SlotOutcome.SENT.rank]
         )
         index = keys.PERIODIC if account.id.startswith(PERIODIC) else keys.CHECKINS
-        self._restore(
-            keys=[*_places(account.id), keys.CHECKINS_DUE, keys.CHECKIN_CHANGES, index],
-            args=[
-                account.id,
-                account.revision,
-                "" if removed else fields.get("added", "0"),
-                fields.get("due", "") if active else "",
-                self._keep_seconds if account.state in _NOTHING_LEFT else "",
-                len(again),
-                *again,
-                len(account.lines),
-                *itertools.chain.from_iterable(account.lines.items()),
-                *itertools.chain.from_iterable(fields.items()),
-            ],
-            client=pipe,
+        SCRIPTS["restore"](
+            pipe,
+            **places_of(account.id),
+            index=index,
+            id=account.id,
+            revision=account.revision,
+            added=None if removed else fields.get("added", "0"),
+            due_ms=fields.get("due", "") if active else None,
+            keep_seconds=self._keep_seconds if account.state in _NOTHING_LEFT else None,
+            fire_again=again,
+            history=account.lines,
+            fields=fields,
         )
 
     def is_empty(self) -> bool:
@@ -261,8 +274,19 @@ class Timetable:
         return not self._client.exists(keys.CHECKINS)
 
 
-def _places(entry_id: str) -> tuple[str, str, str]:
-    return keys.checkin(entry_id), *keys.checkin_history(entry_id)
+def _advance(one: Advance) -> dict[str, Any]:
+    """As the script takes it."""
+    return {
+        "member": one.due.member,
+        "id": one.due.id,
+        "since": one.due.since,
+        "version": one.version,
+        "state": one.state or "",
+        "slot": one.slot.isoformat() if one.slot else "",
+        "due": str(one.next_ms or ""),
+        "runs": str(one.runs),
+        "fires": [(str(milliseconds(fire.slot)), line_of(fire)) for fire in one.fires],
+    }
 
 
 def _place(text: str) -> tuple[int, int]:

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import os
 import time
 from collections.abc import Iterable
 
-from torch_tasks import keys
 from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
 from torch_tasks.caller import caller
 from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded, TaskNotFound
 from torch_tasks.fleet import fleet
 from torch_tasks.model.routing import queue_for, why_no_successor
-from torch_tasks.model.task import ENDED, HELD, Handover, TaskRecord, TaskSpec
-from torch_tasks.store.collaboration_scripts import HAND_OVER
+from torch_tasks.model.task import HELD, Handover, TaskRecord, TaskSpec
 from torch_tasks.tasks.forwarding import queued_tasks
 
 _NOTE_LIMIT = 16_000
@@ -56,22 +53,7 @@ def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handove
     known = records.account(task_id).get("spec", "")
     spec = _spec_for_successor(TaskSpec.model_validate_json(known) if known else record.spec, handover.to, record.agent)
     queue = queue_for(spec)
-    note = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
-    owner = {"agent": record.agent, "node": record.node, "incarnation": record.incarnation} if record.agent else {}
-    outcome, detail, *rest = fleet().client.register_script(HAND_OVER)(
-        keys=[keys.task_record(task_id), keys.task_history(task_id), keys.DEMANDED_QUEUES],
-        args=[
-            f" {' '.join(sorted(ENDED))} ",
-            f" {' '.join(sorted(HELD))} ",
-            agent or "",
-            known,
-            json.dumps(spec.wire()),
-            handover.model_dump_json(exclude={"owner", "attempt"}, exclude_none=True),
-            queue,
-            int(keys.is_task_queue(queue)),
-            json.dumps({"state": "", **owner, "note": note[:500]}),
-        ],
-    )
+    outcome, detail, newly_demanded = records.hand_over(record, handover, spec, known=known, queue=queue, asker=agent)
     if outcome == "changed":
         return None
     if outcome == "missing":
@@ -82,7 +64,7 @@ def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handove
         raise NotYours(f"task {task_id} is {detail}'s by now, not {agent}'s")
     if outcome == "own":
         raise InvalidHandover(f"{detail} has task {task_id} already; name another agent, or a role")
-    if rest and int(rest[0]):
+    if newly_demanded:
         app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
     if outcome == "asked":
         app.control.broadcast(LOOK, destination=[f"{record.agent}@{record.node}"])

@@ -18,7 +18,7 @@ class _Note(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     spent: dict[str, str] = {}
-    """As the broker counted it last: see ``budget_scripts``."""
+    """As the broker counted it last: see ``accounts.lua``."""
     calls: int = 0
     tokens: int = 0
     """What was used while there was no broker to count it."""

@@ -26,7 +26,7 @@ def calls(script: str) -> Iterator[tuple[str, str]]:
 
 def functions(script: str) -> dict[str, tuple[str, str]]:
     """Each function of a file, with the comment above it and its body."""
-    found = re.finditer(r"((?:^--.*\n)*)^local function (\w+)\(.*?\)(.*?)^end$", script, re.MULTILINE | re.DOTALL)
+    found = re.finditer(r"((?:^--[^\n]*\n)*)^local function (\w+)\(.*?\)(.*?)^end$", script, re.MULTILINE | re.DOTALL)
     return {match[2]: (match[1], match[3]) for match in found}
 
 
@@ -73,7 +73,7 @@ def test_every_name_is_declared_by_each_script_that_comes_to_use_it(name: str) -
             body = found[ahead.pop()][1]
             used = set(re.findall(r"\b(KEY|ARG)\.(\w+)", body))
             assert {one for one in used if one[1] not in known[one[0]]} == set(), function
-            further = {other for other in found if re.search(rf"\b{other}\b", body)} - reached
+            further = {other for other in found if re.search(rf"(?<![.\w]){other}\(", body)} - reached
             reached |= further
             ahead += further
 
@@ -82,3 +82,9 @@ def test_every_name_is_declared_by_each_script_that_comes_to_use_it(name: str) -
 def test_scores_read_in_a_script_are_made_numbers_on_every_broker(name: str) -> None:
     text = TEXTS[name]
     assert text.count("'ZSCORE'") == len(re.findall(r"tonumber\(\s*redis\.call\('ZSCORE'", text))
+
+
+@every_file
+def test_no_script_has_a_name_twice(name: str) -> None:
+    for function, (comment, _) in functions(TEXTS[name]).items():
+        assert declared(comment, "KEYS") & declared(comment, "ARGV") == set(), function

@@ -1,0 +1,256 @@
+-- What changes check-ins.
+-- WITH: clock
+-- FROM PYTHON: CHANGES_KEPT, HISTORY_KEPT
+--
+-- An entry is a hash; its id stands in the set of those that are due as long as it comes up. "id@slot" stands there,
+-- too, where somebody wants this very slot fired at once. Each change is announced in the stream of changes, by which
+-- every beat wakes and keeps its journal. A line of a history begins with the rank of its outcome.
+
+local function announce(ids)
+  redis.call('XADD', KEY.changes, 'MAXLEN', '~', CHANGES_KEPT, '*', 'ids', ids)
+end
+
+local function is_gone(state)
+  return not state or state == 'removed'
+end
+
+-- Keep a line of the history of an entry, unless a line of a later outcome is known of the slot.
+local function note(entry_key, slots_key, lines_key, slot, line)
+  local known = redis.call('HGET', lines_key, slot)
+  if known and string.byte(known) > string.byte(line) then return end
+  redis.call('HSET', lines_key, slot, line)
+  redis.call('ZADD', slots_key, slot, slot)
+  if redis.call('ZCARD', slots_key) > HISTORY_KEPT then
+    local oldest = redis.call('ZRANGE', slots_key, 0, 0)[1]
+    redis.call('ZREM', slots_key, oldest)
+    redis.call('HDEL', lines_key, oldest)
+  end
+  if tonumber(slot) >= tonumber(redis.call('HGET', entry_key, 'last_slot') or '0') then
+    redis.call('HSET', entry_key, 'last_slot', slot, 'last', line)
+  end
+end
+
+local function keep(any_key, seconds)
+  if seconds == '' then redis.call('PERSIST', any_key) else redis.call('EXPIRE', any_key, seconds) end
+end
+
+local function set_score(any_key, score, member)
+  if score == '' then redis.call('ZREM', any_key, member) else redis.call('ZADD', any_key, score, member) end
+end
+
+local function set_due(member, due)
+  set_score(KEY.due, due, member)
+end
+
+-- Have a check-in come up, unless it is known.
+-- KEYS: entry, all, due, changes
+-- ARGV: id, checkin, slot, due_ms
+local function add()
+  local state = redis.call('HGET', KEY.entry, 'state')
+  if not is_gone(state) and state ~= 'aside' then return 0 end
+  redis.call('HINCRBY', KEY.entry, 'revision', 1)
+  redis.call('HDEL', KEY.entry, 'why')
+  redis.call('HSET', KEY.entry, 'checkin', ARG.checkin, 'state', 'active', 'slot', ARG.slot, 'due', ARG.due_ms,
+    'runs', 0, 'version', 1, 'added', now)
+  redis.call('PERSIST', KEY.entry)
+  redis.call('ZADD', KEY.all, now, ARG.id)
+  set_due(ARG.id, ARG.due_ms)
+  announce(ARG.id)
+  return 1
+end
+
+-- Change an entry, if its version and slot are those that were read.
+-- KEYS: entry, slots, lines, due, changes
+-- ARGV: id, version, known_slot, checkin, state, slot, due_ms
+-- Returns 'done', 'missing', 'changed' or 'moved'.
+local function change()
+  if is_gone(redis.call('HGET', KEY.entry, 'state')) then return 'missing' end
+  if redis.call('HGET', KEY.entry, 'version') ~= ARG.version then return 'changed' end
+  if redis.call('HGET', KEY.entry, 'slot') ~= ARG.known_slot then return 'moved' end
+  redis.call('HSET', KEY.entry, 'checkin', ARG.checkin, 'state', ARG.state, 'slot', ARG.slot, 'due', ARG.due_ms)
+  redis.call('HINCRBY', KEY.entry, 'version', 1)
+  redis.call('HINCRBY', KEY.entry, 'revision', 1)
+  set_due(ARG.id, ARG.due_ms)
+  keep(KEY.entry, '')
+  keep(KEY.slots, '')
+  keep(KEY.lines, '')
+  announce(ARG.id)
+  return 'done'
+end
+
+-- Forget an entry and its history; that it was removed is known for a while.
+-- KEYS: entry, slots, lines, due, changes, all
+-- ARGV: id, keep_seconds
+local function remove()
+  if is_gone(redis.call('HGET', KEY.entry, 'state')) then return 0 end
+  local revision = tonumber(redis.call('HGET', KEY.entry, 'revision') or '0') + 1
+  redis.call('DEL', KEY.entry)
+  redis.call('DEL', KEY.slots)
+  redis.call('DEL', KEY.lines)
+  redis.call('HSET', KEY.entry, 'state', 'removed', 'revision', revision)
+  redis.call('EXPIRE', KEY.entry, ARG.keep_seconds)
+  redis.call('ZREM', KEY.due, ARG.id)
+  redis.call('ZREM', KEY.all, ARG.id)
+  announce(ARG.id)
+  return 1
+end
+
+-- Note what became of a slot.
+-- KEYS: entry, slots, lines, due, changes
+-- ARGV: id, slot, line, at_once
+local function fire()
+  if is_gone(redis.call('HGET', KEY.entry, 'state')) then return 0 end
+  note(KEY.entry, KEY.slots, KEY.lines, ARG.slot, ARG.line)
+  redis.call('HINCRBY', KEY.entry, 'revision', 1)
+  if ARG.at_once == '1' then redis.call('ZADD', KEY.due, now, ARG.id .. '@' .. ARG.slot) end
+  local left = redis.call('TTL', KEY.entry)
+  if left > 0 then
+    keep(KEY.slots, left)
+    keep(KEY.lines, left)
+  end
+  announce(ARG.id)
+  return 1
+end
+
+-- Have one of Celery's own entries come up, unless it does so already by the same schedule.
+-- KEYS: entry, names, due, changes
+-- ARGV: id, schedule, slot, due_ms
+local function install()
+  local known = redis.call('HMGET', KEY.entry, 'schedule', 'state')
+  if known[1] == ARG.schedule and known[2] == 'active' then return 0 end
+  redis.call('HINCRBY', KEY.entry, 'revision', 1)
+  redis.call('HINCRBY', KEY.entry, 'version', 1)
+  redis.call('HSET', KEY.entry, 'schedule', ARG.schedule, 'state', 'active', 'slot', ARG.slot, 'due', ARG.due_ms,
+    'added', now)
+  redis.call('HSETNX', KEY.entry, 'runs', 0)
+  redis.call('PERSIST', KEY.entry)
+  redis.call('ZADD', KEY.names, now, ARG.id)
+  set_due(ARG.id, ARG.due_ms)
+  announce(ARG.id)
+  return 1
+end
+
+-- Have an entry that cannot be read come up no more; without a reason, one that is not there.
+-- KEYS: entry, due, changes
+-- ARGV: id, member, why
+local function set_aside()
+  redis.call('ZREM', KEY.due, ARG.member)
+  if ARG.why == '' then return end
+  redis.call('HSET', KEY.entry, 'state', 'aside', 'why', ARG.why)
+  redis.call('HINCRBY', KEY.entry, 'revision', 1)
+  announce(ARG.id)
+end
+
+-- All that is known of an entry: its fields, and the latest lines of its history by their slots.
+-- KEYS: entry, slots, lines
+-- ARGV: count
+local function copy()
+  local lines = {}
+  for _, slot in ipairs(redis.call('ZREVRANGE', KEY.slots, 0, tonumber(ARG.count) - 1)) do
+    local line = redis.call('HGET', KEY.lines, slot)
+    if line then
+      lines[#lines + 1] = slot
+      lines[#lines + 1] = line
+    end
+  end
+  return {redis.call('HGETALL', KEY.entry), lines}
+end
+
+-- Put an entry back that the broker lacks, or has an earlier account of.
+-- KEYS: entry, slots, lines, due, changes, index
+-- ARGV: id, revision, added, due_ms, keep_seconds, *fire_again, *history, *fields
+-- Without added, it is not listed; the history has each slot and its line.
+local function restore()
+  if tonumber(redis.call('HGET', KEY.entry, 'revision') or '0') >= tonumber(ARG.revision) then return 0 end
+  redis.call('DEL', KEY.entry)
+  set_score(KEY.index, ARG.added, ARG.id)
+  set_due(ARG.id, ARG.due_ms)
+  for _, slot in ipairs(ARG.fire_again) do redis.call('ZADD', KEY.due, now, ARG.id .. '@' .. slot) end
+  for i = 1, #ARG.history, 2 do
+    redis.call('ZADD', KEY.slots, ARG.history[i], ARG.history[i])
+    redis.call('HSET', KEY.lines, ARG.history[i], ARG.history[i + 1])
+  end
+  redis.call('HSET', KEY.entry, unpack(ARG.fields))
+  keep(KEY.entry, ARG.keep_seconds)
+  keep(KEY.slots, ARG.keep_seconds)
+  keep(KEY.lines, ARG.keep_seconds)
+  announce(ARG.id)
+  return 1
+end
+
+-- Lead, or go on to lead.
+-- KEYS: lock, epoch
+-- ARGV: owner, held, lease_ms
+-- Returns what proves the lead, or '' and for how long another one leads.
+local function lead()
+  local token = redis.call('GET', KEY.lock)
+  if token and token == ARG.held then
+    redis.call('PEXPIRE', KEY.lock, ARG.lease_ms)
+    return {token, 0}
+  end
+  if token then return {'', redis.call('PTTL', KEY.lock)} end
+  token = redis.call('INCR', KEY.epoch) .. ':' .. ARG.owner
+  redis.call('SET', KEY.lock, token, 'PX', ARG.lease_ms)
+  return {token, 0}
+end
+
+-- Have another one lead at once.
+-- KEYS: lock, changes
+-- ARGV: held
+local function resign()
+  if redis.call('GET', KEY.lock) ~= ARG.held then return 0 end
+  redis.call('DEL', KEY.lock)
+  announce('')
+  return 1
+end
+
+-- What is due, and renew the lead.
+-- KEYS: lock, due
+-- ARGV: held, lease_ms, most, ahead_ms
+-- Returns the time alone if the lead is lost; else with when the next is due, and what is due since when.
+local function tick()
+  local moment = now + tonumber(ARG.ahead_ms)
+  if redis.call('GET', KEY.lock) ~= ARG.held then return {moment} end
+  redis.call('PEXPIRE', KEY.lock, ARG.lease_ms)
+  local due = redis.call('ZRANGEBYSCORE', KEY.due, '-inf', moment, 'WITHSCORES', 'LIMIT', 0, ARG.most)
+  local upcoming = ''
+  if #due == 0 then upcoming = redis.call('ZRANGE', KEY.due, 0, 0, 'WITHSCORES')[2] or '' end
+  return {moment, upcoming, due}
+end
+
+-- Write what was fired and what comes next; an entry that was changed meanwhile stays as it is.
+-- KEYS: lock, due, changes, *entries, *slots, *lines
+-- ARGV: held, keep_seconds, advances
+-- The advances are JSON, one for each entry: member, id, since, version, state ('' if only the member is to go), slot,
+-- due, runs, and the fires, each a slot and its line.
+-- Returns how many entries were changed, or -1 if the lead is lost.
+local function advance()
+  if redis.call('GET', KEY.lock) ~= ARG.held then return -1 end
+  local done, ids = 0, {}
+  for i, one in ipairs(cjson.decode(ARG.advances)) do
+    local entry_key = KEY.entries[i]
+    local known = redis.call('HMGET', entry_key, 'state', 'version')
+    local there = not is_gone(known[1])
+    local same = tonumber(redis.call('ZSCORE', KEY.due, one.member) or '-1') == one.since
+    if same and (not there or one.state == '') then
+      set_due(one.member, '')
+    elseif same and (one.version == '' or known[2] == one.version) then
+      redis.call('HSET', entry_key, 'state', one.state, 'slot', one.slot, 'due', one.due, 'runs', one.runs)
+      set_due(one.member, one.due)
+      done = done + 1
+    end
+    if there then
+      -- What was fired is noted even if somebody changed the entry meanwhile.
+      for _, fire in ipairs(one.fires) do note(entry_key, KEY.slots[i], KEY.lines[i], fire[1], fire[2]) end
+      redis.call('HINCRBY', entry_key, 'revision', 1)
+      if same and one.state == 'ended' then
+        keep(entry_key, ARG.keep_seconds)
+        keep(KEY.slots[i], ARG.keep_seconds)
+        keep(KEY.lines[i], ARG.keep_seconds)
+      end
+      ids[#ids + 1] = one.id
+    end
+  end
+  if #ids > 0 then announce(table.concat(ids, '\n')) end
+  return done
+end

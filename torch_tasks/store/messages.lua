@@ -1,0 +1,128 @@
+-- What changes messages.
+-- WITH: clock
+-- FROM PYTHON: TRANSITIONS, GROUP
+
+local function get(field)
+  return redis.call('HGET', KEY.record, field)
+end
+
+local function enter(state)
+  redis.call('HSET', KEY.record, 'state', state)
+  redis.call('PUBLISH', KEY.record, state)
+end
+
+-- A receiver that answers a message, or acknowledges it, has read it.
+local function note_answer()
+  if ARG.answer == '' or redis.call('EXISTS', KEY.answered) == 0 then return end
+  if ARG.answer == 'reply' then redis.call('HSET', KEY.answered, 'reply', ARG.id) end
+  redis.call('HSETNX', KEY.answered, 'read_at', now)
+  local state = redis.call('HGET', KEY.answered, 'state')
+  if state == 'acknowledged' then redis.call('HSET', KEY.answered, 'state', 'read') end
+  redis.call('PUBLISH', KEY.answered, 'read')
+end
+
+-- Put a message into its receiver's inbox, once.
+-- KEYS: record, inbox, other_inbox, *indexes, exchanges, answered, channel, last_status
+-- ARGV: id, message, limit, keep_seconds, expires_ms, answer, status_of
+-- Returns 'accepted', 'known' with its state, or 'full' with how many wait.
+local function send()
+  local state = get('state')
+  if state then return {'known', state} end
+  local waiting = redis.call('XLEN', KEY.inbox) + redis.call('XLEN', KEY.other_inbox)
+  if waiting >= tonumber(ARG.limit) then return {'full', tostring(waiting)} end
+  redis.call('HSET', KEY.record, 'message', ARG.message, 'state', 'accepted', 'accepted_at', now)
+  if tonumber(ARG.expires_ms) > 0 then redis.call('HSET', KEY.record, 'expires_at', now + tonumber(ARG.expires_ms)) end
+  redis.call('XADD', KEY.inbox, '*', 'id', ARG.id)
+  for i = 1, #KEY.indexes do
+    redis.call('ZADD', KEY.indexes[i], now_us, ARG.id)
+    redis.call('ZREMRANGEBYSCORE', KEY.indexes[i], '-inf', now_us - tonumber(ARG.keep_seconds) * 1000000)
+  end
+  redis.call('INCR', KEY.exchanges)
+  redis.call('EXPIRE', KEY.exchanges, ARG.keep_seconds)
+  redis.call('PUBLISH', KEY.channel, ARG.message)
+  if ARG.status_of ~= '' then redis.call('HSET', KEY.last_status, ARG.status_of, ARG.id) end
+  note_answer()
+  return {'accepted', ''}
+end
+
+local function is_stale()
+  if ARG.incarnation == '' then return false end
+  return tonumber(redis.call('HGET', KEY.incarnations, ARG.agent) or '0') > tonumber(ARG.incarnation)
+end
+
+-- Note that the receiver's worker begins to deliver.
+-- KEYS: record, incarnations
+-- ARGV: agent, incarnation
+-- Returns the state, 'missing', or 'stale' to one that has a later incarnation.
+local function stage()
+  if is_stale() then return 'stale' end
+  local state = get('state')
+  if not state then return 'missing' end
+  if not TRANSITIONS[state].staged then return state end
+  local expires = tonumber(get('expires_at') or '0')
+  if state == 'accepted' and expires > 0 and expires <= now then return 'expired' end
+  redis.call('HSET', KEY.record, 'staged_at', now)
+  redis.call('HINCRBY', KEY.record, 'tries', 1)
+  enter('staged')
+  return 'staged'
+end
+
+local function leave_inbox(number)
+  redis.call('XACK', KEY.inbox, GROUP, number)
+  redis.call('XDEL', KEY.inbox, number)
+end
+
+-- Note what became of a message, and take it out of its inbox.
+-- KEYS: record, inbox, incarnations, *indexes
+-- ARGV: agent, incarnation, number, state, note, keep_seconds, id, message, transport, delivered_ms
+-- The number is that of its entry in the inbox; delivered_ms is how long ago it was delivered, if it was.
+-- Returns the state, or 'stale' to one that has a later incarnation.
+local function settle()
+  if is_stale() then return 'stale' end
+  if ARG.number ~= '' then leave_inbox(ARG.number) end
+  local former, state = get('state'), ARG.state
+  if former and not TRANSITIONS[former][state] then return former end
+  redis.call('HSET', KEY.record, 'message', ARG.message, 'note', ARG.note, 'transport', ARG.transport)
+  if not former then
+    redis.call('HSET', KEY.record, 'accepted_at', now)
+    for i = 1, #KEY.indexes do redis.call('ZADD', KEY.indexes[i], now_us, ARG.id) end
+  end
+  if ARG.delivered_ms ~= '' then
+    redis.call('HSET', KEY.record, 'delivered_at', now - tonumber(ARG.delivered_ms), 'acknowledged_at', now)
+  end
+  if state == 'read' then redis.call('HSET', KEY.record, 'read_at', now) end
+  local was_read = state == 'acknowledged' and redis.call('HEXISTS', KEY.record, 'read_at') == 1
+  redis.call('EXPIRE', KEY.record, ARG.keep_seconds)
+  enter(was_read and 'read' or state)
+  return state
+end
+
+-- Take back a message that its receiver has not begun with.
+-- KEYS: record, inbox
+-- ARGV: id, note, keep_seconds
+local function withdraw()
+  if get('state') ~= 'accepted' then return 0 end
+  redis.call('HSET', KEY.record, 'note', ARG.note)
+  redis.call('EXPIRE', KEY.record, ARG.keep_seconds)
+  for _, entry in ipairs(redis.call('XRANGE', KEY.inbox, '-', '+')) do
+    if entry[2][2] == ARG.id then leave_inbox(entry[1]) end
+  end
+  enter('expired')
+  return 1
+end
+
+-- Put a message back that was given up.
+-- KEYS: record, inbox
+-- ARGV: id
+-- Returns the state that it has now, or 'missing'.
+local function replay()
+  local state = get('state')
+  if not state then return 'missing' end
+  if not TRANSITIONS[state].accepted then return state end
+  redis.call('HSET', KEY.record, 'accepted_at', now, 'note', 'replayed', 'tries', 0)
+  redis.call('HDEL', KEY.record, 'expires_at')
+  redis.call('PERSIST', KEY.record)
+  redis.call('XADD', KEY.inbox, '*', 'id', ARG.id)
+  enter('accepted')
+  return 'accepted'
+end

@@ -1,0 +1,167 @@
+-- What changes task records.
+-- WITH: clock, death
+-- FROM PYTHON: TRANSITIONS, HELD, ENDED, MOMENTS, PERFORMANCE, HISTORY_KEPT
+
+local function get(field)
+  return redis.call('HGET', KEY.record, field)
+end
+
+-- Count a change, and note it in the history.
+local function note(state, agent, node, incarnation, words)
+  local entry = {at = now, state = state}
+  if agent ~= '' then entry.agent, entry.node, entry.incarnation = agent, node, tonumber(incarnation) end
+  if words ~= '' then entry.note = words end
+  redis.call('HINCRBY', KEY.record, 'revision', 1)
+  redis.call('RPUSH', KEY.history, cjson.encode(entry))
+  redis.call('LTRIM', KEY.history, -HISTORY_KEPT, -1)
+end
+
+local function keep_for(seconds)
+  if seconds > 0 then
+    redis.call('EXPIRE', KEY.record, seconds)
+    redis.call('EXPIRE', KEY.history, seconds)
+  else
+    redis.call('PERSIST', KEY.record)
+    redis.call('PERSIST', KEY.history)
+  end
+end
+
+-- Write the record of a new task and demand its queue.
+-- KEYS: record, all, demanded
+-- ARGV: id, spec, queue, demands
+-- Returns whether the record is new, and whether the queue is.
+local function accept()
+  local demanded = 0
+  if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
+  if redis.call('EXISTS', KEY.record) == 1 then return {0, demanded} end
+  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'state', 'queued', 'queue', ARG.queue, 'created_at', now,
+    'attempts', 0, 'revision', 1)
+  redis.call('ZADD', KEY.all, now_us, ARG.id)
+  return {1, demanded}
+end
+
+-- Who holds the task, unless the caller does or holds it under no earlier incarnation.
+local function other_owner(state)
+  if ARG.agent == '' or not HELD[state] then return nil end
+  local owner, fence = get('agent') or '', tonumber(get('incarnation') or '0')
+  if owner ~= ARG.agent then return owner end
+  if fence > tonumber(ARG.incarnation) then return string.format('%s (incarnation %d)', owner, fence) end
+end
+
+local function count_for_agent()
+  local known = redis.call('HGET', KEY.performance, ARG.agent)
+  local sum = known and cjson.decode(known) or {succeeded = 0, failed = 0, seconds = 0}
+  local started, assigned = tonumber(get('started_at') or '0'), tonumber(get('assigned_at') or '0')
+  sum[ARG.counts] = sum[ARG.counts] + 1
+  if started > 0 and started >= assigned then sum.seconds = sum.seconds + (now - started) / 1000 end
+  redis.call('HSET', KEY.performance, ARG.agent,
+    string.format(PERFORMANCE, sum.succeeded, sum.failed, sum.seconds, now))
+end
+
+-- Note the moment of a state. A try begins once, however often more is heard of it.
+local function stamp(state)
+  local field = MOMENTS[state]
+  if not field then return end
+  local known, assigned = tonumber(get(field) or '0'), tonumber(get('assigned_at') or '0')
+  if field == 'started_at' and known >= assigned and assigned > 0 then return end
+  redis.call('HSET', KEY.record, field, now)
+end
+
+-- Put a task into another state, if that may follow and the caller owns the task.
+-- KEYS: record, history, performance
+-- ARGV: state, *only_from, agent, node, incarnation, note, keep_seconds, counts, *fields
+-- Returns 'moved' with the former state and all fields, or 'missing', 'owned' or 'illegal' with what stands in the way.
+local function move()
+  local state = get('state')
+  if not state then return {'missing', '', {}} end
+  local owner = other_owner(state)
+  if owner then return {'owned', owner, {}} end
+  local allowed = false
+  for _, one in ipairs(ARG.only_from) do allowed = allowed or one == state end
+  if not allowed or not TRANSITIONS[state][ARG.state] then return {'illegal', state, {}} end
+  redis.call('HSET', KEY.record, 'state', ARG.state)
+  stamp(ARG.state)
+  if #ARG.fields > 0 then redis.call('HSET', KEY.record, unpack(ARG.fields)) end
+  if ARG.counts ~= '' then count_for_agent() end
+  note(ARG.state, ARG.agent, ARG.node, ARG.incarnation, ARG.note)
+  keep_for(tonumber(ARG.keep_seconds))
+  redis.call('PUBLISH', KEY.record, ARG.state)
+  return {'moved', state, redis.call('HGETALL', KEY.record)}
+end
+
+-- An agent that has the task already goes on with it, under its present incarnation.
+local function adopt(state)
+  local fence, mine = tonumber(get('incarnation') or '0'), tonumber(ARG.incarnation)
+  if fence > mine then return {'stale', string.format('%d', fence)} end
+  if fence < mine then
+    redis.call('HSET', KEY.record, 'incarnation', mine)
+    note(state, ARG.agent, ARG.node, ARG.incarnation, "adopted by the agent's next worker")
+    keep_for(0)
+  end
+  return {'mine', ''}
+end
+
+-- Have an agent reach for a task.
+-- KEYS: record, history, agents, heartbeats, kept, broker, soft_pins, loads
+-- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec
+-- Returns what became of it, and who owns the task or owned it before.
+local function take()
+  local state = get('state')
+  if not state then return {'missing', ''} end
+  if ENDED[state] then return {'ended', ''} end
+  local owner, node, held = get('agent') or '', get('node') or '', HELD[state]
+  if held and owner == ARG.agent and node == ARG.node then return adopt(state) end
+  if held and owner ~= ARG.agent and not is_dead(owner) then return {'owned', owner} end
+  redis.call('HSET', KEY.record, 'state', 'assigned', 'agent', ARG.agent, 'node', ARG.node,
+    'incarnation', ARG.incarnation, 'assigned_at', now)
+  redis.call('HINCRBY', KEY.record, 'attempts', 1)
+  redis.call('ZREM', KEY.soft_pins, ARG.agent .. ' ' .. ARG.id)
+  redis.call('HSET', KEY.loads, ARG.agent, 1)
+  if ARG.spec ~= '' then redis.call('HSET', KEY.record, 'spec', ARG.spec) end
+  local former = owner .. ' on ' .. node
+  note('assigned', ARG.agent, ARG.node, ARG.incarnation, held and 'taken over from ' .. former or '')
+  keep_for(0)
+  redis.call('PUBLISH', KEY.record, 'assigned')
+  if held then return {'taken over', former} end
+  return {'taken', ''}
+end
+
+-- Put a record back that the broker lacks, or has an earlier account of. The message of a dead task is lost; its place
+-- among the dead letters says that it can be replayed.
+-- KEYS: record, all, demanded, dead_letters
+-- ARGV: id, revision, accepted_us, queue, demands, keep_seconds, is_dead, *fields
+local function restore()
+  if tonumber(get('revision') or '-1') >= tonumber(ARG.revision) then return 0 end
+  redis.call('HSET', KEY.record, unpack(ARG.fields))
+  if ARG.is_dead == '1' then redis.call('HSETNX', KEY.dead_letters, ARG.id, '') end
+  if tonumber(ARG.keep_seconds) > 0 then redis.call('EXPIRE', KEY.record, ARG.keep_seconds) end
+  redis.call('ZADD', KEY.all, 'NX', ARG.accepted_us, ARG.id)
+  if ARG.demands == '1' then redis.call('SADD', KEY.demanded, ARG.queue) end
+  redis.call('PUBLISH', KEY.record, 'restored')
+  return 1
+end
+
+-- Ask that a task goes to another agent: at once if none has it, else as soon as its owner lets it go.
+-- KEYS: record, history, demanded
+-- ARGV: asker, known_spec, spec, to, by, note, *questions, pid, queue, demands, agent, node, incarnation, words
+-- Returns what came of it, who has the task, and whether the queue is newly demanded.
+local function hand_over()
+  local state = get('state')
+  if not state then return {'missing', '', 0} end
+  if ENDED[state] then return {'ended', state, 0} end
+  local owner = HELD[state] and get('agent') or ''
+  if ARG.asker ~= '' and HELD[state] and owner ~= ARG.asker then return {'owned', owner, 0} end
+  if get('spec') ~= ARG.known_spec then return {'changed', '', 0} end
+  if HELD[state] and ARG.to == owner then return {'own', owner, 0} end
+  local handover = {by = ARG.by, to = ARG.to, note = ARG.note, attempt = tonumber(get('attempts') or '0')}
+  if #ARG.questions > 0 then handover.questions = ARG.questions end
+  if ARG.pid ~= '' then handover.pid = tonumber(ARG.pid) end
+  if HELD[state] then handover.owner = owner end
+  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'queue', ARG.queue, 'handover', cjson.encode(handover))
+  local demanded = 0
+  if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
+  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.words)
+  keep_for(0)
+  redis.call('PUBLISH', KEY.record, state)
+  return {HELD[state] and 'asked' or 'moved', owner, demanded}
+end
