@@ -127,7 +127,7 @@ class Agent:
 
     async def _beat(self, say: Say) -> None:
         said = [words(lambda client: AgentRegistry(client).heartbeat(self._info), 0)]
-        said += [words(lambda client: Holds(client).book(), {})]
+        said += [words(lambda client: Holds(client).latest(), {})]
         if self._tag:  # it asks as often whether its task is still its own, is cancelled, is to be handed over
             said += [words(lambda client: TaskRecords(client, settings()).ownership(self._tag), [None] * 8)] * 3
             said += [self._sweep()]
