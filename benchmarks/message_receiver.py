@@ -1,4 +1,4 @@
-"""One agent that reads its messages into a file: the real inbox, letters and mail of an agent worker, without a pane.
+"""One agent that reads its messages into a file: the real inbox and messages of an agent worker, without a pane.
 
     python -m benchmarks.message_receiver AGENT FILE
 
@@ -18,6 +18,7 @@ from typing import Any
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import now
+from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import MessageFolder
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.hosted_agent import HostedAgent, TaskOrders
@@ -32,14 +33,15 @@ class Reader:
     """Stands where an agent's program stands; it is always idle."""
 
     account = None
-    converses = False
+    is_conversational = False
+    reports_turns = False
     listens_while_working = True
 
     def __init__(self, file: Path) -> None:
         self._file = file
         self._output = os.open(file, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
 
-    def free(self, pane: object) -> bool:
+    def is_free(self, pane: object) -> bool:
         """It never works on anything."""
         return True
 
@@ -47,7 +49,7 @@ class Reader:
         """How it is."""
         return SimpleNamespace(state=AgentState.READY)
 
-    def hand(self, pane: object, letter: MessageFolder, beside: object) -> Submission:
+    def hand_message(self, pane: object, letter: MessageFolder, beside: object) -> Submission:
         """Have the words in the file: once, for where it ended before is noted first."""
         mark = letter.folder / "submission.json"
         if not mark.exists():
@@ -67,6 +69,7 @@ def main(agent_id: str, file: Path) -> None:
     presence.take(Path.cwd())
     parts: Any = SimpleNamespace(alive=True, pane=None, wait=time.sleep)
     kind: Any = Reader(file)
+    intake = IntakePause()
     place = HostedAgent(
         kind=kind,
         terminal=parts,
@@ -77,8 +80,9 @@ def main(agent_id: str, file: Path) -> None:
         results=parts,
         life=Lifecycle(),
         orders=TaskOrders(),
-        holds=HoldsWatcher(fleet(), spec),
-        quota=AccountQuota(kind, fleet()),
+        intake=intake,
+        holds=HoldsWatcher(fleet(), intake, spec),
+        quota=AccountQuota(kind, fleet(), intake),
         guard=parts,
         trees=parts,
         deliver_during_task=lambda _: None,

@@ -13,7 +13,7 @@ from kombu.asynchronous import get_event_loop
 from pydantic import ValidationError
 
 from torch_tasks import keys
-from torch_tasks.app import AGENT_OPTIONS, HOLDS_CHANGED
+from torch_tasks.app import AGENT_OPTIONS, HOLDS_CHANGED, app
 from torch_tasks.errors import InvalidTask, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
@@ -68,7 +68,7 @@ class Program(Worker):
         from torch_tasks.workers.node.node_worker import host_node
 
         host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
-        self.holds = HoldsWatcher(fleet())
+        self.holds = HoldsWatcher(fleet(), app.leases.intake)
         self.holds.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
         self.holds.watch()
         return {

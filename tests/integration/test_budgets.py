@@ -25,7 +25,8 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.budget import Budget
 from torch_tasks.settings import Settings, settings
-from torch_tasks.workers.host.spending import MachineSpending, Spending
+from torch_tasks.workers.host.put_back import MachineSpending
+from torch_tasks.workers.host.quota import Spending
 
 DAY_MS = 86_400_000
 

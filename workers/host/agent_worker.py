@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 def host_agent(spec: AgentSpec) -> HoldsWatcher:
     """Host this agent in this process, from now on; returns what watches over its pauses and stops."""
-    host = Host(spec, fleet())
+    host = Host(spec, fleet(), app.leases.intake)
     host.open()
     app.host = host
     app.steps["worker"].add(HostStep)

@@ -10,13 +10,13 @@ import threading
 import time
 from collections.abc import Callable
 
-from torch_tasks.app import app
 from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.hold import Hold, Stop
 from torch_tasks.system.loops import Loop
+from torch_tasks.transport.claiming import IntakePause
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +29,9 @@ _FIRST_SECONDS = 2.0
 class HoldsWatcher:
     """What holds this worker: its agent's pauses and its machine's stop; of a node worker only the stop."""
 
-    def __init__(self, fleet: Fleet, agent: AgentSpec | None = None) -> None:
+    def __init__(self, fleet: Fleet, intake: IntakePause, agent: AgentSpec | None = None) -> None:
         self._fleet = fleet
+        self._intake = intake
         self._agent = agent
         self._holds = NodeHolds(fleet.settings.state_dir)
         self._agreeing = threading.Lock()
@@ -74,7 +75,7 @@ class HoldsWatcher:
         Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
         """
         self._on_change = on_change
-        app.leases.intake.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
+        self._intake.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
         threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
         self._heard.wait(_FIRST_SECONDS)
 

@@ -15,7 +15,6 @@ import threading
 from collections.abc import Container, Mapping
 from pathlib import Path
 
-from torch_tasks.app import app
 from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import retire_order_in
@@ -24,15 +23,16 @@ from torch_tasks.model.host import TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
+from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import AttemptFolder, prune_attempts
-from torch_tasks.workers.host.accounts import reclaim, reconcile_agent
 from torch_tasks.workers.host.attempt import Attempt
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.lifecycle import HostPhase, IdleTimer, Lifecycle
 from torch_tasks.workers.host.message_carrier import MessageCarrier
 from torch_tasks.workers.host.presence import AgentPresence
-from torch_tasks.workers.host.screen_publisher import ScreenPublisher
+from torch_tasks.workers.host.put_back import reclaim, reconcile_agent
+from torch_tasks.workers.host.terminal import ScreenPublisher
 from torch_tasks.workers.host.unfinished_task import UnfinishedTask
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux
@@ -47,9 +47,10 @@ _AT_REST = (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
 class Host:
     """Hosts the one agent of this worker."""
 
-    def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
+    def __init__(self, spec: AgentSpec, fleet: Fleet, intake: IntakePause) -> None:
         self._spec = spec
         self._fleet = fleet
+        self._intake = intake
         self._life = Lifecycle()
         self._presence = AgentPresence(spec, fleet)
         self._kind = program_of(spec, self._presence.folder, Path(spec.workdir or Path.cwd()))
@@ -63,7 +64,7 @@ class Host:
             pause=math.inf,
             until=lambda: self._life.is_leaving,
         )
-        self.holds = HoldsWatcher(fleet, spec)
+        self.holds = HoldsWatcher(fleet, intake, spec)
 
     @property
     def info(self) -> AgentInfo:
@@ -118,7 +119,7 @@ class Host:
             raise
         self._life.move_to(HostPhase.SERVING)
         self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished_task is not None)
-        app.leases.intake.while_so(lambda: self._terminal.wants_login and not self.unfinished_task)
+        self._intake.while_so(lambda: self._terminal.wants_login and not self.unfinished_task)
         self._caring.start()
         self._messages.start()
         self._agent.guard.start()
@@ -129,6 +130,7 @@ class Host:
             self._fleet,
             self._presence,
             self._kind,
+            self._intake,
             life=self._life,
             holds=self.holds,
             on_bell=self._on_bell,
@@ -157,7 +159,7 @@ class Host:
         """How the agent is while it has nothing to do."""
         if self._terminal.wants_login:
             return AgentState.LOGIN
-        return AgentState.LIMITED if app.leases.intake.left else AgentState.READY
+        return AgentState.LIMITED if self._intake.left else AgentState.READY
 
     def resume(self) -> None:
         """Give a broker that forgot what the agent knows, and have the task come that its pane was left with."""

@@ -13,6 +13,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt_end import AttemptResults
@@ -51,6 +52,7 @@ class HostedAgent:
     life: Lifecycle
     orders: TaskOrders
     holds: HoldsWatcher
+    intake: IntakePause
     quota: AccountQuota
     guard: ResourceGuard
     trees: TaskTrees
@@ -64,6 +66,7 @@ class HostedAgent:
         fleet: Fleet,
         presence: AgentPresence,
         kind: AgentKind,
+        intake: IntakePause,
         *,
         life: Lifecycle,
         holds: HoldsWatcher,
@@ -85,7 +88,8 @@ class HostedAgent:
             life=life,
             orders=TaskOrders(),
             holds=holds,
-            quota=AccountQuota(kind, fleet),
+            intake=intake,
+            quota=AccountQuota(kind, fleet, intake),
             guard=ResourceGuard(spec.id, terminal, terminal.limits),
             trees=TaskTrees(fleet),
             deliver_during_task=deliver_during_task,

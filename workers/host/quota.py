@@ -1,4 +1,7 @@
-"""What the agent may use of its account with the provider of its model."""
+"""What the agent may use of its account with the provider of its model, and what this machine has used of it.
+
+The broker counts; what it counted is kept on the disk, should it forget.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,18 @@ import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
 from functools import cached_property
+from urllib.parse import quote
 
-from torch_tasks.app import app
+from pydantic import BaseModel, ConfigDict
+
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
 from torch_tasks.model.task import FailureKind, TaskResult
-from torch_tasks.store.accounts import Account
-from torch_tasks.workers.host.spending import Spending
+from torch_tasks.store.accounts import Account, BudgetShare
+from torch_tasks.system.files import exclusive, write_private
+from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.programs.kind import AgentKind
 
 log = logging.getLogger(__name__)
@@ -23,12 +29,72 @@ log = logging.getLogger(__name__)
 _SHORTEST = 1.0
 
 
+class _Note(BaseModel):
+    """What is kept of one account."""
+
+    model_config = ConfigDict(frozen=True)
+
+    spent: dict[str, str] = {}
+    """As the broker counted it last: see ``accounts.lua``."""
+    calls: int = 0
+    tokens: int = 0
+    """What was used while there was no broker to count it."""
+
+
+class Spending:
+    """One account's use by all agents of this machine, which take turns."""
+
+    def __init__(self, account: str, fleet: Fleet) -> None:
+        self._account = account
+        self._fleet = fleet
+        folder = fleet.settings.state.spent
+        self._file = folder / f"{quote(account, safe='')}.json"
+        self._lock = folder / "lock"
+
+    def ask(self) -> BudgetShare:
+        """Count one call if the budget has one left; a refused call uses nothing."""
+        with exclusive(self._lock):
+            return self._spend(calls=1, if_left=True)
+
+    def count(self, *, calls: int = 0, tokens: int = 0) -> None:
+        """Count what was used, whatever the budget says; without a broker, later."""
+        with exclusive(self._lock):
+            try:
+                self._spend(calls=calls, tokens=tokens)
+            except BrokerAway:
+                note = self._read()
+                left = {"calls": note.calls + calls, "tokens": note.tokens + tokens}
+                self._write(note.model_copy(update=left))
+
+    def _spend(self, *, calls: int = 0, tokens: int = 0, if_left: bool = False) -> BudgetShare:
+        note, budgets = self._read(), self._fleet.budgets
+        if if_left and (note.calls or note.tokens):
+            answer = budgets.spend(self._account, note.spent, calls=note.calls, tokens=note.tokens)
+            note = _Note(spent=answer.spent)
+            self._write(note)
+        answer = budgets.spend(
+            self._account, note.spent, calls=note.calls + calls, tokens=note.tokens + tokens, if_left=if_left
+        )
+        self._write(_Note(spent=answer.spent))
+        return answer
+
+    def _read(self) -> _Note:
+        try:
+            return _Note.model_validate_json(self._file.read_bytes())
+        except (FileNotFoundError, ValueError):  # a damaged note is worth no more than what the broker knows
+            return _Note()
+
+    def _write(self, note: _Note) -> None:
+        write_private(self._file, note.model_dump_json() + "\n")
+
+
 class AccountQuota:
     """One agent's share of its account: while there is none, its worker takes no tasks."""
 
-    def __init__(self, kind: AgentKind, fleet: Fleet) -> None:
+    def __init__(self, kind: AgentKind, fleet: Fleet, intake: IntakePause) -> None:
         self._kind = kind
         self._fleet = fleet
+        self._intake = intake
 
     @cached_property
     def _account(self) -> Account | None:
@@ -41,14 +107,16 @@ class AccountQuota:
     def require(self) -> None:
         """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""
         if self._account and (seconds := self._account.closed_for(self._kind.agent_id)):
-            app.leases.intake.last(seconds)
-            until = now() + timedelta(seconds=seconds)
+            until = self._rest(seconds)
             raise UsageLimited(f"the account {self._account.name} rests until {until:%Y-%m-%d %H:%M:%S} UTC")
         if self._spending and (answer := self._spending.ask()).closed_seconds:
             seconds = max(answer.closed_seconds, _SHORTEST)
-            app.leases.intake.last(seconds)
-            until = now() + timedelta(seconds=seconds)
+            until = self._rest(seconds)
             raise UsageLimited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
+
+    def _rest(self, seconds: float) -> datetime:
+        self._intake.last(seconds)
+        return now() + timedelta(seconds=seconds)
 
     def admits(self) -> bool:
         """Count a message's call if the account may be used; without a broker it may, and the call is counted later."""
@@ -68,10 +136,10 @@ class AccountQuota:
 
     def used_up(self, limited: UsageLimited) -> None:
         """The agent hit a limit: all agents that share the account rest until it ends."""
-        if self._account is None or app.leases.intake.left:
+        if self._account is None or self._intake.left:
             return
         seconds = (limited.until - datetime.now(UTC)).total_seconds() if limited.until else None
-        app.leases.intake.last(self._account.limited(seconds))
+        self._intake.last(self._account.limited(seconds))
 
     def note(self, result: TaskResult) -> None:
         """Count what a task used, and note on the account whether its provider served it."""

@@ -1,4 +1,4 @@
-"""The agent's program in its pane: started, adopted, interrupted, started again; and the bell that it rings."""
+"""The agent's program in its pane: started, adopted, interrupted; the bell that it rings, and its screen, published."""
 
 from __future__ import annotations
 
@@ -14,11 +14,15 @@ from pathlib import Path
 
 import psutil
 
+from torch_tasks import keys
 from torch_tasks.errors import AgentUnavailable
+from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.limits import Limits
+from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.programs.kind import AgentKind, login_wanted
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -260,6 +264,56 @@ class Bell:
                 return
             self._rung.set()
             self._on_ring()
+
+
+class ScreenPublisher:
+    """One agent's screen. However many watch, it is looked at by one thread, at most twice a second."""
+
+    def __init__(self, agent_id: str, terminal: Terminal, fleet: Fleet) -> None:
+        self._key = keys.screen(agent_id)
+        self._terminal = terminal
+        self._fleet = fleet
+        self._until = 0.0
+        self._anew = threading.Event()
+        self._shown: str | None = None
+        self._starting = threading.Lock()
+        self._loop: Loop | None = None
+
+    def publish_for_a_while(self) -> None:
+        """Somebody watches, for a while from now, and has seen nothing yet."""
+        with self._starting:
+            self._until = time.monotonic() + WATCHED_SECONDS
+            self._anew.set()
+            if self._loop is None:
+                self._loop = Loop(
+                    "screen",
+                    self._show,
+                    pause=LOOK_SECONDS,
+                    until=self._is_unwatched,
+                    longest_retry_seconds=LOOK_SECONDS,
+                )
+                self._loop.start()
+            self._loop.wake()
+
+    def _show(self) -> None:
+        if self._anew.is_set():
+            self._anew.clear()
+            self._shown = None
+        screen = self._look()
+        if screen != self._shown:
+            self._fleet.client.publish(self._key, screen)
+            self._shown = screen
+
+    def _is_unwatched(self) -> bool:
+        with self._starting:
+            if time.monotonic() < self._until:
+                return False
+            self._loop = None
+            return True
+
+    def _look(self) -> str:
+        screen = self._terminal.pane.screen() if self._terminal.alive else "(the program has ended)"
+        return screen.encode()[-PIECE_BYTES:].decode(errors="ignore")
 
 
 def end_session(leader: int, agent_id: str) -> None:

@@ -23,7 +23,7 @@ from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.workers.git.discipline import GitDiscipline
-from torch_tasks.workers.host.accounts import put_back_for_machine
+from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier

@@ -1,10 +1,11 @@
-"""What an agent's folder remembers of its tasks, put back into a broker that has forgotten it."""
+"""What this machine remembers of its agents' tasks and accounts, put back into a broker that has forgotten it."""
 
 from __future__ import annotations
 
 import logging
 from itertools import islice
 from pathlib import Path
+from urllib.parse import unquote
 
 from torch_tasks.fleet import Fleet
 from torch_tasks.keys import agent_queue
@@ -13,7 +14,7 @@ from torch_tasks.model.task import HELD, Priority, TaskState
 from torch_tasks.state_folder import JOURNAL
 from torch_tasks.transport.deliveries import message_id
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder, CurrentAttempt, kept_attempts, prune_attempts
-from torch_tasks.workers.host.spending import MachineSpending
+from torch_tasks.workers.host.quota import Spending
 
 log = logging.getLogger(__name__)
 
@@ -44,6 +45,25 @@ class AgentAttempts:
                     restored += fleet.records.restore(run.task_id, kept[0])
         if restored:
             log.info("%s: told the broker of %d tasks", self._folder.name, restored)
+        return True
+
+
+class MachineSpending:
+    """What this machine has used of its accounts, as a source for the reconciler."""
+
+    def __init__(self, fleet: Fleet) -> None:
+        self._fleet = fleet
+        self._folder = fleet.settings.state.spent
+
+    @property
+    def name(self) -> str:
+        """What the broker notes it under."""
+        return f"spending {self._fleet.settings.node} {self._folder}"
+
+    def put_back(self) -> bool:
+        """Have the broker count no less than it once did."""
+        for file in sorted(self._folder.glob("*.json")):
+            Spending(unquote(file.stem), self._fleet).count()
         return True
 
 
