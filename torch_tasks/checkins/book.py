@@ -11,7 +11,6 @@ from typing import Any, NamedTuple
 from pydantic import ValidationError
 
 from torch_tasks import keys
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.checkins import times
 from torch_tasks.communication.orchestrator import unknown_recipient
@@ -156,19 +155,16 @@ class Checkins:
 
     def list(self) -> Sequence[CheckinRecord]:
         """All check-ins: the next first, at last those that come up no more."""
-        with broker_errors():
-            known = fleet().checkins.records()
+        known = fleet().checkins.records()
         return sorted(known, key=lambda record: (record.due is None, record.due or record.checkin.created_at))
 
     def get(self, checkin_id: str) -> CheckinRecord:
         """One check-in, or :class:`CheckinNotFound`."""
-        with broker_errors():
-            return fleet().checkins.get(checkin_id)
+        return fleet().checkins.get(checkin_id)
 
     def history(self, checkin_id: str, limit: int = 50) -> Sequence[Fire]:
         """What became of its slots, the latest first, with how far each message and task is now."""
-        with broker_errors():
-            return fleet().checkins.history(checkin_id, limit)
+        return fleet().checkins.history(checkin_id, limit)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -193,29 +189,24 @@ class Checkins:
 
     def pause(self, checkin_id: str) -> CheckinRecord:
         """Have it not come up until it is resumed; what passes meanwhile is not made up for."""
-        with broker_errors():
-            return fleet().checkins.pause(checkin_id)
+        return fleet().checkins.pause(checkin_id)
 
     def resume(self, checkin_id: str) -> CheckinRecord:
         """Have it come up again, from its next slot on."""
-        with broker_errors():
-            return fleet().checkins.resume(checkin_id)
+        return fleet().checkins.resume(checkin_id)
 
     def remove(self, checkin_id: str) -> None:
         """Forget it and its history; what has fired arrives all the same."""
-        with broker_errors():
-            fleet().checkins.remove(checkin_id)
+        fleet().checkins.remove(checkin_id)
 
     def run_now(self, checkin_id: str) -> Fire:
         """Have it fire at once, beside its slots."""
-        with broker_errors():
-            return fleet().checkins.run_now(checkin_id)
+        return fleet().checkins.run_now(checkin_id)
 
     # ── what is asked for, read and checked ──────────────────────────────────────────────────────────────────────
 
     def _now(self) -> datetime:
-        with broker_errors():
-            return fleet().checkins.now()
+        return fleet().checkins.now()
 
     def _again(self, text: str, kind: type[Every | Cron], timezone: str | None) -> times.Timed:
         timed = times.schedule(text, self._now(), timezone)
@@ -268,14 +259,13 @@ class Checkins:
 
     def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
         """Keep it, and say what the one who asked for it should know."""
-        with broker_errors():
-            agents = fleet().registry.agents()
-            warnings = [*_target_warnings(checkin.target, agents), *_note_warnings(checkin, agents)]
-            record = keep()
-            at_work = next((info.current_task for info in agents if info.agent_id == checkin.target.agent), None)
-            if at_work:
-                note_own_checkin(fleet(), at_work, checkin.id)
-            warnings += readiness(fleet()).lacks
+        agents = fleet().registry.agents()
+        warnings = [*_target_warnings(checkin.target, agents), *_note_warnings(checkin, agents)]
+        record = keep()
+        at_work = next((info.current_task for info in agents if info.agent_id == checkin.target.agent), None)
+        if at_work:
+            note_own_checkin(fleet(), at_work, checkin.id)
+        warnings += readiness(fleet()).lacks
         if record.checkin != checkin:
             warnings.insert(0, f"check-in {checkin.id} was there already, and stays as it is")
         zone = str(timed.zone) if timed.zone else ""

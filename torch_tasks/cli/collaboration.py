@@ -7,7 +7,6 @@ from pathlib import Path
 
 import click
 
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_json, as_table, waiting
 from torch_tasks.communication.help_wanted import ask_for_help
@@ -119,8 +118,7 @@ def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Name agents that together have all of these skills: free ones first, as few as possible."""
     from torch_tasks.orchestration.assignment import form_team  # brings Celery, which notes and claims do without
 
-    with broker_errors():
-        members = form_team(skills)
+    members = form_team(skills)
     if json_wanted:
         as_json(members)
         return

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import click
 from pydantic import BaseModel
 
-from torch_tasks.broker.connection import broker_errors, connect, ping
+from torch_tasks.broker.connection import connect, ping
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json
@@ -145,8 +145,7 @@ def _paused() -> str:
 
 
 def _for_you() -> str:
-    with broker_errors():
-        found = needs(fleet())
+    found = needs(fleet())
     unnoticed = (
         "" if settings().notify_command else "; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)"
     )
@@ -157,9 +156,8 @@ def _for_you() -> str:
 
 
 def _checkins() -> str:
-    with broker_errors():
-        ready, still = readiness(fleet()), standing_still(fleet())
-        waiting = fleet().checkins.to_come()
+    ready, still = readiness(fleet()), standing_still(fleet())
+    waiting = fleet().checkins.to_come()
     if still:
         raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
     if waiting and ready.lacks:

@@ -16,7 +16,6 @@ import click
 from rich.console import Console
 from rich.text import Text
 
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, one_line, plain
 from torch_tasks.client import Torch
@@ -123,9 +122,8 @@ def _print_answers(done: str, said: HoldReport) -> None:
 @JSON
 def budget(account: str | None, json_wanted: bool) -> None:
     """Show what the fleet has used of ACCOUNT, or of all, what it may, and when the count begins anew."""
-    with broker_errors():
-        budgets = fleet().budgets
-        lines = budgets.lines([account] if account else budgets.accounts())
+    budgets = fleet().budgets
+    lines = budgets.lines([account] if account else budgets.accounts())
     if json_wanted:
         click.echo(json.dumps([plain(line) | {"exhausted": line.exhausted} for line in lines], indent=2))
         return
@@ -211,8 +209,7 @@ def monitor(
     console = Console(highlight=False, soft_wrap=True)
     with _ends_well():
         shared = fleet()
-        with broker_errors():
-            flow = Flow(shared)
+        flow = Flow(shared)
         click.echo(f"watching {shared.settings.broker()}; Ctrl-C ends it", err=True)
         deadline = None if seconds is None else time.monotonic() + seconds
         for event in flow.events(deadline):

@@ -7,7 +7,6 @@ from typing import Any
 
 import click
 
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.workers import become_celery
@@ -120,9 +119,8 @@ def undrain(name: str) -> None:
 @click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
 def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
     """Have the pools of torch.toml grow by what waits for them, as beat does at intervals."""
-    with broker_errors():
-        scaler = Autoscaler(fleet())
-        plan = scaler.plan() if dry_run else scaler.step()
+    scaler = Autoscaler(fleet())
+    plan = scaler.plan() if dry_run else scaler.step()
     if json_wanted:
         as_json(plan)
         return

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from torch_tasks.broker.connection import broker_errors, ping
+from torch_tasks.broker.connection import ping
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
@@ -138,13 +138,11 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
 
 def _fleet_shape() -> object:
     """What Flower shows of the fleet by looking, not by events: who is there, and which queues are read."""
-    with broker_errors():
-        return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
+    return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
 
 
 def _beat_leads() -> bool:
-    with broker_errors():
-        return readiness(fleet()).leads is not None
+    return readiness(fleet()).leads is not None
 
 
 def _all_there(kept: Sequence[AgentSpec], stack: Stack) -> bool:

@@ -13,7 +13,6 @@ import click
 from rich.status import Status
 from rich.text import Text
 
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import (
@@ -62,8 +61,7 @@ _HANDOVER_SECONDS = 30.0
 def known_task(given: str) -> str:
     """The id, or the one that begins with at least four characters; an unknown one stays as it is."""
     try:
-        with broker_errors():
-            found = fleet().records.ids_beginning(given) if len(given) >= _LEAST else []
+        found = fleet().records.ids_beginning(given) if len(given) >= _LEAST else []
     except BrokerAway:  # the command itself says so, if it needs the broker
         return given
     if len(found) > 1:
@@ -323,7 +321,7 @@ def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> Non
     if handover.owner == caller().agent:
         click.echo(f"task {task_id} goes to {handover.to}; end your turn now, it is not yours any more")
         return
-    with waiting(f"task {task_id}: {handover.owner} lets go of it"), broker_errors():
+    with waiting(f"task {task_id}: {handover.owner} lets go of it"):
         record, gone = await_handover(task_id, _HANDOVER_SECONDS)
     if record.state.ended and record.attempts == handover.attempt:
         raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} had let go of it")
@@ -348,8 +346,7 @@ def list_dead(json_wanted: bool) -> None:
         as_json(records)
         return
     as_table(("ID", "FOR", "TRIES", "DIED", "WHY", "PROMPT"), [_dead_row(record) for record in records])
-    with broker_errors():
-        others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records}
+    others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records}
     for message_id in sorted(others):
         click.echo(f"{message_id} (a message of another Celery task)")
 
@@ -367,8 +364,7 @@ dead.add_command(task, name="show")
 def replay(task_ids: tuple[str, ...]) -> None:
     """Have tasks tried again, with all their retries; their ids and histories stay."""
     for task_id in task_ids:
-        with broker_errors():
-            DeadLetters(fleet()).replay(task_id)
+        DeadLetters(fleet()).replay(task_id)
         click.echo(f"task {task_id} queued again")
 
 
@@ -377,6 +373,5 @@ def replay(task_ids: tuple[str, ...]) -> None:
 def drop(task_ids: tuple[str, ...]) -> None:
     """Give tasks up for good."""
     for task_id in task_ids:
-        with broker_errors():
-            DeadLetters(fleet()).drop(task_id)
+        DeadLetters(fleet()).drop(task_id)
         click.echo(f"task {task_id} dropped")

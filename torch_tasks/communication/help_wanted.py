@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import InboxFull, MessageRefused, NobodyHelps, NoReply, NotDelivered
@@ -41,7 +40,6 @@ def ask_for_help(
 def _peers(sender: str, role: str | None, skills: list[str]) -> Iterator[str]:
     """Whom to ask, in this order; who is able is looked up once."""
     registry, manager = fleet().registry, policy().hub.manager
-    with broker_errors():
-        able = [info for info in registry.find_available_agents(role, skills) if info.role != manager]
-        managers = registry.find_available_agents(manager)
+    able = [info for info in registry.find_available_agents(role, skills) if info.role != manager]
+    managers = registry.find_available_agents(manager)
     return (info.agent_id for info in (*able, *managers) if info.agent_id != sender)

@@ -14,7 +14,6 @@ from typing import Any
 from pybreaker import CircuitBreaker, CircuitBreakerError
 
 from torch_tasks import keys
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.communication.policy import manager_of, policy
 from torch_tasks.errors import (
@@ -260,7 +259,7 @@ class NovaOrchestrator:
             return self._let_go(message, role)
         except tuple(_AUDITED) as error:
             # While the broker is away, nobody keeps it: what was refused was not accepted.
-            with contextlib.suppress(BrokerUnreachable, CircuitBreakerError), _BREAKER.calling(), broker_errors():
+            with contextlib.suppress(BrokerUnreachable, CircuitBreakerError), _BREAKER.calling():
                 self._inboxes.audit.note(_AUDITED[type(error)], message, str(error))
             raise
 
@@ -289,17 +288,15 @@ class NovaOrchestrator:
         return sent
 
     def _accepted(self, message: Message, target: AgentInfo | None, note: str) -> Sent:
-        with broker_errors():
-            state = self._inboxes.send(message, target.role if target else None)
+        state = self._inboxes.send(message, target.role if target else None)
         return Sent(id=message.id, target=message.target, state=state, transport="broker", note=note)
 
     def _addressed(self, message: Message, role: str | None) -> tuple[AgentInfo | None, str, Message]:
         """The receiver, what the sender should know, and the message as the policy lets it go."""
-        with broker_errors():
-            known = {info.agent_id: info for info in self._fleet.registry.get_agents([message.target, message.sender])}
-            target, sender = known.get(message.target), known.get(message.sender)
-            self._require_known(message.target, target, role)
-            exchanges = self._inboxes.exchanges(message.correlation_id)
+        known = {info.agent_id: info for info in self._fleet.registry.get_agents([message.target, message.sender])}
+        target, sender = known.get(message.target), known.get(message.sender)
+        self._require_known(message.target, target, role)
+        exchanges = self._inboxes.exchanges(message.correlation_id)
         why = None
         if message.kind not in (MessageKind.REPLY, MessageKind.ACK):
             why = policy().detour(message, sender, target, exchanges)
@@ -363,10 +360,9 @@ class NovaOrchestrator:
     @contextlib.contextmanager
     def _broker(self) -> Iterator[None]:
         """The broker, which has first got what waited for it on this machine's disk."""
-        with broker_errors():
-            flush_outbox(self._fleet)
-            _BREAKER.close()
-            yield
+        flush_outbox(self._fleet)
+        _BREAKER.close()
+        yield
 
 
 def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:

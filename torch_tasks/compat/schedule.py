@@ -15,7 +15,6 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.checkins.book import Checkins, readiness
 from torch_tasks.checkins.delivery import pane_named
 from torch_tasks.compat.send import is_agent, say, text
@@ -56,8 +55,7 @@ def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, S
     Raises an error, with nothing scheduled, if there is no such target, or no process that would bring the note.
     """
     length = _length(minutes)
-    with broker_errors():
-        ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
+    ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
     if ready.lacks:
         raise NothingFires(f"nothing was scheduled: {'; '.join(ready.lacks)}")
     whom: dict[str, Any] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}

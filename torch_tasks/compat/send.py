@@ -54,14 +54,12 @@ def is_agent(target: str) -> bool:
     """An agent of exactly this id is registered. While no broker tells, those that this machine hosts are."""
     if not _may_be_agent(target):
         return False
-    from torch_tasks.broker.connection import broker_errors
     from torch_tasks.fleet import fleet
     from torch_tasks.machine.agent_folder import is_hosted
 
     if not _broker_answers():
         return is_hosted(fleet().settings.state.agent(target))
-    with broker_errors():
-        return fleet().registry.entry(target) is not None
+    return fleet().registry.entry(target) is not None
 
 
 def _broker_answers() -> bool:

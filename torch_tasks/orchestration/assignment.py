@@ -11,7 +11,6 @@ from enum import StrEnum
 from typing import Any
 
 from torch_tasks import keys
-from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import TeamImpossible
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
@@ -71,10 +70,9 @@ class TaskOrchestrator:
         """
         spec = _spec(task_spec)
         recovery.settle()
-        with broker_errors():
-            if record := fleet().records.find(spec.id):
-                return _as_it_was(record)
-            agent_id, status = self._choose(spec)
+        if record := fleet().records.find(spec.id):
+            return _as_it_was(record)
+        agent_id, status = self._choose(spec)
         try:
             run.apply_async((spec,), task_id=spec.id, first_to=keys.agent_queue(agent_id) if agent_id else None)
         except BaseException:

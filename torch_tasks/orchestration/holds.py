@@ -113,19 +113,17 @@ def _scope(agent: str | None, role: str | None, everybody: bool) -> str:
     if (agent is not None) + (role is not None) + everybody != 1:
         raise InvalidHold("name one agent, a role, or all")
     if agent is not None:
-        with broker_errors():
-            return agent_scope(fleet().registry.get_agent(agent.strip().lower()).agent_id)
+        return agent_scope(fleet().registry.get_agent(agent.strip().lower()).agent_id)
     return EVERYBODY if role is None else role_scope(role.strip().lower())
 
 
 def _announce(scope: str, hold: Hold) -> HoldReport:
     node, shared = NodeHolds(settings().state_dir), fleet()
-    with broker_errors():
-        node.agree(shared.holds)  # the broker may have forgotten what this machine knows
-        said = shared.holds.put(scope, hold)
-        node.agree(shared.holds)
-        online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
-        names = [f"{info.agent_id}@{info.node}" for info in online]
+    node.agree(shared.holds)  # the broker may have forgotten what this machine knows
+    said = shared.holds.put(scope, hold)
+    node.agree(shared.holds)
+    online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
+    names = [f"{info.agent_id}@{info.node}" for info in online]
     heard = _confirmations(None if scope == STOP else names)
     confirmed = sorted(name.removeprefix("node@") if name.startswith("node@") else name.split("@")[0] for name in heard)
     silent = sorted(info.agent_id for info, name in zip(online, names, strict=True) if name not in heard)

@@ -14,7 +14,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks import settings as own
-from torch_tasks.broker.connection import broker_errors, connect
+from torch_tasks.broker.connection import connect
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken
@@ -67,8 +67,7 @@ class Claims:
         """
         name, deadline = named(resource), time.monotonic() + wait
         while True:
-            with broker_errors():
-                outcome, told = self._try(name, seconds, by)
+            outcome, told = self._try(name, seconds, by)
             if outcome == "claimed":
                 return _read(name, told)
             if outcome == "held" and time.monotonic() >= deadline:
@@ -79,20 +78,18 @@ class Claims:
     def release(self, resource: str, *, by: str | None = None) -> bool:
         """Give the resource back; false if nobody has it, :class:`ResourceTaken` if somebody else has."""
         name, holder = named(resource), by or caller().name
-        with broker_errors():
-            known = self._known(name)
-            if known and not self._holds(name, known):
-                return False
-            outcome, told = SCRIPTS["release"](self._client, claims=keys.CLAIMS, resource=name, by=holder)
+        known = self._known(name)
+        if known and not self._holds(name, known):
+            return False
+        outcome, told = SCRIPTS["release"](self._client, claims=keys.CLAIMS, resource=name, by=holder)
         if outcome == "held":
             raise ResourceTaken(f"{name} is not {holder}'s to release: it is claimed by {_read(name, told).words}")
         return bool(outcome == "released")
 
     def all(self) -> list[Claim]:
         """What is claimed now."""
-        with broker_errors():
-            known = {str(name): str(told) for name, told in self._client.hgetall(keys.CLAIMS).items()}
-            return [_read(name, told) for name, told in sorted(known.items()) if self._holds(name, told)]
+        known = {str(name): str(told) for name, told in self._client.hgetall(keys.CLAIMS).items()}
+        return [_read(name, told) for name, told in sorted(known.items()) if self._holds(name, told)]
 
     def _try(self, name: str, seconds: float | None, by: str | None) -> tuple[str, str]:
         own = caller()
@@ -201,7 +198,7 @@ class Notes:
             "task": own.task or "",
             "tags": " ".join(sorted({word for tag in tags for word in words_of(tag)})),
         }
-        with broker_errors(), self._client.pipeline() as pipe:
+        with self._client.pipeline() as pipe:
             pipe.xadd(self._key, fields, maxlen=self._settings.notes_limit, approximate=False)
             pipe.expire(self._key, int(self._settings.note_days * 86400))
             number = str(pipe.execute()[0])
@@ -209,10 +206,9 @@ class Notes:
 
     def all(self) -> list[Note]:
         """What is known, the latest first; of a fact that was noted twice, the latest."""
-        with broker_errors():
-            seconds, _ = self._client.time()
-            oldest = max(0, int((seconds - self._settings.note_days * 86400) * 1000))
-            entries: Any = self._client.xrevrange(self._key, min=str(oldest))
+        seconds, _ = self._client.time()
+        oldest = max(0, int((seconds - self._settings.note_days * 86400) * 1000))
+        entries: Any = self._client.xrevrange(self._key, min=str(oldest))
         latest: dict[str, Note] = {}
         for number, fields in entries:
             note = self._note(str(number), fields)

@@ -10,7 +10,7 @@ from pydantic import AwareDatetime, BeforeValidator
 
 from torch_tasks import keys
 from torch_tasks import settings as own
-from torch_tasks.broker.connection import broker_errors, connect
+from torch_tasks.broker.connection import connect
 from torch_tasks.model.fields import AgentId, Model, Role
 
 
@@ -76,8 +76,7 @@ class GitReports:
 
     def all(self) -> list[GitReport]:
         """Every agent's, by id."""
-        with broker_errors():
-            told = self._client.hgetall(keys.GIT_REPORTS)
+        told = self._client.hgetall(keys.GIT_REPORTS)
         return [GitReport.model_validate_json(report) for _, report in sorted(told.items())]
 
     def put(self, report: GitReport) -> None:
