@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test lint bench chaos clean
+.PHONY: setup demo test quick lint bench chaos clean
 
 setup: .venv/ready
 
@@ -24,6 +24,10 @@ BESIDE := -n auto --dist loadfile
 test: setup lint
 	$(BIN)/pytest --ignore=tests/real_agents $(BESIDE)
 	.ci/loopback-only $(BIN)/pytest tests/real_agents $(BESIDE)
+
+# What needs no process: tables, states, formats, rules; in seconds.
+quick: setup
+	$(BIN)/pytest tests/unit -n auto
 
 lint: setup
 	$(BIN)/ruff check .

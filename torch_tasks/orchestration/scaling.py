@@ -80,7 +80,7 @@ class PoolState(Model):
     grown_at: AwareDatetime | None = None
 
 
-class Decision(Model):
+class GrowthDecision(Model):
     """By how many agents a pool grows, and why."""
 
     pool: str
@@ -132,9 +132,9 @@ def seconds_each(role: str, agents: Iterable[AgentInfo], unknown: float) -> floa
 
 def decide_growth(
     state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace, now: datetime
-) -> Decision:
+) -> GrowthDecision:
     """What becomes of one pool, for which these backlogs are, in a fleet of these agents."""
-    pool, decision = state.pool, Decision(pool=state.pool.name, size=state.size)
+    pool, decision = state.pool, GrowthDecision(pool=state.pool.name, size=state.size)
     if state.size < pool.min:
         return _because(decision, f"{state.size} of at least {pool.min} agents", grow=pool.min - state.size)
     if not backlogs:
@@ -173,7 +173,7 @@ def _reason_to_wait(state: PoolState, work: PoolWork, pace: Pace, now: datetime)
     return ""
 
 
-def _because(decision: Decision, why: str, **changes: object) -> Decision:
+def _because(decision: GrowthDecision, why: str, **changes: object) -> GrowthDecision:
     return decision.model_copy(update={**changes, "why": (*decision.why, why)})
 
 
@@ -186,7 +186,7 @@ _ALIVE = (SpawnState.RESERVED, SpawnState.READY)
 class ScalingPlan(Model):
     """What becomes of each pool, and for which queues there is none."""
 
-    decisions: tuple[Decision, ...]
+    decisions: tuple[GrowthDecision, ...]
     unserved: tuple[str, ...] = ()
     """Queues in which tasks wait that no agent reads and no pool serves."""
 
@@ -222,7 +222,7 @@ class Autoscaler:
             self._fleet.client.delete(keys.SCALING)
         return plan.model_copy(update={"decisions": done})
 
-    def _grow(self, pool: Pool, decision: Decision) -> Decision:
+    def _grow(self, pool: Pool, decision: GrowthDecision) -> GrowthDecision:
         if not decision.grow:
             return decision
         lifetime = Lifetime.PERMANENT if decision.size < pool.min else Lifetime.TEMPORARY

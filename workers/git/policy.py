@@ -31,11 +31,11 @@ def _expression(text: str) -> str:
     return text
 
 
-class _PolicyPart(BaseModel):
+class _GitPolicyPart(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class RolePolicy(_PolicyPart):
+class RolePolicy(_GitPolicyPart):
     """What is done for the agents of one role; without a word of the owner's: nothing."""
 
     enabled: bool = False
@@ -63,7 +63,7 @@ class RolePolicy(_PolicyPart):
     """How long a commit may take with the tree's hooks."""
 
 
-class GitPolicy(_PolicyPart):
+class GitPolicy(_GitPolicyPart):
     """The whole file. What a role does not say holds as it stands under ``all``."""
 
     all: RolePolicy = RolePolicy()

@@ -11,7 +11,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.spawn import Pool
 from torch_tasks.orchestration.scaling import (
     Backlog,
-    Decision,
+    GrowthDecision,
     Pace,
     PoolState,
     decide_growth,
@@ -56,7 +56,7 @@ def backlog(waiting: int, oldest: float = 20.0, queue: str = "torch.developer.an
 
 def decided(
     agents: list[AgentInfo], *backlogs: Backlog, size: int | None = None, starting: int = 0, grown: float | None = None
-) -> Decision:
+) -> GrowthDecision:
     state = PoolState(
         pool=POOL,
         size=len(agents) + starting if size is None else size,
