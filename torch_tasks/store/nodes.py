@@ -16,7 +16,7 @@ from torch_tasks.model.agent import AgentStatus
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import SPAWN_TRANSITIONS, Spawned, SpawnRequest, SpawnState
 from torch_tasks.settings import Settings
-from torch_tasks.store.placement import Member, PlacementLimits, Refusal, Snapshot, place
+from torch_tasks.store.placement import CountedAgent, FleetSnapshot, PlacementLimits, Refusal, place
 
 SCRIPTS = Scripts(__file__, TRANSITIONS=SPAWN_TRANSITIONS)
 
@@ -186,7 +186,7 @@ class Spawns:
             ):
                 return spawned, True
 
-    def _snapshot(self) -> tuple[int, str, Snapshot, list[str]]:
+    def _snapshot(self) -> tuple[int, str, FleetSnapshot, list[str]]:
         """The broker's time, the revision of the list, the fleet, and the failures that are too old to be kept."""
         seconds, micros = self._client.time()
         now_ms = seconds * 1000 + micros // 1000
@@ -203,8 +203,10 @@ class Spawns:
         old = [one for one, state in told.items() if state["state"] in gone and state["at"] < now_ms - _REMEMBERED_MS]
         spawned = [_spawned(entry, states[one]) for one, entry in entries.items() if one in told and one not in old]
         known = [json.loads(agents[agent_id]) for agent_id in heard if agent_id in agents]
-        members = {one["agent_id"]: Member(one["role"], one["node"], one["parent"]) for one in known if not one["left"]}
-        return now_ms, str(revision or ""), Snapshot(self._nodes.nodes(), spawned, agents.keys(), members), old
+        members = {
+            one["agent_id"]: CountedAgent(one["role"], one["node"], one["parent"]) for one in known if not one["left"]
+        }
+        return now_ms, str(revision or ""), FleetSnapshot(self._nodes.nodes(), spawned, agents.keys(), members), old
 
     def _reason(self, refusal: Refusal) -> str:
         """Which limit it was, and its value."""

@@ -13,7 +13,7 @@ MEBIBYTE = 1 << 20
 _DOWN = frozenset({KeptState.QUARANTINED, KeptState.RETIRED})
 
 
-class Member(NamedTuple):
+class CountedAgent(NamedTuple):
     """An agent that counts against the limits: where it is, and who asked for it."""
 
     role: str
@@ -49,23 +49,23 @@ class Place(NamedTuple):
     node: str
 
 
-class Snapshot(NamedTuple):
+class FleetSnapshot(NamedTuple):
     """The fleet as it was read in one step."""
 
     nodes: Sequence[NodeInfo]
     spawned: Sequence[Spawned]
     registered: Collection[str]
     """The ids of all agents ever registered: none is given out again."""
-    heard: Mapping[str, Member]
+    heard: Mapping[str, CountedAgent]
     """The agents that are heard of."""
 
-    def members(self) -> dict[str, Member]:
+    def members(self) -> dict[str, CountedAgent]:
         """All that count: heard of, kept by a living node worker, or with a place that is kept for them."""
         found = self._seen()
         for spawned in self.spawned:
             asked = spawned.request
             if spawned.state is SpawnState.RESERVED:
-                found.setdefault(spawned.agent_id, Member(asked.role, spawned.node, asked.parent))
+                found.setdefault(spawned.agent_id, CountedAgent(asked.role, spawned.node, asked.parent))
             if spawned.agent_id in found:
                 found[spawned.agent_id] = found[spawned.agent_id]._replace(pool=asked.pool)
         return found
@@ -76,9 +76,9 @@ class Snapshot(NamedTuple):
         waiting = (one for one in self.spawned if one.state is SpawnState.RESERVED and one.agent_id not in seen)
         return Counter(one.node for one in waiting)
 
-    def _seen(self) -> dict[str, Member]:
+    def _seen(self) -> dict[str, CountedAgent]:
         kept = {
-            one.agent_id: Member(one.role, node.name, one.parent)
+            one.agent_id: CountedAgent(one.role, node.name, one.parent)
             for node in self.nodes
             for one in node.agents
             if node.online and one.state not in _DOWN
@@ -92,7 +92,7 @@ class Snapshot(NamedTuple):
         return {*self.registered, *kept, *spawned}
 
 
-def place(asked: SpawnRequest, fleet: Snapshot, limits: PlacementLimits) -> Place | Refusal:
+def place(asked: SpawnRequest, fleet: FleetSnapshot, limits: PlacementLimits) -> Place | Refusal:
     """A place on the node with most room, or the limit that does not let the agent be."""
     members, taken = fleet.members(), fleet.taken_ids()
     if asked.agent_id in taken:
@@ -118,7 +118,7 @@ def room(node: NodeInfo, count: int, memory_free: int) -> int:
     return int(10 * max(0.0, left))
 
 
-def _reached(asked: SpawnRequest, members: Collection[Member], limits: PlacementLimits) -> Refusal | None:
+def _reached(asked: SpawnRequest, members: Collection[CountedAgent], limits: PlacementLimits) -> Refusal | None:
     of_role = sum(one.role == asked.role for one in members)
     of_parent = sum(one.parent == asked.parent for one in members) if asked.parent else 0
     of_pool = sum(one.pool == asked.pool for one in members) if asked.pool else 0

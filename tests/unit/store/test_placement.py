@@ -10,7 +10,7 @@ from torch_tasks.model.agent import AgentStatus
 from torch_tasks.model.fields import now
 from torch_tasks.model.node import Capacity, KeptAgent, KeptState, NodeInfo
 from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
-from torch_tasks.store.placement import MEBIBYTE, Member, Place, PlacementLimits, Refusal, Snapshot, place
+from torch_tasks.store.placement import MEBIBYTE, CountedAgent, FleetSnapshot, Place, PlacementLimits, Refusal, place
 
 LIMITS = PlacementLimits(total=100, role=50, parent=10, memory=100 * MEBIBYTE)
 
@@ -34,9 +34,9 @@ def spawned(agent_id: str, state: SpawnState = SpawnState.RESERVED, where: str =
     return Spawned(request=request, agent_id=agent_id, node=where, at=1, state=state)
 
 
-def fleet(*nodes: NodeInfo, spawns: tuple[Spawned, ...] = (), **heard: Member) -> Snapshot:
+def fleet(*nodes: NodeInfo, spawns: tuple[Spawned, ...] = (), **heard: CountedAgent) -> FleetSnapshot:
     members = {name.replace("_", "-"): member for name, member in heard.items()}
-    return Snapshot(nodes, spawns, members.keys(), members)
+    return FleetSnapshot(nodes, spawns, members.keys(), members)
 
 
 ASKED = SpawnRequest(role="qa")
@@ -51,7 +51,7 @@ LABELLED = SpawnRequest(role="qa", labels=("gpu",))
         (fleet(node("node-a", load=3.0), node("node-b")), ASKED, "node-b"),
         (fleet(node("node-a", memory_free=300), node("node-b", memory_free=800)), ASKED, "node-b"),
         (fleet(node("node-a", load=0.01), node("node-b", load=0.02)), ASKED, "node-a"),
-        (fleet(node("node-a"), node("node-b"), dev_1=Member("dev", "node-a")), ASKED, "node-b"),
+        (fleet(node("node-a"), node("node-b"), dev_1=CountedAgent("dev", "node-a")), ASKED, "node-b"),
         (fleet(node("node-a", kept("x")), node("node-b")), ASKED, "node-b"),
         (fleet(node("node-a"), node("node-b"), spawns=(spawned("x"),)), ASKED, "node-b"),
         (fleet(node("node-a", drained=True), node("node-b", load=3.9)), ASKED, "node-b"),
@@ -59,7 +59,7 @@ LABELLED = SpawnRequest(role="qa", labels=("gpu",))
         (fleet(node("node-a"), node("node-b", load=3.9)), SpawnRequest(role="qa", node="node-b"), "node-b"),
     ],
 )
-def test_the_node_with_most_room_is_chosen(there: Snapshot, asked: SpawnRequest, where: str) -> None:
+def test_the_node_with_most_room_is_chosen(there: FleetSnapshot, asked: SpawnRequest, where: str) -> None:
     chosen = place(asked, there, LIMITS)
     assert isinstance(chosen, Place)
     assert chosen.node == where
@@ -77,7 +77,7 @@ def test_the_node_with_most_room_is_chosen(there: Snapshot, asked: SpawnRequest,
         ),
         (fleet(node(labels=("fast",))), LABELLED, "node-a lacks the label gpu"),
         (
-            fleet(node(agents_limit=1), qa_1=Member("qa", "node-a")),
+            fleet(node(agents_limit=1), qa_1=CountedAgent("qa", "node-a")),
             ASKED,
             "node-a has 1 agents, TORCH_AGENTS_PER_NODE is 1 there",
         ),
@@ -88,7 +88,7 @@ def test_the_node_with_most_room_is_chosen(there: Snapshot, asked: SpawnRequest,
         ),
     ],
 )
-def test_without_a_node_each_one_says_why(there: Snapshot, asked: SpawnRequest, reasons: str) -> None:
+def test_without_a_node_each_one_says_why(there: FleetSnapshot, asked: SpawnRequest, reasons: str) -> None:
     refusal = place(asked, there, LIMITS)
     assert isinstance(refusal, Refusal)
     assert (refusal.limit, refusal.reasons) == ("nowhere", reasons)
@@ -97,11 +97,11 @@ def test_without_a_node_each_one_says_why(there: Snapshot, asked: SpawnRequest, 
 @pytest.mark.parametrize(
     ("there", "asked", "limits", "refusal"),
     [
-        (fleet(node(), qa_1=Member("qa", "gone")), ASKED, {"total": 1}, Refusal("total", "", 1, 1)),
-        (fleet(node(), qa_1=Member("qa", "gone")), ASKED, {"role": 1}, Refusal("role", "qa", 1, 1)),
-        (fleet(node(), dev_1=Member("dev", "gone")), ASKED, {"role": 1}, None),
+        (fleet(node(), qa_1=CountedAgent("qa", "gone")), ASKED, {"total": 1}, Refusal("total", "", 1, 1)),
+        (fleet(node(), qa_1=CountedAgent("qa", "gone")), ASKED, {"role": 1}, Refusal("role", "qa", 1, 1)),
+        (fleet(node(), dev_1=CountedAgent("dev", "gone")), ASKED, {"role": 1}, None),
         (
-            fleet(node(), dev_1=Member("dev", "gone", "pm-1")),
+            fleet(node(), dev_1=CountedAgent("dev", "gone", "pm-1")),
             SpawnRequest(role="qa", parent="pm-1"),
             {"parent": 1},
             Refusal("parent", "pm-1", 1, 1),
@@ -112,7 +112,12 @@ def test_without_a_node_each_one_says_why(there: Snapshot, asked: SpawnRequest, 
             {"pool": 1},
             Refusal("pool", "p", 1, 1),
         ),
-        (fleet(node(), qa_1=Member("qa", "x")), SpawnRequest(role="qa", agent_id="qa-1"), {}, Refusal("id", "qa-1")),
+        (
+            fleet(node(), qa_1=CountedAgent("qa", "x")),
+            SpawnRequest(role="qa", agent_id="qa-1"),
+            {},
+            Refusal("id", "qa-1"),
+        ),
         (fleet(node("node-a", kept("x", state=KeptState.RETIRED))), ASKED, {"role": 1}, None),
         (fleet(node("node-a", kept("x", state=KeptState.QUARANTINED))), ASKED, {"role": 1}, None),
         (fleet(node("node-b", kept("x"), status=AgentStatus.OFFLINE), node()), ASKED, {"role": 1}, None),
@@ -121,7 +126,7 @@ def test_without_a_node_each_one_says_why(there: Snapshot, asked: SpawnRequest, 
     ],
 )
 def test_a_limit_counts_those_that_are_there_or_have_a_place(
-    there: Snapshot, asked: SpawnRequest, limits: dict[str, int], refusal: Refusal | None
+    there: FleetSnapshot, asked: SpawnRequest, limits: dict[str, int], refusal: Refusal | None
 ) -> None:
     chosen = place(asked, there, LIMITS._replace(**limits))
     assert chosen == refusal if refusal else isinstance(chosen, Place)
@@ -131,12 +136,12 @@ def test_a_limit_counts_those_that_are_there_or_have_a_place(
     ("there", "agent_id"),
     [
         (fleet(node()), "qa-1"),
-        (fleet(node(), qa_1=Member("qa", "node-a"), qa_3=Member("qa", "node-a")), "qa-2"),
+        (fleet(node(), qa_1=CountedAgent("qa", "node-a"), qa_3=CountedAgent("qa", "node-a")), "qa-2"),
         (fleet(node("node-a", kept("qa-1", state=KeptState.RETIRED))), "qa-2"),
         (fleet(node(), spawns=(spawned("qa-1", SpawnState.LOST), spawned("qa-2", SpawnState.FAILED))), "qa-2"),
     ],
 )
-def test_an_id_is_given_out_that_nobody_has(there: Snapshot, agent_id: str) -> None:
+def test_an_id_is_given_out_that_nobody_has(there: FleetSnapshot, agent_id: str) -> None:
     chosen = place(ASKED, there, LIMITS)
     assert isinstance(chosen, Place)
     assert chosen.agent_id == agent_id
