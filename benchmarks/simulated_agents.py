@@ -31,9 +31,9 @@ from torch_tasks.store.agents import AgentRegistry
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.messages import GROUP, Inboxes
 from torch_tasks.store.tasks import TaskRecords
-from torch_tasks.transport import Deliveries, GateState, scripts
+from torch_tasks.transport import Deliveries, GateState, deliveries
 from torch_tasks.transport.channel import Transport
-from torch_tasks.transport.claiming import SHA, ClaimRequest
+from torch_tasks.transport.claiming import CLAIM, ClaimRequest
 from torch_tasks.transport.leases import SWEEP_SECONDS
 
 ROLES = ("architect", "developer", "devops", "manager", "qa", "researcher", "writer")
@@ -46,8 +46,8 @@ EVENT = "x" * 500
 AT_ONCE = 20
 """So many enter at the same time."""
 
-_REGISTRY = (agents.SCRIPTS["register"].script, agents.SCRIPTS["beat"].script)
-_TRANSPORT = (scripts.CLAIM, scripts.SWEEP, scripts.RENEW, scripts.REINSTATE)
+_REGISTRY = [agents.SCRIPTS[name] for name in ("register", "beat")]
+_TRANSPORT = [CLAIM, *(deliveries.SCRIPTS[name] for name in ("sweep", "renew", "reinstate"))]
 
 Words = Sequence[Any]
 Say = Callable[[Words], Awaitable[Any]]
@@ -103,7 +103,7 @@ class Agent:
         role, skill = self._info.role, self._info.skills[0]
         self._queues = [keys.agent_queue(self.id), keys.task_queue(role, ()), keys.task_queue(role, (skill,))]
         asked = ClaimRequest.of(self._queues, PRIORITY_STEPS, server=gate.identity, lease_seconds=self._lease_seconds)
-        self._claim: Words = ("EVALSHA", SHA, len(asked.keys), *asked.keys, *asked.args)
+        self._claim: Words = ("EVALSHA", *CLAIM.words(**asked.values))
 
     @property
     def id(self) -> str:
@@ -208,7 +208,7 @@ async def main(first: int, count: int, pace: float) -> None:
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for script in (*_REGISTRY, *_TRANSPORT):
-        fleet().client.script_load(script)
+        fleet().client.script_load(script.script)
     gate = fleet().gate.state()
     agents = [Agent(number, pace, gate) for number in range(first, first + count)]
     async with asyncio.TaskGroup() as living:

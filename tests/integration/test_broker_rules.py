@@ -7,7 +7,6 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,44 +18,11 @@ from nodes import Broker
 from torch_tasks import Torch, keys
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
-from torch_tasks.transport import scripts
 
 ROOT = Path(__file__).parents[2]
-SOURCES = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
-MODULES = (scripts,)
-"""The others are checked in tests/unit/broker/test_lua_rules.py."""
-SCRIPTS = {
-    f"{module.__name__}.{name}": text
-    for module in MODULES
-    for name, text in vars(module).items()
-    if isinstance(text, str) and "redis.call" in text
-}
-
-
-def calls(script: str) -> Iterator[tuple[str, str]]:
-    """Each command that a script runs, with its first argument."""
-    for match in re.finditer(r"redis\.p?call\(\s*'(\w+)'\s*(?:,\s*([^,()]+))?", script):
-        yield match[1].upper(), (match[2] or "").strip()
-
-
-def test_the_scripts_are_found_and_every_call_in_them_is_understood() -> None:
-    assert len(SCRIPTS) >= 4
-    for name, script in SCRIPTS.items():
-        assert len(list(calls(script))) == script.count("redis.call") + script.count("redis.pcall"), name
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_every_key_that_a_script_touches_is_declared(name: str) -> None:
-    for command, first in calls(SCRIPTS[name]):
-        if command != "TIME":
-            assert re.fullmatch(r"KEYS\[\w+\]|some_keys", first), f"{command} {first}"
-    assert re.findall(r"some_keys = (?!table\.unpack or unpack\n)|some_keys\((?!KEYS, )", SCRIPTS[name]) == []
-
-
-@pytest.mark.parametrize("name", SCRIPTS)
-def test_scores_read_in_a_script_are_made_numbers_on_every_broker(name: str) -> None:
-    script = SCRIPTS[name]
-    assert script.count("'ZSCORE'") == len(re.findall(r"tonumber\(\s*redis\.call\('ZSCORE'", script))
+HOUSES = [ROOT / folder for folder in ("torch_tasks", "workers", "beat")]
+SOURCES = [path for house in HOUSES for kind in ("*.py", "*.lua") for path in house.rglob(kind)]
+"""What a script may do is checked in tests/unit/broker/test_lua_rules.py."""
 
 
 @pytest.mark.parametrize(
@@ -98,6 +64,14 @@ def test_a_script_is_loaded_before_it_is_called_and_again_by_a_broker_that_lost_
                 assert pipe.execute() == [answer, None]
         client.script_flush()
         assert put(client, **values) == answer
+
+
+def test_a_list_of_any_length_reaches_a_script(broker: Broker, tmp_path: Path) -> None:
+    lua = "-- KEYS: one\n-- ARGV: *some\nlocal function last()\n  return {#ARG.some, ARG.some[#ARG.some]}\nend\n"
+    (tmp_path / "some.lua").write_text(lua)
+    for length in (0, 1, 999, 1000, 20_000):
+        answer = Scripts(tmp_path / "some.py")["last"](broker.client, one="none", some=range(length))
+        assert answer == [length, str(length - 1)][: 2 if length else 1]
 
 
 def test_every_key_is_below_the_prefix_or_is_celerys_own(torch: Torch, broker: Broker) -> None:

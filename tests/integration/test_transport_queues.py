@@ -18,9 +18,8 @@ from transport_parts import QUEUE, STEP, Bench, queue_key, wire
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest
-from torch_tasks.transport.deliveries import new_tag
-from torch_tasks.transport.scripts import BELL_LENGTH, CLAIM, TOLD_MS
+from torch_tasks.transport.claiming import CLAIM, ClaimedMessage, ClaimRequest
+from torch_tasks.transport.deliveries import BELL_LENGTH, FIRST_FINDER_MS, new_tag
 
 SLEEPY = {"polling_interval": 100}
 """A worker that waits for as long as this must be woken, or its test fails."""
@@ -34,7 +33,7 @@ def claim(bench: Bench) -> Callable[..., ClaimedMessage | None]:
 
     def take(*queues: str, lease_seconds: float = 3.0, server: str = identity) -> ClaimedMessage | None:
         asked = ClaimRequest.of(queues, OPTIONS["priority_steps"], server=server, lease_seconds=lease_seconds)
-        return asked.taken(client.register_script(CLAIM)(keys=asked.keys, args=asked.args))
+        return asked.taken(CLAIM(client, **asked.values))
 
     return take
 
@@ -339,9 +338,9 @@ def test_a_lease_that_has_ended_is_left_to_who_was_told_first_for_a_moment(
     again = bench.deliveries.sweep(3000, opening)
     assert again.ended == []
     assert again.next_ms is not None
-    assert 0 < again.next_ms <= TOLD_MS
+    assert 0 < again.next_ms <= FIRST_FINDER_MS
     second = hold()  # what ends later is no business of the one before
-    until(lambda: bench.deliveries.sweep(3000, opening).ended == [second], "the second is told", TOLD_MS / 2000)
+    until(lambda: bench.deliveries.sweep(3000, opening).ended == [second], "the second is told", FIRST_FINDER_MS / 2000)
     until(lambda: set(bench.deliveries.sweep(3000, opening).ended) == {first, second}, "nobody restored them")
 
 

@@ -36,9 +36,6 @@ from torch_tasks.settings import BrokerAddress, settings
 IDLE_SECONDS = 15
 """A connection that rested longer is asked whether it still lives before it is used."""
 
-NOW = "local t = redis.call('TIME'); local now = t[1] * 1000 + math.floor(t[2] / 1000)\n"
-"""How a script begins that tells the time: in milliseconds, by the broker's clock, the one that all machines share."""
-
 LOST = (NoConnection, NoAnswer, InvalidResponse)
 """What redis-py raises when nobody, or nobody who speaks its language, is at the other end. For those alone who use a
 client of kombu's or Celery's; ours raise :class:`BrokerUnreachable`."""

@@ -41,6 +41,7 @@ _HEAD = re.compile(r"(?:--.*\n)*")
 _NAMES = r": ((?:\*?\w+, )*\*?\w+)"
 _SLICE = (
     "local function _slice(from, first, count)\n"
+    "  if count < 1000 then return {unpack(from, first, first + count - 1)} end\n"  # quick, but bounded by the stack
     "  local part = {}\n"
     "  for i = 1, count do part[i] = from[first + i - 1] end\n"
     "  return part\n"

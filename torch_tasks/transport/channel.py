@@ -22,9 +22,16 @@ from redis.exceptions import NoScriptError
 
 from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
-from torch_tasks.transport import claiming, scripts
-from torch_tasks.transport.claiming import ClaimedMessage, ClaimRequest
-from torch_tasks.transport.deliveries import SEPARATOR, delivered, message_id, queue_of
+from torch_tasks.transport.claiming import CLAIM, TURNS_BEFORE_LOW, ClaimedMessage, ClaimRequest, is_refused
+from torch_tasks.transport.deliveries import (
+    BELL_LENGTH,
+    BELL_MS,
+    SCRIPTS,
+    SEPARATOR,
+    delivered,
+    message_id,
+    queue_of,
+)
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, Leases, LeaseTerms
 
 log = logging.getLogger(__name__)
@@ -46,9 +53,9 @@ class PublishBatch(stock.PublishBatch):
             put = Counter(queue_of(args[1]) for args, _ in self.pipeline.command_stack if args[0] == "LPUSH")
             for queue, count in put.items():
                 bell = keys.bell(queue)
-                self.pipeline.lpush(bell, *[""] * min(count, scripts.BELL_LENGTH))
-                self.pipeline.ltrim(bell, 0, scripts.BELL_LENGTH - 1)
-                self.pipeline.pexpire(bell, scripts.BELL_MS)
+                self.pipeline.lpush(bell, *[""] * min(count, BELL_LENGTH))
+                self.pipeline.ltrim(bell, 0, BELL_LENGTH - 1)
+                self.pipeline.pexpire(bell, BELL_MS)
         super().flush()
 
 
@@ -193,23 +200,19 @@ class Channel(stock.Channel):
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
-    @cached_property
-    def _put_script(self) -> Any:
-        return self._create_client().register_script(scripts.PUT)
-
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
         """A message joins the end of its queue, and one of those who wait for it wakes up."""
         if kwargs.get("_publish_batch") is not None:
             super()._put(queue, message, **kwargs)
             return
         target = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        put = {"keys": [target, keys.bell(queue)], "args": [dumps(message)]}
+        put = {"list": target, "bell": keys.bell(queue), "message": dumps(message)}
         with self.conn_or_acquire() as client:
             if queue not in self._expires:
-                self._put_script(client=client, **put)
+                SCRIPTS["put"](client, **put)
                 return
             with client.pipeline() as pipe:
-                self._put_script(client=pipe, **put)
+                SCRIPTS["put"](pipe, **put)
                 for step in self.priority_steps:
                     pipe.pexpire(self._q_for_pri(queue, step), self._expires[queue])
                 pipe.execute()
@@ -248,7 +251,7 @@ class Channel(stock.Channel):
         """The queues have changed: look at them at once, or when the wait ends if the broker cannot be told."""
         if self._in_poll and not self.claiming:
             with suppress(*self.connection_errors), self.conn_or_acquire() as client, client.pipeline() as pipe:
-                pipe.lpush(self._own_bell, "").pexpire(self._own_bell, scripts.BELL_MS).execute()
+                pipe.lpush(self._own_bell, "").pexpire(self._own_bell, BELL_MS).execute()
 
     def _stop_polling(self) -> None:
         """Take nothing any more: what a claim brings at this moment goes back, a wait ends."""
@@ -272,9 +275,9 @@ class Channel(stock.Channel):
                 server=self.pool.server,
                 lease_seconds=self.lease_seconds,
                 unleased=self._unleased,
-                lowest_first=self._passed_by >= claiming.TURNS_BEFORE_LOW,
+                lowest_first=self._passed_by >= TURNS_BEFORE_LOW,
             )
-            self._send("EVALSHA", claiming.SHA, len(self._claim.keys), *self._claim.keys, *self._claim.args)
+            self._send("EVALSHA", *CLAIM.words(**self._claim.values))
 
     def _wait(self, *, closed: bool) -> None:
         """Wait until a bell rings; while the gate is closed, only for a moment."""
@@ -319,11 +322,12 @@ class Channel(stock.Channel):
         try:
             answer = self._answer("EVALSHA")
         except NoScriptError:
-            self._send("EVAL", scripts.CLAIM, len(asked.keys), *asked.keys, *asked.args)
+            _, *words = CLAIM.words(**asked.values)
+            self._send("EVAL", CLAIM.script, *words)
             return None
         taken = asked.taken(answer)
         if taken is None:
-            closed = claiming.is_refused(answer)
+            closed = is_refused(answer)
             if closed and "keeper" in self.__dict__:
                 self.keeper.look()
             self._wait(closed=closed)
@@ -361,10 +365,6 @@ class Channel(stock.Channel):
                 self.keeper.bury(taken.tag, message_id(taken.message) or taken.tag)
             raise Empty from None
 
-    @cached_property
-    def _claim_script(self) -> Any:
-        return self._create_client().register_script(scripts.CLAIM)
-
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Take one message at once, if there is one."""
         asked = ClaimRequest.of(
@@ -374,7 +374,7 @@ class Channel(stock.Channel):
             lease_seconds=self.lease_seconds,
             unleased=[queue] if no_ack else [],
         )
-        taken = asked.taken(self._claim_script(keys=asked.keys, args=asked.args))
+        taken = asked.taken(CLAIM(self._create_client(), **asked.values))
         if taken is None:
             return None
         if taken.leased:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import time
 import uuid
-from collections.abc import Callable, Container, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch_tasks import keys
-from torch_tasks.transport import scripts
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.transport.deliveries import list_of, queue_of
 
-SHA = hashlib.sha1(scripts.CLAIM.encode(), usedforsecurity=False).hexdigest()
+CLAIM = Scripts(__file__)["claim"]
 TURNS_BEFORE_LOW = 9
 """After so many messages in a row that overtook one of the lowest priority, one of the lowest is taken."""
 
@@ -35,10 +34,10 @@ class ClaimRequest:
 
     tag: str
     lists: Sequence[str]
-    #: For each list: 0 take without a lease, 1 lease, 2 lease and of the lowest priority.
+    #: One character for each list: see ``claiming.lua``.
     kinds: str
-    keys: Sequence[str]
-    args: Sequence[str | int]
+    #: What :data:`CLAIM` is called with.
+    values: Mapping[str, Any]
 
     @classmethod
     def of(
@@ -58,8 +57,17 @@ class ClaimRequest:
         lists = [list_of(queue, step) for queue, step in places]
         bells = [keys.bell(queue) for queue in queues]
         tag = uuid.uuid4().hex
-        names = [keys.LEASES, keys.DELIVERIES, keys.BROKER_STATE, *lists, *bells]
-        return cls(tag, lists, kinds, names, [server, int(lease_seconds * 1000), tag, len(lists), kinds])
+        values = {
+            "leases": keys.LEASES,
+            "deliveries": keys.DELIVERIES,
+            "broker": keys.BROKER_STATE,
+            "lists_and_bells": [*lists, *bells],
+            "server": server,
+            "lease_ms": int(lease_seconds * 1000),
+            "tag": tag,
+            "kinds": kinds,
+        }
+        return cls(tag, lists, kinds, values)
 
     def taken(self, answer: Sequence[Any]) -> ClaimedMessage | None:
         """What the answer brings, if anything."""

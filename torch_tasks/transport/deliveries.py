@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -11,8 +10,8 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.scripts import Scripts
 from torch_tasks.model.task import PRIORITY_STEPS
-from torch_tasks.transport import scripts
 
 SEPARATOR = "\x06\x16"
 """Stands between a queue's name and the priority step in the name of a list; kombu's own."""
@@ -26,7 +25,14 @@ AT_ONCE = 500
 MANY = 200
 """How many messages are read at once where there may be very many."""
 MESSAGES_AT_ONCE = 20
-HELD = (keys.LEASES, keys.DELIVERIES)
+HELD = {"leases": keys.LEASES, "deliveries": keys.DELIVERIES}
+WATCHED = {"leases": keys.LEASES, "broker": keys.BROKER_STATE}
+
+BELL_LENGTH = 1000
+BELL_MS = 60_000
+FIRST_FINDER_MS = 200
+"""For so long an ended lease is left to the process that was the first to find it."""
+SCRIPTS = Scripts(__file__, BELL_LENGTH=BELL_LENGTH, BELL_MS=BELL_MS, FIRST_FINDER_MS=FIRST_FINDER_MS)
 
 Outcome = Literal["gone", "held", "back", "poison"]
 
@@ -53,22 +59,12 @@ class Deliveries:
     def __init__(self, client: redis.Redis) -> None:
         """The client must decode responses."""
         self._client = client
-        self._put = client.register_script(scripts.PUT)
-        self._renew = client.register_script(scripts.RENEW)
-        self._sweep = client.register_script(scripts.SWEEP)
-        self._put_back = client.register_script(scripts.PUT_BACK)
-        self._forward = client.register_script(scripts.FORWARD)
-        self._settle = client.register_script(scripts.SETTLE)
-        self._park = client.register_script(scripts.PARK)
-        self._bury = client.register_script(scripts.BURY)
-        self._exhume = client.register_script(scripts.EXHUME)
-        self._reinstate = client.register_script(scripts.REINSTATE)
 
     # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, queue: str, message: str, step: int) -> None:
         """A message joins the end of a queue."""
-        self._put(keys=[list_of(queue, step), keys.bell(queue)], args=[message])
+        SCRIPTS["put"](self._client, list=list_of(queue, step), bell=keys.bell(queue), message=message)
 
     def waiting(self, queue: str) -> list[str]:
         """The messages in a queue, in the order in which they are taken."""
@@ -119,8 +115,9 @@ class Deliveries:
 
     def forward(self, queue: str, message: str, target: str, step: int) -> bool:
         """A message that waits in one queue waits at the front of another; false if it does not wait there any more."""
-        to = [list_of(target, step), keys.bell(target)]
-        return any(self._forward(keys=[list_of(queue, old), *to], args=[message]) for old in PRIORITY_STEPS)
+        to = {"target": list_of(target, step), "bell": keys.bell(target)}
+        lists = [list_of(queue, old) for old in PRIORITY_STEPS]
+        return any(SCRIPTS["forward"](self._client, list=name, **to, message=message) for name in lists)
 
     # ── one delivery ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -131,7 +128,7 @@ class Deliveries:
 
     def settle(self, tag: str) -> bool:
         """The delivery is done with."""
-        return bool(self._settle(keys=HELD, args=[tag]))
+        return bool(SCRIPTS["settle"](self._client, **HELD, tag=tag))
 
     def requeue(self, tag: str) -> bool:
         """The message goes back to the front of its queue."""
@@ -144,7 +141,7 @@ class Deliveries:
     def park(self, tag: str, queue: str, step: int, ms: int, message: str | None = None) -> bool:
         """The message, or another in its place, waits for so long and then goes to the front of the queue."""
         waits_as = parked_tag(list_of(queue, step))
-        return bool(self._park(keys=HELD, args=[tag, waits_as, ms, message or ""]))
+        return bool(SCRIPTS["park"](self._client, **HELD, tag=tag, waits_as=waits_as, ms=ms, message=message))
 
     def put_back(self, tag: str, *, only_ended: bool = False, limit: int = 0) -> Outcome:
         """The message goes back to the front of its queue, if need be only if its lease has ended.
@@ -154,20 +151,21 @@ class Deliveries:
         return self._to_list(tag, list_of_tag(tag), only_ended=only_ended, limit=limit)[0]
 
     def _to_list(self, tag: str, target: str, *, only_ended: bool = False, limit: int = 0) -> tuple[Outcome, str]:
-        outcome, *message = self._put_back(
-            keys=[*HELD, target, keys.bell(queue_of(target))], args=[tag, int(only_ended), limit]
-        )
+        places = {**HELD, "list": target, "bell": keys.bell(queue_of(target))}
+        outcome, *message = SCRIPTS["put_back"](self._client, **places, tag=tag, only_ended=only_ended, limit=limit)
         return outcome, message[0] if message else ""
 
     # ── dead letters ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def bury(self, tag: str, message_id: str, *, only_ended: bool = False) -> bool:
         """The message goes to the dead letters, under this id."""
-        return bool(self._bury(keys=[*HELD, keys.DEAD_LETTERS], args=[tag, message_id, int(only_ended)]))
+        places = {**HELD, "dead_letters": keys.DEAD_LETTERS}
+        return bool(SCRIPTS["bury"](self._client, **places, tag=tag, id=message_id, only_ended=only_ended))
 
     def exhume(self, message_id: str, queue: str, step: int) -> bool:
         """A dead letter joins the end of a queue, as if it had never been lost."""
-        return bool(self._exhume(keys=[keys.DEAD_LETTERS, list_of(queue, step), keys.bell(queue)], args=[message_id]))
+        places = {"dead_letters": keys.DEAD_LETTERS, "list": list_of(queue, step), "bell": keys.bell(queue)}
+        return bool(SCRIPTS["exhume"](self._client, **places, id=message_id))
 
     def dead(self) -> dict[str, str]:
         """The dead letters by their ids."""
@@ -190,21 +188,21 @@ class Deliveries:
         """
         lost: list[str] = []
         for some in _portions(tags, AT_ONCE):
-            answer = self._renew(keys=[keys.LEASES, keys.BROKER_STATE], args=[opening, lease_ms, *some])
-            lost += _unless_closed(answer)
+            terms = {"opening": opening, "lease_ms": lease_ms}
+            lost += _unless_closed(SCRIPTS["renew"](self._client, **WATCHED, **terms, tags=some))
         return lost
 
     def sweep(self, lease_ms: int, opening: str) -> Sweep:
         """Look which leases have ended; nothing is moved."""
-        answer = self._sweep(keys=[keys.LEASES, keys.BROKER_STATE], args=[opening, lease_ms, AT_ONCE])
-        next_ms, *ended = _unless_closed(answer)
+        terms = {"opening": opening, "lease_ms": lease_ms, "at_most": AT_ONCE}
+        next_ms, *ended = _unless_closed(SCRIPTS["sweep"](self._client, **WATCHED, **terms))
         return Sweep(ended, None if int(next_ms) < 0 else int(next_ms))
 
     def reinstate(self, messages: Mapping[str, str], lease_ms: int) -> None:
         """Hold these deliveries, whether the broker still knows them or not."""
         for tags in _portions(list(messages), MESSAGES_AT_ONCE):
-            pairs = itertools.chain.from_iterable((tag, messages[tag]) for tag in tags)
-            self._reinstate(keys=HELD, args=[lease_ms, *pairs])
+            some = {tag: messages[tag] for tag in tags}
+            SCRIPTS["reinstate"](self._client, **HELD, lease_ms=lease_ms, tags_and_messages=some)
 
 
 def _portions(tags: Sequence[str], size: int) -> Iterator[Sequence[str]]:

@@ -13,7 +13,9 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks.broker.reconciler import identity_of
-from torch_tasks.transport import scripts
+from torch_tasks.broker.scripts import Scripts
+
+SCRIPTS = Scripts(__file__)
 
 
 class GateState(NamedTuple):
@@ -50,8 +52,6 @@ class Gate:
     def __init__(self, client: redis.Redis) -> None:
         """The client must decode responses."""
         self._client = client
-        self._enter = client.register_script(scripts.ENTER)
-        self._open_new = client.register_script(scripts.OPEN_NEW)
 
     def state(self) -> GateState:
         """Who answers, and whom the fleet knows."""
@@ -64,12 +64,13 @@ class Gate:
         It opens ``recovery_ms`` after the first who came, and not while anybody is ``busy``: has more to say. The epoch
         never goes backwards: the largest that anybody knew counts.
         """
-        is_open, number, since = self._enter(keys=[keys.BROKER_STATE], args=[identity, recovery_ms, epoch, int(busy)])
+        terms = {"identity": identity, "recovery_ms": recovery_ms, "epoch": epoch, "busy": busy}
+        is_open, number, since = SCRIPTS["enter"](self._client, broker=keys.BROKER_STATE, **terms)
         return GateAnswer(bool(is_open), int(number), f"{identity}@{since}")
 
     def open_new(self) -> bool:
         """Open the gate of a broker that never had any data."""
-        return bool(self._open_new(keys=[keys.BROKER_STATE], args=[identity_of(self._client)]))
+        return bool(SCRIPTS["open_new"](self._client, broker=keys.BROKER_STATE, identity=identity_of(self._client)))
 
 
 def _text(value: object) -> str:

@@ -1,0 +1,37 @@
+-- Is this the broker that all know? WITH: clock
+
+-- From now on, this server process is the one that all know.
+local function open_gate(epoch)
+  redis.call('HDEL', KEY.broker, 'pending', 'until')
+  redis.call('HSET', KEY.broker, 'server', ARG.identity, 'epoch', epoch, 'since', now, 'seen', now, 'watch', now)
+end
+
+-- Wait at the gate.
+-- KEYS: broker
+-- ARGV: identity, recovery_ms, epoch, busy
+-- Returns whether it is open, the largest epoch that anybody knew, and since when it is open.
+local function enter()
+  local server, since, last, pending, opens =
+    unpack(redis.call('HMGET', KEY.broker, 'server', 'since', 'epoch', 'pending', 'until'))
+  local epoch = math.max(tonumber(last or '0'), tonumber(ARG.epoch))
+  if server == ARG.identity then return {1, epoch, since or ''} end
+  local latest = now + tonumber(ARG.recovery_ms)
+  opens = tonumber(opens or '0')
+  if pending ~= ARG.identity or opens > latest + 1000 then opens = latest end
+  if ARG.busy == '1' then opens = math.max(opens, now + 1000) end
+  if opens > now then
+    redis.call('HSET', KEY.broker, 'pending', ARG.identity, 'until', opens)
+    return {0, epoch, ''}
+  end
+  open_gate(epoch + 1)
+  return {1, epoch + 1, redis.call('HGET', KEY.broker, 'since')}
+end
+
+-- Open the gate of a broker that never had any data.
+-- KEYS: broker
+-- ARGV: identity
+local function open_new()
+  if redis.call('EXISTS', KEY.broker) == 1 then return 0 end
+  open_gate(1)
+  return 1
+end
