@@ -125,6 +125,21 @@ def test_the_gate_closes_to_a_broker_that_came_back_from_the_past(own_bench: Ben
     once(own_bench, task)
 
 
+def test_who_opens_the_gate_counts_on_from_the_largest_epoch_that_anybody_brought(own_bench: Bench) -> None:
+    gate = own_bench.gate
+    before = gate.state()
+    own_bench.broker.client.hset(keys.BROKER_STATE, "server", "another")
+    assert gate.enter(before.identity, 2000, 7) == (False, 7, f"{before.identity}@")
+    assert gate.state().epoch == before.epoch, "it was not opened yet"
+    assert gate.enter(before.identity, 2000, 2) == (False, 7, f"{before.identity}@"), "who knows less learns of it"
+    until(lambda: gate.enter(before.identity, 2000, 0).open, "one that knows nothing opens it")
+    assert gate.state().open
+    assert gate.state().epoch == 8
+    own_bench.broker.client.hset(keys.BROKER_STATE, "server", "another")
+    until(lambda: gate.enter(before.identity, 0, 0).open, "it is opened again")
+    assert gate.state().epoch == 9
+
+
 def test_a_broker_emptied_under_its_workers_hears_it_all_again(bench: Bench) -> None:
     bench.worker("busy")
     task, tag = begun(bench, 6)

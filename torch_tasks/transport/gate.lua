@@ -2,7 +2,7 @@
 
 -- From now on, this server process is the one that all know.
 local function open_gate(epoch)
-  redis.call('HDEL', KEY.broker, 'pending', 'until')
+  redis.call('HDEL', KEY.broker, 'pending', 'until', 'brought')
   redis.call('HSET', KEY.broker, 'server', ARG.identity, 'epoch', epoch, 'since', now, 'seen', now, 'watch', now)
 end
 
@@ -11,16 +11,16 @@ end
 -- ARGV: identity, recovery_ms, epoch, busy
 -- Returns whether it is open, the largest epoch that anybody knew, and since when it is open.
 local function enter()
-  local server, since, last, pending, opens =
-    unpack(redis.call('HMGET', KEY.broker, 'server', 'since', 'epoch', 'pending', 'until'))
-  local epoch = math.max(tonumber(last or '0'), tonumber(ARG.epoch))
+  local server, since, last, brought, pending, opens =
+    unpack(redis.call('HMGET', KEY.broker, 'server', 'since', 'epoch', 'brought', 'pending', 'until'))
+  local epoch = math.max(tonumber(last or '0'), tonumber(brought or '0'), tonumber(ARG.epoch))
   if server == ARG.identity then return {1, epoch, since or ''} end
   local latest = now + tonumber(ARG.recovery_ms)
   opens = tonumber(opens or '0')
   if pending ~= ARG.identity or opens > latest + 1000 then opens = latest end
   if ARG.busy == '1' then opens = math.max(opens, now + 1000) end
   if opens > now then
-    redis.call('HSET', KEY.broker, 'pending', ARG.identity, 'until', opens)
+    redis.call('HSET', KEY.broker, 'pending', ARG.identity, 'until', opens, 'brought', epoch)
     return {0, epoch, ''}
   end
   open_gate(epoch + 1)
