@@ -27,9 +27,9 @@ ANNOUNCE_QUEUE = "torch_demand"
 ANSWER = "torch_answer"
 #: The control command that has an agent worker look at what its task's record says.
 LOOK = "torch_look"
-#: The control command by which an agent worker tells what its agent's terminal uses of the machine.
+#: The control command by which an agent worker says what its agent's terminal uses of the machine.
 RESOURCES = "torch_resources"
-#: The control command by which an agent worker hears that somebody watches its agent's screen.
+#: The control command by which an agent worker learns that its agent's screen is watched.
 SHOW = "torch_show"
 #: The control command by which every worker hears that something was paused, resumed, stopped or started.
 HOLDS_CHANGED = "torch_holds_changed"
@@ -129,7 +129,7 @@ def _configuration() -> dict[str, Any]:
         "task_default_queue": keys.SYSTEM_QUEUE,
         "task_default_priority": Priority.NORMAL.step,
         "task_create_missing_queues": True,
-        # The record tells that a task was accepted; an event of its own would cost a quarter of the enqueue rate.
+        # The record shows that a task was accepted; an event of its own would cost a quarter of the enqueue rate.
         "task_send_sent_event": False,
         "result_expires": int(chosen.result_days * 86400),
         "result_extended": True,

@@ -47,7 +47,7 @@ log = logging.getLogger(__name__)
 
 
 class TaskFields(TypedDict, total=False):
-    """What may be said of a task besides its prompt; see :class:`TaskSpec`."""
+    """The fields of a task besides its prompt; see :class:`TaskSpec`."""
 
     id: str | None
     role: str | None
@@ -67,7 +67,7 @@ class TaskFields(TypedDict, total=False):
 
 
 class SpawnFields(TypedDict, total=False):
-    """What may be said of an agent besides its role, skills and kind; see :class:`SpawnRequest`."""
+    """The fields of an agent besides its role, skills and kind; see :class:`SpawnRequest`."""
 
     agent_id: str | None
     node: str | None
@@ -101,7 +101,7 @@ class Task:
         return recovery.is_spooled(self.id)
 
     def record(self) -> TaskRecord:
-        """All that is known of the task; ``unroutable`` tells that it waits and no live agent can serve it."""
+        """All that is known of the task; ``unroutable`` says that it waits and no live agent can serve it."""
         with _broker(self.id):
             return requests.with_prospects(requests.record_of(self.id))
 
@@ -345,14 +345,14 @@ class Torch:
         return NovaOrchestrator().broadcast(text, **whom)
 
 
-def _words(said: Iterable[str]) -> list[str]:
+def _words(given: Iterable[str]) -> list[str]:
     """A single word is a list of one."""
-    return [said] if isinstance(said, str) else list(said)
+    return [given] if isinstance(given, str) else list(given)
 
 
 @contextmanager
 def _broker(task_id: str | None = None) -> Iterator[None]:
-    """The broker, knowing what it ought to know; or :class:`BrokerUnreachable`, which tells where a task waits."""
+    """The broker, knowing what it ought to know; or :class:`BrokerUnreachable`, which says where a task waits."""
     try:
         with broker_errors(settings().broker()):
             _settle()

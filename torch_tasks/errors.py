@@ -31,14 +31,14 @@ class BrokerAway(TorchError):
 
 
 class BrokerUnreachable(BrokerAway):
-    """Nothing answered at the broker's address, or it answered that it can serve nobody now."""
+    """Nothing answered at the broker's address, or it answered that it cannot serve now."""
 
     may_have_run = False
     """The connection broke while the answer was awaited: the broker may have done what it was asked."""
 
 
 class BrokerForgot(BrokerAway):
-    """The broker was restarted, and what its records say does not count until the fleet has told it what it forgot."""
+    """The broker was restarted, and what its records say does not count until the fleet has put back what it forgot."""
 
 
 class BrokerNotStarted(TorchError):
@@ -80,7 +80,7 @@ class IllegalTransition(TorchError):
 
 
 class StaleWriter(TorchError):
-    """Somebody who no longer owns a task tried to write its record."""
+    """A worker that no longer owns a task tried to write its record."""
 
 
 class AgentNotFound(TorchError):
@@ -94,7 +94,7 @@ class InvalidMessage(TorchError):
 
 
 class UnknownRecipient(TorchError):
-    """Nobody of this name is known to the fleet."""
+    """The fleet knows no agent of this name."""
 
     exit_code = 2
 
@@ -132,7 +132,7 @@ class PaneNotFound(TorchError):
 
 
 class FileExists(TorchError):
-    """A file of somebody else's stands where one was to be written."""
+    """A file that is not Torch's stands where one was to be written."""
 
 
 class AgentUnable(TorchError):
@@ -168,15 +168,15 @@ class InvalidCheckin(TorchError):
 
 
 class CheckinNotFound(TorchError):
-    """Nobody knows a check-in of this id."""
+    """There is no check-in of this id."""
 
 
 class CheckinChanged(TorchError):
-    """Somebody else changed the check-in meanwhile; nothing was changed."""
+    """Another caller changed the check-in meanwhile; nothing was changed."""
 
 
 class NothingFires(TorchError):
-    """What is to be scheduled would not come up, for nobody is there who would see to it."""
+    """What is to be scheduled would not come up, for no process is there that would see to it."""
 
     exit_code = 3
 
@@ -194,7 +194,7 @@ class InvalidClaim(TorchError):
 
 
 class ResourceTaken(TorchError):
-    """Somebody else has claimed the resource."""
+    """Another party has claimed the resource."""
 
 
 class TeamImpossible(TorchError):
@@ -204,7 +204,7 @@ class TeamImpossible(TorchError):
 
 
 class InvalidHold(TorchError):
-    """Nobody, or more than one, is named that is to be paused or resumed."""
+    """No agent, role or all is named that is to be paused or resumed, or more than one."""
 
     exit_code = 2
 
@@ -240,7 +240,7 @@ class SpawnFailed(TorchError):
 
 
 class RetireImpossible(TorchError):
-    """An agent cannot be retired: nobody who could is there, or it is not the caller's to retire."""
+    """An agent cannot be retired: no node worker is there, or it is not the caller's to retire."""
 
 
 class StillWorking(TorchError):
@@ -250,7 +250,7 @@ class StillWorking(TorchError):
 
 
 class NotInQuarantine(TorchError):
-    """An agent is to be released that nobody holds back."""
+    """An agent is to be released that is not held back."""
 
 
 class TmuxMissing(TorchError):

@@ -26,7 +26,7 @@ AGENT_LOAD = f"{PREFIX}agent_load"
 AGENT_CHANGES = f"{PREFIX}agent_changes"
 #: Sorted set of "agent task" by the broker's millisecond until which the task waits for this agent.
 SOFT_PINS = f"{PREFIX}soft_pins"
-#: Hash of a pool → when it last grew, and what is held for the moment in which somebody decides on that.
+#: Hash of a pool → when it last grew, and what is held for the moment in which a process decides on that.
 POOLS_GROWN = f"{PREFIX}pools_grown"
 SCALING = f"{PREFIX}scaling"
 #: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
@@ -47,27 +47,27 @@ SPAWN_STATES = f"{PREFIX}spawn_states"
 SPAWN_REVISION = f"{PREFIX}spawn_revision"
 #: Hash of the id of a retired agent → how it ended, as JSON.
 RETIREMENT_REPORTS = f"{PREFIX}retirement_reports"
-#: Sorted set of delivery tags by the broker's millisecond until which somebody holds them.
+#: Sorted set of delivery tags by the broker's millisecond until which a worker holds them.
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.
 DELIVERIES = f"{PREFIX}deliveries"
 #: Hash of message id → the message that is not delivered any more unless a person replays it.
 DEAD_LETTERS = f"{PREFIX}dead_letters"
-#: Hash that tells of the broker itself: which server process was last reconciled with the fleet, and since when.
+#: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
 #: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.
 HOUSEKEEPING = f"{PREFIX}housekeeping"
 #: Hash of a source's name → the broker's process with which it was reconciled last: see ``broker.reconciler``.
 RECONCILED = f"{PREFIX}reconciled"
-#: Set of the task queues that somebody asked for, and the channel on which a new one is announced.
+#: Set of the task queues that were asked for, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.
 MESSAGES = f"{PREFIX}messages"
 #: Hash of a resource → who has claimed it, for which task and until when, as JSON.
 CLAIMS = f"{PREFIX}claims"
-#: Stream of the messages that were refused or came past the broker, and the channel on which they are told.
+#: Stream of the messages that were refused or came past the broker, and the channel on which they are published.
 AUDIT = f"{PREFIX}audit"
-#: Hash of agent id → the last message in which it told its status.
+#: Hash of agent id → the last message in which it reported its status.
 LAST_STATUS = f"{PREFIX}last_status"
 #: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.
 NOTIFIED = f"{PREFIX}notified"
@@ -79,7 +79,7 @@ HOLDS = f"{PREFIX}holds"
 GIT_REPORTS = f"{PREFIX}git_reports"
 #: Hash of a task that has run for long → since when it looks as it does, as JSON.
 FOLLOWUPS = f"{PREFIX}followups"
-#: Hash of a task → the check-in that somebody made for its agent.
+#: Hash of a task → the check-in that was made for its agent.
 LOOKED_AFTER = f"{PREFIX}looked_after"
 #: Sorted set of the ids of all check-ins by the millisecond they were added in; each is a hash below :func:`checkin`.
 CHECKINS = f"{PREFIX}checkins"
@@ -104,7 +104,7 @@ RESERVED_WORDS = frozenset({ANY, "agent", "node", "system"})
 
 
 def task_record(task_id: str) -> str:
-    """The hash that holds one task's record, and the channel on which its changes are told."""
+    """The hash that holds one task's record, and the channel on which its changes are published."""
     return f"{TASK_STATUS}:{task_id}"
 
 
@@ -119,7 +119,7 @@ def bell(name: str) -> str:
 
 
 def screen(agent_id: str) -> str:
-    """The channel on which an agent's screen is told while somebody watches it."""
+    """The channel on which an agent's screen is published while it is watched."""
     return f"{PREFIX}screen:{agent_id}"
 
 
@@ -134,7 +134,7 @@ def notifying(need: str) -> str:
 
 
 def message(message_id: str) -> str:
-    """The hash that holds one message's record, and the channel on which its changes are told."""
+    """The hash that holds one message's record, and the channel on which its changes are published."""
     return f"{PREFIX}message:{message_id}"
 
 
@@ -169,7 +169,7 @@ def checkin(checkin_id: str) -> str:
 
 
 def checkin_history(checkin_id: str) -> tuple[str, str]:
-    """Sorted set of the slots of a check-in of which something is told, and the hash of what is."""
+    """Sorted set of the slots of a check-in that have a history, and the hash of it."""
     return f"{PREFIX}checkin_slots:{checkin_id}", f"{PREFIX}checkin_fires:{checkin_id}"
 
 
@@ -179,7 +179,7 @@ def checkin_latest(checkin_id: str) -> str:
 
 
 def checkin_begun(checkin_id: str, slot_ms: int) -> str:
-    """There once somebody has begun to type this slot's note into a pane."""
+    """There once a node worker has begun to type this slot's note into a pane."""
     return f"{PREFIX}checkin_begun:{checkin_id}:{slot_ms}"
 
 
@@ -199,7 +199,7 @@ def task_queue(role: str | None, skills: Iterable[str]) -> str:
 
 
 def is_task_queue(queue: str) -> bool:
-    """Made by :func:`task_queue`: whoever is able reads it, so it must be demanded."""
+    """Made by :func:`task_queue`: all who are able read it, so it must be demanded."""
     return queue.startswith("torch.") and queue.count(".") >= 2 and queue.split(".")[1] not in ("agent", "node")
 
 

@@ -48,7 +48,7 @@ class StateFolder:
         self.flower_password = path / "flower.password"
         """Flower's password."""
         self.spent = path / "spent"
-        """What was spent of the budgets and not told to the broker yet."""
+        """What was spent of the budgets and not reported to the broker yet."""
         self.worktrees = path / "worktrees"
         """The git worktrees of tasks."""
 

@@ -96,7 +96,7 @@ def test_a_paused_agent_ends_what_it_does_and_takes_nothing_new(torch: Torch, no
     worker = node.agent_worker("dev-1")
     work = running(torch, tmp_path / "go")
     said = torch.pause("dev-1", reason="too noisy")
-    assert said.heard == ("dev-1",)
+    assert said.confirmed == ("dev-1",)
     (tmp_path / "go").touch()
     assert work.result(timeout=30).answer == "done\n"
     waiting = stays_queued(torch, worker)
@@ -108,7 +108,7 @@ def test_a_paused_agent_ends_what_it_does_and_takes_nothing_new(torch: Torch, no
     assert "dev-1 is paused by operator: too noisy" in cli("task", waiting.id)
     assert "ready, paused by operator: too noisy" in cli("agents")
     assert "agent dev-1 by operator: too noisy" in cli("doctor", code=0)
-    assert torch.resume("dev-1").heard == ("dev-1",)
+    assert torch.resume("dev-1").confirmed == ("dev-1",)
     assert waiting.result(timeout=SOON).succeeded
     assert torch.agent("dev-1").paused is None
 
@@ -153,7 +153,7 @@ def test_a_role_is_paused_also_for_those_who_start_later(torch: Torch, node: Nod
 def test_everybody_is_paused_and_one_pause_does_not_lift_another(torch: Torch, node: Node) -> None:
     workers = [node.agent_worker("dev-1"), node.agent_worker("qa-1", "qa")]
     torch.pause("dev-1", reason="its own")
-    assert torch.pause(everybody=True).heard == ("dev-1", "qa-1")
+    assert torch.pause(everybody=True).confirmed == ("dev-1", "qa-1")
     tasks = [stays_queued(torch, worker) for worker in workers]
     said = cli("resume", "--all")
     assert "still dev-1: paused by operator: its own" in said

@@ -107,7 +107,7 @@ def test_a_batch_is_noted_task_by_task_and_seen_to_by_tending(
         assert broker.queued(NOBODY) == []
         assert [ledger().state(spec.id) for spec in specs] == [RowState.WRITTEN] * 5
     monkeypatch.setattr("torch_tasks.store.ledger.PUBLISHING_SECONDS", 0)
-    recovery.tend()
+    recovery.settle_and_close()
     assert broker.queued(NOBODY) == [spec.id for spec in specs]
     assert [ledger().state(spec.id) for spec in specs] == [RowState.PUBLISHED] * 5
 
@@ -156,7 +156,7 @@ def test_the_end_closes_the_row(node: Node, torch: Torch) -> None:
     assert ledger().state(task.id) is RowState.CLOSED
     until(lambda: unseen.status.ended, "the other one ends")
     assert ledger().state(unseen.id) is RowState.PUBLISHED
-    recovery.tend()
+    recovery.settle_and_close()
     assert ledger().state(unseen.id) is RowState.CLOSED
     [account] = [ledger().account(row) for row in ledger().closed_after(0, 10) if row.task_id == unseen.id]
     assert account == fleet().records.account(unseen.id)
@@ -180,7 +180,7 @@ def test_a_loud_failure_leaves_nothing(away: FaultyBroker, torch: Torch) -> None
         run.delay(nobodys(id="loud-2"))
     assert ledger().open_after(0, 10) == []
     away.start()
-    recovery.tend()
+    recovery.settle_and_close()
     assert away.queued(NOBODY) == []
     assert torch.tasks() == []
 
@@ -198,7 +198,7 @@ def test_spooled_tasks_are_sent_in_order_and_once_before_any_later_one(away: Fau
     assert away.queued(NOBODY) == [*names, "later"]
     assert [task.status for task in tasks] == [TaskState.QUEUED] * 10
     assert not any(task.spooled for task in tasks)
-    recovery.tend()
+    recovery.settle_and_close()
     assert away.queued(NOBODY) == [*names, "later"]
 
 
@@ -286,7 +286,7 @@ def test_what_a_leaving_worker_cannot_send_any_more_is_spooled(
     run.delay(nobodys(id="next-2"))
     assert ledger().state("next-2") is RowState.SPOOLED
     away.start()
-    recovery.tend()
+    recovery.settle_and_close()
     assert away.queued(NOBODY) == ["next-2"]
 
 
@@ -297,7 +297,7 @@ def test_turned_off_it_touches_no_file(broker: FaultyBroker, torch: Torch, tmp_p
     with client_of(broker, tmp_path / "off", TORCH_LEDGER="false") as without:
         assert without.enqueue("true", agent="nobody").cancel() is TaskState.QUEUED
         assert without.tasks()[0].state is TaskState.CANCELLED
-        recovery.tend()
+        recovery.settle_and_close()
         recovery.restore_all()
         with pytest.raises(LedgerOff, match="TORCH_LEDGER=false"):
             without.enqueue("true", agent="nobody", id="off-1", spool=True)

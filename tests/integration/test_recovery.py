@@ -103,7 +103,7 @@ def test_it_is_put_back_once(broker: FaultyBroker, torch: Torch, forget: Any) ->
     enqueue(torch, *names("once", 5))
     forget(broker)
     for _ in range(3):
-        recovery.tend()
+        recovery.settle_and_close()
         recovery.restore_all()
         torch.tasks()
     assert broker.queued(NOBODY) == names("once", 5)
@@ -168,12 +168,12 @@ def test_a_broker_that_is_back_in_the_past_learns_what_happened_since(
 ) -> None:
     enqueue(torch, "before", "ended-since", "cancelled-since", "ended-before")
     end("ended-before")
-    recovery.tend()
+    recovery.settle_and_close()
     past = broker.snapshot()
     end("ended-since")
     torch.task("cancelled-since").cancel()
     enqueue(torch, "since-0", "since-1")
-    recovery.tend()
+    recovery.settle_and_close()
     broker.go_back_to(past)
     # The keeper of a worker would see to this: the broker's gate opens for its new process.
     gate = Gate(broker.client)
@@ -288,7 +288,7 @@ def test_tending_closes_what_has_ended_wherever_that_was_seen(torch: Torch) -> N
     enqueue(torch, *names("tended", 450))
     for name in names("tended", 449):
         end(name)
-    recovery.tend()
+    recovery.settle_and_close()
     assert [row.task_id for row in ledger().open_after(0, 1000)] == ["tended-449"]
 
 
@@ -302,7 +302,7 @@ def test_who_uses_a_machine_without_a_node_worker_tends_its_ledger(torch: Torch)
 def test_a_record_that_was_lost_alone_is_made_again(broker: FaultyBroker, torch: Torch) -> None:  # noqa: F811
     enqueue(torch, "record-lost")
     broker.client.delete(keys.task_record("record-lost"))
-    recovery.tend()
+    recovery.settle_and_close()
     assert torch.task("record-lost").status is TaskState.QUEUED
 
 
@@ -315,7 +315,7 @@ def test_what_nobody_saw_for_longer_than_ends_are_kept_is_not_run_again(
         enqueue(client, "unseen")
         end("unseen")
         until(lambda: not broker.client.exists(keys.task_record("unseen")), "its record expires")
-        recovery.tend()
+        recovery.settle_and_close()
         assert ledger().state("unseen") is None
         with pytest.raises(TaskNotFound):
             client.task("unseen").record()
@@ -326,7 +326,7 @@ def test_a_task_whose_failure_was_told_is_forgotten_by_the_broker_too(broker: Fa
     fleet().records.take("told-1", _an_agent())
     for name in ("told-0", "told-1"):
         ledger().note(name, RowState.WITHDRAWN)
-    recovery.tend()
+    recovery.settle_and_close()
     assert ledger().open_after(0, 10) == []
     assert [record.spec.id for record in torch.tasks()] == ["told-1"], "what an agent has begun goes on"
 

@@ -37,13 +37,13 @@ IDLE_SECONDS = 15
 """A connection that rested longer is asked whether it still lives before it is used."""
 
 LOST = (NoConnection, NoAnswer, InvalidResponse)
-"""What redis-py raises when nobody, or nobody who speaks its language, is at the other end. For those alone who use a
-client of kombu's or Celery's; ours raise :class:`BrokerUnreachable`."""
+"""What redis-py raises when nothing, or nothing that speaks its language, is at the other end. Only code with a client
+of kombu's or Celery's needs it; ours raise :class:`BrokerUnreachable`."""
 _AWAY = (*LOST, ReadOnlyError, MasterDownError, OutOfMemoryError)
-"""The same, and what a broker answers that can serve nobody now."""
+"""The same, and what a broker answers that cannot serve now."""
 
 KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
-"""How soon, in seconds, the kernel tells whoever waits at a broker that its machine is gone; it wakes nobody before."""
+"""How soon, in seconds, the kernel ends a wait for a broker whose machine is gone; no process wakes before."""
 
 
 class BrokerClient(redis.Redis):
@@ -152,9 +152,9 @@ def _translated(address: BrokerAddress) -> Iterator[None]:
 
 def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: bool = False) -> BrokerUnreachable:
     """The error in words: what happened, at which address, and what to do."""
-    said = BrokerUnreachable(_words(address, error))
-    said.may_have_run = may_have_run
-    return said
+    raised = BrokerUnreachable(_words(address, error))
+    raised.may_have_run = may_have_run
+    return raised
 
 
 def _words(address: BrokerAddress, error: BaseException) -> str:

@@ -1,4 +1,4 @@
-"""Has the broker forgotten? Every process of it has an identity of its own; who was told what is noted under that.
+"""Has the broker forgotten? Every process of it has an identity of its own; what was put back is noted under that.
 
 A broker that is restarted has another identity, whatever it remembers: nothing, all, or how things stood some time ago.
 One that lost its data while it ran has lost the notes, too. So a source of knowledge has to put back what it knows

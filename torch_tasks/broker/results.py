@@ -1,7 +1,7 @@
 """Celery's result backend on Redis, patient, and without a subscription for each task that is only enqueued.
 
 Celery's own subscribes to every task's result when it is sent, whether or not anybody will wait, and a process that
-only enqueues never reads what that brings. Whoever waits subscribes when the waiting begins; that is enough.
+only enqueues never reads what that brings. A process that waits subscribes when the waiting begins; that is enough.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from torch_tasks.broker.connection import LOST
 
 
 class Results(RedisBackend):
-    """Subscribes to a result when somebody waits for it, and has it kept though the broker be away just now."""
+    """Subscribes to a result when a process waits for it, and has it kept though the broker be away just now."""
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """A task was sent; nobody waits for it yet."""
+        """A task was sent; no process waits for it yet."""
 
     def store_result(self, *args: Any, **kwargs: Any) -> Any:
         """Keep how a task stands, again and again until the broker is back or this worker leaves.
@@ -37,5 +37,5 @@ class Results(RedisBackend):
 
 
 def _stopping() -> bool:
-    told = (None, False)
-    return not (worker_state.should_stop in told and worker_state.should_terminate in told)
+    unset = (None, False)
+    return not (worker_state.should_stop in unset and worker_state.should_terminate in unset)

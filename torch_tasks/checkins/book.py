@@ -103,8 +103,8 @@ class Checkins:
         """Have the note come up once, so many minutes from now; 0.1 is six seconds.
 
         It is for the agent ``target``, by default the one in whose pane this runs, or for all of a ``role``, all who
-        work in a ``project``, or, with ``task`` (the fields of a task), for whoever takes the task whose prompt the
-        note is. ``when`` says what becomes of it if the receiver works, ``misfire`` what becomes of slots that no beat
+        work in a ``project``, or, with ``task`` (the fields of a task), for the agent that takes the task with the note
+        as its prompt. ``when`` says what becomes of it if the receiver works, ``misfire`` what of slots that no beat
         was there for, ``jitter`` how many seconds late it may be; what comes again stops after ``max_runs`` or when it
         ``ends``. The same ``id`` twice is one check-in. Raises :class:`InvalidCheckin` or :class:`UnknownRecipient`;
         then nothing was scheduled.
@@ -173,18 +173,18 @@ class Checkins:
     ) -> AcceptedCheckin:
         """Change what is named, as :meth:`add` takes it: the ``time``, the ``note``, whom it is for, the options.
 
-        :class:`CheckinChanged` if somebody else was quicker; then nothing was changed.
+        :class:`CheckinChanged` if another caller was quicker; then nothing was changed.
         """
         record = self.get(checkin_id)
         known = {name: getattr(record.checkin, name) for name in Checkin.model_fields}
         timed = times.schedule(time, self._now(), timezone) if time else times.Timed(record.checkin.schedule, None)
         whom = {name: fields.pop(name, None) for name in ("target", *_TARGETS)}
-        told = self._options(fields)
-        if "id" in told:
-            raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {told['id']!r} instead")
+        changes = self._options(fields)
+        if "id" in changes:
+            raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {changes['id']!r} instead")
         if any(value is not None for value in whom.values()):
-            told["target"] = self._target(**whom)
-        checkin = Checkin.build(**{**known, "schedule": timed.schedule, **told})
+            changes["target"] = self._target(**whom)
+        checkin = Checkin.build(**{**known, "schedule": timed.schedule, **changes})
         return self._accept(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
 
     def pause(self, checkin_id: str) -> CheckinRecord:

@@ -126,7 +126,7 @@ class CheckinDelivery:
         self._slot = slot
         self._late = late
         self._enqueue = enqueue
-        self._told = late if late >= fleet.settings.misfire_seconds else 0.0
+        self._late_seconds = late if late >= fleet.settings.misfire_seconds else 0.0
         self._latest = fleet.checkins.latest(checkin.id)
 
     def deliver(self) -> Fire:
@@ -251,17 +251,17 @@ class CheckinDelivery:
     # ── all ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _values(self) -> dict[str, str]:
-        return slot_values(self._checkin.id, self._checkin.sender, self._slot, self._told)
+        return slot_values(self._checkin.id, self._checkin.sender, self._slot, self._late_seconds)
 
     def _with_lateness(self, text: str) -> str:
         """The text, which says how late it comes if it does not say so by itself."""
-        if not self._told or "{late}" in self._checkin.note:
+        if not self._late_seconds or "{late}" in self._checkin.note:
             return text
         slot = self._slot.astimezone(UTC)
-        return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {describe_duration(self._told)} ago.)"
+        return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {describe_duration(self._late_seconds)} ago.)"
 
     def _fire_with(self, outcome: SlotOutcome, note: str, **more: Any) -> Fire:
-        late = f"{describe_duration(self._told)} late" if self._told else ""
+        late = f"{describe_duration(self._late_seconds)} late" if self._late_seconds else ""
         return Fire(
             checkin_id=self._checkin.id,
             slot=self._slot,

@@ -61,18 +61,18 @@ def zone_named(name: str) -> Zone:
 
 
 def own_zone() -> Zone:
-    """The caller's zone: that of ``TZ``, else of this machine; :class:`InvalidCheckin` if nothing tells it."""
-    told = os.environ.get("TZ", "")
+    """The caller's zone: that of ``TZ``, else of this machine; :class:`InvalidCheckin` if neither names one."""
+    given = os.environ.get("TZ", "")
     try:
-        name = told.removeprefix(":") or tzlocal.get_localzone_name()
+        name = given.removeprefix(":") or tzlocal.get_localzone_name()
     except (ZoneInfoNotFoundError, ValueError, OSError):
         name = None
     if name not in available_timezones():
-        whose = f"TZ={told} is" if told else "this machine's own time zone has"
+        whose = f"TZ={given} is" if given else "this machine's own time zone has"
         raise InvalidCheckin(
             f"{whose} no name that tells a time zone; write a zone behind the time, such as 'Europe/Berlin'"
         )
-    return Zone(name, "from TZ" if told else "this machine's own")
+    return Zone(name, "from TZ" if given else "this machine's own")
 
 
 ONCE = "'30' (minutes), 'in 2 hours', '14:30', 'tomorrow 9:00' or '2026-12-01 09:00 Europe/Berlin'"

@@ -76,8 +76,8 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     in_words = {"paused": info.paused, "stopped": info.stopped, "performance_metrics": ended}
     for name, value in (info.model_dump(mode="json") | in_words).items():
         click.echo(f"{name + ':':<21}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
-    for name, said in used.lines() if used else ():
-        click.echo(f"{name + ':':<21}{said}")
+    for name, amount in used.lines() if used else ():
+        click.echo(f"{name + ':':<21}{amount}")
 
 
 @click.command(params=SPAWN_OPTIONS.parameters())

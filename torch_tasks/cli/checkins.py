@@ -106,7 +106,7 @@ def add(
 
 
 def _read_words(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[str, str, str | None]:
-    """When, what, and for whom."""
+    """When it comes up, what it says, and who gets it."""
     if every and cron:
         raise InvalidCheckin("--every and --cron: say one of them")
     instead = f"every {every.removeprefix('every ')}" if every else cron
@@ -266,12 +266,12 @@ def _outcome(fire: Fire) -> str:
 
 def _evidence(fire: Fire) -> str:
     """Who got which message and how far it is; or the task, and how far that is."""
-    said = [
+    receivers = [
         f"{one.agent}: {f'message {one.message} {one.state}' if one.message else 'nothing'}"
         + (f" ({one.note})" if one.note else "")
         for one in fire.receipts
     ]
-    return "; ".join(said + ([f"task {fire.task} {fire.task_state}"] if fire.task else []))
+    return "; ".join(receivers + ([f"task {fire.task} {fire.task_state}"] if fire.task else []))
 
 
 def _local(moment: datetime | None) -> str:

@@ -75,8 +75,8 @@ def _tmux() -> str:
     path = shutil.which("tmux")
     if path is None:
         raise TorchError("not on PATH; this machine can enqueue but not host agents. Install it: apt install tmux")
-    said = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout.strip()
-    return f"{said} at {path}"
+    version = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout.strip()
+    return f"{version} at {path}"
 
 
 def _state_folder() -> str:

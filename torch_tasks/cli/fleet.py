@@ -58,9 +58,9 @@ def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, 
 @_REASON
 def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str) -> None:
     """Lift what `pause` with the same words set. Any other pause stays, and is named."""
-    said = Torch().resume(agent_id, role=role, everybody=everybody, reason=reason)
-    _print_answers("resumed", said)
-    concerned = {*said.heard, *said.silent} if said.scope != EVERYBODY else None
+    report = Torch().resume(agent_id, role=role, everybody=everybody, reason=reason)
+    _print_answers("resumed", report)
+    concerned = {*report.confirmed, *report.silent} if report.scope != EVERYBODY else None
     for info in Torch().agents(online=True):
         if info.hold_reason and (concerned is None or info.agent_id in concerned):
             click.echo(f"still {info.agent_id}: {info.hold_reason}")
@@ -77,14 +77,14 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
     takes the word there. While the file is there, nothing begins on its machine, also if it was made by hand.
     """
     _require_one(everywhere, here)
-    said = Torch().stop(reason, here=here)
-    _print_answers("stopped", said)
+    report = Torch().stop(reason, here=here)
+    _print_answers("stopped", report)
     click.echo(
         f"{NodeHolds(settings().state_dir).stop_file} is written; 'torch-tasks start {_scope_option(here)}' lifts it"
     )
-    if said.unreached:
+    if report.unreached:
         raise BrokerUnreachable(
-            f"only this machine is stopped yet; the others are told once the broker is back: {said.unreached}"
+            f"only this machine is stopped yet; the others are told once the broker is back: {report.unreached}"
         )
 
 
@@ -109,12 +109,12 @@ def _scope_option(here: bool) -> str:
     return "--here" if here else "--all"
 
 
-def _print_answers(done: str, said: HoldReport) -> None:
-    click.echo(f"{done}: {said.scope}, {said.hold}")
-    if said.heard:
-        click.echo(f"confirmed by {', '.join(said.heard)}")
-    if said.silent:
-        click.echo(f"no answer yet from {', '.join(said.silent)}: they hear of it with their next heartbeat")
+def _print_answers(done: str, report: HoldReport) -> None:
+    click.echo(f"{done}: {report.scope}, {report.hold}")
+    if report.confirmed:
+        click.echo(f"confirmed by {', '.join(report.confirmed)}")
+    if report.silent:
+        click.echo(f"no answer yet from {', '.join(report.silent)}: they hear of it with their next heartbeat")
 
 
 @click.command()
@@ -266,7 +266,7 @@ def _leave(*_: Any) -> None:
 
 
 def _require_reader() -> None:
-    """Nobody would tell us before the next event that our reader is gone."""
+    """End if the reader of our output is gone: we would not notice before the next event."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     if any(happened & select.POLLERR for _, happened in output.poll(0)):

@@ -42,9 +42,9 @@ def progress(task_id: str, text: tuple[str, ...]) -> None:
 def _report(name: str, task_id: str, text: tuple[str, ...]) -> None:
     folder = _agent_folder()
     _require_current(folder, task_id)
-    said = text_of(text)
+    words = text_of(text)
     with usable(folder / EVENTS):
-        report(folder, name, task_id, said)
+        report(folder, name, task_id, words)
 
 
 def _agent_folder() -> Path:

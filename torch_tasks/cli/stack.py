@@ -79,8 +79,8 @@ def _start(stack: Stack, kept: Sequence[AgentSpec], *, beat: bool, flower: bool)
         missing: set[str] = set()
         with suppress(TorchError):
             missing = _not_ready(kept)
-        said = [f"\nagent {agent} is not ready: {stack.last_words(agent)}" for agent in sorted(missing)]
-        raise ProcessNotStarted(f"{error}{''.join(said)}") from None
+        reasons = [f"\nagent {agent} is not ready: {stack.last_words(agent)}" for agent in sorted(missing)]
+        raise ProcessNotStarted(f"{error}{''.join(reasons)}") from None
 
 
 def _end_on_signals() -> None:

@@ -139,7 +139,7 @@ def _end_with(result: TaskResult) -> None:
 
 
 def await_end(task: Task, timeout: float | None) -> TaskResult:
-    """Wait for the task's end. What it waits for, as soon as that is not just a free agent, is said on stderr, once.
+    """Wait for the task's end. What it waits for, if that is more than a free agent, is printed once on stderr.
 
     Ctrl-C ends the command, not the task.
     """
@@ -154,10 +154,10 @@ def _await_end(task: Task, timeout: float | None) -> TaskResult:
     begun, printed = time.monotonic(), ""
     with waiting(f"task {task.id}") as line:
         for record in task.follow(timeout):
-            said = _why_it_waits(record)
-            if said and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and said != printed:
-                printed = said
-                _print_above(f"task {task.id} {said}", line)
+            why = _why_it_waits(record)
+            if why and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and why != printed:
+                printed = why
+                _print_above(f"task {task.id} {why}", line)
             if line:
                 line.update(Text(f"task {task.id}: {_status_line(record)}"))
     if not record.state.ended:
@@ -303,8 +303,8 @@ def answer(task_id: str, reply: str) -> None:
     """Answer what the agent of a waiting TASK asks: REPLY is the number of a choice or, where it takes one, a text."""
     task = Torch().task(task_id)
     with waiting(f"task {task_id}: telling its agent"):
-        said = task.answer(reply)
-    click.echo(said)
+        came_of_it = task.answer(reply)
+    click.echo(came_of_it)
 
 
 @click.command()

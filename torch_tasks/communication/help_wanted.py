@@ -21,20 +21,20 @@ def ask_for_help(
     Each has ``expires`` seconds. A reply that begins with "decline" declines, any other one is the help. Who declines
     or lets the time pass is followed by the next able one, the last by a manager; then :class:`NobodyHelps`.
     """
-    nova, said = NovaOrchestrator(sender), []
+    nova, answers = NovaOrchestrator(sender), []
     question = f"{text}  # reply with 'accept: …' or 'decline: why' within {expires:g} s"
     for peer in _peers(nova.sender, role, list(skills)):
         try:
             reply = nova.ask(peer, question, expires, expires=expires)
         except (NoReply, NotDelivered, MessageRefused, InboxFull) as error:
-            said.append(f"{peer}: {'no reply in time' if isinstance(error, NoReply) else error}")
+            answers.append(f"{peer}: {'no reply in time' if isinstance(error, NoReply) else error}")
             continue
         if not reply.message.message.strip().casefold().startswith(_DECLINE):
             return reply
-        said.append(f"{reply.message.sender}: {reply.message.message.strip()}")
+        answers.append(f"{reply.message.sender}: {reply.message.message.strip()}")
         if reply.message.sender != peer:
             break  # the policy had the manager decide for all
-    raise NobodyHelps(f"nobody helps {nova.sender}: {'; '.join(said) or 'no other able agent is online'}")
+    raise NobodyHelps(f"nobody helps {nova.sender}: {'; '.join(answers) or 'no other able agent is online'}")
 
 
 def _peers(sender: str, role: str | None, skills: list[str]) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Sending: who may be written to, which way a message goes, and what its sender hears of it."""
+"""Sending: who may be written to, which way a message goes, and what its sender learns about it."""
 
 from __future__ import annotations
 
@@ -99,15 +99,15 @@ class NovaOrchestrator:
         """Send a question and return the reply; :class:`NoReply` after ``timeout`` seconds, then it may come yet."""
         sent = self.send_message(agent_id, text, **{"kind": MessageKind.QUESTION, **how})
         deadline = None if timeout is None else time.monotonic() + timeout
-        with self._broker():
-            for record in self._inboxes.changes(sent.id, deadline):
-                if record.reply:
-                    reply = self._inboxes.get(record.reply)
-                    # It is read by this, and so not typed into the asking agent's pane as well.
-                    self._inboxes.settle(reply.message, MessageState.READ)
-                    return reply
-                if record.state in (MessageState.EXPIRED, MessageState.DEAD):
-                    raise NotDelivered(f"the question {sent.id} to {agent_id} is {record.state}: {record.note}")
+        self._flush_outbox()
+        for record in self._inboxes.changes(sent.id, deadline):
+            if record.reply:
+                reply = self._inboxes.get(record.reply)
+                # It is read by this, and so not typed into the asking agent's pane as well.
+                self._inboxes.settle(reply.message, MessageState.READ)
+                return reply
+            if record.state in (MessageState.EXPIRED, MessageState.DEAD):
+                raise NotDelivered(f"the question {sent.id} to {agent_id} is {record.state}: {record.note}")
         raise NoReply(
             f"{agent_id} has not replied to {sent.id} within {timeout:g} s; its reply will be in your inbox "
             f"('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' tells how far the question is"
@@ -115,8 +115,8 @@ class NovaOrchestrator:
 
     def reply(self, message_id: str, text: str, **how: Any) -> Sent:
         """Answer a message: its sender gets the text, and the message counts as read."""
-        with self._broker():
-            asked = self._inboxes.get(message_id).message
+        self._flush_outbox()
+        asked = self._inboxes.get(message_id).message
         options = {"kind": MessageKind.REPLY, "correlation_id": asked.correlation_id, "reply_to": asked.id}
         return self.send_message(asked.sender, text, **{**options, **how})
 
@@ -131,21 +131,21 @@ class NovaOrchestrator:
     ) -> list[Sent]:
         """Send a text to every agent that is online and matches; :class:`MessageRefused` if that is too often."""
         wanted = role_named(role) if role else None
-        with self._broker():
-            found = [
-                info
-                for info in self._fleet.registry.agents()
-                if info.online
-                and info.agent_id != self.sender
-                and info.serves(wanted, skills)
-                and (project is None or is_working_in(info, project))
-            ]
-            if not found:
-                raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
-            self._limit_broadcasts()
+        self._flush_outbox()
+        found = [
+            info
+            for info in self._fleet.registry.agents()
+            if info.online
+            and info.agent_id != self.sender
+            and info.serves(wanted, skills)
+            and (project is None or is_working_in(info, project))
+        ]
+        if not found:
+            raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
+        self._limit_broadcasts()
         first = self.send_message(found[0].agent_id, text, **how)
-        with self._broker():
-            matter = self._inboxes.get(first.id).message.correlation_id if first.transport == "broker" else None
+        self._flush_outbox()
+        matter = self._inboxes.get(first.id).message.correlation_id if first.transport == "broker" else None
         options = {"correlation_id": matter, **how}
         return [first, *(self.send_message(info.agent_id, text, **options) for info in found[1:])]
 
@@ -178,61 +178,61 @@ class NovaOrchestrator:
 
     def inbox(self, party: str | None = None) -> list[MessageRecord]:
         """What waits for this party, emergencies first."""
-        with self._broker():
-            entries = self._inboxes.waiting(party or self.sender)
-            records = self._inboxes.records(entry.message_id for entry in entries)
-            for entry, record in zip(entries, records, strict=True):
-                if record is None or record.state is MessageState.READ:
-                    self._inboxes.drop(entry)
-            return [record for record in records if record and record.state is not MessageState.READ]
+        self._flush_outbox()
+        entries = self._inboxes.waiting(party or self.sender)
+        records = self._inboxes.records(entry.message_id for entry in entries)
+        for entry, record in zip(entries, records, strict=True):
+            if record is None or record.state is MessageState.READ:
+                self._inboxes.drop(entry)
+        return [record for record in records if record and record.state is not MessageState.READ]
 
     def read(self) -> list[MessageRecord]:
         """What waits for this party, which has then read it; for those that have no pane."""
-        with self._broker():
-            records = self.inbox()
-            entries = {entry.message_id: entry for entry in self._inboxes.waiting(self.sender)}
-            for record in records:
-                entry = entries.get(record.message.id)
-                self._inboxes.settle(record.message, MessageState.READ, entry=entry, delivered_ago=0)
-            return records
+        self._flush_outbox()
+        records = self.inbox()
+        entries = {entry.message_id: entry for entry in self._inboxes.waiting(self.sender)}
+        for record in records:
+            entry = entries.get(record.message.id)
+            self._inboxes.settle(record.message, MessageState.READ, entry=entry, delivered_ago=0)
+        return records
 
     def message(self, message_id: str) -> MessageRecord:
         """What is known of one message."""
-        with self._broker():
-            return self._inboxes.get(message_id)
+        self._flush_outbox()
+        return self._inboxes.get(message_id)
 
     def await_delivery(self, message_id: str, timeout: float | None = None) -> MessageRecord:
         """Wait until the receiver has a message; :class:`NotDelivered` if it will not, or not within ``timeout``."""
         deadline = None if timeout is None else time.monotonic() + timeout
         far = "not known yet"
-        with self._broker():
-            for record in self._inboxes.changes(message_id, deadline):
-                if record.state.arrived:
-                    return record
-                if record.state.settled:
-                    raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
-                far = f"{record.state} in the inbox of {record.message.target}"
+        self._flush_outbox()
+        for record in self._inboxes.changes(message_id, deadline):
+            if record.state.arrived:
+                return record
+            if record.state.settled:
+                raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
+            far = f"{record.state} in the inbox of {record.message.target}"
         raise NotDelivered(f"message {message_id} is {far} after {timeout:g} s; it is delivered when that can be")
 
     def history(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
         """The latest messages, of all or from and to one party, oldest first."""
-        with self._broker():
-            return self._inboxes.latest(party, limit)
+        self._flush_outbox()
+        return self._inboxes.latest(party, limit)
 
     def refused(self, limit: int = 50) -> list[AuditEntry]:
         """The latest messages that were refused or came past the broker, oldest first."""
-        with self._broker():
-            return self._inboxes.audit.latest(limit)
+        self._flush_outbox()
+        return self._inboxes.audit.latest(limit)
 
     def replay(self, message_id: str) -> MessageState:
         """Have a message delivered after all that was given up or expired."""
-        with self._broker():
-            return self._inboxes.replay(message_id)
+        self._flush_outbox()
+        return self._inboxes.replay(message_id)
 
     def subscribe(self, role: str) -> Iterator[Message]:
         """Every message to agents of this role from now on."""
-        with self._broker():
-            yield from (message for message in listen(self._fleet.client, role) if message)
+        self._flush_outbox()
+        yield from (message for message in listen(self._fleet.client, role) if message)
 
     # ── the way to the inbox ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -256,14 +256,14 @@ class NovaOrchestrator:
     def _send(self, message: Message, role: str | None) -> Sent:
         message = message.within(self._fleet.settings.message_limit_bytes)
         try:
-            return self._let_go(message, role)
+            return self._send_or_spool(message, role)
         except tuple(_AUDITED) as error:
-            # While the broker is away, nobody keeps it: what was refused was not accepted.
+            # While the broker is away it is not kept: what was refused was not accepted.
             with contextlib.suppress(BrokerUnreachable, CircuitBreakerError), _BREAKER.calling():
                 self._inboxes.audit.note(_AUDITED[type(error)], message, str(error))
             raise
 
-    def _let_go(self, message: Message, role: str | None) -> Sent:
+    def _send_or_spool(self, message: Message, role: str | None) -> Sent:
         policy().check(message)
         try:
             with _BREAKER.calling():
@@ -357,12 +357,10 @@ class NovaOrchestrator:
                 f"{self.sender} has sent {limit} broadcasts within a minute (TORCH_BROADCASTS_PER_MINUTE): wait"
             )
 
-    @contextlib.contextmanager
-    def _broker(self) -> Iterator[None]:
-        """The broker, which has first got what waited for it on this machine's disk."""
+    def _flush_outbox(self) -> None:
+        """Send what waits on this machine's disk, before the broker is asked for anything."""
         flush_outbox(self._fleet)
         _BREAKER.close()
-        yield
 
 
 def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
@@ -375,7 +373,7 @@ def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
 def flush_outbox(of: Fleet) -> None:
     """Send what waited on this machine for the broker, and send anew what that has forgotten."""
     if of.settings.ledger:
-        outbox_of(of).tend(of.reconciler, of.inboxes, NovaOrchestrator(OPERATOR)._post)
+        outbox_of(of).flush_and_check(of.reconciler, of.inboxes, NovaOrchestrator(OPERATOR)._post)
 
 
 def outbox_of(of: Fleet) -> Outbox:

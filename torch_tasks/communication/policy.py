@@ -107,8 +107,8 @@ def policy() -> Policy:
     if file is None:
         return Policy()
     try:
-        told: dict[str, Any] = tomllib.loads(file.read_text())
-        return Policy.model_validate(told)
+        fields: dict[str, Any] = tomllib.loads(file.read_text())
+        return Policy.model_validate(fields)
     except ValidationError as error:
         raise InvalidSettings(f"cannot use {file}: {readable(error)}") from None
     except (OSError, ValueError) as error:

@@ -28,12 +28,12 @@ NOTE_FILE = "next_check_note.txt"
 
 
 def main() -> int:
-    """The program; ``sys.argv`` holds what it was called as, then minutes, note and target as far as they are said."""
+    """The program; ``sys.argv`` holds what it was called as, then minutes, note and target as far as they are given."""
     called_as, *words = sys.argv
     try:
-        said = [text([word]) for word in words[:3]]
+        given = [text([word]) for word in words[:3]]
         # An empty word stands for the default, as it did.
-        minutes, note, target = (word or default for word, default in zip_longest(said, DEFAULTS, fillvalue=""))
+        minutes, note, target = (word or default for word, default in zip_longest(given, DEFAULTS, fillvalue=""))
         checkin_id, warnings = schedule(minutes, note, target, _folder(called_as))
     except TorchError as error:
         print(f"Error: {error}", file=sys.stderr)  # noqa: T201 - this is what the program says

@@ -51,7 +51,7 @@ def send(target: str, text: str) -> None:
 
 
 def is_agent(target: str) -> bool:
-    """An agent of exactly this id is registered. While no broker tells, those that this machine hosts are."""
+    """An agent of exactly this id is registered. While no broker answers, those that this machine hosts are."""
     if not _may_be_agent(target):
         return False
     from torch_tasks.fleet import fleet

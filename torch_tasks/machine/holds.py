@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 class NodeHolds:
     """The holds that one state folder knows of, and the file ``STOP`` beside it.
 
-    While that file is there, whoever wrote it, nothing on this machine begins a task.
+    While that file is there, nothing on this machine begins a task.
     """
 
     def __init__(self, state_dir: Path) -> None:
@@ -46,7 +46,7 @@ class NodeHolds:
             return Stop.model_validate_json(self.stop_file.read_bytes())
         except FileNotFoundError:
             return None
-        except (OSError, ValueError):  # somebody made the file who need not know what is in it
+        except (OSError, ValueError):  # a person may have made the file by hand
             return Stop(by=f"the file {self.stop_file}", at=_made(self.stop_file))
 
     def write_stop(self, hold: Hold, *, fleet: bool) -> None:
@@ -64,7 +64,7 @@ class NodeHolds:
     def agree(self, holds: Holds) -> None:
         """Take over what the broker knows, put back what it lacks, and follow the fleet's stop.
 
-        Merging needs no note of what the broker was told: it is done at every heartbeat.
+        Merging needs no note of what the broker knows: it is done at every heartbeat.
         """
         make_folder(self._folder)
         with exclusive(self._lock):
@@ -86,7 +86,7 @@ class NodeHolds:
         return False
 
     def _publish_stop(self, holds: Holds) -> None:
-        """The fleet's stop that somebody asked for here while there was no broker."""
+        """The fleet's stop that was ordered here while there was no broker."""
         stop = self.stop
         if stop and stop.fleet and not stop.revision:
             self.write_stop(holds.put(STOP, new_hold(stop.reason, stop.by)), fleet=True)

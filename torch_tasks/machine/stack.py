@@ -81,8 +81,8 @@ class Stack:
         """What the agent's worker said last, from its last error on."""
         with suppress(OSError), (self.settings.state.logs / f"agent-{agent_id}.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
-            said = log.read().decode(errors="replace").rpartition("Error: ")[2]
-            words = " ".join(said.split())
+            last_error = log.read().decode(errors="replace").rpartition("Error: ")[2]
+            words = " ".join(last_error.split())
             return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} … {words[-_WORDS:]}"
         return "its worker has not begun"
 

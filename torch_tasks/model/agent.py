@@ -150,7 +150,7 @@ class AgentProfile(BaseModel):
 
 
 class AgentFields(Limits, AgentProfile):
-    """What may be said of an agent that is to be started, wherever that is said: torch.toml, a spawn request, a pool.
+    """How an agent is to be started, wherever that is written: torch.toml, a spawn request, a pool.
 
     The options of the commands and the keywords of the Python methods follow from these fields.
     """

@@ -1,4 +1,4 @@
-"""What the fields of values may hold, and how it is said when they hold something else."""
+"""What the fields of values may hold, and the words for what they may not."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _text(value: str) -> str:
 def _absolute(value: str) -> str:
     try:
         return str(Path(value).expanduser().absolute())
-    except RuntimeError as error:  # ~somebody who is not there
+    except RuntimeError as error:  # ~user, and there is no such user
         raise ValueError(str(error)) from None
 
 
@@ -95,14 +95,14 @@ _MESSAGES = {
 
 def readable(error: ValidationError, prefix: str = "") -> str:
     """A validation error in the words of the person who made it."""
-    said = []
+    faults = []
     for item in error.errors(include_url=False):
         place = ".".join(str(part) for part in item["loc"])
         place = prefix + place.upper() if prefix else place
         message = _MESSAGES.get(item["type"], item["msg"]).format(input=item["input"])
         message = message.removeprefix("Value error, ")
-        said.append(f"{place}: {message}" if place else message)
-    return "; ".join(said)
+        faults.append(f"{place}: {message}" if place else message)
+    return "; ".join(faults)
 
 
 class Model(BaseModel):

@@ -24,7 +24,7 @@ def role_scope(role: str) -> str:
 
 
 def _one_line(text: str) -> str:
-    """As one line that steers nobody's terminal."""
+    """As one line, without what would steer a terminal."""
     return "".join(char if char.isprintable() else " " for char in text[:_REASON_LIMIT]).strip()
 
 
@@ -44,7 +44,7 @@ class Hold(BaseModel):
     interrupt: bool = False
     """What the agents do at that moment is interrupted, as a stop does."""
     revision: int = 0
-    """Grows with each hold on the same scope, in the broker's milliseconds; 0: the broker has not heard of it."""
+    """Grows with each hold on the same scope, in the broker's milliseconds; 0: the broker does not know it."""
 
     def __str__(self) -> str:
         return f"by {self.by}" + (f": {self.reason}" if self.reason else "")

@@ -58,9 +58,9 @@ class FieldOptions:
         return [field.option() for field in self._fields.values()]
 
     def take(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Take what Click has read for these options out of a command's parameters: the fields that were said."""
-        said = {name: field.read(parameters.pop(field.parameter, None)) for name, field in self._fields.items()}
-        return {name: value for name, value in said.items() if value is not None}
+        """Take what Click has read for these options out of a command's parameters: the fields that were given."""
+        given = {name: field.read(parameters.pop(field.parameter, None)) for name, field in self._fields.items()}
+        return {name: value for name, value in given.items() if value is not None}
 
     def words(self, value: BaseModel) -> list[str]:
         """The command line that says all fields of this value which are not as they are anyway."""
@@ -104,10 +104,10 @@ class _FieldOption:
             return click.Choice([str(one.value) for one in self._plain])
         return self._type or self._plain
 
-    def read(self, said: Any) -> Any:
+    def read(self, given: Any) -> Any:
         if self._own.meaning is not None:
-            return self._own.meaning if said else None
-        return said
+            return self._own.meaning if given else None
+        return given
 
     def words(self, value: Any) -> list[str]:
         if value == self._field.default:
@@ -121,7 +121,7 @@ class _FieldOption:
 
 
 def _plain(annotation: Any) -> type:
-    """The type behind ``Annotated[…]`` and ``… | None``; ``tuple`` for what is said again and again."""
+    """The type behind ``Annotated[…]`` and ``… | None``; ``tuple`` for what may be given more than once."""
     if get_origin(annotation) is Annotated:
         return _plain(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):

@@ -1,6 +1,6 @@
-"""The flow: what is said, what becomes of tasks, who comes and goes, told as it happens.
+"""The flow: messages, what becomes of tasks, which agents come and go, as it happens.
 
-Everything here is published already; who looks takes nothing from anybody, and what happened before is not told.
+Everything here is published already; watching takes nothing from its receivers, and what happened before is not shown.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class FlowEvent(Model):
     what: str
     """The state that a message, a task or an agent is in now; or why a message was not sent."""
     lost: bool = False
-    """Somebody did not get what was meant for them, unless a person sees to it."""
+    """An agent or a person did not get what was theirs, unless a person sees to it."""
     id: str = ""
     sender: str = ""
     agent: str = ""
@@ -61,7 +61,7 @@ class Flow:
 
     def __init__(self, of: Fleet) -> None:
         self._fleet = of
-        self._told: Queue[FlowEvent] = Queue(_WAITING)
+        self._events: Queue[FlowEvent] = Queue(_WAITING)
         self._roles: dict[str, str] = {}
         self._cut_off: set[str] = set()
         self._noting = threading.Lock()
@@ -73,16 +73,16 @@ class Flow:
         """Each event as it happens; None about once a second while there is none."""
         while (left := 1.0 if deadline is None else min(1.0, deadline - time.monotonic())) > 0:
             try:
-                yield self._told.get(timeout=left)
+                yield self._events.get(timeout=left)
             except Empty:
                 yield None
 
     def _go_on(self, begin: Callable[[], Iterator[FlowEvent]], source: Iterator[FlowEvent]) -> None:
-        """Tell what a source tells, and begin anew whenever the broker is back."""
+        """Pass on what a source yields, and begin anew whenever the broker is back."""
         while True:
             try:
                 for event in source:
-                    self._told.put(event)
+                    self._events.put(event)
             except BrokerAway as error:
                 self._note_cut(begin.__name__, str(error))
             try:
@@ -95,7 +95,7 @@ class Flow:
     def _note_cut(self, source: str, why: str) -> None:
         with self._noting:
             if not self._cut_off:
-                self._told.put(FlowEvent(kind=FlowKind.BROKER, what="away", lost=True, note=why))
+                self._events.put(FlowEvent(kind=FlowKind.BROKER, what="away", lost=True, note=why))
             self._cut_off.add(source)
 
     def _note_whole(self, source: str) -> None:
@@ -103,7 +103,7 @@ class Flow:
         with self._noting:
             self._cut_off.discard(source)
             if not self._cut_off:
-                self._told.put(
+                self._events.put(
                     FlowEvent(kind=FlowKind.BROKER, what="back", note="what happened meanwhile was not seen")
                 )
 
@@ -131,12 +131,12 @@ class Flow:
         messages = self._some(_MESSAGE, names, self._fleet.inboxes.records)
         tasks = self._some(_TASK, names, lambda ids: [self._fleet.records.find(task_id) for task_id in ids])
         for name, notice in zip(names, notices, strict=True):
-            said = str(notice["data"])
+            data = str(notice["data"])
             if name.startswith(_MESSAGE):
-                yield self._of_message(name.removeprefix(_MESSAGE), said, messages.get(name))
+                yield self._of_message(name.removeprefix(_MESSAGE), data, messages.get(name))
             elif name.startswith(_TASK):
-                yield self._of_task(name.removeprefix(_TASK), said, tasks.get(name))
-            elif event := self._of_audit(said) if name == keys.AUDIT else self._of_channel(said):
+                yield self._of_task(name.removeprefix(_TASK), data, tasks.get(name))
+            elif event := self._of_audit(data) if name == keys.AUDIT else self._of_channel(data):
                 yield event
 
     @staticmethod
@@ -144,9 +144,9 @@ class Flow:
         ids = sorted({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return dict(zip((prefix + one for one in ids), read(ids), strict=True)) if ids else {}
 
-    def _of_channel(self, said: str) -> FlowEvent | None:
+    def _of_channel(self, data: str) -> FlowEvent | None:
         try:
-            message = Message.model_validate(json.loads(said))
+            message = Message.model_validate(json.loads(data))
         except (ValidationError, ValueError):  # another service's
             return None
         return self._message(message, MessageState.ACCEPTED, "")
@@ -170,8 +170,8 @@ class Flow:
             note=note,
         )
 
-    def _of_audit(self, said: str) -> FlowEvent | None:
-        entry = AuditEntry.model_validate_json(said)
+    def _of_audit(self, data: str) -> FlowEvent | None:
+        entry = AuditEntry.model_validate_json(data)
         if entry.what is AuditKind.FALLBACK:  # the message itself tells it
             return None
         whom = {"id": entry.message_id, "sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}

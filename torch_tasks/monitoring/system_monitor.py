@@ -31,7 +31,7 @@ class Health(StrEnum):
 
     HEALTHY = "healthy"
     DEGRADED = "degraded"
-    """It works, but not all of it: ``reasons`` tells what does not."""
+    """It works, but not all of it: ``reasons`` says what does not."""
     DOWN = "down"
     """Nothing can be enqueued, or no agent is online that could work."""
 
@@ -110,9 +110,9 @@ class SystemMonitor:
             *_reasons_of_messages(dead_messages, spooled),
             *_reasons_of_time(shared),
         )
-        nobody = bool(agents) and not any(info.online for info in agents)
+        deserted = bool(agents) and not any(info.online for info in agents)
         return SystemHealth(
-            status=Health.DOWN if nobody else Health.DEGRADED if reasons else Health.HEALTHY,
+            status=Health.DOWN if deserted else Health.DEGRADED if reasons else Health.HEALTHY,
             reasons=reasons,
             at=now(),
             broker=address,

@@ -139,7 +139,7 @@ class Member(Model):
 def form_team(skills: Iterable[str], registry: AgentRegistry | None = None) -> list[Member]:
     """As few busy agents as possible, then as few agents as possible, who are online and together have these skills.
 
-    :class:`TeamImpossible` says at once which skills nobody has. Nobody is reserved by this.
+    :class:`TeamImpossible` says at once which skills no agent has. No agent is reserved by this.
     """
     wanted = frozenset(skill.strip().lower() for skill in skills)
     if not wanted:

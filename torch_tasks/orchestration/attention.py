@@ -1,4 +1,4 @@
-"""What stands still: what a person has to do, and what has been blocked so long that its manager hears of it."""
+"""What stands still: what a person has to do, and what has been blocked for so long that it goes to a manager."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class FollowedTask(Model):
     since: AwareDatetime
     """Since when they have shown that."""
     ours: bool
-    """It has a follow-up, for there is no check-in that somebody made for its agent."""
+    """It has a follow-up, for no other check-in was made for its agent."""
 
     @property
     def words(self) -> str:

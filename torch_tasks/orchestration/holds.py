@@ -25,7 +25,7 @@ class HoldReport:
 
     scope: str
     hold: Hold
-    heard: tuple[str, ...] = ()
+    confirmed: tuple[str, ...] = ()
     """The agents and nodes that have confirmed it: they keep to it."""
     silent: tuple[str, ...] = ()
     """The agents it concerns that are online and did not answer; they read it with their next heartbeat."""
@@ -105,8 +105,8 @@ def resources_of(info: AgentInfo) -> Resources | None:
         answers = app.control.broadcast(
             RESOURCES, destination=[name], reply=True, timeout=_ANSWER_SECONDS, limit=1, connection=connection
         )
-    told = next((told for answer in answers or () for told in answer.values()), None)
-    return Resources.model_validate(told) if told and "memory" in told else None
+    reply = next((reply for answer in answers or () for reply in answer.values()), None)
+    return Resources.model_validate(reply) if reply and "memory" in reply else None
 
 
 def _scope(agent: str | None, role: str | None, everybody: bool) -> str:
@@ -120,14 +120,16 @@ def _scope(agent: str | None, role: str | None, everybody: bool) -> str:
 def _announce(scope: str, hold: Hold) -> HoldReport:
     node, shared = NodeHolds(settings().state_dir), fleet()
     node.agree(shared.holds)  # the broker may have forgotten what this machine knows
-    said = shared.holds.put(scope, hold)
+    noted = shared.holds.put(scope, hold)
     node.agree(shared.holds)
     online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
     names = [f"{info.agent_id}@{info.node}" for info in online]
-    heard = _confirmations(None if scope == STOP else names)
-    confirmed = sorted(name.removeprefix("node@") if name.startswith("node@") else name.split("@")[0] for name in heard)
-    silent = sorted(info.agent_id for info, name in zip(online, names, strict=True) if name not in heard)
-    return HoldReport(scope, said, tuple(confirmed), tuple(silent))
+    answered = _confirmations(None if scope == STOP else names)
+    confirmed = sorted(
+        name.removeprefix("node@") if name.startswith("node@") else name.split("@")[0] for name in answered
+    )
+    silent = sorted(info.agent_id for info, name in zip(online, names, strict=True) if name not in answered)
+    return HoldReport(scope, noted, tuple(confirmed), tuple(silent))
 
 
 def _confirmations(names: list[str] | None) -> set[str]:
@@ -144,7 +146,7 @@ def _confirmations(names: list[str] | None) -> set[str]:
             timeout=_ANSWER_SECONDS,
             connection=connection,
         )
-        return {name for answer in answers or () for name, told in answer.items() if told.get("ok")}
+        return {name for answer in answers or () for name, reply in answer.items() if reply.get("ok")}
     return set()
 
 

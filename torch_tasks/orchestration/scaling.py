@@ -145,8 +145,8 @@ def decide_growth(
         return _because(decision, f"they will do it within {pace.backlog_seconds:g} s")
     if state.size >= pool.max:
         return _because(decision, f"{missing} more would be needed, but it has its limit of {pool.max}")
-    nobody = not (work.free or work.busy or work.starting)
-    if not nobody and (reason := _reason_to_wait(state, work, pace, now)):
+    unstaffed = not (work.free or work.busy or work.starting)
+    if not unstaffed and (reason := _reason_to_wait(state, work, pace, now)):
         return _because(decision, f"{missing} more would be needed, but {reason}")
     return _because(decision, f"{missing} more are needed", grow=min(missing, pool.max - state.size))
 

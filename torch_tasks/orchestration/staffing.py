@@ -54,43 +54,43 @@ class SpawnHandle:
     def __init__(self, request: SpawnRequest, result: Any) -> None:
         self.id = request.id
         self._result = result
-        self._told: dict[str, Any] | None = None
+        self._outcome: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
-        return f"<SpawnHandle {self.agent_id if self._told else self.id}>"
+        return f"<SpawnHandle {self.agent_id if self._outcome else self.id}>"
 
     @property
     def ready(self) -> bool:
         """It takes tasks."""
-        return bool((self._told or (self._result.ready() and self._answer(None)) or {}).get("ready"))
+        return bool((self._outcome or (self._result.ready() and self._await_outcome(None)) or {}).get("ready"))
 
     @property
     def agent_id(self) -> str:
         """Its id; waits for it to be ready, see :meth:`wait`."""
-        return str((self._told or self.wait()._told or {})["agent_id"])
+        return str((self._outcome or self.wait()._outcome or {})["agent_id"])
 
     @property
     def node(self) -> str:
         """The machine it is on; waits as :attr:`agent_id` does."""
-        return str((self._told or self.wait()._told or {})["node"])
+        return str((self._outcome or self.wait()._outcome or {})["node"])
 
     def wait(self, timeout: float | None = None) -> SpawnHandle:
         """Return when the agent is ready. :class:`SpawnRefused` names the limit, :class:`SpawnFailed` the reason."""
-        told = self._answer(_patience() if timeout is None else timeout)
-        if not told["ready"]:
-            raise getattr(errors, told["error"], SpawnFailed)(told["reason"])
+        outcome = self._await_outcome(_patience() if timeout is None else timeout)
+        if not outcome["ready"]:
+            raise getattr(errors, outcome["error"], SpawnFailed)(outcome["reason"])
         return self
 
-    def _answer(self, timeout: float | None) -> dict[str, Any]:
-        if self._told is None:
+    def _await_outcome(self, timeout: float | None) -> dict[str, Any]:
+        if self._outcome is None:
             try:
-                self._told = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
+                self._outcome = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
             except NoAnswer:
                 raise SpawnFailed(
                     f"no node worker has said within {timeout or 0:g} s what became of the agent; 'torch-tasks node "
                     "list' shows which are there, 'torch-tasks agents' whether it came after all"
                 ) from None
-        return self._told
+        return self._outcome
 
     def retire(self, **how: Any) -> RetirementReport | None:
         """Have it end again; see :meth:`torch_tasks.Torch.retire`."""
@@ -205,7 +205,7 @@ def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
     """
     left = []
     for task in queued_tasks(keys.agent_queue(info.agent_id), fleet):
-        _let_go(task.record, info, fleet)
+        _give_back(task.record, info, fleet)
         if task.record.spec.agent != info.agent_id:
             task.forward(fleet)
         left.append(task.record.spec.id)
@@ -213,35 +213,35 @@ def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
         with contextlib.suppress(TaskNotFound):
             record = fleet.records.get(info.current_task)
             if record.state in HELD and record.agent == info.agent_id:
-                _let_go(record, info, fleet)  # its message comes back to its queue when its lease is over
+                _give_back(record, info, fleet)  # its message comes back to its queue when its lease is over
                 left.append(record.spec.id)
     return left
 
 
-def _let_go(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
+def _give_back(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
     task_id, records = record.spec.id, fleet.records
     by = info if record.state in HELD and record.agent == info.agent_id else None
     if record.state in HELD and by is None:
         return
-    said = f"agent {info.agent_id} has retired"
+    note = f"agent {info.agent_id} has retired"
     try:
         if record.spec.agent == info.agent_id:
             failure = Failure(
-                kind=FailureKind.AGENT_UNAVAILABLE, message=f"{said}, and the task asks for no other: enqueue it anew"
+                kind=FailureKind.AGENT_UNAVAILABLE, message=f"{note}, and the task asks for no other: enqueue it anew"
             )
             result = TaskResult(
                 task_id=task_id, status=TaskState.FAILED, agent=info.agent_id, attempts=record.attempts, error=failure
             )
             records.finish(result, by=by)
         elif by:
-            records.move(task_id, TaskState.QUEUED, by=by, note=said, tries_before=record.tries_before + 1)
+            records.move(task_id, TaskState.QUEUED, by=by, note=note, tries_before=record.tries_before + 1)
     except TorchError as error:  # it has gone on without the agent
         log.info("%s: %s", task_id, error)
 
 
 def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
     """What waits for the agent, and ``others`` that only its node has, is dead; the senders are written to."""
-    inboxes, told = fleet.inboxes, []
+    inboxes, dead = fleet.inboxes, []
     note = f"agent {info.agent_id} has retired"
     entries = inboxes.waiting(info.agent_id)
     for entry, record in zip(entries, inboxes.records(entry.message_id for entry in entries), strict=True):
@@ -249,16 +249,16 @@ def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[
             inboxes.drop(entry)
             continue
         inboxes.settle(record.message, MessageState.DEAD, entry=entry, note=note)
-        told.append(record.message)
-    known = {message.id for message in told}
+        dead.append(record.message)
+    known = {message.id for message in dead}
     for message in others:
         if message.id not in known:
             inboxes.settle(message, MessageState.DEAD, note=note)
-            told.append(message)
+            dead.append(message)
     for urgency in Urgency:
         fleet.client.delete(keys.inbox(info.agent_id, urgency))
-    _write_to_senders(info, told, fleet)
-    return [message.id for message in told]
+    _write_to_senders(info, dead, fleet)
+    return [message.id for message in dead]
 
 
 def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> None:

@@ -60,7 +60,7 @@ class Account:
         return self._wait_for_probe(agent_id)
 
     def rests_until(self) -> datetime | None:
-        """When a usage limit ends that was hit and after which nobody was served yet; nothing if there is none."""
+        """When the usage limit ends that was hit last; nothing once an agent was served again."""
         left, probation = int(self._client.pttl(self._limit)), self._client.exists(self._probation)
         return now() + timedelta(milliseconds=max(left, 0)) if probation else None
 
@@ -143,8 +143,8 @@ class Budgets:
             tokens=tokens,
             limits=limits,
         )
-        said = f"the budget of account {account} is used up: {limit:,} {str(why).replace('_', ' ')}"
-        return BudgetShare(int(closed_ms) / 1000, said, dict(zip(WINDOWS, map(str, spent), strict=True)))
+        words = f"the budget of account {account} is used up: {limit:,} {str(why).replace('_', ' ')}"
+        return BudgetShare(int(closed_ms) / 1000, words, dict(zip(WINDOWS, map(str, spent), strict=True)))
 
     def lines(self, accounts: list[str]) -> list[BudgetLine]:
         """How these accounts stand."""

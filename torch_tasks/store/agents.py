@@ -43,7 +43,7 @@ class AgentRegistry:
     """Who is there, what they can do, and when they last said so."""
 
     def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
-        """The registry on this process's broker, unless told otherwise."""
+        """The registry on this process's broker, unless a client is given."""
         self._settings = settings or own.settings()
         self._client = client or connect(self._settings.broker())
         self._offline_ms = int(self._settings.offline_seconds * 1000)
@@ -67,7 +67,7 @@ class AgentRegistry:
         return self._search(role, skills, match, wished, limit, but=frozenset(Obstacle) - GONE)
 
     def find_serving(self, spec: TaskSpec) -> list[AgentInfo]:
-        """One of those who are online and may take this task, whatever their programs do now; or nobody."""
+        """One of those who are online and may take this task, whatever their programs do now; or none."""
         if spec.agent:
             return [info for info in self.get_agents([spec.agent]) if info.online]
         return self._search(spec.role, spec.skills, limit=1)
@@ -159,7 +159,7 @@ class AgentRegistry:
     get_all_agents = agents
 
     def entry(self, agent_id: str) -> AgentInfo | None:
-        """What stands in the registry under this id, whoever wrote it; ``status`` is not looked up."""
+        """What stands in the registry under this id, whichever worker wrote it; ``status`` is not looked up."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hget(keys.AGENT_REGISTRY, agent_id)
             pipe.hget(keys.AGENT_INCARNATION, agent_id)
@@ -176,9 +176,9 @@ class AgentRegistry:
         """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
 
         What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
-        tells something new.
+        has something new.
         """
-        granted, told, silent_ms = SCRIPTS["register"](
+        granted, known, silent_ms = SCRIPTS["register"](
             self._client,
             **_KEYS,
             **_what_is_kept(info),
@@ -189,9 +189,9 @@ class AgentRegistry:
             holder_is_gone=holder_is_gone,
         )
         if granted:
-            known = Performance.model_validate_json(told) if told else Performance()
-            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": known})
-        holder = json.loads(told)
+            performance = Performance.model_validate_json(known) if known else Performance()
+            return info.model_copy(update={"incarnation": int(granted), "performance_metrics": performance})
+        holder = json.loads(known)
         raise AgentTaken(
             f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
@@ -236,9 +236,9 @@ class AgentRegistry:
             SCRIPTS["promise"](self._client, kept=keys.AGENT_KEPT, ids=agent_ids)
 
     def dead(self) -> list[AgentInfo]:
-        """The agents that nobody will bring back soon: silent, and kept by no node worker that lives.
+        """The agents that will not be back soon: silent, and kept by no node worker that lives.
 
-        Nobody counts as dead while the broker itself has not been there long enough to know.
+        No agent counts as dead while the broker itself has not been there long enough to know.
         """
         now_ms, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
         silence = self._settings.takeover_seconds * 1000
@@ -250,7 +250,7 @@ class AgentRegistry:
         return [info for info in self.get_agents(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
     def has_heard_all(self) -> bool:
-        """The broker has been there for long enough that whoever lives has said so: who is unknown now stays so."""
+        """The broker has been there for so long that every live agent has sent a heartbeat."""
         _, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
         return int(watched_ms) >= self._settings.takeover_seconds * 1000
 
@@ -328,7 +328,7 @@ class AgentChange(NamedTuple):
 
     agent_id: str
     what: What
-    """``came`` is told for each new life of an agent, and when it is heard of again."""
+    """``came`` stands for each new life of an agent, and for its first heartbeat after a silence."""
     info: AgentInfo
     before: AgentInfo | None
 
@@ -336,8 +336,8 @@ class AgentChange(NamedTuple):
 class AgentWatch:
     """One look that goes on.
 
-    The broker keeps a stream of who changed, so a notice cannot be missed for want of somebody who listens at that
-    moment; a notice says only whom to look at, and what is told is how that agent differs from when it was last seen.
+    The broker keeps a stream of who changed, so no notice is missed for want of a listener at that moment. A notice
+    says only which agent to look at; a change is how that agent differs from when it was last seen.
     """
 
     def __init__(
@@ -347,7 +347,7 @@ class AgentWatch:
         self._client = client
         self._offline_ms = offline_ms
         self._deadline = deadline
-        self._place = self._newest()  # before the agents are read: what changes meanwhile is told, not missed
+        self._place = self._newest()  # before the agents are read: what changes meanwhile is not missed
         self._known = {info.agent_id: info for info in registry.agents()}
         self._heard_since = self._now() - offline_ms
 

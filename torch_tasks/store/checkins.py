@@ -50,7 +50,7 @@ class CheckinRecords:
         self._note_limit = settings.message_limit_bytes
         self._keep_seconds = int(settings.result_days * 86400)
 
-    # ── what somebody asks for ───────────────────────────────────────────────────────────────────────────────────
+    # ── what is asked for ───────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, checkin: Checkin) -> CheckinRecord:
         """Have a check-in come up from now on; one whose id is known stays as it is. Beat hears of it at once."""
@@ -81,7 +81,7 @@ class CheckinRecords:
     def change(self, checkin: Checkin, version: int) -> CheckinRecord:
         """Put another check-in in the place of the one of this id, as long as that has this version.
 
-        Its next slot stays if its times do, even if it is overdue. :class:`CheckinChanged` if somebody was quicker.
+        Its next slot stays if its times do, even if it is overdue. :class:`CheckinChanged` if another was quicker.
         """
         self._within_limit(checkin)
         while True:
@@ -123,7 +123,7 @@ class CheckinRecords:
             raise _unknown(checkin_id)
         return fire
 
-    # ── what somebody wants to know ──────────────────────────────────────────────────────────────────────────────
+    # ── looking ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def now(self) -> datetime:
         """The broker's time, as exact as slots are."""
@@ -219,14 +219,14 @@ class CheckinRecords:
         return fire_of(str(line)) if line else None
 
     def begin(self, checkin_id: str, slot: datetime) -> bool:
-        """Say that one is about to do what cannot be done again; false if somebody said so before."""
+        """Say that one is about to do what cannot be done again; false if that was said before."""
         mark = keys.checkin_begun(checkin_id, milliseconds(slot))
         return bool(self._client.set(mark, "", nx=True, ex=self._keep_seconds))
 
     def latest(self, checkin_id: str) -> dict[str, tuple[int, str]]:
         """What each receiver got last: the slot, in milliseconds, and the id of the message or task."""
         found = self._client.hgetall(keys.checkin_latest(checkin_id))
-        return {str(whom): _slot_and_id(str(text)) for whom, text in found.items()}
+        return {str(receiver): _slot_and_id(str(text)) for receiver, text in found.items()}
 
     def note_latest(self, checkin_id: str, whom: str, slot: datetime, what: str) -> None:
         """Say what a receiver got."""

@@ -49,7 +49,7 @@ class Claim(Model):
 
 
 class Claims:
-    """What is claimed on this process's broker, unless told otherwise.
+    """What is claimed on this process's broker, unless a client is given.
 
     A claim holds until its time is over by the broker's clock; without a time, as long as its agent has the task in
     which it was made. It ends at once when it is released, or its agent is dead as the takeover of tasks means it.
@@ -67,29 +67,29 @@ class Claims:
         """
         name, deadline = named(resource), time.monotonic() + wait
         while True:
-            outcome, told = self._try(name, seconds, by)
+            outcome, claim = self._try(name, seconds, by)
             if outcome == "claimed":
-                return _read(name, told)
+                return _read(name, claim)
             if outcome == "held" and time.monotonic() >= deadline:
-                raise ResourceTaken(f"{name} is claimed by {_read(name, told).words}")
+                raise ResourceTaken(f"{name} is claimed by {_read(name, claim).words}")
             if outcome == "held":
                 time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def release(self, resource: str, *, by: str | None = None) -> bool:
-        """Give the resource back; false if nobody has it, :class:`ResourceTaken` if somebody else has."""
+        """Give the resource back; false if it is free, :class:`ResourceTaken` if another party has it."""
         name, holder = named(resource), by or caller().name
         known = self._known(name)
         if known and not self._holds(name, known):
             return False
-        outcome, told = SCRIPTS["release"](self._client, claims=keys.CLAIMS, resource=name, by=holder)
+        outcome, claim = SCRIPTS["release"](self._client, claims=keys.CLAIMS, resource=name, by=holder)
         if outcome == "held":
-            raise ResourceTaken(f"{name} is not {holder}'s to release: it is claimed by {_read(name, told).words}")
+            raise ResourceTaken(f"{name} is not {holder}'s to release: it is claimed by {_read(name, claim).words}")
         return bool(outcome == "released")
 
     def all(self) -> list[Claim]:
         """What is claimed now."""
-        known = {str(name): str(told) for name, told in self._client.hgetall(keys.CLAIMS).items()}
-        return [_read(name, told) for name, told in sorted(known.items()) if self._holds(name, told)]
+        known = {str(name): str(claim) for name, claim in self._client.hgetall(keys.CLAIMS).items()}
+        return [_read(name, claim) for name, claim in sorted(known.items()) if self._holds(name, claim)]
 
     def _try(self, name: str, seconds: float | None, by: str | None) -> tuple[str, str]:
         own = caller()
@@ -97,7 +97,7 @@ class Claims:
         in_task = bool(task and own.agent == holder)
         if seconds is None and not in_task:
             seconds = self._settings.claim_seconds
-        outcome, told = SCRIPTS["claim"](
+        outcome, claim = SCRIPTS["claim"](
             self._client,
             **self._claimed(name, self._known(name)),
             by=holder,
@@ -105,7 +105,7 @@ class Claims:
             task=task if in_task else None,
             ms=None if seconds is None else int(seconds * 1000),
         )
-        return str(outcome), str(told)
+        return str(outcome), str(claim)
 
     def _holds(self, name: str, known: str) -> bool:
         return bool(SCRIPTS["is_held"](self._client, **self._claimed(name, known)))
@@ -114,7 +114,7 @@ class Claims:
         return str(self._client.hget(keys.CLAIMS, name) or "")
 
     def _claimed(self, name: str, known: str) -> dict[str, str | int]:
-        """What the scripts need to tell whether the known claim holds."""
+        """What the scripts need to see whether the known claim holds."""
         task = json.loads(known).get("task") if known else None
         return {
             "claims": keys.CLAIMS,
@@ -140,8 +140,8 @@ def named(resource: str) -> str:
     return name
 
 
-def _read(name: str, told: str) -> Claim:
-    fields = json.loads(told)
+def _read(name: str, claim: str) -> Claim:
+    fields = json.loads(claim)
     for moment in ("since", "until"):
         if moment in fields:
             fields[moment] = fields[moment] / 1000
@@ -170,7 +170,7 @@ class Note(Model):
 
 
 class Notes:
-    """The notes of one project, on this process's broker unless told otherwise.
+    """The notes of one project, on this process's broker unless a client is given.
 
     The latest ``TORCH_NOTES_LIMIT`` are kept, each for ``TORCH_NOTE_DAYS``.
     """
@@ -181,7 +181,7 @@ class Notes:
         self._client = client or connect(self._settings.broker())
 
     def add(self, fact: str, tags: Iterable[str] = (), *, by: str | None = None) -> Note:
-        """Note a fact for whoever works on the project; :class:`InvalidNote` if it cannot be kept."""
+        """Note a fact for all who work on the project; :class:`InvalidNote` if it cannot be kept."""
         text = " ".join(_CONTROL.sub(" ", fact).split())
         size, limit = len(text.encode(errors="replace")), self._settings.note_limit_bytes
         if not text:

@@ -15,7 +15,7 @@ from torch_tasks.model.fields import AgentId, Model, Role
 
 
 def shown(text: str) -> str:
-    """Names of files and branches may be any bytes; what is told of them is text."""
+    """Names of files and branches may be any bytes; what is shown of them is text."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -30,7 +30,7 @@ class LeftOut(Model):
 
 
 class Committed(Model):
-    """A commit, as one line tells it."""
+    """A commit, as one line."""
 
     id: str
     at: AwareDatetime
@@ -65,26 +65,26 @@ class GitReport(Model):
     looked_at: AwareDatetime
     trees: tuple[TreeReport, ...] = ()
     trouble: Shown | None = None
-    """Why nobody could look, or why the verified end of a task has no tag."""
+    """Why the trees could not be looked at, or why the verified end of a task has no tag."""
 
 
 class GitReports:
-    """The reports, on this process's broker unless told otherwise: the last one of each agent."""
+    """The reports, on this process's broker unless a client is given: the last one of each agent."""
 
     def __init__(self, client: redis.Redis | None = None) -> None:
         self._client = client or connect(own.settings().broker())
 
     def all(self) -> list[GitReport]:
         """Every agent's, by id."""
-        told = self._client.hgetall(keys.GIT_REPORTS)
-        return [GitReport.model_validate_json(report) for _, report in sorted(told.items())]
+        reports = self._client.hgetall(keys.GIT_REPORTS)
+        return [GitReport.model_validate_json(report) for _, report in sorted(reports.items())]
 
     def put(self, report: GitReport) -> None:
         """This is how it is now."""
         self._client.hset(keys.GIT_REPORTS, report.agent, report.model_dump_json())
 
     def drop(self, node: str, but: Collection[str]) -> None:
-        """Forget the node's reports on all agents but these: nobody looks after their trees any more."""
+        """Forget the node's reports on all agents but these: their trees are not looked after any more."""
         gone = [report.agent for report in self.all() if report.node == node and report.agent not in but]
         if gone:
             self._client.hdel(keys.GIT_REPORTS, *gone)

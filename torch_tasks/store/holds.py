@@ -17,7 +17,7 @@ SCRIPTS = Scripts(__file__)
 
 
 def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
-    """What somebody says now: the agent whose pane this is, else the operator."""
+    """An order given now, by the agent whose pane this is, else by the operator."""
     return Hold(by=by or caller().name, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
 

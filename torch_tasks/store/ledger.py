@@ -29,16 +29,16 @@ PRUNE_PAGES = 2000
 
 
 class RowState(StrEnum):
-    """How far the publishing of a task is, as far as its row tells."""
+    """How far the publishing of a task is, as its row says."""
 
     WRITTEN = "written"
-    """Somebody is publishing it, or was killed over it."""
+    """A process is publishing it, or was killed while it did."""
     SPOOLED = "spooled"
     """It was accepted while the broker was away, and was not sent yet."""
     PUBLISHED = "published"
     """The broker took it."""
     WITHDRAWN = "withdrawn"
-    """Its sender was told that it failed; what the broker may know of it is to be forgotten."""
+    """Enqueueing it failed, and its sender knows; the broker is to forget it."""
     CLOSED = "closed"
     """It has ended, and how is kept."""
 
@@ -71,7 +71,7 @@ class _Broker(NamedTuple):
 
     ledger: str | None = None
     reconciled: float | None = None
-    tended: float = 0
+    closing_at: float = 0
 
 
 class Summary(NamedTuple):
@@ -203,7 +203,7 @@ class Ledger:
         return self._rows("state = 'closed' AND number > :number ORDER BY number LIMIT :limit", number, limit)
 
     def longest_unseen(self, limit: int) -> list[Row]:
-        """The published rows at which nobody has looked for the longest time."""
+        """The published rows that were not looked at for the longest time."""
         return self._rows("state = 'published' ORDER BY touched LIMIT :limit", limit=limit)
 
     def message(self, row: Row) -> str:
@@ -248,15 +248,15 @@ class Ledger:
         with self._file.writing(flushed=False) as file:
             file.execute("UPDATE brokers SET reconciled = ? WHERE broker = ?", (time.time(), self._broker))
 
-    def is_untended_for(self, seconds: float) -> bool:
-        """Nobody has looked for ended tasks for so long."""
+    def is_closing_due(self, seconds: float) -> bool:
+        """No process has looked for ended tasks for so long."""
         with self._file.reading() as file:
-            return not -1 < time.time() - self._mine(file).tended < seconds
+            return not -1 < time.time() - self._mine(file).closing_at < seconds
 
-    def tended(self) -> None:
-        """Somebody looks for ended tasks now."""
+    def note_closing(self) -> None:
+        """Note that this process looks for ended tasks now."""
         with self._file.writing(flushed=False) as file:
-            file.execute("UPDATE brokers SET tended = ? WHERE broker = ?", (time.time(), self._broker))
+            file.execute("UPDATE brokers SET closing_at = ? WHERE broker = ?", (time.time(), self._broker))
 
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -295,7 +295,7 @@ class Ledger:
 
     def _mine(self, file: sqlite3.Connection) -> _Broker:
         found = file.execute(
-            "SELECT ledger, reconciled, tended FROM brokers WHERE broker = ?", (self._broker,)
+            "SELECT ledger, reconciled, closing_at FROM brokers WHERE broker = ?", (self._broker,)
         ).fetchone()
         return _Broker(*found) if found else _Broker()
 

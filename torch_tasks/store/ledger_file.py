@@ -43,7 +43,7 @@ CREATE TABLE brokers (
   broker TEXT PRIMARY KEY,
   ledger TEXT NOT NULL,            -- what the broker knows this ledger by
   reconciled REAL,
-  tended REAL NOT NULL DEFAULT 0
+  closing_at REAL NOT NULL DEFAULT 0
 );
 """
 
@@ -51,7 +51,7 @@ _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class LedgerFile:
-    """A file of rows. What goes wrong with it is told as :class:`~torch_tasks.errors.LedgerUnusable`."""
+    """A file of rows. What goes wrong with it is raised as :class:`~torch_tasks.errors.LedgerUnusable`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class LedgerFile:
         _all.add(self)
 
     def exists(self) -> bool:
-        """Somebody wrote a row once."""
+        """A row was written once."""
         return self.path.exists()
 
     @contextmanager

@@ -1,7 +1,7 @@
 """The inboxes: every statement on the broker that reads or writes a message.
 
 An inbox is two streams of message ids, one for emergencies; what an id means stands in the message's record. An entry
-leaves its stream when its receiver has the message, or when nobody will deliver it any more.
+leaves its stream when its receiver has the message, or when it will not be delivered any more.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def listen(client: redis.Redis, role: str) -> Iterator[Message | None]:
 def _parsed(text: str) -> Message | None:
     try:
         return Message.model_validate(json.loads(text))
-    except (ValidationError, ValueError):  # somebody else's
+    except (ValidationError, ValueError):  # not a message of ours
         return None
 
 
@@ -96,22 +96,22 @@ class AuditEntry(Model):
 
 
 class Audit:
-    """The latest of it, on the broker; whoever listens to the channel of the same name hears it, too."""
+    """The latest of it, on the broker; it is published on the channel of the same name, too."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def note(self, what: AuditKind, message: Message, why: str) -> None:
         """Keep one thing."""
-        told: dict[Any, Any] = {
+        fields: dict[Any, Any] = {
             "what": str(what),
             "sender": message.sender,
             "target": message.target,
             "message_id": message.id,
             "why": why,
         }
-        number = str(self._client.xadd(keys.AUDIT, told, maxlen=_KEPT, approximate=True))
-        self._client.publish(keys.AUDIT, _entry(number, told).model_dump_json())
+        number = str(self._client.xadd(keys.AUDIT, fields, maxlen=_KEPT, approximate=True))
+        self._client.publish(keys.AUDIT, _entry(number, fields).model_dump_json())
 
     def latest(self, limit: int) -> list[AuditEntry]:
         """The latest entries, oldest first."""
@@ -155,7 +155,7 @@ class Inboxes:
     def send(self, message: Message, role: str | None) -> MessageState:
         """Put a message into its receiver's inbox, once; returns how far it is. :class:`InboxFull` if there is no room.
 
-        Whoever listens to the channel of the receiver's ``role`` hears it, too.
+        It is published on the channel of the receiver's ``role``, too.
         """
         urgent, normal = (keys.inbox(message.target, urgency) for urgency in Urgency)
         own, other = (urgent, normal) if message.priority is Urgency.EMERGENCY else (normal, urgent)
@@ -196,7 +196,7 @@ class Inboxes:
         return MessageState(SCRIPTS["replay"](self._client, **places, id=message_id))
 
     def withdraw(self, message_id: str, note: str) -> bool:
-        """Take a message back that its receiver has not begun with; false if it has, or nobody knows of it."""
+        """Take a message back that its receiver has not begun with; false if it has, or there is no such message."""
         record = self.records([message_id])[0]
         if record is None:
             return False
@@ -221,7 +221,7 @@ class Inboxes:
     def fetch(
         self, party: str, *, again: bool = False, emergencies_only: bool = False, wait_ms: int = 0
     ) -> list[InboxEntry]:
-        """The next entries that nobody fetched, or ``again`` those that were and are not settled."""
+        """The next entries that were not fetched, or ``again`` those that were and are not settled."""
         chosen = (Urgency.EMERGENCY,) if emergencies_only else tuple(Urgency)
         streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
         # All that was fetched before, for it is handed out no more as new.
@@ -290,7 +290,7 @@ class Inboxes:
             self.audit.note(AuditKind.FALLBACK, message, "the broker was away")
 
     def drop(self, entry: InboxEntry) -> None:
-        """Take an entry out of its inbox of whose message nobody knows anything."""
+        """Take an entry out of its inbox whose message has no record."""
         self._client.xack(entry.inbox, GROUP, entry.number)
         self._client.xdel(entry.inbox, entry.number)
 
@@ -341,7 +341,7 @@ class Inboxes:
         return self.states(ids).count(MessageState.DEAD)
 
     def last_statuses(self) -> list[MessageRecord]:
-        """The message in which each agent last told its status, as far as it is still known."""
+        """The message in which each agent last reported its status, as far as it is still known."""
         ids = [str(message_id) for message_id in self._client.hvals(keys.LAST_STATUS)]
         return [record for record in self.records(ids) if record]
 
@@ -352,7 +352,7 @@ class Inboxes:
         return [record for record in reversed(self.records(ids)) if record]
 
     def is_known(self, party: str) -> bool:
-        """Somebody of this name sent or got a message before."""
+        """A party of this name sent or got a message before."""
         return bool(self._client.exists(keys.conversation(party)))
 
     def changes(self, message_id: str, deadline: float | None) -> Iterator[MessageRecord]:
@@ -389,6 +389,6 @@ def _record(fields: Mapping[str, str], moment: float) -> MessageRecord:
             values[name] = datetime.fromtimestamp(float(values[name]) / 1000, UTC)
     record = MessageRecord.model_validate(values)
     overdue = record.expires_at is not None and record.expires_at.timestamp() <= moment
-    if overdue and record.state is MessageState.ACCEPTED:  # nobody has come to say so yet
+    if overdue and record.state is MessageState.ACCEPTED:  # its receiver has not looked since
         return record.model_copy(update={"state": MessageState.EXPIRED})
     return record

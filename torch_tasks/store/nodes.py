@@ -86,7 +86,7 @@ class NodeRegistry:
         )
 
     def entry(self, name: str) -> NodeInfo | None:
-        """What stands in the registry under this name, whoever wrote it; ``status`` is not looked up."""
+        """What stands in the registry under this name, from whichever node; ``status`` is not looked up."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hget(keys.NODE_REGISTRY, name)
             pipe.hget(keys.NODE_INCARNATION, name)
@@ -198,10 +198,10 @@ class Spawns:
             alive_since = now_ms - int(self._settings.offline_seconds * 1000)
             pipe.zrangebyscore(keys.AGENT_HEARTBEAT, alive_since, "+inf")
             revision, entries, states, agents, heard = pipe.execute()
-        told = {agent_id: json.loads(state) for agent_id, state in states.items()}
+        kept = {agent_id: json.loads(state) for agent_id, state in states.items()}
         gone = (SpawnState.FAILED, SpawnState.LOST)
-        old = [one for one, state in told.items() if state["state"] in gone and state["at"] < now_ms - _REMEMBERED_MS]
-        spawned = [_spawned(entry, states[one]) for one, entry in entries.items() if one in told and one not in old]
+        old = [one for one, state in kept.items() if state["state"] in gone and state["at"] < now_ms - _REMEMBERED_MS]
+        spawned = [_spawned(entry, states[one]) for one, entry in entries.items() if one in kept and one not in old]
         known = [json.loads(agents[agent_id]) for agent_id in heard if agent_id in agents]
         members = {
             one["agent_id"]: CountedAgent(one["role"], one["node"], one["parent"]) for one in known if not one["left"]
@@ -284,5 +284,5 @@ def _spawn_entry(spawned: Spawned) -> str:
 
 
 def _spawned(entry: str, state: str) -> Spawned:
-    told = json.loads(state)
-    return Spawned.model_validate(json.loads(entry) | {"state": told["state"], "reason": told["reason"]})
+    kept = json.loads(state)
+    return Spawned.model_validate(json.loads(entry) | {"state": kept["state"], "reason": kept["reason"]})

@@ -23,11 +23,11 @@ from torch_tasks.store.messages import Inboxes
 from torch_tasks.system.files import exclusive, make_folder, usable, write_private
 
 BATCH = 200
-TENDED_SECONDS = 2.0
+CHECKED_SECONDS = 2.0
 """How often it is looked what has arrived."""
 
 ON_ITS_WAY_SECONDS = 2.0
-"""What was kept so lately is most likely being sent by whoever kept it; two of one sender still keep their order."""
+"""What was kept so lately is most likely being sent by its own process; two of one sender still keep their order."""
 
 Route = Callable[[Message], None]
 """Sends one message to the broker."""
@@ -41,7 +41,7 @@ class Outbox:
         self._sent = folder / "sent"
         self._lock = folder / "lock"
         self._name = folder / "name"
-        self._tended = folder / "tended"
+        self._checked = folder / "checked"
 
     def keep(self, message: Message) -> Path:
         """Have the message on the disk, behind all that were kept before."""
@@ -59,7 +59,7 @@ class Outbox:
 
     def accepted(self, file: Path) -> None:
         """The broker has the message; it is kept until it has arrived."""
-        with usable(file), contextlib.suppress(FileNotFoundError):  # somebody else has sent it, too
+        with usable(file), contextlib.suppress(FileNotFoundError):  # another process has sent it, too
             file.replace(self._sent / file.name)
 
     def is_next(self, file: Path, sender: str) -> bool:
@@ -101,10 +101,10 @@ class Outbox:
                 else:
                     self.accepted(self._waiting / name)
 
-    def tend(self, reconciler: Reconciler, inboxes: Inboxes, send: Route) -> None:
+    def flush_and_check(self, reconciler: Reconciler, inboxes: Inboxes, send: Route) -> None:
         """Flush, send anew what a broker forgot, and drop what has arrived."""
         self.flush(send)
-        if not self._sent.is_dir() or self._was_tended() or not self.unsettled():
+        if not self._sent.is_dir() or self._was_checked() or not self.unsettled():
             return
         source = SentMessages(self.name, self._sent, inboxes, send)
         reconciler.reconcile(source)
@@ -121,12 +121,12 @@ class Outbox:
             write_private(self._name, f"outbox {uuid.uuid4().hex}")
         return self._name.read_text()
 
-    def _was_tended(self) -> bool:
-        """Somebody on this machine did it a moment ago; many processes call this."""
+    def _was_checked(self) -> bool:
+        """A process on this machine did it a moment ago; many call this."""
         with contextlib.suppress(FileNotFoundError):
-            if 0 <= time.time() - self._tended.stat().st_mtime < TENDED_SECONDS:
+            if 0 <= time.time() - self._checked.stat().st_mtime < CHECKED_SECONDS:
                 return True
-        self._tended.touch()
+        self._checked.touch()
         return False
 
 

@@ -1,7 +1,7 @@
 """The task records: every statement that reads or writes one.
 
-A record changes only along :data:`~torch_tasks.model.task.TRANSITIONS` and only by whoever owns the task; both are
-checked on the broker, in the script that writes.
+A record changes only along :data:`~torch_tasks.model.task.TRANSITIONS`, and only the agent that owns the task changes
+it; both are checked on the broker, in the script that writes.
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ class Take(StrEnum):
 
 
 class Ownership(NamedTuple):
-    """What a task's record says to whoever works on it."""
+    """What a task's record says to the agent that works on it."""
 
     revision: int
     """0 if there is no record."""
@@ -157,8 +157,8 @@ class TaskRecords:
             fields=values,
         )
         if outcome == "moved":
-            told = [str(part) for part in fields_now]
-            account = dict(zip(told[::2], told[1::2], strict=True))
+            parts = [str(part) for part in fields_now]
+            account = dict(zip(parts[::2], parts[1::2], strict=True))
             return self._end_unwanted(task_id, account) if to in NOT_BEGUN else account
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
@@ -205,7 +205,7 @@ class TaskRecords:
             return [{str(name): str(value) for name, value in fields.items()} for fields in pipe.execute()]
 
     def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
-        """Put back what somebody remembers of a task, if the broker knows nothing later; false if it does."""
+        """Put back what the caller remembers of a task, if the broker knows nothing later; false if it does."""
         return bool(self._put_back(task_id, account, self._client))
 
     def restore_many(self, accounts: Mapping[str, Mapping[str, str]]) -> None:
@@ -282,11 +282,11 @@ class TaskRecords:
         failure = Failure(kind=FailureKind.CANCELLED, message="cancelled before another agent began")
         try:
             return self.finish(TaskResult(task_id=task_id, status=TaskState.CANCELLED, error=failure))
-        except IllegalTransition:  # one has it already, and hears of it
+        except IllegalTransition:  # another agent has it already, and reads the request
             return account
 
     def ownership(self, task_id: str) -> Ownership:
-        """How a task stands for whoever works on it."""
+        """How a task stands, for the agent that works on it."""
         names = ("revision", "state", "agent", "node", "incarnation", "cancel_requested", "attempts", "handover")
         revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
             keys.task_record(task_id), names
@@ -309,8 +309,8 @@ class TaskRecords:
     def history(self, task_id: str) -> list[HistoryEntry]:
         """What happened to a task, oldest first."""
         return [
-            HistoryEntry.model_validate(told | {"at": datetime.fromtimestamp(told["at"] / 1000, UTC)})
-            for told in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
+            HistoryEntry.model_validate(entry | {"at": datetime.fromtimestamp(entry["at"] / 1000, UTC)})
+            for entry in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
         ]
 
     def let_expire(self, task_id: str) -> None:
@@ -319,11 +319,11 @@ class TaskRecords:
         self._client.expire(keys.task_history(task_id), self._keep_seconds)
 
     def request_cancel(self, task_id: str) -> None:
-        """Tell whoever holds the task, now or later, that it is not wanted any more."""
+        """Note that the task is not wanted any more; the agent that has it, now or later, reads it."""
         self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
 
     def withdraw_cancel(self, task_id: str) -> None:
-        """Nobody wants it cancelled any more."""
+        """Take the request to cancel it back."""
         self._client.hdel(keys.task_record(task_id), "cancel_requested")
 
     def get(self, task_id: str) -> TaskRecord:
@@ -344,7 +344,7 @@ class TaskRecords:
         return TaskState(str(value)) if value else None
 
     def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
-        """As little of these records as tells how far they are, in their order; nothing where there is no record."""
+        """As little of these records as shows how far they are, in their order; nothing where there is no record."""
         with self._client.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
                 pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")

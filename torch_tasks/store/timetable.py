@@ -83,7 +83,7 @@ class EntryCopy(NamedTuple):
 
     @property
     def revision(self) -> int:
-        """Grows with every change; 0 if nobody knows the entry."""
+        """Grows with every change; 0 if there is no such entry."""
         return int(self.fields.get("revision", 0))
 
     @property
@@ -136,7 +136,7 @@ class Timetable:
     def advance(self, held: str, advances: Sequence[Advance]) -> bool:
         """Write what was fired and what comes next, in one step; false if this beat leads no more: nothing is written.
 
-        An entry that somebody changed meanwhile stays as it is.
+        An entry that was changed meanwhile stays as it is.
         """
         places = [places_of(one.due.id) for one in advances]
         done = SCRIPTS["advance"](
@@ -222,7 +222,7 @@ class Timetable:
                     break
 
     def accounts(self, ids: Sequence[str]) -> list[EntryCopy]:
-        """What there is to know of these entries."""
+        """The schedules and states of these entries."""
         with self._client.pipeline(transaction=False) as pipe:
             for one in ids:
                 places = places_of(one)
@@ -233,7 +233,7 @@ class Timetable:
         return [EntryCopy(one, _pairs(fields), _pairs(lines)) for one, (fields, lines) in zip(ids, found, strict=True)]
 
     def restore(self, accounts: Iterable[EntryCopy]) -> int:
-        """Put back what somebody remembers, where the broker knows nothing later; returns how many were put back.
+        """Put back what the caller remembers, where the broker knows nothing later; returns how many were put back.
 
         What was given to the fleet and is not known to have arrived is fired again, under the same ids.
         """

@@ -57,7 +57,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """What goes wrong with the path in here is told as :class:`StateFolderUnusable`."""
+    """What goes wrong with the path in here is raised as :class:`StateFolderUnusable`."""
     try:
         yield
     except OSError as error:
@@ -66,7 +66,7 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def ring(agent_folder: Path) -> None:
-    """Ring the agent's bell if there is one; nobody need hear it."""
+    """Ring the agent's bell if there is one; it need not be heard."""
     try:
         handle = os.open(agent_folder / "bell", os.O_RDWR | os.O_NONBLOCK)
     except OSError:

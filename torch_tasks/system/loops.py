@@ -13,7 +13,7 @@ from torch_tasks.errors import TorchError
 log = logging.getLogger(__name__)
 
 EXPECTED: tuple[type[Exception], ...] = (TorchError, OSError)
-"""Errors whose text tells a person all there is to know: they are logged without a traceback."""
+"""Errors whose text says all that a person needs: they are logged without a traceback."""
 RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 5.0
 

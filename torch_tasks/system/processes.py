@@ -25,14 +25,14 @@ SAME_START_SECONDS = 0.02
 
 
 class Running(BaseModel):
-    """A process that was started: its number, and what tells it from a later process of the same number."""
+    """A process that was started: its number, and what distinguishes it from a later process of the same number."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     pid: int
     create_time: float
-    """Seconds between the machine's start and the process's: unlike a time of day, nobody sets it anew."""
+    """Seconds between the machine's start and the process's: unlike a time of day, it is never set anew."""
     argv: tuple[str, ...]
     log: Path
     log_start: int
@@ -44,7 +44,7 @@ class Running(BaseModel):
         return self.process() is not None
 
     def process(self) -> psutil.Process | None:
-        """This very process, or nothing once it has ended, whoever has its number now."""
+        """This very process, or nothing once it has ended, even if another one has its number now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             if not _began_at(process, self.create_time):
@@ -89,13 +89,13 @@ class Processes:
         running = Running(
             name=name,
             pid=child.pid,
-            create_time=_create_time(psutil.Process(child.pid)),  # there even if it ended: nobody has waited for it yet
+            create_time=_create_time(psutil.Process(child.pid)),  # there even if it ended: it was not waited for yet
             argv=tuple(argv),
             log=log,
             log_start=log_start,
             facts=dict(facts or {}),
         )
-        child.returncode = 0  # subprocess shall not complain that nobody waits: whoever looks at Running does
+        child.returncode = 0  # subprocess shall not complain that the child is not waited for: Running does that
         assert child.stdin is not None
         with child.stdin as go:
             write_private(self._file(name), running.model_dump_json())
@@ -133,14 +133,14 @@ def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> 
     """Return when the process is ready; :class:`ProcessNotStarted` when it ends before, or the time does."""
     if _holds(lambda: ready() or not running.alive, seconds) and running.alive:
         return
-    said = running.last_words() or "(nothing)"
+    words = running.last_words() or "(nothing)"
     happened = f"is not ready after {seconds:g} s" if running.alive else "ended before it was ready"
     who = f"{running.name} (process {running.pid})"
-    raise ProcessNotStarted(f"{who} {happened}. The end of its log, {running.log}:\n{said}")
+    raise ProcessNotStarted(f"{who} {happened}. The end of its log, {running.log}:\n{words}")
 
 
 def birth(pid: int) -> float:
-    """What tells a living process from a later one of its number: see :attr:`Running.create_time`."""
+    """What distinguishes a living process from a later one of its number: see :attr:`Running.create_time`."""
     return _create_time(psutil.Process(pid))
 
 
@@ -163,7 +163,7 @@ def _create_time(process: psutil.Process) -> float:
 def _spawn(
     name: str, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, output: int
 ) -> subprocess.Popen[bytes]:
-    """A child that begins once it is told to; if we die before we have recorded it, it never does."""
+    """A child that begins on our word; if we die before we have recorded it, it never does."""
     if shutil.which(argv[0], path=(env or os.environ).get("PATH")) is None:
         raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {os.strerror(errno.ENOENT)}")
     waiting = ("sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *argv)
@@ -191,7 +191,7 @@ def _end(running: Running, grace: float) -> None:
 
 
 def _group(running: Running) -> list[psutil.Process]:
-    """Who is left of the group that the process led; nobody if its number leads another group by now."""
+    """Who is left of the group that the process led; none if its number leads another group by now."""
     members = [process for process in psutil.process_iter() if _in_group(process, running.pid)]
     if any(process.pid == running.pid for process in members) and not running.alive:
         return []

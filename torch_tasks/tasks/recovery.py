@@ -1,7 +1,7 @@
 """Putting back the tasks that the broker forgot, from what this machine's ledger knows of them.
 
 The ledger knows what was accepted on this machine and how it ended. :func:`settle` compares when there is a reason to;
-every command calls it before it talks to the broker. :func:`tend` also closes the rows of ended tasks.
+every command calls it before it talks to the broker. :func:`settle_and_close` also closes the rows of ended tasks.
 """
 
 from __future__ import annotations
@@ -27,33 +27,30 @@ log = logging.getLogger(__name__)
 
 LOOK_SECONDS = 1.0
 """How often a process asks the broker whether it is still the one it was."""
-TEND_SECONDS = 30.0
+CLOSE_SECONDS = 30.0
 """How often the rows of ended tasks are closed where no node worker does it."""
 RECALL_SECONDS = 5.0
-"""How long it may take somebody else to put back a task."""
+"""How long another process may take to put back a task."""
 BATCH = 200
-TEND_BATCHES = 20
+CLOSE_BATCHES = 20
 
 
 def settle() -> None:
     """Have the broker know what this machine's ledger knows; next to nothing is done if nothing happened."""
     if tasks := _enqueued_here():
-        with broker_errors():
-            tasks.settle()
+        tasks.settle()
 
 
-def tend() -> None:
+def settle_and_close() -> None:
     """:func:`settle`, and close the rows of tasks that have ended."""
     if tasks := _enqueued_here():
-        with broker_errors():
-            tasks.tend()
+        tasks.settle_and_close()
 
 
 def restore_all() -> None:
-    """Have the broker know all that the ledger knows, whatever it was told before."""
+    """Have the broker know all that the ledger knows, even what was put back before."""
     if tasks := _enqueued_here():
-        with broker_errors():
-            fleet().reconciler.reconcile(tasks, always=True)
+        fleet().reconciler.reconcile(tasks, always=True)
 
 
 def keep_end(task_id: str, *, asked_here: bool = False) -> None:
@@ -78,7 +75,7 @@ def recall(task_id: str) -> None:
     restore_all()
     deadline = time.monotonic() + RECALL_SECONDS
     while fleet().records.state(task_id) is None and time.monotonic() < deadline:
-        time.sleep(0.05)  # somebody else is putting it back
+        time.sleep(0.05)  # another process is putting it back
 
 
 def is_spooled(task_id: str) -> bool:
@@ -100,8 +97,8 @@ def _tasks_in(ledger: Ledger) -> EnqueuedTasks:
 class EnqueuedTasks:
     """The tasks in one ledger, as a source for the reconciler of its broker.
 
-    Whoever is first puts a task back, for its record can be made only once and its row claimed only once; a second
-    message would do no harm, for a task runs once whatever is delivered.
+    Of several processes, the first puts a task back: its record is made only once and its row claimed only once. A
+    second message would do no harm, for a task runs once whatever is delivered.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -109,14 +106,14 @@ class EnqueuedTasks:
         self._looked = -math.inf
 
     def settle(self) -> None:
-        """Compare if nobody did so a moment ago or something was never sent; close rows if nobody else does."""
+        """Compare unless that was done a moment ago and all is sent; close rows if no node worker does."""
         unsent = self._ledger.unsent()
         if unsent or time.monotonic() - self._looked >= LOOK_SECONDS:
             self._compare(unsent)
-            if self._ledger.is_untended_for(TEND_SECONDS):
+            if self._ledger.is_closing_due(CLOSE_SECONDS):
                 self._close_ended()
 
-    def tend(self) -> None:
+    def settle_and_close(self) -> None:
         """Compare, and close the rows of tasks that have ended."""
         self._compare(self._ledger.unsent())
         self._close_ended()
@@ -124,9 +121,9 @@ class EnqueuedTasks:
     def _compare(self, unsent: Sequence[Row]) -> None:
         """Restore all if the broker is not the one it was, and send what was never sent."""
         fleet().reconciler.reconcile(self)
-        sight = _Sight()
+        messages = _MessageFinder()
         for start in range(0, len(unsent), BATCH):
-            self._restore(unsent[start : start + BATCH], sight)
+            self._restore(unsent[start : start + BATCH], messages)
         self._looked = time.monotonic()
 
     @property
@@ -138,17 +135,17 @@ class EnqueuedTasks:
         """Announce what has ended, then put back what has not."""
         for rows in _batches(self._ledger.closed_after):
             self._announce(rows)
-        sight = _Sight()
+        messages = _MessageFinder()
         for rows in _batches(self._ledger.open_after):
-            self._restore([row for row in rows if not row.in_hands], sight)
+            self._restore([row for row in rows if not row.in_hands], messages)
         self._ledger.reconciled()
         return True
 
     def _close_ended(self) -> None:
-        """Close what has ended, beginning with what nobody has looked at for the longest time; forget what is old."""
-        if self._ledger.is_untended_for(TEND_SECONDS / 3):
-            self._ledger.tended()
-        for _ in range(TEND_BATCHES):
+        """Close what has ended, beginning with the rows not looked at for the longest time; forget what is old."""
+        if self._ledger.is_closing_due(CLOSE_SECONDS / 3):
+            self._ledger.note_closing()
+        for _ in range(CLOSE_BATCHES):
             rows = self._ledger.longest_unseen(BATCH)
             if not self._restore(rows) or len(rows) < BATCH:
                 break
@@ -166,16 +163,18 @@ class EnqueuedTasks:
             }
         )
 
-    def _restore(self, rows: Sequence[Row], sight: _Sight | None = None) -> int:
+    def _restore(self, rows: Sequence[Row], messages: _MessageFinder | None = None) -> int:
         """Do for each row what the broker's knowledge of it asks for; returns how many tasks have ended.
 
-        Without a ``sight`` of the messages, a task that has a record is believed to have a message, too.
+        Without ``messages``, a task that has a record is believed to have a message, too.
         """
         ended, going = [], []
         outlines = fleet().records.outlines(row.task_id for row in rows)
-        if sight:
-            sight.look({queue for row, outline in zip(rows, outlines, strict=True) for queue in _places(row, outline)})
-            sight.look_for_pinned({row.task_id for row in rows})
+        if messages:
+            messages.look(
+                {queue for row, outline in zip(rows, outlines, strict=True) for queue in _places(row, outline)}
+            )
+            messages.look_for_pinned({row.task_id for row in rows})
         for row, outline in zip(rows, outlines, strict=True):
             if row.state is RowState.WITHDRAWN:
                 self._withdraw(row, outline)
@@ -183,7 +182,7 @@ class EnqueuedTasks:
                 self._send(row)
             elif outline.state.ended:
                 ended.append(row)
-            elif sight and outline.state in NOT_BEGUN and not sight.has(row):
+            elif messages and outline.state in NOT_BEGUN and not messages.has(row):
                 self._send(row, has_record=True)
             else:
                 going.append(row)
@@ -197,7 +196,7 @@ class EnqueuedTasks:
                 self._ledger.close(row.task_id, account)
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
-        """Publish the row's message, unless somebody else does it at this moment or the task may have ended."""
+        """Publish the row's message, unless another process does it at this moment or the task may have ended."""
         # It was seen going on then: only if it ended right afterwards can its record have expired by now.
         kept_for = int(settings().result_days * 86400) * 0.99
         if row.state is RowState.PUBLISHED and time.time() - row.touched > kept_for:
@@ -208,25 +207,25 @@ class EnqueuedTasks:
             return
         outgoing = Outgoing.read(self._ledger.message(row))
         try:
-            accepted = outgoing.accept(app)
-            if accepted.new_record or has_record:
-                with app.producer_or_acquire() as producer:
-                    outgoing.publish(producer, declare=[app.amqp.queues[row.queue]])
-                log.info("task %s put back into %s", row.task_id, row.queue)
+            with broker_errors():
+                if outgoing.accept(app).new_record or has_record:
+                    with app.producer_or_acquire() as producer:
+                        outgoing.publish(producer, declare=[app.amqp.queues[row.queue]])
+                    log.info("task %s put back into %s", row.task_id, row.queue)
         except BaseException:
             self._ledger.note(row.task_id, row.state)
             raise
         self._ledger.note(row.task_id, RowState.PUBLISHED)
 
     def _withdraw(self, row: Row, outline: Outline | None) -> None:
-        """Have the broker forget a task whose sender heard that it failed, unless an agent has begun."""
+        """Have the broker forget a task whose enqueueing failed, unless an agent has begun."""
         if outline and outline.state is TaskState.QUEUED:
             fleet().records.forget(row.task_id)
         self._ledger.drop(row)
 
 
 def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:
-    """The queues in which the message of a task may wait that nobody has begun."""
+    """The queues in which the message of a task that is not begun may wait."""
     return (row.queue, outline.queue) if outline and outline.state in NOT_BEGUN else ()
 
 
@@ -237,7 +236,7 @@ def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
         number = rows[-1].number
 
 
-class _Sight:
+class _MessageFinder:
     """Which tasks have a message, as far as was looked since a certain moment."""
 
     def __init__(self) -> None:
@@ -246,13 +245,13 @@ class _Sight:
         self._found: set[str] = set()
 
     def look(self, queues: Collection[str]) -> None:
-        """Look into these queues, unless that was done, and into everybody's hands."""
+        """Look for messages in these queues, unless that was done, and among those that workers hold."""
         if unknown := set(queues) - self._queues:
             self._found |= fleet().deliveries.on_the_way(unknown)
             self._queues |= unknown
 
     def look_for_pinned(self, task_ids: Collection[str]) -> None:
-        """Look into the queues of the agents that these tasks wait for before anybody else gets them."""
+        """Look into the queues of the agents that these tasks wait for first."""
         self.look({keys.agent_queue(agent_id) for agent_id, task_id in fleet().soft_pins.all() if task_id in task_ids})
 
     def has(self, row: Row) -> bool:

@@ -19,7 +19,7 @@ _ANSWER_SECONDS = 20.0
 
 
 def record_of(task_id: str) -> TaskRecord:
-    """The task's record; a broker that forgot it is told of it first. :class:`TaskNotFound` if it is known nowhere."""
+    """The task's record, put back first if the broker forgot it; :class:`TaskNotFound` if it is known nowhere."""
     record = fleet().records.find(task_id)
     if record is None:
         recovery.recall(task_id)

@@ -135,7 +135,7 @@ class NodeMaintenance:
         if thoroughly and not self._presence.drained:
             self._fill_pools()
         run_if_overdue(self._fleet)
-        recovery.tend()
+        recovery.settle_and_close()
         flush_outbox(self._fleet)
 
     def _fill_pools(self) -> None:
