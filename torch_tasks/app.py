@@ -21,7 +21,7 @@ from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
 CHECKIN = "torch.checkin"
-#: The control command by which every agent worker hears of a newly demanded queue.
+#: The control command by which every agent worker learns of a newly demanded queue.
 ANNOUNCE_QUEUE = "torch_demand"
 #: The control command by which an agent worker gets the answer that its agent waits for.
 ANSWER = "torch_answer"
@@ -31,9 +31,9 @@ LOOK = "torch_look"
 RESOURCES = "torch_resources"
 #: The control command by which an agent worker learns that its agent's screen is watched.
 SHOW = "torch_show"
-#: The control command by which every worker hears that something was paused, resumed, stopped or started.
+#: The control command by which every worker learns that something was paused, resumed, stopped or started.
 HOLDS_CHANGED = "torch_holds_changed"
-#: The control command by which an agent worker hears that its agent is to end.
+#: The control command by which an agent worker learns that its agent is to end.
 RETIRE = "torch_retire"
 
 

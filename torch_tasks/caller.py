@@ -35,7 +35,7 @@ class Caller:
             return task
         if self.folder is None:
             return None
-        try:  # a coding agent's program outlives the task that it was started for: its environment cannot tell
+        try:  # a coding agent's program outlives the task that it was started for: its environment does not know
             journal = json.loads((self.folder / JOURNAL).read_bytes())
         except (OSError, ValueError):
             return None

@@ -35,7 +35,7 @@ from torch_tasks.model.task import (
     TaskState,
 )
 from torch_tasks.orchestration import holds, staffing
-from torch_tasks.orchestration.holds import HoldReport, resources_of
+from torch_tasks.orchestration.holds import resources_of
 from torch_tasks.orchestration.staffing import DrainReport, SpawnHandle, release, retire, spawn
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery, requests
@@ -233,34 +233,10 @@ class Torch:
         with _broker():
             return resources_of(fleet().registry.get_agent(agent_id))
 
-    def pause(
-        self,
-        agent: str | None = None,
-        *,
-        role: str | None = None,
-        everybody: bool = False,
-        reason: str = "",
-        interrupt: bool = False,
-    ) -> HoldReport:
-        """Have an agent, all of a role, or all take no new task; their messages wait.
-
-        What they do goes on, or with ``interrupt`` goes back to its queue.
-        """
-        return holds.pause(agent, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
-
-    def resume(
-        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
-    ) -> HoldReport:
-        """Lift just such a pause, or :class:`NotHeld`."""
-        return holds.resume(agent, role=role, everybody=everybody, reason=reason)
-
-    def stop(self, reason: str = "", *, here: bool = False) -> HoldReport:
-        """Stop the fleet, or this machine: nothing begins, what runs is interrupted and goes back to its queue."""
-        return holds.stop(here=here, reason=reason)
-
-    def start(self, reason: str = "", *, here: bool = False) -> HoldReport:
-        """Lift that, or :class:`NotHeld`."""
-        return holds.start(here=here, reason=reason)
+    pause = staticmethod(holds.pause)
+    resume = staticmethod(holds.resume)
+    stop = staticmethod(holds.stop)
+    start = staticmethod(holds.start)
 
     def nodes(self) -> list[NodeInfo]:
         """The machines of the fleet, with what they have and which agents they keep."""

@@ -29,7 +29,7 @@ SOFT_PINS = f"{PREFIX}soft_pins"
 #: Hash of a pool → when it last grew, and what is held for the moment in which a process decides on that.
 POOLS_GROWN = f"{PREFIX}pools_grown"
 SCALING = f"{PREFIX}scaling"
-#: Sorted set of agent ids by when a node worker last said that it starts their worker again, in the same.
+#: Sorted set of agent ids by when a node worker last promised to start their worker again, in the same.
 AGENT_KEPT = f"{PREFIX}agent_kept"
 #: Hash of a node's name → its entry as JSON.
 NODE_REGISTRY = f"{PREFIX}node_registry"

@@ -79,8 +79,8 @@ class Settings(BaseSettings):
     recovery_seconds: Finite = Field(
         3.0,
         gt=0,
-        description="How long nobody takes tasks after the broker was restarted, "
-        "so that whoever lives can say what it accepted, holds and has finished.",
+        description="How long no agent takes tasks after the broker was restarted, "
+        "so that all live workers can put back what it accepted, what they hold and have finished.",
     )
     takeover_seconds: Finite = Field(
         10.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
@@ -123,7 +123,7 @@ class Settings(BaseSettings):
     notes_limit: int = Field(500, gt=0, description="So many notes about one project are kept, the latest.")
     note_days: Finite = Field(90.0, gt=0, description="How long a note about a project is kept.")
     briefing_notes_bytes: int = Field(
-        4000, ge=0, description="How much of a project's latest notes a coding agent is told in its briefing; 0: none."
+        4000, ge=0, description="How much of a project's latest notes a coding agent gets in its briefing; 0: none."
     )
     claim_seconds: Finite = Field(
         1800.0, gt=0, description="How long a claim holds that was made outside a task, unless it says."
@@ -314,7 +314,7 @@ class Settings(BaseSettings):
 
 
 class BrokerAddress(BaseModel):
-    """Where the broker is, and who said so. Its text never shows the password."""
+    """Where the broker is, and which setting says so. Its text never shows the password."""
 
     model_config = ConfigDict(frozen=True)
 

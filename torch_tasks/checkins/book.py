@@ -23,60 +23,14 @@ from torch_tasks.orchestration.followups import note_own_checkin
 
 GOOD_NOTE = "a good note names what to look at, what was open, and what to do then"
 _SAYS_LITTLE = frozenset(
-    [
-        "a",
-        "an",
-        "and",
-        "again",
-        "any",
-        "check",
-        "checkin",
-        "checking",
-        "checkup",
-        "continue",
-        "do",
-        "done",
-        "for",
-        "go",
-        "going",
-        "how",
-        "hows",
-        "in",
-        "it",
-        "keep",
-        "look",
-        "next",
-        "of",
-        "on",
-        "ok",
-        "please",
-        "ping",
-        "progress",
-        "proceed",
-        "reminder",
-        "resume",
-        "standard",
-        "standup",
-        "status",
-        "still",
-        "stuff",
-        "task",
-        "that",
-        "the",
-        "then",
-        "there",
-        "things",
-        "this",
-        "to",
-        "todo",
-        "up",
-        "update",
-        "updates",
-        "work",
-        "working",
-        "you",
-        "your",
-    ]
+    re.findall(
+        r"\w+",
+        """
+        a an and again any check checkin checking checkup continue do done for go going how hows in it keep look next
+        of on ok please ping progress proceed reminder resume standard standup status still stuff task that the then
+        there things this to todo up update updates work working you your
+        """,
+    )
 )
 _SHELL = "shell"
 _TARGETS = ("role", "project", "task", "pane")

@@ -38,21 +38,6 @@ from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
 from torch_tasks.settings import settings
 
-PLACEHOLDERS: dict[str, str] = {
-    "agent": "the id of the agent that gets it",
-    "role": "the agent's role",
-    "project": "the folder the agent works in",
-    "task": "the id of the task it has, or 'none'",
-    "task_title": "the first line of that task's prompt, or 'nothing'",
-    "task_state": "how far that task is, or 'none'",
-    "task_age": "how long ago it began with it, such as '25 min'",
-    "waiting": "how many tasks it holds or has waiting for it alone",
-    "slot": "when the check-in was to come, in UTC",
-    "late": "how much later it comes, such as '2 h 5 min', or 'on time'",
-    "sender": "who asked for the check-in",
-    "checkin": "the check-in's own id",
-}
-"""All there are; other words in braces stay as they are."""
 _WORD = re.compile(r"\{(\w+)\}")
 
 
@@ -99,7 +84,7 @@ def type_into(pane: PaneTarget, text: str) -> str:
     tmux = user_tmux(pane.socket)
     if pane.server and pane.server != tmux.server_pid():
         raise PaneNotFound(
-            f"the tmux server at {pane.socket} was started anew: nobody knows any more what {pane.target} was"
+            f"the tmux server at {pane.socket} was started anew: {pane.target} is another pane by now, or none"
         )
     found = find(tmux, pane.target)
     tmux.deliver(found, text)

@@ -93,7 +93,7 @@ def spawn(role: str, **parameters: Any) -> None:
 
 @click.command()
 @click.argument("agent_id", metavar="AGENT", required=False)
-@click.option("--now", is_flag=True, help="Put its task back, for whoever is able, and do not wait for it.")
+@click.option("--now", is_flag=True, help="Put its task back, for any able agent, and do not wait for it.")
 @click.option("--hand-over", is_flag=True, help="Have another agent of its role go on with its task.")
 @click.option("--note", default="", help="Why, and what a successor should know.")
 @click.option("--timeout", type=Duration(or_zero=True), help="Wait so long; it retires all the same.")

@@ -18,7 +18,7 @@ from torch_tasks.model.checkin import CheckinRecord, Fire
 
 _ID = click.argument("checkin_id", metavar="CHECKIN")
 _TARGETS = (
-    click.option("--role", help="For all agents of this role; with --task, whoever takes it has this role."),
+    click.option("--role", help="For all agents of this role; with --task, the agent that takes it has this role."),
     click.option(
         "--project", metavar="FOLDER", help="For all agents that work in this folder, or in one of this name."
     ),

@@ -20,7 +20,7 @@ _LIMIT = click.option("--limit", type=click.IntRange(1), default=50, show_defaul
 
 @click.group()
 def note() -> None:
-    """Facts about a project, for whoever works on it later."""
+    """Facts about a project, for all who work on it later."""
 
 
 def _notes(project: str | None) -> Notes:

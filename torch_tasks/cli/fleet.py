@@ -33,7 +33,7 @@ _ROLE = click.option("--role", help="All agents of this role, also those that st
 _ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those that start later.")
 _FLEET = click.option("--all", "everywhere", is_flag=True, help="The whole fleet, on every machine.")
 _HERE = click.option("--here", is_flag=True, help="This machine alone; needs no broker.")
-_REASON = click.option("--reason", default="", help="Why; it is shown wherever somebody waits for it.")
+_REASON = click.option("--reason", default="", help="Why; it is shown wherever a task or a message waits for it.")
 
 
 @click.command()
@@ -42,7 +42,7 @@ _REASON = click.option("--reason", default="", help="Why; it is shown wherever s
 @_ALL
 @_REASON
 @click.option(
-    "--interrupt", is_flag=True, help="Interrupt what they do; it goes back to its queue, for whoever is able."
+    "--interrupt", is_flag=True, help="Interrupt what they do; it goes back to its queue, for any able agent."
 )
 def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool) -> None:
     """Have AGENT, all of a role, or all take no new task. What they do goes on; messages wait, but for emergencies."""

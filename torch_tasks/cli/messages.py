@@ -105,7 +105,7 @@ def ask(
 @SENDER
 @JSON
 def reply(text: tuple[str, ...], message_id: str | None, when: str, sender: str | None, json_wanted: bool) -> None:
-    """Answer a message: whoever sent it gets TEXT."""
+    """Answer a message: its sender gets TEXT."""
     sent = NovaOrchestrator(sender).reply(message_id or _last_message(), text_of(text), when=when)
     _print_sent([sent], json_wanted)
 

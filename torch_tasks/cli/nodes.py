@@ -86,7 +86,7 @@ def show(name: str, json_wanted: bool) -> None:
 
 @node.command()
 @click.argument("name")
-@click.option("--hand-over", is_flag=True, help="Have others go on with what is done there, where somebody is able.")
+@click.option("--hand-over", is_flag=True, help="Have others go on with what is done there, where an agent is able.")
 @click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait so long until nothing is done.")
 def drain(name: str, hand_over: bool, timeout: float | None) -> None:
     """Have this node take no more work: no agent is started there, and those there take no new task."""

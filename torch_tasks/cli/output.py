@@ -83,7 +83,7 @@ def ago(moment: datetime | None) -> str:
 
 
 def one_line(text: str, longest: int) -> str:
-    """Somebody else's text as one line on a terminal: what would steer the terminal is shown instead."""
+    """A foreign text as one line on a terminal: what would steer the terminal is shown instead."""
     line = "".join(map(_visible, text[: longest + 1]))
     return line if len(text) <= longest else f"{line}…"
 

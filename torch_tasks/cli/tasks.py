@@ -313,7 +313,7 @@ def answer(task_id: str, reply: str) -> None:
 @click.option("--note", default="", help="What the successor should know: what is done, what is left.")
 @click.option("--question", "questions", multiple=True, help="What is open; repeat for more.")
 def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> None:
-    """Hand TASK over to AGENT, or to whoever has the role AGENT. Who works on it is interrupted and lets go first."""
+    """Hand TASK over to AGENT, or to any agent of the role AGENT. Its agent is interrupted and lets go first."""
     handover = Torch().task(task_id).handoff(to, note, questions)
     if handover.owner is None:
         click.echo(f"task {task_id} waits for {handover.to}")

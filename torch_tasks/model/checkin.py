@@ -299,7 +299,7 @@ class Fire(Model):
     """Seconds between when it was due and when it was fired."""
     note: str = ""
     count: int = 1
-    """How many slots this tells of; ``slot`` is the last of them."""
+    """How many slots this stands for; ``slot`` is the last of them."""
     since: AwareDatetime | None = None
     """The first of them, if there are several."""
     celery_id: TaskId | None = None

@@ -172,7 +172,7 @@ class Flow:
 
     def _of_audit(self, data: str) -> FlowEvent | None:
         entry = AuditEntry.model_validate_json(data)
-        if entry.what is AuditKind.FALLBACK:  # the message itself tells it
+        if entry.what is AuditKind.FALLBACK:  # the message itself is shown
             return None
         whom = {"id": entry.message_id, "sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}
         return FlowEvent(kind=FlowKind.MESSAGES, what=entry.what, lost=True, note=entry.why, **whom)

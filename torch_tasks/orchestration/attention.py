@@ -131,9 +131,9 @@ def blockage_of_standing_still(task: FollowedTask) -> Blockage:
 def hindrance_in(status: str) -> str:
     """What the text of a status says that blocks its sender; empty if nothing does."""
     for line in status.splitlines():
-        word, _, said = line.strip().partition(":")
+        word, _, rest = line.strip().partition(":")
         if word.casefold() == "blocked":
-            return "" if said.strip().rstrip(".!").casefold() in _NOTHING else said.strip()
+            return "" if rest.strip().rstrip(".!").casefold() in _NOTHING else rest.strip()
     return ""
 
 

@@ -55,7 +55,7 @@ def resume(
     return _announce(_scope(agent, role, everybody), new_hold(reason, lifted=True))
 
 
-def stop(*, here: bool = False, reason: str = "") -> HoldReport:
+def stop(reason: str = "", *, here: bool = False) -> HoldReport:
     """Stop this machine, and unless it is only for here the whole fleet: nothing begins, what runs is interrupted."""
     node, hold = NodeHolds(settings().state_dir), new_hold(reason)
     former = node.stop
@@ -74,7 +74,7 @@ def stop(*, here: bool = False, reason: str = "") -> HoldReport:
         return HoldReport(STOP, hold, unreached=str(error))
 
 
-def start(*, here: bool = False, reason: str = "") -> HoldReport:
+def start(reason: str = "", *, here: bool = False) -> HoldReport:
     """Lift the fleet's stop, or this machine's own; :class:`NotHeld` if there is none."""
     node = NodeHolds(settings().state_dir)
     former = node.stop

@@ -6,7 +6,7 @@ import json
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from math import ceil
 from typing import Any
 
@@ -201,7 +201,7 @@ class Autoscaler:
     def plan(self) -> ScalingPlan:
         """What would be done now; it is not done."""
         waiting, agents = backlogs(self._fleet), self._fleet.registry.agents()
-        shares, now = share_backlogs(waiting, self._pools), self._now()
+        shares, now = share_backlogs(waiting, self._pools), self._fleet.checkins.now()
         return ScalingPlan(
             decisions=tuple(
                 decide_growth(state, shares.get(state.pool.name, []), agents, self._pace, now)
@@ -228,7 +228,7 @@ class Autoscaler:
         lifetime = Lifetime.PERMANENT if decision.size < pool.min else Lifetime.TEMPORARY
         started, refusal = start_pool_agents(pool, decision.grow, decision.size + decision.grow, lifetime, self._fleet)
         if started:
-            self._fleet.client.hset(keys.POOLS_GROWN, pool.name, self._now().isoformat())
+            self._fleet.client.hset(keys.POOLS_GROWN, pool.name, self._fleet.checkins.now().isoformat())
             log.info("pool %s grows by %s: %s", pool.name, ", ".join(started), "; ".join(decision.why))
         why = (*decision.why, *([f"starts {', '.join(started)}"] if started else []), *([refusal] if refusal else []))
         return decision.model_copy(update={"grow": len(started), "why": why})
@@ -248,10 +248,6 @@ class Autoscaler:
                 )
             )
         return states
-
-    def _now(self) -> datetime:
-        seconds, micros = self._fleet.client.time()
-        return datetime.fromtimestamp(seconds + micros / 1e6, UTC)
 
     @property
     def _pace(self) -> Pace:

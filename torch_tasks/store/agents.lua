@@ -158,7 +158,7 @@ local function candidates()
   return {redis.call('ZRANGEBYSCORE', KEY.soft_pins, now, '+inf'), redis.call('HGETALL', KEY.holds), rows}
 end
 
--- Every skill that some agent was entered with: from one to the next, whoever has it.
+-- Every skill that some agent was entered with: from one to the next, whichever agent has it.
 -- KEYS: index
 local function skills()
   local found, from = {}, '[skill '

@@ -1,4 +1,4 @@
-"""The agents: every statement that reads or writes who is there, what changes, and which tasks wait for whom."""
+"""The agents: every statement that reads or writes who is there, what changes, and which tasks wait for which agent."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ What = Literal["came", "left", "state", "task", "abilities"]
 
 
 class AgentRegistry:
-    """Who is there, what they can do, and when they last said so."""
+    """Who is there, what they can do, and when they last sent a heartbeat."""
 
     def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
         """The registry on this process's broker, unless a client is given."""

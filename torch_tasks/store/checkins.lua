@@ -3,7 +3,7 @@
 -- FROM PYTHON: CHANGES_KEPT, HISTORY_KEPT
 --
 -- An entry is a hash; its id stands in the set of those that are due as long as it comes up. "id@slot" stands there,
--- too, where somebody wants this very slot fired at once. Each change is announced in the stream of changes, by which
+-- too, where this very slot is to be fired at once. Each change is announced in the stream of changes, by which
 -- every beat wakes and keeps its journal. A line of a history begins with the rank of its outcome.
 
 local function announce(ids)
@@ -240,7 +240,7 @@ local function advance()
       done = done + 1
     end
     if there then
-      -- What was fired is noted even if somebody changed the entry meanwhile.
+      -- What was fired is noted even if the entry was changed meanwhile.
       for _, fire in ipairs(one.fires) do note(entry_key, KEY.slots[i], KEY.lines[i], fire[1], fire[2]) end
       redis.call('HINCRBY', entry_key, 'revision', 1)
       if same and one.state == 'ended' then

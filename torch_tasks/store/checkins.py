@@ -53,7 +53,7 @@ class CheckinRecords:
     # ── what is asked for ───────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, checkin: Checkin) -> CheckinRecord:
-        """Have a check-in come up from now on; one whose id is known stays as it is. Beat hears of it at once."""
+        """Have a check-in come up from now on; one whose id is known stays as it is. Beat learns of it at once."""
         return self.add_all([checkin])[0]
 
     def add_all(self, checkins: Iterable[Checkin]) -> list[CheckinRecord]:
@@ -219,7 +219,7 @@ class CheckinRecords:
         return fire_of(str(line)) if line else None
 
     def begin(self, checkin_id: str, slot: datetime) -> bool:
-        """Say that one is about to do what cannot be done again; false if that was said before."""
+        """Note that what cannot be done again is about to be done; false if that was noted before."""
         mark = keys.checkin_begun(checkin_id, milliseconds(slot))
         return bool(self._client.set(mark, "", nx=True, ex=self._keep_seconds))
 

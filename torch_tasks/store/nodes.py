@@ -26,7 +26,7 @@ _REMEMBERED_MS = 86_400_000
 
 
 class NodeRegistry:
-    """Which machines there are, what they have, and when they last said so."""
+    """Which machines there are, what they have, and when they last sent a heartbeat."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client

@@ -106,7 +106,7 @@ class Timetable:
     # ── who leads ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def lead(self, owner: str, held: str) -> tuple[str, float]:
-        """What proves that this beat leads; or nothing, and for how many seconds somebody else does at least."""
+        """What proves that this beat leads; or nothing, and for how many seconds another beat does at least."""
         places = {"lock": keys.BEAT_LEADER, "epoch": keys.BEAT_EPOCH}
         token, ms = SCRIPTS["lead"](self._client, **places, owner=owner, held=held, lease_ms=self._lease_ms)
         return str(token), max(int(ms), 0) / 1000

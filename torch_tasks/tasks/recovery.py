@@ -54,7 +54,7 @@ def restore_all() -> None:
 
 
 def keep_end(task_id: str, *, asked_here: bool = False) -> None:
-    """Close the row of a task if it has ended; one whose end was ``asked_here`` is kept whoever enqueued it."""
+    """Close the row of a task if it has ended; one whose end was ``asked_here`` is kept wherever it was enqueued."""
     ledger = fleet().ledger
     if ledger is None:
         return
