@@ -44,7 +44,7 @@ class AgentJournal(BaseModel):
     agent_id: str
     kind: str
     spec: AgentSpec | None = None
-    """As what the agent was hosted last, and where."""
+    """The spec under which the agent was hosted last."""
     incarnation: int = 0
     pane: str | None = None
     session: int | None = None
@@ -120,7 +120,7 @@ class AttemptFolder(PromptFolder):
         write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
 
     def remember(self, account: Mapping[str, str], message: str | None) -> None:
-        """Keep what the task's record says, and the message by which the task came: the broker may forget both.
+        """Keep the task's record, and the message by which the task came: the broker may forget both.
 
         An account that is older than the one kept, or none, comes from a broker that has forgotten already.
         """
@@ -142,7 +142,7 @@ class AttemptFolder(PromptFolder):
 
     @property
     def kept_account(self) -> dict[str, str] | None:
-        """What the task's record said last, as it is kept here."""
+        """The task's record as it was kept last."""
         kept = self.recall()
         return kept[0] if kept else None
 
@@ -239,7 +239,7 @@ class MessageFolder(PromptFolder):
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What the agent reads beside the words: who says it, and how to answer."""
+        """What the agent reads beside the text: its sender, and how to reply."""
         message = self.message
         meant = (f"meant for {message.via}",) if message.via else ()
         return f"from {message.sender}", *meant, f'reply: torch-tasks reply --to {message.id} "…"'
@@ -253,7 +253,7 @@ class MessageFolder(PromptFolder):
         return None
 
     def keep(self) -> None:
-        """Have it on disk."""
+        """Write the message to the disk."""
         if self.stage is MessageStage.NEW:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_private(self.folder / _MESSAGE, self.message.model_dump_json() + "\n")
@@ -283,13 +283,13 @@ class MessageFolder(PromptFolder):
 
 
 def unreported(messages: Path) -> Iterator[MessageFolder]:
-    """The messages of which the broker does not know yet what became of them."""
+    """The messages whose outcome the broker does not know yet."""
     for file in sorted(messages.glob(f"*/{_OUTCOME}")):
         yield MessageFolder.read(messages, file.parent.name)
 
 
 def undelivered(messages: Path) -> Iterator[MessageFolder]:
-    """The messages of which a former worker of this agent did not know what became of them, the oldest first."""
+    """The messages without an outcome that a former worker of this agent left, the oldest first."""
     open_ones = (file for file in messages.glob(f"*/{_MESSAGE}") if not _has_outcome(file.parent))
     for file in sorted(open_ones, key=lambda file: file.stat().st_mtime_ns):
         yield MessageFolder.read(messages, file.parent.name)

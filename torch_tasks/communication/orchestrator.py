@@ -188,7 +188,6 @@ class NovaOrchestrator:
 
     def read(self) -> list[MessageRecord]:
         """What waits for this party, which has then read it; for those that have no pane."""
-        self._flush_outbox()
         records = self.inbox()
         entries = {entry.message_id: entry for entry in self._inboxes.waiting(self.sender)}
         for record in records:

@@ -246,7 +246,7 @@ class _Commit:
         self._yield_to_others()
 
     def _yield_to_others(self) -> None:
-        """Take our commit back if somebody was quicker by a moment: it would undo what they committed."""
+        """Take our commit back if another commit came a moment earlier: ours would undo it."""
         git, since = self._tree.git, "HEAD" if self._base == self._tree.empty_tree() else f"{self._base}..HEAD"
         made = git.run("rev-list", "--first-parent", since).decode().split()
         if len(made) == 1 or self._text.ending in git.run("log", "-1", "--format=%B", made[-1]).decode(
@@ -270,7 +270,7 @@ class _Commit:
         self._tree.git.ask("update-index", "-q", "--refresh")
 
     def _unstage(self, entries: Entries, before: Entries, changes: Iterable[Change]) -> None:
-        """Have staged again what was, and leave alone what somebody staged or committed meanwhile."""
+        """Stage again what was staged before, and leave alone what was staged or committed meanwhile."""
         if (self._tree.head() or self._tree.empty_tree()) != self._base:
             return
         current = self._entries(self._tree.index, self._base)

@@ -99,7 +99,7 @@ class GitDiscipline:
         )
 
     def _folders(self, info: AgentInfo) -> Iterator[tuple[Path, TaskTreeNote | None]]:
-        """Where the agent works, and the trees of its tasks that nobody has cleared away."""
+        """Where the agent works, and the trees of its tasks that are still there."""
         yield Path(info.workdir), None
         if info.current_task:
             with contextlib.suppress(TaskNotFound):
@@ -167,10 +167,10 @@ class GitDiscipline:
     # ── a task's own tree ────────────────────────────────────────────────────────────────────────────────────────────
 
     def _remove_if_finished(self, note: TaskTreeNote) -> bool:
-        """Take the tree away if its task has ended, nothing of it would be lost, and nobody is in it."""
+        """Take the tree away if its task has ended, nothing of it would be lost, and no process is in it."""
         tree = Tree.around(note.workdir)
         if tree is None:
-            if not note.workdir.exists():  # somebody took it away already
+            if not note.workdir.exists():  # it was taken away already
                 shutil.rmtree(worktrees(self._fleet.settings) / note.task)
             return True
         with locked(self._fleet.settings, tree):
@@ -207,7 +207,7 @@ class GitDiscipline:
 
 
 def _since(tree: Tree, status: Status, taken: list[Change], before: TreeReport | None) -> datetime | None:
-    """Since when there is work on top of this commit: as its oldest file tells, or as it was first seen, if earlier.
+    """Since when there is work on top of this commit: by its oldest file, or as it was first seen, if earlier.
 
     A file that is written again and again is never old, but the work in it is.
     """

@@ -36,7 +36,7 @@ class _GitPolicyPart(BaseModel):
 
 
 class RolePolicy(_GitPolicyPart):
-    """What is done for the agents of one role; without a word of the owner's: nothing."""
+    """What is done for the agents of one role; nothing unless the file asks for it."""
 
     enabled: bool = False
     commit_minutes: float = Field(30.0, ge=0, allow_inf_nan=False)
@@ -64,20 +64,20 @@ class RolePolicy(_GitPolicyPart):
 
 
 class GitPolicy(_GitPolicyPart):
-    """The whole file. What a role does not say holds as it stands under ``all``."""
+    """The whole file. What a role leaves out is taken from ``all``."""
 
     all: RolePolicy = RolePolicy()
     roles: dict[Role, RolePolicy] = {}
 
     @model_validator(mode="before")
     @classmethod
-    def _inherit(cls, told: Any) -> Any:
-        if not isinstance(told, dict):
-            return told
-        common, roles = told.get("all", {}), told.get("roles", {})
+    def _inherit(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        common, roles = given.get("all", {}), given.get("roles", {})
         if not isinstance(common, dict) or not isinstance(roles, dict):
-            return told
-        return told | {"roles": {role: common | own if isinstance(own, dict) else own for role, own in roles.items()}}
+            return given
+        return given | {"roles": {role: common | own if isinstance(own, dict) else own for role, own in roles.items()}}
 
     def of(self, role: str) -> RolePolicy:
         """What holds for the agents of this role."""

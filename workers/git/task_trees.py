@@ -47,9 +47,9 @@ class TaskTrees:
         self._settings = fleet.settings
 
     def begin(self, spec: TaskSpec, run: AttemptFolder, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
-        """The task with the folder that it is to be done in, and what is worth telling of it.
+        """The task with the folder that it is to be done in, and notes for its history.
 
-        What git refuses is told, too: then the task is done where it would be without a policy.
+        What git refuses is noted: then the task is done where it would be without a policy.
         """
         try:
             policy, tree = git_policy().of(info.role), Tree.around(Path(spec.workdir or info.workdir))
@@ -64,11 +64,11 @@ class TaskTrees:
                 repository=tree.top,
             )
             with locked(self._settings, tree):
-                note, told = self._prepared(note, tree, policy)
+                note, notes = self._prepared(note, tree, policy)
         except TorchError as error:
             return spec, [f"no branch of its own: {error}"]
         write_private(run.tree_file, note.model_dump_json())
-        return self.resume(spec, run), told
+        return self.resume(spec, run), notes
 
     def resume(self, spec: TaskSpec, run: AttemptFolder) -> TaskSpec:
         """The task with the folder that it was begun in."""
@@ -204,7 +204,7 @@ def task_tree_notes(settings: Settings) -> Iterator[TaskTreeNote]:
 
 @contextmanager
 def locked(settings: Settings, tree: Tree) -> Iterator[None]:
-    """Nobody else of Torch's on this machine touches the tree's repository."""
+    """No other process of Torch's on this machine touches the tree's repository."""
     name = sha256(str(tree.repository).encode(errors="surrogateescape")).hexdigest()[:16]
     with exclusive(settings.state.git_lock(name)):
         yield

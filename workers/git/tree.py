@@ -177,7 +177,7 @@ class Tree:
 
     @classmethod
     def around(cls, folder: Path) -> Tree | None:
-        """The tree that the folder lies in; nothing if it lies in none, :class:`GitRefused` if nobody can tell."""
+        """The tree that the folder lies in; nothing if it lies in none, :class:`GitRefused` if git cannot say."""
         if not folder.is_dir():
             return None
         git = Git(folder)
@@ -198,7 +198,7 @@ class Tree:
 
     def status(self) -> Status:
         """What changed, to the last file."""
-        told = self.git.run(
+        lines = self.git.run(
             "status",
             "--porcelain=v2",
             "-z",
@@ -207,10 +207,10 @@ class Tree:
             "--no-renames",
             "--ignore-submodules=none",
         )
-        return _parsed(told.split(b"\0"))
+        return _parsed(lines.split(b"\0"))
 
     def under_way(self, status: Status) -> str | None:
-        """What somebody is in the middle of, so that nothing must be committed now."""
+        """The operation that is under way, so that nothing must be committed now."""
         for name, what in _UNDER_WAY.items():
             if (self.git_dir / name).exists():
                 return f"{what} is under way"
@@ -241,14 +241,14 @@ class Tree:
         return not _is_made_by_torch(branch, policy) and any(fnmatchcase(branch, glob) for glob in policy.protected)
 
     def _defaults(self, policy: RolePolicy) -> set[str]:
-        """Every name that may be the default branch's; the only branch is one if nothing else tells."""
+        """Every name that may be the default branch's; the only branch is one if nothing else names it."""
         remote = (self.git.ask("for-each-ref", "--format=%(symref)", "refs/remotes") or "").splitlines()
-        told = {ref.split("/", 3)[3] for ref in remote if ref.count("/") >= 3}
+        tracked = {ref.split("/", 3)[3] for ref in remote if ref.count("/") >= 3}
         named = {"main", "master", self.git.ask("config", "--get", "init.defaultBranch") or "main"}
         local = (self.git.ask("for-each-ref", "--format=%(refname:lstrip=2)", "refs/heads") or "").splitlines()
         others = [branch for branch in local if not _is_made_by_torch(branch, policy)]
-        alone = set(others) if len(others) <= 1 and not told and not named & set(local) else set()
-        return told | named | alone
+        alone = set(others) if len(others) <= 1 and not tracked and not named & set(local) else set()
+        return tracked | named | alone
 
     def last_tag(self) -> str | None:
         """The latest tag of a verified end in what is checked out."""
@@ -257,14 +257,14 @@ class Tree:
 
     def last_commit(self) -> tuple[str, datetime, str] | None:
         """The commit that is checked out: its short id, when it was made, its subject."""
-        told = self.git.ask("log", "-1", "--no-show-signature", "--format=%h%x00%ct%x00%s")
-        if not told:
+        line = self.git.ask("log", "-1", "--no-show-signature", "--format=%h%x00%ct%x00%s")
+        if not line:
             return None
-        short, made, subject = told.split("\0", 2)
+        short, made, subject = line.split("\0", 2)
         return short, datetime.fromtimestamp(int(made), UTC), readable_name(os.fsencode(subject))
 
     def oldest(self, changes: Iterable[Change]) -> datetime | None:
-        """When the oldest of these changes was made, as this machine's clock and its files tell; not before the commit.
+        """When the oldest of these changes was made, by this machine's clock and files; not before the commit.
 
         What was deleted left no time behind.
         """
@@ -300,8 +300,8 @@ def _is_made_by_torch(branch: str, policy: RolePolicy) -> bool:
     return any(fnmatchcase(branch, glob) for glob in own)
 
 
-def _path(told: bytes) -> Path:
-    return Path(os.fsdecode(told).removesuffix("\n"))
+def _path(line: bytes) -> Path:
+    return Path(os.fsdecode(line).removesuffix("\n"))
 
 
 def _parsed(entries: Sequence[bytes]) -> Status:

@@ -1,6 +1,6 @@
 """What makes a Celery worker an agent worker: it hosts the agent, beats for it, and reads the queues it can serve.
 
-The control commands by which others ask this worker for something stand here, too.
+Its control commands are here, too.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class HostStep(bootsteps.StartStopStep):
 
 
 class ServeStep(bootsteps.StartStopStep):
-    """Reads every demanded queue that the agent can serve, and says at intervals that the agent lives."""
+    """Reads every demanded queue that the agent can serve, and sends the agent's heartbeat."""
 
     requires = ("celery.worker.consumer.tasks:Tasks",)
 
@@ -175,7 +175,7 @@ def answer(state: Any, task_id: str, reply: str) -> dict[str, bool]:
 
 @control_command(name=LOOK)
 def look(state: Any) -> dict[str, bool]:
-    """Look at what the record says of the agent's task."""
+    """Look at the record of the agent's task."""
     if app.host:
         hosted().look_at_task()
     return {"ok": app.host is not None}

@@ -33,7 +33,7 @@ class AttemptReport:
         self._folder = folder
         self._message = message
         self._news: list[str] = []
-        #: What the record says that the agent does.
+        #: What the agent does, as the task's record has it.
         self.shown: StateReading | None = None
 
     def move(self, state: TaskState, note: str | None = None, question: str | None = None) -> Mapping[str, str]:

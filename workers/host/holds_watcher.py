@@ -1,6 +1,6 @@
-"""Keeps this process to what is paused and stopped: it reads the disk, and sees that the broker is asked.
+"""Applies pauses and stops to this worker: it reads them from the disk, and has the broker asked for newer ones.
 
-This machine's disk counts, so a stop needs no broker, and a process that starts later knows it at once.
+The disk decides, so a stop needs no broker, and a process that starts later sees it at once.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 #: How often a node worker looks at the disk, and how long a broker that did not answer at the start is let rest.
 _LOOK_SECONDS = 0.5
-#: How long the first word of the broker is waited for; without it, what the disk says counts.
+#: How long the broker's first answer is waited for; without it, the disk decides.
 _FIRST_SECONDS = 2.0
 
 
@@ -72,7 +72,7 @@ class HoldsWatcher:
     def begin(self, on_change: Callable[[], None], unfinished: Callable[[], bool]) -> None:
         """Hold this worker from now on. A task that is ``unfinished`` still comes, to be ended or given back.
 
-        Before the broker was asked once, nothing is taken. Whoever holds this calls :meth:`look` at intervals.
+        Before the broker was asked once, nothing is taken. The owner calls :meth:`look` at intervals.
         """
         self._on_change = on_change
         self._intake.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
@@ -80,13 +80,13 @@ class HoldsWatcher:
         self._heard.wait(_FIRST_SECONDS)
 
     def ask_broker(self) -> None:
-        """Ask the broker now; what it says is on the disk afterwards."""
+        """Ask the broker now, and write its answer to the disk."""
         with self._agreeing:
             self._holds.agree(self._fleet.holds)
             self._heard.set()
 
     def look(self) -> None:
-        """See what stands on the disk, and ask the broker if no worker of this machine has for a while."""
+        """Read the disk, and ask the broker if no worker of this machine has asked for a while."""
         if self._known != (now := (self.stop, self.paused)):
             self._known = now
             log.warning("%s", self.reason or "neither paused nor stopped any more")

@@ -162,19 +162,19 @@ class Host:
         return AgentState.LIMITED if self._intake.left else AgentState.READY
 
     def resume(self) -> None:
-        """Give a broker that forgot what the agent knows, and have the task come that its pane was left with."""
+        """Put back what a broker forgot, and queue the task that the pane was left with."""
         reconcile_agent(self._presence.folder, self._fleet)
         if current := self._presence.journal.current:
             reclaim(self._presence.folder, self._spec.id, current, self._fleet)
 
     def put_back(self) -> None:
-        """Have a broker that was restarted know what the agent did."""
+        """Put what the agent did back into a broker that was restarted."""
         reconcile_agent(self._presence.folder, self._fleet, always=True)
 
     # ── look after the agent ─────────────────────────────────────────────────────────────────────────────────────
 
     def beat(self) -> int | None:
-        """Say that the agent lives; returns how many queues are demanded, if the broker answers."""
+        """Send the agent's heartbeat; returns how many queues are demanded, if the broker answers."""
         return self._presence.beat()
 
     def look_after_agent(self) -> None:

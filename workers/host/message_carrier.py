@@ -1,6 +1,6 @@
 """Brings an agent's messages from its inbox and from its folder into its pane, when that disturbs nothing.
 
-One thread fetches, one delivers. Whoever puts something into the pane holds the host's lock; during a task that is the
+One thread fetches, one delivers. A thread that types into the pane holds the host's lock; during a task that is the
 task's own thread, which delivers in between (see :meth:`MessageCarrier.deliver_during_task`).
 """
 
@@ -269,7 +269,7 @@ class MessageCarrier:
         return untouched and not kind.is_free(pane) and not kind.listens_while_working
 
     def _report(self, folder: MessageFolder, outcome: MessageOutcome, entry: InboxEntry | None) -> None:
-        """Have the broker know what became of the message; while it is away, later."""
+        """Report to the broker what became of the message; while it is away, later."""
         try:
             self._inboxes.settle(
                 folder.message,

@@ -65,22 +65,22 @@ class AgentPresence:
         self.remember(current=None, performance=performance)
 
     def show(self, state: AgentState, task: str | None = None) -> None:
-        """Tell the fleet what the agent is doing now."""
+        """Show the fleet what the agent is doing now."""
         known = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
         self.publish(state=state, current_task=task, **known)
 
     def publish(self, **changes: Any) -> None:
-        """Tell the fleet something else of the agent."""
+        """Change the agent's entry in the registry."""
         self.info = self.info.model_copy(update=changes)
         self.beat()
 
     def retire(self) -> None:
-        """Tell the fleet that the agent takes no new tasks."""
+        """Show the fleet that the agent takes no new tasks."""
         self.info = self.info.model_copy(update={"retiring": True})
         self.beat()
 
     def beat(self) -> int | None:
-        """Say that the agent lives; returns how many queues are demanded, or nothing while the broker is away."""
+        """Send the agent's heartbeat; returns how many queues are demanded, or nothing while the broker is away."""
         try:
             return self._fleet.registry.heartbeat(self.info)
         except BrokerAway as error:

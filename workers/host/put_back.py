@@ -22,7 +22,7 @@ _AT_ONCE = 500
 
 
 class AgentAttempts:
-    """What an agent's folder remembers of its tries, as a source for the reconciler."""
+    """What an agent's folder remembers of its attempts, as a source for the reconciler."""
 
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         self._folder = folder
@@ -34,17 +34,18 @@ class AgentAttempts:
         return f"agent {self._fleet.settings.node} {self._folder}"
 
     def put_back(self) -> bool:
-        """Put back what the broker does not know any more of the tries. What it knows later stays."""
+        """Put back the records that the broker lost or holds in an older revision."""
         fleet = self._fleet
         prune_attempts(self._folder / "runs", fleet.settings.result_days)
         restored, left = 0, kept_attempts(self._folder / "runs")
-        while some := list(islice(left, _AT_ONCE)):
-            for run, outline in zip(some, fleet.records.outlines(run.task_id for run in some), strict=True):
+        while batch := list(islice(left, _AT_ONCE)):
+            outlines = fleet.records.outlines(run.task_id for run in batch)
+            for run, outline in zip(batch, outlines, strict=True):
                 kept = run.recall()
                 if kept and (outline is None or outline.revision < int(kept[0]["revision"])):
                     restored += fleet.records.restore(run.task_id, kept[0])
         if restored:
-            log.info("%s: told the broker of %d tasks", self._folder.name, restored)
+            log.info("%s: put %d tasks back into the broker", self._folder.name, restored)
         return True
 
 
@@ -68,7 +69,7 @@ class MachineSpending:
 
 
 def reconcile_agent(folder: Path, fleet: Fleet, *, always: bool = False) -> None:
-    """Have the broker know what this agent did, and what this machine used of its accounts."""
+    """Put back what this agent did, and what this machine used of its accounts."""
     fleet.reconciler.reconcile(MachineSpending(fleet), always=always)
     fleet.reconciler.reconcile(AgentAttempts(folder, fleet), always=always)
 
@@ -76,8 +77,8 @@ def reconcile_agent(folder: Path, fleet: Fleet, *, always: bool = False) -> None
 def put_back_for_machine(fleet: Fleet) -> None:
     """Put back what each agent of this machine did: its worker may be dead, frozen, or busy with its start.
 
-    The task of one that has no worker waits for the next. That the broker knows it is noted by its own worker alone,
-    which may be about to write more.
+    The task of an agent without a worker waits for its next one. Only the agent's own worker notes that the broker
+    knows it, for that worker may be about to write more.
     """
     fleet.reconciler.reconcile(MachineSpending(fleet), always=True)
     for folder in fleet.settings.state.agents():
@@ -88,7 +89,7 @@ def put_back_for_machine(fleet: Fleet) -> None:
 
 
 def reclaim(folder: Path, agent_id: str, current: CurrentAttempt, fleet: Fleet) -> None:
-    """Have the task that the pane was left with come to the agent's next worker, first of all."""
+    """Queue the task that the pane was left with for the agent's next worker, before all others."""
     queue, step = agent_queue(agent_id), Priority.URGENT.step
     kept = AttemptFolder(folder / "runs", current.task_id, current.attempt).recall()
     if kept is None or TaskState(kept[0]["state"]) not in HELD:

@@ -280,7 +280,7 @@ class ScreenPublisher:
         self._loop: Loop | None = None
 
     def publish_for_a_while(self) -> None:
-        """Somebody watches, for a while from now, and has seen nothing yet."""
+        """Publish the whole screen now, and each change for a while."""
         with self._starting:
             self._until = time.monotonic() + WATCHED_SECONDS
             self._anew.set()

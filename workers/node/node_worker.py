@@ -39,8 +39,8 @@ _LOGS_OF_TASKS = ("celery.worker.strategy", "celery.app.trace")
 
 def _leave_out_housekeeping(record: logging.LogRecord) -> bool:
     """What beat has done every few seconds would fill the log."""
-    told = record.args
-    return record.levelno > logging.INFO or not (isinstance(told, dict) and told.get("name") == "torch.housekeeping")
+    args = record.args
+    return record.levelno > logging.INFO or not (isinstance(args, dict) and args.get("name") == "torch.housekeeping")
 
 
 def host_node(declared: Sequence[AgentSpec]) -> None:

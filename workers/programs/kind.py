@@ -30,7 +30,7 @@ TYPING = "somebody is typing in the agent's pane"
 
 @dataclass(frozen=True)
 class StateReading:
-    """What the program is doing, and what says so."""
+    """What the program is doing, and where that was read."""
 
     state: AgentState
     source: str
@@ -40,7 +40,7 @@ class StateReading:
     question: Question | None = None
     """What it waits for, if it waits."""
     until: datetime | None = None
-    """When a limit ends, if it is limited and says so."""
+    """When its limit ends, if it is limited and shows that."""
     hindrance: str = ""
     """What keeps a prompt out of the program until a person sees to it."""
 
@@ -51,7 +51,7 @@ class ProgramEnding:
 
     evidence: Evidence
     failure: Failure | None = None
-    """Why it is no success, if the program itself says so."""
+    """Why it is no success, if the program itself reported that."""
     exit_code: int | None = None
     usage: Usage | None = None
 
@@ -110,7 +110,7 @@ class AgentKind(ABC):
         """What the program is doing now, from the best source there is."""
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
-        """What each source says of the program's state, the decisive one first."""
+        """The program's state as each source shows it, the decisive one first."""
         reading = self.read(pane)
         return [(reading.source, f"{reading.state} ({reading.rule})")]
 

@@ -72,7 +72,7 @@ def merge_question(reported: ProgramEvent | None, seen: Question | None) -> Ques
 def decide_permission(
     question: Question, wanted: Permissions | None, config: PermissionsConfig
 ) -> tuple[bool, str] | None:
-    """Whether it is allowed, and what says so; None if a person has to say it.
+    """Whether the policy allows it, and which rule decides; None if a person decides.
 
     ``wanted`` is the task's own word. What is no request for permission is always asked. A pattern that denies wins
     over everything.

@@ -29,7 +29,7 @@ class Screen:
     width: int = 200
     height: int = 50
     in_use: bool = False
-    """Somebody is at the keys: what they pressed may not be drawn yet."""
+    """A person pressed keys a moment ago: they may not be drawn yet."""
     used_at: int = 0
     """When that was last, by tmux's clock."""
 
@@ -132,7 +132,7 @@ class ComposerContent(StrEnum):
     OURS = "ours"
     PART = "a part of ours"
     MIXED = "ours, and more"
-    """Somebody types into it."""
+    """A person types into it."""
     FOREIGN = "somebody else's"
     UNSEEN = "cannot tell"
     """Something covers it, or it is not where it should be."""

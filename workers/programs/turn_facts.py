@@ -25,7 +25,7 @@ SUBMITTING_SECONDS = 5.0
 IDLE_AFTER_BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
 """An idle screen without a change for so long ends the turn of a program that was seen busy, or was not."""
 STRANGE_SECONDS = 2.0
-"""How long a paste may look strange before a person is said to be in its way."""
+"""How long a paste may look strange before it counts as mixed with a person's text."""
 UNREPORTED_SECONDS = 1.0
 """How long an event may come after what the screen shows."""
 UNDRAWN_SECONDS = 2.0
@@ -51,7 +51,7 @@ class TurnFacts:
     """What the best live source says of the program."""
     moment: datetime
     content: ComposerContent | None = None
-    """Whose text stands in the composer; None if nobody has looked."""
+    """Whose text stands in the composer; None if it was not looked at."""
     in_use: bool = False
     """A person is at the keys."""
     unreported_seconds: float = 0.0

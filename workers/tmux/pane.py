@@ -105,7 +105,7 @@ class PaneLook:
 
     @property
     def in_use(self) -> bool:
-        """Somebody is at the keys: what they pressed may not be drawn yet."""
+        """A person pressed keys a moment ago: they may not be drawn yet."""
         return self.attached > 0 and time.time() - self.used_at < USE_SECONDS
 
 
