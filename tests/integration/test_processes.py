@@ -138,7 +138,7 @@ def test_a_program_that_is_not_there(machine: Machine) -> None:
 def test_one_that_nobody_could_record_never_begins(machine: Machine, tmp_path: Path) -> None:
     make_folder(machine.run_dir)
     starter = (
-        "import os, signal; from pathlib import Path; from torch_tasks.machine import processes\n"
+        "import os, signal; from pathlib import Path; from torch_tasks.system import processes\n"
         "processes.write_private = lambda *_: os.kill(os.getpid(), signal.SIGKILL)\n"
         f"processes.Processes(Path({str(machine.run_dir)!r})).start('x', ['touch', {str(tmp_path / 'begun')!r}],"
         f" log=Path({str(machine.log)!r}))"
