@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from beats import Machine
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
@@ -40,9 +39,8 @@ def tries(folder: Path) -> list[str]:
 
 
 @pytest.fixture
-def two(new_node: Callable[[str], Node], keep_house: Callable[..., Machine]) -> tuple[AgentWorker, AgentWorker]:
-    """An agent on one node and another of the same role on another node, neither kept by a node worker."""
-    keep_house()
+def two(new_node: Callable[[str], Node]) -> tuple[AgentWorker, AgentWorker]:
+    """An agent on one node and another of the same role on another node, in a fleet without a node worker or a beat."""
     first = new_node("node-a").agent_worker("developer-1")
     return first, new_node("node-b").agent_worker("developer-2")
 

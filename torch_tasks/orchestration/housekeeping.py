@@ -1,8 +1,8 @@
 """Housekeeping: what dead agents and lost processes left is brought back to those who live, at intervals.
 
-Beat has a node worker do it: ``torch.housekeeping`` is one of its standing entries. Where no beat runs, or no node
-worker is free for the task, the node workers see so at their own heartbeats and do it: :func:`run_if_overdue`. To do it
-twice at once does no harm, for each step of a chore finds what another run has done already.
+Beat has a node worker do it: ``torch.housekeeping`` is one of its standing entries. Where no beat runs, the node
+workers do it when it is overdue, and in a fleet without node workers the agent workers: :func:`run_if_overdue`. To do
+it twice at once does no harm, for each step of a chore finds what another run has done already.
 """
 
 from __future__ import annotations
@@ -23,9 +23,6 @@ from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
 
 log = logging.getLogger(__name__)
-
-_PATIENCE = 2
-"""So many heartbeats a node worker waits for beat to have it done."""
 
 
 class Chore(NamedTuple):
@@ -76,10 +73,10 @@ def run_housekeeping(of: Fleet) -> None:
             log.exception("the %s cannot be seen to", chore.name)
 
 
-def run_if_overdue(of: Fleet) -> None:
-    """Do it if it was not done for a while; each node worker calls this at its heartbeat."""
+def run_if_overdue(of: Fleet, patience: float) -> None:
+    """Do it if it was not begun for so many seconds."""
     last = max(_begun(of).values(), default=0.0)
-    if not 0 <= of.checkins.now().timestamp() - last < _PATIENCE * of.settings.heartbeat_seconds:
+    if not 0 <= of.checkins.now().timestamp() - last < patience:
         run_housekeeping(of)
 
 

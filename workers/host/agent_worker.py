@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import signal
+import time
 from typing import Any
 
 from celery import bootsteps, signals
@@ -21,6 +22,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN, TaskResult
+from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.store.tasks import demanded
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
@@ -84,6 +86,7 @@ class ServeStep(bootsteps.StartStopStep):
         super().__init__(consumer, **kwargs)
         self._timer: Any = None
         self._known = 0
+        self._house_due = 0.0
 
     def start(self, consumer: Any) -> None:
         """Begin to serve; again after each reconnection."""
@@ -116,12 +119,21 @@ class ServeStep(bootsteps.StartStopStep):
             stop_serving(consumer, hosted())
         if count is None:
             return
+        self._keep_house()
         # An announcement can be missed, the number of queues can not.
         if count != self._known:
             with contextlib.suppress(BrokerAway):  # the next heartbeat does it
                 for queue in sorted(demanded(fleet().client)):
                     serve(consumer, hosted(), queue)
                 self._known = count
+
+    def _keep_house(self) -> None:
+        """See to what dead agents left, now and then, in case the fleet has no node worker that does."""
+        patience = fleet().settings.takeover_seconds
+        if time.monotonic() >= self._house_due:
+            self._house_due = time.monotonic() + patience
+            with contextlib.suppress(BrokerAway):
+                run_if_overdue(fleet(), patience)
 
 
 # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────────

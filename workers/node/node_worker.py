@@ -134,7 +134,7 @@ class NodeMaintenance:
         self._agents.reconcile(thoroughly=thoroughly)
         if thoroughly and not self._presence.drained:
             self._fill_pools()
-        run_if_overdue(self._fleet)
+        run_if_overdue(self._fleet, 2 * self._fleet.settings.heartbeat_seconds)
         recovery.settle_and_close()
         flush_outbox(self._fleet)
 
