@@ -17,7 +17,7 @@ from kombu.transport.redis import SWEEP_BINDINGS
 
 from torch_tasks.machine import commands
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 FOLDER = REPO / "compose"
 COMPOSE = (FOLDER / "compose.yaml").read_text()
 SERVICES: dict[str, dict[str, Any]] = yaml.safe_load(COMPOSE)["services"]

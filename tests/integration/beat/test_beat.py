@@ -202,7 +202,7 @@ def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: Che
 def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_there_no_more(
     store: CheckinRecords, machine: Machine
 ) -> None:
-    path = {"PYTHONPATH": str(Path(__file__).parents[1])}
+    path = {"PYTHONPATH": str(Path(__file__).parents[2])}
     beat = machine.beat(app="beat_app", ENTRIES="every second,each minute,of its own,broken,unknown", **path)
     until(lambda: len(published("torch.prune", "nobody")) >= 3, "one comes up each second")
     ids = [task["id"] for task in published("torch.prune", "nobody")]
@@ -397,7 +397,7 @@ def test_a_time_of_day_stays_that_time_when_the_clocks_change(
     for asked in (morning, night):
         ShiftedCheckins(begin - store.now()).add(asked)
     at(begin)
-    path = {"PYTHONPATH": str(Path(__file__).parents[1]), "SHIFT": str(shift)}
+    path = {"PYTHONPATH": str(Path(__file__).parents[2]), "SHIFT": str(shift)}
     machine.start("beat", "beat", "--scheduler", "shifted_beat:ShiftedScheduler", **path)
     # Summer time begins on the 28th at 01:00 UTC: half past two does not exist then.
     expected = {

@@ -32,7 +32,7 @@ from torch_tasks.workers.tmux.cgroup import scope_words
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
 
-UNITS = Path(__file__).parents[2] / "compose" / "systemd"
+UNITS = Path(__file__).parents[3] / "compose" / "systemd"
 TO_STOP_SECONDS = 20.0
 MOVES = """\
 #!/bin/sh

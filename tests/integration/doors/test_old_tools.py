@@ -424,7 +424,7 @@ def test_the_status_as_json_has_the_keys_it_had(desk: Desk) -> None:
 
 
 def test_the_document_works_as_it_is_written(desk: Desk) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "old-tools.md").read_text()
+    document = (Path(__file__).parents[3] / "docs" / "old-tools.md").read_text()
     shell = "".join(re.findall(r"^```bash\n(.*?)^```$", document, re.DOTALL | re.MULTILINE))
     (python,) = re.findall(r"^```python\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
     path = f"{Path(sys.executable).parent}:{desk.env['PATH']}"

@@ -19,7 +19,7 @@ from torch_tasks import Torch, keys
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import BrokerUnreachable, TaskNotFound
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 HOUSES = [ROOT / folder for folder in ("torch_tasks", "workers", "beat")]
 SOURCES = [path for house in HOUSES for kind in ("*.py", "*.lua") for path in house.rglob(kind)]
 """What a script may do is checked in tests/unit/broker/test_lua_rules.py."""

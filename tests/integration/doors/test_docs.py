@@ -17,7 +17,7 @@ from torch_tasks.machine.broker import start_broker
 from torch_tasks.machine.stack import Stack
 from torch_tasks.settings import Settings
 
-REPO = Path(__file__).resolve().parents[2]
+REPO = Path(__file__).resolve().parents[3]
 README = (REPO / "README.md").read_text()
 MESSAGES = (REPO / "docs" / "messages.md").read_text()
 CONTROL = (REPO / "docs" / "control.md").read_text()

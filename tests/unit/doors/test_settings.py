@@ -17,7 +17,7 @@ from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import BrokerAddress, Settings, settings
 from torch_tasks.system.files import write_private
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 Read = Callable[..., Settings]
 
 

@@ -16,7 +16,7 @@ from waiting import until
 
 pytestmark = pytest.mark.slow
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 CONFIG = {"torch_tasks/config/torch.toml", "torch_tasks/config/agents/shell.toml"}
 
 

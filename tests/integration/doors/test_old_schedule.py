@@ -213,7 +213,7 @@ def test_without_a_beat_or_a_broker_nothing_is_scheduled_and_it_says_so(tmp_path
 
 
 def test_the_document_works_as_it_is_written(desk: Desk) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "old-tools.md").read_text()
+    document = (Path(__file__).parents[3] / "docs" / "old-tools.md").read_text()
     (shell,) = re.findall(r"^```sh\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
     shell = "\n".join(
         line for line in shell.splitlines() if not line.startswith(("torch-tasks up", "tmux new-session"))

@@ -174,7 +174,7 @@ print(committed(repo))
 
 
 def _start(repo: Repository) -> subprocess.Popen[bytes]:
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     argv = [sys.executable, "-c", COMMIT, str(repo.folder), str(here), str(here.parent), str(here.parents[1])]
     return subprocess.Popen(argv, env={**os.environ, "TMPDIR": str(repo.folder.parent)}, start_new_session=True)
 

@@ -13,7 +13,7 @@ import pytest
 from machine import Machine
 from waiting import until
 
-REPOSITORY = Path(__file__).parents[2]
+REPOSITORY = Path(__file__).parents[3]
 
 
 @pytest.fixture(scope="module")
