@@ -39,6 +39,9 @@ SHARED = Path(__file__).parent
 _SCRIPT = re.compile(r"((?:^--.*\n)+)local function (\w+)\(\)", re.MULTILINE)
 _HEAD = re.compile(r"(?:--.*\n)*")
 _NAMES = r": ((?:\*?\w+, )*\*?\w+)"
+_COMMENT = re.compile(r"^--.*\n|[ \t]+--.*$", re.MULTILINE)
+_PART = re.compile(r"^local (?:function )?(\w+(?:, \w+)*)(?:.*\n)(?:(?!local ).*\n?)*", re.MULTILINE)
+_WORD = re.compile(r"\w+")
 _SLICE = (
     "local function _slice(from, first, count)\n"
     "  if count < 1000 then return {unpack(from, first, first + count - 1)} end\n"  # quick, but bounded by the stack
@@ -80,7 +83,7 @@ class Scripts(Mapping[str, "Script"]):
         included = "".join(self._included(name) for name in _names(comment, "WITH"))
         found = [(name, _words(about)) for about, name in _SCRIPT.findall(text)]
         return {
-            name: Script(name, _names(about, "KEYS"), _names(about, "ARGV"), constants, included + text)
+            name: Script(name, _names(about, "KEYS"), _names(about, "ARGV"), _needed(name, constants + included + text))
             for name, about in found
             if _names(about, "KEYS")
         }
@@ -93,14 +96,15 @@ class Scripts(Mapping[str, "Script"]):
 class Script:
     """One script; calling it runs it."""
 
-    def __init__(self, name: str, keys: Sequence[str], args: Sequence[str], constants: str, text: str) -> None:
+    def __init__(self, name: str, keys: Sequence[str], args: Sequence[str], text: str) -> None:
         self.name = name
         self._keys = keys
         self._args = args
         self._names = {each.removeprefix("*") for each in (*keys, *args)}
         if len(self._names) != len(keys) + len(args):
             raise ValueError(f"the script {name} has a name twice")
-        prelude = f"local unpack = table.unpack or unpack\n{constants}{_SLICE}{_named(keys, args)}"
+        slicing = _SLICE if any(name[0] == "*" for name in (*keys, *args)) else ""
+        prelude = f"local unpack = table.unpack or unpack\n{slicing}{_named(keys, args)}"
         self.script = f"{prelude}{text}\nreturn {name}()\n"
         """The text, under the name by which redis-py's pipelines know it."""
         self.sha = hashlib.sha1(self.script.encode(), usedforsecurity=False).hexdigest()
@@ -142,6 +146,19 @@ def _words(comment: str) -> str:
 def _names(comment: str, what: str) -> list[str]:
     found = re.search(what + _NAMES, comment)
     return found[1].split(", ") if found else []
+
+
+def _needed(name: str, text: str) -> str:
+    """What the function is made of: of all functions and values of a file, those that it uses, and that these use.
+
+    The broker makes each of them anew at every call, and asks for the time where it is among them.
+    """
+    parts = [(match[1].split(", "), match[0]) for match in _PART.finditer(_COMMENT.sub("", text))]
+    wanted = {name}
+    for names, part in reversed(parts):  # Lua knows only what stands above
+        if wanted.intersection(names):
+            wanted.update(_WORD.findall(part))
+    return "".join(part for names, part in parts if wanted.intersection(names))
 
 
 def _named(keys: Sequence[str], args: Sequence[str]) -> str:

@@ -12,8 +12,12 @@ LUA = """\
 -- Things. WITH: clock
 -- FROM PYTHON: LIMIT, ENDS
 
-local function helper(one)
-  return one
+local function later(ms)
+  return now + ms
+end
+
+local function helper(one)  -- ENDS is not used
+  return later(LIMIT) .. one
 end
 
 -- Change a thing.
@@ -44,9 +48,24 @@ def test_a_script_is_a_function_whose_comment_declares_its_keys(file: Path) -> N
     scripts = Scripts(file, **CONSTANTS)
     assert list(scripts) == ["change", "look"]
     assert scripts["look"].script.endswith("\nreturn look()\n")
-    assert 'local ENDS = {["new"] = {["a"] = true, ["b"] = true}}' in scripts["look"].script
-    assert "local LIMIT = 10\n" in scripts["look"].script
-    assert "redis.call('TIME')" in scripts["look"].script
+
+
+def test_a_script_holds_what_it_uses_and_nothing_else(file: Path) -> None:
+    scripts = Scripts(file, **CONSTANTS)
+    change, look = scripts["change"].script, scripts["look"].script
+    used = ("local LIMIT = 10\n", "redis.call('TIME')", "local now = ", "function later(", "function helper(")
+    assert [part for part in used if part not in change] == []
+    assert [part for part in used if part in look] == []
+    assert "ENDS" not in change
+    assert "function look(" not in change
+
+
+def test_constants_become_lua(tmp_path: Path) -> None:
+    (tmp_path / "things.lua").write_text(
+        "-- FROM PYTHON: ENDS\n\n-- See.\n-- KEYS: thing\nlocal function see()\n  return ENDS\nend\n"
+    )
+    text = Scripts(tmp_path / "things.py", ENDS=CONSTANTS["ENDS"])["see"].script
+    assert 'local ENDS = {["new"] = {["a"] = true, ["b"] = true}}\n' in text
 
 
 def test_names_become_keys_and_arguments_in_the_declared_order(file: Path) -> None:
