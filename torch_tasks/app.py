@@ -17,6 +17,7 @@ from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import settings
+from torch_tasks.started_by_name import AGENT_POOL, SCHEDULER, WORKER
 from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
@@ -60,7 +61,7 @@ class TorchApp(Celery):
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
         """The worker program; named, not imported, because nothing here may depend on ``workers``."""
-        return self.subclass_with_self("torch_tasks.workers.program:Program", name="Worker")
+        return self.subclass_with_self(WORKER, name="Worker")
 
     @property
     def leases(self) -> Leases:
@@ -133,7 +134,7 @@ def _configuration() -> dict[str, Any]:
         "task_send_sent_event": False,
         "result_expires": int(chosen.result_days * 86400),
         "result_extended": True,
-        "worker_pool": "torch_tasks.workers.pool:AgentPool",
+        "worker_pool": AGENT_POOL,
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
         # What a worker holds counts against its limit, whatever connection it came through.
@@ -142,7 +143,7 @@ def _configuration() -> dict[str, Any]:
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
-        "beat_scheduler": "torch_tasks.beat.scheduler:TorchScheduler",
+        "beat_scheduler": SCHEDULER,
     }
 
 

@@ -19,6 +19,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
+from torch_tasks.started_by_name import AGENT_POOL
 from torch_tasks.system.files import ring_all
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 
@@ -60,7 +61,7 @@ class Program(Worker):
         self.holds = host_agent(spec)
         return {
             "queues": [keys.agent_queue(spec.id)],
-            "pool_cls": "torch_tasks.workers.pool:AgentPool",
+            "pool_cls": AGENT_POOL,
             "concurrency": 1,
         }
 

@@ -82,6 +82,12 @@ def test_the_page_lists_the_layers_that_are_kept_in_their_order() -> None:
     assert [set(re.findall(r"`(\w+)`", row.split("|")[1])) for row in rows if row.startswith("| `")] == kept
 
 
+def test_what_is_started_by_name_is_named_in_one_place() -> None:
+    below = [file for file in (REPOSITORY / "torch_tasks").rglob("*.py") if not {"workers", "beat"} & set(file.parts)]
+    named = {file.name for file in below if re.search(r"""["']torch_tasks\.(workers|beat)\b""", file.read_text())}
+    assert named == {"started_by_name.py"}
+
+
 def test_a_class_name_means_one_thing() -> None:
     where: dict[str, list[str]] = defaultdict(list)
     for module in sources():

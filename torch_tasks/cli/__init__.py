@@ -6,12 +6,12 @@ Each command is loaded when it is called: an agent that reports from its pane do
 from __future__ import annotations
 
 import sys
-from importlib import import_module
 from typing import Any
 
 import click
 
 from torch_tasks.errors import TorchError
+from torch_tasks.started_by_name import NODE_COMMANDS, load
 
 #: name → (where it is, what it does). Commands of a node live in ``workers``, which nothing here imports.
 _COMMANDS = {
@@ -30,15 +30,15 @@ _COMMANDS = {
     "answer": ("torch_tasks.cli.tasks:answer", "Answer what the agent of a waiting task asks."),
     "dead": ("torch_tasks.cli.tasks:dead", "List, show, replay or drop the tasks that are not tried any more."),
     "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
-    "kinds": ("torch_tasks.workers.cli:kinds", "List the kinds of agents, and whether their programs are here."),
+    "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and whether their programs are here."),
     "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
     "budget": ("torch_tasks.cli.fleet:budget", "Show what is used of the accounts with the models' providers."),
     "pause": ("torch_tasks.cli.fleet:pause", "Have an agent, a role, or all take no new task."),
     "resume": ("torch_tasks.cli.fleet:resume", "Lift a pause."),
     "stop": ("torch_tasks.cli.fleet:stop", "Stop the fleet or this machine, with the broker or without."),
     "start": ("torch_tasks.cli.fleet:start", "Lift a stop."),
-    "attach": ("torch_tasks.workers.cli:attach", "Attach this terminal to an agent's pane."),
-    "screen": ("torch_tasks.workers.cli:screen", "Print what an agent's pane shows."),
+    "attach": (f"{NODE_COMMANDS}:attach", "Attach this terminal to an agent's pane."),
+    "screen": (f"{NODE_COMMANDS}:screen", "Print what an agent's pane shows."),
     "done": ("torch_tasks.cli.pane:done", "For agents: say that the task is done."),
     "fail": ("torch_tasks.cli.pane:fail", "For agents: say that the task cannot be done."),
     "progress": ("torch_tasks.cli.pane:progress", "For agents: say how far the task is."),
@@ -65,8 +65,8 @@ _COMMANDS = {
 }
 _HIDDEN = {
     "supervise": "torch_tasks.cli.stack:supervise",
-    "end-panes": "torch_tasks.workers.cli:end_panes",
-    "check-agents": "torch_tasks.workers.cli:check_agents",
+    "end-panes": f"{NODE_COMMANDS}:end_panes",
+    "check-agents": f"{NODE_COMMANDS}:check_agents",
 }
 
 
@@ -78,8 +78,7 @@ class _Commands(click.Group):
         place = _COMMANDS[cmd_name][0] if cmd_name in _COMMANDS else _HIDDEN.get(cmd_name)
         if place is None:
             return None
-        module, name = place.split(":")
-        command: click.Command = getattr(import_module(module), name)
+        command: click.Command = load(place)
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

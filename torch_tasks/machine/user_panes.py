@@ -8,10 +8,10 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Protocol
 
 from torch_tasks.errors import PaneNotFound
+from torch_tasks.started_by_name import USER_TMUX, load
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ class UserTmux(Protocol):
 
 def user_tmux(socket: str | None = None) -> UserTmux:
     """The caller's own server, or the one at this socket."""
-    tmux: UserTmux = import_module("torch_tasks.workers.tmux.user_tmux").LocalUserTmux(socket)
+    tmux: UserTmux = load(USER_TMUX)(socket)
     return tmux
 
 

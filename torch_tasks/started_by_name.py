@@ -1,0 +1,23 @@
+"""What lower layers start by its name, as they may not import it: all that they know of ``workers`` and ``beat``."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+WORKER = "torch_tasks.workers.program:Program"
+"""Celery's worker as Torch runs it."""
+AGENT_POOL = "torch_tasks.workers.pool:AgentPool"
+"""The pool of an agent worker, which ends a task by interrupting the agent."""
+SCHEDULER = "torch_tasks.beat.scheduler:TorchScheduler"
+"""What beat runs."""
+USER_TMUX = "torch_tasks.workers.tmux.user_tmux:LocalUserTmux"
+"""The user's own tmux server."""
+NODE_COMMANDS = "torch_tasks.workers.cli"
+"""The commands that need a pane."""
+
+
+def load(name: str) -> Any:
+    """What has this name, as ``module:attribute``."""
+    module, attribute = name.split(":")
+    return getattr(import_module(module), attribute)
