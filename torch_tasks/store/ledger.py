@@ -43,6 +43,19 @@ class RowState(StrEnum):
     """It has ended, and how is kept."""
 
 
+ROW_TRANSITIONS: dict[RowState, frozenset[RowState]] = {
+    RowState.WRITTEN: frozenset(RowState),
+    RowState.SPOOLED: frozenset({RowState.WRITTEN, RowState.PUBLISHED, RowState.WITHDRAWN, RowState.CLOSED}),
+    RowState.PUBLISHED: frozenset({RowState.WRITTEN, RowState.PUBLISHED, RowState.WITHDRAWN, RowState.CLOSED}),
+    RowState.WITHDRAWN: frozenset({RowState.WRITTEN, RowState.CLOSED}),
+    RowState.CLOSED: frozenset({RowState.CLOSED}),
+}
+_BEFORE = {
+    state: json.dumps([before for before, after in ROW_TRANSITIONS.items() if state in after]) for state in RowState
+}
+"""The states from which a row may come into a state, as SQL reads a list."""
+
+
 class Row(NamedTuple):
     """One task in the ledger."""
 
@@ -115,17 +128,16 @@ class Ledger:
             if self._add(file, task_id, queue, message):
                 return None
             row = self._found_or_added(file, task_id, queue)
-            if row.state is not RowState.CLOSED:
-                self._enter(file, row.number, RowState.WRITTEN)
+            self._enter(file, row.number, RowState.WRITTEN)
             return row.state
 
     def note(self, task_id: str, state: RowState) -> None:
-        """Note how the publishing of a task went on, unless it has ended."""
+        """Note how the publishing of a task went on, if its row may come into this state."""
         with self._file.writing(flushed=False) as file:
             file.execute(
                 "UPDATE tasks SET state = ?, touched = ?, publisher = NULL "
-                "WHERE broker = ? AND task_id = ? AND state <> 'closed'",
-                (state, time.time(), self._broker, task_id),
+                "WHERE broker = ? AND task_id = ? AND state IN (SELECT value FROM json_each(?))",
+                (state, time.time(), self._broker, task_id, _BEFORE[state]),
             )
 
     def take_back(self, task_id: str, before: RowState | None, *, forgotten: bool) -> None:
@@ -308,8 +320,9 @@ class Ledger:
     def _enter(self, file: sqlite3.Connection, number: int, state: RowState) -> None:
         publisher = _myself(os.getpid()) if state is RowState.WRITTEN else None
         file.execute(
-            "UPDATE tasks SET state = ?, touched = ?, publisher = ? WHERE number = ?",
-            (state, time.time(), publisher, number),
+            "UPDATE tasks SET state = ?, touched = ?, publisher = ? "
+            "WHERE number = ? AND state IN (SELECT value FROM json_each(?))",
+            (state, time.time(), publisher, number, _BEFORE[state]),
         )
 
     def _add(self, file: sqlite3.Connection, task_id: str, queue: str, message: str | None) -> int | None:

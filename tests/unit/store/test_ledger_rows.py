@@ -1,0 +1,54 @@
+"""Which state of a ledger's row may follow which: the table, and what the file makes of it."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+import pytest
+
+from torch_tasks.store.ledger import ROW_TRANSITIONS, Ledger, RowState
+
+ENDED = {"state": "succeeded", "queue": "q", "revision": "2"}
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Ledger:
+    """An empty ledger."""
+    return Ledger(tmp_path / "ledger.sqlite", "here")
+
+
+def in_state(ledger: Ledger, state: RowState) -> str:
+    """A task whose row is in this state."""
+    ledger.write("t", "q", "message")
+    if state is RowState.CLOSED:
+        ledger.close("t", ENDED)
+    else:
+        ledger.note("t", state)
+    assert ledger.state("t") is state
+    return "t"
+
+
+@pytest.mark.parametrize(("before", "after"), list(itertools.product(RowState, RowState)))
+def test_a_row_comes_only_into_states_that_may_follow(ledger: Ledger, before: RowState, after: RowState) -> None:
+    task = in_state(ledger, before)
+    ledger.note(task, after)
+    assert ledger.state(task) is (after if after in ROW_TRANSITIONS[before] else before)
+
+
+@pytest.mark.parametrize("before", RowState)
+def test_each_row_that_has_not_ended_may_be_published_anew_and_closed(ledger: Ledger, before: RowState) -> None:
+    task = in_state(ledger, before)
+    assert ledger.write(task, "q", "message") is before
+    assert ledger.state(task) is (before if before is RowState.CLOSED else RowState.WRITTEN)
+    ledger.close(task, ENDED)
+    assert ledger.state(task) is RowState.CLOSED
+
+
+def test_what_was_published_meanwhile_is_not_spooled_again(ledger: Ledger) -> None:
+    """Two processes enqueue one task: one finds the broker away while the other publishes it."""
+    task = in_state(ledger, RowState.SPOOLED)
+    before = ledger.write(task, "q", "message")
+    ledger.note(task, RowState.PUBLISHED)
+    ledger.take_back(task, before, forgotten=True)
+    assert ledger.state(task) is RowState.PUBLISHED
