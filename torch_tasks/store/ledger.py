@@ -170,10 +170,17 @@ class Ledger:
                     "UPDATE papers SET message = NULL, account = ? WHERE number = ?", (json.dumps(account), row.number)
                 )
 
+    def is_as_read(self, row: Row) -> bool:
+        """No process has done anything with the row since it was read."""
+        with self._file.reading() as file:
+            return self._find(file, row.task_id) == row
+
     def drop(self, row: Row) -> None:
-        """Forget a row."""
+        """Forget a row, unless a process has done something with it since."""
         with self._file.writing(flushed=False) as file:
-            file.execute("DELETE FROM tasks WHERE number = ?", (row.number,))
+            file.execute(
+                "DELETE FROM tasks WHERE number = ? AND state = ? AND touched = ?", (row.number, row.state, row.touched)
+            )
 
     # ── putting back ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -40,6 +40,15 @@ local function accept()
   return {1, demanded}
 end
 
+-- Take back a record, unless an agent has begun.
+-- KEYS: record, all
+-- ARGV: id
+local function forget()
+  if get('state') ~= 'queued' then return end
+  redis.call('DEL', KEY.record)
+  redis.call('ZREM', KEY.all, ARG.id)
+end
+
 -- Who holds the task, unless the caller does or holds it under no earlier incarnation.
 local function other_owner(state)
   if ARG.agent == '' or not HELD[state] then return nil end

@@ -120,11 +120,8 @@ class TaskRecords:
         return Accepted(bool(new_record), bool(new_queue))
 
     def forget(self, task_id: str) -> None:
-        """Take back a record whose task could not be published."""
-        with self._client.pipeline() as pipe:
-            pipe.delete(keys.task_record(task_id))
-            pipe.zrem(keys.TASK_STATUS, task_id)
-            pipe.execute()
+        """Take back a record whose task could not be published, unless an agent has begun."""
+        SCRIPTS["forget"](self._client, record=keys.task_record(task_id), all=keys.TASK_STATUS, id=task_id)
 
     def move(
         self,

@@ -218,8 +218,11 @@ class EnqueuedTasks:
         self._ledger.note(row.task_id, RowState.PUBLISHED)
 
     def _withdraw(self, row: Row, outline: Outline | None) -> None:
-        """Have the broker forget a task whose enqueueing failed, unless an agent has begun."""
-        if outline and outline.state is TaskState.QUEUED:
+        """Have the broker forget a task whose enqueueing failed, unless an agent has begun.
+
+        If its sender enqueues it anew meanwhile, its row is another one and stays, so that its record is put back.
+        """
+        if outline and outline.state is TaskState.QUEUED and self._ledger.is_as_read(row):
             fleet().records.forget(row.task_id)
         self._ledger.drop(row)
 

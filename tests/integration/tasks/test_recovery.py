@@ -331,6 +331,22 @@ def test_a_task_whose_failure_was_told_is_forgotten_by_the_broker_too(broker: Fa
     assert [record.spec.id for record in torch.tasks()] == ["told-1"], "what an agent has begun goes on"
 
 
+def test_a_task_that_is_enqueued_anew_while_another_process_withdraws_it_is_not_lost(
+    broker: FaultyBroker,  # noqa: F811
+    torch: Torch,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    enqueue(torch, "anew")
+    ledger().note("anew", RowState.WITHDRAWN)
+    seen_by_the_other = ledger().unsent()
+    enqueue(torch, "anew")
+    with monkeypatch.context() as patch:
+        patch.setattr(Ledger, "unsent", lambda _: seen_by_the_other)
+        recovery.settle_and_close()
+    assert ledger().state("anew") is RowState.PUBLISHED
+    assert torch.task("anew").record().state is TaskState.QUEUED
+
+
 def _an_agent() -> Any:
     from datetime import UTC, datetime
 

@@ -52,3 +52,18 @@ def test_what_was_published_meanwhile_is_not_spooled_again(ledger: Ledger) -> No
     ledger.note(task, RowState.PUBLISHED)
     ledger.take_back(task, before, forgotten=True)
     assert ledger.state(task) is RowState.PUBLISHED
+
+
+def test_a_row_that_was_written_anew_is_not_dropped_for_what_it_was(ledger: Ledger) -> None:
+    """One process withdraws a task that another one enqueues anew at the same moment."""
+    task = in_state(ledger, RowState.WITHDRAWN)
+    (row,) = ledger.unsent()
+    assert ledger.is_as_read(row)
+    ledger.write(task, "q", "message")
+    assert not ledger.is_as_read(row)
+    ledger.drop(row)
+    assert ledger.state(task) is RowState.WRITTEN
+    ledger.note(task, RowState.WITHDRAWN)
+    (again,) = ledger.unsent()
+    ledger.drop(again)
+    assert ledger.state(task) is None
