@@ -31,7 +31,7 @@ from torch_tasks.workers.host.attempt_end import (
 )
 from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading, login_wanted
+from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading, login_hint
 
 log = logging.getLogger(__name__)
 
@@ -117,7 +117,7 @@ class Attempt:
         if reading.question:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
-            return login_wanted(self._agent_id)
+            return login_hint(self._agent_id)
         if self._kind.is_conversational and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what somebody typed"
         return TYPING
@@ -304,7 +304,7 @@ class Attempt:
                 self._terminal.end()  # nothing of this attempt goes on beside the next one
             case _:
                 failure = self._failure(end, limit)
-                self._terminal.interrupt(self._has_let_go)
+                self._terminal.interrupt(self._has_stopped)
         return self._failed(*failure)
 
     def _failure(self, end: AttemptEnd, limit: TimeLimit) -> tuple[FailureKind, str]:
@@ -321,8 +321,8 @@ class Attempt:
         halted = self._folder.halted
         if not halted.exists():
             halted.write_text(f"{self._halt_reason}\n")
-        if self._terminal.alive and not self._has_let_go():
-            self._terminal.interrupt(self._has_let_go)
+        if self._terminal.alive and not self._has_stopped():
+            self._terminal.interrupt(self._has_stopped)
         if self._terminal.alive:
             self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
         return AgentHeld(halted.read_text().strip())
@@ -332,11 +332,11 @@ class Attempt:
         if self._terminal.alive:
             self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
             if not has_ended:
-                self._terminal.interrupt(self._has_let_go)
+                self._terminal.interrupt(self._has_stopped)
         return HandedOver()
 
-    def _has_let_go(self) -> bool:
-        return self._kind.has_let_go(self._terminal.pane, self._folder)
+    def _has_stopped(self) -> bool:
+        return self._kind.has_stopped(self._terminal.pane, self._folder)
 
     def _judge(self, ending: ProgramEnding) -> TaskResult | None:
         """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""

@@ -17,7 +17,7 @@ from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.terminal import Terminal
-from torch_tasks.workers.programs.kind import StateReading, login_wanted
+from torch_tasks.workers.programs.kind import StateReading, login_hint
 
 log = logging.getLogger(__name__)
 
@@ -75,7 +75,7 @@ class AttemptReport:
     def _hindrance(self, reading: StateReading) -> str | None:
         if reading.hindrance:
             return f"waits: {reading.hindrance}"
-        return login_wanted(self._agent.kind.agent_id) if reading.state is AgentState.LOGIN else None
+        return login_hint(self._agent.kind.agent_id) if reading.state is AgentState.LOGIN else None
 
 
 def _task_state(reading: StateReading | None) -> TaskState:

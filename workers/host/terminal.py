@@ -23,7 +23,7 @@ from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SE
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.programs.kind import AgentKind, login_wanted
+from torch_tasks.workers.programs.kind import AgentKind, login_hint
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
@@ -157,7 +157,7 @@ class Terminal:
             if time.monotonic() - self._login_asked_at < _LOGIN_SECONDS:
                 return False
             self.wants_login = True
-            log.warning("%s", login_wanted(self._kind.agent_id))
+            log.warning("%s", login_hint(self._kind.agent_id))
         return True
 
     def rotate_transcript(self) -> None:

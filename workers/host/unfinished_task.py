@@ -93,7 +93,7 @@ class UnfinishedTask:
     def _forget(self, folder: AttemptFolder, *, interrupt: bool) -> None:
         kind, terminal = self._agent.kind, self._agent.terminal
         if interrupt:
-            terminal.interrupt(lambda: kind.has_let_go(terminal.pane, folder))
+            terminal.interrupt(lambda: kind.has_stopped(terminal.pane, folder))
         folder.forget_account()
         self._agent.presence.remember(current=None)
 
@@ -106,4 +106,4 @@ class UnfinishedTask:
 
     def _may_be_in_program(self, folder: AttemptFolder) -> bool:
         kind, terminal = self._agent.kind, self._agent.terminal
-        return folder.begun.exists() and not (terminal.alive and kind.has_let_go(terminal.pane, folder))
+        return folder.begun.exists() and not (terminal.alive and kind.has_stopped(terminal.pane, folder))

@@ -286,7 +286,7 @@ class CodingAgent(AgentKind):
         if submission is None:
             return None
         turn = self.turn(submission)
-        ended = None if self._watcher.goes_on(turn) else ending_of(turn)
+        ended = None if self._watcher.continues_after_denial(turn) else ending_of(turn)
         return self.end(run, turn, *ended) if ended else None
 
     def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
@@ -327,7 +327,7 @@ class CodingAgent(AgentKind):
         if look := pane.look():
             kill_program(look)
 
-    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
+    def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
         view = self.read_screen(pane)
         if view is None:
             return True

@@ -19,12 +19,12 @@ from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 
-def login_wanted(agent_id: str) -> str:
-    """The words for a person about an agent whose program wants a login."""
-    return f"the program of {agent_id} wants a login: 'torch-tasks attach {agent_id}' and log in"
+def login_hint(agent_id: str) -> str:
+    """What a person has to do for an agent whose program wants a login."""
+    return f"agent {agent_id} wants a login: run 'torch-tasks attach {agent_id}' and log in"
 
 
-TYPING = "somebody is typing in the agent's pane"
+TYPING = "a person is typing in the agent's pane"
 """Why nothing is put into a pane at the moment."""
 
 
@@ -143,7 +143,7 @@ class AgentKind(ABC):
         """Have the program stop what it does; with ``force``, without asking it."""
 
     @abstractmethod
-    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
+    def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
         """The program does not work on the task any more."""
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:

@@ -208,7 +208,7 @@ class OpenCode(CodingAgent):
         except ServerAway:
             super().interrupt(pane, force=force)
 
-    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
+    def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
         reading = self.status(pane)
         return reading is not None and reading.state is AgentState.READY
 

@@ -133,7 +133,7 @@ class ComposerContent(StrEnum):
     PART = "a part of ours"
     MIXED = "ours, and more"
     """A person types into it."""
-    FOREIGN = "somebody else's"
+    FOREIGN = "not ours"
     UNSEEN = "cannot tell"
     """Something covers it, or it is not where it should be."""
 

@@ -145,7 +145,7 @@ class Shell(AgentKind):
         evidence = Evidence(kind="exit_code", detail=f"exit code {code}", passed=code == 0)
         return ProgramEnding(evidence, failure, exit_code=code)
 
-    def has_let_go(self, pane: AgentPane, run: AttemptFolder) -> bool:
+    def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
         return self._unstarted == run.folder or self.ending(run) is not None
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:

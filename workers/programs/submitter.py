@@ -179,7 +179,7 @@ def _without_trace(submission: Submission, seen: Seen, rules: SubmitRules) -> Du
     is_untouched = seen.content is ComposerContent.NOTHING and not seen.above_changed
     never_came = rules.reports_turns and is_untouched and seen.state is AgentState.READY
     if never_came and not submission.pasted_anew:
-        return DueMove(Move.PASTE_ANEW, "no event tells of it and nothing on the screen has changed: staged anew")
+        return DueMove(Move.PASTE_ANEW, "no event reports it and nothing on the screen has changed: staged anew")
     evidence = "the text left the composer, and nothing shows where it is; look at its pane before trying again"
     return DueMove(Move.GIVE_UP, evidence)
 

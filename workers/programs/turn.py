@@ -204,7 +204,7 @@ def reported_ending(turn: Turn) -> tuple[ProgramEnding, str]:
     assert report
     answer = report.text or (turn.over.text if turn.over else "")
     if report.kind is EventKind.DONE:
-        detail = report.text or "the agent said that it is done"
+        detail = report.text or "the agent reported that it is done"
         return ProgramEnding(Evidence(kind="done", detail=detail, passed=True)), answer
     reason = report.text or "it gave no reason"
     evidence = Evidence(kind="fail", detail=reason, passed=False)
@@ -227,7 +227,7 @@ def _error(over: ProgramEvent) -> ProgramEnding | None:
         return failed_ending(FailureKind.OVERLOADED, f"the model's provider is overloaded: {reason}", _evidence(over))
     if over.error in ("limit", "login"):
         return None
-    return failed_ending(FailureKind.AGENT_FAILED, f"the agent's program told an error: {reason}", _evidence(over))
+    return failed_ending(FailureKind.AGENT_FAILED, f"the agent's program reported an error: {reason}", _evidence(over))
 
 
 def _evidence(over: ProgramEvent) -> Evidence:

@@ -217,7 +217,7 @@ class TurnWatcher:
         if not allowed and "{text}" in self._program.config.answers.deny:
             self._reason_given_at = time.monotonic()
 
-    def goes_on(self, turn: Turn) -> bool:
+    def continues_after_denial(self, turn: Turn) -> bool:
         """The program takes a denial for an interruption, and goes on with the reason as its next prompt."""
         interrupted = turn.over is not None and turn.over.kind is EventKind.INTERRUPTED
         return interrupted and time.monotonic() - self._reason_given_at < _REASON_SECONDS

@@ -12,6 +12,7 @@ from torch_tasks import TaskState, Torch
 from torch_tasks.model.agent import AgentState
 
 HINT = "logged out: 'torch-tasks attach developer-1' and log in"
+LOGGED = "agent developer-1 wants a login: run 'torch-tasks attach developer-1' and log in"
 
 
 @pytest.fixture
@@ -33,7 +34,7 @@ def log_in(worker: AgentWorker) -> None:
 def test_others_take_what_they_can_and_the_rest_waits_for_the_login(fake: FakeKind, node: Node, torch: Torch) -> None:
     worker = fake.worker()
     until(lambda: wants_login(worker), "the fleet knows that it wants a login")
-    assert HINT.replace("logged out", "the program of developer-1 wants a login") in worker.logs()
+    assert LOGGED in worker.logs()
     pinned = torch.enqueue("for developer-1 alone", agent="developer-1")
     assert (pinned.status, pinned.record().waits) == (TaskState.QUEUED, f"developer-1 is {HINT}")
     node.agent_worker("developer-2")

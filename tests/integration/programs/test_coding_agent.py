@@ -98,7 +98,7 @@ def test_a_person_who_types_is_left_alone_and_the_task_waits_and_says_so(desk: D
     desk.type("-l", "my own half-written th")
     task = torch.enqueue("the task")
     until(lambda: task.status is TaskState.WAITING, "the task waits")
-    assert "somebody is typing" in desk.notes(task)
+    assert "a person is typing" in desk.notes(task)
     assert desk.received(task) == []
     desk.type("-l", "ought")
     desk.type("Enter")
@@ -128,7 +128,7 @@ def test_a_key_that_is_not_drawn_yet_keeps_our_text_from_being_submitted(desk: D
             pressed = time.monotonic()
             until(lambda: time.monotonic() - pressed > ENTER_AGAIN, "Enter would be pressed again")
         until(lambda: task.status is TaskState.WAITING, "the task waits")
-        assert "somebody is typing" in desk.notes(task)
+        assert "a person is typing" in desk.notes(task)
         assert desk.received(task) == []
         person.press("\x7f")
         assert task.result(timeout=30).succeeded
