@@ -1,31 +1,42 @@
-"""Every error Torch raises, each named for what happened.
-
-A message says what happened, to what, and what to do about it.
-"""
+"""Every error Torch raises. A message says what happened, to what, and what to do about it."""
 
 from __future__ import annotations
 
 
 class TorchError(Exception):
-    """Something Torch can name; the text is written for the person who reads it."""
+    """An error of Torch's own; its text is written for the person who reads it."""
 
     exit_code = 1
 
 
-class InvalidTask(TorchError):
+class WrongUsage(TorchError):
+    """The request itself is wrong: repeated as it is, it fails again."""
+
+    exit_code = 2
+
+
+class NoneAble(TorchError):
+    """No agent, node or process can do now what was asked for."""
+
+    exit_code = 3
+
+
+class TimeOver(TorchError):
+    """The caller's waiting time ended first; what it waited for goes on."""
+
+    exit_code = 124
+
+
+class InvalidTask(WrongUsage):
     """A task was refused before anything was published."""
 
-    exit_code = 2
 
-
-class InvalidSettings(TorchError):
+class InvalidSettings(WrongUsage):
     """A setting from the environment or torch.toml cannot be used."""
-
-    exit_code = 2
 
 
 class BrokerAway(TorchError):
-    """The broker cannot be asked now; later, the same request may succeed. Never an error of the request itself."""
+    """The broker cannot be asked now; the same request may succeed later."""
 
     exit_code = 4
 
@@ -34,11 +45,11 @@ class BrokerUnreachable(BrokerAway):
     """Nothing answered at the broker's address, or it answered that it cannot serve now."""
 
     may_have_run = False
-    """The connection broke while the answer was awaited: the broker may have done what it was asked."""
+    """Whether the connection broke while the answer was awaited: the broker may have done what was asked."""
 
 
 class BrokerForgot(BrokerAway):
-    """The broker was restarted, and what its records say does not count until the fleet has put back what it forgot."""
+    """The broker was restarted: its records do not count until the fleet has put back what it forgot."""
 
 
 class BrokerNotStarted(TorchError):
@@ -48,23 +59,19 @@ class BrokerNotStarted(TorchError):
 
 
 class TaskNotFound(TorchError):
-    """No record of this task: a wrong id, or its time in the store is over."""
+    """The fleet has no record of this task: the id is wrong, or the record has expired."""
 
 
-class TaskNotFinished(TorchError):
+class TaskNotFinished(TimeOver):
     """The waiting ended before the task did; the task itself goes on."""
 
-    exit_code = 124
 
-
-class NotInPane(TorchError):
+class NotInPane(WrongUsage):
     """A report that only the agent of the task may make."""
-
-    exit_code = 2
 
 
 class NotAnswered(TorchError):
-    """The agent did not get the answer: it asks nothing, cannot take it, or cannot be reached."""
+    """The agent did not get the answer: it has no open question, cannot take an answer, or cannot be reached."""
 
 
 class NotDead(TorchError):
@@ -76,7 +83,7 @@ class TaskFailed(TorchError):
 
 
 class IllegalTransition(TorchError):
-    """A task, or what else has states, was to go into one that does not follow its own."""
+    """Something with states was to go into one that does not follow its own."""
 
 
 class StaleWriter(TorchError):
@@ -87,20 +94,16 @@ class AgentNotFound(TorchError):
     """No agent is registered under this id."""
 
 
-class InvalidMessage(TorchError):
+class InvalidMessage(WrongUsage):
     """A message was refused before anything was sent."""
 
-    exit_code = 2
 
-
-class UnknownRecipient(TorchError):
+class UnknownRecipient(WrongUsage):
     """The fleet knows no agent of this name."""
-
-    exit_code = 2
 
 
 class MessageRefused(TorchError):
-    """The policy does not let this message pass."""
+    """The policy of communication refused this message."""
 
 
 class InboxFull(TorchError):
@@ -108,13 +111,11 @@ class InboxFull(TorchError):
 
 
 class MessageNotFound(TorchError):
-    """No record of this message: a wrong id, or its time in the store is over."""
+    """The fleet has no record of this message: the id is wrong, or the record has expired."""
 
 
-class NoReply(TorchError):
+class NoReply(TimeOver):
     """The waiting ended before the reply came; the question stays with its receiver."""
-
-    exit_code = 124
 
 
 class NotDelivered(TorchError):
@@ -132,39 +133,31 @@ class PaneNotFound(TorchError):
 
 
 class FileExists(TorchError):
-    """A file that is not Torch's stands where one was to be written."""
+    """A file that Torch did not write stands where Torch was to write one."""
 
 
-class AgentUnable(TorchError):
+class AgentUnable(NoneAble):
     """The agent that a task is to be handed to cannot take it."""
-
-    exit_code = 3
 
 
 class NotYours(TorchError):
-    """An agent reached for what is another one's."""
+    """An agent tried to change something that belongs to another agent."""
 
 
 class TaskEnded(TorchError):
-    """Nothing can be done with the task any more."""
+    """The task has ended and cannot be changed any more."""
 
 
-class InvalidHandover(TorchError):
-    """A task is to be handed over in a way that makes no sense."""
-
-    exit_code = 2
+class InvalidHandover(WrongUsage):
+    """A task cannot be handed over as it was asked for."""
 
 
-class NobodyHelps(TorchError):
-    """Every able agent declined, or let the time pass."""
-
-    exit_code = 3
+class NobodyHelps(NoneAble):
+    """Every able agent declined, or did not answer in time."""
 
 
-class InvalidCheckin(TorchError):
+class InvalidCheckin(WrongUsage):
     """A check-in that cannot be kept: nothing was scheduled."""
-
-    exit_code = 2
 
 
 class CheckinNotFound(TorchError):
@@ -175,42 +168,32 @@ class CheckinChanged(TorchError):
     """Another caller changed the check-in meanwhile; nothing was changed."""
 
 
-class NothingFires(TorchError):
-    """What is to be scheduled would not come up, for no process is there that would see to it."""
-
-    exit_code = 3
+class NothingFires(NoneAble):
+    """No process runs that would fire what is to be scheduled."""
 
 
-class InvalidNote(TorchError):
+class InvalidNote(WrongUsage):
     """A note that cannot be kept."""
 
-    exit_code = 2
 
-
-class InvalidClaim(TorchError):
-    """What is to be claimed has no usable name."""
-
-    exit_code = 2
+class InvalidClaim(WrongUsage):
+    """The name of the resource to claim cannot be used."""
 
 
 class ResourceTaken(TorchError):
-    """Another party has claimed the resource."""
+    """Another agent or person has claimed the resource."""
 
 
-class TeamImpossible(TorchError):
-    """No agents that are online have all of the skills together."""
-
-    exit_code = 3
+class TeamImpossible(NoneAble):
+    """The agents that are online do not have all of the skills together."""
 
 
-class InvalidHold(TorchError):
-    """No agent, role or all is named that is to be paused or resumed, or more than one."""
-
-    exit_code = 2
+class InvalidHold(WrongUsage):
+    """The caller must name exactly one of an agent, a role, or all to pause or resume."""
 
 
 class NotHeld(TorchError):
-    """What is to be resumed or started again is neither paused nor stopped, or by something else."""
+    """What is to be resumed or started again is not held, or another hold keeps it."""
 
 
 class AgentTaken(TorchError):
@@ -229,28 +212,24 @@ class NodeNotFound(TorchError):
     """No node of this name is registered."""
 
 
-class SpawnRefused(TorchError):
-    """A limit does not let another agent be started, or no node has room for it."""
-
-    exit_code = 3
+class SpawnRefused(NoneAble):
+    """A limit forbids another agent, or no node has room for it."""
 
 
 class SpawnFailed(TorchError):
-    """An agent had its place, but did not become ready."""
+    """An agent was given a place on a node, but did not become ready."""
 
 
 class RetireImpossible(TorchError):
-    """An agent cannot be retired: no node worker is there, or it is not the caller's to retire."""
+    """An agent cannot be retired: its node worker is away, or the caller may not retire it."""
 
 
-class StillWorking(TorchError):
+class StillWorking(TimeOver):
     """The waiting ended before an agent had retired; it retires when its task is over."""
-
-    exit_code = 124
 
 
 class NotInQuarantine(TorchError):
-    """An agent is to be released that is not held back."""
+    """An agent is to be released, but its node worker does not hold it back."""
 
 
 class TmuxMissing(TorchError):
@@ -265,15 +244,13 @@ class LedgerUnusable(TorchError):
     """The ledger on this machine's disk cannot be written or read; nothing was published."""
 
 
-class LedgerOff(TorchError):
-    """Something was asked for that needs the ledger, which is turned off."""
-
-    exit_code = 2
+class LedgerOff(WrongUsage):
+    """The request needs the ledger, which is turned off."""
 
 
 class ProcessNotStarted(TorchError):
-    """A process of this machine's stack ended before it was ready."""
+    """A process on this machine did not start, or ended before it was ready."""
 
 
 class GitRefused(TorchError):
-    """Git, or a hook of the tree's owner, refused what was asked of it, or took too long."""
+    """Git, or a hook of the tree's owner, refused a command or took too long."""

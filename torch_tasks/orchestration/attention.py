@@ -187,7 +187,7 @@ def needs(fleet: Fleet) -> list[Need]:
     """All there are at this moment."""
     agents = fleet.registry.agents()
     held_up = [info for info in agents if info.online and info.state in _HELD_UP]
-    dead = sorted(fleet.deliveries.dead_ids())
+    dead = sorted(fleet.deliveries.dead_letter_ids())
     resting = [(name, until) for name in fleet.budgets.accounts() if (until := fleet.account(name).rests_until())]
     return [
         *filter(None, map(question_need, waiting_tasks(fleet, held_up))),

@@ -96,7 +96,7 @@ def _begun(of: Fleet) -> dict[str, float]:
 def free_tasks_of_dead_agents(of: Fleet) -> None:
     """What waits for a dead agent alone, and need not, goes to every able agent."""
     dead = {keys.agent_queue(agent.agent_id): agent for agent in of.registry.dead()}
-    for queue in of.deliveries.in_use(dead):  # of many dead, few have anything that waits
+    for queue in of.deliveries.nonempty(dead):  # of many dead, few have anything that waits
         _free_tasks_of(dead[queue], of)
 
 

@@ -20,7 +20,7 @@ class DeadLetters:
 
     def ids(self) -> list[str]:
         """The ids of all of them."""
-        return sorted(self._fleet.deliveries.dead_ids())
+        return sorted(self._fleet.deliveries.dead_letter_ids())
 
     def records(self) -> list[TaskRecord]:
         """The dead tasks, the latest first."""
@@ -38,16 +38,16 @@ class DeadLetters:
         if message:
             queue = record.queue if record else _first_queue(message)
             step = record.spec.priority.step if record else Priority.NORMAL.step
-            deliveries.exhume(task_id, queue, step)
+            deliveries.replay(task_id, queue, step)
         elif record:
             run.apply_async((record.spec,), task_id=task_id)
-            deliveries.drop_dead(task_id)
+            deliveries.forget_dead_letter(task_id)
 
     def drop(self, task_id: str) -> None:
         """Give the task up; its record expires as those of all ended tasks do."""
         self._message(task_id)
         self._fleet.records.let_expire(task_id)
-        self._fleet.deliveries.drop_dead(task_id)
+        self._fleet.deliveries.forget_dead_letter(task_id)
 
     def note_lost(self, task_id: str) -> None:
         """Write into the record that the message was lost with its worker once too often."""
@@ -62,7 +62,7 @@ class DeadLetters:
 
     def note_all_lost(self) -> None:
         """Do so for each task whose worker died before it could."""
-        for task_id, message in self._fleet.deliveries.dead().items():
+        for task_id, message in self._fleet.deliveries.dead_letters().items():
             # The others are here because their retries are used up: their agents write that into the records.
             if message and losses(message) + 1 >= self._fleet.settings.delivery_limit:
                 state = self._fleet.records.state(task_id)
@@ -70,7 +70,7 @@ class DeadLetters:
                     self.note_lost(task_id)
 
     def _message(self, task_id: str) -> str:
-        dead = self._fleet.deliveries.dead()
+        dead = self._fleet.deliveries.dead_letters()
         if task_id not in dead:
             raise NotDead(f"task {task_id} is not among the dead letters; 'torch-tasks dead list' shows those that are")
         return dead[task_id]

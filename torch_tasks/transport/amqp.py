@@ -1,7 +1,7 @@
-"""What makes a Celery app use the leased transport, and no other app of its process.
+"""Makes one Celery app use the leased transport.
 
-For an app with :class:`LeasedAMQP`, ``redis://`` and ``rediss://`` mean the leased transport. kombu's table of
-transports stays as it is, so they mean kombu's own for everybody else.
+For an app with :class:`LeasedAMQP`, ``redis://`` and ``rediss://`` mean the leased transport; for every other app of
+the process they mean kombu's own, whose table of transports stays as it is.
 """
 
 from __future__ import annotations
@@ -27,39 +27,39 @@ class PublishingPool(redis.ConnectionPool):
     """Knows which server process answers."""
 
     def __init__(self, **parameters: Any) -> None:
-        #: The one that answered when a connection was made last, be it one of this pool's or a consumer's own.
+        #: The one that answered the latest new connection, be it one of this pool's or a consumer's own.
         self.server = ""
-        # kombu's limit is meant for one channel; who waits for nothing has one connection per thread at most.
-        super().__init__(**{**parameters, "max_connections": None, "redis_connect_func": greeting(self.note)})
+        # kombu's limit is meant for one channel; publishing takes at most one connection per thread.
+        super().__init__(**{**parameters, "max_connections": None, "redis_connect_func": greeting(self.note_server)})
 
-    def note(self, server: str) -> None:
-        """This server process answers."""
+    def note_server(self, server: str) -> None:
+        """Note which server process answers."""
         self.server = server
 
 
 class PublishingPools:
-    """The connections on which an app publishes and asks: one pool for all its channels, however many kombu makes."""
+    """The connections on which an app publishes and asks: one pool for all its channels."""
 
     def __init__(self) -> None:
         self._pools: dict[str, PublishingPool] = {}
         self._lock = threading.Lock()
-        os.register_at_fork(after_in_child=self._free)
+        os.register_at_fork(after_in_child=self._make_new_lock)
 
     def pool_for(self, parameters: Mapping[str, Any]) -> PublishingPool:
-        """The pool for these parameters, made if need be. Like all of redis-py's, it begins anew in a forked child."""
+        """The pool for these parameters. Like all of redis-py's, it starts empty in a forked child."""
         where = repr(sorted(parameters.items()))
         with self._lock:
             if where not in self._pools:
                 self._pools[where] = PublishingPool(**parameters)
             return self._pools[where]
 
-    def _free(self) -> None:
-        """Another thread may have had the lock when this child was forked."""
+    def _make_new_lock(self) -> None:
+        """Another thread may have held the lock when this child was forked."""
         self._lock = threading.Lock()
 
 
 class LeasedConnection(Connection):
-    """A connection of one app: its URL is as any other's, its transport is the leased one."""
+    """A connection of one app, with the leased transport behind a usual URL."""
 
     leases: Leases
     pools: PublishingPools
@@ -73,19 +73,18 @@ class LeasedConnection(Connection):
         interval_max: float = 2.0,
         **options: Any,
     ) -> Any:
-        """Try until the broker answers, pausing for at most two seconds, not for thirty."""
+        """As kombu does, but with pauses of two seconds at most instead of thirty."""
         return super().ensure_connection(errback, max_retries, interval_start, interval_step, interval_max, **options)
 
     def get_transport_cls(self) -> Any:
-        """The transport for the connection's URL."""
         return Transport if self.transport_cls in ("redis", "rediss") else super().get_transport_cls()
 
     def __eqhash__(self) -> HashedSeq:
-        """kombu pools connections by this, for the whole process: those of another app are not equal to this one."""
+        """kombu pools connections of the whole process by this: those of another app must not be equal to this one."""
         return HashedSeq(self.leases, *super().__eqhash__())
 
     def Pool(self, limit: int | None = None, **options: Any) -> ConnectionPool:  # noqa: N802 - kombu's own name for it
-        """A pool of connections like this one; kombu's would hold connections of its own class."""
+        """A pool of connections of this class; kombu's would hold connections of its own."""
         return _ConnectionPool(self, limit, **options)
 
 
@@ -105,7 +104,7 @@ class LeasedAMQP(AMQP):
 
     @cached_property
     def leases(self) -> Leases:
-        """What the app holds in this process."""
+        """The app's leases in this process."""
         return Leases()
 
     @cached_property
@@ -120,6 +119,5 @@ class LeasedAMQP(AMQP):
 
     @property
     def BrokerConnection(self) -> type[LeasedConnection]:  # noqa: N802 - Celery's older name for the same
-        """The same."""
-        same: type[LeasedConnection] = self.Connection
-        return same
+        connection: type[LeasedConnection] = self.Connection
+        return connection

@@ -1,4 +1,4 @@
-"""What kombu sees: its Redis transport, whose channels take messages under a lease."""
+"""kombu's Redis transport, with channels that take messages under a lease."""
 
 from __future__ import annotations
 
@@ -38,20 +38,18 @@ log = logging.getLogger(__name__)
 
 CLOSED_SECONDS = 0.2
 """How long a consumer waits before it asks again whether the gate is open."""
-
-
 BINDING_SECONDS = 60
-"""How often it is looked whether the bindings of expiring queues have to be refreshed: they last an hour at least."""
+"""How often the worker refreshes the bindings of expiring queues, which last an hour at least."""
 
 
 class PublishBatch(stock.PublishBatch):
-    """Many messages at once; each wakes one of those who wait for it."""
+    """Many messages at once; each wakes one consumer that waits for it."""
 
     def flush(self) -> None:
-        """Send what is buffered, then ring."""
+        """Send the buffered messages and ring the bells of their queues."""
         if self._buffered:
-            put = Counter(queue_of(args[1]) for args, _ in self.pipeline.command_stack if args[0] == "LPUSH")
-            for queue, count in put.items():
+            sent = Counter(queue_of(args[1]) for args, _ in self.pipeline.command_stack if args[0] == "LPUSH")
+            for queue, count in sent.items():
                 bell = keys.bell(queue)
                 self.pipeline.lpush(bell, *[""] * min(count, BELL_LENGTH))
                 self.pipeline.ltrim(bell, 0, BELL_LENGTH - 1)
@@ -69,48 +67,46 @@ class QoS(virtual.QoS):
         self._messages: WeakValueDictionary[str, Any] = WeakValueDictionary()
 
     def can_consume(self) -> bool:
-        """There is room for one more. The answer to a claim is read in any case: it may bring one."""
+        """Whether there is room for one more; the answer to a claim must be read in any case, as it may bring one."""
         return self.channel.claiming or not self.prefetch_count or self._room() > 0
 
     def can_consume_max_estimate(self) -> int:
-        """How many more there is room for."""
+        """How many more deliveries there is room for."""
         return max(self._room(), 0) if self.prefetch_count else 1
 
     def _room(self) -> int:
         return int(self.prefetch_count) - len(self.tags) - len(self.channel.keeper.orphans)
 
     def append(self, message: Any, delivery_tag: str) -> None:
-        """Know the message of a delivery, which the keeper holds already."""
+        """Remember the message of a delivery, which the keeper holds already."""
         self._messages[delivery_tag] = message
 
     def get(self, delivery_tag: str) -> Any:
-        """The message of a delivery, while somebody has it."""
+        """The message of a delivery, while it is in use."""
         return self._messages[delivery_tag]
 
     def ack(self, delivery_tag: str) -> None:
-        """The delivery is done with."""
         self.channel.keeper.ack(delivery_tag)
 
     def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """The message goes back to the front of its queue, or away."""
+        """Put the message back to the front of its queue, or drop it."""
         if requeue:
             self.channel.keeper.requeue(delivery_tag)
         else:
             self.channel.keeper.ack(delivery_tag)
 
     def restore_unacked(self) -> None:
-        """All go back, but for those whose task this process still works on: a lost connection does not end it."""
+        """Put all back except those whose task this process still works on: a lost connection does not end a task."""
         if self.tags:
             self.channel.keeper.release(set(self.tags), _in_work())
 
     def restore_unacked_once(self, stderr: Any = None) -> None:
-        """The channel closes."""
         self._on_collect.cancel()
         self.restore_unacked()
 
 
 def _in_work() -> dict[str, Any]:
-    """The messages of all requests that the pool of this process's Celery worker has got, by their tags."""
+    """The messages of all requests in the pool of this process's Celery worker, by their tags."""
     state = sys.modules.get("celery.worker.state")
     if state is None:
         return {}
@@ -155,7 +151,7 @@ class Channel(stock.Channel):
         super().__init__(*args, **kwargs)
         if self.global_keyprefix or self.sep != SEPARATOR or not self.ack_emulation:
             raise ValueError("the leased transport has no global_keyprefix, no other sep, and no ack_emulation=False")
-        # kombu asks on it whether the broker answers. Most channels never consume; who does connects again.
+        # kombu has just pinged the broker on it. Most channels never consume; one that does connects again.
         self.async_pool.disconnect()
 
     # ── connections ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -163,7 +159,7 @@ class Channel(stock.Channel):
     def _connparams(self, asynchronous: bool = False) -> dict[str, Any]:
         # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
         parameters = {**super()._connparams(asynchronous=asynchronous), "protocol": 2}
-        return {**parameters, "redis_connect_func": greeting(self.pool.note)} if asynchronous else parameters
+        return {**parameters, "redis_connect_func": greeting(self.pool.note_server)} if asynchronous else parameters
 
     def _get_pool(self, asynchronous: bool = False) -> Any:
         if asynchronous:
@@ -177,10 +173,10 @@ class Channel(stock.Channel):
     def _on_connection_disconnect(self, connection: Any) -> None:
         super()._on_connection_disconnect(connection)
         if "keeper" in self.__dict__:
-            self.keeper.look()  # if the broker is restarted, it shall be noticed before others open its gate
+            self.keeper.sweep_by()  # notice a restart of the broker before other processes open its gate
 
     def _create_client(self, asynchronous: bool = False) -> Any:
-        """One client for all that is not consuming; kombu would make one for each command."""
+        """One client for everything but consuming; kombu would make one for each command."""
         if asynchronous:
             return super()._create_client(asynchronous=True)
         if self._publisher is None or self._publisher.connection_pool is not self.pool:
@@ -194,14 +190,14 @@ class Channel(stock.Channel):
 
     @cached_property
     def keeper(self) -> LeaseKeeper:
-        """Who keeps what this channel takes."""
+        """The keeper of the messages that this channel takes."""
         terms = LeaseTerms(self.lease_seconds, self.delivery_limit, self.recovery_seconds)
         return self._leases.keeper_for(super()._connparams(), terms)
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """A message joins the end of its queue, and one of those who wait for it wakes up."""
+        """Add a message to the end of its queue and wake one consumer that waits for it."""
         if kwargs.get("_publish_batch") is not None:
             super()._put(queue, message, **kwargs)
             return
@@ -218,23 +214,22 @@ class Channel(stock.Channel):
                 pipe.execute()
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
-        """Many messages at once."""
         return PublishBatch(self, max_size)
 
     # ── consuming ────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def claiming(self) -> bool:
-        """The broker has not answered a claim yet."""
+        """Whether the broker has still to answer a claim."""
         return bool(self._in_poll) and self._claim is not None
 
     def basic_consume(self, queue: str, no_ack: bool, *args: Any, **kwargs: Any) -> Any:
-        """Consume from a queue, from this moment on."""
+        """Consume from a queue from now on."""
         if no_ack:
             self._unleased.add(queue)
         else:
             self._unleased.discard(queue)
-            _ = self.keeper  # made now: it has to know the broker before there is anything to keep
+            _ = self.keeper  # made now: it must know the broker before it has something to keep
         consuming = super().basic_consume(queue, no_ack, *args, **kwargs)
         self._interrupt_wait()
         return consuming
@@ -248,13 +243,13 @@ class Channel(stock.Channel):
         return cancelled
 
     def _interrupt_wait(self) -> None:
-        """The queues have changed: look at them at once, or when the wait ends if the broker cannot be told."""
+        """The queues have changed: end the wait at the bells now, or let it run out if the broker is away."""
         if self._in_poll and not self.claiming:
             with suppress(*self.connection_errors), self.conn_or_acquire() as client, client.pipeline() as pipe:
                 pipe.lpush(self._own_bell, "").pexpire(self._own_bell, BELL_MS).execute()
 
     def _stop_polling(self) -> None:
-        """Take nothing any more: what a claim brings at this moment goes back, a wait ends."""
+        """Take nothing any more: put back what a claim brings at this moment, and end a wait."""
         connection = self._in_poll
         if self.claiming:
             with suppress(Empty, *self.connection_errors):
@@ -265,8 +260,8 @@ class Channel(stock.Channel):
             self._in_poll = None
 
     def _brpop_start(self, timeout: float | None = None) -> None:
-        """Ask for a message; kombu calls this when there is room for one and nothing was asked yet."""
-        if not self._unleased and self._leases.intake.on:
+        """Ask for a message; kombu calls this when there is room for one and no request is open."""
+        if not self._unleased and self._leases.intake.is_on:
             self._wait(closed=True)
         elif queues := self._queue_cycle.consume(len(self.active_queues)):
             self._claim = ClaimRequest.of(
@@ -300,7 +295,7 @@ class Channel(stock.Channel):
             self._in_poll = None
 
     def _brpop_read(self, **options: Any) -> bool:
-        """Read what the broker answered: a message, or that there is none, or that the wait is over."""
+        """Read the broker's answer: a message, or none, or the end of the wait."""
         if not self.claiming:
             self._answer("BRPOP")
             self._flush_brpop_reauth()
@@ -311,7 +306,7 @@ class Channel(stock.Channel):
             raise Empty
         self._queue_cycle.rotate(taken.queue)
         self._passed_by = self._passed_by + 1 if taken.passed_by else 0
-        if time.monotonic() - sent_at > self.lease_seconds / 2:  # somebody else may have it soon, or already
+        if time.monotonic() - sent_at > self.lease_seconds / 2:  # another process may have it soon, or already
             self._give_back(taken)
             raise Empty
         return self._hand_over(taken)
@@ -329,7 +324,7 @@ class Channel(stock.Channel):
         if taken is None:
             closed = is_refused(answer)
             if closed and "keeper" in self.__dict__:
-                self.keeper.look()
+                self.keeper.sweep_by()
             self._wait(closed=closed)
         elif taken.leased:
             self.keeper.hold(taken.tag, taken.message, self.qos.tags)
@@ -340,7 +335,7 @@ class Channel(stock.Channel):
             self.keeper.requeue(taken.tag)
 
     def _hand_over(self, taken: ClaimedMessage) -> bool:
-        """Give a message to its consumer. What a consumer chokes on counts as lost, or it would come for ever."""
+        """Give a message to its consumer; one that the consumer fails on counts as lost, or it would return forever."""
         if taken.queue not in self.connection._callbacks:  # cancelled meanwhile
             self._give_back(taken)
             raise Empty
@@ -356,7 +351,7 @@ class Channel(stock.Channel):
         return True
 
     def _readable(self, taken: ClaimedMessage) -> dict[str, Any]:
-        """The message as its consumer gets it; one that nobody can read is buried."""
+        """The message as its consumer gets it; one that is not readable is buried."""
         try:
             return delivered(taken.message, taken.tag)
         except ValueError as error:
@@ -366,7 +361,7 @@ class Channel(stock.Channel):
             raise Empty from None
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
-        """Take one message at once, if there is one."""
+        """Take one message without waiting, if there is one."""
         asked = ClaimRequest.of(
             [queue],
             self.priority_steps,
@@ -388,7 +383,6 @@ class Channel(stock.Channel):
         return message
 
     def close(self) -> None:
-        """Take nothing any more, then close."""
         if not self.closed:
             with suppress(*self.connection_errors):
                 self._stop_polling()
@@ -396,7 +390,7 @@ class Channel(stock.Channel):
 
 
 class Transport(stock.Transport):
-    """kombu's Redis transport with leased deliveries."""
+    """The transport that kombu loads."""
 
     Channel = Channel
     brpop_timeout = 5
@@ -407,7 +401,7 @@ class Transport(stock.Transport):
         self.polling_interval = None
 
     def register_with_event_loop(self, connection: Any, loop: Any) -> None:
-        """As kombu does, less a timer that would wake the loop every second for what is due once an hour."""
+        """As kombu does, but refresh the bindings less often: kombu would wake the loop every second."""
         super().register_with_event_loop(connection, loop)
         cycle = self.cycle
         cycle._binding_expiry_tref.cancel()

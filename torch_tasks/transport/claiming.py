@@ -1,4 +1,4 @@
-"""Asking the broker for a message, what it answers, and when this process asks for none."""
+"""Asks the broker for a message, reads its answer, and decides when this process asks for none."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_tasks.transport.deliveries import list_of, queue_of
 
 CLAIM = Scripts(__file__)["claim"]
 TURNS_BEFORE_LOW = 9
-"""After so many messages in a row that overtook one of the lowest priority, one of the lowest is taken."""
+"""After so many messages in a row have overtaken one of the lowest priority, one of the lowest is taken."""
 
 
 class ClaimedMessage(NamedTuple):
@@ -24,19 +24,19 @@ class ClaimedMessage(NamedTuple):
     message: str
     queue: str
     leased: bool
-    #: There was one of the lowest priority, and it has to wait.
+    #: Whether it overtook one of the lowest priority.
     passed_by: bool
 
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """One question for a message."""
+    """One request for a message."""
 
     tag: str
     lists: Sequence[str]
     #: One character for each list: see ``claiming.lua``.
     kinds: str
-    #: What :data:`CLAIM` is called with.
+    #: The arguments of :data:`CLAIM`.
     values: Mapping[str, Any]
 
     @classmethod
@@ -50,7 +50,7 @@ class ClaimRequest:
         unleased: Container[str] = (),
         lowest_first: bool = False,
     ) -> ClaimRequest:
-        """Ask for the first message of these queues: all of them by the first step, then by the next."""
+        """A request for the first message of these queues: all of them by the first step, then by the next."""
         *above, lowest = steps
         places = [(queue, step) for step in ([lowest, *above] if lowest_first else steps) for queue in queues]
         kinds = "".join("0" if queue in unleased else "2" if step == lowest else "1" for queue, step in places)
@@ -70,43 +70,41 @@ class ClaimRequest:
         return cls(tag, lists, kinds, values)
 
     def taken(self, answer: Sequence[Any]) -> ClaimedMessage | None:
-        """What the answer brings, if anything."""
+        """The message in the broker's answer, if there is one."""
         if len(answer) < 3:
             return None
         number, message, passed_by = answer
         name = self.lists[number - 1]
-        text = message.decode(errors="replace")
-        return ClaimedMessage(
-            f"{self.tag}:{name}", text, queue_of(name), self.kinds[number - 1] != "0", bool(passed_by)
-        )
+        text, leased = message.decode(errors="replace"), self.kinds[number - 1] != "0"
+        return ClaimedMessage(f"{self.tag}:{name}", text, queue_of(name), leased, bool(passed_by))
 
 
 def is_refused(answer: Sequence[Any]) -> bool:
-    """The gate is closed."""
+    """Whether the broker refused the claim because its gate is closed."""
     return len(answer) == 1
 
 
 class IntakePause:
-    """While it lasts, no channel of the app takes a message in this process; what is held is kept."""
+    """While it lasts, no channel of the app takes a message in this process; the process keeps what it holds."""
 
     def __init__(self) -> None:
         self._until = 0.0
         self._reasons: list[Callable[[], bool]] = []
 
-    def last(self, seconds: float) -> None:
-        """From now on, for so long; what was said before does not count any more."""
+    def pause_for(self, seconds: float) -> None:
+        """Pause from now on for so long; this replaces the time that was set before."""
         self._until = time.monotonic() + seconds
 
-    def while_so(self, reason: Callable[[], bool]) -> None:
-        """Also whenever this is so; it is asked before each message, and several times a second meanwhile."""
+    def pause_while(self, reason: Callable[[], bool]) -> None:
+        """Pause also whenever this is true; it is asked before each message, and several times a second meanwhile."""
         self._reasons.append(reason)
 
     @property
-    def left(self) -> float:
-        """Seconds until the time that was set is over."""
+    def seconds_left(self) -> float:
+        """How much of the time that was set is left."""
         return max(0.0, self._until - time.monotonic())
 
     @property
-    def on(self) -> bool:
-        """No message is taken now."""
-        return self.left > 0 or any(reason() for reason in self._reasons)
+    def is_on(self) -> bool:
+        """Whether no message is taken now."""
+        return self.seconds_left > 0 or any(reason() for reason in self._reasons)

@@ -4,7 +4,7 @@
 -- WITH: clock
 -- FROM PYTHON: BELL_LENGTH, BELL_MS, FIRST_FINDER_MS
 
--- Wake one of those who wait at the bell. One that nobody hears is forgotten after a while.
+-- Wake one process that waits at the bell. If none waits, the bell is forgotten after a while.
 local function ring()
   redis.call('LPUSH', KEY.bell, '')
   redis.call('LTRIM', KEY.bell, 0, BELL_LENGTH - 1)
@@ -63,23 +63,23 @@ end
 -- KEYS: leases, deliveries, list, bell
 -- ARGV: tag, only_ended, limit
 -- The limit is the number of losses at which a message is poison; with 0, it was not lost. What is parked never is.
--- Returns 'gone', 'held', 'back', or 'poison' with the message, which is left as it is.
+-- Returns 'gone', 'held', 'back', or 'poison': then the delivery is left as it is.
 local function put_back()
   local message, limit = redis.call('HGET', KEY.deliveries, ARG.tag), tonumber(ARG.limit)
   if not message then
     drop(ARG.tag)
-    return {'gone'}
+    return 'gone'
   end
-  if ARG.only_ended == '1' and is_leased(ARG.tag) then return {'held'} end
+  if ARG.only_ended == '1' and is_leased(ARG.tag) then return 'held' end
   if limit > 0 and not is_parked(ARG.tag) then
     local losses, rest = losses_of(message)
-    if losses + 1 >= limit then return {'poison', message} end
+    if losses + 1 >= limit then return 'poison' end
     message = string.format('{"torch-deliveries":%d,', losses + 1) .. string.sub(rest, 2)
   end
   redis.call('RPUSH', KEY.list, message)
   drop(ARG.tag)
   ring()
-  return {'back'}
+  return 'back'
 end
 
 -- Have the message of a delivery, or another in its place, wait under another tag.
@@ -108,7 +108,7 @@ end
 -- A dead letter joins the end of a list; its losses are forgotten.
 -- KEYS: dead_letters, list, bell
 -- ARGV: id
-local function exhume()
+local function replay()
   local message = redis.call('HGET', KEY.dead_letters, ARG.id)
   if not message then return 0 end
   local _, unlost = losses_of(message)

@@ -18,7 +18,7 @@ SEPARATOR = "\x06\x16"
 LOSSES = "torch-deliveries"
 """The first field of a message that was lost with its holder: how often."""
 LOSSES_HEADER = "torch_deliveries"
-"""Where a task finds that number."""
+"""The header in which a task finds that number."""
 
 AT_ONCE = 500
 """How many tags one statement names at most."""
@@ -31,39 +31,38 @@ WATCHED = {"leases": keys.LEASES, "broker": keys.BROKER_STATE}
 BELL_LENGTH = 1000
 BELL_MS = 60_000
 FIRST_FINDER_MS = 200
-"""For so long an ended lease is left to the process that was the first to find it."""
+"""For so long other processes leave an ended lease to the first one that found it."""
 SCRIPTS = Scripts(__file__, BELL_LENGTH=BELL_LENGTH, BELL_MS=BELL_MS, FIRST_FINDER_MS=FIRST_FINDER_MS)
 
 Outcome = Literal["gone", "held", "back", "poison"]
 
 
 class GateClosed(Exception):
-    """No fault: the broker is not the one that everybody knows, and has not been reconciled yet."""
+    """No fault: the broker was restarted and has not been reconciled yet."""
 
 
 class Sweep(NamedTuple):
-    """What a look for ended leases found."""
+    """The ended leases that a search found."""
 
     ended: list[str]
-    #: Until another look is worth it; nothing is leased if there is none.
+    #: Until another search is worth it; None if nothing is leased.
     next_ms: int | None
 
 
 class Deliveries:
-    """The deliveries of one broker.
+    """The deliveries of one broker; the client must decode responses.
 
-    A *tag* stands for one delivery: for a message that was taken from a queue and is not settled yet. Tags are never
+    A *tag* stands for one delivery: a message that was taken from a queue and is not settled yet. Tags are never
     used twice. Each method is one step for the broker, and touches nothing if the tag is not there any more.
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        """The client must decode responses."""
         self._client = client
 
     # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, queue: str, message: str, step: int) -> None:
-        """A message joins the end of a queue."""
+        """Add a message to the end of a queue."""
         SCRIPTS["put"](self._client, list=list_of(queue, step), bell=keys.bell(queue), message=message)
 
     def waiting(self, queue: str) -> list[str]:
@@ -73,8 +72,8 @@ class Deliveries:
                 pipe.lrange(list_of(queue, step), 0, -1)
             return [str(message) for found in pipe.execute() for message in reversed(found)]
 
-    def in_use(self, queues: Iterable[str]) -> list[str]:
-        """Those of these queues in which something waits."""
+    def nonempty(self, queues: Iterable[str]) -> list[str]:
+        """Those of these queues in which messages wait."""
         names = list(queues)
         with self._client.pipeline(transaction=False) as pipe:
             for queue in names:
@@ -97,16 +96,16 @@ class Deliveries:
         return found
 
     def on_the_way(self, queues: Iterable[str]) -> set[str]:
-        """The ids of the tasks that wait in these queues, are held by anybody, abandoned, or parked.
+        """The ids of the tasks that wait in these queues, and of all that are held, abandoned, or parked.
 
-        What moves meanwhile may be missed; what waits or is held all the time is not.
+        A task that moves meanwhile may be missed; one that waits or is held all the time is not.
         """
-        found = {message_id(message) for queue in queues for message in self._slowly(queue)}
+        found = {message_id(message) for queue in queues for message in self._in_pages(queue)}
         found |= {message_id(str(message)) for _, message in self._client.hscan_iter(keys.DELIVERIES, count=MANY)}
         return {name for name in found if name}
 
-    def _slowly(self, queue: str) -> Iterator[str]:
-        """The messages in a queue, a few at a time, beginning with the last: what joins them shifts them back."""
+    def _in_pages(self, queue: str) -> Iterator[str]:
+        """The messages in a queue, read page by page from the last on: new ones only shift them towards later pages."""
         for step in PRIORITY_STEPS:
             start = 0
             while some := self._client.lrange(list_of(queue, step), start, start + MANY - 1):
@@ -114,7 +113,7 @@ class Deliveries:
                 start += MANY
 
     def forward(self, queue: str, message: str, target: str, step: int) -> bool:
-        """A message that waits in one queue waits at the front of another; false if it does not wait there any more."""
+        """Move a waiting message to the front of another queue; false if it does not wait in its queue any more."""
         to = {"target": list_of(target, step), "bell": keys.bell(target)}
         lists = [list_of(queue, old) for old in PRIORITY_STEPS]
         return any(SCRIPTS["forward"](self._client, list=name, **to, message=message) for name in lists)
@@ -127,62 +126,60 @@ class Deliveries:
         return None if message is None else str(message)
 
     def settle(self, tag: str) -> bool:
-        """The delivery is done with."""
+        """End the delivery: its message is done with."""
         return bool(SCRIPTS["settle"](self._client, **HELD, tag=tag))
 
     def requeue(self, tag: str) -> bool:
-        """The message goes back to the front of its queue."""
+        """Put the message back to the front of its queue."""
         return self.put_back(tag) == "back"
 
     def move(self, tag: str, queue: str, step: int) -> bool:
-        """The message goes to the front of another queue."""
-        return self._to_list(tag, list_of(queue, step))[0] == "back"
+        """Put the message to the front of another queue."""
+        return self._to_list(tag, list_of(queue, step)) == "back"
 
     def park(self, tag: str, queue: str, step: int, ms: int, message: str | None = None) -> bool:
-        """The message, or another in its place, waits for so long and then goes to the front of the queue."""
-        waits_as = parked_tag(list_of(queue, step))
+        """Have the message, or another in its place, wait for so long and then go to the front of the queue."""
+        waits_as = f"parked:{new_tag(list_of(queue, step))}"
         return bool(SCRIPTS["park"](self._client, **HELD, tag=tag, waits_as=waits_as, ms=ms, message=message))
 
     def put_back(self, tag: str, *, only_ended: bool = False, limit: int = 0) -> Outcome:
-        """The message goes back to the front of its queue, if need be only if its lease has ended.
+        """Put the message back to the front of its queue; with ``only_ended``, only if its lease has ended.
 
         With a limit it counts as lost once more; at the limit it is left where it is, as ``poison``.
         """
-        return self._to_list(tag, list_of_tag(tag), only_ended=only_ended, limit=limit)[0]
+        return self._to_list(tag, list_of_tag(tag), only_ended=only_ended, limit=limit)
 
-    def _to_list(self, tag: str, target: str, *, only_ended: bool = False, limit: int = 0) -> tuple[Outcome, str]:
+    def _to_list(self, tag: str, target: str, *, only_ended: bool = False, limit: int = 0) -> Outcome:
         places = {**HELD, "list": target, "bell": keys.bell(queue_of(target))}
-        outcome, *message = SCRIPTS["put_back"](self._client, **places, tag=tag, only_ended=only_ended, limit=limit)
-        return outcome, message[0] if message else ""
+        outcome: Outcome = SCRIPTS["put_back"](self._client, **places, tag=tag, only_ended=only_ended, limit=limit)
+        return outcome
 
     # ── dead letters ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def bury(self, tag: str, message_id: str, *, only_ended: bool = False) -> bool:
-        """The message goes to the dead letters, under this id."""
+        """Put the message to the dead letters, under this id."""
         places = {**HELD, "dead_letters": keys.DEAD_LETTERS}
         return bool(SCRIPTS["bury"](self._client, **places, tag=tag, id=message_id, only_ended=only_ended))
 
-    def exhume(self, message_id: str, queue: str, step: int) -> bool:
-        """A dead letter joins the end of a queue, as if it had never been lost."""
+    def replay(self, message_id: str, queue: str, step: int) -> bool:
+        """Put a dead letter to the end of a queue, as if it had never been lost."""
         places = {"dead_letters": keys.DEAD_LETTERS, "list": list_of(queue, step), "bell": keys.bell(queue)}
-        return bool(SCRIPTS["exhume"](self._client, **places, id=message_id))
+        return bool(SCRIPTS["replay"](self._client, **places, id=message_id))
 
-    def dead(self) -> dict[str, str]:
-        """The dead letters by their ids."""
+    def dead_letters(self) -> dict[str, str]:
+        """The messages by their ids."""
         return {str(name): str(message) for name, message in self._client.hgetall(keys.DEAD_LETTERS).items()}
 
-    def dead_ids(self) -> list[str]:
-        """The ids alone."""
+    def dead_letter_ids(self) -> list[str]:
         return [str(name) for name in self._client.hkeys(keys.DEAD_LETTERS)]
 
-    def drop_dead(self, message_id: str) -> bool:
-        """Forget a dead letter."""
+    def forget_dead_letter(self, message_id: str) -> bool:
         return bool(self._client.hdel(keys.DEAD_LETTERS, message_id))
 
     # ── many deliveries ──────────────────────────────────────────────────────────────────────────────────────────
 
     def renew(self, tags: Sequence[str], lease_ms: int, opening: str) -> list[str]:
-        """Hold these for another lease from now; returns those that are not there any more.
+        """Hold these for another lease from now; returns those that the broker does not have any more.
 
         This and :meth:`sweep` raise :class:`GateClosed` unless this ``opening`` of the gate is the one in force.
         """
@@ -193,7 +190,7 @@ class Deliveries:
         return lost
 
     def sweep(self, lease_ms: int, opening: str) -> Sweep:
-        """Look which leases have ended; nothing is moved."""
+        """Find the leases that have ended, without moving anything."""
         terms = {"opening": opening, "lease_ms": lease_ms, "at_most": AT_ONCE}
         next_ms, *ended = _unless_closed(SCRIPTS["sweep"](self._client, **WATCHED, **terms))
         return Sweep(ended, None if int(next_ms) < 0 else int(next_ms))
@@ -217,7 +214,7 @@ def _unless_closed(answer: list[Any]) -> list[Any]:
     return rest
 
 
-# ── how queues, tags and messages are written: as kombu writes them, and what is added to that ───────────────────────
+# ── how kombu writes queues, tags and messages, and what is added to that ────────────────────────────────────────────
 
 
 def list_of(queue: str, step: int) -> str:
@@ -235,18 +232,13 @@ def new_tag(list_name: str) -> str:
     return f"{uuid.uuid4().hex}:{list_name}"
 
 
-def parked_tag(list_name: str) -> str:
-    """A tag under which a message waits for a time, to go to this list then."""
-    return f"parked:{new_tag(list_name)}"
-
-
 def list_of_tag(tag: str) -> str:
-    """The list that a delivery goes to when nobody holds it any more."""
+    """The list that a delivery goes back to when no process holds it any more."""
     return tag.removeprefix("parked:").partition(":")[2]
 
 
 def message_id(message: str) -> str | None:
-    """The id of the task in a message, if it is one."""
+    """The id of the task in a message, if the message holds a task."""
     try:
         return str(json.loads(message)["headers"]["id"])
     except (ValueError, KeyError, TypeError):
@@ -261,7 +253,7 @@ def losses(message: str) -> int:
 def delivered(message: str, tag: str) -> dict[str, Any]:
     """A message as its consumer gets it: under this tag, and marked if it was lost before.
 
-    Raises :class:`ValueError` for what no producer of kombu's wrote.
+    Raises :class:`ValueError` if no producer of kombu's wrote it.
     """
     payload = json.loads(message)
     try:

@@ -1,6 +1,6 @@
--- Is this the broker that all know? WITH: clock
+-- The gate of a restarted broker. WITH: clock
 
--- From now on, this server process is the one that all know.
+-- Make this server process the one with which the fleet was last reconciled.
 local function open_gate(epoch)
   redis.call('HDEL', KEY.broker, 'pending', 'until', 'brought')
   redis.call('HSET', KEY.broker, 'server', ARG.identity, 'epoch', epoch, 'since', now, 'seen', now, 'watch', now)
@@ -9,7 +9,7 @@ end
 -- Wait at the gate.
 -- KEYS: broker
 -- ARGV: identity, recovery_ms, epoch, busy
--- Returns whether it is open, the largest epoch that anybody knew, and since when it is open.
+-- Returns whether it is open, the largest epoch that any process knew, and since when it is open.
 local function enter()
   local server, since, last, brought, pending, opens =
     unpack(redis.call('HMGET', KEY.broker, 'server', 'since', 'epoch', 'brought', 'pending', 'until'))

@@ -1,8 +1,7 @@
-"""Is this the broker that everybody knows, or was it restarted, and forgot?
+"""The gate of a restarted broker: closed until every process has put back what the broker may have forgotten.
 
-Every server process has an identity of its own. The one with which the fleet was last reconciled is kept on the
-broker; while the server's identity is another, the gate is closed: nobody takes a message and nobody restores one.
-Everybody who keeps deliveries comes, says what the broker may have forgotten, and after a short while the gate opens.
+Every server process has an identity of its own. The broker keeps the one with which the fleet was last reconciled;
+while the server has another, no process takes or restores a message. Soon after the first process came, it opens.
 """
 
 from __future__ import annotations
@@ -19,7 +18,7 @@ SCRIPTS = Scripts(__file__)
 
 
 class GateState(NamedTuple):
-    """What the broker says of itself."""
+    """How the gate stands."""
 
     #: The server process that answers.
     identity: str
@@ -27,42 +26,41 @@ class GateState(NamedTuple):
     server: str | None
     #: How often that happened.
     epoch: int
-    #: Stands for the last time that the gate was opened, and for no other.
+    #: Identifies the last time that the gate was opened.
     opening: str
 
     @property
     def open(self) -> bool:
-        """Messages are taken."""
+        """Whether processes may take messages."""
         return self.identity == self.server
 
 
 class GateAnswer(NamedTuple):
-    """What comes of waiting at the gate."""
+    """The gate's answer to a process that waits at it."""
 
     open: bool
-    #: The largest that anybody knew.
+    #: The largest that any process knew.
     epoch: int
     #: As in :class:`GateState`, once it is open.
     opening: str
 
 
 class Gate:
-    """The gate of one broker."""
+    """The gate of one broker; the client must decode responses."""
 
     def __init__(self, client: redis.Redis) -> None:
-        """The client must decode responses."""
         self._client = client
 
     def state(self) -> GateState:
-        """Who answers, and whom the fleet knows."""
+        """The server process that answers, and the one that the fleet knows."""
         server, epoch, since = map(_text, self._client.hmget(keys.BROKER_STATE, ["server", "epoch", "since"]))
         return GateState(identity_of(self._client), server or None, int(epoch or 0), f"{server}@{since}")
 
     def enter(self, identity: str, recovery_ms: int, epoch: int, *, busy: bool = False) -> GateAnswer:
-        """Wait at the gate, to be asked again and again until it is open.
+        """Wait at the gate; call this again and again until it is open.
 
-        It opens ``recovery_ms`` after the first who came, and not while anybody is ``busy``: has more to say. The epoch
-        never goes backwards: the largest that anybody knew counts.
+        It opens ``recovery_ms`` after the first process came, and not while one is ``busy`` putting back. The largest
+        epoch that any process knew counts.
         """
         terms = {"identity": identity, "recovery_ms": recovery_ms, "epoch": epoch, "busy": busy}
         is_open, number, since = SCRIPTS["enter"](self._client, broker=keys.BROKER_STATE, **terms)

@@ -13,21 +13,21 @@ class HeldDelivery:
     """One delivery that this process took."""
 
     message: str
-    #: Those that count against the same prefetch limit.
+    #: The tags that count against the same prefetch limit.
     group: set[str]
-    #: Somebody else may have it by now; it still counts until its run has ended.
+    #: Whether another process may have it by now; it still counts until its run has ended.
     lost: bool = False
-    #: What can still settle it, now that its channel is gone.
+    #: The object that can still settle it, now that its channel is gone.
     settler: ReferenceType[Any] | None = None
 
 
 class HeldDeliveries:
-    """The deliveries of one process; for all its threads."""
+    """The deliveries of one process; safe for all its threads."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._held: dict[str, HeldDelivery] = {}
-        #: Tags whose channel is gone: they count against the limit of whatever channel comes next.
+        #: Tags whose channel is gone: they count against the limit of the next channel.
         self.orphans: set[str] = set()
 
     def add(self, tag: str, message: str, group: set[str]) -> None:
@@ -37,7 +37,7 @@ class HeldDeliveries:
             self._held[tag] = HeldDelivery(message, group)
 
     def remove(self, tag: str) -> str | None:
-        """Hold it no longer; its message, if it was ours."""
+        """Hold it no longer; returns its message if this process still had it."""
         with self._lock:
             held = self._held.pop(tag, None)
             if held is None:
@@ -46,7 +46,7 @@ class HeldDeliveries:
             return None if held.lost else held.message
 
     def lose(self, tag: str) -> str | None:
-        """It is not ours any more; its message, if it was until now."""
+        """Mark it as lost to another process; returns its message if this process had it until now."""
         with self._lock:
             held = self._held.get(tag)
             if held is None or held.lost:
@@ -55,25 +55,25 @@ class HeldDeliveries:
             return held.message
 
     def orphan(self, tag: str, settler: object) -> None:
-        """Its channel is gone, but there is somebody who will settle it."""
+        """Keep it without its channel until the settler has settled it."""
         with self._lock:
             if held := self._held.get(tag):
                 held.group.discard(tag)
                 held.group, held.settler = self.orphans, ref(settler)
                 self.orphans.add(tag)
 
-    def forsaken(self) -> list[str]:
-        """Orphans whose settler is gone, too."""
+    def orphans_without_settler(self) -> list[str]:
+        """Orphans that nothing can settle any more."""
         with self._lock:
             orphans = [(tag, self._held[tag].settler) for tag in self.orphans]
         return [tag for tag, settler in orphans if settler is not None and settler() is None]
 
     def messages(self) -> dict[str, str]:
-        """Tags and messages of all that is ours."""
+        """The messages by their tags, without the lost ones."""
         with self._lock:
             return {tag: held.message for tag, held in self._held.items() if not held.lost}
 
     def message(self, tag: str) -> str | None:
-        """The message, if the delivery is ours."""
+        """The message, if this process has the delivery."""
         held = self._held.get(tag)
         return None if held is None or held.lost else held.message

@@ -75,7 +75,7 @@ class HoldsWatcher:
         Before the broker was asked once, nothing is taken. The owner calls :meth:`look` at intervals.
         """
         self._on_change = on_change
-        self._intake.while_so(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
+        self._intake.pause_while(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
         threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
         self._heard.wait(_FIRST_SECONDS)
 

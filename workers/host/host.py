@@ -119,7 +119,7 @@ class Host:
             raise
         self._life.move_to(HostPhase.SERVING)
         self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished_task is not None)
-        self._intake.while_so(lambda: self._terminal.wants_login and not self.unfinished_task)
+        self._intake.pause_while(lambda: self._terminal.wants_login and not self.unfinished_task)
         self._caring.start()
         self._messages.start()
         self._agent.guard.start()
@@ -159,7 +159,7 @@ class Host:
         """How the agent is while it has nothing to do."""
         if self._terminal.wants_login:
             return AgentState.LOGIN
-        return AgentState.LIMITED if self._intake.left else AgentState.READY
+        return AgentState.LIMITED if self._intake.seconds_left else AgentState.READY
 
     def resume(self) -> None:
         """Put back what a broker forgot, and queue the task that the pane was left with."""

@@ -173,7 +173,7 @@ class MessageCarrier:
     def _is_free_for(self, waiting: WaitingMessage) -> bool:
         """The program takes the message now; if the message asks for it, what the program does is interrupted first."""
         kind, terminal, when = self._agent.kind, self._agent.terminal, self._queue.when(waiting)
-        if self._leaving or not terminal.alive or (kind.is_conversational and self._agent.intake.left):
+        if self._leaving or not terminal.alive or (kind.is_conversational and self._agent.intake.seconds_left):
             return False
         begun, emergency = waiting.folder.is_begun, waiting.is_emergency
         decision = decide_delivery(when, self._readiness(), is_emergency=emergency, is_begun=begun)

@@ -115,7 +115,7 @@ class AccountQuota:
             raise UsageLimited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
 
     def _rest(self, seconds: float) -> datetime:
-        self._intake.last(seconds)
+        self._intake.pause_for(seconds)
         return now() + timedelta(seconds=seconds)
 
     def admits(self) -> bool:
@@ -136,10 +136,10 @@ class AccountQuota:
 
     def used_up(self, limited: UsageLimited) -> None:
         """The agent hit a limit: all agents that share the account rest until it ends."""
-        if self._account is None or self._intake.left:
+        if self._account is None or self._intake.seconds_left:
             return
         seconds = (limited.until - datetime.now(UTC)).total_seconds() if limited.until else None
-        self._intake.last(self._account.limited(seconds))
+        self._intake.pause_for(self._account.limited(seconds))
 
     def note(self, result: TaskResult) -> None:
         """Count what a task used, and note on the account whether its provider served it."""

@@ -277,9 +277,9 @@ def test_a_message_that_nobody_can_read_is_buried_and_the_next_one_comes(bench: 
     bench.worker("only")
     bench.await_told("end", task)
     bench.await_settled()
-    assert [*bench.deliveries.dead().values()] == [message]
-    assert bench.deliveries.drop_dead(next(iter(bench.deliveries.dead())))
-    assert bench.deliveries.dead() == {}
+    assert [*bench.deliveries.dead_letters().values()] == [message]
+    assert bench.deliveries.forget_dead_letter(next(iter(bench.deliveries.dead_letters())))
+    assert bench.deliveries.dead_letters() == {}
 
 
 def test_a_message_that_its_consumer_chokes_on_is_buried_in_the_end(bench: Bench) -> None:
@@ -290,7 +290,7 @@ def test_a_message_that_its_consumer_chokes_on_is_buried_in_the_end(bench: Bench
     bench.broker.client.delete(queue_key())
     bench.deliveries.put(QUEUE, json.dumps(odd), STEP)
     bench.worker("only", delivery_limit=3)
-    until(lambda: bench.deliveries.dead(), "it is buried", 60)
+    until(lambda: bench.deliveries.dead_letters(), "it is buried", 60)
     bench.await_told("end", bench.send("work"))
     assert not bench.told("begin", task)
 
@@ -361,7 +361,7 @@ def test_losses_are_counted_in_the_message_and_nothing_else_of_it_changes(
     taken = claim(QUEUE)
     assert taken
     assert bench.deliveries.bury(taken.tag, "é✓")
-    assert bench.deliveries.exhume("é✓", QUEUE, STEP)
+    assert bench.deliveries.replay("é✓", QUEUE, STEP)
     assert bench.deliveries.waiting(QUEUE) == [original]
 
 
@@ -380,8 +380,8 @@ def test_a_tag_that_is_gone_touches_nothing(bench: Bench, claim: Callable[..., C
         deliveries.park(old.tag, "other", 0, 0),
         deliveries.bury(old.tag, "id"),
         deliveries.message(old.tag),
-        deliveries.exhume("id", "other", 0),
-        deliveries.drop_dead("id"),
+        deliveries.replay("id", "other", 0),
+        deliveries.forget_dead_letter("id"),
     ):
         assert not nothing
     assert deliveries.renew([old.tag, new.tag], 3000, bench.gate.state().opening) == [old.tag]
