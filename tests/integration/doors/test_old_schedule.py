@@ -23,6 +23,7 @@ log = open(sys.argv[1], "ab", 0)
 print("ready", flush=True)
 for line in sys.stdin.buffer: log.write(line)
 """
+KEPT = "kept"
 
 
 class Desk:
@@ -73,6 +74,7 @@ class Desk:
     def session(self, name: str) -> Path:
         """Start a session with a program that reads lines; returns the file with what it read."""
         log = self.machine.folder / name
+        log.unlink(missing_ok=True)
         self.tmux("new-session", "-d", "-s", name, sys.executable, "-c", LINES, str(log))
         until(lambda: "ready" in self.tmux("capture-pane", "-p", "-t", name), f"{name} reads")
         return log
@@ -80,6 +82,10 @@ class Desk:
     def scheduled(self) -> int:
         """How many check-ins there are."""
         return len(json.loads(self.machine.torch("checkin", "list", "--all", "--json").stdout))
+
+    def end_sessions(self) -> None:
+        """End every session but the one that keeps the tmux server running."""
+        self.tmux("kill-session", "-a", "-t", KEPT)
 
     def close(self) -> None:
         """End it all."""
@@ -89,18 +95,26 @@ class Desk:
 
 
 @pytest.fixture(scope="module")
-def desk() -> Iterator[Desk]:
+def shared_desk() -> Iterator[Desk]:
     """A desk on a machine where all runs."""
     desk = Desk()
+    desk.tmux("new-session", "-d", "-s", KEPT, "cat")
     yield desk
     desk.close()
 
 
+@pytest.fixture
+def desk(shared_desk: Desk) -> Iterator[Desk]:
+    """That desk, whose tmux server runs and has no session of another test."""
+    yield shared_desk
+    shared_desk.end_sessions()
+
+
 def test_the_note_arrives_in_the_agents_pane_after_six_seconds(desk: Desk) -> None:
     begun = datetime.now()
-    done = desk.run("0.1", "look at the build", "developer-1")
+    done = desk.run("0.1", "look at this very build", "developer-1")
     first, second, third = done.stdout.splitlines()
-    assert first == "Scheduling check in 0.1 minutes with note: look at the build"
+    assert first == "Scheduling check in 0.1 minutes with note: look at this very build"
     assert re.fullmatch(r"Scheduled successfully - process detached \(PID: \d+\)", second)
     clocks = re.fullmatch(r"SCHEDULED TO RUN AT: (\d\d:\d\d:\d\d) \(in 0.1 minutes from (\d\d:\d\d:\d\d)\)", third)
     assert clocks
@@ -108,9 +122,11 @@ def test_the_note_arrives_in_the_agents_pane_after_six_seconds(desk: Desk) -> No
     assert (then - now) % timedelta(days=1) == timedelta(seconds=6)
     note = (desk.place / "next_check_note.txt").read_text()
     assert re.fullmatch(
-        r"=== Next Check Note \(.* \d{4}\) ===\nScheduled for: 0.1 minutes\n\nlook at the build\n", note
+        r"=== Next Check Note \(.* \d{4}\) ===\nScheduled for: 0.1 minutes\n\nlook at this very build\n", note
     )
-    until(lambda: "look at the build" in desk.machine.tmux("developer-1", "capture-pane", "-p"), "it is in the pane")
+    until(
+        lambda: "look at this very build" in desk.machine.tmux("developer-1", "capture-pane", "-p"), "it is in the pane"
+    )
     assert datetime.now() - begun >= timedelta(seconds=6)
     (receipt,) = desk.fire(done)["receipts"]
     until(
@@ -131,15 +147,16 @@ def test_the_note_arrives_in_a_pane_of_the_users_own_byte_for_byte(desk: Desk) -
 
 
 def test_who_says_nothing_means_three_minutes_and_the_old_target(desk: Desk) -> None:
-    if desk.tmux("list-sessions").find("tmux-orc") < 0:
-        desk.session("tmux-orc")
+    desk.session("tmux-orc")
     done = desk.run()
     assert done.stdout.splitlines()[0] == "Scheduling check in 3 minutes with note: Standard check-in"
     assert "says little" in done.stderr
     shown = desk.machine.torch("checkin", "show", desk.checkin(done)).stdout
     assert "pane tmux-orc:0 on " in shown
-    assert desk.run("", "", "").stdout.splitlines()[0] == done.stdout.splitlines()[0]
-    desk.machine.torch("checkin", "remove", desk.checkin(done))
+    again = desk.run("", "", "")
+    assert again.stdout.splitlines()[0] == done.stdout.splitlines()[0]
+    for one in (done, again):
+        desk.machine.torch("checkin", "remove", desk.checkin(one))
 
 
 def test_thirty_minutes_with_a_point_are_thirty_minutes(desk: Desk) -> None:
@@ -175,7 +192,6 @@ def test_what_cannot_be_is_refused_at_once_and_leaves_the_note_as_it_was(desk: D
 
 def test_a_pane_that_is_gone_when_the_time_comes_is_told_of_in_the_history(desk: Desk) -> None:
     desk.session("short-lived")
-    desk.session("stays")
     done = desk.run("0.05", "too late", "short-lived:0")
     desk.tmux("kill-session", "-t", "short-lived")
     fire = desk.fire(done, "refused")
@@ -218,8 +234,7 @@ def test_the_document_works_as_it_is_written(desk: Desk) -> None:
     shell = "\n".join(
         line for line in shell.splitlines() if not line.startswith(("torch-tasks up", "tmux new-session"))
     )
-    if desk.tmux("list-sessions").find("tmux-orc") < 0:
-        desk.session("tmux-orc")
+    desk.session("tmux-orc")
     home = desk.machine.folder / "home"
     home.mkdir()
     env = {**desk.machine.env, "HOME": str(home), "PATH": f"{Path(TORCH_TASKS).parent}:{desk.machine.env['PATH']}"}
