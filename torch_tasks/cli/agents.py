@@ -1,4 +1,4 @@
-"""``torch-tasks agents | agent | spawn | retire``, and the registry's commands as ``python -m`` runs them."""
+"""``torch-tasks agents | agent | spawn | retire``, and ``python -m torch_tasks.orchestration.agent_registry``."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SPAWN_OPTIONS = FieldOptions(SpawnRequest, without=("role", "id", "pool"))
 @click.command()
 @click.option("--role", help="Only of this role.")
 @click.option("--skill", "skills", multiple=True, help="Only with this skill; repeat for more, all are required.")
-@click.option("--online", is_flag=True, help="Only those that are there.")
+@click.option("--online", is_flag=True, help="Only agents that are online.")
 @JSON
 def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted: bool) -> None:
     """List the agents."""
@@ -35,11 +35,15 @@ def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted:
         as_json(found)
         return
     kept = {one.agent_id: (node.name, one) for node in Torch().nodes() for one in node.agents}
-    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "LOAD", "SUCCESS", "TASK", "HEARD OF")
+    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "LOAD", "SUCCESS", "TASK", "LAST SEEN")
     as_table(headings, [_row(info, kept.get(info.agent_id)) for info in found])
     for agent_id, (node, one) in kept.items():
         if one.state is KeptState.QUARANTINED:
-            click.echo(f"{agent_id} on {node} is in quarantine: {one.reason}", err=True)
+            click.echo(
+                f"{agent_id} on {node} is in quarantine: {one.reason}; "
+                f"'torch-tasks agent {agent_id} --release' has it started again",
+                err=True,
+            )
 
 
 def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]:
@@ -58,13 +62,13 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]
 
 @click.command()
 @click.argument("agent_id")
-@click.option("--release", is_flag=True, help="Try it again, if its node left it down after too many crashes.")
+@click.option("--release", is_flag=True, help="Have it started again, if it is in quarantine after too many crashes.")
 @JSON
 def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     """Show one agent."""
     if release:
         Torch().release(agent_id)
-        click.echo(f"{agent_id} is started again")
+        click.echo(f"{agent_id} is released: its node starts it again")
         return
     info = Torch().agent(agent_id)
     used = Torch().resources(agent_id) if info.online else None
@@ -83,7 +87,7 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
 @click.command(params=SPAWN_OPTIONS.parameters())
 @click.argument("role")
 def spawn(role: str, **parameters: Any) -> None:
-    """Start an agent of this ROLE somewhere in the fleet and print its id, once it is ready."""
+    """Start an agent of this ROLE somewhere in the fleet; print its id once it is ready."""
     fields: Any = SPAWN_OPTIONS.take(parameters)
     with waiting(f"starting a {role}"):
         spawned = Torch().spawn(role, **fields)
@@ -93,28 +97,28 @@ def spawn(role: str, **parameters: Any) -> None:
 
 @click.command()
 @click.argument("agent_id", metavar="AGENT", required=False)
-@click.option("--now", is_flag=True, help="Put its task back, for any able agent, and do not wait for it.")
-@click.option("--hand-over", is_flag=True, help="Have another agent of its role go on with its task.")
+@click.option("--now", is_flag=True, help="Interrupt its task and put it back into its queue.")
+@click.option("--hand-over", is_flag=True, help="Hand its task over to another agent of its role.")
 @click.option("--note", default="", help="Why, and what a successor should know.")
-@click.option("--timeout", type=Duration(or_zero=True), help="Wait so long; it retires all the same.")
-@click.option("--no-wait", is_flag=True, help="Do not wait for its end.")
+@click.option("--timeout", type=Duration(or_zero=True), help="Stop waiting after this time; the agent still retires.")
+@click.option("--no-wait", is_flag=True, help="Return at once.")
 def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
-    """Have AGENT end: no new tasks, then its pane and its place in the fleet. In a pane: the pane's own agent."""
+    """End AGENT (default: this pane's agent): it finishes its task and takes no new one, then its pane is closed."""
     own = caller().agent
-    whom = agent_id or own
-    if whom is None:
-        raise click.UsageError("say which AGENT")
+    retiring = agent_id or own
+    if retiring is None:
+        raise click.UsageError("name the AGENT to retire: this is not an agent's pane")
     if now and hand_over:
-        raise click.UsageError("say --now or --hand-over, not both")
+        raise click.UsageError("use --now or --hand-over, not both")
     leave = RetireMode.NOW if now else RetireMode.HAND_OVER if hand_over else RetireMode.FINISH
-    if whom == own or no_wait:  # its own task is what runs this command
-        Torch().retire(whom, leave=leave, note=note, wait=False)
-        click.echo(f"{whom} takes no new tasks and retires" + (" when this one is over" if whom == own else ""))
+    if retiring == own or no_wait:  # its own task is what runs this command
+        Torch().retire(retiring, leave=leave, note=note, wait=False)
+        click.echo(f"{retiring} takes no new tasks and retires" + (" when this one is over" if retiring == own else ""))
         return
-    with waiting(f"{whom} retires"):
-        report = Torch().retire(whom, leave=leave, note=note, timeout=timeout)
+    with waiting(f"waiting until {retiring} has retired"):
+        report = Torch().retire(retiring, leave=leave, note=note, timeout=timeout)
     assert report is not None
-    click.echo(f"{whom} has retired on {report.node}; its last screen and its notes are in {report.file} there")
+    click.echo(f"{retiring} has retired on {report.node}; its last screen and its notes are in {report.file} there")
     if report.tasks:
         click.echo(f"tasks it left: {', '.join(report.tasks)}")
     if report.messages:
@@ -123,13 +127,13 @@ def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout:
 
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--list", "listed", is_flag=True, help="List the agents.")
-@click.option("--status", "status", is_flag=True, help="Tell how the system is, as JSON; exit code 1 if it is down.")
+@click.option("--status", "status", is_flag=True, help="Print the system's health as JSON; exit code 1 if it is down.")
 @click.option("--spawn", nargs=2, metavar="ROLE SKILLS", help="Start an agent of this role with these skills.")
 @click.pass_context
 def registry(ctx: click.Context, listed: bool, status: bool, spawn: tuple[str, str] | None) -> None:
-    """Who is there."""
+    """List the agents, print the system's health, or start an agent."""
     if listed + status + bool(spawn) != 1:
-        raise click.UsageError("say one of --list, --status and --spawn ROLE SKILLS")
+        raise click.UsageError("use one of --list, --status and --spawn ROLE SKILLS")
     try:
         if listed:
             ctx.invoke(agents)

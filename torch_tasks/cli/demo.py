@@ -1,4 +1,4 @@
-"""``torch-tasks demo``: the main job, on one machine, with an embedded broker, in under a minute."""
+"""``torch-tasks demo``."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PYTHON
 echo "wrote $PWD/fib.py"
 """
 _TEST = """\
-echo "told by the developer: $(python3 -c 'import json, os
+echo "from the developer: $(python3 -c 'import json, os
 print(json.load(open(os.environ["TORCH_CONTEXT"]))["earlier"][0]["answer"].strip())')"
 python3 -c 'from fib import fib; assert fib(10) == 55; print("fib(10) =", fib(10))'
 """
@@ -43,9 +43,9 @@ python3 -c 'from fib import fib; assert fib(10) == 55; print("fib(10) =", fib(10
 @click.command()
 @click.option("--stay", is_flag=True, help="Keep everything running until Ctrl-C, to look around in Flower.")
 def demo(stay: bool) -> None:
-    """Show the main job: three shell agents, six tasks, what ran where, and what shows that it was done."""
+    """Run six tasks on three shell agents; show where each ran, and the evidence that it was done."""
     home = Path(tempfile.mkdtemp(prefix="torch-demo-"))
-    # A fleet of its own, whatever else is set up here; before anything reads the settings.
+    # Before anything reads the settings: the demo has a fleet of its own.
     os.environ.pop("TORCH_BROKER_URL", None)
     os.environ["TORCH_STATE_DIR"] = str(home / "state")
     stack = Stack(settings())
@@ -54,7 +54,7 @@ def demo(stay: bool) -> None:
     finally:
         stack.down(keep_agents=False)
         shutil.rmtree(home)
-    click.echo("\neverything has ended, nothing is left running" if good else "\nsomething did not go as it should")
+    click.echo("\neverything has ended, nothing is left running" if good else "\nnot every task ended as it should")
     sys.exit(0 if good else 1)
 
 
@@ -64,7 +64,7 @@ def _show(stack: Stack, project: Path, stay: bool) -> bool:
     with waiting("starting broker, node worker, three agents, beat and Flower"):
         stack.up([AgentSpec.parse(text) for text in _AGENTS], beat=True, flower=True)
     click.echo(f"up after {time.monotonic() - begun:.1f} s: broker, node worker, {len(_AGENTS)} agents, beat, Flower\n")
-    with waiting("six tasks are on their way"):
+    with waiting("running six tasks"):
         expected, chained = _hand_out(str(project))
         chained.get(timeout=60, propagate=False)  # its second task is accepted only when the first has ended
         ends = [(task.result(timeout=60), task.record(), status) for task, status in expected]
@@ -73,7 +73,7 @@ def _show(stack: Stack, project: Path, stay: bool) -> bool:
     if flower := stack.processes.find("flower"):
         click.echo(f"\nFlower: {flower.facts['url']}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
     if stay:
-        click.echo("Ctrl-C ends it all.")
+        click.echo("Ctrl-C ends the demo.")
         try:
             while stack.processes.find("up"):
                 time.sleep(1)
@@ -83,7 +83,7 @@ def _show(stack: Stack, project: Path, stay: bool) -> bool:
 
 
 def _hand_out(project: str) -> tuple[list[tuple[Task, str]], Any]:
-    """Six tasks, each with the end it should come to; and the chain that two of them make."""
+    """Enqueue six tasks; returns each with its expected status, and the chain that two of them form."""
     torch = Torch()
     made = [
         (torch.enqueue("python3 -c 'print(sum(range(1000)))'", skills=["python"]), "succeeded"),

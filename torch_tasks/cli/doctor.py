@@ -31,7 +31,7 @@ from torch_tasks.system.files import make_folder
 
 
 class Finding(BaseModel):
-    """What one look found."""
+    """The result of one check."""
 
     what: str
     good: bool
@@ -41,8 +41,8 @@ class Finding(BaseModel):
 @click.command()
 @JSON
 def doctor(json_wanted: bool) -> None:
-    """Tell what works here and what does not. Exit code 4 without a broker, 1 if anything else is wrong."""
-    looks: dict[str, Callable[[], str]] = {
+    """Check this machine and the fleet. Exit code 4 if no broker answers, 1 if anything else is wrong."""
+    checks: dict[str, Callable[[], str]] = {
         "python": lambda: f"{platform.python_version()} at {sys.executable}",
         "tmux": _tmux,
         "state folder": _state_folder,
@@ -57,9 +57,9 @@ def doctor(json_wanted: bool) -> None:
         "flower": _flower,
     }
     findings, code = [], 0
-    for what, look in looks.items():
+    for what, check in checks.items():
         try:
-            findings.append(Finding(what=what, good=True, detail=look()))
+            findings.append(Finding(what=what, good=True, detail=check()))
         except TorchError as error:
             findings.append(Finding(what=what, good=False, detail=str(error)))
             code = max(code, error.exit_code)
@@ -74,7 +74,9 @@ def doctor(json_wanted: bool) -> None:
 def _tmux() -> str:
     path = shutil.which("tmux")
     if path is None:
-        raise TorchError("not on PATH; this machine can enqueue but not host agents. Install it: apt install tmux")
+        raise TorchError(
+            "tmux is not on PATH: this machine can enqueue tasks but not host agents. Install it: apt install tmux"
+        )
     version = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout.strip()
     return f"{version} at {path}"
 
@@ -100,9 +102,9 @@ def _broker() -> str:
 def _ledger() -> str:
     ledger = fleet().ledger
     if ledger is None:
-        return "off (TORCH_LEDGER=false): what the broker loses is lost"
+        return "off (TORCH_LEDGER=false): a task that the broker loses is lost"
     if not ledger.exists():
-        return f"{ledger.path}, nothing was enqueued here yet"
+        return f"{ledger.path}, no task was enqueued here yet"
     found = ledger.summary()
     elsewhere = f", {found.elsewhere} open for other brokers" if found.elsewhere else ""
     moment = datetime.fromtimestamp(found.reconciled, UTC) if found.reconciled else None
@@ -116,7 +118,7 @@ def _messages() -> str:
         ping(settings().broker())
     except BrokerUnreachable:
         if not settings().ledger:
-            raise LedgerOff("none go while the broker is away, for TORCH_LEDGER=false; unset it") from None
+            raise LedgerOff("the broker is away and TORCH_LEDGER=false, so no message can be sent; unset it") from None
         return f"fallback: the broker is away, {waiting} wait on this disk"
     return "through the broker" + (f", {waiting} wait on this disk to be sent" if waiting else "")
 
@@ -131,26 +133,24 @@ def _stopped() -> str:
     node = NodeHolds(settings().state_dir)
     if stop := node.stop:
         how = "torch-tasks start --all" if stop.fleet else f"torch-tasks start --here' or 'rm {node.stop_file}"
-        raise TorchError(f"nothing begins on this machine, stopped {stop}; '{how}' lifts it")
+        raise TorchError(f"no task begins on this machine, stopped {stop}; '{how}' lifts it")
     with suppress(BrokerUnreachable):
         others = [f"{info.agent_id} on {info.node} {info.stopped}" for info in Torch().agents() if info.stopped]
         if others:
-            raise TorchError(f"elsewhere: {'; '.join(others)}")
+            raise TorchError(f"not here, but elsewhere: {'; '.join(others)}")
     return "no"
 
 
 def _paused() -> str:
     pauses = fleet().holds.latest().pauses()
-    return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "nobody"
+    return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "no"
 
 
 def _for_you() -> str:
     found = needs(fleet())
-    unnoticed = (
-        "" if settings().notify_command else "; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)"
-    )
+    unnoticed = "" if settings().notify_command else "; set TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
     words = "; ".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
-    if any(need.kind is not NeedKind.LIMITED for need in found):  # there, waiting is all that has to be done
+    if any(need.kind is not NeedKind.LIMITED for need in found):  # a limit passes by itself
         raise TorchError(words + unnoticed)
     return words + unnoticed
 
@@ -163,7 +163,7 @@ def _checkins() -> str:
     if waiting and ready.lacks:
         raise TorchError("; ".join(ready.lacks))
     if ready.leads is None:
-        return "no beat runs, and nothing is scheduled"
+        return "no beat runs, and no check-in is scheduled"
     return f"{waiting} to come, beat {ready.leads} leads"
 
 
@@ -171,7 +171,7 @@ def _flower() -> str:
     stack = Stack(settings())
     running = stack.processes.find("flower")
     if running is None:
-        return "not run by this machine"
+        return "this machine runs no Flower"
     if not stack.flower_answers():
         raise TorchError(f"{running.facts['url']} does not answer; see 'torch-tasks logs flower'")
     return running.facts["url"]

@@ -1,4 +1,4 @@
-"""``torch-tasks pause | resume | stop | start | budget | git | monitor``: the fleet as a whole."""
+"""``torch-tasks pause | resume | stop | start | budget | git | monitor``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import click
 from rich.console import Console
@@ -29,11 +28,11 @@ from torch_tasks.settings import settings
 from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
 from torch_tasks.store.messages import role_named
 
-_ROLE = click.option("--role", help="All agents of this role, also those that start later.")
-_ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those that start later.")
+_ROLE = click.option("--role", help="All agents of this role, also those started later.")
+_ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those started later.")
 _FLEET = click.option("--all", "everywhere", is_flag=True, help="The whole fleet, on every machine.")
 _HERE = click.option("--here", is_flag=True, help="This machine alone; needs no broker.")
-_REASON = click.option("--reason", default="", help="Why; it is shown wherever a task or a message waits for it.")
+_REASON = click.option("--reason", default="", help="The reason, shown wherever a task or a message waits.")
 
 
 @click.command()
@@ -41,14 +40,11 @@ _REASON = click.option("--reason", default="", help="Why; it is shown wherever a
 @_ROLE
 @_ALL
 @_REASON
-@click.option(
-    "--interrupt", is_flag=True, help="Interrupt what they do; it goes back to its queue, for any able agent."
-)
+@click.option("--interrupt", is_flag=True, help="Interrupt their tasks and put them back into their queues.")
 def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool) -> None:
-    """Have AGENT, all of a role, or all take no new task. What they do goes on; messages wait, but for emergencies."""
-    _print_answers(
-        "paused", Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
-    )
+    """Keep AGENT, all of a role, or all from taking new tasks. Running tasks go on; messages but emergencies wait."""
+    report = Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
+    _print_answers("paused", report)
 
 
 @click.command()
@@ -57,7 +53,7 @@ def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, 
 @_ALL
 @_REASON
 def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str) -> None:
-    """Lift what `pause` with the same words set. Any other pause stays, and is named."""
+    """Lift the pause that `pause` with the same arguments set; print the pauses that remain."""
     report = Torch().resume(agent_id, role=role, everybody=everybody, reason=reason)
     _print_answers("resumed", report)
     concerned = {*report.confirmed, *report.silent} if report.scope != EVERYBODY else None
@@ -71,10 +67,10 @@ def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str)
 @_HERE
 @_REASON
 def stop(everywhere: bool, here: bool, reason: str) -> None:
-    """Stop everything, with the broker or without: nothing begins, what runs is interrupted and goes back to its queue.
+    """Stop all agents, with the broker or without: running tasks are interrupted and go back to their queues.
 
-    A file, STOP in the state folder, is written on this machine, and with --all on every other as soon as the broker
-    takes the word there. While the file is there, nothing begins on its machine, also if it was made by hand.
+    Writes the file STOP into the state folder of this machine, and with --all of every other one that the broker
+    reaches. While a machine has that file, even one made by hand, it begins no task.
     """
     _require_one(everywhere, here)
     report = Torch().stop(reason, here=here)
@@ -84,7 +80,7 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
     )
     if report.unreached:
         raise BrokerUnreachable(
-            f"only this machine is stopped yet; the others are told once the broker is back: {report.unreached}"
+            f"only this machine is stopped; the others stop once the broker is back: {report.unreached}"
         )
 
 
@@ -93,7 +89,7 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
 @_HERE
 @_REASON
 def start(everywhere: bool, here: bool, reason: str) -> None:
-    """Lift what `stop` with the same option set."""
+    """Lift the stop that `stop` with the same option set."""
     _require_one(everywhere, here)
     _print_answers("started", Torch().start(reason, here=here))
     if left := NodeHolds(settings().state_dir).stop:
@@ -102,7 +98,7 @@ def start(everywhere: bool, here: bool, reason: str) -> None:
 
 def _require_one(everywhere: bool, here: bool) -> None:
     if everywhere == here:
-        raise InvalidHold("say --all for the whole fleet, or --here for this machine alone")
+        raise InvalidHold("use --all for the whole fleet, or --here for this machine alone")
 
 
 def _scope_option(here: bool) -> str:
@@ -114,14 +110,14 @@ def _print_answers(done: str, report: HoldReport) -> None:
     if report.confirmed:
         click.echo(f"confirmed by {', '.join(report.confirmed)}")
     if report.silent:
-        click.echo(f"no answer yet from {', '.join(report.silent)}: they hear of it with their next heartbeat")
+        click.echo(f"no answer yet from {', '.join(report.silent)}: they read it with their next heartbeat")
 
 
 @click.command()
 @click.argument("account", required=False)
 @JSON
 def budget(account: str | None, json_wanted: bool) -> None:
-    """Show what the fleet has used of ACCOUNT, or of all, what it may, and when the count begins anew."""
+    """Show how much of ACCOUNT (default: all) is used, its limits, and when each count starts over."""
     budgets = fleet().budgets
     lines = budgets.lines([account] if account else budgets.accounts())
     if json_wanted:
@@ -147,16 +143,16 @@ _LONGEST_SUBJECT = 60
 
 @click.group()
 def git() -> None:
-    """Tell how the agents' git trees stand."""
+    """Show the state of the agents' git trees."""
 
 
 @git.command()
 @click.option("--agent", "agents", multiple=True, help="Only this agent's trees; repeat for more.")
 @JSON
 def report(agents: tuple[str, ...], json_wanted: bool) -> None:
-    """Report what the nodes found when they last looked after their agents' git trees.
+    """Show what the nodes found when they last looked at their agents' git trees.
 
-    Listed are the agents whose role's policy in git.toml says so and whose workdir is a git tree.
+    Lists the agents whose workdir is a git tree and whose role has a policy in git.toml that asks for it.
     """
     reports = [one for one in GitReports(fleet().client).all() if not agents or one.agent in agents]
     if json_wanted:
@@ -177,7 +173,7 @@ def _tree_row(report: GitReport, tree: TreeReport) -> tuple[str, ...]:
 
 
 def _remarks(report: GitReport) -> Iterator[str]:
-    """What is not as it should be, a line each."""
+    """One line for each trouble, and for each file that was left out of a commit."""
     if report.trouble:
         yield f"{report.agent}: {one_line(report.trouble, 1000)}"
     for tree in report.trees:
@@ -194,20 +190,26 @@ _LONGEST = 300
 
 
 @click.command()
-@click.option("--agent", "agents", multiple=True, help="Only what this agent says, gets, does or is; repeat for more.")
-@click.option("--role", help="Only what agents of this role get, do or are.")
-@click.option("--kind", "kinds", multiple=True, type=click.Choice(["messages", "tasks", "agents"]), help="Only these.")
+@click.option("--agent", "agents", multiple=True, help="Only events from or about this agent; repeat for more.")
+@click.option("--role", help="Only events about agents of this role.")
+@click.option(
+    "--kind",
+    "kinds",
+    multiple=True,
+    type=click.Choice(["messages", "tasks", "agents"]),
+    help="Only events of this kind.",
+)
 @click.option("--for", "seconds", type=Duration(or_zero=True), help="End after this time, as 90 or 5m.")
-@click.option("--json", "json_wanted", is_flag=True, help="For programs: one JSON object per line.")
+@click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object per line, for programs.")
 def monitor(
     agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...], seconds: float | None, json_wanted: bool
 ) -> None:
-    """Show what is said, what becomes of tasks, and who comes and goes, until Ctrl-C. In red: what was lost.
+    """Show messages, tasks and agents as they change, until Ctrl-C; what was lost is in red.
 
     Exit code 130 after Ctrl-C, else 0.
     """
     console = Console(highlight=False, soft_wrap=True)
-    with _ends_well():
+    with _end_quietly():
         shared = fleet()
         flow = Flow(shared)
         click.echo(f"watching {shared.settings.broker()}; Ctrl-C ends it", err=True)
@@ -230,7 +232,7 @@ def _is_wanted(event: FlowEvent, agents: tuple[str, ...], role: str | None, kind
 
 
 def _rendered(console: Console, event: FlowEvent) -> str:
-    """The line with its colours, if there is a terminal; rich itself would end with an error for a broken pipe."""
+    """The line, in colour at a terminal. Captured, because rich itself would fail on a broken pipe."""
     with console.capture() as captured:
         console.print(_shown(event), end="")
     return captured.get()
@@ -249,9 +251,9 @@ def _shown(event: FlowEvent) -> Text:
 
 
 @contextmanager
-def _ends_well() -> Iterator[None]:
-    """Ctrl-C, SIGTERM, and a reader that goes away are all ways to end."""
-    signal.signal(signal.SIGTERM, _leave)
+def _end_quietly() -> Iterator[None]:
+    """End without an error message on Ctrl-C, on SIGTERM, and when the reader of the output goes away."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
     try:
         yield
     except KeyboardInterrupt:
@@ -261,12 +263,8 @@ def _ends_well() -> Iterator[None]:
         sys.exit(0)
 
 
-def _leave(*_: Any) -> None:
-    sys.exit(0)
-
-
 def _require_reader() -> None:
-    """End if the reader of our output is gone: we would not notice before the next event."""
+    """Raise BrokenPipeError if the reader of our output is gone, instead of at the next event."""
     output = select.poll()
     output.register(sys.stdout.fileno(), 0)
     if any(happened & select.POLLERR for _, happened in output.poll(0)):

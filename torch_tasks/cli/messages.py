@@ -1,4 +1,4 @@
-"""``torch-tasks send | ask | reply | broadcast | inbox | messages``: for people, and for agents from their panes."""
+"""``torch-tasks send | ask | reply | broadcast | inbox | messages``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import click
 
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
-from torch_tasks.cli.output import ago, as_json, as_table, waiting
+from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
@@ -16,7 +16,7 @@ from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
-_EMERGENCY = click.option("--emergency", is_flag=True, help="Overtakes all others, and the policy.")
+_EMERGENCY = click.option("--emergency", is_flag=True, help="Deliver before all others, past the policy.")
 
 
 def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
@@ -31,10 +31,10 @@ def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
 @click.option(
     "--kind", type=click.Choice([str(k) for k in MessageKind]), default=MessageKind.TEXT.value, show_default=True
 )
-@click.option("--about", metavar="MESSAGE", help="The message that this one acknowledges or goes on from.")
-@click.option("--expires", type=Duration(), help="Not to be delivered later than that, as 90 or 5m.")
-@click.option("--id", "message_id", help="The message's id; the same one twice is one message.")
-@click.option("--wait", "wait_seconds", type=Duration(or_zero=True), help="Wait until the receiver has it.")
+@click.option("--about", metavar="MESSAGE", help="The message that this one answers or acknowledges.")
+@click.option("--expires", type=Duration(), help="Drop it if it is not delivered in this time, as 90 or 5m.")
+@click.option("--id", "message_id", help="The message's id; sending the same id twice sends one message.")
+@click.option("--wait", "wait_seconds", type=Duration(or_zero=True), help="Wait this long until the receiver has it.")
 @SENDER
 @JSON
 def send(
@@ -92,10 +92,7 @@ def ask(
     """Ask AGENT and print its reply. Exit code 124 if none came in time."""
     with waiting(f"waiting for {agent_id}"):
         reply = NovaOrchestrator(sender).ask(agent_id, text_of(text), timeout, **_how(when, emergency))
-    if json_wanted:
-        as_json(reply)
-    else:
-        click.echo(reply.message.message)
+    as_json_or_line(json_wanted, reply, reply.message.message)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -113,11 +110,13 @@ def reply(text: tuple[str, ...], message_id: str | None, when: str, sender: str 
 def _last_message() -> str:
     own = caller()
     if own.folder is None:
-        raise NotInPane("this is no agent's pane: say which message you answer with --to")
+        raise NotInPane("this is not an agent's pane: name the message to answer with --to")
     try:
         return (own.folder / LAST_MESSAGE).read_text().strip()
     except FileNotFoundError:
-        raise NotInPane(f"agent {own.agent} has got no message yet") from None
+        raise NotInPane(
+            f"agent {own.agent} has received no message yet; name the message to answer with --to"
+        ) from None
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -140,18 +139,16 @@ def broadcast(
     json_wanted: bool,
 ) -> None:
     """Send TEXT to every agent that is online and matches."""
-    how = _how(when, emergency)
-    _print_sent(
-        NovaOrchestrator(sender).broadcast(text_of(text), role=role, skills=skills, project=project, **how), json_wanted
-    )
+    how = _how(when, emergency, role=role, skills=skills, project=project)
+    _print_sent(NovaOrchestrator(sender).broadcast(text_of(text), **how), json_wanted)
 
 
 @click.command()
 @click.argument("party", required=False)
-@click.option("--peek", is_flag=True, help="Leave the messages unread.")
+@click.option("--peek", is_flag=True, help="Do not mark the messages as read.")
 @JSON
 def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
-    """Show what waits for you, who has then read it; of an agent's inbox, it is only shown."""
+    """Show the messages that wait for you and mark them as read; those of PARTY, an agent, stay unread."""
     nova = NovaOrchestrator()
     own = party in (None, nova.sender) and caller().agent is None
     records = nova.read() if own and not peek else nova.inbox(party)
@@ -166,44 +163,36 @@ def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
 
 @click.command()
 @click.argument("message_id", metavar="MESSAGE", required=False)
-@click.option("--with", "party", metavar="WHO", help="Only from and to this agent.")
+@click.option("--with", "party", metavar="WHO", help="Only from or to this agent.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
-@click.option("--replay", is_flag=True, help="Have MESSAGE delivered, though it was given up.")
-@click.option("--refused", is_flag=True, help="What was refused and why, and what came past the broker.")
+@click.option("--replay", is_flag=True, help="Deliver MESSAGE after all, though it was given up or has expired.")
+@click.option("--refused", is_flag=True, help="List the messages that were refused, or went past the broker, and why.")
 @JSON
 def messages(
     message_id: str | None, party: str | None, limit: int, replay: bool, refused: bool, json_wanted: bool
 ) -> None:
-    """List the latest messages, or show one: how far it is, since when, and why."""
+    """List the latest messages, or show one: its state, since when, and why."""
     nova = NovaOrchestrator()
     if refused:
-        _show_refused(nova.refused(limit), json_wanted)
-        return
-    if message_id is None:
-        records = nova.history(party, limit)
-        if json_wanted:
-            as_json(records)
-        else:
-            as_table(
-                ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT"), [_row(record) for record in records], cut=True
-            )
-        return
-    if replay:
+        as_json_or_table(json_wanted, nova.refused(limit), _REFUSED_HEADINGS, _refused_row)
+    elif message_id is None:
+        as_json_or_table(json_wanted, nova.history(party, limit), _HEADINGS, _row, cut=True)
+    elif replay:
         click.echo(f"message {message_id} {nova.replay(message_id)}")
-        return
-    record = nova.message(message_id)
-    if json_wanted:
-        as_json(record)
+    elif json_wanted:
+        as_json(nova.message(message_id))
     else:
-        _show(record)
+        _show(nova.message(message_id))
 
 
-def _show_refused(entries: list[AuditEntry], json_wanted: bool) -> None:
-    if json_wanted:
-        as_json(entries)
-        return
-    rows = [(ago(entry.at), entry.sender, entry.target, entry.what, entry.message_id, entry.why) for entry in entries]
-    as_table(("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY"), rows)
+_REFUSED_HEADINGS = ("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY")
+
+
+def _refused_row(entry: AuditEntry) -> tuple[Any, ...]:
+    return ago(entry.at), entry.sender, entry.target, entry.what, entry.message_id, entry.why
+
+
+_HEADINGS = ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT")
 
 
 def _row(record: MessageRecord) -> tuple[Any, ...]:
@@ -228,7 +217,5 @@ def _show(record: MessageRecord) -> None:
         ),
         ("note", record.note),
     ]
-    for name, value in lines:
-        if value:
-            click.echo(f"{name + ':':<14}{value}")
+    as_fields(lines, 14)
     click.echo(f"\n{message.message}")

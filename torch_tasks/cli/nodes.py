@@ -1,4 +1,4 @@
-"""``torch-tasks node | scale``: this machine's node worker, all nodes, and how the pools grow on them."""
+"""``torch-tasks node | scale``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import ago, as_json, as_table
+from torch_tasks.cli.output import ago, as_json, as_json_or_table, as_table
 from torch_tasks.cli.workers import become_celery
 from torch_tasks.client import Torch
 from torch_tasks.fleet import fleet
@@ -19,7 +19,7 @@ _GIGABYTE = 1 << 30
 
 
 class _Node(click.Group):
-    """A group that is itself the node worker, with Celery's options, when none of its commands is named."""
+    """A group that runs the node worker, with Celery's options, when none of its commands is named."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] in self.commands:
@@ -41,7 +41,7 @@ class _Node(click.Group):
 def node() -> None:
     """Run this machine's node worker; all options are those of `celery -A torch_tasks worker`.
 
-    With a command: look at the fleet's nodes, or have one take no more agents.
+    With a command: show the fleet's nodes, or take one out of use.
     """
 
 
@@ -49,12 +49,8 @@ def node() -> None:
 @JSON
 def list_(json_wanted: bool) -> None:
     """List the nodes."""
-    found = Torch().nodes()
-    if json_wanted:
-        as_json(found)
-        return
-    headings = ("NODE", "STATE", "ADDRESS", "LABELS", "AGENTS", "CPUS", "LOAD", "FREE GB", "VERSION", "HEARD OF")
-    as_table(headings, [_row(info) for info in found])
+    headings = ("NODE", "STATE", "ADDRESS", "LABELS", "AGENTS", "CPUS", "LOAD", "FREE GB", "VERSION", "LAST SEEN")
+    as_json_or_table(json_wanted, Torch().nodes(), headings, _row)
 
 
 def _row(info: NodeInfo) -> tuple[Any, ...]:
@@ -71,7 +67,7 @@ def _row(info: NodeInfo) -> tuple[Any, ...]:
 @click.argument("name")
 @JSON
 def show(name: str, json_wanted: bool) -> None:
-    """Show one node, and how the agents stand that it keeps."""
+    """Show one node, and the state of each agent it keeps."""
     info = Torch().node(name)
     if json_wanted:
         as_json(info)
@@ -86,46 +82,46 @@ def show(name: str, json_wanted: bool) -> None:
 
 @node.command()
 @click.argument("name")
-@click.option("--hand-over", is_flag=True, help="Have others go on with what is done there, where an agent is able.")
-@click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait so long until nothing is done.")
+@click.option("--hand-over", is_flag=True, help="Hand its tasks over to able agents elsewhere.")
+@click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait this long until no task runs there.")
 def drain(name: str, hand_over: bool, timeout: float | None) -> None:
-    """Have this node take no more work: no agent is started there, and those there take no new task."""
+    """Take this node out of use: no agent is started there, and its agents take no new tasks."""
     drained = Torch().drain(name, hand_over=hand_over)
-    click.echo(f"no agent is started on {name} any more; 'torch-tasks node undrain {name}' takes that back")
+    click.echo(f"node {name} is drained: it starts no more agents; 'torch-tasks node undrain {name}' undoes that")
     if drained.held:
-        click.echo(f"take no new task: {', '.join(drained.held)}")
+        click.echo(f"these agents take no new tasks: {', '.join(drained.held)}")
     for agent, task in drained.handed_over:
-        click.echo(f"{agent}: others go on with {task}")
+        click.echo(f"{agent} hands task {task} over to another agent")
     for agent, task in drained.working:
-        click.echo(f"{agent}: finishes {task}")
+        click.echo(f"{agent} finishes task {task} first")
     if timeout is not None:
         Torch().drain(name, timeout=timeout)
-        click.echo(f"nothing is done on {name} any more")
+        click.echo(f"no task runs on {name} any more")
 
 
 @node.command()
 @click.argument("name")
 def undrain(name: str) -> None:
-    """Have agents started on this node again, and those there take tasks."""
+    """Put this node back to use: agents are started there again, and its agents take tasks."""
     resumed = Torch().undrain(name)
-    click.echo(f"agents are started on {name} again")
+    click.echo(f"node {name} is in use again: agents can be started there")
     if resumed:
-        click.echo(f"take tasks again: {', '.join(resumed)}")
+        click.echo(f"these agents take tasks again: {', '.join(resumed)}")
 
 
 @click.command()
-@click.option("--dry-run", is_flag=True, help="Only decide.")
-@click.option("--explain", is_flag=True, help="Say why, for each pool.")
-@click.option("--json", "json_wanted", is_flag=True, help="Print JSON.")
+@click.option("--dry-run", is_flag=True, help="Print the decisions without starting agents.")
+@click.option("--explain", is_flag=True, help="Print the reasons for each pool.")
+@JSON
 def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
-    """Have the pools of torch.toml grow by what waits for them, as beat does at intervals."""
+    """Grow the pools of torch.toml to match the waiting tasks, as beat does at intervals."""
     scaler = Autoscaler(fleet())
     plan = scaler.plan() if dry_run else scaler.step()
     if json_wanted:
         as_json(plan)
         return
     if not fleet().settings.pools:
-        click.echo("no pools are declared; [[pools]] tables in torch.toml do that", err=True)
+        click.echo("no pools are declared; declare one with a [[pools]] table in torch.toml", err=True)
     for decision in plan.decisions:
         would = "would grow" if dry_run else "grows"
         change = f"{would} to {decision.size + decision.grow}" if decision.grow else "stays"
@@ -133,4 +129,7 @@ def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
         for why in decision.why if explain else ():
             click.echo(f"  {why}")
     for queue in plan.unserved:
-        click.echo(f"{queue}: no agent reads it and no pool serves it", err=True)
+        click.echo(
+            f"tasks wait in {queue}: no agent reads it and no pool serves it; spawn an agent or declare a pool",
+            err=True,
+        )

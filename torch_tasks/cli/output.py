@@ -1,13 +1,13 @@
-"""How commands speak: tables for people, JSON for programs, a moving line while a person waits at a terminal."""
+"""What commands print: tables for people, JSON for programs, a moving line while a person waits at a terminal."""
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 import click
 from pydantic import BaseModel
@@ -22,6 +22,7 @@ from torch_tasks.model.task import TaskRecord
 _GAP, _NARROWEST = 2, 10
 _MADE_BY_TORCH, _SHOWN = re.compile(r"[0-9a-f]{32}"), 8
 _BLANKS = frozenset("\u00a0\u202f\u3000")
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 def as_json(value: BaseModel | Iterable[BaseModel]) -> None:
@@ -35,11 +36,39 @@ def plain(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json")
 
 
-def as_table(
-    headings: Sequence[str], rows: Iterable[Sequence[Any]], *, title: str | None = None, cut: bool = False
+def as_json_or_line(json_wanted: bool, model: BaseModel, line: str) -> None:
+    """Print a model as JSON for a program, or this line for a person."""
+    if json_wanted:
+        as_json(model)
+    else:
+        click.echo(line)
+
+
+def as_json_or_table(
+    json_wanted: bool,
+    models: Sequence[_Model],
+    headings: Sequence[str],
+    row: Callable[[_Model], Sequence[Any]],
+    *,
+    cut: bool = False,
 ) -> None:
+    """Print models as JSON for a program, or as a table with one row each for a person."""
+    if json_wanted:
+        as_json(models)
+    else:
+        as_table(headings, map(row, models), cut=cut)
+
+
+def as_fields(fields: Iterable[tuple[str, object]], width: int) -> None:
+    """Print each field that has a value as ``name: value``, the values below each other."""
+    for name, value in fields:
+        if str(value):
+            click.echo(f"{name + ':':<{width}}{value}")
+
+
+def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, cut: bool = False) -> None:
     """Print a table; in a pipe it is as wide as it needs to be. ``cut``: its last column may be cut at a terminal."""
-    table = Table(*headings, title=title, title_justify="left", box=None, header_style="bold", pad_edge=False)
+    table = Table(*headings, box=None, header_style="bold", pad_edge=False)
     shown = [[str(cell) for cell in row] for row in rows]
     for row in shown:
         table.add_row(*map(Text, row))
@@ -65,25 +94,24 @@ def _keep_to_one_line(table: Table, headings: Sequence[str], rows: Sequence[Sequ
 
 
 def is_terminal() -> bool:
-    """A person reads what is printed."""
+    """Whether a person reads what is printed."""
     return Console().is_terminal
 
 
 def waiting(message: str) -> AbstractContextManager[Any]:
-    """A moving line on standard error while a command waits; nothing unless a person watches."""
+    """Show a moving line on standard error while a command waits; nothing unless a person watches."""
     console = Console(stderr=True)
     return console.status(message) if console.is_terminal else nullcontext()
 
 
 def ago(moment: datetime | None) -> str:
-    """How long ago, in a word."""
     if moment is None:
         return ""
     return f"{describe_duration(int((datetime.now(UTC) - moment).total_seconds()), units=1)} ago"
 
 
 def one_line(text: str, longest: int) -> str:
-    """A foreign text as one line on a terminal: what would steer the terminal is shown instead."""
+    """A foreign text as one line, with its control characters made visible."""
     line = "".join(map(_visible, text[: longest + 1]))
     return line if len(text) <= longest else f"{line}…"
 
@@ -98,16 +126,15 @@ def _visible(char: str) -> str:
 
 
 def wanted(record: TaskRecord) -> str:
-    """Whom a task asks for."""
+    """The agent, or the role and skills, that a task asks for."""
     spec = record.spec
     return spec.agent or "+".join((spec.role or "any", *spec.skills))
 
 
 def shown_state(record: TaskRecord) -> str:
-    """The state, with what a person must know about it."""
     return f"{record.state} (unroutable)" if record.unroutable else str(record.state)
 
 
 def shown(task_id: str) -> str:
-    """As much of an id as a person at a terminal needs; a pipe gets the whole."""
+    """The id, shortened for a person at a terminal."""
     return task_id[:_SHOWN] if is_terminal() and _MADE_BY_TORCH.fullmatch(task_id) else task_id

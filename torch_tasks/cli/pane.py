@@ -1,4 +1,4 @@
-"""``torch-tasks done | fail | progress``: what an agent says of its task, from its pane."""
+"""``torch-tasks done | fail | progress``: an agent reports on its task, from its pane."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from torch_tasks.system.files import usable
 @click.argument("task_id", metavar="TASK")
 @click.argument("text", nargs=-1)
 def done(task_id: str, text: tuple[str, ...]) -> None:
-    """Say that TASK is done, and what came out of it: TEXT is the answer. `-` reads it from standard input."""
+    """Report TASK as done; TEXT is the answer. `-` reads it from standard input."""
     _report(DONE, task_id, text)
 
 
@@ -27,7 +27,7 @@ def done(task_id: str, text: tuple[str, ...]) -> None:
 @click.argument("task_id", metavar="TASK")
 @click.argument("text", nargs=-1, required=True)
 def fail(task_id: str, text: tuple[str, ...]) -> None:
-    """Say that TASK cannot be done, and why."""
+    """Report that TASK cannot be done; TEXT is the reason."""
     _report(FAIL, task_id, text)
 
 
@@ -35,36 +35,34 @@ def fail(task_id: str, text: tuple[str, ...]) -> None:
 @click.argument("task_id", metavar="TASK")
 @click.argument("text", nargs=-1, required=True)
 def progress(task_id: str, text: tuple[str, ...]) -> None:
-    """Say how far TASK is; it stands in the task's history."""
+    """Report progress on TASK; TEXT goes into the task's history."""
     _report(PROGRESS, task_id, text)
 
 
 def _report(name: str, task_id: str, text: tuple[str, ...]) -> None:
-    folder = _agent_folder()
+    folder = caller().folder
+    if folder is None:
+        raise NotInPane(
+            "this is not an agent's pane: TORCH_AGENT_ID and TORCH_STATE_DIR are not set. Only the agent that works on "
+            "a task reports on it; 'torch-tasks cancel' ends a task"
+        )
     _require_current(folder, task_id)
     words = text_of(text)
     with usable(folder / EVENTS):
         report(folder, name, task_id, words)
 
 
-def _agent_folder() -> Path:
-    folder = caller().folder
-    if folder is None:
-        raise NotInPane(
-            "this is no agent's pane: TORCH_AGENT_ID and TORCH_STATE_DIR are not set; agents report, not you"
-        )
-    return folder
-
-
 def _require_current(folder: Path, task_id: str) -> None:
-    """Refuse a report of a task that the agent does not work on: it would be taken for another one's."""
+    """Refuse a report of a task that the agent does not work on: it would count for the task it works on."""
     try:
         journal = json.loads((folder / JOURNAL).read_bytes())
     except (OSError, ValueError) as error:
         raise NotInPane(f"agent {folder.name} has no journal in {folder}: {error}") from None
     if journal["kind"] == "shell":
-        raise NotInPane("a shell's task ends with its script: its exit code says whether it was done")
+        raise NotInPane(
+            "a shell agent does not report: its task ends with its script, whose exit code says whether it was done"
+        )
     current = (journal.get("current") or {}).get("task_id")
     if current != task_id:
-        now_at = f"it works on {current}" if current else "it works on none"
+        now_at = f"it works on {current}; report that one" if current else "it works on no task"
         raise NotInPane(f"agent {folder.name} does not work on task {task_id}; {now_at}")

@@ -1,4 +1,4 @@
-"""``torch-tasks up | down | logs``, and the supervisor that `up` starts: this machine's stack."""
+"""``torch-tasks up | down | logs``, and ``supervise``, which `up` starts."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from torch_tasks.model.node import KeptState
 from torch_tasks.settings import settings
 from torch_tasks.store.tasks import demanded
 
-#: What its start left behind when it failed is to be seen for a moment.
+#: EXITED: after a failed start, its state is to be seen for a moment.
 _BEFORE_READY = (AgentState.STARTING, AgentState.EXITED)
 _AGENT = click.option(
     "--agent",
@@ -41,8 +41,8 @@ _FLOWER = click.option("--flower/--no-flower", default=True, help="Run Flower.")
 @_AGENT
 @_BEAT
 @_FLOWER
-@click.option("--detach", is_flag=True, help="Return when everything is ready; `torch-tasks down` ends it.")
-@click.option("--keep-agents", is_flag=True, help="Without --detach: leave the agents' panes alive at the end.")
+@click.option("--detach", is_flag=True, help="Return when everything is ready; `torch-tasks down` stops it.")
+@click.option("--keep-agents", is_flag=True, help="Without --detach: leave the agents' panes open at the end.")
 def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_agents: bool) -> None:
     """Run broker, node worker, agent workers, beat and Flower on this machine until Ctrl-C."""
     kept = [AgentSpec.parse(text) for text in agents]
@@ -59,10 +59,12 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
         _print_stack(stack, password if is_new else None)
         if detach:
             return
-        click.echo("Ctrl-C ends it all.")
+        click.echo("Ctrl-C stops everything.")
         while stack.processes.find("up"):
             time.sleep(1)
-        raise TorchError(f"the supervisor has ended; see {stack.settings.state.logs / 'up.log'}")
+        raise TorchError(
+            f"the supervisor of this machine's stack has ended; see {stack.settings.state.logs / 'up.log'}"
+        )
     except KeyboardInterrupt:
         click.echo("ending …")
         stack.down(keep_agents=keep_agents)
@@ -72,7 +74,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
 
 
 def _start(stack: Stack, kept: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
-    """Start it all; if it does not become ready, say which agents are why."""
+    """Start everything; an error names the agents that did not become ready, and why."""
     try:
         stack.up(kept, beat=beat, flower=flower)
     except ProcessNotStarted as error:
@@ -84,7 +86,7 @@ def _start(stack: Stack, kept: Sequence[AgentSpec], *, beat: bool, flower: bool)
 
 
 def _end_on_signals() -> None:
-    """Ctrl-C, SIGTERM and a closed terminal all mean: end everything, in order, once."""
+    """Treat SIGTERM and a closed terminal like Ctrl-C, and ignore all three from the first on."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def end(*_: Any) -> None:
@@ -110,9 +112,9 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
 
 
 @click.command()
-@click.option("--keep-agents", is_flag=True, help="Leave the agents' panes alive; the next `up` adopts them.")
+@click.option("--keep-agents", is_flag=True, help="Leave the agents' panes open; the next `up` adopts them.")
 def down(keep_agents: bool) -> None:
-    """End all that `up` started: Flower, beat, the workers, the agents' panes, the broker."""
+    """Stop everything that `up` started: Flower, beat, the workers, the agents' panes, the broker."""
     with waiting("ending"):
         ended = Stack(settings()).down(keep_agents=keep_agents)
     click.echo(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {settings().state_dir}")
@@ -131,25 +133,25 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     signal.signal(signal.SIGTERM, lambda *_: supervisor.leaving.set())
 
     def ready() -> bool:
-        return _all_there(kept, stack) and (not beat or _beat_leads()) and (not flower or stack.flower_answers())
+        return (
+            _agents_ready(kept, stack)
+            and (not beat or readiness(fleet()).leads is not None)
+            and (not flower or stack.flower_answers())
+        )
 
     supervisor.run(ready, _fleet_shape)
 
 
 def _fleet_shape() -> object:
-    """What Flower shows of the fleet by looking, not by events: who is there, and which queues are read."""
+    """What Flower shows only after a refresh: the agents that are online, and the queues that are read."""
     return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
 
 
-def _beat_leads() -> bool:
-    return readiness(fleet()).leads is not None
-
-
-def _all_there(kept: Sequence[AgentSpec], stack: Stack) -> bool:
-    """All that shall live here are ready; :class:`ProcessNotStarted` if one is given up."""
+def _agents_ready(kept: Sequence[AgentSpec], stack: Stack) -> bool:
+    """Whether all agents to keep are ready; :class:`ProcessNotStarted` if one is in quarantine."""
     missing, running = _not_ready(kept), stack.processes.find("node")
     for node in Torch().nodes():
-        if running is None or node.pid != running.pid:  # what an earlier node worker said of its agents is over
+        if running is None or node.pid != running.pid:  # the entry of an earlier node worker
             continue
         for agent in node.agents:
             if agent.agent_id in missing and agent.state is KeptState.QUARANTINED:
@@ -166,12 +168,10 @@ def _not_ready(kept: Sequence[AgentSpec]) -> set[str]:
 
 @click.command()
 @click.argument("name", required=False)
-@click.option(
-    "-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many of the last lines."
-)
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is added.")
+@click.option("-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many lines.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing what is added.")
 def logs(name: str | None, lines: int, follow: bool) -> None:
-    """Print the log of a process on this machine: an agent's id, or broker, node, beat, flower, up."""
+    """Print the log of a process on this machine. NAME is an agent's id, or broker, node, beat, flower or up."""
     folder = settings().state.logs
     there = sorted(path.stem for path in folder.glob("*.log"))
     if name is None:

@@ -17,6 +17,7 @@ from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import (
     ago,
+    as_fields,
     as_json,
     as_table,
     is_terminal,
@@ -50,18 +51,17 @@ TASK_OPTIONS = FieldOptions(
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 _HEADINGS = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
 _PRIORITY = _HEADINGS.index("PRIORITY")
-_LEAST, _NAMED = 4, 3
-"""An id may be cut to so many characters; so many are named of those that begin like it."""
-_LONGEST = 200
+_SHORTEST_PREFIX, _NAMED = 4, 3
+_LONGEST_NOTE = 200
 _PATIENCE = 2.0
-"""An agent that has just come takes this long to be known."""
+"""A new agent takes this long to be known."""
 _HANDOVER_SECONDS = 30.0
 
 
 def known_task(given: str) -> str:
-    """The id, or the one that begins with at least four characters; an unknown one stays as it is."""
+    """The one id that begins with these at least four characters; an unknown one stays as it is."""
     try:
-        found = fleet().records.ids_beginning(given) if len(given) >= _LEAST else []
+        found = fleet().records.ids_beginning(given) if len(given) >= _SHORTEST_PREFIX else []
     except BrokerAway:  # the command itself says so, if it needs the broker
         return given
     if len(found) > 1:
@@ -71,16 +71,14 @@ def known_task(given: str) -> str:
 
 @click.command(params=TASK_OPTIONS.parameters())
 @click.argument("prompt", nargs=-1, required=True)
-@click.option("--agent-kind", help="Only an agent that is this program: claude, codex, shell, …")
+@click.option("--agent-kind", help="Only an agent of this kind: claude, codex, shell, …")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
-@click.option(
-    "--wait-timeout", type=Duration(or_zero=True), help="With --wait: give up waiting after so long; the task goes on."
-)
+@click.option("--wait-timeout", type=Duration(or_zero=True), help="With --wait: stop waiting then; the task goes on.")
 @click.option(
     "--unroutable-after",
     type=Duration(or_zero=True),
-    help="After how long to give up if no live agent can do the task; it stays queued.",
+    help="Exit with code 3 if by then no online agent can do the task; it stays queued.",
 )
 def run(
     prompt: tuple[str, ...],
@@ -102,17 +100,20 @@ def run(
     if handed.spooled:
         click.echo("The broker is away: the task waits on this machine's disk and is sent when it is back.", err=True)
     elif not wait and unroutable_after is None:
-        _warn_if_unroutable(handed)
+        with suppress(BrokerUnreachable):  # the task is accepted all the same
+            if (record := handed.record()).unroutable:
+                click.echo(f"{_no_agent_can(record)}. The task waits until one appears.", err=True)
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
-        _end_with(await_end(handed, wait_timeout))
+        _end_with(_await_end(handed, wait_timeout))
 
 
-def _warn_if_unroutable(handed: Task) -> None:
-    with suppress(BrokerUnreachable):  # the task is accepted all the same
-        if (record := handed.record()).unroutable:
-            click.echo(f"No live agent serves {wanted(record)}: the task waits until one appears.", err=True)
+def _no_agent_can(record: TaskRecord) -> str:
+    spec = record.spec
+    skills = f"skill{'s' if len(spec.skills) > 1 else ''} {', '.join(spec.skills)}" if spec.skills else ""
+    needed = " and ".join(filter(None, (f"role {spec.role}" if spec.role else "", skills)))
+    return f"No online agent can do this task: it needs {f'agent {spec.agent}' if spec.agent else needed or 'an agent'}"
 
 
 def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
@@ -121,8 +122,8 @@ def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
         while (record := handed.record()).unroutable:
             if time.monotonic() >= deadline:
                 click.echo(
-                    f"Error: task {handed.id} is unroutable: no live agent serves {wanted(record)}. It stays queued "
-                    f"and starts when one appears; 'torch-tasks cancel {handed.id}' takes it back",
+                    f"Error: task {handed.id} is unroutable. {_no_agent_can(record)}. It stays queued and starts when "
+                    f"one appears; 'torch-tasks cancel {handed.id}' takes it back",
                     err=True,
                 )
                 sys.exit(UNROUTABLE)
@@ -138,31 +139,24 @@ def _end_with(result: TaskResult) -> None:
     sys.exit(TIMED_OUT if timed_out else FAILED)
 
 
-def await_end(task: Task, timeout: float | None) -> TaskResult:
-    """Wait for the task's end. What it waits for, if that is more than a free agent, is printed once on stderr.
-
-    Ctrl-C ends the command, not the task.
-    """
+def _await_end(task: Task, timeout: float | None) -> TaskResult:
+    """Wait for the task's end and print on stderr, once, what it waits for. Ctrl-C ends the command, not the task."""
+    begun, printed = time.monotonic(), ""
     try:
-        return _await_end(task, timeout)
+        with waiting(f"task {task.id}") as line:
+            for record in task.follow(timeout):
+                why = _why_it_waits(record)
+                if why and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and why != printed:
+                    printed = why
+                    _print_above(f"task {task.id} {why}", line)
+                if line:
+                    line.update(Text(f"task {task.id}: {_status_line(record)}"))
+        if not record.state.ended:
+            raise TaskNotFinished(f"task {task.id} is {record.state} after {timeout:g} s; it goes on, ask again later")
+        return task.result(timeout=0)
     except KeyboardInterrupt:
         click.echo(f"task {task.id} goes on; 'torch-tasks cancel {task.id}' ends it", err=True)
         sys.exit(128 + signal.SIGINT)
-
-
-def _await_end(task: Task, timeout: float | None) -> TaskResult:
-    begun, printed = time.monotonic(), ""
-    with waiting(f"task {task.id}") as line:
-        for record in task.follow(timeout):
-            why = _why_it_waits(record)
-            if why and (time.monotonic() - begun >= _PATIENCE or not record.unroutable) and why != printed:
-                printed = why
-                _print_above(f"task {task.id} {why}", line)
-            if line:
-                line.update(Text(f"task {task.id}: {_status_line(record)}"))
-    if not record.state.ended:
-        raise TaskNotFinished(f"task {task.id} is {record.state} after {timeout:g} s; it goes on, ask again later")
-    return task.result(timeout=0)
 
 
 def _print_above(text: str, line: Status | None) -> None:
@@ -173,9 +167,8 @@ def _print_above(text: str, line: Status | None) -> None:
 
 
 def _why_it_waits(record: TaskRecord) -> str:
-    """What keeps the task from going on."""
     if record.unroutable:
-        return f"is unroutable: no live agent serves {wanted(record)}; it starts when one appears"
+        return f"is unroutable. {_no_agent_can(record)}; it starts when one appears"
     if record.state is TaskState.PARKED:
         return f"is parked: {record.note or 'an account rests'}"
     if record.state is TaskState.QUEUED and record.waits:
@@ -190,13 +183,15 @@ def _why_it_waits(record: TaskRecord) -> str:
 
 def _status_line(record: TaskRecord) -> str:
     who = f" on {record.agent}" if record.agent and record.state is not TaskState.QUEUED else ""
-    note = f": {one_line(record.note, _LONGEST)}" if record.note and record.state is TaskState.RUNNING else ""
+    note = f": {one_line(record.note, _LONGEST_NOTE)}" if record.note and record.state is TaskState.RUNNING else ""
     return f"{record.state}{who}{note}"
 
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
-@click.option("--state", "states", multiple=True, type=click.Choice([str(s) for s in TaskState]), help="Only these.")
+@click.option(
+    "--state", "states", multiple=True, type=click.Choice([str(s) for s in TaskState]), help="Only tasks in this state."
+)
 @JSON
 def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     """List the latest tasks, newest first."""
@@ -220,7 +215,7 @@ def _row(record: TaskRecord) -> tuple[Any, ...]:
 @click.argument("task_id", type=known_task)
 @JSON
 def task(task_id: str, json_wanted: bool) -> None:
-    """Show one task: what was asked, who did it, what shows that it was done, and what happened on the way."""
+    """Show one task: its prompt, its agent, its history, the evidence that it was done, and its answer."""
     one = Torch().task(task_id)
     record, history = one.record(), one.history()
     if json_wanted:
@@ -250,9 +245,7 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("usage", _cost(result.usage) if result and result.usage else ""),
         ("answer in", result.answer_file if result and result.answer_file else ""),
     ]
-    for name, value in lines:
-        if value != "":
-            click.echo(f"{name + ':':<11}{value}")
+    as_fields(lines, 11)
     click.echo(f"\n{record.spec.prompt}")
     if result:
         click.echo(f"\n{result.answer}", nl=not result.answer.endswith("\n"))
@@ -278,7 +271,7 @@ def _history_line(entry: HistoryEntry) -> str:
 @click.command()
 @click.argument("task_ids", nargs=-1, required=True, type=known_task)
 def cancel(task_ids: tuple[str, ...]) -> None:
-    """End tasks: at once if nobody has begun, else their agents are interrupted."""
+    """Cancel tasks: at once if no agent has begun them, else their agents are interrupted."""
     failed = False
     for task_id in task_ids:
         handed = Torch().task(task_id)
@@ -292,7 +285,7 @@ def cancel(task_ids: tuple[str, ...]) -> None:
                 after = handed.result(timeout=15).status
         except TaskNotFinished:
             after = handed.status
-        click.echo(f"task {task_id} {after}" if after.ended else f"task {task_id} {after}, its agent was told to stop")
+        click.echo(f"task {task_id} {after}" + ("" if after.ended else ": its agent has been ordered to stop"))
     sys.exit(FAILED if failed else 0)
 
 
@@ -300,20 +293,19 @@ def cancel(task_ids: tuple[str, ...]) -> None:
 @click.argument("task_id", metavar="TASK", type=known_task)
 @click.argument("reply")
 def answer(task_id: str, reply: str) -> None:
-    """Answer what the agent of a waiting TASK asks: REPLY is the number of a choice or, where it takes one, a text."""
-    task = Torch().task(task_id)
-    with waiting(f"task {task_id}: telling its agent"):
-        came_of_it = task.answer(reply)
-    click.echo(came_of_it)
+    """Answer the question of a waiting TASK's agent: REPLY is the number of a choice or, if it accepts one, a text."""
+    with waiting(f"task {task_id}: sending the answer to its agent"):
+        outcome = Torch().task(task_id).answer(reply)
+    click.echo(outcome)
 
 
 @click.command()
 @click.argument("task_id", metavar="TASK", type=known_task)
 @click.argument("to", metavar="AGENT")
-@click.option("--note", default="", help="What the successor should know: what is done, what is left.")
-@click.option("--question", "questions", multiple=True, help="What is open; repeat for more.")
+@click.option("--note", default="", help="What the next agent should know: what is done, what is left.")
+@click.option("--question", "questions", multiple=True, help="An open question; repeat for more.")
 def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> None:
-    """Hand TASK over to AGENT, or to any agent of the role AGENT. Its agent is interrupted and lets go first."""
+    """Hand TASK over to AGENT, or to any agent of the role AGENT. Its present agent is interrupted first."""
     handover = Torch().task(task_id).handoff(to, note, questions)
     if handover.owner is None:
         click.echo(f"task {task_id} waits for {handover.to}")
@@ -321,11 +313,11 @@ def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> Non
     if handover.owner == caller().agent:
         click.echo(f"task {task_id} goes to {handover.to}; end your turn now, it is not yours any more")
         return
-    with waiting(f"task {task_id}: {handover.owner} lets go of it"):
+    with waiting(f"task {task_id}: waiting until {handover.owner} has stopped working on it"):
         record, gone = await_handover(task_id, _HANDOVER_SECONDS)
     if record.state.ended and record.attempts == handover.attempt:
-        raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} had let go of it")
-    later = "" if gone else f" as soon as {handover.owner}, which was told, lets go of it"
+        raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} could hand it over")
+    later = "" if gone else f" as soon as {handover.owner}, which is being interrupted, has stopped working on it"
     click.echo(f"task {task_id} goes to {handover.to}{later}")
 
 
@@ -334,13 +326,13 @@ _IDS = click.argument("task_ids", nargs=-1, required=True, type=known_task)
 
 @click.group()
 def dead() -> None:
-    """Tasks that are not tried any more unless you say so."""
+    """List, show, replay or drop the tasks that ran out of retries."""
 
 
 @dead.command(name="list")
 @JSON
 def list_dead(json_wanted: bool) -> None:
-    """List them, the latest first."""
+    """List the dead tasks, the latest first."""
     records = Torch().dead()
     if json_wanted:
         as_json(records)
@@ -362,7 +354,7 @@ dead.add_command(task, name="show")
 @dead.command()
 @_IDS
 def replay(task_ids: tuple[str, ...]) -> None:
-    """Have tasks tried again, with all their retries; their ids and histories stay."""
+    """Queue dead tasks again, with all their retries; they keep their ids and histories."""
     for task_id in task_ids:
         DeadLetters(fleet()).replay(task_id)
         click.echo(f"task {task_id} queued again")
@@ -371,7 +363,7 @@ def replay(task_ids: tuple[str, ...]) -> None:
 @dead.command()
 @_IDS
 def drop(task_ids: tuple[str, ...]) -> None:
-    """Give tasks up for good."""
+    """Delete dead tasks for good."""
     for task_id in task_ids:
         DeadLetters(fleet()).drop(task_id)
         click.echo(f"task {task_id} dropped")

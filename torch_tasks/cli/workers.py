@@ -1,7 +1,4 @@
-"""``torch-tasks worker``: Celery's worker with the options that Torch adds to it.
-
-The process of each agent begins here, so nothing is imported that only other commands need.
-"""
+"""``torch-tasks worker``. Each agent's process begins here, so it imports nothing that only other commands need."""
 
 from __future__ import annotations
 
@@ -22,7 +19,7 @@ def worker(options: tuple[str, ...]) -> None:
 
 
 def become_celery(options: tuple[str, ...]) -> None:
-    """Be Celery's worker, with these of its options and of ours."""
+    """Run Celery's worker in this process, with its options and those that Torch adds."""
     # Celery's own command line would also load what is plugged into it, Flower first of all: 15 MB for each agent.
     celery_worker.params.extend(app.user_options["worker"])
     level = () if {"-l", "--loglevel"} & set(options) else ("--loglevel", "INFO")

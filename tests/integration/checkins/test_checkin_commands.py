@@ -174,7 +174,7 @@ def test_what_cannot_be_kept_is_refused_and_says_why(machine: Machine) -> None:
     assert "one of agent, role" in refused(machine, "add", "30", "make", "dev-1", "--role", "qa")
     assert "max_runs" in refused(machine, "add", "30", "make", "dev-1", "--max-runs", "0")
     assert "never come up" in refused(machine, "add", FAR, "make", "dev-1", "--until", "tomorrow 9:00")
-    assert "nothing is to be changed" in refused(machine, "edit", "once")
+    assert "nothing to change in once: give --time" in refused(machine, "edit", "once")
     for verb in ("show", "pause", "resume", "remove", "run", "history"):
         assert "no check-in 'nothing'" in refused(machine, verb, "nothing", code=1)
     assert "no check-in 'nothing'" in refused(machine, "edit", "nothing", "--note", "make", code=1)

@@ -93,7 +93,7 @@ def test_1_when_the_task_failed_with_its_answer_and_the_reason(machine: Machine)
         ),
         (["run", "x", "--role", "any"], "role: 'any' is a word that queue names use"),
         (["run", " "], "is empty; say what the agent shall do"),
-        (["run", "x", "--timeout", "0"], "'0' is no time; say 90"),
+        (["run", "x", "--timeout", "0"], "'0' is not a length of time; write it as 90"),
         (["run"], "Missing argument 'PROMPT...'"),
         (["run", "x", "--colour", "red"], "No such option"),
         (["run", "x", "--priority", "soon"], "Invalid value for '--priority'"),
@@ -117,7 +117,10 @@ def test_2_comes_before_anything_is_enqueued(machine: Machine) -> None:
 def test_3_when_nobody_can_do_the_task_which_stays_queued(machine: Machine) -> None:
     gave_up = machine.torch("run", "--role", "nobody", "--unroutable-after", "0.2", "true", code=3)
     task_id = gave_up.stdout.strip()
-    assert f"Error: task {task_id} is unroutable: no live agent serves nobody. It stays queued" in gave_up.stderr
+    assert (
+        f"Error: task {task_id} is unroutable. No online agent can do this task: it needs role nobody. It stays"
+        in gave_up.stderr
+    )
     assert f"torch-tasks cancel {task_id}" in gave_up.stderr
     assert record(machine, task_id)["state"] == "queued"
     assert record(machine, task_id)["unroutable"] is True

@@ -132,7 +132,7 @@ def test_agents_are_held_back_as_it_is_written(run: Callable[..., str]) -> None:
     assert re.search(r"^confirmed by dev-1$", said, re.MULTILINE)
     assert re.search(r"^confirmed by qa-1$", said, re.MULTILINE)
     assert re.search(
-        r"^FAIL +stopped: +nothing begins on this machine, stopped by operator: wrong branch", said, re.MULTILINE
+        r"^FAIL +stopped: +no task begins on this machine, stopped by operator: wrong branch", said, re.MULTILINE
     )
     assert "it says that nothing begins here" in said
     assert run("torch-tasks", "run", "--agent", "dev-1", "--wait", "echo again").endswith("again\n")

@@ -51,7 +51,10 @@ def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
     ended = machine.torch("run", "--wait", "--wait-timeout", "8", "--role", "nobody", "--id", "no-1", "true", code=124)
     assert ended.stdout == ""
     first, second = ended.stderr.splitlines()
-    assert first == "task no-1 is unroutable: no live agent serves nobody; it starts when one appears"
+    assert (
+        first
+        == "task no-1 is unroutable. No online agent can do this task: it needs role nobody; it starts when one appears"
+    )
     assert second.startswith("Error: task no-1 is queued after 8 s; it goes on")
     machine.torch("cancel", "no-1")
 
@@ -59,7 +62,8 @@ def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
 def test_who_does_not_wait_hears_it_at_once(machine: Machine) -> None:
     ended = machine.torch("run", "--id", "no-2", "--agent-kind", "claud", "true")
     assert ended.stdout == "no-2\n"
-    assert ended.stderr == "No live agent serves any+claud: the task waits until one appears.\n"
+    said = "No online agent can do this task: it needs skill claud. The task waits until one appears.\n"
+    assert ended.stderr == said
     machine.torch("cancel", "no-2")
     assert machine.torch("run", "--agent-kind", "shell", "true").stderr == ""
 
@@ -69,7 +73,7 @@ def test_doctor_tells_what_waits_for_a_person(machine: Machine) -> None:
         said = json.loads(machine.torch("doctor", "--json", code=None).stdout)
         return next((finding["good"], finding["detail"]) for finding in said if finding["what"] == "for you")
 
-    assert for_you() == (True, "nothing; nobody is told of what comes (TORCH_NOTIFY_COMMAND, docs/notify.md)")
+    assert for_you() == (True, "nothing; set TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)")
     machine.torch("run", "--id", "no-3", "--role", "nobody", "true")
     until(lambda: not for_you()[0], "it is said once it has waited")
     assert for_you()[1].startswith(
@@ -141,7 +145,8 @@ def test_the_latest_in_a_state_are_found_however_old_they_are(machine: Machine) 
 def test_a_timeout_may_have_a_unit(machine: Machine) -> None:
     machine.torch("run", "--timeout", "1.5h", "--id", "hours", "--agent", "dev-1", "--wait", "true")
     assert json.loads(machine.torch("task", "hours", "--json").stdout)["spec"]["timeout"] == 5400
-    assert "'soon' is no time; say 90, 90s, 30m" in machine.torch("run", "--timeout", "soon", "true", code=2).stderr
+    refused = machine.torch("run", "--timeout", "soon", "true", code=2)
+    assert "'soon' is not a length of time; write it as 90, 90s, 30m" in refused.stderr
 
 
 def test_up_refuses_at_once_what_cannot_start() -> None:

@@ -92,7 +92,7 @@ def test_main_runs_the_stack_until_it_is_told_to_end(machine: Machine, number: i
     with machine.output.open("w") as output:
         stack = subprocess.Popen(argv, env=machine.env, cwd=machine.work, stdout=output, stderr=output)
     try:
-        until(lambda: "Ctrl-C ends it all." in machine.output.read_text(), "all is up", 120)
+        until(lambda: "Ctrl-C stops everything." in machine.output.read_text(), "all is up", 120)
         assert "running 'torch-tasks up'" in machine.output.read_text()
         assert "dev-1" in machine.torch("agents", "--online").stdout
     finally:

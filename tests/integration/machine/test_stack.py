@@ -46,7 +46,7 @@ def machine(new_machine: Callable[..., Machine]) -> Machine:
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_up_in_the_foreground_leaves_nothing_behind(machine: Machine, ending: signal.Signals) -> None:
     up = machine.start("up", *ONE_AGENT)
-    until(lambda: "Ctrl-C ends it all." in machine.output.read_text(), "the stack is up", 60)
+    until(lambda: "Ctrl-C stops everything." in machine.output.read_text(), "the stack is up", 60)
     machine.torch("run", "sleep 600")
     until(lambda: any("sleep" in p.name() for p in machine.survivors()), "the agent works")
     up.send_signal(ending)

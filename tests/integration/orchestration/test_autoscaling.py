@@ -113,7 +113,9 @@ def test_a_decision_is_explained_and_a_dry_run_does_nothing(up: Callable[..., Ma
     before = machine.torch("scale", "--dry-run", "--explain")
     assert before.stdout.startswith("developer::shell:: 0 agents, would grow to 2\n  3 waiting")
     assert "0 free, 0 busy, 0 starting" in before.stdout
-    assert before.stderr == "torch.qa.any: no agent reads it and no pool serves it\n"
+    assert before.stderr == (
+        "tasks wait in torch.qa.any: no agent reads it and no pool serves it; spawn an agent or declare a pool\n"
+    )
     assert not online(machine)
     assert machine.torch("scale").stdout == "developer::shell:: 0 agents, grows to 2\n"
     after = machine.torch("scale", "--explain").stdout

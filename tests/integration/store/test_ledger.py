@@ -234,7 +234,7 @@ def test_the_doctor_looks_at_the_ledger(away: FaultyBroker, torch: Torch) -> Non
         found = json.loads(subprocess.run(doctor, capture_output=True, text=True, check=False).stdout)
         return next(str(finding["detail"]) for finding in found if finding["what"] == "ledger")
 
-    assert "nothing was enqueued here yet" in said()
+    assert "no task was enqueued here yet" in said()
     torch.enqueue("true", agent="nobody", spool=True)
     assert "1 open, 1 spooled, broker not reconciled yet" in said()
     away.start()

@@ -90,16 +90,16 @@ def test_a_drained_node_finishes_or_hands_over_what_it_does_and_begins_nothing(
     until((tmp_path / "begun").exists, "it has begun", 30)
     said = command("node", "drain", "node-a", "--wait", "1")
     assert said.returncode == 124
-    assert "take no new task: dev-a" in said.stdout
-    assert f"dev-a: finishes {task.id}" in said.stdout
+    assert "these agents take no new tasks: dev-a" in said.stdout
+    assert f"dev-a finishes task {task.id} first" in said.stdout
     assert f"on node-a still work dev-a (task {task.id})" in said.stderr
     assert torch.agent("dev-a").paused
     others = [torch.enqueue("true", role="developer") for _ in range(3)]
     assert {other.result(timeout=30).agent for other in others} == {"dev-b"}
     (tmp_path / "gate").touch()
-    assert "nothing is done on node-a any more" in command("node", "drain", "node-a", "--wait", "30").stdout
+    assert "no task runs on node-a any more" in command("node", "drain", "node-a", "--wait", "30").stdout
     assert task.result(timeout=10).agent == "dev-a"
-    assert command("node", "undrain", "node-a").stdout.endswith("take tasks again: dev-a\n")
+    assert command("node", "undrain", "node-a").stdout.endswith("these agents take tasks again: dev-a\n")
     assert torch.agent("qa-a").paused
     assert torch.enqueue("true", agent="dev-a").result(timeout=30).succeeded
 
