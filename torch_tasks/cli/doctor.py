@@ -75,7 +75,7 @@ def _tmux() -> str:
     path = shutil.which("tmux")
     if path is None:
         raise TorchError(
-            "tmux is not on PATH: this machine can enqueue tasks but not host agents. Install it: apt install tmux"
+            "not on PATH: this machine can enqueue tasks but not host agents. Install it: apt install tmux"
         )
     version = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout.strip()
     return f"{version} at {path}"
