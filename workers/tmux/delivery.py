@@ -1,7 +1,7 @@
-"""A text's way into any program in a pane, with what shows that it arrived.
+"""Deliver a text to any program in a pane, and check that it arrived.
 
 The kernel knows what the program has read of its terminal line; the screen shows whether the text left the input line.
-A program that shows nothing of what it is given has it when it has read it.
+For a program that shows nothing of its input, reading is enough.
 """
 
 from __future__ import annotations
@@ -22,10 +22,28 @@ from typing import Self
 from torch_tasks.errors import AgentUnavailable, DeliveryUncertain, InvalidMessage, NotDelivered
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
-LONGEST = 4095
-"""So many bytes of a line a reader of lines gets; the kernel drops the rest."""
+LONGEST_LINE_BYTES = 4095
+"""The kernel gives a program that reads lines no longer ones, and drops the rest."""
+
+READ_SECONDS = 5.0
+"""How long a program may take to read what was typed."""
+
+SHOW_SECONDS = 1.0
+"""How long it may take after that to show it."""
+
+SETTLE_SECONDS = 0.3
+"""The pause between seeing the text and Enter: programs that draw their input line take an Enter right after a paste
+for a part of it."""
+
+CONFIRM_SECONDS = (1.0, 2.0, 4.0)
+"""How long each Enter may take to show an effect before it is pressed again on a text that stays where it is."""
 
 _POLL = 0.02
+_QUIET = 3
+_TAIL = 24
+_PLACEHOLDER = re.compile(r"\[Pasted [^\[\]\n]{1,60}\]")
+_FRAME = re.compile(r"[\s─-╿]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class TerminalLine:
@@ -36,17 +54,17 @@ class TerminalLine:
 
     @property
     def canonical(self) -> bool:
-        """The program reads whole lines, which the kernel edits and cuts."""
+        """Whether the program reads whole lines, which the kernel edits and cuts."""
         return bool(self._flags & termios.ICANON)
 
     @property
     def echoes(self) -> bool:
-        """The kernel shows what is typed."""
+        """Whether the kernel shows what is typed."""
         return bool(self._flags & termios.ECHO)
 
     @property
     def unread(self) -> int:
-        """The bytes that wait for the program to read them; of readers of lines, only what is whole lines."""
+        """How many bytes the program has not read yet; only whole lines count if it reads lines."""
         answer = fcntl.ioctl(self._handle, termios.FIONREAD, struct.pack("i", 0))
         return int(struct.unpack("i", answer)[0])
 
@@ -58,7 +76,7 @@ class TerminalLine:
 
 @contextmanager
 def locked_line(path: str, seconds: float) -> Iterator[TerminalLine]:
-    """The line at this path, for one sender at a time; the lock is on the line itself, and ends with its holder."""
+    """Open the line at this path for one sender at a time; the kernel releases the lock when its holder dies."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
@@ -85,26 +103,6 @@ def _lock(handle: int, path: str, seconds: float) -> None:
             return
 
 
-READ_SECONDS = 5.0
-"""How long a program may take to read what was typed."""
-
-SHOW_SECONDS = 1.0
-"""How long after that it may take to show it."""
-
-SETTLE_SECONDS = 0.3
-"""Between a text that is seen and Enter: programs that draw their input line take an Enter right after a paste for a
-part of it."""
-
-CONFIRM_SECONDS = (1.0, 2.0, 4.0)
-"""How long each Enter may take to show an effect before it is pressed again, on a text that stays where it is."""
-
-_QUIET = 3
-_TAIL = 24
-_PLACEHOLDER = re.compile(r"\[Pasted [^\[\]\n]{1,60}\]")
-_FRAME = re.compile(r"[\s─-╿]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
-
-
 @dataclass(frozen=True)
 class Snapshot:
     """The screen at one moment."""
@@ -115,7 +113,7 @@ class Snapshot:
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self:
-        """The pane's screen as it is now."""
+        """Read the pane's screen."""
         cursor = ("display-message", "-p", "-t", pane.pane_id, "#{cursor_x} #{cursor_y} #{pane_dead}")
         answer = pane.server.process(cursor, ("capture-pane", "-p", "-t", pane.pane_id))
         column, row, dead = answer.stdout[0].split() if answer.ok and answer.stdout else ("0", "0", "1")
@@ -124,11 +122,11 @@ class Snapshot:
         return cls(tuple(answer.stdout[1:]), (int(column), int(row)))
 
     def row(self, number: int) -> str:
-        """The comparable characters of this row."""
+        """The comparable characters of this row, empty beyond the screen."""
         return comparable(self.rows[number]) if 0 <= number < len(self.rows) else ""
 
     def count(self, mark: str) -> int:
-        """How often it is seen, over the ends of rows."""
+        """How often the screen shows the mark, also across the ends of rows."""
         return "".join(map(comparable, self.rows)).count(mark)
 
     @property
@@ -139,7 +137,7 @@ class Snapshot:
         return "".join(map(comparable, rows))
 
     def end_of(self, mark: str) -> int | None:
-        """The row in which it was last seen to end."""
+        """The row in which the mark's last occurrence ends."""
         place = "".join(map(comparable, self.rows)).rfind(mark)
         if place < 0:
             return None
@@ -151,7 +149,7 @@ class Snapshot:
         return None
 
     def below(self, number: int) -> str:
-        """All that is seen under this row, without blanks and borders."""
+        """What the screen shows under this row, without blanks and borders."""
         return _FRAME.sub("", "".join(self.rows[number + 1 :]))
 
 
@@ -159,15 +157,15 @@ class EnterEffect(Enum):
     """What became of a text after Enter."""
 
     LEFT = auto()
-    """It is no longer in the input line."""
+    """The text is no longer in the input line."""
     NEW_LINE = auto()
-    """Nothing but the cursor moved: a line was begun, maybe in the same input."""
+    """Only the cursor moved: Enter began a new line, maybe in the same input."""
     STAYS = auto()
 
 
 @dataclass(frozen=True)
 class StagedText:
-    """A text as it was seen in the input line before Enter."""
+    """Where the screen showed a text in the input line before Enter."""
 
     mark: str
     snapshot: Snapshot
@@ -175,49 +173,47 @@ class StagedText:
     """The row in which the mark ends."""
 
     def effect(self, later: Snapshot) -> EnterEffect:
-        """What a later look says; places count from the cursor, for a screen may scroll."""
+        """Compare with a later screen; places count from the cursor, since the screen may scroll."""
         column, row = self.snapshot.cursor
         gap, kept = row - self.end, self.snapshot.row(self.end)
         here = later.cursor[1] - gap
         if later.cursor[0] == column and later.row(here) == kept:
             return EnterEffect.STAYS
         same = later.row(here - 1) == kept and later.below(here - 1) == self.snapshot.below(self.end)
-        return (
-            EnterEffect.NEW_LINE
-            if same and later.count(self.mark) == self.snapshot.count(self.mark)
-            else EnterEffect.LEFT
-        )
+        if same and later.count(self.mark) == self.snapshot.count(self.mark):
+            return EnterEffect.NEW_LINE
+        return EnterEffect.LEFT
 
 
-def checked(text: str) -> str:
-    """The text with line feeds as its only line ends, or :class:`InvalidMessage` if it cannot be typed as it is."""
+def typeable(text: str) -> str:
+    """The text with line feeds as its only line ends; :class:`InvalidMessage` if it cannot be typed as it is."""
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         raise InvalidMessage("the message is empty, and nothing was sent; to press Enter alone, use tmux send-keys")
     if found := _CONTROL.search(text):
         raise InvalidMessage(
             f"the message holds the control character {found[0]!r}, which a terminal takes for a key; "
-            "leave it out, or put the text into a file and send its name"
+            "leave it out, or put the text into a file and send the file's name"
         )
     return text
 
 
 class TextDelivery:
-    """One text for the program in one pane, whose line is ours until it is over."""
+    """Types one text into the program in a pane, whose line the caller has locked."""
 
     def __init__(self, pane: AgentPane, line: TerminalLine, text: str, place: str) -> None:
         self._pane = pane
         self._line = line
-        self._text = checked(text)
+        self._text = typeable(text)
         self._place = place
         self._before: Snapshot | None = None
 
     def stage(self) -> None:
-        """Put the text into the program's input line; back when it is seen there, or was read without a sign."""
-        if self._line.canonical and (longest := max(map(len, self._text.encode().split(b"\n")))) > LONGEST:
+        """Put the text into the program's input line; return when the screen shows it or the program has read it."""
+        if self._line.canonical and (longest := max(map(len, self._text.encode().split(b"\n")))) > LONGEST_LINE_BYTES:
             raise NotDelivered(
-                f"{self._program} in {self._place} reads lines of at most {LONGEST:,} bytes, and the message has "
-                f"one of {longest:,}: it would be cut, so nothing was sent; send a file's name instead"
+                f"{self._program} in {self._place} reads lines of at most {LONGEST_LINE_BYTES:,} bytes, and the "
+                f"message has one of {longest:,}: it would be cut, so nothing was sent; send a file's name instead"
             )
         self._before = Snapshot.of(self._pane)
         self._pane.paste(self._text)
@@ -230,7 +226,7 @@ class TextDelivery:
             self._wait(lambda: self._mark(Snapshot.of(self._pane)) is not None, SHOW_SECONDS)
 
     def submit(self) -> None:
-        """Press Enter on the staged text; back when it was seen to have left the input line, or to have been read."""
+        """Press Enter on the staged text; return when it has left the input line, or the program has read it."""
         if not self._line.canonical:
             time.sleep(SETTLE_SECONDS)
         staged = self._staged()
@@ -246,8 +242,8 @@ class TextDelivery:
             raise DeliveryUncertain(f"Enter was pressed, and then {error}") from None
         if effect is EnterEffect.STAYS:
             raise NotDelivered(
-                f"the message stands in the input line of {self._program} in {self._place} after "
-                f"{len(CONFIRM_SECONDS)} Enters, not submitted; clear that line before you send again"
+                f"the message is still in the input line of {self._program} in {self._place} after "
+                f"{len(CONFIRM_SECONDS)} Enters; clear that line before you send again"
             )
         raise DeliveryUncertain(
             f"Enter began a new line in {self._place}, and nothing shows that {self._program} took the message; "
@@ -259,24 +255,24 @@ class TextDelivery:
         if not self._is_read():
             raise DeliveryUncertain(
                 f"{self._program} in {self._place} does not read what is typed: the message and Enter wait in its "
-                "terminal until somebody does; do not send it again"
+                "terminal until it does; do not send it again"
             )
 
     def _has_left(self, staged: StagedText) -> bool:
-        """It is gone from the input line, and not only because the screen is being drawn anew."""
+        """Whether two looks in a row find it gone: one alone may meet a screen that is being redrawn."""
         if self._line.canonical:  # a program that reads single keys stops doing so when it has its line
             return True
         return all(staged.effect(Snapshot.of(self._pane)) is EnterEffect.LEFT for _ in range(2))
 
     def _staged(self) -> StagedText | None:
-        """Where the text is seen; None if a look at the screen shows nothing of it."""
+        """Where the screen shows the text; None if it shows nothing of it."""
         snapshot = Snapshot.of(self._pane)
         mark = None if self._line.canonical else self._mark(snapshot)
         end = snapshot.end_of(mark) if mark else None
         return StagedText(mark, snapshot, end) if mark and end is not None else None
 
     def _mark(self, snapshot: Snapshot) -> str | None:
-        """What on the screen is the end of our text, or stands for it, and was not there before."""
+        """The end of our text, or the placeholder for it, that the screen shows now and did not show before."""
         assert self._before is not None
         tail = next(filter(None, map(comparable, reversed(self._text.split("\n")))), "")[-_TAIL:]
         at_cursor = snapshot.before_cursor
@@ -288,11 +284,11 @@ class TextDelivery:
         return comparable(next(iter(new))) if new else None
 
     def _is_read(self) -> bool:
-        """The program reads all that was typed, in time."""
+        """Whether the program reads all that was typed within :data:`READ_SECONDS`."""
         deadline = time.monotonic() + READ_SECONDS
         quiet = 0
         while quiet < _QUIET:
-            self._pane.server.process(("display-message", "-p", ""))  # by then tmux has handed on what it had
+            self._pane.server.process(("display-message", "-p", ""))  # once tmux answers, it has passed the input on
             quiet = 0 if self._line.unread else quiet + 1
             if time.monotonic() > deadline and not quiet:
                 return False
@@ -301,9 +297,9 @@ class TextDelivery:
 
     def _wait(self, condition: Callable[[], bool], seconds: float) -> bool:
         deadline = time.monotonic() + seconds
-        while not (so := condition()) and time.monotonic() < deadline:
+        while not (met := condition()) and time.monotonic() < deadline:
             time.sleep(_POLL)
-        return so
+        return met
 
     @property
     def _program(self) -> str:

@@ -19,7 +19,7 @@ import psutil
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
-from torch_tasks.workers.tmux.cgroup import NONE
+from torch_tasks.workers.tmux.cgroup import NO_LIMITS
 from torch_tasks.workers.tmux.control import quote
 from torch_tasks.workers.tmux.server import AgentServer, TmuxAnswer
 
@@ -30,7 +30,7 @@ COLLECT_SECONDS = 1.0
 """How long tmux may take to collect the exit code of a program that ended."""
 
 USE_SECONDS = 3
-"""So long after a person's last key the program may not have drawn it, and the next one may come."""
+"""How long after a person's last key the pane counts as in use: the program may not have drawn that key yet."""
 
 _LOOK = "\t".join(
     f"#{{{name}}}"
@@ -51,39 +51,35 @@ _LOOK = "\t".join(
         "pane_current_path",
     )
 )
-
-
 #: What tmux answers when it has typed, and when it has not.
 _TYPED, _LEFT = "typed", "left alone"
 
 
 @dataclass(frozen=True)
 class PaneLook:
-    """What tmux knows of a pane at one moment.
-
-    ``dead_status`` is the exit code; None while there is none yet, and for a program that a signal ended.
-    ``attached`` counts the terminals of people, not control clients; ``used_at`` is the second since the epoch in which
-    a key was last pressed in one, or one was attached.
-    """
+    """What tmux knows of a pane at one moment."""
 
     pane_id: str
     pid: int
     dead: bool
     dead_status: int | None
+    """The exit code; None until tmux has it, and for a program that a signal ended."""
     in_mode: bool
     cursor_x: int
     cursor_y: int
     width: int
     height: int
     attached: int
+    """How many terminals of people show it; control clients do not count."""
     used_at: int
+    """The second since the epoch in which a person last pressed a key or attached."""
     title: str
     command: str
     cwd: str
 
     @classmethod
     def parse(cls, line: str) -> Self:
-        """A look from tmux's answer to the ``_LOOK`` format."""
+        """Read tmux's answer to the ``_LOOK`` format."""
         pane_id, pid, dead, status, mode, x, y, width, height, clients, used, title, command, cwd = line.split("\t", 13)
         return cls(
             pane_id=pane_id,
@@ -105,7 +101,7 @@ class PaneLook:
 
     @property
     def in_use(self) -> bool:
-        """A person pressed keys a moment ago: they may not be drawn yet."""
+        """Whether a person pressed a key a moment ago, which the program may not have drawn yet."""
         return self.attached > 0 and time.time() - self.used_at < USE_SECONDS
 
 
@@ -128,16 +124,15 @@ class AgentPane:
         on_death: str | None = None,
         on_notice: Callable[[str], None] | None = None,
         scope: PaneScope = "never",
-        limits: Limits = NONE,
+        limits: Limits = NO_LIMITS,
         cgroup: Path | None = None,
     ) -> Self:
-        """A new server, with one session of this name, whose pane runs the command in ``workdir``.
+        """Start a tmux server with one session of this name, whose pane runs the command in ``workdir``.
 
-        The program gets exactly ``environment`` and what tmux adds; it is inherited, so no argument list shows it.
-        ``on_death`` is a shell command that tmux runs as soon as it notices that the program ended; what it misses is
-        made up for by the next :meth:`look`. The program never runs in another folder: if ``workdir`` vanishes
-        meanwhile, the pane dies and says why. ``scope`` says whether systemd gives the server a scope of its own,
-        which keeps its ``limits``; without one a group below ``cgroup`` does.
+        The program inherits exactly ``environment`` and what tmux adds, so no argument list shows it. tmux runs the
+        shell command ``on_death`` when it notices that the program ended; if it misses that, the next :meth:`look`
+        makes it notice. If ``workdir`` vanishes meanwhile, the pane dies and says why. The kernel enforces ``limits``
+        in a systemd scope, if ``scope`` allows one, else in a group below ``cgroup``.
         """
         _require_folder(workdir)
         server = AgentServer(socket, on_notice=on_notice)
@@ -148,19 +143,19 @@ class AgentPane:
         session = ("new-session", "-d", "-s", name, "-c", _no_format(str(workdir)), "-P", "-F", "#{pane_id}")
         program = ("--", *_launcher(str(workdir), command))
         size = ("set-option", "-w", "-t", f"={name}:", "window-size", "manual")  # a visitor never reflows the screen
-        # In one go, so that even a program that ends at once finds the hook.
+        # In one tmux call, so that the hook is there even for a program that ends at once.
         starting = (*hook, (*session, *program), size)
         answer = server.launch(name, *starting, environment=environment, scope=scope, limits=limits, cgroup=cgroup)
         if not answer.ok:
             raise AgentUnavailable(
                 f"tmux could not start a pane for {name} at {socket}: {' '.join(answer.stderr)}; "
-                "look whether that folder can be written and no other server holds the socket"
+                "check that the folder can be written and that no other server holds the socket"
             )
         return cls(server, answer.stdout[0])
 
     @classmethod
     def adopt(cls, socket: Path, pane_id: str, *, on_notice: Callable[[str], None] | None = None) -> Self | None:
-        """A pane that was started before, its program dead or alive; None if there is no such pane."""
+        """Take over a pane that was started before, its program dead or alive; None if there is no such pane."""
         pane = cls(AgentServer(socket, on_notice=on_notice), pane_id)
         if pane.look() is not None:
             return pane
@@ -179,17 +174,14 @@ class AgentPane:
         answer = self.server.cmd(
             "list-panes", "-f", f"#{{==:#{{pane_id}},{self.pane_id}}}", "-F", _LOOK, target=self.pane_id
         )
-        # A folder's name may hold a newline: the answer is one record, whatever its lines.
+        # The lines are one record: a folder's name may hold a newline.
         return PaneLook.parse("\n".join(answer.stdout)) if answer.ok and answer.stdout else None
 
     def paste(self, text: str) -> None:
-        """Hand the text to the program as one paste, framed if the program asked for frames."""
-        if not text:
-            return
-        self._make_writable()
-        buffer = f"torch-{uuid.uuid4().hex}"
-        self._check(self.server.store(buffer, text), "the text")
-        self._do("paste-buffer", "-p", "-r", "-d", "-b", buffer)
+        """Give the text to the program as one paste, bracketed if the program asked for that."""
+        if text:
+            self._make_writable()
+            self._do("paste-buffer", "-p", "-r", "-d", "-b", self._stored(text))
 
     def press(self, *keys: str) -> None:
         """Press the keys, by their tmux names: ``Enter``, ``C-c``, ``Escape``."""
@@ -197,16 +189,15 @@ class AgentPane:
         self._do("send-keys", "--", *keys)
 
     def type_unless_used(self, used_at: int, *, text: str = "", keys: Sequence[str] = ()) -> bool:
-        """Paste the text and press the keys, unless a person pressed one since; False if a person did.
+        """Paste the text and press the keys, unless a person pressed one since ``used_at``; False if a person did.
 
-        tmux looks and types in one go: no key of a person comes between that look, the text, and the keys.
+        tmux checks and types in one step: no key of a person comes between the check, the text and the keys.
         """
         self._make_writable()
         typing: list[Sequence[str]] = []
         leaving: list[Sequence[str]] = []
         if text:
-            buffer = f"torch-{uuid.uuid4().hex}"
-            self._check(self.server.store(buffer, text), "the text")
+            buffer = self._stored(text)
             typing.append(("paste-buffer", "-p", "-r", "-d", "-b", buffer, "-t", self.pane_id))
             leaving.append(("delete-buffer", "-b", buffer))
         if keys:
@@ -214,12 +205,12 @@ class AgentPane:
         typing.append(("display-message", "-p", _TYPED))
         leaving.append(("display-message", "-p", _LEFT))
         unused = f"#{{==:#{{session_activity}},{used_at}}}"
-        choice = (unused, _in_a_row(typing), _in_a_row(leaving))
+        choice = (unused, _sequence(typing), _sequence(leaving))
         answer = self.server.cmd("if-shell", "-F", *choice, target=self.pane_id, until=(_TYPED, _LEFT))
         return self._check(answer, "to type").stdout[-1:] == [_TYPED]
 
     def screen(self, history: int = 0) -> str:
-        """What the pane shows, wrapped lines joined, with so many lines of history; no blanks at the ends of lines."""
+        """What the pane shows and ``history`` lines before it: wrapped lines joined, blanks at their ends removed."""
         lines = self._do("capture-pane", "-p", "-J", "-S", str(-history)).stdout
         return "\n".join(line.rstrip() for line in lines).rstrip("\n")
 
@@ -235,29 +226,29 @@ class AgentPane:
         return lines[0].rstrip() if lines else ""
 
     def transcribe(self, path: Path) -> None:
-        """Append all further output of the pane, raw, to the file; an earlier transcript ends."""
+        """Append the pane's raw output from now on to the file, and to no other file any more."""
         job = f"exec cat >> {shlex.quote(str(path))}"
         self._do("pipe-pane", _no_format(job).replace("%", "%%"))
 
     def end(self) -> None:
-        """End the server with all that runs in it. Afterwards neither its process nor its socket file is there."""
+        """End the server and every process in it, and remove its socket file."""
         processes = self._processes()
         self.server.close()
-        with contextlib.suppress(AgentUnavailable):  # a server that hangs is killed below
+        with contextlib.suppress(AgentUnavailable):  # a hanging server does not answer, and is killed below
             self.server.process(("kill-server",))
         for process in _still_alive(processes, END_SECONDS):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
         if _still_alive(processes, END_SECONDS):
-            raise AgentUnavailable(f"what runs at {self.server.socket} survives SIGKILL; look for a hanging disk")
+            raise AgentUnavailable(f"processes at {self.server.socket} survive SIGKILL; look for a hanging disk")
         self.server.socket.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Let go of the pane; it lives on."""
+        """Disconnect from the pane, which runs on."""
         self.server.close()
 
     def _collect(self, pid: int) -> None:
-        """Make tmux notice that the program ended: 3.3a can miss it, and then has no exit code and runs no hook."""
+        """Make tmux notice that the program ended: 3.3a can miss that, and then has no exit code and runs no hook."""
         server = self.server.listener()
         deadline = time.monotonic() + COLLECT_SECONDS
         while server and _is_uncollected(pid, server) and time.monotonic() < deadline:
@@ -265,7 +256,6 @@ class AgentPane:
             time.sleep(0.001)
 
     def _processes(self) -> list[psutil.Process]:
-        """The server and the programs of its panes, as they are now."""
         server = self.server.listener()
         with contextlib.suppress(psutil.NoSuchProcess):
             return [server, *server.children(recursive=True)] if server else []
@@ -287,6 +277,12 @@ class AgentPane:
         if look.in_mode:  # copy-mode would take the text as its own keys
             self._do("copy-mode", "-q")
 
+    def _stored(self, text: str) -> str:
+        """The name of a new paste buffer with the text."""
+        buffer = f"torch-{uuid.uuid4().hex}"
+        self._check(self.server.store(buffer, text), "the text")
+        return buffer
+
     def _do(self, command: str, *args: str) -> TmuxAnswer:
         return self._check(self.server.cmd(command, *args, target=self.pane_id), command)
 
@@ -294,23 +290,23 @@ class AgentPane:
         if not answer.ok:
             raise AgentUnavailable(
                 f"tmux refused {command} for pane {self.pane_id} at {self.server.socket}: {' '.join(answer.stderr)}; "
-                "look whether the agent still lives"
+                "check whether the agent still runs"
             )
         return answer
 
 
 def comparable(text: str) -> str:
-    """The characters that no terminal changes, to compare texts by: without blanks, however wide or joined they are."""
+    """The characters that every terminal shows unchanged, for comparing texts: neither blanks nor wide symbols."""
     return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum() or "!" <= char <= "~")
 
 
 def _require_folder(workdir: Path) -> None:
     if not workdir.is_dir() or not os.access(workdir, os.X_OK):
-        raise AgentUnavailable(f"the agent's folder {workdir} cannot be entered; create it, or name another folder")
+        raise AgentUnavailable(f"the agent's folder {workdir} cannot be entered; create it or name another folder")
 
 
 def _still_alive(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:
-    """Those that have not ended when the time is over; a zombie has, even where no init collects it."""
+    """The processes that have not ended in time; a zombie counts as ended, since there may be no init to collect it."""
     deadline = time.monotonic() + seconds
     while (living := [process for process in processes if alive(process)]) and time.monotonic() < deadline:
         time.sleep(0.01)
@@ -318,7 +314,7 @@ def _still_alive(processes: Iterable[psutil.Process], seconds: float) -> list[ps
 
 
 def alive(process: psutil.Process) -> bool:
-    """The process can still do something."""
+    """Whether the process exists and is no zombie."""
     try:
         return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -334,21 +330,21 @@ def _is_uncollected(pid: int, parent: psutil.Process) -> bool:
 
 
 def _launcher(workdir: str, command: Sequence[str]) -> tuple[str, ...]:
-    """The command as tmux shall run it. Left alone, tmux silently takes the home folder if it cannot enter workdir."""
+    """The command in ``workdir`` or not at all: tmux by itself takes the home folder if it cannot enter workdir."""
     return ("sh", "-c", 'cd -- "$0" && exec "$@"', workdir, *command)
 
 
-def _in_a_row(commands: Iterable[Sequence[str]]) -> str:
-    """Commands as one argument of a tmux command that runs them."""
+def _sequence(commands: Iterable[Sequence[str]]) -> str:
+    """The commands as one argument of a tmux command that runs them."""
     return " ; ".join(" ".join(map(quote, command)) for command in commands)
 
 
 def _silent_job(command: str) -> str:
-    """A tmux command that runs the shell command; what a job says or its failure would cover the pane's screen."""
+    """A tmux command that runs the shell command, whose output or failure would otherwise cover the pane's screen."""
     job = f"sh -c {shlex.quote(command)} >/dev/null 2>&1 || :"
     return f"run-shell -b {quote(_no_format(job))}"
 
 
 def _no_format(text: str) -> str:
-    """The text, for a place where tmux expands ``#{…}``."""
+    """The text, escaped for a place where tmux expands ``#{…}``."""
     return text.replace("#", "##")

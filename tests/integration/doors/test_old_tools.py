@@ -287,7 +287,7 @@ def test_an_enter_that_was_swallowed_is_pressed_again_and_a_deaf_program_is_told
     deaf = desk.begin("deaf:0", "abc")
     desk.send("once:0", "abc")
     assert read(log, 5) == b"abc\r\r"
-    assert "stands in the input line of" in deaf.communicate(timeout=60)[1]
+    assert "is still in the input line of" in deaf.communicate(timeout=60)[1]
     assert deaf.returncode == 1
 
 

@@ -186,7 +186,7 @@ def test_without_the_controllers_there_is_no_group_and_it_is_said(
     if _is_complete(delegated):
         pytest.skip("this machine has them all")
     assert group_words("dev-1", Limits(memory=1 << 30), delegated) == ()
-    assert "its worker keeps the limits" in caplog.text
+    assert "the worker enforces the limits itself" in caplog.text
     assert not (delegated / "torch-agent-dev-1").exists()
 
 

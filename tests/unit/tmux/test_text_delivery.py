@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from torch_tasks.errors import InvalidMessage
-from torch_tasks.workers.tmux.delivery import EnterEffect, Snapshot, StagedText, checked
+from torch_tasks.workers.tmux.delivery import EnterEffect, Snapshot, StagedText, typeable
 from torch_tasks.workers.tmux.pane import comparable
 
 
@@ -46,10 +46,10 @@ def test_a_text_is_found_over_the_ends_of_rows_and_whatever_blanks_are_drawn() -
 
 @pytest.mark.parametrize(("text", "typed"), [("a\r\nb", "a\nb"), ("a\rb", "a\nb"), ("tab\tstays", "tab\tstays")])
 def test_line_feeds_are_the_only_line_ends(text: str, typed: str) -> None:
-    assert checked(text) == typed
+    assert typeable(text) == typed
 
 
 @pytest.mark.parametrize("text", ["", " \n", "a\x1bb", "a\x03", "a\x9b"])
 def test_what_a_terminal_takes_for_a_key_is_refused(text: str) -> None:
     with pytest.raises(InvalidMessage):
-        checked(text)
+        typeable(text)
