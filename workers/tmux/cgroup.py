@@ -1,8 +1,7 @@
-"""A control group of its own for an agent's tmux server, which keeps the agent's limits.
+"""A control group for an agent's tmux server, in which the kernel enforces the agent's limits.
 
-Where systemd runs the worker, it is a scope: stopping a systemd unit ends every process of its control group, panes
-included, and a server in a scope of its own is no part of the worker's unit. Elsewhere it is a group in a folder of
-cgroup v2 that was delegated to Torch.
+Where systemd runs the worker, the group is a scope of its own, because stopping the worker's unit would end every pane
+in it. Elsewhere it is a group in a folder of cgroup v2 that was delegated to Torch.
 """
 
 from __future__ import annotations
@@ -22,15 +21,19 @@ from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
 
-NONE = Limits()
-"""No limits."""
+log = logging.getLogger(__name__)
 
-#: The first systemd whose scopes can be told to live on when the kernel kills one of their processes for memory.
+PREFIX = "torch-agent-"
+"""Every agent's scope or group has a name that begins so."""
+NO_LIMITS = Limits()
+
+#: The first systemd whose scopes can live on when the kernel kills one of their processes for memory.
 _WITH_OOM_POLICY = 253
+_PERIOD_US = 100_000
 
 
-def scope_words(name: str, wanted: PaneScope, limits: Limits = NONE) -> tuple[str, ...]:
-    """The words before a command that runs it in a scope of this agent's, within its limits; none if none is wanted."""
+def scope_words(name: str, wanted: PaneScope, limits: Limits = NO_LIMITS) -> tuple[str, ...]:
+    """The words that run the command after them in a systemd scope for this agent; none if no scope is wanted."""
     if wanted == "never" or (wanted == "auto" and "INVOCATION_ID" not in os.environ):
         return ()
     if shutil.which("systemd-run") is None:
@@ -40,14 +43,15 @@ def scope_words(name: str, wanted: PaneScope, limits: Limits = NONE) -> tuple[st
             f"there is no systemd-run on PATH to give agent {name} a scope of its own; "
             "install systemd, or set TORCH_PANE_SCOPE to auto or never"
         )
-    whose = () if os.geteuid() == 0 else ("--user",)
-    policy = ("--property", "OOMPolicy=continue") if _version() >= _WITH_OOM_POLICY else ()
+    manager = () if os.geteuid() == 0 else ("--user",)
     unit = f"{PREFIX}{name}-{uuid.uuid4().hex[:8]}"
-    properties = [word for pair in _properties(limits) for word in ("--property", pair)]
-    return ("systemd-run", *whose, "--scope", "--collect", "--quiet", "--unit", unit, *policy, *properties, "--")
+    properties = [word for pair in _scope_properties(limits) for word in ("--property", pair)]
+    return ("systemd-run", *manager, "--scope", "--collect", "--quiet", "--unit", unit, *properties, "--")
 
 
-def _properties(limits: Limits) -> Iterator[str]:
+def _scope_properties(limits: Limits) -> Iterator[str]:
+    if _systemd_version() >= _WITH_OOM_POLICY:
+        yield "OOMPolicy=continue"
     if limits.memory:
         yield f"MemoryMax={limits.memory}"
         yield "MemorySwapMax=0"
@@ -58,33 +62,26 @@ def _properties(limits: Limits) -> Iterator[str]:
 
 
 @cache
-def _version() -> int:
-    said = subprocess.run(["systemd-run", "--version"], capture_output=True, text=True, check=False).stdout
-    number = re.search(r"systemd (\d+)", said)
+def _systemd_version() -> int:
+    output = subprocess.run(["systemd-run", "--version"], capture_output=True, text=True, check=False).stdout
+    number = re.search(r"systemd (\d+)", output)
     return int(number[1]) if number else 0
 
 
-log = logging.getLogger(__name__)
-
-_PERIOD_US = 100_000
-PREFIX = "torch-agent-"
-"""How the name of every agent's scope or group begins."""
-
-
 def group_words(name: str, limits: Limits, parent: Path | None) -> tuple[str, ...]:
-    """The words before a command that runs it in this agent's group; none where there is none, or no need for one."""
+    """The words that run the command after them in a group for this agent; none without limits or a parent folder."""
     if parent is None or not limits.any:
         return ()
     group = parent / f"{PREFIX}{name}"
     try:
         group.mkdir(exist_ok=True)
-        for file, value in _files(limits):
+        for file, value in _group_files(limits):
             (group / file).write_text(value)
         if limits.memory:
             with suppress(OSError):  # a kernel that does not count swap has no such file
                 (group / "memory.swap.max").write_text("0")
     except OSError as error:
-        log.warning("%s: no control group below %s, its worker keeps the limits: %s", name, parent, error)
+        log.warning("%s: no control group below %s, so the worker enforces the limits itself: %s", name, parent, error)
         with suppress(OSError):
             group.rmdir()
         return ()
@@ -92,14 +89,14 @@ def group_words(name: str, limits: Limits, parent: Path | None) -> tuple[str, ..
 
 
 def remove_group(name: str, parent: Path | None) -> None:
-    """Take the group away, once nothing runs in it."""
+    """Remove the agent's group; one in which a process still runs stays."""
     if parent is not None:
         with suppress(OSError):
             (parent / f"{PREFIX}{name}").rmdir()
 
 
 def group_of(pid: int, name: str) -> Path | None:
-    """The agent's own group or scope that this process is in, where the kernel keeps the limits; none without one."""
+    """The folder of the agent's own group or scope that this process is in, if it is in one."""
     with suppress(OSError):
         for line in Path(f"/proc/{pid}/cgroup").read_text().splitlines():
             number, _, path = line.split(":", 2)
@@ -115,7 +112,7 @@ def _mounts() -> Iterator[Path]:
             yield Path(place)
 
 
-def _files(limits: Limits) -> Iterator[tuple[str, str]]:
+def _group_files(limits: Limits) -> Iterator[tuple[str, str]]:
     if limits.memory:
         yield "memory.max", str(limits.memory)
     if limits.cpu:

@@ -1,4 +1,4 @@
-"""One control-mode client on one tmux server: commands without a process each."""
+"""A control-mode client of one tmux server, which runs commands without starting a process for each."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _FROM_OUR_INPUT = "1"
 
 
 class ControlLost(AgentUnavailable):
-    """The control client ended. ``sent``: the command had gone out, so it is not known whether tmux ran it."""
+    """The control client ended. If the command was ``sent`` before, tmux may have run it or not."""
 
     def __init__(self, message: str, *, sent: bool) -> None:
         super().__init__(message)
@@ -34,23 +34,23 @@ class ControlLost(AgentUnavailable):
 
 @dataclass(frozen=True)
 class CommandReply:
-    """tmux's reply to one command: its output, or its error."""
+    """tmux's reply to one command: its output, or its error if not ``ok``."""
 
     ok: bool
     lines: list[str]
 
 
 def quote(word: str) -> str:
-    """The word in one line, as tmux's command parser reads it back, unchanged."""
+    """The word in one line, quoted for tmux's command parser."""
     return "'" + word.replace("'", r"'\''").replace("\n", "'\"\\n\"'") + "'"
 
 
 class ControlClient:
     """An attached ``tmux -C`` client that never resizes a pane and reads no pane's output.
 
-    :meth:`run` may be called from any thread; commands go one at a time, and each call gets its own answer or an error.
-    ``on_notice`` hears every notification, and ``%exit …`` once when the stream ends, unless it was :meth:`close` that
-    ended it. It is called by the reader thread, so it must neither block nor call :meth:`run`.
+    Any thread may call :meth:`run`; commands go one at a time. The reader thread calls ``on_notice`` with every
+    notification, and with ``%exit …`` when the stream ends without :meth:`close`; it must neither block nor call
+    :meth:`run`.
     """
 
     def __init__(self, socket: Path, on_notice: Callable[[str], None] | None = None) -> None:
@@ -60,7 +60,7 @@ class ControlClient:
         self._replies: SimpleQueue[CommandReply | None] = SimpleQueue()
         self._attached = threading.Event()
         self._ended = threading.Event()
-        # Not pipes: tmux hands the client's ends to its server, so that even a dead client's pipe need not end.
+        # Not pipes: tmux passes the client's ends to its server, so a dead client's pipe may stay open.
         # A socket can be shut down from here.
         self._link, far_end = sockets.socketpair()
         self._output = self._link.makefile("rb")
@@ -77,22 +77,22 @@ class ControlClient:
         self._reader.start()
         if not self._attached.wait(ANSWER_SECONDS) or self.ended:
             self.close()
-            raise ControlLost(f"no tmux server lets us attach at {socket}; is the agent running?", sent=False)
+            raise ControlLost(f"no tmux server accepts a client at {socket}; is the agent running?", sent=False)
 
     @property
     def pid(self) -> int:
-        """The client's own process, not the server's."""
+        """The process of the client, not of the server."""
         return self._process.pid
 
     @property
     def ended(self) -> bool:
-        """The client is gone; only a new one can go on."""
         return self._ended.is_set()
 
     def run(self, command: str, *args: str, until: Collection[str] = ()) -> CommandReply:
         """Run one tmux command and wait for its answer.
 
-        One that runs others has an answer of its own and one for each of them: the last is the one that says ``until``.
+        A command that runs others, as ``if-shell`` does, has an answer for each of them: the reply is the first answer
+        that holds a line of ``until``.
         """
         line = " ".join(map(quote, (command, *args)))
         with self._lock:
@@ -102,10 +102,10 @@ class ControlClient:
                 while until and reply and reply.ok and not set(reply.lines) & set(until):
                     reply = self._replies.get(timeout=ANSWER_SECONDS)
             except Empty:
-                self._cut()  # a late answer must never be taken for the next command's
+                self._cut()  # else the next command would get this one's late answer
                 raise AgentUnavailable(
                     f"tmux did not answer {command} within {ANSWER_SECONDS:g} s at {self._socket}; "
-                    "look whether its server is stopped or the machine is overloaded"
+                    "check whether its server is stopped or the machine is overloaded"
                 ) from None
         if reply is None:
             raise ControlLost(
@@ -114,7 +114,7 @@ class ControlClient:
         return reply
 
     def close(self) -> None:
-        """End the client, its thread and its pipes; the server and its panes live on."""
+        """End the client and its thread; the server and its panes run on."""
         self._on_notice = None
         with contextlib.suppress(OSError):
             self._link.shutdown(sockets.SHUT_WR)  # the end of its input makes the client detach
@@ -136,7 +136,7 @@ class ControlClient:
             self._link.sendall(line.encode() + b"\n")
         except OSError:
             self._cut()
-            self._reader.join()  # so that a caller that hears of it finds :attr:`ended` true
+            self._reader.join()  # so that :attr:`ended` is true before the caller gets the error
             raise ControlLost(f"the tmux client at {self._socket} ended before {command}", sent=False) from None
 
     def _read(self) -> None:
@@ -150,7 +150,7 @@ class ControlClient:
                 elif line.startswith("%exit"):
                     farewell = line
                 else:
-                    if line.startswith("%session-changed"):  # sent to a client that has just been attached
+                    if line.startswith("%session-changed"):  # tmux sends it to a client that has just attached
                         self._attached.set()
                     self._notify(line)
         self._process.wait()
@@ -167,7 +167,7 @@ class ControlClient:
         return raw.decode(errors="backslashreplace").removesuffix("\n") if raw else None
 
     def _block(self, number: str) -> CommandReply | None:
-        """The lines up to the end of the block with this number; a screen that shows ``%end`` does not end it."""
+        """Read to the end of the block with this number; a screen that shows a mere ``%end`` does not end it."""
         lines: list[str] = []
         ends = {f"%end {number}": True, f"%error {number}": False}
         for line in iter(self._next_line, None):
@@ -182,5 +182,5 @@ class ControlClient:
             return
         try:
             callback(line)
-        except Exception:  # the answers must go on coming
+        except Exception:  # the reader thread must survive, or no command gets an answer
             log.exception("the listener for tmux notices failed on %r", line)

@@ -1,4 +1,4 @@
-"""One agent's tmux server: libtmux's objects over the control client, a process only where it has to be."""
+"""One agent's tmux server: commands go through a control client, or through a process where they must."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from libtmux.common import tmux_cmd
 from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
-from torch_tasks.workers.tmux.cgroup import NONE, group_words, scope_words
+from torch_tasks.workers.tmux.cgroup import NO_LIMITS, group_words, scope_words
 from torch_tasks.workers.tmux.control import ANSWER_SECONDS, ControlClient, ControlLost
 
 log = logging.getLogger(__name__)
@@ -53,7 +53,7 @@ _READS = ("display-message", "capture-pane", "list-", "show-")
 
 
 class TmuxAnswer(tmux_cmd):
-    """What libtmux expects of a command that ran, from wherever the answer came."""
+    """tmux's answer to a command, in the form that libtmux expects."""
 
     def __init__(self, cmd: Sequence[str], stdout: list[str], stderr: list[str], returncode: int) -> None:
         self.cmd = list(cmd)
@@ -63,18 +63,17 @@ class TmuxAnswer(tmux_cmd):
 
     @property
     def ok(self) -> bool:
-        """The command did what it says."""
         return self.returncode == 0
 
 
 class AgentServer(libtmux.Server):
-    """The tmux server behind one socket. Its control client is connected at the first need and again when it died."""
+    """The tmux server behind one socket. Its control client connects when first needed, and again after it ended."""
 
     def __init__(self, socket: Path, *, on_notice: Callable[[str], None] | None = None) -> None:
         size = len(str(socket).encode())
         if size > SOCKET_PATH_BYTES:
             raise StateFolderUnusable(
-                f"the path of tmux's socket has {size} bytes, {SOCKET_PATH_BYTES} are possible: {socket}; "
+                f"the path of tmux's socket has {size} bytes, but at most {SOCKET_PATH_BYTES} work: {socket}; "
                 "set TORCH_STATE_DIR to a shorter folder"
             )
         super().__init__(socket_path=socket, config_file=str(CONFIG))
@@ -86,9 +85,9 @@ class AgentServer(libtmux.Server):
     def cmd(  # type: ignore[override]  # libtmux's own Server.cmd has this signature, its mixin a wider one
         self, cmd: str, *args: Any, target: str | int | None = None, until: Collection[str] = ()
     ) -> TmuxAnswer:
-        """Run a tmux command; tmux's refusal is in the answer. If it runs others, the last one says ``until``.
+        """Run a tmux command; the answer also holds tmux's refusal. For ``until`` see :meth:`ControlClient.run`.
 
-        A command that tmux may or may not have run is repeated only if it changes nothing, else :class:`ControlLost`.
+        A command that tmux may have run already is repeated only if it changes nothing, else :class:`ControlLost`.
         """
         words = [cmd, *(() if target is None else ("-t", str(target))), *map(str, args)]
         if cmd in _BY_PROCESS:
@@ -101,7 +100,7 @@ class AgentServer(libtmux.Server):
             return self._by_control(words, until)
 
     def store(self, buffer: str, text: str) -> TmuxAnswer:
-        """Keep the text in a paste buffer, for :meth:`cmd` to paste; no process's arguments show it."""
+        """Put the text into a paste buffer, without showing it in any process's arguments."""
         short = len(text) <= _SHORT_PASTE and text.replace("\n", "").isprintable()
         if short and self._connected() is not None:
             return self.cmd("set-buffer", "-b", buffer, "--", text)
@@ -114,7 +113,7 @@ class AgentServer(libtmux.Server):
         environment: Mapping[str, str] | None = None,
         before: Sequence[str] = (),
     ) -> TmuxAnswer:
-        """Run the commands, one after the other, by a tmux process of their own; ``before`` is what runs that."""
+        """Run the commands one after the other in one tmux process, which the words ``before`` start."""
         argv = [*before, _tmux(), "-u", "-S", str(self.socket), "-f", str(CONFIG)]
         for place, command in enumerate(commands):
             argv += [*([";"] if place else []), *map(_argument, command)]
@@ -130,7 +129,7 @@ class AgentServer(libtmux.Server):
         except subprocess.TimeoutExpired:
             raise AgentUnavailable(
                 f"tmux {commands[0][0]} did not end within {ANSWER_SECONDS:g} s at {self.socket}; "
-                "look whether its server is stopped or the machine is overloaded"
+                "check whether its server is stopped or the machine is overloaded"
             ) from None
         return TmuxAnswer(argv, _lines(done.stdout), _lines(done.stderr), done.returncode)
 
@@ -140,10 +139,10 @@ class AgentServer(libtmux.Server):
         *commands: Sequence[str],
         environment: Mapping[str, str],
         scope: PaneScope = "never",
-        limits: Limits = NONE,
+        limits: Limits = NO_LIMITS,
         cgroup: Path | None = None,
     ) -> TmuxAnswer:
-        """As :meth:`process`, where the commands start the agent's server: in a scope or group of its own if any."""
+        """As :meth:`process`, for the commands that start the agent's server, in its scope or group if it gets one."""
         words = scope_words(name, scope, limits) or group_words(name, limits, cgroup)
         if not words:
             return self.process(*commands, environment=environment)
@@ -153,8 +152,8 @@ class AgentServer(libtmux.Server):
             answer = TmuxAnswer(words, [], [str(error)], 1)
         if answer.ok or scope == "always" or self.listener() is not None:
             return answer
-        said = " ".join(answer.stderr)
-        log.warning("%s: no scope of its own, so a stop of this worker's unit may end its pane: %s", name, said)
+        reason = " ".join(answer.stderr)
+        log.warning("%s: no scope of its own, so stopping this worker's unit may end its pane: %s", name, reason)
         if group := words[0] == "systemd-run" and group_words(name, limits, cgroup):
             return self.process(*commands, environment=environment, before=group)
         return self.process(*commands, environment=environment)
@@ -170,7 +169,7 @@ class AgentServer(libtmux.Server):
                 return None
 
     def close(self) -> None:
-        """End the control client; the server lives on, and a later command connects again."""
+        """End the control client; the server runs on, and a later command connects again."""
         with self._connecting:
             if self._client is not None:
                 self._client.close()
@@ -198,22 +197,22 @@ class AgentServer(libtmux.Server):
 
 
 def require_tmux() -> None:
-    """Nothing if this machine's tmux can host agents, else :class:`TmuxMissing`."""
-    said = subprocess.run([_tmux(), "-V"], capture_output=True, text=True, check=False).stdout.strip()
-    number = re.search(r"(\d+)\.(\d+)", said)
+    """Raise :class:`TmuxMissing` unless this machine's tmux can host agents."""
+    version = subprocess.run([_tmux(), "-V"], capture_output=True, text=True, check=False).stdout.strip()
+    number = re.search(r"(\d+)\.(\d+)", version)
     if number and (int(number[1]), int(number[2])) < OLDEST_TMUX:
-        raise TmuxMissing(f"{said} is too old to host agents; install tmux 3.2 or newer (`apt install tmux`)")
+        raise TmuxMissing(f"{version} is too old to host agents; install tmux 3.2 or newer (`apt install tmux`)")
 
 
 def _tmux() -> str:
     path = shutil.which("tmux")
     if path is None:
-        raise TmuxMissing("there is no tmux on PATH, and agents live in it; install it (`apt install tmux`)")
+        raise TmuxMissing("there is no tmux on PATH, and agents run in it; install it (`apt install tmux`)")
     return path
 
 
 def _argument(word: str) -> str:
-    """The word as an argument of a tmux process, which reads a last ``;`` as the end of the command."""
+    """The word for the command line of tmux, which reads a ``;`` at its end as the end of the command."""
     return word.removesuffix(";") + r"\;" if word.endswith(";") else word
 
 
@@ -222,7 +221,6 @@ def _lines(output: bytes) -> list[str]:
 
 
 def _without_blank_end(lines: list[str]) -> list[str]:
-    end = len(lines)
-    while end and not lines[end - 1]:
-        end -= 1
-    return lines[:end]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines

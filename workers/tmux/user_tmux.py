@@ -1,4 +1,4 @@
-"""The user's own tmux, which Torch neither starts nor attaches to: its panes, and texts that verifiably arrive."""
+"""The user's own tmux, which Torch neither starts nor attaches to."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, TmuxAnswer, require_tmux
 
 LOCK_SECONDS = 60.0
-"""How long a sender waits for others to be done with the pane."""
+"""How long a sender waits until other senders release the pane."""
 
 _FIELDS = (
     "pane_id",
@@ -43,41 +43,39 @@ class LocalUserTmux:
         self.place = str(self._server.socket)
 
     def panes(self) -> list[UserPane]:
-        """Every pane of every session, in their order."""
         answer = self._server.ask("list-panes", "-a", "-F", _LIST)
         return [_parse(line) for line in answer.stdout] if answer else []
 
     def server_pid(self) -> int | None:
-        """The process of the server, by which its ids are known from those of a later one."""
+        """The server's process, which tells its pane ids from those of a later server."""
         answer = self._server.ask("display-message", "-p", "#{pid}")
         return int(answer.stdout[0]) if answer and answer.stdout else None
 
     def content(self, pane: UserPane, lines: int) -> str:
-        """Its last lines, each with its end."""
+        """The pane's last lines, each with its line end."""
         answer = self._server.ask("capture-pane", "-p", "-t", pane.pane_id, "-S", str(-lines))
         shown = "\n".join(answer.stdout if answer else []).rstrip().split("\n")
         return "".join(f"{line.rstrip()}\n" for line in shown[-lines:]) if lines > 0 and shown != [""] else ""
 
     def stage(self, pane: UserPane, text: str) -> None:
-        """The text, without Enter."""
+        """Type the text without Enter."""
         with self._held(pane) as (own, line):
             TextDelivery(own, line, text, pane.place).stage()
 
     def deliver(self, pane: UserPane, text: str) -> None:
-        """The text and Enter, and what came of it."""
+        """Type the text and Enter, and raise unless the program took it."""
         with self._held(pane) as (own, line):
             delivery = TextDelivery(own, line, text, pane.place)
             delivery.stage()
             delivery.submit()
 
     def press(self, pane: UserPane, key: str) -> None:
-        """One key."""
         with self._held(pane) as (own, _):
             own.press(key)
 
     @contextmanager
     def _held(self, pane: UserPane) -> Iterator[tuple[AgentPane, TerminalLine]]:
-        """The pane for one sender alone, if it takes what is typed."""
+        """Lock the pane for this sender; raise if the pane accepts no input."""
         own = AgentPane(self._server, pane.pane_id)
         with locked_line(self._line_of(pane), LOCK_SECONDS) as line:
             self._line_of(pane)  # it may have changed while we waited
@@ -96,11 +94,11 @@ class LocalUserTmux:
         if dead:
             raise NotDelivered(f"the program in {pane.place} has ended; nothing was sent. Start it again")
         if off:
-            raise NotDelivered(f"the input of {pane.place} is off; nothing was sent. 'tmux select-pane -e' turns it on")
+            raise NotDelivered(f"the input of {pane.place} is off; nothing was sent. Run 'tmux select-pane -e' first")
         if synchronized:
             raise NotDelivered(
                 f"the panes of {pane.place}'s window are synchronized, so that Enter would reach them all; nothing was "
-                "sent. 'tmux set -w synchronize-panes off' ends that"
+                "sent. Run 'tmux set -w synchronize-panes off' first"
             )
         return line
 
@@ -123,30 +121,30 @@ def _parse(record: str) -> UserPane:
 
 
 class UserServer(AgentServer):
-    """The server that a plain ``tmux`` would speak with here, or the one at a socket.
+    """The server at this socket, else the one that a plain ``tmux`` would use here.
 
-    Each command is a process of its own: nothing attaches, so that no client is seen and no hook of the user's runs.
+    Each command runs in a process of its own: nothing attaches, so the user sees no client and none of their hooks run.
     """
 
     def __init__(self, socket: Path | None = None) -> None:
-        super().__init__(socket or _socket())
+        super().__init__(socket or _default_socket())
 
     def ask(self, *words: str) -> TmuxAnswer | None:
-        """What tmux answers; None if no server runs."""
+        """tmux's answer; None if no server runs."""
         answer = self.process(words)
         if answer.ok:
             return answer
-        said = " ".join(answer.stderr)
-        if said.startswith(("no server running", "error connecting")):
+        refusal = " ".join(answer.stderr)
+        if refusal.startswith(("no server running", "error connecting")):
             return None
-        raise AgentUnavailable(f"tmux refused {words[0]} at {self.socket}: {said}")
+        raise AgentUnavailable(f"tmux refused {words[0]} at {self.socket}: {refusal}")
 
     def _connected(self) -> ControlClient | None:
         return None
 
 
-def _socket() -> Path:
-    """Where tmux looks; but the server of an agent's pane holds nothing but that pane, and is not meant."""
+def _default_socket() -> Path:
+    """The socket that a plain ``tmux`` uses; an agent's pane is passed over, since its server is the agent's alone."""
     inside = os.environ.get("TMUX", "").split(",")[0]
     if inside and caller().agent is None:
         return Path(inside)
