@@ -1,1 +1,1 @@
-"""Git in the agents' trees: what is not committed for long is, on a branch of the agent's own."""
+"""Git in the agents' trees: Torch commits what lies uncommitted for long, on a branch of the agent's own."""

@@ -1,8 +1,8 @@
-"""A commit of what lies in a tree: everything, or nothing and the tree as it was.
+"""Commit all the work in a tree, or commit nothing and leave the tree as it was.
 
-What is to be committed is put together and judged in an index of our own, so the words of a hook, a full disk or our
-death leave what the agent has staged as it is. Just before the commit the tree's own index learns what is committed:
-who dies in between leaves files staged, which the next commit takes.
+Torch prepares a commit in an index of its own, so a hook's refusal, a full disk or kill -9 leaves what the agent has
+staged as it is. Just before the commit it stages the same in the tree's index: after a kill -9 in between, files are
+staged that the next commit takes.
 """
 
 from __future__ import annotations
@@ -14,21 +14,22 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch_tasks.errors import GitRefused
 from torch_tasks.store.git_reports import LeftOut
-from torch_tasks.workers.git.exclusions import CommitFilter, blob, excluded
+from torch_tasks.workers.git.exclusions import CommitFilter, blob
 from torch_tasks.workers.git.policy import RolePolicy
-from torch_tasks.workers.git.tree import Change, Git, Status, Tree
+from torch_tasks.workers.git.tree import Change, Git, Status, Tree, readable_name
 
 _ABSENT, _SUBMODULE = "000000", "160000"
-#: As many changes as a message lists.
+#: How many changes a commit's message lists.
 _LISTED = 20
 
 
 @dataclass(frozen=True)
 class CommitText:
-    """What a commit says, and in whose name if the tree's owner has given none."""
+    """What a commit's message says; the agent is the author if git's configuration names none."""
 
     agent: str
     title: str
@@ -36,38 +37,37 @@ class CommitText:
 
     @property
     def ending(self) -> str:
-        """The end of the message, by which a commit of Torch's is known."""
+        """The end of the message, by which Torch recognizes its commits."""
         return f"Torch-Agent: {self.agent}\n" + (f"Torch-Task: {self.task}\n" if self.task else "")
 
 
 @dataclass(frozen=True)
 class CommitOutcome:
-    """What became of the work in a tree."""
+    """What Torch committed in a tree, and what it did not."""
 
     commits: int = 0
     left_out: tuple[LeftOut, ...] = ()
     trouble: str | None = None
-    """Why something, or all, was not committed."""
+    """Why Torch did not commit some or all of it."""
+
+
+class Version(NamedTuple):
+    """A file as git keeps it."""
+
+    mode: str
+    blob: str
+
+    @property
+    def is_file(self) -> bool:
+        return self.mode not in (_ABSENT, _SUBMODULE)
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One path in an index, against the commit."""
+    """A path whose version in an index differs from the one in the commit."""
 
-    old_mode: str
-    mode: str
-    old: str
-    new: str
-
-    @property
-    def former(self) -> tuple[str, str]:
-        """Mode and blob in the commit."""
-        return self.old_mode, self.old
-
-    @property
-    def now(self) -> tuple[str, str]:
-        """Mode and blob in the index."""
-        return self.mode, self.new
+    committed: Version
+    indexed: Version
 
 
 Entries = Mapping[bytes, IndexEntry]
@@ -76,13 +76,13 @@ Entries = Mapping[bytes, IndexEntry]
 def commit_work(
     tree: Tree, status: Status, taken: list[Change], commit_filter: CommitFilter, policy: RolePolicy, words: CommitText
 ) -> CommitOutcome:
-    """Commit these changes, on a branch of the agent's own; what is staged, and stands nowhere else, first."""
+    """Commit these changes on a branch of the agent's own; what only the index holds gets a commit before the rest."""
     if why := tree.obstacle(status):
         return CommitOutcome(trouble=why)
     new = sum(change.unstaged == "?" for change in taken)
     if new > policy.new_files_limit:
         limit = f"the limit is {policy.new_files_limit:,}"
-        return CommitOutcome(trouble=f"{new:,} new files wait, {limit}: is something missing in .gitignore?")
+        return CommitOutcome(trouble=f"there are {new:,} new files, {limit}: is something missing in .gitignore?")
     untracked_on_purpose = {change.path for change in taken if change.staged == "D"}
     taken = [change for change in taken if change.unstaged != "?" or change.path not in untracked_on_purpose]
     outcome = CommitOutcome()
@@ -95,15 +95,12 @@ def commit_work(
     except GitRefused as refused:
         return replace(outcome, trouble=str(refused))
     except OSError as error:  # no room for an index of our own
-        return replace(outcome, trouble=f"nothing can be put together for a commit: {error}")
-
-
-# ── the branch ───────────────────────────────────────────────────────────────────────────────────────────────────────
+        return replace(outcome, trouble=f"Torch cannot prepare a commit: {error}")
 
 
 @contextmanager
 def _on_own_branch(tree: Tree, status: Status, policy: RolePolicy, agent: str) -> Iterator[None]:
-    """Not on the default branch; back there if nothing was committed. No file of the tree changes by this."""
+    """Leave a protected branch for one of the agent's own; return if nothing was committed. No file changes by this."""
     before = status.branch
     if before is None or not tree.is_protected(before, policy):
         yield
@@ -122,109 +119,105 @@ def _on_own_branch(tree: Tree, status: Status, policy: RolePolicy, agent: str) -
 
 
 def _own_branch(tree: Tree, wanted: str) -> tuple[str, bool]:
-    """The first of ``wanted``, ``wanted-2``, … that would lose nothing by standing here; and whether it exists."""
+    """The first of ``wanted``, ``wanted-2``, … that can point here without losing commits, and whether it exists."""
     used = (tree.git.ask("worktree", "list", "--porcelain") or "").splitlines()
     for number in itertools.count(1):
         branch = wanted if number == 1 else f"{wanted}-{number}"
-        if not tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}"):
+        if not tree.git.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}"):
             return branch, False
         elsewhere = f"branch refs/heads/{branch}" in used
-        if not elsewhere and tree.git.agrees("merge-base", "--is-ancestor", f"refs/heads/{branch}", "HEAD"):
+        if not elsewhere and tree.git.succeeds("merge-base", "--is-ancestor", f"refs/heads/{branch}", "HEAD"):
             return branch, True
     raise AssertionError
 
 
-# ── the commit ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 class _Commit:
-    """One commit in the making."""
+    """One commit that is being prepared."""
 
     def __init__(self, tree: Tree, commit_filter: CommitFilter, policy: RolePolicy, words: CommitText) -> None:
         self._tree = tree
         self._filter = commit_filter
         self._policy = policy
         self._text = words
-        self._base = tree.head() or tree.empty_tree()
+        self._base = tree.base()
 
     def of_staged(self) -> CommitOutcome:
-        """Commit what is staged, as it is."""
         with self._own_index() as index:
-            entries, left = self._judged(index)
+            entries, left = self._without_refused(index)
             if entries:
                 self._commit(index, entries, "what is staged")
-                self._follow(index, entries)
+                self._stage_changes_of_hooks(index, entries)
             return CommitOutcome(commits=int(bool(entries)), left_out=tuple(left))
 
     def of_all(self, changes: Sequence[Change]) -> CommitOutcome:
-        """Commit what is staged and what is not."""
         with self._own_index() as index:
-            self._take(index, changes)
-            entries, left = self._judged(index)
+            self._add(index, changes)
+            entries, left = self._without_refused(index)
             if not entries:
                 return CommitOutcome(left_out=tuple(left))
             before = self._entries(self._tree.index, self._base)
-            self._stage({path: entry.now for path, entry in entries.items()})
+            self._stage({path: entry.indexed for path, entry in entries.items()})
             try:
                 self._commit(index, entries, "")
             except GitRefused:
                 self._unstage(entries, before, changes)
                 raise
-            self._follow(index, entries)
+            self._stage_changes_of_hooks(index, entries)
             return CommitOutcome(commits=1, left_out=tuple(left))
 
-    def _take(self, index: Path, changes: Sequence[Change]) -> None:
-        """Have the index hold what the files hold."""
+    def _add(self, index: Path, changes: Sequence[Change]) -> None:
+        """Put the changed files as they are now into the index."""
         git = Git(self._tree.top, index)
         gone = [change.path for change in changes if change.staged == "D" or not self._tree.has(change)]
         there = [change.path for change in changes if change.path not in set(gone)]
-        nothing = "0", "0" * len(self._base)
+        nothing = Version("0", "0" * len(self._base))
         git.run("update-index", "-z", "--index-info", stdin=_index_info(dict.fromkeys(gone, nothing)))
         git.run("update-index", "-z", "--add", "--remove", "--stdin", stdin=b"".join(path + b"\0" for path in there))
 
     @contextmanager
     def _own_index(self) -> Iterator[Path]:
-        """A copy of what is staged, to be changed at will."""
+        """A copy of the tree's index."""
         with tempfile.TemporaryDirectory(prefix="torch-index-") as folder:
             index = Path(folder) / "index"
             if self._tree.index.exists():
-                # With its time, by which git tells files that were written in the same moment.
+                # With its time, by which git recognizes files that were written in the same moment.
                 shutil.copy2(self._tree.index, index)
             yield index
 
     def _entries(self, index: Path, base: str) -> dict[bytes, IndexEntry]:
-        """What in this index is not as that commit has it."""
+        """What differs between this index and that commit."""
         words = ("--cached", "--raw", "-z", "--no-renames", "--ita-invisible-in-index", base)
         fields = Git(self._tree.top, index).run("diff-index", *words)
         parts = iter(fields.split(b"\0")[:-1])
         found = {}
         for meta, path in zip(parts, parts, strict=True):
             old_mode, mode, old, new, _ = meta.decode().removeprefix(":").split(" ")
-            found[path] = IndexEntry(old_mode, mode, old, new)
+            found[path] = IndexEntry(Version(old_mode, old), Version(mode, new))
         return found
 
-    def _judged(self, index: Path) -> tuple[dict[bytes, IndexEntry], list[LeftOut]]:
-        """What of the index is committed; all else is taken out of it."""
+    def _without_refused(self, index: Path) -> tuple[dict[bytes, IndexEntry], list[LeftOut]]:
+        """The entries to commit; those that the filter refuses are reset in the index, and returned with the reason."""
         entries, left = self._entries(index, self._base), list[LeftOut]()
         for path, why in list(self._refused(entries)):
-            left.append(excluded(path, why))
-            former = entries.pop(path).former
-            Git(self._tree.top, index).run("update-index", "-z", "--index-info", stdin=_index_info({path: former}))
+            left.append(LeftOut(path=readable_name(path), why=why))
+            committed = {path: entries.pop(path).committed}
+            Git(self._tree.top, index).run("update-index", "-z", "--index-info", stdin=_index_info(committed))
         return entries, left
 
     def _refused(self, entries: Entries) -> Iterator[tuple[bytes, str]]:
-        """Those of the entries that must not be committed. It is the blobs that are judged: files may change."""
-        files = {path: entry for path, entry in entries.items() if entry.mode not in (_ABSENT, _SUBMODULE)}
-        asked = "".join(f"{entry.new}\n" for entry in files.values()).encode()
+        """The entries that the filter refuses, by their blobs, since the files may change meanwhile."""
+        files = {path: entry for path, entry in entries.items() if entry.indexed.is_file}
+        asked = "".join(f"{entry.indexed.blob}\n" for entry in files.values()).encode()
         sizes = self._tree.git.run("cat-file", "--batch-check=%(objectsize)", stdin=asked).splitlines()
         for (path, entry), size in zip(files.items(), sizes, strict=True):
-            why = self._filter.of_name(path) or self._filter.of_size(int(size)) or self._of_text(entry)
+            judge = self._filter
+            why = judge.reason_by_name(path) or judge.reason_by_size(int(size)) or self._reason_by_text(entry)
             if why:
                 yield path, why
 
-    def _of_text(self, entry: IndexEntry) -> str | None:
-        old = entry.old if entry.old_mode not in (_ABSENT, _SUBMODULE) else None
-        return self._filter.of_text(blob(self._tree, entry.new), lambda: blob(self._tree, old))
+    def _reason_by_text(self, entry: IndexEntry) -> str | None:
+        old = entry.committed.blob if entry.committed.is_file else None
+        return self._filter.reason_by_text(blob(self._tree, entry.indexed.blob), lambda: blob(self._tree, old))
 
     def _commit(self, index: Path, entries: Entries, part: str) -> None:
         git = Git(self._tree.top, index)
@@ -233,7 +226,7 @@ class _Commit:
         title = self._text.title or _title_of(entries)
         subject = f"Progress: {title}" + (f" ({part})" if part else "")
         message = f"{subject}\n\n{listed}\n{self._text.ending}"
-        self._require_base(self._tree.head())
+        self._require_base(self._tree.base())
         git.run(
             "commit",
             "--quiet",
@@ -243,71 +236,69 @@ class _Commit:
             seconds=self._policy.hook_seconds,
             settings=author_settings(self._tree, self._text.agent),
         )
-        self._yield_to_others()
+        self._undo_if_overtaken()
 
-    def _yield_to_others(self) -> None:
-        """Take our commit back if another commit came a moment earlier: ours would undo it."""
-        git, since = self._tree.git, "HEAD" if self._base == self._tree.empty_tree() else f"{self._base}..HEAD"
+    def _undo_if_overtaken(self) -> None:
+        """Undo our commit if somebody else's came just before it, whose changes ours would revert."""
+        git = self._tree.git
+        since = "HEAD" if self._base == self._tree.empty_tree() else f"{self._base}..HEAD"
         made = git.run("rev-list", "--first-parent", since).decode().split()
-        if len(made) == 1 or self._text.ending in git.run("log", "-1", "--format=%B", made[-1]).decode(
-            errors="replace"
-        ):
-            return  # on top of it is at most what a hook has made
+        if len(made) == 1:
+            return
+        if self._text.ending in git.run("log", "-1", "--format=%B", made[-1]).decode(errors="replace"):
+            return  # ours came first, and a hook added the others
         ours, theirs = git.run("rev-parse", "HEAD", "HEAD^").decode().split()
         git.run("update-ref", "-m", "torch: taken back", "HEAD", theirs, ours)
         self._require_base(theirs)
 
-    def _require_base(self, head: str | None) -> None:
-        if (head or self._tree.empty_tree()) != self._base:
-            where = self._tree.top
-            raise GitRefused(f"somebody else has committed in {where} meanwhile; the next look goes on from there")
+    def _require_base(self, found: str) -> None:
+        if found != self._base:
+            raise GitRefused(
+                f"another commit was made in {self._tree.top} meanwhile; Torch commits on top of it at its next look"
+            )
 
-    # ── the tree's own index ─────────────────────────────────────────────────────────────────────────────────────────
-
-    def _stage(self, wanted: Mapping[bytes, tuple[str, str]]) -> None:
+    def _stage(self, wanted: Mapping[bytes, Version]) -> None:
         self._tree.git.run("update-index", "-z", "--index-info", stdin=_index_info(wanted))
-        # It ends with an error where something is changed yet, which is no news.
+        # It fails if a file has unstaged changes, which does not matter here.
         self._tree.git.ask("update-index", "-q", "--refresh")
 
     def _unstage(self, entries: Entries, before: Entries, changes: Iterable[Change]) -> None:
-        """Stage again what was staged before, and leave alone what was staged or committed meanwhile."""
-        if (self._tree.head() or self._tree.empty_tree()) != self._base:
+        """Restore what was staged before, except what was staged or committed meanwhile."""
+        if self._tree.base() != self._base:
             return
         current = self._entries(self._tree.index, self._base)
-        ours = [path for path, entry in entries.items() if path in current and current[path].now == entry.now]
-        self._stage({path: before[path].now if path in before else entries[path].former for path in ours})
+        ours = [path for path, entry in entries.items() if path in current and current[path].indexed == entry.indexed]
+        self._stage({path: before[path].indexed if path in before else entries[path].committed for path in ours})
         announced = [change.path for change in changes if (change.staged, change.unstaged) == (".", "A")]
         if announced:
             words = ("--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
             self._tree.git.run(*words, stdin=b"\0".join(announced))
 
-    def _follow(self, index: Path, entries: Entries) -> None:
-        """A hook may have changed what was committed: the tree's index learns that, too."""
+    def _stage_changes_of_hooks(self, index: Path, entries: Entries) -> None:
+        """Stage in the tree what a hook changed in the commit."""
         made = self._entries(index, self._base)
-        differing = {path: entry for path, entry in made.items() if entries.get(path) != entry}
+        differing = [path for path, entry in made.items() if entries.get(path) != entry]
         if not differing:
             return
         current = self._entries(self._tree.index, "HEAD")
-        ours = {path: entries[path].now if path in entries else entry.former for path, entry in differing.items()}
-        self._stage(
-            {path: made[path].now for path, was in ours.items() if path in current and current[path].now == was}
-        )
+        ours = {path: entries[path].indexed if path in entries else made[path].committed for path in differing}
+        unchanged = [path for path, was in ours.items() if path in current and current[path].indexed == was]
+        self._stage({path: made[path].indexed for path in unchanged})
 
 
 def author_settings(tree: Tree, agent: str) -> tuple[str, ...]:
-    """The agent as author, as far as the tree's owner has said nothing."""
+    """Git settings that name the agent as author where git's configuration names none."""
     names = {"user.name": agent, "user.email": f"{agent}@torch.invalid"}
     return tuple(f"{name}={value}" for name, value in names.items() if not tree.git.ask("config", "--get", name))
 
 
-def _index_info(entries: Mapping[bytes, tuple[str, str]]) -> bytes:
-    """Index entries as ``update-index --index-info`` reads them; what goes comes first, to make room."""
-    goes_first = sorted(entries.items(), key=lambda item: item[1][0].strip("0") != "")
-    return b"".join(f"{mode} {name}\t".encode() + path + b"\0" for path, (mode, name) in goes_first)
+def _index_info(entries: Mapping[bytes, Version]) -> bytes:
+    """The input of ``update-index --index-info``; removals come first, to make room."""
+    removals_first = sorted(entries.items(), key=lambda item: item[1][0].strip("0") != "")
+    return b"".join(f"{mode} {name}\t".encode() + path + b"\0" for path, (mode, name) in removals_first)
 
 
 def _title_of(entries: Entries) -> str:
-    """The changes in a few words."""
-    first = excluded(min(entries), "").path
+    first = readable_name(min(entries))
     first = first if len(first) <= 50 else f"{first[:49]}…"
     return first if len(entries) == 1 else f"{first} and {len(entries) - 1} more"

@@ -1,4 +1,4 @@
-"""Git discipline: the standing look at the trees of this node's agents."""
+"""Git discipline: a loop that commits and reports on the trees of this node's agents."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ from torch_tasks.system.loops import Loop
 from torch_tasks.workers.git.commit import CommitOutcome, CommitText, commit_work
 from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import RolePolicy, git_policy
-from torch_tasks.workers.git.task_trees import TaskTreeNote, locked, task_tree_notes, worktrees
+from torch_tasks.workers.git.task_trees import TaskTreeNote, locked, task_tree_notes
 from torch_tasks.workers.git.tree import Change, Git, Status, Tree
 
 log = logging.getLogger(__name__)
 
-#: As many files left out as a report names.
+#: How many of the files left out a report names.
 _NAMED = 50
 
 
 class GitDiscipline:
-    """Commits at intervals what lies uncommitted for too long, and reports how the trees stand."""
+    """Commits at intervals what has been uncommitted for too long, and reports on the trees."""
 
     def __init__(self, kept: Callable[[], Collection[str]], fleet: Fleet) -> None:
         self._kept = kept
@@ -45,11 +45,9 @@ class GitDiscipline:
         self._filters: dict[tuple[Path, str], CommitFilter] = {}
 
     def start(self) -> None:
-        """Begin, until the node worker leaves."""
         self._loop.start()
 
     def stop(self) -> None:
-        """The node worker leaves."""
         self._loop.stop()
 
     def _look(self) -> None:
@@ -70,7 +68,7 @@ class GitDiscipline:
         self._filters = {place: commit_filter for place, commit_filter in self._filters.items() if place[0] in seen}
 
     def _report(self, info: AgentInfo, policy: RolePolicy, seen: dict[Path, str]) -> GitReport | None:
-        """Look after the agent's trees; nothing if it has none. A tree that two agents share is the first one's."""
+        """Commit what is due in the agent's trees; None if it has none. A shared tree is the first agent's."""
         trees, trouble = list[TreeReport](), self._missing_tag(info)
         before = {report.tree: report for report in self._last_trees(info)}
         for folder, note in self._folders(info):
@@ -80,7 +78,8 @@ class GitDiscipline:
                     continue
                 if owner := seen.get(tree.top):
                     if owner != info.agent_id:
-                        trees.append(TreeReport(tree=str(tree.top), trouble=f"it is {owner}'s tree, too, who commits"))
+                        shared = f"{owner} works in this tree, too, and gets the commits"
+                        trees.append(TreeReport(tree=str(tree.top), trouble=shared))
                     continue
                 seen[tree.top] = info.agent_id
                 with locked(self._fleet.settings, tree):
@@ -99,7 +98,7 @@ class GitDiscipline:
         )
 
     def _folders(self, info: AgentInfo) -> Iterator[tuple[Path, TaskTreeNote | None]]:
-        """Where the agent works, and the trees of its tasks that are still there."""
+        """The folders the agent works in, and the trees of its tasks that still exist."""
         yield Path(info.workdir), None
         if info.current_task:
             with contextlib.suppress(TaskNotFound):
@@ -107,18 +106,13 @@ class GitDiscipline:
                 if spec.workdir:
                     yield Path(spec.workdir), None
         for note in task_tree_notes(self._fleet.settings):
-            if note.agent == info.agent_id and not self._is_cleared(note):
+            if note.agent == info.agent_id:
+                try:
+                    if self._remove_if_finished(note):
+                        continue
+                except GitRefused as refused:
+                    log.warning("task %s: its tree was not removed: %s", note.task, refused)
                 yield note.workdir, note
-
-    def _is_cleared(self, note: TaskTreeNote) -> bool:
-        """The task's own tree is not there any more: taken away, if it can be and nothing of it would be lost."""
-        try:
-            return self._remove_if_finished(note)
-        except GitRefused as refused:
-            log.warning("task %s: its tree stays: %s", note.task, refused)
-            return False
-
-    # ── one tree ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _commit_if_due(
         self, tree: Tree, note: TaskTreeNote | None, info: AgentInfo, policy: RolePolicy, before: TreeReport | None
@@ -154,31 +148,28 @@ class GitDiscipline:
         )
 
     def _text_for(self, info: AgentInfo, note: TaskTreeNote | None) -> CommitText:
-        """What a commit of this work is called: by the task, if there is one."""
+        """The text for a commit of this work, which names the task if there is one."""
         if note:
             return CommitText(info.agent_id, note.title, note.task)
         if info.current_task:
             with contextlib.suppress(TorchError):
-                return CommitText(
-                    info.agent_id, self._fleet.records.get(info.current_task).spec.title, info.current_task
-                )
+                title = self._fleet.records.get(info.current_task).spec.title
+                return CommitText(info.agent_id, title, info.current_task)
         return CommitText(info.agent_id, "")
 
-    # ── a task's own tree ────────────────────────────────────────────────────────────────────────────────────────────
-
     def _remove_if_finished(self, note: TaskTreeNote) -> bool:
-        """Take the tree away if its task has ended, nothing of it would be lost, and no process is in it."""
+        """Remove the tree if its task has ended, it holds no other work and no process is in it; whether it is gone."""
         tree = Tree.around(note.workdir)
         if tree is None:
-            if not note.workdir.exists():  # it was taken away already
-                shutil.rmtree(worktrees(self._fleet.settings) / note.task)
+            if not note.workdir.exists():  # it was removed already
+                shutil.rmtree(self._fleet.settings.state.worktrees / note.task)
             return True
         with locked(self._fleet.settings, tree):
             if not self._is_finished_with(note, tree):
                 return False
             Git(note.repository).run("worktree", "remove", str(tree.top))
-            shutil.rmtree(worktrees(self._fleet.settings) / note.task)
-            log.info("task %s: its tree %s is clean and was taken away", note.task, tree.top)
+            shutil.rmtree(self._fleet.settings.state.worktrees / note.task)
+            log.info("task %s: its tree %s was clean and has been removed", note.task, tree.top)
             return True
 
     def _is_finished_with(self, note: TaskTreeNote, tree: Tree) -> bool:
@@ -186,9 +177,7 @@ class GitDiscipline:
             if not self._fleet.records.get(note.task).state.ended:
                 return False
         status = tree.status()
-        return bool(status.branch) and not status.changes and not tree.under_way(status) and not _is_in_use(tree.top)
-
-    # ── what is remembered ───────────────────────────────────────────────────────────────────────────────────────────
+        return not (status.changes or tree.obstacle(status) or _is_in_use(tree.top))
 
     def _file(self, info: AgentInfo) -> Path:
         return self._fleet.settings.state.agent(info.agent_id) / "git.json"
@@ -207,7 +196,7 @@ class GitDiscipline:
 
 
 def _since(tree: Tree, status: Status, taken: list[Change], before: TreeReport | None) -> datetime | None:
-    """Since when there is work on top of this commit: by its oldest file, or as it was first seen, if earlier.
+    """Since when there is uncommitted work: by its oldest file, or since it was first reported, if that is earlier.
 
     A file that is written again and again is never old, but the work in it is.
     """
@@ -221,7 +210,7 @@ def _since(tree: Tree, status: Status, taken: list[Change], before: TreeReport |
 
 
 def _is_in_use(folder: Path) -> bool:
-    """A process works in the folder: an agent's shell, say."""
+    """Whether a process, an agent's shell say, runs in the folder."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if Path(process.cwd()).is_relative_to(folder):

@@ -1,4 +1,4 @@
-"""What never gets into a commit of Torch's: secrets, huge files, other people's trees."""
+"""What Torch never commits: secrets, huge files, git trees inside the tree."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from fnmatch import fnmatchcase
 from torch_tasks.errors import GitRefused
 from torch_tasks.store.git_reports import LeftOut
 from torch_tasks.workers.git.policy import RolePolicy
-from torch_tasks.workers.git.tree import Change, Tree, readable_name
+from torch_tasks.workers.git.tree import Change, Tree
 
 _SECRET_FILES = (
     ".env",
@@ -48,7 +48,7 @@ _SECRET_TEXTS = {
 
 
 class CommitFilter:
-    """Decides what is left out of a tree's commits, and says why."""
+    """Decides what Torch leaves out of a tree's commits, and why."""
 
     def __init__(self, policy: RolePolicy) -> None:
         self._limit = policy.file_limit_bytes
@@ -61,36 +61,34 @@ class CommitFilter:
         """The changes that a commit may take, and those that it leaves out."""
         taken, left, known = [], [], dict[tuple[bytes, ...], str | None]()
         for change in changes:
-            reason = self._of_change(tree, change, known)
-            if reason:
+            if reason := self._reason_by_change(tree, change, known):
                 left.append(LeftOut(path=change.name, why=reason))
             else:
                 taken.append(change)
         self._known = known
         return taken, left
 
-    def of_name(self, path: bytes) -> str | None:
-        """Why nothing of this name is taken, if so."""
+    def reason_by_name(self, path: bytes) -> str | None:
+        """Why a file of this name is left out, or None."""
         name = os.fsdecode(path).rsplit("/", 1)[-1].lower()
         if any(fnmatchcase(name, glob) for glob in _HARMLESS_FILES):
             return None
-        return "its name is a secret's" if any(fnmatchcase(name, glob) for glob in self._names) else None
+        return "its name is that of a secret" if any(fnmatchcase(name, glob) for glob in self._names) else None
 
-    def of_size(self, size: int) -> str | None:
-        """Why nothing of this size is taken, if so."""
+    def reason_by_size(self, size: int) -> str | None:
         return f"it has {size:,} bytes, the limit is {self._limit:,}" if size > self._limit else None
 
-    def of_text(self, text: bytes, before: Callable[[], bytes]) -> str | None:
-        """Why this text is not taken, if so. What stood in the file ``before`` is no news."""
+    def reason_by_text(self, text: bytes, before: Callable[[], bytes]) -> str | None:
+        """Why a file with this text is left out, or None. A secret that the file held ``before`` is no reason."""
         for what, expression in self._texts.items():
             found = {match[0] for match in expression.finditer(text)}
             if found and found - {match[0] for match in expression.finditer(before())}:
                 return f"it holds {what}"
         return None
 
-    def _of_change(self, tree: Tree, change: Change, known: dict[tuple[bytes, ...], str | None]) -> str | None:
+    def _reason_by_change(self, tree: Tree, change: Change, known: dict[tuple[bytes, ...], str | None]) -> str | None:
         if change.submodule:
-            return None if change.moved else "it is a submodule in which something is not committed"
+            return None if change.moved else "it is a submodule with uncommitted changes"
         if change.path.endswith(b"/"):
             return "it is a git tree of its own"
         file = tree.top / os.fsdecode(change.path)
@@ -99,8 +97,8 @@ class CommitFilter:
         except OSError:
             found = None
         if change.staged == "D" or found is None or stat.S_ISDIR(found.st_mode):
-            return None  # what goes may always go
-        if reason := self.of_name(change.path) or self.of_size(found.st_size):
+            return None  # Torch commits every deletion
+        if reason := self.reason_by_name(change.path) or self.reason_by_size(found.st_size):
             return reason
         if stat.S_ISLNK(found.st_mode):
             return None
@@ -110,21 +108,16 @@ class CommitFilter:
                 text = file.read_bytes()
             except OSError as error:
                 return f"it cannot be read: {error.strerror}"
-            self._known[mark] = self.of_text(text, lambda: blob(tree, change.committed))
+            self._known[mark] = self.reason_by_text(text, lambda: blob(tree, change.committed))
         known[mark] = self._known[mark]
         return known[mark]
 
 
 def blob(tree: Tree, name: str | None) -> bytes:
-    """What a blob holds; nothing if there is none."""
+    """The content of a blob; empty if there is none."""
     if name is None:
         return b""
     try:
         return tree.git.run("cat-file", "blob", name)
     except GitRefused:  # a submodule stood there
         return b""
-
-
-def excluded(path: bytes, why: str) -> LeftOut:
-    """One thing that was left out."""
-    return LeftOut(path=readable_name(path), why=why)

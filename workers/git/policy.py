@@ -1,4 +1,4 @@
-"""What Torch does in the git trees of the agents of a role, as ``git.toml`` has it."""
+"""What ``git.toml`` has Torch do in the git trees of each role's agents."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.fields import Role, readable
 
-#: The branch of a task.
 TASK_BRANCH = "feature/{task}"
 
 
@@ -36,35 +35,35 @@ class _GitPolicyPart(BaseModel):
 
 
 class RolePolicy(_GitPolicyPart):
-    """What is done for the agents of one role; nothing unless the file asks for it."""
+    """What Torch does for the agents of one role; nothing unless the file enables it."""
 
     enabled: bool = False
     commit_minutes: float = Field(30.0, ge=0, allow_inf_nan=False)
-    """Work that is not committed for longer is committed; 0: never."""
+    """Torch commits work that has been uncommitted for longer; 0: never."""
     branch: Annotated[str, AfterValidator(_names_the_agent)] = "torch/{agent}"
-    """Where, if the default branch is checked out."""
+    """Where Torch commits if the default branch is checked out."""
     protected: tuple[str, ...] = ()
-    """Branches, as globs, that are treated as the default branch is."""
+    """Globs of branches that get no commits, as the default branch gets none."""
     task_branch: bool = False
     """Each task gets a branch."""
     worktree: bool = False
     """Each task gets a tree of its own, with that branch."""
     tag: bool = False
-    """The verified end of a task is tagged."""
+    """Torch tags the commit of a task that ended verified."""
     file_limit_bytes: int = Field(5_000_000, gt=0)
-    """Larger files are left out."""
+    """Torch leaves out larger files."""
     new_files_limit: int = Field(1000, gt=0)
-    """If more new files than this wait, something is missing in ``.gitignore``: nothing is committed."""
+    """If there are more new files, something is missing in ``.gitignore``, and Torch commits nothing."""
     secret_files: tuple[str, ...] = ()
-    """Names of files, as globs, that are left out beside those that Torch knows."""
+    """Globs of file names that Torch leaves out, beside those that it knows."""
     secret_texts: tuple[Annotated[str, AfterValidator(_expression)], ...] = ()
-    """What a file must not hold, as regular expressions, beside what Torch knows."""
+    """Regular expressions of what a file must not hold, beside those that Torch knows."""
     hook_seconds: float = Field(120.0, gt=0, allow_inf_nan=False)
     """How long a commit may take with the tree's hooks."""
 
 
 class GitPolicy(_GitPolicyPart):
-    """The whole file. What a role leaves out is taken from ``all``."""
+    """The whole file. A role takes from ``all`` what it does not set itself."""
 
     all: RolePolicy = RolePolicy()
     roles: dict[Role, RolePolicy] = {}
@@ -80,7 +79,6 @@ class GitPolicy(_GitPolicyPart):
         return given | {"roles": {role: common | own if isinstance(own, dict) else own for role, own in roles.items()}}
 
     def of(self, role: str) -> RolePolicy:
-        """What holds for the agents of this role."""
         return self.roles.get(role, self.all)
 
 

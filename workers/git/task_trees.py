@@ -1,4 +1,4 @@
-"""A task's branch, its tree, and the tag of its verified end."""
+"""A task's branch, its tree, and the tag that it gets when it ends verified."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger(__name__)
 
 
 class TaskTreeNote(BaseModel):
-    """What is kept of a task's tree beside the task: where it is, and whose."""
+    """What Torch keeps about a task's tree, in a file: where it is, and whose."""
 
     task: str
     title: str
@@ -36,20 +36,20 @@ class TaskTreeNote(BaseModel):
     role: str
     workdir: Path
     repository: Path
-    """A tree of the repository that the task's own one was added to; the tree itself if it has none of its own."""
+    """The tree from which the task's own one was added; the same tree if the task has none of its own."""
 
 
 class TaskTrees:
-    """What an agent's tasks find in git when they begin, and leave there when they are done."""
+    """Prepares branches and trees for tasks that begin, and tags verified ends."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._settings = fleet.settings
 
     def begin(self, spec: TaskSpec, run: AttemptFolder, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
-        """The task with the folder that it is to be done in, and notes for its history.
+        """The task with the folder to do it in, and notes for its history.
 
-        What git refuses is noted: then the task is done where it would be without a policy.
+        If git refuses the branch or tree, a note says why, and the task is done where it would be without a policy.
         """
         try:
             policy, tree = git_policy().of(info.role), Tree.around(Path(spec.workdir or info.workdir))
@@ -71,27 +71,27 @@ class TaskTrees:
         return self.resume(spec, run), notes
 
     def resume(self, spec: TaskSpec, run: AttemptFolder) -> TaskSpec:
-        """The task with the folder that it was begun in."""
+        """The task with the folder in which it was begun."""
         note = _read(run.tree_file)
         if note is None or str(note.workdir) == spec.workdir or note.workdir == note.repository:
             return spec
         return spec.model_copy(update={"workdir": str(note.workdir)})
 
     def _prepared(self, note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> tuple[TaskTreeNote, list[str]]:
-        branch = branch_of(note.task)
+        branch = TASK_BRANCH.replace("{task}", _as_ref(note.task))
         if policy.worktree:
-            place = self._worktree(note, tree, branch, policy)
+            place = self._add_worktree(note, tree, branch, policy)
             inside = note.workdir.resolve().relative_to(tree.top.resolve())
             workdir = place / inside if (place / inside).is_dir() else place
             return note.model_copy(update={"workdir": workdir}), [f"branch {branch} in the tree {place}"]
         if policy.task_branch:
             self._require_alone(note, tree)
-            _enter(tree, branch, policy)
+            _switch(tree, branch, policy)
             return note, [f"branch {branch} in {tree.top}"]
         return note, []
 
     def _require_alone(self, note: TaskTreeNote, tree: Tree) -> None:
-        """No branch is changed under another agent's task."""
+        """Refuse to change the branch under another agent's task."""
         for info in self._fleet.registry.agents():
             beside = info.node == self._settings.node and info.agent_id != note.agent and info.current_task
             if beside and Path(info.workdir).resolve().is_relative_to(tree.top.resolve()):
@@ -99,22 +99,20 @@ class TaskTrees:
                 if there and there.top == tree.top:
                     raise GitRefused(f"{info.agent_id} works in {tree.top}, too; worktree = true keeps them apart")
 
-    def _worktree(self, note: TaskTreeNote, tree: Tree, branch: str, policy: RolePolicy) -> Path:
-        folder = worktrees(self._settings) / note.task
+    def _add_worktree(self, note: TaskTreeNote, tree: Tree, branch: str, policy: RolePolicy) -> Path:
+        folder = self._settings.state.worktrees / note.task
         make_folder(folder.parent)
         make_folder(folder)
         place = folder / tree.top.name
         if not (place / ".git").exists():
-            known = tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
+            known = tree.git.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
             words = [str(place), branch] if known else ["--no-track", "-b", branch, str(place), "HEAD"]
             tree.git.run("worktree", "add", "--quiet", *words, seconds=policy.hook_seconds)
         write_private(folder / "note.json", note.model_copy(update={"workdir": place}).model_dump_json())
         return place
 
-    # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────────
-
     def end(self, run: AttemptFolder, account: Mapping[str, str], info: AgentInfo) -> None:
-        """If the task is done, as all of its evidence shows, tag what it made; safe to be called again."""
+        """Tag what the task made if it succeeded and all its evidence passed; a second call changes nothing."""
         note, result = _read(run.tree_file), run.result()
         if note is None or result is None or account.get("state") != TaskState.SUCCEEDED:
             return
@@ -133,7 +131,7 @@ class TaskTrees:
             write_private(why, f"the verified end of task {note.task} has no tag: {error}")
 
     def _tag(self, note: TaskTreeNote, tree: Tree, policy: RolePolicy, evidence: str) -> None:
-        """Tag what the evidence speaks of: what is not committed yet is, first."""
+        """Commit what the task has not committed, which the evidence is about, too; then tag the commit."""
         outcome = commit_task_work(note, tree, policy)
         if outcome.trouble:
             raise GitRefused(outcome.trouble)
@@ -157,7 +155,6 @@ class TaskTrees:
 
 
 def commit_task_work(note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> CommitOutcome:
-    """Commit what the task left in its tree."""
     commit_filter, status = CommitFilter(policy), tree.status()
     taken, left = commit_filter.sort(tree, status.changes)
     if not taken:
@@ -167,44 +164,34 @@ def commit_task_work(note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> Comm
     return CommitOutcome(outcome.commits, (*left, *outcome.left_out), outcome.trouble)
 
 
-def _enter(tree: Tree, branch: str, policy: RolePolicy) -> None:
-    """Check the branch out; no file of the tree changes, unless the branch is there already and no work is lost."""
+def _switch(tree: Tree, branch: str, policy: RolePolicy) -> None:
+    """Check the branch out. Files change only if the branch exists already, and never so that work is lost."""
     status = tree.status()
     if status.branch == branch:
         return
-    if why := tree.under_way(status):
-        raise GitRefused(f"{tree.top} stays as it is: {why}")
-    known = tree.git.agrees("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
+    if why := tree.operation_under_way(status):
+        raise GitRefused(f"the branch in {tree.top} cannot be changed: {why}")
+    known = tree.git.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
     words = ["--no-guess", branch] if known else ["--no-track", "-c", branch]
     tree.git.run("switch", "--quiet", *words, seconds=policy.hook_seconds)
 
 
-def branch_of(task: str) -> str:
-    """The task's branch."""
-    return TASK_BRANCH.replace("{task}", _as_ref(task))
-
-
 def _as_ref(task: str) -> str:
-    """The task's id as git takes it in a name."""
+    """The task's id in a form that git accepts in a name."""
     ref = re.sub(r"\.{2,}", "-", task).rstrip(".")
     return f"{ref.removesuffix('.lock')}-lock" if ref.endswith(".lock") else ref
 
 
-def worktrees(settings: Settings) -> Path:
-    """Where the tasks' own trees are."""
-    return settings.state.worktrees
-
-
 def task_tree_notes(settings: Settings) -> Iterator[TaskTreeNote]:
-    """What is kept of every task that has a tree of its own here."""
-    for file in sorted(worktrees(settings).glob("*/note.json")):
+    """The notes of all tasks that have a tree of their own on this node."""
+    for file in sorted(settings.state.worktrees.glob("*/note.json")):
         if note := _read(file):
             yield note
 
 
 @contextmanager
 def locked(settings: Settings, tree: Tree) -> Iterator[None]:
-    """No other process of Torch's on this machine touches the tree's repository."""
+    """Keep Torch's other processes on this machine away from the tree's repository."""
     name = sha256(str(tree.repository).encode(errors="surrogateescape")).hexdigest()[:16]
     with exclusive(settings.state.git_lock(name)):
         yield

@@ -1,4 +1,4 @@
-"""One git tree as it is: git run in its folder, its branch, its commit, what changed, and what forbids to touch it."""
+"""A git tree as it is: its branch, its commit, its changes, and what forbids to commit; all by running git."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy
 
 #: How long git may take where no hook of the user's runs.
 QUICK = 30.0
-#: As much of what git and its hooks say as is worth telling.
+#: How much of the end of git's and its hooks' output goes into an error.
 _TAIL = 1500
-#: What another git left in the environment speaks of another tree than ours.
+#: If Torch was started from a git hook, these variables name that hook's tree.
 _FOREIGN = (
     "GIT_DIR",
     "GIT_WORK_TREE",
@@ -34,9 +34,9 @@ _FOREIGN = (
     "GIT_PREFIX",
     "GIT_LITERAL_PATHSPECS",
 )
-# Nothing is tidied up in passing, and looking disturbs no agent that commits at this moment.
+# Git tidies up nothing in passing, and takes no lock that would disturb an agent that commits at this moment.
 _ALWAYS = ("--no-optional-locks", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
-_NOBODY_THERE = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_PAGER": "cat", "LC_ALL": "C"}
+_UNATTENDED = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_PAGER": "cat", "LC_ALL": "C"}
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge",
     "rebase-merge": "a rebase",
@@ -49,7 +49,7 @@ _UNDER_WAY = {
 
 
 class Git:
-    """Git in one folder; it asks nothing and ends in time. With this index, if one is named, instead of the tree's."""
+    """Git in one folder, without prompts and with a time limit; with ``index`` instead of the tree's own, if given."""
 
     def __init__(self, folder: Path, index: Path | None = None) -> None:
         self._folder = folder
@@ -62,28 +62,28 @@ class Git:
         seconds: float = QUICK,
         settings: Sequence[str] = (),
     ) -> bytes:
-        """What git answers; :class:`GitRefused`, with its words, if it fails or takes longer.
+        """Git's output; :class:`GitRefused` with its words if it fails or takes longer.
 
-        Everything it started ends with it when the time is over.
+        When the time is over, everything that git started is killed, too.
         """
         argv = ["git", *_ALWAYS, *(word for one in settings for word in ("-c", one)), *words]
         try:
-            code, answer, wrong = self._end(argv, stdin, seconds)
+            code, answer, errors = self._result(argv, stdin, seconds)
         except OSError as error:
             raise GitRefused(f"git cannot run in {self._folder}: {error.strerror or error}") from None
         if code == 0:
             return answer
-        said = (answer[-_TAIL:] + wrong[-_TAIL:]).decode(errors="replace").strip()
-        how = f"took longer than {seconds:g} s and was ended" if code is None else f"ended with exit code {code}"
+        said = (answer[-_TAIL:] + errors[-_TAIL:]).decode(errors="replace").strip()
+        how = f"took longer than {seconds:g} s and was killed" if code is None else f"ended with exit code {code}"
         raise GitRefused(f"git {words[0]} in {self._folder} {how}" + (f": {said}" if said else ""))
 
-    def _end(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int | None, bytes, bytes]:
-        """How the command ends, and what it says.
+    def _result(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int | None, bytes, bytes]:
+        """The exit code, None if the time was over, then the output and the errors.
 
-        Files, not pipes: what a hook leaves in the background must not hold us up. A session of its own: who ends
-        this worker does not end a commit half way.
+        Files instead of pipes: a hook's background process would keep a pipe open. A session of its own: a signal that
+        ends this worker must not end a commit half way.
         """
-        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as said, tempfile.TemporaryFile() as wrong:
+        with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
             given.write(stdin)
             given.seek(0)
             process = subprocess.Popen(
@@ -91,33 +91,31 @@ class Git:
                 cwd=self._folder,
                 env=self._environment(),
                 stdin=given,
-                stdout=said,
-                stderr=wrong,
+                stdout=output,
+                stderr=errors,
                 start_new_session=True,
             )
             code = _ended(process, seconds)
-            said.seek(0)
-            wrong.seek(0)
-            return code, said.read(), wrong.read()
+            output.seek(0)
+            errors.seek(0)
+            return code, output.read(), errors.read()
 
     def ask(self, *words: str) -> str | None:
-        """What git answers, without its line's end; nothing if it fails."""
+        """Git's output without its line's end; None if it fails."""
         try:
             return os.fsdecode(self.run(*words)).removesuffix("\n")
         except GitRefused:
             return None
 
-    def agrees(self, *words: str) -> bool:
-        """Git answers with success."""
+    def succeeds(self, *words: str) -> bool:
         return self.ask(*words) is not None
 
     def _environment(self) -> Mapping[str, str]:
         ours = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-        return {**ours, **_NOBODY_THERE, **self._variables}
+        return {**ours, **_UNATTENDED, **self._variables}
 
 
 def _ended(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    """The exit code, or nothing if it was ended because its time was over."""
     try:
         return process.wait(seconds)
     except subprocess.TimeoutExpired:
@@ -129,55 +127,54 @@ def _ended(process: subprocess.Popen[bytes], seconds: float) -> int | None:
 
 @dataclass(frozen=True)
 class Change:
-    """One path that is not as the commit has it."""
+    """One path that differs from the commit."""
 
     path: bytes
     staged: str
-    """As git says it: ``A``, ``M``, ``D``, ``T``, or ``.`` for nothing."""
+    """Git's letter: ``A``, ``M``, ``D``, ``T``, or ``.`` for no change."""
     unstaged: str
     """The same, or ``?`` for a file that git does not know."""
     committed: str | None = None
-    """The blob in the commit, if there is one."""
+    """The blob in the commit, if it has one there."""
     submodule: bool = False
     moved: bool = False
-    """Of a submodule: another commit is checked out in it. What else changed there is its own affair."""
+    """A submodule in which another commit is checked out; Torch ignores what else changed in it."""
 
     @property
     def name(self) -> str:
-        """The path as a person may read it."""
         return readable_name(self.path)
 
     @property
     def mixed(self) -> bool:
-        """What is staged stands nowhere else: the file has gone on since."""
+        """The file has changed again since it was staged, so that only the index holds what was staged."""
         return self.staged in "AMT" and self.unstaged in "MTD"
 
 
 @dataclass(frozen=True)
 class Status:
-    """What git says of a tree at one moment."""
+    """A tree at one moment."""
 
     head: str | None
-    """The commit; nothing before the first one."""
+    """The commit; None before the first one."""
     branch: str | None
-    """Nothing: no branch is checked out."""
+    """None if no branch is checked out."""
     changes: tuple[Change, ...] = ()
     unmerged: bool = False
 
 
 class Tree:
-    """A working tree: the repository's own, or one that was added to it."""
+    """A working tree: the repository's own or an added one."""
 
     def __init__(self, top: Path, git_dir: Path, repository: Path) -> None:
         self.top = top
         self.git_dir = git_dir
         self.repository = repository
-        """What all trees of the repository share."""
+        """The folder that all trees of the repository share."""
         self.git = Git(top)
 
     @classmethod
     def around(cls, folder: Path) -> Tree | None:
-        """The tree that the folder lies in; nothing if it lies in none, :class:`GitRefused` if git cannot say."""
+        """The tree that the folder lies in; None if it lies in none, :class:`GitRefused` if git cannot say."""
         if not folder.is_dir():
             return None
         git = Git(folder)
@@ -193,55 +190,48 @@ class Tree:
 
     @property
     def index(self) -> Path:
-        """Where git keeps what is staged."""
         return self.git_dir / "index"
 
     def status(self) -> Status:
-        """What changed, to the last file."""
-        lines = self.git.run(
-            "status",
-            "--porcelain=v2",
-            "-z",
-            "--branch",
-            "--untracked-files=all",
-            "--no-renames",
-            "--ignore-submodules=none",
-        )
-        return _parsed(lines.split(b"\0"))
+        shown = ("--branch", "--untracked-files=all", "--no-renames", "--ignore-submodules=none")
+        return _parsed(self.git.run("status", "--porcelain=v2", "-z", *shown).split(b"\0"))
 
-    def under_way(self, status: Status) -> str | None:
-        """The operation that is under way, so that nothing must be committed now."""
+    def operation_under_way(self, status: Status) -> str | None:
+        """The git operation that is under way, during which Torch must not commit or change the branch."""
         for name, what in _UNDER_WAY.items():
             if (self.git_dir / name).exists():
                 return f"{what} is under way"
         if status.unmerged:
             return "a conflict is not resolved"
         if (self.git_dir / "index.lock").exists():
-            return f"another git is at work, or died: {self.git_dir / 'index.lock'} exists"
+            return f"another git is running, or died: {self.git_dir / 'index.lock'} exists"
         return None
 
     def obstacle(self, status: Status) -> str | None:
-        """Why nothing can be committed now, if so."""
-        if what := self.under_way(status):
+        """Why Torch cannot commit now, or None."""
+        if what := self.operation_under_way(status):
             return what
         return None if status.branch else "no branch is checked out (detached HEAD)"
 
     def head(self) -> str | None:
-        """The commit that is checked out."""
         return self.git.ask("rev-parse", "--verify", "--quiet", "HEAD^{commit}")
 
+    def base(self) -> str:
+        """The commit that is checked out; before the first one, the tree without a file."""
+        return self.head() or self.empty_tree()
+
     def empty_tree(self) -> str:
-        """The tree without a file, which is what there is before the first commit."""
+        """The id of the tree without a file."""
         return self.git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
 
     def is_protected(self, branch: str, policy: RolePolicy) -> bool:
-        """It is the default branch, or one that the policy protects: nothing is committed there."""
+        """Torch never commits on the default branch, nor on one that the policy protects."""
         if branch in self._defaults(policy):
             return True
         return not _is_made_by_torch(branch, policy) and any(fnmatchcase(branch, glob) for glob in policy.protected)
 
     def _defaults(self, policy: RolePolicy) -> set[str]:
-        """Every name that may be the default branch's; the only branch is one if nothing else names it."""
+        """Every branch that may be the default one; the only branch is, if nothing else names a default."""
         remote = (self.git.ask("for-each-ref", "--format=%(symref)", "refs/remotes") or "").splitlines()
         tracked = {ref.split("/", 3)[3] for ref in remote if ref.count("/") >= 3}
         named = {"main", "master", self.git.ask("config", "--get", "init.defaultBranch") or "main"}
@@ -251,12 +241,12 @@ class Tree:
         return tracked | named | alone
 
     def last_tag(self) -> str | None:
-        """The latest tag of a verified end in what is checked out."""
+        """The latest tag of a verified task in what is checked out."""
         words = ("for-each-ref", "--count=1", "--sort=-creatordate", "--merged=HEAD", "--format=%(refname:lstrip=2)")
         return self.git.ask(*words, "refs/tags/stable-*") or None
 
     def last_commit(self) -> tuple[str, datetime, str] | None:
-        """The commit that is checked out: its short id, when it was made, its subject."""
+        """The short id, time and subject of the commit that is checked out."""
         line = self.git.ask("log", "-1", "--no-show-signature", "--format=%h%x00%ct%x00%s")
         if not line:
             return None
@@ -264,10 +254,7 @@ class Tree:
         return short, datetime.fromtimestamp(int(made), UTC), readable_name(os.fsencode(subject))
 
     def oldest(self, changes: Iterable[Change]) -> datetime | None:
-        """When the oldest of these changes was made, by this machine's clock and files; not before the commit.
-
-        What was deleted left no time behind.
-        """
+        """When the oldest change was made by its file's time, which a deletion lacks; not before the commit."""
         committed = self.last_commit()
         earliest = committed[1].timestamp() if committed else 0.0
         times = [moment for change in changes if (moment := self._changed_at(change)) is not None]
@@ -280,7 +267,7 @@ class Tree:
             return None
 
     def has(self, change: Change) -> bool:
-        """There is something at the change's path that git can keep: no mere folder."""
+        """Whether there is something at the change's path that git can commit: no mere folder."""
         try:
             found = (self.top / os.fsdecode(change.path)).lstat()
         except OSError:
@@ -289,13 +276,12 @@ class Tree:
 
 
 def readable_name(name: bytes) -> str:
-    """A name of a file, which may be any bytes, as one line of text."""
+    """A file's name, which may be any bytes, as one printable line."""
     text = name.decode(errors="backslashreplace")
     return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def _is_made_by_torch(branch: str, policy: RolePolicy) -> bool:
-    """Torch made it, for an agent or a task."""
     own = policy.branch.replace("{agent}", "*"), TASK_BRANCH.replace("{task}", "*")
     return any(fnmatchcase(branch, glob) for glob in own)
 
@@ -340,13 +326,13 @@ def _ordinary(rest: bytes) -> Change:
 
 
 def branch_or_commit(workdir: Path) -> str | None:
-    """The branch that is checked out, or the commit; nothing if this is no git tree."""
+    """The branch or commit that is checked out; None if this is no git tree."""
     git = Git(workdir)
     return git.ask("symbolic-ref", "--quiet", "--short", "HEAD") or git.ask("rev-parse", "--short", "HEAD")
 
 
 def uncommitted_changes(workdir: Path, limit: int) -> str | None:
-    """What is not committed: the state of the files, then the diff, at most so many characters of it."""
+    """The state of the changed files, then the diff, at most ``limit`` characters; None if this is no git tree."""
     git = Git(workdir)
     status = git.ask("status", "--short", "--branch")
     if status is None:

@@ -134,7 +134,8 @@ class AgentPane:
         makes it notice. If ``workdir`` vanishes meanwhile, the pane dies and says why. The kernel enforces ``limits``
         in a systemd scope, if ``scope`` allows one, else in a group below ``cgroup``.
         """
-        _require_folder(workdir)
+        if not workdir.is_dir() or not os.access(workdir, os.X_OK):
+            raise AgentUnavailable(f"the agent's folder {workdir} cannot be entered; create it or name another folder")
         server = AgentServer(socket, on_notice=on_notice)
         if server.listener() is not None:
             raise AgentUnavailable(f"a tmux server for {name} already runs at {socket}; adopt its pane or end it first")
@@ -298,11 +299,6 @@ class AgentPane:
 def comparable(text: str) -> str:
     """The characters that every terminal shows unchanged, for comparing texts: neither blanks nor wide symbols."""
     return "".join(char for char in unicodedata.normalize("NFC", text) if char.isalnum() or "!" <= char <= "~")
-
-
-def _require_folder(workdir: Path) -> None:
-    if not workdir.is_dir() or not os.access(workdir, os.X_OK):
-        raise AgentUnavailable(f"the agent's folder {workdir} cannot be entered; create it or name another folder")
 
 
 def _still_alive(processes: Iterable[psutil.Process], seconds: float) -> list[psutil.Process]:

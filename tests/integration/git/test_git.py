@@ -132,11 +132,11 @@ def test_old_work_is_committed_on_the_agents_branch_and_reported(start: Start, r
     report = machine.looked()
     [tree] = report["trees"]
     assert (report["role"], tree["branch"], tree["uncommitted"]) == ("developer", "torch/dev-1", 0)
-    assert tree["left_out"] == [{"path": ".env", "why": "its name is a secret's"}]
+    assert tree["left_out"] == [{"path": ".env", "why": "its name is that of a secret"}]
     assert tree["last_commit"]["subject"].startswith("Progress: echo two")
     assert json.loads(machine.torch("git", "report", "--agent", "dev-1", "--json").stdout)[0]["trees"] == [tree]
     shown = machine.torch("git", "report").stdout
-    assert "dev-1: left out: .env: its name is a secret's" in shown
+    assert "dev-1: left out: .env: its name is that of a secret" in shown
     assert "torch/dev-1" in shown
     assert machine.report("qa-1") == {}, "the policy says nothing of this role"
 
@@ -211,7 +211,7 @@ def test_two_agents_of_one_tree_get_in_nobodys_way(start: Start, repo: Repositor
     repo.write("app.py", "print('two')\n")
     until(lambda: repo.status() == "", "the work is committed")
     assert repo.branch == "torch/dev-1"
-    assert "it is dev-1's tree, too" in machine.looked("dev-2")["trees"][0]["trouble"]
+    assert "dev-1 works in this tree, too, and gets the commits" in machine.looked("dev-2")["trees"][0]["trouble"]
 
 
 # ── a task's branch, tree and tag ────────────────────────────────────────────────────────────────────────────────

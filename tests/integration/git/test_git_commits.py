@@ -175,10 +175,10 @@ def test_secrets_and_huge_files_are_left_out_and_told(own: Repository) -> None:
     assert (outcome.commits, outcome.trouble) == (1, None)
     assert own.files() == {"app.py", ".env.example", "good.py", "id_rsa.pub"}
     assert {left.path: left.why for left in outcome.left_out} == {
-        ".env": "its name is a secret's",
-        "deploy/server.PEM": "its name is a secret's",
-        "id_rsa": "its name is a secret's",
-        "terraform.tfstate": "its name is a secret's",
+        ".env": "its name is that of a secret",
+        "deploy/server.PEM": "its name is that of a secret",
+        "id_rsa": "its name is that of a secret",
+        "terraform.tfstate": "its name is that of a secret",
         "notes.txt": "it holds a private key",
         "config.py": "it holds a GitHub token",
         "inner.txt": r"it holds a text that git.toml names (internal-\d{4})",
@@ -252,7 +252,7 @@ def test_trees_within_the_tree_are_their_own_affair(own: Repository, tmp_path: P
     outcome = committed(own)
     assert {left.path: left.why for left in outcome.left_out} == {
         "nested/": "it is a git tree of its own",
-        "lib": "it is a submodule in which something is not committed",
+        "lib": "it is a submodule with uncommitted changes",
     }
     assert outcome.commits == 0
     own.git("-C", "lib", "-c", "user.name=x", "-c", "user.email=x@x", "commit", "--quiet", "--all", "-m", "changed")

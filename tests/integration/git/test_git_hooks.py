@@ -152,7 +152,7 @@ def test_an_agent_that_commits_a_moment_before_us_is_not_undone(
     own.git("rm", "--quiet", "--cached", "app.py")
     own.git("add", "--intent-to-add", "app.py")
     outcome = committed(own)
-    assert "somebody else has committed" in str(outcome.trouble)
+    assert "another commit was made in" in str(outcome.trouble)
     assert own.git("log", "-1", "--format=%s") == "theirs\n"
     committed(own)
     assert own.files() == {"app.py", "new.py", "theirs"}
