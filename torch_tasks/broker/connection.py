@@ -1,4 +1,4 @@
-"""Connections to the broker: the one place where a client is made, and where it is decided that the broker is away.
+"""Makes every client of the broker, and decides what counts as a broker that is away.
 
 Getting a connection is tried again while the broker is away; a command is not, for it may have run before its
 connection broke. Both raise :class:`BrokerUnreachable`. What the broker refuses (a wrong type, an error in a script of
@@ -34,16 +34,16 @@ from torch_tasks.errors import BrokerAway, BrokerUnreachable
 from torch_tasks.settings import BrokerAddress, settings
 
 IDLE_SECONDS = 15
-"""A connection that rested longer is asked whether it still lives before it is used."""
+"""A connection that was idle for longer is checked before it is used."""
 
 LOST = (NoConnection, NoAnswer, InvalidResponse)
-"""What redis-py raises when nothing, or nothing that speaks its language, is at the other end. Only code with a client
-of kombu's or Celery's needs it; ours raise :class:`BrokerUnreachable`."""
+"""What redis-py raises when no broker is at the other end. Only code with a client of kombu's or Celery's needs it;
+ours raise :class:`BrokerUnreachable`."""
 _AWAY = (*LOST, ReadOnlyError, MasterDownError, OutOfMemoryError)
-"""The same, and what a broker answers that cannot serve now."""
+"""The same, and the answers of a broker that cannot serve now."""
 
 KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
-"""How soon, in seconds, the kernel ends a wait for a broker whose machine is gone; no process wakes before."""
+"""When, in seconds, the kernel ends a wait for a broker whose machine is gone; it wakes no process before."""
 
 
 class BrokerClient(redis.Redis):
@@ -54,18 +54,15 @@ class BrokerClient(redis.Redis):
         self._address = address
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        """As redis-py does."""
-        with _translated(self._address):
+        with _raises_unreachable(self._address):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _BrokerPipeline:
-        """As redis-py does."""
         pipeline = _BrokerPipeline(self.connection_pool, self.response_callbacks, transaction, shard_hint)
         pipeline.address = self._address
         return pipeline
 
     def pubsub(self, **options: Any) -> _BrokerPubSub:
-        """As redis-py does."""
         channel = _BrokerPubSub(self.connection_pool, event_dispatcher=self._event_dispatcher, **options)
         channel.address = self._address
         return channel
@@ -75,11 +72,11 @@ class _BrokerPipeline(Pipeline):
     address: BrokerAddress
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with _translated(self.address):
+        with _raises_unreachable(self.address):
             return super().execute(raise_on_error)
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        with _translated(self.address):
+        with _raises_unreachable(self.address):
             return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -87,22 +84,20 @@ class _BrokerPubSub(PubSub):
     address: BrokerAddress
 
     def execute_command(self, *args: Any) -> Any:
-        with _translated(self.address):
+        with _raises_unreachable(self.address):
             return super().execute_command(*args)  # type: ignore[no-untyped-call]
 
     def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
-        with _translated(self.address):
+        with _raises_unreachable(self.address):
             return super().parse_response(block, timeout)  # type: ignore[no-untyped-call]
 
 
 def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_seconds: float = 0.0) -> BrokerClient:
-    """A client of the broker, on the one pool that this process has for the address. Text comes back as ``str``.
+    """A client of the broker, on this process's one pool for the address; text comes back as ``str`` if ``decoded``.
 
-    Unless ``decoded`` is false, for a library that wants bytes.
-
-    Nothing is sent before the first command. A broker that is away or still loading is waited for as long as
-    ``broker_connect_seconds``. A blocking command must end within that time, or, for a client that does nothing else,
-    within ``wait_seconds``.
+    It sends nothing before the first command, and waits up to ``broker_connect_seconds`` for a broker that is away or
+    still loading. A blocking command must end within that time, or, for a client that does nothing else, within
+    ``wait_seconds``.
     """
     address = address or settings().broker()
     return BrokerClient(_pool(address, settings().broker_connect_seconds, decoded, wait_seconds), address)
@@ -114,7 +109,7 @@ def ping(address: BrokerAddress | None = None) -> None:
 
 
 def answers(address: BrokerAddress) -> bool:
-    """Whether the broker answers right now and takes the password; tried once, for a second."""
+    """Whether the broker answers within a second and takes the password; without another try."""
     pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(seconds=1.0))
     try:
         return bool(redis.Redis(connection_pool=pool).ping())
@@ -126,7 +121,7 @@ def answers(address: BrokerAddress) -> bool:
 
 @contextmanager
 def broker_errors(address: BrokerAddress | None = None) -> Iterator[None]:
-    """What kombu or Celery say of a broker that is away becomes :class:`BrokerUnreachable`."""
+    """Turns the errors of kombu and Celery about a broker that is away into :class:`BrokerUnreachable`."""
     try:
         yield
     except Exception as error:
@@ -136,14 +131,14 @@ def broker_errors(address: BrokerAddress | None = None) -> Iterator[None]:
 
 
 def is_away(error: BaseException) -> bool:
-    """Whether our clients, kombu, or Celery say by this error that the broker is away."""
+    """Whether this error, of our clients, kombu, or Celery, means that the broker is away."""
     from kombu.exceptions import OperationalError  # only when something broke: commands that never publish start faster
 
     return isinstance(error, (BrokerAway, *_AWAY, OperationalError))
 
 
 @contextmanager
-def _translated(address: BrokerAddress) -> Iterator[None]:
+def _raises_unreachable(address: BrokerAddress) -> Iterator[None]:
     try:
         yield
     except _AWAY as error:
@@ -152,21 +147,21 @@ def _translated(address: BrokerAddress) -> Iterator[None]:
 
 def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: bool = False) -> BrokerUnreachable:
     """The error in words: what happened, at which address, and what to do."""
-    raised = BrokerUnreachable(_words(address, error))
+    raised = BrokerUnreachable(_explanation(address, error))
     raised.may_have_run = may_have_run
     return raised
 
 
-def _words(address: BrokerAddress, error: BaseException) -> str:
+def _explanation(address: BrokerAddress, error: BaseException) -> str:
     where = f"{address} (from {address.source})"
     causes = list(_causes(error))
     if any(isinstance(cause, AuthenticationError) for cause in causes):
-        remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB with the right one"
+        remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB with the right password"
         return f"the broker at {where} refused the password: {_reason(causes)}. {remedy}"
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
-        return f"the broker at {where} is still loading its data. Try again in a while"
+        return f"the broker at {where} is still loading its data. Try again in a moment"
     if any(isinstance(cause, redis.ResponseError) for cause in causes):
-        return f"the broker at {where} can serve nobody now: {_reason(causes)}"
+        return f"the broker at {where} cannot serve requests now: {_reason(causes)}. Look at its log"
     remedy = (
         "Start that broker or correct TORCH_BROKER_URL"
         if address.source == "TORCH_BROKER_URL"
@@ -176,7 +171,7 @@ def _words(address: BrokerAddress, error: BaseException) -> str:
 
 
 class PatientPool(redis.ConnectionPool):
-    """Hands out only connections on which the broker just answered, and waits a while for such a one.
+    """Hands out only connections on which the broker just answered, and waits a while to get one.
 
     Once it has waited in vain, it does not wait again before the broker has answered.
     """
@@ -191,29 +186,29 @@ class PatientPool(redis.ConnectionPool):
         """A connection that answers, or :class:`BrokerUnreachable`."""
         begun = time.monotonic()
         try:
-            connection = self._answering(*args, **options)
+            connection = self._answered_connection(*args, **options)
         except LOST as error:
-            connection = self._insist(error, begun + self._seconds, *args, **options)
+            connection = self._wait_for_answer(error, begun + self._seconds, *args, **options)
         self._waited_in_vain = False
         return connection
 
-    def _insist(self, error: Exception, deadline: float, *args: Any, **options: Any) -> Any:
-        left = deadline - time.monotonic()  # one that is frozen has used it up: it takes a connection and says nothing
+    def _wait_for_answer(self, error: Exception, deadline: float, *args: Any, **options: Any) -> Any:
+        left = deadline - time.monotonic()  # a frozen broker used it up: it takes a connection and is silent
         try:
-            if self._waited_in_vain or left <= 0 or not _may_return(error):
+            if self._waited_in_vain or left <= 0 or not _is_worth_waiting(error):
                 raise error
             trying = Retrying(
-                retry=retry_if_exception(_may_return),
+                retry=retry_if_exception(_is_worth_waiting),
                 stop=stop_after_delay(left),
                 wait=wait_random_exponential(multiplier=0.05, max=0.5),
                 reraise=True,
             )
-            return trying(self._answering, *args, **options)
+            return trying(self._answered_connection, *args, **options)
         except LOST as last:
-            self._waited_in_vain = _may_return(last)
+            self._waited_in_vain = _is_worth_waiting(last)
             raise unreachable(self._address, last) from last
 
-    def _answering(self, *args: Any, **options: Any) -> Any:
+    def _answered_connection(self, *args: Any, **options: Any) -> Any:
         connection: Any = super().get_connection(*args, **options)
         try:
             connection.check_health()
@@ -223,8 +218,8 @@ class PatientPool(redis.ConnectionPool):
         return connection
 
 
-def _may_return(error: BaseException) -> bool:
-    """Waiting may help: the broker is away or still loading, and does not refuse us."""
+def _is_worth_waiting(error: BaseException) -> bool:
+    """Whether waiting may help: the broker is away or still loading, and does not refuse us."""
     return isinstance(error, (NoConnection, NoAnswer)) and not isinstance(error, AuthenticationError)
 
 
@@ -253,7 +248,7 @@ def _options(seconds: float, decoded: bool = True) -> dict[str, Any]:
 
 
 def _greet(connection: Any) -> None:
-    """Log in, and learn at once whether the broker is still loading or wants a password that we do not have."""
+    """Log in, and fail at once if the broker is still loading or wants a password that we do not have."""
     connection.on_connect()
     connection.send_command("PING", check_health=False)
     connection.read_response()

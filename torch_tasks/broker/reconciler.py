@@ -1,8 +1,7 @@
-"""Has the broker forgotten? Every process of it has an identity of its own; what was put back is noted under that.
+"""Puts back what a broker forgot. Each source's name is noted on the broker with the identity of its server process.
 
-A broker that is restarted has another identity, whatever it remembers: nothing, all, or how things stood some time ago.
-One that lost its data while it ran has lost the notes, too. So a source of knowledge has to put back what it knows
-just when the note under its name does not bear the identity of the process that answers.
+A restarted broker has another identity, whatever it remembers; one that lost its data while it ran has lost the notes,
+too. So a source must put back what it knows exactly when its note does not hold the identity of the server process.
 """
 
 from __future__ import annotations
@@ -21,35 +20,34 @@ _RUN_ID = re.compile(r"^(?:run_id|master_replid):(\w+)", re.MULTILINE)
 class Source(Protocol):
     """Something of this process or machine that knows what the broker may have forgotten.
 
-    What needs no note is no source: holds are merged, and the roster compared, at each heartbeat.
+    Holds and the roster are no sources: they are merged and compared at each heartbeat.
     """
 
     @property
     def name(self) -> str:
-        """What the broker notes it under; no other source of the fleet has this name."""
+        """Its name on the broker; no other source of the fleet has it."""
 
     def put_back(self) -> bool:
-        """Have the broker know again what it forgot; what it knows later stays. False if a part has to wait.
+        """Write to the broker what it forgot, and keep what is later there. False if a part has to wait.
 
         It may be repeated, and run in several processes at once.
         """
 
 
 def identity_of(client: redis.Redis) -> str:
-    """The process that answers at the broker's address."""
+    """The identity of the server process that answers."""
     info: dict[str, Any] = client.info("server")
     return str(info.get("run_id") or client.info("replication")["master_replid"])
 
 
 class Reconciler:
-    """Has sources put back what one broker forgot: once for each of its processes."""
+    """Has sources put back what a broker forgot, once for each of its processes; the client must decode responses."""
 
     def __init__(self, client: redis.Redis) -> None:
-        """The client must decode responses."""
         self._client = client
 
     def is_known(self, source: Source) -> bool:
-        """The broker knows what the source knew when it was last reconciled."""
+        """Whether the broker still has what the source knew when it was last reconciled."""
         return bool(self._client.hget(keys.RECONCILED, source.name) == identity_of(self._client))
 
     def reconcile(self, source: Source, *, always: bool = False) -> None:
@@ -61,7 +59,7 @@ class Reconciler:
 
 
 def greeting(note: Callable[[str], None]) -> Callable[[Any], None]:
-    """What a connection does first: log in, and ``note`` the identity of the broker's process that answers."""
+    """A first step for connections: log in, and ``note`` the identity of the server process that answers."""
 
     def greet(connection: Any) -> None:
         connection.on_connect()

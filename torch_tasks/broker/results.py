@@ -1,8 +1,4 @@
-"""Celery's result backend on Redis, patient, and without a subscription for each task that is only enqueued.
-
-Celery's own subscribes to every task's result when it is sent, whether or not anybody will wait, and a process that
-only enqueues never reads what that brings. A process that waits subscribes when the waiting begins; that is enough.
-"""
+"""Celery's result backend on Redis, which waits for a broker that is away and subscribes only for those who wait."""
 
 from __future__ import annotations
 
@@ -17,25 +13,26 @@ from torch_tasks.broker.connection import LOST
 
 
 class Results(RedisBackend):
-    """Subscribes to a result when a process waits for it, and has it kept though the broker be away just now."""
+    """The result backend of Torch's app."""
 
     def on_task_call(self, producer: Any, task_id: str) -> None:
-        """A task was sent; no process waits for it yet."""
+        """Do not subscribe to a task's result when it is sent; a process that waits subscribes when it begins to."""
 
     def store_result(self, *args: Any, **kwargs: Any) -> Any:
-        """Keep how a task stands, again and again until the broker is back or this worker leaves.
+        """Try to store a result until the broker is back or this worker stops.
 
-        Celery would take the loss for the task's failure, and its message would never be settled.
+        Celery would take the lost connection for the task's failure, and never settle its message.
         """
-        again = Retrying(
+        retrying = Retrying(
             retry=retry_if_exception_type(LOST),
             wait=wait_random_exponential(multiplier=0.2, max=2),
-            stop=lambda _: _stopping(),
+            stop=lambda _: _is_worker_stopping(),
             reraise=True,
         )
-        return again(super().store_result, *args, **kwargs)
+        return retrying(super().store_result, *args, **kwargs)
 
 
-def _stopping() -> bool:
-    unset = (None, False)
-    return not (worker_state.should_stop in unset and worker_state.should_terminate in unset)
+def _is_worker_stopping() -> bool:
+    # Each holds None or False, or else the exit code: 0 means that the worker stops, too.
+    orders = (worker_state.should_stop, worker_state.should_terminate)
+    return any(order is not None and order is not False for order in orders)

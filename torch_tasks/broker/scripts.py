@@ -1,7 +1,7 @@
 """Lua scripts, run on the broker: what a script checks and what it writes is one step.
 
-The scripts of ``x.py`` lie beside it in ``x.lua``, each a function without parameters. The comment above it says what
-it is called with, and is what makes it a script::
+The scripts of ``x.py`` lie beside it in ``x.lua``, each a function without parameters. The comment above it declares
+its keys and arguments, which makes it a script::
 
     -- Put a task into another state.
     -- KEYS: record, history
@@ -14,9 +14,8 @@ In Lua, ``KEY`` and ``ARG`` hold the values by name, as strings; a starred name 
 arguments: a starred one takes a list, or a mapping that becomes a list of names and values in turn; ``None`` arrives as
 ``''``, a truth value as ``'1'`` or ``'0'``. No name may be both a key and an argument.
 
-The comment at the head of a file may say ``WITH: clock`` for another Lua file whose functions it uses, from its own
-folder or from this one, and ``FROM PYTHON: LIMIT, STATES`` for constants that the Python module hands over. ``unpack``
-is there whatever the broker's version of Lua.
+The comment at the head of a file may include another Lua file, of its own folder or of this one, by ``WITH: clock``,
+and take constants from the Python module by ``FROM PYTHON: LIMIT, STATES``. ``unpack`` works in every version of Lua.
 """
 
 from __future__ import annotations
@@ -52,14 +51,14 @@ _SLICE = (
 )
 
 _loaded: WeakKeyDictionary[redis.ConnectionPool, set[str]] = WeakKeyDictionary()
-"""The scripts that were loaded into the broker through each pool: a broker logs each call of one that it lacks."""
+"""The scripts that were loaded through each pool: a broker logs each call of a script that it does not have."""
 
 
 class Scripts(Mapping[str, "Script"]):
     """The scripts of one Lua file, by the names of their functions."""
 
     def __init__(self, file: str | Path, **constants: Any) -> None:
-        """``file`` is that of the Python module beside which the scripts lie; the constants are those it names."""
+        """``file`` is the Python module beside the scripts; the constants are those that their head comment names."""
         self._file = Path(file).with_suffix(".lua")
         self._constants = constants
 
@@ -78,7 +77,7 @@ class Scripts(Mapping[str, "Script"]):
         head = _HEAD.match(text)
         comment = _words(head[0] if head else "")
         if set(_names(comment, "FROM PYTHON")) != self._constants.keys():
-            raise ValueError(f"{self._file} asks for other constants than {sorted(self._constants)}")
+            raise ValueError(f"{self._file} does not name the constants it gets: {sorted(self._constants)}")
         constants = "".join(f"local {name} = {_literal(value)}\n" for name, value in self._constants.items())
         included = "".join(self._included(name) for name in _names(comment, "WITH"))
         found = [(name, _words(about)) for about, name in _SCRIPT.findall(text)]
@@ -110,10 +109,10 @@ class Script:
         self.sha = hashlib.sha1(self.script.encode(), usedforsecurity=False).hexdigest()
 
     def __call__(self, client: redis.Redis, /, **values: Any) -> Any:
-        """Run it through this client, or have it run with what else is in this pipeline."""
+        """Run it through this client, or add it to this pipeline."""
         words = self.words(**values)
         if isinstance(client, Pipeline):
-            client.scripts.add(self)  # type: ignore[arg-type]  # redis-py has it loaded first where it is missing
+            client.scripts.add(self)  # type: ignore[arg-type]  # redis-py loads it first if it is missing
             return client.evalsha(*words)
         loaded = _loaded.setdefault(client.connection_pool, set())
         if self.sha not in loaded:
@@ -126,10 +125,10 @@ class Script:
             return client.evalsha(*words)
 
     def words(self, **values: Any) -> tuple[Any, ...]:
-        """What follows ``EVALSHA`` on the wire; :class:`TypeError` if a name is missing or unknown."""
+        """The arguments of ``EVALSHA``; :class:`TypeError` if a name is missing or unknown."""
         if values.keys() != self._names:
             wrong = ", ".join(sorted(values.keys() ^ self._names))
-            raise TypeError(f"the script {self.name} is not called with what it declares: {wrong}")
+            raise TypeError(f"the script {self.name} is called with missing or unknown names: {wrong}")
         lists = {name: _flat(values[name[1:]]) for name in (*self._keys, *self._args) if name[0] == "*"}
 
         def spread(names: Sequence[str]) -> list[Any]:
@@ -149,9 +148,9 @@ def _names(comment: str, what: str) -> list[str]:
 
 
 def _needed(name: str, text: str) -> str:
-    """What the function is made of: of all functions and values of a file, those that it uses, and that these use.
+    """The functions and values of a file that this function uses, directly or not.
 
-    The broker makes each of them anew at every call, and asks for the time where it is among them.
+    The broker makes each of them anew at every call, and reads the clock if that is among them.
     """
     parts = [(match[1].split(", "), match[0]) for match in _PART.finditer(_COMMENT.sub("", text))]
     wanted = {name}
@@ -162,7 +161,7 @@ def _needed(name: str, text: str) -> str:
 
 
 def _named(keys: Sequence[str], args: Sequence[str]) -> str:
-    """The Lua that gives the values their names. The lengths of the lists come before all other arguments."""
+    """The Lua code that names the values; the lengths of the lists come before all other arguments."""
     lists = [name for name in (*keys, *args) if name[0] == "*"]
 
     def table(of: str, names: Sequence[str], place: int) -> str:

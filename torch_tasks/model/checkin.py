@@ -1,4 +1,4 @@
-"""When a check-in comes up: once, at intervals, or as cron says. Its times are called slots."""
+"""Check-ins: notes that come up once, at intervals, or as cron says. Their times are called slots."""
 
 from __future__ import annotations
 
@@ -10,11 +10,22 @@ from typing import Annotated, Any, Literal, Self
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
-from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, field_validator, model_validator
+from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, model_validator
 
 from torch_tasks import keys
 from torch_tasks.errors import InvalidCheckin, InvalidTask
-from torch_tasks.model.fields import AgentId, JsonObject, Model, Role, Seconds, TaskId, Text, readable
+from torch_tasks.model.fields import (
+    AgentId,
+    JsonObject,
+    Model,
+    Role,
+    Seconds,
+    TaskId,
+    Text,
+    not_blank,
+    readable,
+    title_of,
+)
 from torch_tasks.model.message import MessageState
 from torch_tasks.model.task import TaskSpec, TaskState
 
@@ -24,18 +35,18 @@ def _time_zone(name: str) -> str:
         ZoneInfo(name)
     except (ValueError, OSError, ZoneInfoNotFoundError):
         raise ValueError(
-            f"{name!r} is no time zone this machine knows; use one such as 'Europe/Berlin' or 'UTC'"
+            f"{name!r} is not a time zone that this machine knows; write 'Europe/Berlin' or 'UTC', for example"
         ) from None
     return name
 
 
-def _whole(moment: datetime) -> datetime:
+def _in_whole_ms(moment: datetime) -> datetime:
     return moment.replace(microsecond=moment.microsecond // 1000 * 1000)
 
 
 TimeZone = Annotated[str, AfterValidator(_time_zone)]
-#: As exact as the broker counts.
-Moment = Annotated[AwareDatetime, AfterValidator(_whole)]
+#: A time as exact as the broker counts.
+Moment = Annotated[AwareDatetime, AfterValidator(_in_whole_ms)]
 
 
 class At(Model):
@@ -74,7 +85,7 @@ class Every(Model):
 
 
 class Cron(Model):
-    """As a line of cron says, by the clock on the wall of a time zone.
+    """By a line of cron, in the local time of a time zone.
 
     A time that the change to summer time leaves out comes right after the gap; one that happens twice comes once.
     """
@@ -89,13 +100,13 @@ class Cron(Model):
             next(self._from(datetime.now(UTC)))
         except (CronSimError, StopIteration) as error:
             raise ValueError(
-                f"{self.expression!r} is no cron line that ever comes up ({error}); "
-                "write minute hour day month weekday, such as '0 9 * * 1-5'"
+                f"{self.expression!r} is not a cron line that ever comes up ({error}); "
+                "write minute hour day month weekday, as '0 9 * * 1-5'"
             ) from None
         return self
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first slot later than this moment, in UTC: the time on a wall is nothing to count with."""
+        """The first slot later than this moment, in UTC: local time jumps."""
         slot = next(self._from(moment), None)
         return slot.astimezone(UTC) if slot else None
 
@@ -111,7 +122,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 class Misfire(StrEnum):
-    """What becomes of the slots that passed while no beat ran."""
+    """What happens to the slots that passed while no beat ran."""
 
     ONCE = "once"
     """The latest fires, and its note says how late it is; the others are recorded as skipped."""
@@ -122,14 +133,14 @@ class Misfire(StrEnum):
 
 
 class Busy(StrEnum):
-    """What becomes of a fire whose receiver works."""
+    """What happens to a fire whose receiver works."""
 
     IDLE = "idle"
-    """It waits until the receiver has nothing to do; a later fire of the same check-in takes its place."""
+    """It waits until the receiver is idle; a later fire of the same check-in takes its place."""
     NOW = "now"
     """The receiver gets it while it works, if it takes texts then."""
     SKIP = "skip"
-    """It is left out, and recorded so."""
+    """It is left out and recorded as skipped."""
 
 
 class CheckinState(StrEnum):
@@ -140,26 +151,26 @@ class CheckinState(StrEnum):
     ENDED = "ended"
     """It has no slot left."""
     ASIDE = "aside"
-    """It cannot be read, and is left alone until it is removed or added anew."""
+    """It cannot be read and never fires until it is removed or added again."""
 
 
 class PaneTarget(Model):
-    """A pane of a user's own tmux server, which the node worker of that machine finds again."""
+    """A pane of a user's own tmux server, on the machine of one node worker."""
 
     node: str
     socket: Text
-    """Of the tmux server."""
+    """The tmux server's socket."""
     target: Text
     """What the user calls it: ``session``, ``session:window[.pane]``, or an id, such as ``%3``."""
     server: int | None = None
-    """The server's process, if it is called by an id: a later server gives the same ids to others."""
+    """The server's process, if the target is an id: a later server gives the same ids to other panes."""
 
     def __str__(self) -> str:
         return f"pane {self.target} on {self.node}"
 
 
 class Target(Model):
-    """Whom a check-in is for: an agent, all of a role, all in a project, the one that takes a task, or a pane."""
+    """The receiver of a check-in: an agent, all of a role, all in a project, the one that takes a task, or a pane."""
 
     agent: AgentId | None = None
     role: Role | None = None
@@ -173,12 +184,12 @@ class Target(Model):
         named = [name for name in type(self).model_fields if getattr(self, name) is not None]
         if len(named) != 1:
             known = ", ".join(type(self).model_fields)
-            raise ValueError(f"names {' and '.join(named) or 'nobody'}; name one of {known}")
+            raise ValueError(f"names {' and '.join(named) or 'no receiver'}; name one of {known}")
         return self
 
     @property
     def queue(self) -> str:
-        """Whose node workers bring it: anybody's, or the one of the machine that the pane is on."""
+        """The queue of the node workers that may bring it: all, or the one on the pane's machine."""
         return keys.node_queue(self.pane.node) if self.pane else keys.SYSTEM_QUEUE
 
     def __str__(self) -> str:
@@ -191,14 +202,14 @@ class Target(Model):
 
 
 class Checkin(Model):
-    """What is asked for; where it stands is its :class:`CheckinRecord`."""
+    """A check-in as it was asked for; :class:`CheckinRecord` says where it stands."""
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex[:12])
-    note: Text
+    note: Annotated[Text, not_blank("say what is to be looked at")]
     target: Target
     schedule: Schedule
     sender: AgentId
-    """Who asked for it: an agent, or the person at the command line."""
+    """The agent or person that asked for it."""
     when: Busy = Busy.IDLE
     misfire: Misfire = Misfire.ONCE
     jitter: float = Field(0.0, ge=0, le=86400, allow_inf_nan=False)
@@ -208,7 +219,7 @@ class Checkin(Model):
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
 
     @model_validator(mode="after")
-    def _can_be_done(self) -> Self:
+    def _is_valid_task(self) -> Self:
         if self.target.task is not None:
             try:
                 TaskSpec.build(**{**self.target.task, "prompt": self.note})
@@ -218,7 +229,7 @@ class Checkin(Model):
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A check-in from what a caller gave, or :class:`InvalidCheckin` in words."""
+        """A check-in of these fields, or :class:`InvalidCheckin` that says what is wrong with them."""
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
@@ -230,7 +241,7 @@ class Checkin(Model):
         return None if slot is None or (self.ends and slot > self.ends) else slot
 
     def due(self, slot: datetime) -> datetime:
-        """When a slot of it fires: always the same for the same slot."""
+        """When a slot fires: always the same for the same slot."""
         if not self.jitter:
             return slot
         dice = random.Random(f"{self.id} {milliseconds(slot)}")  # noqa: S311 - spreads fires, keeps no secret
@@ -239,26 +250,18 @@ class Checkin(Model):
     @property
     def title(self) -> str:
         """The note in one short line."""
-        line = "".join(char if char.isprintable() else " " for char in self.note.strip().splitlines()[0])
-        return line if len(line) <= 60 else line[:59] + "…"
-
-    @field_validator("note")
-    @classmethod
-    def _something_to_say(cls, note: str) -> str:
-        if not note.strip():
-            raise ValueError("is empty; say what is to be looked at")
-        return note
+        return title_of(self.note)
 
 
 class SlotOutcome(StrEnum):
-    """What became of one slot."""
+    """The outcome of one slot."""
 
     DUE = "due"
-    """A caller asked for it at once; beat has not given it to the fleet yet."""
+    """A caller asked for it at once; beat has not published it yet."""
     FIRED = "fired"
-    """Beat has given it to the fleet."""
+    """Beat has published it."""
     SENT = "sent"
-    """Its messages are in their inboxes, or its task is accepted."""
+    """Its messages are in the inboxes, or its task is accepted."""
     SKIPPED = "skipped"
     """It was left out; the note says why."""
     REFUSED = "refused"
@@ -266,29 +269,29 @@ class SlotOutcome(StrEnum):
 
     @property
     def rank(self) -> int:
-        """What is known later never gives way to what was known before."""
+        """A higher rank replaces a lower one, never the reverse."""
         return {SlotOutcome.DUE: 0, SlotOutcome.FIRED: 1}.get(self, 2)
 
     @property
     def open(self) -> bool:
-        """Something is still to happen."""
+        """Whether something is still to happen."""
         return self.rank < SlotOutcome.SENT.rank
 
 
 class Receipt(Model):
-    """What one agent got of a fire."""
+    """What one agent got from a fire."""
 
     agent: AgentId
     message: TaskId | None = None
-    """The message to it, unless it gets none."""
+    """The message to it, if it gets one."""
     note: str = ""
-    """What is to be known: that it is offline, why it gets nothing."""
+    """Why it gets nothing, or that it is offline."""
     state: MessageState | None = None
     """How far the message is at this moment."""
 
 
 class Fire(Model):
-    """One slot of a check-in and what became of it; or several in a row that were all skipped."""
+    """One slot of a check-in and its outcome; or several in a row that were all skipped."""
 
     checkin_id: TaskId
     slot: AwareDatetime
@@ -329,15 +332,15 @@ class CheckinRecord(Model):
 
 
 def milliseconds(moment: datetime) -> int:
-    """A moment as the broker counts, and as a slot is known by."""
+    """A moment as the broker counts; it identifies a slot."""
     return int((moment - _EPOCH) / timedelta(milliseconds=1))
 
 
 def moment_of(ms: float) -> datetime:
-    """What :func:`milliseconds` counts."""
+    """The moment at which :func:`milliseconds` counts so many."""
     return _EPOCH + timedelta(milliseconds=ms)
 
 
 def derived_id(checkin_id: str, slot: datetime, whom: str = "") -> str:
-    """The id of what a slot brings about: the same however often it is fired, so that it happens once."""
+    """The id of what a slot causes: the same however often the slot fires, so that it happens once."""
     return uuid.uuid5(uuid.NAMESPACE_OID, f"{checkin_id} {milliseconds(slot)} {whom}".rstrip()).hex

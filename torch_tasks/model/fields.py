@@ -1,4 +1,4 @@
-"""What the fields of values may hold, and the words for what they may not."""
+"""The types of the fields of values, and the texts of what is wrong with one."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _NAME = r"[a-z0-9][a-z0-9_-]*"
 
 
 def _word(value: object) -> object:
-    """A name as people type it: case does not matter, an inner space is worth its own message."""
+    """A name as people type it: in any case, with spaces around it."""
     if not isinstance(value, str):
         return value
     value = value.strip().lower()
@@ -45,7 +45,7 @@ def _distinct(skills: Iterable[str]) -> tuple[str, ...]:
 
 
 def _text(value: str) -> str:
-    """Text that a file, a command line and the wire can hold."""
+    """Refuse text that no file or command line can hold."""
     if "\0" in value:
         raise ValueError("holds a NUL character; remove it")
     try:
@@ -65,6 +65,23 @@ def _absolute(value: str) -> str:
 def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     json.dumps(value, allow_nan=False)
     return value
+
+
+def not_blank(hint: str) -> AfterValidator:
+    """Refuses a text of spaces alone; the hint says what to write."""
+
+    def check(value: str) -> str:
+        if not value.strip():
+            raise ValueError(f"is empty; {hint}")
+        return value
+
+    return AfterValidator(check)
+
+
+def title_of(text: str) -> str:
+    """The first line of a text, short enough for a table."""
+    line = "".join(char if char.isprintable() else " " for char in text.strip().splitlines()[0])
+    return line if len(line) <= 60 else line[:59] + "…"
 
 
 Text = Annotated[str, AfterValidator(_text)]
@@ -94,7 +111,7 @@ _MESSAGES = {
 
 
 def readable(error: ValidationError, prefix: str = "") -> str:
-    """A validation error in the words of the person who made it."""
+    """A validation error as one line for people."""
     faults = []
     for item in error.errors(include_url=False):
         place = ".".join(str(part) for part in item["loc"])
@@ -106,11 +123,11 @@ def readable(error: ValidationError, prefix: str = "") -> str:
 
 
 class Model(BaseModel):
-    """A value that does not change and knows all of its fields."""
+    """A value that cannot change and refuses unknown fields."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 def now() -> datetime:
-    """This machine's time, for what only people read."""
+    """This machine's time: only for what people read, as clocks differ."""
     return datetime.now(UTC)

@@ -1,16 +1,16 @@
-"""A message as it travels, and what the fleet knows of it."""
+"""A message as it travels, and the fleet's record of it."""
 
 from __future__ import annotations
 
 import time
 import uuid
 from enum import StrEnum
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, ValidationError, field_validator
+from pydantic import AwareDatetime, Field, ValidationError
 
 from torch_tasks.errors import InvalidMessage
-from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId, Text, readable
+from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId, Text, not_blank, readable, title_of
 
 
 class When(StrEnum):
@@ -19,9 +19,9 @@ class When(StrEnum):
     IDLE = "idle"
     """When it has nothing to do."""
     NOW = "now"
-    """While it works, too, if it takes texts then."""
+    """Also while it works, if it takes texts then."""
     INTERRUPT = "interrupt"
-    """At once: what it does is interrupted."""
+    """At once: its work is interrupted."""
 
 
 class Urgency(StrEnum):
@@ -32,7 +32,7 @@ class Urgency(StrEnum):
 
 
 class MessageKind(StrEnum):
-    """What a message is about; the policy says what each must hold."""
+    """What a message is about; the policy says what each kind must hold."""
 
     TEXT = "text"
     STATUS = "status"
@@ -45,33 +45,33 @@ class MessageKind(StrEnum):
 
 
 class MessageState(StrEnum):
-    """How far a message is."""
+    """How far a message has come."""
 
     SPOOLED = "spooled"
     """It waits on its sender's disk for the broker to return."""
     ACCEPTED = "accepted"
     """It is in the receiver's inbox."""
     STAGED = "staged"
-    """The receiver's worker has it and is putting it into the pane."""
+    """The receiver's worker is putting it into the pane."""
     DELIVERED = "delivered"
     """The receiver's program has taken it."""
     ACKNOWLEDGED = "acknowledged"
-    """The broker knows that, and hands it out no more."""
+    """The broker knows that it was delivered."""
     READ = "read"
-    """The receiver has shown that it read it."""
+    """The receiver has read it."""
     EXPIRED = "expired"
     """Its time was over before it could be delivered."""
     DEAD = "dead"
-    """It is not delivered unless a person replays it."""
+    """It was given up; only a person can replay it."""
 
     @property
     def arrived(self) -> bool:
-        """The receiver has it."""
+        """Whether the receiver has it."""
         return self in ARRIVED
 
     @property
     def settled(self) -> bool:
-        """No process need keep it any more in case the broker forgets it."""
+        """Whether no process has to keep it any more in case the broker forgets it."""
         return self in SETTLED
 
     @property
@@ -85,33 +85,33 @@ SETTLED = frozenset({MessageState.ACKNOWLEDGED, MessageState.READ, MessageState.
 TRANSITIONS: dict[MessageState, frozenset[MessageState]] = {
     MessageState.SPOOLED: frozenset({MessageState.ACCEPTED, MessageState.DEAD}),
     MessageState.ACCEPTED: SETTLED | {MessageState.STAGED},
-    # A worker that died while it put the message into the pane has its successor say the same once more.
+    # If a worker died while it put the message into the pane, the next one enters the same state again.
     MessageState.STAGED: SETTLED | {MessageState.STAGED},
     MessageState.DELIVERED: frozenset({MessageState.ACKNOWLEDGED, MessageState.READ}),
     MessageState.ACKNOWLEDGED: frozenset({MessageState.READ}),
     MessageState.READ: frozenset(),
-    # A person has it delivered after all, or the receiver's worker knows that it has arrived.
+    # A person replays it, or the receiver's worker reports that it has arrived.
     MessageState.EXPIRED: (SETTLED | {MessageState.ACCEPTED}) - {MessageState.EXPIRED},
     MessageState.DEAD: SETTLED | {MessageState.ACCEPTED},
 }
-"""What may become of a message; the scripts of the broker enforce it."""
+"""Which states may follow each other; the scripts on the broker enforce it."""
 
 Transport = Literal["broker", "fallback", "spool"]
 
 
 class Message(Model):
-    """Text from one party to another. Its first five fields are what other services read from the channels."""
+    """Text from one party to another; other services read its first five fields from the channels."""
 
     timestamp: float = Field(default_factory=time.time)
     sender: AgentId
     target: AgentId
-    message: Text
+    message: Annotated[Text, not_blank("say something")]
     correlation_id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     kind: MessageKind = MessageKind.TEXT
     reply_to: TaskId | None = None
     incarnation: int | None = None
-    """The life of the sending agent, if an agent sends it."""
+    """The incarnation of the sender, if an agent sends it."""
     when: When = When.IDLE
     priority: Urgency = Urgency.NORMAL
     expires: Seconds | None = None
@@ -119,16 +119,9 @@ class Message(Model):
     via: str = ""
     """Its first receiver, if the policy sent it another way."""
 
-    @field_validator("message")
-    @classmethod
-    def _something_to_say(cls, message: str) -> str:
-        if not message.strip():
-            raise ValueError("is empty; say something")
-        return message
-
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A message from what a caller gave, or :class:`InvalidMessage` in words."""
+        """A message of these fields, or :class:`InvalidMessage` that says what is wrong with them."""
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
@@ -147,12 +140,11 @@ class Message(Model):
     @property
     def title(self) -> str:
         """The message in one short line."""
-        line = "".join(char if char.isprintable() else " " for char in self.message.strip().splitlines()[0])
-        return line if len(line) <= 60 else line[:59] + "…"
+        return title_of(self.message)
 
 
 class MessageRecord(Model):
-    """What the fleet knows of one message."""
+    """The fleet's record of one message."""
 
     message: Message
     state: MessageState
@@ -170,11 +162,11 @@ class MessageRecord(Model):
 
 
 class Sent(Model):
-    """What became of a message when it was sent."""
+    """The outcome of sending a message."""
 
     id: TaskId
     target: AgentId
     state: MessageState
     transport: Transport
     note: str = ""
-    """What its sender should know: that the receiver is away, that the policy sent it another way."""
+    """What its sender should know, as that the receiver is away or the policy chose another receiver."""

@@ -1,7 +1,4 @@
-"""A task as it travels and is kept: what is asked, where it stands, how it ended.
-
-Everything here is validated where it enters and refused with a message a person understands.
-"""
+"""A task as it travels and is kept: what is asked, where it stands, how it ended."""
 
 from __future__ import annotations
 
@@ -9,7 +6,7 @@ import uuid
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, ValidationError, field_validator
+from pydantic import AwareDatetime, Field, ValidationError
 
 from torch_tasks.errors import InvalidTask, TaskFailed
 from torch_tasks.model.fields import (
@@ -22,13 +19,15 @@ from torch_tasks.model.fields import (
     Skills,
     TaskId,
     Text,
+    not_blank,
     readable,
+    title_of,
 )
 from torch_tasks.model.options import Option
 
 
 class Permissions(StrEnum):
-    """What becomes of an agent's request for permission."""
+    """What happens when an agent asks for permission."""
 
     ASK = "ask"
     """The task waits until a person answers."""
@@ -37,7 +36,7 @@ class Permissions(StrEnum):
 
 
 class Priority(StrEnum):
-    """How soon a task is taken, compared with others that the same agent could take."""
+    """How soon an agent takes a task, compared with others that it could take."""
 
     URGENT = "urgent"
     HIGH = "high"
@@ -68,7 +67,7 @@ class TaskState(StrEnum):
 
     @property
     def ended(self) -> bool:
-        """Nothing happens to the task any more, unless a person replays it."""
+        """Whether the task is over, unless a person replays it."""
         return self in ENDED
 
     @property
@@ -87,7 +86,7 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
         {TaskState.ASSIGNED, TaskState.PARKED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
     ),
     TaskState.ASSIGNED: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
-    # A worker that died while it put the task into the pane has its successor say the same once more.
+    # If a worker died while it put the task into the pane, the next one enters the same state again.
     TaskState.RUNNING: frozenset({TaskState.RUNNING, TaskState.WAITING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
     TaskState.WAITING: frozenset({TaskState.WAITING, TaskState.RUNNING, TaskState.PARKED, TaskState.QUEUED}) | ENDED,
     TaskState.PARKED: frozenset(
@@ -114,18 +113,18 @@ class FailureKind(StrEnum):
     REFUSED = "refused"
     CANCELLED = "cancelled"
     AGENT_FAILED = "agent_failed"
-    """The agent reported that it cannot do it, or its program showed an error."""
+    """The agent reported that it cannot do the task, or its program showed an error."""
     INDETERMINATE = "indeterminate"
-    """It is not known whether the agent got the prompt; trying again might do it twice."""
+    """Nothing shows whether the agent got the prompt; another try might do the task twice."""
     OVERLOADED = "overloaded"
-    """The provider of the agent's model refused for want of capacity."""
+    """The provider of the agent's model had no capacity."""
     LOOPING = "looping"
-    """The agent went round in circles or made no progress."""
+    """The agent repeated itself or made no progress."""
     INTERNAL = "internal"
 
     @property
     def worth_retrying(self) -> bool:
-        """The task is not to blame: the same prompt may well succeed with the next try."""
+        """Whether the same prompt may well succeed with the next try."""
         return self in {
             FailureKind.AGENT_CRASHED,
             FailureKind.OUT_OF_MEMORY,
@@ -136,7 +135,7 @@ class FailureKind(StrEnum):
 
     @property
     def up_to_agent(self) -> bool:
-        """It says something about how well the agent works."""
+        """Whether the failure counts against the agent."""
         return self in {
             FailureKind.EXIT_CODE,
             FailureKind.CHECK_FAILED,
@@ -154,13 +153,13 @@ class Question(Model):
     text: str
     choices: tuple[str, ...] = ()
     subject: str = ""
-    """What the permission is asked for, as patterns match it: ``Bash(git push)``; empty for what is no permission."""
+    """What permission is asked for, as patterns match it: ``Bash(git push)``; empty if none is."""
     several: bool = False
-    """More than one of the choices may be taken."""
+    """Whether more than one of the choices may be taken."""
 
 
 class Usage(Model):
-    """What a task cost, as far as the agent's program reports it."""
+    """What a task cost, as the agent's program reports it."""
 
     input_tokens: int = 0
     cached_tokens: int = 0
@@ -174,7 +173,7 @@ class TaskSpec(Model):
     id: TaskId = Field(
         default_factory=lambda: uuid.uuid4().hex, description="The task's id; the same id twice is one task."
     )
-    prompt: Text
+    prompt: Annotated[Text, not_blank("say what the agent shall do")]
     role: Role | None = Field(None, description="Only an agent of this role.")
     skills: Annotated[Skills, Option("--skill")] = Field(
         (), description="Only an agent with this skill; repeat for more, all are required."
@@ -207,16 +206,9 @@ class TaskSpec(Model):
     context: JsonObject = Field(default_factory=dict)
     metadata: JsonObject = Field(default_factory=dict)
 
-    @field_validator("prompt")
-    @classmethod
-    def _something_to_do(cls, prompt: str) -> str:
-        if not prompt.strip():
-            raise ValueError("is empty; say what the agent shall do")
-        return prompt
-
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A spec from what a person or program passed, or :class:`InvalidTask` in words."""
+        """A spec of these fields, or :class:`InvalidTask` that says what is wrong with them."""
         try:
             return cls.model_validate(fields)
         except ValidationError as error:
@@ -233,14 +225,13 @@ class TaskSpec(Model):
         return self
 
     def wire(self) -> dict[str, Any]:
-        """The spec as plain JSON values, without what is only default."""
+        """The spec as plain JSON values, without the defaults."""
         return self.model_dump(mode="json", exclude_defaults=True) | {"id": self.id}
 
     @property
     def title(self) -> str:
         """The task in one short line."""
-        line = "".join(char if char.isprintable() else " " for char in self.prompt.strip().splitlines()[0])
-        return line if len(line) <= 60 else line[:59] + "…"
+        return title_of(self.prompt)
 
 
 class Evidence(Model):
@@ -252,7 +243,7 @@ class Evidence(Model):
 
 
 class Failure(Model):
-    """Why a task did not succeed, in a word for programs and a sentence for people."""
+    """Why a task did not succeed: a kind for programs and a sentence for people."""
 
     kind: FailureKind
     message: str
@@ -278,13 +269,13 @@ class TaskResult(Model):
 
     @classmethod
     def cancelled(cls, task_id: str, message: str) -> Self:
-        """The result of a task that is not wanted any more and that no agent has begun."""
+        """The result of a task that was cancelled before an agent began it."""
         failure = Failure(kind=FailureKind.CANCELLED, message=message)
         return cls(task_id=task_id, status=TaskState.CANCELLED, error=failure)
 
     @property
     def succeeded(self) -> bool:
-        """The task was done, and there is evidence of it."""
+        """Whether the task was done, with evidence of it."""
         return self.status is TaskState.SUCCEEDED
 
     @property
@@ -319,9 +310,9 @@ class TaskRecord(Model):
     incarnation: int = 0
     attempts: int = 0
     revision: int = 0
-    """Grows with every change: of two accounts of one task, the one with the larger revision is the later."""
+    """Grows with every change: of two copies of a record, the one with the larger revision is the later."""
     deliveries: int = 0
-    """How often the task came to an agent again because its worker was lost."""
+    """How often the task was delivered again because its worker was lost."""
     tries_before: int = 0
     """Attempts made before the task was last replayed: they do not count against its retries."""
     created_at: AwareDatetime
@@ -334,15 +325,15 @@ class TaskRecord(Model):
     """What the agent waits for, while the task is ``waiting``."""
     handoff: Handoff | None = None
     handover: Handover | None = None
-    """The last time that the task was handed over."""
+    """How the task was last handed over."""
     result: TaskResult | None = None
     unroutable: bool = False
     waits: str | None = None
-    """Why no agent takes the task now, if those that are able are paused, stopped, limited or logged out."""
+    """Why no agent takes the task now, if all that are able are paused, stopped, limited or logged out."""
 
 
 class Handoff(Model):
-    """What the next agent should know of a task that another one could not finish."""
+    """What the next agent should know about a task that another one could not finish."""
 
     agent: str
     node: str
@@ -351,11 +342,11 @@ class Handoff(Model):
     """What the pane showed last."""
     branch: str | None = None
     diff: str | None = None
-    """What had changed in the workdir, if it is a git tree."""
+    """The changes in the workdir, if it is a git tree."""
 
 
 class Handover(Model):
-    """A task is handed over: who asked for it, which agent had it, which gets it, and what that one should know."""
+    """A handover of a task: who asked for it, the former and the next agent, and what that one should know."""
 
     by: str
     owner: str | None = None
@@ -365,13 +356,13 @@ class Handover(Model):
     note: str = ""
     questions: tuple[str, ...] = ()
     attempt: int = 0
-    """The try that is given up; the next one is the successor's."""
+    """The number of the try that is given up."""
     pid: int | None = None
-    """The command in the owner's own pane that asked for it, and shall return before its turn is ended."""
+    """The command in the owner's pane that asked for it, which must return before its turn is ended."""
 
     @property
     def for_successor(self) -> dict[str, Any]:
-        """What the next agent reads of it, in its task's context."""
+        """The part that the next agent reads, in its task's context."""
         return {
             "handed_over_by": self.by,
             "handed_over_to": self.to,

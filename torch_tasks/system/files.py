@@ -15,7 +15,7 @@ from torch_tasks.state_folder import StateFolder
 
 @contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Only one process of this machine at a time is in here; the others wait. A holder that dies lets go."""
+    """Let only one process of this machine in at a time; a lock ends with the process that holds it."""
     make_folder(lock.parent)
     with usable(lock):
         file = lock.open("ab")
@@ -25,7 +25,7 @@ def exclusive(lock: Path) -> Iterator[None]:
 
 
 def make_folder(folder: Path) -> None:
-    """The folder exists and is for its owner alone."""
+    """Make the folder, with its parents, for its owner alone."""
     with usable(folder):
         folder.mkdir(parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -47,7 +47,7 @@ def write_private(file: Path, text: str) -> None:
 
 
 def flush_folder(folder: Path) -> None:
-    """A file that was made in the folder is there even after a power failure."""
+    """Make sure that a file made in the folder is there even after a power failure."""
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -57,7 +57,7 @@ def flush_folder(folder: Path) -> None:
 
 @contextmanager
 def usable(path: Path) -> Iterator[None]:
-    """What goes wrong with the path in here is raised as :class:`StateFolderUnusable`."""
+    """Turn an :class:`OSError` in here into :class:`StateFolderUnusable` for this path."""
     try:
         yield
     except OSError as error:
@@ -66,12 +66,12 @@ def usable(path: Path) -> Iterator[None]:
 
 
 def ring(agent_folder: Path) -> None:
-    """Ring the agent's bell if there is one; it need not be heard."""
+    """Ring the bell of the agent's worker, if one waits at it."""
     try:
         handle = os.open(agent_folder / "bell", os.O_RDWR | os.O_NONBLOCK)
     except OSError:
         return
-    with suppress(OSError):  # it has been rung more often than anybody cares to count
+    with suppress(OSError):  # the pipe is full of rings already
         os.write(handle, b"x")
     os.close(handle)
 

@@ -1,4 +1,4 @@
-"""Loops that run in threads of their own and survive whatever goes wrong in one round; the pause before a next try."""
+"""Loops that run in threads of their own and survive any error in a round; the pause before another try."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from torch_tasks.errors import TorchError
 log = logging.getLogger(__name__)
 
 EXPECTED: tuple[type[Exception], ...] = (TorchError, OSError)
-"""Errors whose text says all that a person needs: they are logged without a traceback."""
+"""Errors whose text is enough for a person: they are logged without a traceback."""
 RETRY_SECONDS = 0.5
 LONGEST_RETRY_SECONDS = 5.0
 
 
 def backoff(tries: int, first: float, longest: float) -> float:
-    """Seconds before the next try: ``first`` after one, twice as long each time, and not the same in every process."""
+    """Seconds before the next try: ``first`` after one, then twice as long each time, give or take a fifth."""
     pause = min(first * 2.0 ** min(tries - 1, 64), longest)
     return pause * random.uniform(0.8, 1.2)  # noqa: S311 - spreads the tries, keeps no secret
 
@@ -59,15 +59,15 @@ class Loop:
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
     def start(self) -> None:
-        """Begin with the rounds; at most once."""
+        """Start the thread; may be called once."""
         self._thread.start()
 
     def wake(self) -> None:
-        """Begin the next round now, or right after the one that goes on; the pause after an error is waited out."""
+        """Begin the next round now, or right after the current one; a pause after an error is not cut short."""
         self._woken.set()
 
     def stop(self) -> None:
-        """Begin no further round. The one that goes on is not waited for: see :meth:`join`."""
+        """Begin no further round; :meth:`join` waits for the current one."""
         self._stopping.set()
         self._woken.set()
 
@@ -77,7 +77,7 @@ class Loop:
 
     @property
     def is_stopping(self) -> bool:
-        """A round that takes long should come to its end."""
+        """Whether a round that takes long should end early."""
         return self._stopping.is_set()
 
     def _run(self) -> None:
@@ -99,17 +99,17 @@ class Loop:
         try:
             return self._stopping.is_set() or self._until()
         except Exception:
-            log.exception("%s: it cannot be told whether it is over; it goes on", self._name)
+            log.exception("%s: cannot find out whether to end; going on", self._name)
             return False
 
     def _note(self, error: Exception) -> None:
         if not isinstance(error, self._expected):
-            log.error("%s: a fault; it goes on", self._name, exc_info=error)
+            log.error("%s: unexpected error; going on", self._name, exc_info=error)
         elif self._trouble != (trouble := f"{type(error).__name__}: {error}"):
-            log.warning("%s: %s; it is tried again", self._name, error)
+            log.warning("%s: %s; trying again", self._name, error)
             self._trouble = trouble
 
     def _note_success(self) -> None:
         if self._failures:
-            log.info("%s: all is well again", self._name)
+            log.info("%s: works again", self._name)
         self._failures, self._trouble = 0, ""

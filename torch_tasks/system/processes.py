@@ -25,14 +25,14 @@ SAME_START_SECONDS = 0.02
 
 
 class Running(BaseModel):
-    """A process that was started: its number, and what distinguishes it from a later process of the same number."""
+    """A process that was started: its number, and when it began, as a later process may get the same number."""
 
     model_config = ConfigDict(frozen=True)
 
     name: str
     pid: int
     create_time: float
-    """Seconds between the machine's start and the process's: unlike a time of day, it is never set anew."""
+    """Seconds between the machine's start and the process's: unlike the time of day, nobody can change it."""
     argv: tuple[str, ...]
     log: Path
     log_start: int
@@ -40,11 +40,11 @@ class Running(BaseModel):
 
     @property
     def alive(self) -> bool:
-        """The process still runs; one that ended and was not yet waited for does not."""
+        """Whether the process still runs; a zombie does not."""
         return self.process() is not None
 
     def process(self) -> psutil.Process | None:
-        """This very process, or nothing once it has ended, even if another one has its number now."""
+        """The process, or None once it has ended, even if another one has its number now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
             if not _began_at(process, self.create_time):
@@ -65,7 +65,7 @@ class Running(BaseModel):
 
 
 class Processes:
-    """The processes recorded in one folder, each under a name. Who starts or stops a name holds a lock of its own."""
+    """The processes recorded in one folder, each under a name; callers lock a name before they start or stop it."""
 
     def __init__(self, run_dir: Path) -> None:
         self._run_dir = run_dir
@@ -80,7 +80,7 @@ class Processes:
         cwd: Path | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> Running:
-        """Start a process that no terminal and no parent takes down; its output is appended to the log."""
+        """Start a process that outlives its terminal and its parent; its output is appended to the log."""
         make_folder(self._run_dir)
         make_folder(log.parent)
         with usable(log), log.open("ab") as output:
@@ -89,13 +89,13 @@ class Processes:
         running = Running(
             name=name,
             pid=child.pid,
-            create_time=_create_time(psutil.Process(child.pid)),  # there even if it ended: it was not waited for yet
+            create_time=_create_time(psutil.Process(child.pid)),  # at least a zombie: nothing has waited for it yet
             argv=tuple(argv),
             log=log,
             log_start=log_start,
             facts=dict(facts or {}),
         )
-        child.returncode = 0  # subprocess shall not complain that the child is not waited for: Running does that
+        child.returncode = 0  # keeps subprocess from warning: Running waits for the child
         assert child.stdin is not None
         with child.stdin as go:
             write_private(self._file(name), running.model_dump_json())
@@ -104,19 +104,19 @@ class Processes:
         return running
 
     def find(self, name: str) -> Running | None:
-        """The living process of this name."""
+        """The process of this name, if it still runs."""
         with suppress(FileNotFoundError, NotADirectoryError):
             running = Running.model_validate_json(self._file(name).read_bytes())
             return running if running.alive else None
         return None
 
     def all_running(self) -> list[Running]:
-        """Every living process, by name."""
+        """Every process that still runs, ordered by name."""
         names = sorted(file.stem for file in self._run_dir.glob("*.json"))
         return [running for name in names if (running := self.find(name))]
 
     def stop(self, name: str, grace: float) -> bool:
-        """End the process and what is left of its group: ask, wait for the grace, then kill. False if none ran."""
+        """End the process and its group: terminate, wait for the grace, then kill. False if none ran."""
         running = self.find(name)
         if running:
             _end(running, grace)
@@ -130,8 +130,8 @@ class Processes:
 
 
 def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> None:
-    """Return when the process is ready; :class:`ProcessNotStarted` when it ends before, or the time does."""
-    if _holds(lambda: ready() or not running.alive, seconds) and running.alive:
+    """Wait until the process is ready; :class:`ProcessNotStarted` if it ends or the time is over before."""
+    if _becomes_true(lambda: ready() or not running.alive, seconds) and running.alive:
         return
     words = running.last_words() or "(nothing)"
     happened = f"is not ready after {seconds:g} s" if running.alive else "ended before it was ready"
@@ -140,12 +140,12 @@ def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> 
 
 
 def birth(pid: int) -> float:
-    """What distinguishes a living process from a later one of its number: see :attr:`Running.create_time`."""
+    """When a running process began, which a later one of its number did not: see :attr:`Running.create_time`."""
     return _create_time(psutil.Process(pid))
 
 
 def is_alive(pid: int, born: float) -> bool:
-    """The process of this number and :func:`birth` still runs; unlike :class:`Running`, it is anybody's."""
+    """Whether the process of this number and :func:`birth` still runs, whoever started it."""
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
         return _began_at(process, born) and process.status() != psutil.STATUS_ZOMBIE
@@ -163,7 +163,7 @@ def _create_time(process: psutil.Process) -> float:
 def _spawn(
     name: str, argv: Sequence[str], *, env: Mapping[str, str] | None, cwd: Path | None, output: int
 ) -> subprocess.Popen[bytes]:
-    """A child that begins on our word; if we die before we have recorded it, it never does."""
+    """A child that waits for a line before it begins; if this process dies before recording it, it never begins."""
     if shutil.which(argv[0], path=(env or os.environ).get("PATH")) is None:
         raise ProcessNotStarted(f"{name} could not be started with {argv[0]}: {os.strerror(errno.ENOENT)}")
     waiting = ("sh", "-c", 'read -r _ && exec "$@" </dev/null', "sh", *argv)
@@ -179,19 +179,19 @@ def _end(running: Running, grace: float) -> None:
     with suppress(psutil.NoSuchProcess):
         if process := running.process():
             process.terminate()
-    if not _holds(lambda: not running.alive, grace):
+    if not _becomes_true(lambda: not running.alive, grace):
         with suppress(psutil.NoSuchProcess):
             if process := running.process():
                 process.kill()
     for process in _group(running):
         with suppress(psutil.NoSuchProcess):
             process.kill()
-    if not _holds(lambda: not running.alive and not _group(running), KILL_SECONDS):
+    if not _becomes_true(lambda: not running.alive and not _group(running), KILL_SECONDS):
         raise TorchError(f"{running.name} (process {running.pid}) has not ended {KILL_SECONDS:g} s after it was killed")
 
 
 def _group(running: Running) -> list[psutil.Process]:
-    """Who is left of the group that the process led; none if its number leads another group by now."""
+    """The processes left of the group that it led; none if its number leads another group by now."""
     members = [process for process in psutil.process_iter() if _in_group(process, running.pid)]
     if any(process.pid == running.pid for process in members) and not running.alive:
         return []
@@ -204,8 +204,7 @@ def _in_group(process: psutil.Process, group: int) -> bool:
     return False
 
 
-def _holds(condition: Callable[[], bool], seconds: float) -> bool:
-    """Whether the condition becomes true within the time."""
+def _becomes_true(condition: Callable[[], bool], seconds: float) -> bool:
     deadline = time.monotonic() + seconds
     while not condition():
         if time.monotonic() > deadline:

@@ -63,7 +63,7 @@ def test_an_expected_error_is_said_once_and_any_other_each_time_with_its_traceba
     assert [record.exc_info for record in warnings] == [None]
     assert "no broker answers" in warnings[0].getMessage()
     assert [record.exc_info[0] for record in errors if record.exc_info] == [ValueError, ValueError]
-    assert [record.getMessage() for record in caplog.records][-1] == "a test's loop: all is well again"
+    assert [record.getMessage() for record in caplog.records][-1] == "a test's loop: works again"
 
 
 def test_a_loop_that_waits_for_ever_goes_on_when_it_is_woken() -> None:
