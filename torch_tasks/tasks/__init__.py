@@ -1,1 +1,1 @@
-"""What is done with tasks: published, run, answered, handed over, put back, buried."""
+"""What is done with tasks: publish, run, answer, hand over, restore, bury."""

@@ -1,4 +1,4 @@
-"""Dead letters: messages of tasks that are not tried any more, unless a person replays them."""
+"""Dead letters: messages of tasks that Torch tries no more, unless a person replays them."""
 
 from __future__ import annotations
 
@@ -13,13 +13,12 @@ from torch_tasks.transport.deliveries import losses
 
 
 class DeadLetters:
-    """The dead letters of one fleet. There may be other Celery messages than Torch's tasks, which have no record."""
+    """The dead letters of one fleet; those of other Celery tasks than ``torch.run`` have no record."""
 
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
 
     def ids(self) -> list[str]:
-        """The ids of all of them."""
         return sorted(self._fleet.deliveries.dead_letter_ids())
 
     def records(self) -> list[TaskRecord]:
@@ -36,7 +35,7 @@ class DeadLetters:
             records.withdraw_cancel(task_id)
             records.move(task_id, TaskState.QUEUED, note="replayed", tries_before=record.attempts)
         if message:
-            queue = record.queue if record else _first_queue(message)
+            queue = record.queue if record else json.loads(message)["properties"]["delivery_info"]["routing_key"]
             step = record.spec.priority.step if record else Priority.NORMAL.step
             deliveries.replay(task_id, queue, step)
         elif record:
@@ -50,20 +49,17 @@ class DeadLetters:
         self._fleet.deliveries.forget_dead_letter(task_id)
 
     def note_lost(self, task_id: str) -> None:
-        """Write into the record that the message was lost with its worker once too often."""
+        """Finish the record of a task that was lost with its worker once too often."""
         message = f"lost with its worker more than {self._fleet.settings.delivery_limit} times"
-        result = TaskResult(
-            task_id=task_id,
-            status=TaskState.DEAD,
-            error=Failure(kind=FailureKind.WORKER_LOST, message=message),
-        )
+        failure = Failure(kind=FailureKind.WORKER_LOST, message=message)
+        result = TaskResult(task_id=task_id, status=TaskState.DEAD, error=failure)
         with contextlib.suppress(TaskNotFound, IllegalTransition):
             self._fleet.records.finish(result)
 
     def note_all_lost(self) -> None:
-        """Do so for each task whose worker died before it could."""
+        """:meth:`note_lost` for each dead letter whose worker died before it could."""
         for task_id, message in self._fleet.deliveries.dead_letters().items():
-            # The others are here because their retries are used up: their agents write that into the records.
+            # The others are out of retries: their agents write that into the records.
             if message and losses(message) + 1 >= self._fleet.settings.delivery_limit:
                 state = self._fleet.records.state(task_id)
                 if state and not state.ended:
@@ -74,7 +70,3 @@ class DeadLetters:
         if task_id not in dead:
             raise NotDead(f"task {task_id} is not among the dead letters; 'torch-tasks dead list' shows those that are")
         return dead[task_id]
-
-
-def _first_queue(message: str) -> str:
-    return str(json.loads(message)["properties"]["delivery_info"]["routing_key"])

@@ -1,7 +1,6 @@
-"""What becomes of a delivery of ``torch.run``: decided here alone, from facts, without touching anything.
+"""Decides what becomes of a delivery of ``torch.run``: when it arrives, when its agent reached for it, at a try's end.
 
-A delivery is decided on up to three times: when it comes to an agent worker, when the agent has reached for the task,
-and when the try has ended. :mod:`torch_tasks.tasks.execution` gathers the facts and carries the decisions out.
+Nothing is read or changed here: :mod:`torch_tasks.tasks.execution` gathers the facts and carries out the decisions.
 """
 
 from __future__ import annotations
@@ -17,9 +16,9 @@ from torch_tasks.model.task import HELD, Priority, TaskRecord, TaskResult, TaskS
 from torch_tasks.store.tasks import Take
 
 SOON = 1.0
-"""Seconds after which a task that this agent leaves to others comes up again."""
+"""Seconds until a task that this agent left to others is delivered again."""
 LATER = 5.0
-"""The same for a worker that cannot begin any task."""
+"""The same where the worker cannot begin any task."""
 PASSES = 5
 """How often an agent that failed at a task leaves it to others before it tries again itself."""
 
@@ -34,31 +33,29 @@ class Act(StrEnum):
     REPORT = "report"
     """The task has ended: its result is reported once more."""
     DROP = "drop"
-    """The task belongs to another agent, which has its own delivery of it: this one is acknowledged."""
+    """Another agent owns the task and has its own delivery: this one is acknowledged."""
     GIVE_BACK = "give back"
     """The message goes back to its queue at once."""
     PUT_ASIDE = "put aside"
     """The message comes again through its queue, after a pause."""
     LEAVE_TO_OTHERS = "leave to others"
-    """As PUT_ASIDE, and it is counted: other agents should take it meanwhile."""
+    """As PUT_ASIDE, and counted: other agents should take it meanwhile."""
     SEND_ON = "send on"
     """The message goes to another queue; the record stays as it is."""
     SEND_TO_OWNER = "send to owner"
-    """The same, to the agent that owns the task; this one forgets that it ever had it."""
+    """The message goes to the agent that owns the task; this one forgets the task."""
     RELEASE = "release"
-    """The agent owns the task no longer, the try does not count, and the message goes to the task's queue."""
+    """The agent gives up the task, the try does not count, and the message goes to the task's queue."""
     RETRY = "retry"
     """The task is tried again after a pause."""
     FINISH = "finish"
     """The result is written into the record."""
     BURY = "bury"
-    """The same, with the task dead and its message among the dead letters."""
+    """FINISH with the task dead and its message among the dead letters."""
 
 
 @dataclass(frozen=True)
 class Decision:
-    """An act, with what it needs to be carried out."""
-
     act: Act
     queue: str = ""
     priority: Priority = Priority.NORMAL
@@ -81,10 +78,10 @@ class Arrival:
     record: TaskRecord
     agent: AgentInfo
     unfinished: str | None = None
-    """The task that is in the agent's pane, or was left there."""
+    """The task in the agent's pane."""
     retiring: bool = False
     held: str | None = None
-    """Why the agent begins nothing now: it is paused or stopped."""
+    """Why the agent may begin nothing: it is paused or stopped."""
     times_passed: int = 0
     others: Sequence[AgentInfo] = ()
     """Other agents that can take the task, if :func:`should_look_for_others`."""
@@ -104,7 +101,7 @@ def on_arrival(facts: Arrival) -> Decision:
         return Decision(Act.REPORT)
     if record.state in HELD:
         return Decision(Act.TAKE)
-    if not is_able(facts.agent, spec):  # it was handed over, or this message asked for another agent than the first one
+    if not is_able(facts.agent, spec):  # it was handed over, or this message asks for another agent than the record
         return Decision(Act.SEND_ON, queue_for(spec), spec.priority)
     if _is_better_elsewhere(facts):
         return Decision(Act.LEAVE_TO_OTHERS, seconds=SOON)
@@ -119,7 +116,7 @@ def should_look_for_others(record: TaskRecord, agent: AgentInfo) -> bool:
 
 
 def _is_better_elsewhere(facts: Arrival) -> bool:
-    """Others should have the task first, and there are some. A free one is not waited for for ever."""
+    """Others should have the task first, and can; after ``PASSES`` times a free agent is no longer waited for."""
     if not should_look_for_others(facts.record, facts.agent):
         return False
     others = [other for other in facts.others if other.agent_id != facts.agent.agent_id]
@@ -142,11 +139,11 @@ def _has_failed(record: TaskRecord, agent: AgentInfo) -> bool:
 
 @dataclass(frozen=True)
 class Reach:
-    """What came of the agent's reach for a task."""
+    """How the agent's attempt to take the task ended."""
 
     outcome: Take
     owner: str
-    """Who owns the task, or owned it before."""
+    """The agent that owns the task, or owned it before."""
     record: TaskRecord
     agent: AgentInfo
 
@@ -163,15 +160,13 @@ def on_reach(facts: Reach) -> Decision:
 
 
 def _was_handed_over(record: TaskRecord, agent: AgentInfo) -> bool:
-    """It was handed over at the very moment that this agent took it, or by an agent that is dead."""
+    """It was handed over just as this agent took it, or by an agent that is dead."""
     handover = record.handover
-    if handover is None or handover.attempt == record.attempts:
-        return False
-    return not is_able(agent, record.spec)
+    return bool(handover and handover.attempt != record.attempts and not is_able(agent, record.spec))
 
 
 def released_to_successor(record: TaskRecord) -> Decision:
-    """The task goes to the agent, or to the role, that it was handed over to."""
+    """The task goes to the agent or role that it was handed over to."""
     assert record.handover
     return _released(record.spec, TaskState.QUEUED, f"handed over to {record.handover.to}")
 
@@ -187,15 +182,15 @@ class Ending(StrEnum):
     """How a try ended."""
 
     RESULT = "result"
-    """The agent is done with it, well or not."""
+    """The agent finished it, with success or failure."""
     DETACHED = "detached"
-    """The worker leaves; the agent works on."""
+    """The worker stops; the agent goes on working."""
     LIMITED = "limited"
-    """The agent's account has used up what it may."""
+    """The agent's account has reached its usage limit."""
     HELD = "held"
-    """The agent was paused or stopped, and let go of it."""
+    """The agent was paused or stopped and gave the task back."""
     HANDED_OVER = "handed over"
-    """The agent let go of it for another one."""
+    """The agent gave it up for another one."""
 
 
 @dataclass(frozen=True)
@@ -204,18 +199,18 @@ class EndOfTry:
 
     ending: Ending
     record: TaskRecord
-    """As it was when the agent took the task; if it was handed over, as it is now."""
+    """As of when the agent took the task; if it was handed over, as of now."""
     agent: AgentInfo
     reason: str = ""
     result: TaskResult | None = None
     max_retries: int = 0
-    """How many retries a task has that does not say so itself."""
+    """The retries of a task whose spec names none."""
 
 
 def on_end(facts: EndOfTry) -> Decision:
-    """Whether the task has ended, and if not, who goes on with it."""
+    """Whether the task has ended, and if not, which queue it goes to."""
     match facts.ending:
-        case Ending.DETACHED:  # first of all in the queue that the agent's next worker reads
+        case Ending.DETACHED:  # the agent's next worker gets it first
             return Decision(Act.SEND_ON, agent_queue(facts.agent.agent_id), Priority.URGENT)
         case Ending.HANDED_OVER:
             return released_to_successor(facts.record)
@@ -229,7 +224,7 @@ def on_end(facts: EndOfTry) -> Decision:
 
 
 def _on_result(record: TaskRecord, result: TaskResult, max_retries: int) -> Decision:
-    """A task that is not to blame for its failure is tried again, or is dead when no retry is left."""
+    """Retry a failure that is worth it while retries are left, then bury the task."""
     spec, failure = record.spec, result.error
     if failure is None or not failure.kind.worth_retrying:
         return Decision(Act.FINISH)

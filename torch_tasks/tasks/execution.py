@@ -1,7 +1,4 @@
-"""One delivery of ``torch.run`` at one agent worker: the facts are gathered, and what is decided is carried out.
-
-The decisions themselves, with their reasons, are in :mod:`torch_tasks.tasks.dispatch`.
-"""
+"""Runs one delivery of ``torch.run`` at an agent worker, as :mod:`torch_tasks.tasks.dispatch` decides."""
 
 from __future__ import annotations
 
@@ -23,6 +20,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import HELD, Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
@@ -37,10 +35,10 @@ log = logging.getLogger(__name__)
 
 
 class HeldMessage:
-    """The message by which a Celery task came to this worker, and what can be done with it but acknowledge it.
+    """The message that this worker holds of a Celery task, and the ways to end it other than acknowledging it.
 
-    Each command is one step on the broker. All but :meth:`bury` end the task's run: they raise what keeps Celery from
-    acknowledging the message. If its lease is lost, the message is not this worker's any more and nothing is done.
+    Each command is one step on the broker, and nothing if the lease is lost. All but :meth:`bury` raise what keeps
+    Celery from acknowledging the message.
     """
 
     def __init__(self, request: Any) -> None:
@@ -52,21 +50,19 @@ class HeldMessage:
 
     @property
     def delivery(self) -> TaskDelivery | None:
-        """What must be put back if the broker forgets it; nothing if the lease is lost already."""
+        """What to restore should the broker forget it; None if the lease is lost."""
         return TaskDelivery(self._tag, self._text) if self._text else None
 
     @property
     def is_redelivered(self) -> bool:
-        """The worker that had it before was lost."""
+        """An earlier worker was lost with it."""
         return bool(self._fields.get(LOSSES))
 
     @property
     def times_passed(self) -> int:
-        """How often an agent left it to others."""
         return int(self._headers.get("torch_passed", 0))
 
     def give_back(self, why: str) -> NoReturn:
-        """Put it back into its queue."""
         raise Reject(why, requeue=True)
 
     def send_to(self, queue: str, priority: Priority) -> NoReturn:
@@ -77,25 +73,25 @@ class HeldMessage:
         raise Reject(f"sent on to {queue}", requeue=True)
 
     def put_aside(self, seconds: float) -> NoReturn:
-        """Have it come again, through the queue it came from, after so many seconds."""
+        """Deliver it again through its queue after a pause."""
         self._park(self._queue, seconds)
         raise Reject(f"put aside for {seconds:g} s", requeue=True)
 
     def leave_to_others(self, seconds: float) -> NoReturn:
-        """The same, and count that this agent left it to others."""
+        """:meth:`put_aside`, and count that this agent left it to others."""
         self._headers["torch_passed"] = self.times_passed + 1
         self._park(self._queue, seconds)
         raise Reject("left to another agent", requeue=True)
 
     def retry(self, queue: str, seconds: float, failure: Failure) -> NoReturn:
-        """Have it come again after so many seconds, as one more retry."""
+        """Deliver it again after a pause, as one more retry."""
         self._headers["retries"] = int(self._headers.get("retries") or 0) + 1
         self._headers["torch_passed"] = 0
         self._park(queue, seconds)
         raise Retry(failure.message, TaskFailed(failure.message), seconds)
 
     def bury(self) -> None:
-        """Put it among the dead letters, from where a person may replay it."""
+        """Move it to the dead letters, where a person may replay it."""
         if self._keeper:
             self._keeper.bury(self._tag, self._id)
 
@@ -116,13 +112,13 @@ class HeldMessage:
 
 
 class Execution:
-    """What one worker's agent does about one delivery. Each step of it may be repeated."""
+    """One delivery at one agent. Each step may be repeated."""
 
     _record: TaskRecord
     _result: TaskResult
 
     def __init__(self, task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> None:
-        """``inputs`` are the results of earlier tasks of a chain or chord, and the spec at last."""
+        """``inputs`` are the results of earlier tasks of a chain or chord, then the spec."""
         *self._earlier, fields = inputs
         self._task = task
         self._host = host
@@ -131,27 +127,27 @@ class Execution:
         self._records = fleet().records
 
     def run(self) -> dict[str, Any]:
-        """See the delivery to its end; raises what Celery shall make of it if that is no success."""
+        """Carry the delivery to its end: the result of a task that succeeded, else an exception for Celery."""
         gate = fleet().gate
         before = gate.state()
         if not before.open:
-            raise BrokerForgot("the broker was restarted and does not know yet what the fleet knows")
+            raise BrokerForgot("the broker was restarted and the fleet has not restored its state yet")
         try:
             return self._carry_out(dispatch.on_arrival(self._arrival()))
-        except StateFolderUnusable as error:  # a full disk: nothing is lost, and nothing begun without being noted
-            log.error("%s: waits: %s", self._asked.id, error)
+        except StateFolderUnusable as error:  # a full disk: no task begins without being noted
+            log.error("task %s waits: %s", self._asked.id, error)
             refused = Decision(Act.PUT_ASIDE, seconds=dispatch.LATER)
         except (StaleWriter, IllegalTransition, TaskNotFound) as error:
             if gate.state() != before:
                 raise BrokerForgot(f"the broker was restarted meanwhile: {error}") from error
-            log.warning("%s: left to the agent that has it: %s", self._asked.id, error)
+            log.warning("task %s is left to the agent that owns it: %s", self._asked.id, error)
             refused = Decision(Act.DROP)
         return self._carry_out(refused)
 
     # ── the acts ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _carry_out(self, decision: Decision) -> dict[str, Any]:
-        """The one place in which something is done about the delivery; returns the result of a task that succeeded."""
+        """Act on the delivery, here alone; returns the result of a task that succeeded."""
         task_id = self._asked.id
         match decision.act:
             case Act.TAKE:
@@ -164,7 +160,7 @@ class Execution:
             case Act.FINISH:
                 return self._finished(self._result)
             case Act.BURY:
-                self._message.bury()  # before the record says so: who reads there that it is dead finds the dead letter
+                self._message.bury()  # first: a record that says "dead" has its dead letter
                 return self._finished(self._result.model_copy(update={"status": TaskState.DEAD}))
             case Act.DROP:
                 self._host.settle(task_id, self._records.account(task_id))
@@ -173,7 +169,7 @@ class Execution:
                 return self._send_away(decision)
 
     def _send_away(self, decision: Decision) -> NoReturn:
-        """The agent does not go on with the task now: first the record and the agent's journal, then the message."""
+        """Give the task up for now: first in the record and the agent's journal, then with the message."""
         message = self._message
         match decision.act:
             case Act.GIVE_BACK:
@@ -187,7 +183,7 @@ class Execution:
                 self._move(decision, self._record.tries_before)
                 message.retry(decision.queue, pause_before_retry(decision.tries), self._result.error)
             case Act.SEND_TO_OWNER:
-                log.info("%s: belongs to another agent, goes to %s", self._asked.id, decision.queue)
+                log.info("task %s belongs to another agent: sent to %s", self._asked.id, decision.queue)
                 self._host.drop_lost_task()
             case Act.RELEASE:
                 self._move(decision, self._record.tries_before + 1)  # the task is not to blame
@@ -200,7 +196,9 @@ class Execution:
         if host.unfinished_task not in (None, asked.id):
             host.drop_lost_task()
         self._record = record = self._records.find(asked.id) or self._accepted_anew()
-        others = dispatch.should_look_for_others(record, host.info)
+        others: list[AgentInfo] = []
+        if dispatch.should_look_for_others(record, host.info):
+            others = fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
         return Arrival(
             asked=asked,
             record=record,
@@ -209,18 +207,15 @@ class Execution:
             retiring=host.retiring,
             held=host.hold_reason,
             times_passed=self._message.times_passed,
-            others=fleet().registry.find_available_agents(record.spec.role, record.spec.skills, limit=2)
-            if others
-            else (),
+            others=others,
         )
 
     def _accepted_anew(self) -> TaskRecord:
-        """A record for a task that has none, or none any more."""
         self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked))
         return self._records.get(self._asked.id)
 
     def _reach(self) -> Reach:
-        """Try to make the task the agent's own; with the earlier answers its spec is whole, and kept so."""
+        """Try to take the task for the agent; the record keeps the spec with the earlier answers."""
         task_id, info = self._asked.id, self._host.info
         if self._message.is_redelivered:
             self._records.count_redelivery(task_id)
@@ -229,12 +224,11 @@ class Execution:
             whole = json.dumps(with_earlier(self._record.spec, self._earlier).wire())
         outcome, owner = self._records.take(task_id, info, spec=whole)
         if outcome is Take.TAKEN_OVER:
-            log.warning("%s: taken over from %s, which is dead", task_id, owner)
+            log.warning("task %s taken over from %s, which is dead", task_id, owner)
         self._record = self._records.get(task_id)
         return Reach(outcome=outcome, owner=owner, record=self._record, agent=info)
 
     def _try(self) -> EndOfTry:
-        """Have the agent do the task."""
         record, info, reason = self._record, self._host.info, ""
         try:
             self._result = self._host.execute(informed(record), record.attempts, self._message.delivery)
@@ -248,14 +242,13 @@ class Execution:
         except AgentHeld as held:
             ending, reason = Ending.HELD, str(held)
         else:
-            chosen = settings().max_retries
-            return EndOfTry(Ending.RESULT, record, info, result=self._result, max_retries=chosen)
+            return EndOfTry(Ending.RESULT, record, info, result=self._result, max_retries=settings().max_retries)
         return EndOfTry(ending, self._record, info, reason)
 
     # ── the record ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _move(self, decision: Decision, tries_before: int) -> None:
-        """Put the record into the decision's state; of its attempts, this many do not count against its retries."""
+        """Write the decision into the record; ``tries_before`` of its attempts do not count against its retries."""
         assert decision.state
         task_id, by, note = self._asked.id, self._host.info, decision.note
         account = self._records.move(task_id, decision.state, by=by, note=note, tries_before=tries_before)
@@ -276,12 +269,11 @@ class Execution:
 
 
 def pause_before_retry(tries: int) -> float:
-    """Seconds before the next try of a task that has failed so often."""
     return backoff(tries, settings().retry_backoff_seconds, settings().retry_backoff_limit_seconds)
 
 
 def note_fault(task_id: str, host: AgentHost, error: Exception) -> None:
-    """Torch itself failed: the record says so, or the task would seem to run for ever."""
+    """Fail the task because Torch itself failed; else its record would say for ever that it runs."""
     failure = Failure(kind=FailureKind.INTERNAL, message=f"Torch failed: {type(error).__name__}: {error}")
     result = TaskResult(task_id=task_id, status=TaskState.FAILED, agent=host.info.agent_id, error=failure)
     with contextlib.suppress(TorchError):
@@ -304,7 +296,7 @@ def with_earlier(spec: TaskSpec, results: list[Any]) -> TaskSpec:
 
 
 def informed(record: TaskRecord) -> TaskSpec:
-    """The spec with what is known of the agent that could not finish the task, as context."""
+    """The spec with the notes of the agent that could not finish the task, as context."""
     handoff: dict[str, Any] = {}
     if record.handoff and record.attempts > 1:
         handoff = record.handoff.model_dump(mode="json")

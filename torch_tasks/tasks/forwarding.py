@@ -1,4 +1,4 @@
-"""The messages of tasks that wait in a queue, and the one way to move such a message to where its task belongs now."""
+"""Tasks whose messages wait in a queue, and moving such a message to the queue where its task belongs now."""
 
 from __future__ import annotations
 
@@ -13,14 +13,12 @@ from torch_tasks.transport.deliveries import message_id
 
 @dataclass(frozen=True)
 class QueuedTask:
-    """A task whose message waits in a queue."""
-
     record: TaskRecord
     queue: str
     message: str
 
     def forward(self, fleet: Fleet) -> bool:
-        """Have the message wait at the front of the task's own queue; false if it has been taken meanwhile."""
+        """Move the message to the front of the task's own queue; false if a worker took it meanwhile."""
         spec = self.record.spec
         return fleet.deliveries.forward(self.queue, self.message, queue_for(spec), spec.priority.step)
 

@@ -1,4 +1,4 @@
-"""Handing a task over: the agent that has it lets go of it, and another one goes on, with a note of what to know."""
+"""Handing a task over: its agent gives it up and another one goes on, with a note of what to know."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NOTE_LIMIT = 16_000
 def hand_over(
     task_id: str, to: str, note: str = "", questions: Iterable[str] = (), *, by: str | None = None
 ) -> Handover:
-    """Have an agent, or any agent of a role, go on with a task; :func:`await_handover` waits for the owner to let go.
+    """Give a task to an agent, or any agent of a role; :func:`await_handover` waits until its owner has given it up.
 
-    The agent that works on it is interrupted and lets go first. Called from an agent's pane it must be that agent's
-    task. Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`; then nothing
-    has changed.
+    The agent that works on it is interrupted. From an agent's pane, only that agent's own task can be handed over.
+    Nothing has changed if this raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or
+    :class:`InvalidHandover`.
     """
     own = caller()
     if len(note) > _NOTE_LIMIT:
@@ -41,12 +41,12 @@ def hand_over(
 
 def _require_own(record: TaskRecord, agent: str | None) -> None:
     if agent and agent != (record.agent if record.state in HELD else record.spec.agent):
-        whose = record.agent if record.state in HELD else "nobody's yet"
-        raise NotYours(f"task {record.spec.id} is not {agent}'s but {whose}: an agent hands over only its own task")
+        owner = record.agent if record.state in HELD else "no agent yet"
+        raise NotYours(f"task {record.spec.id} belongs to {owner}, not to {agent}, which hands over only its own tasks")
 
 
 def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:
-    """Write it into the record, and notify the owner, or move the message; nothing if the record has changed."""
+    """Write it into the record and notify the owner, or move the message; None if the record has changed."""
     records, task_id = fleet().records, record.spec.id
     if record.state.ended:
         raise _ended(task_id, record.state)
@@ -61,41 +61,41 @@ def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handove
     if outcome == "ended":
         raise _ended(task_id, detail)
     if outcome == "owned":
-        raise NotYours(f"task {task_id} is {detail}'s by now, not {agent}'s")
+        raise NotYours(f"task {task_id} belongs to {detail} by now, not to {agent}")
     if outcome == "own":
         raise InvalidHandover(f"{detail} has task {task_id} already; name another agent, or a role")
     if newly_demanded:
         app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": queue})
     if outcome == "asked":
         app.control.broadcast(LOOK, destination=[f"{record.agent}@{record.node}"])
-    else:  # should no agent read the old queue; one that does would send the message on
+    else:  # perhaps no agent reads the old queue; one that does would send the message on
         for task in queued_tasks(record.queue, fleet(), only=task_id):
             task.forward(fleet())
     return records.get(task_id).handover
 
 
 def _ended(task_id: str, state: str) -> TaskEnded:
-    return TaskEnded(f"task {task_id} is {state}: what has ended is not handed over")
+    return TaskEnded(f"task {task_id} is {state}: a task that has ended cannot be handed over")
 
 
 def _spec_for_successor(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
-    """The spec as it asks for the successor, or :class:`AgentUnable`."""
+    """The spec changed to ask for the successor, or :class:`AgentUnable`."""
     agents = fleet().registry.agents()
     for info in agents:
         if info.agent_id == to:
             if reason := why_no_successor(info, spec):
-                raise AgentUnable(f"{to} cannot take task {spec.id}: {reason}; 'torch-tasks agents' lists who can")
+                raise AgentUnable(f"{to} cannot take task {spec.id}: {reason}; 'torch-tasks agents' lists all agents")
             return spec.model_copy(update={"agent": to})
     of_role = [info for info in agents if info.role == to]
     if not of_role:
-        fleet().registry.get_agent(to)  # says that there is none of this name
+        fleet().registry.get_agent(to)  # raises that there is none of this name
     if all(info.agent_id == owner or why_no_successor(info, spec) for info in of_role):
-        raise AgentUnable(f"no other agent of the role {to} that is online can take task {spec.id}")
+        raise AgentUnable(f"no other online agent of role {to} can take task {spec.id}")
     return spec.model_copy(update={"agent": None, "role": to})
 
 
 def await_handover(task_id: str, seconds: float) -> tuple[TaskRecord, bool]:
-    """Wait at most so long until the owner has let go of the task; returns the record, and whether it has."""
+    """Wait for the owner to give the task up; returns the record, and whether it did in time."""
     records = fleet().records
     states = records.changes(task_id, time.monotonic() + seconds)
     gone = any(records.ownership(task_id).handover is None for _ in states)

@@ -1,7 +1,6 @@
-"""How a task gets from this process to the broker, whichever of Celery's ways was called.
+"""Sends a task to the broker: noted in the ledger, accepted by the records, and only then published.
 
-All of them end in :attr:`celery.app.amqp.AMQP.send_task_message`: ``delay``, ``apply_async``, canvas, retries, tasks
-sent by name. There a task is noted in the ledger, accepted by the records, and only then published.
+This hooks into :attr:`celery.app.amqp.AMQP.send_task_message`, where ``delay``, canvas, retries and the rest all end.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ _HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "
 
 
 class Publishing(LeasedAMQP):
-    """Celery's sending of tasks, with every ``torch.run`` written into the ledger before it goes."""
+    """Celery's sending of tasks, with each ``torch.run`` sent by a :class:`LedgerProducer`."""
 
     def _create_task_sender(self) -> Callable[..., Any]:
         send = super()._create_task_sender()
@@ -57,8 +56,7 @@ class Outgoing:
 
     @classmethod
     def of(cls, body: Any, options: dict[str, Any]) -> Self:
-        """The message that Celery is about to publish."""
-        # Serialised here and never again, so that what is noted is what goes out.
+        # Serialised here and never again, so that the ledger has exactly what is published.
         content_type, encoding, text = dumps(body, serializer="json")
         what = {name: value for name, value in options.items() if name not in _HOW}
         what |= {"content_type": content_type, "content_encoding": encoding}
@@ -66,15 +64,14 @@ class Outgoing:
 
     @classmethod
     def read(cls, text: str) -> Self:
-        """The inverse of :meth:`text`."""
         return cls(**json.loads(text))
 
     def text(self) -> str:
-        """All of it, as the ledger keeps it."""
+        """The row that the ledger keeps; :meth:`read` is the inverse."""
         return str(json.dumps(vars(self)))
 
     def accept(self, app: TorchApp) -> Accepted:
-        """Give the task a record, and announce its queue to all agent workers if it is new."""
+        """Give the task a record, and announce its queue to the agent workers if it is new."""
         *_, wire = json.loads(self.body)[0]
         accepted = fleet().records.accept(self.task_id, wire, self.queue)
         if accepted.new_queue:
@@ -82,16 +79,15 @@ class Outgoing:
         return accepted
 
     def publish(self, producer: Any, **how: Any) -> Any:
-        """Put the message into its queue, or into the one that is named."""
         return producer.publish(self.body, **{**self.options, **how})
 
 
 class LedgerProducer:
     """A producer that publishes a task only once it is in this machine's ledger and has a record.
 
-    If publishing fails, nothing is left behind. While the broker is away, a task that may be spooled is accepted all
-    the same and waits in the ledger. What a running task sends, the next one of its chain for example, waits for the
-    broker to return, and in the ledger if this worker leaves before that: its failure would go unseen.
+    If publishing fails, nothing is left behind, unless the broker is away and the task may be spooled: then it waits in
+    the ledger. What a running task sends, such as the next one of its chain, waits for the broker to return, and in the
+    ledger if this worker leaves before that: no caller would see the failure.
     """
 
     def __init__(self, producer: Any, app: TorchApp, *, spool: bool, first_to: str | None = None) -> None:
@@ -106,14 +102,13 @@ class LedgerProducer:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, **options: Any) -> Any:
-        """Write it into the ledger, give it a record, publish it."""
         outgoing = Outgoing.of(body, options)
         how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
         if self._first_to:
             how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}
         ledger, before = self._write_to_ledger(outgoing)
         if self._spool and ledger and ledger.has_spooled():
-            return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those that were accepted earlier
+            return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those spooled earlier
         accepted: list[Accepted] = []
 
         def hand_over() -> Any:
@@ -126,7 +121,7 @@ class LedgerProducer:
             if ledger and (self._spool or self._in_task) and is_away(error):
                 log.warning("task %s waits in the ledger: %s", outgoing.task_id, error)
                 return _note(ledger, outgoing.task_id, RowState.SPOOLED)
-            # Unless there was a connection at all, the records may have accepted it without our hearing of it.
+            # With a connection, the records may have accepted it although the answer was lost.
             unheard = not accepted and not (isinstance(error, BrokerUnreachable) and not error.may_have_run)
             _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
             raise
@@ -135,7 +130,7 @@ class LedgerProducer:
         return sent
 
     def _patience(self, action: Callable[[], Any]) -> Any:
-        """Do it; in a task, try again until the broker is back or the worker leaves."""
+        """Do it; inside a task, retry until the broker is back or the worker leaves."""
         host = self._app.host
         if not self._in_task or host is None:
             return action()
@@ -148,7 +143,7 @@ class LedgerProducer:
         return again(action)
 
     def _write_to_ledger(self, outgoing: Outgoing) -> tuple[Ledger | None, RowState | None]:
-        """Write the task into the ledger; returns the ledger, and the state of the task's row before."""
+        """Returns the ledger, and the state of the task's row before."""
         ledger = fleet().ledger
         if ledger is None:
             if self._spool:
@@ -159,18 +154,18 @@ class LedgerProducer:
         except LedgerUnusable as error:
             if not self._in_task:
                 raise
-            log.error("task %s is published without being noted: %s", outgoing.task_id, error)
+            log.error("task %s is published without a row in the ledger: %s", outgoing.task_id, error)
             return None, None
 
     def _in_batch(self) -> bool:
-        """Whether the message waits until a batch is whole: until then, the task is not yet published."""
+        """The message waits for its batch to be complete: the task is not published yet."""
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
 
 
 def _take_back(
     ledger: Ledger | None, task_id: str, before: RowState | None, accepted: Sequence[Accepted], *, unheard: bool
 ) -> None:
-    """Remove a task whose sender gets an error from broker and ledger."""
+    """Remove a task from broker and ledger, because its sender gets an error."""
     forgotten = not unheard
     if any(answer.new_record for answer in accepted):
         try:
@@ -182,7 +177,7 @@ def _take_back(
 
 
 def _note(ledger: Ledger, task_id: str, state: RowState) -> None:
-    """Set the state of the task's row; if that fails, the task is accepted all the same and recovery finds it."""
+    """Set the state of the task's row; should that fail, the task is accepted and recovery finds it."""
     try:
         ledger.note(task_id, state)
     except LedgerUnusable as error:

@@ -1,8 +1,4 @@
-"""Putting back the tasks that the broker forgot, from what this machine's ledger knows of them.
-
-The ledger knows what was accepted on this machine and how it ended. :func:`settle` compares when there is a reason to;
-every command calls it before it talks to the broker. :func:`settle_and_close` also closes the rows of ended tasks.
-"""
+"""Restores tasks that the broker forgot, from the ledger of what was accepted on this machine and how it ended."""
 
 from __future__ import annotations
 
@@ -28,15 +24,15 @@ log = logging.getLogger(__name__)
 LOOK_SECONDS = 1.0
 """How often a process asks the broker whether it is still the one it was."""
 CLOSE_SECONDS = 30.0
-"""How often the rows of ended tasks are closed where no node worker does it."""
+"""How often a process closes the rows of ended tasks where no node worker does."""
 RECALL_SECONDS = 5.0
-"""How long another process may take to put back a task."""
+"""How long another process may take to restore a task."""
 BATCH = 200
 CLOSE_BATCHES = 20
 
 
 def settle() -> None:
-    """Have the broker know what this machine's ledger knows; next to nothing is done if nothing happened."""
+    """Restore on the broker what it forgot; cheap, so each command calls it before it talks to the broker."""
     if tasks := _enqueued_here():
         tasks.settle()
 
@@ -48,13 +44,13 @@ def settle_and_close() -> None:
 
 
 def restore_all() -> None:
-    """Have the broker know all that the ledger knows, even what was put back before."""
+    """Restore all that the ledger knows, even what was restored before."""
     if tasks := _enqueued_here():
         fleet().reconciler.reconcile(tasks, always=True)
 
 
 def keep_end(task_id: str, *, asked_here: bool = False) -> None:
-    """Close the row of a task if it has ended; one whose end was ``asked_here`` is kept wherever it was enqueued."""
+    """Close the row of a task that has ended; if its end was ``asked_here``, also of a task enqueued elsewhere."""
     ledger = fleet().ledger
     if ledger is None:
         return
@@ -68,18 +64,18 @@ def keep_end(task_id: str, *, asked_here: bool = False) -> None:
 
 
 def recall(task_id: str) -> None:
-    """Have the broker know a task again that it forgot, if this machine remembers it."""
+    """Restore a task that the broker forgot, if this machine's ledger has it."""
     ledger = fleet().ledger
     if ledger is None or not ledger.exists() or ledger.state(task_id) is None:
         return
     restore_all()
     deadline = time.monotonic() + RECALL_SECONDS
     while fleet().records.state(task_id) is None and time.monotonic() < deadline:
-        time.sleep(0.05)  # another process is putting it back
+        time.sleep(0.05)  # another process is restoring it
 
 
 def is_spooled(task_id: str) -> bool:
-    """The task was accepted while the broker was away and waits on this machine's disk."""
+    """The task was accepted while the broker was away, and waits on this machine's disk."""
     ledger = fleet().ledger
     return ledger is not None and ledger.exists() and ledger.state(task_id) is RowState.SPOOLED
 
@@ -97,8 +93,8 @@ def _tasks_in(ledger: Ledger) -> EnqueuedTasks:
 class EnqueuedTasks:
     """The tasks in one ledger, as a source for the reconciler of its broker.
 
-    Of several processes, the first puts a task back: its record is made only once and its row claimed only once. A
-    second message would do no harm, for a task runs once whatever is delivered.
+    Of several processes the first restores a task, for its row is claimed once. A second message would do no harm: a
+    task runs once, however often it is delivered.
     """
 
     def __init__(self, ledger: Ledger) -> None:
@@ -106,7 +102,7 @@ class EnqueuedTasks:
         self._looked = -math.inf
 
     def settle(self) -> None:
-        """Compare unless that was done a moment ago and all is sent; close rows if no node worker does."""
+        """Compare unless that was just done and all is sent; close rows if no node worker does."""
         unsent = self._ledger.unsent()
         if unsent or time.monotonic() - self._looked >= LOOK_SECONDS:
             self._compare(unsent)
@@ -114,12 +110,11 @@ class EnqueuedTasks:
                 self._close_ended()
 
     def settle_and_close(self) -> None:
-        """Compare, and close the rows of tasks that have ended."""
         self._compare(self._ledger.unsent())
         self._close_ended()
 
     def _compare(self, unsent: Sequence[Row]) -> None:
-        """Restore all if the broker is not the one it was, and send what was never sent."""
+        """Restore all if the broker was replaced, and send what was never sent."""
         fleet().reconciler.reconcile(self)
         messages = _MessageFinder()
         for start in range(0, len(unsent), BATCH):
@@ -128,11 +123,10 @@ class EnqueuedTasks:
 
     @property
     def name(self) -> str:
-        """What the broker notes the ledger under."""
         return self._ledger.name
 
     def put_back(self) -> bool:
-        """Announce what has ended, then put back what has not."""
+        """Announce tasks that have ended, then restore the others."""
         for rows in _batches(self._ledger.closed_after):
             self._announce(rows)
         messages = _MessageFinder()
@@ -142,7 +136,7 @@ class EnqueuedTasks:
         return True
 
     def _close_ended(self) -> None:
-        """Close what has ended, beginning with the rows not looked at for the longest time; forget what is old."""
+        """Close ended tasks, the rows not looked at for longest first; forget old ones."""
         if self._ledger.is_closing_due(CLOSE_SECONDS / 3):
             self._ledger.note_closing()
         for _ in range(CLOSE_BATCHES):
@@ -152,7 +146,7 @@ class EnqueuedTasks:
         self._ledger.prune(settings().result_days)
 
     def _announce(self, rows: Sequence[Row]) -> None:
-        """Have the records know of ends that they forgot."""
+        """Write ends into the records that forgot them."""
         records = fleet().records
         outlines = records.outlines(row.task_id for row in rows)
         records.restore_many(
@@ -164,9 +158,9 @@ class EnqueuedTasks:
         )
 
     def _restore(self, rows: Sequence[Row], messages: _MessageFinder | None = None) -> int:
-        """Do for each row what the broker's knowledge of it asks for; returns how many tasks have ended.
+        """Send, withdraw or close each row as its record asks; returns how many tasks have ended.
 
-        Without ``messages``, a task that has a record is believed to have a message, too.
+        Without ``messages``, a task with a record is taken to have a message.
         """
         ended, going = [], []
         outlines = fleet().records.outlines(row.task_id for row in rows)
@@ -196,11 +190,11 @@ class EnqueuedTasks:
                 self._ledger.close(row.task_id, account)
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
-        """Publish the row's message, unless another process does it at this moment or the task may have ended."""
-        # It was seen going on then: only if it ended right afterwards can its record have expired by now.
+        """Publish the row's message, unless another process is doing so or the task may have ended."""
+        # It had not ended when the row was touched: its record can have expired only if it ended right afterwards.
         kept_for = int(settings().result_days * 86400) * 0.99
         if row.state is RowState.PUBLISHED and time.time() - row.touched > kept_for:
-            log.warning("task %s was not seen for so long that it may have ended: not put back", row.task_id)
+            log.warning("task %s not restored: last seen so long ago that it may have ended", row.task_id)
             self._ledger.drop(row)
             return
         if not self._ledger.claim(row):
@@ -211,7 +205,7 @@ class EnqueuedTasks:
                 if outgoing.accept(app).new_record or has_record:
                     with app.producer_or_acquire() as producer:
                         outgoing.publish(producer, declare=[app.amqp.queues[row.queue]])
-                    log.info("task %s put back into %s", row.task_id, row.queue)
+                    log.info("task %s restored in %s", row.task_id, row.queue)
         except BaseException:
             self._ledger.note(row.task_id, row.state)
             raise
@@ -220,7 +214,7 @@ class EnqueuedTasks:
     def _withdraw(self, row: Row, outline: Outline | None) -> None:
         """Have the broker forget a task whose enqueueing failed, unless an agent has begun.
 
-        If its sender enqueues it anew meanwhile, its row is another one and stays, so that its record is put back.
+        If its sender enqueues it again meanwhile, the new row stays and its record is restored.
         """
         if outline and outline.state is TaskState.QUEUED and self._ledger.is_as_read(row):
             fleet().records.forget(row.task_id)
@@ -228,7 +222,6 @@ class EnqueuedTasks:
 
 
 def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:
-    """The queues in which the message of a task that is not begun may wait."""
     return (row.queue, outline.queue) if outline and outline.state in NOT_BEGUN else ()
 
 
@@ -240,7 +233,7 @@ def _batches(after: Callable[[int, int], list[Row]]) -> Iterator[list[Row]]:
 
 
 class _MessageFinder:
-    """Which tasks have a message, as far as was looked since a certain moment."""
+    """Finds which tasks have a message; each queue is read once."""
 
     def __init__(self) -> None:
         self._since = time.time()
@@ -248,15 +241,15 @@ class _MessageFinder:
         self._found: set[str] = set()
 
     def look(self, queues: Collection[str]) -> None:
-        """Look for messages in these queues, unless that was done, and among those that workers hold."""
+        """Read those of these queues that were not read yet, and the messages that workers hold."""
         if unknown := set(queues) - self._queues:
             self._found |= fleet().deliveries.on_the_way(unknown)
             self._queues |= unknown
 
     def look_for_pinned(self, task_ids: Collection[str]) -> None:
-        """Look into the queues of the agents that these tasks wait for first."""
+        """Read the queues of the agents that were chosen for these tasks."""
         self.look({keys.agent_queue(agent_id) for agent_id, task_id in fleet().soft_pins.all() if task_id in task_ids})
 
     def has(self, row: Row) -> bool:
-        """The row's task has a message, or was published since."""
+        """The task has a message, or was published since this began to read."""
         return row.task_id in self._found or (row.state is RowState.PUBLISHED and row.touched >= self._since)

@@ -1,4 +1,4 @@
-"""What a caller may ask of a task that was accepted: how it stands, its end, an answer to its agent's question."""
+"""Requests about an accepted task: its record, cancelling it, answering its agent's question."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskResult, TaskState
 from torch_tasks.tasks import recovery
 
 ANSWERED, NOT_TAKEN = "answered: ", "not taken: "
-"""How the notes of a history begin that say what became of an answer."""
+"""How notes in a task's history begin that say whether the agent took an answer."""
 _ANSWER_SECONDS = 20.0
 
 
 def record_of(task_id: str) -> TaskRecord:
-    """The task's record, put back first if the broker forgot it; :class:`TaskNotFound` if it is known nowhere."""
+    """The task's record, restored first if the broker forgot it; :class:`TaskNotFound` if it is known nowhere."""
     record = fleet().records.find(task_id)
     if record is None:
         recovery.recall(task_id)
@@ -28,7 +28,7 @@ def record_of(task_id: str) -> TaskRecord:
 
 
 def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = None) -> TaskRecord:
-    """The record, where the task waits with ``unroutable`` and ``waits`` as they are now; ``agents`` is the fleet."""
+    """The record; of a queued task with ``unroutable`` and ``waits`` as of now. ``agents`` is the whole fleet."""
     if record.state is not TaskState.QUEUED:
         return record
     known = fleet().registry.find_serving(record.spec) if agents is None else agents
@@ -38,7 +38,7 @@ def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = No
 
 
 def cancel(task_id: str) -> TaskState:
-    """End the task at once if no agent has begun it, else have its agent interrupted; returns the state it was in."""
+    """End the task at once if no agent has begun it, else interrupt its agent; returns the state it was in."""
     records = fleet().records
     state = record_of(task_id).state
     if state.ended:
@@ -56,11 +56,11 @@ def cancel(task_id: str) -> TaskState:
 
 
 def answer(task_id: str, reply: str) -> str:
-    """Give the agent of a waiting task the answer to its question; returns once it has taken it, with what it took."""
+    """Answer the question of a waiting task's agent; returns what the agent took, once it has."""
     record = record_of(task_id)
     agent, node = record.agent, record.node
     if record.state is not TaskState.WAITING or record.question is None:
-        raise NotAnswered(f"task {task_id} is {record.state} and asks nothing")
+        raise NotAnswered(f"task {task_id} is {record.state} and waits for no answer")
     before = len(fleet().records.history(task_id))
     replies = app.control.broadcast(
         ANSWER,
@@ -73,12 +73,12 @@ def answer(task_id: str, reply: str) -> str:
     if not replies:
         raise NotAnswered(f"the worker of {agent} on {node} does not answer; is it running? See 'torch-tasks agents'")
     if not next(iter(replies[0].values()))["ok"]:
-        raise NotAnswered(f"{agent} does not work on task {task_id} any more")
+        raise NotAnswered(f"{agent} no longer works on task {task_id}")
     return _await_taken(task_id, before)
 
 
 def _await_taken(task_id: str, before: int) -> str:
-    """The first note after so many entries of the history that says what became of the answer."""
+    """The first note, after the first ``before`` of the history, that says whether the agent took the answer."""
     records = fleet().records
     for _ in records.changes(task_id, time.monotonic() + _ANSWER_SECONDS):
         for entry in records.history(task_id)[before:]:
@@ -86,4 +86,4 @@ def _await_taken(task_id: str, before: int) -> str:
                 return entry.note
             if entry.note and entry.note.startswith(NOT_TAKEN):
                 raise NotAnswered(f"task {task_id}: {entry.note}")
-    raise NotAnswered(f"the agent of task {task_id} got the answer and has not taken it within {_ANSWER_SECONDS:g} s")
+    raise NotAnswered(f"the agent of task {task_id} received the answer but did not take it in {_ANSWER_SECONDS:g} s")

@@ -1,4 +1,4 @@
-"""The Celery tasks that concern tasks."""
+"""The Celery tasks ``torch.run`` and ``torch.prune``."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class RunTask(CeleryTask):
     """``torch.run``: specs go in as :class:`TaskSpec` or as plain fields."""
 
     def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
-        """A signature under the spec's own id, so that a result in a canvas is found by the id its user knows."""
+        """A signature under the spec's own id, so that a canvas finds the result by it."""
         if args:
             *earlier, spec = args
             if isinstance(spec, TaskSpec):
@@ -35,7 +35,7 @@ class RunTask(CeleryTask):
 
 @app.task(bind=True, base=RunTask, name=RUN, max_retries=None, throws=(TaskFailed,))
 def run(self: Any, *inputs: Any) -> dict[str, Any]:
-    """Have this worker's agent do a task. The last input is the spec, what comes before are earlier tasks' results."""
+    """Have this worker's agent do a task. The last input is the spec, those before it are earlier tasks' results."""
     host: AgentHost | None = self.app.host
     if host is None:  # this worker hosts no agent
         HeldMessage(self.request).put_aside(LATER)
@@ -58,5 +58,5 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
 
 @app.task(name="torch.prune")
 def prune() -> int:
-    """Drop from the indexes what has expired."""
+    """Drop expired tasks and check-ins from the indexes."""
     return fleet().records.prune() + fleet().checkins.prune()

@@ -108,7 +108,7 @@ def test_a_task_that_asks_nothing_takes_no_answer(fake: FakeKind, torch: Torch) 
     fake.cli.play(Scenario())
     task = torch.enqueue("nothing to ask")
     task.result(timeout=30)
-    with pytest.raises(NotAnswered, match="asks nothing"):
+    with pytest.raises(NotAnswered, match="waits for no answer"):
         task.answer("1")
 
 
