@@ -1,1 +1,1 @@
-"""Check-ins: notes that beat sends to agents, and tasks that it enqueues, at their times."""
+"""Check-ins: notes that beat sends to agents, and tasks that it enqueues, at set times."""

@@ -1,4 +1,4 @@
-"""The check-ins as people, programs and agents keep them: what they ask for is read, checked, and explained."""
+"""Check-ins as people, programs and agents add and change them: requests are read, checked and explained."""
 
 from __future__ import annotations
 
@@ -33,15 +33,16 @@ _SAYS_LITTLE = frozenset(
     )
 )
 _SHELL = "shell"
+_POLL_SECONDS = 0.1
 _TARGETS = ("role", "project", "task", "pane")
 _OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
 
 
 class AcceptedCheckin(CheckinRecord):
-    """A check-in as it was accepted, and what the one who asked for it should know."""
+    """An accepted check-in, with what its caller should know."""
 
     zone: str = ""
-    """By whose clock its times were read, and who chose it."""
+    """The time zone in which its times were read, and where that comes from."""
     warnings: tuple[str, ...] = ()
 
 
@@ -54,27 +55,24 @@ class Checkins:
     # ── asking for one ───────────────────────────────────────────────────────────────────────────────────────────
 
     def after(self, minutes: float, note: str, target: str | None = None, **how: Any) -> AcceptedCheckin:
-        """Have the note come up once, so many minutes from now; 0.1 is six seconds.
+        """Send the note once, so many minutes from now; 0.1 is six seconds.
 
-        It is for the agent ``target``, by default the one in whose pane this runs, or for all of a ``role``, all who
-        work in a ``project``, or, with ``task`` (the fields of a task), for the agent that takes the task with the note
-        as its prompt. ``when`` says what becomes of it if the receiver works, ``misfire`` what of slots that no beat
-        was there for, ``jitter`` how many seconds late it may be; what comes again stops after ``max_runs`` or when it
-        ``ends``. The same ``id`` twice is one check-in. Raises :class:`InvalidCheckin` or :class:`UnknownRecipient`;
-        then nothing was scheduled.
+        It is for the agent ``target``, by default the caller, or for all agents of a ``role`` or in a ``project``;
+        ``task`` (the fields of a task) enqueues a task with the note as its prompt. ``when`` decides what happens if
+        the receiver works, ``misfire`` what happens to slots missed for want of a beat, ``jitter`` how many seconds
+        late it may be; a repeated one stops after ``max_runs`` or at ``ends``. The same ``id`` twice is one check-in.
+        Nothing is scheduled if this raises :class:`InvalidCheckin` or :class:`UnknownRecipient`.
         """
         try:
             length = timedelta(minutes=minutes)
         except (TypeError, ValueError, OverflowError):
             raise InvalidCheckin(f"{minutes!r} is no number of minutes") from None
         if length <= timedelta(0):
-            raise InvalidCheckin(f"{minutes!r} minutes from now is not to come; name a number above 0")
+            raise InvalidCheckin(f"{minutes!r} minutes from now is not in the future; name a number above 0")
         return self._keep(times.Timed(At(at=self._now() + length), None), note, target, how)
 
     def at(self, time: datetime | str, note: str, target: str | None = None, **how: Any) -> AcceptedCheckin:
-        """Have the note come up once, at this time: ``"tomorrow 9:00"``, or a datetime, by ``timezone``'s clock if it
-        has none; the rest is as for :meth:`after`.
-        """
+        """Send the note once, at a time such as ``"tomorrow 9:00"`` or a datetime; the rest is as for :meth:`after`."""
         now, zone = self._now(), how.pop("timezone", None)
         text = time.isoformat(sep=" ") if isinstance(time, datetime) else time
         moment, used = times.moment(text, now, zone)
@@ -83,8 +81,8 @@ class Checkins:
     def every(
         self, interval: float | timedelta | str, note: str, target: str | None = None, *, start: Any = None, **how: Any
     ) -> AcceptedCheckin:
-        """Have the note come up again and again: each so many seconds, or ``"30m"``, from ``start`` on, or after one
-        interval; the rest is as for :meth:`after`.
+        """Send the note at intervals, in seconds or as ``"30m"``, from ``start`` on or after one interval; the rest is
+        as for :meth:`after`.
         """
         zone = how.pop("timezone", None)
         seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
@@ -96,19 +94,19 @@ class Checkins:
     def cron(
         self, line: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any
     ) -> AcceptedCheckin:
-        """Have the note come up as a line of cron says, by ``timezone``'s clock; the rest is as for :meth:`after`."""
+        """Send the note as a cron line says, in ``timezone``; the rest is as for :meth:`after`."""
         return self._keep(self._again(line, Cron, timezone), note, target, how)
 
     def add(
         self, time: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any
     ) -> AcceptedCheckin:
-        """Have the note come up when the text says, once or again and again; the rest is as for :meth:`after`."""
+        """Send the note when the text says, once or repeatedly; the rest is as for :meth:`after`."""
         return self._keep(times.schedule(time, self._now(), timezone), note, target, how)
 
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def list(self) -> Sequence[CheckinRecord]:
-        """All check-ins: the next first, at last those that come up no more."""
+        """All check-ins, the next one first, those that never fire again last."""
         known = fleet().checkins.records()
         return sorted(known, key=lambda record: (record.due is None, record.due or record.checkin.created_at))
 
@@ -117,7 +115,7 @@ class Checkins:
         return fleet().checkins.get(checkin_id)
 
     def history(self, checkin_id: str, limit: int = 50) -> Sequence[Fire]:
-        """What became of its slots, the latest first, with how far each message and task is now."""
+        """The outcomes of its slots, the latest first, with the present states of their messages and tasks."""
         return fleet().checkins.history(checkin_id, limit)
 
     # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -125,39 +123,39 @@ class Checkins:
     def change(
         self, checkin_id: str, *, time: str | None = None, timezone: str | None = None, **fields: Any
     ) -> AcceptedCheckin:
-        """Change what is named, as :meth:`add` takes it: the ``time``, the ``note``, whom it is for, the options.
+        """Change the ``time``, ``note``, receiver or options that are named, as :meth:`add` takes them.
 
-        :class:`CheckinChanged` if another caller was quicker; then nothing was changed.
+        Nothing has changed if this raises :class:`CheckinChanged`: another caller was quicker.
         """
         record = self.get(checkin_id)
         known = {name: getattr(record.checkin, name) for name in Checkin.model_fields}
         timed = times.schedule(time, self._now(), timezone) if time else times.Timed(record.checkin.schedule, None)
-        whom = {name: fields.pop(name, None) for name in ("target", *_TARGETS)}
+        receiver = {name: fields.pop(name, None) for name in ("target", *_TARGETS)}
         changes = self._options(fields)
         if "id" in changes:
             raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {changes['id']!r} instead")
-        if any(value is not None for value in whom.values()):
-            changes["target"] = self._target(**whom)
+        if any(value is not None for value in receiver.values()):
+            changes["target"] = self._target(**receiver)
         checkin = Checkin.build(**{**known, "schedule": timed.schedule, **changes})
         return self._accept(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
 
     def pause(self, checkin_id: str) -> CheckinRecord:
-        """Have it not come up until it is resumed; what passes meanwhile is not made up for."""
+        """Let it not fire until it is resumed; slots that pass meanwhile are skipped."""
         return fleet().checkins.pause(checkin_id)
 
     def resume(self, checkin_id: str) -> CheckinRecord:
-        """Have it come up again, from its next slot on."""
+        """Let it fire again, from its next slot on."""
         return fleet().checkins.resume(checkin_id)
 
     def remove(self, checkin_id: str) -> None:
-        """Forget it and its history; what has fired arrives all the same."""
+        """Forget it and its history; what has fired is delivered all the same."""
         fleet().checkins.remove(checkin_id)
 
     def run_now(self, checkin_id: str) -> Fire:
-        """Have it fire at once, beside its slots."""
+        """Let it fire at once, in addition to its slots."""
         return fleet().checkins.run_now(checkin_id)
 
-    # ── what is asked for, read and checked ──────────────────────────────────────────────────────────────────────
+    # ── requests, read and checked ───────────────────────────────────────────────────────────────────────────────
 
     def _now(self) -> datetime:
         return fleet().checkins.now()
@@ -165,19 +163,13 @@ class Checkins:
     def _again(self, text: str, kind: type[Every | Cron], timezone: str | None) -> times.Timed:
         timed = times.schedule(text, self._now(), timezone)
         if not isinstance(timed.schedule, kind):
-            raise InvalidCheckin(f"{text!r} does not come again and again; write {times.AGAIN}")
+            raise InvalidCheckin(f"{text!r} does not repeat; write {times.AGAIN}")
         return timed
 
     def _keep(self, timed: times.Timed, note: str, target: str | None, how: dict[str, Any]) -> AcceptedCheckin:
-        whom = {name: how.pop(name, None) for name in _TARGETS}
-        options = self._options(how)
-        checkin = Checkin.build(
-            note=note,
-            target=self._target(target, **whom),
-            schedule=timed.schedule,
-            sender=self.sender,
-            **options,
-        )
+        receiver = {name: how.pop(name, None) for name in _TARGETS}
+        options, to = self._options(how), self._target(target, **receiver)
+        checkin = Checkin.build(note=note, target=to, schedule=timed.schedule, sender=self.sender, **options)
         return self._accept(checkin, timed, lambda: fleet().checkins.add(checkin))
 
     def _options(self, how: dict[str, Any]) -> dict[str, Any]:
@@ -197,22 +189,21 @@ class Checkins:
         task: Mapping[str, Any] | None = None,
         pane: PaneTarget | None = None,
     ) -> Target:
-        """Whom it is for; an agent, or a role, that is called like none is refused."""
         if (target, role, project, task, pane) == (None,) * 5:
             target = caller().agent
             if target is None:
                 raise InvalidCheckin(
-                    "this is no agent's pane: say whom it is for, an agent, a role, a project or a task"
+                    "this is no agent's pane: name the agent, role, project or task that gets the note"
                 )
         fields: dict[str, Any] = {"agent": target, "role": role, "project": project, "pane": pane}
         fields["task"] = None if task is None else dict(task)
         try:
             return Target.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
-            raise InvalidCheckin(f"this is nobody whom a check-in can be for: {readable(error)}") from None
+            raise InvalidCheckin(f"a check-in cannot have this receiver: {readable(error)}") from None
 
     def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
-        """Keep it, and say what the one who asked for it should know."""
+        """Keep it, and add what its caller should know."""
         agents = fleet().registry.agents()
         warnings = [*_target_warnings(checkin.target, agents), *_note_warnings(checkin, agents)]
         record = keep()
@@ -221,13 +212,13 @@ class Checkins:
             note_own_checkin(fleet(), at_work, checkin.id)
         warnings += readiness(fleet()).lacks
         if record.checkin != checkin:
-            warnings.insert(0, f"check-in {checkin.id} was there already, and stays as it is")
+            warnings.insert(0, f"check-in {checkin.id} exists already and was not changed")
         zone = str(timed.zone) if timed.zone else ""
         return AcceptedCheckin(**dict(record), zone=zone, warnings=tuple(warnings))
 
 
 def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
-    """What to know of its receiver; :class:`UnknownRecipient` if no agent has that name."""
+    """Warn of a receiver that is not online; :class:`UnknownRecipient` if no agent has that name."""
     name = target.agent or (target.task or {}).get("agent")
     if name and name != OPERATOR:
         found = next((info for info in agents if info.agent_id == name), None)
@@ -237,27 +228,24 @@ def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[st
             yield f"{name} is offline now: what fires is kept until it returns"
     role = target.role or (target.task or {}).get("role")
     if role and not any(info.role == role for info in agents):
-        yield f"no agent has the role {role} now: what fires before one does reaches nobody"
+        yield f"no agent has the role {role} now: until one does, the check-in reaches no agent"
 
 
 def _note_warnings(checkin: Checkin, agents: Sequence[AgentInfo]) -> Iterator[str]:
-    """That a note says little; a note for a shell is a command line, and may be short."""
+    """Warn of a note that says little; one for a shell is a command line and may be short."""
     shells = {info.agent_id for info in agents if info.kind == _SHELL}
     words = re.findall(r"[^\W_]+", checkin.note.casefold().replace("'", ""))
     if checkin.target.agent not in shells and not set(words) - _SAYS_LITTLE:
         yield f"the note {checkin.title!r} says little: {GOOD_NOTE}"
 
 
-_POLL_SECONDS = 0.1
-
-
 class Readiness(NamedTuple):
-    """What is there for check-ins to come up."""
+    """What check-ins need in order to fire."""
 
     leads: str | None
     """The beat that leads."""
     nodes: tuple[str, ...]
-    """The machines whose node workers live."""
+    """The machines with a live node worker."""
 
     @property
     def lacks(self) -> list[str]:
@@ -275,7 +263,7 @@ class Readiness(NamedTuple):
 
 
 def readiness(of: Fleet, patience: float = 0.0) -> Readiness:
-    """What is there now, or within so many seconds: a beat that dies is succeeded a moment later."""
+    """The readiness within ``patience`` seconds, in which another beat may succeed one that died."""
     deadline = time.monotonic() + patience
     while True:
         leader = of.client.get(keys.BEAT_LEADER)

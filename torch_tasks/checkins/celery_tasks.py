@@ -1,4 +1,4 @@
-"""``torch.checkin``: the Celery task by which one fire of a check-in reaches whom it is for."""
+"""``torch.checkin``: the Celery task that delivers one fire of a check-in."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from torch_tasks.tasks.run import run
 
 @app.task(bind=True, name=CHECKIN, ignore_result=True)
 def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
-    """Bring one fire of a check-in to whom it is for."""
+    """Deliver one fire of a check-in to its receivers."""
     asked = Checkin.model_validate(fields)
     try:
         CheckinDelivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
     except BrokerForgot:
         HeldMessage(self.request).put_aside(SOON)
     except BrokerAway as error:
-        time.sleep(SOON)  # it is this worker's again at once
+        time.sleep(SOON)  # else this worker would get it again at once
         raise Reject(f"the broker is away: {error}", requeue=True) from error
 
 

@@ -1,4 +1,4 @@
-"""Times and intervals as people write them, read by the clock of the zone that is named or of this machine."""
+"""Reads times and intervals as people write them, in the time zone that is named or this machine's own."""
 
 from __future__ import annotations
 
@@ -20,21 +20,20 @@ from torch_tasks.model.fields import readable
 
 
 class Zone(NamedTuple):
-    """A time zone, and who chose it."""
+    """A time zone, and where it comes from."""
 
     name: str
     source: str
 
     @property
     def info(self) -> ZoneInfo:
-        """The zone itself."""
         return ZoneInfo(self.name)
 
     def __str__(self) -> str:
         return f"{self.name} ({self.source})"
 
     def instant(self, wall: datetime) -> datetime:
-        """The moment at which this zone's clocks show this, or :class:`InvalidCheckin` if none or two do."""
+        """The moment at which this zone's clocks show ``wall``; :class:`InvalidCheckin` if none or two do."""
         first, second = (wall.replace(tzinfo=self.info, fold=fold) for fold in (0, 1))
         if first.utcoffset() == second.utcoffset():
             return first
@@ -42,43 +41,41 @@ class Zone(NamedTuple):
         shown = f"{wall:%Y-%m-%d %H:%M}"
         if moments[0].replace(tzinfo=None, fold=0) == wall:
             both = " or ".join(f"'{moment.isoformat(sep=' ', timespec='minutes')}'" for moment in moments)
-            raise InvalidCheckin(f"{shown} comes twice in {self.name}, for the clocks go back then; write {both}")
+            raise InvalidCheckin(f"{shown} comes twice in {self.name}, where the clocks go back; write {both}")
         raise InvalidCheckin(
-            f"{shown} does not come in {self.name}, for the clocks go forward then; "
-            f"write '{moments[0]:%Y-%m-%d %H:%M}' if that is meant"
+            f"{shown} does not exist in {self.name}, where the clocks go forward; "
+            f"did you mean '{moments[0]:%Y-%m-%d %H:%M}'?"
         )
 
 
 def zone_named(name: str) -> Zone:
-    """The zone of this name, or :class:`InvalidCheckin` with those that look alike."""
+    """The zone of this name; :class:`InvalidCheckin` suggests similar names."""
     names = available_timezones()
     found = name if name in names else next((one for one in names if one.casefold() == name.casefold()), None)
     if found is None:
         near = difflib.get_close_matches(name, names, n=3)
         hint = f"did you mean {' or '.join(near)}?" if near else "use one such as 'Europe/Berlin' or 'UTC'"
-        raise InvalidCheckin(f"{name!r} is no time zone that this machine knows; {hint}")
+        raise InvalidCheckin(f"{name!r} is no time zone known to this machine; {hint}")
     return Zone(found, "as given")
 
 
 def own_zone() -> Zone:
-    """The caller's zone: that of ``TZ``, else of this machine; :class:`InvalidCheckin` if neither names one."""
+    """The zone of ``TZ``, else of this machine; :class:`InvalidCheckin` if it has no name."""
     given = os.environ.get("TZ", "")
     try:
         name = given.removeprefix(":") or tzlocal.get_localzone_name()
     except (ZoneInfoNotFoundError, ValueError, OSError):
         name = None
     if name not in available_timezones():
-        whose = f"TZ={given} is" if given else "this machine's own time zone has"
-        raise InvalidCheckin(
-            f"{whose} no name that tells a time zone; write a zone behind the time, such as 'Europe/Berlin'"
-        )
+        what = f"TZ={given} is no time zone" if given else "this machine's time zone has no name"
+        raise InvalidCheckin(f"{what}; write a zone behind the time, such as 'Europe/Berlin'")
     return Zone(name, "from TZ" if given else "this machine's own")
 
 
 ONCE = "'30' (minutes), 'in 2 hours', '14:30', 'tomorrow 9:00' or '2026-12-01 09:00 Europe/Berlin'"
 AGAIN = "'every 30m', 'every 2 hours from 9:00', 'weekdays 9:00 Europe/Berlin', 'mondays 8:30' or '*/15 * * * *'"
 LONGEST = timedelta(days=3660)
-"""Nothing is scheduled farther away: what seems to be is a slip."""
+"""The latest time that is accepted: anything later is taken for a typing error."""
 _CLOCK = r"(?P<hour>\d{1,2})(?::(?P<minute>\d\d))?\s*(?P<half>am|pm)?"
 _MOMENT = re.compile(r"(\d{4}-\d\d-\d\d)[t ](\d\d?:\d\d(?::\d\d(?:\.\d{1,6})?)?)\s*(z|[+-]\d\d:?\d\d)?", re.IGNORECASE)
 _WEEK = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -90,14 +87,14 @@ _CRON_LINE = re.compile(r"(?:[\d*/,-]+ ){2,3}(?:[\dA-Z*/,#?-]+ ){2}[\dA-Z*/,#?-]
 
 
 class Timed(NamedTuple):
-    """A schedule, and by whose clock it was read; no zone if it is the same by every clock."""
+    """A schedule, and the zone in which it was read; None if it is the same in every zone."""
 
     schedule: At | Every | Cron
     zone: Zone | None
 
 
 class _Reader:
-    """Reads one text by one clock."""
+    """Reads one text in one time zone."""
 
     def __init__(self, text: str, now: datetime, zone: str | None) -> None:
         self._now = now.astimezone(UTC)  # in which hours are added as they pass
@@ -107,17 +104,16 @@ class _Reader:
 
     @property
     def zone(self) -> Zone:
-        """The zone, asked for only by what depends on it."""
+        """The zone; reading this marks the schedule as dependent on it."""
         self._used = self._used or self._given or own_zone()
         return self._used
 
     @property
     def wall(self) -> datetime:
-        """What the clock on the zone's walls shows now."""
+        """What the zone's clocks show now."""
         return self._now.astimezone(self.zone.info).replace(tzinfo=None)
 
     def timed(self, schedule: Schedule) -> Timed:
-        """The schedule and the zone, if one was needed."""
         return Timed(schedule, self._used)
 
     def _without_zone(self, text: str) -> str:
@@ -126,21 +122,21 @@ class _Reader:
             return text
         named = zone_named(last)
         if self._given and self._given.name != named.name:
-            raise InvalidCheckin(f"{text!r} names {named.name}, and the time zone is to be {self._given.name}; say one")
+            raise InvalidCheckin(f"{text!r} names {named.name}, but the zone is {self._given.name}; name one of them")
         self._given = named
         return rest
 
     # ── once ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def once(self, text: str) -> datetime | None:
-        """The moment that this text names, if it can be read; never one that is past."""
+        """The future moment that this text names; None if it cannot be read."""
         ways = (self._minutes, self._in, self._date, self._next_clock, self._in_words)
         moment = next(filter(None, (way(text) for way in ways)), None)
         if moment is None:
             return None
         if moment <= self._now:
             shown = moment.isoformat(sep=" ", timespec="seconds")
-            raise InvalidCheckin(f"{text!r} is not to come any more ({shown}); name a later time")
+            raise InvalidCheckin(f"{text!r} is in the past ({shown}); name a later time")
         return moment
 
     def _minutes(self, text: str) -> datetime | None:
@@ -166,7 +162,7 @@ class _Reader:
         except ValueError as error:
             raise InvalidCheckin(f"{text!r} is no time: {error}") from None
         if moment and self._given:
-            raise InvalidCheckin(f"{text!r} has an offset, and there is a time zone as well; say one of them")
+            raise InvalidCheckin(f"{text!r} has an offset as well as a time zone; name one of them")
         return moment or self.zone.instant(wall)
 
     def _next_clock(self, text: str) -> datetime | None:
@@ -177,13 +173,13 @@ class _Reader:
         return self.zone.instant(today if today > self.wall else today + timedelta(days=1))
 
     def _in_words(self, text: str) -> datetime | None:
-        """What parsedatetime makes of it: a day and a clock, from the first word to the last, and nothing else."""
+        """The moment, if parsedatetime reads the whole text as a day and a time of day."""
         text = re.sub(r"\bat (\d{1,2})$", r"\1:00", text.casefold())
-        if re.search(r"\d[-/.]\d", text):  # 12/11 is one day here and another there
+        if re.search(r"\d[-/.]\d", text):  # 12/11 is one day in some countries and another in others
             return None
         if sum(word in _DAYS for word in re.findall("[a-z]+", text)) > 1:
             return None
-        import parsedatetime  # only who writes words waits for it
+        import parsedatetime  # slow to load, so only for times in words
 
         calendar = parsedatetime.Calendar(
             parsedatetime.Constants("en_US", usePyICU=False), version=parsedatetime.VERSION_CONTEXT_STYLE
@@ -200,10 +196,10 @@ class _Reader:
             raise InvalidCheckin(f"{text!r} may be today or in a week; write '{today}' or '{wall:%Y-%m-%d %H:%M}'")
         return self.zone.instant(wall)
 
-    # ── again and again ──────────────────────────────────────────────────────────────────────────────────────────
+    # ── repeatedly ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def again(self) -> At | Every | Cron | None:
-        """The schedule, if this text names one."""
+        """The repeating schedule that this text names; None if it names none."""
         if _CRON_LINE.fullmatch(self.words):
             return _built(lambda: Cron(expression=self.words, timezone=self.zone.name))
         every, rest = re.fullmatch(r"(every )?(.*)", self.words.casefold(), re.DOTALL).groups()  # type: ignore[union-attr]
@@ -229,22 +225,22 @@ class _Reader:
 
 
 def schedule(text: str, now: datetime, zone: str | None = None) -> Timed:
-    """When a text says that something comes up, once or again and again; :class:`InvalidCheckin` if it is unclear."""
+    """The schedule that a text names, once or repeatedly; :class:`InvalidCheckin` if it is unclear."""
     reader = _Reader(text, now, zone)
     found = reader.again()
     if found is None:
         found = _built(lambda: At(at=moment)) if (moment := reader.once(reader.words)) else None
     if found is None:
-        raise InvalidCheckin(f"{text!r} is no time that can be told for sure; write {ONCE}, or {AGAIN}")
+        raise InvalidCheckin(f"{text!r} is no clear time; write {ONCE}, or {AGAIN}")
     return reader.timed(found)
 
 
 def moment(text: str, now: datetime, zone: str | None = None) -> tuple[datetime, Zone | None]:
-    """The one moment to come that a text names; :class:`InvalidCheckin` if it is unclear."""
+    """The one future moment that a text names; :class:`InvalidCheckin` if it is unclear."""
     reader = _Reader(text, now, zone)
     found = reader.once(reader.words)
     if found is None:
-        raise InvalidCheckin(f"{text!r} is no moment that can be told for sure; write {ONCE}")
+        raise InvalidCheckin(f"{text!r} is no single moment; write {ONCE}")
     return found, reader.timed(At(at=found)).zone
 
 
@@ -278,4 +274,4 @@ def _built(build: Callable[[], _Kind]) -> _Kind:
     try:
         return build()
     except ValidationError as error:
-        raise InvalidCheckin(f"this cannot be kept: {readable(error)}") from None
+        raise InvalidCheckin(f"this schedule is not valid: {readable(error)}") from None

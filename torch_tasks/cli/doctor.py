@@ -159,7 +159,7 @@ def _checkins() -> str:
     ready, still = readiness(fleet()), standing_still(fleet())
     waiting = fleet().checkins.to_come()
     if still:
-        raise TorchError(f"nothing moves at {', '.join(one.words for one in still)}; see 'torch-tasks screen AGENT'")
+        raise TorchError(f"no progress at {', '.join(map(str, still))}; see 'torch-tasks screen AGENT'")
     if waiting and ready.lacks:
         raise TorchError("; ".join(ready.lacks))
     if ready.leads is None:

@@ -1,4 +1,4 @@
-"""How the whole system is.
+"""The health of the whole system.
 
 >>> from torch_tasks.monitoring import SystemMonitor
 >>> SystemMonitor().get_system_health().status  # doctest: +SKIP

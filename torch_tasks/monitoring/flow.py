@@ -1,7 +1,4 @@
-"""The flow: messages, what becomes of tasks, which agents come and go, as it happens.
-
-Everything here is published already; watching takes nothing from its receivers, and what happened before is not shown.
-"""
+"""The flow of events about messages, tasks and agents; reading it takes nothing from their receivers."""
 
 from __future__ import annotations
 
@@ -30,8 +27,6 @@ _LOST_TASKS = (TaskState.FAILED, TaskState.DEAD)
 
 
 class FlowKind(StrEnum):
-    """What an event is about."""
-
     MESSAGES = "messages"
     TASKS = "tasks"
     AGENTS = "agents"
@@ -39,25 +34,23 @@ class FlowKind(StrEnum):
 
 
 class FlowEvent(Model):
-    """One thing that happened."""
-
     at: AwareDatetime = Field(default_factory=now)
     kind: FlowKind
     what: str
-    """The state that a message, a task or an agent is in now; or why a message was not sent."""
+    """The new state of a message, a task or an agent; or why a message was not sent."""
     lost: bool = False
-    """An agent or a person did not get what was theirs, unless a person sees to it."""
+    """A message, a task or an agent is lost unless a person acts."""
     id: str = ""
     sender: str = ""
     agent: str = ""
-    """Whom it is for, who does it, or who it is."""
+    """The receiver of a message, the agent of a task, or the agent itself."""
     role: str = ""
     text: str = ""
     note: str = ""
 
 
 class Flow:
-    """What happens from now on; :class:`BrokerUnreachable` if the broker is not there to begin with."""
+    """The events from now on; :class:`BrokerUnreachable` if the broker cannot be reached at the start."""
 
     def __init__(self, of: Fleet) -> None:
         self._fleet = of
@@ -67,7 +60,7 @@ class Flow:
         self._noting = threading.Lock()
         of.client.ping()
         for begin in (self._begin_to_listen, self._begin_to_watch):
-            threading.Thread(target=self._go_on, args=(begin, begin()), daemon=True).start()
+            threading.Thread(target=self._pass_on, args=(begin, begin()), daemon=True).start()
 
     def events(self, deadline: float | None = None) -> Iterator[FlowEvent | None]:
         """Each event as it happens; None about once a second while there is none."""
@@ -77,35 +70,33 @@ class Flow:
             except Empty:
                 yield None
 
-    def _go_on(self, begin: Callable[[], Iterator[FlowEvent]], source: Iterator[FlowEvent]) -> None:
-        """Pass on what a source yields, and begin anew whenever the broker is back."""
+    def _pass_on(self, begin: Callable[[], Iterator[FlowEvent]], source: Iterator[FlowEvent]) -> None:
+        """Pass on a source's events, and open it again whenever the broker is back."""
         while True:
             try:
                 for event in source:
                     self._events.put(event)
             except BrokerAway as error:
-                self._note_cut(begin.__name__, str(error))
+                self._note_away(begin.__name__, str(error))
             try:
                 source = begin()
             except BrokerAway:
                 time.sleep(_RETRY_SECONDS)
             else:
-                self._note_whole(begin.__name__)
+                self._note_back(begin.__name__)
 
-    def _note_cut(self, source: str, why: str) -> None:
+    def _note_away(self, source: str, why: str) -> None:
         with self._noting:
             if not self._cut_off:
                 self._events.put(FlowEvent(kind=FlowKind.BROKER, what="away", lost=True, note=why))
             self._cut_off.add(source)
 
-    def _note_whole(self, source: str) -> None:
-        """Once both sources are read again, the broker counts as back."""
+    def _note_back(self, source: str) -> None:
+        """Once both sources are open again, the broker counts as back."""
         with self._noting:
             self._cut_off.discard(source)
             if not self._cut_off:
-                self._events.put(
-                    FlowEvent(kind=FlowKind.BROKER, what="back", note="what happened meanwhile was not seen")
-                )
+                self._events.put(FlowEvent(kind=FlowKind.BROKER, what="back", note="events meanwhile were missed"))
 
     # ── messages and tasks ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -119,17 +110,17 @@ class Flow:
         try:
             while True:
                 notices: list[dict[str, Any]] = []
-                # One that waits may be followed by many: their records are read together.
+                # One notice may be followed by many: their records are read together.
                 while len(notices) < _AT_ONCE and (one := channel.get_message(timeout=0.0 if notices else 1.0)):
                     notices.append(one)
-                yield from self._heard(notices)
+                yield from self._events_of(notices)
         finally:
             channel.close()
 
-    def _heard(self, notices: list[dict[str, Any]]) -> Iterator[FlowEvent]:
+    def _events_of(self, notices: list[dict[str, Any]]) -> Iterator[FlowEvent]:
         names = [str(notice["channel"]) for notice in notices]
-        messages = self._some(_MESSAGE, names, self._fleet.inboxes.records)
-        tasks = self._some(_TASK, names, lambda ids: [self._fleet.records.find(task_id) for task_id in ids])
+        messages = self._records_of(_MESSAGE, names, self._fleet.inboxes.records)
+        tasks = self._records_of(_TASK, names, lambda ids: [self._fleet.records.find(task_id) for task_id in ids])
         for name, notice in zip(names, notices, strict=True):
             data = str(notice["data"])
             if name.startswith(_MESSAGE):
@@ -140,14 +131,14 @@ class Flow:
                 yield event
 
     @staticmethod
-    def _some(prefix: str, names: Iterable[str], read: Callable[[list[str]], list[Any]]) -> dict[str, Any]:
+    def _records_of(prefix: str, names: Iterable[str], read: Callable[[list[str]], list[Any]]) -> dict[str, Any]:
         ids = sorted({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return dict(zip((prefix + one for one in ids), read(ids), strict=True)) if ids else {}
 
     def _of_channel(self, data: str) -> FlowEvent | None:
         try:
             message = Message.model_validate(json.loads(data))
-        except (ValidationError, ValueError):  # another service's
+        except (ValidationError, ValueError):  # another service's message
             return None
         return self._message(message, MessageState.ACCEPTED, "")
 
@@ -174,8 +165,16 @@ class Flow:
         entry = AuditEntry.model_validate_json(data)
         if entry.what is AuditKind.FALLBACK:  # the message itself is shown
             return None
-        whom = {"id": entry.message_id, "sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}
-        return FlowEvent(kind=FlowKind.MESSAGES, what=entry.what, lost=True, note=entry.why, **whom)
+        return FlowEvent(
+            kind=FlowKind.MESSAGES,
+            what=entry.what,
+            lost=True,
+            id=entry.message_id,
+            sender=entry.sender,
+            agent=entry.target,
+            role=self._role(entry.target),
+            note=entry.why,
+        )
 
     def _of_task(self, task_id: str, state: str, record: TaskRecord | None) -> FlowEvent:
         if record is None:
@@ -202,17 +201,15 @@ class Flow:
     def _of_agent(self, change: AgentChange) -> FlowEvent:
         info = change.info
         self._roles[info.agent_id] = info.role
-        fell_silent = change.what == "left" and not info.left
+        is_lost = change.what == "left" and not info.left
         what = str(info.state) if change.what == "state" else change.what
         note = {
             "came": f"{info.kind} on {info.node}, incarnation {info.incarnation}",
-            "left": "fell silent" if fell_silent else "said goodbye",
+            "left": "no heartbeat" if is_lost else "shut down",
             "task": info.current_task or "none",
             "abilities": "+".join(info.skills),
         }.get(change.what, "")
-        return FlowEvent(
-            kind=FlowKind.AGENTS, what=what, lost=fell_silent, agent=info.agent_id, role=info.role, note=note
-        )
+        return FlowEvent(kind=FlowKind.AGENTS, what=what, lost=is_lost, agent=info.agent_id, role=info.role, note=note)
 
     def _role(self, agent_id: str) -> str:
         if agent_id and agent_id not in self._roles:

@@ -1,4 +1,4 @@
-"""Watching an agent's screen from another machine: its worker publishes it while it is asked to."""
+"""Watching an agent's screen from another machine: its worker publishes it on request."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from torch_tasks.model.agent import AgentInfo
 LOOK_SECONDS = 0.5
 """How often the worker looks at the pane."""
 WATCHED_SECONDS = 6.0
-"""For so long it does after it was asked; who goes on watching asks again in time."""
+"""How long the worker publishes after a request; a watcher repeats it in time."""
 PIECE_BYTES = 64 << 10
-"""Of a larger screen only the end is shown."""
+"""Only the end of a larger screen is shown."""
 _ANSWER_SECONDS = 5.0
 
 
@@ -41,5 +41,5 @@ def _ask(agent_id: str) -> None:
     name = f"{info.agent_id}@{info.node}"
     if not app.control.broadcast(SHOW, destination=[name], reply=True, timeout=_ANSWER_SECONDS, limit=1):
         raise AgentUnavailable(
-            f"the worker of {agent_id} on {info.node} does not answer; 'torch-tasks agents' tells whether it lives"
+            f"the worker of {agent_id} on {info.node} does not answer; 'torch-tasks agents' shows whether it is online"
         )

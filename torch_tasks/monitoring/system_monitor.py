@@ -1,4 +1,4 @@
-"""The health of the system: one look at everything that the fleet shares."""
+"""The health of the system, from everything that the fleet shares."""
 
 from __future__ import annotations
 
@@ -22,23 +22,19 @@ from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.orchestration.scaling import backlogs, unserved
 
 _LATEST = 1000
-"""So many of the latest tasks and messages are looked at."""
+"""How many of the latest tasks and messages count."""
 _FULLEST = 5
 
 
 class Health(StrEnum):
-    """How well the system is, in a word."""
-
     HEALTHY = "healthy"
     DEGRADED = "degraded"
-    """It works, but not all of it: ``reasons`` says what does not."""
+    """A part of it does not work: ``reasons`` says which."""
     DOWN = "down"
-    """Nothing can be enqueued, or no agent is online that could work."""
+    """The broker is away, or no agent is online."""
 
 
 class RoleHealth(Model):
-    """The agents of one role."""
-
     online: int = 0
     free: int = 0
     offline: int = 0
@@ -52,38 +48,38 @@ class QueueHealth(Model):
 
 
 class SystemHealth(Model):
-    """How the system is at one moment; ``model_dump(mode="json")`` is plain JSON."""
+    """The health of the system at one moment; ``model_dump(mode="json")`` is plain JSON."""
 
     status: Health
     reasons: tuple[str, ...] = ()
     at: AwareDatetime
     broker: str
-    """Where it is, or what is wrong with it."""
+    """The broker's address."""
     broker_ms: float | None = None
-    """How long it took to answer."""
+    """How long the broker took to answer."""
     agents: dict[str, RoleHealth] = Field({})
     queues: dict[str, QueueHealth] = Field({})
     tasks: dict[str, int] = Field({})
-    """By state, among the latest."""
+    """How many tasks are in each state, among the latest."""
     dead_letters: int = 0
     inboxes: dict[str, int] = Field({})
-    """How many messages wait, by receiver: the fullest inboxes."""
+    """How many messages wait for each receiver, of the fullest inboxes."""
     dead_messages: int = 0
     """Among the latest."""
     spooled_messages: int = 0
     """On this machine's disk, until the broker takes them."""
     spawn_wanted: tuple[str, ...] = ()
-    """The queues for which an agent was asked that is still not there."""
+    """The queues in which tasks wait and that no live agent reads."""
 
 
 class SystemMonitor:
-    """Looks at a fleet, by default at this process's own."""
+    """Watches a fleet, by default this process's own."""
 
     def __init__(self, of: Fleet | None = None) -> None:
         self._fleet = of or fleet()
 
     def get_system_health(self) -> SystemHealth:
-        """How the system is now. Never raises for want of a broker: then it is ``down`` and says why."""
+        """The health of the system now; while the broker is away it is ``down``, with the reason."""
         address = self._fleet.settings.broker()
         try:
             return self._look(str(address))
@@ -129,19 +125,18 @@ class SystemMonitor:
 
 
 def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate_open: bool) -> Iterable[str]:
-    """What is not as it should be, in words."""
     if not gate_open:
-        yield "the broker was restarted and is being told what it forgot"
+        yield "the broker was restarted, and the fleet is restoring what it forgot"
     offline = [info.agent_id for info in agents if not info.online and not info.left]
     if agents and not any(info.online for info in agents):
         yield "no agent is online"
     elif offline:
-        yield f"{_some(offline)} fell silent"
+        yield f"no heartbeat from {_first_few(offline)}"
     stuck = [f"{info.agent_id} ({info.state})" for info in agents if info.online and info.state in _STUCK]
     if stuck:
-        yield f"{_some(stuck)} cannot work"
+        yield f"{_first_few(stuck)} cannot work"
     if lost:
-        yield f"nobody who is there can do {_some([record.spec.id for record in lost])}"
+        yield f"no live agent can do {_first_few([record.spec.id for record in lost])}"
     if dead:
         yield f"{dead} dead letters; 'torch-tasks dead list' shows them"
 
@@ -154,9 +149,9 @@ def _reasons_of_messages(dead: int, spooled: int) -> Iterable[str]:
 
 
 def _reasons_of_time(shared: Fleet) -> Iterable[str]:
-    """What stands still, and what is scheduled and does not come up."""
+    """Tasks without progress, and what keeps check-ins from firing."""
     if still := standing_still(shared):
-        yield f"nothing moves at {_some([one.words for one in still])}"
+        yield f"no progress at {_first_few([str(one) for one in still])}"
     if shared.checkins.to_come():
         yield from readiness(shared).lacks
 
@@ -164,7 +159,7 @@ def _reasons_of_time(shared: Fleet) -> Iterable[str]:
 _STUCK = ("login", "error", "exited")
 
 
-def _some(names: list[str]) -> str:
+def _first_few(names: list[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 

@@ -1,4 +1,4 @@
-"""Which agents there are and which gets a task: the agent registry, and the orchestrator that assigns tasks.
+"""The agent registry, and the orchestrator that assigns tasks to agents.
 
 >>> from torch_tasks.orchestration import AgentRegistry
 >>> AgentRegistry().find_available_agents(role="developer", skills=["python"])  # doctest: +SKIP

@@ -1,4 +1,4 @@
-"""``python -m torch_tasks.orchestration.agent_registry``: the agents that are there, and starting one."""
+"""``python -m torch_tasks.orchestration.agent_registry``: list the agents, or start one."""
 
 from __future__ import annotations
 

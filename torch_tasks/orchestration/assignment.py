@@ -22,25 +22,23 @@ from torch_tasks.tasks import recovery
 from torch_tasks.tasks.run import run
 
 _TRIES = 5
-"""So many free agents may be taken by others at the very moment they were chosen."""
+"""How many chosen agents may be reserved by another caller first."""
 
 _WORD = re.compile(r"[\w.#+-]+")
 
 
 class AssignmentStatus(StrEnum):
-    """What became of the wish to have a task assigned."""
+    """How an assignment ended."""
 
     ASSIGNED = "assigned"
-    """The agent has it; should it not begin in time, any able agent takes it."""
+    """The agent has it; if it does not begin in time, any able agent takes it."""
     QUEUED = "queued"
     """All able agents are busy; the first that is free takes it."""
     UNROUTABLE = "unroutable"
-    """No live agent is able; the task waits for one that is, and one was asked for."""
+    """No live agent is able; the task waits for one, and one was asked for."""
 
 
 class Assignment(Model):
-    """Who got a task, and when."""
-
     task_id: str
     agent_id: str | None
     assigned_at: datetime
@@ -48,12 +46,12 @@ class Assignment(Model):
 
 
 def ask_for_spawn(spec: TaskSpec) -> None:
-    """Have the pools looked at now, not when beat does so next: one of them may serve what no live agent can do."""
+    """Run the autoscaler now instead of at beat's next time: a pool may serve what no live agent can do."""
     scale.apply_async(expires=fleet().settings.scale_seconds)
 
 
 class TaskOrchestrator:
-    """Gives each task to the agent that is best for it now."""
+    """Gives each task to the best agent for it now."""
 
     def __init__(
         self, registry: AgentRegistry | None = None, *, spawn: Callable[[TaskSpec], object] = ask_for_spawn
@@ -71,7 +69,7 @@ class TaskOrchestrator:
         spec = _spec(task_spec)
         recovery.settle()
         if record := fleet().records.find(spec.id):
-            return _as_it_was(record)
+            return _known_assignment(record)
         agent_id, status = self._choose(spec)
         try:
             run.apply_async((spec,), task_id=spec.id, first_to=keys.agent_queue(agent_id) if agent_id else None)
@@ -93,17 +91,13 @@ class TaskOrchestrator:
             return spec.agent, AssignmentStatus.ASSIGNED if there else AssignmentStatus.UNROUTABLE
         wished = self.requirements(spec)
         for _ in range(_TRIES):
-            best = self._best(spec, wished)
-            if best is None or not best.free:
+            best = self._registry.find_available_agents(spec.role, spec.skills, wished=wished, limit=1)
+            if not best or not best[0].free:
                 break
-            if fleet().soft_pins.reserve(best.agent_id, spec.id):
-                return best.agent_id, AssignmentStatus.ASSIGNED
+            if fleet().soft_pins.reserve(best[0].agent_id, spec.id):
+                return best[0].agent_id, AssignmentStatus.ASSIGNED
         able = best or self._registry.find_serving(spec)
         return None, AssignmentStatus.QUEUED if able else AssignmentStatus.UNROUTABLE
-
-    def _best(self, spec: TaskSpec, wished: Iterable[str]) -> AgentInfo | None:
-        found = self._registry.find_available_agents(spec.role, spec.skills, wished=wished, limit=1)
-        return found[0] if found else None
 
 
 def named_skills(text: str, skills: Iterable[str]) -> tuple[str, ...]:
@@ -113,7 +107,7 @@ def named_skills(text: str, skills: Iterable[str]) -> tuple[str, ...]:
 
 
 def _spec(asked: TaskSpec | Mapping[str, Any]) -> TaskSpec:
-    """A valid spec; what to do may be called ``description``, too."""
+    """A valid spec; ``description`` is another name for ``prompt``."""
     if isinstance(asked, TaskSpec):
         return asked
     fields = dict(asked)
@@ -122,8 +116,8 @@ def _spec(asked: TaskSpec | Mapping[str, Any]) -> TaskSpec:
     return TaskSpec.build(**fields)
 
 
-def _as_it_was(record: TaskRecord) -> Assignment:
-    """How a task stands that was accepted before."""
+def _known_assignment(record: TaskRecord) -> Assignment:
+    """The assignment of a task that was accepted before."""
     status = AssignmentStatus.ASSIGNED if record.agent else AssignmentStatus.QUEUED
     at = record.assigned_at or record.created_at
     return Assignment(task_id=record.spec.id, agent_id=record.agent, assigned_at=at, status=status)
@@ -137,9 +131,9 @@ class Member(Model):
 
 
 def form_team(skills: Iterable[str], registry: AgentRegistry | None = None) -> list[Member]:
-    """As few busy agents as possible, then as few agents as possible, who are online and together have these skills.
+    """Online agents that together have these skills: as few busy ones, then as few, as possible. None is reserved.
 
-    :class:`TeamImpossible` says at once which skills no agent has. No agent is reserved by this.
+    :class:`TeamImpossible` names the skills that no agent has.
     """
     wanted = frozenset(skill.strip().lower() for skill in skills)
     if not wanted:
@@ -147,7 +141,7 @@ def form_team(skills: Iterable[str], registry: AgentRegistry | None = None) -> l
     found = (registry or AgentRegistry()).find_available_agents(skills=wanted, match="any")
     missing = wanted - frozenset(itertools.chain.from_iterable(info.abilities for info in found))
     if missing:
-        raise TeamImpossible(f"no agent that is online has: {', '.join(sorted(missing))}")
+        raise TeamImpossible(f"no online agent has: {', '.join(sorted(missing))}")
     return [Member(agent=info, skills=tuple(sorted(info.abilities & wanted))) for info in _fewest(wanted, found)]
 
 

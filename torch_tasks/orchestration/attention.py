@@ -1,4 +1,4 @@
-"""What stands still: what a person has to do, and what has been blocked for so long that it goes to a manager."""
+"""Blocked work: what a person has to do, and what has been blocked for so long that a manager is notified."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 _MOST_SECONDS = 30.0
 _HELD_UP = (AgentState.WAITING, AgentState.LOGIN)
 _PATIENCE = 12
-"""So many heartbeats a task may wait for an agent to come, which is perhaps being started."""
+"""How many heartbeats a task may wait for an agent, which is perhaps starting."""
 _NOTHING = frozenset({"", "no", "none", "nothing", "-", "n/a"})
 
 
@@ -40,11 +40,10 @@ class WaitingTask(NamedTuple):
     agent: AgentInfo
     record: TaskRecord
     since: datetime
-    """Since when it waits for what it waits for now."""
 
 
 def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[WaitingTask]:
-    """Those that these agents hold."""
+    """The waiting tasks of these agents."""
     for info in agents:
         record = fleet.records.find(info.current_task) if info.current_task else None
         if record is None or record.state is not TaskState.WAITING or record.agent != info.agent_id:
@@ -54,7 +53,7 @@ def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[Waiting
 
 
 def waiting_since(history: Sequence[HistoryEntry]) -> datetime | None:
-    """Since when a task with this history has waited for what it waits for now."""
+    """Since when a task with this history has waited for the same thing; None if it does not wait."""
     since = None
     for entry in reversed(history):
         if (entry.state, entry.note) != (TaskState.WAITING, history[-1].note):
@@ -63,11 +62,11 @@ def waiting_since(history: Sequence[HistoryEntry]) -> datetime | None:
     return since
 
 
-# ── what its manager has to know ─────────────────────────────────────────────────────────────────────────────────
+# ── what a manager has to know ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Blockage(NamedTuple):
-    """One thing that has been blocked since that moment."""
+    """An agent that is blocked, and by what."""
 
     agent: str
     subject: str
@@ -76,17 +75,17 @@ class Blockage(NamedTuple):
 
     @property
     def message_id(self) -> str:
-        """The same whichever process finds it, so that it is one message."""
+        """The same whichever process finds the blockage, so that it is one message."""
         return uuid.uuid5(uuid.NAMESPACE_OID, f"{self.agent} {self.subject} {self.since.isoformat()}").hex
 
 
 def pause_between_looks(rules: Policy) -> float:
-    """How many seconds pass between two looks for what is blocked."""
+    """Seconds between two searches for blocked work."""
     return min(_MOST_SECONDS, rules.blocked_minutes * 60 / 4)
 
 
 def escalate(fleet: Fleet, rules: Policy) -> None:
-    """Bring what is blocked before the manager, once."""
+    """Notify the manager of each blockage, once."""
     seconds = rules.blocked_minutes * 60
     if not rules.enabled or not seconds:
         return
@@ -105,7 +104,6 @@ def escalate(fleet: Fleet, rules: Policy) -> None:
 
 
 def blockage_of_waiting(task: WaitingTask) -> Blockage:
-    """What a task waits for."""
     asked, task_id = task.record.question, task.record.spec.id
     why = asked.text if asked else task.record.note or "it does not say for what"
     choices = f"\nChoices: {' | '.join(asked.choices)}" if asked and asked.choices else ""
@@ -114,22 +112,21 @@ def blockage_of_waiting(task: WaitingTask) -> Blockage:
 
 
 def blockages_reported(statuses: Iterable[MessageRecord], agents: Collection[str]) -> Iterator[Blockage]:
-    """What blocks these agents by their last status."""
+    """What blocks these agents according to their last statuses."""
     for record in statuses:
-        hindrance = hindrance_in(record.message.message)
-        if hindrance and record.accepted_at and record.message.sender in agents:
-            text = f"In its last status it is blocked: {hindrance}"
+        obstacle = obstacle_in(record.message.message)
+        if obstacle and record.accepted_at and record.message.sender in agents:
+            text = f"Its last status says it is blocked: {obstacle}"
             yield Blockage(record.message.sender, record.message.id, record.accepted_at, text)
 
 
 def blockage_of_standing_still(task: FollowedTask) -> Blockage:
-    """A task that runs and of which nothing moves."""
-    text = f"Its task {task.task} runs, and nothing moves: neither its pane nor its files, nor does it report."
+    text = f"Its task {task.task} runs without progress: no change in its pane or files, and no report."
     return Blockage(task.agent, task.task, task.since, text)
 
 
-def hindrance_in(status: str) -> str:
-    """What the text of a status says that blocks its sender; empty if nothing does."""
+def obstacle_in(status: str) -> str:
+    """What blocks the sender of this status; empty if nothing does."""
     for line in status.splitlines():
         word, _, rest = line.strip().partition(":")
         if word.casefold() == "blocked":
@@ -144,16 +141,16 @@ def _escalate(one: Blockage, manager: str) -> None:
     except BrokerUnreachable:
         raise
     except TorchError as error:  # the manager's inbox is full: the next look tries again
-        log.warning("%s is blocked, and %s cannot be told: %s", one.agent, manager, error)
+        log.warning("agent %s is blocked, and the message about it to %s failed: %s", one.agent, manager, error)
     else:
-        log.warning("%s is blocked: brought before %s as message %s", one.agent, manager, one.message_id)
+        log.warning("agent %s is blocked: %s gets message %s", one.agent, manager, one.message_id)
 
 
-# ── what a person has to do ──────────────────────────────────────────────────────────────────────────────────────
+# ── what a person has to do ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 class NeedKind(StrEnum):
-    """What is the matter."""
+    """Why a person is needed."""
 
     QUESTION = "question"
     """A task waits for an answer."""
@@ -162,18 +159,18 @@ class NeedKind(StrEnum):
     DEAD = "dead"
     """A task is out of tries."""
     DOWN = "down"
-    """An agent is in quarantine: its worker did nothing but die."""
+    """An agent is in quarantine: its worker kept dying."""
     UNROUTABLE = "unroutable"
     """Tasks wait, and no live agent is able to take them."""
     LIMITED = "limited"
-    """An account rests. Nothing has to be done, but to have more done meanwhile takes another account."""
+    """An account rests. It needs no action, but more work meanwhile takes another account."""
 
 
 class Need(Model):
     """One thing that a person should know of now."""
 
     id: str
-    """The same for the same matter, whichever process finds it; a new question of a task is a new matter."""
+    """The same for the same matter, whichever process finds it; a task's next question is another matter."""
     kind: NeedKind
     text: str
     do: str
@@ -184,7 +181,7 @@ class Need(Model):
 
 
 def needs(fleet: Fleet) -> list[Need]:
-    """All there are at this moment."""
+    """All that a person should know of now."""
     agents = fleet.registry.agents()
     held_up = [info for info in agents if info.online and info.state in _HELD_UP]
     dead = sorted(fleet.deliveries.dead_letter_ids())
@@ -200,7 +197,7 @@ def needs(fleet: Fleet) -> list[Need]:
 
 
 def question_need(task: WaitingTask) -> Need | None:
-    """A task's question, if it waits for the answer to one."""
+    """The task's question; None if it waits for something else."""
     asked, task_id = task.record.question, task.record.spec.id
     if asked is None:
         return None
@@ -217,7 +214,6 @@ def question_need(task: WaitingTask) -> Need | None:
 
 
 def login_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
-    """The agents whose programs want a login."""
     for info in agents:
         if info.online and info.state is AgentState.LOGIN:
             yield Need(
@@ -231,7 +227,7 @@ def login_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
 
 
 def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:
-    """The agents that living nodes have in quarantine."""
+    """The agents that online nodes have in quarantine."""
     for node in nodes:
         for kept in node.agents:
             if node.online and kept.state is KeptState.QUARANTINED:
@@ -245,18 +241,16 @@ def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:
 
 
 def dead_need(task: str, outline: Outline | None) -> Need:
-    """A task that is out of tries."""
     return Need(
         id=f"dead {task} {outline.revision if outline else 0}",
         kind=NeedKind.DEAD,
-        text=f"task {task} is dead: it was tried as often as it may be",
+        text=f"task {task} is dead: it has no tries left",
         do=f"torch-tasks dead show {task}",
         task=task,
     )
 
 
 def unroutable_need(queue: str, count: int) -> Need:
-    """So many tasks in a queue that no agent reads."""
     role, skills = keys.queue_demand(queue)
     return Need(
         id=f"unroutable {queue}",
@@ -267,7 +261,6 @@ def unroutable_need(queue: str, count: int) -> Need:
 
 
 def limited_need(account: str, until: datetime) -> Need:
-    """An account whose usage limit is reached."""
     return Need(
         id=f"limited {account}",
         kind=NeedKind.LIMITED,
@@ -283,7 +276,7 @@ def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[tuple[str, in
     waiting = [one for one in backlogs(fleet) if one.oldest_seconds >= latest]
     for queue in unserved(waiting, agents):
         ids = filter(None, map(message_id, fleet.deliveries.waiting(queue)))
-        # The message of a task that was cancelled lies there until an agent reads it.
+        # The message of a cancelled task stays there until an agent reads it.
         count = sum(outline is not None and not outline.state.ended for outline in fleet.records.outlines(ids))
         if count:
             yield queue, count

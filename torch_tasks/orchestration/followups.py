@@ -1,4 +1,4 @@
-"""Follow-ups: the manager looks after a task that runs for long at intervals; one that stands still is seen."""
+"""Follow-ups: check-ins by which the manager looks after long-running tasks; and tasks that make no progress."""
 
 from __future__ import annotations
 
@@ -26,49 +26,47 @@ log = logging.getLogger(__name__)
 
 _LOOK_SECONDS = 30.0
 _SHORTEST_SECONDS = 60.0
-"""A task that has not run for so long, or for half an interval, needs no follow-up yet."""
+"""A task needs no follow-up until it has run for this long, or for half an interval."""
 _LENGTHS = (1800.0, 7200.0, 28800.0)
-"""Up to these expected lengths, each of the policy's intervals applies; the last one to what is longer."""
+"""The expected lengths up to which each of the policy's intervals applies; the last one applies beyond."""
 _UNKNOWN_LENGTH = 1800.0
 
 
 class FollowedTask(Model):
-    """One task that runs for long, and since when it looks as it does."""
+    """A long-running task, and since when it has made no progress."""
 
     task: TaskId
     agent: AgentId
     every: Seconds
-    """How often the manager is to look after it."""
+    """How often the manager should look after it."""
     looks: str
-    """What its record and its pane showed, in short; empty as long as its pane was not looked at."""
+    """A digest of its record and its pane; empty until its pane was read."""
     since: AwareDatetime
-    """Since when they have shown that."""
+    """Since when the digest has been the same."""
     ours: bool
-    """It has a follow-up, for no other check-in was made for its agent."""
+    """It has a follow-up, for its agent has no check-in of its own."""
 
-    @property
-    def words(self) -> str:
-        """Whose, which, and since when."""
+    def __str__(self) -> str:
         return f"{self.agent} (task {self.task}, since {self.since:%H:%M} UTC)"
 
     def stands_still(self, now: datetime) -> bool:
-        """Nothing has moved for one interval."""
+        """It has made no progress for one interval."""
         return bool(self.looks) and now - self.since >= timedelta(seconds=self.every)
 
 
 def followup_id(task_id: str) -> str:
-    """The check-in that is a task's follow-up."""
+    """The id of the check-in that is a task's follow-up."""
     return f"followup-{task_id}"[:128]
 
 
 def pause_between_looks(rules: Policy) -> float:
-    """How many seconds pass between two looks at the running tasks."""
+    """Seconds between two looks at the running tasks."""
     minutes = rules.followup_minutes if rules.enabled else ()
     return min(_LOOK_SECONDS, 60 * min(minutes, default=1) / 4)
 
 
 def follow_up(fleet: Fleet, rules: Policy) -> None:
-    """See that each task that runs for long is looked after."""
+    """Give each long-running task a follow-up, and note whether it makes progress."""
     minutes = rules.followup_minutes if rules.enabled else ()
     known = {one.task: one for one in followed(fleet)}
     agents = fleet.registry.agents() if minutes else []
@@ -98,40 +96,40 @@ def follow_up(fleet: Fleet, rules: Policy) -> None:
 
 
 def followed(fleet: Fleet) -> list[FollowedTask]:
-    """The tasks that have run for long and run still."""
+    """The long-running tasks, as of the last :func:`follow_up`."""
     found = []
     for task_id, text in fleet.client.hgetall(keys.FOLLOWUPS).items():
         try:
             found.append(FollowedTask.model_validate_json(text))
         except ValidationError as error:  # written by another version
-            log.warning("what is known of task %s cannot be read: %s", task_id, error)
+            log.warning("the follow-up of task %s cannot be read and is removed: %s", task_id, error)
             fleet.client.hdel(keys.FOLLOWUPS, task_id)
     return found
 
 
 def standing_still(fleet: Fleet) -> list[FollowedTask]:
-    """Those of which nothing has moved for an interval."""
+    """Those that have made no progress for an interval."""
     now = fleet.checkins.now()
     return [one for one in followed(fleet) if one.stands_still(now)]
 
 
 def note_own_checkin(fleet: Fleet, task_id: str, checkin_id: str) -> None:
-    """Note that a check-in was made for the agent of this task: while it comes up, the task needs no follow-up."""
+    """Note a check-in for the agent of this task: while it is active, the task needs no follow-up."""
     fleet.client.hset(keys.LOOKED_AFTER, task_id, checkin_id)
 
 
 def _with_own_checkins(fleet: Fleet, running: Collection[str]) -> set[str]:
-    """The tasks whose agents get a check-in of a person's or a program's own."""
+    """The tasks whose agents have a check-in that a person or a program made."""
     found = set()
     for task_id, checkin_id in fleet.client.hgetall(keys.LOOKED_AFTER).items():
-        if task_id in running and _comes_up(fleet, str(checkin_id)):
+        if task_id in running and _is_active(fleet, str(checkin_id)):
             found.add(str(task_id))
         else:
             fleet.client.hdel(keys.LOOKED_AFTER, task_id)
     return found
 
 
-def _comes_up(fleet: Fleet, checkin_id: str) -> bool:
+def _is_active(fleet: Fleet, checkin_id: str) -> bool:
     try:
         return fleet.checkins.get(checkin_id).state is CheckinState.ACTIVE
     except (CheckinNotFound, InvalidCheckin):
@@ -146,7 +144,7 @@ def _running(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[TaskRe
 
 
 def _expected(record: TaskRecord, info: AgentInfo, agents: Iterable[AgentInfo]) -> float:
-    """How long the task may be expected to take: as it says, or as long as tasks of such agents took so far."""
+    """How long the task may take: its timeout, or the mean of its role's tasks so far."""
     if record.spec.timeout:
         return record.spec.timeout
     ends = [one.performance_metrics for one in agents if one.role == info.role]
@@ -155,7 +153,7 @@ def _expected(record: TaskRecord, info: AgentInfo, agents: Iterable[AgentInfo]) 
 
 
 def _looks(record: TaskRecord) -> str:
-    """What moves when work goes on: the pane's words, the diff, what the agent reports. Clocks and spinners do not."""
+    """A digest of what changes with progress: the pane's words, the diff, the agent's note; not clocks and spinners."""
     noted = record.handoff
     if noted is None:
         return ""
@@ -164,23 +162,20 @@ def _looks(record: TaskRecord) -> str:
     return hashlib.blake2b(repr(parts).encode(), digest_size=8).hexdigest()
 
 
-def _add_followup(fleet: Fleet, record: TaskRecord, one: FollowedTask, begun: datetime, whom: str) -> None:
-    title = record.spec.title.replace("{", "(").replace("}", ")")  # nothing in it is to be filled in
+def _add_followup(fleet: Fleet, record: TaskRecord, one: FollowedTask, begun: datetime, manager: str) -> None:
+    title = record.spec.title.replace("{", "(").replace("}", ")")  # so that it has no placeholders
     note = (
-        f"{one.agent} has been at task {one.task} since {begun:%Y-%m-%d %H:%M} UTC: {title}\n"
+        f"{one.agent} has worked on task {one.task} since {begun:%Y-%m-%d %H:%M} UTC: {title}\n"
         f"See how far it is (torch-tasks task {one.task}; torch-tasks screen {one.agent}); if it is stuck, help it "
         f'(torch-tasks send {one.agent} "…") or hand the task over (torch-tasks handoff {one.task} …).'
     )
-    start = begun + timedelta(seconds=one.every)
-    target = Target(agent=whom)
-    checkin_id = followup_id(one.task)
-    schedule = Every(seconds=one.every, start=start)
+    schedule = Every(seconds=one.every, start=begun + timedelta(seconds=one.every))
+    target, checkin_id = Target(agent=manager), followup_id(one.task)
     fleet.checkins.add(Checkin(id=checkin_id, note=note, target=target, schedule=schedule, sender=one.agent))
-    log.info("task %s runs for long: %s looks after it every %g min", one.task, whom, one.every / 60)
+    log.info("task %s runs for long: %s looks after it every %g min", one.task, manager, one.every / 60)
 
 
 def _forget(fleet: Fleet, one: FollowedTask) -> None:
-    """The task does not run any more."""
     if one.ours:
         _remove_followup(fleet, one.task)
     fleet.client.hdel(keys.FOLLOWUPS, one.task)

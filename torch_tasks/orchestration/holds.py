@@ -1,4 +1,4 @@
-"""Pause and resume, stop and start: the caller's word to the fleet, and which workers have confirmed it."""
+"""Pause and resume, stop and start: the order to the fleet, and which workers have confirmed it."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ _ANSWER_SECONDS = 3.0
 
 @dataclass(frozen=True)
 class HoldReport:
-    """What was ordered, and which agents keep to it already."""
+    """An order, and which agents obey it already."""
 
     scope: str
     hold: Hold
     confirmed: tuple[str, ...] = ()
-    """The agents and nodes that have confirmed it: they keep to it."""
+    """The agents and nodes that have confirmed it."""
     silent: tuple[str, ...] = ()
-    """The agents it concerns that are online and did not answer; they read it with their next heartbeat."""
+    """Online agents that have not confirmed; they read the order with their next heartbeat."""
     unreached: str | None = None
-    """Why the fleet does not know yet, if the broker is away; this machine does."""
+    """Why only this machine obeys yet, if the broker is away."""
 
 
 def pause(
@@ -41,9 +41,9 @@ def pause(
     reason: str = "",
     interrupt: bool = False,
 ) -> HoldReport:
-    """Have one agent, all of a role, or all take no new task; their messages wait.
+    """Let one agent, all of a role, or all begin no new task; their messages wait.
 
-    What they do goes on, or with ``interrupt`` goes back to its queue.
+    A running task goes on, or with ``interrupt`` goes back to its queue.
     """
     return _announce(_scope(agent, role, everybody), new_hold(reason, interrupt=interrupt))
 
@@ -51,12 +51,12 @@ def pause(
 def resume(
     agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
 ) -> HoldReport:
-    """Lift just such a pause; :class:`NotHeld` if there is none."""
+    """Lift a pause of exactly this scope; :class:`NotHeld` if there is none."""
     return _announce(_scope(agent, role, everybody), new_hold(reason, lifted=True))
 
 
 def stop(reason: str = "", *, here: bool = False) -> HoldReport:
-    """Stop this machine, and unless it is only for here the whole fleet: nothing begins, what runs is interrupted."""
+    """Stop the whole fleet, or with ``here`` this machine: no task begins, running ones are interrupted."""
     node, hold = NodeHolds(settings().state_dir), new_hold(reason)
     former = node.stop
     # A machine's own stop outlives the fleet's.
@@ -69,13 +69,13 @@ def stop(reason: str = "", *, here: bool = False) -> HoldReport:
     except BrokerUnreachable as error:
         if former and not former.fleet:
             raise BrokerUnreachable(
-                f"this machine was stopped by itself already, and the others could not be told; say it again: {error}"
+                f"only this machine is stopped, as before; run the command again once the broker is back: {error}"
             ) from error
         return HoldReport(STOP, hold, unreached=str(error))
 
 
 def start(reason: str = "", *, here: bool = False) -> HoldReport:
-    """Lift the fleet's stop, or this machine's own; :class:`NotHeld` if there is none."""
+    """Lift the fleet's stop, or with ``here`` this machine's own; :class:`NotHeld` if there is none."""
     node = NodeHolds(settings().state_dir)
     former = node.stop
     if here:
@@ -83,7 +83,8 @@ def start(reason: str = "", *, here: bool = False) -> HoldReport:
             whose = "the fleet is, see 'torch-tasks start --all'" if former else "nothing is"
             raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
         node.remove_stop()
-        _agree(node)
+        with suppress(BrokerAway):
+            node.agree(fleet().holds)
         return HoldReport(settings().node, new_hold(reason, lifted=True))
     if former and former.fleet and not former.revision:  # only this machine knows of it
         node.remove_stop()
@@ -92,14 +93,14 @@ def start(reason: str = "", *, here: bool = False) -> HoldReport:
 
 
 def announce_local_stop() -> None:
-    """Have the fleet know of the stop that was ordered on this machine while there was no broker."""
+    """Pass on to the fleet a stop that was ordered on this machine while the broker was away."""
     node = NodeHolds(settings().state_dir)
     if (stopped := node.stop) and stopped.fleet and not stopped.revision:
         node.agree(fleet().holds)
 
 
 def resources_of(info: AgentInfo) -> Resources | None:
-    """What the worker of an agent says of its terminal; nothing if it does not answer."""
+    """What an agent's terminal uses, as its worker reports; None if it does not answer."""
     name = f"{info.agent_id}@{info.node}"
     with app.connection_for_write() as connection:
         answers = app.control.broadcast(
@@ -133,10 +134,10 @@ def _announce(scope: str, hold: Hold) -> HoldReport:
 
 
 def _confirmations(names: list[str] | None) -> set[str]:
-    """The workers, of these or of all, that confirm it now; the others read it within a heartbeat."""
+    """Those of these workers, or of all, that confirm the order now."""
     if names == []:
         return set()
-    # On a connection of its own: one that this program used long ago may be broken, and the order is given already.
+    # A connection of its own, for the order is given already and one that was used long ago may be broken.
     with suppress(BrokerAway), broker_errors(), app.connection_for_write() as connection:
         answers = app.control.broadcast(
             HOLDS_CHANGED,
@@ -152,8 +153,3 @@ def _confirmations(names: list[str] | None) -> set[str]:
 
 def _concerns(scope: str, info: AgentInfo) -> bool:
     return scope in (STOP, EVERYBODY, agent_scope(info.agent_id), role_scope(info.role))
-
-
-def _agree(node: NodeHolds) -> None:
-    with suppress(BrokerAway):
-        node.agree(fleet().holds)

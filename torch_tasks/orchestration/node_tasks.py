@@ -1,15 +1,16 @@
-"""The Celery tasks that node workers do: spawn an agent, retire it, try it again."""
+"""The Celery tasks of node workers: spawn, start, retire and release an agent."""
 
 from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 from celery.exceptions import Reject
 
 from torch_tasks import keys
-from torch_tasks.app import RETIRE, app
+from torch_tasks.app import app
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState, RetireOrder
@@ -17,17 +18,16 @@ from torch_tasks.model.host import NodeHost
 from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
 from torch_tasks.tasks.execution import HeldMessage
 
-#: How long an agent that starts is looked at before the other system tasks have their turn, and how long that lasts.
+#: How long the worker waits for an agent that starts before it does other system tasks, and for how long it does those.
 _LOOK_SECONDS, _ASIDE_SECONDS = 2.0, 0.2
 _PAUSE = 0.05
 
 
 @app.task(bind=True, name="torch.spawn", max_retries=None)
 def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
-    """Start an agent where there is room. Returns its id, its node, whether it is ready, and the reason if it is not.
+    """Start an agent where there is room; takes the fields of :class:`~torch_tasks.model.spawn.SpawnRequest`.
 
-    Takes the fields of :class:`~torch_tasks.model.spawn.SpawnRequest`. Any node worker may do this, more than once: the
-    same task is one agent.
+    Any node worker may do this, more than once: the same task is one agent.
     """
     try:
         request = SpawnRequest.build(role=role, **{**wanted, "id": self.request.id})
@@ -35,11 +35,11 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
     except TorchError as error:
         return _spawn_reply(None, type(error).__name__, str(error))
     if is_new:
-        start_agent.apply_async((json.loads(spawned.model_dump_json()),), queue=keys.node_queue(spawned.node))
+        order_start(spawned)
     until = time.monotonic() + _LOOK_SECONDS
     while spawned.state is SpawnState.RESERVED:
         if time.monotonic() > until:
-            # It comes again, also to another node worker should this one die.
+            # The message is delivered again, to another node worker should this one die.
             HeldMessage(self.request).put_aside(_ASIDE_SECONDS)
         time.sleep(_PAUSE)
         spawned = settle_spawn(spawned)
@@ -57,7 +57,7 @@ def _spawn_reply(spawned: Spawned | None, error: str, reason: str) -> dict[str, 
 
 
 def settle_spawn(spawned: Spawned) -> Spawned:
-    """Note what has become of an agent that is being started, and return it as it is then."""
+    """Note whether an agent that is being started is ready or lost, and return it as it is then."""
     of = fleet()
     for info in of.registry.get_agents([spawned.agent_id]):
         if info.online and info.node == spawned.node and info.state is not AgentState.STARTING:
@@ -69,7 +69,7 @@ def settle_spawn(spawned: Spawned) -> Spawned:
 
 
 def _given_up(spawned: Spawned) -> str:
-    """Why this agent is not waited for any longer; empty while it is."""
+    """Why the worker stops waiting for this agent; empty while it waits."""
     of = fleet()
     seconds, micros = of.client.time()
     waited = seconds + micros / 1e6 - spawned.at / 1000
@@ -81,8 +81,12 @@ def _given_up(spawned: Spawned) -> str:
     return ""
 
 
+def order_start(spawned: Spawned) -> None:
+    """Have the node that has the agent's place start it."""
+    start_agent.apply_async((json.loads(spawned.model_dump_json()),), queue=keys.node_queue(spawned.node))
+
+
 def _node() -> NodeHost:
-    """The machine of this process."""
     if app.node is None:
         raise Reject("no node worker", requeue=True)
     return app.node
@@ -90,30 +94,25 @@ def _node() -> NodeHost:
 
 @app.task(name="torch.start_agent")
 def start_agent(spawned: dict[str, Any]) -> None:
-    """For the node that has the agent's place: keep it alive from now on."""
+    """Sent to the agent's node: keep the agent alive from now on."""
     _node().start_agent(Spawned.model_validate(spawned))
 
 
 @app.task(name="torch.retire")
 def retire(agent_id: str, order: dict[str, Any]) -> str:
-    """For the agent's node: have it end. Returns at once, with the reason if it cannot be."""
-    try:
-        _node().retire_agent(agent_id, RetireOrder.model_validate(order))
-    except TorchError as error:
-        return str(error)
-    return ""
-
-
-def announce_order(agent_id: str, node: str) -> None:
-    """Have an agent worker see at once that an order lies in its folder."""
-    app.control.broadcast(RETIRE, destination=[f"{agent_id}@{node}"])
+    """Sent to the agent's node: end the agent. Returns at once, with the reason if that is refused."""
+    return _refusal(lambda: _node().retire_agent(agent_id, RetireOrder.model_validate(order)))
 
 
 @app.task(name="torch.release")
 def release(agent_id: str) -> str:
-    """For the agent's node: try it again. Returns the reason if there is nothing to be tried."""
+    """Sent to the agent's node: try the agent again. Returns the reason if that is refused."""
+    return _refusal(lambda: _node().release_agent(agent_id))
+
+
+def _refusal(order: Callable[[], None]) -> str:
     try:
-        _node().release_agent(agent_id)
+        order()
     except TorchError as error:
         return str(error)
     return ""

@@ -1,8 +1,7 @@
-"""Pools of agents grow by what waits for them: what waits, what is decided, and doing it."""
+"""The autoscaler: pools of agents grow with the backlogs that wait for them."""
 
 from __future__ import annotations
 
-import json
 import logging
 import uuid
 from collections.abc import Collection, Iterable, Sequence
@@ -20,13 +19,18 @@ from torch_tasks.model.agent import AgentInfo, Lifetime
 from torch_tasks.model.fields import Model
 from torch_tasks.model.routing import is_there, serves
 from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
-from torch_tasks.orchestration.node_tasks import start_agent
+from torch_tasks.orchestration.node_tasks import order_start
 from torch_tasks.store.tasks import demanded
 from torch_tasks.transport.deliveries import message_id
 
+log = logging.getLogger(__name__)
+
+_GROWING_SECONDS = 30
+_ALIVE = (SpawnState.RESERVED, SpawnState.READY)
+
 
 class Backlog(Model):
-    """What waits in one queue."""
+    """The tasks that wait in one queue."""
 
     queue: str
     waiting: int
@@ -44,7 +48,7 @@ def backlogs(fleet: Fleet) -> list[Backlog]:
 
 
 def _oldest(fleet: Fleet, messages: list[str]) -> float:
-    """For how many seconds the oldest of these tasks has been accepted, by the broker's clock."""
+    """How many seconds ago the oldest of these tasks was accepted, by the broker's clock."""
     with fleet.client.pipeline(transaction=False) as pipe:
         pipe.time()
         for message in messages:
@@ -55,13 +59,13 @@ def _oldest(fleet: Fleet, messages: list[str]) -> float:
 
 
 def unserved(found: Collection[Backlog], agents: Collection[AgentInfo]) -> list[str]:
-    """The queues that no live agent reads."""
+    """Those of these queues that no live agent reads."""
     there = [agent for agent in agents if is_there(agent)]
     return [one.queue for one in found if not any(serves(one.queue, agent) for agent in there)]
 
 
 class Pace(Model):
-    """How quickly pools grow; the settings say it."""
+    """How quickly pools grow: the settings ``TORCH_SCALE_…``."""
 
     wait_seconds: float
     backlog_seconds: float
@@ -70,11 +74,10 @@ class Pace(Model):
 
 
 class PoolState(Model):
-    """A pool as it is."""
+    """The agents of a pool as they are."""
 
     pool: Pool
     size: int = 0
-    """How many agents have their place in it."""
     starting: int = 0
     """Those of them that are not ready yet."""
     grown_at: AwareDatetime | None = None
@@ -90,7 +93,7 @@ class GrowthDecision(Model):
 
 
 class PoolWork(Model):
-    """What waits for a pool, and who could do it."""
+    """What waits for a pool, and the agents that could do it."""
 
     waiting: int
     oldest_seconds: float
@@ -100,7 +103,7 @@ class PoolWork(Model):
     starting: int
 
     def missing(self, pace: Pace) -> int:
-        """How many agents more would do it in time. Who is busy counts if its task ends in time, too."""
+        """How many more agents it takes to do it in time; a busy agent counts if its task ends in time."""
         needed = min(self.waiting, max(1, ceil(self.waiting * self.seconds_each / pace.backlog_seconds)))
         there = self.free + self.starting + (self.busy if self.seconds_each <= pace.backlog_seconds else 0)
         late = self.oldest_seconds > pace.backlog_seconds and not (self.free or self.starting)
@@ -114,7 +117,7 @@ class PoolWork(Model):
 
 
 def share_backlogs(backlogs: Iterable[Backlog], pools: Collection[Pool]) -> dict[str | None, list[Backlog]]:
-    """Each backlog under the name of the least skilled pool that can serve it; under nothing if none can."""
+    """Each backlog under the name of the least skilled pool that can serve it; under None if none can."""
     shares: dict[str | None, list[Backlog]] = {}
     for backlog in backlogs:
         able = [pool for pool in pools if serves(backlog.queue, pool)]
@@ -124,7 +127,7 @@ def share_backlogs(backlogs: Iterable[Backlog], pools: Collection[Pool]) -> dict
 
 
 def seconds_each(role: str, agents: Iterable[AgentInfo], unknown: float) -> float:
-    """How long a task of this role took on average, by all its agents; ``unknown`` if none has ended yet."""
+    """The mean length of this role's tasks; ``unknown`` if none has ended yet."""
     known = [agent.performance_metrics for agent in agents if agent.role == role]
     ended = sum(metrics.succeeded + metrics.failed for metrics in known)
     return sum(metrics.seconds for metrics in known) / ended if ended else unknown
@@ -133,18 +136,18 @@ def seconds_each(role: str, agents: Iterable[AgentInfo], unknown: float) -> floa
 def decide_growth(
     state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace, now: datetime
 ) -> GrowthDecision:
-    """What becomes of one pool, for which these backlogs are, in a fleet of these agents."""
+    """By how many agents a pool grows that has these backlogs, in a fleet of these agents."""
     pool, decision = state.pool, GrowthDecision(pool=state.pool.name, size=state.size)
     if state.size < pool.min:
         return _because(decision, f"{state.size} of at least {pool.min} agents", grow=pool.min - state.size)
     if not backlogs:
-        return _because(decision, "nothing waits for it; who came for a backlog retires when idle for long")
+        return _because(decision, "no task waits for it; its temporary agents retire when idle for long")
     work = _work(state, backlogs, agents, pace)
     decision, missing = _because(decision, str(work)), work.missing(pace)
     if missing <= 0:
-        return _because(decision, f"they will do it within {pace.backlog_seconds:g} s")
+        return _because(decision, f"its agents will do it within {pace.backlog_seconds:g} s")
     if state.size >= pool.max:
-        return _because(decision, f"{missing} more would be needed, but it has its limit of {pool.max}")
+        return _because(decision, f"{missing} more would be needed, but it is at its limit of {pool.max}")
     unstaffed = not (work.free or work.busy or work.starting)
     if not unstaffed and (reason := _reason_to_wait(state, work, pace, now)):
         return _because(decision, f"{missing} more would be needed, but {reason}")
@@ -153,23 +156,22 @@ def decide_growth(
 
 def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace) -> PoolWork:
     able = [agent for agent in agents if agent.online and any(serves(backlog.queue, agent) for backlog in backlogs)]
-    free = sum(agent.free for agent in able)
     return PoolWork(
         waiting=sum(backlog.waiting for backlog in backlogs),
         oldest_seconds=max(backlog.oldest_seconds for backlog in backlogs),
         seconds_each=seconds_each(state.pool.role, agents, pace.task_seconds),
-        free=free,
+        free=sum(agent.free for agent in able),
         busy=sum(agent.current_task is not None for agent in able),
         starting=state.starting,
     )
 
 
 def _reason_to_wait(state: PoolState, work: PoolWork, pace: Pace, now: datetime) -> str:
-    """Why nothing is done yet, if nothing is."""
+    """Why the pool does not grow yet; empty if it may."""
     if work.oldest_seconds < pace.wait_seconds:
-        return f"whoever is there may take what has waited for less than {pace.wait_seconds:g} s"
+        return f"the oldest has waited for less than {pace.wait_seconds:g} s, and a live agent may take it"
     if state.grown_at and (rest := state.grown_at + timedelta(seconds=pace.cooldown_seconds) - now) > timedelta():
-        return f"it grew a moment ago and rests for {rest.total_seconds():.0f} s"
+        return f"it has just grown and pauses for {rest.total_seconds():.0f} s"
     return ""
 
 
@@ -177,18 +179,12 @@ def _because(decision: GrowthDecision, why: str, **changes: object) -> GrowthDec
     return decision.model_copy(update={**changes, "why": (*decision.why, why)})
 
 
-log = logging.getLogger(__name__)
-
-_GROWING_SECONDS = 30
-_ALIVE = (SpawnState.RESERVED, SpawnState.READY)
-
-
 class ScalingPlan(Model):
-    """What becomes of each pool, and for which queues there is none."""
+    """By how much each pool grows."""
 
     decisions: tuple[GrowthDecision, ...]
     unserved: tuple[str, ...] = ()
-    """Queues in which tasks wait that no agent reads and no pool serves."""
+    """Queues in which tasks wait, but no agent reads them and no pool serves them."""
 
 
 class Autoscaler:
@@ -199,7 +195,7 @@ class Autoscaler:
         self._pools = fleet.settings.pools
 
     def plan(self) -> ScalingPlan:
-        """What would be done now; it is not done."""
+        """What :meth:`step` would do now."""
         waiting, agents = backlogs(self._fleet), self._fleet.registry.agents()
         shares, now = share_backlogs(waiting, self._pools), self._fleet.checkins.now()
         return ScalingPlan(
@@ -211,7 +207,7 @@ class Autoscaler:
         )
 
     def step(self) -> ScalingPlan:
-        """Do it, unless another process is doing it at this moment; returns what was decided and done."""
+        """Let the pools grow, unless another process is doing so; returns what was decided and done."""
         if not self._fleet.client.set(keys.SCALING, self._fleet.settings.node, nx=True, ex=_GROWING_SECONDS):
             return ScalingPlan(decisions=())
         try:
@@ -263,26 +259,22 @@ class Autoscaler:
 def start_pool_agents(
     pool: Pool, count: int, limit: int, lifetime: Lifetime, fleet: Fleet
 ) -> tuple[Sequence[str], str]:
-    """Start so many agents of a pool, which shall not have more than ``limit``; whom, and why there are not more."""
+    """Start ``count`` agents of a pool with room for ``limit``; returns which, and why not more."""
     started: list[str] = []
     for _ in range(count):
         request = SpawnRequest(
-            id=uuid.uuid4().hex,
-            labels=pool.labels,
-            lifetime=lifetime,
-            pool=pool.name,
-            **pool.agent_fields,
+            id=uuid.uuid4().hex, labels=pool.labels, lifetime=lifetime, pool=pool.name, **pool.agent_fields
         )
         try:
             spawned, _ = fleet.spawns.reserve(request, pool_limit=limit)
         except SpawnRefused as error:
             return started, str(error)
-        start_agent.apply_async((json.loads(spawned.model_dump_json()),), queue=keys.node_queue(spawned.node))
+        order_start(spawned)
         started.append(spawned.agent_id)
     return started, ""
 
 
 @app.task(name="torch.scale")
 def scale() -> dict[str, Any]:
-    """Have the pools grow by what waits for them; returns what was decided, and why."""
+    """Let the pools grow; returns what was decided, and why."""
     return Autoscaler(fleet()).step().model_dump(mode="json")

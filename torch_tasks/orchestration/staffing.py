@@ -1,8 +1,7 @@
-"""Agents are spawned and retired, and machines drained of work, by programs, people and agents themselves."""
+"""Spawning and retiring agents, and draining machines of work."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import time
@@ -13,6 +12,7 @@ from typing import Any
 from celery.exceptions import TimeoutError as NoAnswer
 
 from torch_tasks import errors, keys
+from torch_tasks.app import RETIRE, app
 from torch_tasks.caller import caller
 from torch_tasks.errors import (
     AgentNotFound,
@@ -42,10 +42,13 @@ from torch_tasks.store.collaboration import Claims
 from torch_tasks.tasks.forwarding import queued_tasks
 from torch_tasks.tasks.handover import hand_over
 
+log = logging.getLogger(__name__)
+
 _ORDER_SECONDS = 30.0
 """How long a node worker may take to note an order."""
 _PAUSE, _LOOK_SECONDS = 0.1, 2.0
-"""How often it is looked whether the agent has ended, and whether its node is still there."""
+"""How often a caller checks whether the agent has ended, and whether its node is still online."""
+_TITLE = 200
 
 
 class SpawnHandle:
@@ -61,17 +64,17 @@ class SpawnHandle:
 
     @property
     def ready(self) -> bool:
-        """It takes tasks."""
+        """The agent takes tasks."""
         return bool((self._outcome or (self._result.ready() and self._await_outcome(None)) or {}).get("ready"))
 
     @property
     def agent_id(self) -> str:
-        """Its id; waits for it to be ready, see :meth:`wait`."""
+        """The agent's id; waits as :meth:`wait` does."""
         return str((self._outcome or self.wait()._outcome or {})["agent_id"])
 
     @property
     def node(self) -> str:
-        """The machine it is on; waits as :attr:`agent_id` does."""
+        """The agent's machine; waits as :meth:`wait` does."""
         return str((self._outcome or self.wait()._outcome or {})["node"])
 
     def wait(self, timeout: float | None = None) -> SpawnHandle:
@@ -87,28 +90,28 @@ class SpawnHandle:
                 self._outcome = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
             except NoAnswer:
                 raise SpawnFailed(
-                    f"no node worker has said within {timeout or 0:g} s what became of the agent; 'torch-tasks node "
-                    "list' shows which are there, 'torch-tasks agents' whether it came after all"
+                    f"no node worker reported within {timeout or 0:g} s whether the agent started; 'torch-tasks node "
+                    "list' shows which are online, 'torch-tasks agents' whether the agent started after all"
                 ) from None
         return self._outcome
 
     def retire(self, **how: Any) -> RetirementReport | None:
-        """Have it end again; see :meth:`torch_tasks.Torch.retire`."""
+        """End the agent; see :meth:`torch_tasks.Torch.retire`."""
         return retire(self.agent_id, **how)
 
 
 def spawn(request: SpawnRequest) -> SpawnHandle:
-    """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`, which waits for it."""
+    """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`."""
     if not any(one.online for one in fleet().nodes.nodes()):
-        raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' has one")
+        raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' starts one")
     wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
-    # The caller waits no longer than this: an agent that came then would serve no one.
+    # The caller waits no longer than this: an agent that started later would serve no caller.
     result = node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
     return SpawnHandle(request, result)
 
 
 def _patience() -> float:
-    """How long a whole spawn may take: that it is begun, and that the agent becomes ready."""
+    """How long a spawn may take, from the request until the agent is ready."""
     return settings().spawn_seconds + _ORDER_SECONDS
 
 
@@ -121,19 +124,19 @@ def retire(
     wait: bool = True,
     timeout: float | None = None,
 ) -> RetirementReport | None:
-    """Have an agent end; see :meth:`torch_tasks.Torch.retire`."""
+    """End an agent; see :meth:`torch_tasks.Torch.retire`."""
     own = caller()
     node, info = _node_of(agent_id)
     _require_own(agent_id, info, own.agent)
     if not node.online:
         raise RetireImpossible(
-            f"agent {agent_id} cannot retire now: its node {node.name} is offline, and only its node can end its pane"
+            f"agent {agent_id} cannot retire now: only its node {node.name} can end its pane, and that is offline"
         )
     order = RetireOrder(mode=RetireMode(leave), by=by or own.name, note=note)
     fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
-    if info and info.online:
-        node_tasks.announce_order(agent_id, node.name)
+    if info and info.online:  # its worker reads the order at once
+        app.control.broadcast(RETIRE, destination=[f"{agent_id}@{node.name}"])
     return _await_report(agent_id, node.name, timeout) if wait else None
 
 
@@ -144,7 +147,7 @@ def _await_report(agent_id: str, node: str, timeout: float | None) -> Retirement
         if time.monotonic() > next_look:
             next_look = time.monotonic() + _LOOK_SECONDS
             if not fleet().nodes.get_node(node).online:
-                raise RetireImpossible(f"node {node} went away before {agent_id} had retired; it does when it is back")
+                raise RetireImpossible(f"node {node} went offline before {agent_id} retired; it will when it is back")
         if deadline is not None and time.monotonic() > deadline:
             info = fleet().registry.entry(agent_id)
             task = f"works on task {info.current_task}" if info and info.current_task else "has not ended"
@@ -157,7 +160,7 @@ def _await_report(agent_id: str, node: str, timeout: float | None) -> Retirement
 
 
 def release(agent_id: str) -> None:
-    """Have an agent tried again that its node left down after too many crashes, or that was retired there."""
+    """Have its node try an agent again that it left down after too many crashes, or retired."""
     node, _ = _node_of(agent_id)
     _ask_node(node, node_tasks.release, NotInQuarantine, agent_id)
 
@@ -167,13 +170,15 @@ def _ask_node(node: NodeInfo, task: Any, refusal: type[Exception], *args: Any) -
     try:
         reason = result.get(timeout=_ORDER_SECONDS, disable_sync_subtasks=False)
     except NoAnswer:
-        raise RetireImpossible(f"the node worker of {node.name} does not answer; nothing was done") from None
+        raise RetireImpossible(
+            f"the node worker of {node.name} did not answer within {_ORDER_SECONDS:g} s; nothing was done"
+        ) from None
     if reason:
         raise refusal(reason)
 
 
 def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
-    """The node on which this agent is, be it in the registry or left down before it ever was."""
+    """The agent's node and entry; an agent that its node left down may have no entry."""
     info = fleet().registry.entry(agent_id)
     nodes = fleet().nodes.nodes()
     for node in nodes:
@@ -184,25 +189,18 @@ def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
             return node, info
     if info:
         raise RetireImpossible(
-            f"agent {agent_id} is on {info.node}, where no node worker is: end its worker and its pane there"
+            f"agent {agent_id} is on {info.node}, which has no node worker: end its worker and its pane there"
         )
     raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
 
 
 def _require_own(agent_id: str, info: AgentInfo | None, caller: str | None) -> None:
     if caller and caller != agent_id and not (info and info.parent == caller):
-        raise NotYours(f"agent {agent_id} is not {caller}'s to retire: an agent retires itself and whom it spawned")
-
-
-log = logging.getLogger(__name__)
-_TITLE = 200
+        raise NotYours(f"{caller} may not retire agent {agent_id}: an agent retires itself and the agents it spawned")
 
 
 def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
-    """What waits in the agent's own queue, or was in its pane, goes to any able agent.
-
-    A task that asks for this agent alone has failed: no other would ever take it.
-    """
+    """Give the tasks in the agent's queue and pane to any able agent; fail those that ask for this agent alone."""
     left = []
     for task in queued_tasks(keys.agent_queue(info.agent_id), fleet):
         _give_back(task.record, info, fleet)
@@ -210,10 +208,10 @@ def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
             task.forward(fleet)
         left.append(task.record.spec.id)
     if info.current_task and info.current_task not in left:
-        with contextlib.suppress(TaskNotFound):
+        with suppress(TaskNotFound):
             record = fleet.records.get(info.current_task)
             if record.state in HELD and record.agent == info.agent_id:
-                _give_back(record, info, fleet)  # its message comes back to its queue when its lease is over
+                _give_back(record, info, fleet)  # its message returns to the queue when its lease ends
                 left.append(record.spec.id)
     return left
 
@@ -227,7 +225,7 @@ def _give_back(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
     try:
         if record.spec.agent == info.agent_id:
             failure = Failure(
-                kind=FailureKind.AGENT_UNAVAILABLE, message=f"{note}, and the task asks for no other: enqueue it anew"
+                kind=FailureKind.AGENT_UNAVAILABLE, message=f"{note}, and the task asks for no other: enqueue it again"
             )
             result = TaskResult(
                 task_id=task_id, status=TaskState.FAILED, agent=info.agent_id, attempts=record.attempts, error=failure
@@ -235,12 +233,12 @@ def _give_back(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
             records.finish(result, by=by)
         elif by:
             records.move(task_id, TaskState.QUEUED, by=by, note=note, tries_before=record.tries_before + 1)
-    except TorchError as error:  # it has gone on without the agent
-        log.info("%s: %s", task_id, error)
+    except TorchError as error:
+        log.info("task %s goes on without the retired agent: %s", task_id, error)
 
 
 def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
-    """What waits for the agent, and ``others`` that only its node has, is dead; the senders are written to."""
+    """Mark the agent's waiting messages, and ``others`` that only its node has, as dead, and notify their senders."""
     inboxes, dead = fleet.inboxes, []
     note = f"agent {info.agent_id} has retired"
     entries = inboxes.waiting(info.agent_id)
@@ -262,7 +260,7 @@ def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[
 
 
 def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> None:
-    """A sender that is an agent gets a message; all others find it in their message's record."""
+    """Notify senders that are agents; the others see it in the message's record."""
     senders = {one.agent_id: one for one in fleet.registry.get_agents({message.sender for message in dead})}
     for message in dead:
         sender = senders.get(message.sender)
@@ -272,71 +270,67 @@ def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> Non
         answer = Message.build(
             id=f"{message.id}.retired"[-128:], sender=info.agent_id, target=message.sender, message=text
         )
-        with contextlib.suppress(InboxFull):
+        with suppress(InboxFull):
             fleet.inboxes.send(answer, sender.role)
 
 
 def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet) -> None:
-    """Strike the agent off all lists, and keep how it ended."""
+    """Remove the agent from all lists, and keep the report."""
     entry = fleet.registry.entry(report.agent_id)
     if entry and entry.node != report.node:  # another node has an agent of this id by now
         return
-    _release_claims(report.agent_id, fleet)
+    claims = Claims(fleet.client, fleet.settings)
+    for claim in claims.all():
+        if claim.agent and claim.by == report.agent_id:
+            claims.release(claim.resource, by=report.agent_id)
     fleet.client.hdel(keys.LAST_STATUS, report.agent_id)
     fleet.registry.remove(report.agent_id)
     for one in [spawned] if spawned else fleet.spawns.get_many([report.agent_id]):
         if one.node == report.node:
-            fleet.spawns.end(one, report.note or f"{report.by} had it retire")
+            fleet.spawns.end(one, report.note or f"retired by {report.by}")
     fleet.client.hset(keys.RETIREMENT_REPORTS, report.agent_id, report.model_dump_json())
 
 
-def _release_claims(agent_id: str, fleet: Fleet) -> None:
-    claims = Claims(fleet.client, fleet.settings)
-    for claim in claims.all():
-        if claim.agent and claim.by == agent_id:
-            claims.release(claim.resource, by=agent_id)
-
-
 def retirement_report(agent_id: str, fleet: Fleet) -> RetirementReport | None:
-    """How the last agent of this id ended."""
+    """The report of the last agent of this id."""
     kept: Any = fleet.client.hget(keys.RETIREMENT_REPORTS, agent_id)
     return RetirementReport.model_validate(json.loads(kept)) if kept else None
 
 
 @dataclass(frozen=True)
 class DrainReport:
-    """What draining a machine has begun."""
+    """The state of a node as its draining begins."""
 
     node: str
     held: tuple[str, ...] = ()
-    """The agents that take no new task now."""
+    """The agents that were paused."""
     handed_over: tuple[tuple[str, str], ...] = ()
-    """Agent and task, of those that others of its role go on with."""
+    """Agent and task, where another agent of its role goes on."""
     working: tuple[tuple[str, str], ...] = ()
-    """Agent and task, of those that are finished there."""
+    """Agent and task, where the agent finishes it."""
 
 
 def drain(node: str, *, hand_over_tasks: bool = False) -> DrainReport:
-    """Have no agent started on this node, and none of those there take a new task; their panes stay as they are.
+    """Start no agent on this node, and pause those that are there.
 
-    What they do is finished, or handed over where another agent of the same role is able to go on.
+    They finish their tasks, or hand them over where another agent of the same role is able to go on.
     """
     fleet().nodes.drain(node, drained=True)
     held: list[str] = []
     handed: list[tuple[str, str]] = []
     working: list[tuple[str, str]] = []
-    for info in _agents(node):  # those that are away come back paused
+    for info in _agents(node):  # offline agents come back paused
         if info.paused is None:
             holds.pause(info.agent_id, reason=_reason(node))
             held.append(info.agent_id)
-    for info, task in _at_work(node):  # no agent there begins anything any more
-        moved = hand_over_tasks and _handed_over(info, task, node)
+    for info, task in _at_work(node):  # no agent there begins another task
+        moved = hand_over_tasks and _try_to_hand_over(info, task, node)
         (handed if moved else working).append((info.agent_id, task))
     return DrainReport(node, tuple(held), tuple(handed), tuple(working))
 
 
 def undrain(node: str) -> tuple[str, ...]:
-    """Undo that; returns the agents that take tasks again. One that was paused for another reason stays so."""
+    """Undo :func:`drain`; returns the resumed agents. One that was paused for another reason stays so."""
     fleet().nodes.drain(node, drained=False)
     resumed = []
     for info in _agents(node):
@@ -348,13 +342,13 @@ def undrain(node: str) -> tuple[str, ...]:
 
 
 def await_empty(node: str, timeout: float) -> None:
-    """Return when nothing is done on this node any more; :class:`StillWorking` if that takes longer."""
+    """Return when no agent works on this node; :class:`StillWorking` if that takes longer than ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while at_work := [f"{info.agent_id} (task {task})" for info, task in _at_work(node)]:
         if time.monotonic() >= deadline:
             raise StillWorking(
-                f"on {node} still work {', '.join(at_work)} after {timeout:g} s; nothing new begins there, and "
-                "'torch-tasks node drain --hand-over' has others go on with it"
+                f"still working on {node} after {timeout:g} s: {', '.join(at_work)}; no new task begins there, and "
+                "'torch-tasks node drain --hand-over' gives these to other agents"
             )
         time.sleep(_PAUSE)
 
@@ -367,7 +361,7 @@ def _at_work(node: str) -> list[tuple[AgentInfo, str]]:
     return [(info, info.current_task) for info in _agents(node) if info.online and info.current_task]
 
 
-def _handed_over(info: AgentInfo, task: str, node: str) -> bool:
+def _try_to_hand_over(info: AgentInfo, task: str, node: str) -> bool:
     with suppress(AgentUnable, InvalidHandover, TaskEnded):
         hand_over(task, info.role, _reason(node))
         return True

@@ -105,8 +105,8 @@ def test_who_is_asked_for_is_the_pane_it_is_asked_from(book: Checkins, monkeypat
         ({"target": "qa-1", "when": "soon"}, InvalidCheckin, "when"),
         ({"target": "qa-1", "jitter": -1}, InvalidCheckin, "jitter"),
         ({"target": "qa-1", "max_run": 3}, InvalidCheckin, "max_run: no such option"),
-        ({"target": "qa-1", "ends": "yesterday 9:00"}, InvalidCheckin, "not to come"),
-        ({"target": "qa-1", "ends": "2026-01-01 9:00"}, InvalidCheckin, "not to come"),
+        ({"target": "qa-1", "ends": "yesterday 9:00"}, InvalidCheckin, "is in the past"),
+        ({"target": "qa-1", "ends": "2026-01-01 9:00"}, InvalidCheckin, "is in the past"),
         ({"target": "qa-1", "note": ""}, InvalidCheckin, "empty"),
         ({"target": "qa-1", "note": "x" * (1 << 20) + "x"}, InvalidCheckin, "TORCH_MESSAGE_LIMIT_BYTES"),
     ],
@@ -127,7 +127,7 @@ def test_times_that_are_none_are_refused(book: Checkins) -> None:
     for line in ("61 * * * *", "every 30m", "30"):
         with pytest.raises(InvalidCheckin):
             book.cron(line, NOTE, "developer-1")
-    with pytest.raises(InvalidCheckin, match="no moment"):
+    with pytest.raises(InvalidCheckin, match="no single moment"):
         book.at("every 30m", NOTE, "developer-1")
     assert book.list() == []
 
@@ -154,7 +154,7 @@ def test_whoever_asks_hears_what_is_to_be_known(book: Checkins) -> None:
     assert "says little" in said
     assert "no beat runs" in said
     assert "no node worker runs" in said
-    assert "was there already" in book.after(30, NOTE, "developer-1", id="one").warnings[0]
+    assert "exists already and was not changed" in book.after(30, NOTE, "developer-1", id="one").warnings[0]
     assert not any("little" in warning for warning in book.after(30, "status", "qa-1").warnings)  # a command line
     left = registered("gone-1")
     fleet().registry.leave(left)
@@ -191,7 +191,7 @@ def test_a_note_that_may_have_been_typed_is_not_typed_again(book: Checkins, tmp_
     assert fleet().checkins.begin("once", kept.slot)  # and then its node worker died
     fire = CheckinDelivery(fleet(), kept.checkin, kept.slot, 0.0, lambda spec: None).deliver()
     assert fire.outcome is SlotOutcome.REFUSED
-    assert fire.note.startswith("nothing shows whether it was typed into pane work:0 on node-a")
+    assert fire.note.startswith("it is unknown whether it was typed into pane work:0 on node-a")
     assert book.history("once")[0].outcome is SlotOutcome.REFUSED
 
 
@@ -218,7 +218,7 @@ def test_the_id_of_a_pane_means_nothing_to_a_later_server(
         assert pane_named("%0").server != pane.server
         _, fire = typed(book, pane)
         assert fire.outcome is SlotOutcome.REFUSED
-        assert "was started anew" in fire.note
+        assert "was restarted" in fire.note
         assert typed(book, pane_named("work"))[1].outcome is SlotOutcome.SENT  # a name means what it says
         assert log.read_text() == f"{NOTE}\n{NOTE}\n"
     finally:

@@ -148,7 +148,7 @@ def test_one_id_is_one_check_in(machine: Machine) -> None:
     first = machine.torch("checkin", "add", FAR, "make one", "dev-1", "--id", "once")
     again = machine.torch("checkin", "add", FAR, "make two", "dev-1", "--id", "once")
     assert first.stderr == ""
-    assert "was there already" in again.stderr
+    assert "exists already and was not changed" in again.stderr
     assert ask(machine, "show", "once")["checkin"]["note"] == "make one"
 
 
@@ -165,8 +165,8 @@ def test_the_note_may_come_from_standard_input_and_the_cron_line_from_its_option
 def test_what_cannot_be_kept_is_refused_and_says_why(machine: Machine) -> None:
     before = ask(machine, "list", "--all")
     assert "did you mean dev-1?" in refused(machine, "add", "30", "make", "dev-2")
-    assert "'soon' is no time" in refused(machine, "add", "soon", "make", "dev-1")
-    assert "not to come any more" in refused(machine, "add", "2020-01-01 9:00", "make", "dev-1")
+    assert "'soon' is no clear time" in refused(machine, "add", "soon", "make", "dev-1")
+    assert "is in the past" in refused(machine, "add", "2020-01-01 9:00", "make", "dev-1")
     assert "is empty" in refused(machine, "add", "30", " ", "dev-1")
     assert "no agent's pane" in refused(machine, "add", "30", "make")
     assert "say WHEN NOTE" in refused(machine, "add", "30")

@@ -271,7 +271,7 @@ def test_a_task_is_enqueued_once_for_each_slot_and_not_while_nobody_has_begun_wi
     assert (record.spec.prompt, record.spec.id) == ("run the nightly tests of 2026-03-02 09:00:00", fire.task)
     assert fires(asked)[0].task_state is TaskState.QUEUED
     later = deliver(asked, SLOT + timedelta(days=1))
-    assert (later.outcome, later.note) == (SlotOutcome.SKIPPED, f"nobody has begun with task {fire.task} yet")
+    assert (later.outcome, later.note) == (SlotOutcome.SKIPPED, f"no agent has begun task {fire.task} yet")
     torch.task(fire.task or "").cancel()
     assert deliver(asked, SLOT + timedelta(days=2)).outcome is SlotOutcome.SENT
     assert len(torch.tasks()) == 2

@@ -227,7 +227,7 @@ def test_a_team_covers_all_skills_with_few_and_free_agents() -> None:
     assert {one.agent.agent_id for one in form_team(["python", "css", "sql"])} == {"web-1", "db-1"}
     assert [one.agent.agent_id for one in form_team(["SQL"])] == ["db-1"]
     said = command("team", "--skill", "css", "--skill", "rust", "--skill", "go")
-    assert (said.returncode, said.stderr) == (3, "Error: no agent that is online has: go, rust\n")
+    assert (said.returncode, said.stderr) == (3, "Error: no online agent has: go, rust\n")
     assert "web-1" in command("team", "--skill", "css").stdout
     with pytest.raises(TeamImpossible):
         form_team([])

@@ -51,7 +51,7 @@ def followup(task_id: str) -> CheckinRecord | None:
 
 def still() -> str:
     """What the system's health says of what stands still."""
-    return next((why for why in SystemMonitor().get_system_health().reasons if why.startswith("nothing moves")), "")
+    return next((why for why in SystemMonitor().get_system_health().reasons if why.startswith("no progress")), "")
 
 
 def told(party: str, kind: str) -> list[MessageRecord]:
@@ -69,7 +69,7 @@ def test_a_task_that_runs_for_long_is_looked_after_until_it_ends(worker: AgentWo
         "dev-1",
     )
     assert str(checkin.schedule) == "every 0:00:03"
-    assert f"dev-1 has been at task {task.id} since " in checkin.note
+    assert f"dev-1 has worked on task {task.id} since " in checkin.note
     assert "echo (task)" in checkin.note  # nothing in it is filled in
     # Somebody looks after its agent: then it needs no other one; when that is over, it does.
     own = torch.checkins.at("2031-01-01 9:00 UTC", "echo enough", "dev-1")
@@ -95,9 +95,9 @@ def test_what_stands_still_is_seen_and_brought_before_the_manager(
     said = json.loads(subprocess.run(argv, capture_output=True, check=False, timeout=60, env=os.environ).stdout)
     [finding] = [finding for finding in said if finding["what"] == "check-ins"]
     assert not finding["good"]
-    assert finding["detail"].startswith(f"nothing moves at dev-1 (task {task.id}, ")
+    assert finding["detail"].startswith(f"no progress at dev-1 (task {task.id}, ")
     [case] = until(lambda: told("pm-1", "escalation"), "the manager hears of it")
-    assert f"Its task {task.id} runs, and nothing moves" in case.message.message
+    assert f"Its task {task.id} runs without progress" in case.message.message
     go.touch()
     until(lambda: not still(), "it moves")
     end.touch()

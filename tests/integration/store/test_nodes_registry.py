@@ -92,7 +92,7 @@ def test_a_drained_node_finishes_or_hands_over_what_it_does_and_begins_nothing(
     assert said.returncode == 124
     assert "these agents take no new tasks: dev-a" in said.stdout
     assert f"dev-a finishes task {task.id} first" in said.stdout
-    assert f"on node-a still work dev-a (task {task.id})" in said.stderr
+    assert f"still working on node-a after 1 s: dev-a (task {task.id})" in said.stderr
     assert torch.agent("dev-a").paused
     others = [torch.enqueue("true", role="developer") for _ in range(3)]
     assert {other.result(timeout=30).agent for other in others} == {"dev-b"}

@@ -103,9 +103,9 @@ def test_an_offset_needs_no_zone_and_bears_none() -> None:
     for text in ("2026-12-01T09:00+01:00", "2026-12-01 08:00Z", "2026-12-01 09:00 +0100"):
         found = schedule(text, NOW)
         assert (found.schedule, found.zone) == (At(at=datetime(2026, 12, 1, 8, tzinfo=UTC)), None), text
-    with pytest.raises(InvalidCheckin, match="say one of them"):
+    with pytest.raises(InvalidCheckin, match="an offset as well as a time zone; name one"):
         schedule("2026-12-01 08:00Z Europe/Berlin", NOW)
-    with pytest.raises(InvalidCheckin, match="say one"):
+    with pytest.raises(InvalidCheckin, match="name one of them"):
         schedule("9:00 Europe/Paris", NOW, zone=BERLIN)
 
 
@@ -212,7 +212,8 @@ def test_what_is_not_clear_to_the_last_word_is_refused(text: str) -> None:
 
 
 def test_a_refusal_shows_what_can_be_said() -> None:
-    with pytest.raises(InvalidCheckin, match=r"'soon' is no time .* '30' \(minutes\).* 'weekdays 9:00 Europe/Berlin'"):
+    forms = r"'soon' is no clear time.* '30' \(minutes\).* 'weekdays 9:00 Europe/Berlin'"
+    with pytest.raises(InvalidCheckin, match=forms):
         schedule("soon", NOW)
     with pytest.raises(InvalidCheckin, match="did you mean Europe/Berlin"):
         schedule("9:00 Europe/Berln", NOW)
@@ -222,7 +223,7 @@ def test_a_refusal_shows_what_can_be_said() -> None:
 
 @pytest.mark.parametrize("text", ["2026-11-28 14:59", "today 15:00", "yesterday 9:00", "last monday 9:00", "0"])
 def test_what_is_past_is_refused(text: str) -> None:
-    with pytest.raises(InvalidCheckin, match="not to come any more"):
+    with pytest.raises(InvalidCheckin, match="is in the past"):
         schedule(text, NOW)
 
 
@@ -240,7 +241,7 @@ def test_hours_pass_as_they_pass_whatever_the_clocks_do() -> None:
 
 
 def test_a_time_that_the_clocks_leave_out_or_show_twice_is_refused_with_what_to_write() -> None:
-    with pytest.raises(InvalidCheckin, match=r"does not come in Europe/Berlin.* write '2027-03-28 03:30'"):
+    with pytest.raises(InvalidCheckin, match=r"does not exist in Europe/Berlin.* did you mean '2027-03-28 03:30'"):
         schedule("2027-03-28 02:30", NOW)
     with pytest.raises(InvalidCheckin, match=r"comes twice.* write '2027-10-31 02:30\+02:00' or '.*02:30\+01:00'"):
         schedule("2:30", berlin(2027, 10, 30, 12))
@@ -251,7 +252,7 @@ def test_a_moment_is_one_moment() -> None:
     assert moment("tomorrow 9:00", NOW) == (berlin(2026, 11, 29, 9, 0), own_zone())
     assert moment("30", NOW) == (NOW + timedelta(minutes=30), None)
     for text in ("every 30m", "weekdays 9:00", "*/15 * * * *"):
-        with pytest.raises(InvalidCheckin, match="no moment"):
+        with pytest.raises(InvalidCheckin, match="no single moment"):
             moment(text, NOW)
 
 

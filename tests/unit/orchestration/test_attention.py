@@ -16,9 +16,9 @@ from torch_tasks.orchestration.attention import (
     blockage_of_waiting,
     blockages_reported,
     dead_need,
-    hindrance_in,
     limited_need,
     login_needs,
+    obstacle_in,
     question_need,
     unroutable_need,
     waiting_since,
@@ -107,7 +107,7 @@ def test_a_task_waits_since_it_first_waited_for_the_same_thing(
 
 
 @pytest.mark.parametrize(
-    ("status", "hindrance"),
+    ("status", "obstacle"),
     [
         ("Completed: a\nCurrent: b\nBlocked: the key is missing", "the key is missing"),
         ("BLOCKED:no budget. ", "no budget."),
@@ -118,8 +118,8 @@ def test_a_task_waits_since_it_first_waited_for_the_same_thing(
         ("", ""),
     ],
 )
-def test_a_status_says_what_blocks_its_sender(status: str, hindrance: str) -> None:
-    assert hindrance_in(status) == hindrance
+def test_a_status_says_what_blocks_its_sender(status: str, obstacle: str) -> None:
+    assert obstacle_in(status) == obstacle
 
 
 def test_only_agents_that_are_known_are_blocked() -> None:
@@ -127,7 +127,7 @@ def test_only_agents_that_are_known_are_blocked() -> None:
     record = MessageRecord(message=message, state=MessageState.ACCEPTED, accepted_at=THEN)
     [blocked] = blockages_reported([record], {"dev-1"})
     assert (blocked.agent, blocked.since) == ("dev-1", THEN)
-    assert blocked.text == "In its last status it is blocked: disk full"
+    assert blocked.text == "Its last status says it is blocked: disk full"
     assert list(blockages_reported([record], {"dev-2"})) == []
 
 
