@@ -1,7 +1,6 @@
-"""aider.
+"""aider: rings the bell whenever it waits for input; its screen shows for what.
 
-It rings the bell whenever it waits for its person; what it waits for is read from the screen. That it has a prompt, its
-answer and what that cost are read from its chat history, of which each agent has its own.
+Its prompts, answers and costs are read from a chat history of the agent's own.
 """
 
 from __future__ import annotations
@@ -32,42 +31,35 @@ class Aider(CodingAgent):
 
     briefed_by_flag = True
 
-    # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
-
     def command(self) -> list[str]:
-        model = ["--model", self.config.model] if self.config.model else []
-        own = ["--read", str(self.folder / "briefing.md"), "--chat-history-file", str(self._history)]
+        own = ["--read", str(self.briefing_file), "--chat-history-file", str(self._history)]
         own += ["--input-history-file", str(self.folder / "input.history")]
         own += ["--notifications", "--notifications-command", self.report_command("Waits")]
-        return [*self.config.command, *model, *own]
+        return [*super().command(), *own]
 
     def prepare(self) -> None:
-        (self.folder / "briefing.md").write_text(briefing(self.spec))
+        self.briefing_file.write_text(briefing(self.spec))
 
     @property
     def _history(self) -> Path:
         return self.folder / "chat.md"
-
-    # ── what it reports ──────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def own_log(self) -> EventLog:
         return ChatHistoryLog(self._history)
 
     def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
-        exchange = next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
+        exchange = self._exchange(run)
         if exchange and ending.evidence.kind == "screen":
             ending, answer = exchange.ending(), exchange.answer
         return super().end(run, turn, ending, answer)
 
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
-        ours = self._exchanges(run)
-        return ours[-1].usage if ours else None
+        exchange = self._exchange(run)
+        return exchange.usage if exchange else None
 
-    def _exchanges(self, run: AttemptFolder) -> list[Exchange]:
-        return [one for one in exchanges(self._history) if belongs_to(one.prompt, run.tag)]
-
-    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
+    def _exchange(self, run: AttemptFolder) -> Exchange | None:
+        return next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         words = reply.strip()
@@ -80,7 +72,7 @@ class Aider(CodingAgent):
 
 @dataclass(frozen=True)
 class Exchange:
-    """A prompt, and what came back."""
+    """A prompt and the reply to it."""
 
     prompt: str
     reply: str
@@ -101,22 +93,20 @@ class Exchange:
         return Usage(input_tokens=sent, output_tokens=received, cost_usd=cost)
 
     def ending(self) -> ProgramEnding:
-        """How the turn ended, now that aider waits for the next."""
+        """How the turn ended, once aider waits for the next prompt."""
         if _TOKENS.search(self.reply):
-            return ProgramEnding(
-                Evidence(kind="stop_event", detail="chat history: the answer is complete", passed=True)
-            )
+            evidence = Evidence(kind="stop_event", detail="chat history: the answer is complete", passed=True)
+            return ProgramEnding(evidence)
         errors = _ERROR.findall(self.reply)
-        name, said = errors[-1] if errors else ("", "its turn ended without an answer")
+        name, reason = errors[-1] if errors else ("", "its turn ended without an answer")
         kind = FailureKind.OVERLOADED if name in _OVERLOADED else FailureKind.AGENT_FAILED
-        message = f"{name}: {said}" if name else said
-        return failed_ending(
-            kind, message, Evidence(kind="stop_event", detail=f"chat history: {message}", passed=False)
-        )
+        message = f"{name}: {reason}" if name else reason
+        evidence = Evidence(kind="stop_event", detail=f"chat history: {message}", passed=False)
+        return failed_ending(kind, message, evidence)
 
 
 class ChatHistoryLog(EventLog):
-    """The prompts that were accepted, by the chat history."""
+    """The accepted prompts, by the chat history."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -133,7 +123,7 @@ class ChatHistoryLog(EventLog):
 
 
 def exchanges(path: Path) -> list[Exchange]:
-    """All prompts and what came back, oldest first."""
+    """All prompts with their replies, oldest first."""
     try:
         text = path.read_text(errors="replace")
     except FileNotFoundError:

@@ -1,7 +1,6 @@
-"""Claude Code.
+"""Claude Code: its hooks report prompts and answers, its session file whether it is busy.
 
-Its hooks report every prompt that it takes and every answer; its session file says at each moment whether it is
-busy. Both are installed or found per agent: the settings that come with ``--settings`` are laid over the person's own.
+``--settings`` lays the agent's hooks and permissions over the person's own settings.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import psutil
 
@@ -43,19 +42,19 @@ _HOOKS = (
     "SessionEnd",
 )
 _HOOK_SECONDS = 5
-#: How long the transcript may lag behind the hooks, and in how much of its end the turn's last line stands.
+#: How long the transcript may lag behind the hooks, and in how many of its last bytes the turn's last line is.
 _LINE_SECONDS, _TAIL_BYTES = 1.0, 16384
 _ERRORS: Mapping[str, ErrorKind] = {
     "rate_limit": "limit",
     "billing_error": "limit",
     "authentication_failed": "login",
     "server_error": "overloaded",
-    "unknown": "overloaded",  # no answer at all, mostly
+    "unknown": "overloaded",  # mostly no answer at all
 }
 _READ_TRIES = 5
 _STATES = {"busy": AgentState.WORKING, "idle": AgentState.READY, "waiting": AgentState.WAITING}
-#: In its session goes on with another conversation.
-_GOES_ON = ("clear", "resume", "compact")
+#: Why a session's start or end is reported when only the conversation changes.
+_SAME_SESSION = ("clear", "resume", "compact")
 
 
 class Claude(CodingAgent):
@@ -63,38 +62,29 @@ class Claude(CodingAgent):
 
     briefed_by_flag = True
     reports_turns = True
-    #: What it may always do: report to Torch, and read what Torch gives it.
-    allowed: ClassVar[tuple[str, ...]] = tuple(f"Bash(torch-tasks {word}:*)" for word in ("done", "fail", "progress"))
-
-    # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def command(self) -> list[str]:
-        model = ["--model", self.config.model] if self.config.model else []
-        own = ["--settings", str(self._settings), "--append-system-prompt-file", str(self._briefing)]
-        return [*self.config.command, *model, *own]
+        own = ["--settings", str(self._settings), "--append-system-prompt-file", str(self.briefing_file)]
+        return [*super().command(), *own]
 
     def prepare(self) -> None:
         hooks = {
             name: [{"hooks": [{"type": "command", "command": self.report_command(name), "timeout": _HOOK_SECONDS}]}]
             for name in _HOOKS
         }
-        allow = [*self.allowed, f"Read(/{self.folder / 'runs'}/**)"]
+        # The agent may always report to Torch, and read what Torch gives it.
+        reports = [f"Bash(torch-tasks {command}:*)" for command in ("done", "fail", "progress")]
+        allow = [*reports, f"Read(/{self.folder / 'runs'}/**)"]
         self._settings.write_text(json.dumps({"hooks": hooks, "permissions": {"allow": allow}}, indent=1) + "\n")
-        self._briefing.write_text(briefing(self.spec))
+        self.briefing_file.write_text(briefing(self.spec))
 
     @property
     def _settings(self) -> Path:
         return self.folder / "claude.json"
 
-    @property
-    def _briefing(self) -> Path:
-        return self.folder / "briefing.md"
-
-    # ── what it reports ──────────────────────────────────────────────────────────────────────────────────────────
-
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
-            case "SessionStart" if given.get("source") not in _GOES_ON:
+            case "SessionStart" if given.get("source") not in _SAME_SESSION:
                 return ProgramEvent(EventKind.STARTED)
             case "UserPromptSubmit":
                 return ProgramEvent(EventKind.ACCEPTED, text=str(given["prompt"]))
@@ -109,11 +99,9 @@ class Claude(CodingAgent):
                 return ProgramEvent(EventKind.COMPACTING)
             case "PostCompact":
                 return ProgramEvent(EventKind.COMPACTED)
-            case "SessionEnd" if given.get("reason") not in _GOES_ON:
+            case "SessionEnd" if given.get("reason") not in _SAME_SESSION:
                 return ProgramEvent(EventKind.ENDED, text=str(given.get("reason")))
         return None
-
-    # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def status(self, pane: AgentPane) -> StateReading | None:
         look = pane.look()
@@ -127,7 +115,7 @@ class Claude(CodingAgent):
         return StateReading(state, "session file", " ".join(filter(None, (str(session["status"]), waits_for))))
 
     def _session(self, pid: int) -> dict[str, Any] | None:
-        """What the program of this process, or of one below it, keeps of its session."""
+        """The session file of this process or of one of its children."""
         for number in _family(pid):
             file = self._home / "sessions" / f"{number}.json"
             for _ in range(_READ_TRIES):
@@ -135,20 +123,20 @@ class Claude(CodingAgent):
                     return dict(json.loads(file.read_bytes()))
                 except FileNotFoundError:
                     break
-                except ValueError:  # it is just being written
+                except ValueError:  # the program is writing it
                     time.sleep(0.005)
         return None
 
     @property
     def _home(self) -> Path:
-        surroundings = {**os.environ, **self.config.environment}
-        return Path(surroundings.get("CLAUDE_CONFIG_DIR") or Path(surroundings.get("HOME", "~")) / ".claude")
+        variables = {**os.environ, **self.config.environment}
+        return Path(variables.get("CLAUDE_CONFIG_DIR") or Path(variables.get("HOME", "~")) / ".claude")
 
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
         if not (allowed and question.subject == PLAN):
             super().permit(pane, question, allowed=allowed)
             return
-        # Each Yes but the last would have it ask for nothing any more; which one that is, its dialog shows.
+        # Each Yes but the last would turn off all further questions; only the dialog shows which is the last.
         yes = [number for number, choice in enumerate(question.choices, 1) if choice.startswith("Yes")]
         if yes:
             type_keys(pane, self.config.answers.choice, yes[-1])
@@ -160,8 +148,6 @@ class Claude(CodingAgent):
             super().choose(pane, question, reply)
         else:
             type_keys(pane, keys, text=reply.text)
-
-    # ── what it costs ────────────────────────────────────────────────────────────────────────────────────────────
 
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         transcript = transcript_of(self.events)
@@ -181,7 +167,7 @@ class Claude(CodingAgent):
 
 
 def _family(pid: int) -> Iterator[int]:
-    """The process, and then those below it, for a command that only starts the program."""
+    """The process and its children: the command may be a script that starts the program."""
     yield pid
     try:
         yield from (process.pid for process in psutil.Process(pid).children(recursive=True))
@@ -189,15 +175,15 @@ def _family(pid: int) -> Iterator[int]:
         return
 
 
-def _failure(error: str, said: str) -> ProgramEvent:
+def _failure(error: str, message: str) -> ProgramEvent:
     kind = _ERRORS.get(error, "other")
-    _, resets, when = said.partition("resets ")
+    _, resets, when = message.partition("resets ")
     until = reset_time(when, now()) if kind == "limit" and resets else None
-    return ProgramEvent(EventKind.FAILED, text=said, error=kind, until=until)
+    return ProgramEvent(EventKind.FAILED, text=message, error=kind, until=until)
 
 
 def _await_end(transcript: Path, over: datetime) -> None:
-    """Wait a moment for the turn's last line, which comes after the hooks."""
+    """Wait for the turn's last line, which the program writes after the hooks have run."""
     deadline = time.monotonic() + _LINE_SECONDS
     while time.monotonic() < deadline and not any(_ends_turn(line, over) for line in _tail(transcript)):
         time.sleep(0.02)
@@ -220,7 +206,7 @@ def _tail(path: Path) -> list[bytes]:
 
 
 def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """What each answer of the model cost since then; one answer may have several lines."""
+    """What each answer of the model since ``begun`` cost; one answer may have several lines."""
     try:
         lines = transcript.read_bytes().splitlines()
     except FileNotFoundError:
@@ -233,7 +219,7 @@ def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str
             if datetime.fromisoformat(row["timestamp"]) < begun:
                 return
             yield row["message"]["id"], row["message"]["usage"]
-        except (ValueError, LookupError, AttributeError):  # a line of another kind, or half written
+        except (ValueError, LookupError, AttributeError):  # another kind of line, or half a line
             continue
 
 
@@ -242,14 +228,14 @@ def _tokens(cost: Mapping[str, Any], *names: str) -> int:
 
 
 PLAN = "ExitPlanMode()"
-"""The subject of the question whether it may go on with its plan."""
+"""The subject of the question whether the program may carry out its plan."""
 _TEXT_CHOICE = "Type something."
 _CURSOR = re.compile(r"^\u276f (\d+)\.", re.MULTILINE)
 _CHECKED = re.compile(r"^(?:\u276f| ) (\d+)\. \[✔\]", re.MULTILINE)
 
 
 def questions(tool: str, given: Mapping[str, Any]) -> tuple[Question, ...]:
-    """What its request to use this tool asks, part by part."""
+    """What the program's request to use this tool asks, part by part."""
     if tool == "AskUserQuestion":
         return tuple(_question(asked) for asked in given["questions"])
     if tool == "ExitPlanMode":
@@ -262,21 +248,20 @@ def questions(tool: str, given: Mapping[str, Any]) -> tuple[Question, ...]:
 def _question(asked: Mapping[str, Any]) -> Question:
     options = asked["options"]
     choices = [str(option["label"]) for option in options]
-    if not any(option.get("preview") for option in options):  # beside previews there is no room for words
+    if not any(option.get("preview") for option in options):  # beside previews there is no field for a text
         choices.append(_TEXT_CHOICE)
     return Question(text=str(asked["question"]), choices=tuple(choices), several=bool(asked.get("multiSelect")))
 
 
 def choice_keys(screen: str, question: Question, reply: ChosenAnswer) -> list[str] | None:
-    """The keys that answer the question on the screen; None if it is none of the model's own.
+    """The keys that answer the question on the screen; None if the model did not ask it.
 
-    A number takes a choice only in some of these dialogs, and is a text where a text is being written: so the cursor
-    is moved there, from where it is.
+    A number key selects a choice only in some dialogs, and is text in a text field: so the cursor is moved instead.
     """
     if "Enter to select" not in screen.rpartition("\n")[2]:
         return None
     found = _CURSOR.search(screen)
-    below = len(question.choices) + 1  # where a choice of several is left
+    below = len(question.choices) + 1  # the row that confirms a choice of several
     cursor = int(found[1]) if found else below
     if not question.several:
         return [*_moves(cursor, reply.numbers[-1]), *(["{text}"] if reply.text else []), "Enter"]

@@ -1,7 +1,6 @@
-"""Codex.
+"""Codex: its hooks report prompts, answers, questions and interruptions; only its session log has errors.
 
-Its hooks report every prompt that it takes, every answer, every question and every interruption; errors stand only in
-its session log. All settings are given on the command line, over the person's own.
+All settings are given on the command line, over the person's own.
 """
 
 from __future__ import annotations
@@ -21,21 +20,20 @@ from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, 
 from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.reset_time import reset_time
 
-_HOOKS = (
-    "SessionStart",
-    "UserPromptSubmit",
-    "PermissionRequest",
-    "PostToolUse",
-    "Stop",
-    "Interrupt",
-    "PreCompact",
-    "PostCompact",
-    "SessionEnd",
-)
+#: The hooks that report only that something happened.
+_PLAIN_HOOKS = {
+    "SessionStart": EventKind.STARTED,
+    "PostToolUse": EventKind.RESOLVED,
+    "Interrupt": EventKind.INTERRUPTED,
+    "PreCompact": EventKind.COMPACTING,
+    "PostCompact": EventKind.COMPACTED,
+    "SessionEnd": EventKind.ENDED,
+}
+_HOOKS = ("UserPromptSubmit", "PermissionRequest", "Stop", *_PLAIN_HOOKS)
 _HOOK_SECONDS = 3
 """Codex allows some of its hooks no more."""
 _FLAGS = "/<session-flags>/config.toml"
-"""What Codex calls the place of hooks that came with the command line."""
+"""Codex's name for the place of hooks that came with the command line."""
 _OVERLOADED = ("server_overloaded", "internal_server_error", "http_connection_failed", "response_stream")
 
 
@@ -45,19 +43,16 @@ class Codex(CodingAgent):
     briefed_by_flag = True
     reports_turns = True
 
-    # ── the start ────────────────────────────────────────────────────────────────────────────────────────────────
-
     def command(self) -> list[str]:
-        model = ["--model", self.config.model] if self.config.model else []
         settings = [
             ("check_for_update_on_startup", "false"),
             ("developer_instructions", _toml(briefing(self.spec))),
             *self._hooks(),
         ]
-        return [*self.config.command, *model, *(word for name, value in settings for word in ("-c", f"{name}={value}"))]
+        return [*super().command(), *(word for name, value in settings for word in ("-c", f"{name}={value}"))]
 
     def _hooks(self) -> Iterator[tuple[str, str]]:
-        """The hooks, and the trust that a person would give them in the program's own dialog: to these alone."""
+        """The hooks, and the trust that a person would give them, and them alone, in the program's dialog."""
         trusted = []
         for name in _HOOKS:
             command = self.report_command(name)
@@ -67,31 +62,16 @@ class Codex(CodingAgent):
             trusted.append(f'"{_FLAGS}:{label}:0:0"={{trusted_hash="{_hook_hash(label, command)}"}}')
         yield "hooks.state", f"{{{','.join(trusted)}}}"
 
-    # ── what it reports ──────────────────────────────────────────────────────────────────────────────────────────
-
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
-            case "SessionStart":
-                return ProgramEvent(EventKind.STARTED)
             case "UserPromptSubmit":
                 return ProgramEvent(EventKind.ACCEPTED, text=str(given["prompt"]))
             case "PermissionRequest":
-                return ProgramEvent(
-                    EventKind.QUESTION, question=_question(str(given["tool_name"]), given["tool_input"])
-                )
-            case "PostToolUse":
-                return ProgramEvent(EventKind.RESOLVED)
+                question = _question(str(given["tool_name"]), given["tool_input"])
+                return ProgramEvent(EventKind.QUESTION, question=question)
             case "Stop":
                 return ProgramEvent(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
-            case "Interrupt":
-                return ProgramEvent(EventKind.INTERRUPTED)
-            case "PreCompact":
-                return ProgramEvent(EventKind.COMPACTING)
-            case "PostCompact":
-                return ProgramEvent(EventKind.COMPACTED)
-            case "SessionEnd":
-                return ProgramEvent(EventKind.ENDED)
-        return None
+        return ProgramEvent(_PLAIN_HOOKS[name]) if name in _PLAIN_HOOKS else None
 
     @property
     def own_log(self) -> EventLog:
@@ -99,7 +79,7 @@ class Codex(CodingAgent):
 
 
 class SessionLog(EventLog):
-    """The events of the session log that no hook reports: errors, and what each request cost."""
+    """The events that no hook reports: errors, and what each request cost."""
 
     def __init__(self, events: Path) -> None:
         self._events = events
@@ -116,7 +96,7 @@ class SessionLog(EventLog):
         return [event for event in self._all() if not mark or event.at > datetime.fromisoformat(mark)]
 
     def _find(self) -> None:
-        """The hooks say which log it is; only a new event can name another."""
+        """Find the log that the hooks' events name; only a new event can name another."""
         try:
             changed = self._events.stat().st_mtime_ns
         except FileNotFoundError:
@@ -140,7 +120,7 @@ class SessionLog(EventLog):
                     self._offset += len(line)
                     if event := _row(line):
                         self._found.append(event)
-        except FileNotFoundError:  # the first prompt is just being taken
+        except FileNotFoundError:  # it comes with the first prompt
             pass
         return self._found
 
@@ -154,7 +134,7 @@ def _row(line: bytes) -> ProgramEvent | None:
             return ProgramEvent(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
         if payload.get("type") == "task_complete" and payload.get("error"):
             return _failure(payload["error"], at)
-    except (ValueError, LookupError, TypeError, AttributeError):  # a line of another release
+    except (ValueError, LookupError, TypeError, AttributeError):  # a line as another release writes it
         pass
     return None
 
@@ -169,11 +149,10 @@ def _usage(tokens: Mapping[str, Any]) -> Usage:
 
 
 def _failure(error: Mapping[str, Any], at: datetime) -> ProgramEvent:
-    said, info = str(error.get("message", "")), json.dumps(error.get("codex_error_info"))
-    kind = _error_kind(info)
-    _, again, when = said.partition("try again at ")
+    message, kind = str(error.get("message", "")), _error_kind(json.dumps(error.get("codex_error_info")))
+    _, again, when = message.partition("try again at ")
     until = reset_time(when, now()) if kind == "limit" and again else None
-    return ProgramEvent(EventKind.FAILED, text=said, error=kind, until=until, at=at, origin="session log")
+    return ProgramEvent(EventKind.FAILED, text=message, error=kind, until=until, at=at, origin="session log")
 
 
 def _error_kind(info: str) -> ErrorKind:
@@ -196,7 +175,7 @@ def _toml(text: str) -> str:
 
 
 def _hook_hash(label: str, command: str) -> str:
-    """What Codex knows a hook by that a person trusted: another command, or time, is another hook."""
+    """How Codex recognises a hook that a person trusted: by its command and its timeout."""
     hook = {"async": False, "command": command, "timeout": _HOOK_SECONDS, "type": "command"}
     identity = json.dumps({"event_name": label, "hooks": [hook]}, separators=(",", ":"), ensure_ascii=False)
     return f"sha256:{hashlib.sha256(identity.encode()).hexdigest()}"

@@ -1,7 +1,4 @@
-"""What all coding agents have in common: a prompt goes into their composer, and what they report and show is read.
-
-A subclass says what is its program's own: command and settings, what its events mean, its best source of its state.
-"""
+"""What all coding agents have in common: prompts go into their composer, their events and screen are read."""
 
 from __future__ import annotations
 
@@ -25,7 +22,7 @@ from torch_tasks.workers.programs.kind import AgentKind, ProgramEnding, Progress
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, type_keys
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
-from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules, explain
+from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.submitter import Submitter
 from torch_tasks.workers.programs.turn import Turn, ending_of, put_ending_aside, read_turn, store_ending, stored_ending
@@ -41,37 +38,33 @@ class CodingAgent(AgentKind):
 
     is_conversational = True
 
-    # ── what is the program's own ────────────────────────────────────────────────────────────────────────────────
+    # ── what each program does in its own way ────────────────────────────────────────────────────────────────────
 
-    #: Its briefing is given by a flag or a setting; else it comes before the first prompt of a new program.
+    #: The program gets its briefing by a flag or a setting; else the briefing comes before its first prompt.
     briefed_by_flag = False
 
     def command(self) -> list[str]:
         """The command line that runs in the pane."""
-        return list(self.config.command)
+        return [*self.config.command, *(["--model", self.config.model] if self.config.model else [])]
 
     def prepare(self) -> None:
         """Write the program's settings for this agent, below :attr:`folder`; called before each start."""
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
-        """What an event of its hooks means, which ``hooks/report`` put into :attr:`events`."""
+        """What an event that a hook of the program reported means."""
         return None
 
     @property
     def own_log(self) -> EventLog | None:
-        """The log of its events beside its hooks: its session log, its server."""
+        """The events that the program reports beside its hooks: its session log, its server."""
         return None
 
     def status(self, pane: AgentPane) -> StateReading | None:
         """What the program is doing now, from its best live source; None if only its screen shows it."""
         return None
 
-    def report_command(self, name: str) -> str:
-        """The shell command by which a hook of the program reports the event of this name."""
-        return shlex.join(["sh", str(REPORT), str(self.events), str(self.bell), name])
-
     def disarm(self, words: str) -> Prompt:
-        """The words with nothing in their midst that the program would run itself."""
+        """The words with everything made safe that the program would run or replace itself."""
         return Prompt(words)
 
     def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
@@ -79,16 +72,16 @@ class CodingAgent(AgentKind):
         return pane.type_unless_used(used_at, text=text)
 
     def submit(self, pane: AgentPane, used_at: int) -> bool:
-        """Have the program take what stands in its composer, unless a person typed since."""
+        """Have the program take the text in its composer, unless a person typed since."""
         return pane.type_unless_used(used_at, keys=self.config.submit.keys)
 
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        """Give or refuse the permission that is asked for."""
+        """Give or refuse the permission that the program asks for."""
         answers = self.config.answers
         type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
 
     def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
-        """Give a person's answer to what is asked."""
+        """Give a person's answer to the question."""
         answers = self.config.answers
         type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
 
@@ -100,13 +93,17 @@ class CodingAgent(AgentKind):
 
     @property
     def events(self) -> Path:
-        """The folder into which its hooks and the agent's own commands report."""
+        """The folder into which the program's hooks and the agent's own commands report."""
         return self.folder / EVENTS
 
     @property
-    def bell(self) -> Path:
-        """What they ring afterwards."""
-        return self.folder / "bell"
+    def briefing_file(self) -> Path:
+        """Where a program that reads its briefing from a file finds it."""
+        return self.folder / "briefing.md"
+
+    def report_command(self, name: str) -> str:
+        """The shell command by which a hook of the program reports the event of this name."""
+        return shlex.join(["sh", str(REPORT), str(self.events), str(self.folder / "bell"), name])
 
     def launch(self) -> list[str]:
         self.events.mkdir(exist_ok=True)
@@ -133,7 +130,7 @@ class CodingAgent(AgentKind):
 
     @cached_property
     def log(self) -> EventLog:
-        """All events: of the program, and of the agent's own reports."""
+        """All events of the program, and the agent's own reports."""
         hooks = HookFolder(self.events, self.translate)
         return JoinedLogs(hooks, self.own_log) if self.own_log else hooks
 
@@ -150,7 +147,7 @@ class CodingAgent(AgentKind):
         return TurnWatcher(self)
 
     def read_screen(self, pane: AgentPane) -> ScreenReading | None:
-        """The pane as it is now, and what it means; None if it is gone."""
+        """The pane as it is now, and what it shows; None if it is gone."""
         screen = Screen.of(pane)
         if screen is None:
             return None
@@ -179,11 +176,19 @@ class CodingAgent(AgentKind):
         self._dialogs.answer(pane, view.screen)
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
-        """What each source says of the program's state, the decisive one first."""
         view = self.read_screen(pane)
         if view is None:
             return [("pane", "gone")]
-        return explain(view, self.status(pane), self.log)
+        status, by_screen, composer = self.status(pane), view.by_screen, view.composer
+        content = f"holds {composer.text!r}" if composer.text else "empty"
+        return [
+            (view.best.source, f"{view.best.state} ({view.best.rule})"),
+            ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
+            ("screen", f"{by_screen.state} ({by_screen.rule})"),
+            ("title", view.screen.title),
+            ("composer", content if composer.seen else "not seen"),
+            *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in self.log.since("")[-3:]),
+        ]
 
     # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -203,13 +208,13 @@ class CodingAgent(AgentKind):
             hints=task_hints(run.task_id),
             disarm=self.disarm,
         )
-        self._types(run)
+        self._note_typed(run)
         submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
         self._step(pane, run, submission)
 
     @property
     def _introduction(self) -> str:
-        """What comes before the first prompt of a new program."""
+        """The text before the first prompt of a new program."""
         return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
 
     def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
@@ -225,11 +230,11 @@ class CodingAgent(AgentKind):
         return submission
 
     def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
-        """Do what is due for a submission, and only that."""
+        """Do what is due for a submission."""
         return Submitter(self, pane, folder).advance(submission, self.turn(submission))
 
     def turn(self, submission: Submission) -> Turn:
-        """What events report of the prompt's turn since it was submitted."""
+        """What events report since the prompt was submitted."""
         return read_turn(self.log.since(submission.mark), submission.tag, submission.assumed_acceptance)
 
     # ── a message ────────────────────────────────────────────────────────────────────────────────────────────────
@@ -239,17 +244,17 @@ class CodingAgent(AgentKind):
         return self.config.submit.while_working
 
     def hand_message(self, pane: AgentPane, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
-        submission = Submission.load(letter) or self._write(letter, beside)
+        submission = Submission.load(letter) or self._begin_message(letter, beside)
         submission = self._step(pane, letter, submission)
         if beside and submission.phase is SubmissionPhase.ACCEPTED:
-            self._types(beside)
+            self._note_typed(beside)
         return submission
 
-    def _types(self, folder: PromptFolder) -> None:
-        """What stands in the composer, if anything of ours does, is this."""
+    def _note_typed(self, folder: PromptFolder) -> None:
+        """Note whose text is typed, so that it can be recognised in the composer."""
         (self.folder / "current").write_text(f"{folder.folder}\n")
 
-    def _write(self, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
+    def _begin_message(self, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         letter.prompt.write_bytes(letter.message.message.encode())
         config = self.config.prompt.model_copy(update={"guard": "A message, word for word:"})
         prompt = compose_prompt(
@@ -261,7 +266,7 @@ class CodingAgent(AgentKind):
             hints=letter.hints,
             disarm=self.disarm,
         )
-        self._types(letter)
+        self._note_typed(letter)
         # A new mark would hide the events of the task.
         task = Submission.load(beside) if beside else None
         mark = task.mark if task else self.log.mark()
@@ -303,7 +308,7 @@ class CodingAgent(AgentKind):
         self.clear(pane)
 
     def clear(self, pane: AgentPane) -> None:
-        """Empty the composer if what stands there is ours."""
+        """Empty the composer if it holds Torch's text and nothing else."""
         text = self._pasted()
         view = self.read_screen(pane)
         if view is None or not self._is_ours(view, text):
@@ -345,15 +350,10 @@ class CodingAgent(AgentKind):
         before = Submission.load(run)
         if before is None:
             return False
-        prompt = compose_prompt(
-            text,
-            run.tag,
-            self.config.prompt,
-            file=run.folder / f"round.{before.round + 1}",
-            hints=task_hints(run.task_id),
-            disarm=self.disarm,
-        )
-        (run.folder / f"round.{before.round + 1}").write_bytes(text.encode())
+        file = run.folder / f"round.{before.round + 1}"
+        hints = task_hints(run.task_id)
+        prompt = compose_prompt(text, run.tag, self.config.prompt, file=file, hints=hints, disarm=self.disarm)
+        file.write_bytes(text.encode())
         submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
         put_ending_aside(run, before.round)
         self._step(pane, run, submission)
@@ -361,7 +361,7 @@ class CodingAgent(AgentKind):
 
 
 def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:
-    """The live source decides; what is asked, the screen may know better."""
+    """The live source decides; only the question may come from the screen."""
     if status is None:
         return by_screen
     if status.state is AgentState.WAITING and status.question is None and by_screen.question:
@@ -373,7 +373,7 @@ _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
 
 
 def is_left_to_a_shell(look: PaneLook) -> bool:
-    """Nothing but a shell is in the pane, because the program ended or became one: it would run the next prompt."""
+    """Whether only a shell is left in the pane, which would run the next prompt."""
     if look.command not in _SHELLS:
         return False
     try:
@@ -384,7 +384,7 @@ def is_left_to_a_shell(look: PaneLook) -> bool:
 
 
 def kill_program(look: PaneLook) -> None:
-    """Kill what the pane was started with, and all that it started."""
+    """Kill the pane's program with all its children."""
     with contextlib.suppress(psutil.NoSuchProcess):
         leader = psutil.Process(look.pid)
         for process in (leader, *leader.children(recursive=True)):

@@ -1,4 +1,4 @@
-"""``config/agents/<kind>.toml``: what a user may say of a kind of agent program."""
+"""``config/agents/<kind>.toml``: the settings of one kind of agent program."""
 
 from __future__ import annotations
 
@@ -35,76 +35,74 @@ Keys = tuple[str, ...]
 
 
 class Section(BaseModel):
-    """A table of the file, which knows all of its keys."""
+    """A table of the file; a key that it does not know is an error."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class PromptConfig(Section):
-    """How a task's words are made into what is pasted."""
+    """How a task's words become the text that is pasted."""
 
     guarded: tuple[str, ...] = ()
-    """What the program takes as a command of its own at the beginning of a prompt: ``!``, ``/``, …"""
+    """Beginnings of a prompt that the program takes as its own commands: ``!``, ``/``, …"""
     guard: str = "The task, word for word:"
-    """The line that then comes before it."""
+    """The line that is put before such a prompt."""
     limit_bytes: int = 100_000
-    """What is longer is put into a file that the prompt names."""
+    """A longer prompt is put into a file, and the pasted text names the file."""
     altered: Regex | None = None
-    """What the program does not keep as it is: a prompt with it names a file with the exact words, too."""
+    """Characters that the program changes: a prompt with one also names a file with the exact words."""
 
 
 class SubmitConfig(Section):
-    """How a text is submitted, and how patient that is, in seconds."""
+    """How a text is submitted, and for how many seconds each step is waited for."""
 
     keys: Keys = ("Enter",)
     while_working: bool = False
-    """It takes texts while it works, and comes to them by itself."""
+    """The program queues texts that it gets while it works."""
     settle_seconds: float = 0.0
-    """From the text being seen in the composer to the first Enter."""
+    """From seeing the text in the composer to the first Enter."""
     again_seconds: float = 1.0
-    """Until Enter is pressed again on a text of ours that still stands there; doubled each time."""
+    """Until Enter is pressed again if Torch's text is still in the composer; doubled each time."""
     trace_seconds: float = 10.0
-    """How long a submitted text may leave no trace; then it is indeterminate whether the program has it."""
+    """Until a submitted text that left no trace counts as indeterminate."""
 
 
 class ComposerConfig(Section):
-    """Where the program's input stands on the screen."""
+    """Where the program's input is on the screen."""
 
     top: Regex | None = None
-    """The line above it; unset: it begins with the last line that matches ``prompt``."""
+    """The line above the composer; unset: the composer begins with the last line that matches ``prompt``."""
     bottom: Regex | None = None
     """The line below it; unset: it ends with the screen."""
     open_ended: bool = False
-    """A tall text pushes the line below it out of the screen."""
+    """A tall text pushes the line below it off the screen."""
     covered: Regex | None = None
-    """What the screen's last line says while something else stands in its place."""
+    """The screen's last line while a dialog covers the composer."""
     prompt: Regex = re.compile(r"^\s*[│┃|]?\s*[>»\u276f\u203a]( |$)")
-    """What its first line begins with."""
+    """The beginning of its first line."""
     continuation: Regex = re.compile(r"^\s*[│┃|]?\s*")
-    """What its other lines begin with."""
+    """The beginning of its other lines."""
     end: Regex = re.compile(r"\s*[│┃|]?$")
-    """What its lines end with."""
+    """The end of each line."""
     placeholder: Regex | None = None
-    """What it shows in the place of a long paste."""
+    """What it shows instead of a long paste."""
     hints: tuple[Regex, ...] = ()
     """What it shows while it is empty."""
 
 
 class KeysConfig(Section):
-    """What is pressed for what."""
-
     interrupt: Keys = ("Escape",)
     clear: Keys = ("C-u",)
-    """Removes at least a line, or an empty line, of what stands in the composer."""
+    """Removes at least one line, or one empty line, from the composer."""
 
 
 class PermissionsConfig(Section):
-    """What becomes of requests for permission, where the task does not say it. The patterns are shell globs."""
+    """How requests for permission are answered unless the task says it. The patterns are shell globs."""
 
     mode: Permissions = Permissions.ASK
     allow: tuple[str, ...] = ()
     deny: tuple[str, ...] = ()
-    """Comes before ``allow`` and the mode."""
+    """Wins over ``allow`` and the mode."""
 
 
 class AnswersConfig(Section):
@@ -122,7 +120,7 @@ class AnswersConfig(Section):
 
 
 class DialogConfig(Section):
-    """A dialog of the start, and how it is answered."""
+    """A dialog, and the keys that answer it."""
 
     pattern: Regex
     keys: Keys
@@ -130,7 +128,7 @@ class DialogConfig(Section):
 
 
 class RuleConfig(Section):
-    """What a part of the screen says about the program's state.
+    """What a part of the screen shows of the program's state.
 
     The groups ``question``, ``subject`` and ``until`` of the pattern go into the reading.
     """
@@ -143,27 +141,27 @@ class RuleConfig(Section):
     choices: Regex | None = None
     """Each match is a choice; its first group, if it has one, is the choice's text."""
     priority: int = 0
-    """The largest one that fits decides."""
+    """Of the rules that match, the one with the largest priority decides."""
 
 
 class AnswerConfig(Section):
-    """How the answer is cleaned where it has to be read from the screen."""
+    """How an answer that is read from the screen is cleaned."""
 
     drop: tuple[Regex, ...] = ()
-    """Lines that match one of these are no part of it."""
+    """Lines that are no part of the answer."""
     strip: Regex | None = None
-    """What is taken from the beginning of each line."""
+    """What is removed from the beginning of each line."""
 
 
 class HookConfig(Section):
-    """What an event of the program's hooks means. The values but ``event`` name fields in the event's JSON."""
+    """What an event of the program's hooks means. All values but ``event`` name fields in the event's JSON."""
 
     event: EventKind
     text: str = ""
-    """The prompt, the answer, or the error's words."""
+    """The prompt, the answer, or the error's message."""
     error: str = ""
     tool: str = ""
-    """The tool that permission is asked for; with it goes the first text in ``input``."""
+    """The tool that needs permission, for the first text in ``input``."""
     input: str = ""
 
 
@@ -171,21 +169,21 @@ class KindConfig(Section):
     """The whole file."""
 
     base: str | None = None
-    """The kind that this one is laid over; of one that is laid over another, the undermost."""
+    """The kind that this one is laid over; in a chain, the lowest."""
     program: str | None = None
-    """Which of Torch's programs drives it; unset: the one of its base's or its file's name, or ``generic``."""
+    """The driver in :mod:`torch_tasks.workers.programs`; unset: the one named like the base or the file, or generic."""
     account: str | None = None
-    """The account with a provider of models that its agents share; unset: they share the base's or the kind's own."""
+    """The account with a model provider that the agents share; unset: the base's or the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
     measured: str | None = None
-    """The release of the program with which it was measured what this file says."""
+    """The release of the program that this file was tested with."""
     environment: Mapping[str, str] = {}
     model: str | None = None
-    """The model to use; unset: the program's own default."""
+    """Unset: the program's own default."""
     models: tuple[str, ...] = ()
     """The models that are known to work."""
     settings: Mapping[str, Any] = {}
-    """What goes into the program's own settings file for this agent, over the user's."""
+    """Laid over the user's in the program's settings file for this agent."""
     prompt: PromptConfig = PromptConfig()
     submit: SubmitConfig = SubmitConfig()
     composer: ComposerConfig = ComposerConfig()
@@ -196,17 +194,17 @@ class KindConfig(Section):
     dialogs: tuple[DialogConfig, ...] = ()
     rules: tuple[RuleConfig, ...] = ()
     hooks: Mapping[str, HookConfig] = {}
-    """Events that the program's hooks report, for a program that reads Claude Code's hook settings."""
+    """The events of a program that reads Claude Code's hook settings."""
     errors: Mapping[str, ErrorKind] = {}
-    """What the words mean that a failed turn's hook gives as its reason."""
+    """The kind of error for each reason that a failed turn's hook gives."""
 
     @property
     def path(self) -> str | None:
-        """Where its program is; None if it is not on the PATH that an agent has."""
+        """Where the program is; None if it is not on the agent's PATH."""
         return shutil.which(self.command[0], path=self.environment.get("PATH"))
 
     def require_program(self, spec: AgentSpec) -> None:
-        """:class:`AgentUnavailable` if this agent's program is not there."""
+        """Raise :class:`AgentUnavailable` if the program is not there."""
         if self.path is None:
             raise AgentUnavailable(
                 f"agent {spec.id}: there is no program {self.command[0]!r} on PATH; install it, "
@@ -235,7 +233,7 @@ def _file(kind: str) -> Path:
 
 
 def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
-    """What the file says, laid over what its base says; its own rules and dialogs come before the base's."""
+    """The file's values laid over its base's; its own rules and dialogs come before the base's."""
     try:
         own = tomllib.loads(path.read_text())
     except tomllib.TOMLDecodeError as error:
@@ -243,7 +241,7 @@ def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
     name = own.get("base")
     if not isinstance(name, str):
         return own
-    # A file of the user's may be laid over Torch's own of the same name.
+    # A user's file may be laid over the shipped one of the same name.
     base = shipped_config() / "agents" / path.name if name == path.stem else _file(name)
     if base in above or not base.is_file():
         why = "is laid over it" if base in above else "is none of Torch's"
@@ -253,13 +251,13 @@ def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
     return {**overlaid(under, own), **lists, "base": under.get("base", name)}
 
 
-#: A string, kept; or a comment.
+#: A string, which is kept, or a comment.
 _COMMENT = re.compile(r'("(?:\\.|[^"\\])*")|//[^\n]*|/\*.*?\*/', re.DOTALL)
 _TRAILING_COMMA = re.compile(r'("(?:\\.|[^"\\])*")|,(?=\s*[}\]])')
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """The settings in the file, which may hold comments; none if there is no file."""
+    """The settings in a JSON file with comments; none if there is no file."""
     try:
         text = path.read_text()
     except FileNotFoundError:
@@ -268,12 +266,12 @@ def read_settings(path: Path) -> dict[str, Any]:
     try:
         settings = json.loads(plain or "{}")
     except ValueError as error:
-        raise AgentUnavailable(f"{path} is no valid JSON ({error}); put it right, or the agent cannot start") from None
+        raise AgentUnavailable(f"{path} is no valid JSON ({error}); correct it, or the agent cannot start") from None
     return settings if isinstance(settings, dict) else {}
 
 
 def overlaid(settings: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings with others over them: tables are merged, everything else is replaced."""
+    """The settings with ``over`` laid over them: tables are merged, everything else is replaced."""
     merged = dict(settings)
     for name, value in over.items():
         before = merged.get(name)

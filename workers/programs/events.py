@@ -1,4 +1,4 @@
-"""What an agent's program reports of itself, in one language for all kinds."""
+"""What agents' programs report, as the same events for all kinds."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typing import Any, Literal
 from torch_tasks.machine import agent_folder as reports
 from torch_tasks.model.task import Question, Usage
 
-#: Events of former tasks are kept so long, for people who wonder.
+#: How long the events of former tasks are kept for people to look at.
 _KEPT_SECONDS = 86400.0
 _UNDATED = datetime.fromtimestamp(0, UTC)
 
@@ -30,16 +30,16 @@ class EventKind(StrEnum):
 
     STARTED = "started"
     ACCEPTED = "accepted"
-    """It took a prompt; ``text`` is the prompt."""
+    """The program took a prompt; ``text`` is the prompt."""
     WORKING = "working"
     QUESTION = "question"
-    """It waits for an answer to ``question``."""
+    """The program waits for an answer to ``question``."""
     RESOLVED = "resolved"
     """The question was answered."""
     STOPPED = "stopped"
     """The turn is over; ``text`` is the answer."""
     FAILED = "failed"
-    """The turn is over without an answer, for the reason ``error``; ``text`` says it in words."""
+    """The turn is over without an answer because of ``error``; ``text`` is its message."""
     INTERRUPTED = "interrupted"
     COMPACTING = "compacting"
     COMPACTED = "compacted"
@@ -47,9 +47,9 @@ class EventKind(StrEnum):
     """What one request cost."""
     ENDED = "ended"
     DONE = "done"
-    """The agent itself reports that ``task`` is done."""
+    """The agent itself reports that it has done ``task``."""
     FAIL = "fail"
-    """The agent itself reports that ``task`` cannot be done."""
+    """The agent itself reports that it cannot do ``task``."""
     PROGRESS = "progress"
 
 
@@ -58,45 +58,44 @@ ErrorKind = Literal["limit", "overloaded", "login", "other"]
 
 @dataclass(frozen=True)
 class ProgramEvent:
-    """One thing that happened. The log that holds it fills in ``at`` and ``origin``."""
+    """One event; the log that holds it fills in ``at`` and ``origin``."""
 
     kind: EventKind
     text: str = ""
     question: Question | None = None
     parts: tuple[Question, ...] = ()
-    """All that is asked one after the other, if that is more than the one question."""
+    """All questions, if the program asks several one after the other."""
     error: ErrorKind | None = None
     until: datetime | None = None
-    """When the limit ends, if it is one."""
+    """When the limit ends, if the error is a limit."""
     usage: Usage | None = None
     task: str = ""
-    """Whose report it is, if it is the agent's own."""
+    """The task that the agent reports on."""
     at: datetime = _UNDATED
     origin: str = ""
-    """Where it was reported: ``hook Stop``."""
+    """Where the event was reported: ``hook Stop``."""
 
 
 class EventLog(ABC):
-    """All events of one program, in order. What is read once can be read again, by another process too."""
+    """All events of one program, in order; every process can read them, and again."""
 
     @abstractmethod
     def mark(self) -> str:
-        """Where the log ends now. Only the last mark need be remembered."""
+        """Where the log ends now. Only the last mark stays valid."""
 
     @abstractmethod
     def since(self, mark: str) -> list[ProgramEvent]:
-        """What came after that; after an empty mark, all of it."""
+        """The events after the mark; all events if it is empty."""
 
 
 Translate = Callable[[str, Mapping[str, Any]], ProgramEvent | None]
-"""What an event's name and input mean; None for nothing that matters."""
+"""What an event's name and input mean; None if Torch does not need it."""
 
 
 class HookFolder(EventLog):
-    """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``reports`` write them.
+    """A folder with one file per event, whose names sort by time, as ``hooks/report`` and ``agent_folder`` write them.
 
-    A mark moves what is there into ``past``, so that a clock that is set back hides nothing that comes; only after the
-    last mark can be read what came, and from the beginning all that is kept.
+    A mark moves the files into ``past``, so that later events are found even if the clock is set back.
     """
 
     def __init__(self, folder: Path, translate: Translate) -> None:
@@ -113,9 +112,9 @@ class HookFolder(EventLog):
         return "past"
 
     def since(self, mark: str) -> list[ProgramEvent]:
-        names = [self.folder / name for name in sorted(_names(self.folder))]
-        before = [] if mark else [self._past / name for name in sorted(_names(self._past))]
-        return [event for path in (*before, *names) if (event := self._event(path))]
+        folders = [self.folder] if mark else [self._past, self.folder]
+        paths = [folder / name for folder in folders for name in sorted(_names(folder))]
+        return [event for path in paths if (event := self._event(path))]
 
     def _event(self, path: Path) -> ProgramEvent | None:
         if path.name not in self._read:
@@ -128,13 +127,7 @@ class HookFolder(EventLog):
             at = datetime.fromtimestamp(report["at"] / 1000, UTC)
             given = report["input"] if isinstance(report["input"], dict) else {}
             event = _own_report(report["name"], given) or self._translate(report["name"], given)
-        except (
-            OSError,
-            ValueError,
-            KeyError,
-            TypeError,
-            AttributeError,
-        ):  # no hook's file, or an unknown release
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):  # no hook's file, or an unknown release
             return None
         return replace(event, at=at, origin=event.origin or f"hook {report['name']}") if event else None
 
@@ -156,7 +149,7 @@ def _names(folder: Path) -> list[str]:
 
 
 class JoinedLogs(EventLog):
-    """Several logs as one, in the order of time."""
+    """Several logs as one, ordered by time."""
 
     def __init__(self, *logs: EventLog) -> None:
         self._logs = logs
@@ -184,6 +177,6 @@ def transcript_of(events: Path) -> Path | None:
     for file in sorted(events.glob("*.json"), reverse=True):
         try:
             return Path(json.loads(file.read_bytes())["input"]["transcript_path"])
-        except (OSError, ValueError, LookupError, TypeError):  # not one of the hooks', or gone meanwhile
+        except (OSError, ValueError, LookupError, TypeError):  # no hook's file, or gone meanwhile
             continue
     return None

@@ -1,8 +1,6 @@
-"""The Gemini CLI of Google: the program in its pane, and the session log that it writes.
+"""The Gemini CLI: its hooks report prompts, questions and ends; its session log has the answers.
 
-Its hooks report when it takes a prompt, asks and stops. What it answered is read from its session log, because the
-hook's own answer repeats pieces of what was streamed. It has a home of its own, in which all but its settings and
-sessions is the user's.
+The answer in the hook's event is not used, as it repeats pieces of what was streamed.
 """
 
 from __future__ import annotations
@@ -27,7 +25,7 @@ from torch_tasks.workers.tmux.pane import AgentPane
 
 _HOOKS = ("SessionStart", "SessionEnd", "BeforeAgent", "AfterAgent", "AfterTool", "Notification")
 _HOOK_MILLISECONDS = 5000
-#: What it may always do: report to Torch.
+#: The agent may always report to Torch.
 _POLICY = """\
 [[rule]]
 toolName = "run_shell_command"
@@ -35,11 +33,10 @@ commandPrefix = ["torch-tasks done", "torch-tasks fail", "torch-tasks progress"]
 decision = "allow"
 priority = 900
 """
-#: What is this agent's own in its home; everything else there is the user's.
+#: What belongs to this agent in its home; everything else there is linked to the user's.
 _OWN = frozenset({"settings.json", "TORCH.md", "tmp", "history", "projects.json"})
-#: What the CLI takes for a reference to a file, and replaces by its content.
+#: A reference to a file, which the CLI replaces by the file's content.
 _REFERENCE = re.compile(r'(?<!\\)@((?:"[^"]*"|\\.|[^ \t\n\r,;!?()\[\]{}."\\]|\.(?![ \t\n\r]|$))+)')
-
 _STOP = re.compile(r"^│ [● ] (\d)\. Stop", re.MULTILINE)
 _DIALOG_ROWS = 12
 
@@ -50,18 +47,12 @@ class Gemini(CodingAgent):
     briefed_by_flag = True
     reports_turns = True
 
-    # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def command(self) -> list[str]:
-        model = ["--model", self.config.model] if self.config.model else []
-        return [*self.config.command, *model]
-
     def environment(self) -> Mapping[str, str]:
         return {**self.config.environment, "GEMINI_CLI_HOME": str(self.home)}
 
     @property
     def home(self) -> Path:
-        """What the CLI takes for the user's home."""
+        """The folder that the CLI uses as the user's home."""
         return self.folder / "home"
 
     @property
@@ -81,7 +72,7 @@ class Gemini(CodingAgent):
         self._launched = self.log.mark()
 
     def _settings(self, user: Mapping[str, Any]) -> dict[str, Any]:
-        """The user's settings, the TOML's, and our hooks beside the user's."""
+        """The user's settings with the TOML's over them, and Torch's hooks beside the user's."""
         settings = overlaid(user, self.config.settings)
         hooks = dict(settings.get("hooks", {})) if user.get("hooksConfig", {}).get("enabled", True) else {}
         for name in _HOOKS:
@@ -90,7 +81,7 @@ class Gemini(CodingAgent):
             hooks[name] = [*hooks.get(name, []), entry]
         names = user.get("context", {}).get("fileName", "GEMINI.md")
         memory = [*([names] if isinstance(names, str) else names), "TORCH.md"]
-        # The user's folder of policies counts only where none is named.
+        # The CLI reads the user's folder of policies only if the settings name none.
         policies = user.get("policyPaths") or [str(path) for path in [self.home / ".gemini/policies"] if path.is_dir()]
         folders = [*user.get("context", {}).get("includeDirectories", ()), str(self.folder / "runs")]
         own = {
@@ -101,14 +92,9 @@ class Gemini(CodingAgent):
         return {**overlaid(settings, own), "hooks": hooks}
 
     def get_ready(self, pane: AgentPane) -> bool:
-        # Its composer is drawn before the CLI listens to framed pastes.
-        return super().get_ready(pane) and self._has_reported_start
-
-    @property
-    def _has_reported_start(self) -> bool:
-        return any(event.kind is EventKind.STARTED for event in self.log.since(self._launched))
-
-    # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
+        # The CLI draws its composer before it takes pastes.
+        is_drawn = super().get_ready(pane)
+        return is_drawn and any(event.kind is EventKind.STARTED for event in self.log.since(self._launched))
 
     def disarm(self, words: str) -> Prompt:
         found: list[str] = []
@@ -123,8 +109,6 @@ class Gemini(CodingAgent):
         note = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
         return Prompt(safe, (note,) if found else ())
 
-    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
-
     def redraw_input(self, pane: AgentPane) -> None:
         if not self._stop_trying(pane):
             super().redraw_input(pane)
@@ -134,14 +118,12 @@ class Gemini(CodingAgent):
             super().interrupt(pane, force=force)
 
     def _stop_trying(self, pane: AgentPane) -> bool:
-        """Leave the dialog of a used-up limit, which stays on the screen, and takes all keys, until it is answered."""
+        """Leave the dialog of a used-up limit, which takes all keys until it is answered."""
         view = self.read_screen(pane)
         stop = _STOP.search("\n".join(view.screen.bottom(_DIALOG_ROWS))) if view else None
         if stop:
             pane.press(stop[1])
         return stop is not None
-
-    # ── events ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def own_log(self) -> EventLog:
@@ -158,9 +140,8 @@ class Gemini(CodingAgent):
             case "AfterTool":
                 return ProgramEvent(EventKind.RESOLVED)
             case "Notification" if given.get("notification_type") == "ToolPermission":
-                return ProgramEvent(
-                    EventKind.QUESTION, question=_question(str(given.get("message")), given.get("details"))
-                )
+                question = _question(str(given.get("message")), given.get("details"))
+                return ProgramEvent(EventKind.QUESTION, question=question)
             case "AfterAgent":
                 return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
         return None
@@ -170,7 +151,7 @@ class Gemini(CodingAgent):
 
 
 def _link(user: Path, own: Path) -> None:
-    """Have everything of the user's in the agent's own folder but what is the agent's."""
+    """Link everything of the user's into the agent's folder, except what belongs to the agent."""
     entries: Iterable[Path] = user.iterdir() if user.is_dir() else ()
     for entry in entries:
         link = own / entry.name
@@ -180,7 +161,7 @@ def _link(user: Path, own: Path) -> None:
 
 
 _TOOLS = {"exec": ("Shell", "command"), "edit": ("Edit", "filePath"), "info": ("Fetch", "prompt")}
-"""The kinds of its permission requests: what they are called here, and the field that says what for."""
+"""For each kind of permission request, the tool's name here, and the field with what it is used for."""
 
 
 def _question(message: str, details: Any) -> Question:
@@ -204,11 +185,11 @@ _ERRORS: Mapping[str, ErrorKind] = {
     "too many requests": "overloaded",
     "internal": "overloaded",
 }
-"""What the words of an error mean; the first that is found decides."""
+"""The kind of an error by the first of these words that is found in its text."""
 
 
 class CancellationLog(EventLog):
-    """Turns that were cancelled: no hook reports it when a permission was denied."""
+    """Turns that were cancelled because a permission was denied, which no hook reports."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -231,7 +212,7 @@ class CancellationLog(EventLog):
 
 
 def rows(session: Path) -> list[Mapping[str, Any]]:
-    """The session's rows, in order; a message that was written again stands in its last version, at its first place."""
+    """The session's rows; a row that was written again appears in its last version, at its first place."""
     found: dict[str, Mapping[str, Any]] = {}
     try:
         lines = session.read_bytes().splitlines()
@@ -240,7 +221,7 @@ def rows(session: Path) -> list[Mapping[str, Any]]:
     for line in lines:
         try:
             row = json.loads(line)
-        except ValueError:  # the CLI is writing it at this moment
+        except ValueError:  # the CLI is writing it
             continue
         if "type" in row and "timestamp" in row:
             found[str(row.get("id"))] = row
@@ -248,7 +229,7 @@ def rows(session: Path) -> list[Mapping[str, Any]]:
 
 
 def outcome(session: Path, moment: str, response: str) -> ProgramEvent:
-    """How the turn ended that was over at this moment; ``response`` is what the hook took for the answer."""
+    """How the turn before this moment ended; ``response``, the hook's answer, is used if the log has none."""
     past = [row for row in rows(session) if str(row["timestamp"]) <= moment]
     begin = max((place for place, row in enumerate(past) if _is_prompt(row)), default=len(past))
     turn = past[begin:]
@@ -266,7 +247,7 @@ def outcome(session: Path, moment: str, response: str) -> ProgramEvent:
 
 
 def _is_prompt(row: Mapping[str, Any]) -> bool:
-    """It is the person's, and no tool's result."""
+    """Whether the row is a person's prompt and no tool's result."""
     content = row.get("content")
     parts = content if isinstance(content, list) else []
     return row["type"] == "user" and not any("functionResponse" in part for part in parts)

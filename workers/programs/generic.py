@@ -1,4 +1,4 @@
-"""Any coding agent's program, by its TOML alone."""
+"""Any coding agent's program, described by its TOML alone."""
 
 from __future__ import annotations
 
@@ -15,10 +15,9 @@ from torch_tasks.workers.programs.reset_time import reset_time
 
 
 class Generic(CodingAgent):
-    """A program whose screen is read by the rules, and its hooks, if it has them, as the TOML says.
+    """A program whose screen, and hooks if it has any, are read as the TOML says.
 
-    ``{hooks}`` in the command is a settings file with the hooks, in Claude Code's form; ``{folder}`` is the agent's own
-    folder.
+    ``{hooks}`` in the command is a settings file with the hooks in Claude Code's form, ``{folder}`` the agent's folder.
     """
 
     @property
@@ -44,20 +43,20 @@ class Generic(CodingAgent):
         hook = self.config.hooks.get(name)
         if hook is None:
             return None
-        kind = hook.event
         text = str(given.get(hook.text, ""))
-        if kind is EventKind.QUESTION:
-            return ProgramEvent(kind, question=_question(str(given.get(hook.tool, "")), given.get(hook.input)))
-        if kind is EventKind.FAILED:
-            error = self.config.errors.get(str(given.get(hook.error, "")), "other")
-            return ProgramEvent(
-                kind, text=text, error=error, until=reset_time(text, now()) if error == "limit" else None
-            )
-        return ProgramEvent(kind, text=text)
+        match hook.event:
+            case EventKind.QUESTION:
+                question = _question(str(given.get(hook.tool, "")), given.get(hook.input))
+                return ProgramEvent(EventKind.QUESTION, question=question)
+            case EventKind.FAILED:
+                error = self.config.errors.get(str(given.get(hook.error, "")), "other")
+                until = reset_time(text, now()) if error == "limit" else None
+                return ProgramEvent(EventKind.FAILED, text=text, error=error, until=until)
+        return ProgramEvent(hook.event, text=text)
 
 
 def _question(tool: str, given: Any) -> Question:
     words = next((value for value in given.values() if isinstance(value, str)), "") if isinstance(given, dict) else ""
-    if not words:  # no permission: the program asks for something that the screen shows
+    if not words:  # the program asks for no permission, but for something that only the screen shows
         return Question(text="The program asks for an answer.")
     return Question(text=f"Allow {tool}({words})?", subject=f"{tool}({words})")

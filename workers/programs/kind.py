@@ -1,18 +1,17 @@
-"""What Torch must know of a kind of agent program to host it, and which class of Torch's drives which kind."""
+"""What the host needs of a kind of agent program, and which class drives which kind."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
-from importlib import import_module
 from pathlib import Path
-from typing import Any
 
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
+from torch_tasks.started_by_name import load
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import KindConfig, kind_config
 from torch_tasks.workers.programs.submission import Submission
@@ -38,20 +37,19 @@ class StateReading:
     rule: str = ""
     """Which event or rule decided."""
     question: Question | None = None
-    """What it waits for, if it waits."""
+    """What the program waits for."""
     until: datetime | None = None
-    """When its limit ends, if it is limited and shows that."""
+    """When the limit ends, if the program shows that."""
     hindrance: str = ""
-    """What keeps a prompt out of the program until a person sees to it."""
+    """What keeps a prompt out of the program until a person removes it."""
 
 
 @dataclass(frozen=True)
 class ProgramEnding:
-    """How the agent's program left a task. The answer is in the run's output file."""
+    """How the agent's program left a task. The answer is in the attempt's output file."""
 
     evidence: Evidence
     failure: Failure | None = None
-    """Why it is no success, if the program itself reported that."""
     exit_code: int | None = None
     usage: Usage | None = None
 
@@ -62,8 +60,8 @@ class Progress:
 
     reading: StateReading
     ending: ProgramEnding | None = None
-    facts: tuple[str, ...] = field(default=())
-    """What became known since the last look, for the task's history: staged, submitted, accepted, a note."""
+    facts: tuple[str, ...] = ()
+    """News since the last look, for the task's history: staged, submitted, accepted, a note."""
 
 
 class AgentKind(ABC):
@@ -72,9 +70,9 @@ class AgentKind(ABC):
     Nothing here waits for long: the agent's worker calls again when the bell rings, and after ``pause`` seconds.
     """
 
-    #: One can talk with it: it takes texts, asks questions, and may be sent back to a task.
+    #: The program takes texts, asks questions, and may be sent back to a task.
     is_conversational = False
-    #: It reports every prompt that it accepts, and every answer it has given.
+    #: The program reports every prompt that it accepts, and every answer that it gives.
     reports_turns = False
 
     def __init__(self, config: KindConfig, spec: AgentSpec, folder: Path, workdir: Path) -> None:
@@ -86,99 +84,100 @@ class AgentKind(ABC):
 
     @property
     def account(self) -> str | None:
-        """The account whose limits its agents share; none for a program that talks to no model."""
+        """The account whose limits the kind's agents share; None for a program that uses no model."""
         return (self.config.account or self.config.base or self.spec.kind) if self.is_conversational else None
 
     @abstractmethod
     def launch(self) -> list[str]:
-        """The command that runs in the pane. Called before each start, so it may prepare files."""
+        """Prepare the program's files and return the command that runs in the pane; called before each start."""
 
     def environment(self) -> Mapping[str, str]:
-        """What the program's environment has beside the worker's own; called after :meth:`launch`."""
+        """The program's variables beside the worker's own; called after :meth:`launch`."""
         return self.config.environment
 
     @abstractmethod
     def get_ready(self, pane: AgentPane) -> bool:
-        """Go on with the start: answer its dialogs as the configuration says. True once the program takes tasks."""
+        """Go on with the start: answer the configured dialogs. True once the program takes tasks."""
 
     def is_running(self, look: PaneLook) -> bool:
-        """The program still runs in the living pane; False if it left a shell there, which must get no prompt."""
+        """Whether the program still runs in the living pane; a shell that it left there must get no prompt."""
         return True
 
     @abstractmethod
     def read(self, pane: AgentPane) -> StateReading:
-        """What the program is doing now, from the best source there is."""
+        """What the program is doing now, from the best source."""
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
-        """The program's state as each source shows it, the decisive one first."""
+        """Each source and the state that it shows, the decisive one first."""
         reading = self.read(pane)
         return [(reading.source, f"{reading.state} ({reading.rule})")]
 
     @abstractmethod
     def is_free(self, pane: AgentPane) -> bool:
-        """Nothing but an empty input line is in the pane: typing disturbs no person."""
+        """Whether the program is ready and its input line empty, so that typing disturbs no person."""
 
     @abstractmethod
     def redraw_input(self, pane: AgentPane) -> None:
-        """Have the input line show what is in it, and not what a job in the background printed there."""
+        """Redraw an input line that a background job printed over, or answer a dialog that covers it."""
 
     @abstractmethod
     def discard_input(self, pane: AgentPane) -> None:
-        """Empty the input line of what a worker of ours left there."""
+        """Remove what a worker left in the input line."""
 
     @abstractmethod
     def begin(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, variables: Mapping[str, str]) -> None:
-        """Begin to put the task into a free pane. ``run.begun`` exists once the program may have it."""
+        """Begin to type the task into a free pane. ``run.begun`` exists once the program may have it."""
 
     @abstractmethod
     def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
-        """How far the task is; does whatever is due for it now: goes on with the submission, answers by policy."""
+        """Do what is due for the task now (submit, answer by policy); returns how far it is."""
 
     @abstractmethod
     def ending(self, run: AttemptFolder) -> ProgramEnding | None:
-        """How the program left the task as far as is noted on the disk, or nothing while it works on it."""
+        """How the program left the task, from the disk alone; None while the program works on it."""
 
     @abstractmethod
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
-        """Have the program stop what it does; with ``force``, without asking it."""
+        """Interrupt the program; with ``force``, kill it."""
 
     @abstractmethod
     def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
-        """The program does not work on the task any more."""
+        """Whether the program no longer works on the task."""
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
-        """Answer what the program asks: a choice's number or, where it takes one, a text. False: it cannot."""
+        """Give the program a choice's number or a text. False if the question does not take this reply."""
         return False
 
     def send_back(self, pane: AgentPane, run: AttemptFolder, text: str) -> bool:
-        """Have the program go on with a task that it thinks is done. False: this kind does not."""
+        """Have the program go on with a task that it thinks is done. False if this kind cannot."""
         return False
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def listens_while_working(self) -> bool:
-        """It takes a text while it works, and comes to it by itself."""
+        """Whether the program queues a text that it gets while it works."""
         return False
 
     @abstractmethod
     def hand_message(self, pane: AgentPane, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
-        """Bring a message one step further into the program, ``beside`` the task in it; returns how far it is."""
+        """Bring a message one step further into the program, ``beside`` the task that it works on."""
 
     def message_question(self, pane: AgentPane, letter: MessageFolder) -> Question | None:
         """What the program waits for while it works on a message."""
         return self.read(pane).question
 
     def message_answer(self, letter: MessageFolder) -> str | None:
-        """What the program answered to a message that it took; None while it has not, or if no event reports it."""
+        """What the program answered to a message; None while it has not, or if no event reports it."""
         return None
 
     @property
     def pause(self) -> float:
-        """Seconds after which to look again though no bell rang."""
+        """Seconds until the next look if no bell rings."""
         return 5.0
 
 
+#: By name, so that a command loads only the kind that it needs.
 _PROGRAMS = {
     "aider": "torch_tasks.workers.programs.aider:Aider",
     "claude": "torch_tasks.workers.programs.claude:Claude",
@@ -191,21 +190,21 @@ _PROGRAMS = {
 
 
 def require_startable(spec: AgentSpec) -> None:
-    """Refuse at once what would only fail when the agent's worker starts."""
+    """Raise :class:`AgentUnavailable` for what would only fail when the agent's worker starts."""
     kind_config(spec.kind).require_program(spec)
     if spec.workdir and not Path(spec.workdir).is_dir():
         raise AgentUnavailable(f"agent {spec.id} cannot start: its workdir {spec.workdir} is not a folder on this node")
 
 
 def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:
-    """The program that this agent is."""
-    kind = spec.kind
-    config = kind_config(kind)
-    named = config.base or kind
+    """The driver of this agent's program."""
+    config = kind_config(spec.kind)
+    named = config.base or spec.kind
     program = config.program or (named if named in _PROGRAMS else "generic")
     if program not in _PROGRAMS:
-        raise InvalidSettings(f"agent kind {kind!r}: there is no program {program!r}, but {', '.join(_PROGRAMS)}")
-    module, name = _PROGRAMS[program].split(":")
-    made: Any = getattr(import_module(module), name)(config, spec, folder, workdir)
+        raise InvalidSettings(
+            f"agent kind {spec.kind!r}: there is no program {program!r}; choose one of {', '.join(_PROGRAMS)}"
+        )
+    made = load(_PROGRAMS[program])(config, spec, folder, workdir)
     assert isinstance(made, AgentKind)
     return made

@@ -1,7 +1,6 @@
-"""OpenCode.
+"""OpenCode: prompts go through the HTTP server of the program in the pane, into the conversation that it shows.
 
-Its program in the pane serves HTTP on the loopback. Prompts go that way, under an id of ours, into a conversation that
-the pane shows: whatever a person types there meanwhile is left alone, and a prompt given twice is one prompt.
+So they never meet what a person types there; and as Torch chooses their ids, a prompt given twice is one prompt.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
-from pathlib import Path
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
@@ -39,7 +37,7 @@ from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
-#: Where it shows a conversation, and not its first screen.
+#: The program shows a conversation, and not its first screen.
 _SHOWN = re.compile(r"• OpenCode \d")
 _LIMIT = re.compile(r"usage limit|quota|billing|insufficient", re.IGNORECASE)
 _REPLIES = {"1": "once", "allow": "once", "allow once": "once", "2": "always", "allow always": "always"}
@@ -53,26 +51,19 @@ class OpenCode(CodingAgent):
     reports_turns = True
     _listener: ServerListener | None = None
 
-    # ── launch ───────────────────────────────────────────────────────────────────────────────────────────────────
-
     def command(self) -> list[str]:
-        model = ["--model", self.config.model] if self.config.model else []
-        return [*self.config.command, *model, "--port", str(self._server.port)]
+        return [*super().command(), "--port", str(self._server.port)]
 
     def environment(self) -> Mapping[str, str]:
         settings = overlaid(json.loads(os.environ.get("OPENCODE_CONFIG_CONTENT") or "{}"), self.config.settings)
-        instructions = [*settings.get("instructions", ()), str(self._briefing)]
+        instructions = [*settings.get("instructions", ()), str(self.briefing_file)]
         runs = {"external_directory": {str(self.folder / "runs" / "**"): "allow"}}
         settings = overlaid(settings, {"instructions": instructions, "permission": runs})
         own = {"OPENCODE_SERVER_PASSWORD": self._server.password, "OPENCODE_CONFIG_CONTENT": json.dumps(settings)}
         return {**self.config.environment, **own}
 
-    @property
-    def _briefing(self) -> Path:
-        return self.folder / "briefing.md"
-
     def prepare(self) -> None:
-        self._briefing.write_text(briefing(self.spec))
+        self.briefing_file.write_text(briefing(self.spec))
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
@@ -105,32 +96,28 @@ class OpenCode(CodingAgent):
         (self.folder / "ready").touch()
         return self.is_free(pane)
 
-    # ── prompts ──────────────────────────────────────────────────────────────────────────────────────────────────
-
     def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         session = self._session
         if session is None or submission.phase in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED):
             return submission
         try:
-            return self._given(folder, session, submission)
+            return self._deliver(folder, session, submission)
         except ServerAway:
-            return submission  # it is asked again; if its program has died, the pane shows that
+            return submission  # the worker tries again; if the program has died, the pane shows that
 
-    def _given(self, folder: PromptFolder, session: str, submission: Submission) -> Submission:
-        """The prompt is in the conversation. Its id is on the disk before, so that it is never made two."""
+    def _deliver(self, folder: PromptFolder, session: str, submission: Submission) -> Submission:
+        """Put the prompt into the conversation. Its id is on the disk before, so that it never becomes two prompts."""
         file = folder.folder / f"message.{submission.round}"
         if submission.phase is SubmissionPhase.INTENDED:
             if self._server.status(session)["type"] != "idle":
                 return submission
             write_private(file, new_message_id())
-            submission = submission.advance_to(
-                folder, SubmissionPhase.STAGED, f"as message {file.read_text()} for session {session}"
-            )
+            evidence = f"as message {file.read_text()} for session {session}"
+            submission = submission.advance_to(folder, SubmissionPhase.STAGED, evidence)
         message = file.read_text()
         if submission.phase is SubmissionPhase.STAGED:
-            submission = submission.advance_to(
-                folder, SubmissionPhase.SUBMITTED, "given to its server", entered_at=now()
-            )
+            evidence = "given to its server"
+            submission = submission.advance_to(folder, SubmissionPhase.SUBMITTED, evidence, entered_at=now())
             folder.begun.touch()
         if not self._server.has(session, message):
             self._server.prompt(session, message, submission.text(folder))
@@ -141,8 +128,6 @@ class OpenCode(CodingAgent):
     def is_free(self, pane: AgentPane) -> bool:
         reading = self.status(pane)
         return reading is not None and reading.state is AgentState.READY
-
-    # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
 
     @cached_property
     def own_log(self) -> EventLog:
@@ -179,8 +164,6 @@ class OpenCode(CodingAgent):
         except ServerAway:
             return None
 
-    # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
-
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
         self._reply("once" if allowed else "reject", "" if allowed else self.config.answers.reason)
 
@@ -209,11 +192,10 @@ class OpenCode(CodingAgent):
             super().interrupt(pane, force=force)
 
     def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
-        reading = self.status(pane)
-        return reading is not None and reading.state is AgentState.READY
+        return self.is_free(pane)
 
     def clear(self, pane: AgentPane) -> None:
-        """Nothing of ours ever stands in its composer."""
+        """Nothing to do: Torch never types into the composer."""
 
     def redraw_input(self, pane: AgentPane) -> None:
-        """Nor does anything there keep a prompt away."""
+        """Nothing to do: what is in the composer keeps no prompt out."""

@@ -1,4 +1,4 @@
-"""OpenCode's own HTTP server, which is a part of the program in the pane, and what its conversation shows."""
+"""The HTTP server in OpenCode's program, and the events that its conversation shows."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import string
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -26,7 +27,7 @@ ChatMessage = Mapping[str, Any]
 
 
 class ServerAway(Exception):
-    """The server does not answer, or not as it should."""
+    """The server does not answer, or answers with an error."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +43,11 @@ class OpenCodeServer:
         return {"Authorization": f"Basic {token}", "Content-Type": "application/json"}
 
     def open_session(self, title: str) -> str:
-        """Begin a conversation; returns its id."""
+        """Begin a conversation and return its id."""
         return str(self._call("POST", "/session", {"title": title})["id"])
 
     def show(self, session: str) -> None:
-        """Have the pane show the conversation; a program that has just started may not hear it."""
+        """Have the pane show the conversation; a program that has just started may ignore this."""
         self._call("POST", "/tui/select-session", {"sessionID": session})
 
     def status(self, session: str) -> Mapping[str, Any]:
@@ -60,38 +61,32 @@ class OpenCodeServer:
         return found
 
     def has(self, session: str, message: str) -> bool:
-        """The conversation holds the message."""
+        """Whether the conversation holds the message."""
         return self._request("GET", f"/session/{session}/message/{message}")[0] == http.HTTPStatus.OK
 
     def prompt(self, session: str, message: str, text: str) -> None:
-        """Give it a prompt; the same message given twice is one message."""
+        """Give the program a prompt; the same message given twice is one message."""
         parts = [{"type": "text", "text": text}]
         self._call("POST", f"/session/{session}/prompt_async", {"messageID": message, "parts": parts})
 
     def abort(self, session: str) -> None:
-        """Interrupt what it does."""
+        """Interrupt the program."""
         self._call("POST", f"/session/{session}/abort")
 
     def permissions(self, session: str) -> list[Mapping[str, Any]]:
-        """The requests for permission that are open."""
+        """The open requests for permission."""
         return [asked for asked in self._call("GET", "/permission") if asked["sessionID"] == session]
 
     def reply(self, permission: str, reply: str, reason: str = "") -> None:
-        """Answer one: ``once``, ``always`` or ``reject``."""
-        self._call(
-            "POST", f"/permission/{permission}/reply", {"reply": reply, **({"message": reason} if reason else {})}
-        )
+        """Answer a request for permission with ``once``, ``always`` or ``reject``."""
+        body = {"reply": reply, "message": reason} if reason else {"reply": reply}
+        self._call("POST", f"/permission/{permission}/reply", body)
 
     def news(self) -> Iterator[bytes]:
-        """The lines of its stream of events, for as long as it lives."""
-        connection = http.client.HTTPConnection("127.0.0.1", self.port)
-        try:
+        """The lines of the server's stream of events, until it ends."""
+        with self._connection() as connection:
             connection.request("GET", "/event", headers=self._headers)
             yield from connection.getresponse()
-        except (OSError, http.client.HTTPException) as error:
-            raise ServerAway(f"OpenCode's server at 127.0.0.1:{self.port} does not answer: {error}") from error
-        finally:
-            connection.close()
 
     def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
         status, answer = self._request(method, path, body)
@@ -100,11 +95,16 @@ class OpenCodeServer:
         return json.loads(answer) if answer else {}
 
     def _request(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=_SECONDS)
-        try:
+        with self._connection(_SECONDS) as connection:
             connection.request(method, path, json.dumps(body) if body is not None else None, self._headers)
             answer = connection.getresponse()
             return answer.status, answer.read()
+
+    @contextmanager
+    def _connection(self, timeout: float | None = None) -> Iterator[http.client.HTTPConnection]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
+        try:
+            yield connection
         except (OSError, http.client.HTTPException) as error:
             raise ServerAway(f"OpenCode's server at 127.0.0.1:{self.port} does not answer: {error}") from error
         finally:
@@ -112,7 +112,7 @@ class OpenCodeServer:
 
 
 def new_message_id() -> str:
-    """An id as OpenCode makes them: they sort by time."""
+    """An id in OpenCode's form: ids sort by time."""
     moment = (int(time.time() * 1000) << 12 | 1) & ((1 << 48) - 1)
     return f"msg_{moment:012x}{''.join(secrets.choice(_LETTERS) for _ in range(14))}"
 
@@ -123,16 +123,16 @@ _LOGIN, _LIMITED = (401, 403), (402, 429)
 
 
 class ConversationLog(EventLog):
-    """The events of one agent's conversation. Only its end is looked at: it shows how the last turn went."""
+    """The events of one agent's conversation; only its end is read, which shows how the last turn went."""
 
-    def __init__(self, place: Callable[[], tuple[OpenCodeServer, str | None]]) -> None:
-        self._place = place
+    def __init__(self, conversation: Callable[[], tuple[OpenCodeServer, str | None]]) -> None:
+        self._conversation = conversation
 
     def mark(self) -> str:
         return now().isoformat()
 
     def since(self, mark: str) -> list[ProgramEvent]:
-        server, session = self._place()
+        server, session = self._conversation()
         if session is None:
             return []
         try:
@@ -142,18 +142,17 @@ class ConversationLog(EventLog):
         except ServerAway:
             return []
         if not idle:
-            return (
-                [ProgramEvent(EventKind.QUESTION, question=question(asked[0]), at=now(), origin="server")]
-                if asked
-                else []
-            )
+            return [
+                ProgramEvent(EventKind.QUESTION, question=question(request), at=now(), origin="server")
+                for request in asked[:1]
+            ]
         event = outcome(messages[-1]) if messages else None
         begun = datetime.fromisoformat(mark) if mark else None
         return [event] if event and (begun is None or event.at >= begun) else []
 
 
 class ServerListener(threading.Thread):
-    """Rings the bell when the server's stream reports that something has come to an end or is asked."""
+    """Rings the bell when the server's stream reports that a turn ended or a permission is asked for."""
 
     _NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
 
@@ -172,7 +171,7 @@ class ServerListener(threading.Thread):
 
 
 def question(asked: Mapping[str, Any]) -> Question:
-    """What a request for permission asks."""
+    """The question in a request for permission."""
     given = asked.get("metadata") or {}
     words = str(given.get("command") or given.get("filepath") or given.get("url") or ", ".join(asked["patterns"]))
     subject = f"{asked['permission']}({words})"
@@ -180,7 +179,7 @@ def question(asked: Mapping[str, Any]) -> Question:
 
 
 def outcome(message: ChatMessage) -> ProgramEvent | None:
-    """How the turn went that ended with this message."""
+    """How the turn that ended with this message went."""
     info = message["info"]
     completed = info["time"].get("completed")
     if info["role"] != "assistant" or completed is None or info.get("summary"):
@@ -190,9 +189,9 @@ def outcome(message: ChatMessage) -> ProgramEvent | None:
     if error := info.get("error"):
         if error["name"] == "MessageAbortedError":
             return ProgramEvent(EventKind.INTERRUPTED, text=text, at=at, origin="server")
-        said = str((error.get("data") or {}).get("message") or error["name"])
-        return ProgramEvent(EventKind.FAILED, text=said, error=_error(error), at=at, origin="server")
-    if info.get("finish") in (None, "tool-calls"):  # it was refused what it asked for, or interrupted
+        reason = str((error.get("data") or {}).get("message") or error["name"])
+        return ProgramEvent(EventKind.FAILED, text=reason, error=_error(error), at=at, origin="server")
+    if info.get("finish") in (None, "tool-calls"):  # a permission was denied, or a person interrupted it
         return ProgramEvent(EventKind.INTERRUPTED, text=text, at=at, origin="server")
     return ProgramEvent(EventKind.STOPPED, text=text, at=at, origin="server")
 
@@ -207,7 +206,7 @@ def _error(error: Mapping[str, Any]) -> ErrorKind:
 
 
 def usage_since(messages: Sequence[ChatMessage], begun: datetime) -> Usage | None:
-    """What the answers cost that were begun since then."""
+    """What the answers that began since ``begun`` cost."""
     infos = [message["info"] for message in messages if message["info"]["role"] == "assistant"]
     costs = [info for info in infos if info["time"]["created"] / 1000 >= begun.timestamp() and "tokens" in info]
     if not costs:

@@ -1,4 +1,4 @@
-"""What a program asks, who answers it (a rule, the policy, a person), and the keys that give the answer."""
+"""A program's questions, who answers them (the policy or a person), and the keys that give the answer."""
 
 from __future__ import annotations
 
@@ -20,17 +20,15 @@ _NUMBERS = re.compile(r"[\d,\s]*")
 
 @dataclass(frozen=True)
 class ChosenAnswer:
-    """An answer to a question."""
+    """An answer to a question: the numbers of its choices, and a text for the last of them."""
 
     numbers: tuple[int, ...]
-    """The choices that are taken."""
     text: str = ""
-    """What is written into the last of them."""
 
 
 def understand_answer(words: str, question: Question, text_choice: re.Pattern[str] | None) -> ChosenAnswer | None:
-    """What a person means who says this: the numbers or the words of choices, or a text where one takes it."""
-    written = _first(question, text_choice)
+    """The answer that a person's words mean: numbers or names of choices, or a text if a choice takes one."""
+    written = next((n for n, choice in enumerate(question.choices, 1) if text_choice and text_choice.search(choice)), 0)
     whole = _number(words, question)
     numbers = [whole] if whole else [_number(part, question) for part in words.split(",") if question.several]
     taken = tuple(dict.fromkeys(number for number in numbers if number and number != written))
@@ -43,23 +41,15 @@ def understand_answer(words: str, question: Question, text_choice: re.Pattern[st
 
 
 def _number(words: str, question: Question) -> int:
-    """The number of the choice that is meant, or 0."""
+    """The number of the choice that these words name, or 0."""
     lowered = words.strip().casefold()
     if lowered.isdecimal():
         return int(lowered) if int(lowered) <= len(question.choices) else 0
     return next((number for number, choice in enumerate(question.choices, 1) if choice.casefold() == lowered), 0)
 
 
-def _first(question: Question, pattern: re.Pattern[str] | None) -> int:
-    found = (number for number, choice in enumerate(question.choices, 1) if pattern and pattern.search(choice))
-    return next(found, 0)
-
-
 def merge_question(reported: ProgramEvent | None, seen: Question | None) -> Question | None:
-    """What an event reports of a question, with what only the screen shows.
-
-    That is its choices, and which one of several questions it is.
-    """
+    """The question that an event reports, with the choices, or the one of several questions, that the screen shows."""
     question = reported.question if reported else None
     if reported is None or question is None or seen is None:
         return question or seen
@@ -74,8 +64,7 @@ def decide_permission(
 ) -> tuple[bool, str] | None:
     """Whether the policy allows it, and which rule decides; None if a person decides.
 
-    ``wanted`` is the task's own word. What is no request for permission is always asked. A pattern that denies wins
-    over everything.
+    ``wanted`` is the task's own setting. A pattern that denies wins over it; any other question is a person's.
     """
     subject = question.subject
     if not subject:
@@ -92,12 +81,12 @@ def decide_permission(
     return mode is Permissions.ALLOW, "the task's permissions" if wanted else "the kind's permissions"
 
 
-#: How long a program may take to show what a key did, and how long it is then still when it has.
+#: How long a program may take to show what a key did, and how long its screen is still when it has.
 _ECHO_SECONDS, _STILL_SECONDS = 1.0, 0.2
 
 
 def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
-    """Press the keys, and wait after each until the program has shown what it did, or has shown nothing for a while.
+    """Press the keys, and wait after each until the screen has changed and is still, or has not changed in time.
 
     ``{n}`` in a key is the number; the key ``{text}`` pastes the text.
     """
@@ -111,7 +100,6 @@ def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str =
 
 
 def _await_echo(pane: AgentPane, before: list[str]) -> None:
-    """Wait for the screen to change, and to be still again."""
     seen, since = before, time.monotonic()
     deadline = since + _ECHO_SECONDS
     while time.monotonic() < deadline and (seen == before or time.monotonic() - since < _STILL_SECONDS):
@@ -122,21 +110,20 @@ def _await_echo(pane: AgentPane, before: list[str]) -> None:
 
 log = logging.getLogger(__name__)
 
-#: A dialog that still stands there after so long did not hear the keys.
+#: A dialog that is still shown after so long did not take the keys.
 _AGAIN_SECONDS = 2.0
 
 
 class StartDialogs:
-    """One program's; each is answered once, and once more if it stays."""
+    """The known dialogs of one program; each is answered when it appears, and again while it stays."""
 
     def __init__(self, dialogs: Sequence[DialogConfig]) -> None:
         self._dialogs = dialogs
         self._last: tuple[DialogConfig, float] | None = None
 
     def answer(self, pane: AgentPane, screen: Screen) -> None:
-        """Answer the dialog on the screen, if there is one that is known."""
-        text = screen.text
-        known = next((dialog for dialog in self._dialogs if dialog.pattern.search(text)), None)
+        """Answer the dialog on the screen, if it is a known one."""
+        known = next((dialog for dialog in self._dialogs if dialog.pattern.search(screen.text)), None)
         if known is None:
             return
         moment = time.monotonic()

@@ -1,4 +1,4 @@
-"""When a usage limit ends, from the words a program says it in."""
+"""When a usage limit ends, read from a program's message."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _CLOCK = re.compile(
     re.IGNORECASE,
 )
 
-#: A time of day that has passed so long ago was meant to come: programs say it in whole minutes, by another clock.
+#: A time of day that passed within this is not tomorrow's: programs round to minutes, and their clock may differ.
 _JUST_NOW = timedelta(minutes=10)
 _SOON = timedelta(minutes=1)
 
@@ -29,8 +29,7 @@ _SOON = timedelta(minutes=1)
 def reset_time(text: str, at: datetime) -> datetime | None:
     """The moment meant by ``3:45pm``, ``Nov 26, 3pm (Europe/Berlin)``, ``in 2h 10m`` or ``2026-11-24 15:00 UTC``.
 
-    A time without a zone is this machine's; one that passed more than minutes ago is
-    tomorrow's. None if it cannot be read.
+    A time without a zone is local; one that passed more than minutes ago is tomorrow's. None if it cannot be read.
     """
     try:
         return _stamp(text) or _span(text, at) or _clock(text, at)

@@ -1,7 +1,6 @@
 """The ``shell`` agent: a task's prompt is a script, run in one persistent shell; a message is a typed command line.
 
-The answer is what the script printed, the evidence its exit code. The script itself never passes through the terminal:
-the pane gets one short line that sources it.
+The script never passes through the terminal: the pane gets one short line that sources it.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import TYPING, AgentKind, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import show_controls
-from torch_tasks.workers.programs.screen import Screen, read_composer
+from torch_tasks.workers.programs.screen import Composer, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.submitter import Submitter
@@ -33,15 +32,15 @@ from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _SCRIPTS = Path(__file__).parent / "scripts"
-#: A longer text is sourced from its file: of one that fills the screen it cannot be seen whether it is whole.
+#: A longer text is sourced from its file: a text that fills the screen cannot be seen whole.
 _LONGEST = 1500
 _MOST_LINES = 10
 
 
 class Shell(AgentKind):
-    """A shell under its keeper."""
+    """A shell, started by ``keeper.bash``, which starts the next one when it ends."""
 
-    #: The folder of the task that a person at the keys has kept out of the shell until now.
+    #: The folder of a task that was not typed because a person was typing.
     _unstarted: Path | None = None
 
     def launch(self) -> list[str]:
@@ -106,7 +105,7 @@ class Shell(AgentKind):
         self._start(pane, run)
 
     def _start(self, pane: AgentPane, run: AttemptFolder) -> None:
-        """Have the shell source the script, unless a person has begun to type since the pane was free."""
+        """Have the shell source the script, unless a person is typing."""
         look = pane.look()
         # The leading space keeps the line out of the shell's history.
         line = f" . {shlex.quote(str(run.folder / 'start'))}"
@@ -156,21 +155,17 @@ class Shell(AgentKind):
         with contextlib.suppress(psutil.NoSuchProcess):
             if force:
                 # The shell before its commands, or it would go on with the script; the keeper starts a new one.
-                _kill(keeper.children() + keeper.children(recursive=True))
+                for process in keeper.children() + keeper.children(recursive=True):
+                    with contextlib.suppress(psutil.NoSuchProcess):
+                        process.kill()
             else:
                 for shell in keeper.children():
                     shell.send_signal(signal.SIGUSR1)
                 pane.press("C-c")
 
 
-def _kill(processes: list[psutil.Process]) -> None:
-    for process in processes:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-
-
 class ShellInput:
-    """The line at the prompt of one shell. The shell reports every line that it takes, in the file ``taken``."""
+    """The line at one shell's prompt. The shell adds a byte to the file ``taken`` for every line that it takes."""
 
     reports_turns = True
 
@@ -185,22 +180,23 @@ class ShellInput:
         self.config = shell.config.model_copy(update={"composer": composer, "keys": KeysConfig()})
 
     def intend(self, letter: MessageFolder) -> Submission:
-        """The message as it is to be typed."""
+        """Begin the message's submission, with the text that is to be typed."""
         text, notes = show_controls(letter.message.message.strip("\n"))
         letter.prompt.write_text(text + "\n", newline="")
         if len(text) > _LONGEST or text.count("\n") >= _MOST_LINES:
             notes.append(f"sourced from {letter.prompt}, for its length")
             text = f" . {shlex.quote(str(letter.prompt))}"
-        return Submission.create(letter, text, str(self._count()), "; ".join(notes))
+        return Submission.create(letter, text, str(self._lines_taken), "; ".join(notes))
 
     def turn(self, submission: Submission, letter: MessageFolder) -> Turn:
         """Whether the shell took a line since the message was begun."""
-        if self._count() <= int(submission.mark) or not letter.begun.exists():
+        if self._lines_taken <= int(submission.mark) or not letter.begun.exists():
             return Turn()
         return Turn(accepted=ProgramEvent(EventKind.ACCEPTED, text=submission.text(letter), origin="shell"))
 
-    def _count(self) -> int:
-        return _size(self._taken)
+    @property
+    def _lines_taken(self) -> int:
+        return self._taken.stat().st_size if self._taken.exists() else 0
 
     def read_screen(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now; None if it is gone."""
@@ -208,14 +204,13 @@ class ShellInput:
         if screen is None:
             return None
         reading = self._shell.read(pane)
-        composer = read_composer(screen, self.config.composer)
-        if reading.state is not AgentState.READY:
-            # What stands below the prompt is a command's output.
-            composer = read_composer(Screen.parse("", cursor=(0, 0), title=""), self.config.composer)
+        # While a command runs, what follows the prompt is its output.
+        is_at_prompt = reading.state is AgentState.READY
+        composer = read_composer(screen, self.config.composer) if is_at_prompt else Composer(seen=False)
         return ScreenReading(screen, composer, reading, reading)
 
     def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
-        """Put the text behind the prompt, unless a person typed since."""
+        """Type the text at the prompt, unless a person typed since."""
         return pane.type_unless_used(used_at, text=text)
 
     def submit(self, pane: AgentPane, used_at: int) -> bool:
@@ -223,15 +218,8 @@ class ShellInput:
         return pane.type_unless_used(used_at, keys=["Enter"])
 
     def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
-        """A shell asks nothing."""
+        """Nothing to do: a shell has no dialogs."""
 
     def clear(self, pane: AgentPane) -> None:
         """Empty the line."""
         pane.press("C-e", "C-u")
-
-
-def _size(file: Path) -> int:
-    try:
-        return file.stat().st_size
-    except FileNotFoundError:
-        return 0
