@@ -1,4 +1,4 @@
-"""What a person would see in a pane, as text: the whole screen, the input line on it, the answer above that."""
+"""What a person would see in a pane, as text: the screen, the composer on it, the answer above the composer."""
 
 from __future__ import annotations
 
@@ -17,21 +17,19 @@ _SEQUENCE = re.compile(r"\x1b(?:\[([0-9;:]*)([@-~])|\][^\x07\x1b]*(?:\x07|\x1b\\
 
 @dataclass(frozen=True)
 class Screen:
-    """One moment of a pane."""
+    """A pane at one moment."""
 
     lines: tuple[str, ...]
-    """The rows from the top, blanks at their ends removed."""
+    """The rows from the top, without the blanks at their ends."""
     solid: tuple[str, ...]
-    """The same with blanks in the place of dim text: a suggestion that no person wrote."""
+    """The same with blanks instead of dim text, which is a suggestion that no person wrote."""
     cursor: tuple[int, int] = (0, 0)
     """Column and row."""
     title: str = ""
-    width: int = 200
-    height: int = 50
     in_use: bool = False
-    """A person pressed keys a moment ago: they may not be drawn yet."""
+    """A person pressed keys a moment ago, which may not be drawn yet."""
     used_at: int = 0
-    """When that was last, by tmux's clock."""
+    """When a person last pressed a key, by tmux's clock."""
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self | None:
@@ -39,44 +37,38 @@ class Screen:
         look = pane.look()
         if look is None:
             return None
-        cursor = (look.cursor_x, look.cursor_y)
-        drawn = cls._made(pane.drawn(), cursor, look.title, look.width, look.height)
-        return replace(drawn, in_use=look.in_use, used_at=look.used_at)
+        screen = cls.parse("\n".join(pane.drawn()), cursor=(look.cursor_x, look.cursor_y), title=look.title)
+        return replace(screen, in_use=look.in_use, used_at=look.used_at)
 
     @classmethod
     def parse(cls, text: str, *, cursor: tuple[int, int] = (0, 0), title: str = "") -> Self:
-        """A recorded screen, as ``tmux capture-pane -e`` writes it."""
-        rows = text.split("\n")
-        return cls._made(rows, cursor, title, 200, len(rows))
-
-    @classmethod
-    def _made(cls, rows: Iterable[str], cursor: tuple[int, int], title: str, width: int, height: int) -> Self:
-        drawn = list(_drawn(rows))
+        """A screen as ``tmux capture-pane -e`` writes it."""
+        drawn = list(_drawn(text.split("\n")))
         lines = tuple("".join(run.text for run in row).rstrip() for row in drawn)
         solid = tuple(_solid(row) for row in drawn)
-        return cls(lines, solid, cursor, title, width, height)
+        return cls(lines, solid, cursor, title)
 
     @property
     def text(self) -> str:
-        """All rows down to the last that is not blank."""
+        """The rows down to the last that is not blank."""
         return "\n".join(self.lines).rstrip("\n")
 
     def bottom(self, count: int) -> tuple[str, ...]:
-        """The last so many rows above the blank end."""
+        """The last rows of the text."""
         return tuple(self.text.split("\n")[-count:])
 
 
 class _Stretch(NamedTuple):
-    """Characters that look alike. A look at a screen is as cheap as there are few of them."""
+    """Characters of a row that look alike."""
 
     text: str
     dim: bool
     reverse: bool
-    """As a drawn cursor is."""
+    """In the colours of a drawn cursor."""
 
 
 def _drawn(rows: Iterable[str]) -> Iterator[list[_Stretch]]:
-    dim = reverse = False  # tmux says only what changes, also from row to row
+    dim = reverse = False  # tmux writes only what changes, also from row to row
     for row in rows:
         runs: list[_Stretch] = []
         place = 0
@@ -105,7 +97,7 @@ def _attributes(parameters: str, dim: bool, reverse: bool) -> tuple[bool, bool]:
                 reverse = True
             case "27":
                 reverse = False
-            case "38" | "48" | "58":  # a colour: its numbers are no attributes
+            case "38" | "48" | "58":  # the numbers of a colour are no attributes
                 for _ in range({"5": 1, "2": 3}.get(next(numbers, ""), 0)):
                     next(numbers, "")
     return dim, reverse
@@ -121,26 +113,26 @@ def _solid(row: Sequence[_Stretch]) -> str:
     return "".join(shown).rstrip()
 
 
-#: So much of a text must be seen before it counts as a part of ours.
+#: So many characters must be seen before they count as a part of Torch's text.
 _ENOUGH = 12
 
 
 class ComposerContent(StrEnum):
-    """Whose text stands in the composer."""
+    """Whose text is in the composer; ours is the text that Torch submits."""
 
     NOTHING = "nothing"
     OURS = "ours"
     PART = "a part of ours"
     MIXED = "ours, and more"
-    """A person types into it."""
+    """A person is typing into it."""
     FOREIGN = "not ours"
     UNSEEN = "cannot tell"
-    """Something covers it, or it is not where it should be."""
+    """Something covers the composer, or it is not where it should be."""
 
 
 @dataclass(frozen=True)
 class Composer:
-    """What the screen shows of it."""
+    """What the screen shows of a program's input."""
 
     seen: bool
     text: str = ""
@@ -149,11 +141,11 @@ class Composer:
 
     @property
     def empty(self) -> bool:
-        """It is there, and nothing stands in it."""
+        """Whether the composer is there with nothing in it."""
         return self.seen and not self.text
 
     def compare(self, ours: str, placeholder: re.Pattern[str] | None) -> ComposerContent:
-        """Whose text this is; a placeholder is ours, for we pasted into an empty composer."""
+        """Whose text this is; a placeholder is ours, as Torch pastes only into an empty composer."""
         if not self.seen:
             return ComposerContent.UNSEEN
         if not self.text:
@@ -167,14 +159,14 @@ class Composer:
         seen, all_of_it = comparable(self.text), comparable(ours)
         if seen == all_of_it or (len(seen) >= 4 * _ENOUGH and all_of_it.endswith(seen)):  # its beginning scrolled away
             return ComposerContent.OURS
-        # A paste may be cut, or come twice because it was taken for lost.
+        # A paste may be cut, or come twice because the first one seemed lost.
         if len(seen) >= _ENOUGH and seen in all_of_it * 3:
             return ComposerContent.PART
         return ComposerContent.MIXED if all_of_it in seen else ComposerContent.FOREIGN
 
 
 def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
-    """Find the composer on the screen."""
+    """The composer on the screen."""
     nowhere = Composer(seen=False, top=len(screen.text.split("\n")))
     place = _place(screen.lines, config)
     if place is None:
@@ -187,7 +179,7 @@ def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
             mark = config.continuation.match(screen.lines[row])
         if mark is None and screen.lines[row]:
             return nowhere
-        content.append(_within(screen.solid[row], mark.end() if mark else 0, config.end))
+        content.append(config.end.split(screen.solid[row][mark.end() if mark else 0 :], maxsplit=1)[0])
     text = "\n".join(content).strip("\n ")
     if any(hint.fullmatch(text) for hint in config.hints):
         text = ""
@@ -195,14 +187,14 @@ def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
 
 
 def _stands_for(placeholder: re.Match[str], text: str) -> bool:
-    """The numbers in it, if it has them as the groups ``lines`` and ``chars``, are the text's."""
+    """Whether the text has as many ``lines`` and ``chars`` as the placeholder says, if it says it."""
     numbers = placeholder.groupdict()
     lines, chars = numbers.get("lines"), numbers.get("chars")
     return (not lines or int(lines) == text.count("\n")) and (not chars or int(chars) == len(text))
 
 
 def _place(lines: Sequence[str], config: ComposerConfig) -> tuple[int, int] | None:
-    """Its first row, and the one after its last."""
+    """The composer's first row, and the one after its last."""
     end = min(len(lines), len("\n".join(lines).rstrip("\n").split("\n")))
     if config.covered and end and config.covered.search(lines[end - 1]):
         return None
@@ -222,32 +214,26 @@ def _last(lines: Sequence[str], pattern: re.Pattern[str], before: int) -> int | 
     return next((row for row in range(before - 1, -1, -1) if pattern.search(lines[row])), None)
 
 
-def _within(row: str, start: int, end: re.Pattern[str]) -> str:
-    text = row[start:]
-    border = end.search(text)
-    return text[: border.start()] if border else text
-
-
 _FRAME = re.compile(r"[\u2500-\u257f\u2580-\u259f]+")
 _SPINNER = re.compile(r"^\s*[\u2800-\u28ff✢✳✶✻✽·*◐◓◑◒]\s.*(…|\.\.\.|\d+s)")
 
 
 def answer_on(text: str, end: str, config: AnswerConfig) -> str:
-    """What stands below the last line of our prompt, which ends in ``end``, without frames and spinners.
+    """The text below the prompt that ends in ``end``, without frames and spinners; empty if the prompt is not seen.
 
-    ``text`` is all that stands above the composer; empty if the prompt is not to be seen in it.
+    ``text`` is all that is above the composer.
     """
     rows = text.split("\n")
     start = _after(rows, "".join(end.split()))
     if start is None:
         return ""
-    stored = [_clean(row, config) for row in rows[start:] if not _dropped(row, config)]
-    lines = [line for line in stored if line is not None]
+    cleaned = (_clean(row, config) for row in rows[start:])
+    lines = [line for line in cleaned if line is not None]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
 
 
 def _after(rows: list[str], end: str) -> int | None:
-    """The row after the last one of the prompt, which the program may have wrapped anywhere."""
+    """The row after the prompt's last one; the program may have wrapped the prompt anywhere."""
     for row in range(len(rows) - 1, -1, -1):
         joined = ""
         for above in range(row, max(row - 6, -1), -1):
@@ -259,11 +245,10 @@ def _after(rows: list[str], end: str) -> int | None:
     return None
 
 
-def _dropped(row: str, config: AnswerConfig) -> bool:
-    return bool(_SPINNER.search(row)) or any(pattern.search(row) for pattern in config.drop)
-
-
 def _clean(row: str, config: AnswerConfig) -> str | None:
+    """The row's part of the answer; None if it is no part of it."""
+    if _SPINNER.search(row) or any(pattern.search(row) for pattern in config.drop):
+        return None
     plain = _FRAME.sub("", row).rstrip()
     if row.strip() and not plain.strip():  # nothing but a frame
         return None

@@ -1,7 +1,7 @@
 """A prompt's way into the program, as phases with evidence: intended, staged, submitted, accepted.
 
-Each phase is on the disk before the next step is taken, so that a worker that comes after a kill knows what may have
-happened. Enter is pressed on nothing but our own text, and what may have been submitted is never pasted again.
+Each phase is on the disk before the next step is taken, so that the next worker knows what a killed one may have done.
+Enter is pressed on nothing but Torch's own text, and what may have been submitted is never pasted again.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ class SubmissionPhase(StrEnum):
     """How far a submission is known to be."""
 
     INTENDED = "intended"
-    """The text may stand in the composer, or a part of it."""
+    """The text, or a part of it, may be in the composer."""
     STAGED = "staged"
     """The whole text was seen there."""
     SUBMITTED = "submitted"
     """Enter may have been pressed."""
     ACCEPTED = "accepted"
-    """The program has taken it as a prompt."""
+    """The program has taken the text as a prompt."""
     INDETERMINATE = "indeterminate"
-    """It is neither in the composer nor known to be accepted."""
+    """The text is neither in the composer nor known to be accepted."""
     REFUSED = "refused"
-    """The program does not take it; it certainly does not have it."""
+    """The program does not take the text, and certainly does not have it."""
 
     @property
     def may_become(self) -> frozenset[SubmissionPhase]:
@@ -42,17 +42,16 @@ class SubmissionPhase(StrEnum):
 
     @property
     def is_under_way(self) -> bool:
-        """There is something to do for it yet."""
         return self in (SubmissionPhase.INTENDED, SubmissionPhase.STAGED, SubmissionPhase.SUBMITTED)
 
 
 _P = SubmissionPhase
 _MAY_BECOME: Mapping[SubmissionPhase, frozenset[SubmissionPhase]] = {
-    # A worker may be killed between the steps: the program may report a prompt that is known as intended only.
+    # A worker may be killed between the steps: then the program accepts a prompt that is noted as intended.
     _P.INTENDED: frozenset({_P.STAGED, _P.ACCEPTED, _P.REFUSED}),
     # The text may change before Enter is pressed.
     _P.STAGED: frozenset({_P.SUBMITTED, _P.INTENDED, _P.ACCEPTED}),
-    # Enter may be pressed again; what provably never came is intended once more.
+    # Enter may be pressed again; a text that provably never arrived is intended once more.
     _P.SUBMITTED: frozenset({_P.SUBMITTED, _P.INTENDED, _P.ACCEPTED, _P.INDETERMINATE, _P.REFUSED}),
     # The program's report may come late.
     _P.INDETERMINATE: frozenset({_P.ACCEPTED}),
@@ -62,7 +61,7 @@ _MAY_BECOME: Mapping[SubmissionPhase, frozenset[SubmissionPhase]] = {
 
 
 class SubmissionStep(BaseModel):
-    """When a phase was reached, and what shows it."""
+    """When a phase was reached, and the evidence for it."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -72,12 +71,12 @@ class SubmissionStep(BaseModel):
 
 
 class Submission(BaseModel):
-    """One prompt's submission, in the run's folder."""
+    """One prompt's submission, stored in the folder of its attempt or message."""
 
     model_config = ConfigDict(frozen=True)
 
     tag: str
-    """What is submitted, and its id: ``task t-1``."""
+    """What is submitted, with its id: ``task t-1``."""
     mark: str
     """Where the event log ended before anything was typed."""
     round: int = 1
@@ -90,26 +89,26 @@ class Submission(BaseModel):
     pasted_anew: bool = False
     """It was submitted before, left no trace, and is submitted once more."""
     placeholder: str = ""
-    """What the composer showed in its place, if it did."""
+    """What the composer showed instead of the text."""
     placeholder_is_new: bool = False
-    """It was nowhere else on the screen."""
+    """The placeholder was nowhere else on the screen."""
     above: str = ""
-    """A digest of what stood above the composer when the text was seen in it."""
+    """A digest of the screen above the composer when the text was seen in it."""
     confirmed: bool = False
-    """The program itself reported that it accepted it."""
+    """The program itself reported that it accepted the prompt."""
     published: tuple[int, int] = (0, 0)
     """How many of the steps, and of the agent's own notes, are in the task's history."""
 
     @classmethod
     def create(cls, run: PromptFolder, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
-        """A new one, on the disk."""
+        """Begin a submission, on the disk."""
         write_private(_text_file(run), text)
         step = SubmissionStep(phase=SubmissionPhase.INTENDED, at=now(), evidence=evidence)
         return cls(tag=run.tag, mark=mark, round=number, steps=(step,)).stored(run)
 
     @classmethod
     def load(cls, run: PromptFolder) -> Submission | None:
-        """The run's submission, if there is one."""
+        """The submission in this folder; None if there is none."""
         try:
             return cls.model_validate_json(_file(run).read_bytes())
         except FileNotFoundError:
@@ -117,23 +116,21 @@ class Submission(BaseModel):
 
     @property
     def phase(self) -> SubmissionPhase:
-        """How far it is."""
         return self.steps[-1].phase
 
     @property
     def seconds_in_phase(self) -> float:
-        """Seconds since its last step."""
         return (now() - self.steps[-1].at).total_seconds()
 
     @property
     def assumed_acceptance(self) -> ProgramEvent | None:
-        """That it was accepted, where the program did not report it."""
+        """The event of an acceptance that only the screen showed; None if the program reports it."""
         if self.phase is not SubmissionPhase.ACCEPTED or self.confirmed:
             return None
         return ProgramEvent(EventKind.ACCEPTED, at=self.entered_at or self.steps[-1].at, origin="screen")
 
     def publish(self, run: PromptFolder, notes: Sequence[str]) -> tuple[Submission, tuple[str, ...]]:
-        """Mark all as published; with it what is new for the task's history, of its steps and of the agent's notes."""
+        """Mark all steps and notes as published; returns with it those that are new for the task's history."""
         steps, known = self.published
         facts = [f"{step.phase}: {step.evidence}" for step in self.steps[steps:] if step.evidence]
         facts += [f"progress: {note}" for note in notes[known:]]
@@ -141,7 +138,7 @@ class Submission(BaseModel):
         return (self.changed(run, published=published) if published != self.published else self), tuple(facts)
 
     def text(self, run: PromptFolder) -> str:
-        """What is to be submitted."""
+        """The text that is submitted."""
         return _text_file(run).read_bytes().decode()
 
     def advance_to(self, run: PromptFolder, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
@@ -159,7 +156,7 @@ class Submission(BaseModel):
         return self.model_copy(update=changes).stored(run)
 
     def stored(self, run: PromptFolder) -> Submission:
-        """This, on the disk."""
+        """Write this to the disk."""
         write_private(_file(run), self.model_dump_json(indent=1) + "\n")
         return self
 

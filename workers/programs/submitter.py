@@ -1,11 +1,12 @@
-"""Takes a submission one step further, whenever it is asked to: what is pasted, seen, pressed, pressed again.
+"""Takes a submission one step further at each call: pastes the text, sees it, presses Enter, presses it again.
 
-:func:`next_move` decides from what was done, what is reported and what is seen; :class:`Submitter` carries it out.
+:func:`next_move` decides by what was done, reported and seen; :class:`Submitter` carries it out.
 """
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import Enum
@@ -24,19 +25,19 @@ from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
 PASTE_SECONDS = 3.0
-"""How long a paste may take to be seen whole; then it is taken back and pasted again."""
+"""How long a paste may take to be seen whole; then it is cleared and pasted again."""
 MOST_PASTES = 4
 MOST_ENTERS = 7
-"""So many Enters on a text that stays where it is, and the program is taken for deaf."""
+"""The program refuses a text that is still in the composer after so many Enters."""
 _BUSY = frozenset({AgentState.WORKING, AgentState.COMPACTING})
 
 
 class Move(Enum):
-    """What is to be done for a submission now."""
+    """What to do for a submission now."""
 
     WAIT = "wait"
     PASTE = "paste the text"
-    TAKE_BACK = "clear the part of the text that stands in the composer"
+    TAKE_BACK = "clear the part of the text that is in the composer"
     NOTE_STAGED = "note that the whole text is seen"
     STAGE_AND_ENTER = "note that the whole text is seen, and press Enter"
     ENTER = "press Enter"
@@ -51,7 +52,7 @@ class Move(Enum):
 
 @dataclass(frozen=True)
 class DueMove:
-    """A move, and what speaks for it."""
+    """A move, and the evidence for it."""
 
     move: Move
     evidence: str = ""
@@ -59,32 +60,31 @@ class DueMove:
 
 @dataclass(frozen=True)
 class SubmitRules:
-    """How the program takes prompts, and how patient to be with it."""
+    """How the program takes prompts, and how long to wait for it."""
 
     config: SubmitConfig
     reports_turns: bool
     """The program reports every prompt that it accepts."""
     while_working: bool = False
-    """This prompt is given to a program that works, too."""
+    """This prompt may be given to a working program."""
 
 
 @dataclass(frozen=True)
 class Seen:
-    """What one look at the pane says to a submission."""
+    """What one look at the pane shows of a submission."""
 
     content: ComposerContent
-    """Whose text stands in the composer."""
     state: AgentState
     rule: str = ""
-    """What says that the program is in this state."""
+    """The rule that decided the state."""
     in_use: bool = False
-    """A person is at the keys."""
+    """A person is typing."""
     prompt_above: bool = False
-    """The prompt stands above the composer."""
+    """The prompt is above the composer."""
     placeholder_above: str = ""
-    """What stood in the composer in the prompt's place, and now stands above it, and did not before."""
+    """The prompt's placeholder, if it is now above the composer and was not before."""
     above_changed: bool = True
-    """What stands above the composer is not what stood there when the text was staged."""
+    """The screen above the composer has changed since the text was staged."""
 
 
 _WAIT = DueMove(Move.WAIT)
@@ -93,7 +93,7 @@ _WAIT = DueMove(Move.WAIT)
 def next_move(
     submission: Submission, reported: str | None, seen: Seen | None, rules: SubmitRules, moment: datetime
 ) -> DueMove:
-    """What is due, and only that. ``reported``: how the program's own event reports that it has the prompt."""
+    """The move that is due. ``reported``: how the program's own event reports that it has the prompt."""
     if submission.phase in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED):
         return _WAIT
     if reported:
@@ -164,7 +164,7 @@ def _press_again(submission: Submission, seen: Seen, rules: SubmitRules, moment:
 
 
 def _trace(seen: Seen) -> str | None:
-    """What on the screen shows that the program has the prompt; only what was not there before it."""
+    """What shows that the program has the prompt, of what was not on the screen before."""
     if seen.prompt_above:
         return "the prompt stands above the composer"
     if seen.placeholder_above:
@@ -175,7 +175,7 @@ def _trace(seen: Seen) -> str | None:
 
 
 def _without_trace(submission: Submission, seen: Seen, rules: SubmitRules) -> DueMove:
-    """It left no trace. Only where that proves that it never came is it pasted anew, once."""
+    """Paste a text that left no trace anew, once, but only if that proves that it never arrived."""
     is_untouched = seen.content is ComposerContent.NOTHING and not seen.above_changed
     never_came = rules.reports_turns and is_untouched and seen.state is AgentState.READY
     if never_came and not submission.pasted_anew:
@@ -189,7 +189,7 @@ def _passed(since: datetime | None, seconds: float, moment: datetime) -> bool:
 
 
 class ProgramInput(Protocol):
-    """What a submission needs of an agent's program: its screen, and to type into it."""
+    """What a submission needs of an agent's program."""
 
     config: KindConfig
     reports_turns: bool
@@ -199,20 +199,32 @@ class ProgramInput(Protocol):
         """The pane as it is now; None if it is gone."""
 
     def stage(self, pane: AgentPane, text: str, used_at: int) -> bool:
-        """Put the text into the empty composer; false, and nothing is done, if a person has typed since then."""
+        """Put the text into the empty composer; does nothing and returns False if a person has typed since."""
 
     def submit(self, pane: AgentPane, used_at: int) -> bool:
-        """Have the program take what stands in its composer; false, and nothing is done, if a person has typed."""
+        """Have the program take the text; does nothing and returns False if a person has typed since."""
 
     def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
-        """Answer what covers the composer, if it is known how."""
+        """Answer the dialog that covers the composer, if it is a known one."""
 
     def clear(self, pane: AgentPane) -> None:
-        """Empty the composer of what is ours."""
+        """Empty the composer if it holds Torch's text."""
+
+
+#: The moves that note a phase, and what else they change in the submission.
+_NOTED_PHASES: Mapping[Move, tuple[SubmissionPhase, Mapping[str, object]]] = {
+    Move.ACCEPT: (SubmissionPhase.ACCEPTED, {"confirmed": True}),
+    Move.ASSUME_ACCEPTED: (SubmissionPhase.ACCEPTED, {}),
+    Move.STAGE_AGAIN: (SubmissionPhase.INTENDED, {}),
+    Move.PASTE_ANEW: (SubmissionPhase.INTENDED, {"pasted_anew": True, "pastes": 0, "enters": 0}),
+    Move.REFUSE: (SubmissionPhase.REFUSED, {}),
+    Move.CLEAR_AND_REFUSE: (SubmissionPhase.REFUSED, {}),
+    Move.GIVE_UP: (SubmissionPhase.INDETERMINATE, {}),
+}
 
 
 class Submitter:
-    """Carries out what is due for one submission."""
+    """Carries out the moves of one submission."""
 
     def __init__(self, program: ProgramInput, pane: AgentPane, folder: PromptFolder) -> None:
         self._program = program
@@ -224,7 +236,7 @@ class Submitter:
         self._rules = SubmitRules(config, program.reports_turns, while_working)
 
     def advance(self, submission: Submission, turn: Turn) -> Submission:
-        """Do what is due, and only that; never waits."""
+        """Do what is due; never waits."""
         if not submission.phase.may_become:
             return submission
         text = submission.text(self._folder)
@@ -256,30 +268,14 @@ class Submitter:
         return composer.compare(text, self._program.config.composer.placeholder)
 
     def _carry_out(self, decision: DueMove, before: Submission, view: ScreenReading | None, text: str) -> Submission:
-        evidence = decision.evidence
-        match decision.move:
-            case Move.ACCEPT:
-                self._folder.begun.touch()
-                return self._advance_to(before, SubmissionPhase.ACCEPTED, evidence, confirmed=True)
-            case Move.ASSUME_ACCEPTED:
-                return self._advance_to(before, SubmissionPhase.ACCEPTED, evidence)
-            case Move.STAGE_AGAIN:
-                return self._advance_to(before, SubmissionPhase.INTENDED, evidence)
-            case Move.PASTE_ANEW:
-                return self._advance_to(
-                    before, SubmissionPhase.INTENDED, evidence, pasted_anew=True, pastes=0, enters=0
-                )
-            case Move.REFUSE:
-                return self._advance_to(before, SubmissionPhase.REFUSED, evidence)
-            case Move.CLEAR_AND_REFUSE:
-                self._program.clear(self._pane)
-                return self._advance_to(before, SubmissionPhase.REFUSED, evidence)
-            case Move.GIVE_UP:
-                return self._advance_to(before, SubmissionPhase.INDETERMINATE, evidence)
+        if decision.move is Move.ACCEPT:
+            self._folder.begun.touch()
+        if decision.move is Move.CLEAR_AND_REFUSE:
+            self._program.clear(self._pane)
+        if decision.move in _NOTED_PHASES:
+            phase, changes = _NOTED_PHASES[decision.move]
+            return before.advance_to(self._folder, phase, decision.evidence, **changes)
         return self._type(decision, before, view, text) if view else before
-
-    def _advance_to(self, before: Submission, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
-        return before.advance_to(self._folder, phase, evidence, **changes)
 
     def _type(self, decision: DueMove, before: Submission, view: ScreenReading, text: str) -> Submission:
         match decision.move:
@@ -290,7 +286,7 @@ class Submitter:
             case Move.NOTE_STAGED:
                 return self._staged(before, view).stored(self._folder)
             case Move.STAGE_AND_ENTER:
-                # The staged phase is not stored: after a kill, the phase before it is as good.
+                # The staged phase is not stored: after a kill, the next worker can go on from the phase before it.
                 return self._enter(self._staged(before, view), text, decision.evidence)
             case Move.ENTER:
                 return self._enter(before, text, decision.evidence)
@@ -316,10 +312,9 @@ class Submitter:
         )
 
     def _enter(self, before: Submission, text: str, evidence: str) -> Submission:
-        """Press Enter on our own text. That it may be pressed is on the disk before it is."""
-        after = self._advance_to(
-            before, SubmissionPhase.SUBMITTED, evidence, enters=before.enters + 1, entered_at=now()
-        )
+        """Press Enter on Torch's own text, after the disk says that it may be pressed."""
+        changes = {"enters": before.enters + 1, "entered_at": now()}
+        after = before.advance_to(self._folder, SubmissionPhase.SUBMITTED, evidence, **changes)
         self._folder.begun.touch()
         if self._press_enter(text):
             return after
@@ -337,8 +332,7 @@ class Submitter:
 def _reported(accepted: ProgramEvent, text: str) -> str:
     if comparable(accepted.text) == comparable(text):
         return f"{accepted.origin}: it has the whole prompt"
-    sizes = f"{len(accepted.text)} characters of {len(text)}"
-    return f"{accepted.origin}: it has the prompt, but not as it was sent: {sizes}"
+    return f"{accepted.origin}: it has a changed prompt: {len(accepted.text)} characters of {len(text)}"
 
 
 def _digest(text: str) -> str:

@@ -1,4 +1,4 @@
-"""One prompt's turn: what the events since its submission report of it, and how the task ended by that."""
+"""One prompt's turn as the events since its submission report it, and how the task ended by them."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import TypeAdapter
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Usage
@@ -23,7 +23,7 @@ _REPORTS = frozenset({EventKind.DONE, EventKind.FAIL, EventKind.PROGRESS})
 
 @dataclass(frozen=True)
 class Turn:
-    """One prompt's turn, as far as events report it."""
+    """What events report of one prompt's turn."""
 
     accepted: ProgramEvent | None = None
     over: ProgramEvent | None = None
@@ -31,16 +31,16 @@ class Turn:
     report: ProgramEvent | None = None
     """DONE or FAIL, from the agent itself."""
     asking: ProgramEvent | None = None
-    """The question that is open."""
+    """The open question."""
     compacting: bool = False
     last: ProgramEvent | None = None
     notes: tuple[str, ...] = ()
-    """What the agent reported on its way."""
+    """The agent's own reports of progress."""
     usage: Usage | None = None
 
     @property
     def reading(self) -> StateReading | None:
-        """The state that the events report, if they report one."""
+        """The state that the events report; None if they report none."""
         if self.last is None:
             return None
         source, rule = _source(self.last)
@@ -55,10 +55,10 @@ class Turn:
 
 
 def read_turn(events: Iterable[ProgramEvent], tag: str, accepted: ProgramEvent | None = None) -> Turn:
-    """The turn of this prompt, by the events since it was submitted.
+    """The turn of the prompt with this tag, by the events since it was submitted.
 
-    Another prompt's turn may end before ours is accepted; a prompt that the agent takes while it works belongs to ours.
-    ``accepted`` is where ours begins if no event reports that.
+    Another prompt's turn may end before this one is accepted; prompts that the agent takes afterwards belong to it.
+    ``accepted`` is where the turn begins if no event reports that.
     """
     turn = Turn(accepted=accepted, last=accepted)
     for event in events:
@@ -69,20 +69,17 @@ def read_turn(events: Iterable[ProgramEvent], tag: str, accepted: ProgramEvent |
 
 def _with(turn: Turn, event: ProgramEvent, tag: str) -> Turn:
     if event.kind in _REPORTS:
-        return _reported(turn, event) if event.task in ("", tag.removeprefix("task ")) else turn
+        if event.task not in ("", tag.removeprefix("task ")):
+            return turn
+        is_note = event.kind is EventKind.PROGRESS
+        return replace(turn, notes=(*turn.notes, event.text)) if is_note else replace(turn, report=event)
     if turn.accepted is None:
         begins = event.kind is EventKind.ACCEPTED and belongs_to(event.text, tag)
         return replace(turn, accepted=event, last=event) if begins else turn
-    return _going_on(replace(turn, last=event), event)
+    return _continued(replace(turn, last=event), event)
 
 
-def _reported(turn: Turn, event: ProgramEvent) -> Turn:
-    if event.kind is EventKind.PROGRESS:
-        return replace(turn, notes=(*turn.notes, event.text))
-    return replace(turn, report=event)
-
-
-def _going_on(turn: Turn, event: ProgramEvent) -> Turn:
+def _continued(turn: Turn, event: ProgramEvent) -> Turn:
     match event.kind:
         case EventKind.STOPPED | EventKind.INTERRUPTED | EventKind.ENDED | EventKind.FAILED:
             return turn if turn.over else replace(turn, over=event, asking=None, compacting=False)
@@ -95,7 +92,7 @@ def _going_on(turn: Turn, event: ProgramEvent) -> Turn:
         case EventKind.USAGE if event.usage:
             return replace(turn, usage=_sum(turn.usage, event.usage))
         case EventKind.ACCEPTED | EventKind.WORKING:
-            # After a limit the program may go on with the same task.
+            # After a limit or an interruption the program may go on with the same task.
             return replace(turn, asking=None, over=_unless_resumed(turn.over))
         case EventKind.RESOLVED:
             return replace(turn, asking=None)
@@ -132,35 +129,26 @@ def _sum(one: Usage | None, other: Usage) -> Usage:
     )
 
 
-class StoredEnding(BaseModel):
-    """An ending as it lies in the run's folder."""
-
-    model_config = ConfigDict(frozen=True)
-
-    evidence: Evidence
-    failure: Failure | None = None
-    usage: Usage | None = None
+_ENDING = TypeAdapter(ProgramEnding)
 
 
 def store_ending(run: AttemptFolder, ending: ProgramEnding, answer: str) -> ProgramEnding:
     """Put the answer and then the ending on the disk."""
     run.output.write_text(answer, encoding="utf-8", newline="")
-    stored = StoredEnding(evidence=ending.evidence, failure=ending.failure, usage=ending.usage)
-    write_private(_file(run), stored.model_dump_json(indent=1) + "\n")
+    write_private(_file(run), _ENDING.dump_json(ending, indent=1, exclude={"exit_code"}).decode() + "\n")
     return ending
 
 
 def stored_ending(run: AttemptFolder) -> ProgramEnding | None:
-    """The ending that was stored, if there is one."""
+    """The stored ending; None if there is none."""
     try:
-        stored = StoredEnding.model_validate_json(_file(run).read_bytes())
+        return _ENDING.validate_json(_file(run).read_bytes())
     except FileNotFoundError:
         return None
-    return ProgramEnding(stored.evidence, stored.failure, usage=stored.usage)
 
 
 def put_ending_aside(run: AttemptFolder, number: int) -> None:
-    """The agent goes on with the task: this was the end of one round of it only."""
+    """Keep the stored ending as that of one round only, as the agent goes on with the task."""
     if _file(run).exists():
         _file(run).rename(run.folder / f"ending.{number}.json")
 
@@ -170,7 +158,7 @@ def _file(run: AttemptFolder) -> Path:
 
 
 def submission_failure(submission: Submission) -> ProgramEnding:
-    """The ending of a task that the program refused, or of which nothing shows that the program has it."""
+    """The ending of a task that the program refused or may not have."""
     detail = submission.steps[-1].evidence
     evidence = Evidence(kind="submission", detail=detail, passed=False)
     if submission.phase is SubmissionPhase.REFUSED:
@@ -181,14 +169,15 @@ def submission_failure(submission: Submission) -> ProgramEnding:
 
 
 def ending_of(turn: Turn) -> tuple[ProgramEnding, str] | None:
-    """The ending and the answer, if what the events report amounts to one."""
+    """The ending and the answer, if the events report an end of the task."""
     over = turn.over
     if over is None:
         return None
-    if over.kind is EventKind.STOPPED:
-        return reported_ending(turn) if turn.report else (_stopped(over), over.text)
     if turn.report:
         return reported_ending(turn)
+    if over.kind is EventKind.STOPPED:
+        evidence = Evidence(kind="stop_event", detail=f"{over.origin}: the turn is over", passed=True)
+        return ProgramEnding(evidence), over.text
     if over.kind is EventKind.FAILED:
         ending = _error(over)
         return (ending, over.text) if ending else None
@@ -199,7 +188,7 @@ def ending_of(turn: Turn) -> tuple[ProgramEnding, str] | None:
 
 
 def reported_ending(turn: Turn) -> tuple[ProgramEnding, str]:
-    """The ending that the agent itself reported; its own words, or what it said last, are the answer."""
+    """The ending that the agent itself reported; its report, or else its last text, is the answer."""
     report = turn.report
     assert report
     answer = report.text or (turn.over.text if turn.over else "")
@@ -212,16 +201,11 @@ def reported_ending(turn: Turn) -> tuple[ProgramEnding, str]:
 
 
 def failed_ending(kind: FailureKind, message: str, evidence: Evidence) -> ProgramEnding:
-    """An ending that is no success."""
     return ProgramEnding(evidence, Failure(kind=kind, message=message))
 
 
-def _stopped(over: ProgramEvent) -> ProgramEnding:
-    return ProgramEnding(Evidence(kind="stop_event", detail=f"{over.origin}: the turn is over", passed=True))
-
-
 def _error(over: ProgramEvent) -> ProgramEnding | None:
-    """A limit is waited for, and a login is a person's to give: neither ends the task."""
+    """The ending by an error; None for a limit or a missing login, after which the task goes on."""
     reason = " ".join(over.text.split()) or "no reason given"
     if over.error == "overloaded":
         return failed_ending(FailureKind.OVERLOADED, f"the model's provider is overloaded: {reason}", _evidence(over))

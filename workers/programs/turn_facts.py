@@ -1,7 +1,4 @@
-"""What a task in an agent's program is, whether its turn is over, when to look again: decided from plain facts.
-
-:class:`TurnFacts` is all that is known at one moment; the functions decide from it, and do nothing else.
-"""
+"""Decides from plain facts what state a task in a program has, whether its turn is over, and when to look again."""
 
 from __future__ import annotations
 
@@ -19,21 +16,21 @@ from torch_tasks.workers.programs.submission import SubmissionPhase
 from torch_tasks.workers.programs.turn import Turn, failed_ending
 
 SUBMITTING_PAUSE, SCREEN_PAUSE, BELL_PAUSE = 0.02, 0.25, 2.0
-"""Until the next look: while the prompt is on its way, while only the screen shows news, and while the bell rings."""
+"""Until the next look: while the prompt is submitted, while only the screen shows news, and while the bell rings."""
 SUBMITTING_SECONDS = 5.0
-"""How long a prompt in one phase is looked at that often."""
+"""After so long in one phase, a prompt is looked at less often."""
 IDLE_AFTER_BUSY_SECONDS, IDLE_SECONDS = 1.0, 3.0
-"""An idle screen without a change for so long ends the turn of a program that was seen busy, or was not."""
+"""How long the screen of a program that was seen busy, or was not, is idle and unchanged before the turn is over."""
 STRANGE_SECONDS = 2.0
-"""How long a paste may look strange before it counts as mixed with a person's text."""
+"""How long a paste may look wrong before it counts as mixed with a person's text."""
 UNREPORTED_SECONDS = 1.0
-"""How long an event may come after what the screen shows."""
+"""How long the event of a question may come after the screen shows it."""
 UNDRAWN_SECONDS = 2.0
-"""How long the screen may come after what an event reports: until then a question cannot be answered."""
+"""How long the screen may show a question after its event; until then it cannot be answered."""
 DONE_IDLE_SECONDS, TALKING_SECONDS = 1.0, 20.0
-"""How long an agent that reported its end has to be still, and how long it may go on talking at most."""
+"""How long an agent that reported the end must be still, and after how long its report counts anyway."""
 AGAIN_SECONDS, MOST_ANSWERS = 3.0, 3
-"""How long after an answer the same question is answered again, and how often."""
+"""After how long the policy answers the same question again, and how often at most."""
 _DEMANDS = frozenset({AgentState.WAITING, AgentState.LOGIN, AgentState.LIMITED})
 _MOVED_ON = frozenset({AgentState.WORKING, AgentState.COMPACTING, AgentState.READY})
 
@@ -44,33 +41,32 @@ class TurnFacts:
 
     phase: SubmissionPhase
     phase_seconds: float
-    """For how long its submission has been in this phase."""
+    """How long the submission has been in this phase."""
     turn: Turn
-    """What events report."""
     live: StateReading
-    """What the best live source says of the program."""
+    """The program's state by the best live source."""
     moment: datetime
     content: ComposerContent | None = None
-    """Whose text stands in the composer; None if it was not looked at."""
+    """None if the composer was not looked at."""
     in_use: bool = False
-    """A person is at the keys."""
+    """A person is typing."""
     unreported_seconds: float = 0.0
-    """For how long the screen has shown a question that no event reports."""
+    """How long the screen has shown a question that no event reports."""
     idle_seconds: float | None = None
-    """For how long the program has been idle, and its screen without a change; None if there is no screen."""
+    """How long the program has been idle on an unchanged screen; None if there is no screen."""
     busy_seen: bool = False
     """The program was seen working on this task."""
     reports_turns: bool = True
-    """The program reports every prompt that it accepts, and every answer it has given."""
+    """The program reports every prompt that it accepts, and every answer that it gives."""
     trace_seconds: float = 10.0
     """How late such a report may come."""
 
 
-# ── what the task is ─────────────────────────────────────────────────────────────────────────────────────────────
+# ── what state the task has ──────────────────────────────────────────────────────────────────────────────────────────
 
 
 def state_of_task(facts: TurnFacts) -> StateReading:
-    """What the program does with the task, and what a person has to see to."""
+    """What the program does with the task, and what a person has to do for it."""
     reading = _reported_or_seen(facts)
     if is_unreported_question(facts, reading) and facts.unreported_seconds <= UNREPORTED_SECONDS:
         reading = StateReading(AgentState.WORKING, "screen", "asks something")
@@ -97,14 +93,14 @@ def _reported_or_seen(facts: TurnFacts) -> StateReading:
 
 
 def is_unreported_question(facts: TurnFacts, reading: StateReading | None = None) -> bool:
-    """Only the screen shows a question, and the program will report in a moment what it is about."""
+    """Whether only the screen shows a question, which the program will report in a moment."""
     reading = reading or _reported_or_seen(facts)
     is_reported = facts.turn.asking is not None or facts.turn.accepted is None
     return reading.state is AgentState.WAITING and facts.reports_turns and not is_reported
 
 
 def hindrance(facts: TurnFacts) -> str | None:
-    """What keeps the prompt from being submitted, if a person has to see to it."""
+    """What keeps the prompt out of the program until a person removes it."""
     if facts.content is None or not facts.phase.is_under_way or facts.phase_seconds < STRANGE_SECONDS:
         return None
     if facts.content is ComposerContent.MIXED:
@@ -117,12 +113,12 @@ def hindrance(facts: TurnFacts) -> str | None:
 
 
 def pause_after(facts: TurnFacts) -> float:
-    """Seconds after which to look again though no bell rang."""
+    """Seconds until the next look if no bell rings."""
     if facts.phase is not SubmissionPhase.ACCEPTED:
         return SUBMITTING_PAUSE if facts.phase_seconds < SUBMITTING_SECONDS else SCREEN_PAUSE
     asking = facts.turn.asking
     if asking and _age(asking.at, facts.moment) < UNDRAWN_SECONDS:
-        return SCREEN_PAUSE  # its dialog comes after the bell
+        return SCREEN_PAUSE  # the dialog is drawn after the bell
     rings = facts.reports_turns and not facts.turn.report and not is_unreported_question(facts)
     return BELL_PAUSE if rings else SCREEN_PAUSE
 
@@ -131,7 +127,7 @@ def pause_after(facts: TurnFacts) -> float:
 
 
 class TurnEnd(Enum):
-    """Whether a task's turn is over, where no event reports that."""
+    """Whether a task's turn is over although no event reports it."""
 
     OPEN = "open"
     NOT_SUBMITTED = "the program does not have the prompt, or may not have it"
@@ -140,12 +136,12 @@ class TurnEnd(Enum):
 
 
 def is_acceptance_unnoted(facts: TurnFacts) -> bool:
-    """Acceptance was reported since the last step of the submission: it is noted before any end is."""
+    """Whether an event reports an acceptance that the submission does not note yet: that comes before any end."""
     return facts.turn.accepted is not None and facts.phase not in (SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED)
 
 
 def turn_end(facts: TurnFacts) -> TurnEnd:
-    """Whether the turn is over, as far as no event reports it."""
+    """Whether the turn is over although no event reports it."""
     if facts.phase in (SubmissionPhase.REFUSED, SubmissionPhase.INDETERMINATE):
         return TurnEnd.NOT_SUBMITTED
     if facts.idle_seconds is None or facts.phase is not SubmissionPhase.ACCEPTED or facts.turn.over:
@@ -153,17 +149,13 @@ def turn_end(facts: TurnFacts) -> TurnEnd:
     if report := facts.turn.report:
         is_still = facts.idle_seconds >= DONE_IDLE_SECONDS or _age(report.at, facts.moment) > TALKING_SECONDS
         return TurnEnd.AGENT_REPORTED if is_still else TurnEnd.OPEN
-    return TurnEnd.SCREEN_IDLE if facts.idle_seconds >= _patience(facts) else TurnEnd.OPEN
-
-
-def _patience(facts: TurnFacts) -> float:
-    if facts.reports_turns:
-        return facts.trace_seconds
-    return IDLE_AFTER_BUSY_SECONDS if facts.busy_seen else IDLE_SECONDS
+    by_screen_alone = IDLE_AFTER_BUSY_SECONDS if facts.busy_seen else IDLE_SECONDS
+    patience = facts.trace_seconds if facts.reports_turns else by_screen_alone
+    return TurnEnd.SCREEN_IDLE if facts.idle_seconds >= patience else TurnEnd.OPEN
 
 
 def ending_by_screen(facts: TurnFacts, answer: str) -> ProgramEnding:
-    """The ending of a turn that is over only by what the screen shows; ``answer`` is read from it."""
+    """The ending of a turn that only the screen shows to be over; ``answer`` is read from the screen."""
     if facts.reports_turns or not (answer or facts.busy_seen):
         message = "its turn ended without an answer: interrupted in its pane, or a permission was denied"
         evidence = Evidence(kind="screen", detail=message, passed=False)
@@ -183,7 +175,7 @@ class GivenAnswers:
 
 
 def is_answer_due(given: GivenAnswers | None, moment: float, shown: Iterable[StateReading]) -> bool:
-    """The policy's answer can be typed, for its dialog is shown; or again, for the keys were not heard."""
+    """Whether to type the policy's answer: the dialog is shown, and the last answer had no effect."""
     if all(reading.state is not AgentState.WAITING for reading in shown):
         return False
     return given is None or (moment - given.at >= AGAIN_SECONDS and given.count < MOST_ANSWERS)

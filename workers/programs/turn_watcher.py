@@ -1,7 +1,4 @@
-"""Watches a submitted task: gathers what is known of its turn, answers by the policy, and stores how it ended.
-
-What the task is and whether it is over, :mod:`torch_tasks.workers.programs.turn_facts` decides.
-"""
+"""Watches a submitted task: gathers the facts of its turn, answers by the policy, and stores how it ended."""
 
 from __future__ import annotations
 
@@ -41,7 +38,7 @@ from torch_tasks.workers.programs.turn_facts import (
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _HISTORY = 3000
-#: How long a program may take to go on after the reason for a denial.
+#: How long a program may take to go on after it got the reason for a denial.
 _REASON_SECONDS = 10.0
 
 
@@ -61,13 +58,13 @@ class WatchedProgram(Protocol):
     reports_turns: bool
 
     def turn(self, submission: Submission) -> Turn:
-        """What events report of the task's turn since it was submitted."""
+        """What events report since the prompt was submitted."""
 
     def read_screen(self, pane: AgentPane) -> ScreenReading | None:
         """The pane as it is now; None if it is gone."""
 
     def ending(self, run: AttemptFolder) -> ProgramEnding | None:
-        """How the task ended, if that is stored, or events report it."""
+        """How the task ended, if that is stored or events report it."""
 
     def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
         """Store how the task ended."""
@@ -81,7 +78,7 @@ class WatchedProgram(Protocol):
 
 @dataclass
 class _IdleClock:
-    """Since when the pane of one run has shown the same."""
+    """Measures how long the pane of one attempt has shown the same."""
 
     folder: Path
     busy_seen: bool = False
@@ -89,7 +86,7 @@ class _IdleClock:
     since: float = 0.0
 
     def look(self, view: ScreenReading) -> float:
-        """Seconds for which the program has been idle, and nothing above its composer has changed."""
+        """Seconds for which the program has been idle and nothing above its composer has changed."""
         moment = time.monotonic()
         if view.best.state is AgentState.WORKING:
             self.busy_seen = True
@@ -99,7 +96,7 @@ class _IdleClock:
 
 
 class TurnWatcher:
-    """One agent's running task, look by look. What it remembers between looks, the next worker finds out again."""
+    """Watches one agent's task, look by look. The next worker needs nothing of what this one remembers."""
 
     def __init__(self, program: WatchedProgram) -> None:
         self._program = program
@@ -193,10 +190,10 @@ class TurnWatcher:
         spec: TaskSpec,
         view: ScreenReading,
     ) -> tuple[StateReading, list[str]]:
-        """Answer what the policy answers; what the task then is, and what was done."""
+        """Answer the question if the policy does; returns the task's state then, and news for its history."""
         question, asking = reading.question, facts.turn.asking
         assert question
-        # How a dialog looks changes while it is answered: what an event reported is known by that.
+        # A dialog changes while it is answered, so a question that an event reported is recognised by the event.
         asked = _Asked(run.folder, None if asking else question, asking.at if asking else None)
         given = self._given if asked == self._asked else None
         decision = decide_permission(question, spec.permissions, self._program.config.permissions)
@@ -218,26 +215,26 @@ class TurnWatcher:
             self._reason_given_at = time.monotonic()
 
     def continues_after_denial(self, turn: Turn) -> bool:
-        """The program takes a denial for an interruption, and goes on with the reason as its next prompt."""
+        """Whether the program, interrupted by a denial, goes on with the reason as its next prompt."""
         interrupted = turn.over is not None and turn.over.kind is EventKind.INTERRUPTED
         return interrupted and time.monotonic() - self._reason_given_at < _REASON_SECONDS
 
-    def answer(self, pane: AgentPane, question: Question, said: str) -> bool:
-        """Give a person's answer: the number of a choice, a choice's words, ``allow`` or ``deny``, or a text."""
+    def answer(self, pane: AgentPane, question: Question, words: str) -> bool:
+        """Give a person's answer: a choice's number or name, ``allow`` or ``deny``, or a text."""
         question = question.model_copy(update={"choices": question.choices or self._choices_seen(pane)})
         text_choice = self._program.config.answers.text_choice
-        word = said.strip().casefold()
-        reply = understand_answer(said, question, text_choice)
-        if word in ("allow", "deny") and not (reply and reply.text):
-            self._allow_or_deny(pane, question, allowed=word == "allow")
+        command = words.strip().casefold()
+        reply = understand_answer(words, question, text_choice)
+        if command in ("allow", "deny") and not (reply and reply.text):
+            self._allow_or_deny(pane, question, allowed=command == "allow")
         elif reply:
             self._program.choose(pane, question, reply)
         else:
             return False
-        self.pause = SUBMITTING_PAUSE  # what it asks next is on the screen
+        self.pause = SUBMITTING_PAUSE  # the next question is soon on the screen
         return True
 
     def _choices_seen(self, pane: AgentPane) -> tuple[str, ...]:
-        """Hooks report what is asked, and often not what can be answered."""
+        """The choices on the screen: hooks often report the question without them."""
         view = self._program.read_screen(pane)
         return view.by_screen.question.choices if view and view.by_screen.question else ()

@@ -31,7 +31,7 @@ def test_words_that_do_no_harm_stay_as_they_are(words: str) -> None:
 def test_a_line_stands_before_a_beginning_that_means_something_to_the_program(words: str) -> None:
     body, notes = composed(words)
     assert body == f"The task, word for word:\n{words}"
-    assert "means something" in notes[0]
+    assert "whose beginning the CLI would interpret" in notes[0]
 
 
 def test_what_comes_before_the_words_guards_them_too() -> None:
