@@ -7,7 +7,7 @@ from typing import Any
 
 WORKER = "torch_tasks.workers.program:Program"
 """Celery's worker as Torch runs it."""
-AGENT_POOL = "torch_tasks.workers.pool:AgentPool"
+AGENT_POOL = "torch_tasks.workers.host.agent_worker:AgentPool"
 """The pool of an agent worker, which ends a task by interrupting the agent."""
 SCHEDULER = "torch_tasks.beat.scheduler:TorchScheduler"
 """What beat runs."""

@@ -1,4 +1,4 @@
-"""What ``celery -A torch_tasks worker`` is: with ``--id`` an agent worker, with ``--node`` the node worker."""
+"""What ``celery -A torch_tasks worker`` runs: with ``--id`` an agent worker, with ``--node`` the node worker."""
 
 from __future__ import annotations
 
@@ -21,14 +21,16 @@ from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import AGENT_POOL
 from torch_tasks.system.files import ring_all
+from torch_tasks.workers.host.agent_worker import host_agent
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
+from torch_tasks.workers.node.node_worker import host_node
 
 
 class Program(Worker):
     """Celery's worker, as an agent worker or a node worker where its options say so."""
 
     holds: HoldsWatcher | None = None
-    """What pauses and stops this worker."""
+    """Applies pauses and stops to this worker."""
 
     def __init__(
         self,
@@ -44,7 +46,7 @@ class Program(Worker):
         options["heartbeat_interval"] = options.get("heartbeat_interval") or settings().events_heartbeat_seconds
         try:
             if "id" in agent:
-                spec = _agent(**agent)
+                spec = _agent_spec(agent)
                 hostname = f"{spec.id}@{settings().node}"
                 options |= self._agent_worker(spec)
             elif node_worker:
@@ -56,32 +58,21 @@ class Program(Worker):
         super().__init__(app, hostname, **options)
 
     def _agent_worker(self, spec: AgentSpec) -> dict[str, Any]:
-        from torch_tasks.workers.host.agent_worker import host_agent
-
         self.holds = host_agent(spec)
-        return {
-            "queues": [keys.agent_queue(spec.id)],
-            "pool_cls": AGENT_POOL,
-            "concurrency": 1,
-        }
+        return {"queues": [keys.agent_queue(spec.id)], "pool_cls": AGENT_POOL, "concurrency": 1}
 
     def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
-        from torch_tasks.workers.node.node_worker import host_node
-
         host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
         self.holds = HoldsWatcher(fleet(), app.leases.intake)
         self.holds.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
         self.holds.watch()
-        return {
-            "queues": [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)],
-            "pool_cls": "threads",
-            "concurrency": 4,
-        }
+        queues = [keys.SYSTEM_QUEUE, keys.node_queue(settings().node)]
+        return {"queues": queues, "pool_cls": "threads", "concurrency": 4}
 
 
 @control_command(name=HOLDS_CHANGED)
 def holds_changed(state: Any) -> dict[str, bool | str]:
-    """Ask the broker what is paused and stopped; answers with what holds this worker afterwards."""
+    """Ask the broker what is paused and stopped; return why this worker begins nothing afterwards, if so."""
     holds = state.consumer.controller.holds
     if holds:
         holds.ask_broker()
@@ -90,12 +81,12 @@ def holds_changed(state: Any) -> dict[str, bool | str]:
 
 @signals.worker_shutting_down.connect
 def _wake_the_loop(**_: Any) -> None:
-    """A signal alone does not end the wait for what happens next; and only another thread can ring."""
+    """A signal alone does not end the event loop's wait, and only another thread can wake the loop."""
     if loop := get_event_loop():
         threading.Thread(target=loop.call_soon, args=(lambda: None,), daemon=True).start()
 
 
-def _agent(**fields: Any) -> AgentSpec:
+def _agent_spec(fields: dict[str, Any]) -> AgentSpec:
     try:
         return AgentSpec.model_validate({name: value for name, value in fields.items() if value is not None})
     except ValidationError as error:

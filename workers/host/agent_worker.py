@@ -1,7 +1,4 @@
-"""What makes a Celery worker an agent worker: it hosts the agent, beats for it, and reads the queues it can serve.
-
-Its control commands are here, too.
-"""
+"""What makes a Celery worker an agent worker: it hosts the agent, sends its heartbeat, and reads its queues."""
 
 from __future__ import annotations
 
@@ -13,6 +10,8 @@ import time
 from typing import Any
 
 from celery import bootsteps, signals
+from celery.concurrency.thread import TaskPool
+from celery.worker import state as worker_state
 from celery.worker.control import control_command
 
 from torch_tasks import keys
@@ -32,7 +31,7 @@ log = logging.getLogger(__name__)
 
 
 def host_agent(spec: AgentSpec) -> HoldsWatcher:
-    """Host this agent in this process, from now on; returns what watches over its pauses and stops."""
+    """Host this agent in this process from now on; returns what applies pauses and stops to it."""
     host = Host(spec, fleet(), app.leases.intake)
     host.open()
     app.host = host
@@ -48,7 +47,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
 
 
 def _revoked(request: Any, terminated: bool, **_: Any) -> None:
-    """Celery dropped a task that was revoked while it was queued; one that was running is the host's business."""
+    """Celery dropped a queued task that was revoked; a running one is ended by :class:`AgentPool`."""
     if not terminated:
         result = TaskResult.cancelled(request.id, "revoked before an agent began")
         with contextlib.suppress(TorchError):
@@ -61,17 +60,31 @@ def hosted() -> Host:
     return app.host
 
 
+class AgentPool(TaskPool):
+    """One thread, whose task is ended by interrupting the agent in its pane."""
+
+    def on_stop(self) -> None:
+        """The worker stops: detach from the running task instead of waiting for it."""
+        if app.host is not None:
+            app.host.detach()
+        super().on_stop()
+
+    def terminate_job(self, pid: int, signal: Any = None) -> None:
+        """The running task was revoked, by Flower's button, ``AsyncResult.revoke`` or ``torch-tasks cancel``."""
+        if app.host is not None:
+            app.host.cancel(worker_state.revoked)
+
+
 class HostStep(bootsteps.StartStopStep):
-    """Lets go of the pane when the worker stops."""
+    """Leaves the pane to the next worker when this one stops."""
 
     requires = ("celery.worker.components:Pool",)
 
     def close(self, worker: Any) -> None:
-        """The worker begins to stop: the running task goes back, before the pool waits for it."""
+        """The worker begins to stop: detach from the running task before the pool waits for it."""
         hosted().detach()
 
     def stop(self, worker: Any) -> None:
-        """The worker has stopped."""
         hosted().close()
 
     terminate = stop
@@ -89,13 +102,12 @@ class ServeStep(bootsteps.StartStopStep):
         self._house_due = 0.0
 
     def start(self, consumer: Any) -> None:
-        """Begin to serve; again after each reconnection."""
+        """Called again after each reconnection."""
         self._known = 0
         self._beat(consumer)
         self._timer = consumer.timer.call_repeatedly(fleet().settings.heartbeat_seconds, self._beat, (consumer,))
 
     def stop(self, consumer: Any) -> None:
-        """Stop beating."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -111,7 +123,7 @@ class ServeStep(bootsteps.StartStopStep):
             count = hosted().beat()
         except StaleWriter as error:
             log.critical("%s; stopping", error)
-            hosted().look_at_task()  # another worker hosts the agent by now, and has its task
+            hosted().look_at_task()  # another worker hosts the agent now, and has its task
             os.kill(os.getpid(), signal.SIGTERM)
             return
         hosted().retire()
@@ -120,7 +132,7 @@ class ServeStep(bootsteps.StartStopStep):
         if count is None:
             return
         self._keep_house()
-        # An announcement can be missed, the number of queues can not.
+        # An announcement of a queue can be missed; a change of their number cannot.
         if count != self._known:
             with contextlib.suppress(BrokerAway):  # the next heartbeat does it
                 for queue in sorted(demanded(fleet().client)):
@@ -128,7 +140,7 @@ class ServeStep(bootsteps.StartStopStep):
                 self._known = count
 
     def _keep_house(self) -> None:
-        """See to what dead agents left, now and then, in case the fleet has no node worker that does."""
+        """Do the fleet's housekeeping now and then, in case no node worker does."""
         patience = fleet().settings.takeover_seconds
         if time.monotonic() >= self._house_due:
             self._house_due = time.monotonic() + patience
@@ -140,17 +152,14 @@ class ServeStep(bootsteps.StartStopStep):
 
 
 def serve(consumer: Any, host: Host, queue: str) -> None:
-    """Read this queue from now on, if the agent can do what comes through it."""
-    info = host.info
-    if host.retiring:
-        return
-    if serves(queue, info) and not consumer.task_consumer.consuming_from(queue):
+    """Read this queue from now on, if the agent can do its tasks."""
+    if not host.retiring and serves(queue, host.info) and not consumer.task_consumer.consuming_from(queue):
         consumer.add_task_queue(queue)
-        log.info("%s: serves %s", info.agent_id, queue)
+        log.info("%s: serves %s", host.info.agent_id, queue)
 
 
 def stop_serving(consumer: Any, host: Host) -> None:
-    """Read no queue any more; but the message of a task that the pane was left with still has to come."""
+    """Stop reading queues, except the agent's own while the message of an unfinished task has yet to come."""
     own = keys.agent_queue(host.info.agent_id) if host.unfinished_task and not host.busy else None
     for queue in [queue.name for queue in consumer.task_consumer.queues]:
         if queue != own:
@@ -158,19 +167,20 @@ def stop_serving(consumer: Any, host: Host) -> None:
 
 
 # ── control commands ─────────────────────────────────────────────────────────────────────────────────────────────
-# A command is sent to all workers of the fleet or to one by name, and may come before this worker hosts its agent.
+# A command is sent to all workers of the fleet or to one by name: also to node workers, which host no agent, and to an
+# agent worker that does not host its agent yet.
 
 
 @control_command(name=ANNOUNCE_QUEUE, args=[("queue", str)])
 def announce_queue(state: Any, queue: str) -> None:
-    """A task was sent to a queue for which there was no demand before: read it if the agent can serve it."""
+    """A task was sent to a queue that was not in demand: read it if the agent can do its tasks."""
     if app.host is not None:
         serve(state.consumer, hosted(), queue)
 
 
 @control_command(name=RETIRE)
 def retire(state: Any) -> dict[str, bool]:
-    """Obey the order to retire that lies in the agent's folder."""
+    """Obey the order to retire in the agent's folder."""
     if app.host is None:
         return {"ok": False}
     hosted().retire()
@@ -181,7 +191,7 @@ def retire(state: Any) -> dict[str, bool]:
 
 @control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])
 def answer(state: Any, task_id: str, reply: str) -> dict[str, bool]:
-    """Pass an answer on to the agent, which waits for it in this task."""
+    """Pass the agent an answer that it waits for in this task."""
     return {"ok": app.host is not None and hosted().answer(task_id, reply)}
 
 
@@ -203,5 +213,5 @@ def show(state: Any) -> dict[str, bool]:
 
 @control_command(name=RESOURCES)
 def resources(state: Any) -> dict[str, Any]:
-    """What the agent's terminal uses of this machine."""
+    """How much of this machine the agent's terminal uses."""
     return hosted().resources().model_dump(mode="json") if app.host else {}

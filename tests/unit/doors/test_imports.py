@@ -89,3 +89,12 @@ def test_the_version_alone_imports_nothing_heavy() -> None:
     loaded = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in done.stderr.splitlines() if "|" in line}
     assert "click" in loaded
     assert not loaded & {"celery", "kombu", "pydantic", "redis", "libtmux", "flower"}
+
+
+def test_every_worker_knows_the_command_that_is_sent_to_all_of_them() -> None:
+    """Celery logs an error with its traceback for a command that it does not know."""
+    code = (
+        "import torch_tasks.workers.program; from celery.worker.control import Panel; "
+        "from torch_tasks.app import ANNOUNCE_QUEUE; Panel.data[ANNOUNCE_QUEUE](None, queue='torch.role.qa')"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
