@@ -1,4 +1,4 @@
-"""The commands of a node: ``torch-tasks attach | screen | kinds``, and what `up` and `down` run here."""
+"""The commands of a node: ``torch-tasks attach | screen | kinds``, and the hidden ones of `up` and `down`."""
 
 from __future__ import annotations
 
@@ -29,43 +29,36 @@ from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.workers.folders import AgentJournal
-from torch_tasks.workers.host.terminal import end_session
+from torch_tasks.workers.host.terminal import end_terminal
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.kind import program_of, require_startable
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
-#: For so long a server may outlive its last visit.
+#: How long a tmux server may outlive the client that was attached to it.
 _ENDING_SECONDS = 2.0
-#: To be copied; it is no kind of its own.
+#: A file for users to copy, not a kind.
 _TEMPLATE = "generic"
-#: How long a program may take to say its release.
+#: How long a program may take to print its release.
 _VERSION_SECONDS = 20
 
 
 @click.command()
 @click.argument("agent_id")
-@click.option("--read-only", is_flag=True, help="Look, do not type.")
+@click.option("--read-only", is_flag=True, help="Watch only; what you type is not sent.")
 def attach(agent_id: str, read_only: bool) -> None:
-    """Attach this terminal to an agent's pane; C-b d leaves it. On another machine it says which command does.
+    """Attach this terminal to an agent's pane; C-b d leaves it.
 
-    When the agent's program is started anew, the terminal goes along into its new pane.
+    For an agent on another machine, it names the command to run. When the agent's program is restarted, the terminal
+    follows it into its new pane.
     """
     place = _place(agent_id)
     if isinstance(place, AgentInfo):
         raise _elsewhere(place, "attach")
     require_tmux()
-    argv = [
-        "tmux",
-        "-u",
-        "-S",
-        str(place / TMUX),
-        "attach-session",
-        *(["-r"] if read_only else []),
-        "-t",
-        f"={agent_id}",
-    ]
-    os.environ.pop("TMUX", None)  # an agent's server is another one than the one we may be in
+    flags = ["-r"] if read_only else []
+    argv = ["tmux", "-u", "-S", str(place / TMUX), "attach-session", *flags, "-t", f"={agent_id}"]
+    os.environ.pop("TMUX", None)  # an agent's server is not the one this command may run in
     server = AgentServer(place / TMUX)
     while True:
         before = server.listener()
@@ -76,7 +69,7 @@ def attach(agent_id: str, read_only: bool) -> None:
 
 
 def _has_ended(server: AgentServer, process: psutil.Process) -> bool:
-    """The server of before is gone: its visitors leave a moment earlier."""
+    """Whether the server ends: its clients are detached a moment before."""
     deadline = time.monotonic() + _ENDING_SECONDS
     while server.listener() == process:
         if time.monotonic() > deadline:
@@ -86,21 +79,21 @@ def _has_ended(server: AgentServer, process: psutil.Process) -> bool:
 
 
 def _await_pane(agent_id: str, server: AgentServer) -> None:
-    """The pane has ended: wait for the one in which the agent's program is started again."""
+    """Wait for the pane in which the agent's program is started again."""
     deadline = time.monotonic() + settings().agent_start_seconds
     with suppress(KeyboardInterrupt):
         while is_hosted(server.socket.parent) and time.monotonic() < deadline:
             if server.listener() is not None:
                 return
             time.sleep(LOOK_SECONDS)
-    raise AgentUnavailable(f"the pane of {agent_id} has ended; 'torch-tasks agents' tells whether it lives")
+    raise AgentUnavailable(f"the pane of {agent_id} has ended; 'torch-tasks agents' shows the agent's state")
 
 
 @click.command()
 @click.argument("agent_id")
-@click.option("--history", type=click.IntRange(0), default=0, help="So many lines from before the screen, too.")
-@click.option("--explain", is_flag=True, help="Tell instead what the agent is doing, and what says so.")
-@click.option("-f", "--follow", is_flag=True, help="Show it again whenever it changes, until Ctrl-C.")
+@click.option("--history", type=click.IntRange(0), default=0, help="Also print this many lines from above the screen.")
+@click.option("--explain", is_flag=True, help="Print what the agent is doing instead, and the evidence for it.")
+@click.option("-f", "--follow", is_flag=True, help="Print it again whenever it changes, until Ctrl-C.")
 def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     """Print what an agent's pane shows, also when it is on another machine."""
     place = _place(agent_id)
@@ -113,23 +106,21 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     pane = AgentPane.adopt(place / TMUX, journal.pane) if journal and journal.pane else None
     if journal is None or pane is None:
         raise AgentUnavailable(
-            f"agent {agent_id} has no pane at {place / 'tmux'}; 'torch-tasks agents' tells whether it lives"
+            f"agent {agent_id} has no pane at {place / TMUX}; 'torch-tasks agents' shows the agent's state"
         )
-    try:
-        if explain:
-            if journal.spec is None:
-                raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
-            program = program_of(journal.spec, place, Path(journal.folder or "/"))
-            for source, said in program.explain(pane):
-                click.echo(f"{source + ':':<15}{said}")
-        else:
-            _print(_seen(pane, history), follow)
-    finally:
-        pane.close()
+    with closing(pane):
+        if not explain:
+            _print(_screens(pane, history), follow)
+            return
+        if journal.spec is None:
+            raise AgentUnavailable(f"the worker of {agent_id} is of an older version; start it again")
+        program = program_of(journal.spec, place, Path(journal.folder or "/"))
+        for source, evidence in program.explain(pane):
+            click.echo(f"{source + ':':<15}{evidence}")
 
 
-def _seen(pane: AgentPane, history: int) -> Generator[str, None, None]:
-    """The pane of this machine, now and after each change."""
+def _screens(pane: AgentPane, history: int) -> Generator[str, None, None]:
+    """The pane's screen, now and after each change."""
     last: str | None = None
     while True:
         if last != (now := pane.screen(history)):
@@ -139,7 +130,7 @@ def _seen(pane: AgentPane, history: int) -> Generator[str, None, None]:
 
 
 def _print(screens: Generator[str, None, None], follow: bool) -> None:
-    """The first of them, or all: each in the place of the one before on a terminal, else below a line with the time."""
+    """Print the first screen, or all: on a terminal each over the one before, else each below a line with the time."""
     is_terminal = sys.stdout.isatty()
     with closing(screens), suppress(KeyboardInterrupt):
         for screen in screens:
@@ -152,7 +143,7 @@ def _print(screens: Generator[str, None, None], follow: bool) -> None:
 
 
 def _place(agent_id: str) -> Path | AgentInfo:
-    """The agent's folder on this machine; else what the fleet knows of it. What is hosted here needs no broker."""
+    """The agent's folder if it lives on this machine, which needs no broker; else its entry in the registry."""
     folder = settings().state.agent(agent_id)
     known = (folder / JOURNAL).exists()
     if known and is_hosted(folder):
@@ -167,7 +158,6 @@ def _place(agent_id: str) -> Path | AgentInfo:
 
 
 def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
-    """Where the agent lives, and the command that does it there."""
     address = info.host
     with suppress(NodeNotFound):
         address = Torch().node(info.node).address or address
@@ -179,17 +169,17 @@ def _elsewhere(info: AgentInfo, command: str) -> AgentUnavailable:
 
 
 class InstalledKind(BaseModel):
-    """One kind, as it is on this machine."""
+    """One kind of agent, as it is on this machine."""
 
     kind: str
     base: str | None = None
-    """The kind that its file is laid over."""
+    """The kind whose file this one's file changes."""
     program: str = ""
     path: str | None = None
     """Where its program is; none if it is not on PATH."""
     release: str | None = None
     measured: str | None = None
-    """The release with which it was measured how the program behaves."""
+    """The release with which Torch was measured."""
     error: str | None = None
     """What is wrong with its file."""
 
@@ -207,7 +197,8 @@ def kinds(json_wanted: bool) -> None:
     if json_wanted:
         as_json(found)
     else:
-        as_table(("KIND", "BASE", "PROGRAM", "RELEASE"), [_kind_row(kind) for kind in found])
+        rows = [(kind.kind, kind.base or "", kind.program, _release_words(kind)) for kind in found]
+        as_table(("KIND", "BASE", "PROGRAM", "RELEASE"), rows)
         for kind in found:
             if kind.error:
                 click.echo(f"Error: {kind.error}", err=True)
@@ -220,20 +211,15 @@ def _installed(name: str) -> InstalledKind:
     except InvalidSettings as error:
         return InstalledKind(kind=name, error=str(error))
     path = config.path
-    # A user's own program may do anything with the flag.
+    # Not asked of a program that Torch does not know: it may do anything with --version.
     release = _release(path, {**os.environ, **config.environment}) if path and config.measured else None
     return InstalledKind(
-        kind=name,
-        base=config.base,
-        program=config.command[0],
-        path=path,
-        release=release,
-        measured=config.measured,
+        kind=name, base=config.base, program=config.command[0], path=path, release=release, measured=config.measured
     )
 
 
 def _release(path: str, environment: Mapping[str, str]) -> str | None:
-    """What the program says of itself, if it says it in time."""
+    """The release that the program prints, if it prints one in time."""
     try:
         done = subprocess.run(
             [path, "--version"],
@@ -246,43 +232,33 @@ def _release(path: str, environment: Mapping[str, str]) -> str | None:
         )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    said = re.search(rb"\d+(\.\d+)+\S*", done.stdout)
-    return said[0].decode(errors="replace") if said else None
-
-
-def _kind_row(kind: InstalledKind) -> tuple[str, str, str, str]:
-    return kind.kind, kind.base or "", kind.program, _release_words(kind)
+    release = re.search(rb"\d+(\.\d+)+\S*", done.stdout)
+    return release[0].decode(errors="replace") if release else None
 
 
 def _release_words(kind: InstalledKind) -> str:
     if kind.error:
         return "its file is wrong"
+    measured = f"; measured: {kind.measured}" if kind.measured else ""
     if kind.path is None:
-        return f"not on PATH{f'; measured: {kind.measured}' if kind.measured else ''}"
-    if kind.measured is None:
+        return f"not on PATH{measured}"
+    if not kind.measured:
         return f"at {kind.path}"
-    if kind.release is None:
-        return f"does not tell; measured: {kind.measured}"
-    return (
-        f"{kind.release}, as measured"
-        if kind.release == kind.measured
-        else f"{kind.release}; measured: {kind.measured}"
-    )
+    if kind.release == kind.measured:
+        return f"{kind.release}, as measured"
+    return f"{kind.release or 'release unknown'}{measured}"
 
 
 @click.command(hidden=True)
 def end_panes() -> None:
     """End every pane that the state folder knows of; `down` runs this after the workers are gone."""
     for folder in settings().state.agents():
-        AgentPane(AgentServer(folder / TMUX), "%0").end()
-        journal = AgentJournal.read(folder / JOURNAL)
-        if journal and journal.session:
-            end_session(journal.session, journal.agent_id)
+        end_terminal(folder)
 
 
 @click.command(hidden=True)
 @click.argument("agents", nargs=-1)
 def check_agents(agents: tuple[str, ...]) -> None:
-    """Refuse agents that cannot be started here, those of torch.toml if none is named; `up` runs this first."""
+    """Refuse agents that cannot be started here, by default those of torch.toml; `up` runs this first."""
     for spec in [AgentSpec.parse(text) for text in agents] or settings().agents:
         require_startable(spec)

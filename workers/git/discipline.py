@@ -36,19 +36,9 @@ class GitDiscipline:
     def __init__(self, kept: Callable[[], Collection[str]], fleet: Fleet) -> None:
         self._kept = kept
         self._fleet = fleet
-        self._loop = Loop(
-            "git discipline",
-            self._look,
-            pause=fleet.settings.git_seconds,
-            longest_retry_seconds=fleet.settings.git_seconds,
-        )
+        every = fleet.settings.git_seconds
+        self.loop = Loop("git discipline", self._look, pause=every, longest_retry_seconds=every)
         self._filters: dict[tuple[Path, str], CommitFilter] = {}
-
-    def start(self) -> None:
-        self._loop.start()
-
-    def stop(self) -> None:
-        self._loop.stop()
 
     def _look(self) -> None:
         policies = git_policy()
@@ -62,7 +52,7 @@ class GitDiscipline:
                 looked_after.add(info.agent_id)
                 write_private(self._file(info), report.model_dump_json())
                 GitReports(self._fleet.client).put(report)
-            if self._loop.is_stopping:
+            if self.loop.is_stopping:
                 return
         GitReports(self._fleet.client).drop(node, looked_after)
         self._filters = {place: commit_filter for place, commit_filter in self._filters.items() if place[0] in seen}

@@ -1,4 +1,4 @@
-"""One attempt at a task: a free pane, the prompt, the agent's work, and what the evidence says of it."""
+"""One attempt at a task: wait for a free pane, put the prompt in, watch the agent work, judge the evidence."""
 
 from __future__ import annotations
 
@@ -35,14 +35,14 @@ from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReadin
 
 log = logging.getLogger(__name__)
 
-#: How long an input line that was drawn anew may look used before the task is reported to wait for it.
+#: How long a redrawn input line may look used before the task is reported to wait for it.
 _TYPING = 1.0
-#: How long the agent's own command to hand its task over may take to return, and how often it is looked at.
+#: How long the agent's own command to hand its task over may take to return, and how often that is checked.
 _RETURNING, _LOOK = 10.0, 0.1
 
 
 class Attempt:
-    """One attempt of one agent at one task. What ends it is decided by :func:`what_ends`."""
+    """One attempt of one agent at one task; :func:`what_ends` decides what ends it."""
 
     def __init__(
         self, agent: HostedAgent, spec: TaskSpec, folder: AttemptFolder, delivery: TaskDelivery | None
@@ -61,25 +61,24 @@ class Attempt:
     # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
 
     def refusal(self) -> TaskResult | None:
-        """Why the task is not begun at all, if so."""
-        spec, failed = self._spec, self._failed
+        """Why the task cannot begin, if so."""
+        spec = self._spec
         self._require_no_hold()
         record = self._record()
         if self._is_cancelled(record):
-            return failed(FailureKind.CANCELLED, "cancelled before the agent began")
+            return self._failed(FailureKind.CANCELLED, "cancelled before the agent began")
         if record and record.handover:
             raise HandedOver
         if spec.deadline and spec.deadline <= now():
-            return failed(
-                FailureKind.DEADLINE, f"its deadline {spec.deadline.isoformat()} had passed when an agent was free"
-            )
+            message = f"its deadline {spec.deadline.isoformat()} passed before an agent was free"
+            return self._failed(FailureKind.DEADLINE, message)
         if spec.workdir and not Path(spec.workdir).is_dir():
             message = f"its workdir {spec.workdir} is not a folder on node {self._agent.presence.info.node}"
-            return failed(FailureKind.REFUSED, message)
+            return self._failed(FailureKind.REFUSED, message)
         return None
 
     def _require_no_hold(self) -> None:
-        """Leave the task alone if the agent shall begin nothing; a pause does not concern what is in the pane."""
+        """Raise :class:`AgentHeld` if the agent may begin nothing; a mere pause lets a task in the pane go on."""
         begun = self._agent.presence.journal.current is not None
         why = self._agent.holds.interruption or (None if begun else self._agent.holds.reason)
         if why and begun and self._terminal.alive:
@@ -88,19 +87,19 @@ class Attempt:
             raise AgentHeld(why)
 
     def await_free_pane(self) -> TaskResult | None:
-        """Wait until nothing but an empty input line is in the pane: a person who types there is left alone.
+        """Wait until the pane shows an empty input line: a person who types there is not disturbed.
 
-        The task's record says why it waits. Returns why it is not begun after all, if so.
+        The task's record says why it waits. Returns why the task cannot begin, if so.
         """
         agent, pane, is_reported = self._agent, self._terminal.pane, False
-        if agent.presence.journal.current:  # a worker died while it put a task in: what stands there is ours
+        if agent.presence.journal.current:  # a worker died while it put a task in: the input is Torch's own
             self._kind.discard_input(pane)
         self._kind.redraw_input(pane)
         while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _TYPING):
             if agent.life.is_leaving:
                 raise Detached
             if not self._terminal.alive:
-                raise AgentUnavailable(f"agent {agent.presence.info.agent_id}: its pane died before the task began")
+                raise AgentUnavailable(f"agent {self._kind.agent_id}: its pane died before the task began")
             if refusal := self.refusal():
                 return refusal
             if not is_reported:
@@ -117,18 +116,18 @@ class Attempt:
         if reading.question:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
-            return login_hint(self._agent_id)
+            return login_hint(self._kind.agent_id)
         if self._kind.is_conversational and reading.state is AgentState.WORKING:
-            return "the agent's program works on something else: a message, or what somebody typed"
+            return "the agent's program works on something else: a message, or what a person typed"
         return TYPING
 
     def begin(self) -> TaskResult | None:
-        """Put the task into the pane, and note first that it is there; or return why it was not begun after all."""
+        """Note that the task is in the pane, then put it there; or return why it cannot begin."""
         folder, agent = self._folder, self._agent
         with usable(folder.folder):
             self._terminal.rotate_transcript()
             folder.open()
-            # Only what is the agent's, and known to be, may hold up its other tasks.
+            # Kept on disk only once the broker knows that it is the agent's: it comes before the agent's other tasks.
             self._report.keep(self._report.move(TaskState.RUNNING))
             asked = self._spec
             self._spec, news = agent.trees.begin(asked, folder, agent.presence.info)
@@ -143,7 +142,7 @@ class Attempt:
         return None
 
     def _start_anew(self, *, has_own_tree: bool) -> TaskResult | None:
-        """Have a new program begin the task if it is to be fresh, or the one that is there is in another folder.
+        """Start a new program for the task if it must be fresh, or if the present one was started in another folder.
 
         A coding agent works where its program was started; some of them may write nowhere else.
         """
@@ -162,7 +161,7 @@ class Attempt:
         return None
 
     def resume(self) -> None:
-        """The task is in the pane already; note on the disk what the broker knows of it, should it forget."""
+        """The task is in the pane already: keep its record on disk, in case the broker forgets it."""
         self._spec = self._agent.trees.resume(self._spec, self._folder)
         account = self._records.account(self._spec.id)
         self._report.keep(account)
@@ -182,7 +181,7 @@ class Attempt:
     # ── at work ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def watch(self) -> TaskResult:
-        """Help the program on with the task until something ends the attempt."""
+        """Help the program with the task until something ends the attempt."""
         self._agent.presence.show(AgentState.WORKING, task=self._spec.id)
         limit = self._limit()
         while True:
@@ -218,7 +217,7 @@ class Attempt:
         )
 
     def _record(self) -> Ownership | None:
-        """How the task stands in its record; nothing while the broker is away, and the agent works on meanwhile."""
+        """Who owns the task by its record; nothing while the broker is away: the agent works on meanwhile."""
         with contextlib.suppress(BrokerAway):
             return self._records.ownership(self._spec.id)
         return None
@@ -227,7 +226,7 @@ class Attempt:
         return self._agent.orders.cancelled == self._spec.id or (record is not None and record.cancel_requested)
 
     def _is_returning(self, handover: Handover) -> bool:
-        """The command that asked for it runs in the agent's own turn, and is about to end."""
+        """Whether the command that asked for the handover still runs, in the agent's own turn."""
         self._asked_at = self._asked_at or time.monotonic()
         late = time.monotonic() - self._asked_at > _RETURNING
         return handover.pid is not None and not late and psutil.pid_exists(handover.pid)
@@ -239,12 +238,8 @@ class Attempt:
         is_working = shown is not None and shown.state is AgentState.WORKING
         return self._standstill.stands_still(self._terminal.pane.screen(STANDSTILL_LINES) if is_working else None)
 
-    @property
-    def _agent_id(self) -> str:
-        return self._agent.presence.info.agent_id
-
     def _look(self) -> ProgramEnding | None:
-        """The task's ending if there is one; else help the program on, and show the fleet what it does."""
+        """The task's ending if there is one; else help the program, and show the fleet what it does."""
         if not self._terminal.alive:
             return self._kind.ending(self._folder)
         pane = self._terminal.pane
@@ -257,7 +252,7 @@ class Attempt:
             if progress.reading.state is AgentState.LIMITED:
                 until = progress.reading.until
                 when = f"; it ends {until:%Y-%m-%d %H:%M} UTC" if until else ""
-                raise UsageLimited(f"the usage limit of {self._agent_id} is reached{when}", until)
+                raise UsageLimited(f"the usage limit of {self._kind.agent_id} is reached{when}", until)
             self._report.show(progress.reading)
             self._pass_answer_on(progress.reading)
             return None
@@ -270,10 +265,10 @@ class Attempt:
             if task_id != self._spec.id:
                 continue
             is_taken = reading.question is not None and self._kind.answer(self._terminal.pane, reading.question, reply)
-            note = f"{ANSWERED}{reply}" if is_taken else f"{NOT_TAKEN}the agent's program does not take {reply!r}"
+            note = f"{ANSWERED}{reply}" if is_taken else f"{NOT_TAKEN}the agent's program does not accept {reply!r}"
             self._report.add(note)
             if is_taken:
-                self._report.shown = None  # whatever it asks next is new, even if it is the same
+                self._report.shown = None  # its next question is new, even if it is the same
             self._report.write()
 
     def _limit(self) -> TimeLimit:
@@ -281,27 +276,26 @@ class Attempt:
         return TimeLimit.of(self._spec, current.begun_at if current else now())
 
     def _rest(self, limit: TimeLimit) -> None:
-        """Sleep until the bell, the limit, or the next look."""
         pause = _LOOK if self._asked_at else self._kind.pause
         self._agent.bell.wait(min(limit.left, pause))
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _end(self, end: AttemptEnd, limit: TimeLimit, *, has_ended: bool = False) -> TaskResult:
-        """Do what the end of the attempt asks for: a result, or an exception that says where the task goes."""
+        """Return the result of the attempt, or raise the exception that says where the task goes."""
         match end:
             case AttemptEnd.HALTED:
                 raise self._give_back()
             case AttemptEnd.HANDED_OVER:
                 raise self._hand_over(has_ended=has_ended)
             case AttemptEnd.LOST:
-                raise StaleWriter(f"task {self._spec.id} is another agent's by now; {self._agent_id} lets go of it")
+                raise StaleWriter(f"task {self._spec.id} has another owner now; {self._kind.agent_id} stops it")
             case AttemptEnd.LEAVING:
                 raise Detached
             case AttemptEnd.DIED:
                 died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
                 failure = self._agent.guard.why(self._folder) or died
-                self._terminal.end()  # nothing of this attempt goes on beside the next one
+                self._terminal.end()  # this attempt must not go on beside the next one
             case _:
                 failure = self._failure(end, limit)
                 self._terminal.interrupt(self._has_stopped)
@@ -317,7 +311,7 @@ class Attempt:
         return FailureKind.LOOPING, message
 
     def _give_back(self) -> AgentHeld:
-        """Have the program let go of the task. That is noted first: a next worker must not take its ending for one."""
+        """Interrupt the program. Note that first: the next worker must not take the interruption for an ending."""
         halted = self._folder.halted
         if not halted.exists():
             halted.write_text(f"{self._halt_reason}\n")
@@ -328,7 +322,7 @@ class Attempt:
         return AgentHeld(halted.read_text().strip())
 
     def _hand_over(self, *, has_ended: bool) -> HandedOver:
-        """Have the program let go of the task, with notes for the agent that gets it."""
+        """Write notes for the agent that gets the task, and interrupt the program."""
         if self._terminal.alive:
             self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
             if not has_ended:
@@ -339,7 +333,7 @@ class Attempt:
         return self._kind.has_stopped(self._terminal.pane, self._folder)
 
     def _judge(self, ending: ProgramEnding) -> TaskResult | None:
-        """What the ending, and the check if there is one, say about the task; nothing if the agent goes on with it."""
+        """The result by the ending, and by the check if there is one; nothing if the agent goes on with the task."""
         shown, failure = (ending.evidence,), ending.failure
         if failure and is_decided(failure, self._spec.check):
             over = self._agent.guard.why(self._folder)
@@ -358,7 +352,7 @@ class Attempt:
         return self._failed(FailureKind.CHECK_FAILED, message, (*shown, verdict))
 
     def _sent_back(self, verdict: Evidence) -> bool:
-        """Have the agent go on with what the check said; false if it cannot, or no round is left."""
+        """Send the check's output to the agent, which goes on; false if it cannot, or no round is left."""
         rounds = self._spec.check_rounds
         allowed = self._agent.settings.check_rounds if rounds is None else rounds
         done = len(list(self._folder.folder.glob("check.*")))
@@ -394,11 +388,8 @@ class Attempt:
 
     def _facts_beside_check(self, limit: TimeLimit) -> AttemptFacts:
         """What may end a check; the program in the pane is done with the task."""
-        return AttemptFacts(
-            is_leaving=self._agent.life.is_leaving,
-            is_cancelled=self._is_cancelled(self._record()),
-            time_is_over=not limit.left,
-        )
+        is_leaving, is_cancelled = self._agent.life.is_leaving, self._is_cancelled(self._record())
+        return AttemptFacts(is_leaving=is_leaving, is_cancelled=is_cancelled, time_is_over=not limit.left)
 
     def _failed(self, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()) -> TaskResult:
         return self._agent.results.failed(self._folder, kind, message, evidence)

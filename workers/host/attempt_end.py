@@ -24,28 +24,28 @@ from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.terminal import Bell
 from torch_tasks.workers.programs.kind import AgentKind
 
-#: The same on so many looks in a row is a standstill.
+#: How many looks in a row without anything new are a standstill.
 _LOOKS = 3
 STANDSTILL_LINES = 200
-#: What ticks while nothing happens: counters, spinners, the hint how to interrupt.
+#: Lines that change while nothing happens: counters, spinners, the hint how to interrupt.
 _TICKING = re.compile(r"interrupt|cancel|[Rr]etrying|tokens")
-#: So many bytes of a check's output are kept as evidence.
+#: How much of a check's output is kept as evidence.
 _CHECK_OUTPUT_BYTES = 2000
 
 
 class AttemptEnd(Enum):
-    """What ends an attempt in the pane. Where several do at the same time, the first in this order counts."""
+    """What ends an attempt in the pane. Of several at the same time, the first in this order counts."""
 
     HALTED = "halted"
-    """The agent is paused or stopped at once: the task goes back."""
+    """The agent is paused or stopped at once: the task goes back to the queue."""
     HANDED_OVER = "handed over"
-    """The task goes to another agent, whatever this one made of it."""
+    """The task goes to another agent, even if this one has ended it."""
     ENDED = "ended"
     """The program has ended the task; its evidence, and the check, say how."""
     DIED = "died"
     """The pane or the program in it is dead."""
     LOST = "lost"
-    """Another agent has the task by now."""
+    """Another agent owns the task now."""
     LEAVING = "leaving"
     """The worker stops; the pane goes on for the next worker."""
     CANCELLED = "cancelled"
@@ -59,10 +59,10 @@ class AttemptFacts(NamedTuple):
     has_ended: bool = False
     is_halted: bool = False
     was_halted: bool = False
-    """A worker of this agent made the program let go of the task before: its ending says nothing of the task."""
+    """A worker of this agent interrupted the program before: its ending says nothing about the task."""
     is_handed_over: bool = False
     is_returning: bool = False
-    """The command that hands it over runs in the agent's own turn, and is about to end."""
+    """The command that asked for the handover still runs, in the agent's own turn."""
     is_alive: bool = True
     is_lost: bool = False
     is_leaving: bool = False
@@ -82,7 +82,7 @@ ENDS: dict[AttemptEnd, Callable[[AttemptFacts], bool]] = {
     AttemptEnd.TIME_IS_OVER: lambda seen: seen.time_is_over,
     AttemptEnd.STANDS_STILL: lambda seen: seen.stands_still,
 }
-"""When each of them is the case, in the order in which they count."""
+"""When each of them applies, in the order in which they count."""
 
 
 def what_ends(seen: AttemptFacts) -> AttemptEnd | None:
@@ -91,11 +91,11 @@ def what_ends(seen: AttemptFacts) -> AttemptEnd | None:
 
 
 def is_lost(kept: Mapping[str, str] | None, ownership: Ownership | None, info: AgentInfo) -> bool:
-    """The task's record has gone on without this attempt, of whose record this much is kept on disk.
+    """Whether the task's record, compared with the copy kept on disk, has gone on without this attempt.
 
-    Without a broker the attempt counts as the agent's own, and so it does if the broker came back with older data.
+    Without a broker, or with one that came back with older data, the attempt counts as the agent's own.
     """
-    if kept is None:  # the agent has let go of it already
+    if kept is None:  # this agent has given the task up already
         return True
     if ownership is None or ownership.revision <= int(kept["revision"]):
         return False
@@ -104,7 +104,7 @@ def is_lost(kept: Mapping[str, str] | None, ownership: Ownership | None, info: A
 
 
 def is_decided(failure: Failure | None, check: str | None) -> bool:
-    """The program's own ending decides about the task; else the check does, also about a mere exit code."""
+    """Whether the program's ending decides about the task; else the check does, also about a mere exit code."""
     return not check or (failure is not None and failure.kind is not FailureKind.EXIT_CODE)
 
 
@@ -117,13 +117,11 @@ class AttemptResults:
         self._answer_limit = answer_limit
 
     def succeeded(self, attempt: AttemptFolder, evidence: tuple[Evidence, ...]) -> TaskResult:
-        """The task was done, as the evidence shows."""
         return self._result(attempt, TaskState.SUCCEEDED, evidence, None)
 
     def failed(
         self, attempt: AttemptFolder, kind: FailureKind, message: str, evidence: tuple[Evidence, ...] = ()
     ) -> TaskResult:
-        """The task was not done, for this reason."""
         status = TaskState.CANCELLED if kind is FailureKind.CANCELLED else TaskState.FAILED
         return self._result(attempt, status, evidence, Failure(kind=kind, message=message))
 
@@ -152,7 +150,7 @@ class AttemptResults:
 
 
 def _head_and_tail(path: Path, limit: int) -> tuple[str, int]:
-    """The text of a file, without its middle where it is larger than ``limit`` bytes; and its size."""
+    """The text of a file, without its middle if it is larger than ``limit`` bytes; and its size."""
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
@@ -169,7 +167,7 @@ def _head_and_tail(path: Path, limit: int) -> tuple[str, int]:
 
 
 class TimeLimit(NamedTuple):
-    """When a task is interrupted, as what failure it counts then, and the words for it."""
+    """When a task is interrupted, and the kind and message of its failure."""
 
     at: datetime
     kind: FailureKind
@@ -177,7 +175,7 @@ class TimeLimit(NamedTuple):
 
     @classmethod
     def of(cls, spec: TaskSpec, begun_at: datetime) -> TimeLimit:
-        """The task's own limit. Its time runs from its beginning, also under a next worker."""
+        """The task's own limit. Its time runs from its beginning, also after a change of the worker."""
         limits = [cls(datetime.max.replace(tzinfo=begun_at.tzinfo), FailureKind.TIMEOUT, "")]
         if spec.timeout:
             end = begun_at + timedelta(seconds=spec.timeout)
@@ -188,7 +186,7 @@ class TimeLimit(NamedTuple):
         return min(limits)
 
     def or_check(self, seconds: float) -> TimeLimit:
-        """This limit or, if that is earlier, the one of a check that begins now."""
+        """This limit or, if earlier, that of a check which begins now."""
         end = now() + timedelta(seconds=seconds)
         return min(self, TimeLimit(end, FailureKind.TIMEOUT, f"its check did not end within {seconds:g} s"))
 
@@ -199,10 +197,9 @@ class TimeLimit(NamedTuple):
 
 
 class StandstillDetector:
-    """Sees that an agent goes round in circles: what its pane shows brings nothing new, look after look."""
+    """Detects an agent that goes round in circles: its pane shows nothing new for some seconds (0: never looks)."""
 
     def __init__(self, seconds: float) -> None:
-        """Nothing is looked at if there are no ``seconds``."""
         self._seconds = seconds
         self._interval = seconds / _LOOKS
         self._next = time.monotonic() + self._interval
@@ -215,13 +212,13 @@ class StandstillDetector:
         return self._seconds > 0 and time.monotonic() >= self._next
 
     def stands_still(self, screen: str | None) -> bool:
-        """Look at what the pane shows, nothing if the agent does not work; true if that has been the same too often."""
+        """Look at the pane's screen (None: the agent does not work); true if it showed nothing new too often."""
         self._next = time.monotonic() + self._interval
         if screen is None:
             self._same = 0
             return False
         lines = _content(screen)
-        # Output that repeats itself adds lines, and none that is new.
+        # Output that repeats itself adds only lines that were there.
         self._same = self._same + 1 if lines <= self._last else 0
         self._last = lines
         return self._same >= _LOOKS
@@ -256,17 +253,16 @@ class TaskCheck:
 
     @property
     def exit_code(self) -> int | None:
-        """How it ended, or nothing while it runs."""
+        """How it ended; nothing while it runs."""
         return self._process.poll()
 
     def stop(self) -> None:
-        """End it and whatever it started."""
+        """End it and all that it started."""
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
 
     def evidence(self) -> Evidence:
-        """What the check showed."""
         output = self._log.read_bytes()[-_CHECK_OUTPUT_BYTES:].decode(errors="replace").strip()
         detail = f"{self._command}: exit code {self.exit_code}" + (f"\n{output}" if output else "")
         return Evidence(kind="check", detail=detail, passed=self.exit_code == 0)

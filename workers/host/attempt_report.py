@@ -21,12 +21,12 @@ from torch_tasks.workers.programs.kind import StateReading, login_hint
 
 log = logging.getLogger(__name__)
 
-#: So much of the screen and of the changes is noted for the next agent.
+#: How many characters of the screen and of the changes are noted for the next agent.
 _SCREEN_LIMIT, _DIFF_LIMIT = 8000, 16000
 
 
 class AttemptReport:
-    """Keeps the record of one attempt's task up to date, on the broker and, should that forget it, on disk."""
+    """Keeps the record of one attempt's task up to date: on the broker, and on disk in case the broker forgets it."""
 
     def __init__(self, agent: HostedAgent, folder: AttemptFolder, message: str | None) -> None:
         self._agent = agent
@@ -37,20 +37,20 @@ class AttemptReport:
         self.shown: StateReading | None = None
 
     def move(self, state: TaskState, note: str | None = None, question: str | None = None) -> Mapping[str, str]:
-        """Move the task's record to this state; returns what it says then."""
+        """Move the task's record to this state; returns the record."""
         by = self._agent.presence.info
         return self._agent.records.move(self._folder.task_id, state, by=by, note=note, question=question)
 
     def keep(self, account: Mapping[str, str]) -> None:
-        """Keep on disk what the task's record says."""
+        """Keep the task's record on disk."""
         self._folder.remember(account, self._message)
 
     def add(self, *news: str) -> None:
-        """Write something into the task's history with the next :meth:`write`."""
+        """Note something for the task's history; :meth:`write` writes it."""
         self._news += news
 
     def write(self) -> None:
-        """Write what became known into the task's history; while the broker is away, later."""
+        """Write what was added into the task's history; while the broker is away, a later call does."""
         account: Mapping[str, str] = {}
         with contextlib.suppress(BrokerAway):
             while self._news:
@@ -66,13 +66,13 @@ class AttemptReport:
             return
         with contextlib.suppress(BrokerAway):
             if _task_state(before) is not _task_state(reading) or question:
-                note = question.text if question else self._hindrance(reading)
+                note = question.text if question else self._why_it_waits(reading)
                 asked = question.model_dump_json() if question else ""
                 self.keep(self.move(_task_state(reading), note=note, question=asked))
             self.shown = reading
             self._agent.presence.show(reading.state, task=self._folder.task_id)
 
-    def _hindrance(self, reading: StateReading) -> str | None:
+    def _why_it_waits(self, reading: StateReading) -> str | None:
         if reading.hindrance:
             return f"waits: {reading.hindrance}"
         return login_hint(self._agent.kind.agent_id) if reading.state is AgentState.LOGIN else None
@@ -84,7 +84,7 @@ def _task_state(reading: StateReading | None) -> TaskState:
 
 
 class HandoffNotes:
-    """Notes, at intervals, what the pane shows and what changed in the workdir of one running task."""
+    """Notes for the next agent, taken at intervals: what the pane shows, and what changed in the task's workdir."""
 
     def __init__(self, records: TaskRecords, interval: float) -> None:
         self._records = records
@@ -114,4 +114,4 @@ class HandoffNotes:
                 self._records.note_handoff(spec.id, handoff, info)
                 self._last = handoff
         except TorchError as error:
-            log.info("%s: nothing noted for a successor: %s", spec.id, error)
+            log.info("task %s: no notes were taken for the next agent: %s", spec.id, error)

@@ -1,6 +1,7 @@
-"""Applies pauses and stops to this worker: it reads them from the disk, and has the broker asked for newer ones.
+"""Applies pauses and stops to this worker.
 
-The disk decides, so a stop needs no broker, and a process that starts later sees it at once.
+The disk decides, so a stop needs no broker, and a process that starts later sees it at once. The broker is asked for
+newer ones, which are written to the disk.
 """
 
 from __future__ import annotations
@@ -20,14 +21,14 @@ from torch_tasks.transport.claiming import IntakePause
 
 log = logging.getLogger(__name__)
 
-#: How often a node worker looks at the disk, and how long a broker that did not answer at the start is let rest.
+#: How often a node worker reads the disk; at the start, how long after a failure the broker is asked again.
 _LOOK_SECONDS = 0.5
-#: How long the broker's first answer is waited for; without it, the disk decides.
+#: How long the start waits for the broker's first answer.
 _FIRST_SECONDS = 2.0
 
 
 class HoldsWatcher:
-    """What holds this worker: its agent's pauses and its machine's stop; of a node worker only the stop."""
+    """Watches the pauses of this worker's agent and the stop of its machine; for a node worker only the stop."""
 
     def __init__(self, fleet: Fleet, intake: IntakePause, agent: AgentSpec | None = None) -> None:
         self._fleet = fleet
@@ -36,7 +37,7 @@ class HoldsWatcher:
         self._holds = NodeHolds(fleet.settings.state_dir)
         self._agreeing = threading.Lock()
         self._asking = threading.Lock()
-        self._heard = threading.Event()
+        self._answered = threading.Event()
         self._known: tuple[Hold | None, Hold | None] = (None, None)
         self._on_change: Callable[[], None] = lambda: None
         # A node worker asks for all agents of its machine; an agent worker asks only if the node worker does not.
@@ -45,22 +46,22 @@ class HoldsWatcher:
 
     @property
     def stop(self) -> Stop | None:
-        """This machine is stopped."""
+        """The stop of this machine, if it is stopped."""
         return self._holds.stop
 
     @property
     def paused(self) -> Hold | None:
-        """The agent is paused."""
+        """The pause of the agent, if it is paused."""
         return self._holds.latest().pause_of(self._agent.id, self._agent.role) if self._agent else None
 
     @property
     def reason(self) -> str | None:
-        """Why nothing is begun now, in words."""
+        """Why the worker may begin nothing now, if so."""
         return self._words(self.paused)
 
     @property
     def interruption(self) -> str | None:
-        """Why what the agent does is interrupted, in words."""
+        """Why the agent must be interrupted, if so."""
         paused = self.paused
         return self._words(paused if paused and paused.interrupt else None)
 
@@ -70,41 +71,44 @@ class HoldsWatcher:
         return f"{self._agent.id} is paused {paused}" if self._agent and paused else None
 
     def begin(self, on_change: Callable[[], None], unfinished: Callable[[], bool]) -> None:
-        """Hold this worker from now on. A task that is ``unfinished`` still comes, to be ended or given back.
+        """Take no tasks while held, except an ``unfinished`` one, to end it or give it back.
 
-        Before the broker was asked once, nothing is taken. The owner calls :meth:`look` at intervals.
+        No task is taken before the broker has answered once. The owner calls :meth:`look` at intervals.
         """
         self._on_change = on_change
-        self._intake.pause_while(lambda: not unfinished() and (not self._heard.is_set() or self.reason is not None))
-        threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
-        self._heard.wait(_FIRST_SECONDS)
+        self._intake.pause_while(lambda: not unfinished() and (not self._answered.is_set() or self.reason is not None))
+        self._start_asking()
+        self._answered.wait(_FIRST_SECONDS)
 
     def ask_broker(self) -> None:
         """Ask the broker now, and write its answer to the disk."""
         with self._agreeing:
             self._holds.agree(self._fleet.holds)
-            self._heard.set()
+            self._answered.set()
 
     def look(self) -> None:
         """Read the disk, and ask the broker if no worker of this machine has asked for a while."""
         if self._known != (now := (self.stop, self.paused)):
             self._known = now
-            log.warning("%s", self.reason or "neither paused nor stopped any more")
+            log.warning("%s", self.reason or "no longer paused or stopped")
             self._on_change()
         if time.monotonic() >= self._ask_again and not self._holds.agreed_within(self._interval):
             self._ask_again = time.monotonic() + self._interval
-            threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
+            self._start_asking()
 
     def watch(self) -> None:
-        """Look at short intervals, from now on."""
+        """Call :meth:`look` at short intervals, from now on."""
         Loop("watch holds", self.look, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
+    def _start_asking(self) -> None:
+        """In a thread of its own: a broker that does not answer must not keep this worker from reading the disk."""
+        threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
+
     def _ask(self) -> None:
-        """In a thread of its own: a broker that does not answer must not keep this worker from seeing the disk."""
         if not self._asking.acquire(blocking=False):
             return
         try:
-            while not self._try() and not self._heard.is_set():
+            while not self._try() and not self._answered.is_set():
                 time.sleep(_LOOK_SECONDS)
         finally:
             self._asking.release()
@@ -112,10 +116,8 @@ class HoldsWatcher:
     def _try(self) -> bool:
         try:
             self.ask_broker()
-        except BrokerAway as error:
-            log.debug("what is held is not known anew: %s", error)
         except TorchError as error:
-            log.error("%s", error)
-        else:
-            return True
-        return False
+            level = logging.DEBUG if isinstance(error, BrokerAway) else logging.ERROR
+            log.log(level, "cannot ask the broker for pauses and stops: %s", error)
+            return False
+        return True

@@ -1,7 +1,7 @@
 """One agent's life: open (start or adopt), execute, detach, close.
 
-The pane outlives the worker. What the next worker must know is in the journal and in the attempt's folder, so this
-process may die at any moment and the next one goes on from the files.
+The pane outlives the worker, which may die at any moment: the next one goes on from the journal and the attempt's
+folder.
 """
 
 from __future__ import annotations
@@ -19,32 +19,36 @@ from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchE
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import retire_order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
-from torch_tasks.model.host import TaskDelivery, UsageLimited
+from torch_tasks.model.host import AgentHost, TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import AttemptFolder, prune_attempts
+from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt import Attempt
+from torch_tasks.workers.host.attempt_end import AttemptResults
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
-from torch_tasks.workers.host.hosted_agent import HostedAgent
+from torch_tasks.workers.host.hosted_agent import HostedAgent, TaskOrders
 from torch_tasks.workers.host.lifecycle import HostPhase, IdleTimer, Lifecycle
 from torch_tasks.workers.host.message_carrier import MessageCarrier
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.put_back import reclaim, reconcile_agent
-from torch_tasks.workers.host.terminal import ScreenPublisher
+from torch_tasks.workers.host.quota import AccountQuota
+from torch_tasks.workers.host.resource_guard import ResourceGuard
+from torch_tasks.workers.host.terminal import Bell, ScreenPublisher, Terminal
 from torch_tasks.workers.host.unfinished_task import UnfinishedTask
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux
 
 log = logging.getLogger(__name__)
 
-#: How often the host looks whether the program has answered its last message, which a task's prompt would hide.
+#: How often the host checks whether the program has answered its last message, which a task's prompt would hide.
 _ANSWER_SECONDS = 0.1
 _AT_REST = (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
 
 
-class Host:
+class Host(AgentHost):
     """Hosts the one agent of this worker."""
 
     def __init__(self, spec: AgentSpec, fleet: Fleet, intake: IntakePause) -> None:
@@ -57,28 +61,20 @@ class Host:
         self._idle = IdleTimer(spec, fleet)
         #: Held by the thread that puts something into the pane.
         self._pane_lock = threading.Lock()
-        # In a thread of its own: tmux may take its time, and an agent without a heartbeat would be taken for dead.
-        self._caring = Loop(
-            "look after",
-            self._look_after_agent,
-            pause=math.inf,
-            until=lambda: self._life.is_leaving,
-        )
+        # In a thread of its own: tmux may be slow, and an agent without a heartbeat would be taken for dead.
+        self._caring = Loop("look after", self._look_after_agent, pause=math.inf, until=lambda: self.leaving)
         self.holds = HoldsWatcher(fleet, intake, spec)
 
     @property
     def info(self) -> AgentInfo:
-        """The agent's entry in the registry, with its incarnation."""
         return self._presence.info
 
     @property
     def leaving(self) -> bool:
-        """This worker is about to stop."""
         return self._life.is_leaving
 
     @property
     def retiring(self) -> bool:
-        """The agent begins no other task."""
         return self._life.is_retiring
 
     @property
@@ -88,13 +84,11 @@ class Host:
 
     @property
     def unfinished_task(self) -> str | None:
-        """The task that the pane was left with and that is not settled yet: it comes before any other."""
         current = self._presence.journal.current
         return current.task_id if current else None
 
     @property
     def hold_reason(self) -> str | None:
-        """Why the agent begins nothing now, if it is paused or stopped."""
         return self.holds.reason
 
     # ── open: start or adopt ─────────────────────────────────────────────────────────────────────────────────────
@@ -125,18 +119,26 @@ class Host:
         self._agent.guard.start()
 
     def _assemble(self) -> None:
-        self._agent = HostedAgent.assemble(
-            self._spec,
-            self._fleet,
-            self._presence,
-            self._kind,
-            self._intake,
+        kind, presence, fleet = self._kind, self._presence, self._fleet
+        bell = Bell(presence.folder / "bell", self._on_bell)
+        self._terminal = Terminal(presence.folder, kind, bell, fleet.settings)
+        self._agent = HostedAgent(
+            kind=kind,
+            terminal=self._terminal,
+            bell=bell,
+            presence=presence,
+            records=fleet.records,
+            settings=fleet.settings,
+            results=AttemptResults(presence, kind, fleet.settings.answer_limit_bytes),
             life=self._life,
+            orders=TaskOrders(),
             holds=self.holds,
-            on_bell=self._on_bell,
+            intake=self._intake,
+            quota=AccountQuota(kind, fleet, self._intake),
+            guard=ResourceGuard(self._spec.id, self._terminal),
+            trees=TaskTrees(fleet),
             deliver_during_task=lambda folder: self._messages.deliver_during_task(folder),
         )
-        self._terminal = self._agent.terminal
         self._unfinished = UnfinishedTask(self._agent)
         self._screen = ScreenPublisher(self._spec.id, self._terminal, self._fleet)
         self._messages = MessageCarrier(self._agent, self._fleet, self._pane_lock)
@@ -156,13 +158,13 @@ class Host:
 
     @property
     def _rest(self) -> AgentState:
-        """How the agent is while it has nothing to do."""
+        """The agent's state while it has nothing to do."""
         if self._terminal.wants_login:
             return AgentState.LOGIN
         return AgentState.LIMITED if self._intake.seconds_left else AgentState.READY
 
     def resume(self) -> None:
-        """Put back what a broker forgot, and queue the task that the pane was left with."""
+        """Put back what the broker forgot, and queue the task that the pane was left with."""
         reconcile_agent(self._presence.folder, self._fleet)
         if current := self._presence.journal.current:
             reclaim(self._presence.folder, self._spec.id, current, self._fleet)
@@ -178,7 +180,7 @@ class Host:
         return self._presence.beat()
 
     def look_after_agent(self) -> None:
-        """See soon that the agent's program lives, and what holds it."""
+        """Have the thread that looks after the agent check its program, and whether it is paused or stopped."""
         self._caring.wake()
 
     def look_at_task(self) -> None:
@@ -198,7 +200,7 @@ class Host:
                 self._pane_lock.release()
 
     def _look_after_idle_agent(self) -> None:
-        """Have the program ready for the next task, let go of a lost one, and end an agent that is not needed."""
+        """Have the program ready for the next task, drop a lost task, and retire an idle temporary agent."""
         folder = self._unfinished.folder
         if folder and not folder.result():
             self._drop_if_lost()
@@ -211,8 +213,8 @@ class Host:
             self._idle.order_retirement(self._presence.folder)
 
     def _recover(self) -> None:
-        """Have the agent ready for the next task, if its program can be started at all."""
-        if self._life.is_leaving:
+        """Have the agent ready for the next task, if its program can be started."""
+        if self.leaving:
             return
         if self._terminal.alive:
             self._presence.show(self._rest)
@@ -223,17 +225,17 @@ class Host:
             log.error("%s", error)
 
     def _on_hold_change(self) -> None:
-        """The agent was paused, resumed, stopped or started: what works in its pane looks at once."""
+        """The agent was paused, resumed, stopped or started: have the threads that work in its pane look at once."""
         self._agent.bell.ring()
         self._messages.look()
         threading.Thread(target=self._obey_hold, name="obey hold", daemon=True).start()
 
     def _obey_hold(self) -> None:
-        """Show the fleet, and interrupt what the program does beside tasks; a task's own thread lets go of its task."""
+        """Show it to the fleet, and interrupt what the program does beside tasks; a task's own thread gives it back."""
         stop, interruption = self.holds.stop, self.holds.interruption
         with self._pane_lock:
-            if interruption and not self._life.is_leaving and not self.unfinished_task and self._terminal.alive:
-                self._terminal.halt()
+            if interruption and not self.leaving and not self.unfinished_task and self._terminal.alive:
+                self._terminal.interrupt_other_work()
             self._presence.publish(stopped=stop)
 
     # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -241,13 +243,13 @@ class Host:
     def execute(self, spec: TaskSpec, attempt: int, delivery: TaskDelivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended.
 
-        Idempotent by task and attempt: what has ended is reported again, what runs in the pane is watched to its end.
+        Idempotent by task and attempt: an attempt that has ended is reported again, one in the pane is watched on.
         """
         folder = self._presence.attempt(spec.id, attempt)
         with self._pane_lock:
             result = folder.result()
             if result is None:
-                self._presence.show(self.info.state, task=spec.id)  # from now on it is not free
+                self._presence.show(self.info.state, task=spec.id)  # the agent is not free any more
                 result = self._attempt(spec, folder, delivery)
                 folder.store(result)
             self._agent.orders.cancelled = None
@@ -260,7 +262,7 @@ class Host:
             quota.note(result)
         except AgentUnavailable as error:
             if self.unfinished_task == spec.id:
-                self._terminal.end()  # nothing of it in the pane may go on beside the next attempt
+                self._terminal.end()  # this attempt must not go on in the pane beside the next one
             result = self._agent.results.failed(folder, FailureKind.AGENT_UNAVAILABLE, str(error))
         except UsageLimited as limited:
             quota.used_up(limited)
@@ -291,7 +293,6 @@ class Host:
         return attempt.begin() or attempt.watch()
 
     def settle(self, task_id: str, account: Mapping[str, str]) -> None:
-        """Nothing more is to be done for this task here: its record, the account, says what became of it."""
         with self._pane_lock:
             folder = self._unfinished.folder
             if folder and folder.task_id == task_id:
@@ -305,18 +306,17 @@ class Host:
         self.retire()
 
     def drop_lost_task(self) -> None:
-        """Have the pane let go of the task that it was left with if the task's record has gone on without it."""
         with self._pane_lock:
             self._drop_if_lost()
 
     def _drop_if_lost(self) -> None:
-        if not self._life.is_leaving:
+        if not self.leaving:
             self._unfinished.drop_if_lost()
 
     # ── what others ask for ──────────────────────────────────────────────────────────────────────────────────────
 
     def answer(self, task_id: str, reply: str) -> bool:
-        """Have the agent get the answer it waits for; false if it does not work on this task."""
+        """Pass the agent the answer it waits for; false if it does not work on this task."""
         if self.unfinished_task != task_id:
             return False
         self._agent.orders.answers.append((task_id, reply))
@@ -325,20 +325,20 @@ class Host:
 
     def cancel(self, task_ids: Container[str]) -> None:
         """End the task in the pane, or the one that waits to get into it, if it is one of these."""
-        held = self.unfinished_task or self.info.current_task  # it may end at this moment
-        if held and held in task_ids:
-            self._agent.orders.cancelled = held
+        task_id = self.unfinished_task or self.info.current_task  # it may end at this moment
+        if task_id and task_id in task_ids:
+            self._agent.orders.cancelled = task_id
             self._agent.bell.ring()
             with contextlib.suppress(BrokerAway):
-                # Should this worker die before the agent has let go, the next one must know.
-                self._agent.records.request_cancel(held)
+                # The next worker must know of it, should this one die before the agent has stopped.
+                self._agent.records.request_cancel(task_id)
 
     def resources(self) -> Resources:
-        """What the agent's terminal uses of this machine."""
+        """How much of this machine the agent's terminal uses."""
         return self._agent.guard.resources()
 
     def publish_screen(self) -> None:
-        """Publish the agent's screen for a while, for persons who watch it from another machine."""
+        """Publish the agent's screen for a while, for people who watch it from another machine."""
         self._screen.publish_for_a_while()
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
@@ -346,16 +346,15 @@ class Host:
     def retire(self) -> None:
         """Obey an order to retire, if there is one: begin no other task, and stop this worker once none is left."""
         order = retire_order_in(self._presence.folder)
-        if order is None or self._life.is_leaving:
+        if order is None or self.leaving:
             return
         if self._life.move_to(HostPhase.RETIRING):
-            log.info("%s: retires", self._spec.id)
-            self._presence.retire()
+            log.info("%s: retires, and takes no new tasks", self._spec.id)
+            self._presence.publish(retiring=True)
         if order.mode is RetireMode.NOW or not (self.unfinished_task or self.busy):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:
-        """Let go of a running task without touching the pane. Safe to call from a signal handler."""
         self._life.move_to(HostPhase.LEAVING)
         self._agent.bell.ring()
         self._messages.look()

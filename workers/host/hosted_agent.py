@@ -9,8 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch_tasks.errors import TorchError
-from torch_tasks.fleet import Fleet
-from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.model.agent import AgentState
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport.claiming import IntakePause
@@ -33,9 +32,9 @@ class TaskOrders:
     """What this worker was asked to do with the agent's task."""
 
     cancelled: str | None = None
-    """The task that is to be cancelled."""
+    """The task to cancel."""
     answers: deque[tuple[str, str]] = field(default_factory=deque)
-    """Tasks whose agent waits for an answer, with the answers."""
+    """Tasks that wait for an answer, with the answers."""
 
 
 @dataclass(frozen=True)
@@ -57,48 +56,12 @@ class HostedAgent:
     guard: ResourceGuard
     trees: TaskTrees
     deliver_during_task: Callable[[AttemptFolder], None]
-    """What a task's thread does for the agent's messages while it watches the pane."""
-
-    @classmethod
-    def assemble(
-        cls,
-        spec: AgentSpec,
-        fleet: Fleet,
-        presence: AgentPresence,
-        kind: AgentKind,
-        intake: IntakePause,
-        *,
-        life: Lifecycle,
-        holds: HoldsWatcher,
-        on_bell: Callable[[], None],
-        deliver_during_task: Callable[[AttemptFolder], None],
-    ) -> HostedAgent:
-        """The parts of an agent whose place is taken; its program is not started yet."""
-        settings = fleet.settings
-        bell = Bell(presence.folder / "bell", on_bell)
-        terminal = Terminal(presence.folder, kind, bell, settings)
-        return cls(
-            kind=kind,
-            terminal=terminal,
-            bell=bell,
-            presence=presence,
-            records=fleet.records,
-            settings=settings,
-            results=AttemptResults(presence, kind, settings.answer_limit_bytes),
-            life=life,
-            orders=TaskOrders(),
-            holds=holds,
-            intake=intake,
-            quota=AccountQuota(kind, fleet, intake),
-            guard=ResourceGuard(spec.id, terminal, terminal.limits),
-            trees=TaskTrees(fleet),
-            deliver_during_task=deliver_during_task,
-        )
+    """Delivers the agent's pressing messages; called by a task's thread while it watches the pane."""
 
     def start(self, folder: Path, task: str | None = None) -> None:
-        """Start the agent's program in this folder, in a new pane; for this task, if it is for one."""
+        """Start the agent's program in this folder, in a new pane, possibly for a task."""
         self.presence.show(AgentState.STARTING, task=task)
-        self.presence.remember(pane=None)  # the old program must not be adopted for the new one
+        self.presence.remember(pane=None)  # the next worker must not adopt the old program in place of the new one
         try:
             pane, session = self.terminal.start(self.presence.info, folder)
         except TorchError:

@@ -1,4 +1,4 @@
-"""One agent's place in the fleet: its folder on this node, its lock, its entry in the registry, its incarnation."""
+"""One agent's place in the fleet: its folder and lock on this node, its entry in the registry, its incarnation."""
 
 from __future__ import annotations
 
@@ -7,17 +7,18 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
-from torch_tasks.errors import AgentTaken, BrokerAway, StateFolderUnusable
+from torch_tasks.errors import AgentTaken, BrokerAway, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
 from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
+from torch_tasks.system.files import usable
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
 
@@ -36,19 +37,19 @@ class AgentPresence:
 
     def take(self, workdir: Path) -> None:
         """Become the agent's one host, or refuse with :class:`AgentTaken`."""
-        self._lock = self._lock_folder()
-        self.journal = AgentJournal.read(self._journal_file) or AgentJournal(
-            agent_id=self._spec.id, kind=self._spec.kind
-        )
+        with usable(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._lock = hold_lock(self.folder / HOST_LOCK, self._taken)
+        kept = AgentJournal.read(self._journal_file)
+        self.journal = kept or AgentJournal(agent_id=self._spec.id, kind=self._spec.kind)
         self.info = self._register(workdir)
         spec = self._spec.model_copy(update={"workdir": str(workdir)})
         self.remember(incarnation=self.info.incarnation, spec=spec)
-        if self.journal.current is None:  # the end of that may be counted on the broker, and is not yet here
+        if self.journal.current is None:  # else the broker may have counted its end, and the journal not yet
             self.remember(performance=self.info.performance_metrics)
         LivenessFile(self.folder).start(self._fleet.settings.heartbeat_seconds)
 
     def attempt(self, task_id: str, number: int) -> AttemptFolder:
-        """The folder of this attempt at the task."""
         return AttemptFolder(self.attempts, task_id, number)
 
     def remember(self, **changes: Any) -> None:
@@ -57,7 +58,7 @@ class AgentPresence:
         self.journal.write(self._journal_file)
 
     def end(self, account: Mapping[str, str]) -> None:
-        """Nothing more is to be done for the task in the pane; if its record says how the agent did it, that counts."""
+        """Forget the task in the pane, and count how it ended if its record says that this agent did it."""
         performance = self.journal.performance
         ended_here = account.get("agent") == self._spec.id and TaskState(account["state"]).ended
         if ended_here and (counts := TaskResult.model_validate_json(account["result"]).counts):
@@ -74,17 +75,12 @@ class AgentPresence:
         self.info = self.info.model_copy(update=changes)
         self.beat()
 
-    def retire(self) -> None:
-        """Show the fleet that the agent takes no new tasks."""
-        self.info = self.info.model_copy(update={"retiring": True})
-        self.beat()
-
     def beat(self) -> int | None:
         """Send the agent's heartbeat; returns how many queues are demanded, or nothing while the broker is away."""
         try:
             return self._fleet.registry.heartbeat(self.info)
         except BrokerAway as error:
-            log.warning("%s: no heartbeat: %s", self._spec.id, error)
+            log.warning("%s: the heartbeat was not sent: %s", self._spec.id, error)
             return None
 
     def leave(self) -> None:
@@ -92,28 +88,11 @@ class AgentPresence:
         try:
             self._fleet.registry.leave(self.info)
         except BrokerAway as error:
-            log.warning("%s: could not say goodbye: %s", self._spec.id, error)
+            log.warning("%s: could not be marked offline: %s", self._spec.id, error)
 
-    def _lock_folder(self) -> IO[str]:
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            lock = (self.folder / HOST_LOCK).open("a+")
-        except OSError as error:
-            raise StateFolderUnusable(
-                f"cannot write {self.folder}: {error.strerror}; make it writable or set TORCH_STATE_DIR"
-            ) from None
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise AgentTaken(
-                f"agent {self._spec.id} is hosted already, by {lock.read().strip()}. "
-                "Choose another --id, or stop that worker first"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        return lock
+    def _taken(self, holder: str) -> AgentTaken:
+        remedy = "Choose another --id, or stop that worker first"
+        return AgentTaken(f"agent {self._spec.id} is hosted already, by {holder}. {remedy}")
 
     def _register(self, workdir: Path) -> AgentInfo:
         info = AgentInfo(
@@ -138,21 +117,35 @@ class AgentPresence:
         return self._fleet.registry.register(info, at_least=self.journal.incarnation + 1, holder_is_gone=gone)
 
 
+def hold_lock(file: Path, taken: Callable[[str], TorchError]) -> IO[str]:
+    """Lock the file as long as this process lives; if another one has it, raise ``taken`` of who that is."""
+    with usable(file):
+        lock = file.open("a+")
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        lock.seek(0)
+        raise taken(lock.read().strip()) from None
+    lock.truncate(0)
+    lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
+    lock.flush()
+    return lock
+
+
 class LivenessFile:
-    """A file that a living process touches at intervals."""
+    """A file that a living process writes at intervals."""
 
     def __init__(self, folder: Path) -> None:
         self._file = folder / "liveness"
         self._open: FileIO | None = None
 
     def start(self, interval: float) -> None:
-        """Beat from now on, as long as this process lives."""
-        # A full disk is no reason to die, and not to be killed for.
+        """Write it from now on, as long as this process lives."""
         Loop("liveness file", self._beat, pause=interval, longest_retry_seconds=interval).start()
 
     def silence(self) -> float:
-        """Seconds since the last beat; none if there never was one."""
-        # The time since the machine started: a clock that is set anew would make a living process look silent.
+        """Seconds since the last beat; 0 if there never was one."""
+        # By the time since the machine started: a changed clock would make a living process look silent.
         try:
             return time.monotonic() - float(self._file.read_text())
         except (FileNotFoundError, ValueError):

@@ -1,8 +1,7 @@
-"""An agent's terminal within its limits: what keeps them, what it uses, and whether it died of them.
+"""The limits of an agent's terminal: who enforces them, how much it uses, and whether it died of them.
 
-Where the kernel cannot keep them, the agent's worker does: it looks every second and ends a terminal that uses too
-much. Resource limits of single processes (``ulimit``) would say little: programs reserve many times what they use, and
-the number of processes is counted for the whole user.
+Where the kernel cannot enforce them, the agent's worker does: it looks every second and ends a terminal that uses too
+much. ``ulimit`` is no help: programs reserve many times what they use, and processes are counted for the whole user.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks.model.limits import Limits, Resources, size
+from torch_tasks.model.limits import Resources, size
 from torch_tasks.model.task import FailureKind
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AttemptFolder
@@ -26,21 +25,21 @@ _LOOK_SECONDS = 1.0
 
 
 class ResourceGuard:
-    """Looks after one agent's terminal."""
+    """Enforces and reports the limits of one agent's terminal."""
 
-    def __init__(self, agent_id: str, terminal: Terminal, limits: Limits) -> None:
+    def __init__(self, agent_id: str, terminal: Terminal) -> None:
         self._agent_id = agent_id
         self._terminal = terminal
-        self._limits = limits
+        self._limits = terminal.limits
         self._ended: tuple[FailureKind, str] | None = None
 
     def start(self) -> None:
-        """Keep the limits from now on, as long as this process lives, where the kernel does not."""
+        """Enforce the limits where the kernel does not, from now on, as long as this process lives."""
         if self._limits.memory or self._limits.processes:
             Loop("guard", self._watch, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
     def resources(self) -> Resources:
-        """What the terminal uses now."""
+        """How much the terminal uses now."""
         group = self._group()
         processes = self._terminal.processes()
         memory = _number(group / "memory.current") if group else None
@@ -54,12 +53,12 @@ class ResourceGuard:
         )
 
     def begin(self, run: AttemptFolder) -> None:
-        """A task begins: what was killed before has nothing to do with it."""
+        """A task begins: forget what was killed before."""
         self._ended = None
         run.oom_kills.write_text(f"{_oom_kills(self._group())}\n")
 
     def why(self, run: AttemptFolder) -> tuple[FailureKind, str] | None:
-        """What the limits have to do with the task's end, if that is certain. Asked before the terminal is ended."""
+        """Which limit ended the task, if one certainly did. Call this before the terminal is ended."""
         if self._ended:
             return self._ended
         before = _number(run.oom_kills) or 0
@@ -78,24 +77,21 @@ class ResourceGuard:
         processes, limits = self._terminal.processes(), self._limits
         memory = sum(map(_resident, processes))
         if limits.memory and memory > limits.memory:
-            self._end(
-                processes,
-                FailureKind.OUT_OF_MEMORY,
-                f"out of memory: its processes used {size(memory)}, the limit is {size(limits.memory)}",
-            )
+            reason = f"out of memory: its processes used {size(memory)}, the limit is {size(limits.memory)}"
+            self._end(processes, FailureKind.OUT_OF_MEMORY, reason)
         elif limits.processes and len(processes) > limits.processes:
             reason = f"too many processes: it had {len(processes)}, the limit is {limits.processes}"
             self._end(processes, FailureKind.AGENT_CRASHED, reason)
 
     def _end(self, processes: list[psutil.Process], kind: FailureKind, reason: str) -> None:
-        log.warning("%s: %s; its terminal is ended", self._agent_id, reason)
+        log.warning("%s: %s; its worker ends its terminal", self._agent_id, reason)
         self._ended = kind, f"{reason} (ended by its worker)"
-        for process in processes:  # the eldest first: it must not start others in the place of those that go
+        for process in processes:  # the oldest first: it must not replace those that are killed
             with suppress(psutil.NoSuchProcess):
                 process.kill()
 
     def _group(self) -> Path | None:
-        """Where the kernel keeps the limits, if it does."""
+        """The control group in which the kernel enforces the limits, if it does."""
         server = self._terminal.server_pid
         group = group_of(server, self._agent_id) if server else None
         asked = ((self._limits.memory, "memory.max"), (self._limits.processes, "pids.max"))

@@ -1,4 +1,4 @@
-"""The agent's program in its pane: started, adopted, interrupted; the bell that it rings, and its screen, published."""
+"""The agent's program in its pane: started, adopted, interrupted; the bell it rings; the screen it publishes."""
 
 from __future__ import annotations
 
@@ -21,8 +21,9 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.limits import Limits
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import TMUX
+from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.loops import Loop
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.programs.kind import AgentKind, login_hint
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -30,11 +31,11 @@ from torch_tasks.workers.tmux.server import AgentServer
 
 log = logging.getLogger(__name__)
 
-#: For so long the start has shown that it wants a login before a person is asked for it.
+#: How long a starting program must show that it wants a login before a person is asked to log in.
 _LOGIN_SECONDS = 3.0
-#: Variables of this process that are no business of the agent's.
+#: Variables of this process that the agent's program does not get, by their beginnings.
 _WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
-#: How long killed processes may take to go.
+#: How long killed processes may take to end.
 _GONE_SECONDS = 5.0
 
 
@@ -49,8 +50,8 @@ class Terminal:
         self._pane: AgentPane | None = None
         self._session: int | None = None
         self._login_asked_at: float | None = None
-        #: Its program does nothing before a person has logged in.
         self.wants_login = False
+        """The program does nothing before a person has logged in."""
 
     @property
     def pane(self) -> AgentPane:
@@ -61,17 +62,17 @@ class Terminal:
 
     @property
     def limits(self) -> Limits:
-        """What its programs may use together."""
+        """How much its programs may use together."""
         return self._kind.spec.or_else(self._settings.agent_limits)
 
     @property
     def server_pid(self) -> int | None:
-        """The process of the tmux server, if it is there."""
+        """The process id of the tmux server, if it runs."""
         server = self._pane.server.listener() if self._pane else None
         return server.pid if server else None
 
     def processes(self) -> list[psutil.Process]:
-        """The pane's program and all that it started, the eldest first."""
+        """The pane's program and all that it started, the oldest first."""
         with contextlib.suppress(psutil.NoSuchProcess):
             if self._session:
                 program = psutil.Process(self._session)
@@ -80,10 +81,7 @@ class Terminal:
 
     @property
     def alive(self) -> bool:
-        """The pane is there and a program runs in it.
-
-        While tmux does not answer, the program counts as alive as long as the pane's server is there.
-        """
+        """The pane exists and a program runs in it; while tmux does not answer, a running tmux server is enough."""
         if self._pane is None:
             return False
         try:
@@ -94,7 +92,7 @@ class Terminal:
         return look is not None and not look.dead and self._kind.is_running(look)
 
     def adopt(self, pane_id: str, session: int | None, folder: Path) -> bool:
-        """Take over the pane that a former worker left, if its program still runs; else end what is left of it."""
+        """Take over the pane that a former worker left, if its program still runs; else end it."""
         self._kind.workdir = folder
         self._session = session
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
@@ -128,17 +126,16 @@ class Terminal:
         except AgentUnavailable:  # a program that has ended at once is reported below
             if self.alive:
                 raise
-        limit = self._settings.agent_start_seconds
-        if not self.wait_for(self.settle, limit):
-            why = self._why_not_ready(self._pane, limit)
+        if not self.wait_for(self.settle, self._settings.agent_start_seconds):
+            why = self._why_not_ready(self._pane)
             self.end()
             raise AgentUnavailable(f"agent {info.agent_id} {why}")
         return self._pane.pane_id, self._session
 
-    def _why_not_ready(self, pane: AgentPane, limit: float) -> str:
+    def _why_not_ready(self, pane: AgentPane) -> str:
         if self.alive:
-            read = "".join(f"\n{source}: {said}" for source, said in self._kind.explain(pane))
-            waited = f"was not ready within {limit:g} s (TORCH_AGENT_START_SECONDS)"
+            read = "".join(f"\n{source}: {evidence}" for source, evidence in self._kind.explain(pane))
+            waited = f"was not ready within {self._settings.agent_start_seconds:g} s (TORCH_AGENT_START_SECONDS)"
             return f"{waited}; its pane showed:\n{pane.screen()}\nwhich was read as{read}"
         shown = ""
         with contextlib.suppress(AgentUnavailable):  # the pane may be gone with the program
@@ -146,7 +143,7 @@ class Terminal:
         return f"cannot start: its program ended before it was ready; its pane showed:\n{shown or '(nothing)'}"
 
     def settle(self) -> bool:
-        """Go on with the program's start; true when it takes tasks or waits for a person to log in."""
+        """Take the program's start one step further; true when it takes tasks or waits for a person to log in."""
         if self._kind.get_ready(self.pane):
             self.wants_login = False
         elif self._kind.read(self.pane).state is not AgentState.LOGIN:
@@ -161,31 +158,31 @@ class Terminal:
         return True
 
     def rotate_transcript(self) -> None:
-        """Put a transcript that has become long aside and begin a new one."""
+        """Begin a new transcript if this one is too long; the one before is kept."""
         path = self._folder / "transcript"
         if path.exists() and path.stat().st_size > self._settings.transcript_limit_bytes:
             path.replace(path.with_suffix(".1"))
             self.pane.transcribe(path)
 
-    def interrupt(self, let_go: Callable[[], bool]) -> None:
-        """Have the program let go of its task: asked, then forced, then ended."""
+    def interrupt(self, has_stopped: Callable[[], bool]) -> None:
+        """Have the program stop what it does: ask it, then force it, then end it."""
         for force in (False, True):
             if not self.alive:
                 return
-            with contextlib.suppress(AgentUnavailable):  # it died at this very moment: it lets go, too
+            with contextlib.suppress(AgentUnavailable):  # it died at this very moment, so it has stopped, too
                 self._kind.interrupt(self.pane, force=force)
-            if self.wait_for(let_go, self._settings.interrupt_seconds):
+            if self.wait_for(has_stopped, self._settings.interrupt_seconds):
                 return
-        log.warning("%s: does not let go, its pane is ended", self._kind.agent_id)
+        log.warning("%s: its program does not stop, so its pane is ended", self._kind.agent_id)
         self.end()
 
-    def halt(self) -> None:
-        """Have a program that works on something else than a task stop that, too."""
+    def interrupt_other_work(self) -> None:
+        """Interrupt a program that works on something other than a task."""
         if self._kind.read(self.pane).state is AgentState.WORKING:
             self.interrupt(lambda: self._kind.read(self.pane).state is not AgentState.WORKING)
 
     def wait_for(self, condition: Callable[[], bool], seconds: float) -> bool:
-        """Wait until something is so; false when the time is over or the program has ended."""
+        """Wait for the condition; false if the time is over or the program has ended before."""
         deadline = time.monotonic() + seconds
         while not condition():
             left = deadline - time.monotonic()
@@ -200,19 +197,19 @@ class Terminal:
         pane.end()
         self._pane = None
         if self._session:
-            end_session(self._session, self._kind.agent_id)
+            _end_session(self._session, self._kind.agent_id)
             self._session = None
         remove_group(self._kind.agent_id, self._settings.cgroup)
 
     def detach(self) -> None:
-        """Let go of the pane, which goes on without us."""
+        """Close the connection to the pane; its program goes on."""
         if self._pane:
             self._pane.close()
 
     def _environment(self, info: AgentInfo) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
         own = {
-            # Last, so that it hides nothing of the user's: the folder of the command by which the agent reports.
+            # The folder of torch-tasks, by which the agent reports; last, so that it hides no command of the user's.
             "PATH": os.pathsep.join([kept.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
             "TORCH_AGENT_ID": info.agent_id,
             "TORCH_INCARNATION": str(info.incarnation),
@@ -224,8 +221,8 @@ class Terminal:
 class Bell:
     """How what runs in an agent's pane wakes the agent worker.
 
-    What happened is always in a file first; the bell, a FIFO, only says "look". A ring that no worker hears costs
-    nothing: the next worker looks at the files.
+    What happened is always in a file first; the bell, a FIFO, only says "look". A ring while no worker runs is not
+    needed: the next worker looks at the files.
     """
 
     def __init__(self, path: Path, on_ring: Callable[[], None]) -> None:
@@ -236,7 +233,7 @@ class Bell:
         self._on_ring = on_ring
         self._rung = threading.Event()
         self._closed = False
-        # Opened for both, so that there is always a reader and a writer: neither side ever blocks or sees an end.
+        # Opened for reading and writing, so that neither side ever blocks or sees an end.
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         self._thread = threading.Thread(target=self._listen, name=f"bell {path}", daemon=True)
         self._thread.start()
@@ -252,7 +249,6 @@ class Bell:
         self._rung.clear()
 
     def close(self) -> None:
-        """Stop listening."""
         self._closed = True
         os.write(self._fd, b".")
         self._thread.join()
@@ -267,7 +263,7 @@ class Bell:
 
 
 class ScreenPublisher:
-    """One agent's screen. However many watch, it is looked at by one thread, at most twice a second."""
+    """Publishes one agent's screen: one thread reads it, at most twice a second, however many people watch."""
 
     def __init__(self, agent_id: str, terminal: Terminal, fleet: Fleet) -> None:
         self._key = keys.screen(agent_id)
@@ -285,13 +281,8 @@ class ScreenPublisher:
             self._until = time.monotonic() + WATCHED_SECONDS
             self._anew.set()
             if self._loop is None:
-                self._loop = Loop(
-                    "screen",
-                    self._show,
-                    pause=LOOK_SECONDS,
-                    until=self._is_unwatched,
-                    longest_retry_seconds=LOOK_SECONDS,
-                )
+                until, pause = self._is_unwatched, LOOK_SECONDS
+                self._loop = Loop("screen", self._show, pause=pause, until=until, longest_retry_seconds=pause)
                 self._loop.start()
             self._loop.wake()
 
@@ -299,10 +290,11 @@ class ScreenPublisher:
         if self._anew.is_set():
             self._anew.clear()
             self._shown = None
-        screen = self._look()
-        if screen != self._shown:
-            self._fleet.client.publish(self._key, screen)
-            self._shown = screen
+        screen = self._terminal.pane.screen() if self._terminal.alive else "(the program has ended)"
+        piece = screen.encode()[-PIECE_BYTES:].decode(errors="ignore")
+        if piece != self._shown:
+            self._fleet.client.publish(self._key, piece)
+            self._shown = piece
 
     def _is_unwatched(self) -> bool:
         with self._starting:
@@ -311,12 +303,16 @@ class ScreenPublisher:
             self._loop = None
             return True
 
-    def _look(self) -> str:
-        screen = self._terminal.pane.screen() if self._terminal.alive else "(the program has ended)"
-        return screen.encode()[-PIECE_BYTES:].decode(errors="ignore")
+
+def end_terminal(agent_folder: Path) -> None:
+    """End the terminal of an agent whose worker is gone, with every program in it."""
+    AgentPane(AgentServer(agent_folder / TMUX), "%0").end()
+    journal = AgentJournal.read(agent_folder / JOURNAL)
+    if journal and journal.session:
+        _end_session(journal.session, journal.agent_id)
 
 
-def end_session(leader: int, agent_id: str) -> None:
+def _end_session(leader: int, agent_id: str) -> None:
     """Kill what is left of the session that this process led: programs that ignore the end of their terminal."""
     left = list(_members(leader, agent_id))
     for process in left:
@@ -328,6 +324,6 @@ def end_session(leader: int, agent_id: str) -> None:
 def _members(leader: int, agent_id: str) -> Iterator[psutil.Process]:
     for process in psutil.process_iter():
         with contextlib.suppress(ProcessLookupError, psutil.Error):
-            # The number may lead another session by now; processes of the agent know which agent they belong to.
+            # The process id may have been reused, so the process must also name this agent in its environment.
             if os.getsid(process.pid) == leader and process.environ().get("TORCH_AGENT_ID") == agent_id:
                 yield process

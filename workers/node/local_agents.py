@@ -1,21 +1,15 @@
-"""The agents that are kept alive on this machine: a set that changes while the node worker runs, noted on disk."""
+"""The agents that the node worker keeps alive: a set that changes while it runs, and is kept on disk."""
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
-from torch_tasks.errors import (
-    BrokerAway,
-    NotInQuarantine,
-    RetireImpossible,
-    StateFolderUnusable,
-    TorchError,
-)
+from torch_tasks.errors import BrokerAway, NotInQuarantine, RetireImpossible, StateFolderUnusable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import (
     agents_to_retire,
@@ -44,56 +38,53 @@ class _RosterFile(BaseModel):
 
     spawned: dict[str, Spawned] = {}
     retired: tuple[str, ...] = ()
-    """Agents that are declared and were retired: they are not started."""
+    """Declared agents that were retired: they are not started."""
 
 
 class Roster:
-    """The agents that are declared for this machine and those that were spawned on it, without those that retired."""
+    """The agents that are declared for this machine or were spawned on it, without those that retired."""
 
     def __init__(self, file: Path, declared: Sequence[AgentSpec]) -> None:
         self._file = file
         self._declared = {agent.id: agent for agent in declared}
         self._writing = threading.Lock()
-        self._page = self._read()
+        self._kept = self._read()
 
     def agents(self) -> list[AgentSpec]:
-        """Those to keep alive."""
-        page = self._page
-        declared = [agent for agent in self._declared.values() if agent.id not in page.retired]
-        return declared + [one.agent for one in page.spawned.values() if one.agent_id not in self._declared]
+        """The agents to keep alive."""
+        kept = self._kept
+        declared = [agent for agent in self._declared.values() if agent.id not in kept.retired]
+        return declared + [one.agent for one in kept.spawned.values() if one.agent_id not in self._declared]
 
-    def spawned(self, agent_id: str) -> Spawned | None:
-        """How this agent was spawned, if it was."""
-        return self._page.spawned.get(agent_id)
-
-    def all_spawned(self) -> list[Spawned]:
-        """Every agent that was spawned here."""
-        return list(self._page.spawned.values())
+    @property
+    def spawned(self) -> Mapping[str, Spawned]:
+        """Every agent that was spawned here, by its id."""
+        return self._kept.spawned
 
     def retired(self) -> list[AgentSpec]:
         """The declared agents that were retired."""
-        return [self._declared[agent_id] for agent_id in self._page.retired if agent_id in self._declared]
+        return [self._declared[agent_id] for agent_id in self._kept.retired if agent_id in self._declared]
 
     def add(self, spawned: Spawned) -> None:
         """Keep an agent that was spawned here."""
         with self._writing:
-            retired = tuple(agent_id for agent_id in self._page.retired if agent_id != spawned.agent_id)
-            self._write(_RosterFile(spawned={**self._page.spawned, spawned.agent_id: spawned}, retired=retired))
+            retired = tuple(agent_id for agent_id in self._kept.retired if agent_id != spawned.agent_id)
+            self._write(_RosterFile(spawned={**self._kept.spawned, spawned.agent_id: spawned}, retired=retired))
 
     def remove(self, agent_id: str) -> None:
         """Keep an agent no longer, also after the next start of the node worker."""
         with self._writing:
-            spawned = {name: one for name, one in self._page.spawned.items() if name != agent_id}
+            spawned = {name: one for name, one in self._kept.spawned.items() if name != agent_id}
             own = {agent_id} if agent_id in self._declared else set()
-            self._write(_RosterFile(spawned=spawned, retired=tuple(sorted({*self._page.retired, *own}))))
+            self._write(_RosterFile(spawned=spawned, retired=tuple(sorted({*self._kept.retired, *own}))))
 
     def reinstate(self, agent_id: str) -> AgentSpec | None:
-        """Keep a declared agent again that was retired; nothing if there is no such one."""
+        """Keep a declared agent again that was retired; None if it was not."""
         with self._writing:
-            if agent_id not in self._page.retired or agent_id not in self._declared:
+            if agent_id not in self._kept.retired or agent_id not in self._declared:
                 return None
-            retired = tuple(other for other in self._page.retired if other != agent_id)
-            self._write(self._page.model_copy(update={"retired": retired}))
+            retired = tuple(other for other in self._kept.retired if other != agent_id)
+            self._write(self._kept.model_copy(update={"retired": retired}))
             return self._declared[agent_id]
 
     def _read(self) -> _RosterFile:
@@ -104,14 +95,14 @@ class Roster:
         except ValueError as error:
             raise StateFolderUnusable(f"{self._file} cannot be read: {error}; repair or remove it") from None
 
-    def _write(self, page: _RosterFile) -> None:
+    def _write(self, kept: _RosterFile) -> None:
         make_folder(self._file.parent)
-        write_private(self._file, page.model_dump_json(indent=2) + "\n")
-        self._page = page
+        write_private(self._file, kept.model_dump_json(indent=2) + "\n")
+        self._kept = kept
 
 
 class LocalAgents:
-    """Keeps every agent of the roster alive, and no other, by a :class:`WorkerSupervisor` each."""
+    """Keeps every agent of the roster alive, and no other: each by a :class:`WorkerSupervisor`."""
 
     def __init__(self, roster: Roster, fleet: Fleet) -> None:
         self._roster = roster
@@ -125,12 +116,11 @@ class LocalAgents:
         """Called after an agent has retired."""
 
     def start(self) -> None:
-        """Keep all agents of the roster alive from now on."""
         for agent in self._roster.agents():
             self._supervise(agent)
 
     def stop(self) -> None:
-        """End their workers; their panes live on."""
+        """End the agents' workers; their panes live on."""
         with self._changing:
             self._leaving = True
             supervisors = list(self._supervisors.values())
@@ -147,27 +137,25 @@ class LocalAgents:
         """Every agent's state here, for the node's entry in the registry."""
         with self._changing:
             reports = [supervisor.report for supervisor in self._supervisors.values()]
-        retired = [
-            KeptAgent(agent_id=agent.id, role=agent.role, kind=agent.kind, state=KeptState.RETIRED)
-            for agent in self._roster.retired()
-        ]
-        return sorted([*reports, *retired], key=lambda agent: agent.agent_id)
+        for agent in self._roster.retired():
+            reports.append(KeptAgent(agent_id=agent.id, role=agent.role, kind=agent.kind, state=KeptState.RETIRED))
+        return sorted(reports, key=lambda agent: agent.agent_id)
 
     # ── what node workers are asked to do ────────────────────────────────────────────────────────────────────────
 
     def start_agent(self, spawned: Spawned) -> None:
-        """Keep an agent that has its place here; the same one twice is one, one that was given up is none."""
+        """Keep an agent that has its place here, unless its spawn was given up. Idempotent."""
         known = [one for one in self._fleet.spawns.get_many([spawned.agent_id]) if one.request.id == spawned.request.id]
         if not known or known[0].state not in {SpawnState.RESERVED, SpawnState.READY}:
             return
         with self._changing:
-            if self._roster.spawned(spawned.agent_id) is None:
+            if spawned.agent_id not in self._roster.spawned:
                 self._roster.add(spawned)
                 log.info("%s: spawned for %s", spawned.agent_id, spawned.request.parent or "a person")
             self._supervise(spawned.agent)
 
     def retire_agent(self, agent_id: str, order: RetireOrder) -> None:
-        """Have the agent end; raises :class:`RetireImpossible` or what handing its task over raises."""
+        """Have the agent end; raises :class:`RetireImpossible`, or an error of handing its task over."""
         agent = self._agent(agent_id)
         info = self._fleet.registry.entry(agent_id)
         if order.mode is RetireMode.HAND_OVER and info and info.current_task:
@@ -175,12 +163,12 @@ class LocalAgents:
         with self._changing:
             supervisor = self._supervisors.get(agent_id)
             if supervisor and supervisor.state is KeptState.QUARANTINED:
-                order = order.model_copy(update={"mode": RetireMode.NOW})  # its worker would only die again
+                order = order.model_copy(update={"mode": RetireMode.NOW})  # it has no worker to finish its task
             write_retire_order(self._settings.state.agent(agent_id), order)
             self._supervise(agent)
 
     def release_agent(self, agent_id: str) -> None:
-        """Try again an agent that is in quarantine, or that is declared here and was retired."""
+        """Start an agent again that is in quarantine, or that is declared here and was retired."""
         with self._changing:
             supervisor = self._supervisors.get(agent_id)
             if supervisor and supervisor.state is KeptState.QUARANTINED:
@@ -210,38 +198,38 @@ class LocalAgents:
     # ── what supervisors report ──────────────────────────────────────────────────────────────────────────────────
 
     def worker_ended(self, agent_id: str, why: str) -> None:
-        """A spawned agent whose worker dies before the agent is ready has failed; the reason goes to its record."""
-        spawned = self._roster.spawned(agent_id)
+        """End a spawned agent whose worker died before the agent was ready; the reason goes to its record."""
+        spawned = self._roster.spawned.get(agent_id)
         if spawned is None:
             return
         try:
-            reason = f"{agent_id} did not start on {self._settings.node}: {why[-_LAST_WORDS:] or 'it said nothing'}"
+            reason = f"{agent_id} did not start on {self._settings.node}: {why[-_LAST_WORDS:] or 'its log is empty'}"
             if settle_spawn(spawned).state is SpawnState.RESERVED:
                 self._order_end(spawned, reason)
         except BrokerAway as error:
             log.warning("%s: %s", agent_id, error)
 
     def finish_retirement(self, agent: AgentSpec, order: RetireOrder) -> bool:
-        """Do what is left of a retirement; false if it has to be tried again."""
+        """Do what is left of a retirement; false if it must be tried again."""
         try:
             report = self._retirement.carry_out(agent, order)
             with self._changing:
-                spawned = self._roster.spawned(agent.id)
+                spawned = self._roster.spawned.get(agent.id)
                 self._roster.remove(agent.id)
                 self._supervisors.pop(agent.id, None)
                 self.on_change()
                 remove_agent(report, spawned, self._fleet)  # its id is free from now on, and may come here again
                 remove_retire_order(self._settings.state.agent(agent.id))
         except (TorchError, OSError) as error:
-            log.warning("%s: does not retire yet: %s", agent.id, error)
+            log.warning("%s: its retirement is tried again: %s", agent.id, error)
             return False
         return True
 
-    # ── what is put right at intervals ───────────────────────────────────────────────────────────────────────────
+    # ── at intervals ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def reconcile(self, *, thoroughly: bool) -> None:
-        """Make roster and broker agree, should either have missed something."""
-        here = {spawned.agent_id: spawned for spawned in self._roster.all_spawned()}
+        """Make roster and broker agree, in case either missed something."""
+        here = self._roster.spawned
         known = {spawned.agent_id: spawned for spawned in self._fleet.spawns.get_many(list(here))}
         for agent_id, spawned in here.items():
             if retire_order_in(self._settings.state.agent(agent_id)):
@@ -260,7 +248,7 @@ class LocalAgents:
                 self._resume_retirement(agent_id)
 
     def _start_missing(self, spawned: Spawned) -> None:
-        """Start an agent that the broker says is here, or note that it never came."""
+        """Start an agent that the broker has on this node, or note that its spawn has failed."""
         if spawned.state is SpawnState.LOST:
             self._fleet.spawns.settle(spawned, SpawnState.FAILED, spawned.reason)
         else:
@@ -269,11 +257,11 @@ class LocalAgents:
     def _resume_retirement(self, agent_id: str) -> None:
         try:
             self._supervise(self._agent(agent_id))
-        except RetireImpossible:  # all was done but removing the order
+        except RetireImpossible:  # only the order was left to remove
             remove_retire_order(self._settings.state.agent(agent_id))
 
     def _order_end(self, spawned: Spawned, why: str) -> None:
-        log.warning("%s: ends: %s", spawned.agent_id, why)
+        log.warning("%s: retires now: %s", spawned.agent_id, why)
         order = RetireOrder(mode=RetireMode.NOW, by=self._settings.node, note=why)
         write_retire_order(self._settings.state.agent(spawned.agent_id), order)
         with self._changing:

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
-import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
-from typing import IO
 from urllib.parse import urlsplit
 
 import psutil
@@ -18,9 +15,8 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
 from torch_tasks.model.node import Capacity, KeptAgent, NodeInfo
 from torch_tasks.state_folder import TMUX
-from torch_tasks.system.files import make_folder, usable
-
-log = logging.getLogger(__name__)
+from torch_tasks.system.files import make_folder
+from torch_tasks.workers.host.presence import hold_lock
 
 
 class NodePresence:
@@ -30,7 +26,8 @@ class NodePresence:
         self._fleet = fleet
         self._settings = fleet.settings
         self._kept = kept
-        self._lock = self._lock_folder()
+        make_folder(self._settings.state_dir)
+        self._lock = hold_lock(self._settings.state.node_lock, self._taken)
         self._info = NodeInfo(
             name=self._settings.node,
             host=socket.gethostname(),
@@ -45,16 +42,16 @@ class NodePresence:
         self.drained = False
 
     def enter(self) -> None:
-        """Have the name, or refuse with :class:`NodeTaken`."""
+        """Register the name, or refuse with :class:`NodeTaken`."""
         registry = self._fleet.nodes
         former = registry.entry(self._info.name)
-        # We hold the folder's lock, so a former one that used this very folder is gone, whatever its heartbeat says.
+        # We hold the folder's lock, so a former node worker of this folder is gone, whatever its heartbeat says.
         gone = former is not None and (former.host, former.state_dir) == (self._info.host, self._info.state_dir)
         self._info = registry.register(self._now(), holder_is_gone=gone)
 
     def beat(self) -> None:
-        """Send a heartbeat with what the node has; :class:`StaleWriter` if another one has its name."""
-        if not self._info.incarnation:  # the broker was away when we came
+        """Send a heartbeat with what the node has; :class:`StaleWriter` if another node worker has its name."""
+        if not self._info.incarnation:  # the broker was away when this node worker started
             self.enter()
         self.drained = self._fleet.nodes.heartbeat(self._now())
 
@@ -77,23 +74,9 @@ class NodePresence:
             agents_limit=self._settings.agents_per_node,
         )
 
-    def _lock_folder(self) -> IO[str]:
-        make_folder(self._settings.state_dir)
-        file = self._settings.state.node_lock
-        with usable(file):
-            lock = file.open("a+")
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            lock.seek(0)
-            raise NodeTaken(
-                f"a node worker runs already in {self._settings.state_dir}: {lock.read().strip()}. Stop it first, or "
-                "set TORCH_STATE_DIR and TORCH_NODE for another one"
-            ) from None
-        lock.truncate(0)
-        lock.write(f"pid {os.getpid()} on {socket.gethostname()}\n")
-        lock.flush()
-        return lock
+    def _taken(self, holder: str) -> NodeTaken:
+        remedy = "Stop it first, or set TORCH_STATE_DIR and TORCH_NODE for another one"
+        return NodeTaken(f"a node worker runs already in {self._settings.state_dir}: {holder}. {remedy}")
 
 
 def _address(fleet: Fleet) -> str:

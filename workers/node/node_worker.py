@@ -1,4 +1,4 @@
-"""What makes a Celery worker the node worker: it keeps this machine's agents alive, and looks after the fleet."""
+"""What makes a Celery worker the node worker: it keeps this machine's agents alive, and does housekeeping."""
 
 from __future__ import annotations
 
@@ -31,14 +31,12 @@ from torch_tasks.workers.node.notifier import Notifier
 log = logging.getLogger(__name__)
 
 _THOROUGH = 12
-"""Every so many rounds, all is compared, not only what is known to be here."""
-
-
+"""One of so many rounds compares the roster with the whole fleet, not only with the agents known to be here."""
 _LOGS_OF_TASKS = ("celery.worker.strategy", "celery.app.trace")
 
 
 def _leave_out_housekeeping(record: logging.LogRecord) -> bool:
-    """What beat has done every few seconds would fill the log."""
+    """A log filter: the task that beat sends every few seconds would fill the log."""
     args = record.args
     return record.levelno > logging.INFO or not (isinstance(args, dict) and args.get("name") == "torch.housekeeping")
 
@@ -51,7 +49,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
     try:
         presence.enter()
     except BrokerAway as error:
-        log.warning("the fleet does not know of this node yet: %s", error)
+        log.warning("this node is not registered yet: %s", error)
     agents.on_change = presence.beat
     app.node = agents
     for name in _LOGS_OF_TASKS:
@@ -61,7 +59,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
 
 
 class NodeStep(bootsteps.StartStopStep):
-    """Starts the agent workers with the node worker, and stops them with it."""
+    """Starts the agent workers and the loops of this node with the node worker, and stops them with it."""
 
     requires = ("celery.worker.components:Pool",)
     agents: LocalAgents
@@ -69,25 +67,20 @@ class NodeStep(bootsteps.StartStopStep):
 
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
-        self._maintenance = NodeMaintenance(self.agents, self.presence, fleet())
-        self._discipline = GitDiscipline(self.agents.kept, fleet())
-        command = fleet().settings.notify_command
-        self._notifier = Notifier(command, fleet()) if command else None
+        discipline = GitDiscipline(self.agents.kept, fleet())
+        self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop]
+        if command := fleet().settings.notify_command:
+            self._loops.append(Notifier(command, fleet()).loop)
 
     def start(self, worker: Any) -> None:
-        """Start them all."""
         self.agents.start()
-        self._maintenance.start()
-        self._discipline.start()
-        if self._notifier:
-            self._notifier.start()
+        for loop in self._loops:
+            loop.start()
 
     def stop(self, worker: Any) -> None:
-        """Stop them all; their panes live on."""
-        self._maintenance.stop()
-        self._discipline.stop()
-        if self._notifier:
-            self._notifier.stop()
+        """Stop them all; the agents' panes live on."""
+        for loop in self._loops:
+            loop.stop()
         self.agents.stop()
         with contextlib.suppress(TorchError):
             self.presence.leave()
@@ -99,25 +92,13 @@ class NodeMaintenance:
     """Sends the node's heartbeat, keeps its roster and its pools right, and has the fleet's housekeeping done."""
 
     def __init__(self, agents: LocalAgents, presence: NodePresence, fleet: Fleet) -> None:
-        self._loop = Loop(
-            "maintenance",
-            self._play_round,
-            pause=fleet.settings.heartbeat_seconds,
-        )
+        self.loop = Loop("maintenance", self._play_round, pause=fleet.settings.heartbeat_seconds)
         self._rounds = 0
         self._agents = agents
         self._presence = presence
         self._fleet = fleet
         app.leases.listeners.on_return.append(self._restore_what_is_known_here)
         app.leases.listeners.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
-
-    def start(self) -> None:
-        """Begin, until the node worker leaves."""
-        self._loop.start()
-
-    def stop(self) -> None:
-        """The node worker leaves."""
-        self._loop.stop()
 
     def _play_round(self) -> None:
         try:
@@ -126,7 +107,7 @@ class NodeMaintenance:
         except (StaleWriter, NodeTaken) as error:
             log.critical("%s; stopping", error)
             os.kill(os.getpid(), signal.SIGTERM)
-            self._loop.stop()
+            self.loop.stop()
 
     def _maintain(self, *, thoroughly: bool) -> None:
         self._presence.beat()
@@ -143,13 +124,13 @@ class NodeMaintenance:
 
         Other machines may declare the same pools.
         """
-        chosen = self._fleet.settings
-        for pool in chosen.pools:
-            if set(pool.labels) <= set(chosen.node_labels):
+        settings = self._fleet.settings
+        for pool in settings.pools:
+            if set(pool.labels) <= set(settings.node_labels):
                 started, refusal = start_pool_agents(pool, pool.min, pool.min, Lifetime.PERMANENT, self._fleet)
                 log.debug("pool %s: started %s; %s", pool.name, started, refusal)
 
     def _restore_what_is_known_here(self) -> None:
-        """The broker may have forgotten: what this machine's agents did, and what was enqueued here."""
+        """The broker may have forgotten what this machine's agents did, and what was enqueued here."""
         put_back_for_machine(self._fleet)
         recovery.restore_all()

@@ -1,4 +1,4 @@
-"""Runs a command of the user's for each thing that needs a person."""
+"""Runs the user's command for each thing that needs a person."""
 
 from __future__ import annotations
 
@@ -19,30 +19,22 @@ log = logging.getLogger(__name__)
 _COMMAND_SECONDS = 30
 """How long the command may take."""
 _AGAIN = 12
-"""So many heartbeats later it is run again for what it failed for, by this node or another one."""
+"""How many heartbeats after a failure the command is run again, by this node or another one."""
 _LAST_WORDS, _LONGEST = 500, 4000
 
 
 class Notifier:
     """Runs ``TORCH_NOTIFY_COMMAND`` for each need of the fleet: once if it succeeds, else again and again.
 
-    If this node dies between the command's end and the note of it, the command runs twice. Nothing waits for it.
+    If this node dies between the command's end and the note of it, the command runs twice.
     """
 
     def __init__(self, command: str, fleet: Fleet) -> None:
         self._command = command
         self._fleet = fleet
         every = fleet.settings.heartbeat_seconds
-        self._loop = Loop("notifier", self._look, pause=every, delay=every)
-        self._again_seconds = max(1, round(_AGAIN * fleet.settings.heartbeat_seconds))
-
-    def start(self) -> None:
-        """Begin, until the node worker leaves."""
-        self._loop.start()
-
-    def stop(self) -> None:
-        """The node worker leaves."""
-        self._loop.stop()
+        self.loop = Loop("notifier", self._look, pause=every, delay=every)
+        self._again_seconds = max(1, round(_AGAIN * every))
 
     def _look(self) -> None:
         client = self._fleet.client
@@ -67,7 +59,7 @@ class Notifier:
         client.delete(claim)
 
     def _run_command(self, need: Need) -> bool:
-        """Run the command; true if it succeeded."""
+        """Run the command; false if it failed."""
         try:
             child = subprocess.Popen(
                 ("sh", "-c", self._command),
@@ -79,7 +71,7 @@ class Notifier:
                 errors="replace",
                 start_new_session=True,
             )
-        except OSError as error:  # the facts are too long, no process is to be had
+        except OSError as error:  # the facts are too long, or there can be no further process
             log.error("the notify command did not start (%s); not notified: %s", error, need.text)
             return False
         try:
@@ -94,7 +86,7 @@ class Notifier:
             log.info("notified: %s", need.text)
             return True
         log.error(
-            "the notify command %s; again in %d s. It said: %s. Not notified: %s",
+            "the notify command %s; again in %d s. Its output: %s. Not notified: %s",
             how,
             self._again_seconds,
             output[-_LAST_WORDS:].strip() or "nothing",

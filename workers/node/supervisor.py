@@ -1,4 +1,4 @@
-"""The supervisor of one agent worker: it starts the worker, starts it again when it dies, and ends it at last."""
+"""The supervisor of one agent worker: it starts the worker, restarts it when it dies, and ends it."""
 
 from __future__ import annotations
 
@@ -24,23 +24,23 @@ from torch_tasks.workers.host.presence import LivenessFile
 
 log = logging.getLogger(__name__)
 
-#: How long an agent worker may take to let go of its pane.
+#: How long an agent worker may take to stop.
 _GRACE = 10.0
 _LOOK_SECONDS = 0.2
 
 
 class SupervisorCallbacks(Protocol):
-    """What a supervisor calls for what concerns the whole node."""
+    """What a supervisor leaves to its node."""
 
     def worker_ended(self, agent_id: str, why: str) -> None:
         """An agent worker has died; ``why`` is the end of its log."""
 
     def finish_retirement(self, agent: AgentSpec, order: RetireOrder) -> bool:
-        """End the agent, whose worker is gone, and remove it from the fleet; false if that has to be tried again."""
+        """End the agent, whose worker is gone, and remove it from the fleet; false if it must be tried again."""
 
 
 class WorkerSupervisor(threading.Thread):
-    """Keeps one agent worker alive: starts it, starts it again when it dies, and leaves it down when it only dies.
+    """Keeps one agent worker alive: starts it, restarts it when it dies, and gives up after too many deaths in a row.
 
     With an order to retire in the agent's folder, the worker stays down once its task is over, and the agent ends.
     """
@@ -73,7 +73,7 @@ class WorkerSupervisor(threading.Thread):
         )
 
     def run(self) -> None:
-        """Until the node worker leaves, the agent is in quarantine, or it has retired."""
+        """Work until the node worker leaves, the agent is in quarantine, or it has retired."""
         while not self.leaving.is_set():
             if self._can_retire_now():
                 if self._finish_retirement():
@@ -89,7 +89,7 @@ class WorkerSupervisor(threading.Thread):
             if self.leaving.is_set():
                 break
             self._enter(KeptState.RESTARTING)
-            if code == BrokerUnreachable.exit_code:  # not the worker's fault, however long it lasts
+            if code == BrokerUnreachable.exit_code:  # no crash, however often it happens
                 self.leaving.wait(self._settings.restart_backoff_seconds)
             elif not self._can_retire_now():
                 self._handle_crash(worker, time.monotonic() - started_at)
@@ -113,12 +113,9 @@ class WorkerSupervisor(threading.Thread):
         return order.mode is RetireMode.NOW or not (journal and journal.current)
 
     def _is_hosted_elsewhere(self) -> bool:
-        """Whether the agent is to retire, and its worker is not this node worker's: a person started it by hand."""
-        return (
-            retire_order_in(self._folder) is not None
-            and not self._processes.find(self._name)
-            and is_hosted(self._folder)
-        )
+        """Whether the agent is to retire, and a person started its worker by hand."""
+        is_ordered = retire_order_in(self._folder) is not None
+        return is_ordered and not self._processes.find(self._name) and is_hosted(self._folder)
 
     def _finish_retirement(self) -> bool:
         order = retire_order_in(self._folder)
@@ -131,16 +128,18 @@ class WorkerSupervisor(threading.Thread):
     # ── the worker ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _handle_crash(self, worker: Running, lived: float) -> None:
-        """Count the worker's death; then pause before the next start, or leave it down after too many in a row."""
-        if lived >= self._settings.quarantine_healthy_seconds:
+        """Count the crash; then pause before the next start, or put the agent in quarantine after too many in a row."""
+        settings = self._settings
+        if lived >= settings.quarantine_healthy_seconds:
             self._crashes = 0
         self._crashes += 1
         last_words = worker.last_words()
         self._callbacks.worker_ended(self.agent.id, last_words)
         if retire_order_in(self._folder):
             return
-        if self._crashes < self._settings.quarantine_crashes:
-            self.leaving.wait(self._pause())
+        if self._crashes < settings.quarantine_crashes:
+            first, longest = settings.restart_backoff_seconds, settings.restart_backoff_limit_seconds
+            self.leaving.wait(backoff(self._crashes, first, longest))
             return
         log.error(
             "%s: in quarantine after %d crashes in a row; the end of its log, %s:\n%s",
@@ -149,7 +148,7 @@ class WorkerSupervisor(threading.Thread):
             worker.log,
             last_words,
         )
-        last = last_words.splitlines()[-1] if last_words else "it said nothing"
+        last = last_words.splitlines()[-1] if last_words else "its log is empty"
         self.reason = f"{self._crashes} crashes in a row: {last}"
         self._enter(KeptState.QUARANTINED)
 
@@ -164,7 +163,7 @@ class WorkerSupervisor(threading.Thread):
         return running
 
     def _wait(self, worker: Running, started_at: float) -> int | None:
-        """Return when the worker has ended, with its exit code if that is known, or when this node worker leaves."""
+        """Wait until the worker has ended or this node worker leaves; returns the worker's exit code if known."""
         while not self.leaving.is_set():
             process = worker.process()
             if process is None:
@@ -176,7 +175,7 @@ class WorkerSupervisor(threading.Thread):
                 return code
             except psutil.TimeoutExpired:
                 if self._is_hung(started_at):
-                    log.error("%s: agent worker %d shows no life, killing it", self.agent.id, worker.pid)
+                    log.error("%s: agent worker %d hangs, killing it", self.agent.id, worker.pid)
                     process.kill()
                 order = retire_order_in(self._folder)
                 if order and order.mode is RetireMode.NOW:
@@ -186,7 +185,3 @@ class WorkerSupervisor(threading.Thread):
     def _is_hung(self, started_at: float) -> bool:
         limit = self._settings.hung_seconds
         return time.monotonic() - started_at > limit and self._liveness.silence() > limit
-
-    def _pause(self) -> float:
-        chosen = self._settings
-        return backoff(self._crashes, chosen.restart_backoff_seconds, chosen.restart_backoff_limit_seconds)

@@ -97,7 +97,7 @@ def test_an_answer_that_the_program_does_not_take_is_refused_and_the_question_st
     fake.cli.play(Scenario(Turn((Permission(), Say("Done.")))))
     task = torch.enqueue("touch a file", permissions="ask")
     until(lambda: task.record().question, "the question is told")
-    with pytest.raises(NotAnswered, match="does not take '7'"):
+    with pytest.raises(NotAnswered, match="does not accept '7'"):
         task.answer("7")
     assert task.record().question is not None
     task.answer("1")

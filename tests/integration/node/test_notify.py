@@ -97,6 +97,6 @@ def test_a_command_that_fails_is_run_again(shared_node: Node, torch: Torch, tmp_
     )
     enter("out-2", AgentState.LOGIN)
     until(lambda: "ended with exit code 7" in node.logs(), "its failure is logged")
-    assert "It said: no signal. Not notified: out-2 (claude on n) wants a login" in node.logs()
+    assert "Its output: no signal. Not notified: out-2 (claude on n) wants a login" in node.logs()
     until(told.exists, "it was run again")
     assert told.read_text() == "login|out-2|||torch-tasks attach out-2\n"
