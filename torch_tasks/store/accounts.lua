@@ -2,8 +2,8 @@
 -- WITH: clock
 --
 -- A hash holds, for each limit and each machine, the window in which the machine used something last and how much:
--- "calls_per_day node-a" -> "20650:17". Each machine keeps its own counts on its disk and says them each time, so that
--- a broker which has forgotten learns them again; of two counts of one machine in one window the larger is the later.
+-- "calls_per_day node-a" -> "20650:17". Each machine also keeps its counts on disk and sends them each time, in case the
+-- broker has forgotten them; of two counts of one machine in one window the larger is the later.
 
 local function amount_in(text, window)
   local its_window, amount = string.match(text or '', '^(%d+):(%d+)$')
@@ -18,11 +18,11 @@ local function used_by_others(counts, name, field, window)
   return sum
 end
 
--- Count what a machine uses, if asked only if no limit is reached.
+-- Count what a machine uses; with if_left, only if no limit is reached.
 -- KEYS: spent, accounts
 -- ARGV: account, node, if_left, calls, tokens, *limits
 -- The limits are each a name, its window in ms, the limit or 0, and what the node knows it used: 'window:amount' or ''.
--- Returns for how many ms nothing is to be begun, which limit says so, its amount, and what the node has used by now.
+-- Returns for how many ms no task may begin, because of which limit, its amount, and what the node has used by now.
 local function spend()
   local flat, counts = redis.call('HGETALL', KEY.spent), {}
   for i = 1, #flat, 2 do counts[flat[i]] = flat[i + 1] end

@@ -1,7 +1,8 @@
-"""Accounts with the providers of models: when one is closed for all who share it, and what is used of its budget."""
+"""Accounts with the providers of models: when one is closed, and what is used of its budget."""
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
@@ -11,6 +12,7 @@ import redis
 from pybreaker import STATE_CLOSED, STATE_OPEN, CircuitBreaker, CircuitBreakerError, CircuitRedisStorage
 
 from torch_tasks import keys
+from torch_tasks.broker.clock import in_ms
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.model.budget import WINDOWS, Budget, BudgetLine, budget_lines
 from torch_tasks.model.fields import now
@@ -19,35 +21,34 @@ from torch_tasks.settings import Settings
 SCRIPTS = Scripts(__file__)
 
 _PROBE_SECONDS = 60.0
-"""How long the others wait for the one that tries an account again."""
+"""How long the other agents wait for the one that tries an account again."""
 
 
 class Overloaded(Exception):
-    """The provider refused for want of capacity, also after the agent's program had tried again itself."""
+    """The provider refused for want of capacity, also when the agent's program tried again."""
 
 
 class Account:
-    """One account, as all agents that share it see it.
+    """One account, shared by many agents.
 
-    Closed until a known time after a usage limit, or for a while after failures in a row; afterwards one agent tries
-    first, and the others follow when it was served.
+    It is closed after a usage limit until that ends, and for a while after failures in a row; afterwards one agent
+    tries first, and the others follow when it was served.
     """
 
     def __init__(self, name: str, client: redis.Redis, settings: Settings) -> None:
         self.name = name
         self._client = client
         self._limit, self._probation, self._probe = (keys.account(name, part) for part in ("limit", "trial", "probe"))
-        storage = CircuitRedisStorage(STATE_CLOSED, client, namespace=keys.account(name, "breaker"))
         self._pause = settings.account_pause_seconds
         self._breaker = CircuitBreaker(
             fail_max=settings.account_failures,
             reset_timeout=settings.account_pause_seconds,
-            state_storage=storage,
+            state_storage=CircuitRedisStorage(STATE_CLOSED, client, namespace=keys.account(name, "breaker")),
             throw_new_error_on_trip=False,
         )
 
     def closed_for(self, agent_id: str) -> float:
-        """Seconds for which this agent shall not use the account; 0 if it may, and then perhaps as the first."""
+        """For how many seconds this agent may not use the account; 0 if it may, perhaps as the one that tries."""
         left = int(self._client.pttl(self._limit))
         if left > 0:
             return left / 1000
@@ -60,12 +61,12 @@ class Account:
         return self._wait_for_probe(agent_id)
 
     def rests_until(self) -> datetime | None:
-        """When the usage limit ends that was hit last; nothing once an agent was served again."""
+        """When the last usage limit ends; None once an agent was served again."""
         left, probation = int(self._client.pttl(self._limit)), self._client.exists(self._probation)
         return now() + timedelta(milliseconds=max(left, 0)) if probation else None
 
     def limited(self, seconds: float | None) -> float:
-        """A usage limit was hit that ends then, if anybody knows; returns for how long the account is closed."""
+        """Close the account for a usage limit that ends in so many seconds, if known; returns for how long."""
         pause = self._pause if seconds is None else max(seconds, 1.0)
         with self._client.pipeline() as pipe:
             pipe.set(self._limit, 1, px=int(pause * 1000))
@@ -75,13 +76,13 @@ class Account:
         return pause
 
     def overloaded(self) -> None:
-        """A task failed for want of capacity."""
+        """Count a task that failed for want of capacity."""
         self._client.delete(self._probe)
         with suppress(Overloaded, CircuitBreakerError), self._breaker.calling():
             raise Overloaded
 
     def served(self) -> None:
-        """A task was done: the account works."""
+        """Note that a task was done: the account works."""
         self._client.delete(self._probation, self._probe)
         with suppress(CircuitBreakerError), self._breaker.calling():
             pass
@@ -99,18 +100,17 @@ class Account:
 
 
 class BudgetShare(NamedTuple):
-    """What came of asking for a share of a budget."""
+    """The answer to a request for a share of a budget."""
 
     closed_seconds: float
-    """For so long nothing is to be begun; 0 if there was something left, and it is counted."""
+    """For how long no task may begin; 0 if something was left, which is then counted."""
     why: str
-    """In words."""
     spent: dict[str, str]
     """What this machine has used by now, for it to keep."""
 
 
 class Budgets:
-    """What this machine uses of the accounts."""
+    """What this machine uses of the accounts' budgets."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -118,20 +118,18 @@ class Budgets:
         self._budgets = settings.budgets
 
     def of(self, account: str) -> Budget:
-        """An account's budget; without limits if none is set."""
+        """An account's budget; one without limits if none is set."""
         return self._budgets.get(account, Budget())
 
     def spend(
         self, account: str, noted: Mapping[str, str], *, calls: int = 0, tokens: int = 0, if_left: bool = False
     ) -> BudgetShare:
-        """Count so much for this machine, which has ``noted`` what it used before.
+        """Count what this machine uses, in one step with the check of the limits if only ``if_left``.
 
-        ``if_left``: only if no limit is reached, in one step, so that no two agents get the last call.
+        ``noted`` is what it used before.
         """
         budget = self.of(account)
-        limits: list[str | int] = []
-        for name, length in WINDOWS.items():
-            limits += [name, length, budget.limit(name), noted.get(name, "")]
+        rows = [(name, length, budget.limit(name), noted.get(name, "")) for name, length in WINDOWS.items()]
         closed_ms, why, limit, *spent = SCRIPTS["spend"](
             self._client,
             spent=keys.account(account, "spent"),
@@ -141,25 +139,24 @@ class Budgets:
             if_left=if_left,
             calls=calls,
             tokens=tokens,
-            limits=limits,
+            limits=itertools.chain.from_iterable(rows),
         )
         words = f"the budget of account {account} is used up: {limit:,} {str(why).replace('_', ' ')}"
         return BudgetShare(int(closed_ms) / 1000, words, dict(zip(WINDOWS, map(str, spent), strict=True)))
 
     def lines(self, accounts: list[str]) -> list[BudgetLine]:
-        """How these accounts stand."""
+        """The budgets of these accounts and what is used of them."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
             for account in accounts:
                 pipe.hgetall(keys.account(account, "spent"))
-            (seconds, micros), *spent = pipe.execute()
-        now_ms = seconds * 1000 + micros // 1000
+            time, *spent = pipe.execute()
         return [
             line
             for account, fields in zip(accounts, spent, strict=True)
-            for line in budget_lines(account, self.of(account), fields, now_ms)
+            for line in budget_lines(account, self.of(account), fields, in_ms(time))
         ]
 
     def accounts(self) -> list[str]:
-        """Those that have a budget here, or of which anything was ever used."""
+        """The accounts that have a budget here or were ever used."""
         return sorted({*map(str, self._client.smembers(keys.ACCOUNTS)), *self._budgets})

@@ -4,8 +4,8 @@
 --
 -- The index holds, for each agent, a member for its role, its kind and each of its skills: "skill python developer-1".
 -- The traits are what a search needs of an entry, in words that are read faster than JSON: what keeps it from work or
--- its state, then role, kind and skills: "ready developer shell python go". Both are written with the entry and by
--- nothing else; who searches believes the traits alone.
+-- its state, then role, kind and skills: "ready developer shell python go". Both are written with the entry only; a
+-- search trusts the traits alone.
 
 -- How many tasks of an agent succeeded and failed.
 local function ends_in(performance)
@@ -26,7 +26,7 @@ local function announce()
   redis.call('XADD', KEY.changes, 'MAXLEN', '~', CHANGES_KEPT, '*', 'agent', ARG.id)
 end
 
--- Of two accounts of an agent's ends, the one of more ends is the later.
+-- Keep the agent's own count of ended tasks if it is the higher one, and so the later.
 local function recall_performance()
   if ends_in(ARG.ends) > ends_in(redis.call('HGET', KEY.performance, ARG.id)) then
     redis.call('HSET', KEY.performance, ARG.id, ARG.ends)
@@ -50,9 +50,8 @@ end
 -- ARGV: id, entry, own_traits, ends, host, pid, offline_ms, at_least, holder_is_gone
 -- Returns the incarnation and the performance, or 0, the other's entry and its silence in ms.
 local function register()
-  local entry = redis.call('HGET', KEY.entries, ARG.id)
-  local silent_ms = now - tonumber(redis.call('ZSCORE', KEY.heartbeats, ARG.id) or '0')
-  if is_anothers(entry, silent_ms) then return {0, entry, silent_ms} end
+  local holder = other_holder(ARG.id)
+  if holder then return {0, unpack(holder)} end
   local latest = tonumber(redis.call('HGET', KEY.incarnations, ARG.id) or '0')
   local incarnation = math.max(latest + 1, tonumber(ARG.at_least))
   redis.call('HSET', KEY.incarnations, ARG.id, incarnation)
@@ -61,14 +60,12 @@ local function register()
   return {incarnation, redis.call('HGET', KEY.performance, ARG.id) or '', 0}
 end
 
--- Note that an agent lives, and how. Nothing waits for an agent that goes on being idle, so its queue is not looked at.
+-- Note that an agent lives, and its state. The queue of an agent that stays idle is empty, so it is not read.
 -- KEYS: entries, heartbeats, incarnations, index, changes, traits, performance, demanded, loads, *own_queue
 -- ARGV: id, entry, own_traits, ends, incarnation, offline_ms, tasks
--- Returns how many queues are demanded, or -1 if a later incarnation was given out.
+-- Returns how many queues are demanded, or -1 if a later incarnation was registered.
 local function beat()
-  local latest, mine = tonumber(redis.call('HGET', KEY.incarnations, ARG.id) or '0'), tonumber(ARG.incarnation)
-  if latest > mine then return -1 end
-  if latest < mine then redis.call('HSET', KEY.incarnations, ARG.id, mine) end
+  if has_successor(ARG.id) then return -1 end
   local heard = tonumber(redis.call('ZSCORE', KEY.heartbeats, ARG.id) or '0')
   local changed = redis.call('HGET', KEY.entries, ARG.id) ~= ARG.entry
   if changed then
@@ -85,22 +82,20 @@ local function beat()
   return redis.call('SCARD', KEY.demanded)
 end
 
--- Strike an agent off. Its incarnations stay: the next one of its id is another one.
+-- Remove an agent. Its incarnations stay: the next agent of its id gets a later one.
 -- KEYS: entries, heartbeats, index, changes, traits, performance, loads, kept
 -- ARGV: id
 local function remove()
   local traits = redis.call('HGET', KEY.traits, ARG.id)
   if traits then redis.call('ZREM', KEY.index, unpack(places_of(traits, ARG.id))) end
-  redis.call('HDEL', KEY.entries, ARG.id)
-  redis.call('HDEL', KEY.traits, ARG.id)
-  redis.call('HDEL', KEY.performance, ARG.id)
-  redis.call('HDEL', KEY.loads, ARG.id)
-  redis.call('ZREM', KEY.heartbeats, ARG.id)
-  redis.call('ZREM', KEY.kept, ARG.id)
+  for _, hash_key in ipairs({KEY.entries, KEY.traits, KEY.performance, KEY.loads}) do
+    redis.call('HDEL', hash_key, ARG.id)
+  end
+  for _, set_key in ipairs({KEY.heartbeats, KEY.kept}) do redis.call('ZREM', set_key, ARG.id) end
   if traits then announce() end
 end
 
--- Note that the workers of these agents are started again should they die.
+-- Note that the workers of these agents are started again if they die.
 -- KEYS: kept
 -- ARGV: *ids
 local function promise()
@@ -113,7 +108,7 @@ local function clock()
   return {now, now - tonumber(redis.call('HGET', KEY.broker, 'watch') or now)}
 end
 
--- The agents of the shortest of these ways through the index, each a list of places; of no way, all that are heard.
+-- The agents of the shortest of these ways through the index, each a list of places; without a way, all online ones.
 local function ids_by(ways, alive_since)
   local shortest, least
   for _, way in ipairs(ways) do
@@ -135,10 +130,10 @@ local function ids_by(ways, alive_since)
   return ids
 end
 
--- What is needed to rank the agents in question, whose number the index keeps small.
+-- What is needed to rank the agents in question.
 -- KEYS: heartbeats, index, traits, performance, loads, soft_pins, holds
 -- ARGV: offline_ms, ways
--- Returns the pins that hold now, the holds, then of each agent that is heard its id, traits, load and performance in lines.
+-- Returns the present pins, the holds, and the id, traits, load and performance of each online agent, in lines.
 local function candidates()
   local alive_since = now - tonumber(ARG.offline_ms) + 1
   local ids = ids_by(cjson.decode(ARG.ways), alive_since)
@@ -158,7 +153,7 @@ local function candidates()
   return {redis.call('ZRANGEBYSCORE', KEY.soft_pins, now, '+inf'), redis.call('HGETALL', KEY.holds), rows}
 end
 
--- Every skill that some agent was entered with: from one to the next, whichever agent has it.
+-- Every skill of a registered agent, jumping from one to the next.
 -- KEYS: index
 local function skills()
   local found, from = {}, '[skill '
@@ -171,7 +166,7 @@ local function skills()
   end
 end
 
--- Have a task wait for an agent, if that is free and no other waits for it.
+-- Have a task wait for an agent that is free and that no other task waits for.
 -- KEYS: soft_pins, loads
 -- ARGV: agent, task, ms
 local function pin()
@@ -183,7 +178,7 @@ local function pin()
   return 1
 end
 
--- The pins whose time is over; they are remembered for a while longer.
+-- The pins whose time is over; they are kept for a while longer.
 -- KEYS: soft_pins
 -- ARGV: remembered_ms
 local function due_pins()

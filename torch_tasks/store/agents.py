@@ -1,4 +1,4 @@
-"""The agents: every statement that reads or writes who is there, what changes, and which tasks wait for which agent."""
+"""The agents: every statement on who is registered, what changes, and which tasks wait for which agent."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks import settings as own
+from torch_tasks.broker.clock import in_ms, time_ms
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
@@ -26,29 +27,38 @@ from torch_tasks.store.ranking import Candidate, Search, rank
 from torch_tasks.transport.deliveries import list_of
 
 CHANGES_KEPT = 10_000
-"""So many notices of changes are kept for those who watch."""
+"""How many notices of changes are kept for watchers."""
 SCRIPTS = Scripts(__file__, CHANGES_KEPT=CHANGES_KEPT)
 
 _ENDS = re.compile(r"\D+(\d+)\D+(\d+)")
 _LOOK_MS = 1000
-"""How often those who fell silent are looked for."""
+"""How often a watch looks for agents that fell silent."""
 _AT_ONCE = 1000
 _REMEMBERED_MS = 3_600_000
-"""A pin whose task was never seen, because its client died before it was sent, is forgotten then."""
+"""After so long a pin is forgotten whose task was never sent, because its client died."""
 
 What = Literal["came", "left", "state", "task", "abilities"]
 
 
+def signs_of_death(settings: Settings) -> dict[str, str | int]:
+    """What ``death.lua`` needs to decide whether an agent is dead."""
+    return {
+        "agents": keys.AGENT_REGISTRY,
+        "heartbeats": keys.AGENT_HEARTBEAT,
+        "kept": keys.AGENT_KEPT,
+        "broker": keys.BROKER_STATE,
+        "silence_ms": int(settings.takeover_seconds * 1000),
+        "goodbye_ms": int(settings.detached_seconds * 1000),
+    }
+
+
 class AgentRegistry:
-    """Who is there, what they can do, and when they last sent a heartbeat."""
+    """Which agents there are and what they can do; on this process's broker, unless a client is given."""
 
     def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
-        """The registry on this process's broker, unless a client is given."""
         self._settings = settings or own.settings()
         self._client = client or connect(self._settings.broker())
         self._offline_ms = int(self._settings.offline_seconds * 1000)
-
-    # ── who looks ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def find_available_agents(
         self,
@@ -59,15 +69,11 @@ class AgentRegistry:
         wished: Iterable[str] = (),
         limit: int | None = None,
     ) -> list[AgentInfo]:
-        """The agents that can take such a task, in one round trip: free ones first, then by success rate and load.
-
-        Each is online, of this ``role``, and has all of these ``skills`` or ``any`` of them. Of two that are free, the
-        one with more of the ``wished`` skills comes first.
-        """
+        """The agents that can take such a task: free ones first, then by ``wished`` skills, success rate and load."""
         return self._search(role, skills, match, wished, limit, but=frozenset(Obstacle) - GONE)
 
     def find_serving(self, spec: TaskSpec) -> list[AgentInfo]:
-        """One of those who are online and may take this task, whatever their programs do now; or none."""
+        """One online agent that may take this task, busy or not; an empty list if there is none."""
         if spec.agent:
             return [info for info in self.get_agents([spec.agent]) if info.online]
         return self._search(spec.role, spec.skills, limit=1)
@@ -103,14 +109,13 @@ class AgentRegistry:
         pinned = Counter(agent_id for agent_id, _ in _pairs(pins))
         rows = (str(row).split("\n") for row in found)
         candidates = (_candidate(one, traits, int(load) + pinned[one], ends) for one, traits, load, ends in rows)
-        book = LatestHolds.of(dict(zip(*[iter(holds)] * 2, strict=True)))
-        ranked = rank(candidates, asked, book, limit)
+        ranked = rank(candidates, asked, LatestHolds.of(dict(zip(*[iter(holds)] * 2, strict=True))), limit)
         loads = {one.agent_id: one.load for one in ranked}
         infos = self.get_agents(loads)
         return [info.model_copy(update={"load": loads[info.agent_id]}) for info in infos if info.online]
 
     def skills(self) -> list[str]:
-        """Every skill that some agent has, there or not."""
+        """Every skill that an agent has, online or not."""
         return [str(skill) for skill in SCRIPTS["skills"](self._client, index=keys.AGENT_INDEX)]
 
     def get_agent(self, agent_id: str) -> AgentInfo:
@@ -134,7 +139,7 @@ class AgentRegistry:
             *columns, holds, now = pipe.execute()
         rows, holds_now = zip(*columns, strict=True), LatestHolds.of(holds)
         return [
-            self._info(entry, incarnation, beat, _ms(now), ends, load, holds_now)
+            self._info(entry, incarnation, beat, in_ms(now), ends, load, holds_now)
             for entry, beat, ends, load, incarnation in rows
             if entry
         ]
@@ -150,16 +155,16 @@ class AgentRegistry:
             pipe.hgetall(keys.HOLDS)
             pipe.time()
             entries, beats, ends, loads, incarnations, holds, now = pipe.execute()
-        heard, holds_now = dict(beats), LatestHolds.of(holds)
+        heard, now_ms, holds_now = dict(beats), in_ms(now), LatestHolds.of(holds)
         return [
-            self._info(entry, incarnations.get(one), heard.get(one), _ms(now), ends.get(one), loads.get(one), holds_now)
+            self._info(entry, incarnations.get(one), heard.get(one), now_ms, ends.get(one), loads.get(one), holds_now)
             for one, entry in sorted(entries.items())
         ]
 
     get_all_agents = agents
 
     def entry(self, agent_id: str) -> AgentInfo | None:
-        """What stands in the registry under this id, whichever worker wrote it; ``status`` is not looked up."""
+        """The registry's entry of this id, without ``status``, whichever worker wrote it."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hget(keys.AGENT_REGISTRY, agent_id)
             pipe.hget(keys.AGENT_INCARNATION, agent_id)
@@ -167,16 +172,13 @@ class AgentRegistry:
         return self._info(entry, incarnation, None, 0, None, None) if entry else None
 
     def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
-        """What changes from now on, as it happens, until the monotonic ``deadline``."""
+        """Each change from now on, until the monotonic ``deadline``."""
         return iter(AgentWatch(self, self._client, self._offline_ms, deadline))
 
-    # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
-
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
-        """Enter an agent under a new incarnation, or refuse with :class:`AgentTaken` while another worker hosts it.
+        """Enter an agent under a new incarnation; :class:`AgentTaken` while another worker hosts it.
 
-        What it knows of its tasks' ends is believed if the broker knows of fewer, here and with each heartbeat that
-        has something new.
+        Its own count of ended tasks is used where the broker has a lower one.
         """
         granted, known, silent_ms = SCRIPTS["register"](
             self._client,
@@ -193,15 +195,15 @@ class AgentRegistry:
             return info.model_copy(update={"incarnation": int(granted), "performance_metrics": performance})
         holder = json.loads(known)
         raise AgentTaken(
-            f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (heard of "
+            f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (last heartbeat "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
-            f"its place is free {self._offline_ms / 1000:g} s after its last heartbeat"
+            f"its id is free {self._offline_ms / 1000:g} s after its last heartbeat"
         )
 
     register_agent = register
 
     def heartbeat(self, info: AgentInfo) -> int:
-        """Say that the agent lives, and how; returns how many queues are demanded."""
+        """Report that the agent lives, and its state; returns how many queues are demanded."""
         own_queue = keys.agent_queue(info.agent_id)
         demanded = SCRIPTS["beat"](
             self._client,
@@ -222,24 +224,21 @@ class AgentRegistry:
         return int(demanded)
 
     def leave(self, info: AgentInfo) -> None:
-        """Mark the agent offline at once; its pane may work on, so its tasks stay its own for a while."""
+        """Mark the agent offline at once; it keeps its tasks for a while, for its pane may work on."""
         self.heartbeat(info.model_copy(update={"left": True}))
 
     def remove(self, agent_id: str) -> None:
-        """Strike off an agent that has ended. What it began stays its own: its incarnations are not given out again."""
+        """Remove an agent that has ended. Its incarnations stay, so a later agent of its id does not own its tasks."""
         places = {name: key for name, key in _KEYS.items() if name != "incarnations"}
         SCRIPTS["remove"](self._client, **places, loads=keys.AGENT_LOAD, kept=keys.AGENT_KEPT, id=agent_id)
 
     def keep(self, agent_ids: Collection[str]) -> None:
-        """Promise, for now, that a worker of each of these agents that dies is started again."""
+        """Promise, for now, that the workers of these agents are started again if they die."""
         if agent_ids:
             SCRIPTS["promise"](self._client, kept=keys.AGENT_KEPT, ids=agent_ids)
 
     def dead(self) -> list[AgentInfo]:
-        """The agents that will not be back soon: silent, and kept by no node worker that lives.
-
-        No agent counts as dead while the broker itself has not been there long enough to know.
-        """
+        """The agents that are silent and kept by no living node worker; none while the broker itself is too young."""
         now_ms, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
         silence = self._settings.takeover_seconds * 1000
         if watched_ms < silence:
@@ -250,7 +249,7 @@ class AgentRegistry:
         return [info for info in self.get_agents(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
 
     def has_heard_all(self) -> bool:
-        """The broker has been there for so long that every live agent has sent a heartbeat."""
+        """Whether the broker has run long enough for every live agent to have sent a heartbeat."""
         _, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
         return int(watched_ms) >= self._settings.takeover_seconds * 1000
 
@@ -319,37 +318,31 @@ def _words(skills: Iterable[str]) -> tuple[str, ...]:
     return tuple(skill.strip().lower() for skill in ([skills] if isinstance(skills, str) else skills))
 
 
-def _ms(time: tuple[int, int]) -> int:
-    return time[0] * 1000 + time[1] // 1000
-
-
 class AgentChange(NamedTuple):
-    """One thing that is different now."""
+    """One difference between two looks at an agent."""
 
     agent_id: str
     what: What
-    """``came`` stands for each new life of an agent, and for its first heartbeat after a silence."""
+    """``came``: a new incarnation, or the first heartbeat after a silence."""
     info: AgentInfo
     before: AgentInfo | None
 
 
 class AgentWatch:
-    """One look that goes on.
+    """The changes of all agents, as they happen.
 
-    The broker keeps a stream of who changed, so no notice is missed for want of a listener at that moment. A notice
-    says only which agent to look at; a change is how that agent differs from when it was last seen.
+    The broker keeps a stream of ids, so no notice is missed. A notice names only the agent to look at; a change is how
+    that agent differs from its last look.
     """
 
-    def __init__(
-        self, registry: AgentRegistry, client: redis.Redis, offline_ms: int, deadline: float | None = None
-    ) -> None:
+    def __init__(self, registry: AgentRegistry, client: redis.Redis, offline_ms: int, deadline: float | None) -> None:
         self._registry = registry
         self._client = client
         self._offline_ms = offline_ms
         self._deadline = deadline
         self._place = self._newest()  # before the agents are read: what changes meanwhile is not missed
         self._known = {info.agent_id: info for info in registry.agents()}
-        self._heard_since = self._now() - offline_ms
+        self._heard_since = time_ms(client) - offline_ms
 
     def __iter__(self) -> Iterator[AgentChange]:
         while (left := self._left_ms()) > 0:
@@ -363,10 +356,10 @@ class AgentWatch:
         return min(left, _LOOK_MS)
 
     def _noticed(self, wait_ms: int) -> set[str]:
-        """Those of whom a notice came, waiting for one if need be."""
+        """The agents that a notice names; waits for one."""
         answer: Any = self._client.xread({keys.AGENT_CHANGES: self._place}, count=_AT_ONCE, block=wait_ms)
         notices = answer[0][1] if answer else []
-        if len(notices) == _AT_ONCE:  # so far behind that the stream may have lost some: look at everybody
+        if len(notices) == _AT_ONCE:  # so far behind that the stream may have lost some: look at all
             self._place = self._newest()
             return {info.agent_id for info in self._registry.agents()}
         if notices:
@@ -374,18 +367,13 @@ class AgentWatch:
         return {notice["agent"] for _, notice in notices}
 
     def _silent(self) -> set[str]:
-        """Those whose silence has lasted too long since the last look."""
-        since, self._heard_since = self._heard_since, self._now() - self._offline_ms
-        silent = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, since, self._heard_since)
-        return {str(agent_id) for agent_id in silent}
+        """The agents whose silence has become too long since the last look."""
+        since, self._heard_since = self._heard_since, time_ms(self._client) - self._offline_ms
+        return set(map(str, self._client.zrangebyscore(keys.AGENT_HEARTBEAT, since, self._heard_since)))
 
     def _newest(self) -> str:
         newest: Any = self._client.xrevrange(keys.AGENT_CHANGES, count=1)
         return str(newest[0][0]) if newest else "0-0"
-
-    def _now(self) -> int:
-        seconds, micros = self._client.time()
-        return int(seconds) * 1000 + int(micros) // 1000
 
 
 def _differences(before: AgentInfo | None, info: AgentInfo) -> Iterator[What]:
@@ -409,8 +397,8 @@ def _differences(before: AgentInfo | None, info: AgentInfo) -> Iterator[What]:
 class SoftPins:
     """Which tasks wait for which agents, and until when.
 
-    A pin is there before its message is, and goes when the agent takes the task, or when the fleet's housekeeping has
-    brought the message to the queue that every able agent reads.
+    A pin is written before its task is sent. It is dropped when the agent takes the task, or when housekeeping has
+    moved the task to the queue that every able agent reads.
     """
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
@@ -418,20 +406,20 @@ class SoftPins:
         self._ms = int(settings.soft_pin_seconds * 1000)
 
     def reserve(self, agent_id: str, task_id: str) -> bool:
-        """Have the agent spoken for, if it is free still."""
+        """Reserve the agent for this task, if it is still free."""
         places = {"soft_pins": keys.SOFT_PINS, "loads": keys.AGENT_LOAD}
         return bool(SCRIPTS["pin"](self._client, **places, agent=agent_id, task=task_id, ms=self._ms))
 
     def due(self) -> list[tuple[str, str]]:
-        """The agents that have not begun in time, and with which tasks."""
+        """The agents that have not begun in time, each with its task."""
         return _pairs(SCRIPTS["due_pins"](self._client, soft_pins=keys.SOFT_PINS, remembered_ms=_REMEMBERED_MS))
 
     def all(self) -> list[tuple[str, str]]:
-        """The agents that tasks wait for, and those tasks."""
+        """The agents that tasks wait for, each with its task."""
         return _pairs(self._client.zrange(keys.SOFT_PINS, 0, -1))
 
     def drop(self, agent_id: str, task_id: str) -> None:
-        """The task waits for this agent no longer."""
+        """Delete a pin."""
         self._client.zrem(keys.SOFT_PINS, f"{agent_id} {task_id}")
 
 

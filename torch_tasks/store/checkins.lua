@@ -2,9 +2,9 @@
 -- WITH: clock
 -- FROM PYTHON: CHANGES_KEPT, HISTORY_KEPT
 --
--- An entry is a hash; its id stands in the set of those that are due as long as it comes up. "id@slot" stands there,
--- too, where this very slot is to be fired at once. Each change is announced in the stream of changes, by which
--- every beat wakes and keeps its journal. A line of a history begins with the rank of its outcome.
+-- An entry is a hash. Its id is in the set of what is due as long as it comes up; "id@slot" is there, too, if this very
+-- slot is to be fired at once. Each change is announced in a stream, which wakes every beat and fills its journal. A
+-- line of a history begins with the rank of its outcome.
 
 local function announce(ids)
   redis.call('XADD', KEY.changes, 'MAXLEN', '~', CHANGES_KEPT, '*', 'ids', ids)
@@ -30,16 +30,15 @@ local function note(entry_key, slots_key, lines_key, slot, line)
   end
 end
 
-local function keep(any_key, seconds)
-  if seconds == '' then redis.call('PERSIST', any_key) else redis.call('EXPIRE', any_key, seconds) end
+-- Keep an entry and its history for so many seconds, or for ever.
+local function keep(seconds, ...)
+  for _, any_key in ipairs({...}) do
+    if seconds == '' then redis.call('PERSIST', any_key) else redis.call('EXPIRE', any_key, seconds) end
+  end
 end
 
 local function set_score(any_key, score, member)
   if score == '' then redis.call('ZREM', any_key, member) else redis.call('ZADD', any_key, score, member) end
-end
-
-local function set_due(member, due)
-  set_score(KEY.due, due, member)
 end
 
 -- Have a check-in come up, unless it is known.
@@ -54,7 +53,7 @@ local function add()
     'runs', 0, 'version', 1, 'added', now)
   redis.call('PERSIST', KEY.entry)
   redis.call('ZADD', KEY.all, now, ARG.id)
-  set_due(ARG.id, ARG.due_ms)
+  set_score(KEY.due, ARG.due_ms, ARG.id)
   announce(ARG.id)
   return 1
 end
@@ -70,23 +69,19 @@ local function change()
   redis.call('HSET', KEY.entry, 'checkin', ARG.checkin, 'state', ARG.state, 'slot', ARG.slot, 'due', ARG.due_ms)
   redis.call('HINCRBY', KEY.entry, 'version', 1)
   redis.call('HINCRBY', KEY.entry, 'revision', 1)
-  set_due(ARG.id, ARG.due_ms)
-  keep(KEY.entry, '')
-  keep(KEY.slots, '')
-  keep(KEY.lines, '')
+  set_score(KEY.due, ARG.due_ms, ARG.id)
+  keep('', KEY.entry, KEY.slots, KEY.lines)
   announce(ARG.id)
   return 'done'
 end
 
--- Forget an entry and its history; that it was removed is known for a while.
+-- Delete an entry and its history; a mark that it was removed is kept for a while.
 -- KEYS: entry, slots, lines, due, changes, all
 -- ARGV: id, keep_seconds
 local function remove()
   if is_gone(redis.call('HGET', KEY.entry, 'state')) then return 0 end
   local revision = tonumber(redis.call('HGET', KEY.entry, 'revision') or '0') + 1
-  redis.call('DEL', KEY.entry)
-  redis.call('DEL', KEY.slots)
-  redis.call('DEL', KEY.lines)
+  redis.call('DEL', KEY.entry, KEY.slots, KEY.lines)
   redis.call('HSET', KEY.entry, 'state', 'removed', 'revision', revision)
   redis.call('EXPIRE', KEY.entry, ARG.keep_seconds)
   redis.call('ZREM', KEY.due, ARG.id)
@@ -95,7 +90,7 @@ local function remove()
   return 1
 end
 
--- Note what became of a slot.
+-- Note the outcome of a slot.
 -- KEYS: entry, slots, lines, due, changes
 -- ARGV: id, slot, line, at_once
 local function fire()
@@ -104,10 +99,7 @@ local function fire()
   redis.call('HINCRBY', KEY.entry, 'revision', 1)
   if ARG.at_once == '1' then redis.call('ZADD', KEY.due, now, ARG.id .. '@' .. ARG.slot) end
   local left = redis.call('TTL', KEY.entry)
-  if left > 0 then
-    keep(KEY.slots, left)
-    keep(KEY.lines, left)
-  end
+  if left > 0 then keep(left, KEY.slots, KEY.lines) end
   announce(ARG.id)
   return 1
 end
@@ -130,7 +122,7 @@ local function install()
   return 1
 end
 
--- Have an entry that cannot be read come up no more; without a reason, one that is not there.
+-- Keep an entry that cannot be read from coming up; without a reason, one that does not exist.
 -- KEYS: entry, due, changes
 -- ARGV: id, member, why
 local function set_aside()
@@ -156,7 +148,7 @@ local function copy()
   return {redis.call('HGETALL', KEY.entry), lines}
 end
 
--- Put an entry back that the broker lacks, or has an earlier account of.
+-- Put an entry back, unless the broker knows the same or a later revision.
 -- KEYS: entry, slots, lines, due, changes, index
 -- ARGV: id, revision, added, due_ms, keep_seconds, *fire_again, *history, *fields
 -- Without added, it is not listed; the history has each slot and its line.
@@ -164,16 +156,14 @@ local function restore()
   if tonumber(redis.call('HGET', KEY.entry, 'revision') or '0') >= tonumber(ARG.revision) then return 0 end
   redis.call('DEL', KEY.entry)
   set_score(KEY.index, ARG.added, ARG.id)
-  set_due(ARG.id, ARG.due_ms)
+  set_score(KEY.due, ARG.due_ms, ARG.id)
   for _, slot in ipairs(ARG.fire_again) do redis.call('ZADD', KEY.due, now, ARG.id .. '@' .. slot) end
   for i = 1, #ARG.history, 2 do
     redis.call('ZADD', KEY.slots, ARG.history[i], ARG.history[i])
     redis.call('HSET', KEY.lines, ARG.history[i], ARG.history[i + 1])
   end
   redis.call('HSET', KEY.entry, unpack(ARG.fields))
-  keep(KEY.entry, ARG.keep_seconds)
-  keep(KEY.slots, ARG.keep_seconds)
-  keep(KEY.lines, ARG.keep_seconds)
+  keep(ARG.keep_seconds, KEY.entry, KEY.slots, KEY.lines)
   announce(ARG.id)
   return 1
 end
@@ -194,7 +184,7 @@ local function lead()
   return {token, 0}
 end
 
--- Have another one lead at once.
+-- Stop leading, and wake the other beats.
 -- KEYS: lock, changes
 -- ARGV: held
 local function resign()
@@ -233,21 +223,17 @@ local function advance()
     local there = not is_gone(known[1])
     local same = tonumber(redis.call('ZSCORE', KEY.due, one.member) or '-1') == one.since
     if same and (not there or one.state == '') then
-      set_due(one.member, '')
+      redis.call('ZREM', KEY.due, one.member)
     elseif same and (one.version == '' or known[2] == one.version) then
       redis.call('HSET', entry_key, 'state', one.state, 'slot', one.slot, 'due', one.due, 'runs', one.runs)
-      set_due(one.member, one.due)
+      set_score(KEY.due, one.due, one.member)
       done = done + 1
     end
     if there then
       -- What was fired is noted even if the entry was changed meanwhile.
       for _, fire in ipairs(one.fires) do note(entry_key, KEY.slots[i], KEY.lines[i], fire[1], fire[2]) end
       redis.call('HINCRBY', entry_key, 'revision', 1)
-      if same and one.state == 'ended' then
-        keep(entry_key, ARG.keep_seconds)
-        keep(KEY.slots[i], ARG.keep_seconds)
-        keep(KEY.lines[i], ARG.keep_seconds)
-      end
+      if same and one.state == 'ended' then keep(ARG.keep_seconds, entry_key, KEY.slots[i], KEY.lines[i]) end
       ids[#ids + 1] = one.id
     end
   end

@@ -1,4 +1,4 @@
-"""The check-ins: what people, agents and the delivery of a fire ask of them. What beat does is in ``timetable.py``."""
+"""The check-ins: every statement of people, agents and the delivery of a fire. Beat's are in ``timetable.py``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import redis
 from pydantic import ValidationError
 
 from torch_tasks import keys
+from torch_tasks.broker.clock import time_ms
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import CheckinChanged, CheckinNotFound, InvalidCheckin
 from torch_tasks.model.checkin import (
@@ -31,9 +32,9 @@ from torch_tasks.store.tasks import TaskRecords
 log = logging.getLogger(__name__)
 
 CHANGES_KEPT = 10_000
-"""So many changes are kept for beats that were away; a later one looks at all entries."""
+"""How many changes are kept for beats that were away; a beat that missed more reads all entries."""
 HISTORY_KEPT = 100
-"""So many lines of the history of one check-in are kept, the latest."""
+"""How many lines of the history of one check-in are kept, the latest."""
 SCRIPTS = Scripts(__file__, CHANGES_KEPT=CHANGES_KEPT, HISTORY_KEPT=HISTORY_KEPT)
 
 _AT_ONCE = 500
@@ -41,7 +42,7 @@ _FIELDS = ("checkin", "state", "slot", "due", "runs", "version", "last", "why")
 
 
 class CheckinRecords:
-    """All check-ins on one broker. Its clock decides what is past and what is to come."""
+    """All check-ins on one broker, by its clock."""
 
     def __init__(self, client: redis.Redis, settings: Settings, inboxes: Inboxes, records: TaskRecords) -> None:
         self._client = client
@@ -50,16 +51,16 @@ class CheckinRecords:
         self._note_limit = settings.message_limit_bytes
         self._keep_seconds = int(settings.result_days * 86400)
 
-    # ── what is asked for ───────────────────────────────────────────────────────────────────────────────────────
+    # ── changing ────────────────────────────────────────────────────────────────────────────────────────────────
 
     def add(self, checkin: Checkin) -> CheckinRecord:
-        """Have a check-in come up from now on; one whose id is known stays as it is. Beat learns of it at once."""
+        """Have a check-in come up from now on; one whose id is known stays as it is."""
         return self.add_all([checkin])[0]
 
     def add_all(self, checkins: Iterable[Checkin]) -> list[CheckinRecord]:
-        """:meth:`add` many; none of them if one cannot be kept."""
+        """:meth:`add` many; none of them if one is refused."""
         now, wanted = self.now(), list(checkins)
-        # One that is known may well have passed.
+        # The times of one that is known may be over.
         new = [one for one in wanted if one.slot_after(now) or self._read([one.id]) == [None]]
         slots = [_first(self._within_limit(checkin), now) for checkin in new]
         with self._client.pipeline(transaction=False) as pipe:
@@ -79,9 +80,9 @@ class CheckinRecords:
         return [record for record in self._read([checkin.id for checkin in wanted]) if record]
 
     def change(self, checkin: Checkin, version: int) -> CheckinRecord:
-        """Put another check-in in the place of the one of this id, as long as that has this version.
+        """Replace the check-in of this id; :class:`CheckinChanged` if it has another version by now.
 
-        Its next slot stays if its times do, even if it is overdue. :class:`CheckinChanged` if another was quicker.
+        Its next slot, even if overdue, stays if its times do.
         """
         self._within_limit(checkin)
         while True:
@@ -95,31 +96,24 @@ class CheckinRecords:
                 return self.get(checkin.id)
 
     def pause(self, checkin_id: str) -> CheckinRecord:
-        """Have it not come up until it is resumed; what passes meanwhile is not made up for."""
+        """Keep the check-in from coming up until it is resumed; slots that pass meanwhile are skipped."""
         return self._move(checkin_id, CheckinState.PAUSED)
 
     def resume(self, checkin_id: str) -> CheckinRecord:
-        """Have it come up again, from its next slot on."""
+        """Have the check-in come up again, from its next slot on."""
         return self._move(checkin_id, CheckinState.ACTIVE)
 
     def remove(self, checkin_id: str) -> None:
-        """Forget it and its history. What has been fired arrives all the same."""
-        removed = SCRIPTS["remove"](
-            self._client,
-            **places_of(checkin_id),
-            all=keys.CHECKINS,
-            id=checkin_id,
-            keep_seconds=self._keep_seconds,
-        )
-        if not removed:
+        """Delete the check-in and its history. What was fired still arrives."""
+        places = places_of(checkin_id) | {"all": keys.CHECKINS}
+        if not SCRIPTS["remove"](self._client, **places, id=checkin_id, keep_seconds=self._keep_seconds):
             raise _unknown(checkin_id)
 
     def run_now(self, checkin_id: str) -> Fire:
-        """Have it fire at once, beside its slots; paused or ended, too. It does not count among its runs."""
+        """Fire the check-in at once, even if paused or ended. This does not count among its runs."""
         now = self.now()
-        slot = moment_of(milliseconds(now))
-        fire = Fire(checkin_id=checkin_id, slot=slot, outcome=SlotOutcome.DUE, at=now, note="asked for by hand")
-        if not self._tell(fire, at_once=True):
+        fire = Fire(checkin_id=checkin_id, slot=now, outcome=SlotOutcome.DUE, at=now, note="asked for by hand")
+        if not self._note(fire, at_once=True):
             raise _unknown(checkin_id)
         return fire
 
@@ -127,11 +121,10 @@ class CheckinRecords:
 
     def now(self) -> datetime:
         """The broker's time, as exact as slots are."""
-        seconds, micros = self._client.time()
-        return moment_of(seconds * 1000 + micros // 1000)
+        return moment_of(time_ms(self._client))
 
     def to_come(self) -> int:
-        """How many check-ins come up yet; what stands in Celery's own schedule is none."""
+        """How many check-ins will come up, without the entries of Celery's own schedule."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.zcard(keys.CHECKINS_DUE)
             pipe.zcard(keys.PERIODIC)
@@ -139,7 +132,7 @@ class CheckinRecords:
         return max(0, int(due) - int(periodic))
 
     def get(self, checkin_id: str) -> CheckinRecord:
-        """One check-in and where it stands, or :class:`CheckinNotFound`."""
+        """One check-in and its state, or :class:`CheckinNotFound`."""
         (fields,) = self._fields([checkin_id])
         if fields["state"] is None or not fields["checkin"]:
             raise _unknown(checkin_id)
@@ -156,7 +149,7 @@ class CheckinRecords:
         sender: str | None = None,
         state: CheckinState | None = None,
     ) -> list[CheckinRecord]:
-        """The check-ins for this target and by this sender, in the order they were added in."""
+        """The check-ins for this target, by this sender, in this state, in the order they were added in."""
         wanted = {"agent": agent, "role": role, "project": project}
         return [
             record
@@ -167,7 +160,7 @@ class CheckinRecords:
         ]
 
     def scan(self) -> Iterator[CheckinRecord]:
-        """All that can be read, some at a time, in the order they were added in."""
+        """All check-ins that can be read, a page at a time, in the order they were added in."""
         for start in itertools.count(0, _AT_ONCE):
             ids = [str(one) for one in self._client.zrange(keys.CHECKINS, start, start + _AT_ONCE - 1)]
             yield from (record for record in self._read(ids) if record)
@@ -175,13 +168,13 @@ class CheckinRecords:
                 return
 
     def aside(self) -> dict[str, str]:
-        """The ids of those that cannot be read, and why."""
+        """The ids of the check-ins that cannot be read, and why."""
         ids = [str(one) for one in self._client.zrange(keys.CHECKINS, 0, -1)]
         found = zip(ids, self._fields(ids), strict=True)
         return {one: fields["why"] for one, fields in found if fields["state"] == CheckinState.ASIDE}
 
     def history(self, checkin_id: str, limit: int = 20) -> list[Fire]:
-        """What became of its latest slots, the latest first, with how far the messages and tasks are by now."""
+        """The outcomes of the latest slots, the latest first, with the present states of their messages and tasks."""
         self.get(checkin_id)
         slots, lines = keys.checkin_history(checkin_id)
         latest = [str(slot) for slot in self._client.zrevrange(slots, 0, limit - 1)]
@@ -210,33 +203,34 @@ class CheckinRecords:
     # ── the delivery of a fire ───────────────────────────────────────────────────────────────────────────────────
 
     def note(self, fire: Fire) -> bool:
-        """Say in the history what became of a slot; false if there is no such check-in any more."""
-        return self._tell(fire, at_once=False)
+        """Note the outcome of a slot in the history; false if the check-in is gone."""
+        return self._note(fire, at_once=False)
 
     def fire(self, checkin_id: str, slot: datetime) -> Fire | None:
-        """What is known of one slot."""
+        """The outcome of one slot, if it is known."""
         line = self._client.hget(keys.checkin_history(checkin_id)[1], str(milliseconds(slot)))
         return fire_of(str(line)) if line else None
 
     def begin(self, checkin_id: str, slot: datetime) -> bool:
-        """Note that what cannot be done again is about to be done; false if that was noted before."""
+        """Note that a step that must not be done twice is about to be done; false if that was noted before."""
         mark = keys.checkin_begun(checkin_id, milliseconds(slot))
         return bool(self._client.set(mark, "", nx=True, ex=self._keep_seconds))
 
     def latest(self, checkin_id: str) -> dict[str, tuple[int, str]]:
         """What each receiver got last: the slot, in milliseconds, and the id of the message or task."""
         found = self._client.hgetall(keys.checkin_latest(checkin_id))
-        return {str(receiver): _slot_and_id(str(text)) for receiver, text in found.items()}
+        parted = {str(receiver): str(text).partition(" ") for receiver, text in found.items()}
+        return {receiver: (int(slot), what) for receiver, (slot, _, what) in parted.items()}
 
     def note_latest(self, checkin_id: str, whom: str, slot: datetime, what: str) -> None:
-        """Say what a receiver got."""
+        """Note what a receiver got last."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(keys.checkin_latest(checkin_id), whom, f"{milliseconds(slot)} {what}")
             pipe.expire(keys.checkin_latest(checkin_id), self._keep_seconds)
             pipe.execute()
 
     def prune(self) -> int:
-        """Drop from the index what has ended too long ago; returns how many."""
+        """Drop expired check-ins from the index; returns how many."""
         gone = 0
         for start in itertools.count(0, _AT_ONCE):
             ids = [str(one) for one in self._client.zrange(keys.CHECKINS, start - gone, start - gone + _AT_ONCE - 1)]
@@ -260,9 +254,9 @@ class CheckinRecords:
                 return self.get(checkin_id)
 
     def _state_and_slot(self, record: CheckinRecord, wanted: Checkin) -> tuple[CheckinState, datetime | None]:
-        """How the check-in stands once it is changed."""
+        """The state and next slot of the changed check-in."""
         if wanted.max_runs is not None and record.runs >= wanted.max_runs:
-            raise InvalidCheckin(f"check-in {wanted.id} has fired {record.runs} times already; let it run more often")
+            raise InvalidCheckin(f"check-in {wanted.id} has fired {record.runs} times already; give it more runs")
         if record.state is CheckinState.PAUSED:
             _first(wanted, self.now())
             return CheckinState.PAUSED, None
@@ -271,9 +265,9 @@ class CheckinRecords:
             return CheckinState.ACTIVE, record.slot
         return CheckinState.ACTIVE, _first(wanted, self.now())
 
-    def _put(self, record: CheckinRecord, checkin: Checkin, stands: tuple[CheckinState, datetime | None]) -> bool:
-        """Compare and set; false if it is to be looked at again."""
-        state, slot = stands
+    def _put(self, record: CheckinRecord, checkin: Checkin, to: tuple[CheckinState, datetime | None]) -> bool:
+        """Compare and set; false if the record must be read again."""
+        state, slot = to
         done = SCRIPTS["change"](
             self._client,
             **places_of(checkin.id),
@@ -289,18 +283,9 @@ class CheckinRecords:
             raise _unknown(checkin.id)
         return bool(done == "done")
 
-    def _tell(self, fire: Fire, *, at_once: bool) -> bool:
-        return bool(self._note(fire, at_once=at_once, client=self._client))
-
-    def _note(self, fire: Fire, *, at_once: bool, client: redis.Redis) -> Any:
-        return SCRIPTS["fire"](
-            client,
-            **places_of(fire.checkin_id),
-            id=fire.checkin_id,
-            slot=milliseconds(fire.slot),
-            line=line_of(fire),
-            at_once=at_once,
-        )
+    def _note(self, fire: Fire, *, at_once: bool) -> bool:
+        what = {"id": fire.checkin_id, "slot": milliseconds(fire.slot), "line": line_of(fire)}
+        return bool(SCRIPTS["fire"](self._client, **places_of(fire.checkin_id), **what, at_once=at_once))
 
     def _within_limit(self, checkin: Checkin) -> Checkin:
         size = len(checkin.note.encode())
@@ -315,7 +300,7 @@ class CheckinRecords:
         return fields_of(self._client, ids, _FIELDS)
 
     def _read(self, ids: list[str]) -> list[CheckinRecord | None]:
-        """The records of these; nothing where one is gone or cannot be read."""
+        """The records of these; None where one is gone or cannot be read."""
         found: list[CheckinRecord | None] = []
         for one, fields in zip(ids, self._fields(ids), strict=True):
             known = fields["checkin"] and fields["state"] != CheckinState.ASIDE
@@ -328,7 +313,7 @@ class CheckinRecords:
 
 
 def fields_of(client: redis.Redis, ids: Iterable[str], names: Sequence[str]) -> list[dict[str, Any]]:
-    """These fields of these entries, in their order; all None where there is no such entry, or something else."""
+    """These fields of these entries, in their order; all None where there is no such entry, or another type of key."""
     with client.pipeline(transaction=False) as pipe:
         for one in ids:
             pipe.hmget(keys.checkin(one), names)
@@ -341,7 +326,6 @@ def fields_of(client: redis.Redis, ids: Iterable[str], names: Sequence[str]) -> 
 
 
 def record_of(fields: Mapping[str, str | None]) -> CheckinRecord:
-    """A record as the broker holds it."""
     known: dict[str, Any] = {name: fields[name] for name in ("state", "runs", "version") if fields.get(name)}
     due = fields.get("due")
     return CheckinRecord(
@@ -354,7 +338,7 @@ def record_of(fields: Mapping[str, str | None]) -> CheckinRecord:
 
 
 def line_of(fire: Fire) -> str:
-    """A line of a history, as the scripts compare it."""
+    """A line of a history; the scripts compare its beginning."""
     return f"{fire.outcome.rank}{fire.model_dump_json(exclude_defaults=True)}"
 
 
@@ -364,7 +348,7 @@ def fire_of(line: str) -> Fire:
 
 
 def places_of(entry_id: str) -> dict[str, str]:
-    """Where an entry and what belongs to it lie, as the scripts take it."""
+    """The keys of an entry, as the scripts name them."""
     slots, lines = keys.checkin_history(entry_id)
     return {
         "entry": keys.checkin(entry_id),
@@ -376,7 +360,7 @@ def places_of(entry_id: str) -> dict[str, str]:
 
 
 def _first(checkin: Checkin, now: datetime) -> datetime:
-    """The next slot, which there must be."""
+    """The next slot; :class:`InvalidCheckin` if there is none."""
     slot = checkin.slot_after(now)
     if slot is None:
         raise InvalidCheckin(
@@ -388,17 +372,12 @@ def _first(checkin: Checkin, now: datetime) -> datetime:
 
 
 def due_ms(checkin: Checkin, slot: datetime) -> int:
-    """Not before the slot, however it is rounded."""
+    """When the slot is due, rounded up."""
     return milliseconds(checkin.due(slot) - timedelta(microseconds=1)) + 1
-
-
-def _slot_and_id(text: str) -> tuple[int, str]:
-    slot, _, what = text.partition(" ")
-    return int(slot), what
 
 
 def _unknown(checkin_id: str) -> CheckinNotFound:
     return CheckinNotFound(
-        f"there is no check-in {checkin_id!r}; 'torch-tasks checkin list' shows those there are, and those that ended "
-        "too long ago are forgotten"
+        f"there is no check-in {checkin_id!r}: a wrong id, or it ended too long ago; "
+        "'torch-tasks checkin list' shows those there are"
     )

@@ -31,7 +31,7 @@ local function claim()
   return {'claimed', known()}
 end
 
--- Whether a claim holds; if not, it is forgotten.
+-- Whether a claim holds; if not, it is deleted.
 -- KEYS: claims, record, agents, heartbeats, kept, broker
 -- ARGV: resource, known, silence_ms, goodbye_ms
 local function is_held()

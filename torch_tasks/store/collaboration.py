@@ -1,4 +1,4 @@
-"""What agents share: claims on what only one can use, and notes of what one found out."""
+"""What agents share: claims on resources that only one can use, and notes of facts."""
 
 from __future__ import annotations
 
@@ -21,10 +21,11 @@ from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken
 from torch_tasks.model.fields import Model
 from torch_tasks.model.task import HELD
 from torch_tasks.settings import Settings
+from torch_tasks.store.agents import signs_of_death
 
 SCRIPTS = Scripts(__file__, HELD=HELD)
 
-_LOOK_SECONDS = 0.25
+_RETRY_SECONDS = 0.25
 _NAME_LIMIT = 512
 
 
@@ -34,25 +35,24 @@ class Claim(Model):
     resource: str
     by: str
     agent: bool
-    """An agent has it: it is free when that agent is dead."""
+    """Whether the holder is an agent; the resource is free when that agent is dead."""
     task: str | None = None
     since: datetime
     until: datetime | None = None
-    """Nothing: as long as the task runs."""
+    """None: as long as the task runs."""
 
     @property
     def words(self) -> str:
-        """Who has it, for what, until when."""
         for_what = f" for task {self.task}" if self.task else ""
         end = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "as long as that task runs"
         return f"{self.by}{for_what}, {end}"
 
 
 class Claims:
-    """What is claimed on this process's broker, unless a client is given.
+    """The claims, on this process's broker unless a client is given.
 
     A claim holds until its time is over by the broker's clock; without a time, as long as its agent has the task in
-    which it was made. It ends at once when it is released, or its agent is dead as the takeover of tasks means it.
+    which it was made. It ends at once when it is released, or when its agent is dead.
     """
 
     def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
@@ -60,9 +60,9 @@ class Claims:
         self._client = client or connect(self._settings.broker())
 
     def claim(self, resource: str, seconds: float | None = None, *, wait: float = 0.0, by: str | None = None) -> Claim:
-        """Have the resource, or :class:`ResourceTaken` once the ``wait`` is over. Claimed anew, it is held for longer.
+        """Claim a resource, or claim it for longer; :class:`ResourceTaken` if another party has it after the ``wait``.
 
-        Without ``seconds``, it is held as long as the task of this agent's pane runs; outside a task, for
+        Without ``seconds``, the claim lasts as long as the task of this agent's pane; outside a task, for
         ``TORCH_CLAIM_SECONDS``.
         """
         name, deadline = named(resource), time.monotonic() + wait
@@ -73,10 +73,10 @@ class Claims:
             if outcome == "held" and time.monotonic() >= deadline:
                 raise ResourceTaken(f"{name} is claimed by {_read(name, claim).words}")
             if outcome == "held":
-                time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - time.monotonic())))
+                time.sleep(min(_RETRY_SECONDS, max(0.0, deadline - time.monotonic())))
 
     def release(self, resource: str, *, by: str | None = None) -> bool:
-        """Give the resource back; false if it is free, :class:`ResourceTaken` if another party has it."""
+        """Release a resource; false if it is free, :class:`ResourceTaken` if another party has it."""
         name, holder = named(resource), by or caller().name
         known = self._known(name)
         if known and not self._holds(name, known):
@@ -87,7 +87,7 @@ class Claims:
         return bool(outcome == "released")
 
     def all(self) -> list[Claim]:
-        """What is claimed now."""
+        """The claims that hold now."""
         known = {str(name): str(claim) for name, claim in self._client.hgetall(keys.CLAIMS).items()}
         return [_read(name, claim) for name, claim in sorted(known.items()) if self._holds(name, claim)]
 
@@ -114,38 +114,31 @@ class Claims:
         return str(self._client.hget(keys.CLAIMS, name) or "")
 
     def _claimed(self, name: str, known: str) -> dict[str, str | int]:
-        """What the scripts need to see whether the known claim holds."""
+        """What the scripts need to decide whether the known claim holds."""
         task = json.loads(known).get("task") if known else None
         return {
+            **signs_of_death(self._settings),
             "claims": keys.CLAIMS,
             "record": keys.task_record(task or "none"),
-            "agents": keys.AGENT_REGISTRY,
-            "heartbeats": keys.AGENT_HEARTBEAT,
-            "kept": keys.AGENT_KEPT,
-            "broker": keys.BROKER_STATE,
             "resource": name,
             "known": known,
-            "silence_ms": int(self._settings.takeover_seconds * 1000),
-            "goodbye_ms": int(self._settings.detached_seconds * 1000),
         }
 
 
 def named(resource: str) -> str:
-    """The resource's one name: a path is made absolute, anything else stands for itself."""
+    """The one name of a resource: a path is made absolute, any other name stays."""
     name = resource.strip()
     if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
         name = str(Path(name).expanduser().resolve())
     if not name or len(name) > _NAME_LIMIT or not name.isprintable():
-        raise InvalidClaim(f"{resource[:80]!r} is no name of a resource: up to {_NAME_LIMIT} printable characters")
+        raise InvalidClaim(f"{resource[:80]!r} is no name of a resource: give 1 to {_NAME_LIMIT} printable characters")
     return name
 
 
 def _read(name: str, claim: str) -> Claim:
     fields = json.loads(claim)
-    for moment in ("since", "until"):
-        if moment in fields:
-            fields[moment] = fields[moment] / 1000
-    return Claim.model_validate({"resource": name, **fields})
+    moments = {moment: fields[moment] / 1000 for moment in ("since", "until") if moment in fields}
+    return Claim.model_validate({"resource": name, **fields, **moments})
 
 
 _WORD = re.compile(r"\w+")
@@ -165,7 +158,7 @@ class Note(Model):
 
     @property
     def words(self) -> frozenset[str]:
-        """What it can be found by."""
+        """The words by which it can be found."""
         return frozenset(words_of(" ".join((self.fact, *self.tags))))
 
 
@@ -181,7 +174,7 @@ class Notes:
         self._client = client or connect(self._settings.broker())
 
     def add(self, fact: str, tags: Iterable[str] = (), *, by: str | None = None) -> Note:
-        """Note a fact for all who work on the project; :class:`InvalidNote` if it cannot be kept."""
+        """Add a note for all agents of the project; :class:`InvalidNote` if it is empty or too long."""
         text = " ".join(_CONTROL.sub(" ", fact).split())
         size, limit = len(text.encode(errors="replace")), self._settings.note_limit_bytes
         if not text:
@@ -205,7 +198,7 @@ class Notes:
         return self._note(number, fields)
 
     def all(self) -> list[Note]:
-        """What is known, the latest first; of a fact that was noted twice, the latest."""
+        """All notes, the latest first; of a fact that was noted twice, the latest one."""
         seconds, _ = self._client.time()
         oldest = max(0, int((seconds - self._settings.note_days * 86400) * 1000))
         entries: Any = self._client.xrevrange(self._key, min=str(oldest))
@@ -216,7 +209,7 @@ class Notes:
         return list(latest.values())
 
     def search(self, text: str) -> list[Note]:
-        """Those that hold every one of these words, as words and in whatever case."""
+        """The notes that contain all of these words, in any case."""
         wanted = set(words_of(text))
         return [note for note in self.all() if wanted <= note.words]
 
@@ -231,12 +224,11 @@ class Notes:
 
 
 def words_of(text: str) -> list[str]:
-    """The words of a text, in lower case."""
     return _WORD.findall(text.casefold())
 
 
 def as_facts(notes: Iterable[Note], limit: int) -> str:
-    """The first of these notes as lines of at most so many bytes, for an agent to read."""
+    """The first of these notes as lines for an agent, of at most so many bytes."""
     lines: list[str] = []
     for note in notes:
         line = f"- {note.fact} ({note.by}, {note.at:%Y-%m-%d})"

@@ -1,6 +1,5 @@
--- Whether an agent is dead. Needs the clock.
--- Silence for ARG.silence_ms means that it is, or for ARG.goodbye_ms if its worker said goodbye; unless a node worker
--- promised to bring it back, or the broker itself was not there for long enough to hear.
+-- Whether an agent is dead: silent for ARG.silence_ms, or for ARG.goodbye_ms if its worker left. It is not while a node
+-- worker promises to start it again, nor while the broker itself has run for less than the silence. Needs the clock.
 
 local function is_dead(agent)
   local entry, silence = redis.call('HGET', KEY.agents, agent), tonumber(ARG.silence_ms)

@@ -1,4 +1,4 @@
-"""Reports of git discipline: how the agents' trees stand, as the last look of each node found them."""
+"""Reports of git discipline: the state of the agents' trees, as each node last found it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_tasks.model.fields import AgentId, Model, Role
 
 
 def shown(text: str) -> str:
-    """Names of files and branches may be any bytes; what is shown of them is text."""
+    """A name of a file or branch, which may be any bytes, as text."""
     return text.encode(errors="surrogateescape").decode(errors="backslashreplace")
 
 
@@ -45,19 +45,19 @@ class TreeReport(Model):
     """The task for which it was made."""
     branch: Shown | None = None
     uncommitted: int = 0
-    """How many files wait for a commit, without those left out."""
+    """How many files are not committed, without those left out."""
     uncommitted_since: AwareDatetime | None = None
     left_out: tuple[LeftOut, ...] = ()
     left_out_more: int = 0
-    """How many more were left out than are named."""
+    """How many more were left out than ``left_out`` names."""
     trouble: Shown | None = None
-    """Why the work that is due was not committed."""
+    """Why due work was not committed."""
     last_commit: Committed | None = None
     last_tag: Shown | None = None
 
 
 class GitReport(Model):
-    """All that one agent works in."""
+    """The trees in which one agent works."""
 
     agent: AgentId
     role: Role
@@ -65,26 +65,26 @@ class GitReport(Model):
     looked_at: AwareDatetime
     trees: tuple[TreeReport, ...] = ()
     trouble: Shown | None = None
-    """Why the trees could not be looked at, or why the verified end of a task has no tag."""
+    """Why the trees could not be read, or why a verified task has no tag."""
 
 
 class GitReports:
-    """The reports, on this process's broker unless a client is given: the last one of each agent."""
+    """The last report of each agent, on this process's broker unless a client is given."""
 
     def __init__(self, client: redis.Redis | None = None) -> None:
         self._client = client or connect(own.settings().broker())
 
     def all(self) -> list[GitReport]:
-        """Every agent's, by id."""
+        """The reports of all agents, by id."""
         reports = self._client.hgetall(keys.GIT_REPORTS)
         return [GitReport.model_validate_json(report) for _, report in sorted(reports.items())]
 
     def put(self, report: GitReport) -> None:
-        """This is how it is now."""
+        """Replace the agent's report."""
         self._client.hset(keys.GIT_REPORTS, report.agent, report.model_dump_json())
 
     def drop(self, node: str, but: Collection[str]) -> None:
-        """Forget the node's reports on all agents but these: their trees are not looked after any more."""
+        """Delete the node's reports on all agents but these."""
         gone = [report.agent for report in self.all() if report.node == node and report.agent not in but]
         if gone:
             self._client.hdel(keys.GIT_REPORTS, *gone)

@@ -1,8 +1,19 @@
--- Whether another process, which may well live, has a name: that of an agent or of a node.
+-- Which process has the name of an agent or of a node. Needs the clock.
 
-local function is_anothers(entry, silent_ms)
-  if not entry or ARG.holder_is_gone == '1' then return false end
+-- The entry and the silence in ms of another process that has the name and may live; nil if there is none.
+local function other_holder(name)
+  local entry = redis.call('HGET', KEY.entries, name)
+  if not entry or ARG.holder_is_gone == '1' then return nil end
+  local silent_ms = now - tonumber(redis.call('ZSCORE', KEY.heartbeats, name) or '0')
   local holder = cjson.decode(entry)
-  if holder.host == ARG.host and tostring(holder.pid) == ARG.pid then return false end
-  return not holder.left and silent_ms < tonumber(ARG.offline_ms)
+  if holder.host == ARG.host and tostring(holder.pid) == ARG.pid then return nil end
+  if holder.left or silent_ms >= tonumber(ARG.offline_ms) then return nil end
+  return {entry, silent_ms}
+end
+
+-- Whether a later incarnation was registered; an incarnation that the broker forgot is written again.
+local function has_successor(name)
+  local latest, mine = tonumber(redis.call('HGET', KEY.incarnations, name) or '0'), tonumber(ARG.incarnation)
+  if latest < mine then redis.call('HSET', KEY.incarnations, name, mine) end
+  return latest > mine
 end

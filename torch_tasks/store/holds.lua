@@ -6,7 +6,7 @@ local function decoded(scope)
   return text and cjson.decode(text)
 end
 
--- Hold a scope, or lift what holds it.
+-- Hold a scope, or lift its hold.
 -- KEYS: holds
 -- ARGV: scope, hold
 -- Returns the revision, or 0 if there is nothing to lift.
@@ -18,7 +18,7 @@ local function put()
   return hold.revision
 end
 
--- Put back what a broker has forgotten; what it knows of later stays.
+-- Put holds back, unless the broker knows later ones.
 -- KEYS: holds
 -- ARGV: *scopes_and_holds
 local function restore()

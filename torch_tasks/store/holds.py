@@ -1,4 +1,4 @@
-"""What is paused and stopped, as the fleet knows it: every statement that reads or writes it."""
+"""The holds: every statement on what is paused and stopped."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ SCRIPTS = Scripts(__file__)
 
 
 def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
-    """An order given now, by the agent whose pane this is, else by the operator."""
+    """A hold from now on, by the agent of this pane, else by the operator."""
     return Hold(by=by or caller().name, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
 
@@ -32,16 +32,16 @@ class Holds:
         return LatestHolds.of({str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()})
 
     def put(self, scope: str, hold: Hold) -> Hold:
-        """Hold a scope, or lift what holds it; returns it with its revision. :class:`NotHeld` if there is nothing."""
+        """Hold a scope, or lift its hold; returns the hold with its revision. :class:`NotHeld` if none is to lift."""
         text = hold.model_dump_json(exclude={"revision", "fleet"})
         revision = int(SCRIPTS["put"](self._client, holds=keys.HOLDS, scope=scope, hold=text))
         if not revision:
             what = "the fleet is not stopped" if scope == STOP else f"nothing has paused {scope}"
-            raise NotHeld(f"{what}; 'torch-tasks doctor' tells what is paused and stopped")
+            raise NotHeld(f"{what}; 'torch-tasks doctor' shows what is paused and stopped")
         return Hold.model_validate_json(text).model_copy(update={"revision": revision})
 
     def restore(self, later: Mapping[str, Hold]) -> None:
-        """Put back what a broker has forgotten."""
+        """Put back these holds where the broker knows no later ones."""
         if later:
             texts = {scope: hold.model_dump_json() for scope, hold in later.items()}
             SCRIPTS["restore"](self._client, holds=keys.HOLDS, scopes_and_holds=texts)

@@ -1,7 +1,7 @@
-"""The ledger: what this machine accepted and has no answer to yet, on its own disk.
+"""The ledger: the tasks that this machine enqueued, on its own disk.
 
-A row is written and flushed before anything of its task goes to the broker, and closed by the task's end. So whatever
-the broker forgets can be put back (see :mod:`torch_tasks.tasks.recovery`).
+A row is written and flushed before its task goes to the broker, and closed by the task's end. So
+:mod:`torch_tasks.tasks.recovery` can put back what the broker forgets.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import json
 import os
 import sqlite3
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from enum import StrEnum
 from functools import cache
 from pathlib import Path
@@ -20,27 +20,26 @@ from torch_tasks.store.ledger_file import LedgerFile
 from torch_tasks.system.processes import birth, is_alive
 
 PUBLISHING_SECONDS = 60.0
-"""No publishing takes longer: a row that is still being published then was left by a part of a living process."""
+"""No publishing takes longer, even in a process that still lives."""
 BRIEF_SECONDS = 1.0
 """A row younger than this is surely still being published."""
 SEEN_SECONDS = 60.0
-"""How exactly it is known when a task was last seen: a machine with nothing to do shall not write all the time."""
+"""How often at most it is noted when a task was last seen: an idle machine shall not write all the time."""
 PRUNE_PAGES = 2000
 
 
 class RowState(StrEnum):
-    """How far the publishing of a task is, as its row says."""
+    """How far the publishing of a task is."""
 
     WRITTEN = "written"
     """A process is publishing it, or was killed while it did."""
     SPOOLED = "spooled"
     """It was accepted while the broker was away, and was not sent yet."""
     PUBLISHED = "published"
-    """The broker took it."""
     WITHDRAWN = "withdrawn"
-    """Enqueueing it failed, and its sender knows; the broker is to forget it."""
+    """Enqueueing it failed, and its sender knows; the broker must forget it."""
     CLOSED = "closed"
-    """It has ended, and how is kept."""
+    """It has ended; its account is kept."""
 
 
 ROW_TRANSITIONS: dict[RowState, frozenset[RowState]] = {
@@ -69,7 +68,7 @@ class Row(NamedTuple):
 
     @property
     def in_hands(self) -> bool:
-        """A living process is publishing it."""
+        """Whether a living process is publishing it."""
         age = time.time() - self.touched
         if self.state is not RowState.WRITTEN or self.publisher is None or not -1 < age < PUBLISHING_SECONDS:
             return False
@@ -80,8 +79,6 @@ class Row(NamedTuple):
 
 
 class _Broker(NamedTuple):
-    """What is kept of the broker itself."""
-
     ledger: str | None = None
     reconciled: float | None = None
     closing_at: float = 0
@@ -95,7 +92,7 @@ class Summary(NamedTuple):
     elsewhere: int
     """Open rows that belong to other brokers."""
     reconciled: float | None
-    """When the broker was last brought to what the rows say."""
+    """When the rows were last put back to the broker."""
 
 
 _ROW = "SELECT number, task_id, queue, state, touched, publisher, revision FROM tasks WHERE broker = :broker AND "
@@ -114,15 +111,15 @@ class Ledger:
         self._file = LedgerFile(path)
 
     def exists(self) -> bool:
-        """Anything was ever noted here."""
+        """Whether anything was ever written here."""
         return self._file.exists()
 
     # ── from being accepted to the end ───────────────────────────────────────────────────────────────────────────
 
     def write(self, task_id: str, queue: str, message: str) -> RowState | None:
-        """Note, on the disk, that a task is about to be published; returns what the ledger knew of it before.
+        """Note, on the disk, that a task is about to be published; returns the former state of its row, if it has one.
 
-        What was noted first stays: the same id twice is one task.
+        The message that was written first stays: the same id twice is one task.
         """
         with self._file.writing(flushed=True) as file:
             if self._add(file, task_id, queue, message):
@@ -132,7 +129,7 @@ class Ledger:
             return row.state
 
     def note(self, task_id: str, state: RowState) -> None:
-        """Note how the publishing of a task went on, if its row may come into this state."""
+        """Put a row into another state, if that may follow."""
         with self._file.writing(flushed=False) as file:
             file.execute(
                 "UPDATE tasks SET state = ?, touched = ?, publisher = NULL "
@@ -141,9 +138,9 @@ class Ledger:
             )
 
     def take_back(self, task_id: str, before: RowState | None, *, forgotten: bool) -> None:
-        """Undo, on the disk, what :meth:`write` did, which returned ``before``.
+        """Undo, on the disk, a :meth:`write` that returned ``before``.
 
-        If the broker could not be made to forget the task, the row stays so that it will be.
+        If the broker has not ``forgotten`` the task, the row stays as withdrawn, so that it will be.
         """
         with self._file.writing(flushed=True) as file:
             row = self._find(file, task_id)
@@ -157,7 +154,7 @@ class Ledger:
                 self._enter(file, row.number, RowState.WITHDRAWN)
 
     def close(self, task_id: str, account: Mapping[str, str], *, flushed: bool = False) -> None:
-        """Keep how a task ended, be it one that was enqueued here or not."""
+        """Keep the account of an ended task, whether it was enqueued here or not."""
         revision = int(account["revision"])
         with self._file.writing(flushed=flushed) as file:
             row = self._found_or_added(file, task_id, account["queue"])
@@ -171,12 +168,12 @@ class Ledger:
                 )
 
     def is_as_read(self, row: Row) -> bool:
-        """No process has done anything with the row since it was read."""
+        """Whether no process has changed the row since it was read."""
         with self._file.reading() as file:
             return self._find(file, row.task_id) == row
 
     def drop(self, row: Row) -> None:
-        """Forget a row, unless a process has done something with it since."""
+        """Delete a row, unless a process has changed it since it was read."""
         with self._file.writing(flushed=False) as file:
             file.execute(
                 "DELETE FROM tasks WHERE number = ? AND state = ? AND touched = ?", (row.number, row.state, row.touched)
@@ -185,7 +182,7 @@ class Ledger:
     # ── putting back ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def claim(self, row: Row) -> bool:
-        """Make this process the one that publishes the row; false if another has done something with it since."""
+        """Make this process the publisher of the row; false if another process has changed it since it was read."""
         with self._file.writing(flushed=False) as file:
             claimed = file.execute(
                 "UPDATE tasks SET state = 'written', touched = ?, publisher = ? "
@@ -195,7 +192,7 @@ class Ledger:
             return claimed.rowcount == 1
 
     def seen(self, rows: Iterable[Row]) -> None:
-        """Note that the broker knows these and that they have not ended, unless that was noted a moment ago."""
+        """Note that the broker has these tasks and they have not ended, unless that was noted a moment ago."""
         now = time.time()
         changed = [
             (now, row.number, row.state, row.touched)
@@ -210,39 +207,36 @@ class Ledger:
                 )
 
     def unsent(self) -> list[Row]:
-        """What waits to be sent or taken back, in order; not what a living process is about to send."""
+        """The rows that wait to be sent or withdrawn, in order, without those that a living process is publishing."""
         return [row for row in self._rows(f"{_UNSENT} ORDER BY number") if not row.in_hands]
 
     def open_after(self, number: int, limit: int) -> list[Row]:
-        """The next open rows in the order in which they were accepted."""
+        """The next open rows, in the order in which they were accepted."""
         return self._rows("state <> 'closed' AND number > :number ORDER BY number LIMIT :limit", number, limit)
 
     def closed_after(self, number: int, limit: int) -> list[Row]:
-        """The next closed rows."""
         return self._rows("state = 'closed' AND number > :number ORDER BY number LIMIT :limit", number, limit)
 
     def longest_unseen(self, limit: int) -> list[Row]:
-        """The published rows that were not looked at for the longest time."""
+        """The published rows whose tasks were not seen for the longest time."""
         return self._rows("state = 'published' ORDER BY touched LIMIT :limit", limit=limit)
 
     def message(self, row: Row) -> str:
-        """What was published."""
         with self._file.reading() as file:
             found = file.execute("SELECT message FROM papers WHERE number = ?", (row.number,)).fetchone()
         return str(found[0])
 
     def account(self, row: Row) -> dict[str, str]:
-        """How the task of a closed row ended."""
+        """The account of an ended task, from its closed row."""
         with self._file.reading() as file:
             found = file.execute("SELECT account FROM papers WHERE number = ?", (row.number,)).fetchone()
         return {str(name): str(value) for name, value in json.loads(found[0]).items()}
 
     def has_spooled(self) -> bool:
-        """Something was accepted while the broker was away, and was not sent yet."""
         return bool(self._rows("state = 'spooled' LIMIT 1"))
 
     def state(self, task_id: str) -> RowState | None:
-        """What is known of a task here."""
+        """The state of a task's row, if it has one."""
         with self._file.reading() as file:
             row = self._find(file, task_id)
         return row.state if row else None
@@ -251,7 +245,7 @@ class Ledger:
 
     @property
     def name(self) -> str:
-        """What the broker knows this ledger by."""
+        """The name by which the broker knows this ledger."""
         with self._file.reading() as file:
             name = self._mine(file).ledger
         if name is None:
@@ -263,12 +257,12 @@ class Ledger:
         return str(name)
 
     def reconciled(self) -> None:
-        """Note that the broker knows now what the rows say."""
+        """Note that the rows were put back to the broker."""
         with self._file.writing(flushed=False) as file:
             file.execute("UPDATE brokers SET reconciled = ? WHERE broker = ?", (time.time(), self._broker))
 
     def is_closing_due(self, seconds: float) -> bool:
-        """No process has looked for ended tasks for so long."""
+        """Whether no process has looked for ended tasks for so long."""
         with self._file.reading() as file:
             return not -1 < time.time() - self._mine(file).closing_at < seconds
 
@@ -280,7 +274,7 @@ class Ledger:
     # ── housekeeping ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def prune(self, keep_days: float) -> None:
-        """Forget what ended longer ago than this, whatever its broker, and give the room back."""
+        """Delete the rows that were closed longer ago than this, of all brokers, and free their room on the disk."""
         with self._file.writing(flushed=False) as file:
             gone = file.execute(
                 "DELETE FROM tasks WHERE state = 'closed' AND touched < ?", (time.time() - keep_days * 86400,)
@@ -289,7 +283,6 @@ class Ledger:
             self._file.give_back(PRUNE_PAGES)
 
     def summary(self) -> Summary:
-        """What a person wants to know."""
         with self._file.reading() as file:
             mine = dict(
                 file.execute(
@@ -333,7 +326,7 @@ class Ledger:
         )
 
     def _add(self, file: sqlite3.Connection, task_id: str, queue: str, message: str | None) -> int | None:
-        """The number of a new row; nothing if the task has one."""
+        """The number of a new row; None if the task has a row."""
         added = file.execute(
             "INSERT OR IGNORE INTO tasks (broker, task_id, queue, state, touched, publisher) VALUES (?, ?, ?, ?, ?, ?)",
             (self._broker, task_id, queue, RowState.WRITTEN, time.time(), _myself(os.getpid())),
@@ -344,9 +337,9 @@ class Ledger:
         return added.lastrowid
 
 
-def _row(values: Sequence[Any]) -> Row:
-    number, task_id, queue, state, touched, publisher, revision = values
-    return Row(number, task_id, queue, RowState(state), touched, publisher, revision)
+def _row(values: Iterable[Any]) -> Row:
+    row = Row(*values)
+    return row._replace(state=RowState(row.state))
 
 
 @cache

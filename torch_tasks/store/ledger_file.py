@@ -1,7 +1,7 @@
-"""The ledger's SQLite file: private, flushed when asked, and safe among threads, forks and processes.
+"""The ledger's SQLite file: private, and safe among threads, forks and processes.
 
-A process has one connection, which its threads share. It is closed before a fork, for SQLite's locks belong to the
-process that took them, and opened anew when a person put the file away.
+The threads of a process share one connection. It is closed before a fork, for SQLite's locks belong to the process
+that took them, and opened anew when the file was moved away.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from torch_tasks.errors import LedgerUnusable
 from torch_tasks.system.files import exclusive, flush_folder, make_folder, usable
 
 BUSY_SECONDS = 15.0
-"""How long another process may hold the file."""
+"""How long to wait for another process that holds the file."""
 
 LAYOUT_VERSION = 1
 LAYOUT = """
@@ -51,7 +51,7 @@ _DAMAGED = ("SQLITE_CORRUPT", "SQLITE_NOTADB")
 
 
 class LedgerFile:
-    """A file of rows. What goes wrong with it is raised as :class:`~torch_tasks.errors.LedgerUnusable`."""
+    """The file; every error of SQLite is raised as :class:`~torch_tasks.errors.LedgerUnusable`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -62,20 +62,19 @@ class LedgerFile:
         _all.add(self)
 
     def exists(self) -> bool:
-        """A row was written once."""
         return self.path.exists()
 
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
-        """For statements that change nothing."""
+        """A connection for statements that change nothing."""
         with self._lock, self._named():
             yield self._open()
 
     @contextmanager
     def writing(self, *, flushed: bool) -> Iterator[sqlite3.Connection]:
-        """One transaction, written whole or not at all; on the disk when it is over if it is to be ``flushed``.
+        """One transaction; if ``flushed``, it is on the disk when it ends.
 
-        One that is not survives the end of this process, but maybe not that of the machine.
+        If not, it survives the end of this process, but maybe not that of the machine.
         """
         with self._lock, self._named():
             connection = self._open()
@@ -85,12 +84,12 @@ class LedgerFile:
                 yield connection
 
     def give_back(self, pages: int) -> None:
-        """Make the file smaller by what is free in it, at most so many pages."""
+        """Make the file smaller by at most so many free pages."""
         with self._lock, self._named():
             self._open().execute(f"PRAGMA incremental_vacuum({pages})").fetchall()
 
     def close(self) -> None:
-        """Let go of the file until it is needed again."""
+        """Close the file until it is needed again."""
         with self._lock:
             if self._connection is not None:
                 with suppress(sqlite3.Error):
@@ -112,7 +111,7 @@ class LedgerFile:
                 return self._connection
             self.close()
         self._create()
-        # Another thread may close it, before a fork; only who holds the lock uses it.
+        # Another thread may close it before a fork; only the thread that holds the lock uses it.
         connection = sqlite3.connect(self.path, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
         try:
             connection.execute("PRAGMA foreign_keys = ON")
@@ -131,10 +130,10 @@ class LedgerFile:
         return None
 
     def _create(self) -> None:
-        """The file is there and its owner's alone; SQLite makes what belongs to it alike."""
+        """Make the file, for its owner only; SQLite gives its other files the same mode."""
         make_folder(self.path.parent)
         with usable(self.path):
-            # Not opened if it is there: closing it again would drop the locks of this process's other connections.
+            # An existing file is not opened: closing it would drop the locks of this process's other connections.
             with suppress(FileExistsError):
                 os.close(os.open(self.path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
                 flush_folder(self.path.parent)
@@ -151,7 +150,7 @@ class LedgerFile:
         if (version := _version(connection)) != LAYOUT_VERSION:
             raise LedgerUnusable(
                 f"the ledger {self.path} was laid out by another version of Torch ({version}, not {LAYOUT_VERSION}). "
-                "Use that one, or move the file away"
+                "Use that version, or move the file away"
             )
 
     @contextmanager
@@ -166,8 +165,8 @@ class LedgerFile:
         name = getattr(error, "sqlite_errorname", "")
         if name.startswith(_DAMAGED):
             return LedgerUnusable(
-                f"the ledger {self.path} is damaged: {error}. Move it away and go on; what it held and has not ended "
-                "is then not put back should the broker lose it"
+                f"the ledger {self.path} is damaged: {error}. Move it away and go on; its tasks that have not ended "
+                "are then not put back if the broker loses them"
             )
         if name.startswith("SQLITE_BUSY"):
             return LedgerUnusable(f"the ledger {self.path} is held by another process: {error}. Try again")

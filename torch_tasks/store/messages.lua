@@ -11,7 +11,7 @@ local function enter(state)
   redis.call('PUBLISH', KEY.record, state)
 end
 
--- A receiver that answers a message, or acknowledges it, has read it.
+-- A receiver that answers or acknowledges a message has read it.
 local function note_answer()
   if ARG.answer == '' or redis.call('EXISTS', KEY.answered) == 0 then return end
   if ARG.answer == 'reply' then redis.call('HSET', KEY.answered, 'reply', ARG.id) end
@@ -53,7 +53,7 @@ end
 -- Note that the receiver's worker begins to deliver.
 -- KEYS: record, incarnations
 -- ARGV: agent, incarnation
--- Returns the state, 'missing', or 'stale' to one that has a later incarnation.
+-- Returns the state, 'missing', or 'stale' if the agent has a later incarnation.
 local function stage()
   if is_stale() then return 'stale' end
   local state = get('state')
@@ -72,11 +72,11 @@ local function leave_inbox(number)
   redis.call('XDEL', KEY.inbox, number)
 end
 
--- Note what became of a message, and take it out of its inbox.
+-- Note the outcome of a message, and remove it from its inbox.
 -- KEYS: record, inbox, incarnations, *indexes
 -- ARGV: agent, incarnation, number, state, note, keep_seconds, id, message, transport, delivered_ms
 -- The number is that of its entry in the inbox; delivered_ms is how long ago it was delivered, if it was.
--- Returns the state, or 'stale' to one that has a later incarnation.
+-- Returns the state, or 'stale' if the agent has a later incarnation.
 local function settle()
   if is_stale() then return 'stale' end
   if ARG.number ~= '' then leave_inbox(ARG.number) end
@@ -97,7 +97,7 @@ local function settle()
   return state
 end
 
--- Take back a message that its receiver has not begun with.
+-- Take back a message whose receiver has not begun to deliver it.
 -- KEYS: record, inbox
 -- ARGV: id, note, keep_seconds
 local function withdraw()
@@ -111,10 +111,10 @@ local function withdraw()
   return 1
 end
 
--- Put a message back that was given up.
+-- Put a message that was given up back into its inbox.
 -- KEYS: record, inbox
 -- ARGV: id
--- Returns the state that it has now, or 'missing'.
+-- Returns its state now, or 'missing'.
 local function replay()
   local state = get('state')
   if not state then return 'missing' end

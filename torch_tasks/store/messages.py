@@ -1,7 +1,7 @@
 """The inboxes: every statement on the broker that reads or writes a message.
 
-An inbox is two streams of message ids, one for emergencies; what an id means stands in the message's record. An entry
-leaves its stream when its receiver has the message, or when it will not be delivered any more.
+An inbox is two streams of message ids, one for emergencies; each message has a record of its own. An entry leaves its
+stream when its receiver has the message, or when the message will not be delivered any more.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _SAME = {"pm": "project-manager", "project_manager": "project-manager", "dev": "
 
 
 def role_named(word: str) -> str:
-    """A role as people and older programs write it: in the plural, in short, with an underscore."""
+    """A role that people or older programs may write in the plural, in short or with an underscore."""
     word = word.strip().lower()
     for name in (word, word.removesuffix("s")):
         if name in _SAME or name in CHANNELS:
@@ -43,20 +43,20 @@ def role_named(word: str) -> str:
 
 
 def channel_of(role: str | None) -> str:
-    """The channel of a role; who is none of the others is a specialist."""
+    """The channel of a role; that of the specialists for any other role."""
     return CHANNELS.get(role_named(role or ""), CHANNELS["specialist"])
 
 
 def listen(client: redis.Redis, role: str) -> Iterator[Message | None]:
     """Every message to this role from now on; None about once a second while there is none.
 
-    Who listens after a message was sent has missed it: the inboxes are the truth, the channels a wake-up.
+    The inboxes hold all messages; a channel only wakes those that listen at that moment.
     """
     with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
         channel.subscribe(channel_of(role))
         while True:
-            heard = channel.get_message(timeout=1.0)
-            yield _parsed(heard["data"]) if heard else None
+            notice = channel.get_message(timeout=1.0)
+            yield _parsed(notice["data"]) if notice else None
 
 
 def _parsed(text: str) -> Message | None:
@@ -70,10 +70,10 @@ _KEPT = 10_000
 
 
 class AuditKind(StrEnum):
-    """What is audited."""
+    """What is audited of a message."""
 
     REFUSED = "refused"
-    """The policy does not let it go, or its receiver is locked."""
+    """The policy forbids it, or its receiver is locked."""
     INVALID = "invalid"
     """It has not the form that its kind must have."""
     UNKNOWN = "unknown"
@@ -81,12 +81,10 @@ class AuditKind(StrEnum):
     FULL = "full"
     """The receiver's inbox had no room."""
     FALLBACK = "fallback"
-    """It came past the broker, while that was away."""
+    """It was delivered without the broker, which was away."""
 
 
 class AuditEntry(Model):
-    """One thing that was audited."""
-
     at: AwareDatetime
     what: AuditKind
     sender: str
@@ -96,13 +94,12 @@ class AuditEntry(Model):
 
 
 class Audit:
-    """The latest of it, on the broker; it is published on the channel of the same name, too."""
+    """The latest entries, on the broker; each is also published on the channel of the same name."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def note(self, what: AuditKind, message: Message, why: str) -> None:
-        """Keep one thing."""
         fields: dict[Any, Any] = {
             "what": str(what),
             "sender": message.sender,
@@ -134,8 +131,6 @@ _MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read
 
 
 class InboxEntry(NamedTuple):
-    """One message in an inbox."""
-
     inbox: str
     number: str
     message_id: str
@@ -153,9 +148,9 @@ class Inboxes:
     # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
 
     def send(self, message: Message, role: str | None) -> MessageState:
-        """Put a message into its receiver's inbox, once; returns how far it is. :class:`InboxFull` if there is no room.
+        """Put a message into its receiver's inbox, once, and publish it on the channel of the receiver's ``role``.
 
-        It is published on the channel of the receiver's ``role``, too.
+        Returns its state; :class:`InboxFull` if there is no room.
         """
         urgent, normal = (keys.inbox(message.target, urgency) for urgency in Urgency)
         own, other = (urgent, normal) if message.priority is Urgency.EMERGENCY else (normal, urgent)
@@ -185,32 +180,28 @@ class Inboxes:
         return MessageState(detail) if outcome == "known" else MessageState.ACCEPTED
 
     def exchanges(self, correlation_id: str) -> int:
-        """How many messages were sent under this correlation id."""
+        """How many messages have this correlation id."""
         return int(self._client.get(keys.exchanges(correlation_id)) or 0)
 
     def replay(self, message_id: str) -> MessageState:
         """Put a message that was given up back into its inbox."""
-        message = self.get(message_id).message
-        inbox = keys.inbox(message.target, message.priority)
-        places = {"record": keys.message(message_id), "inbox": inbox}
+        places = _places(self.get(message_id).message)
         return MessageState(SCRIPTS["replay"](self._client, **places, id=message_id))
 
     def withdraw(self, message_id: str, note: str) -> bool:
-        """Take a message back that its receiver has not begun with; false if it has, or there is no such message."""
+        """Take a message back; false if its receiver has begun to deliver it, or there is no such message."""
         record = self.records([message_id])[0]
         if record is None:
             return False
-        inbox = keys.inbox(record.message.target, record.message.priority)
-        places = {"record": keys.message(message_id), "inbox": inbox}
-        withdrawn = SCRIPTS["withdraw"](
-            self._client, **places, id=message_id, note=note, keep_seconds=self._keep_seconds
+        places = _places(record.message)
+        return bool(
+            SCRIPTS["withdraw"](self._client, **places, id=message_id, note=note, keep_seconds=self._keep_seconds)
         )
-        return bool(withdrawn)
 
     # ── the receiver's side ──────────────────────────────────────────────────────────────────────────────────────
 
     def open(self, party: str) -> None:
-        """Have the inbox of this receiver, empty or not."""
+        """Make the inbox of this receiver, unless it exists."""
         for urgency in Urgency:
             try:
                 self._client.xgroup_create(keys.inbox(party, urgency), GROUP, "0", mkstream=True)
@@ -221,10 +212,9 @@ class Inboxes:
     def fetch(
         self, party: str, *, again: bool = False, emergencies_only: bool = False, wait_ms: int = 0
     ) -> list[InboxEntry]:
-        """The next entries that were not fetched, or ``again`` those that were and are not settled."""
+        """The next entries that were not fetched, or ``again`` all that were and are not settled."""
         chosen = (Urgency.EMERGENCY,) if emergencies_only else tuple(Urgency)
         streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
-        # All that was fetched before, for it is handed out no more as new.
         count = None if again else _AT_ONCE
         answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
         return [
@@ -235,7 +225,7 @@ class Inboxes:
         ]
 
     def waiting(self, party: str) -> list[InboxEntry]:
-        """What stands in an inbox, emergencies first, fetched or not."""
+        """The entries of an inbox, emergencies first, fetched or not."""
         streams = [keys.inbox(party, urgency) for urgency in Urgency]
         with self._client.pipeline(transaction=False) as pipe:
             for stream in streams:
@@ -248,7 +238,7 @@ class Inboxes:
         ]
 
     def stage(self, message_id: str, by: AgentInfo) -> str:
-        """Say that the receiver's worker begins to deliver; returns the state, which says if it may not."""
+        """Note that the receiver's worker begins to deliver; returns the message's state: "staged" if it may."""
         places = {"record": keys.message(message_id), "incarnations": keys.AGENT_INCARNATION}
         state = str(SCRIPTS["stage"](self._client, **places, agent=by.agent_id, incarnation=by.incarnation))
         if state == "stale":
@@ -266,7 +256,7 @@ class Inboxes:
         transport: Transport = "broker",
         delivered_ago: float | None = None,
     ) -> None:
-        """Say what became of a message; it leaves its inbox. :class:`StaleWriter` from a stale incarnation."""
+        """Note the outcome of a message and remove it from its inbox; :class:`StaleWriter` for a stale incarnation."""
         outcome = SCRIPTS["settle"](
             self._client,
             record=keys.message(message.id),
@@ -290,7 +280,7 @@ class Inboxes:
             self.audit.note(AuditKind.FALLBACK, message, "the broker was away")
 
     def drop(self, entry: InboxEntry) -> None:
-        """Take an entry out of its inbox whose message has no record."""
+        """Remove an entry whose message has no record from its inbox."""
         self._client.xack(entry.inbox, GROUP, entry.number)
         self._client.xdel(entry.inbox, entry.number)
 
@@ -306,7 +296,7 @@ class Inboxes:
     def records(self, message_ids: Iterable[str]) -> list[MessageRecord | None]:
         """The records of these messages, in their order."""
         wanted = list(message_ids)
-        if not wanted:  # as an idle receiver asks every few seconds
+        if not wanted:
             return []
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
@@ -317,14 +307,14 @@ class Inboxes:
         return [_record(fields, moment) if fields else None for fields in found]
 
     def states(self, message_ids: Iterable[str]) -> list[MessageState | None]:
-        """How far these messages are, in their order."""
+        """The states of these messages, in their order."""
         with self._client.pipeline(transaction=False) as pipe:
             for message_id in message_ids:
                 pipe.hget(keys.message(message_id), "state")
             return [MessageState(state) if state else None for state in pipe.execute()]
 
     def depths(self, parties: Iterable[str]) -> dict[str, int]:
-        """How many messages wait for each of these, if any do; most first."""
+        """How many messages wait for each of these parties, if any do; most first."""
         names = list(parties)
         with self._client.pipeline(transaction=False) as pipe:
             for party in names:
@@ -341,24 +331,24 @@ class Inboxes:
         return self.states(ids).count(MessageState.DEAD)
 
     def last_statuses(self) -> list[MessageRecord]:
-        """The message in which each agent last reported its status, as far as it is still known."""
+        """The last status report of each agent, as far as it is still known."""
         ids = [str(message_id) for message_id in self._client.hvals(keys.LAST_STATUS)]
         return [record for record in self.records(ids) if record]
 
     def latest(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
-        """The latest messages, of all or from and to one party, oldest first."""
+        """The latest messages of all parties, or from and to one, oldest first."""
         index = keys.conversation(party) if party else keys.MESSAGES
         ids = [str(message_id) for message_id in self._client.zrevrange(index, 0, limit - 1)]
         return [record for record in reversed(self.records(ids)) if record]
 
     def is_known(self, party: str) -> bool:
-        """A party of this name sent or got a message before."""
+        """Whether a party of this name ever sent or got a message."""
         return bool(self._client.exists(keys.conversation(party)))
 
     def changes(self, message_id: str, deadline: float | None) -> Iterator[MessageRecord]:
         """The record now and after each change, until the monotonic ``deadline``; read at least once a second.
 
-        One that came past the broker, or that the broker forgot, may be known a moment later.
+        A message that the broker does not know yet is waited for a moment: its receiver may put it there.
         """
         unknown_since = time.monotonic()
         with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
@@ -377,6 +367,10 @@ class Inboxes:
         return keys.MESSAGES, keys.conversation(message.sender), keys.conversation(message.target)
 
 
+def _places(message: Message) -> dict[str, str]:
+    return {"record": keys.message(message.id), "inbox": keys.inbox(message.target, message.priority)}
+
+
 def _not_found(message_id: str) -> MessageNotFound:
     return MessageNotFound(f"there is no message {message_id}: a wrong id, or it was sent too long ago")
 
@@ -389,6 +383,6 @@ def _record(fields: Mapping[str, str], moment: float) -> MessageRecord:
             values[name] = datetime.fromtimestamp(float(values[name]) / 1000, UTC)
     record = MessageRecord.model_validate(values)
     overdue = record.expires_at is not None and record.expires_at.timestamp() <= moment
-    if overdue and record.state is MessageState.ACCEPTED:  # its receiver has not looked since
+    if overdue and record.state is MessageState.ACCEPTED:  # its receiver has not read it since
         return record.model_copy(update={"state": MessageState.EXPIRED})
     return record

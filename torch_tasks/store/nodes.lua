@@ -7,22 +7,19 @@
 -- ARGV: name, entry, host, pid, offline_ms, holder_is_gone
 -- Returns the incarnation, or 0, the other's entry and its silence in ms.
 local function register()
-  local entry = redis.call('HGET', KEY.entries, ARG.name)
-  local silent_ms = now - tonumber(redis.call('ZSCORE', KEY.heartbeats, ARG.name) or '0')
-  if is_anothers(entry, silent_ms) then return {0, entry, silent_ms} end
+  local holder = other_holder(ARG.name)
+  if holder then return {0, unpack(holder)} end
   redis.call('HSET', KEY.entries, ARG.name, ARG.entry)
   redis.call('ZADD', KEY.heartbeats, now, ARG.name)
   return {redis.call('HINCRBY', KEY.incarnations, ARG.name, 1), '', 0}
 end
 
--- Note that a node lives, and how.
+-- Note that a node lives, and its state.
 -- KEYS: entries, heartbeats, incarnations, drained
 -- ARGV: name, entry, incarnation
--- Returns whether it is drained, or -1 if it was succeeded.
+-- Returns whether it is drained, or -1 if a later incarnation was registered.
 local function beat()
-  local latest, mine = tonumber(redis.call('HGET', KEY.incarnations, ARG.name) or '0'), tonumber(ARG.incarnation)
-  if latest > mine then return -1 end
-  if latest < mine then redis.call('HSET', KEY.incarnations, ARG.name, mine) end
+  if has_successor(ARG.name) then return -1 end
   redis.call('HSET', KEY.entries, ARG.name, ARG.entry)
   redis.call('ZADD', KEY.heartbeats, now, ARG.name)
   return redis.call('SISMEMBER', KEY.drained, ARG.name)
@@ -51,7 +48,7 @@ local function reserve()
   return 1
 end
 
--- Note how far a spawned agent is; with no state, forget it.
+-- Note the state of a spawned agent; with no state, forget it.
 -- KEYS: spawned, states, revision
 -- ARGV: id, request, state, reason, *only_from
 -- Returns the state that it has now, 'missing', 'other' or 'forgotten'.
@@ -71,7 +68,7 @@ local function settle()
   return ARG.state
 end
 
--- Put back what a broker has forgotten; what it knows stays.
+-- Put a spawned agent back, unless the broker knows one of its id.
 -- KEYS: spawned, states, revision
 -- ARGV: id, entry, state
 local function restore()

@@ -1,4 +1,4 @@
-"""The machines, and the agents that were spawned on them: every statement that reads or writes either."""
+"""The nodes, and the agents that were spawned on them: every statement on either."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.clock import in_ms, time_ms
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import NodeNotFound, NodeTaken, SpawnRefused, StaleWriter
 from torch_tasks.model.agent import AgentStatus
@@ -22,37 +23,34 @@ SCRIPTS = Scripts(__file__, TRANSITIONS=SPAWN_TRANSITIONS)
 
 _LOOKED_UP = {"incarnation", "status", "last_heartbeat", "drained"}
 _REMEMBERED_MS = 86_400_000
-"""For so long it is known why an agent could not be started."""
+"""How long the reason is kept why an agent could not be started."""
 
 
 class NodeRegistry:
-    """Which machines there are, what they have, and when they last sent a heartbeat."""
+    """Which nodes there are, what they have, and when they last sent a heartbeat."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._offline_ms = int(settings.offline_seconds * 1000)
 
-    # ── who looks ────────────────────────────────────────────────────────────────────────────────────────────────
-
     def nodes(self) -> list[NodeInfo]:
-        """All nodes that were ever heard of, by name, with who is online now."""
+        """All nodes that were ever registered, by name."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.NODE_REGISTRY)
             pipe.zrange(keys.NODE_HEARTBEAT, 0, -1, withscores=True)
             pipe.smembers(keys.NODES_DRAINED)
             pipe.hgetall(keys.NODE_INCARNATION)
             pipe.time()
-            entries, beats, drained, incarnations, (seconds, micros) = pipe.execute()
-        heard, now_ms = dict(beats), seconds * 1000 + micros // 1000
+            entries, beats, drained, incarnations, now = pipe.execute()
+        heard = dict(beats)
         return [
-            self._info(entry, incarnations.get(name), heard.get(name), now_ms, drained=name in drained)
+            self._info(entry, incarnations.get(name), heard.get(name), in_ms(now), drained=name in drained)
             for name, entry in sorted(entries.items())
         ]
 
     def online(self) -> list[str]:
-        """The names of the nodes of which the fleet hears."""
-        seconds, micros = self._client.time()
-        since = seconds * 1000 + micros // 1000 - self._offline_ms
+        """The names of the online nodes."""
+        since = time_ms(self._client) - self._offline_ms
         return [str(name) for name in self._client.zrangebyscore(keys.NODE_HEARTBEAT, f"({since}", "+inf")]
 
     def get_node(self, name: str) -> NodeInfo:
@@ -62,10 +60,8 @@ class NodeRegistry:
                 return info
         raise NodeNotFound(f"no node {name!r} is registered; 'torch-tasks node list' shows those that are")
 
-    # ── who is there ─────────────────────────────────────────────────────────────────────────────────────────────
-
     def register(self, info: NodeInfo, *, holder_is_gone: bool = False) -> NodeInfo:
-        """Enter a node under a new incarnation, or refuse with :class:`NodeTaken` while another one has its name."""
+        """Enter a node under a new incarnation; :class:`NodeTaken` while another node worker has its name."""
         granted, entry, silent_ms = SCRIPTS["register"](
             self._client,
             **_KEYS,
@@ -80,13 +76,13 @@ class NodeRegistry:
             return info.model_copy(update={"incarnation": int(granted)})
         holder = json.loads(entry)
         raise NodeTaken(
-            f"a node worker of the name {info.name} is there already, pid {holder['pid']} on {holder['host']} (heard "
-            f"of {int(silent_ms) / 1000:.0f} s ago). Give this machine another name with TORCH_NODE, or stop that one "
+            f"another node worker is named {info.name}: pid {holder['pid']} on {holder['host']} (last heartbeat "
+            f"{int(silent_ms) / 1000:.0f} s ago). Give this machine another name with TORCH_NODE, or stop that one "
             f"first; if it is dead, its name is free {self._offline_ms / 1000:g} s after its last heartbeat"
         )
 
     def entry(self, name: str) -> NodeInfo | None:
-        """What stands in the registry under this name, from whichever node; ``status`` is not looked up."""
+        """The registry's entry of this name, without ``status``, whichever node worker wrote it."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hget(keys.NODE_REGISTRY, name)
             pipe.hget(keys.NODE_INCARNATION, name)
@@ -94,27 +90,23 @@ class NodeRegistry:
         return self._info(entry, incarnation, None, 0, drained=False) if entry else None
 
     def heartbeat(self, info: NodeInfo) -> bool:
-        """Say that the node lives, and how; returns whether it is drained. :class:`StaleWriter` if it was succeeded."""
-        drained = int(
-            SCRIPTS["beat"](
-                self._client,
-                **_KEYS,
-                drained=keys.NODES_DRAINED,
-                name=info.name,
-                entry=_entry(info),
-                incarnation=info.incarnation,
-            )
-        )
+        """Report that the node lives, and its state; returns whether it is drained.
+
+        :class:`StaleWriter` if a later incarnation was registered.
+        """
+        fields = {"name": info.name, "entry": _entry(info), "incarnation": info.incarnation}
+        drained = int(SCRIPTS["beat"](self._client, **_KEYS, drained=keys.NODES_DRAINED, **fields))
         if drained < 0:
-            raise StaleWriter(f"another node worker has the name {info.name} by now, this one is its node's no more")
+            raise StaleWriter(
+                f"another node worker is registered as {info.name} by now; this one may not write any more"
+            )
         return bool(drained)
 
     def leave(self, info: NodeInfo) -> None:
-        """Mark the node offline at once."""
         self.heartbeat(info.model_copy(update={"left": True}))
 
     def drain(self, name: str, *, drained: bool) -> None:
-        """Say whether no agent is started on this node any more."""
+        """Keep agents from being started on this node, or allow it again."""
         self.get_node(name)
         (self._client.sadd if drained else self._client.srem)(keys.NODES_DRAINED, name)
 
@@ -145,7 +137,7 @@ _SPAWN_KEYS = {"spawned": keys.SPAWNED, "states": keys.SPAWN_STATES, "revision":
 
 
 class Spawns:
-    """Who was spawned and has not retired."""
+    """The agents that were spawned and have not retired."""
 
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
@@ -153,10 +145,9 @@ class Spawns:
         self._nodes = NodeRegistry(client, settings)
 
     def reserve(self, request: SpawnRequest, *, pool_limit: int | None = None) -> tuple[Spawned, bool]:
-        """A place for the agent on the node with most room, and whether it is new: the same request has one place.
+        """Reserve a place on the node with most room; returns it, and whether it is new, for a request has only one.
 
-        :class:`SpawnRefused` names the limit that does not let it be. ``pool_limit`` is how many of the request's pool
-        there may be.
+        :class:`SpawnRefused` names the limit that refuses it. ``pool_limit`` is that of the request's pool.
         """
         limits = PlacementLimits(
             total=self._settings.agents_limit,
@@ -188,8 +179,7 @@ class Spawns:
 
     def _snapshot(self) -> tuple[int, str, FleetSnapshot, list[str]]:
         """The broker's time, the revision of the list, the fleet, and the failures that are too old to be kept."""
-        seconds, micros = self._client.time()
-        now_ms = seconds * 1000 + micros // 1000
+        now_ms = time_ms(self._client)
         with self._client.pipeline() as pipe:
             pipe.get(keys.SPAWN_REVISION)
             pipe.hgetall(keys.SPAWNED)
@@ -209,7 +199,6 @@ class Spawns:
         return now_ms, str(revision or ""), FleetSnapshot(self._nodes.nodes(), spawned, agents.keys(), members), old
 
     def _reason(self, refusal: Refusal) -> str:
-        """Which limit it was, and its value."""
         limit, whose, number, allowed, reasons = refusal
         own_limit = "TORCH_ROLE_LIMITS says" if whose in self._settings.role_limits else "TORCH_AGENTS_PER_ROLE is"
         nowhere = f"no node has room for it: {reasons}" if reasons else f"there is no node {whose}".rstrip()
@@ -223,11 +212,11 @@ class Spawns:
         }[limit]
 
     def settle(self, spawned: Spawned, to: SpawnState, reason: str = "") -> bool:
-        """Say how far this very agent is; false if it is further already, or another one has its id."""
+        """Note the state of this very agent; false if it has a later one, or another agent has its id."""
         return self._settled(spawned, to.sources, to, reason) == to
 
     def end(self, spawned: Spawned, reason: str) -> None:
-        """This very agent has ended: its place is free. If it never was ready, that is the reason."""
+        """Free the place of this very agent, which has ended; if it never was ready, the ``reason`` is kept."""
         given_up = self._settled(spawned, [SpawnState.LOST], SpawnState.FAILED, spawned.reason or reason)
         if given_up != SpawnState.FAILED:
             failed = self._settled(spawned, [SpawnState.RESERVED], SpawnState.FAILED, reason)
@@ -235,33 +224,16 @@ class Spawns:
                 self._settled(spawned, [SpawnState.READY], "", "")
 
     def _settled(self, spawned: Spawned, sources: Iterable[SpawnState], to: SpawnState | str, reason: str) -> str:
-        return str(
-            SCRIPTS["settle"](
-                self._client,
-                **_SPAWN_KEYS,
-                id=spawned.agent_id,
-                request=spawned.request.id,
-                state=to,
-                reason=reason,
-                only_from=sources,
-            )
-        )
+        which = {"id": spawned.agent_id, "request": spawned.request.id}
+        return str(SCRIPTS["settle"](self._client, **_SPAWN_KEYS, **which, state=to, reason=reason, only_from=sources))
 
     def restore(self, spawned: Spawned) -> bool:
-        """Put back what a broker has forgotten; false if it knows better."""
+        """Put a spawned agent back; false if the broker knows one of its id."""
         state = {"request": spawned.request.id, "state": spawned.state, "reason": spawned.reason, "at": spawned.at}
-        return bool(
-            SCRIPTS["restore"](
-                self._client,
-                **_SPAWN_KEYS,
-                id=spawned.agent_id,
-                entry=_spawn_entry(spawned),
-                state=json.dumps(state),
-            )
-        )
+        entry = {"entry": _spawn_entry(spawned), "state": json.dumps(state)}
+        return bool(SCRIPTS["restore"](self._client, **_SPAWN_KEYS, id=spawned.agent_id, **entry))
 
     def get_many(self, agent_ids: Collection[str]) -> list[Spawned]:
-        """Those of these agents that are known."""
         if not agent_ids:
             return []
         with self._client.pipeline(transaction=False) as pipe:

@@ -1,8 +1,7 @@
-"""The outbox: what was sent from this machine and is not known to have arrived, one file per message.
+"""The outbox: the messages sent from this machine that are not known to have arrived, one file per message.
 
-A file is on the disk before anything goes to the broker, and stays until the receiver has the message. So what is
-sent while the broker is away goes out in its order when it is back, and what the broker forgot is sent again; the ids
-see to it that nothing arrives twice.
+A file is written before its message goes to the broker, and stays until the receiver has the message. So messages
+wait in order while the broker is away, and what it forgot is sent again; ids keep a message from arriving twice.
 """
 
 from __future__ import annotations
@@ -24,17 +23,17 @@ from torch_tasks.system.files import exclusive, make_folder, usable, write_priva
 
 BATCH = 200
 CHECKED_SECONDS = 2.0
-"""How often it is looked what has arrived."""
+"""How often the outbox checks what has arrived."""
 
 ON_ITS_WAY_SECONDS = 2.0
-"""What was kept so lately is most likely being sent by its own process; two of one sender still keep their order."""
+"""A younger message is most likely being sent by its own process; two of one sender still keep their order."""
 
 Route = Callable[[Message], None]
 """Sends one message to the broker."""
 
 
 class Outbox:
-    """One machine's outbox for one broker."""
+    """This machine's outbox for one broker."""
 
     def __init__(self, folder: Path) -> None:
         self._waiting = folder / "waiting"
@@ -44,7 +43,7 @@ class Outbox:
         self._checked = folder / "checked"
 
     def keep(self, message: Message) -> Path:
-        """Have the message on the disk, behind all that were kept before."""
+        """Write the message to the disk, behind all earlier ones."""
         if not self._waiting.is_dir():
             make_folder(self._waiting.parent)
             make_folder(self._waiting)
@@ -54,16 +53,16 @@ class Outbox:
         return file
 
     def drop(self, file: Path) -> None:
-        """Forget a message that was not accepted."""
+        """Delete a message that was not accepted."""
         file.unlink(missing_ok=True)
 
     def accepted(self, file: Path) -> None:
-        """The broker has the message; it is kept until it has arrived."""
+        """Note that the broker has the message; the file is kept until the message has arrived."""
         with usable(file), contextlib.suppress(FileNotFoundError):  # another process has sent it, too
             file.replace(self._sent / file.name)
 
     def is_next(self, file: Path, sender: str) -> bool:
-        """Nothing has to be sent before this message of the sender's."""
+        """Whether no other message has to be sent before this one of the sender's."""
         latest = time.time_ns() - ON_ITS_WAY_SECONDS * 1e9
         for name in _files(self._waiting):
             if name >= file.name:
@@ -75,17 +74,14 @@ class Outbox:
         return True
 
     def waiting(self) -> int:
-        """How many messages wait for the broker."""
         return len(_files(self._waiting))
 
     def unsettled(self) -> int:
-        """How many were accepted and are not known to have arrived."""
+        """How many messages were accepted and are not known to have arrived."""
         return len(_files(self._sent))
 
-    # ── when the broker is there ─────────────────────────────────────────────────────────────────────────────────
-
     def flush(self, send: Route) -> None:
-        """Send what waits, in its order; what cannot be sent yet waits on, and what follows it to the same."""
+        """Send the waiting messages in order; one that cannot be sent yet holds back the next to its receiver."""
         if not self.waiting():
             return
         with exclusive(self._lock):
@@ -102,7 +98,7 @@ class Outbox:
                     self.accepted(self._waiting / name)
 
     def flush_and_check(self, reconciler: Reconciler, inboxes: Inboxes, send: Route) -> None:
-        """Flush, send anew what a broker forgot, and drop what has arrived."""
+        """Flush, send again what the broker forgot, and delete what has arrived."""
         self.flush(send)
         if not self._sent.is_dir() or self._was_checked() or not self.unsettled():
             return
@@ -116,13 +112,13 @@ class Outbox:
 
     @property
     def name(self) -> str:
-        """What the broker notes this outbox under."""
+        """The name by which the broker knows this outbox."""
         if not self._name.exists():
             write_private(self._name, f"outbox {uuid.uuid4().hex}")
         return self._name.read_text()
 
     def _was_checked(self) -> bool:
-        """A process on this machine did it a moment ago; many call this."""
+        """Whether a process of this machine checked a moment ago; if not, this one does now."""
         with contextlib.suppress(FileNotFoundError):
             if 0 <= time.time() - self._checked.stat().st_mtime < CHECKED_SECONDS:
                 return True
@@ -132,7 +128,7 @@ class Outbox:
 
 @dataclass(frozen=True)
 class SentMessages:
-    """What a broker accepted of an outbox's messages, and may have forgotten before they arrived."""
+    """The messages of an outbox that the broker accepted, and may have forgotten before they arrived."""
 
     name: str
     folder: Path
@@ -140,7 +136,7 @@ class SentMessages:
     send: Route
 
     def put_back(self) -> bool:
-        """Send anew what the broker does not know; false if something cannot be sent yet."""
+        """Send what the broker forgot; false if something cannot be sent yet."""
         done = True
         for file, state in itertools.chain.from_iterable(self.batches()):
             if state is None and (message := _read(file)):
@@ -151,7 +147,7 @@ class SentMessages:
         return done
 
     def batches(self) -> Iterator[list[tuple[Path, MessageState | None]]]:
-        """The files, each with what the broker knows of its message; some at a time, in the order of sending."""
+        """The files and the states of their messages on the broker, a page at a time, in the order of sending."""
         names = _files(self.folder)
         for start in range(0, len(names), BATCH):
             some = names[start : start + BATCH]
@@ -169,5 +165,5 @@ def _files(folder: Path) -> list[str]:
 def _read(file: Path) -> Message | None:
     try:
         return Message.model_validate_json(file.read_bytes())
-    except FileNotFoundError:  # it went out this very moment
+    except FileNotFoundError:  # another process has just sent it
         return None

@@ -1,4 +1,4 @@
-"""On which node a spawned agent gets its place, and which limit keeps it from one: a policy, tested in a table."""
+"""On which node a spawned agent gets its place, and which limit refuses it one: a policy of plain values."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class PlacementLimits(NamedTuple):
 
 
 class Refusal(NamedTuple):
-    """Which limit does not let an agent be, and its value."""
+    """The limit that refuses an agent, and its value."""
 
     limit: str
     whose: str = ""
@@ -43,24 +43,21 @@ class Refusal(NamedTuple):
 
 
 class Place(NamedTuple):
-    """Where an agent is to be started, and under which id."""
-
     agent_id: str
     node: str
 
 
 class FleetSnapshot(NamedTuple):
-    """The fleet as it was read in one step."""
+    """The fleet as it was read from the broker."""
 
     nodes: Sequence[NodeInfo]
     spawned: Sequence[Spawned]
     registered: Collection[str]
     """The ids of all agents ever registered: none is given out again."""
-    heard: Mapping[str, CountedAgent]
-    """The agents that are heard of."""
+    online: Mapping[str, CountedAgent]
 
     def members(self) -> dict[str, CountedAgent]:
-        """All that count: heard of, kept by a living node worker, or with a place that is kept for them."""
+        """The agents that count: online, kept by a living node worker, or with a reserved place."""
         found = self._seen()
         for spawned in self.spawned:
             asked = spawned.request
@@ -71,7 +68,7 @@ class FleetSnapshot(NamedTuple):
         return found
 
     def promised(self) -> Counter[str]:
-        """How many agents each node has promised to start that are not to be seen yet."""
+        """How many agents each node has promised to start and that have not appeared yet."""
         seen = self._seen()
         waiting = (one for one in self.spawned if one.state is SpawnState.RESERVED and one.agent_id not in seen)
         return Counter(one.node for one in waiting)
@@ -83,17 +80,16 @@ class FleetSnapshot(NamedTuple):
             for one in node.agents
             if node.online and one.state not in _DOWN
         }
-        return {**kept, **self.heard}
+        return {**kept, **self.online}
 
     def taken_ids(self) -> set[str]:
-        """The ids that no new agent may have."""
         kept = {one.agent_id for node in self.nodes for one in node.agents}
         spawned = {one.agent_id for one in self.spawned if one.state is not SpawnState.FAILED}
         return {*self.registered, *kept, *spawned}
 
 
 def place(asked: SpawnRequest, fleet: FleetSnapshot, limits: PlacementLimits) -> Place | Refusal:
-    """A place on the node with most room, or the limit that does not let the agent be."""
+    """A place on the node with most room, or the limit that refuses the agent."""
     members, taken = fleet.members(), fleet.taken_ids()
     if asked.agent_id in taken:
         return Refusal("id", str(asked.agent_id))
@@ -112,24 +108,27 @@ def place(asked: SpawnRequest, fleet: FleetSnapshot, limits: PlacementLimits) ->
 
 
 def room(node: NodeInfo, count: int, memory_free: int) -> int:
-    """How much of a node's scarcest good is left, in tenths, for a machine's load is never quite the same."""
+    """How much of a node's scarcest resource is left, in tenths, so that small changes of its load do not count."""
     has = node.capacity
     left = min(memory_free / has.memory_total, 1 - has.load / has.cpus, 1 - count / has.agents_limit)
     return int(10 * max(0.0, left))
 
 
 def _reached(asked: SpawnRequest, members: Collection[CountedAgent], limits: PlacementLimits) -> Refusal | None:
-    of_role = sum(one.role == asked.role for one in members)
-    of_parent = sum(one.parent == asked.parent for one in members) if asked.parent else 0
-    of_pool = sum(one.pool == asked.pool for one in members) if asked.pool else 0
-    if asked.pool and limits.pool is not None and of_pool >= limits.pool:
-        return Refusal("pool", asked.pool, of_pool, limits.pool)
-    if len(members) >= limits.total:
-        return Refusal("total", "", len(members), limits.total)
-    if of_role >= limits.role:
-        return Refusal("role", asked.role, of_role, limits.role)
-    if asked.parent and of_parent >= limits.parent:
-        return Refusal("parent", asked.parent, of_parent, limits.parent)
+    numbers = (
+        ("pool", asked.pool, sum(one.pool == asked.pool for one in members), limits.pool if asked.pool else None),
+        ("total", "", len(members), limits.total),
+        ("role", asked.role, sum(one.role == asked.role for one in members), limits.role),
+        (
+            "parent",
+            asked.parent,
+            sum(one.parent == asked.parent for one in members),
+            limits.parent if asked.parent else None,
+        ),
+    )
+    for limit, whose, number, allowed in numbers:
+        if allowed is not None and number >= allowed:
+            return Refusal(limit, whose or "", number, allowed)
     return None
 
 

@@ -1,4 +1,4 @@
-"""Which agent is asked first: a policy of plain values, tested in a table."""
+"""Which agent gets a task first: a policy of plain values."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch_tasks.model.routing import Obstacle
 
 
 class Search(NamedTuple):
-    """What is asked of an agent."""
+    """What a task asks of an agent."""
 
     role: str = ""
     skills: tuple[str, ...] = ()
@@ -24,9 +24,9 @@ class Search(NamedTuple):
     """An agent with one of these is left out."""
 
     def ways(self) -> list[list[str]]:
-        """Each way leads through the index to all agents in question and to others; a way is a list of places.
+        """The ways through the index, each a list of places that leads to all agents in question and to others.
 
-        What is asked for as a skill may be the kind of the agent's program.
+        A skill may also be the kind of an agent's program.
         """
         places = [[f"skill {skill}", f"kind {skill}"] for skill in self.skills]
         if self.any_skill and places:
@@ -35,11 +35,11 @@ class Search(NamedTuple):
 
 
 class Candidate(NamedTuple):
-    """What a search needs of an agent that is heard of."""
+    """What a search needs of an online agent."""
 
     agent_id: str
     state: str
-    """What keeps it from work, as :class:`Obstacle` says, else what its program does."""
+    """What keeps it from work, an :class:`Obstacle`, else what its program does."""
     role: str
     abilities: Collection[str]
     load: int = 0
@@ -48,7 +48,7 @@ class Candidate(NamedTuple):
 
 
 def matches(candidate: Candidate, asked: Search, holds: LatestHolds) -> bool:
-    """Whether an agent is one that was asked for."""
+    """Whether a search asks for this agent."""
     if asked.role not in ("", candidate.role) or candidate.state in asked.obstacles:
         return False
     if holds.root and Obstacle.PAUSED in asked.obstacles and holds.pause_of(candidate.agent_id, candidate.role):
@@ -63,7 +63,6 @@ def rank(
     candidates: Iterable[Candidate], asked: Search, holds: LatestHolds, limit: int | None = None
 ) -> list[Candidate]:
     """The agents that match: free ones first, then by wished skills, success rate and load; at most so many."""
-
     succeeded, ended = Performance.PRIOR
 
     def key(candidate: Candidate) -> tuple[bool, int, float, int, str]:

@@ -40,7 +40,7 @@ local function accept()
   return {1, demanded}
 end
 
--- Take back a record, unless an agent has begun.
+-- Delete a record, unless an agent has begun.
 -- KEYS: record, all
 -- ARGV: id
 local function forget()
@@ -49,7 +49,7 @@ local function forget()
   redis.call('ZREM', KEY.all, ARG.id)
 end
 
--- Who holds the task, unless the caller does or holds it under no earlier incarnation.
+-- The owner of the task, unless that is the caller under its present incarnation.
 local function other_owner(state)
   if ARG.agent == '' or not HELD[state] then return nil end
   local owner, fence = get('agent') or '', tonumber(get('incarnation') or '0')
@@ -63,11 +63,11 @@ local function count_for_agent()
   local started, assigned = tonumber(get('started_at') or '0'), tonumber(get('assigned_at') or '0')
   sum[ARG.counts] = sum[ARG.counts] + 1
   if started > 0 and started >= assigned then sum.seconds = sum.seconds + (now - started) / 1000 end
-  redis.call('HSET', KEY.performance, ARG.agent,
-    string.format(PERFORMANCE, sum.succeeded, sum.failed, sum.seconds, now))
+  local text = string.format(PERFORMANCE, sum.succeeded, sum.failed, sum.seconds, now)
+  redis.call('HSET', KEY.performance, ARG.agent, text)
 end
 
--- Note the moment of a state. A try begins once, however often more is heard of it.
+-- Note the moment of a state. A try has one beginning, however often it enters the state.
 local function stamp(state)
   local field = MOMENTS[state]
   if not field then return end
@@ -76,10 +76,10 @@ local function stamp(state)
   redis.call('HSET', KEY.record, field, now)
 end
 
--- Put a task into another state, if that may follow and the caller owns the task.
+-- Put a task into another state, if that state may follow and the caller owns the task.
 -- KEYS: record, history, performance
 -- ARGV: state, *only_from, agent, node, incarnation, note, keep_seconds, counts, *fields
--- Returns 'moved' with the former state and all fields, or 'missing', 'owned' or 'illegal' with what stands in the way.
+-- Returns 'moved' with the former state and all fields, 'missing', 'owned' with the owner, or 'illegal' with the state.
 local function move()
   local state = get('state')
   if not state then return {'missing', '', {}} end
@@ -98,7 +98,7 @@ local function move()
   return {'moved', state, redis.call('HGETALL', KEY.record)}
 end
 
--- An agent that has the task already goes on with it, under its present incarnation.
+-- Let an agent that owns the task go on with it under its present incarnation.
 local function adopt(state)
   local fence, mine = tonumber(get('incarnation') or '0'), tonumber(ARG.incarnation)
   if fence > mine then return {'stale', string.format('%d', fence)} end
@@ -110,10 +110,10 @@ local function adopt(state)
   return {'mine', ''}
 end
 
--- Have an agent reach for a task.
+-- Have an agent take a task.
 -- KEYS: record, history, agents, heartbeats, kept, broker, soft_pins, loads
 -- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec
--- Returns what became of it, and who owns the task or owned it before.
+-- Returns the outcome, and the present or former owner.
 local function take()
   local state = get('state')
   if not state then return {'missing', ''} end
@@ -135,8 +135,8 @@ local function take()
   return {'taken', ''}
 end
 
--- Put a record back that the broker lacks, or has an earlier account of. The message of a dead task is lost; its place
--- among the dead letters says that it can be replayed.
+-- Put a record back, unless the broker knows the same or a later revision. The message of a dead task is lost; its entry
+-- among the dead letters lets it be replayed.
 -- KEYS: record, all, demanded, dead_letters
 -- ARGV: id, revision, accepted_us, queue, demands, keep_seconds, is_dead, *fields
 local function restore()
@@ -150,10 +150,10 @@ local function restore()
   return 1
 end
 
--- Ask that a task goes to another agent: at once if none has it, else as soon as its owner lets it go.
+-- Give a task to another agent: at once if no agent owns it, else as soon as its owner releases it.
 -- KEYS: record, history, demanded
 -- ARGV: asker, known_spec, spec, to, by, note, *questions, pid, queue, demands, agent, node, incarnation, words
--- Returns what came of it, who has the task, and whether the queue is newly demanded.
+-- Returns the outcome, the owner, and whether the queue is newly demanded.
 local function hand_over()
   local state = get('state')
   if not state then return {'missing', '', 0} end

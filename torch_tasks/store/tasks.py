@@ -35,11 +35,12 @@ from torch_tasks.model.task import (
     TaskState,
 )
 from torch_tasks.settings import Settings
+from torch_tasks.store.agents import signs_of_death
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
 HISTORY_KEPT = 100
-"""So many entries of the history of a task are kept, the latest."""
+"""How many entries of a task's history are kept, the latest."""
 _WORDS_KEPT = 500
 SCRIPTS = Scripts(
     __file__,
@@ -51,38 +52,32 @@ SCRIPTS = Scripts(
     HISTORY_KEPT=HISTORY_KEPT,
 )
 
-#: So many records are read at a time where only some of them are wanted.
 _PAGE = 200
+"""How many records are read at a time where only some of them are wanted."""
 
 
 class Accepted(NamedTuple):
-    """What accepting a task brought about."""
-
     new_record: bool
     new_queue: bool
 
 
 class Outline(NamedTuple):
-    """How far a task is."""
-
     state: TaskState
     queue: str
     revision: int
 
 
 class Take(StrEnum):
-    """What became of an agent's reach for a task."""
+    """How an agent's attempt to take a task ended."""
 
     TAKEN = "taken"
-    """It is this agent's now."""
     MINE = "mine"
-    """It was this agent's already."""
+    """The agent owned the task already."""
     TAKEN_OVER = "taken over"
-    """Its owner and its owner's node are dead; it is this agent's now."""
+    """The former owner is dead."""
     OWNED = "owned"
-    """It belongs to an agent that lives or will be back."""
+    """The task belongs to an agent that lives or will be back."""
     ENDED = "ended"
-    """There is nothing left to do."""
 
 
 class Ownership(NamedTuple):
@@ -94,7 +89,7 @@ class Ownership(NamedTuple):
     """The agent that holds the task: its id, node and incarnation."""
     cancel_requested: bool
     handover: Handover | None = None
-    """The task is to go to another agent as soon as this one has let go of it."""
+    """To which agent the task goes as soon as its owner releases it."""
 
 
 class TaskRecords:
@@ -106,7 +101,7 @@ class TaskRecords:
         self._keep_seconds = int(settings.result_days * 86400)
 
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
-        """Write the record of a new task and demand its queue; a record that is there already stays as it is."""
+        """Write the record of a new task and demand its queue; an existing record stays as it is."""
         new_record, new_queue = SCRIPTS["accept"](
             self._client,
             record=keys.task_record(task_id),
@@ -120,7 +115,7 @@ class TaskRecords:
         return Accepted(bool(new_record), bool(new_queue))
 
     def forget(self, task_id: str) -> None:
-        """Take back a record whose task could not be published, unless an agent has begun."""
+        """Delete the record of a task that could not be published, unless an agent has begun."""
         SCRIPTS["forget"](self._client, record=keys.task_record(task_id), all=keys.TASK_STATUS, id=task_id)
 
     def move(
@@ -135,8 +130,8 @@ class TaskRecords:
     ) -> dict[str, str]:
         """Put a task into another state and return its account, as :meth:`restore` takes it.
 
-        ``by`` is the agent that writes: it must own the task and not have been succeeded by a later incarnation.
-        ``only_from`` narrows the states that may be left. What it ``counts`` for goes into the agent's performance.
+        ``by`` is the agent that writes: it must own the task under its latest incarnation. ``only_from`` narrows the
+        states that may be left. ``counts`` is what the agent's performance counts the end as.
         """
         owner = _written_by(by)
         values = {name: value for name, value in {**(owner if by else {}), **fields}.items() if value is not None}
@@ -164,24 +159,19 @@ class TaskRecords:
         raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
 
     def take(self, task_id: str, by: AgentInfo, *, spec: str | None = None) -> tuple[Take, str]:
-        """Reach for a task on behalf of an agent; returns what became of it, and who owns it or owned it before.
+        """Take a task for an agent and write its whole ``spec``; returns the outcome, and the present or former owner.
 
-        The whole ``spec`` is written with it. :class:`StaleWriter` if a later incarnation of the agent owns the task.
+        :class:`StaleWriter` if a later incarnation of the agent owns the task.
         """
         outcome, detail = SCRIPTS["take"](
             self._client,
             record=keys.task_record(task_id),
             history=keys.task_history(task_id),
-            agents=keys.AGENT_REGISTRY,
-            heartbeats=keys.AGENT_HEARTBEAT,
-            kept=keys.AGENT_KEPT,
-            broker=keys.BROKER_STATE,
+            **signs_of_death(self._settings),
             soft_pins=keys.SOFT_PINS,
             loads=keys.AGENT_LOAD,
             id=task_id,
             **_written_by(by),
-            silence_ms=int(self._settings.takeover_seconds * 1000),
-            goodbye_ms=int(self._settings.detached_seconds * 1000),
             spec=spec,
         )
         if outcome == "missing":
@@ -195,18 +185,17 @@ class TaskRecords:
         return self.accounts([task_id])[0]
 
     def accounts(self, task_ids: Iterable[str]) -> list[dict[str, str]]:
-        """The accounts of these tasks, in their order."""
         with self._client.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
                 pipe.hgetall(keys.task_record(task_id))
-            return [{str(name): str(value) for name, value in fields.items()} for fields in pipe.execute()]
+            return list(pipe.execute())
 
     def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
-        """Put back what the caller remembers of a task, if the broker knows nothing later; false if it does."""
+        """Put an account of a task back, unless the broker has a later one; returns whether it was put back."""
         return bool(self._put_back(task_id, account, self._client))
 
     def restore_many(self, accounts: Mapping[str, Mapping[str, str]]) -> None:
-        """:meth:`restore` many accounts in one go, by the ids of their tasks."""
+        """:meth:`restore` many accounts in one round trip, by the ids of their tasks."""
         with self._client.pipeline(transaction=False) as pipe:
             for task_id, account in accounts.items():
                 self._put_back(task_id, account, pipe)
@@ -235,8 +224,7 @@ class TaskRecords:
     ) -> tuple[str, str, bool]:
         """Ask for a handover and give the task its new spec, if its spec is still the ``known`` one.
 
-        Returns what came of it, who has the task, and whether the queue is newly demanded. ``asker`` is the agent that
-        asks, which must own the task.
+        The agent ``asker`` must own the task. Returns the outcome, the owner, and whether the queue is newly demanded.
         """
         words = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
         outcome, owner, demanded = SCRIPTS["hand_over"](
@@ -262,7 +250,7 @@ class TaskRecords:
         return str(outcome), str(owner), bool(demanded)
 
     def _kept_for(self, state: TaskState) -> int:
-        """For how many seconds a record in this state is kept; 0 for good."""
+        """For how many seconds a record in this state is kept; 0 for ever."""
         return self._keep_seconds if state.ended and state is not TaskState.DEAD else 0
 
     def finish(self, result: TaskResult, *, by: AgentInfo | None = None) -> dict[str, str]:
@@ -273,7 +261,7 @@ class TaskRecords:
         )
 
     def _end_unwanted(self, task_id: str, account: dict[str, str]) -> dict[str, str]:
-        """What its agent let go of after it was cancelled is not to wait for another one, which may never come."""
+        """End a task that was cancelled and that its agent released, instead of having it wait for another agent."""
         if "cancel_requested" not in account:
             return account
         failure = Failure(kind=FailureKind.CANCELLED, message="cancelled before another agent began")
@@ -283,7 +271,7 @@ class TaskRecords:
             return account
 
     def ownership(self, task_id: str) -> Ownership:
-        """How a task stands, for the agent that works on it."""
+        """The state of a task, for the agent that works on it."""
         names = ("revision", "state", "agent", "node", "incarnation", "cancel_requested", "attempts", "handover")
         revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
             keys.task_record(task_id), names
@@ -291,36 +279,35 @@ class TaskRecords:
         owner = (str(agent), str(node), int(incarnation or 0)) if state in HELD else None
         handover = Handover.model_validate_json(asked) if owner and asked else None
         if handover and handover.attempt != int(attempts or 0):
-            handover = None  # it has been handed over
+            handover = None  # it was handed over already
         return Ownership(int(revision or 0), owner, cancel is not None, handover)
 
     def count_redelivery(self, task_id: str) -> None:
-        """Count that the task was delivered again because its worker was lost."""
+        """Count a delivery after the first one, whose worker was lost."""
         self._client.hincrby(keys.task_record(task_id), "deliveries", 1)
 
     def note_handoff(self, task_id: str, handoff: Handoff, by: AgentInfo) -> None:
-        """Note what a successor should know of a running task, unless it has one already."""
+        """Note what a successor should know of a running task, as long as the agent owns it."""
         if self.ownership(task_id).owner == by.as_owner:
             self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
 
     def history(self, task_id: str) -> list[HistoryEntry]:
-        """What happened to a task, oldest first."""
+        """The history of a task, oldest first."""
         return [
             HistoryEntry.model_validate(entry | {"at": datetime.fromtimestamp(entry["at"] / 1000, UTC)})
             for entry in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
         ]
 
     def let_expire(self, task_id: str) -> None:
-        """Keep the record of a dead task no longer than that of any other which has ended."""
+        """Keep the record of a dead task only as long as that of any other ended task."""
         self._client.expire(keys.task_record(task_id), self._keep_seconds)
         self._client.expire(keys.task_history(task_id), self._keep_seconds)
 
     def request_cancel(self, task_id: str) -> None:
-        """Note that the task is not wanted any more; the agent that has it, now or later, reads it."""
+        """Note that the task is cancelled, for the agent that owns it now or later."""
         self._client.hset(keys.task_record(task_id), "cancel_requested", 1)
 
     def withdraw_cancel(self, task_id: str) -> None:
-        """Take the request to cancel it back."""
         self._client.hdel(keys.task_record(task_id), "cancel_requested")
 
     def get(self, task_id: str) -> TaskRecord:
@@ -332,16 +319,16 @@ class TaskRecords:
 
     def find(self, task_id: str) -> TaskRecord | None:
         """One record, if there is one."""
-        fields = self._client.hgetall(keys.task_record(task_id))
-        return _record({str(name): str(value) for name, value in fields.items()}) if fields else None
+        fields = self.account(task_id)
+        return _record(fields) if fields else None
 
     def state(self, task_id: str) -> TaskState | None:
-        """The state alone; nothing if there is no record."""
+        """The state alone; None if there is no record."""
         value = self._client.hget(keys.task_record(task_id), "state")
         return TaskState(str(value)) if value else None
 
     def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
-        """As little of these records as shows how far they are, in their order; nothing where there is no record."""
+        """How far these tasks are, in their order; None where there is no record."""
         with self._client.pipeline(transaction=False) as pipe:
             for task_id in task_ids:
                 pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")
@@ -355,26 +342,20 @@ class TaskRecords:
         found: list[TaskRecord] = []
         start, page = 0, max(limit, _PAGE) if states else limit
         while len(found) < limit and (ids := self._client.zrevrange(keys.TASK_STATUS, start, start + page - 1)):
-            with self._client.pipeline(transaction=False) as pipe:
-                for task_id in ids:
-                    pipe.hgetall(keys.task_record(str(task_id)))
-                records = [_record(fields) for fields in pipe.execute() if fields]
+            records = [_record(fields) for fields in self.accounts(map(str, ids)) if fields]
             found += [record for record in records if not states or record.state in states]
             start += page
         return found[:limit]
 
     def ids_beginning(self, beginning: str) -> list[str]:
-        """The ids that begin so; the one alone that is just this, if there is one."""
+        """The ids with this beginning; only the id itself if it is complete."""
         if self.state(beginning):
             return [beginning]
         known = map(str, self._client.zrange(keys.TASK_STATUS, 0, -1))
         return [task_id for task_id in known if task_id.startswith(beginning)]
 
     def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
-        """The state now and after each change, until the monotonic ``deadline``.
-
-        The state is read at least once a second, so that a lost notice costs no more than that.
-        """
+        """The state now and after each change, until the monotonic ``deadline``; read at least once a second."""
         with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
             notices.subscribe(keys.task_record(task_id))
             while True:
@@ -385,7 +366,7 @@ class TaskRecords:
                 notices.get_message(timeout=left)
 
     def prune(self) -> int:
-        """Drop from the index what has expired; returns how many."""
+        """Drop expired tasks from the index; returns how many."""
         ids = [str(task_id) for task_id in self._client.zrange(keys.TASK_STATUS, 0, -1)]
         gone = [task_id for task_id in ids if not self._client.exists(keys.task_record(task_id))]
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
@@ -412,5 +393,5 @@ def _record(fields: Mapping[str, str]) -> TaskRecord:
 
 
 def demanded(client: redis.Redis) -> set[str]:
-    """Every queue that a task was sent to so far; accepting a task adds its queue."""
+    """Every queue that a task was sent to so far."""
     return {str(queue) for queue in client.smembers(keys.DEMANDED_QUEUES)}

@@ -58,7 +58,7 @@ def test_a_second_node_worker_of_one_name_is_refused(new_node: NewNode, torch: T
     worker = first.node_worker()
     with pytest.raises(AssertionError, match="has ended"):
         second.node_worker()
-    assert f"a node worker of the name node-a is there already, pid {worker.process.pid} on" in second.said_last()
+    assert f"another node worker is named node-a: pid {worker.process.pid} on" in second.said_last()
     with pytest.raises(AssertionError, match="has ended"):
         first.node_worker()
     assert f"a node worker runs already in {first.state}: pid {worker.process.pid}" in first.said_last()
