@@ -1,4 +1,4 @@
-"""What the ledger promises to whoever enqueues: nothing that was accepted is lost, nothing that was refused appears."""
+"""The ledger's promise: no accepted task is lost, and no refused one appears."""
 
 from __future__ import annotations
 
@@ -47,14 +47,13 @@ def torch(broker: FaultyBroker, tmp_path: Path) -> Iterator[Torch]:  # noqa: F81
 
 @pytest.fixture
 def away(broker: FaultyBroker, torch: Torch) -> Iterator[FaultyBroker]:  # noqa: F811
-    """The broker, which does not answer until it is started."""
+    """A broker that does not answer until it is started."""
     broker.stop()
     yield broker
     broker.start()
 
 
 def ledger() -> Ledger:
-    """This machine's."""
     found = fleet().ledger
     assert found is not None
     return found
@@ -80,7 +79,7 @@ def test_the_row_is_on_the_disk_before_anything_is_on_the_broker(
     client.communicate()
     broker.signal(signal.SIGCONT)
     assert broker.client.keys("nova:torch:task*") == []
-    until(lambda: torch.tasks() and broker.queued(NOBODY) == ["early-1"], "the next one who looks puts it back")
+    until(lambda: torch.tasks() and broker.queued(NOBODY) == ["early-1"], "the next reader puts it back")
     assert torch.task("early-1").status is TaskState.QUEUED
 
 
@@ -162,7 +161,7 @@ def test_the_end_closes_the_row(node: Node, torch: Torch) -> None:
     assert account == fleet().records.account(unseen.id)
 
 
-def test_who_cancels_a_task_remembers_it_whoever_enqueued_it(torch: Torch, tmp_path: Path) -> None:
+def test_the_canceller_keeps_the_end_even_of_a_task_from_elsewhere(torch: Torch, tmp_path: Path) -> None:
     run_client("torch.enqueue('true', agent='nobody', id='theirs-1')", TORCH_STATE_DIR=str(tmp_path / "other"))
     assert ledger().state("theirs-1") is None
     torch.task("theirs-1").cancel()
@@ -203,12 +202,10 @@ def test_spooled_tasks_are_sent_in_order_and_once_before_any_later_one(away: Fau
 
 
 def test_another_program_sends_what_was_spooled(away: FaultyBroker, torch: Torch) -> None:
-    said = run_client("print(torch.enqueue('true', agent='nobody', spool=True).id)")
+    task_id = run_client("print(torch.enqueue('true', agent='nobody', spool=True).id)").strip()
     away.start()
-    assert json.loads(run_client("print([record.spec.id for record in torch.tasks()])").replace("'", '"')) == [
-        said.strip()
-    ]
-    assert away.queued(NOBODY) == [said.strip()]
+    assert run_client("print([record.spec.id for record in torch.tasks()])").strip() == str([task_id])
+    assert away.queued(NOBODY) == [task_id]
 
 
 def test_with_a_broker_spool_changes_nothing(broker: FaultyBroker, torch: Torch) -> None:  # noqa: F811
@@ -229,17 +226,17 @@ def test_the_command_says_that_a_task_was_spooled(away: FaultyBroker, torch: Tor
 
 
 def test_the_doctor_looks_at_the_ledger(away: FaultyBroker, torch: Torch) -> None:
-    def said() -> str:
+    def finding() -> str:
         doctor = [sys.executable, "-m", "torch_tasks.cli", "doctor", "--json"]
         found = json.loads(subprocess.run(doctor, capture_output=True, text=True, check=False).stdout)
-        return next(str(finding["detail"]) for finding in found if finding["what"] == "ledger")
+        return next(str(one["detail"]) for one in found if one["what"] == "ledger")
 
-    assert "no task was enqueued here yet" in said()
+    assert "no task was enqueued here yet" in finding()
     torch.enqueue("true", agent="nobody", spool=True)
-    assert "1 open, 1 spooled, broker not reconciled yet" in said()
+    assert "1 open, 1 spooled, broker not reconciled yet" in finding()
     away.start()
     torch.tasks()
-    assert "1 open, 0 spooled, broker last reconciled" in said()
+    assert "1 open, 0 spooled, broker last reconciled" in finding()
 
 
 def test_a_lost_connection_is_tried_again_soon(away: FaultyBroker, torch: Torch) -> None:
@@ -260,7 +257,7 @@ class Hosted:
 
 @pytest.fixture
 def hosted(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hosted]:
-    """This thread runs a task."""
+    """This thread, as if it ran a task."""
     host = Hosted()
     monkeypatch.setattr(app, "host", host)
     _task_stack.push(run)
@@ -380,7 +377,7 @@ def test_every_task_that_a_killed_client_had_accepted_runs_once(
     torch.tasks()
     for task_id in accepted:
         assert torch.task(task_id).result(timeout=60).succeeded
-    until(lambda: all(record.state.ended for record in torch.tasks(500)), "what was not told as accepted ends, too")
+    until(lambda: all(record.state.ended for record in torch.tasks(500)), "tasks that were not printed end, too")
     ran = effects.read_text().split()
     assert len(ran) == len(set(ran))
     assert {task_id.partition("-")[2] for task_id in accepted} <= set(ran)

@@ -1,4 +1,4 @@
-"""The fleet knows its machines: what they have, which agents they keep, and whether they are there."""
+"""The node registry: what nodes have, which agents they keep, and whether they are online."""
 
 from __future__ import annotations
 
@@ -20,11 +20,10 @@ NewNode = Callable[[str], Node]
 
 
 def command(*words: str) -> subprocess.CompletedProcess[str]:
-    """How a command of a person ends."""
     return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60)
 
 
-def test_a_node_tells_what_it_has(node: Node, torch: Torch) -> None:
+def test_a_node_reports_what_it_has(node: Node, torch: Torch) -> None:
     worker = node.node_worker("dev-1:developer", TORCH_NODE_LABELS='["gpu"]', TORCH_NODE_ADDRESS="a.example")
     until(lambda: (info := worker.info) and info.capacity.panes == 1, "its pane is counted")
     info = torch.node("node-a")
@@ -72,7 +71,7 @@ def test_no_agent_is_started_on_a_drained_node(new_node: NewNode, torch: Torch) 
     assert [torch.spawn("qa").node for _ in range(2)] == ["node-b", "node-b"]
     with pytest.raises(SpawnRefused, match="node-a drained"):
         torch.spawn("qa", node="node-a")
-    until(lambda: torch.node("node-a").drained, "it is said")
+    until(lambda: torch.node("node-a").drained, "the node is drained")
     assert "drained" in command("node", "list").stdout
     torch.undrain("node-a")
     assert torch.spawn("qa").node == "node-a"  # it has fewer
@@ -111,9 +110,9 @@ def test_what_a_drained_node_does_is_handed_over(new_node: NewNode, torch: Torch
     script = f"echo $TORCH_AGENT_ID >> {tmp_path}/begun; until [ -e {tmp_path}/gate ]; do sleep 0.05; done"
     task = torch.enqueue(script, role="developer")
     until((tmp_path / "begun").exists, "it has begun", 30)
-    assert torch.drain("node-a", hand_over=True).working == (("dev-a", task.id),)  # nobody else is there
+    assert torch.drain("node-a", hand_over=True).working == (("dev-a", task.id),)  # there is no other agent
     second.node_worker("dev-b:developer")
-    until(lambda: len(torch.agents(online=True)) == 2, "somebody else is there", 60)
+    until(lambda: len(torch.agents(online=True)) == 2, "another agent is online", 60)
     drained = torch.drain("node-a", hand_over=True, timeout=30)
     assert drained.handed_over == (("dev-a", task.id),)
     (tmp_path / "gate").touch()

@@ -1,4 +1,4 @@
-"""The agent registry: who is entered, found, counted, watched."""
+"""The agent registry: entering, finding, counting and watching agents."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from torch_tasks.transport.deliveries import list_of
 
 
 def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), **fields: Any) -> AgentInfo:
-    """An agent that nobody has entered yet."""
+    """An agent that is not registered yet."""
     known: dict[str, Any] = {"agent_id": agent_id, "role": role, "skills": skills, "kind": "shell", "node": "n"}
     known |= {"pid": 1, "host": "h", "incarnation": 0, "workdir": "/", "tmux_socket": "/t", "started_at": now()}
     return AgentInfo.model_validate(known | {"state": AgentState.READY} | fields)
@@ -33,7 +33,7 @@ def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), 
 
 @pytest.fixture
 def registry(torch: Torch, broker: Broker) -> Iterator[AgentRegistry]:
-    """An empty registry, made as a stranger makes it."""
+    """An empty registry, made as users make it."""
     broker.empty()
     yield AgentRegistry()
     broker.empty()
@@ -103,7 +103,7 @@ def test_the_free_come_first_then_the_best_then_the_least_loaded(registry: Agent
     assert [info.load for info in registry.find_available_agents()] == [0, 0, 0, 1]
 
 
-def test_who_is_away_or_cannot_work_is_not_available(registry: AgentRegistry, broker: Broker) -> None:
+def test_agents_that_are_offline_or_cannot_work_are_not_available(registry: AgentRegistry, broker: Broker) -> None:
     left, limited, silent, there = enter(registry, *(agent(name) for name in ("left", "limited", "silent", "there")))
     registry.leave(left)
     registry.heartbeat(limited.model_copy(update={"state": AgentState.LIMITED}))
@@ -230,7 +230,7 @@ def test_a_worker_killed_after_the_result_counts_once(shared_node: Node, torch: 
     worker.teardown()
 
 
-def test_an_agent_tells_what_the_broker_forgot_of_its_tasks_and_nothing_counts_twice(
+def test_an_agent_restores_the_counts_that_the_broker_forgot_and_no_end_counts_twice(
     registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
 ) -> None:
     """By its next heartbeat to an empty broker, and by its next worker's start."""
@@ -246,17 +246,17 @@ def test_an_agent_tells_what_the_broker_forgot_of_its_tasks_and_nothing_counts_t
     known = torch.agent("recalled-1").performance_metrics
     assert counted() == (1, 1)
     broker.empty()
-    until(lambda: counted() == (1, 1), "the agent has told it")
-    told = torch.agent("recalled-1").performance_metrics
-    assert (told.success_rate, told.last_ended) == (known.success_rate, known.last_ended)
-    assert told.seconds == pytest.approx(known.seconds, abs=0.01)
+    until(lambda: counted() == (1, 1), "the agent has restored them")
+    restored = torch.agent("recalled-1").performance_metrics
+    assert (restored.success_rate, restored.last_ended) == (known.success_rate, known.last_ended)
+    assert restored.seconds == pytest.approx(known.seconds, abs=0.01)
     assert torch.enqueue("true", agent="recalled-1").result(timeout=60).succeeded
     assert counted() == (2, 1)
     worker.kill()
     broker.empty()
     worker.start()
     assert worker.ready()
-    until(lambda: counted() == (2, 1), "it has told it again, maybe with the last task's end itself")
+    until(lambda: counted() == (2, 1), "it has restored them again, perhaps by the last task's end itself")
     assert torch.enqueue("true", agent="recalled-1").result(timeout=60).succeeded
     assert counted() == (3, 1)
     worker.restart()
@@ -268,7 +268,7 @@ def test_an_agent_tells_what_the_broker_forgot_of_its_tasks_and_nothing_counts_t
 def test_a_worker_killed_between_its_two_notes_of_an_end_neither_waits_for_it_nor_forgets_to_count_it(
     registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
 ) -> None:
-    """The try's own note is written, the journal's is not, and the broker comes back empty: nobody tells it again."""
+    """Its try is noted, its journal is not, and the broker comes back empty: no process reports the end again."""
     worker = shared_node.agent_worker("noted-1")
     assert worker.ready()
     task = torch.enqueue("true", agent="noted-1")
@@ -301,12 +301,12 @@ def test_of_two_accounts_of_an_agents_tasks_the_one_that_knows_more_stands(regis
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_what_changes_is_told_as_it_happens(registry: AgentRegistry) -> None:
+def test_a_watch_yields_changes_as_they_happen(registry: AgentRegistry) -> None:
     (early,) = enter(registry, agent("early"))
     changes = registry.watch(deadline=time.monotonic() + 60)
 
     def see(*wanted: str) -> None:
-        assert any((change.agent_id, change.what) == wanted for change in changes), f"not told: {wanted}"
+        assert any((change.agent_id, change.what) == wanted for change in changes), f"not seen: {wanted}"
 
     (late,) = enter(registry, agent("late"))
     see("late", "came")
@@ -314,7 +314,7 @@ def test_what_changes_is_told_as_it_happens(registry: AgentRegistry) -> None:
     see("late", "task")
     registry.heartbeat(early.model_copy(update={"state": AgentState.WAITING}))
     see("early", "state")
-    see("early", "left")  # it says nothing any more
+    see("early", "left")  # it sends no heartbeat any more
     registry.heartbeat(early.model_copy(update={"state": AgentState.WAITING}))
     see("early", "came")
     registry.leave(early)
@@ -330,7 +330,7 @@ def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker)
     assert "performance_metrics" not in json.loads(broker.client.hget(keys.AGENT_REGISTRY, "dev-1"))
 
 
-def test_whether_anybody_serves_a_task_is_told_without_reading_them_all(
+def test_whether_an_agent_serves_a_task_is_found_without_reading_them_all(
     registry: AgentRegistry, torch: Torch, broker: Broker
 ) -> None:
     enter(registry, *(agent(f"qa-{number}", "qa", ("python",)) for number in range(60)))
@@ -339,15 +339,15 @@ def test_whether_anybody_serves_a_task_is_told_without_reading_them_all(
     served = [torch.enqueue("true", **asks) for asks in asked]
     alone = [torch.enqueue("true", **asks) for asks in ({"role": "qa", "skills": ["go"]}, {"agent": "qa-999"})]
     before = int(broker.client.info("stats")["total_net_output_bytes"])
-    told = [task.record().unroutable for task in (*served, *alone)]
+    unroutable = [task.record().unroutable for task in (*served, *alone)]
     assert int(broker.client.info("stats")["total_net_output_bytes"]) - before < 30_000
-    assert told == [False] * 3 + [True] * 2
+    assert unroutable == [False] * 3 + [True] * 2
 
 
 # ── looking after them ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_of_many_dead_agents_only_those_are_looked_at_for_whom_something_waits(
+def test_of_many_dead_agents_only_those_with_waiting_tasks_are_looked_at(
     registry: AgentRegistry, torch: Torch, broker: Broker
 ) -> None:
     dead = [f"dead-{number}" for number in range(300)]

@@ -1,4 +1,4 @@
-"""What the ledger keeps, whatever happens to its file and to the processes that write it."""
+"""What the ledger keeps when its file is damaged or its writers are killed."""
 
 from __future__ import annotations
 
@@ -38,12 +38,11 @@ def rows(ledger: Ledger) -> dict[str, RowState]:
 
 
 def row_of(ledger: Ledger, task_id: str) -> Row:
-    """One open row."""
     return next(row for row in ledger.open_after(0, 100_000) if row.task_id == task_id)
 
 
 def other_process(path: Path, statements: str) -> subprocess.Popen[str]:
-    """Python that has the same ledger as ``ledger``."""
+    """A Python process with the same ledger."""
     program = (
         "import os, signal, sys, threading\nfrom pathlib import Path\n"
         "from torch_tasks.store.ledger import Ledger, RowState\n"
@@ -135,7 +134,7 @@ def test_a_broker_sees_its_own_rows_alone(ledger: Ledger, path: Path) -> None:
 # ── who publishes a row ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_only_one_of_those_who_saw_a_row_claims_it(ledger: Ledger) -> None:
+def test_a_row_that_was_read_twice_is_claimed_once(ledger: Ledger) -> None:
     ledger.write("a", "q", "message")
     ledger.note("a", RowState.SPOOLED)
     seen = row_of(ledger, "a")
@@ -148,7 +147,7 @@ def test_a_row_is_in_its_publishers_hands_while_that_process_lives(path: Path, l
     publisher = other_process(path, "ledger.write('a', 'q', 'm'); print('written', flush=True); signal.pause()")
     assert publisher.stdout is not None
     assert publisher.stdout.readline() == "written\n"
-    time.sleep(1.1)  # older than what is believed without a look
+    time.sleep(1.1)  # older than BRIEF_SECONDS
     assert row_of(ledger, "a").in_hands
     assert ledger.unsent() == []
     publisher.kill()
@@ -165,7 +164,7 @@ def test_the_number_of_a_dead_publisher_may_be_anothers_by_now(ledger: Ledger) -
     assert not row._replace(publisher=f"{os.getpid()}:1.0").in_hands
 
 
-def test_nobody_publishes_for_a_minute(ledger: Ledger) -> None:
+def test_publishing_lasts_no_longer_than_a_minute(ledger: Ledger) -> None:
     ledger.write("a", "q", "message")
     assert not row_of(ledger, "a")._replace(touched=time.time() - 61).in_hands
     assert not row_of(ledger, "a")._replace(touched=time.time() + 3600).in_hands, "the clock was set back"
@@ -226,10 +225,10 @@ def test_kill_9_loses_no_row_that_was_written(path: Path, ledger: Ledger, seed: 
         path, "n = 0\nwhile True:\n    ledger.write(f'{n}', 'q', 'm' * 5000)\n    print(n, flush=True); n += 1"
     )
     assert writer.stdout is not None
-    said = [int(writer.stdout.readline()) for _ in range(30 + 17 * seed)]
+    written = [writer.stdout.readline().strip() for _ in range(30 + 17 * seed)]
     writer.send_signal(signal.SIGKILL)
-    said += map(int, writer.communicate(timeout=SECONDS)[0].split())
-    assert {str(number) for number in said} <= set(rows(ledger))
+    written += writer.communicate(timeout=SECONDS)[0].split()
+    assert set(written) <= set(rows(ledger))
     ledger.write("after", "q", "m")
     with sqlite3.connect(path) as file:
         assert file.execute("PRAGMA integrity_check").fetchone() == ("ok",)
@@ -244,7 +243,7 @@ def test_nothing_is_on_the_disk_before_something_is_noted(path: Path, ledger: Le
     assert not path.parent.exists()
 
 
-def test_nobody_else_may_read_it(path: Path, ledger: Ledger) -> None:
+def test_only_its_owner_may_read_the_file(path: Path, ledger: Ledger) -> None:
     before = os.umask(0)
     try:
         ledger.write("a", "q", "a secret")
@@ -297,7 +296,7 @@ def test_a_damaged_file_is_named_and_one_put_away_is_begun_anew(path: Path, ledg
     path.rename(path.with_suffix(".broken"))
     ledger.write("a", "q", "message")
     path.rename(path.with_suffix(".whole"))
-    assert ledger.write("a", "q", "message") is None, "rows go where nobody will look for them"
+    assert ledger.write("a", "q", "message") is None, "the row went into the file that was moved away"
 
 
 def test_another_versions_file_is_left_alone(path: Path, ledger: Ledger) -> None:
@@ -309,7 +308,7 @@ def test_another_versions_file_is_left_alone(path: Path, ledger: Ledger) -> None
         Ledger(path, "here:6379/0").write("b", "q", "message")
 
 
-def test_a_folder_that_cannot_be_is_named(tmp_path: Path) -> None:
+def test_a_folder_that_cannot_be_made_is_named(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(StateFolderUnusable, match="file"):
         Ledger(tmp_path / "file" / "ledger.sqlite", "here:6379/0").write("a", "q", "message")

@@ -1,4 +1,4 @@
-"""Which state of a ledger's row may follow which: the table, and what the file makes of it."""
+"""Which state of a ledger's row may follow which."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ ENDED = {"state": "succeeded", "queue": "q", "revision": "2"}
 
 @pytest.fixture
 def ledger(tmp_path: Path) -> Ledger:
-    """An empty ledger."""
     return Ledger(tmp_path / "ledger.sqlite", "here")
 
 
@@ -54,7 +53,7 @@ def test_what_was_published_meanwhile_is_not_spooled_again(ledger: Ledger) -> No
     assert ledger.state(task) is RowState.PUBLISHED
 
 
-def test_a_row_that_was_written_anew_is_not_dropped_for_what_it_was(ledger: Ledger) -> None:
+def test_a_row_that_was_written_again_is_not_dropped(ledger: Ledger) -> None:
     """One process withdraws a task that another one enqueues anew at the same moment."""
     task = in_state(ledger, RowState.WITHDRAWN)
     (row,) = ledger.unsent()

@@ -34,8 +34,8 @@ def spawned(agent_id: str, state: SpawnState = SpawnState.RESERVED, where: str =
     return Spawned(request=request, agent_id=agent_id, node=where, at=1, state=state)
 
 
-def fleet(*nodes: NodeInfo, spawns: tuple[Spawned, ...] = (), **heard: CountedAgent) -> FleetSnapshot:
-    members = {name.replace("_", "-"): member for name, member in heard.items()}
+def fleet(*nodes: NodeInfo, spawns: tuple[Spawned, ...] = (), **online: CountedAgent) -> FleetSnapshot:
+    members = {name.replace("_", "-"): member for name, member in online.items()}
     return FleetSnapshot(nodes, spawns, members.keys(), members)
 
 
@@ -88,7 +88,7 @@ def test_the_node_with_most_room_is_chosen(there: FleetSnapshot, asked: SpawnReq
         ),
     ],
 )
-def test_without_a_node_each_one_says_why(there: FleetSnapshot, asked: SpawnRequest, reasons: str) -> None:
+def test_a_refusal_names_why_each_node_has_no_place(there: FleetSnapshot, asked: SpawnRequest, reasons: str) -> None:
     refusal = place(asked, there, LIMITS)
     assert isinstance(refusal, Refusal)
     assert (refusal.limit, refusal.reasons) == ("nowhere", reasons)
@@ -125,7 +125,7 @@ def test_without_a_node_each_one_says_why(there: FleetSnapshot, asked: SpawnRequ
         (fleet(node(), spawns=(spawned("x", SpawnState.LOST),)), ASKED, {"role": 1}, None),
     ],
 )
-def test_a_limit_counts_those_that_are_there_or_have_a_place(
+def test_a_limit_counts_online_agents_and_reserved_places(
     there: FleetSnapshot, asked: SpawnRequest, limits: dict[str, int], refusal: Refusal | None
 ) -> None:
     chosen = place(asked, there, LIMITS._replace(**limits))
@@ -141,7 +141,7 @@ def test_a_limit_counts_those_that_are_there_or_have_a_place(
         (fleet(node(), spawns=(spawned("qa-1", SpawnState.LOST), spawned("qa-2", SpawnState.FAILED))), "qa-2"),
     ],
 )
-def test_an_id_is_given_out_that_nobody_has(there: FleetSnapshot, agent_id: str) -> None:
+def test_the_first_free_id_is_given_out(there: FleetSnapshot, agent_id: str) -> None:
     chosen = place(ASKED, there, LIMITS)
     assert isinstance(chosen, Place)
     assert chosen.agent_id == agent_id

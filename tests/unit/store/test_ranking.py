@@ -1,4 +1,4 @@
-"""Which agent is asked first."""
+"""Which agent gets a task first."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.hold import EVERYBODY, Hold, LatestHolds, agent_scope, role_scope
 from torch_tasks.store.ranking import Candidate, Search, matches, rank
 
-NOBODY_HELD = LatestHolds({})
+NO_HOLDS = LatestHolds({})
 
 
 def agent(name: str = "a", state: str = "ready", role: str = "developer", *abilities: str, **more: Any) -> Candidate:
@@ -48,12 +48,12 @@ def test_each_way_through_the_index_leads_to_all_in_question(asked: Search, plac
         (Search(), agent(state="limited"), True),
     ],
 )
-def test_who_is_meant(asked: Search, candidate: Candidate, right: bool) -> None:
-    assert matches(candidate, asked, NOBODY_HELD) is right
+def test_which_agents_match(asked: Search, candidate: Candidate, right: bool) -> None:
+    assert matches(candidate, asked, NO_HOLDS) is right
 
 
 @pytest.mark.parametrize("scope", [EVERYBODY, agent_scope("a"), role_scope("developer")])
-def test_the_paused_are_left_out_if_that_is_an_obstacle(scope: str) -> None:
+def test_paused_agents_are_left_out_if_that_is_an_obstacle(scope: str) -> None:
     paused, lifted = (LatestHolds({scope: Hold(by="operator", at=now(), lifted=lifted)}) for lifted in (False, True))
     asked = Search(obstacles={"paused"})
     assert not matches(agent(), asked, paused)
@@ -75,8 +75,8 @@ def test_the_paused_are_left_out_if_that_is_an_obstacle(scope: str) -> None:
         (agent("a"), agent("b")),
     ],
 )
-def test_who_comes_first(first: Candidate, second: Candidate) -> None:
+def test_which_agent_comes_first(first: Candidate, second: Candidate) -> None:
     asked = Search(wished=("go",))
     for limit in (None, 1, 2):
         for given in ([first, second], [second, first]):
-            assert rank(given, asked, NOBODY_HELD, limit) == [first, second][:limit]
+            assert rank(given, asked, NO_HOLDS, limit) == [first, second][:limit]
