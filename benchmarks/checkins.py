@@ -12,15 +12,19 @@ from contextlib import ExitStack, contextmanager
 from datetime import timedelta
 from pathlib import Path
 from statistics import median
-from typing import TYPE_CHECKING
 
 import psutil
 
 from benchmarks.harness import CELERY, ROOT, Stage, await_true, clock, end
 from benchmarks.measures import Measure, percentile
-
-if TYPE_CHECKING:
-    from torch_tasks.model.checkin import Checkin
+from torch_tasks import keys
+from torch_tasks.app import app
+from torch_tasks.beat.journal import Journal
+from torch_tasks.beat.scheduler import TorchScheduler
+from torch_tasks.fleet import fleet
+from torch_tasks.model.checkin import At, Checkin, Target
+from torch_tasks.model.fields import now
+from torch_tasks.transport import Gate
 
 MIB = 1 << 20
 FEW, MANY = 1_000, 100_000
@@ -51,10 +55,6 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 def _turns(entries: int, times: int) -> tuple[float, float]:
     """What a turn of the scheduler costs in milliseconds: with nothing due, and with ten entries to fire."""
-    from torch_tasks.app import app
-    from torch_tasks.beat.scheduler import TorchScheduler
-    from torch_tasks.fleet import fleet
-
     _empty()
     _fill(entries)
     shutil.rmtree(fleet().settings.state_dir / "beat", ignore_errors=True)
@@ -76,17 +76,12 @@ def _turns(entries: int, times: int) -> tuple[float, float]:
 
 
 def _fill(entries: int) -> None:
-    from torch_tasks.fleet import fleet
-
     for start in range(0, entries, 1000):
         fleet().checkins.add_all(_checkin(str(one), 86_400) for one in range(start, min(start + 1000, entries)))
 
 
 def _checkin(name: str, seconds: float) -> Checkin:
     """One that comes up once, so many seconds from now."""
-    from torch_tasks.model.checkin import At, Checkin, Target
-    from torch_tasks.model.fields import now
-
     return Checkin(
         id=name,
         note="look at the build and say what is missing",
@@ -97,9 +92,6 @@ def _checkin(name: str, seconds: float) -> Checkin:
 
 
 def _empty() -> None:
-    from torch_tasks.fleet import fleet
-    from torch_tasks.transport import Gate
-
     fleet().client.flushall()
     Gate(fleet().client).open_new()
 
@@ -124,9 +116,6 @@ def _beat(stage: Stage, name: str, app: str = "torch_tasks", **environment: str)
 
 def _leader() -> str:
     """The process that leads, as it calls itself; empty if nobody does."""
-    from torch_tasks import keys
-    from torch_tasks.fleet import fleet
-
     return str(fleet().client.get(keys.BEAT_LEADER) or "")
 
 
@@ -150,8 +139,6 @@ def _memory(stage: Stage, entries: int) -> Iterator[Measure]:
 
 def _journalled(folder: Path) -> int:
     """How many entries the beat with this state folder remembers."""
-    from torch_tasks.beat.journal import Journal
-
     files = list(folder.glob("*.sqlite"))
     return sum(len(accounts) for file in files for accounts in Journal(file).accounts())
 
@@ -184,9 +171,6 @@ def _at_once(stage: Stage, count: int) -> Iterator[Measure]:
 
 def _fired(asked: Sequence[Checkin], seconds: float) -> list[float]:
     """Add these; how late each of them fired, in seconds."""
-    from torch_tasks import keys
-    from torch_tasks.fleet import fleet
-
     for start in range(0, len(asked), 1000):
         fleet().checkins.add_all(asked[start : start + 1000])
     standing = len(fleet().client.zrange(keys.PERIODIC, 0, -1))
@@ -249,8 +233,6 @@ def _redbeat(stage: Stage, count: int) -> Iterator[Measure]:
 
 
 def _waiting(queue: str) -> int:
-    from torch_tasks.fleet import fleet
-
     return sum(fleet().client.llen(str(name)) for name in fleet().client.scan_iter(f"{queue}*", _type="list"))
 
 

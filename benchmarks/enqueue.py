@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import partial
 from statistics import median
 
+from benchmarks.bare import UNREAD, app, nothing
 from benchmarks.harness import READY_SECONDS, Stage, clock
 from benchmarks.measures import Measure, percentile
 
@@ -19,8 +20,6 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _rates(stage: Stage, batches: int, size: int) -> list[Measure]:
-    from benchmarks.bare import UNREAD, app, nothing
-
     def torch() -> None:
         for _ in range(size):
             stage.torch.enqueue(PROMPT, agent=AGENT)
@@ -44,8 +43,6 @@ def _rates(stage: Stage, batches: int, size: int) -> list[Measure]:
 
 
 def _round_trips(stage: Stage, count: int) -> list[Measure]:
-    from benchmarks.bare import nothing
-
     def torch(agent: str) -> None:
         stage.torch.enqueue(":", agent=agent).result(READY_SECONDS).raise_for_status()
 

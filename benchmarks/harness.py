@@ -15,16 +15,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 import psutil
 
+from torch_tasks import Torch
 from torch_tasks.machine.broker import start_broker, stop_broker
 from torch_tasks.settings import Settings
 from torch_tasks.system.processes import Processes
-
-if TYPE_CHECKING:
-    from torch_tasks import Torch
+from torch_tasks.workers.tmux.server import AgentServer
 
 ROLE = "bench"
 READY_SECONDS = 120.0
@@ -43,8 +42,6 @@ class Agent:
 
     def terminal(self) -> list[psutil.Process]:
         """The control client, the tmux server, and what runs in the pane."""
-        from torch_tasks.workers.tmux.server import AgentServer
-
         server = AgentServer(self.socket).listener()
         theirs = [server, *server.children(recursive=True)] if server else []
         return [*self.worker.children(recursive=True), *theirs]
@@ -138,8 +135,6 @@ def open_stage() -> Iterator[Stage]:
         settings = Settings(state_dir=folder)
         stack.callback(stop_broker, settings, GRACE_SECONDS)
         os.environ["TORCH_BROKER_URL"] = start_broker(settings).url.get_secret_value()
-        from torch_tasks import Torch
-
         broker = Processes(settings.state.run).find("broker")
         assert broker is not None
         yield Stage(folder, psutil.Process(broker.pid), Torch())

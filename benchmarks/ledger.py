@@ -8,9 +8,14 @@ from contextlib import contextmanager
 from functools import partial
 from statistics import median
 
+from benchmarks.bare import UNREAD, app, nothing
 from benchmarks.enqueue import AGENT, PROMPT
 from benchmarks.harness import Stage, clock
 from benchmarks.measures import Measure
+from torch_tasks.fleet import fleet
+from torch_tasks.settings import settings
+from torch_tasks.tasks import recovery
+from torch_tasks.transport import Gate
 
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
@@ -19,8 +24,6 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _enqueueing(stage: Stage, batches: int, size: int) -> list[Measure]:
-    from benchmarks.bare import UNREAD, app, nothing
-
     send = partial(nothing.apply_async, (PROMPT,), queue=UNREAD)
     enqueue = partial(stage.torch.enqueue, PROMPT, agent=AGENT)
 
@@ -66,10 +69,6 @@ def _flush(stage: Stage) -> float:
 
 def _putting_back(stage: Stage, count: int) -> list[Measure]:
     """A broker that lost everything, and one that lost nothing."""
-    from torch_tasks.fleet import fleet
-    from torch_tasks.tasks import recovery
-    from torch_tasks.transport import Gate
-
     with _own_folder(stage):
         for _ in range(count):
             stage.torch.enqueue(PROMPT, agent=AGENT)
@@ -116,8 +115,5 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def _read_settings_anew() -> None:
-    from torch_tasks.fleet import fleet
-    from torch_tasks.settings import settings
-
     settings.cache_clear()
     fleet.cache_clear()

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from benchmarks.harness import READY_SECONDS, ROOT, Stage, await_true
 from benchmarks.measures import Measure
+from torch_tasks.fleet import fleet
 
 AGENTS = tuple(f"reader-{number}" for number in range(1, 21))
 SENDERS = 4
@@ -112,8 +113,6 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _online() -> int:
-    from torch_tasks.fleet import fleet
-
     return sum(info.online and info.agent_id in AGENTS for info in fleet().registry.agents())
 
 

@@ -13,6 +13,8 @@ from benchmarks.fake_agents import fake_agents, wall
 from benchmarks.harness import READY_SECONDS, Stage, await_true, clock
 from benchmarks.measures import Measure, percentile
 from benchmarks.old_script import OldScript
+from torch_tasks.communication import NovaOrchestrator
+from torch_tasks.model.agent import AgentState
 
 WORDS = {"shell": ": look at the tests", "coding agent": "look at the tests\nand fix what fails"}
 GOAL_MS = 100.0
@@ -46,9 +48,6 @@ def _ways(stage: Stage, kind: str, ids: Sequence[str], words: str, times: int) -
 
 def _one(stage: Stage, agent_id: str, words: str) -> tuple[float, float]:
     """Seconds until the message is in the inbox, and until the program has taken it."""
-    from torch_tasks.communication import NovaOrchestrator
-    from torch_tasks.model.agent import AgentState
-
     nova = NovaOrchestrator()
     await_true(lambda: stage.torch.agent(agent_id).state is AgentState.READY, 30, f"{agent_id} is idle")
     begun, known = time.time(), {}

@@ -8,6 +8,11 @@ from contextlib import contextmanager
 
 from benchmarks.harness import Stage, clock
 from benchmarks.measures import Measure, percentile
+from torch_tasks import keys, settings
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
+from torch_tasks.orchestration import AgentRegistry
 
 ROLES = ("architect", "developer", "devops", "manager", "qa", "researcher", "writer")
 SKILLS = tuple(f"skill-{number}" for number in range(30))
@@ -24,8 +29,6 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _looks(count: int, goal: float | None, times: int) -> Iterator[Measure]:
-    from torch_tasks.orchestration import AgentRegistry
-
     registry, dice = AgentRegistry(), random.Random(count)
 
     def asked() -> tuple[str, list[str]]:
@@ -53,11 +56,6 @@ def _looks(count: int, goal: float | None, times: int) -> Iterator[Measure]:
 @contextmanager
 def _entered(count: int) -> Iterator[None]:
     """So many agents, each of which was heard of just now, a third of them at work."""
-    from torch_tasks import keys
-    from torch_tasks.fleet import fleet
-    from torch_tasks.model.agent import AgentInfo, AgentState
-    from torch_tasks.model.fields import now
-
     registry, dice = fleet().registry, random.Random(1)
     for number in range(count):
         busy = number % 3 == 1
@@ -95,9 +93,6 @@ def _entered(count: int) -> Iterator[None]:
 
 def _idle() -> Measure:
     """What one heartbeat of an agent that does nothing has the broker do, at a fleet's own pace."""
-    from torch_tasks import settings
-    from torch_tasks.fleet import fleet
-
     with _entered(1):
         (info,) = fleet().registry.agents()
         client = fleet().client

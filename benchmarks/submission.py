@@ -16,11 +16,17 @@ from functools import partial
 from statistics import median
 
 import psutil
+from fakes.cli.scenario import Scenario, Turn
+from fakes.cli.steps import FOREVER, Work
 
 from benchmarks.fake_agents import SILENT, TELLING, FakeAgent, fake_agents, wall
 from benchmarks.harness import READY_SECONDS, Stage, await_true, clock, cpu_seconds
 from benchmarks.measures import Measure, percentile
 from benchmarks.old_script import OldScript
+from torch_tasks.model.agent import AgentSpec
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.kind import program_of
+from torch_tasks.workers.tmux.pane import AgentPane
 
 WORDS = "look at the tests\nand fix what fails"
 SETTLE_SECONDS = 5.0
@@ -139,9 +145,6 @@ def _at_rest(stage: Stage, agents: Sequence[FakeAgent], seconds: float) -> Itera
 
 def _at_work(stage: Stage, seconds: float) -> Iterator[Measure]:
     """What it costs to watch a program at work, which spins its spinner four times a second."""
-    from fakes.cli.scenario import Scenario, Turn
-    from fakes.cli.steps import FOREVER, Work
-
     count = 2
     for kind, what in ((TELLING, "told by hooks"), (SILENT, "no hooks")):
         with fake_agents(stage, [f"busy-{kind}-{number}" for number in range(count)], kind) as agents:
@@ -176,11 +179,6 @@ def _cpu(stage: Stage, agents: Sequence[FakeAgent], seconds: float) -> tuple[flo
 
 def _look(agent: FakeAgent) -> float:
     """Seconds to see the pane and to know what it means."""
-    from torch_tasks.model.agent import AgentSpec
-    from torch_tasks.workers.programs.coding import CodingAgent
-    from torch_tasks.workers.programs.kind import program_of
-    from torch_tasks.workers.tmux.pane import AgentPane
-
     folder = agent.agent.socket.parent
     kind = program_of(AgentSpec(id=agent.id, role="bench", kind=TELLING), folder, folder)
     pane = AgentPane.adopt(agent.agent.socket, agent.tmux("display-message", "-p", "#{pane_id}"))

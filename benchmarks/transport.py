@@ -11,16 +11,16 @@ from statistics import median
 from types import ModuleType
 from typing import Any
 
+from benchmarks import bare, leased
 from benchmarks.harness import READY_SECONDS, Stage, await_true, clock
 from benchmarks.measures import Measure, percentile
+from torch_tasks.fleet import fleet
 
 ONE_THREAD = ("-P", "threads", "-c", "1", "--without-gossip", "--without-mingle", "--without-heartbeat")
 
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
     """The rates, then the leases, then the dead."""
-    from benchmarks import bare, leased
-
     return [
         *_enqueue(leased, bare, *(6, 50) if quick else (30, 100)),
         *_drain(stage, leased, bare, *(3, 200) if quick else (15, 1000)),
@@ -89,7 +89,6 @@ def _compared(what: str, unit: str, pairs: list[tuple[float, float]], goal: floa
 
 def _lease_cost(stage: Stage, leased: ModuleType, seconds: float) -> list[Measure]:
     """Commands as the broker counts them: those that a script runs count, too."""
-    from torch_tasks.fleet import fleet
 
     def commands() -> int:
         return sum(int(each["calls"]) for each in fleet().client.info("commandstats").values())
