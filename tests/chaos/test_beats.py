@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pytest
 import redis
-from beats import Machine, checkin, fires, registered
+from beats import BeatMachine, checkin, fires, registered
 from clients import client_of
 from nodes import ProcessNode
 from waiting import until
@@ -48,8 +48,8 @@ def broker(tmp_path: Path) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def machine(broker: Broker) -> Iterator[Machine]:
-    machine = Machine(broker)  # type: ignore[arg-type]
+def machine(broker: Broker) -> Iterator[BeatMachine]:
+    machine = BeatMachine(broker)  # type: ignore[arg-type]
     yield machine
     machine.close()
 
@@ -57,7 +57,7 @@ def machine(broker: Broker) -> Iterator[Machine]:
 class Storm:
     """What happens to two beats, their broker, and the node worker that delivers."""
 
-    def __init__(self, machine: Machine, broker: Broker, seed: int) -> None:
+    def __init__(self, machine: BeatMachine, broker: Broker, seed: int) -> None:
         self._broker = broker
         self._dice = random.Random(seed)
         room = {"TORCH_INBOX_LIMIT": "1000000"}
@@ -104,7 +104,7 @@ class Storm:
 
 
 @pytest.mark.parametrize("seed", [int(os.environ.get("TORCH_TEST_SEED", "11"))])
-def test_each_slot_arrives_once_whatever_dies(broker: Broker, machine: Machine, seed: int) -> None:
+def test_each_slot_arrives_once_whatever_dies(broker: Broker, machine: BeatMachine, seed: int) -> None:
     stop = threading.Event()
     threading.Thread(target=_live, args=(stop,), daemon=True).start()
     storm = Storm(machine, broker, seed)

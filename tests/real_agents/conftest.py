@@ -16,7 +16,8 @@ from driven import Driven
 from fakes.llm.client import FakeLLM
 from home import AGENTS, HOMES, Home
 from hosted import Hosted
-from nodes import Node, short_folder
+from machine import short_folder
+from nodes import Node
 
 from torch_tasks import Torch
 

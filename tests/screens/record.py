@@ -18,7 +18,7 @@ from importlib import import_module
 from pathlib import Path
 
 from fakes.llm.client import FakeLLM
-from nodes import short_folder
+from machine import short_folder
 from waiting import until
 
 from torch_tasks.model.agent import AgentSpec, AgentState

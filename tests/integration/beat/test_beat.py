@@ -11,7 +11,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from beats import Machine, checkin, fires, leads
+from beats import BeatMachine, checkin, fires, leads
 from clients import client_of
 from faults import FaultyBroker
 from nodes import Broker, Node, ProcessNode
@@ -48,8 +48,8 @@ def store(empty: None) -> CheckinRecords:
 
 
 @pytest.fixture
-def machine(broker: Broker, empty: None) -> Iterator[Machine]:
-    machine = Machine(broker)
+def machine(broker: Broker, empty: None) -> Iterator[BeatMachine]:
+    machine = BeatMachine(broker)
     yield machine
     machine.close()
 
@@ -70,7 +70,7 @@ def published(task: str = "torch.checkin", queue: str = "torch.system") -> list[
 # ── coming up ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_check_in_comes_up_when_it_should_and_ends(store: CheckinRecords, machine: Machine) -> None:
+def test_a_check_in_comes_up_when_it_should_and_ends(store: CheckinRecords, machine: BeatMachine) -> None:
     beat = machine.beat()
     until(lambda: leads(beat), "beat leads")
     asked = checkin("look at the build\nand at the rest", seconds=1)
@@ -87,7 +87,7 @@ def test_a_check_in_comes_up_when_it_should_and_ends(store: CheckinRecords, mach
 
 
 def test_what_is_added_changed_or_asked_for_wakes_a_beat_that_had_nothing_to_do(
-    store: CheckinRecords, machine: Machine
+    store: CheckinRecords, machine: BeatMachine
 ) -> None:
     beat = machine.beat(TORCH_BEAT_LEASE_SECONDS="60")  # else it would look every 20 s
     until(lambda: leads(beat), "beat leads")
@@ -105,7 +105,7 @@ def test_what_is_added_changed_or_asked_for_wakes_a_beat_that_had_nothing_to_do(
 
 
 def test_it_ends_after_so_many_runs_or_at_its_end_and_not_while_it_is_paused(
-    store: CheckinRecords, machine: Machine
+    store: CheckinRecords, machine: BeatMachine
 ) -> None:
     start = store.now()
     each_second = Every(seconds=1, start=start)
@@ -125,7 +125,7 @@ def test_it_ends_after_so_many_runs_or_at_its_end_and_not_while_it_is_paused(
     assert (store.get(paused.id).state, store.get(paused.id).runs) == (CheckinState.PAUSED, 0)
 
 
-def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: CheckinRecords, machine: Machine) -> None:
+def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: CheckinRecords, machine: BeatMachine) -> None:
     node.agent_worker("developer-1")
     machine.node_worker()
     machine.beat()
@@ -137,7 +137,7 @@ def test_the_note_arrives_in_the_pane_of_an_agent(node: Node, store: CheckinReco
     assert said.read_text() == "developer-1 looks, on time\n"
 
 
-def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: CheckinRecords, machine: Machine) -> None:
+def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: CheckinRecords, machine: BeatMachine) -> None:
     broken, gone, odd, good = checkin(seconds=1), checkin(seconds=1), checkin(seconds=1), checkin(seconds=1.2)
     for asked in (broken, gone, odd, good):
         store.add(asked)
@@ -162,7 +162,7 @@ def test_what_cannot_be_read_is_set_aside_and_the_others_go_on(store: CheckinRec
 
 @pytest.mark.parametrize("policy", Misfire)
 def test_slots_that_passed_without_a_beat_are_all_accounted_for(
-    store: CheckinRecords, machine: Machine, policy: Misfire
+    store: CheckinRecords, machine: BeatMachine, policy: Misfire
 ) -> None:
     now = store.now()
     start = now - timedelta(hours=10, minutes=30)
@@ -183,7 +183,9 @@ def test_slots_that_passed_without_a_beat_are_all_accounted_for(
     assert len(published()) == store.get(asked.id).runs == {"once": 1, "skip": 0, "all": 11}[policy]
 
 
-def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: CheckinRecords, machine: Machine) -> None:
+def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(
+    store: CheckinRecords, machine: BeatMachine
+) -> None:
     asked = checkin(schedule=Cron(expression="* * * * *"))
     ShiftedCheckins(timedelta(days=-30)).add(asked)
     other = checkin(seconds=1)
@@ -200,7 +202,7 @@ def test_a_month_of_missed_minutes_does_not_keep_beat_from_the_others(store: Che
 
 
 def test_what_stands_in_celerys_schedule_comes_up_through_it_until_it_stands_there_no_more(
-    store: CheckinRecords, machine: Machine
+    store: CheckinRecords, machine: BeatMachine
 ) -> None:
     path = {"PYTHONPATH": str(Path(__file__).parents[2])}
     beat = machine.beat(app="beat_app", ENTRIES="every second,each minute,of its own,broken,unknown", **path)
@@ -233,7 +235,7 @@ def _due() -> list[tuple[str, float]]:
 # ── several beats ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def two(machine: Machine) -> tuple[ProcessNode, ProcessNode]:
+def two(machine: BeatMachine) -> tuple[ProcessNode, ProcessNode]:
     """The beat that leads, and one that stands by."""
     first = machine.beat("first")
     until(lambda: leads(first), "the first one leads")
@@ -243,7 +245,7 @@ def two(machine: Machine) -> tuple[ProcessNode, ProcessNode]:
 
 
 def test_the_next_one_leads_when_the_leader_is_killed_and_at_once_when_it_leaves(
-    store: CheckinRecords, machine: Machine
+    store: CheckinRecords, machine: BeatMachine
 ) -> None:
     first, second = two(machine)
     asked = checkin(schedule=Every(seconds=1, start=store.now()), when="now")
@@ -262,7 +264,7 @@ def test_the_next_one_leads_when_the_leader_is_killed_and_at_once_when_it_leaves
 
 
 def test_a_leader_that_was_stopped_for_too_long_is_refused_what_it_was_about_to_fire(
-    store: CheckinRecords, machine: Machine
+    store: CheckinRecords, machine: BeatMachine
 ) -> None:
     first, second = two(machine)
     asked = checkin(schedule=Every(seconds=1, start=store.now()), when="now")
@@ -313,8 +315,8 @@ def faulty(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[FaultyBr
 
 
 @pytest.fixture
-def by_faulty(faulty: FaultyBroker) -> Iterator[Machine]:
-    machine = Machine(faulty)
+def by_faulty(faulty: FaultyBroker) -> Iterator[BeatMachine]:
+    machine = BeatMachine(faulty)
     yield machine
     machine.close()
 
@@ -324,7 +326,7 @@ def place(position: str) -> tuple[int, ...]:
     return tuple(int(part) for part in position.split("-")) if position else ()
 
 
-def journalled(machine: Machine) -> tuple[int, ...]:
+def journalled(machine: BeatMachine) -> tuple[int, ...]:
     """How far the journal of the machine's beat has followed the changes."""
     [file] = (machine.folder / "beat" / "beat").glob("*.sqlite")
     with closing(Journal(file)) as journal:
@@ -333,7 +335,7 @@ def journalled(machine: Machine) -> tuple[int, ...]:
 
 @pytest.mark.parametrize("fault", ["restarted", "empty", "flushed", "in the past"])
 def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
-    faulty: FaultyBroker, by_faulty: Machine, fault: str
+    faulty: FaultyBroker, by_faulty: BeatMachine, fault: str
 ) -> None:
     store = fleet().checkins
     ended, each, paused, removed = (
@@ -382,7 +384,7 @@ def test_a_broker_that_was_away_or_forgot_knows_all_of_it_again(
 
 
 def test_a_time_of_day_stays_that_time_when_the_clocks_change(
-    store: CheckinRecords, machine: Machine, tmp_path: Path
+    store: CheckinRecords, machine: BeatMachine, tmp_path: Path
 ) -> None:
     shift = tmp_path / "shift"
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
-from beats import Machine, checkin, fires, registered
+from beats import BeatMachine, checkin, fires, registered
 from nodes import Broker
 from waiting import until
 
@@ -278,14 +278,14 @@ def test_a_task_is_enqueued_once_for_each_slot_and_not_while_nobody_has_begun_wi
 
 
 @pytest.fixture
-def machine(broker: Broker, empty: None) -> Iterator[Machine]:
-    machine = Machine(broker)
+def machine(broker: Broker, empty: None) -> Iterator[BeatMachine]:
+    machine = BeatMachine(broker)
     yield machine
     machine.close()
 
 
 @pytest.mark.slow
-def test_a_node_worker_delivers_what_was_fired(store: CheckinRecords, machine: Machine) -> None:
+def test_a_node_worker_delivers_what_was_fired(store: CheckinRecords, machine: BeatMachine) -> None:
     fleet().client.hset(keys.BROKER_STATE, "watch", milliseconds(store.now()))  # the broker is new
     registered("developer-1")
     asked = checkin()

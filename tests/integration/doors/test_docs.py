@@ -7,11 +7,11 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from machine import short_folder
 
 from torch_tasks.machine.broker import start_broker
 from torch_tasks.machine.stack import Stack
@@ -40,7 +40,7 @@ def blocks(language: str, document: str = README) -> list[str]:
 @pytest.fixture
 def environment() -> Iterator[Environment]:
     """A new user's environment, with the commands on PATH; everything that was started in it has ended afterwards."""
-    home = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    home = short_folder()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
     yield {**kept, "PATH": path, "HOME": str(home), "TORCH_STATE_DIR": str(home / "state"), "TORCH_FLOWER_PORT": "0"}

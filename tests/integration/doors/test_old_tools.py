@@ -11,13 +11,12 @@ import re
 import shutil
 import subprocess
 import sys
-import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 
 import pytest
-from machine import TORCH_TASKS
+from machine import TORCH_TASKS, short_folder
 from person import Person
 from waiting import until
 
@@ -113,7 +112,7 @@ class Desk:
 @pytest.fixture
 def desk(monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
     """A desk whose tmux server has ended afterwards."""
-    desk = Desk(Path(tempfile.mkdtemp(prefix="t", dir="/tmp")))
+    desk = Desk(short_folder())
     for name in [name for name in os.environ if name.startswith("TMUX")]:
         monkeypatch.delenv(name)
     monkeypatch.setenv("TMUX_TMPDIR", str(desk.folder))

@@ -6,12 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from machine import short_folder
 from waiting import until
 
 pytestmark = pytest.mark.slow
@@ -41,7 +41,7 @@ def run(*argv: str | Path, cwd: Path, seconds: float = 240, **more: str) -> str:
 @pytest.fixture(scope="module")
 def place() -> Iterator[Path]:
     """An empty folder with a short path."""
-    place = Path(tempfile.mkdtemp(prefix="t", dir="/tmp"))
+    place = short_folder()
     yield place
     shutil.rmtree(place)
 

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from nodes import Node, survivors
+from machine import survivors
+from nodes import Node
 from waiting import until
 
 from torch_tasks import Torch

@@ -8,11 +8,12 @@ import stat
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
 import pytest
+from waiting import until
 
 from torch_tasks.errors import ProcessNotStarted, StateFolderUnusable
 from torch_tasks.system.files import make_folder, write_private
@@ -49,13 +50,6 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             continue
 
 
-def eventually(condition: Callable[[], bool], seconds: float = 10.0) -> None:
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, "did not happen in time"
-        time.sleep(0.01)
-
-
 def test_is_found_again_by_another_command(machine: Machine) -> None:
     running = machine.run("one", "sleep", "600")
     machine.run("another", "sleep", "600")
@@ -88,12 +82,12 @@ def test_children_in_its_group_end_with_it(machine: Machine) -> None:
     await_ready(running, lambda: machine.log.read_text().endswith("\n"), 10)
     child = psutil.Process(int(machine.log.read_text()))
     machine.stop("parent", grace=10)
-    eventually(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE)
+    until(lambda: not child.is_running() or child.status() == psutil.STATUS_ZOMBIE, "the child has ended", 10)
 
 
 def test_one_that_ended_is_not_found(machine: Machine) -> None:
     machine.run("short", "true")
-    eventually(lambda: machine.find("short") is None)
+    until(lambda: machine.find("short") is None, "its record is gone", 10)
     assert machine.all_running() == []
 
 
@@ -145,7 +139,7 @@ def test_one_that_nobody_could_record_never_begins(machine: Machine, tmp_path: P
     )
     before = {process.pid for process in psutil.process_iter()}
     assert subprocess.run([sys.executable, "-c", starter], check=False).returncode == -signal.SIGKILL
-    eventually(lambda: not [process for process in psutil.process_iter() if _waits(process, before)])
+    until(lambda: not any(_waits(process, before) for process in psutil.process_iter()), "none of it is left", 10)
     assert not (tmp_path / "begun").exists()
 
 

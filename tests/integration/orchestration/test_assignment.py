@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from beats import Machine
+from beats import BeatMachine
 from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
@@ -96,7 +96,7 @@ def test_a_task_for_which_nobody_is_able_waits_and_asks_for_an_agent(
 
 
 def test_what_a_frozen_agent_does_not_begin_goes_to_another_though_the_client_is_gone(
-    torch: Torch, pair: tuple[AgentWorker, AgentWorker], keep_house: Callable[..., Machine]
+    torch: Torch, pair: tuple[AgentWorker, AgentWorker], keep_house: Callable[..., BeatMachine]
 ) -> None:
     _, frozen = pair
     keep_house()
@@ -125,7 +125,7 @@ def test_what_a_killed_agent_does_not_begin_goes_to_another(
     torch: Torch,
     pair: tuple[AgentWorker, AgentWorker],
     assign: Callable[..., Assignment],
-    keep_house: Callable[..., Machine],
+    keep_house: Callable[..., BeatMachine],
 ) -> None:
     keep_house()
     pair[1].kill()
@@ -139,7 +139,7 @@ def test_what_an_agent_cannot_begin_because_it_became_busy_goes_to_another(
     torch: Torch,
     pair: tuple[AgentWorker, AgentWorker],
     assign: Callable[..., Assignment],
-    keep_house: Callable[..., Machine],
+    keep_house: Callable[..., BeatMachine],
 ) -> None:
     keep_house()
     held = torch.enqueue("sleep 30", agent="dev-2")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from beats import Machine
+from beats import BeatMachine
 from clients import client_of
 from machine import TORCH_TASKS
 from nodes import Broker, Node
@@ -52,7 +52,7 @@ def escalated(party: str) -> list[MessageRecord]:
 
 
 def test_what_is_blocked_comes_before_the_manager_once(
-    shared_node: Node, torch: Torch, tmp_path: Path, keep_house: Callable[..., Machine]
+    shared_node: Node, torch: Torch, tmp_path: Path, keep_house: Callable[..., BeatMachine]
 ) -> None:
     (tmp_path / "policy.toml").write_text("blocked_minutes = 0.02\n")
     enter("pm-1", "project-manager")

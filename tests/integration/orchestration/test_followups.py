@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from beats import Machine
+from beats import BeatMachine
 from machine import TORCH_TASKS
 from nodes import AgentWorker, Node
 from test_escalation import enter
@@ -35,7 +35,7 @@ def rules(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def worker(node: Node, rules: Path, keep_house: Callable[..., Machine]) -> AgentWorker:
+def worker(node: Node, rules: Path, keep_house: Callable[..., BeatMachine]) -> AgentWorker:
     """A shell agent in a fleet that keeps house by these rules."""
     keep_house(TORCH_CONFIG_DIR=str(rules))
     return node.agent_worker("dev-1", TORCH_CONFIG_DIR=str(rules))
@@ -106,7 +106,7 @@ def test_what_stands_still_is_seen_and_brought_before_the_manager(
 
 
 def test_a_short_task_is_not_followed_up_nor_is_any_if_the_policy_says_so(
-    node: Node, torch: Torch, rules: Path, keep_house: Callable[..., Machine]
+    node: Node, torch: Torch, rules: Path, keep_house: Callable[..., BeatMachine]
 ) -> None:
     first = keep_house(TORCH_CONFIG_DIR=str(rules))
     node.agent_worker("dev-1", TORCH_CONFIG_DIR=str(rules))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import signal
 import subprocess
 import sys
 import threading
@@ -71,13 +70,13 @@ def test_the_row_is_on_the_disk_before_anything_is_on_the_broker(
     broker: FaultyBroker,  # noqa: F811
     torch: Torch,
 ) -> None:
-    broker.signal(signal.SIGSTOP)
+    broker.process().suspend()
     client = start_client("torch.enqueue('true', agent='nobody', id='early-1')", TORCH_BROKER_CONNECT_SECONDS="60")
     until(lambda: ledger().exists() and ledger().state("early-1"), "the row is written")
     assert ledger().state("early-1") is RowState.WRITTEN
     client.kill()
     client.communicate()
-    broker.signal(signal.SIGCONT)
+    broker.process().resume()
     assert broker.client.keys("nova:torch:task*") == []
     until(lambda: torch.tasks() and broker.queued(NOBODY) == ["early-1"], "the next reader puts it back")
     assert torch.task("early-1").status is TaskState.QUEUED

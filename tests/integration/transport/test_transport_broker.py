@@ -29,7 +29,7 @@ def once(bench: Bench, task: str) -> None:
 
 def kill(bench: Bench) -> None:
     """Kill the broker."""
-    server = bench.server()
+    server = bench.broker.process()
     server.kill()
     server.wait(10)
 
@@ -43,9 +43,9 @@ def test_nothing_is_redelivered_when_the_broker_was_frozen_for_several_lease_tim
     own_bench.worker("one")
     own_bench.worker("other")
     task, _ = begun(own_bench, LEASE_SECONDS * 4)
-    own_bench.server().suspend()
+    own_bench.broker.process().suspend()
     time.sleep(LEASE_SECONDS * 2.5)
-    own_bench.server().resume()
+    own_bench.broker.process().resume()
     once(own_bench, task)
     assert not own_bench.told("lost")
     assert not own_bench.told("return")
