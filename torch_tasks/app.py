@@ -22,36 +22,36 @@ from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
 CHECKIN = "torch.checkin"
-#: The control command by which every agent worker learns of a newly demanded queue.
+
+# The names of the control commands.
+#: To every agent worker: a queue is demanded for the first time.
 ANNOUNCE_QUEUE = "torch_demand"
-#: The control command by which an agent worker gets the answer that its agent waits for.
+#: To an agent worker: the answer that its agent waits for.
 ANSWER = "torch_answer"
-#: The control command that has an agent worker look at what its task's record says.
+#: To an agent worker: the record of its task has changed.
 LOOK = "torch_look"
-#: The control command by which an agent worker says what its agent's terminal uses of the machine.
+#: To an agent worker: report what your agent's terminal uses of the machine.
 RESOURCES = "torch_resources"
-#: The control command by which an agent worker learns that its agent's screen is watched.
+#: To an agent worker: a client watches your agent's screen.
 SHOW = "torch_show"
-#: The control command by which every worker learns that something was paused, resumed, stopped or started.
+#: To every worker: something was paused, resumed, stopped or started.
 HOLDS_CHANGED = "torch_holds_changed"
-#: The control command by which an agent worker learns that its agent is to end.
+#: To an agent worker: your agent is to end.
 RETIRE = "torch_retire"
 
 
 class InstalledModules(AppLoader):
-    """Imports the app's modules from where they are installed.
+    """Imports the app's modules from where they are installed, and those of ``--include`` through PYTHONPATH.
 
-    Celery's own puts the working folder before all else while it imports them: a ``redis.py`` of the user's that lies
-    there would be taken for the package. What a user adds with ``--include`` is found through PYTHONPATH.
+    Celery's own loader looks into the working folder first: a ``redis.py`` there would hide the package.
     """
 
     def import_from_cwd(self, module: str, imp: Any = None, package: str | None = None) -> Any:
-        """Import it, though not from the working folder."""
         return self.import_module(module, package=package)
 
 
 class TorchApp(Celery):
-    """Celery, with two things added: what is published is noted and has a record, and workers can host an agent."""
+    """Celery, with a record and a ledger row for each task that is published, and workers that can host an agent."""
 
     amqp_cls = "torch_tasks.tasks.publishing:Publishing"
     loader_cls = "torch_tasks.app:InstalledModules"
@@ -60,19 +60,19 @@ class TorchApp(Celery):
 
     @cached_property
     def Worker(self) -> Any:  # noqa: N802 - Celery's own name for it
-        """The worker program; named, not imported, because nothing here may depend on ``workers``."""
+        """The worker program, by name: this layer may not import ``workers``."""
         return self.subclass_with_self(WORKER, name="Worker")
 
     @property
     def leases(self) -> Leases:
-        """What this process has taken from the broker and not settled yet."""
+        """The messages that this process has taken and not settled yet."""
         leases: Leases = self.amqp.leases
         return leases
 
     def send_task(
         self, name: str, args: Any = None, kwargs: Any = None, *, task_id: str | None = None, **options: Any
     ) -> Any:
-        """Publish a task, with what it must have before: valid fields, an id, a priority, a queue."""
+        """Publish a task; one of Torch's is validated and gets an id, a priority, and a queue first."""
         if name != RUN:
             with broker_errors():
                 return super().send_task(name, args, kwargs, task_id=task_id, **options)
@@ -89,7 +89,7 @@ class TorchApp(Celery):
 
 
 def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:
-    """A valid spec under the id that Celery knows it by, or :class:`~torch_tasks.errors.InvalidTask`."""
+    """A valid spec under Celery's id for the task, or :class:`~torch_tasks.errors.InvalidTask`."""
     if isinstance(spec, TaskSpec):
         valid = spec.model_copy(update={"id": task_id}) if task_id else spec
     else:
@@ -104,7 +104,7 @@ def _configuration() -> dict[str, Any]:
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
         "socket_keepalive_options": KEEPALIVE,
-        # How long one wait for a task lasts; a new task ends it at once.
+        # The longest wait for a task; a new task ends it at once.
         "polling_interval": 15,
         "lease_seconds": chosen.lease_seconds,
         "delivery_limit": chosen.delivery_limit,
@@ -137,7 +137,7 @@ def _configuration() -> dict[str, Any]:
         "worker_pool": AGENT_POOL,
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
-        # What a worker holds counts against its limit, whatever connection it came through.
+        # The messages that a worker holds count against its limit after a lost connection, too.
         "worker_enable_prefetch_count_reduction": False,
         "worker_send_task_events": True,
         "worker_hijack_root_logger": True,
@@ -148,7 +148,7 @@ def _configuration() -> dict[str, Any]:
 
 
 AGENT_OPTIONS = FieldOptions(AgentSpec, names={"kind": "--agent"}, prefix="agent_")
-"""What makes a worker an agent worker; ``machine/commands.py`` writes them, ``workers/program.py`` reads them."""
+"""The options of an agent worker; ``machine/commands.py`` writes them, ``workers/program.py`` reads them."""
 
 
 def _worker_options() -> set[Parameter]:

@@ -1,4 +1,4 @@
-"""Who calls: the agent in whose pane this process runs, else a person."""
+"""The caller of this process: the agent in whose pane it runs, else a person."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from pathlib import Path
 from torch_tasks.state_folder import JOURNAL, StateFolder
 
 OPERATOR = "operator"
-"""The name of every person, in messages and wherever it is noted who did something; no agent's id."""
+"""The name of every person in messages and records; no agent can have this id."""
 _AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
 
 
 @dataclass(frozen=True)
 class Caller:
-    """An agent, with what its pane knows of it, or a person."""
+    """An agent, as the environment of its pane describes it, or a person."""
 
     agent: str | None = None
     incarnation: int | None = None
@@ -25,7 +25,7 @@ class Caller:
 
     @property
     def name(self) -> str:
-        """Under which the caller speaks and acts."""
+        """The caller's name in messages and records."""
         return self.agent or OPERATOR
 
     @property
@@ -35,7 +35,7 @@ class Caller:
             return task
         if self.folder is None:
             return None
-        try:  # a coding agent's program outlives the task that it was started for: its environment does not know
+        try:  # a coding agent's program outlives its first task, so its environment names none
             journal = json.loads((self.folder / JOURNAL).read_bytes())
         except (OSError, ValueError):
             return None
@@ -44,7 +44,7 @@ class Caller:
 
 
 def caller() -> Caller:
-    """The caller of this process, as its environment says."""
+    """The caller, from the environment."""
     agent, state = os.environ.get(_AGENT) or None, os.environ.get(_STATE)
     if agent is None:
         return Caller()
@@ -57,6 +57,6 @@ def caller() -> Caller:
 
 
 def leave_pane() -> None:
-    """Act as a person from now on, and in every process started from here, although this is an agent's pane."""
+    """Make this process, and those that it starts, act as a person although they run in an agent's pane."""
     for name in (_AGENT, _TASK, _INCARNATION):
         os.environ.pop(name, None)

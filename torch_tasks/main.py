@@ -1,4 +1,4 @@
-"""``python -m torch_tasks.main``: this machine's stack, as ``torch-tasks up`` runs it, with the same options."""
+"""``python -m torch_tasks.main`` is ``torch-tasks up``, with the same options."""
 
 from __future__ import annotations
 
@@ -9,5 +9,5 @@ import click
 from torch_tasks.cli import main
 
 if __name__ == "__main__":
-    click.echo("running 'torch-tasks up'; Ctrl-C or SIGTERM ends it all, as 'torch-tasks down' does")
+    click.echo("running 'torch-tasks up'; Ctrl-C or SIGTERM stops everything, like 'torch-tasks down'")
     main(["up", *sys.argv[1:]], prog_name="torch-tasks")

@@ -1,7 +1,4 @@
-"""Everything a user may set, in one typed model.
-
-A value comes from the environment (``TORCH_…``), else from ``torch.toml``, else from the default written here.
-"""
+"""Everything a user may set: from the environment (``TORCH_…``), else ``torch.toml``, else the default written here."""
 
 from __future__ import annotations
 
@@ -59,7 +56,7 @@ class Settings(BaseSettings):
     )
     state_dir: ExpandedPath = Field(
         default_factory=_default_state_dir,
-        description="What this machine keeps: logs, journals, transcripts, answers, the embedded broker's data.",
+        description="The folder of this machine's logs, journals, transcripts, answers, and embedded broker.",
         json_schema_extra={"default": "$XDG_STATE_HOME/torch, else ~/.local/state/torch"},
     )
     node: AgentId = Field(
@@ -67,11 +64,9 @@ class Settings(BaseSettings):
         description="The name of this machine in the fleet.",
         json_schema_extra={"default": "the host name"},
     )
-    broker_connect_seconds: Finite = Field(
-        5.0, gt=0, description="How long a lost broker is tried again before giving up."
-    )
+    broker_connect_seconds: Finite = Field(5.0, gt=0, description="How long a process waits for a broker that is away.")
     lease_seconds: Finite = Field(
-        8.0, gt=0, description="A delivery whose worker has been silent for this long is handed out again."
+        8.0, gt=0, description="After so long without a renewal, a delivery is given to another worker."
     )
     delivery_limit: int = Field(
         10, gt=0, description="A message that was lost with its worker this often goes to the dead letters."
@@ -80,10 +75,10 @@ class Settings(BaseSettings):
         3.0,
         gt=0,
         description="How long no agent takes tasks after the broker was restarted, "
-        "so that all live workers can put back what it accepted, what they hold and have finished.",
+        "so that live workers can put back what it accepted, what they hold and what they have finished.",
     )
     takeover_seconds: Finite = Field(
-        10.0, gt=0, description="Silence of an agent and its node after which another agent takes over its tasks."
+        10.0, gt=0, description="After so long without an agent's and its node's heartbeats, another agent takes over."
     )
     detached_seconds: Finite = Field(
         300.0,
@@ -92,53 +87,52 @@ class Settings(BaseSettings):
         "before another agent takes it over.",
     )
     handoff_seconds: Finite = Field(
-        30.0, gt=0, description="How often what a successor should know of a running task is noted in its record."
+        30.0, gt=0, description="How often a worker notes in a running task's record what a successor should know."
     )
     hung_seconds: Finite = Field(
-        60.0, gt=0, description="An agent worker that shows no life for this long is killed and started again."
+        60.0, gt=0, description="An agent worker that makes no progress for this long is killed and started again."
     )
     ledger: bool = Field(
-        True, description="Note on this machine's disk what is enqueued here, so that a broker's loss can be made good."
+        True, description="Keep what is enqueued here on disk, too, to put it back if the broker loses it."
     )
-    heartbeat_seconds: Finite = Field(5.0, gt=0, description="How often an agent worker says that it lives.")
-    offline_seconds: Finite = Field(15.0, gt=0, description="Silence after which an agent counts as offline.")
+    heartbeat_seconds: Finite = Field(5.0, gt=0, description="How often an agent worker sends a heartbeat.")
+    offline_seconds: Finite = Field(
+        15.0, gt=0, description="After so long without a heartbeat, an agent counts as offline."
+    )
     soft_pin_seconds: Finite = Field(
         10.0,
         gt=0,
-        description="How long a task that was assigned to the best free agent waits for it to begin, "
-        "before any able agent may take it.",
+        description="How long a task waits for the agent that it was assigned to, before any able agent may take it.",
     )
-    events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker shows itself to Flower.")
+    events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker sends a heartbeat to Flower.")
     result_days: Finite = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
     prompt_limit_bytes: int = Field(1 << 20, gt=0, description="A longer prompt is refused.")
     message_limit_bytes: int = Field(1 << 20, gt=0, description="A longer message is refused.")
     inbox_limit: int = Field(
-        1000, gt=0, description="How many messages may wait for one receiver; further ones are refused until it reads."
+        1000, gt=0, description="How many messages may wait for one receiver; further ones are refused."
     )
     broadcasts_per_minute: int = Field(10, gt=0, description="How many broadcasts one sender may send within a minute.")
     message_tries: int = Field(
-        3, gt=0, description="How often a message that its receiver's program does not take is tried; then it is dead."
+        3, gt=0, description="How often a message is put into a pane whose program does not take it; then it is dead."
     )
     note_limit_bytes: int = Field(2000, gt=0, description="A longer note about a project is refused.")
     notes_limit: int = Field(500, gt=0, description="So many notes about one project are kept, the latest.")
     note_days: Finite = Field(90.0, gt=0, description="How long a note about a project is kept.")
     briefing_notes_bytes: int = Field(
-        4000, ge=0, description="How much of a project's latest notes a coding agent gets in its briefing; 0: none."
+        4000, ge=0, description="How much of a project's latest notes a coding agent's briefing holds; 0: none."
     )
-    claim_seconds: Finite = Field(
-        1800.0, gt=0, description="How long a claim holds that was made outside a task, unless it says."
-    )
+    claim_seconds: Finite = Field(1800.0, gt=0, description="How long a claim made outside a task holds.")
     beat_lease_seconds: Finite = Field(
-        5.0, gt=0, description="A leading beat that has been silent for this long is succeeded by another one."
+        5.0, gt=0, description="After so long without a sign of the leading beat, another one leads."
     )
     misfire_seconds: Finite = Field(
-        60.0, ge=0, description="A check-in that is later than this has missed its slot: its misfire policy decides."
+        60.0, ge=0, description="A check-in later than this has missed its slot: its misfire policy decides."
     )
     answer_limit_bytes: int = Field(
         64 << 10, ge=1024, description="A longer answer keeps its head and tail in the record; the file keeps it all."
     )
     transcript_limit_bytes: int = Field(
-        64 << 20, gt=0, description="A longer transcript of a pane is put aside, one older generation is kept."
+        64 << 20, gt=0, description="A longer transcript of a pane is rotated; one older part is kept."
     )
     agent_start_seconds: Finite = Field(60.0, gt=0, description="How long an agent's program may take to become ready.")
     pane_scope: PaneScope = Field(
@@ -147,10 +141,10 @@ class Settings(BaseSettings):
         "`auto` where the worker runs under systemd and it can be had, `always`, `never`.",
     )
     agent_memory: Bytes | None = Field(
-        None, description="The most memory that an agent's terminal may use, as `2G`, unless its declaration says."
+        None, description="The most memory of an agent's terminal, as `2G`, unless its declaration says."
     )
     agent_cpu: Finite | None = Field(
-        None, gt=0, description="The same for processors: `1.5`. Kept only where the kernel can, see docs/control.md."
+        None, gt=0, description="The same for processors: `1.5`. Enforced where the kernel can, see docs/control.md."
     )
     agent_processes: int | None = Field(None, ge=1, description="The same for the number of processes.")
     cgroup: ExpandedPath | None = Field(
@@ -159,28 +153,19 @@ class Settings(BaseSettings):
         "each agent that has limits and no scope gets a group of its own there.",
     )
     interrupt_seconds: Finite = Field(
-        3.0,
-        gt=0,
-        description="How long an interrupted agent may take to become ready before its program is started anew.",
+        3.0, gt=0, description="How long an interrupted program may take to become ready before it is restarted."
     )
     check_rounds: int = Field(
-        2,
-        ge=0,
-        description="How often a failed check goes back to a coding agent, unless the task says.",
+        2, ge=0, description="How often a failed check goes back to a coding agent, unless the task says."
     )
     stalled_seconds: Finite = Field(
-        1800.0,
-        ge=0,
-        description="A coding agent that shows nothing new for this long while it works is interrupted; 0: never.",
+        1800.0, ge=0, description="A working agent that shows nothing new for this long is interrupted; 0: never."
     )
     account_failures: int = Field(
-        3, gt=0, description="Overloads in a row after which all agents that share an account leave it alone."
+        3, gt=0, description="After so many overloads in a row, all agents that share the account pause."
     )
     account_pause_seconds: Finite = Field(
-        300.0,
-        gt=0,
-        description="For how long then, and after a usage limit that does not say when it ends; "
-        "afterwards one agent tries first.",
+        300.0, gt=0, description="How long they pause, also after a usage limit without an end."
     )
     budgets: dict[str, Budget] = Field(
         {},
@@ -189,30 +174,28 @@ class Settings(BaseSettings):
     )
     check_timeout_seconds: Finite = Field(600.0, gt=0, description="How long a task's check command may take.")
     max_retries: int = Field(
-        2, ge=0, description="How often a task is tried again when its agent crashed, unless the task says."
+        2, ge=0, description="How often a task is tried again after its agent crashed, unless it says."
     )
     retry_backoff_seconds: Finite = Field(
-        1.0, ge=0, description="The pause before the first retry; each further one doubles it, give or take a fifth."
+        1.0, ge=0, description="The pause before the first retry; each further one is about twice as long."
     )
     retry_backoff_limit_seconds: Finite = Field(300.0, ge=0, description="The longest such pause.")
     restart_backoff_seconds: Finite = Field(
-        1.0, gt=0, description="The pause before a dead agent worker is started again; each further one doubles it."
+        1.0, gt=0, description="The pause before a dead agent worker is restarted; each further one is twice as long."
     )
     restart_backoff_limit_seconds: Finite = Field(60.0, gt=0, description="The longest such pause.")
     quarantine_crashes: int = Field(5, gt=0, description="Crashes in a row after which an agent worker is left down.")
     quarantine_healthy_seconds: Finite = Field(
-        60.0, gt=0, description="An agent worker that lived this long has no crashes to its name any more."
+        60.0, gt=0, description="After so long without a crash, an agent worker's crashes are forgotten."
     )
     notify_command: str | None = Field(
-        None,
-        description="A shell command that this machine's node worker runs once for whatever needs a person: "
-        "see docs/notify.md.",
+        None, description="A shell command that the node worker runs when something needs a person: see docs/notify.md."
     )
     git_seconds: Finite = Field(
-        60.0, gt=0, description="How often a node worker looks after its agents' git trees, where git.toml says so."
+        60.0, gt=0, description="How often a node worker looks at its agents' git trees, if git.toml says so."
     )
     flower_port: int = Field(
-        5555, ge=0, le=65535, description="Flower's port on loopback; a free one is taken if it is in use."
+        5555, ge=0, le=65535, description="Flower's port on loopback; if it is in use, a free one."
     )
     agents: tuple[AgentSpec, ...] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
@@ -224,42 +207,39 @@ class Settings(BaseSettings):
         "kind, min, max, labels, workdir).",
     )
     scale_seconds: Finite = Field(
-        10.0, gt=0, description="How often beat has the pools looked at, whether what waits for them needs more agents."
+        10.0, gt=0, description="How often the fleet decides whether its pools need more agents."
     )
     scale_wait_seconds: Finite = Field(
-        5.0, ge=0, description="What has waited for less than this makes no pool grow, as long as anybody can do it."
+        5.0, ge=0, description="A task that has waited for less makes no pool grow, unless no agent can do it."
     )
     scale_backlog_seconds: Finite = Field(
-        60.0, gt=0, description="A pool grows until what waits for it can be done within this time."
+        60.0, gt=0, description="A pool grows until its waiting tasks can be done in this time."
     )
     scale_cooldown_seconds: Finite = Field(
-        30.0, ge=0, description="How long a pool that has grown rests before it grows again."
+        30.0, ge=0, description="How long a pool that has grown waits before it grows again."
     )
     scale_task_seconds: Finite = Field(
-        60.0, gt=0, description="How long a task is taken to last while none of its role has ended yet."
+        60.0, gt=0, description="How long a task is assumed to last while none of its role has ended."
     )
     node_labels: Skills = Field((), description='What this machine has that an agent may ask for, as `["gpu"]`.')
     node_address: str | None = Field(
-        None,
-        description="Where people reach this machine. Unset: the address from which it speaks with the broker.",
+        None, description="Where people reach this machine. Unset: its address towards the broker."
     )
-    agents_limit: int = Field(200, gt=0, description="So many agents may live in the whole fleet; no more are spawned.")
-    agents_per_node: int = Field(32, gt=0, description="So many agents may live on this machine.")
-    agents_per_role: int = Field(64, gt=0, description="So many agents of one role may live in the fleet.")
+    agents_limit: int = Field(200, gt=0, description="How many agents the whole fleet may have.")
+    agents_per_node: int = Field(32, gt=0, description="How many agents this machine may have.")
+    agents_per_role: int = Field(64, gt=0, description="How many agents of one role the fleet may have.")
     role_limits: dict[Role, Annotated[int, Field(ge=0)]] = Field(
         default_factory=dict,
         description='The same for single roles, as `{"qa": 2}`.',
         json_schema_extra={"default": "unset"},
     )
-    agents_per_parent: int = Field(4, ge=0, description="So many agents that one agent spawned may live.")
+    agents_per_parent: int = Field(4, ge=0, description="How many living agents one agent may have spawned.")
     agent_memory_bytes: int = Field(
-        64 << 20, ge=0, description="No agent is spawned on a node that has less memory free than this for it."
+        64 << 20, ge=0, description="No agent is spawned on a node with less free memory than this."
     )
-    spawn_seconds: Finite = Field(
-        120.0, gt=0, description="How long a spawned agent may take to be ready before it is given up."
-    )
+    spawn_seconds: Finite = Field(120.0, gt=0, description="How long a spawned agent may take to become ready.")
     temporary_idle_seconds: Finite = Field(
-        300.0, gt=0, description="A temporary agent that has had nothing to do for this long retires."
+        300.0, gt=0, description="A temporary agent that was idle for this long retires."
     )
 
     @field_validator("broker_url")
@@ -290,7 +270,7 @@ class Settings(BaseSettings):
             )
 
     def broker(self) -> BrokerAddress:
-        """The broker's address and where it was found; the embedded broker's file is read anew each time."""
+        """The broker's address and its source; the embedded broker's file is read each time."""
         if self.broker_url is not None:
             return BrokerAddress(url=self.broker_url, source="TORCH_BROKER_URL")
         try:
@@ -304,17 +284,17 @@ class Settings(BaseSettings):
 
     @property
     def agent_limits(self) -> Limits:
-        """The limits of agents whose declaration says nothing."""
+        """The limits of agents whose declaration sets none."""
         return Limits(memory=self.agent_memory, cpu=self.agent_cpu, processes=self.agent_processes)
 
     @cached_property
     def state(self) -> StateFolder:
-        """What lies where in the state folder."""
+        """The files of the state folder."""
         return StateFolder(self.state_dir)
 
 
 class BrokerAddress(BaseModel):
-    """Where the broker is, and which setting says so. Its text never shows the password."""
+    """Where the broker is, and the setting that says so; its text never shows the password."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -323,7 +303,7 @@ class BrokerAddress(BaseModel):
 
     @property
     def place(self) -> str:
-        """Which broker this is, whatever its password and, if it is this machine's own, whatever its port."""
+        """Identifies the broker, without its password and, if it is this machine's own, without its port."""
         if self.source == "torch-tasks up":
             return "this machine's own"
         parts = urlsplit(self.url.get_secret_value())
@@ -346,7 +326,9 @@ def settings() -> Settings:
         return Settings()
     except ValidationError as error:
         raise InvalidSettings(f"cannot use these settings: {readable(error, prefix='TORCH_')}") from None
-    except SettingsError as error:  # a variable that should be JSON and is not
-        raise InvalidSettings(f"cannot use these settings: {error}; TORCH_AGENTS, for one, is JSON") from None
+    except SettingsError as error:  # a variable is not the JSON that it should be
+        raise InvalidSettings(
+            f"cannot use these settings: {error}. Lists and tables, as TORCH_AGENTS, must be JSON"
+        ) from None
     except ValueError as error:  # TOML that does not parse
         raise InvalidSettings(f"cannot read {config_file('torch.toml')}: {error}") from None

@@ -1,4 +1,4 @@
-"""What lower layers start by its name, as they may not import it: all that they know of ``workers`` and ``beat``."""
+"""The names of what lower layers start but may not import: all that they know of ``workers`` and ``beat``."""
 
 from __future__ import annotations
 
@@ -18,6 +18,6 @@ NODE_COMMANDS = "torch_tasks.workers.cli"
 
 
 def load(name: str) -> Any:
-    """What has this name, as ``module:attribute``."""
+    """Import ``module:attribute``."""
     module, attribute = name.split(":")
     return getattr(import_module(module), attribute)

@@ -1,23 +1,23 @@
-"""What lies where in a machine's state folder; ``keys.py`` says the same of the broker."""
+"""The names of all files in a machine's state folder; ``keys.py`` has those of the broker."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 JOURNAL = "journal.json"
-"""In an agent's folder: who the agent is, its pane, what it does."""
+"""In an agent's folder: its identity, its pane, and its tasks."""
 TMUX = "tmux"
 """In an agent's folder: the socket of its tmux server."""
 HOST_LOCK = "lock"
 """In an agent's folder: held by the worker that hosts it."""
 LAST_MESSAGE = "last_message"
-"""In an agent's folder: the id of the message that came last."""
+"""In an agent's folder: the id of the latest message."""
 MAIL = "mail"
-"""In an agent's folder: messages that came past the broker."""
+"""In an agent's folder: messages that did not come through the broker."""
 EVENTS = "events"
-"""In an agent's folder: what its program and its commands report."""
+"""In an agent's folder: the reports of its program and its commands."""
 RETIRE_ORDER = "retire.json"
-"""In an agent's folder: the order that it is to end."""
+"""In an agent's folder: the order to retire it."""
 
 
 class StateFolder:
@@ -28,32 +28,31 @@ class StateFolder:
         self.broker = path / "broker"
         """The data, the configuration and the password of this machine's own broker."""
         self.broker_address = path / "broker.json"
-        """The address of that broker; left there when it has ended."""
+        """The address of that broker, also after it has ended."""
         self.ledger = path / "ledger.sqlite"
-        """What was enqueued on this machine."""
+        """The tasks that were enqueued on this machine."""
         self.logs = path / "logs"
         """A log for each process."""
         self.run = path / "run"
-        """The processes that run, found again by later commands."""
+        """The processes that run, for later commands."""
         self.roster = path / "roster.json"
         """The agents that the node worker keeps alive."""
         self.node_lock = path / "node.lock"
         """Held by the node worker."""
         self.holds = path / "holds.json"
-        """What is paused and stopped, as this machine knows it."""
+        """The holds that this machine knows."""
         self.holds_lock = path / "holds.lock"
-        """Held by who changes that."""
+        """Held while a process changes them."""
         self.stop = path / "STOP"
-        """While this file is there, nothing begins on this machine."""
+        """While this file exists, no task begins on this machine."""
         self.flower_password = path / "flower.password"
-        """Flower's password."""
         self.spent = path / "spent"
-        """What was spent of the budgets and not reported to the broker yet."""
+        """What the budgets were charged and the broker does not know yet."""
         self.worktrees = path / "worktrees"
         """The git worktrees of tasks."""
 
     def outbox(self, place: str) -> Path:
-        """Messages that wait for one broker."""
+        """The messages that wait for one broker."""
         return self.path / "outbox" / place
 
     def beat(self, place: str) -> Path:
@@ -61,11 +60,10 @@ class StateFolder:
         return self.path / "beat" / f"{place}.sqlite"
 
     def git_lock(self, name: str) -> Path:
-        """Held by who changes the worktrees of one repository."""
+        """Held while a process changes the worktrees of one repository."""
         return self.path / "git" / f"{name}.lock"
 
     def agent(self, agent_id: str) -> Path:
-        """The folder of one agent."""
         return self.path / "agents" / agent_id
 
     def retired(self, agent_id: str, incarnation: int) -> Path:

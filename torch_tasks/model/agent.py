@@ -1,4 +1,4 @@
-"""An agent: as it is declared, as the registry knows it, how well it works and how it ends."""
+"""An agent: its declaration, its entry in the registry, how well it works and how it ends."""
 
 from __future__ import annotations
 
@@ -21,22 +21,22 @@ class Lifetime(StrEnum):
 
     PERMANENT = "permanent"
     TEMPORARY = "temporary"
-    """Until it has had nothing to do for a while."""
+    """Until it was idle for a while."""
 
 
 class RetireMode(StrEnum):
-    """What becomes of the task that a retiring agent works on."""
+    """What happens to the task that a retiring agent works on."""
 
     FINISH = "finish"
-    """It is finished first, however long that takes."""
+    """The agent finishes it first, however long that takes."""
     HAND_OVER = "hand over"
-    """Another agent goes on with it."""
+    """Another agent continues it."""
     NOW = "now"
     """It goes back to its queue at once."""
 
 
 class RetireOrder(BaseModel):
-    """The order that an agent is to end; it lies in the agent's folder until the agent has ended."""
+    """The order to end an agent; it lies in the agent's folder until that has happened."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -46,7 +46,7 @@ class RetireOrder(BaseModel):
 
 
 class RetirementReport(BaseModel):
-    """What is known of an agent that has ended."""
+    """What the fleet keeps of an agent that has ended."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -57,22 +57,22 @@ class RetirementReport(BaseModel):
     note: str = ""
     at: AwareDatetime
     file: str
-    """Where on its node its last screen and its summary are."""
+    """The file on its node with its last screen and its summary."""
     tasks: tuple[str, ...] = ()
-    """The tasks that it left: given back, or failed where they asked for it alone."""
+    """The tasks that it left: given back, or failed if they asked for this agent."""
     messages: tuple[str, ...] = ()
-    """The messages that waited for it and are dead."""
+    """The messages that waited for it and are dead now."""
 
 
 FORMAT = '{"succeeded":%d,"failed":%d,"seconds":%.3f,"last_ended":%d}'
-"""How the broker keeps a :class:`Performance`, the moment in milliseconds; its scripts read the first two numbers."""
+"""A :class:`Performance` on the broker, the moment in milliseconds; scripts read the first two numbers."""
 
 
 class Performance(BaseModel):
-    """How an agent's tasks ended, as far as that was up to the agent."""
+    """How an agent's tasks ended, without those whose end was not up to the agent."""
 
     PRIOR: ClassVar = (4, 5)
-    """The successes and ends that every agent is credited with, so that a new one is neither best nor worst."""
+    """The successes and ends that every agent starts with, so that a new one is neither best nor worst."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -85,7 +85,7 @@ class Performance(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def success_rate(self) -> float:
-        """The part of its tasks that succeeded, the prior included."""
+        """The share of its tasks that succeeded, the prior included."""
         succeeded, ended = self.PRIOR
         return round((self.succeeded + succeeded) / (self.succeeded + self.failed + ended), 4)
 
@@ -95,10 +95,10 @@ class Performance(BaseModel):
         moment = self.last_ended.timestamp() * 1000 if self.last_ended else 0
         return FORMAT % (self.succeeded, self.failed, self.seconds, moment)
 
-    def after(self, end: Literal["succeeded", "failed"], account: Mapping[str, str]) -> Self:
-        """With one more task, which began and ended when its record says."""
-        started, ended = (int(account.get(moment, 0)) for moment in ("started_at", "finished_at"))
-        began = started and started >= int(account.get("assigned_at", 0))
+    def after(self, end: Literal["succeeded", "failed"], record: Mapping[str, str]) -> Self:
+        """With one more task, which began and ended at the times in its record."""
+        started, ended = (int(record.get(moment, 0)) for moment in ("started_at", "finished_at"))
+        began = started and started >= int(record.get("assigned_at", 0))
         return self.model_copy(
             update={
                 end: getattr(self, end) + 1,
@@ -124,14 +124,14 @@ class AgentState(StrEnum):
 
 
 class AgentStatus(StrEnum):
-    """Whether an agent's heartbeats arrive."""
+    """Whether a heartbeat of an agent or node arrived lately."""
 
     ACTIVE = "active"
     OFFLINE = "offline"
 
 
 class AgentProfile(BaseModel):
-    """What an agent is and can do. Tasks ask for these."""
+    """What an agent is and can do, as tasks ask for it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -141,16 +141,16 @@ class AgentProfile(BaseModel):
 
     @property
     def abilities(self) -> frozenset[str]:
-        """What a task may require as skills: the agent's skills, and the kind of its program."""
+        """What a task may require as skills: those of the agent, and the kind of its program."""
         return frozenset({*self.skills, self.kind})
 
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:
-        """Whether the role matches and all required skills are there."""
+        """Whether it has the role and all the skills."""
         return role in (None, self.role) and set(skills) <= self.abilities
 
 
 class AgentFields(Limits, AgentProfile):
-    """How an agent is to be started, wherever that is written: torch.toml, a spawn request, a pool.
+    """How to start an agent, in torch.toml, a spawn request, or a pool.
 
     The options of the commands and the keywords of the Python methods follow from these fields.
     """
@@ -162,12 +162,12 @@ class AgentFields(Limits, AgentProfile):
 
     @property
     def agent_fields(self) -> dict[str, Any]:
-        """These fields alone, without what else a subclass holds."""
+        """These fields alone, without those of a subclass."""
         return {name: getattr(self, name) for name in AgentFields.model_fields}
 
 
 class SingleAgentFields(AgentFields):
-    """The same, of one single agent."""
+    """How to start one single agent."""
 
     lifetime: Annotated[Lifetime, Option("--temporary", meaning=Lifetime.TEMPORARY)] = Field(
         Lifetime.PERMANENT, description="It retires when it has had nothing to do for a while."
@@ -178,7 +178,7 @@ class SingleAgentFields(AgentFields):
 
     @property
     def agent_fields(self) -> dict[str, Any]:
-        """These fields alone, without what else a subclass holds."""
+        """These fields alone, without those of a subclass."""
         return {name: getattr(self, name) for name in SingleAgentFields.model_fields}
 
 
@@ -188,7 +188,7 @@ class AgentSpec(SingleAgentFields):
     id: AgentId = Field(description="Host the agent of this id (an agent worker).")
 
     def short(self) -> str:
-        """The form that :meth:`parse` reads; a workdir has no place in it."""
+        """The form that :meth:`parse` reads; it holds no workdir."""
         return ":".join((self.id, self.role, ",".join(self.skills), self.kind))
 
     @classmethod
@@ -207,7 +207,7 @@ class AgentSpec(SingleAgentFields):
 
 
 class AgentInfo(AgentProfile):
-    """An agent as the registry knows it."""
+    """An agent's entry in the registry."""
 
     agent_id: AgentId
     node: str
@@ -215,7 +215,7 @@ class AgentInfo(AgentProfile):
     host: str
     incarnation: int
     status: AgentStatus = AgentStatus.OFFLINE
-    """Follows from the last heartbeat."""
+    """Follows from the time of the last heartbeat."""
     state: AgentState = AgentState.STARTING
     """What its program was last seen doing."""
     current_task: str | None = None
@@ -225,7 +225,7 @@ class AgentInfo(AgentProfile):
     started_at: AwareDatetime
     last_heartbeat: AwareDatetime | None = None
     left: bool = False
-    """Its worker was stopped in order; the pane may well work on."""
+    """Its worker was stopped by order; the pane may continue."""
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: str | None = None
     """The agent that spawned it."""
@@ -233,30 +233,29 @@ class AgentInfo(AgentProfile):
     """It takes no new tasks and ends after the one it has."""
     performance_metrics: Performance = Performance()
     load: int = 0
-    """How many tasks it holds or has waiting for it alone."""
+    """How many tasks it holds, or wait for it alone."""
     paused: Hold | None = None
-    """It takes no new task, and only emergencies of its messages."""
+    """It takes no new task, and no message but emergencies."""
     stopped: Hold | None = None
-    """Its worker has seen that the machine is stopped: nothing runs."""
+    """Its worker knows that the machine is stopped."""
 
     @property
     def online(self) -> bool:
-        """Its heartbeats arrive."""
         return self.status is AgentStatus.ACTIVE
 
     @property
     def free(self) -> bool:
-        """It can begin with a task at once."""
+        """Whether it can begin a task at once."""
         at_rest = self.online and self.state is AgentState.READY and not self.load
         return at_rest and not (self.paused or self.stopped or self.retiring)
 
     @property
     def hold_reason(self) -> str:
-        """Why a person must act before it takes a task: it is paused, stopped, or logged out; empty if none has to."""
+        """Why it takes no task until a person acts: it is paused, stopped, or logged out; else empty."""
         login = f"logged out: 'torch-tasks attach {self.agent_id}' and log in" if self.state is AgentState.LOGIN else ""
         return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else login
 
     @property
     def as_owner(self) -> tuple[str, str, int]:
-        """What a task's record names as its owner: this agent, in this incarnation."""
+        """This agent in this incarnation, as a task's record names its owner."""
         return self.agent_id, self.node, self.incarnation

@@ -1,4 +1,4 @@
-"""What the agents that share an account with a provider of models may use of it, and what they have used."""
+"""What agents may use of an account with a provider of models, and what they have used."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ WINDOWS = {
     "calls_per_day": 86_400_000,
     "tokens_per_day": 86_400_000,
 }
-"""The limits that there can be, each with the milliseconds after which its count begins anew; days are those of UTC."""
+"""The possible limits, each with the milliseconds after which its count starts again; days are those of UTC."""
 
 
 class Budget(BaseModel):
-    """An account's limits; what is not set is not limited."""
+    """An account's limits; None is no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -36,28 +36,28 @@ class Spent(NamedTuple):
     """What one contributor has used within one window."""
 
     window: int
-    """Which one: so many of its length have gone by since 1970."""
+    """Its number since 1970."""
     amount: int
 
 
 class BudgetLine(BaseModel):
-    """One line of an account's budget, as it stands."""
+    """One limit of an account, and how much of it is used."""
 
     account: str
     name: str
     limit: int | None
     used: int
     until: datetime
-    """When the count begins anew."""
+    """When the count starts again."""
 
     @property
     def exhausted(self) -> bool:
-        """Nothing more is begun before then."""
+        """Whether agents begin nothing more before then."""
         return self.limit is not None and self.used >= self.limit
 
 
 def budget_lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms: int) -> list[BudgetLine]:
-    """How an account stands at this moment, given all that was ever noted of it: see ``accounts.lua``."""
+    """How an account stands now, from all counts that the broker has of it: see ``accounts.lua``."""
     found = []
     for name, length in WINDOWS.items():
         window, used = now_ms // length, 0
@@ -71,6 +71,6 @@ def budget_lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms:
 
 
 def parse(text: str) -> Spent:
-    """A count as it is kept: ``window:amount``."""
+    """A count as the broker keeps it: ``window:amount``."""
     window, amount = text.split(":")
     return Spent(int(window), int(amount))

@@ -1,4 +1,4 @@
-"""Lengths of time: read from what a person writes, and described as people say them."""
+"""Lengths of time, as people write and read them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _UNITS = ((86400, "d"), (3600, "h"), (60, "min"), (1, "s"))
 def parse_duration(text: str, *, bare: float | None = None) -> float | None:
     """Seconds, from ``30m``, ``2 hours``, ``1h30m``, ``an hour and 5 minutes``; None if it is something else.
 
-    A number alone counts in units of ``bare`` seconds, and is no duration without that.
+    A number alone counts in units of ``bare`` seconds; without that it is something else.
     """
     text = text.strip().casefold()
     if bare is not None and _NUMBER.fullmatch(text):
@@ -32,7 +32,7 @@ def parse_duration(text: str, *, bare: float | None = None) -> float | None:
 
 
 def describe_duration(seconds: float, *, units: int = 2) -> str:
-    """As people say it, in its largest units: ``2 h 5 min``. A unit of which there is none ends it."""
+    """For people, in the largest units, up to the first that is zero: ``2 h 5 min``."""
     left, parts = max(round(seconds), 0), []
     for size, unit in _UNITS:
         count, left = divmod(left, size)

@@ -1,4 +1,4 @@
-"""Who shall take no work: what is paused or stopped, by whom and why. The wire format of it."""
+"""Holds: which agents take no work because they are paused or stopped, who ordered it, and why."""
 
 from __future__ import annotations
 
@@ -11,29 +11,27 @@ EVERYBODY = "all"
 """The scope of a pause of the whole fleet."""
 STOP = "stop"
 """The scope of the fleet's stop."""
+_REASON_LIMIT = 500
 
 
 def agent_scope(agent_id: str) -> str:
-    """The scope of one agent's pause."""
     return f"agent {agent_id}"
 
 
 def role_scope(role: str) -> str:
-    """The scope of the pause of all agents that have this role."""
     return f"role {role}"
 
 
 def _one_line(text: str) -> str:
-    """As one line, without what would steer a terminal."""
+    """As one line, without control characters for a terminal."""
     return "".join(char if char.isprintable() else " " for char in text[:_REASON_LIMIT]).strip()
 
 
-_REASON_LIMIT = 500
 OneLine = Annotated[str, AfterValidator(_one_line)]
 
 
 class Hold(BaseModel):
-    """That no work is to be taken, or that it may be again; by whom, why, and since when."""
+    """An order to take no work, or to take it again: by whom, why, and since when."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -42,19 +40,19 @@ class Hold(BaseModel):
     at: AwareDatetime
     lifted: bool = False
     interrupt: bool = False
-    """What the agents do at that moment is interrupted, as a stop does."""
+    """Whether the agents are interrupted at once, as by a stop."""
     revision: int = 0
-    """Grows with each hold on the same scope, in the broker's milliseconds; 0: the broker does not know it."""
+    """Grows with each hold on the same scope, in the broker's milliseconds; 0: unknown to the broker."""
 
     def __str__(self) -> str:
         return f"by {self.by}" + (f": {self.reason}" if self.reason else "")
 
 
 class Stop(Hold):
-    """A machine's own stop, as its file says."""
+    """A machine's stop, as its file says."""
 
     fleet: bool = False
-    """It is the whole fleet's, and ends with that."""
+    """Whether the whole fleet is stopped; then it ends with that stop."""
 
 
 class LatestHolds(RootModel[dict[str, Hold]]):
@@ -77,12 +75,12 @@ class LatestHolds(RootModel[dict[str, Hold]]):
         return ((scope, hold) for scope, hold in sorted(self.root.items()) if not hold.lifted and scope != STOP)
 
     def pause_of(self, agent_id: str, role: str) -> Hold | None:
-        """The pause that this agent is under: its own before its role's before everybody's."""
+        """The pause of this agent: its own before its role's before the fleet's."""
         scopes = (agent_scope(agent_id), role_scope(role), EVERYBODY)
         return next(filter(None, map(self.in_force, scopes)), None)
 
     def later(self, other: LatestHolds) -> dict[str, Hold]:
-        """The holds here that are later than the other's."""
+        """The holds here that are later than those of the other."""
         return {
             scope: hold
             for scope, hold in self.root.items()
@@ -90,5 +88,5 @@ class LatestHolds(RootModel[dict[str, Hold]]):
         }
 
     def merged(self, other: LatestHolds) -> Self:
-        """The later hold of both on each scope."""
+        """The later hold of the two on each scope."""
         return type(self)({**self.root, **other.later(self)})

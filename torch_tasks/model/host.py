@@ -1,4 +1,4 @@
-"""What a task needs of the agent worker it runs in. The agent worker fulfils it; nothing here knows how."""
+"""The interface through which tasks use the agent worker or node worker that they run in."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ from torch_tasks.model.task import TaskResult, TaskSpec
 
 
 class Detached(Exception):
-    """The worker leaves while the agent works on; the next worker of this id takes the task up again."""
+    """The worker stops while the agent continues; the agent's next worker takes the task up again."""
 
 
 class UsageLimited(Exception):
-    """The agent's account has used up what it may: the task is not to blame, and others may take it.
-
-    ``until`` is when the limit ends, if that is known.
-    """
+    """The agent's account has reached a limit, which ends at ``until`` if that is known; others may take the task."""
 
     def __init__(self, message: str, until: datetime | None = None) -> None:
         super().__init__(message)
@@ -27,15 +24,15 @@ class UsageLimited(Exception):
 
 
 class AgentHeld(Exception):
-    """The agent is paused or stopped: it takes no work, or had to let go of it. The task is not to blame."""
+    """The agent was paused or stopped before it had done the task; other agents may take it."""
 
 
 class HandedOver(Exception):
-    """The agent has let go of the task, which goes to another one."""
+    """The agent has given the task up, and another one gets it."""
 
 
 class TaskDelivery(NamedTuple):
-    """The message by which a task came: what must be put back if the broker forgets it."""
+    """The message that brought a task, to be put back if the broker forgets it."""
 
     tag: str
     message: str
@@ -50,19 +47,19 @@ class AgentHost(Protocol):
 
     @property
     def leaving(self) -> bool:
-        """This worker is about to stop."""
+        """Whether this worker is about to stop."""
 
     @property
     def retiring(self) -> bool:
-        """The agent begins no other task."""
+        """Whether the agent is retiring: it begins no other task."""
 
     @property
     def unfinished_task(self) -> str | None:
-        """The task that the pane was left with and that is not settled yet: it comes before any other."""
+        """The task that the last worker left in the pane; it comes before any other."""
 
     @property
     def hold_reason(self) -> str | None:
-        """Why the agent begins nothing now, if it is paused or stopped."""
+        """Why the agent begins no task now, if it is paused or stopped."""
 
     def execute(self, spec: TaskSpec, attempt: int, delivery: TaskDelivery | None) -> TaskResult:
         """Have the agent do the task and return how it ended; idempotent by task and attempt.
@@ -71,27 +68,27 @@ class AgentHost(Protocol):
         :class:`~torch_tasks.errors.StaleWriter` when another agent has the task by now.
         """
 
-    def settle(self, task_id: str, account: Mapping[str, str]) -> None:
-        """Nothing more is to be done for this task here: its record, the account, says what became of it."""
+    def settle(self, task_id: str, record: Mapping[str, str]) -> None:
+        """Forget a task of which this host has nothing more to do, as its record says."""
 
     def drop_lost_task(self) -> None:
-        """Have the pane let go of the task that it was left with if the task's record has gone on without it."""
+        """Drop the unfinished task of the pane if its record names another owner or an end by now."""
 
     def cancel(self, task_ids: Container[str]) -> None:
         """Interrupt the running task if it is one of these."""
 
     def detach(self) -> None:
-        """Let go of a running task without touching the agent. Safe to call from a signal handler."""
+        """Leave a running task to the next worker; the agent continues. Safe to call from a signal handler."""
 
 
 class NodeHost(Protocol):
-    """The machine of this process, with the agents that are kept there."""
+    """The machine of this process, as a task sees it."""
 
     def start_agent(self, spawned: Spawned) -> None:
-        """Keep this agent alive from now on; the same one twice is one."""
+        """Keep this agent alive from now on; a second call for it changes nothing."""
 
     def retire_agent(self, agent_id: str, order: RetireOrder) -> None:
-        """Have the agent end, as far as the order lets it, and its worker not be started again."""
+        """End the agent in the way that the order says, and do not start its worker again."""
 
     def release_agent(self, agent_id: str) -> None:
-        """Try again an agent that was left down, or that is declared here and was retired."""
+        """Start again an agent that is in quarantine, or that is declared here and was retired."""

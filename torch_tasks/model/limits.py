@@ -18,7 +18,7 @@ def _bytes(value: object) -> object:
         return value
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([KMGT]?)(?:i?B)?", value.strip(), re.IGNORECASE)
     if found is None:
-        raise ValueError(f"{value!r} is no size; write 512M or 2G")
+        raise ValueError(f"{value!r} is not a size; write 512M or 2G")
     return int(float(found[1]) * _UNITS[found[2].upper()])
 
 
@@ -26,7 +26,7 @@ Bytes = Annotated[int, BeforeValidator(_bytes), Field(ge=1 << 20)]
 
 
 class Limits(BaseModel):
-    """The most that all processes in one agent's terminal may use together; what is not set is not limited."""
+    """The most that all processes in one agent's terminal may use together; None is no limit."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -40,16 +40,16 @@ class Limits(BaseModel):
 
     @property
     def limits(self) -> Limits:
-        """These alone, without what else a subclass holds."""
+        """These limits alone, without the fields of a subclass."""
         return Limits(memory=self.memory, cpu=self.cpu, processes=self.processes)
 
     @property
     def any(self) -> bool:
-        """Something is limited."""
+        """Whether anything is limited."""
         return self.limits != Limits()
 
     def or_else(self, others: Limits) -> Limits:
-        """These, and the others where none is set here."""
+        """These limits, with the others for those that are not set."""
         return Limits.model_validate(others.limits.model_dump() | self.limits.model_dump(exclude_none=True))
 
 
@@ -62,12 +62,12 @@ class Resources(BaseModel):
     processes: int
     limits: Limits
     kept_by: str
-    """``systemd scope …``, ``control group …`` or ``its worker``; empty if the limits are not kept."""
+    """``systemd scope …``, ``control group …`` or ``its worker``; empty if nothing enforces the limits."""
     oom_kills: int = 0
-    """How many of its processes the kernel has killed for memory since it was started, if that is known."""
+    """How many of its processes the kernel has killed for memory since it was started, as far as known."""
 
     def lines(self) -> list[tuple[str, str]]:
-        """In words."""
+        """Names and values for people."""
         limits = self.limits
         memory = size(self.memory) + (f" of {size(limits.memory)}" if limits.memory else "")
         memory += f", {self.oom_kills} killed for it" if self.oom_kills else ""
@@ -79,7 +79,7 @@ class Resources(BaseModel):
 
     @property
     def by_kernel(self) -> bool:
-        """The kernel sees to the limits, whatever becomes of the agent's worker."""
+        """Whether the kernel enforces the limits, with or without the agent's worker."""
         return self.kept_by.startswith(("systemd", "control"))
 
 

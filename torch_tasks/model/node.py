@@ -1,4 +1,4 @@
-"""Nodes: what the machines of the fleet report about themselves, and about the agents they keep."""
+"""Nodes: what the machines of the fleet report about themselves and the agents they keep alive."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from torch_tasks.model.fields import AgentId, Model, Skills
 
 
 class KeptState(StrEnum):
-    """What the node worker does about one agent's worker."""
+    """How one agent's worker stands with its node worker."""
 
     RUNNING = "running"
     RESTARTING = "restarting"
-    """It is not there and is started in a moment."""
+    """It is not running and is started in a moment."""
     QUARANTINED = "quarantined"
-    """It did nothing but die and is left down until it is released."""
+    """It crashed too often and is left down until it is released."""
     RETIRING = "retiring"
-    """There is an order that the agent ends; its worker may still have to finish a task."""
+    """The agent was ordered to end; its worker may still have to finish a task."""
     RETIRED = "retired"
-    """The agent is declared in torch.toml, but was retired, and is left down until it is released."""
+    """The agent of torch.toml was retired, and is left down until it is released."""
 
 
 KEPT_TRANSITIONS: dict[KeptState, frozenset[KeptState]] = {
@@ -34,7 +34,7 @@ KEPT_TRANSITIONS: dict[KeptState, frozenset[KeptState]] = {
 
 
 class KeptAgent(Model):
-    """An agent that a node worker keeps, or would if it could."""
+    """An agent that a node worker keeps alive, or tries to."""
 
     agent_id: AgentId
     role: str
@@ -46,7 +46,7 @@ class KeptAgent(Model):
 
 
 class Capacity(Model):
-    """What a machine has, and how much of it is free."""
+    """What a machine has and how much of it is free."""
 
     cpus: int
     load: float
@@ -54,18 +54,18 @@ class Capacity(Model):
     memory_total: int
     memory_free: int
     panes: int
-    """Terminals of agents that are there."""
+    """How many terminals of agents there are."""
     agents_limit: int
 
 
 class NodeInfo(Model):
-    """A node as the registry knows it."""
+    """A node's entry in the registry."""
 
     name: AgentId
     host: str
     pid: int
     address: str
-    """Where a person reaches it, by ssh for one."""
+    """Where a person reaches it, as by ssh."""
     version: str
     labels: Skills = ()
     capacity: Capacity
@@ -74,13 +74,12 @@ class NodeInfo(Model):
     agents: tuple[KeptAgent, ...] = ()
     started_at: AwareDatetime
     left: bool = False
-    """Its node worker was stopped in order."""
+    """Its node worker was stopped by order."""
     drained: bool = False
-    """No agent is started there any more, by order."""
+    """By order, no agent is started there any more."""
     status: AgentStatus = AgentStatus.OFFLINE
     last_heartbeat: AwareDatetime | None = None
 
     @property
     def online(self) -> bool:
-        """Its heartbeats arrive."""
         return self.status is AgentStatus.ACTIVE

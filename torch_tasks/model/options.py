@@ -1,7 +1,6 @@
-"""The fields of a model as the options of a command: declared with the field, written and read back here.
+"""The fields of a model as the options of a command.
 
-The field's ``description`` is the option's help. Name and type follow from the field's own, unless it carries an
-:class:`Option`.
+A field's ``description`` is the option's help; name and type follow from the field, unless it has an :class:`Option`.
 """
 
 from __future__ import annotations
@@ -19,18 +18,18 @@ from pydantic.fields import FieldInfo
 
 @dataclass(frozen=True)
 class Option:
-    """What the option of a field is, where that does not follow from the field's name and type."""
+    """What does not follow from the field's name and type."""
 
     name: str | None = None
     metavar: str | None = None
     type: type | None = None
-    """What is read from the command line; the model makes of it what it takes."""
+    """The type on the command line; the model converts it."""
     meaning: Any = None
-    """The option is a flag and stands for this value."""
+    """If set, the option is a flag that means this value."""
 
 
 class FieldOptions:
-    """The fields of one model as the options of one command, except those that it takes in another way."""
+    """The fields of one model as the options of one command, except those that the command takes in another way."""
 
     def __init__(
         self,
@@ -41,7 +40,7 @@ class FieldOptions:
         types: Mapping[str, click.ParamType[Any]] | None = None,
         prefix: str = "",
     ) -> None:
-        """``names`` and ``types`` are this command's own; ``prefix`` begins the names of its parameters in Python."""
+        """``names`` and ``types`` replace those of the fields; ``prefix`` begins the names of the Python parameters."""
         self._fields = {
             name: _FieldOption(name, field, prefix + name, (names or {}).get(name), (types or {}).get(name))
             for name, field in model.model_fields.items()
@@ -54,22 +53,19 @@ class FieldOptions:
         return frozenset(self._fields)
 
     def parameters(self) -> list[click.Parameter]:
-        """The options, as Click takes them."""
         return [field.option() for field in self._fields.values()]
 
     def take(self, parameters: dict[str, Any]) -> dict[str, Any]:
-        """Take what Click has read for these options out of a command's parameters: the fields that were given."""
+        """Remove these options from a command's parameters; returns the fields that were given."""
         given = {name: field.read(parameters.pop(field.parameter, None)) for name, field in self._fields.items()}
         return {name: value for name, value in given.items() if value is not None}
 
     def words(self, value: BaseModel) -> list[str]:
-        """The command line that says all fields of this value which are not as they are anyway."""
+        """The command line for all fields of this value that are not the default."""
         return [word for name, field in self._fields.items() for word in field.words(getattr(value, name))]
 
 
 class _FieldOption:
-    """One field as an option."""
-
     def __init__(
         self, name: str, field: FieldInfo, parameter: str, flag: str | None, kind: click.ParamType[Any] | None
     ) -> None:

@@ -1,8 +1,8 @@
 """Which queue a task goes to, which agents read that queue, and which agent is able to take a task.
 
-A task names a role and skills, or one agent. Its queue's name says which; the first task on a queue puts the name
-into the set of demanded queues and announces it, and every agent that serves it begins to read it. So a free,
-able agent always pulls, and there is no assigner.
+A task names a role and skills, or one agent, and so does its queue's name. The first task on a queue adds the name to
+the set of demanded queues and announces it; every agent that serves the queue begins to read it. So free and able
+agents pull their tasks, and there is no assigner.
 """
 
 from __future__ import annotations
@@ -15,16 +15,15 @@ from torch_tasks.model.agent import AgentInfo, AgentProfile, AgentState
 from torch_tasks.model.task import TaskRecord, TaskSpec, TaskState
 
 _NAMED = 3
-"""So many of the agents that a task waits for are named."""
+"""How many of the agents that a task waits for are named."""
 
 
 def queue_for(spec: TaskSpec) -> str:
-    """The queue of this task."""
     return keys.agent_queue(spec.agent) if spec.agent else keys.task_queue(spec.role, spec.skills)
 
 
 def serves(queue: str, agent: AgentProfile) -> bool:
-    """Whether such an agent can take every task that comes through this queue, and so reads it."""
+    """Whether such an agent can take every task of this queue, and so reads it."""
     return agent.serves(*keys.queue_demand(queue))
 
 
@@ -32,20 +31,15 @@ def serves(queue: str, agent: AgentProfile) -> bool:
 
 
 def is_able(agent: AgentInfo, spec: TaskSpec) -> bool:
-    """Whether the agent could ever take the task: it is asked for by name, or has the role and all the skills."""
+    """Whether the agent could ever take the task: the task names it, or it has the role and all the skills."""
     return agent.agent_id == spec.agent if spec.agent else agent.serves(spec.role, spec.skills)
-
-
-def missing_skills(agent: AgentProfile, spec: TaskSpec) -> list[str]:
-    """The skills that the task requires and the agent lacks."""
-    return sorted(set(spec.skills) - agent.abilities)
 
 
 # ── does it take any task now? ───────────────────────────────────────────────────────────────────────────────────────
 
 
 class Obstacle(StrEnum):
-    """What keeps an agent from taking any task now, whatever the task asks for. To be busy is no obstacle."""
+    """What keeps an agent from taking any task now. A task that it works on is no obstacle."""
 
     OFFLINE = "offline"
     RETIRING = "retiring"
@@ -58,9 +52,9 @@ class Obstacle(StrEnum):
 
 
 GONE = frozenset({Obstacle.OFFLINE, Obstacle.RETIRING})
-"""With one of these an agent reads no queue."""
+"""An agent with one of these reads no queue."""
 HELD_BACK = frozenset({Obstacle.STOPPED, Obstacle.PAUSED, Obstacle.LIMITED, Obstacle.LOGIN})
-"""These last until a person, or the end of a limit, ends them."""
+"""These last until a person acts or a limit ends."""
 PROGRAM_OBSTACLES = {
     AgentState.LIMITED: Obstacle.LIMITED,
     AgentState.LOGIN: Obstacle.LOGIN,
@@ -68,10 +62,16 @@ PROGRAM_OBSTACLES = {
     AgentState.EXITED: Obstacle.EXITED,
 }
 """The states of its program in which an agent takes no task."""
+_PROGRAM_TROUBLES = {
+    Obstacle.LIMITED: "its account has reached a limit",
+    Obstacle.LOGIN: "its program is logged out",
+    Obstacle.ERROR: "its program shows an error",
+    Obstacle.EXITED: "its program has exited",
+}
 
 
 def obstacles(agent: AgentInfo) -> list[Obstacle]:
-    """All that keeps the agent from taking tasks now; an agent without any takes its next one as soon as it is free."""
+    """All obstacles of the agent; one without any takes its next task as soon as it is free."""
     found = {
         Obstacle.OFFLINE: not agent.online,
         Obstacle.RETIRING: agent.retiring,
@@ -83,23 +83,23 @@ def obstacles(agent: AgentInfo) -> list[Obstacle]:
 
 
 def is_there(agent: AgentInfo) -> bool:
-    """Whether the agent is online and stays: it reads its queues."""
+    """Whether the agent reads its queues: it is online and does not retire."""
     return not GONE.intersection(obstacles(agent))
 
 
 def is_held_back(agent: AgentInfo) -> bool:
-    """Whether something other than its work keeps the agent from taking tasks, for longer than a moment."""
+    """Whether the agent takes no tasks until a person acts or a limit ends."""
     return not HELD_BACK.isdisjoint(obstacles(agent))
 
 
 def why_no_successor(agent: AgentInfo, spec: TaskSpec) -> str:
-    """Why a task cannot be handed over to this agent; empty if it can. A paused one goes on when it is resumed."""
+    """Why a task cannot be handed over to this agent; empty if it can: a paused one begins when it is resumed."""
     for obstacle in obstacles(agent):
         if obstacle in GONE:
             return f"it is {obstacle}"
-        if obstacle in PROGRAM_OBSTACLES.values():
-            return f"its program is {agent.state}"
-    missing = missing_skills(agent, spec)
+        if obstacle in _PROGRAM_TROUBLES:
+            return _PROGRAM_TROUBLES[obstacle]
+    missing = sorted(set(spec.skills) - agent.abilities)
     return f"it lacks {', '.join(missing)}" if missing else ""
 
 
@@ -107,12 +107,12 @@ def why_no_successor(agent: AgentInfo, spec: TaskSpec) -> str:
 
 
 def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
-    """Whether the task waits, and no agent that is there is able to take it."""
+    """Whether the task waits and no agent that reads its queue is able to take it."""
     return record.state is TaskState.QUEUED and not _readers(record.spec, agents)
 
 
 def why_waiting(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
-    """Why the task waits, if each agent that reads its queue is known not to take it now."""
+    """Why the task waits, if there is a reason for every agent that could take it."""
     able = _readers(record.spec, agents)
     reasons = [f"{agent.agent_id} {why}" for agent in able if (why := _why_not_now(agent, record.spec))]
     if record.state is not TaskState.QUEUED or len(reasons) < len(able):
@@ -126,11 +126,11 @@ def _readers(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:
 
 
 def _why_not_now(agent: AgentInfo, spec: TaskSpec) -> str | None:
-    """What keeps the agent from taking the task, if it is more than that all are busy."""
+    """Why the agent does not take the task now; None if it is only busy with a task that came first."""
     if agent.hold_reason:
         return f"is {agent.hold_reason}"
     if agent.state is AgentState.LIMITED:
-        return "is limited, its account rests"
-    if not spec.agent or agent.current_task in (None, spec.id):  # the record was read a moment before it began
+        return "waits for the end of its account's limit"
+    if not spec.agent or agent.current_task in (None, spec.id):  # it may have begun since the record was read
         return None
     return f"works on {agent.current_task}"

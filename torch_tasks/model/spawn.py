@@ -1,4 +1,4 @@
-"""Spawning: the request that an agent be started, how far that is, and pools of such agents."""
+"""Spawning: the request to start an agent, how far that has come, and pools of such agents."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from torch_tasks.model.options import Option
 
 
 class SpawnState(StrEnum):
-    """How far a spawned agent is."""
+    """How far a spawned agent has come."""
 
     RESERVED = "reserved"
-    """It has its place on a node, which starts it."""
+    """It has a place on a node, which starts it."""
     READY = "ready"
     FAILED = "failed"
     """It could not be started; its place is free again."""
     LOST = "lost"
-    """It was given up while its node was away; its id is not given to another agent before the node knows."""
+    """It was given up while its node was away; its id stays taken until the node knows that."""
 
     @property
     def sources(self) -> frozenset[SpawnState]:
@@ -37,14 +37,14 @@ SPAWN_TRANSITIONS: dict[SpawnState, frozenset[SpawnState]] = {
     SpawnState.FAILED: frozenset(),
     SpawnState.LOST: frozenset({SpawnState.FAILED}),
 }
-"""An agent that was ready leaves the list when it has retired; the reason of a failure is kept for a while."""
+"""A ready agent leaves the list when it has retired; a failed one after a while, with its reason."""
 
 
 class SpawnRequest(SingleAgentFields):
-    """Which agent is wanted, within which limits, and where."""
+    """Which agent to start, and where."""
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
-    """The same request twice is one agent."""
+    """Two requests with one id are one agent."""
     agent_id: Annotated[AgentId | None, Option("--id")] = Field(
         None, description="Its id (default: the role and a number)."
     )
@@ -56,7 +56,7 @@ class SpawnRequest(SingleAgentFields):
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
-        """A request from what a person or program passed, or :class:`InvalidTask` in words."""
+        """A request of these fields, or :class:`InvalidTask` that says what is wrong with them."""
         try:
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
@@ -64,7 +64,7 @@ class SpawnRequest(SingleAgentFields):
 
 
 class Spawned(Model):
-    """An agent that was asked for and has a place."""
+    """A requested agent that was given a place on a node."""
 
     request: SpawnRequest
     agent_id: AgentId
@@ -77,17 +77,16 @@ class Spawned(Model):
     @property
     def agent(self) -> AgentSpec:
         """The agent as its node worker keeps it."""
-        asked = self.request
-        return AgentSpec(id=self.agent_id, **asked.agent_fields)
+        return AgentSpec(id=self.agent_id, **self.request.agent_fields)
 
 
 class Pool(AgentFields):
-    """Agents of one kind, whose number the fleet keeps between ``min`` and ``max``."""
+    """Agents of one kind; the fleet keeps their number between ``min`` and ``max``."""
 
     min: int = Field(0, ge=0)
     max: int = Field(ge=1)
     labels: Skills = ()
-    """What the nodes of its agents must have."""
+    """The labels that the nodes of its agents must have."""
 
     @property
     def name(self) -> str:
