@@ -17,7 +17,7 @@ from torch_tasks.communication.orchestrator import unknown_recipient
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, PaneTarget, Target
+from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target
 from torch_tasks.model.fields import readable
 from torch_tasks.orchestration.followups import note_own_checkin
 
@@ -34,7 +34,7 @@ _SAYS_LITTLE = frozenset(
 )
 _SHELL = "shell"
 _POLL_SECONDS = 0.1
-_TARGETS = ("role", "project", "task", "pane")
+_RECEIVERS = ("role", "project", "task", "pane")
 _OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
 
 
@@ -111,7 +111,6 @@ class Checkins:
         return sorted(known, key=lambda record: (record.due is None, record.due or record.checkin.created_at))
 
     def get(self, checkin_id: str) -> CheckinRecord:
-        """One check-in, or :class:`CheckinNotFound`."""
         return fleet().checkins.get(checkin_id)
 
     def history(self, checkin_id: str, limit: int = 50) -> Sequence[Fire]:
@@ -130,12 +129,12 @@ class Checkins:
         record = self.get(checkin_id)
         known = {name: getattr(record.checkin, name) for name in Checkin.model_fields}
         timed = times.schedule(time, self._now(), timezone) if time else times.Timed(record.checkin.schedule, None)
-        receiver = {name: fields.pop(name, None) for name in ("target", *_TARGETS)}
+        receiver = {name: fields.pop(name, None) for name in ("target", *_RECEIVERS)}
         changes = self._options(fields)
         if "id" in changes:
             raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {changes['id']!r} instead")
         if any(value is not None for value in receiver.values()):
-            changes["target"] = self._target(**receiver)
+            changes["target"] = _target(receiver)
         checkin = Checkin.build(**{**known, "schedule": timed.schedule, **changes})
         return self._accept(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
 
@@ -167,8 +166,8 @@ class Checkins:
         return timed
 
     def _keep(self, timed: times.Timed, note: str, target: str | None, how: dict[str, Any]) -> AcceptedCheckin:
-        receiver = {name: how.pop(name, None) for name in _TARGETS}
-        options, to = self._options(how), self._target(target, **receiver)
+        receiver = {"target": target} | {name: how.pop(name, None) for name in _RECEIVERS}
+        options, to = self._options(how), _target(receiver)
         checkin = Checkin.build(note=note, target=to, schedule=timed.schedule, sender=self.sender, **options)
         return self._accept(checkin, timed, lambda: fleet().checkins.add(checkin))
 
@@ -180,27 +179,6 @@ class Checkins:
         if isinstance(ends := known.get("ends"), str):
             known["ends"] = times.moment(ends, self._now())[0]
         return known
-
-    def _target(
-        self,
-        target: str | None,
-        role: str | None = None,
-        project: str | None = None,
-        task: Mapping[str, Any] | None = None,
-        pane: PaneTarget | None = None,
-    ) -> Target:
-        if (target, role, project, task, pane) == (None,) * 5:
-            target = caller().agent
-            if target is None:
-                raise InvalidCheckin(
-                    "this is no agent's pane: name the agent, role, project or task that gets the note"
-                )
-        fields: dict[str, Any] = {"agent": target, "role": role, "project": project, "pane": pane}
-        fields["task"] = None if task is None else dict(task)
-        try:
-            return Target.model_validate({name: value for name, value in fields.items() if value is not None})
-        except ValidationError as error:
-            raise InvalidCheckin(f"a check-in cannot have this receiver: {readable(error)}") from None
 
     def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
         """Keep it, and add what its caller should know."""
@@ -215,6 +193,21 @@ class Checkins:
             warnings.insert(0, f"check-in {checkin.id} exists already and was not changed")
         zone = str(timed.zone) if timed.zone else ""
         return AcceptedCheckin(**dict(record), zone=zone, warnings=tuple(warnings))
+
+
+def _target(receiver: Mapping[str, Any]) -> Target:
+    """The receiver that is named, else the calling agent."""
+    fields = {"agent" if name == "target" else name: value for name, value in receiver.items() if value is not None}
+    if not fields:
+        fields["agent"] = caller().agent
+        if fields["agent"] is None:
+            raise InvalidCheckin("this is no agent's pane: name the agent, role, project or task that gets the note")
+    if "task" in fields:
+        fields["task"] = dict(fields["task"])
+    try:
+        return Target.model_validate(fields)
+    except ValidationError as error:
+        raise InvalidCheckin(f"a check-in cannot have this receiver: {readable(error)}") from None
 
 
 def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
@@ -252,13 +245,9 @@ class Readiness(NamedTuple):
         """What is missing, and what to do about it."""
         lacks = []
         if self.leads is None:
-            lacks.append(
-                "no beat runs: nothing fires until one does ('torch-tasks up', or 'celery -A torch_tasks beat')"
-            )
+            lacks.append("no beat runs: nothing fires until one does ('torch-tasks up', 'celery -A torch_tasks beat')")
         if not self.nodes:
-            lacks.append(
-                "no node worker runs: what fires waits until one does ('torch-tasks up', or 'torch-tasks node')"
-            )
+            lacks.append("no node worker runs: what fires waits until one does ('torch-tasks up', 'torch-tasks node')")
         return lacks
 
 

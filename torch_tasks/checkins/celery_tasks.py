@@ -22,6 +22,10 @@ from torch_tasks.tasks.run import run
 @app.task(bind=True, name=CHECKIN, ignore_result=True)
 def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
     """Deliver one fire of a check-in to its receivers."""
+
+    def enqueue(spec: TaskSpec) -> None:
+        run.apply_async((spec,), task_id=spec.id)
+
     asked = Checkin.model_validate(fields)
     try:
         CheckinDelivery(fleet(), asked, datetime.fromisoformat(slot), late, enqueue).deliver()
@@ -30,8 +34,3 @@ def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
     except BrokerAway as error:
         time.sleep(SOON)  # else this worker would get it again at once
         raise Reject(f"the broker is away: {error}", requeue=True) from error
-
-
-def enqueue(spec: TaskSpec) -> None:
-    """Publish a check-in's task."""
-    run.apply_async((spec,), task_id=spec.id)

@@ -56,16 +56,6 @@ def agent_values(info: AgentInfo, task: TaskRecord | None) -> dict[str, str]:
     }
 
 
-def slot_values(checkin_id: str, sender: str, slot: datetime, late: float) -> dict[str, str]:
-    """The placeholders for a fire that is ``late`` by so many seconds."""
-    return {
-        "checkin": checkin_id,
-        "sender": sender,
-        "slot": f"{slot.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
-        "late": describe_duration(late) if late else "on time",
-    }
-
-
 def pane_named(target: str) -> PaneTarget:
     """The pane of this machine that the caller's target names, or :class:`PaneNotFound`."""
     tmux = user_tmux()
@@ -222,7 +212,13 @@ class CheckinDelivery:
     # ── what all of them need ────────────────────────────────────────────────────────────────────────────────────
 
     def _values(self) -> dict[str, str]:
-        return slot_values(self._checkin.id, self._checkin.sender, self._slot, self._late_seconds)
+        """The placeholders for the fire itself."""
+        return {
+            "checkin": self._checkin.id,
+            "sender": self._checkin.sender,
+            "slot": f"{self._slot.astimezone(UTC):%Y-%m-%d %H:%M:%S}",
+            "late": describe_duration(self._late_seconds) if self._late_seconds else "on time",
+        }
 
     def _with_lateness(self, text: str) -> str:
         """The text; if it is late and the note has no ``{late}``, with a line that says so."""

@@ -14,7 +14,7 @@ import tzlocal
 from pydantic import ValidationError
 
 from torch_tasks.errors import InvalidCheckin
-from torch_tasks.model.checkin import At, Cron, Every, Schedule
+from torch_tasks.model.checkin import At, Cron, Every
 from torch_tasks.model.durations import parse_duration
 from torch_tasks.model.fields import readable
 
@@ -99,22 +99,19 @@ class _Reader:
     def __init__(self, text: str, now: datetime, zone: str | None) -> None:
         self._now = now.astimezone(UTC)  # in which hours are added as they pass
         self._given = zone_named(zone) if zone else None
-        self._used: Zone | None = None
+        self.used_zone: Zone | None = None
         self.words = self._without_zone(" ".join(text.split()))
 
     @property
     def zone(self) -> Zone:
         """The zone; reading this marks the schedule as dependent on it."""
-        self._used = self._used or self._given or own_zone()
-        return self._used
+        self.used_zone = self.used_zone or self._given or own_zone()
+        return self.used_zone
 
     @property
     def wall(self) -> datetime:
         """What the zone's clocks show now."""
         return self._now.astimezone(self.zone.info).replace(tzinfo=None)
-
-    def timed(self, schedule: Schedule) -> Timed:
-        return Timed(schedule, self._used)
 
     def _without_zone(self, text: str) -> str:
         rest, _, last = text.rpartition(" ")
@@ -232,7 +229,7 @@ def schedule(text: str, now: datetime, zone: str | None = None) -> Timed:
         found = _built(lambda: At(at=moment)) if (moment := reader.once(reader.words)) else None
     if found is None:
         raise InvalidCheckin(f"{text!r} is no clear time; write {ONCE}, or {AGAIN}")
-    return reader.timed(found)
+    return Timed(found, reader.used_zone)
 
 
 def moment(text: str, now: datetime, zone: str | None = None) -> tuple[datetime, Zone | None]:
@@ -241,7 +238,7 @@ def moment(text: str, now: datetime, zone: str | None = None) -> tuple[datetime,
     found = reader.once(reader.words)
     if found is None:
         raise InvalidCheckin(f"{text!r} is no single moment; write {ONCE}")
-    return found, reader.timed(At(at=found)).zone
+    return found, reader.used_zone
 
 
 def _clock(text: str) -> tuple[int, int] | None:

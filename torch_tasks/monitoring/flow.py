@@ -165,15 +165,9 @@ class Flow:
         entry = AuditEntry.model_validate_json(data)
         if entry.what is AuditKind.FALLBACK:  # the message itself is shown
             return None
+        ends = {"sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}
         return FlowEvent(
-            kind=FlowKind.MESSAGES,
-            what=entry.what,
-            lost=True,
-            id=entry.message_id,
-            sender=entry.sender,
-            agent=entry.target,
-            role=self._role(entry.target),
-            note=entry.why,
+            kind=FlowKind.MESSAGES, what=entry.what, lost=True, id=entry.message_id, note=entry.why, **ends
         )
 
     def _of_task(self, task_id: str, state: str, record: TaskRecord | None) -> FlowEvent:

@@ -38,8 +38,8 @@ def screens_of(info: AgentInfo) -> Generator[str, None, None]:
 
 def _ask(agent_id: str) -> None:
     info = fleet().registry.get_agent(agent_id)  # it may live on another machine by now
-    name = f"{info.agent_id}@{info.node}"
-    if not app.control.broadcast(SHOW, destination=[name], reply=True, timeout=_ANSWER_SECONDS, limit=1):
+    worker = [f"{info.agent_id}@{info.node}"]
+    if not app.control.broadcast(SHOW, destination=worker, reply=True, timeout=_ANSWER_SECONDS, limit=1):
         raise AgentUnavailable(
             f"the worker of {agent_id} on {info.node} does not answer; 'torch-tasks agents' shows whether it is online"
         )

@@ -54,9 +54,7 @@ class SystemHealth(Model):
     reasons: tuple[str, ...] = ()
     at: AwareDatetime
     broker: str
-    """The broker's address."""
     broker_ms: float | None = None
-    """How long the broker took to answer."""
     agents: dict[str, RoleHealth] = Field({})
     queues: dict[str, QueueHealth] = Field({})
     tasks: dict[str, int] = Field({})
@@ -65,7 +63,6 @@ class SystemHealth(Model):
     inboxes: dict[str, int] = Field({})
     """How many messages wait for each receiver, of the fullest inboxes."""
     dead_messages: int = 0
-    """Among the latest."""
     spooled_messages: int = 0
     """On this machine's disk, until the broker takes them."""
     spawn_wanted: tuple[str, ...] = ()

@@ -28,8 +28,6 @@ _WORD = re.compile(r"[\w.#+-]+")
 
 
 class AssignmentStatus(StrEnum):
-    """How an assignment ended."""
-
     ASSIGNED = "assigned"
     """The agent has it; if it does not begin in time, any able agent takes it."""
     QUEUED = "queued"
@@ -117,7 +115,6 @@ def _spec(asked: TaskSpec | Mapping[str, Any]) -> TaskSpec:
 
 
 def _known_assignment(record: TaskRecord) -> Assignment:
-    """The assignment of a task that was accepted before."""
     status = AssignmentStatus.ASSIGNED if record.agent else AssignmentStatus.QUEUED
     at = record.assigned_at or record.created_at
     return Assignment(task_id=record.spec.id, agent_id=record.agent, assigned_at=at, status=status)

@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from enum import StrEnum
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR
@@ -20,7 +20,7 @@ from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageKind, MessageRecord
 from torch_tasks.model.node import KeptState, NodeInfo
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
-from torch_tasks.orchestration.followups import FollowedTask, standing_still
+from torch_tasks.orchestration.followups import FollowedTask, standing_still, tasks_of
 from torch_tasks.orchestration.scaling import backlogs, unserved
 from torch_tasks.store.tasks import Outline
 from torch_tasks.transport.deliveries import message_id
@@ -35,19 +35,13 @@ _NOTHING = frozenset({"", "no", "none", "nothing", "-", "n/a"})
 
 
 class WaitingTask(NamedTuple):
-    """A task that waits for a person or another agent."""
-
     agent: AgentInfo
     record: TaskRecord
     since: datetime
 
 
 def waiting_tasks(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[WaitingTask]:
-    """The waiting tasks of these agents."""
-    for info in agents:
-        record = fleet.records.find(info.current_task) if info.current_task else None
-        if record is None or record.state is not TaskState.WAITING or record.agent != info.agent_id:
-            continue
+    for record, info in tasks_of(fleet, agents, TaskState.WAITING):
         if since := waiting_since(fleet.records.history(record.spec.id)):
             yield WaitingTask(info, record, since)
 
@@ -80,7 +74,6 @@ class Blockage(NamedTuple):
 
 
 def pause_between_looks(rules: Policy) -> float:
-    """Seconds between two searches for blocked work."""
     return min(_MOST_SECONDS, rules.blocked_minutes * 60 / 4)
 
 
@@ -150,8 +143,6 @@ def _escalate(one: Blockage, manager: str) -> None:
 
 
 class NeedKind(StrEnum):
-    """Why a person is needed."""
-
     QUESTION = "question"
     """A task waits for an answer."""
     LOGIN = "login"
@@ -170,7 +161,7 @@ class Need(Model):
     """One thing that a person should know of now."""
 
     id: str
-    """The same for the same matter, whichever process finds it; a task's next question is another matter."""
+    """Kind and subject: the same whichever process finds it; a task's next question is another subject."""
     kind: NeedKind
     text: str
     do: str
@@ -178,6 +169,10 @@ class Need(Model):
     agent: str = ""
     task: str = ""
     account: str = ""
+
+    @classmethod
+    def of(cls, kind: NeedKind, subject: str, text: str, do: str, **whom: str) -> Self:
+        return cls(id=f"{kind} {subject}", kind=kind, text=text, do=do, **whom)
 
 
 def needs(fleet: Fleet) -> list[Need]:
@@ -203,27 +198,17 @@ def question_need(task: WaitingTask) -> Need | None:
         return None
     numbered = (f"{number} {text}" for number, text in enumerate(asked.choices, 1))
     choices = f" ({' | '.join(numbered)})" if asked.choices else ""
-    return Need(
-        id=f"question {task_id} {task.since.isoformat()}",
-        kind=NeedKind.QUESTION,
-        text=f"{task.agent.agent_id} asks in task {task_id}: {asked.text}{choices}",
-        do=f"torch-tasks answer {task_id} CHOICE",
-        agent=task.agent.agent_id,
-        task=task_id,
-    )
+    agent, subject = task.agent.agent_id, f"{task_id} {task.since.isoformat()}"
+    text, do = f"{agent} asks in task {task_id}: {asked.text}{choices}", f"torch-tasks answer {task_id} CHOICE"
+    return Need.of(NeedKind.QUESTION, subject, text, do, agent=agent, task=task_id)
 
 
 def login_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
     for info in agents:
         if info.online and info.state is AgentState.LOGIN:
-            yield Need(
-                id=f"login {info.agent_id}",
-                kind=NeedKind.LOGIN,
-                text=f"{info.agent_id} ({info.kind} on {info.node}) wants a login",
-                do=f"torch-tasks attach {info.agent_id}",
-                agent=info.agent_id,
-                task=info.current_task or "",
-            )
+            agent, task = info.agent_id, info.current_task or ""
+            text = f"{agent} ({info.kind} on {info.node}) wants a login"
+            yield Need.of(NeedKind.LOGIN, agent, text, f"torch-tasks attach {agent}", agent=agent, task=task)
 
 
 def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:
@@ -231,43 +216,25 @@ def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:
     for node in nodes:
         for kept in node.agents:
             if node.online and kept.state is KeptState.QUARANTINED:
-                yield Need(
-                    id=f"down {kept.agent_id}",
-                    kind=NeedKind.DOWN,
-                    text=f"{kept.agent_id} on {node.name} does not stay alive: {kept.reason or 'it does not say why'}",
-                    do=f"torch-tasks logs {kept.agent_id}",
-                    agent=kept.agent_id,
-                )
+                agent = kept.agent_id
+                text = f"{agent} on {node.name} does not stay alive: {kept.reason or 'no reason is known'}"
+                yield Need.of(NeedKind.DOWN, agent, text, f"torch-tasks logs {agent}", agent=agent)
 
 
 def dead_need(task: str, outline: Outline | None) -> Need:
-    return Need(
-        id=f"dead {task} {outline.revision if outline else 0}",
-        kind=NeedKind.DEAD,
-        text=f"task {task} is dead: it has no tries left",
-        do=f"torch-tasks dead show {task}",
-        task=task,
-    )
+    subject, text = f"{task} {outline.revision if outline else 0}", f"task {task} is dead: it has no tries left"
+    return Need.of(NeedKind.DEAD, subject, text, f"torch-tasks dead show {task}", task=task)
 
 
 def unroutable_need(queue: str, count: int) -> Need:
     role, skills = keys.queue_demand(queue)
-    return Need(
-        id=f"unroutable {queue}",
-        kind=NeedKind.UNROUTABLE,
-        text=f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}",
-        do="torch-tasks tasks --state queued",
-    )
+    text = f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}"
+    return Need.of(NeedKind.UNROUTABLE, queue, text, "torch-tasks tasks --state queued")
 
 
 def limited_need(account: str, until: datetime) -> Need:
-    return Need(
-        id=f"limited {account}",
-        kind=NeedKind.LIMITED,
-        text=f"the usage limit of account {account} is reached; it rests until {until:%Y-%m-%d %H:%M} UTC",
-        do="torch-tasks agents",
-        account=account,
-    )
+    text = f"the usage limit of account {account} is reached; it rests until {until:%Y-%m-%d %H:%M} UTC"
+    return Need.of(NeedKind.LIMITED, account, text, "torch-tasks agents", account=account)
 
 
 def _unroutable(fleet: Fleet, agents: list[AgentInfo]) -> Iterator[tuple[str, int]]:

@@ -55,12 +55,10 @@ class FollowedTask(Model):
 
 
 def followup_id(task_id: str) -> str:
-    """The id of the check-in that is a task's follow-up."""
     return f"followup-{task_id}"[:128]
 
 
 def pause_between_looks(rules: Policy) -> float:
-    """Seconds between two looks at the running tasks."""
     minutes = rules.followup_minutes if rules.enabled else ()
     return min(_LOOK_SECONDS, 60 * min(minutes, default=1) / 4)
 
@@ -70,9 +68,11 @@ def follow_up(fleet: Fleet, rules: Policy) -> None:
     minutes = rules.followup_minutes if rules.enabled else ()
     known = {one.task: one for one in followed(fleet)}
     agents = fleet.registry.agents() if minutes else []
-    running = {record.spec.id: (record, info) for record, info in _running(fleet, agents)}
+    running = {record.spec.id: (record, info) for record, info in tasks_of(fleet, agents, TaskState.RUNNING)}
     for task_id in known.keys() - running.keys():
-        _forget(fleet, known[task_id])
+        if known[task_id].ours:
+            _remove_followup(fleet, task_id)
+        fleet.client.hdel(keys.FOLLOWUPS, task_id)
     others = _with_own_checkins(fleet, running)
     now = fleet.checkins.now()
     for task_id, (record, info) in running.items():
@@ -136,20 +136,24 @@ def _is_active(fleet: Fleet, checkin_id: str) -> bool:
         return False
 
 
-def _running(fleet: Fleet, agents: Iterable[AgentInfo]) -> Iterator[tuple[TaskRecord, AgentInfo]]:
+def tasks_of(fleet: Fleet, agents: Iterable[AgentInfo], state: TaskState) -> Iterator[tuple[TaskRecord, AgentInfo]]:
+    """The tasks in this state that these agents own."""
     for info in agents:
         record = fleet.records.find(info.current_task) if info.current_task else None
-        if record and record.state is TaskState.RUNNING and record.agent == info.agent_id:
+        if record and record.state is state and record.agent == info.agent_id:
             yield record, info
 
 
 def _expected(record: TaskRecord, info: AgentInfo, agents: Iterable[AgentInfo]) -> float:
     """How long the task may take: its timeout, or the mean of its role's tasks so far."""
-    if record.spec.timeout:
-        return record.spec.timeout
-    ends = [one.performance_metrics for one in agents if one.role == info.role]
-    count = sum(one.succeeded + one.failed for one in ends)
-    return sum(one.seconds for one in ends) / count if count else _UNKNOWN_LENGTH
+    return record.spec.timeout or mean_task_seconds(info.role, agents, _UNKNOWN_LENGTH)
+
+
+def mean_task_seconds(role: str, agents: Iterable[AgentInfo], unknown: float) -> float:
+    """The mean length of this role's tasks; ``unknown`` if none has ended yet."""
+    known = [agent.performance_metrics for agent in agents if agent.role == role]
+    ended = sum(metrics.succeeded + metrics.failed for metrics in known)
+    return sum(metrics.seconds for metrics in known) / ended if ended else unknown
 
 
 def _looks(record: TaskRecord) -> str:
@@ -173,12 +177,6 @@ def _add_followup(fleet: Fleet, record: TaskRecord, one: FollowedTask, begun: da
     target, checkin_id = Target(agent=manager), followup_id(one.task)
     fleet.checkins.add(Checkin(id=checkin_id, note=note, target=target, schedule=schedule, sender=one.agent))
     log.info("task %s runs for long: %s looks after it every %g min", one.task, manager, one.every / 60)
-
-
-def _forget(fleet: Fleet, one: FollowedTask) -> None:
-    if one.ours:
-        _remove_followup(fleet, one.task)
-    fleet.client.hdel(keys.FOLLOWUPS, one.task)
 
 
 def _remove_followup(fleet: Fleet, task_id: str) -> None:

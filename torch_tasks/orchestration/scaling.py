@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentInfo, Lifetime
 from torch_tasks.model.fields import Model
 from torch_tasks.model.routing import is_there, serves
 from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
+from torch_tasks.orchestration.followups import mean_task_seconds
 from torch_tasks.orchestration.node_tasks import order_start
 from torch_tasks.store.tasks import demanded
 from torch_tasks.transport.deliveries import message_id
@@ -126,13 +127,6 @@ def share_backlogs(backlogs: Iterable[Backlog], pools: Collection[Pool]) -> dict
     return shares
 
 
-def seconds_each(role: str, agents: Iterable[AgentInfo], unknown: float) -> float:
-    """The mean length of this role's tasks; ``unknown`` if none has ended yet."""
-    known = [agent.performance_metrics for agent in agents if agent.role == role]
-    ended = sum(metrics.succeeded + metrics.failed for metrics in known)
-    return sum(metrics.seconds for metrics in known) / ended if ended else unknown
-
-
 def decide_growth(
     state: PoolState, backlogs: Collection[Backlog], agents: Collection[AgentInfo], pace: Pace, now: datetime
 ) -> GrowthDecision:
@@ -159,7 +153,7 @@ def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[Ag
     return PoolWork(
         waiting=sum(backlog.waiting for backlog in backlogs),
         oldest_seconds=max(backlog.oldest_seconds for backlog in backlogs),
-        seconds_each=seconds_each(state.pool.role, agents, pace.task_seconds),
+        seconds_each=mean_task_seconds(state.pool.role, agents, pace.task_seconds),
         free=sum(agent.free for agent in able),
         busy=sum(agent.current_task is not None for agent in able),
         starting=state.starting,
@@ -180,8 +174,6 @@ def _because(decision: GrowthDecision, why: str, **changes: object) -> GrowthDec
 
 
 class ScalingPlan(Model):
-    """By how much each pool grows."""
-
     decisions: tuple[GrowthDecision, ...]
     unserved: tuple[str, ...] = ()
     """Queues in which tasks wait, but no agent reads them and no pool serves them."""
@@ -223,11 +215,12 @@ class Autoscaler:
             return decision
         lifetime = Lifetime.PERMANENT if decision.size < pool.min else Lifetime.TEMPORARY
         started, refusal = start_pool_agents(pool, decision.grow, decision.size + decision.grow, lifetime, self._fleet)
+        done = decision.model_copy(update={"grow": len(started)})
         if started:
             self._fleet.client.hset(keys.POOLS_GROWN, pool.name, self._fleet.checkins.now().isoformat())
             log.info("pool %s grows by %s: %s", pool.name, ", ".join(started), "; ".join(decision.why))
-        why = (*decision.why, *([f"starts {', '.join(started)}"] if started else []), *([refusal] if refusal else []))
-        return decision.model_copy(update={"grow": len(started), "why": why})
+            done = _because(done, f"starts {', '.join(started)}")
+        return _because(done, refusal) if refusal else done
 
     def _states(self) -> list[PoolState]:
         spawned, grown = self._fleet.spawns.all(), self._fleet.client.hgetall(keys.POOLS_GROWN)

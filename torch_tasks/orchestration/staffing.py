@@ -127,7 +127,10 @@ def retire(
     """End an agent; see :meth:`torch_tasks.Torch.retire`."""
     own = caller()
     node, info = _node_of(agent_id)
-    _require_own(agent_id, info, own.agent)
+    if own.agent and own.agent not in (agent_id, info and info.parent):
+        raise NotYours(
+            f"{own.agent} may not retire agent {agent_id}: an agent retires itself and the agents it spawned"
+        )
     if not node.online:
         raise RetireImpossible(
             f"agent {agent_id} cannot retire now: only its node {node.name} can end its pane, and that is offline"
@@ -192,11 +195,6 @@ def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
             f"agent {agent_id} is on {info.node}, which has no node worker: end its worker and its pane there"
         )
     raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
-
-
-def _require_own(agent_id: str, info: AgentInfo | None, caller: str | None) -> None:
-    if caller and caller != agent_id and not (info and info.parent == caller):
-        raise NotYours(f"{caller} may not retire agent {agent_id}: an agent retires itself and the agents it spawned")
 
 
 def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
@@ -292,7 +290,6 @@ def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet
 
 
 def retirement_report(agent_id: str, fleet: Fleet) -> RetirementReport | None:
-    """The report of the last agent of this id."""
     kept: Any = fleet.client.hget(keys.RETIREMENT_REPORTS, agent_id)
     return RetirementReport.model_validate(json.loads(kept)) if kept else None
 

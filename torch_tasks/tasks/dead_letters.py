@@ -22,7 +22,7 @@ class DeadLetters:
         return sorted(self._fleet.deliveries.dead_letter_ids())
 
     def records(self) -> list[TaskRecord]:
-        """The dead tasks, the latest first."""
+        """The records of dead tasks, the latest first."""
         found = [record for task_id in self.ids() if (record := self._fleet.records.find(task_id))]
         return sorted(found, key=lambda record: record.finished_at or record.created_at, reverse=True)
 

@@ -112,7 +112,8 @@ def should_look_for_others(record: TaskRecord, agent: AgentInfo) -> bool:
     """Whether other agents should have the task first: this one handed it over, or failed at it before."""
     if record.state.ended or record.state in HELD or record.spec.agent:
         return False
-    return _has_handed_over(record, agent) or _has_failed(record, agent)
+    has_failed = record.agent == agent.agent_id and record.attempts > record.tries_before
+    return has_failed or _has_handed_over(record, agent)
 
 
 def _is_better_elsewhere(facts: Arrival) -> bool:
@@ -128,10 +129,6 @@ def _is_better_elsewhere(facts: Arrival) -> bool:
 def _has_handed_over(record: TaskRecord, agent: AgentInfo) -> bool:
     handover = record.handover
     return bool(handover and handover.owner == agent.agent_id and handover.attempt == record.attempts)
-
-
-def _has_failed(record: TaskRecord, agent: AgentInfo) -> bool:
-    return record.agent == agent.agent_id and record.attempts > record.tries_before
 
 
 # ── the agent has reached for the task ───────────────────────────────────────────────────────────────────────────────
@@ -154,19 +151,13 @@ def on_reach(facts: Reach) -> Decision:
         return Decision(Act.SEND_TO_OWNER, agent_queue(facts.owner), Priority.URGENT)
     if facts.record.state.ended:
         return Decision(Act.REPORT)
-    if _was_handed_over(facts.record, facts.agent):
-        return released_to_successor(facts.record)
+    handover = facts.record.handover
+    if handover and handover.attempt != facts.record.attempts and not is_able(facts.agent, facts.record.spec):
+        return released_to_successor(facts.record)  # handed over just as this agent took it, or by one that is dead
     return Decision(Act.DO)
 
 
-def _was_handed_over(record: TaskRecord, agent: AgentInfo) -> bool:
-    """It was handed over just as this agent took it, or by an agent that is dead."""
-    handover = record.handover
-    return bool(handover and handover.attempt != record.attempts and not is_able(agent, record.spec))
-
-
 def released_to_successor(record: TaskRecord) -> Decision:
-    """The task goes to the agent or role that it was handed over to."""
     assert record.handover
     return _released(record.spec, TaskState.QUEUED, f"handed over to {record.handover.to}")
 
@@ -179,8 +170,6 @@ def _released(spec: TaskSpec, state: TaskState, note: str) -> Decision:
 
 
 class Ending(StrEnum):
-    """How a try ended."""
-
     RESULT = "result"
     """The agent finished it, with success or failure."""
     DETACHED = "detached"

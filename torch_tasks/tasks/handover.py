@@ -79,7 +79,6 @@ def _ended(task_id: str, state: str) -> TaskEnded:
 
 
 def _spec_for_successor(spec: TaskSpec, to: str, owner: str | None) -> TaskSpec:
-    """The spec changed to ask for the successor, or :class:`AgentUnable`."""
     agents = fleet().registry.agents()
     for info in agents:
         if info.agent_id == to:

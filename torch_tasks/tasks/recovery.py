@@ -85,11 +85,6 @@ def _enqueued_here() -> EnqueuedTasks | None:
     return _tasks_in(ledger) if ledger and ledger.exists() else None
 
 
-@cache
-def _tasks_in(ledger: Ledger) -> EnqueuedTasks:
-    return EnqueuedTasks(ledger)
-
-
 class EnqueuedTasks:
     """The tasks in one ledger, as a source for the reconciler of its broker.
 
@@ -219,6 +214,9 @@ class EnqueuedTasks:
         if outline and outline.state is TaskState.QUEUED and self._ledger.is_as_read(row):
             fleet().records.forget(row.task_id)
         self._ledger.drop(row)
+
+
+_tasks_in = cache(EnqueuedTasks)
 
 
 def _places(row: Row, outline: Outline | None) -> tuple[str, ...]:

@@ -146,9 +146,9 @@ def known(empty: None, broker: Broker) -> None:
 
 def deliver(asked: Checkin, slot: datetime = SLOT, late: float = 0.0) -> Fire:
     """What one fire becomes."""
-    from torch_tasks.checkins.celery_tasks import enqueue
+    from torch_tasks.tasks.run import run
 
-    fire = CheckinDelivery(fleet(), asked, slot, late, enqueue).deliver()
+    fire = CheckinDelivery(fleet(), asked, slot, late, lambda spec: run.apply_async((spec,), task_id=spec.id)).deliver()
     assert fire.slot == slot
     return fire
 
