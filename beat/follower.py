@@ -21,7 +21,7 @@ _PRUNE_SECONDS = 3600.0
 
 
 class Follower:
-    """One thread that follows, and what the thread that fires asks of the journal."""
+    """A thread that follows the changes. The thread that fires calls :meth:`wait` and :meth:`settle`."""
 
     def __init__(self, timetable: Timetable, reconciler: Reconciler, journal: Journal, settings: Settings) -> None:
         self._timetable = timetable
@@ -36,50 +36,44 @@ class Follower:
         self._loop = Loop("follower", self._follow_and_prune, longest_retry_seconds=1.0)
 
     def start(self) -> None:
-        """Begin to follow."""
         self._loop.start()
 
     def stop(self) -> None:
-        """Leave; what changed last is in the journal if the broker is there."""
+        """End the thread; the latest changes are in the journal if the broker is there."""
         self._loop.stop()
 
     def wait(self, seconds: float) -> None:
-        """Return when something has changed, or after so long."""
+        """Return when something has changed, or after so many seconds."""
         self._wake.wait(max(seconds, 0.0))
         self._wake.clear()
 
-    # ── a broker that has forgotten ──────────────────────────────────────────────────────────────────────────────
-
     def settle(self) -> None:
-        """Have the broker know what the journal knows, if it may have forgotten: next to nothing if it has not."""
+        """Put back what the broker forgot; cheap if it has forgotten nothing."""
         try:
             self._reconciler.reconcile(self)
         except StateFolderUnusable as error:
-            log.error("what the broker may have forgotten cannot be looked up: %s", error)
+            log.error("cannot read the journal, so what the broker may have forgotten is not put back yet: %s", error)
         else:
             self._settled.set()
 
     @property
     def name(self) -> str:
-        """What the broker notes the journal under."""
+        """The journal's name in the broker's notes on who has put back what."""
         return self._journal.name
 
     def put_back(self) -> bool:
-        """Put back what the broker forgot of the entries."""
-        self._restore()
-        return True
-
-    def _restore(self) -> None:
+        """Put back the entries and histories that the broker forgot."""
         if not self._journal.position:
-            return
+            return True
         if self._journal.silence > self._keep_seconds * 0.99 and not self._timetable.is_empty():
-            log.warning("the journal is so old that what it holds may have been removed since: nothing is put back")
-            return
+            log.warning("the journal is so old that its entries may have been removed since: nothing is put back")
+            return True
         count = sum(self._timetable.restore(accounts) for accounts in self._journal.accounts())
         if count:
-            log.warning("the broker had forgotten %d entries or what became of them: put back from the journal", count)
-
-    # ── the thread ───────────────────────────────────────────────────────────────────────────────────────────────
+            log.warning(
+                "put back %d entries or their histories, which the broker had forgotten, from the journal", count
+            )
+        return True
 
     def _follow_and_prune(self) -> None:
         self._follow()
@@ -98,19 +92,19 @@ class Follower:
             return
         self._wake.set()
         self._journal.write(self._timetable.accounts(ids))
-        self._journal.followed(newest)
+        self._journal.mark_followed(newest)
 
     def _read_all(self) -> None:
-        """The journal is new, or more has changed than the stream of changes holds."""
+        """Copy all entries: the journal is new, or more has changed than the stream of changes holds."""
         begun, newest = time.time(), self._timetable.newest()
-        if not self._reconciler.is_known(self):  # what it forgot is put back first
+        if not self._reconciler.is_known(self):  # settle() has to put back first what the broker forgot
             self._settled.wait(_RETRY_SECONDS)
             self._settled.clear()
             return
         for ids in self._timetable.ids():
             self._journal.write(self._timetable.accounts(ids))
-            self._journal.seen(ids)
+            self._journal.mark_seen(ids)
         if self._reconciler.is_known(self):
             self._journal.forget_unseen(begun)
-            self._journal.followed(newest)
+            self._journal.mark_followed(newest)
         self._wake.set()

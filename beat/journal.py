@@ -1,4 +1,4 @@
-"""A beat's memory on disk: what it knows of every entry, in case the broker forgets."""
+"""Beat's copy of every entry on disk, in case the broker forgets."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ CREATE TABLE IF NOT EXISTS entries (
   revision INTEGER NOT NULL,
   state TEXT NOT NULL,
   fields TEXT NOT NULL,            -- the entry as the broker had it
-  lines TEXT NOT NULL,             -- the latest of its history, by slot
+  lines TEXT NOT NULL,             -- the latest lines of its history, by slot
   touched REAL NOT NULL
 ) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS place (
@@ -33,18 +33,16 @@ CREATE TABLE IF NOT EXISTS place (
 
 
 class Journal:
-    """A file; all beats with this state folder write the same one."""
+    """One SQLite file, which all beats with this state folder share."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
         self._lock = threading.Lock()
         self._connection: sqlite3.Connection | None = None
 
-    # ── how far it is ────────────────────────────────────────────────────────────────────────────────────────────
-
     @property
     def name(self) -> str:
-        """What the broker knows it by."""
+        """The name under which the broker knows this journal."""
         if not (name := self._place("name")):
             name = f"beat-{uuid.uuid4().hex}"
             self._note(name=name)
@@ -52,22 +50,20 @@ class Journal:
 
     @property
     def position(self) -> str:
-        """Up to where it has followed the stream of changes; empty if it never did."""
+        """The place in the stream of changes up to which the journal is complete; empty if it is new."""
         return self._place("position")
 
     @property
     def silence(self) -> float:
-        """For how many seconds it has not been written."""
+        """Seconds since :meth:`mark_followed`."""
         return time.time() - float(self._place("followed") or 0)
 
-    def followed(self, position: str) -> None:
-        """What changed up to this place stands here."""
+    def mark_followed(self, position: str) -> None:
+        """Note that every change up to this place is in the journal."""
         self._note(position=position, followed=str(time.time()))
 
-    # ── what stands in it ────────────────────────────────────────────────────────────────────────────────────────
-
     def write(self, accounts: Iterable[EntryCopy]) -> None:
-        """Note how these entries stand, unless something later is known."""
+        """Store these copies of entries, except where the journal has a later revision."""
         now = time.time()
         rows = [
             (one.id, one.revision, one.state, json.dumps(one.fields), json.dumps(one.lines), now)
@@ -83,7 +79,7 @@ class Journal:
             )
 
     def accounts(self) -> Iterator[list[EntryCopy]]:
-        """All that stands here, some at a time."""
+        """All copies, in batches."""
         after = ""
         while True:
             with self._open() as connection:
@@ -96,31 +92,28 @@ class Journal:
             after = rows[-1][0]
 
     def prune(self, keep_seconds: float) -> None:
-        """Forget what ended or was removed longer ago than this."""
+        """Delete entries that ended or were removed longer ago than this."""
         with self._open() as connection:
             connection.execute(
                 "DELETE FROM entries WHERE state IN ('ended', 'removed') AND touched < ?", (time.time() - keep_seconds,)
             )
 
-    def seen(self, ids: Iterable[str]) -> None:
-        """The broker knows these."""
+    def mark_seen(self, ids: Iterable[str]) -> None:
+        """Note that the broker knows these entries now."""
         now = time.time()
         with self._open() as connection:
             connection.executemany("UPDATE entries SET touched = ? WHERE id = ?", [(now, one) for one in ids])
 
     def forget_unseen(self, since: float) -> None:
-        """Forget what the broker was not seen to know since this moment, but for what tells that it was removed."""
+        """Delete entries that were not marked as seen since this moment, except those known to be removed."""
         with self._open() as connection:
             connection.execute("DELETE FROM entries WHERE touched < ? AND state != 'removed'", (since,))
 
     def close(self) -> None:
-        """Let go of the file."""
         with self._lock:
             if self._connection:
                 self._connection.close()
             self._connection = None
-
-    # ── the file ─────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _place(self, name: str) -> str:
         with self._open() as connection:
@@ -133,7 +126,7 @@ class Journal:
 
     @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
-        """One transaction; what goes wrong is told as :class:`StateFolderUnusable`."""
+        """One transaction; an SQLite error becomes :class:`StateFolderUnusable`."""
         with self._lock:
             try:
                 if self._connection is None:
@@ -144,7 +137,7 @@ class Journal:
                 if self._connection:
                     self._connection.close()
                 self._connection = None
-                remedy = "Make room and its folder writable, or move the file away: what it held is then read anew"
+                remedy = "Free disk space, make its folder writable, or move the file away: beat then copies all entries anew"
                 raise StateFolderUnusable(f"cannot use beat's journal {self._path}: {error}. {remedy}") from error
 
     def _connect(self) -> sqlite3.Connection:

@@ -1,4 +1,4 @@
-"""The lead: of all beats, one fires."""
+"""The lead: of all beats, only the leading one fires."""
 
 from __future__ import annotations
 
@@ -13,15 +13,11 @@ log = logging.getLogger(__name__)
 
 
 class LeadLost(Exception):
-    """Another beat leads: what this one was about to fire is the other's to fire."""
+    """Another beat leads, and it fires what this one was about to fire."""
 
 
 class LeaderLease:
-    """This beat's hold on the lead.
-
-    It is a lease that the leading beat renews. A token that was held once is never held again, so a beat that was
-    stopped and comes back late is told from the one that has succeeded it.
-    """
+    """This beat's lease on the lead. No token is given out twice, so a beat that was stalled cannot use its old one."""
 
     def __init__(self, timetable: Timetable, lease_seconds: float) -> None:
         self._timetable = timetable
@@ -32,17 +28,17 @@ class LeaderLease:
 
     @property
     def pause(self) -> float:
-        """How long a beat that leads may be silent."""
+        """Seconds between two renewals."""
         return self._lease / 3
 
     def take(self) -> float:
-        """Take or keep the lead; seconds until it is worth trying again, 0 if this beat leads."""
+        """Take or keep the lead; returns 0 if this beat leads, else the seconds until it is worth trying again."""
         begun = time.monotonic()
         token, seconds = self._timetable.lead(self._owner, self.token)
         if token and token != self.token:
             log.info("this beat leads now (%s)", token)
         if self.token and not token:
-            self.lost()
+            self.mark_lost()
         self.token, self._renewed = token, begun
         return 0.0 if token else min(seconds + 0.01, self.pause)
 
@@ -56,17 +52,16 @@ class LeaderLease:
             raise LeadLost
         self._renewed = begun
 
-    def renewed(self, moment: float) -> None:
-        """The lead was renewed at this monotonic moment."""
+    def mark_renewed(self, moment: float) -> None:
+        """Note that a step on the broker renewed the lease at this monotonic moment."""
         self._renewed = moment
 
-    def lost(self) -> None:
-        """Another one leads."""
+    def mark_lost(self) -> None:
         log.warning("this beat leads no more (%s): another one has taken over", self.token)
         self.token = ""
 
     def resign(self) -> None:
-        """Let another one lead at once."""
+        """Give up the lead, so that another beat can take it at once."""
         if self.token:
             self._timetable.resign(self.token)
             self.token = ""

@@ -1,4 +1,4 @@
-"""Celery's periodic entries: those of ``beat_schedule``, and the standing ones that the fleet always has."""
+"""Celery's periodic entries: those of ``beat_schedule``, and the standing ones of every fleet."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from torch_tasks.store.timetable import PERIODIC, Advance, Due, Timetable
 log = logging.getLogger(__name__)
 
 _RETRY_SECONDS = 60.0
-"""How soon an entry is looked at again whose own schedule fails."""
+"""The pause after an entry's own schedule has failed."""
 
 
 def standing_entries(settings: Settings) -> dict[str, dict[str, Any]]:
-    """The entries that every beat has: what the fleet does by itself, at intervals."""
+    """What the fleet does by itself, at intervals."""
     scale = settings.scale_seconds
     return {
         "torch.scale": {"task": "torch.scale", "schedule": scale, "options": {"expires": max(scale, 10.0)}},
@@ -34,13 +34,13 @@ def standing_entries(settings: Settings) -> dict[str, dict[str, Any]]:
             "schedule": settings.heartbeat_seconds / 2,
             "options": {"expires": 10.0, "priority": Priority.URGENT.step},
         },
-        # Records end by themselves after `result_days`; their place in the index does not.
+        # Records expire by themselves after `result_days`; their places in the index do not.
         "torch.prune": {"task": "torch.prune", "schedule": 3600.0},
     }
 
 
 class PeriodicEntries:
-    """The entries of this beat's configuration. When the next is due is on the broker, under the entry's own name."""
+    """The periodic entries of this beat's configuration; the broker keeps when each is due, under its name."""
 
     def __init__(
         self, entries: Mapping[str, ScheduleEntry], timetable: Timetable, clock: Callable[[], datetime]
@@ -50,15 +50,14 @@ class PeriodicEntries:
         self._entries = {PERIODIC + name: self._by_broker_time(entry) for name, entry in entries.items()}
 
     def _by_broker_time(self, entry: ScheduleEntry) -> ScheduleEntry:
-        """The entry, whose schedule asks the broker what time it is."""
         zone = entry.app.timezone
         entry.schedule.nowfun = lambda: self._clock().astimezone(zone)
         return entry
 
     def install(self) -> None:
-        """Have exactly these entries come up."""
+        """Make the broker's periodic entries exactly these."""
         for entry_id in self._timetable.installed() - self._entries.keys():
-            log.info("%s stands in the schedule no more: removed", entry_id)
+            log.info("%s is not in the schedule any more: removed", entry_id)
             self._timetable.uninstall(entry_id)
         for entry_id, entry in self._entries.items():
             words = repr(entry.schedule)
@@ -66,9 +65,9 @@ class PeriodicEntries:
                 log.info("%s: %s", entry_id, words)
 
     def advance(self, due: Due, fields: Mapping[str, str | None], send: Callable[[ScheduleEntry], Any]) -> Advance:
-        """Send the task of an entry that is due; one that was missed is sent once."""
+        """Send the task of a due entry, once however many of its times were missed."""
         entry = self._entries.get(due.id)
-        if entry is None:  # of another beat's configuration: it is removed once this one installs its own
+        if entry is None:  # of another beat's configuration, until this beat installs its own
             return Advance(due, version=fields["version"] or "")
         slot, now = datetime.fromisoformat(fields["slot"] or ""), self._clock()
         try:
@@ -91,17 +90,17 @@ class PeriodicEntries:
         )
 
     def _under_id(self, entry: ScheduleEntry, slot: datetime) -> ScheduleEntry:
-        """The entry with an id for its task that is the same however often this slot is sent."""
+        """A copy whose task has the same id however often this slot is sent."""
         task_id = str(uuid.uuid5(uuid.NAMESPACE_OID, f"{entry.name} {milliseconds(slot)}"))
         sent = copy.copy(entry)
         sent.options = {"task_id": task_id, **entry.options}
         return sent
 
     def _after(self, entry: ScheduleEntry, last: datetime) -> datetime:
-        """When it is due again if it was last due then. Its schedule counts from now, and may do as it likes."""
+        """When the entry is due next, if it was last due then. Its schedule may be foreign code."""
         try:
             left: timedelta = entry.schedule.remaining_estimate(last.astimezone(entry.app.timezone))
         except Exception:
-            log.exception("%s: its schedule fails, and is asked again in %g s", entry.name, _RETRY_SECONDS)
+            log.exception("%s: its schedule fails; trying again in %g s", entry.name, _RETRY_SECONDS)
             left = timedelta(seconds=_RETRY_SECONDS)
         return (self._clock() + left).astimezone(UTC)

@@ -1,8 +1,8 @@
-"""The scheduler of ``celery -A torch_tasks beat``: check-ins, what stands in ``beat_schedule``, what always stands.
+"""The scheduler of ``celery -A torch_tasks beat``: check-ins, ``beat_schedule``, and the standing entries.
 
-All of it is on the broker, whose clock decides when something is due. Any number of beats may run: one leads. What is
-due is given to the fleet under ids that derive from the entry and its slot, and only then the entry moves on, in one
-step that a beat which leads no more is refused. So a slot is never lost, and what is given twice arrives once.
+All entries are on the broker, whose clock decides when one is due. Of any number of beats, one leads. It publishes the
+due tasks under ids that derive from the entry and its slot, and only then moves the entries on, in one step that the
+broker refuses a beat which leads no more. So a slot is never lost, and one that is published twice arrives once.
 """
 
 from __future__ import annotations
@@ -33,12 +33,12 @@ from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
 log = logging.getLogger(__name__)
 
 BATCH = 200
-"""So many entries are seen to in one step."""
+"""The most entries that one step handles."""
 _RETRY_SECONDS = 1.0
 
 
 class TorchScheduler(Scheduler):
-    """Fires what is due, if it leads."""
+    """Fires what is due while this beat leads."""
 
     def __init__(self, *args: Any, lazy: bool = False, **kwargs: Any) -> None:
         self._settings = fleet().settings
@@ -57,10 +57,8 @@ class TorchScheduler(Scheduler):
     def _open_timetable(self) -> Timetable:
         return Timetable(fleet().client, self._settings)
 
-    # ── what Celery asks for ─────────────────────────────────────────────────────────────────────────────────────
-
     def setup_schedule(self) -> None:
-        """The entries of the configuration, those of Celery's own, and those that always stand."""
+        """Read the entries of ``beat_schedule``, and add the default ones."""
         for name, entry in self.app.conf.beat_schedule.items():
             try:
                 self.update_from_dict({name: entry})
@@ -69,12 +67,12 @@ class TorchScheduler(Scheduler):
         self.install_default_entries(self.schedule)
 
     def install_default_entries(self, data: Any) -> None:
-        """Celery's defaults and ours."""
+        """Add Celery's default entries and the standing ones."""
         super().install_default_entries(data)
         self.update_from_dict(standing_entries(self._settings))
 
     def tick(self, *_: Any, **__: Any) -> float:
-        """Fire what is due and wait until something is, or something changes."""
+        """Fire what is due; wait until something is due or changes."""
         try:
             pause = self._turn()
             if self._away:
@@ -83,31 +81,28 @@ class TorchScheduler(Scheduler):
         except Exception as error:
             pause = _RETRY_SECONDS
             if not is_away(error):
-                log.exception("a fault in firing; beat goes on")
+                log.exception("an unexpected error while firing; trying again in %g s", pause)
             elif not self._away:
-                log.warning("the broker is away, nothing is fired: %s", error)
+                log.warning("the broker is away; nothing fires until it is back: %s", error)
                 self._away = True
         self._follower.wait(pause)
         return 0.0
 
     def close(self) -> None:
-        """Leave; another beat leads at once."""
+        """End, and let another beat lead at once."""
         self._follower.stop()
         try:
             self._lead.resign()
         except BrokerAway as error:
-            log.warning("the lead was not given up, it ends by itself: %s", error)
+            log.warning("could not give up the lead, which now ends with its lease: %s", error)
         super().close()
 
     @property
     def info(self) -> str:
-        """What Celery prints at the start."""
         return f"    . broker -> {self._settings.broker()}"
 
-    # ── one turn ─────────────────────────────────────────────────────────────────────────────────────────────────
-
     def _turn(self) -> float:
-        """Do what is to be done; seconds until there may be something again."""
+        """Fire one batch if this beat leads; returns the seconds until something may be due."""
         self._follower.settle()
         led = bool(self._lead.token)
         if not led and (pause := self._lead.take()):
@@ -116,9 +111,9 @@ class TorchScheduler(Scheduler):
         tick = self._timetable.tick(self._lead.token, BATCH)
         self._now = moment_of(tick.now_ms)
         if not tick.leads:
-            self._lead.lost()
+            self._lead.mark_lost()
             return 0.0
-        self._lead.renewed(begun)
+        self._lead.mark_renewed(begun)
         if not led:
             self._periodic.install()
         if not tick.due:
@@ -127,17 +122,17 @@ class TorchScheduler(Scheduler):
         try:
             self._fire(tick)
         except LeadLost:
-            log.warning("this beat was silent for too long: what it was about to fire is refused")
-            self._lead.lost()
+            log.warning("this beat has lost the lead while firing: the broker refused to move its entries on")
+            self._lead.mark_lost()
         return 0.0
 
     def _fire(self, tick: Tick) -> None:
-        """Give what is due to the fleet, then have the entries move on."""
+        """Publish what is due, then move the entries on."""
         entries = dict(zip(tick.due, self._timetable.entries(due.id for due in tick.due), strict=True))
         advances = []
         with self.app.producer_or_acquire() as producer, producer.batch():
             for due, fields in entries.items():
-                if not due.periodic and (advance := self._see_to(due, fields, producer)):
+                if not due.periodic and (advance := self._fire_checkin(due, fields, producer)):
                     advances.append(advance)
                 self._lead.keep()
         for due, fields in entries.items():
@@ -147,10 +142,10 @@ class TorchScheduler(Scheduler):
         if advances and not self._timetable.advance(self._lead.token, advances):
             raise LeadLost
 
-    def _see_to(self, due: Due, fields: Mapping[str, str | None], producer: Any) -> Advance | None:
-        """Send the fires of one check-in; one that cannot be read is set aside, and the others go on."""
+    def _fire_checkin(self, due: Due, fields: Mapping[str, str | None], producer: Any) -> Advance | None:
+        """Publish the due slots of one check-in; one that cannot be read is set aside."""
         if not fields["checkin"]:
-            log.warning("%s is due, and there is no such check-in", due.id)
+            log.warning("%s is due, but there is no such check-in: removed from the timetable", due.id)
             self._timetable.set_aside(due, "")
             return None
         try:
@@ -161,8 +156,8 @@ class TorchScheduler(Scheduler):
                 advance = Advance(due, fires=(fire_of(record.checkin, slot, self._now, slot),))
             else:
                 next_up = plan_slots(record, self._now, self._settings.misfire_seconds)
-                told = (*next_up.fires, *([next_up.skipped] if next_up.skipped else []))
-                advance = Advance(due, version, next_up.state, next_up.slot, next_up.next_ms, next_up.runs, told)
+                fires = (*next_up.fires, *([next_up.skipped] if next_up.skipped else []))
+                advance = Advance(due, version, next_up.state, next_up.slot, next_up.next_ms, next_up.runs, fires)
         except (ValidationError, ValueError, KeyError, OverflowError) as error:
             log.error("check-in %s cannot be read and is set aside: %s", due.id, error)
             self._timetable.set_aside(due, str(error))

@@ -11,11 +11,11 @@ from torch_tasks.store.checkins import due_ms
 
 SKIPPED_AT_ONCE = 5000
 FIRED_AT_ONCE = 100
-"""So many slots of one check-in are seen to in one step; the others come with the next ones."""
+"""The most slots of one check-in that one step handles; the rest follow in the next steps."""
 
 
 class SlotPlan(NamedTuple):
-    """What is to be done now, and how the check-in stands when it is."""
+    """What to fire and skip now, and the check-in's state afterwards."""
 
     fires: tuple[Fire, ...]
     skipped: Fire | None
@@ -26,7 +26,7 @@ class SlotPlan(NamedTuple):
 
 
 def plan_slots(record: CheckinRecord, now: datetime, misfire_seconds: float) -> SlotPlan:
-    """See to the slots that have come by ``now``; one that came longer ago than ``misfire_seconds`` was missed."""
+    """Plan the slots due by ``now``; those due for more than ``misfire_seconds`` count as missed."""
     checkin = record.checkin
     passed, upcoming = _passed(record, now)
     missed = list(takewhile(lambda slot: (now - checkin.due(slot)).total_seconds() > misfire_seconds, passed))
@@ -49,7 +49,7 @@ def plan_slots(record: CheckinRecord, now: datetime, misfire_seconds: float) -> 
 
 
 def _passed(record: CheckinRecord, now: datetime) -> tuple[list[datetime], datetime | None]:
-    """The slots that have come, so many at most, and the one after them if there is one."""
+    """The slots that are due, up to the limit, and the next one if there is one."""
     checkin, slot = record.checkin, record.slot
     most = FIRED_AT_ONCE if checkin.misfire is Misfire.ALL else SKIPPED_AT_ONCE
     passed: list[datetime] = []
@@ -60,7 +60,6 @@ def _passed(record: CheckinRecord, now: datetime) -> tuple[list[datetime], datet
 
 
 def fire_of(checkin: Checkin, slot: datetime, now: datetime, due: datetime) -> Fire:
-    """A slot that is given to the fleet now."""
     return Fire(
         checkin_id=checkin.id,
         slot=slot,
@@ -72,7 +71,7 @@ def fire_of(checkin: Checkin, slot: datetime, now: datetime, due: datetime) -> F
 
 
 def _skipped(checkin: Checkin, slots: list[datetime], now: datetime) -> Fire:
-    """All of these in one line."""
+    """One line of history for all of these slots."""
     return Fire(
         checkin_id=checkin.id,
         slot=slots[-1],

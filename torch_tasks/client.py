@@ -1,4 +1,4 @@
-"""Torch: the façade. Enqueue, look, wait, cancel."""
+"""``Torch``, the façade in Python."""
 
 from __future__ import annotations
 
@@ -14,11 +14,7 @@ from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import caller
 from torch_tasks.checkins.book import Checkins
 from torch_tasks.communication import NovaOrchestrator, Sent
-from torch_tasks.errors import (
-    BrokerUnreachable,
-    LedgerUnusable,
-    TaskNotFinished,
-)
+from torch_tasks.errors import BrokerUnreachable, LedgerUnusable, TaskNotFinished
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.limits import Resources
@@ -92,31 +88,31 @@ class Task:
 
     @property
     def status(self) -> TaskState:
-        """Where the task is now."""
+        """The task's state now."""
         return self.record().state
 
     @property
     def spooled(self) -> bool:
-        """The task waits on this machine's disk, for the broker was away when it was enqueued."""
+        """Whether the task waits on this machine's disk, because the broker was away when it was enqueued."""
         return recovery.is_spooled(self.id)
 
     def record(self) -> TaskRecord:
-        """All that is known of the task; ``unroutable`` says that it waits and no live agent can serve it."""
+        """The task's record; ``unroutable`` says that it waits and no online agent can do it."""
         with _broker(self.id):
             return requests.with_prospects(requests.record_of(self.id))
 
     def history(self) -> list[HistoryEntry]:
-        """What happened to the task so far, oldest first."""
+        """The task's history, oldest first."""
         with _broker(self.id):
             return fleet().records.history(self.id)
 
     def replay(self) -> None:
-        """Have a dead task tried again, with all its retries; its id and history stay."""
+        """Queue a dead task again, with all its retries; it keeps its id and history."""
         with _broker(self.id):
             DeadLetters(fleet()).replay(self.id)
 
     def result(self, timeout: float | None = None) -> TaskResult:
-        """Wait for the end and return it, be it a success or not; :class:`TaskNotFinished` after ``timeout`` seconds.
+        """Wait for the task's end, successful or not; :class:`TaskNotFinished` after ``timeout`` seconds.
 
         ``result().raise_for_status()`` makes anything but success an exception.
         """
@@ -132,7 +128,7 @@ class Task:
         raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
 
     def follow(self, timeout: float | None = None) -> Iterator[TaskRecord]:
-        """The record now, after each change and about once a second, until the end of the task or of the time."""
+        """The record now, after each change and about once a second, until the task ends or ``timeout`` is over."""
         with _broker(self.id):
             deadline = None if timeout is None else time.monotonic() + timeout
             for _ in fleet().records.changes(self.id, deadline=deadline):
@@ -142,19 +138,19 @@ class Task:
                     return
 
     def answer(self, reply: str) -> str:
-        """Answer what the task's agent asks, and return what came of it; :class:`NotAnswered` if it did not get it."""
+        """Answer the agent's question and return the outcome; :class:`NotAnswered` if the agent did not get it."""
         with _broker(self.id):
             return requests.answer(self.id, reply)
 
     def cancel(self) -> TaskState:
-        """End the task at once if no agent has begun it, else have that interrupted. Returns the state it was in."""
+        """End the task at once if no agent has begun it, else interrupt its agent; returns the state before."""
         with _broker(self.id):
             return requests.cancel(self.id)
 
     def handoff(self, to: str, note: str = "", questions: Iterable[str] = ()) -> Handover:
-        """Have another agent, or any of a role, go on with the task; the one that works on it is interrupted.
+        """Interrupt the task's agent and hand the task over to another one, or to any of a role.
 
-        :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover` if that cannot be.
+        Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`.
         """
         with _broker(self.id):
             requests.record_of(self.id)
@@ -174,15 +170,15 @@ class Torch:
     ) -> Task:
         """Hand a task to the fleet and return at once.
 
-        It goes to a free agent of this ``role`` which has all of these ``skills`` and is of this ``agent_kind``, or to
-        ``agent`` alone, in the order of ``priority``; after ``deadline`` it is not begun. It works in ``workdir``, for
-        ``timeout`` seconds at most; the command ``check`` decides afterwards, and gives it back at most
-        ``check_rounds`` times. ``permissions`` says what becomes of what a coding agent asks for, ``fresh`` whether a
-        new program begins the task, ``max_retries`` how often it is tried again when the agent crashed. ``context`` is
-        for the agent, ``metadata`` for the caller. The same ``id`` twice is one task.
+        It goes to a free agent with this ``role``, all of these ``skills`` and this ``agent_kind``, or to ``agent``
+        alone, in the order of ``priority``; after ``deadline`` it is not begun. The agent works in ``workdir``, for at
+        most ``timeout`` seconds; then the command ``check`` decides, which may send the task back ``check_rounds``
+        times. ``permissions`` answers what a coding agent asks for, ``fresh`` starts a new program for the task,
+        ``max_retries`` limits the tries after crashes of an agent. ``context`` is for the agent, ``metadata`` for the
+        caller. Enqueueing the same ``id`` twice makes one task.
 
         Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was enqueued.
-        With ``spool``, a task that finds no broker waits on this machine's disk and is sent when there is one.
+        With ``spool``, a task waits on this machine's disk while the broker is away.
         """
         asked = {name: value for name, value in fields.items() if value is not None}
         asked["skills"] = [*_words(fields.get("skills", ())), *_words(agent_kind or ())]
@@ -198,17 +194,17 @@ class Torch:
         return Task(spec.id)
 
     def task(self, task_id: str) -> Task:
-        """A task accepted earlier, by whomever."""
+        """A task that was accepted earlier, from any process."""
         return Task(task_id)
 
     def tasks(self, limit: int = 50, states: Collection[TaskState] = ()) -> list[TaskRecord]:
-        """The latest tasks, newest first; only those in one of these states, if any are given."""
+        """The latest tasks, newest first; if states are given, only those in one of them."""
         with _broker():
             agents = fleet().registry.agents()
             return [requests.with_prospects(record, agents) for record in fleet().records.latest(limit, states)]
 
     def dead(self) -> list[TaskRecord]:
-        """The tasks that are not tried any more unless they are replayed, the latest first."""
+        """The tasks that ran out of retries, the latest first."""
         with _broker():
             return DeadLetters(fleet()).records()
 
@@ -229,7 +225,7 @@ class Torch:
             return fleet().registry.get_agent(agent_id)
 
     def resources(self, agent_id: str) -> Resources | None:
-        """What an agent's terminal uses of its machine, as its worker says; nothing if that does not answer."""
+        """What an agent's terminal uses of its machine; None if its worker does not answer."""
         with _broker():
             return resources_of(fleet().registry.get_agent(agent_id))
 
@@ -239,7 +235,7 @@ class Torch:
     start = staticmethod(holds.start)
 
     def nodes(self) -> list[NodeInfo]:
-        """The machines of the fleet, with what they have and which agents they keep."""
+        """The machines of the fleet, with their capacity and the agents they keep."""
         with _broker():
             return fleet().nodes.nodes()
 
@@ -249,10 +245,10 @@ class Torch:
             return fleet().nodes.get_node(name)
 
     def drain(self, node: str, *, hand_over: bool = False, timeout: float | None = None) -> DrainReport:
-        """Have a machine take no more work: no agent is started there, and those there take no new task.
+        """Take a machine out of use: no agent is started there, and its agents take no new tasks.
 
-        What they do is finished; with ``hand_over``, others of their roles go on with it where there are any. With
-        ``timeout``, returns when nothing is done there any more, or raises :class:`StillWorking`.
+        They finish their tasks, or with ``hand_over`` hand them over to others of their roles. With ``timeout``,
+        returns once no task runs there, or raises :class:`StillWorking`.
         """
         with _broker():
             drained = staffing.drain(node, hand_over_tasks=hand_over)
@@ -261,7 +257,7 @@ class Torch:
             return drained
 
     def undrain(self, node: str) -> tuple[str, ...]:
-        """Take that back; returns the agents that take tasks again."""
+        """Put a drained machine back to use; returns the agents that take tasks again."""
         with _broker():
             return staffing.undrain(node)
 
@@ -277,9 +273,8 @@ class Torch:
     ) -> SpawnHandle:
         """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
 
-        ``node``, ``labels``, ``lifetime``, ``parent``, ``workdir``, ``fresh`` and ``agent_id`` say more; ``memory``
-        (``"2G"``), ``cpu`` and ``processes`` are its limits. In an agent's pane the parent is that agent. Raises
-        :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
+        In an agent's pane the ``parent`` is that agent; ``memory`` (``"2G"``), ``cpu`` and ``processes`` are limits.
+        Raises :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
         """
         fields = {"parent": caller().agent, **where, "labels": _words(where.get("labels", ()))}
         if workdir := where.get("workdir"):
@@ -290,16 +285,16 @@ class Torch:
             return asked.wait(timeout) if wait else asked
 
     def retire(self, agent_id: str, **how: Any) -> RetirementReport | None:
-        """Have an agent end: no new tasks, then its pane ends and the fleet forgets it; returns how it ended.
+        """End an agent: it takes no new tasks, its pane is closed, and the fleet forgets it; returns the report.
 
-        ``leave`` says what becomes of its task: ``finish`` (the default), ``hand over`` or ``now``. ``note`` is kept;
-        with ``wait=False``, or when ``timeout`` is over (:class:`StillWorking`), it retires by itself.
+        ``leave`` decides about its task: ``finish`` (the default), ``hand over`` or ``now``. ``note`` is kept. With
+        ``wait=False``, or after ``timeout`` (:class:`StillWorking`), it retires by itself.
         """
         with _broker():
             return retire(agent_id, **how)
 
     def release(self, agent_id: str) -> None:
-        """Have an agent tried again that was left down after too many crashes, or retired though it is declared."""
+        """Have an agent started again that is in quarantine, or that is declared but was retired."""
         with _broker():
             release(agent_id)
 
@@ -313,7 +308,7 @@ class Torch:
 
     @property
     def checkins(self) -> Checkins:
-        """Notes that come up at their times."""
+        """The scheduled notes and tasks."""
         return Checkins()
 
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
@@ -322,16 +317,19 @@ class Torch:
 
 
 def _words(given: Iterable[str]) -> list[str]:
-    """A single word is a list of one."""
     return [given] if isinstance(given, str) else list(given)
 
 
 @contextmanager
 def _broker(task_id: str | None = None) -> Iterator[None]:
-    """The broker, knowing what it ought to know; or :class:`BrokerUnreachable`, which says where a task waits."""
+    """Put back first what the broker forgot. :class:`BrokerUnreachable` says if the task waits on this disk."""
     try:
         with broker_errors(settings().broker()):
-            _settle()
+            holds.announce_local_stop()
+            try:
+                recovery.settle()
+            except LedgerUnusable as error:  # reading the broker is possible without it
+                log.warning("%s", error)
             yield
     except BrokerUnreachable as error:
         if task_id is None or not recovery.is_spooled(task_id):
@@ -339,11 +337,3 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
         raise BrokerUnreachable(
             f"task {task_id} waits on this machine's disk and is sent when the broker is back: {error}"
         ) from error
-
-
-def _settle() -> None:
-    holds.announce_local_stop()
-    try:
-        recovery.settle()
-    except LedgerUnusable as error:  # looking is possible without it
-        log.warning("%s", error)

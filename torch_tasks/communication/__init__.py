@@ -1,4 +1,4 @@
-"""Messages between agents, people and services: from the sender's disk through the broker into the receiver's pane."""
+"""Messages between agents, people and services."""
 
 from __future__ import annotations
 

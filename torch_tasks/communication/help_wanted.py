@@ -1,4 +1,4 @@
-"""Asking for help: one able peer after the other until one accepts, at last the manager."""
+"""Asking for help: one able agent after the other until one accepts, at last the manager."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.message import MessageRecord
 
 _DECLINE = "decline"
+_NONE_ABLE = "no other agent that is able is online; 'torch-tasks agents' lists them all"
 
 
 def ask_for_help(
     text: str, skills: Iterable[str] = (), *, role: str | None = None, expires: float = 600.0, sender: str | None = None
 ) -> MessageRecord:
-    """The reply of the first peer that accepts; free ones with all of these skills are asked first.
+    """Ask the able agents, the best free one first and a manager last, until one accepts; returns its reply.
 
-    Each has ``expires`` seconds. A reply that begins with "decline" declines, any other one is the help. Who declines
-    or lets the time pass is followed by the next able one, the last by a manager; then :class:`NobodyHelps`.
+    Each has ``expires`` seconds. A reply that begins with "decline" declines; any other one is the help.
+    :class:`NobodyHelps` if none accepts.
     """
     nova, answers = NovaOrchestrator(sender), []
     question = f"{text}  # reply with 'accept: …' or 'decline: why' within {expires:g} s"
@@ -33,12 +34,12 @@ def ask_for_help(
             return reply
         answers.append(f"{reply.message.sender}: {reply.message.message.strip()}")
         if reply.message.sender != peer:
-            break  # the policy had the manager decide for all
-    raise NobodyHelps(f"nobody helps {nova.sender}: {'; '.join(answers) or 'no other able agent is online'}")
+            break  # the policy sent the question to the manager, who has decided
+    raise NobodyHelps(f"no agent accepted to help {nova.sender}: {'; '.join(answers) or _NONE_ABLE}")
 
 
 def _peers(sender: str, role: str | None, skills: list[str]) -> Iterator[str]:
-    """Whom to ask, in this order; who is able is looked up once."""
+    """The agents to ask, in this order."""
     registry, manager = fleet().registry, policy().hub.manager
     able = [info for info in registry.find_available_agents(role, skills) if info.role != manager]
     managers = registry.find_available_agents(manager)

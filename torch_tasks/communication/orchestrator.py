@@ -1,4 +1,4 @@
-"""Sending: who may be written to, which way a message goes, and what its sender learns about it."""
+"""Sending messages: to whom, which way, and what the sender can find out afterwards."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, r
 from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
-"""Open while the broker is away, so that not every message waits for it anew."""
+"""Open while the broker is away, so that the next messages do not wait for it again."""
 
 _AUDITED: dict[type[BaseException], AuditKind] = {
     MessageRefused: AuditKind.REFUSED,
@@ -43,11 +43,11 @@ _AUDITED: dict[type[BaseException], AuditKind] = {
     UnknownRecipient: AuditKind.UNKNOWN,
     InboxFull: AuditKind.FULL,
 }
-"""What is audited when a message is not sent for it."""
+"""The errors for which a message was not sent, as the audit names them."""
 
 
 class NovaOrchestrator:
-    """One party's way of talking to the fleet: ``sender`` is the agent in whose pane this runs, else a person."""
+    """Sends and reads messages as ``sender``: by default this pane's agent, else the person."""
 
     def __init__(self, sender: str | None = None) -> None:
         self.sender = sender or caller().name
@@ -68,49 +68,48 @@ class NovaOrchestrator:
         expires: float | None = None,
         id: str | None = None,  # noqa: A002 - the message's own word
     ) -> Sent:
-        """Send a text to an agent and return at once; what becomes of it is in :meth:`message`.
+        """Send a text to an agent and return at once; :meth:`message` shows its state later.
 
-        ``send_message(role, agent_id, text)`` also says what role the agent must have. The same ``id`` twice is one
-        message. While the broker is away, an agent of this machine gets it all the same, and what is for others waits
-        on the disk. Raises :class:`UnknownRecipient`, :class:`InvalidMessage`, :class:`MessageRefused` or
-        :class:`InboxFull`; then nothing was sent.
+        ``send_message(role, agent_id, text)`` also requires that role of the agent. Sending the same ``id`` twice sends
+        one message. While the broker is away, an agent of this machine gets the message from its worker, and one for
+        another machine waits on the disk. Raises :class:`UnknownRecipient`, :class:`InvalidMessage`,
+        :class:`MessageRefused` or :class:`InboxFull`; then nothing was sent.
         """
         role = None
         if message is not None:
             role, agent_id, text = agent_id, text, message
-        return self._send(
-            Message.build(
-                sender=self.sender,
-                target=agent_id,
-                message=text,
-                when=when,
-                priority=priority,
-                kind=kind,
-                correlation_id=correlation_id,
-                reply_to=reply_to,
-                expires=expires,
-                id=id,
-                incarnation=self._incarnation,
-            ),
-            role,
+        own = caller()
+        built = Message.build(
+            sender=self.sender,
+            target=agent_id,
+            message=text,
+            when=when,
+            priority=priority,
+            kind=kind,
+            correlation_id=correlation_id,
+            reply_to=reply_to,
+            expires=expires,
+            id=id,
+            incarnation=own.incarnation if self.sender == own.agent else None,
         )
+        return self._send(built.within(self._fleet.settings.message_limit_bytes), role)
 
     def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> MessageRecord:
-        """Send a question and return the reply; :class:`NoReply` after ``timeout`` seconds, then it may come yet."""
+        """Send a question and return the reply; :class:`NoReply` after ``timeout`` seconds, but it may still come."""
         sent = self.send_message(agent_id, text, **{"kind": MessageKind.QUESTION, **how})
         deadline = None if timeout is None else time.monotonic() + timeout
         self._flush_outbox()
         for record in self._inboxes.changes(sent.id, deadline):
             if record.reply:
                 reply = self._inboxes.get(record.reply)
-                # It is read by this, and so not typed into the asking agent's pane as well.
+                # Read by this call, so it is not typed into the asking agent's pane as well.
                 self._inboxes.settle(reply.message, MessageState.READ)
                 return reply
             if record.state in (MessageState.EXPIRED, MessageState.DEAD):
                 raise NotDelivered(f"the question {sent.id} to {agent_id} is {record.state}: {record.note}")
         raise NoReply(
             f"{agent_id} has not replied to {sent.id} within {timeout:g} s; its reply will be in your inbox "
-            f"('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' tells how far the question is"
+            f"('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' shows the state of the question"
         )
 
     def reply(self, message_id: str, text: str, **how: Any) -> Sent:
@@ -129,7 +128,7 @@ class NovaOrchestrator:
         project: str | None = None,
         **how: Any,
     ) -> list[Sent]:
-        """Send a text to every agent that is online and matches; :class:`MessageRefused` if that is too often."""
+        """Send a text to every online agent that matches; :class:`MessageRefused` after too many broadcasts."""
         wanted = role_named(role) if role else None
         self._flush_outbox()
         found = [
@@ -150,10 +149,10 @@ class NovaOrchestrator:
         return [first, *(self.send_message(info.agent_id, text, **options) for info in found[1:])]
 
     def post(self, message: Message) -> Sent:
-        """Put a message into an inbox, for a program that tries again: nothing of it waits here for the broker.
+        """Put a message into an inbox, or raise; it never waits here for the broker, for the caller tries again.
 
-        Raises as :meth:`send_message`, what redis-py raises while the broker is away, and :class:`BrokerForgot` if the
-        receiver may have been forgotten.
+        Raises as :meth:`send_message`, the errors of redis-py while the broker is away, and :class:`BrokerForgot` if
+        the broker may have forgotten the receiver.
         """
         message = message.within(self._fleet.settings.message_limit_bytes)
         policy().check(message)
@@ -177,7 +176,7 @@ class NovaOrchestrator:
     # ── receiving and looking ────────────────────────────────────────────────────────────────────────────────────
 
     def inbox(self, party: str | None = None) -> list[MessageRecord]:
-        """What waits for this party, emergencies first."""
+        """The messages that wait for this party, emergencies first."""
         self._flush_outbox()
         entries = self._inboxes.waiting(party or self.sender)
         records = self._inboxes.records(entry.message_id for entry in entries)
@@ -187,7 +186,7 @@ class NovaOrchestrator:
         return [record for record in records if record and record.state is not MessageState.READ]
 
     def read(self) -> list[MessageRecord]:
-        """What waits for this party, which has then read it; for those that have no pane."""
+        """The messages that wait for the sender, marked as read; for senders that have no pane."""
         records = self.inbox()
         entries = {entry.message_id: entry for entry in self._inboxes.waiting(self.sender)}
         for record in records:
@@ -196,35 +195,37 @@ class NovaOrchestrator:
         return records
 
     def message(self, message_id: str) -> MessageRecord:
-        """What is known of one message."""
+        """The record of one message."""
         self._flush_outbox()
         return self._inboxes.get(message_id)
 
     def await_delivery(self, message_id: str, timeout: float | None = None) -> MessageRecord:
-        """Wait until the receiver has a message; :class:`NotDelivered` if it will not, or not within ``timeout``."""
+        """Wait until the receiver has a message; :class:`NotDelivered` if it was given up or ``timeout`` is over."""
         deadline = None if timeout is None else time.monotonic() + timeout
-        far = "not known yet"
+        state = "not known yet"
         self._flush_outbox()
         for record in self._inboxes.changes(message_id, deadline):
             if record.state.arrived:
                 return record
             if record.state.settled:
                 raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
-            far = f"{record.state} in the inbox of {record.message.target}"
-        raise NotDelivered(f"message {message_id} is {far} after {timeout:g} s; it is delivered when that can be")
+            state = f"{record.state} in the inbox of {record.message.target}"
+        raise NotDelivered(
+            f"message {message_id} is {state} after {timeout:g} s; it stays there and is delivered later"
+        )
 
     def history(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
-        """The latest messages, of all or from and to one party, oldest first."""
+        """The latest messages of all, or from and to one party, oldest first."""
         self._flush_outbox()
         return self._inboxes.latest(party, limit)
 
     def refused(self, limit: int = 50) -> list[AuditEntry]:
-        """The latest messages that were refused or came past the broker, oldest first."""
+        """The latest messages that were refused or went past the broker, oldest first."""
         self._flush_outbox()
         return self._inboxes.audit.latest(limit)
 
     def replay(self, message_id: str) -> MessageState:
-        """Have a message delivered after all that was given up or expired."""
+        """Deliver a message after all that was given up or has expired."""
         self._flush_outbox()
         return self._inboxes.replay(message_id)
 
@@ -247,17 +248,11 @@ class NovaOrchestrator:
     def _outbox(self) -> Outbox:
         return outbox_of(self._fleet)
 
-    @property
-    def _incarnation(self) -> int | None:
-        own = caller()
-        return own.incarnation if self.sender == own.agent else None
-
     def _send(self, message: Message, role: str | None) -> Sent:
-        message = message.within(self._fleet.settings.message_limit_bytes)
         try:
             return self._send_or_spool(message, role)
         except tuple(_AUDITED) as error:
-            # While the broker is away it is not kept: what was refused was not accepted.
+            # While the broker is away, the refusal is not audited.
             with contextlib.suppress(BrokerUnreachable, CircuitBreakerError), _BREAKER.calling():
                 self._inboxes.audit.note(_AUDITED[type(error)], message, str(error))
             raise
@@ -291,7 +286,7 @@ class NovaOrchestrator:
         return Sent(id=message.id, target=message.target, state=state, transport="broker", note=note)
 
     def _addressed(self, message: Message, role: str | None) -> tuple[AgentInfo | None, str, Message]:
-        """The receiver, what the sender should know, and the message as the policy lets it go."""
+        """The receiver, a note for the sender, and the message, which the policy may have redirected."""
         known = {info.agent_id: info for info in self._fleet.registry.get_agents([message.target, message.sender])}
         target, sender = known.get(message.target), known.get(message.sender)
         self._require_known(message.target, target, role)
@@ -313,9 +308,7 @@ class NovaOrchestrator:
             raise UnknownRecipient(f"agent {name} is a {target.role}, not a {role_named(role)}")
 
     def _post(self, message: Message) -> None:
-        """Send what waited on the disk; it is dead if its receiver is gone. :class:`BrokerForgot` if the receiver may
-        yet say that it is there.
-        """
+        """Send a message from the disk. If its receiver is unknown it is dead, or :class:`BrokerForgot` is raised."""
         try:
             target, note, message = self._addressed(message, None)
         except UnknownRecipient as error:
@@ -326,24 +319,22 @@ class NovaOrchestrator:
         self._accepted(message, target, note)
 
     def _without_broker(self, message: Message, error: Exception) -> Sent:
-        """An agent of this machine gets it from its worker; what is for others waits on the disk."""
+        """Give the message to the worker of an agent on this machine; keep one for another machine on the disk."""
         settings = self._fleet.settings
         if not settings.ledger:
             if isinstance(error, BrokerUnreachable):
                 raise error
-            raise LedgerOff(
-                "the broker is away, and with TORCH_LEDGER=false nothing waits for it on the disk; unset it"
-            )
+            raise LedgerOff("the broker is away, and with TORCH_LEDGER=false no message waits on the disk; unset it")
         folder = settings.state.agent(message.target)
         if is_hosted(folder):
             put_mail(folder, message.id, message.model_dump_json())
+            state, transport = MessageState.ACCEPTED, "fallback"
             note = "the broker is away: given to the agent's worker on this machine"
-            return Sent(
-                id=message.id, target=message.target, state=MessageState.ACCEPTED, transport="fallback", note=note
-            )
-        self._outbox.keep(message)
-        note = "the broker is away: it waits on this machine's disk and is sent when the broker is back"
-        return Sent(id=message.id, target=message.target, state=MessageState.SPOOLED, transport="spool", note=note)
+        else:
+            self._outbox.keep(message)
+            state, transport = MessageState.SPOOLED, "spool"
+            note = "the broker is away: it waits on this machine's disk and is sent when the broker is back"
+        return Sent(id=message.id, target=message.target, state=state, transport=transport, note=note)
 
     def _limit_broadcasts(self) -> None:
         limit, key = self._fleet.settings.broadcasts_per_minute, keys.broadcasts(self.sender)
@@ -353,30 +344,29 @@ class NovaOrchestrator:
             count = int(pipe.execute()[0])
         if count > limit:
             raise MessageRefused(
-                f"{self.sender} has sent {limit} broadcasts within a minute (TORCH_BROADCASTS_PER_MINUTE): wait"
+                f"{self.sender} has sent {limit} broadcasts within a minute; wait, or raise TORCH_BROADCASTS_PER_MINUTE"
             )
 
     def _flush_outbox(self) -> None:
-        """Send what waits on this machine's disk, before the broker is asked for anything."""
+        """Send the messages on this machine's disk before the broker is asked for anything."""
         flush_outbox(self._fleet)
         _BREAKER.close()
 
 
 def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
-    """That no agent has this name, and which are called alike."""
+    """The error for a name that no agent has; it suggests similar ones."""
     near = difflib.get_close_matches(name, list(agents), n=3)
     hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
     return UnknownRecipient(f"no agent {name!r} is registered; {hint}")
 
 
 def flush_outbox(of: Fleet) -> None:
-    """Send what waited on this machine for the broker, and send anew what that has forgotten."""
+    """Send the messages that waited on this machine, and again those that the broker has forgotten."""
     if of.settings.ledger:
         outbox_of(of).flush_and_check(of.reconciler, of.inboxes, NovaOrchestrator(OPERATOR)._post)
 
 
 def outbox_of(of: Fleet) -> Outbox:
-    """This machine's outbox for the fleet's broker."""
     place = re.sub(r"[^\w.-]+", "_", of.settings.broker().place)
     return Outbox(of.settings.state.outbox(place))
 
@@ -384,12 +374,12 @@ def outbox_of(of: Fleet) -> Outbox:
 def _away(target: AgentInfo | None) -> str:
     if target is None or (target.online and target.state is not AgentState.EXITED):
         return ""
-    heard = f", last heard of {target.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if target.last_heartbeat else ""
-    return f"{target.agent_id} is offline{heard}: the message is kept until it returns"
+    since = f", last seen at {target.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if target.last_heartbeat else ""
+    return f"{target.agent_id} is offline{since}: the message is kept until it returns"
 
 
 def is_working_in(info: AgentInfo, project: str) -> bool:
-    """The agent works in this folder, or in one of this name."""
+    """Whether the agent works in this folder, or in one of this name."""
     folder = Path(info.workdir)
     wanted = Path(project).expanduser()
     return wanted in (folder, *folder.parents) if wanted.is_absolute() else project in folder.parts

@@ -1,4 +1,4 @@
-"""The policy of conversation: who may say what to whom, as ``policy.toml`` has it."""
+"""The policy of ``policy.toml``: which agents may send which messages to which others."""
 
 from __future__ import annotations
 
@@ -22,48 +22,48 @@ class _PolicyPart(BaseModel):
 
 
 class Hub(_PolicyPart):
-    """Hub and spoke: these roles speak to each other through their manager."""
+    """Hub and spoke: agents of these roles write to each other through their manager."""
 
     roles: tuple[Role, ...] = ("developer",)
     manager: Role = "project-manager"
     allowed: tuple[tuple[AgentId, AgentId], ...] = ()
-    """Pairs of agents or roles that may speak to each other all the same."""
+    """Pairs of agents or roles that may still write to each other directly."""
 
 
 _SHELL = "shell"
 
 
 def manager_of(agents: Iterable[AgentInfo], role: str, agent_id: str = "") -> AgentInfo | None:
-    """The manager to write to about this agent: one of the role who is online rather than one who is not.
+    """The manager to write to about this agent, online if possible; never the agent itself.
 
-    Never the agent itself, and never a shell: it would run the words as a command.
+    Never a shell either: it would run the message as a command.
     """
     managers = [info for info in agents if info.role == role and info.agent_id != agent_id and info.kind != _SHELL]
     return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
 
 
 class Policy(_PolicyPart):
-    """All rules; without any, everybody may say anything to everybody."""
+    """All rules. Without a policy.toml, these defaults hold."""
 
     enabled: bool = True
     hub: Hub = Hub()
     exchanges: int = Field(3, ge=0)
-    """So often may a question and its answer go to and fro under one correlation id; 0: for ever."""
+    """The most exchanges of question and answer under one correlation id; 0: no limit."""
     blocked_minutes: float = Field(10.0, ge=0, allow_inf_nan=False)
-    """An agent that is blocked for longer is brought before its manager; 0: never."""
+    """The manager gets a message about an agent that is blocked for longer; 0: never."""
     followup_minutes: tuple[Annotated[float, Field(gt=0, allow_inf_nan=False)], ...] = (5.0, 15.0, 30.0, 60.0)
-    """How often the manager looks after a running task that is expected to take up to half an hour, two hours, eight
-    hours, or longer; without any, it is not asked to."""
+    """The minutes between two follow-ups by the manager on a running task that is expected to take up to half an hour,
+    two hours, eight hours, or longer; empty: no follow-ups."""
     locked: tuple[AgentId, ...] = ()
     """Agents that get no messages."""
     fields: dict[MessageKind, tuple[str, ...]] = {}
-    """What the lines of a message of this kind must begin with."""
+    """The fields, each a line ``name: text``, that a message of a kind must have."""
 
     def check(self, message: Message) -> None:
-        """Nothing, or why the message is not sent at all."""
+        """Raise :class:`MessageRefused` or :class:`InvalidMessage` if the message must not be sent."""
         if message.target in self.locked:
             raise MessageRefused(
-                f"{message.target} is locked (policy.toml): it gets no messages. Ask whoever locked it, or unlock it"
+                f"{message.target} is locked and gets no messages; to unlock it, take it off 'locked' in policy.toml"
             )
         if not self.enabled:
             return
@@ -82,10 +82,10 @@ class Policy(_PolicyPart):
     def detour(
         self, message: Message, sender: AgentInfo | None, target: AgentInfo | None, exchanges: int
     ) -> str | None:
-        """Why the message goes to the manager instead, if so."""
+        """Why the message goes to the manager instead; None if it goes to its target."""
         if not self.enabled or message.priority is Urgency.EMERGENCY or target is None:
             return None
-        if message.kind is MessageKind.CHECKIN:  # a note for later is no conversation
+        if message.kind is MessageKind.CHECKIN:  # a scheduled note is no conversation
             return None
         if target.role == self.hub.manager or (sender and sender.role == self.hub.manager):
             return None
@@ -102,7 +102,7 @@ class Policy(_PolicyPart):
 
 @cache
 def policy() -> Policy:
-    """The policy of this machine."""
+    """The policy of this machine, read once."""
     file = config_file("policy.toml")
     if file is None:
         return Policy()
