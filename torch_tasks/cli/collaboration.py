@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -123,15 +124,8 @@ def team(skills: tuple[str, ...], json_wanted: bool) -> None:
 @click.option("--expires", type=Duration(), default="10m", show_default=True, help="How long each agent has to answer.")
 @click.option("--from", "sender", metavar="WHO", help="The asking agent (default: this pane's agent, or operator).")
 @JSON
-def help_wanted(
-    text: tuple[str, ...],
-    skills: tuple[str, ...],
-    role: str | None,
-    expires: float,
-    sender: str | None,
-    json_wanted: bool,
-) -> None:
+def help_wanted(text: tuple[str, ...], json_wanted: bool, **how: Any) -> None:
     """Ask one able agent after the other for help and print the answer of the first that accepts."""
     with waiting("waiting for an agent that accepts"):
-        reply = ask_for_help(text_of(text), skills, role=role, expires=expires, sender=sender)
+        reply = ask_for_help(text_of(text), **how)
     as_json_or_line(json_wanted, reply, f"{reply.message.sender}: {reply.message.message}")

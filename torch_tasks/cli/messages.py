@@ -11,16 +11,18 @@ from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
 from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
-from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
+from torch_tasks.model.message import MessageKind, MessageRecord, Sent, Urgency, When
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
-_EMERGENCY = click.option("--emergency", is_flag=True, help="Deliver before all others, past the policy.")
-
-
-def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
-    return {"when": when, "priority": "emergency" if emergency else "normal", **more}
+_EMERGENCY = click.option(
+    "--emergency",
+    "priority",
+    flag_value=Urgency.EMERGENCY.value,
+    default=Urgency.NORMAL.value,
+    help="Deliver before all others, past the policy.",
+)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -31,28 +33,22 @@ def _how(when: str, emergency: bool, **more: Any) -> dict[str, Any]:
 @click.option(
     "--kind", type=click.Choice([str(k) for k in MessageKind]), default=MessageKind.TEXT.value, show_default=True
 )
-@click.option("--about", metavar="MESSAGE", help="The message that this one answers or acknowledges.")
+@click.option("--about", "reply_to", metavar="MESSAGE", help="The message that this one answers or acknowledges.")
 @click.option("--expires", type=Duration(), help="Drop it if it is not delivered in this time, as 90 or 5m.")
-@click.option("--id", "message_id", help="The message's id; sending the same id twice sends one message.")
+@click.option("--id", help="The message's id; sending the same id twice sends one message.")
 @click.option("--wait", "wait_seconds", type=Duration(or_zero=True), help="Wait this long until the receiver has it.")
 @SENDER
 @JSON
 def send(
     agent_id: str,
     text: tuple[str, ...],
-    when: str,
-    emergency: bool,
-    kind: str,
-    about: str | None,
-    expires: float | None,
-    message_id: str | None,
     wait_seconds: float | None,
     sender: str | None,
     json_wanted: bool,
+    **how: Any,
 ) -> None:
     """Send TEXT to AGENT, which gets it when it is idle. `-` reads the text from standard input."""
     nova = NovaOrchestrator(sender)
-    how = _how(when, emergency, kind=kind, reply_to=about, expires=expires, id=message_id)
     sent = nova.send_message(agent_id, text_of(text), **how)
     if wait_seconds is not None and sent.transport == "broker":
         with waiting(f"message {sent.id}: waiting until {sent.target} has it"):
@@ -81,17 +77,11 @@ def _print_sent(all_sent: list[Sent], json_wanted: bool) -> None:
 @SENDER
 @JSON
 def ask(
-    agent_id: str,
-    text: tuple[str, ...],
-    timeout: float | None,
-    when: str,
-    emergency: bool,
-    sender: str | None,
-    json_wanted: bool,
+    agent_id: str, text: tuple[str, ...], timeout: float | None, sender: str | None, json_wanted: bool, **how: Any
 ) -> None:
     """Ask AGENT and print its reply. Exit code 124 if none came in time."""
     with waiting(f"waiting for {agent_id}"):
-        reply = NovaOrchestrator(sender).ask(agent_id, text_of(text), timeout, **_how(when, emergency))
+        reply = NovaOrchestrator(sender).ask(agent_id, text_of(text), timeout, **how)
     as_json_or_line(json_wanted, reply, reply.message.message)
 
 
@@ -128,18 +118,8 @@ def _last_message() -> str:
 @_EMERGENCY
 @SENDER
 @JSON
-def broadcast(
-    text: tuple[str, ...],
-    role: str | None,
-    skills: tuple[str, ...],
-    project: str | None,
-    when: str,
-    emergency: bool,
-    sender: str | None,
-    json_wanted: bool,
-) -> None:
+def broadcast(text: tuple[str, ...], sender: str | None, json_wanted: bool, **how: Any) -> None:
     """Send TEXT to every agent that is online and matches."""
-    how = _how(when, emergency, role=role, skills=skills, project=project)
     _print_sent(NovaOrchestrator(sender).broadcast(text_of(text), **how), json_wanted)
 
 

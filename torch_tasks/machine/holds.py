@@ -1,4 +1,4 @@
-"""What a machine knows of what is paused and stopped, on its disk: it counts with the broker and without."""
+"""The pauses and stops that a machine knows, on its disk: they hold with the broker and without."""
 
 from __future__ import annotations
 
@@ -18,10 +18,7 @@ log = logging.getLogger(__name__)
 
 
 class NodeHolds:
-    """The holds that one state folder knows of, and the file ``STOP`` beside it.
-
-    While that file is there, nothing on this machine begins a task.
-    """
+    """The holds in one state folder, and its file ``STOP``: while that exists, no task begins on this machine."""
 
     def __init__(self, state_dir: Path) -> None:
         self._folder = state_dir
@@ -31,7 +28,7 @@ class NodeHolds:
         self._read: object = None
 
     def latest(self) -> LatestHolds:
-        """What a process of this machine learnt last."""
+        """The holds as some process of this machine read them last from the broker."""
         with suppress(FileNotFoundError):
             stat = self._file.stat()
             if self._read != (seen := (stat.st_mtime_ns, stat.st_ino)):
@@ -41,13 +38,13 @@ class NodeHolds:
 
     @property
     def stop(self) -> Stop | None:
-        """Why nothing on this machine begins, if it is stopped."""
+        """This machine's stop, if it is stopped."""
         try:
             return Stop.model_validate_json(self.stop_file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):  # a person may have made the file by hand
-            return Stop(by=f"the file {self.stop_file}", at=_made(self.stop_file))
+            return Stop(by=f"the file {self.stop_file}", at=_modified_at(self.stop_file))
 
     def write_stop(self, hold: Hold, *, fleet: bool) -> None:
         """Stop this machine, with the broker or without."""
@@ -56,16 +53,13 @@ class NodeHolds:
         ring_all(self._folder)
 
     def remove_stop(self) -> None:
-        """Let this machine begin again."""
+        """Lift this machine's stop."""
         with usable(self.stop_file):
             self.stop_file.unlink(missing_ok=True)
         ring_all(self._folder)
 
     def agree(self, holds: Holds) -> None:
-        """Take over what the broker knows, put back what it lacks, and follow the fleet's stop.
-
-        Merging needs no note of what the broker knows: it is done at every heartbeat.
-        """
+        """Merge the holds of the broker and of this machine, on both, and follow the fleet's stop."""
         make_folder(self._folder)
         with exclusive(self._lock):
             self._publish_stop(holds)
@@ -80,19 +74,19 @@ class NodeHolds:
             os.utime(self._lock)
 
     def agreed_within(self, seconds: float) -> bool:
-        """Some process of this machine has agreed with the broker since."""
+        """Whether some process of this machine has merged its holds with the broker's in this time."""
         with suppress(FileNotFoundError):
             return abs(time.time() - self._lock.stat().st_mtime) < seconds
         return False
 
     def _publish_stop(self, holds: Holds) -> None:
-        """The fleet's stop that was ordered here while there was no broker."""
+        """Publish a stop of the fleet that was ordered here while the broker was away."""
         stop = self.stop
         if stop and stop.fleet and not stop.revision:
             self.write_stop(holds.put(STOP, new_hold(stop.reason, stop.by)), fleet=True)
 
     def _follow_fleet(self, latest: LatestHolds) -> None:
-        """Have the file be there while the fleet is stopped; this machine's own stop is its own business."""
+        """Keep the file in step with the fleet's stop; a stop of this machine alone stays as it is."""
         stop, fleets = self.stop, latest.in_force(STOP)
         if fleets and stop is None:
             self.write_stop(fleets, fleet=True)
@@ -100,7 +94,7 @@ class NodeHolds:
             self.remove_stop()
 
 
-def _made(file: Path) -> datetime:
+def _modified_at(file: Path) -> datetime:
     with suppress(OSError):
         return datetime.fromtimestamp(file.stat().st_mtime, UTC)
     return datetime.fromtimestamp(0, UTC)

@@ -1,4 +1,4 @@
-"""Which project a folder belongs to."""
+"""The project that a folder belongs to."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def project_of(folder: Path) -> str:
-    """The name of the git tree around the folder, the same for all its worktrees; else the folder's own name."""
+    """The name of the git tree around the folder, the same for all its worktrees, or else of the folder."""
     folder = folder.absolute()
     for place in (folder, *folder.parents):
         mark = place / ".git"

@@ -1,7 +1,6 @@
 """All that one machine runs: the broker, the node worker with its agent workers, beat and Flower.
 
-A supervisor process keeps them alive. What runs is known from the state folder alone, so any later command finds and
-ends it, also after the supervisor was killed.
+The state folder names every running process, so that any later command finds and ends it, even after kill -9.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ from torch_tasks.system.processes import Processes, Running, await_ready
 
 log = logging.getLogger(__name__)
 
-#: How long a process may take to end in order; an agent worker puts its task back meanwhile.
+#: How long a process may take to end in order, in which an agent worker puts its task back.
 GRACE = 15.0
 #: How long all but an agent's program may take to start.
 STACK_SECONDS = 30.0
@@ -46,10 +45,8 @@ class Stack:
         self.settings = settings
         self.processes = Processes(settings.state.run)
 
-    # ── up ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
     def refuse_if_up(self) -> None:
-        """A second stack in the same state folder is refused."""
+        """Refuse a second stack in the same state folder."""
         if running := self.processes.find("up"):
             raise ProcessNotStarted(
                 f"this machine's stack is up already (process {running.pid}, state folder {self.settings.state_dir}); "
@@ -57,18 +54,18 @@ class Stack:
             )
 
     def check(self, agents: Sequence[AgentSpec]) -> None:
-        """Agents that cannot be started here are refused before anything is."""
+        """Refuse agents that cannot be started here, before anything is started."""
         done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)))
         if done.returncode:
             raise ProcessNotStarted(done.stderr.strip().removeprefix("Error: "))
 
     def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
-        """Start the supervisor, which starts the rest; it is ready when its processes are."""
+        """Start the supervisor, and return when the processes that it starts are ready."""
         words = [word for agent in agents for word in ("--agent", agent.short())]
         words += [] if beat else ["--no-beat"]
         words += [] if flower else ["--no-flower"]
         self.ready_file.unlink(missing_ok=True)
-        supervisor = self._start("up", (*commands.SUPERVISE, *words))
+        supervisor = self.start("up", (*commands.SUPERVISE, *words))
         await_ready(supervisor, self.ready_file.exists, self.settings.agent_start_seconds + STACK_SECONDS)
         return supervisor
 
@@ -78,36 +75,23 @@ class Stack:
         return self.settings.state.run / "up.ready"
 
     def last_words(self, agent_id: str) -> str:
-        """What the agent's worker said last, from its last error on."""
+        """The end of the log of the agent's worker, from its last error on."""
         with suppress(OSError), (self.settings.state.logs / f"agent-{agent_id}.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             last_error = log.read().decode(errors="replace").rpartition("Error: ")[2]
             words = " ".join(last_error.split())
             return words if len(words) <= 2 * _WORDS else f"{words[:_WORDS]} … {words[-_WORDS:]}"
-        return "its worker has not begun"
-
-    def start_broker(self) -> None:
-        """Start this machine's broker unless the settings name another."""
-        if self.settings.broker_url is None:
-            broker.start_broker(self.settings)
-
-    def start_node(self, agents: Sequence[AgentSpec]) -> Running:
-        """Start the node worker, which starts the agents."""
-        return self._start("node", commands.node(agents))
-
-    def start_beat(self) -> Running:
-        """Start beat."""
-        return self._start("beat", commands.BEAT)
+        return "its worker has not started yet"
 
     def start_flower(self) -> Running:
         """Start Flower on loopback, behind its password."""
         port = _port(self.settings.flower_port)
         auth = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.flower_password()[0]}"}
         facts = {"url": f"http://127.0.0.1:{port}"}
-        return self._start("flower", commands.flower("127.0.0.1", port), extra=auth, facts=facts)
+        return self.start("flower", commands.flower("127.0.0.1", port), extra=auth, facts=facts)
 
     def flower_password(self) -> tuple[str, bool]:
-        """Flower's password, and whether it was made just now."""
+        """Flower's password, and whether this call has made it."""
         file = self.settings.state.flower_password
         make_folder(file.parent)
         with suppress(FileNotFoundError):
@@ -117,11 +101,11 @@ class Stack:
         return password, True
 
     def flower_answers(self) -> bool:
-        """Whether Flower serves its pages to who knows the password."""
+        """Whether Flower serves its pages to a user with the password."""
         return self._ask_flower("/workers")
 
     def refresh_flower(self) -> bool:
-        """Have Flower look anew at the workers and their queues; by itself it does so only when it starts."""
+        """Make Flower read the workers and their queues again, which by itself it does only when it starts."""
         app.control.heartbeat()
         return self._ask_flower("/api/workers?refresh=1")
 
@@ -139,7 +123,7 @@ class Stack:
         except (urllib.error.URLError, OSError):
             return False
 
-    def _start(
+    def start(
         self,
         name: str,
         command: Sequence[str],
@@ -147,6 +131,7 @@ class Stack:
         extra: Mapping[str, str] | None = None,
         facts: Mapping[str, str] | None = None,
     ) -> Running:
+        """Start one of the stack's processes, with its own log."""
         return self.processes.start(
             name,
             commands.runnable(command),
@@ -155,23 +140,18 @@ class Stack:
             facts=facts,
         )
 
-    # ── down ─────────────────────────────────────────────────────────────────────────────────────────────────────
-
     def down(self, *, keep_agents: bool) -> list[str]:
-        """End everything, the supervisor first, the broker last; returns what was running. Panes end unless kept."""
+        """End everything, the supervisor first and the broker last; returns the names of what was running."""
         agents = [running.name for running in self.processes.all_running() if running.name.startswith("agent-")]
         ended = [name for name in ("up", "flower", "beat", "node", *agents) if self.processes.stop(name, GRACE)]
         self.ready_file.unlink(missing_ok=True)
         if not keep_agents:
-            self._end_panes()
+            done = self._run(commands.END_PANES)
+            if done.returncode:
+                raise TorchError(f"the agents' panes could not be ended: {done.stderr.strip()}")
         if broker.stop_broker(self.settings, GRACE):
             ended.append("broker")
         return ended
-
-    def _end_panes(self) -> None:
-        done = self._run(commands.END_PANES)
-        if done.returncode:
-            raise TorchError(f"the agents' panes could not be ended: {done.stderr.strip()}")
 
     def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
         env = {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
@@ -187,15 +167,14 @@ class Supervisor:
         self._started: dict[str, Running] = {}
         self._crashes: dict[str, int] = {}
         self._not_before: dict[str, float] = {}
-        starters: dict[str, Callable[[], Running]] = {"node": lambda: stack.start_node(agents)}
+        self._starters: dict[str, Callable[[], Running]] = {"node": lambda: stack.start("node", commands.node(agents))}
         if beat:
-            starters["beat"] = stack.start_beat
+            self._starters["beat"] = lambda: stack.start("beat", commands.BEAT)
         if flower:
-            starters["flower"] = stack.start_flower
-        self._starters = starters
+            self._starters["flower"] = stack.start_flower
 
     def run(self, ready: Callable[[], bool], shape: Callable[[], object]) -> None:
-        """Start what is not running, again and again; have Flower look anew when the fleet's shape changes."""
+        """Restart what has ended, again and again; refresh Flower when the fleet's shape changes."""
         while not self.leaving.is_set() and not (self._start_missing() and ready()):
             self.leaving.wait(0.1)
         self._stack.ready_file.touch()
@@ -205,28 +184,29 @@ class Supervisor:
                 self._start_missing()
                 if seen != (now := shape()) and self._stack.refresh_flower():
                     seen = now
-            except TorchError as error:  # what was up once is tried again until `down` is called
+            except TorchError as error:  # after the first start, tried again until `down` is called
                 log.error("%s", error)
 
     def _start_missing(self) -> bool:
         """Start what is not running; true if nothing had to be."""
-        self._stack.start_broker()
+        if self._stack.settings.broker_url is None:
+            broker.start_broker(self._stack.settings)
         missing = [name for name in self._starters if not self._stack.processes.find(name)]
         for name in missing:
             if former := self._started.pop(name, None):
-                self._put_off(former)
+                self._schedule_restart(former)
             if time.monotonic() >= self._not_before.get(name, 0):
                 log.info("starting %s", name)
                 self._started[name] = self._starters[name]()
         return not missing
 
-    def _put_off(self, former: Running) -> None:
-        """One that has ended says why, and is started again after a pause that grows with each time."""
+    def _schedule_restart(self, former: Running) -> None:
+        """Log why a process has ended; it is started again after a pause that grows with each time."""
         crashes = self._crashes[former.name] = self._crashes.get(former.name, 0) + 1
         pause = backoff(crashes, 1.0, self._stack.settings.restart_backoff_limit_seconds)
         self._not_before[former.name] = time.monotonic() + pause
         log.error(
-            "%s (process %d) has ended, starting it again in %g s. The end of its log, %s:\n%s",
+            "%s (process %d) has ended; starting it again in %g s. The end of its log, %s:\n%s",
             former.name,
             former.pid,
             pause,
@@ -236,7 +216,7 @@ class Supervisor:
 
 
 def _port(wanted: int) -> int:
-    """The wanted port if it is free, else a free one."""
+    """The wanted port if it is free, else any free one."""
     for port in (wanted, 0):
         with socket.socket() as probe, suppress(OSError):
             probe.bind(("127.0.0.1", port))

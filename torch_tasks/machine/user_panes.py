@@ -1,12 +1,9 @@
-"""The panes of the user's own tmux server: which one a target names, exactly, and the door to what handles them.
-
-What talks to tmux lives in ``workers``, which nothing here imports.
-"""
+"""The panes of the user's own tmux server, and which one a target names; ``workers`` has what talks to tmux."""
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,12 +13,12 @@ from torch_tasks.started_by_name import USER_TMUX, load
 
 @dataclass(frozen=True)
 class UserPane:
-    """One pane, and where it is."""
+    """One pane, with its window and session."""
 
     pane_id: str
     session: str
     attached: bool
-    """At least one terminal shows its session."""
+    """Whether a terminal shows its session."""
     window_id: str
     window: int
     window_name: str
@@ -33,7 +30,7 @@ class UserPane:
 
     @property
     def place(self) -> str:
-        """What a person calls it."""
+        """How messages name the pane."""
         return f"{self.session}:{self.window}.{self.index} ({self.pane_id})"
 
 
@@ -47,16 +44,16 @@ class UserTmux(Protocol):
         """Every pane of every session; empty if no server runs."""
 
     def server_pid(self) -> int | None:
-        """The process of the server, by which its ids are known from those of a later one; None if none runs."""
+        """The process of the server, or None: ids of panes mean something only on the server that gave them."""
 
     def content(self, pane: UserPane, lines: int) -> str:
-        """The last so many lines that the pane has shown, blank ones at the end left out."""
+        """The last lines that the pane has shown, without blank ones at the end."""
 
     def stage(self, pane: UserPane, text: str) -> None:
         """Put the text into the program's input, without Enter."""
 
     def deliver(self, pane: UserPane, text: str) -> None:
-        """Put the text into the program's input, press Enter, and return when that was seen to work."""
+        """Put the text into the program's input, press Enter, and return when the program has taken it."""
 
     def press(self, pane: UserPane, key: str) -> None:
         """Press one key, by its tmux name."""
@@ -77,14 +74,14 @@ def find(tmux: UserTmux, target: str) -> UserPane:
 
 
 def resolve(target: str, panes: Sequence[UserPane]) -> UserPane:
-    """The one of these panes that the target names: ``session``, ``session:window[.pane]``, ``%3`` or ``@3``.
+    """The one pane that the target names: ``session``, ``session:window[.pane]``, ``%3`` or ``@3``.
 
-    Windows and panes by index or by their whole name; nothing is guessed from a beginning or a pattern.
+    Windows and panes go by index or by whole name, never by a beginning or a pattern.
     """
     if target[:1] in "%@" and target[1:].isdecimal():
         found = [pane for pane in panes if target == pane.pane_id or (target == pane.window_id and pane.active)]
         if not found:
-            raise PaneNotFound(f"there is no {target}; 'tmux list-panes -a' lists what there is")
+            raise PaneNotFound(f"there is no {target}; 'tmux list-panes -a' lists the panes")
         return found[0]
     session, colon, rest = target.partition(":")  # tmux lets no session have a colon or a dot in its name
     inside = [pane for pane in panes if pane.session == session.removeprefix("=")]
@@ -96,7 +93,7 @@ def resolve(target: str, panes: Sequence[UserPane]) -> UserPane:
 
 
 def _in_window(rest: str, panes: Sequence[UserPane]) -> list[UserPane]:
-    """What may be meant by the part after the colon: a window, or a window and a pane."""
+    """The panes that the part after the colon may mean: a window, or a window and a pane."""
     found = [pane for pane in _windows(rest, panes) if pane.active]
     window, dot, index = rest.rpartition(".")
     if dot:
@@ -105,9 +102,9 @@ def _in_window(rest: str, panes: Sequence[UserPane]) -> list[UserPane]:
 
 
 def _windows(word: str, panes: Sequence[UserPane]) -> list[UserPane]:
-    """The panes of the window with this index or id, else of those with this name."""
-    by_number: Callable[[UserPane], bool] = lambda pane: word in (str(pane.window), pane.window_id)  # noqa: E731
-    return [pane for pane in panes if by_number(pane)] or [pane for pane in panes if pane.window_name == word]
+    """The panes of the window with this index or id, else of the windows with this name."""
+    by_number = [pane for pane in panes if word in (str(pane.window), pane.window_id)]
+    return by_number or [pane for pane in panes if pane.window_name == word]
 
 
 def _one(target: str, found: Sequence[UserPane], panes: Sequence[UserPane]) -> UserPane:
