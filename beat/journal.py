@@ -137,7 +137,7 @@ class Journal:
                 if self._connection:
                     self._connection.close()
                 self._connection = None
-                remedy = "Free disk space, make its folder writable, or move the file away: beat then copies all entries anew"
+                remedy = "Free disk space, make its folder writable, or move the file away: beat then makes a new one"
                 raise StateFolderUnusable(f"cannot use beat's journal {self._path}: {error}. {remedy}") from error
 
     def _connect(self) -> sqlite3.Connection:

@@ -53,19 +53,13 @@ _COMMANDS = {
     "claim": ("torch_tasks.cli.collaboration:claim", "Claim a shared resource."),
     "release": ("torch_tasks.cli.collaboration:release", "Release a claimed resource."),
     "claims": ("torch_tasks.cli.collaboration:claims", "List the claimed resources."),
-    "help-wanted": (
-        "torch_tasks.cli.collaboration:help_wanted",
-        "Ask able agents for help until one accepts.",
-    ),
+    "help-wanted": ("torch_tasks.cli.collaboration:help_wanted", "Ask able agents for help until one accepts."),
     "team": ("torch_tasks.cli.collaboration:team", "Find agents that together have the given skills."),
     "git": ("torch_tasks.cli.fleet:git", "Show the state of the agents' git trees."),
     "monitor": ("torch_tasks.cli.fleet:monitor", "Show messages, tasks and agents as they change."),
     "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
     "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
-    "doctor": (
-        "torch_tasks.cli.doctor:doctor",
-        "Check this machine and the fleet: what works, what does not.",
-    ),
+    "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
     "demo": ("torch_tasks.cli.demo:demo", "Demonstrate Torch on this machine in under a minute."),
     "version": ("torch_tasks.cli:version", "Print the version."),
 }
