@@ -27,8 +27,6 @@ _NUMBERED = {"1": "y", "2": "n", "allow": "y", "deny": "n"}
 
 
 class Aider(CodingAgent):
-    """aider in its pane."""
-
     briefed_by_flag = True
 
     def command(self) -> list[str]:

@@ -58,8 +58,6 @@ _SAME_SESSION = ("clear", "resume", "compact")
 
 
 class Claude(CodingAgent):
-    """Claude Code in its pane."""
-
     briefed_by_flag = True
     reports_turns = True
 

@@ -38,7 +38,7 @@ _OVERLOADED = ("server_overloaded", "internal_server_error", "http_connection_fa
 
 
 class Codex(CodingAgent):
-    """Codex in its pane, without its daemon: each agent has its own settings."""
+    """Codex without its daemon, so that each agent has its own settings."""
 
     briefed_by_flag = True
     reports_turns = True

@@ -117,7 +117,7 @@ class CodingAgent(AgentKind):
         view = self.read_screen(pane)
         if view is None:
             return False
-        if view.best.state is AgentState.READY and view.composer.empty:
+        if view.best.state is AgentState.READY and view.composer.is_empty:
             (self.folder / "ready").touch()
             return True
         self.answer_dialog(pane, view)
@@ -163,7 +163,7 @@ class CodingAgent(AgentKind):
         view = self.read_screen(pane)
         if view is None or view.screen.in_use:
             return False
-        return view.best.state is AgentState.READY and view.composer.empty
+        return view.best.state is AgentState.READY and view.composer.is_empty
 
     def redraw_input(self, pane: AgentPane) -> None:
         """These programs draw their input line themselves, unless a dialog covers it."""
@@ -305,10 +305,6 @@ class CodingAgent(AgentKind):
     # ── interventions ────────────────────────────────────────────────────────────────────────────────────────────
 
     def discard_input(self, pane: AgentPane) -> None:
-        self.clear(pane)
-
-    def clear(self, pane: AgentPane) -> None:
-        """Empty the composer if it holds Torch's text and nothing else."""
         text = self._pasted()
         view = self.read_screen(pane)
         if view is None or not self._is_ours(view, text):
@@ -328,8 +324,7 @@ class CodingAgent(AgentKind):
         if not force:
             if self.read(pane).state not in _AT_REST | {AgentState.EXITED}:
                 pane.press(*self.config.keys.interrupt)
-            return
-        if look := pane.look():
+        elif look := pane.look():
             kill_program(look)
 
     def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
@@ -339,7 +334,7 @@ class CodingAgent(AgentKind):
         if view.best.state not in _AT_REST:
             return False
         if self._is_ours(view, self._pasted()):
-            self.clear(pane)  # an interrupted program may put the prompt back
+            self.discard_input(pane)  # an interrupted program may put the prompt back
             return False
         return True
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -42,8 +42,6 @@ _DIALOG_ROWS = 12
 
 
 class Gemini(CodingAgent):
-    """The Gemini CLI in its pane."""
-
     briefed_by_flag = True
     reports_turns = True
 
@@ -152,8 +150,7 @@ class Gemini(CodingAgent):
 
 def _link(user: Path, own: Path) -> None:
     """Link everything of the user's into the agent's folder, except what belongs to the agent."""
-    entries: Iterable[Path] = user.iterdir() if user.is_dir() else ()
-    for entry in entries:
+    for entry in user.iterdir() if user.is_dir() else ():
         link = own / entry.name
         if entry.name not in _OWN and not link.exists():
             link.unlink(missing_ok=True)

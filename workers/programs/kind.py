@@ -122,7 +122,7 @@ class AgentKind(ABC):
 
     @abstractmethod
     def discard_input(self, pane: AgentPane) -> None:
-        """Remove what a worker left in the input line."""
+        """Empty the input line if it holds Torch's text and nothing else."""
 
     @abstractmethod
     def begin(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, variables: Mapping[str, str]) -> None:

@@ -45,8 +45,6 @@ _REJECTS = ("3", "deny", "reject")
 
 
 class OpenCode(CodingAgent):
-    """OpenCode in its pane."""
-
     briefed_by_flag = True
     reports_turns = True
     _listener: ServerListener | None = None
@@ -194,7 +192,7 @@ class OpenCode(CodingAgent):
     def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
         return self.is_free(pane)
 
-    def clear(self, pane: AgentPane) -> None:
+    def discard_input(self, pane: AgentPane) -> None:
         """Nothing to do: Torch never types into the composer."""
 
     def redraw_input(self, pane: AgentPane) -> None:

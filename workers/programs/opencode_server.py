@@ -56,7 +56,7 @@ class OpenCodeServer:
         return found
 
     def messages(self, session: str, limit: int) -> list[ChatMessage]:
-        """The last so many messages, oldest first."""
+        """The last messages, oldest first."""
         found: list[ChatMessage] = self._call("GET", f"/session/{session}/message?limit={limit}")
         return found
 
@@ -70,11 +70,9 @@ class OpenCodeServer:
         self._call("POST", f"/session/{session}/prompt_async", {"messageID": message, "parts": parts})
 
     def abort(self, session: str) -> None:
-        """Interrupt the program."""
         self._call("POST", f"/session/{session}/abort")
 
     def permissions(self, session: str) -> list[Mapping[str, Any]]:
-        """The open requests for permission."""
         return [asked for asked in self._call("GET", "/permission") if asked["sessionID"] == session]
 
     def reply(self, permission: str, reply: str, reason: str = "") -> None:

@@ -15,6 +15,8 @@ from torch_tasks.workers.programs.events import ProgramEvent
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
+log = logging.getLogger(__name__)
+
 _NUMBERS = re.compile(r"[\d,\s]*")
 
 
@@ -107,8 +109,6 @@ def _await_echo(pane: AgentPane, before: list[str]) -> None:
         if (now := pane.drawn()) != seen:
             seen, since = now, time.monotonic()
 
-
-log = logging.getLogger(__name__)
 
 #: A dialog that is still shown after so long did not take the keys.
 _AGAIN_SECONDS = 2.0

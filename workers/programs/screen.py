@@ -108,7 +108,7 @@ def _solid(row: Sequence[_Stretch]) -> str:
     for run, after in zip_longest(row, row[1:]):
         text = " " * len(run.text) if run.dim else run.text
         if run.reverse and after and after.dim and after.text[0] != " ":
-            text = f"{text[:-1]} "  # the cursor stands on the suggestion's first letter
+            text = f"{text[:-1]} "  # the cursor is on the suggestion's first letter
         shown.append(text)
     return "".join(shown).rstrip()
 
@@ -140,7 +140,7 @@ class Composer:
     """The row of its first line, or the first row below the screen's text."""
 
     @property
-    def empty(self) -> bool:
+    def is_empty(self) -> bool:
         """Whether the composer is there with nothing in it."""
         return self.seen and not self.text
 

@@ -220,6 +220,6 @@ class ShellInput:
     def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
         """Nothing to do: a shell has no dialogs."""
 
-    def clear(self, pane: AgentPane) -> None:
+    def discard_input(self, pane: AgentPane) -> None:
         """Empty the line."""
         pane.press("C-e", "C-u")

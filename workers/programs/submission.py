@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from datetime import datetime
 from enum import StrEnum
-from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict
 
@@ -17,6 +16,8 @@ from torch_tasks.model.fields import now
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import PromptFolder
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
+
+_FILE, _TEXT = "submission.json", "pasted"
 
 
 class SubmissionPhase(StrEnum):
@@ -87,7 +88,7 @@ class Submission(BaseModel):
     enters: int = 0
     entered_at: datetime | None = None
     pasted_anew: bool = False
-    """It was submitted before, left no trace, and is submitted once more."""
+    """The text left no trace and is submitted a second time."""
     placeholder: str = ""
     """What the composer showed instead of the text."""
     placeholder_is_new: bool = False
@@ -102,7 +103,7 @@ class Submission(BaseModel):
     @classmethod
     def create(cls, run: PromptFolder, text: str, mark: str, evidence: str, number: int = 1) -> Submission:
         """Begin a submission, on the disk."""
-        write_private(_text_file(run), text)
+        write_private(run.folder / _TEXT, text)
         step = SubmissionStep(phase=SubmissionPhase.INTENDED, at=now(), evidence=evidence)
         return cls(tag=run.tag, mark=mark, round=number, steps=(step,)).stored(run)
 
@@ -110,7 +111,7 @@ class Submission(BaseModel):
     def load(cls, run: PromptFolder) -> Submission | None:
         """The submission in this folder; None if there is none."""
         try:
-            return cls.model_validate_json(_file(run).read_bytes())
+            return cls.model_validate_json((run.folder / _FILE).read_bytes())
         except FileNotFoundError:
             return None
 
@@ -139,7 +140,7 @@ class Submission(BaseModel):
 
     def text(self, run: PromptFolder) -> str:
         """The text that is submitted."""
-        return _text_file(run).read_bytes().decode()
+        return (run.folder / _TEXT).read_bytes().decode()
 
     def advance_to(self, run: PromptFolder, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:
         """The next step, on the disk."""
@@ -157,13 +158,5 @@ class Submission(BaseModel):
 
     def stored(self, run: PromptFolder) -> Submission:
         """Write this to the disk."""
-        write_private(_file(run), self.model_dump_json(indent=1) + "\n")
+        write_private(run.folder / _FILE, self.model_dump_json(indent=1) + "\n")
         return self
-
-
-def _file(run: PromptFolder) -> Path:
-    return run.folder / "submission.json"
-
-
-def _text_file(run: PromptFolder) -> Path:
-    return run.folder / "pasted"

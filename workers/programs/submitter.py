@@ -160,26 +160,26 @@ def _press_again(submission: Submission, seen: Seen, rules: SubmitRules, moment:
         return DueMove(Move.CLEAR_AND_REFUSE, f"the text stayed in the composer after {MOST_ENTERS} Enters")
     if seen.in_use:
         return _WAIT
-    return DueMove(Move.ENTER, "Enter pressed again: the text still stood in the composer")
+    return DueMove(Move.ENTER, "Enter pressed again: the text was still in the composer")
 
 
 def _trace(seen: Seen) -> str | None:
     """What shows that the program has the prompt, of what was not on the screen before."""
     if seen.prompt_above:
-        return "the prompt stands above the composer"
+        return "the prompt is above the composer"
     if seen.placeholder_above:
-        return f"{seen.placeholder_above} stands above the composer"
+        return f"{seen.placeholder_above} is above the composer"
     if seen.content is ComposerContent.NOTHING and seen.state in _BUSY:
         return f"the composer is empty, and the program is {seen.state} ({seen.rule})"
     return None
 
 
 def _without_trace(submission: Submission, seen: Seen, rules: SubmitRules) -> DueMove:
-    """Paste a text that left no trace anew, once, but only if that proves that it never arrived."""
+    """Paste a text that left no trace again, once, but only if that proves that it never arrived."""
     is_untouched = seen.content is ComposerContent.NOTHING and not seen.above_changed
     never_came = rules.reports_turns and is_untouched and seen.state is AgentState.READY
     if never_came and not submission.pasted_anew:
-        return DueMove(Move.PASTE_ANEW, "no event reports it and nothing on the screen has changed: staged anew")
+        return DueMove(Move.PASTE_ANEW, "no event reports it and nothing on the screen has changed: pasted again")
     evidence = "the text left the composer, and nothing shows where it is; look at its pane before trying again"
     return DueMove(Move.GIVE_UP, evidence)
 
@@ -207,8 +207,8 @@ class ProgramInput(Protocol):
     def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
         """Answer the dialog that covers the composer, if it is a known one."""
 
-    def clear(self, pane: AgentPane) -> None:
-        """Empty the composer if it holds Torch's text."""
+    def discard_input(self, pane: AgentPane) -> None:
+        """Empty the composer if it holds Torch's text and nothing else."""
 
 
 #: The moves that note a phase, and what else they change in the submission.
@@ -271,7 +271,7 @@ class Submitter:
         if decision.move is Move.ACCEPT:
             self._folder.begun.touch()
         if decision.move is Move.CLEAR_AND_REFUSE:
-            self._program.clear(self._pane)
+            self._program.discard_input(self._pane)
         if decision.move in _NOTED_PHASES:
             phase, changes = _NOTED_PHASES[decision.move]
             return before.advance_to(self._folder, phase, decision.evidence, **changes)
@@ -282,7 +282,7 @@ class Submitter:
             case Move.PASTE:
                 return self._paste(before, view, text)
             case Move.TAKE_BACK:
-                self._program.clear(self._pane)
+                self._program.discard_input(self._pane)
             case Move.NOTE_STAGED:
                 return self._staged(before, view).stored(self._folder)
             case Move.STAGE_AND_ENTER:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from datetime import datetime
-from pathlib import Path
 
 from pydantic import TypeAdapter
 
@@ -129,32 +128,30 @@ def _sum(one: Usage | None, other: Usage) -> Usage:
     )
 
 
+_ENDING_FILE = "ending.json"
 _ENDING = TypeAdapter(ProgramEnding)
 
 
 def store_ending(run: AttemptFolder, ending: ProgramEnding, answer: str) -> ProgramEnding:
     """Put the answer and then the ending on the disk."""
     run.output.write_text(answer, encoding="utf-8", newline="")
-    write_private(_file(run), _ENDING.dump_json(ending, indent=1, exclude={"exit_code"}).decode() + "\n")
+    write_private(run.folder / _ENDING_FILE, _ENDING.dump_json(ending, indent=1, exclude={"exit_code"}).decode() + "\n")
     return ending
 
 
 def stored_ending(run: AttemptFolder) -> ProgramEnding | None:
     """The stored ending; None if there is none."""
     try:
-        return _ENDING.validate_json(_file(run).read_bytes())
+        return _ENDING.validate_json((run.folder / _ENDING_FILE).read_bytes())
     except FileNotFoundError:
         return None
 
 
 def put_ending_aside(run: AttemptFolder, number: int) -> None:
-    """Keep the stored ending as that of one round only, as the agent goes on with the task."""
-    if _file(run).exists():
-        _file(run).rename(run.folder / f"ending.{number}.json")
-
-
-def _file(run: AttemptFolder) -> Path:
-    return run.folder / "ending.json"
+    """Keep the stored ending as that of one round only: the agent goes on with the task."""
+    file = run.folder / _ENDING_FILE
+    if file.exists():
+        file.rename(run.folder / f"ending.{number}.json")
 
 
 def submission_failure(submission: Submission) -> ProgramEnding:

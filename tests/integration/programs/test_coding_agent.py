@@ -158,12 +158,12 @@ def test_a_dialog_over_the_composer_is_waited_for_unless_it_is_known(desk: Desk,
     assert desk.received(task) == ["second"]
 
 
-def test_a_prompt_that_left_no_trace_is_staged_anew_where_the_program_would_tell(desk: Desk, torch: Torch) -> None:
+def test_a_prompt_that_left_no_trace_is_pasted_again_if_the_program_would_report_it(desk: Desk, torch: Torch) -> None:
     desk.play(Scenario(faults=Faults(lose_prompts=1)))
     task = torch.enqueue("do not lose me")
     assert task.result(timeout=60).succeeded
     assert desk.received(task) == ["do not lose me"]
-    assert "staged anew" in desk.notes(task)
+    assert "pasted again" in desk.notes(task)
 
 
 def test_late_and_missing_events_neither_lose_nor_double_a_task(desk: Desk, torch: Torch) -> None:

@@ -1,4 +1,4 @@
-"""``torch-tasks kinds``, as somebody sees it who has kinds of their own."""
+"""``torch-tasks kinds``, for a person with kinds of their own."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def program(folder: Path, name: str, said: str) -> Path:
     return file
 
 
-def test_kinds_tells_what_is_here_and_in_which_release(machine: Machine) -> None:
+def test_kinds_lists_what_is_here_and_in_which_release(machine: Machine) -> None:
     programs = machine.folder / "programs"
     claude, own = program(programs, "claude", "9.8.7 (Claude Code)"), program(programs, "own", "no release")
     kinds = machine.folder / "config" / "agents"
@@ -43,13 +43,13 @@ def test_kinds_tells_what_is_here_and_in_which_release(machine: Machine) -> None
     assert (work["base"], work["program"], work["path"], work["release"]) == ("claude", "claude", str(claude), "9.8.7")
     assert work["measured"] == found["claude"]["measured"] != "9.8.7"
     assert (found["own"]["path"], found["own"]["release"]) == (str(own), None)
-    assert "own" not in (programs / "calls").read_text(), "what it does with --version, nobody knows"
+    assert "own" not in (programs / "calls").read_text(), "what it does with --version is unknown"
     shown = machine.torch("kinds", PATH=path).stdout
     assert f"9.8.7; measured: {work['measured']}" in shown
     assert "not on PATH" in next(line for line in shown.splitlines() if line.startswith("gone"))
 
 
-def test_a_wrong_file_is_told_and_the_others_are_listed(machine: Machine) -> None:
+def test_a_wrong_file_is_reported_and_the_others_are_listed(machine: Machine) -> None:
     kinds = machine.folder / "config" / "agents"
     kinds.mkdir(parents=True)
     (kinds / "broken.toml").write_text('command = ["x"]\nmodle = "y"\n')

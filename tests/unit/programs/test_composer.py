@@ -45,9 +45,9 @@ def test_suggestions_are_no_text() -> None:
 
 
 def test_the_composer_is_the_last_box() -> None:
-    assert seen(">").empty
-    assert seen("> Type your message or @path").empty
-    assert seen("> \x1b[2mtry this\x1b[22m").empty
+    assert seen(">").is_empty
+    assert seen("> Type your message or @path").is_empty
+    assert seen("> \x1b[2mtry this\x1b[22m").is_empty
     assert seen("> one", "  two").text.split() == ["one", "two"]
 
 
@@ -59,7 +59,7 @@ def test_a_dialog_in_its_place_is_no_composer(rows: tuple[str, ...]) -> None:
 
 def test_without_a_box_it_begins_with_the_last_prompt_mark() -> None:
     plain = ComposerConfig()
-    assert read_composer(Screen.parse("> said\nanswer\n\n>\n\n\n"), plain).empty
+    assert read_composer(Screen.parse("> said\nanswer\n\n>\n\n\n"), plain).is_empty
     assert read_composer(Screen.parse("> said\nanswer\n› my text\n  more\n"), plain).text == "my text\nmore"
 
 
@@ -75,7 +75,7 @@ def test_whose_text_it_holds() -> None:
     assert held(*(f"  {row}" for row in whole[3:])) is ComposerContent.OURS  # its beginning scrolled away
     assert held("> first line of ours") is ComposerContent.PART
     assert held("> my own thing") is ComposerContent.FOREIGN
-    assert held("> first", "  line") is ComposerContent.FOREIGN  # too little to tell
+    assert held("> first", "  line") is ComposerContent.FOREIGN  # too little to decide
     assert held(f"> my own {whole[0]}", *(f"  {row}" for row in whole[1:])) is ComposerContent.MIXED
     assert held("> [Pasted text #7 +5 lines]") is ComposerContent.OURS
     assert held("> [Pasted text #7 +3 lines]") is ComposerContent.PART
@@ -105,7 +105,7 @@ def test_the_most_important_rule_that_fits_decides() -> None:
     assert detector(rule("t", AgentState.READY, "title", "^✳")).read(titled, Composer(seen=False)).source == "title"
 
 
-def test_a_rule_tells_the_question_and_its_choices() -> None:
+def test_a_rule_reads_the_question_and_its_choices() -> None:
     screen = Screen.parse("1. not this\nAllow Bash(ls -l)?\n❯ 1. Yes\n  2. No, and say why\n")
     asks = rule(
         "asks",

@@ -21,7 +21,7 @@ from torch_tasks.workers.programs.turn import Turn, read_turn
 
 
 def translated(name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
-    """Each event is told as work, with its text."""
+    """Each event means work, with its text."""
     return ProgramEvent(EventKind.WORKING, text=str(given.get("text", ""))) if name != "Unknown" else None
 
 

@@ -23,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def account(kind: str, folder: Path) -> tuple[str, str | None]:
-    """Which program drives an agent of the kind, and which account's limits it heeds."""
+    """Which program drives an agent of the kind, and whose limits it shares."""
     program = program_of(AgentSpec(id="one-1", role="one", kind=kind), folder, folder)
     return type(program).__name__, program.account
 
@@ -73,7 +73,7 @@ def test_a_program_of_ones_own_has_variants_too(folder: Path) -> None:
         ("base = 1\n", "base"),
     ],
 )
-def test_what_cannot_be_is_told_with_the_file(folder: Path, text: str, said: str) -> None:
+def test_an_error_names_the_file(folder: Path, text: str, said: str) -> None:
     (folder / "broken.toml").write_text(text)
     (folder / "circle.toml").write_text('base = "broken"\n')
     with pytest.raises(InvalidSettings, match=said) as error:

@@ -28,7 +28,7 @@ def test_words_that_do_no_harm_stay_as_they_are(words: str) -> None:
 
 
 @pytest.mark.parametrize("words", ["/help me", "!ls", " x", "\nx", "\t/x"])
-def test_a_line_stands_before_a_beginning_that_means_something_to_the_program(words: str) -> None:
+def test_a_line_comes_before_a_beginning_that_the_program_would_interpret(words: str) -> None:
     body, notes = composed(words)
     assert body == f"The task, word for word:\n{words}"
     assert "whose beginning the CLI would interpret" in notes[0]

@@ -23,7 +23,7 @@ PLAN = Question(text="It has a plan", choices=("Yes", "Type something else"), su
 
 
 @pytest.mark.parametrize(
-    ("question", "said", "reply"),
+    ("question", "words", "reply"),
     [
         (COLOUR, "2", ChosenAnswer((2,))),
         (COLOUR, " Blue ", ChosenAnswer((2,))),
@@ -45,19 +45,19 @@ PLAN = Question(text="It has a plan", choices=("Yes", "Type something else"), su
         (PLAN, "do less", ChosenAnswer((2,), "do less")),
     ],
 )
-def test_an_answer_is_understood_or_refused(question: Question, said: str, reply: ChosenAnswer | None) -> None:
-    assert understand_answer(said, question, WRITTEN) == reply
+def test_an_answer_is_understood_or_refused(question: Question, words: str, reply: ChosenAnswer | None) -> None:
+    assert understand_answer(words, question, WRITTEN) == reply
 
 
-def test_the_screen_tells_which_part_is_asked() -> None:
+def test_the_screen_shows_which_part_is_asked() -> None:
     longer = COLOUR.model_copy(update={"text": "Which colour? And which shade?"})
-    told = ProgramEvent(EventKind.QUESTION, question=longer, parts=(longer, COLOUR, ROOMS))
-    assert merge_question(told, Question(text="Which rooms?", choices=("[ ] kitchen",))) == ROOMS
-    assert merge_question(told, Question(text="Which colour?", choices=("red",))) == COLOUR
+    reported = ProgramEvent(EventKind.QUESTION, question=longer, parts=(longer, COLOUR, ROOMS))
+    assert merge_question(reported, Question(text="Which rooms?", choices=("[ ] kitchen",))) == ROOMS
+    assert merge_question(reported, Question(text="Which colour?", choices=("red",))) == COLOUR
     review = Question(text="Ready to submit your answers?", choices=("Submit answers", "Cancel"))
-    assert merge_question(told, review) == review
-    assert merge_question(told, Question(text="Esc to cancel")) == longer
-    assert merge_question(told, None) == longer
+    assert merge_question(reported, review) == review
+    assert merge_question(reported, Question(text="Esc to cancel")) == longer
+    assert merge_question(reported, None) == longer
 
 
 @pytest.mark.parametrize(
@@ -78,7 +78,7 @@ def test_the_keys_lead_from_where_the_cursor_is(
     assert choice_keys(shown, question, reply) == (keys.split() if keys else None)
 
 
-def test_what_somebody_checked_before_is_heeded() -> None:
+def test_choices_that_are_checked_already_count() -> None:
     shown = Screen.parse((CLAUDE / "question-several.txt").read_text().split("\n", 2)[2]).text
     shown = shown.replace("❯ 1. [ ]", "  1. [✔]").replace("  2. [ ]", "❯ 2. [ ]")
     keys = choice_keys(shown, ROOMS, ChosenAnswer((2,)))

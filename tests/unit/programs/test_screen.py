@@ -1,4 +1,4 @@
-"""What a person would see in a pane, from the bytes in which tmux tells it."""
+"""What a person would see in a pane, from the bytes that tmux prints."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ ROWS = {
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_suggestions_are_told_from_what_was_written(name: str) -> None:
+def test_suggestions_are_kept_apart_from_what_was_written(name: str) -> None:
     row, line, solid = ROWS[name]
     screen = Screen.parse(row)
     assert (screen.lines, screen.solid) == ((line,), (solid,))

@@ -16,8 +16,8 @@ SCREENS = Path(__file__).parents[2] / "screens"
 
 @pytest.mark.parametrize("file", sorted(SCREENS.glob("*/*.txt")), ids=lambda file: f"{file.parent.name}-{file.stem}")
 def test_a_recorded_screen_is_read_as_what_it_is(file: Path) -> None:
-    _release, told, drawn = file.read_text().split("\n", 2)
-    wanted = json.loads(told)
+    _release, header, drawn = file.read_text().split("\n", 2)
+    wanted = json.loads(header)
     config = kind_config(file.parent.name)
     screen = Screen.parse(drawn, cursor=tuple(wanted["cursor"]), title=wanted["title"])
     composer = read_composer(screen, config.composer)

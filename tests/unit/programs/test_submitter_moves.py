@@ -97,7 +97,7 @@ def test_a_text_is_pasted_only_into_an_empty_composer_of_a_program_that_takes_it
         (pasted(0.1, MOST_PASTES), shows(NOTHING), HOOKED, Move.WAIT),
         (pasted(0.1), shows(PART), HOOKED, Move.WAIT),  # it is being drawn
         (pasted(PASTE_SECONDS), shows(PART), HOOKED, Move.TAKE_BACK),
-        (pasted(PASTE_SECONDS), shows(MIXED), HOOKED, Move.WAIT),  # a person's words stand in it
+        (pasted(PASTE_SECONDS), shows(MIXED), HOOKED, Move.WAIT),  # a person is typing into it
         (pasted(PASTE_SECONDS), shows(FOREIGN), HOOKED, Move.WAIT),
         (pasted(PASTE_SECONDS), shows(UNSEEN), HOOKED, Move.WAIT),
         (pasted(PASTE_SECONDS), shows(NOTHING, in_use=True), HOOKED, Move.WAIT),

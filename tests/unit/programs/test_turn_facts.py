@@ -105,7 +105,7 @@ def facts(
         (facts(replace(RUNNING, compacting=True), live(WORKING)), AgentState.COMPACTING, "hooks"),
         (facts(RUNNING, live(LIMITED)), LIMITED, "screen"),
         (facts(RUNNING, live(AgentState.LOGIN)), AgentState.LOGIN, "screen"),
-        # It is over, whatever still stands on the screen.
+        # It is over, whatever the screen still shows.
         (facts(over(EventKind.STOPPED), live(WORKING)), READY, "hooks"),
         (facts(over(EventKind.ENDED), live(READY)), AgentState.EXITED, "hooks"),
         (facts(over(EventKind.FAILED, error="limit"), live(READY)), LIMITED, "hooks"),
@@ -123,7 +123,7 @@ def test_the_state_of_a_task_is_what_events_report_and_the_screen_demands(
 @pytest.mark.parametrize(
     ("known", "question"),
     [
-        # Reported, and not drawn yet: nobody can answer it.
+        # Reported, and not drawn yet: it cannot be answered.
         (facts(asking(0.1), live(AgentState.UNKNOWN)), None),
         (facts(asking(UNDRAWN_SECONDS - 0.1), live(WAITING)), None),
         (facts(asking(UNDRAWN_SECONDS), live(WAITING)), QUESTION),

@@ -1,5 +1,5 @@
-# Keeps a shell in the agent's pane. The shell of a task may end at any time (`exit 3`, `set -e`, `exec`); this says
-# how it ended and starts the next one in the same pane, so the agent goes on.
+# Keeps a shell in the agent's pane. A task may end its shell at any time (`exit 3`, `set -e`, `exec`); then this notes
+# the exit code and starts the next shell in the same pane.
 # Usage: keeper.bash AGENT_FOLDER COMMAND...
 
 folder=$1

@@ -1,29 +1,29 @@
-# Read by the agent's shell when it starts: its prompt, and how a task's end is told.
+# The agent's shell reads this when it starts: its prompt, and how it reports the end of a task.
 
 HISTFILE=
 PROMPT_COMMAND=__torch_at_prompt
 PS1="\\w\\n$__torch_agent> " PS2='> ' PS0='$(__torch_took)'
 set +H # a message is run as it was written
 
-# What a job in the background prints stands behind the prompt, like something typed; this shows what is really there.
+# What a background job prints appears behind the prompt as if it were typed; these keys show what is really there.
 bind '"\C-x\C-l": redraw-current-line'
 
-# The pane is gone. Left to itself, the shell would finish the task's script before it goes, and call it done.
+# The pane is gone. Without this, the shell would finish the task's script before it ends, and report it as done.
 trap 'kill -HUP $(jobs -p) 2>/dev/null; kill -KILL $$' HUP
 
-# Comes with a Ctrl-C that ends the task. The Ctrl-C alone would end the present command, and if the command catches it
-# and ends in peace, the shell would go on with the next line.
+# The worker sends this with the Ctrl-C that ends a task. The Ctrl-C alone would end only the present command, and if
+# that catches it and exits with 0, the shell would go on with the next line.
 trap 'kill -INT $$' USR1
 
-# A task has ended with this exit code. Whatever it made of the prompt, the names of commands and the shell's options, the
-# next one finds them as they were.
+# A task has ended with this exit code. Restores for the next task what it may have changed: the prompt, the names of
+# commands, the shell's options.
 __torch_end() {
     set +eux
     unset -f printf read
     PROMPT_COMMAND=__torch_at_prompt
     PS1="\\w\\n$__torch_agent> " PS2='> ' PS0='$(__torch_took)'
     set +H
-    # The last output is on its way to the file; a job left in the background may keep it open for ever.
+    # Waits for the last output to reach the file, but not long: a background job may keep the pipe open.
     [ -e "$__torch_run/copied" ] || read -r -t 2 -N 1 -u 199 _
     exec 199>&-
     printf '%s prompt\n' "$1" >"$__torch_run/exit"
