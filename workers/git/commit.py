@@ -176,7 +176,6 @@ class _Commit:
 
     @contextmanager
     def _own_index(self) -> Iterator[Path]:
-        """A copy of the tree's index."""
         with tempfile.TemporaryDirectory(prefix="torch-index-") as folder:
             index = Path(folder) / "index"
             if self._tree.index.exists():
@@ -227,15 +226,9 @@ class _Commit:
         subject = f"Progress: {title}" + (f" ({part})" if part else "")
         message = f"{subject}\n\n{listed}\n{self._text.ending}"
         self._require_base(self._tree.base())
-        git.run(
-            "commit",
-            "--quiet",
-            "--cleanup=verbatim",
-            "--file=-",
-            stdin=message.encode(errors="replace"),
-            seconds=self._policy.hook_seconds,
-            settings=author_settings(self._tree, self._text.agent),
-        )
+        given, author = message.encode(errors="replace"), author_settings(self._tree, self._text.agent)
+        words = ("commit", "--quiet", "--cleanup=verbatim", "--file=-")
+        git.run(*words, stdin=given, seconds=self._policy.hook_seconds, settings=author)
         self._undo_if_overtaken()
 
     def _undo_if_overtaken(self) -> None:
@@ -253,9 +246,7 @@ class _Commit:
 
     def _require_base(self, found: str) -> None:
         if found != self._base:
-            raise GitRefused(
-                f"another commit was made in {self._tree.top} meanwhile; Torch commits on top of it at its next look"
-            )
+            raise GitRefused(f"another commit was made in {self._tree.top} meanwhile; the next look builds on it")
 
     def _stage(self, wanted: Mapping[bytes, Version]) -> None:
         self._tree.git.run("update-index", "-z", "--index-info", stdin=_index_info(wanted))
@@ -275,7 +266,6 @@ class _Commit:
             self._tree.git.run(*words, stdin=b"\0".join(announced))
 
     def _stage_changes_of_hooks(self, index: Path, entries: Entries) -> None:
-        """Stage in the tree what a hook changed in the commit."""
         made = self._entries(index, self._base)
         differing = [path for path, entry in made.items() if entries.get(path) != entry]
         if not differing:

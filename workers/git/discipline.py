@@ -138,7 +138,6 @@ class GitDiscipline:
         )
 
     def _text_for(self, info: AgentInfo, note: TaskTreeNote | None) -> CommitText:
-        """The text for a commit of this work, which names the task if there is one."""
         if note:
             return CommitText(info.agent_id, note.title, note.task)
         if info.current_task:
@@ -200,7 +199,6 @@ def _since(tree: Tree, status: Status, taken: list[Change], before: TreeReport |
 
 
 def _is_in_use(folder: Path) -> bool:
-    """Whether a process, an agent's shell say, runs in the folder."""
     for process in psutil.process_iter():
         with contextlib.suppress(psutil.Error):
             if Path(process.cwd()).is_relative_to(folder):

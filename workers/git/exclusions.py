@@ -69,7 +69,6 @@ class CommitFilter:
         return taken, left
 
     def reason_by_name(self, path: bytes) -> str | None:
-        """Why a file of this name is left out, or None."""
         name = os.fsdecode(path).rsplit("/", 1)[-1].lower()
         if any(fnmatchcase(name, glob) for glob in _HARMLESS_FILES):
             return None
@@ -91,11 +90,7 @@ class CommitFilter:
             return None if change.moved else "it is a submodule with uncommitted changes"
         if change.path.endswith(b"/"):
             return "it is a git tree of its own"
-        file = tree.top / os.fsdecode(change.path)
-        try:
-            found = file.lstat()
-        except OSError:
-            found = None
+        found = tree.file_status(change)
         if change.staged == "D" or found is None or stat.S_ISDIR(found.st_mode):
             return None  # Torch commits every deletion
         if reason := self.reason_by_name(change.path) or self.reason_by_size(found.st_size):
@@ -105,7 +100,7 @@ class CommitFilter:
         mark = (change.path, f"{found.st_ino} {found.st_size} {found.st_mtime_ns} {change.committed}".encode())
         if mark not in self._known:
             try:
-                text = file.read_bytes()
+                text = (tree.top / os.fsdecode(change.path)).read_bytes()
             except OSError as error:
                 return f"it cannot be read: {error.strerror}"
             self._known[mark] = self.reason_by_text(text, lambda: blob(tree, change.committed))

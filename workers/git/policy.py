@@ -84,7 +84,6 @@ class GitPolicy(_GitPolicyPart):
 
 @cache
 def git_policy() -> GitPolicy:
-    """The policy of this machine."""
     file = config_file("git.toml")
     if file is None:
         return GitPolicy()

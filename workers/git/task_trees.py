@@ -142,16 +142,9 @@ class TaskTrees:
             return
         left = "".join(f"Left out: {one.path} ({one.why})\n" for one in outcome.left_out)
         message = f"{note.title}\n\n{evidence}\n{left}\nTorch-Agent: {note.agent}\nTorch-Task: {note.task}\n"
-        tree.git.run(
-            "tag",
-            "--annotate",
-            "--cleanup=verbatim",
-            "--file=-",
-            f"{name}{datetime.now(UTC):%Y%m%d-%H%M%S}",
-            stdin=message.encode(errors="replace"),
-            seconds=policy.hook_seconds,
-            settings=author_settings(tree, note.agent),
-        )
+        given, author = message.encode(errors="replace"), author_settings(tree, note.agent)
+        words = ("tag", "--annotate", "--cleanup=verbatim", "--file=-", f"{name}{datetime.now(UTC):%Y%m%d-%H%M%S}")
+        tree.git.run(*words, stdin=given, seconds=policy.hook_seconds, settings=author)
 
 
 def commit_task_work(note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> CommitOutcome:
@@ -183,7 +176,6 @@ def _as_ref(task: str) -> str:
 
 
 def task_tree_notes(settings: Settings) -> Iterator[TaskTreeNote]:
-    """The notes of all tasks that have a tree of their own on this node."""
     for file in sorted(settings.state.worktrees.glob("*/note.json")):
         if note := _read(file):
             yield note

@@ -55,13 +55,7 @@ class Git:
         self._folder = folder
         self._variables = {"GIT_INDEX_FILE": str(index)} if index else {}
 
-    def run(
-        self,
-        *words: str,
-        stdin: bytes = b"",
-        seconds: float = QUICK,
-        settings: Sequence[str] = (),
-    ) -> bytes:
+    def run(self, *words: str, stdin: bytes = b"", seconds: float = QUICK, settings: Sequence[str] = ()) -> bytes:
         """Git's output; :class:`GitRefused` with its words if it fails or takes longer.
 
         When the time is over, everything that git started is killed, too.
@@ -95,7 +89,13 @@ class Git:
                 stderr=errors,
                 start_new_session=True,
             )
-            code = _ended(process, seconds)
+            try:
+                code: int | None = process.wait(seconds)
+            except subprocess.TimeoutExpired:
+                code = None
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
             output.seek(0)
             errors.seek(0)
             return code, output.read(), errors.read()
@@ -113,16 +113,6 @@ class Git:
     def _environment(self) -> Mapping[str, str]:
         ours = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         return {**ours, **_UNATTENDED, **self._variables}
-
-
-def _ended(process: subprocess.Popen[bytes], seconds: float) -> int | None:
-    try:
-        return process.wait(seconds)
-    except subprocess.TimeoutExpired:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
-        return None
 
 
 @dataclass(frozen=True)
@@ -221,7 +211,6 @@ class Tree:
         return self.head() or self.empty_tree()
 
     def empty_tree(self) -> str:
-        """The id of the tree without a file."""
         return self.git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
 
     def is_protected(self, branch: str, policy: RolePolicy) -> bool:
@@ -241,7 +230,6 @@ class Tree:
         return tracked | named | alone
 
     def last_tag(self) -> str | None:
-        """The latest tag of a verified task in what is checked out."""
         words = ("for-each-ref", "--count=1", "--sort=-creatordate", "--merged=HEAD", "--format=%(refname:lstrip=2)")
         return self.git.ask(*words, "refs/tags/stable-*") or None
 
@@ -257,22 +245,20 @@ class Tree:
         """When the oldest change was made by its file's time, which a deletion lacks; not before the commit."""
         committed = self.last_commit()
         earliest = committed[1].timestamp() if committed else 0.0
-        times = [moment for change in changes if (moment := self._changed_at(change)) is not None]
+        times = [found.st_mtime for found in map(self.file_status, changes) if found]
         return datetime.fromtimestamp(min(max(min(times), earliest), time.time()), UTC) if times else None
-
-    def _changed_at(self, change: Change) -> float | None:
-        try:
-            return (self.top / os.fsdecode(change.path)).lstat().st_mtime
-        except OSError:
-            return None
 
     def has(self, change: Change) -> bool:
         """Whether there is something at the change's path that git can commit: no mere folder."""
+        found = self.file_status(change)
+        return found is not None and (change.submodule or not stat.S_ISDIR(found.st_mode))
+
+    def file_status(self, change: Change) -> os.stat_result | None:
+        """What lies at the change's path, a link itself and not its target; None if nothing does."""
         try:
-            found = (self.top / os.fsdecode(change.path)).lstat()
+            return (self.top / os.fsdecode(change.path)).lstat()
         except OSError:
-            return False
-        return change.submodule or not stat.S_ISDIR(found.st_mode)
+            return None
 
 
 def readable_name(name: bytes) -> str:
@@ -314,15 +300,10 @@ def _parsed(entries: Sequence[bytes]) -> Status:
 
 def _ordinary(rest: bytes) -> Change:
     xy, sub, _, _, _, committed, _, path = rest.split(b" ", 7)
+    staged, unstaged = map(chr, xy)
     known = committed.decode() if committed.strip(b"0") else None
-    return Change(
-        path,
-        xy.decode()[0],
-        xy.decode()[1],
-        committed=known,
-        submodule=sub.startswith(b"S"),
-        moved=sub[1:2] == b"C" or xy[:1] != b".",
-    )
+    moved = sub[1:2] == b"C" or staged != "."
+    return Change(path, staged, unstaged, committed=known, submodule=sub.startswith(b"S"), moved=moved)
 
 
 def branch_or_commit(workdir: Path) -> str | None:

@@ -81,7 +81,6 @@ class ControlClient:
 
     @property
     def pid(self) -> int:
-        """The process of the client, not of the server."""
         return self._process.pid
 
     @property

@@ -7,6 +7,7 @@ For a program that shows nothing of its input, reading is enough.
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 import re
 import struct
@@ -113,7 +114,6 @@ class Snapshot:
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self:
-        """Read the pane's screen."""
         cursor = ("display-message", "-p", "-t", pane.pane_id, "#{cursor_x} #{cursor_y} #{pane_dead}")
         answer = pane.server.process(cursor, ("capture-pane", "-p", "-t", pane.pane_id))
         column, row, dead = answer.stdout[0].split() if answer.ok and answer.stdout else ("0", "0", "1")
@@ -121,13 +121,22 @@ class Snapshot:
             raise AgentUnavailable(f"the program in pane {pane.pane_id} at {pane.server.socket} has ended")
         return cls(tuple(answer.stdout[1:]), (int(column), int(row)))
 
+    @property
+    def _text(self) -> str:
+        return "".join(map(comparable, self.rows))
+
     def row(self, number: int) -> str:
         """The comparable characters of this row, empty beyond the screen."""
         return comparable(self.rows[number]) if 0 <= number < len(self.rows) else ""
 
     def count(self, mark: str) -> int:
         """How often the screen shows the mark, also across the ends of rows."""
-        return "".join(map(comparable, self.rows)).count(mark)
+        return self._text.count(mark)
+
+    @property
+    def placeholders(self) -> list[str]:
+        """What a program shows in the place of long pastes."""
+        return _PLACEHOLDER.findall("\n".join(self.rows))
 
     @property
     def before_cursor(self) -> str:
@@ -138,15 +147,11 @@ class Snapshot:
 
     def end_of(self, mark: str) -> int | None:
         """The row in which the mark's last occurrence ends."""
-        place = "".join(map(comparable, self.rows)).rfind(mark)
+        place = self._text.rfind(mark)
         if place < 0:
             return None
-        left = place + len(mark)
-        for number, row in enumerate(self.rows):
-            left -= len(comparable(row))
-            if left <= 0:
-                return number
-        return None
+        ends = itertools.accumulate(len(comparable(row)) for row in self.rows)
+        return next(number for number, end in enumerate(ends) if end >= place + len(mark))
 
     def below(self, number: int) -> str:
         """What the screen shows under this row, without blanks and borders."""
@@ -280,11 +285,10 @@ class TextDelivery:
             return tail
         if tail and snapshot.count(tail) > self._before.count(tail):
             return tail
-        new = Counter(_placeholders(snapshot)) - Counter(_placeholders(self._before))
+        new = Counter(snapshot.placeholders) - Counter(self._before.placeholders)
         return comparable(next(iter(new))) if new else None
 
     def _is_read(self) -> bool:
-        """Whether the program reads all that was typed within :data:`READ_SECONDS`."""
         deadline = time.monotonic() + READ_SECONDS
         quiet = 0
         while quiet < _QUIET:
@@ -305,7 +309,3 @@ class TextDelivery:
     def _program(self) -> str:
         look = self._pane.look()
         return look.command if look else "the program"
-
-
-def _placeholders(snapshot: Snapshot) -> list[str]:
-    return _PLACEHOLDER.findall("\n".join(snapshot.rows))

@@ -220,7 +220,6 @@ class AgentPane:
         return self._do("capture-pane", "-p", "-e").stdout
 
     def cursor_line(self) -> str:
-        """The line the cursor is on."""
         look = self._present()
         row = str(look.cursor_y)
         lines = self._do("capture-pane", "-p", "-S", row, "-E", row).stdout
@@ -279,7 +278,6 @@ class AgentPane:
             self._do("copy-mode", "-q")
 
     def _stored(self, text: str) -> str:
-        """The name of a new paste buffer with the text."""
         buffer = f"torch-{uuid.uuid4().hex}"
         self._check(self.server.store(buffer, text), "the text")
         return buffer

@@ -118,13 +118,9 @@ class AgentServer(libtmux.Server):
         for place, command in enumerate(commands):
             argv += [*([";"] if place else []), *map(_argument, command)]
         try:
+            given = (stdin or "").encode()
             done = subprocess.run(
-                argv,
-                input=(stdin or "").encode(),
-                capture_output=True,
-                env=environment,
-                timeout=ANSWER_SECONDS,
-                check=False,
+                argv, input=given, capture_output=True, env=environment, timeout=ANSWER_SECONDS, check=False
             )
         except subprocess.TimeoutExpired:
             raise AgentUnavailable(

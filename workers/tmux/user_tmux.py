@@ -52,18 +52,15 @@ class LocalUserTmux:
         return int(answer.stdout[0]) if answer and answer.stdout else None
 
     def content(self, pane: UserPane, lines: int) -> str:
-        """The pane's last lines, each with its line end."""
         answer = self._server.ask("capture-pane", "-p", "-t", pane.pane_id, "-S", str(-lines))
         shown = "\n".join(answer.stdout if answer else []).rstrip().split("\n")
         return "".join(f"{line.rstrip()}\n" for line in shown[-lines:]) if lines > 0 and shown != [""] else ""
 
     def stage(self, pane: UserPane, text: str) -> None:
-        """Type the text without Enter."""
         with self._held(pane) as (own, line):
             TextDelivery(own, line, text, pane.place).stage()
 
     def deliver(self, pane: UserPane, text: str) -> None:
-        """Type the text and Enter, and raise unless the program took it."""
         with self._held(pane) as (own, line):
             delivery = TextDelivery(own, line, text, pane.place)
             delivery.stage()
