@@ -1,4 +1,4 @@
-"""Files to which others append lines while a test reads them."""
+"""Files to which other processes append lines while a test reads them."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from pathlib import Path
 
 
 def whole_lines(file: Path) -> list[str]:
-    """The lines that are there to their end; none if there is no file.
+    """The complete lines; none if there is no file.
 
-    One write of a line is shown to readers page by page: of a line that crosses a page, they may see the first part.
+    A reader may see a write page by page, and so the first part of a line that crosses a page.
     """
     try:
         text = file.read_text()

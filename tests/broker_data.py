@@ -1,4 +1,4 @@
-"""What a broker of this machine's own has on its disk, whichever program it is."""
+"""The data of this machine's own broker on the disk, whichever program the broker is."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ import pytest
 
 
 class BrokerData:
-    """The data in a broker's folder: an append-only file's folder, or DragonflyDB's snapshots. It must not run."""
+    """The append-only files, or DragonflyDB's snapshots, in a broker's folder; the broker must not run."""
 
     def __init__(self, home: Path) -> None:
         self._home = home
 
     @property
     def places(self) -> list[Path]:
-        """What the data lie in."""
         return [*self._home.glob("appendonlydir"), *self._home.glob("dump*.dfs")]
 
     def lose(self) -> None:
-        """Be empty at the next start."""
+        """Remove the data."""
         for place in self.places:
             if place.is_dir():
                 shutil.rmtree(place)
@@ -31,7 +30,7 @@ class BrokerData:
                 place.unlink()
 
     def copy_to(self, folder: Path) -> None:
-        """Keep a copy of them, of which there must be some."""
+        """Copy the data, which must be there, to a folder."""
         assert self.places, "the broker has written its data"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir()
@@ -40,14 +39,14 @@ class BrokerData:
             copy(place, folder / place.name)
 
     def go_back_to(self, folder: Path) -> None:
-        """Take the data of a copy."""
+        """Replace the data by a copy."""
         self.lose()
         shutil.copytree(folder, self._home, dirs_exist_ok=True)
 
 
 @contextmanager
 def without_dragonfly() -> Iterator[None]:
-    """No ``dragonfly`` is on PATH: it has no append-only file, so kill -9 takes its last seconds along."""
+    """Hide ``dragonfly``, which has no append-only file and so loses its last seconds at a kill -9."""
     folders = [folder for folder in os.get_exec_path() if not (Path(folder) / "dragonfly").exists()]
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PATH", os.pathsep.join(folders))

@@ -1,4 +1,4 @@
-"""Programs that enqueue: this one, and others."""
+"""Programs that enqueue: this process, and others."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def client_of(broker: Broker, folder: Path, **environment: str) -> Iterator[Torc
 
 
 def read_settings_anew() -> None:
-    """Forget what the environment said before."""
+    """Have the settings and the fleet read from the environment again."""
     settings.cache_clear()
     fleet.cache_clear()
 
 
 def start_client(statements: str, **environment: str) -> subprocess.Popen[str]:
-    """Another program on this machine, which has ``torch`` and ``recovery``."""
+    """Start another program, which has ``torch`` and ``recovery``."""
     imports = "import sys\nfrom torch_tasks import Torch\nfrom torch_tasks.tasks import recovery\n"
     program = f"{imports}torch = Torch()\n{statements}"
     return subprocess.Popen(
@@ -57,8 +57,8 @@ def start_client(statements: str, **environment: str) -> subprocess.Popen[str]:
 
 
 def run_client(statements: str, **environment: str) -> str:
-    """What another program prints, which must succeed."""
+    """Run another program, which must succeed; what it prints."""
     client = start_client(statements, **environment)
-    said, complained = client.communicate(timeout=60)
-    assert client.returncode == 0, complained
-    return said
+    output, errors = client.communicate(timeout=60)
+    assert client.returncode == 0, errors
+    return output

@@ -1,4 +1,4 @@
-"""What holds for every test: no setting of the user who runs it reaches one."""
+"""What holds for every test: none sees a setting of the user who runs it."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ pytest_plugins = ["fleet"]
 
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_auto_num_workers() -> int:
-    """How many processes ``-n auto`` tests in; a broker that is given to all of them is one test's at a time."""
+    """How many processes ``-n auto`` starts: one if they would share a given broker."""
     return 1 if os.environ.get("TORCH_TEST_BROKER_URL") else min(4, (os.cpu_count() or 1) + 1)
 
 
 @pytest.fixture(scope="session", autouse=True)
 def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Takes the user's settings away, from this process and from all that it starts."""
+    """Removes the user's settings from this process and from all that it starts."""
     with pytest.MonkeyPatch.context() as patch:
         for name in list(os.environ):
             if name.startswith(("TORCH_", "CELERY_")) and not name.startswith("TORCH_TEST_"):

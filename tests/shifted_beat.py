@@ -12,7 +12,7 @@ from torch_tasks.store.timetable import Tick, Timetable
 
 
 class ShiftedTimetable(Timetable):
-    """Looks at what is due by its own clock."""
+    """Decides by the shifted clock what is due."""
 
     def tick(self, held: str, most: int) -> Tick:
         self.ahead_ms = int(Path(os.environ["SHIFT"]).read_text())

@@ -1,7 +1,7 @@
 """The internet as a CLI meets it behind a proxy: a few hosts on loopback, each with a page or two.
 
-The hosts' names need not be known to this machine, and nothing leaves it: the proxy is the hosts. Whoever trusts
-:attr:`Internet.certificate` finds them to be who they say.
+This machine need not know the hosts' names, and nothing leaves it: the proxy answers for the hosts. A program that
+trusts :attr:`Internet.certificate` accepts them.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Self
 
 
 class Internet(ThreadingHTTPServer):
-    """These pages, by ``host/path``; any other is not found, and every one that was asked for is in :attr:`asked`."""
+    """Serves these pages, ``host/path``, and no others; :attr:`asked` has every one that was asked for."""
 
     daemon_threads = True
 
@@ -68,7 +68,7 @@ class _Page(BaseHTTPRequestHandler):
         self.wfile.write(b"{}")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002
-        """What was asked is noted."""
+        """Print nothing."""
 
 
 def _certify(certificate: Path, pages: Collection[str]) -> Path:

@@ -1,4 +1,4 @@
-"""A coding agent for the terminal that behaves as today's do, fails as told, and records what it read.
+"""A coding agent for the terminal that behaves as today's do, fails as its scenario says, and records what it read.
 
 A test writes what it shall do, runs it in a pane, and asks what the model got::
 

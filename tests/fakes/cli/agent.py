@@ -54,13 +54,12 @@ class Agent:
 
     @property
     def scenario(self) -> Scenario:
-        """What it does by now."""
         return self._file.now
 
     # ── from start to end ────────────────────────────────────────────────────────────────────────────────────────
 
     def main(self) -> NoReturn:
-        """Run until the end, whatever it is."""
+        """Run until it ends, in whatever way."""
         for number in (signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, _leave)
         try:
@@ -103,10 +102,10 @@ class Agent:
         welcome = [f" ✻ Welcome to {self.scenario.looks.name}!", f"   cwd: {visible(os.getcwd())}", ""]  # noqa: PTH109
         self.terminal.print([*welcome, *([] if self._conversation.logged_in else ["Not logged in · Run /login", ""])])
         self.record.add("ready")
-        self.tell("SessionStart", source="startup", model="fake-model")
+        self.emit("SessionStart", source="startup", model="fake-model")
 
     def _close(self, leaving: Leave) -> None:
-        running = list(self.tell("SessionEnd", reason=str(leaving)))
+        running = list(self.emit("SessionEnd", reason=str(leaving)))
         end = time.monotonic() + _LAST_HOOKS_SECONDS
         while running and (left := end - time.monotonic()) > 0:
             for child in select.select(running, [], [], left)[0]:
@@ -165,7 +164,7 @@ class Agent:
         return self._ready or self.scene.dialog is not None
 
     def draw(self, *, anew: bool = False) -> None:
-        """Show how things are, if there is anything to show."""
+        """Draw the screen, once there is anything to show."""
         if not self._is_shown:
             return
         picture = self.scene.picture(self.terminal.columns, self.terminal.rows, self.scenario.looks)
@@ -176,10 +175,10 @@ class Agent:
             self.timers.after(late, lambda: self.terminal.show(picture, anew=anew))
         self._picture = picture
 
-    # ── what it tells and runs ───────────────────────────────────────────────────────────────────────────────────
+    # ── events and programs ──────────────────────────────────────────────────────────────────────────────────────
 
-    def tell(self, event: str, **facts: Any) -> Sequence[Child]:
-        """Tell an event to its hooks, unless they are off; returns those to wait for."""
+    def emit(self, event: str, **facts: Any) -> Sequence[Child]:
+        """Start the event's hooks, unless they are off; returns those to wait for."""
         self.record.add("event", name=event)
         events = self.scenario.events
         if event in events.off:

@@ -21,13 +21,13 @@ class ClaudeFiles:
         self._wanted = wanted
         self._state = f"{_HOME}/sessions/{os.getpid()}.json"
         self.transcript = f"{_HOME}/projects/{self._cwd.replace('/', '-')}/{session}.jsonl"
-        self._told = ("", "")
+        self._written = ("", "")
 
     def state(self, status: str, waiting_for: str = "") -> None:
         """It is ``idle``, ``busy`` or ``waiting``."""
-        if not self._wanted or self._told == (status, waiting_for):
+        if not self._wanted or self._written == (status, waiting_for):
             return
-        self._told = (status, waiting_for)
+        self._written = (status, waiting_for)
         now = round(time.time() * 1000)
         facts: dict[str, Any] = {
             "pid": os.getpid(),

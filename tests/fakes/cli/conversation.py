@@ -1,4 +1,4 @@
-"""The prompts: which is worked on, which wait, and what the turn waits for."""
+"""The prompts: the one that is being worked on and those that wait; and what the turn waits for."""
 
 from __future__ import annotations
 
@@ -35,11 +35,10 @@ class Conversation:
 
     @property
     def busy(self) -> bool:
-        """A turn is being played."""
         return self._turn is not None
 
     def submit(self, draft: Draft, how: str, *, twice: bool = False) -> None:
-        """A prompt, for now or later."""
+        """Take a prompt, for now or later."""
         text = draft.sent(self._stage.scenario.ways)
         doubled = [(draft, "doubled")] if twice else []
         if not self._turn:
@@ -48,23 +47,23 @@ class Conversation:
         elif self._stage.scenario.ways.busy_enter == "steer":
             self._stage.record.add("submitted", text=text, how="steered")
             self._print(draft)
-            self._stage.tell("UserPromptSubmit", prompt=text)
+            self._stage.emit("UserPromptSubmit", prompt=text)
         else:
             self._stage.record.add("queued", text=text)
             self._queue.extend([(draft, "queued"), *doubled])
         self._show_queue()
 
     def answer(self, choice: Choice) -> None:
-        """What somebody chose in the turn's dialog."""
+        """Continue the turn with what was chosen in its dialog."""
         self._go_on(choice)
 
     def child_ended(self) -> None:
-        """Some child has ended: the turn may have waited for it."""
+        """Continue the turn if it has waited for the child that has ended."""
         if self._awaited is not None and all(child.code is not None for child in self._awaited):
             self._go_on()
 
     def interrupt(self) -> None:
-        """End the turn here; no hook tells of it."""
+        """End the turn here, without a hook."""
         if not self._turn:
             return
         turn = self._turn
@@ -138,18 +137,18 @@ class Conversation:
             self._begin(draft, how)
 
     def _spin(self) -> None:
-        """Time passes, and that is to be seen."""
+        """Have the spinner show that time passes."""
         self._tick = self._stage.timers.after(self._stage.scenario.looks.spinner_seconds, self._spin)
 
     def _notice(self, dialog: Dialog) -> None:
         opened = self._stage.scene.dialog
         if opened and opened.dialog is dialog:
             message = "Your agent needs your permission"
-            self._stage.tell("Notification", notification_type="permission_prompt", message=message)
+            self._stage.emit("Notification", notification_type="permission_prompt", message=message)
 
     def _notice_idle(self, prompts: int) -> None:
         if not self._turn and prompts == self.prompts:
-            self._stage.tell("Notification", notification_type="idle_prompt", message="Waiting for your input")
+            self._stage.emit("Notification", notification_type="idle_prompt", message="Waiting for your input")
 
     def _print(self, draft: Draft) -> None:
         first, *rest = wrap(draft.shown, self._stage.terminal.columns - 2)

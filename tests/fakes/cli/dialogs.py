@@ -1,4 +1,4 @@
-"""What covers the composer until somebody answers."""
+"""Dialogs, which cover the composer until they are answered."""
 
 from __future__ import annotations
 

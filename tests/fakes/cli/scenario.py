@@ -105,13 +105,13 @@ class Faults:
 
 @dataclass(frozen=True)
 class Events:
-    """What it tells, and when: its hooks, and its files in HOME."""
+    """Which events it reports, and when: through its hooks, and its files in HOME."""
 
     #: Events without a hook.
     off: tuple[str, ...] = ()
-    #: Events told so many seconds late, while the agent goes on.
+    #: Events whose hooks start so many seconds late, while the agent goes on.
     late: dict[str, float] = field(default_factory=dict)
-    #: Events told twice.
+    #: Events whose hooks start twice.
     twice: tuple[str, ...] = ()
     #: Seconds until a hook that hangs is left behind.
     patience: float = 60.0

@@ -59,10 +59,10 @@ class Stage(Protocol):
 
     @property
     def scenario(self) -> Scenario:
-        """What it does by now."""
+        """The scenario as its file has it now."""
 
-    def tell(self, event: str, **facts: Any) -> Sequence[Child]:
-        """Tell an event to its hooks; returns those to wait for."""
+    def emit(self, event: str, **facts: Any) -> Sequence[Child]:
+        """Start the event's hooks; returns those to wait for."""
 
     def run(self, command: str, given: str) -> Child:
         """Run a shell command."""
@@ -74,4 +74,4 @@ class Stage(Protocol):
         """Have a dialog cover the composer."""
 
     def draw(self, *, anew: bool = False) -> None:
-        """Show how things are."""
+        """Draw the screen."""

@@ -46,7 +46,7 @@ class Run(Step):
 class Permission(Step):
     """Ask before a tool is used. The last choice, and Escape, deny: then ``denied`` comes, and nothing after it.
 
-    A ``silent`` denial ends the turn as an interruption does: no hook tells of it.
+    A ``silent`` denial ends the turn as an interruption does, without a hook.
     """
 
     do = "permission"

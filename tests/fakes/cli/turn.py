@@ -29,7 +29,7 @@ class TurnFailed(Exception):
 
 
 class TurnDenied(Exception):
-    """The user did not let the agent do it: no more steps. A silent denial is told to no hook."""
+    """The user did not let the agent do it: no more steps. A silent denial starts no hook."""
 
     def __init__(self, *, silent: bool) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ class Turn:
 
     def _play(self) -> Script:
         self._spin()
-        yield from self._tell("UserPromptSubmit", prompt=self.prompt)
+        yield from self._emit("UserPromptSubmit", prompt=self.prompt)
         how = "finished"
         try:
             yield from self._each(self._steps)
@@ -77,7 +77,7 @@ class Turn:
     def _finish(self) -> Script:
         self._stage.scene.spinner = ""
         self._stage.log("assistant", self.answer)
-        yield from self._tell("Stop", last_assistant_message=self.answer, stop_hook_active=False)
+        yield from self._emit("Stop", last_assistant_message=self.answer, stop_hook_active=False)
         verb = _VERBS[len(self.prompt) % len(_VERBS)]
         self._print(f"✻ {verb} for {int(time.monotonic() - self._stage.scene.since)}s", "")
 
@@ -85,7 +85,7 @@ class Turn:
         self._stage.scene.spinner = ""
         self._print(*_hang(f"  ⎿  {failure}", self._columns), "")
         self._stage.log("error", str(failure))
-        yield from self._tell("StopFailure", error=failure.error, last_assistant_message=str(failure))
+        yield from self._emit("StopFailure", error=failure.error, last_assistant_message=str(failure))
 
     # ── the steps ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -118,7 +118,7 @@ class Turn:
     def _run(self, step: steps.Run) -> Script:
         self._spin()
         tool = {"tool_name": "Bash", "tool_input": {"command": step.command}}
-        yield from self._tell("PreToolUse", **tool)
+        yield from self._emit("PreToolUse", **tool)
         child = self._stage.run(step.command, self.prompt)
         try:
             yield Ended([child])
@@ -128,7 +128,7 @@ class Turn:
         self._stage.record.add("ran", command=step.command, code=child.code, output=output)
         said = output.rstrip("\n") or ("(No content)" if child.code == 0 else f"Error: Exit code {child.code}")
         self._print(*_hang(f"● Bash({step.command})", self._columns), *_hang(f"  ⎿  {said}", self._columns), "")
-        yield from self._tell("PostToolUse", **tool, tool_response={"stdout": output})
+        yield from self._emit("PostToolUse", **tool, tool_response={"stdout": output})
 
     def _permission(self, step: steps.Permission) -> Script:
         facts = {"tool_name": step.tool, "tool_input": {"command": step.command}, "permission_suggestions": []}
@@ -154,17 +154,17 @@ class Turn:
 
     def _ask(self, dialog: Dialog, facts: dict[str, Any]) -> Generator[Wait, Any, Choice]:
         self._stage.scene.spinner = ""
-        self._stage.tell("PermissionRequest", **facts)
+        self._stage.emit("PermissionRequest", **facts)
         choice: Choice = yield dialog
         self._spin()
         return choice
 
     def _compact(self, step: steps.Compact) -> Script:
-        yield from self._tell("PreCompact", trigger="auto", custom_instructions="")
+        yield from self._emit("PreCompact", trigger="auto", custom_instructions="")
         self._spin("Compacting conversation…")
         yield Pause(step.seconds)
         self._print("✻ Conversation compacted (ctrl+o for history)", "")
-        yield from self._tell("PostCompact", trigger="auto", compact_summary="They talked.")
+        yield from self._emit("PostCompact", trigger="auto", compact_summary="They talked.")
         self._spin()
 
     def _retry(self, step: steps.Retry) -> Script:
@@ -259,8 +259,8 @@ class Turn:
     def _spin(self, words: str = "Working… ({seconds}s · esc to interrupt)") -> None:
         self._stage.scene.spinner = words
 
-    def _tell(self, event: str, **facts: Any) -> Script:
-        if children := self._stage.tell(event, **facts):
+    def _emit(self, event: str, **facts: Any) -> Script:
+        if children := self._stage.emit(event, **facts):
             yield Ended(children, self._stage.scenario.events.patience)
 
 

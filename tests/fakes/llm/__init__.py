@@ -1,1 +1,1 @@
-"""A language model that answers as it is told, over the wire formats that real CLIs speak."""
+"""A language model that answers as its rules say, over the wire formats that real CLIs speak."""

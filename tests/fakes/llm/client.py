@@ -111,8 +111,8 @@ class FakeLLM:
 
         Limited to the client with this API key, and to so many prompts, if that is given.
         """
-        told = as_json([Text(step) if isinstance(step, str) else step for step in steps])
-        rule = {"match": match, "steps": told, "regex": regex, "key": key, "times": times}
+        answers = as_json([Text(step) if isinstance(step, str) else step for step in steps])
+        rule = {"match": match, "steps": answers, "regex": regex, "key": key, "times": times}
         return int(self._control("POST", "rules", rule)["id"])
 
     def off(self, rule: int) -> None:
@@ -133,8 +133,8 @@ class FakeLLM:
             connection.request(method, f"/_control/{path}", json.dumps(body or {}))
             answer = connection.getresponse()
             assert answer.status == 200, answer.read()
-            told: dict[str, Any] = json.loads(answer.read())
-            return told
+            answered: dict[str, Any] = json.loads(answer.read())
+            return answered
         finally:
             connection.close()
 

@@ -74,16 +74,16 @@ class Gemini(Wire):
 
     def error(self, fail: Fail, asked: Conversation) -> ErrorAnswer:
         code, status, message = _ERRORS[fail.error]
-        told: dict[str, Any] = {"code": code, "message": fail.message or message, "status": status}
+        error: dict[str, Any] = {"code": code, "message": fail.message or message, "status": status}
         wait = f"{fail.resets_in if fail.error == 'usage_limit' else fail.retry_after}s"
         if code == 429:
-            told["message"] = fail.message or message.format(model=asked.model, wait=wait)
-            told["details"] = _quota_details(fail, asked.model, wait)
+            error["message"] = fail.message or message.format(model=asked.model, wait=wait)
+            error["details"] = _quota_details(fail, asked.model, wait)
         if fail.error == "unauthorized":
             reason = {"reason": "API_KEY_INVALID", "domain": "googleapis.com"}
             reason["@type"] = "type.googleapis.com/google.rpc.ErrorInfo"
-            told["details"] = [{**reason, "metadata": {"service": "generativelanguage.googleapis.com"}}]
-        return ErrorAnswer(code, {"error": told}, {"server-timing": "gfet4t7; dur=12"})
+            error["details"] = [{**reason, "metadata": {"service": "generativelanguage.googleapis.com"}}]
+        return ErrorAnswer(code, {"error": error}, {"server-timing": "gfet4t7; dur=12"})
 
 
 _EXCEEDED = (

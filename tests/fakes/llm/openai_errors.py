@@ -54,9 +54,9 @@ _ERRORS: dict[str, tuple[int, str, str | None, str]] = {
 
 
 def openai_error(fail: Fail, param: str) -> ErrorAnswer:
-    """The failure as OpenAI tells it; ``param`` names the field that may be too long."""
+    """The failure as OpenAI sends it; ``param`` names the field that may be too long."""
     status, kind, code, message = _ERRORS[fail.error]
-    told: dict[str, Any] = {
+    error: dict[str, Any] = {
         "message": fail.message or message.format(retry_after=fail.retry_after),
         "type": kind,
         "param": param if fail.error == "too_long" else None,
@@ -75,12 +75,12 @@ def openai_error(fail: Fail, param: str) -> ErrorAnswer:
         }
     if fail.error == "usage_limit":
         resets_at = int(time.time()) + fail.resets_in
-        told = {"type": kind, "message": told["message"], "plan_type": "plus"}
-        told |= {"resets_at": resets_at, "resets_in_seconds": fail.resets_in}
+        error = {"type": kind, "message": error["message"], "plan_type": "plus"}
+        error |= {"resets_at": resets_at, "resets_in_seconds": fail.resets_in}
         headers |= {
             "x-codex-primary-used-percent": "100",
             "x-codex-primary-window-minutes": "300",
             "x-codex-primary-reset-at": str(resets_at),
             "x-codex-plan-type": "plus",
         }
-    return ErrorAnswer(status, {"error": told}, headers)
+    return ErrorAnswer(status, {"error": error}, headers)

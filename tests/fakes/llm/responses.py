@@ -50,24 +50,24 @@ class ResponsesAnswer(Answer):
     def _stream_call(self, called: Called) -> bytes:
         index = len(self.parts) - 1
         item = self._item(called, "in_progress")
-        told = self._close(index - 1) + self._event(
+        events = self._close(index - 1) + self._event(
             "response.output_item.added", output_index=index, item={**item, "arguments": ""}
         )
-        told += self._event(
+        events += self._event(
             "response.function_call_arguments.delta", item_id=item["id"], output_index=index, delta=called.arguments
         )
-        told += self._event(
+        events += self._event(
             "response.function_call_arguments.done", item_id=item["id"], output_index=index, arguments=called.arguments
         )
-        return told + self._done(index)
+        return events + self._done(index)
 
     def finish(self) -> bytes:
         closing = self._close(len(self.parts) - 1)
         return closing + self._event("response.completed", response=self._response("completed"))
 
     def break_off(self, error: ErrorAnswer) -> bytes:
-        told = error.body["error"]
-        failure = {"code": told.get("code") or told["type"], "message": told["message"]}
+        sent = error.body["error"]
+        failure = {"code": sent.get("code") or sent["type"], "message": sent["message"]}
         return self._event("response.failed", response={**self._response("failed"), "error": failure})
 
     def whole(self) -> dict[str, Any]:
@@ -79,8 +79,8 @@ class ResponsesAnswer(Answer):
             return b""
         place = {"item_id": self._id(part), "output_index": index, "content_index": 0}
         whole = {"type": "output_text", "text": part.text, "annotations": []}
-        told = self._event("response.output_text.done", **place, text=part.text)
-        return told + self._event("response.content_part.done", **place, part=whole) + self._done(index)
+        events = self._event("response.output_text.done", **place, text=part.text)
+        return events + self._event("response.content_part.done", **place, part=whole) + self._done(index)
 
     def _done(self, index: int) -> bytes:
         item = self._item(self.parts[index], "completed")
@@ -158,8 +158,8 @@ class Responses(Wire):
 def _items(item: dict[str, Any]) -> list[Item]:
     kind = item.get("type", "message")
     if kind.endswith("_call"):
-        told = item.get("arguments") or item.get("input") or item.get("action")
-        return [Item("call", f"{item.get('name', kind)} {told if isinstance(told, str) else json.dumps(told)}")]
+        given = item.get("arguments") or item.get("input") or item.get("action")
+        return [Item("call", f"{item.get('name', kind)} {given if isinstance(given, str) else json.dumps(given)}")]
     if kind.endswith("_output"):
         output = item.get("output")
         return [Item("result", output if isinstance(output, str) else json.dumps(output))]

@@ -118,7 +118,7 @@ class Handler(BaseHTTPRequestHandler):
 
     @property
     def _key(self) -> str:
-        """The API key of the client, by which tests tell agents apart."""
+        """The API key of the client, by which tests know the agent."""
         bearer = self.headers.get("authorization", "").removeprefix("Bearer ")
         query = self.path.partition("key=")[2].partition("&")[0]
         return self.headers.get("x-api-key") or self.headers.get("x-goog-api-key") or bearer or query
@@ -193,7 +193,7 @@ class Handler(BaseHTTPRequestHandler):
 
 
 class Playing:
-    """One answer on its way out; ``ended`` is told how it ends before the client can know it, and ask again."""
+    """One answer on its way out; it calls ``ended`` with how it ends before the client can know that, and ask again."""
 
     def __init__(self, handler: Handler, wire: Wire, asked: Conversation, ended: Callable[[str], None]) -> None:
         self._handler = handler

@@ -124,7 +124,7 @@ class Wire(ABC):
 
     @abstractmethod
     def error(self, fail: Fail, asked: Conversation) -> ErrorAnswer:
-        """The failure as this service tells it."""
+        """The failure as this service sends it."""
 
 
 def event(data: dict[str, Any], name: str | None = None) -> bytes:
