@@ -10,22 +10,22 @@ setup: .venv/ready
 .venv/ready: pyproject.toml constraints.txt VERSION
 	.ci/system-packages $(PYTHON)
 	$(PYTHON) -m venv .venv
-	rm -rf .venv/lib/python*/site-packages/torch_tasks  # what an older installation left there would hide the package
+	rm -rf .venv/lib/python*/site-packages/torch_tasks  # an older installation there would hide the package
 	$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[embedded,dev]'
 	touch $@
 
 demo: setup
 	$(BIN)/torch-tasks demo
 
-# Several files are tested at a time: most tests wait. How many is said in tests/conftest.py.
-# The real coding agents are tested as far as .ci/real-agents has installed them.
+# Several files are tested at a time, since most tests wait; tests/conftest.py decides how many.
+# A real coding agent is tested if .ci/real-agents has installed it.
 BESIDE := -n auto --dist loadfile
 
 test: setup lint
 	$(BIN)/pytest --ignore=tests/real_agents $(BESIDE)
 	.ci/loopback-only $(BIN)/pytest tests/real_agents $(BESIDE)
 
-# What needs no process: tables, states, formats, rules; in seconds.
+# The tests that start no process: tables, states, formats, rules; in seconds.
 quick: setup
 	$(BIN)/pytest tests/unit -n auto
 

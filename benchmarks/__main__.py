@@ -45,7 +45,7 @@ RESULTS = Path(__file__).parent / "results"
 @click.option("--json", "file", type=click.File("w"), help="Write the numbers there too; - is the standard output.")
 @click.option("--quick", is_flag=True, help="Fewer agents, fewer repetitions: to see that it works.")
 def main(names: tuple[str, ...], file: Any, quick: bool) -> None:
-    """One stage per benchmark would cost more than it separates: all of them share one."""
+    """All benchmarks share one stage: one for each would cost more than it separates."""
     console = Console(stderr=file is sys.stdout)
     begun = datetime.now().astimezone()
     found: dict[str, Any] = {"at": begun.isoformat(timespec="seconds"), "quick": quick, "machine": _machine()}

@@ -115,7 +115,7 @@ def _beat(stage: Stage, name: str, app: str = "torch_tasks", **environment: str)
 
 
 def _leader() -> str:
-    """The process that leads, as it calls itself; empty if nobody does."""
+    """The leading process, by the name that it gives itself; empty if none leads."""
     return str(fleet().client.get(keys.BEAT_LEADER) or "")
 
 
@@ -179,7 +179,7 @@ def _fired(asked: Sequence[Checkin], seconds: float) -> list[float]:
 
 
 def _takeover(stage: Stage, kills: int) -> Iterator[Measure]:
-    """How long nobody leads after the leader was killed."""
+    """How long no beat leads after the leader was killed."""
     _empty()
     took = []
     with ExitStack() as stack:

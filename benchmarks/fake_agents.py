@@ -19,7 +19,7 @@ from fakes.cli.client import FakeCli
 from benchmarks.harness import Agent, Stage
 
 TELLING, SILENT = "telling-fake", "silent-fake"
-"""The kind whose hooks tell what happens, and the one of which only the screen is known."""
+"""The kind whose hooks report what happens, and the one that Torch knows only by its screen."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class FakeAgent:
         return self.agent.id
 
     def tmux(self, *words: str) -> str:
-        """What tmux answers, asked by somebody who sits before the agent's pane."""
+        """tmux's answer for the agent's pane."""
         return tmux(self.agent.socket, *words)
 
     def program(self) -> psutil.Process:
@@ -73,12 +73,11 @@ def _kinds(stage: Stage) -> Path:
 
 
 def tmux(socket: Path, *words: str) -> str:
-    """What tmux answers; nothing if it refuses."""
-
+    """tmux's answer; empty if it refuses."""
     argv = ["tmux", "-S", str(socket), *words]
     return subprocess.run(argv, capture_output=True, text=True, check=False).stdout.rstrip("\n")
 
 
 def wall(record: dict[str, Any]) -> float:
-    """When the fake program recorded this, by the clock of everybody else."""
+    """When the fake program recorded this, by the wall clock."""
     return float(record["at"]) + time.time() - time.monotonic()

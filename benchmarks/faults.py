@@ -44,7 +44,7 @@ def two_senders(lane: Lane, words: Sequence[str]) -> list[bool]:
         return [said for at in range(0, len(words), 2) for said in senders.map(lane.send, words[at : at + 2])]
 
 
-def somebody_types(lane: Lane, words: Sequence[str]) -> list[bool]:
+def person_types(lane: Lane, words: Sequence[str]) -> list[bool]:
     """A person's text stands in the composer, and is taken back when the sender waits or has gone."""
 
     def leave() -> None:
@@ -53,7 +53,7 @@ def somebody_types(lane: Lane, words: Sequence[str]) -> list[bool]:
     return [_disturbed(lane, text, lambda: lane.type(PERSON), leave) for text in words]
 
 
-def somebody_begins_to_type(lane: Lane, words: Sequence[str]) -> list[bool]:
+def person_begins_to_type(lane: Lane, words: Sequence[str]) -> list[bool]:
     """A person types just when the words come, now sooner, now later, and takes it back as above."""
     said = []
     for number, text in enumerate(words):
@@ -123,9 +123,9 @@ class Fault:
     prompts: tuple[str, ...] = ("do it\nand say so",)
     at_least: int = 1
     of_pastes: bool = False
-    """It does not strike who types, as the old script does."""
+    """It does not strike the old script, which types."""
     undecidable: tuple[str, ...] = ()
-    """The kinds of which nobody can tell what became of the prompt."""
+    """The kinds for which Torch cannot know what became of the prompt."""
 
 
 def _ghost(**faults: Any) -> Scenario:
@@ -156,8 +156,8 @@ FAULTS = (
         of_pastes=True,
     ),
     Fault("a dialog is open", ASKS, dialog_is_open),
-    Fault("a person's text in the composer", trial=somebody_types),
-    Fault("a person begins to type", trial=somebody_begins_to_type, at_least=4),
+    Fault("a person's text in the composer", trial=person_types),
+    Fault("a person begins to type", trial=person_begins_to_type, at_least=4),
     Fault("two senders", Scenario(default=Turn((Work(0.5), Say()))), two_senders, at_least=2),
     Fault("the program left for a shell", SHELL, left_for_a_shell, prompts=("touch {new}",)),
     Fault("the terminal is gone, a neighbour's name begins alike", trial=neighbour_only),
@@ -179,9 +179,9 @@ class Count:
     elsewhere: int = 0
     """A shell ran it, a dialog took it for an answer, or another program got it."""
     foreign: int = 0
-    """Enter was pressed on what was somebody else's, or on a suggestion."""
+    """Enter was pressed on another person's text, or on a suggestion."""
     unsure: int = 0
-    """Nobody could tell, and that was said."""
+    """Torch could not know, and said so."""
     silent: int = 0
     """Lost, and reported as done."""
     broken: str = ""
@@ -198,7 +198,7 @@ class Count:
     def __str__(self) -> str:
         if self.broken:
             return self.broken
-        names = {"unsure": "nobody could tell, and said so", "silent": "reported as done"}
+        names = {"unsure": "not known, and said so", "silent": "reported as done"}
         counts = {what: number for what, number in vars(self).items() if number and what != "sent"}
         return ", ".join(f"{number} {names.get(what, what)}" for what, number in counts.items())
 
@@ -263,7 +263,7 @@ def _struck(folder: Path, lane: Lane, kind: str, neighbour: FakeCli, fault: Faul
 def _judge(lane: Lane, prompts: list[str], said: list[bool], received: list[str], undecidable: bool) -> Count:
     made = Count(sent=len(prompts))
     exact = Counter(words for text in received for words in set(prompts) if lane.exact(text, words))
-    # Alike prompts that arrived are those of which that was said.
+    # Of equal prompts, those that arrived are the ones that were reported as done.
     for words, success in sorted(zip(prompts, said, strict=True), key=lambda sent: not sent[1]):
         if exact[words]:
             exact[words] -= 1

@@ -87,7 +87,7 @@ class Stage:
 
     @contextmanager
     def worker(self, app: str, *words: str, log: str, **environment: str) -> Iterator[psutil.Process]:
-        """A Celery worker of this app; these variables come before the ones there are."""
+        """A Celery worker of this app, with these variables besides."""
         argv = [*CELERY, "-A", app, "worker", "--loglevel", "INFO", *words]
         with (self.folder / f"{log}.log").open("wb") as output:
             process = psutil.Popen(
@@ -123,7 +123,7 @@ class Stage:
 
 @contextmanager
 def open_stage() -> Iterator[Stage]:
-    """A stage; it is cleared away whatever happens on it, SIGTERM included."""
+    """A stage, which is removed whatever happens, also at SIGTERM."""
     signal.signal(signal.SIGTERM, _leave)
     with tempfile.TemporaryDirectory(prefix="tb-", dir="/tmp") as name, ExitStack() as stack:
         folder = Path(name)
@@ -182,7 +182,7 @@ def _cpu_clock(pid: int) -> int:
 
 
 def wake_ups(process: psutil.Process) -> int:
-    """How often the threads of the process have gone to sleep of their own will."""
+    """How often the process's threads have gone to sleep by themselves."""
     count = 0
     for status in Path(f"/proc/{process.pid}/task").glob("*/status"):
         with suppress(OSError):

@@ -20,7 +20,7 @@ def nothing(text: str) -> None:
 
 @app.task
 def hold(file: str, seconds: float) -> None:
-    """Say who works on it, and when that began; take so long if nobody had begun before."""
+    """Note the process and the time; take so long if no process has begun before."""
     path = Path(file)
     begun_before = path.exists()
     with path.open("a") as begun:

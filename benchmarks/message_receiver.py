@@ -2,7 +2,7 @@
 
     python -m benchmarks.message_receiver AGENT FILE
 
-Its "program" is the file: what stands there was taken, as a real program's own event tells that it took a prompt.
+Its "program" is the file: a message in it counts as taken, as a prompt does when a real program's event says so.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ class Reader:
         return SimpleNamespace(state=AgentState.READY)
 
     def hand_message(self, pane: object, letter: MessageFolder, beside: object) -> Submission:
-        """Have the words in the file: once, for where it ended before is noted first."""
+        """Append the words to the file once: where it ended before is noted first."""
         mark = letter.folder / "submission.json"
         if not mark.exists():
             new = mark.with_suffix(".new")
@@ -63,7 +63,7 @@ class Reader:
 
 
 def main(agent_id: str, file: Path) -> None:
-    """Read until somebody kills this process."""
+    """Read until this process is killed."""
     spec = AgentSpec(id=agent_id, role="reader")
     presence = AgentPresence(spec, fleet())
     presence.take(Path.cwd())

@@ -123,7 +123,7 @@ def _send(folder: Path, number: int, count: int) -> subprocess.Popen[bytes]:
 
 
 def _sent(folder: Path) -> dict[str, str]:
-    """What was accepted: the ids, and for whom."""
+    """The accepted messages' ids and receivers."""
     lines = [line for file in folder.glob("*.sent") for line in file.read_text().splitlines()]
     return dict(line.split() for line in lines)  # type: ignore[misc]
 

@@ -66,7 +66,7 @@ def _shown(what: str, seconds: Sequence[float], mean_goal: float | None) -> Iter
 
 
 def _old_way(stage: Stage, times: int) -> Iterator[Measure]:
-    """The old script tells its caller nothing of the program; it is measured until the model has the words."""
+    """The old script does not wait for the program: it is measured until the model has the words."""
     called, had = [], []
     with OldScript(stage.folder / "old") as old:
         for number in range(times):

@@ -1,4 +1,4 @@
-"""How long an agent takes that somebody spawns: from asking until it is ready, and until it has retired."""
+"""How long a spawned agent takes until it is ready, and a retired one until it is gone."""
 
 from __future__ import annotations
 

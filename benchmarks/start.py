@@ -47,7 +47,7 @@ def _worker(stage: Stage, agent_id: str) -> tuple[float, float]:
 
 
 def _imports() -> float:
-    """Seconds that a worker's imports take, told by the process itself: its end, which also takes time, is not ours."""
+    """Seconds that a worker's imports take, measured in the process itself, without its end."""
     return float(subprocess.check_output([sys.executable, "-c", IMPORTS], cwd=ROOT))
 
 

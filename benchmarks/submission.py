@@ -46,7 +46,7 @@ class Times:
     over: float
     """The program says that the turn is over."""
     known: float
-    """Whoever asked has the result."""
+    """The caller has the result."""
 
 
 def measure(stage: Stage, quick: bool) -> list[Measure]:
@@ -146,7 +146,7 @@ def _at_rest(stage: Stage, agents: Sequence[FakeAgent], seconds: float) -> Itera
 def _at_work(stage: Stage, seconds: float) -> Iterator[Measure]:
     """What it costs to watch a program at work, which spins its spinner four times a second."""
     count = 2
-    for kind, what in ((TELLING, "told by hooks"), (SILENT, "no hooks")):
+    for kind, what in ((TELLING, "with hooks"), (SILENT, "no hooks")):
         with fake_agents(stage, [f"busy-{kind}-{number}" for number in range(count)], kind) as agents:
             for agent in agents:
                 agent.cli.play(Scenario(default=Turn((Work(FOREVER),))))

@@ -40,7 +40,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _drained(stage: Stage, agents: list[Agent], tasks: int) -> Iterator[Measure]:
-    """All tasks wait already; the file of effects tells what was done, whatever the records say."""
+    """All tasks wait already; the file of effects shows what was done, whatever the records say."""
     count = len(agents)
     effects = stage.folder / f"effects-{count}"
     with _held_back(stage, agents):

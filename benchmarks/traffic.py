@@ -49,9 +49,9 @@ def _calls(client: redis.Redis, seconds: float) -> Counter[str]:
         while (left := deadline - time.monotonic()) > 0:
             if not monitor.connection.can_read(timeout=left):  # a read that times out would end the connection
                 continue
-            told = monitor.next_command()
-            if told["client_type"] != "lua":
-                calls[_name(told["command"])] += 1
+            sent = monitor.next_command()
+            if sent["client_type"] != "lua":
+                calls[_name(sent["command"])] += 1
     return calls
 
 

@@ -46,7 +46,7 @@ def _enqueue(leased: ModuleType, bare: ModuleType, batches: int, size: int) -> l
 def _drain(stage: Stage, leased: ModuleType, bare: ModuleType, rounds: int, size: int) -> list[Measure]:
     with _worker(stage, "leased"), _worker(stage, "bare"):
         for module in (leased, bare):
-            module.nothing.delay("").get(timeout=READY_SECONDS)  # before, a worker would not hear what it is told
+            module.nothing.delay("").get(timeout=READY_SECONDS)  # only then does a worker take orders
             _drained(module, size)
         pairs = [(size / _drained(leased, size), size / _drained(bare, size)) for _ in range(rounds)]
 

@@ -1,4 +1,4 @@
-"""A storm for as long as told: ``make chaos SECONDS=300 SEED=7``. Ends with code 1 if anything was lost or doubled."""
+"""A storm of faults: ``make chaos SECONDS=300 SEED=7``. Ends with code 1 if a task was lost or doubled."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The faults: what is struck, how, for how long, and what has to deliver again before it counts as recovered."""
+"""The faults: what they strike, how, for how long, and what must work again before they count as over."""
 
 from __future__ import annotations
 
@@ -42,17 +42,16 @@ class Fault(ABC):
 
     @property
     def kind(self) -> str:
-        """What the table calls it."""
         return f"{self.part} {self.how.name}"
 
     @property
     def target(self) -> str:
-        """What no second fault strikes meanwhile."""
+        """What no second fault may strike meanwhile."""
         return self.part
 
     @property
     def recovered_by(self) -> str:
-        """Whose next completed task tells that it is over."""
+        """The agent, fleet or service whose recovery ends the fault; see :class:`chaos.oracle.Strike`."""
         return FLEET
 
     @abstractmethod
@@ -60,12 +59,12 @@ class Fault(ABC):
         """The process as it is now."""
 
     def steps(self) -> Iterator[tuple[float, Step]]:
-        """What is to be done, and when."""
+        """What to do, and when."""
         yield self.at, self.strike
         yield self.at + self.lasts, self.heal
 
     def strike(self, fleet: Fleet) -> Strike | None:
-        """Do it; nothing if there is nobody to strike just now."""
+        """Strike; None if the victim does not run just now."""
         victim = self.victim(fleet)
         if victim is None:
             return None
@@ -79,7 +78,7 @@ class Fault(ABC):
         return Strike(self.kind, self.recovered_by, before, time.time(), ended)
 
     def heal(self, fleet: Fleet) -> None:
-        """Undo what does not mend by itself."""
+        """Undo what does not recover by itself."""
         if self.struck and self.how is STOP:
             with suppress(psutil.NoSuchProcess):
                 self.struck.resume()
@@ -148,7 +147,7 @@ class ServiceFault(Fault):
         return self.name
 
     def is_back(self, fleet: Fleet) -> bool:
-        """It runs again; tasks do not pass through it, so none can tell."""
+        """Whether it runs again; no task passes through it, so none can show that."""
         process = fleet.process(self.name)
         if process is None or self.how is not STOP:
             return process not in (None, self.struck)
@@ -185,7 +184,7 @@ class BrokerFault(Fault):
         strike = super().strike(fleet)
         if self.how is not STOP:
             fleet.broker.end(self.how)
-        # What has ended by then was told before: only what is told to the next life counts.
+        # Only tasks that end after its next start show that it has recovered.
         return strike and replace(strike, after=strike.before + self.lasts)
 
     def heal(self, fleet: Fleet) -> None:
@@ -195,7 +194,7 @@ class BrokerFault(Fault):
             fleet.broker.start()
 
     def restore(self, fleet: Fleet) -> None:
-        """Make the data what the next life shall find."""
+        """Replace the data before the next start."""
 
 
 class EmptyBrokerFault(BrokerFault):
@@ -224,7 +223,7 @@ class PastBrokerFault(BrokerFault):
         yield from super().steps()
 
     def prepare(self, fleet: Fleet) -> None:
-        """Keep what it shall come back with."""
+        """Keep the data that it comes back with."""
         fleet.broker.snapshot()
 
     def restore(self, fleet: Fleet) -> None:

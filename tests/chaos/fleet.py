@@ -57,7 +57,7 @@ def _spec(number: int, agent_id: str) -> AgentSpec:
 
 
 class Fleet(Machine):
-    """All its processes, by what they are; node worker and beat are started again when they have died."""
+    """All its processes by name; :meth:`revive` starts node worker and beat again when they have died."""
 
     def __init__(self, agents: Sequence[str] = AGENTS, **environment: str) -> None:
         super().__init__(**{**QUICK, "PYTHONPATH": str(TESTS), **environment})
@@ -81,7 +81,7 @@ class Fleet(Machine):
     def __enter__(self) -> Fleet:
         try:
             self.broker.start()
-            self.tend()
+            self.revive()
             until(self.is_ready, f"all agents are ready:\n{self.tails()}", READY_SECONDS)
         except BaseException:
             self.close()
@@ -98,8 +98,8 @@ class Fleet(Machine):
         infos = self._registry.agents()
         return {info.agent_id for info in infos if info.online and info.pane} == set(self.agents)
 
-    def tend(self) -> None:
-        """Start what has died, as a machine's service manager does."""
+    def revive(self) -> None:
+        """Start what has died, as a service manager does."""
         for name, command in self._starters.items():
             if time.monotonic() >= self._not_before.get(name, 0) and not self._processes.find(name):
                 log = self.state / "logs" / f"{name}.log"
@@ -138,7 +138,7 @@ class Fleet(Machine):
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     def hand_in(self, order: Order) -> subprocess.Popen[bytes]:
-        """A client that hands these tasks in."""
+        """Start a client that hands these tasks in."""
         argv = [sys.executable, "-m", "chaos.client", str(self.folder), json.dumps(asdict(order))]
         with (self.folder / "client.log").open("ab") as log:
             client = subprocess.Popen(
@@ -163,13 +163,13 @@ class Fleet(Machine):
         return 0
 
     def history(self, task: str) -> list[str]:
-        """What happened to the task, as its record tells."""
+        """The task's history, as JSON."""
         return [entry.model_dump_json(exclude_none=True) for entry in self._records.history(task)]
 
     # ── the end ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def heal(self) -> None:
-        """Nothing is stopped or away any more."""
+        """Resume what is stopped, and start what has ended."""
         for process in self.survivors():
             with suppress(psutil.Error):
                 if process.status() == psutil.STATUS_STOPPED:
@@ -177,7 +177,7 @@ class Fleet(Machine):
         if not self.broker.process:
             self.broker.start()
         self._not_before.clear()
-        self.tend()
+        self.revive()
 
     def surplus(self) -> list[str]:
         """Workers and terminals that are there more than once, and what belongs to no agent."""
@@ -217,7 +217,7 @@ class Fleet(Machine):
     # ── what was said ────────────────────────────────────────────────────────────────────────────────────────────
 
     def logs(self) -> list[Path]:
-        """Everything that was logged."""
+        """Every log file."""
         mine = [self.folder / "client.log", self.broker.log]
         return [log for log in [*mine, *sorted((self.state / "logs").glob("*.log"))] if log.exists()]
 

@@ -14,9 +14,9 @@ from appended import whole_lines
 from torch_tasks.model.task import TaskRecord, TaskState
 
 FLEET = "the fleet"
-#: After its last line a task's shell still tells its end; killed before it could, it counts as killed in the middle.
+#: After its last line a task's shell still reports its end; killed before it can, it counts as killed in the middle.
 TELLING_SECONDS = 2.5
-#: So long a program may go on that was struck: one whose terminal was killed hears of it from the kernel.
+#: How long a struck program may still run: the kernel signals one whose terminal was killed.
 DYING_SECONDS = 0.2
 
 
@@ -26,7 +26,7 @@ class Strike:
 
     kind: str
     recovered_by: str
-    """The agent whose next completed task tells that it is over, or the fleet; or who only has to run again."""
+    """The agent, or the fleet, whose next completed task ends the fault; or the service that must run again."""
     before: float
     after: float
     ends_program_of: str | None = None
@@ -135,11 +135,11 @@ def _doubled(lines: Sequence[Line], record: TaskRecord | None, strikes: Iterable
         ]
         gap = f"started on {first.agent} at {first.at:.3f} and again on {second.agent} at {second.at:.3f}"
         if not ended:
-            yield f"doubled: {gap}, though nobody ended the agent's program meanwhile"
+            yield f"doubled: {gap}, though no fault ended the agent's program meanwhile"
         elif second.attempt == first.attempt:
             yield f"doubled: {gap}, both as attempt {first.attempt}"
     if len(starts) > 1 and record and record.attempts < len(starts):
-        yield f"doubled: it started {len(starts)} times, its record tells of {record.attempts} attempts"
+        yield f"doubled: it started {len(starts)} times, its record has {record.attempts} attempts"
 
 
 def _same_run(line: Line, other: Line) -> bool:

@@ -58,17 +58,17 @@ def _strike(fleet: Fleet, faults: Sequence[Fault]) -> list[Strike]:
     begun = time.monotonic()
     for at, step, fault in steps:
         while time.monotonic() < begun + at:
-            _tend(fleet, struck)
+            _revive(fleet, struck)
         if strike := step(fleet):
             struck.append((fault, strike))
     fleet.heal()
-    _tend(fleet, struck)
+    _revive(fleet, struck)
     return [strike for _, strike in struck]
 
 
-def _tend(fleet: Fleet, struck: Sequence[tuple[Fault, Strike]]) -> None:
+def _revive(fleet: Fleet, struck: Sequence[tuple[Fault, Strike]]) -> None:
     """Keep alive what a machine keeps alive, and note what runs again."""
-    fleet.tend()
+    fleet.revive()
     now = time.time()
     for fault, strike in struck:
         waiting = isinstance(fault, ServiceFault) and strike.back_at is None and now >= strike.before + fault.lasts
@@ -81,7 +81,7 @@ def _settle(fleet: Fleet, tasks: Sequence[str]) -> None:
     """Until all tasks have ended, or nothing moves any more."""
     ended, since = -1, time.monotonic()
     while ended < len(tasks) and time.monotonic() < since + STILL_SECONDS:
-        fleet.tend()
+        fleet.revive()
         if (now := fleet.ended(tasks)) > ended:
             ended, since = now, time.monotonic()
         time.sleep(0.2)

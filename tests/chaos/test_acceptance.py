@@ -115,7 +115,7 @@ def test_a_terminal_that_does_not_answer_for_a_while_costs_nothing(fleet: Fleet)
     terminal = fleet.terminal("agent-2")
     assert terminal
     terminal.suspend()
-    time.sleep(SILENT_SECONDS)  # the time is the scene: whoever asks tmux meanwhile gives up
+    time.sleep(SILENT_SECONDS)  # the time is the scene: a worker that asks tmux meanwhile gives up
     terminal.resume()
     record = ended(fleet, "silent")
     assert (record.state, record.attempts) == (TaskState.SUCCEEDED, 1)

@@ -97,7 +97,7 @@ class Storm:
         self._broker.start()
 
     def _empty_broker(self) -> None:
-        time.sleep(1)  # what was told a moment ago is in the journals by now
+        time.sleep(1)  # the journals get the latest changes meanwhile
         self._broker.end()
         self._broker.forget()
         self._broker.start()
@@ -142,8 +142,8 @@ def test_each_slot_arrives_once_whatever_dies(broker: Broker, machine: BeatMachi
     assert [names[one] for one in lost] == []
     assert [names.get(one, one) for one in more] == []
     for one in each:
-        told = [fire for fire in fires(one) if fire.outcome in (SlotOutcome.SENT, SlotOutcome.FIRED)]
-        assert [fire.slot for fire in told] == _slots(one, start)[-len(told) :]
+        sent = [fire for fire in fires(one) if fire.outcome in (SlotOutcome.SENT, SlotOutcome.FIRED)]
+        assert [fire.slot for fire in sent] == _slots(one, start)[-len(sent) :]
         assert store.get(one.id).runs == len(_slots(one, start))
 
 

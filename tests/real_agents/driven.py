@@ -1,4 +1,4 @@
-"""A real CLI in a real pane, used as by a careful person."""
+"""A real CLI in a real pane, used as a careful person uses it."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ class Driven:
 
     def wait_ready(self) -> None:
         """Wait until the CLI has started and takes a prompt."""
-        until(lambda: self.home.is_ready(self.pane), f"{self.home.cli} is ready\n{self.pane.screen()}", START_SECONDS)
+        until(lambda: self.home.is_ready(self.pane), f"{self.home.cli} is ready", START_SECONDS, self.pane.screen)
 
     def send(self, text: str) -> None:
-        """Give the CLI a prompt, and see the model receive something of this agent."""
+        """Give the CLI a prompt, and wait until the model has received something of this agent."""
         before, empty = self._prompts(), self.pane.screen()
         self.pane.paste(text)
         self.wait(lambda: self.pane.screen() != empty, "the text is in the composer")
@@ -53,11 +53,8 @@ class Driven:
         return len(self.home.llm.prompts(self.home.key))
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for it; if it does not come, the test shows the screen."""
-        try:
-            until(condition, what, ANSWER_SECONDS)
-        except AssertionError as late:
-            raise AssertionError(f"{late}; {self.home.cli} shows:\n{self.pane.screen()}") from None
+        """Wait for the condition; if it does not come true, the failed test shows the screen."""
+        until(condition, what, ANSWER_SECONDS, self.pane.screen)
 
     def wait_shown(self, text: str) -> None:
         """Wait until the text is on the screen."""
@@ -84,5 +81,5 @@ class Driven:
         return look
 
     def close(self) -> None:
-        """End the pane and whatever runs there or was left by it."""
+        """End the pane and every process in it."""
         self.pane.end()

@@ -133,9 +133,9 @@ class Claude(Home):
         )
 
     def write_plan(self, plan: str) -> None:
-        """Write the file into which the model was just told to write its plan."""
-        told = json.dumps(self.llm.requests(self.key)[-1].body)
-        [file] = set(re.findall(rf"{self.folder}/[^\s\"]*/plans/[\w-]+\.md", told))
+        """Write the file that the CLI has just named to the model for its plan."""
+        request = json.dumps(self.llm.requests(self.key)[-1].body)
+        [file] = set(re.findall(rf"{self.folder}/[^\s\"]*/plans/[\w-]+\.md", request))
         self.file(file, plan)
 
     def is_ready(self, pane: AgentPane) -> bool:
@@ -158,7 +158,7 @@ class Claude(Home):
 
 
 class NewToClaude(Claude):
-    """Somebody who has never started it: before all else it looks whether its makers' hosts answer."""
+    """A user who has never started it: it first checks whether its makers' hosts answer."""
 
     @cached_property
     def internet(self) -> Internet:

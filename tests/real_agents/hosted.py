@@ -36,7 +36,6 @@ class Hosted:
 
     @property
     def llm(self) -> FakeLLM:
-        """The model."""
         return self.home.llm
 
     def host(self) -> AgentWorker:
@@ -55,11 +54,8 @@ class Hosted:
         return self.give(prompt, **options).result(timeout=SECONDS)
 
     def wait(self, condition: Callable[[], object], what: str) -> None:
-        """Wait for it; if it does not come, the test shows the screen."""
-        try:
-            until(condition, what, SECONDS)
-        except AssertionError as late:
-            raise AssertionError(f"{late}; the pane shows:\n{self.worker.screen()}") from None
+        """Wait for the condition; if it does not come true, the failed test shows the screen."""
+        until(condition, what, SECONDS, self.worker.screen)
 
     def type_until(self, condition: Callable[[], object], key: str) -> None:
         """Press the key as a person does, once a second, until it has done what it should."""
@@ -94,5 +90,5 @@ class Hosted:
         ]
 
     def notes(self, task: Task) -> list[str]:
-        """What the task's history tells."""
+        """The notes in the task's history."""
         return [entry.note for entry in task.history() if entry.note]

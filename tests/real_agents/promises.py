@@ -26,10 +26,10 @@ class Promises:
     home: ClassVar[type[Home]]
     """Whose agent it is."""
     briefed_in: ClassVar[str]
-    """The field of its requests that tells the model its briefing."""
+    """The field of its requests that holds the briefing."""
     odd_answer: ClassVar[str] = ANSWER
     counts: ClassVar[bool] = True
-    """It tells the model's own counts of tokens."""
+    """It reports the model's own counts of tokens."""
 
     def kept(self, words: str) -> str:
         """The words of a prompt as the CLI keeps them."""
@@ -173,7 +173,7 @@ class WithTools(Promises):
 
 
 class WithAccounts(WithTools):
-    """What holds for those that give up soon and tell why."""
+    """What holds for the CLIs that give up soon and say why."""
 
     def test_an_overload_ends_the_try(self, agent: Hosted) -> None:
         agent.llm.on("crowded", *[Fail("overloaded")] * 9)

@@ -53,7 +53,7 @@ ANSWER = "The answer:\n\n```sh\necho ─ │ ❯ ✻ ✦ 'x'\n```\nand that is a
 def check_odd_prompts(agent: Hosted, kept: Callable[[str], str], answer: str, *, counts: bool) -> None:
     """The model receives each of them once and exactly, or ``kept`` as this CLI keeps it, and its answer comes back.
 
-    With ``counts``, the CLI tells the model's own counts of tokens.
+    With ``counts``, the CLI reports the model's own counts of tokens.
     """
     before = len(agent.llm.prompts(agent.home.key))
     rule = agent.llm.on("torch task odd-", Usage(1000, 50), Text(answer))
@@ -67,8 +67,8 @@ def check_odd_prompts(agent: Hosted, kept: Callable[[str], str], answer: str, *,
         assert not counts or (result.usage.input_tokens, result.usage.output_tokens) == (1000, 50)
         [received] = agent.received(task.id)
         assert f"{kept(odd.arrives)}\n\n[torch task {task.id} " in received
-        told = agent.notes(task)
-        assert all(any(note.startswith(fact) for note in told) for fact in ("staged", "submitted", "accepted")), told
+        notes = agent.notes(task)
+        assert all(any(note.startswith(fact) for note in notes) for fact in ("staged", "submitted", "accepted")), notes
     assert len(agent.llm.prompts(agent.home.key)) == before + len(ODD_PROMPTS)
     assert not (agent.home.work / "ran-by-the-cli").exists()
     agent.llm.off(rule)

@@ -12,7 +12,7 @@ pytestmark = pytest.mark.slow
 
 
 class Chooser(Aider):
-    """Somebody who has named the model in a configuration of Torch's."""
+    """A user who has named the model in a configuration of Torch's."""
 
     @property
     def variables(self) -> dict[str, str]:

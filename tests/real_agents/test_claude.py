@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 
 class Subscriber(Claude):
-    """Somebody with a login instead of a key."""
+    """A user with a login instead of a key."""
 
     def settle(self) -> None:
         self.file(".claude.json", {"hasCompletedOnboarding": True})
@@ -34,7 +34,7 @@ class Subscriber(Claude):
 
 
 class LoggedOut(NewToClaude):
-    """Somebody who has no key, and has not logged in yet."""
+    """A user who has no key, and has not logged in yet."""
 
     @property
     def variables(self) -> dict[str, str]:

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.slow
 
 
 class Newcomer(Codex):
-    """Somebody who has trusted no folder yet."""
+    """A user who has trusted no folder yet."""
 
     def settle(self) -> None:
         super().settle()

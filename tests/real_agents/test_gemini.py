@@ -21,7 +21,7 @@ SETTINGS = '{"ui": {"theme": "Default Light"}, // mine\n}'
 
 
 class Newcomer(Gemini):
-    """Somebody who has met none of its dialogs, and has settings with a comment."""
+    """A user who has met none of its dialogs, and has settings with a comment."""
 
     def settle(self) -> None:
         self.file(".gemini/settings.json", SETTINGS)

@@ -1,4 +1,4 @@
-"""What OpenCode is led through. Its server tells more than its screen, which is the second source."""
+"""OpenCode's screens. Torch reads them only where its server says too little."""
 
 from __future__ import annotations
 

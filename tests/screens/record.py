@@ -1,9 +1,9 @@
 """Records the screens of real CLIs, as Torch starts them, for ``tests/unit/programs/test_screens.py``.
 
 ``python -m screens.record claude …``, with ``tests`` on PYTHONPATH, the CLIs installed by ``.ci/real-agents`` and no
-network: ``.ci/loopback-only``. What each CLI is led through is in the module of its name in this folder.
+network: ``.ci/loopback-only``. The module of a CLI's name in this folder leads it through its screens.
 
-A recording is a text file: the release, what the rules are to read as JSON, and the screen with its escape sequences.
+A recording is a text file: the release, what the rules must read as JSON, and the screen with its escape sequences.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _SECONDS = 60
 
 
 class Stage:
-    """One real CLI in a pane, at the home of somebody new to it, and what it shows."""
+    """One real CLI in a pane, at a new user's home."""
 
     def __init__(self, cli: str, folder: Path, llm: FakeLLM) -> None:
         from real_agents.home import HOMES, NewToClaude
@@ -61,7 +61,7 @@ class Stage:
 
     def send(self, text: str) -> None:
         """Give it a prompt, without waiting for the answer."""
-        until(lambda: self.agent.is_free(self.pane), f"it is free\n{self.pane.screen()}", _SECONDS)
+        until(lambda: self.agent.is_free(self.pane), "it is free", _SECONDS, self.pane.screen)
         self.pane.paste(text)
         until(lambda: not self.agent.is_free(self.pane), "the prompt is in the composer", _SECONDS)
         time.sleep(0.5)
@@ -77,18 +77,15 @@ class Stage:
         question: str | None = None,
         choices: tuple[str, ...] = (),
     ) -> None:
-        """Record the screen as soon as it shows this; what it is to be read as is said by the other arguments.
+        """Record the screen as soon as it ``shows`` this, with what the rules must read in it.
 
-        ``composer`` is None where none is to be seen.
+        ``composer`` is None if the screen shows none.
         """
-        try:
-            until(lambda: shows in self.pane.screen(), f"{shows!r} is on the screen", _SECONDS)
-        except AssertionError as late:
-            raise AssertionError(f"{late}:\n{self.pane.screen()}") from None
+        until(lambda: shows in self.pane.screen(), f"{shows!r} is on the screen", _SECONDS, self.pane.screen)
         time.sleep(0.3)
         screen = Screen.of(self.pane)
         assert screen
-        told = {
+        expected = {
             "state": state,
             "composer": composer,
             "question": question,
@@ -100,7 +97,7 @@ class Stage:
         drawn = "\n".join(self.pane.drawn()).rstrip("\n")
         path = SCREENS / self._cli / f"{name}.txt"
         path.parent.mkdir(exist_ok=True)
-        path.write_text(f"{self._cli} {release}\n{json.dumps(told, ensure_ascii=False)}\n{drawn}\n")
+        path.write_text(f"{self._cli} {release}\n{json.dumps(expected, ensure_ascii=False)}\n{drawn}\n")
         self.saved.append(name)
 
     def close(self) -> None:
@@ -110,8 +107,8 @@ class Stage:
 
     def _run(self, *words: str) -> str:
         argv = [self.home.command[0], *words]
-        told = subprocess.run(argv, env=self.home.environment, capture_output=True, text=True, check=True, timeout=60)
-        return told.stdout
+        done = subprocess.run(argv, env=self.home.environment, capture_output=True, text=True, check=True, timeout=60)
+        return done.stdout
 
 
 def record(cli: str) -> list[str]:

@@ -90,8 +90,7 @@ def test_a_broker_that_is_back_empty_hears_what_is_held_before_anybody_takes_any
     waiting = own_bench.send("work", 0)
     until(lambda: own_bench.deliveries.message(tag) == message, "the delivery is reinstated", 60)
     assert not own_bench.gate.state().open
-    while not own_bench.told("begin", waiting):
-        time.sleep(0.01)
+    own_bench.await_told("begin", waiting)
     assert own_bench.gate.state().open
     entered = own_bench.told("return")[0]["at"]
     assert own_bench.told("begin", waiting)[0]["at"] >= entered + RECOVERY_SECONDS * 1000 - 500
