@@ -8,14 +8,12 @@ from contextlib import contextmanager
 
 from benchmarks.harness import Stage, clock
 from benchmarks.measures import Measure, percentile
+from benchmarks.simulated_agents import ROLES, SKILLS, made_up_agent
 from torch_tasks import keys, settings
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.orchestration import AgentRegistry
 
-ROLES = ("architect", "developer", "devops", "manager", "qa", "researcher", "writer")
-SKILLS = tuple(f"skill-{number}" for number in range(30))
 GOALS_MS = {10: None, 1_000: 5.0, 10_000: 50.0}
 
 
@@ -55,28 +53,11 @@ def _looks(count: int, goal: float | None, times: int) -> Iterator[Measure]:
 
 @contextmanager
 def _entered(count: int) -> Iterator[None]:
-    """So many agents, each of which was heard of just now, a third of them at work."""
+    """So many agents with fresh heartbeats, a third of them at work."""
     registry, dice = fleet().registry, random.Random(1)
     for number in range(count):
-        busy = number % 3 == 1
-        info = registry.register(
-            AgentInfo(
-                agent_id=f"bench-{number}",
-                role=dice.choice(ROLES),
-                skills=tuple(dice.sample(SKILLS, 6)),
-                kind="claude",
-                node=f"node-{number % 50}",
-                pid=number,
-                host=f"host-{number % 50}",
-                incarnation=0,
-                state=AgentState.WORKING if busy else AgentState.READY,
-                current_task="t" if busy else None,
-                workdir="/srv/projects/something",
-                tmux_socket=f"/var/lib/torch/agents/bench-{number}/tmux",
-                started_at=now(),
-            )
-        )
-        registry.heartbeat(info)
+        task = "t" if number % 3 == 1 else None
+        registry.heartbeat(registry.register(made_up_agent("bench", number, dice, task)))
     # Entering so many takes longer than a heartbeat may stay away.
     ids = [f"bench-{number}" for number in range(count)]
     fleet().client.zadd(keys.AGENT_HEARTBEAT, dict.fromkeys(ids, int(now().timestamp() * 1000) + 3_600_000))

@@ -39,7 +39,7 @@ from torch_tasks.transport.leases import SWEEP_SECONDS
 ROLES = ("architect", "developer", "devops", "manager", "qa", "researcher", "writer")
 SKILLS = tuple(f"skill-{number}" for number in range(30))
 WORKING = 4
-"""Every so manieth agent has a task and renews its lease."""
+"""One agent in so many has a task and renews its lease."""
 FETCH_MS = 4000
 EVENT = "x" * 500
 """About as long as a worker's sign of life for Flower."""
@@ -52,6 +52,25 @@ _TRANSPORT = [CLAIM, *(deliveries.SCRIPTS[name] for name in ("sweep", "renew", "
 Words = Sequence[Any]
 Say = Callable[[Words], Awaitable[Any]]
 Line = Coroutine[Any, Any, None]
+
+
+def made_up_agent(name: str, number: int, dice: random.Random, task: str | None) -> AgentInfo:
+    """What an agent with this task registers; its role and skills are random."""
+    return AgentInfo(
+        agent_id=f"{name}-{number}",
+        role=dice.choice(ROLES),
+        skills=tuple(dice.sample(SKILLS, 6)),
+        kind="claude",
+        node=f"node-{number % 50}",
+        pid=number,
+        host=f"host-{number % 50}",
+        incarnation=0,
+        state=AgentState.WORKING if task else AgentState.READY,
+        current_task=task,
+        workdir="/srv/projects/something",
+        tmux_socket=f"/var/lib/torch/agents/{name}-{number}/tmux",
+        started_at=now(),
+    )
 
 
 class Listener(redis.Redis):
@@ -85,21 +104,7 @@ class Agent:
         self._lease_seconds = settings().lease_seconds
         self._lease_ms = int(self._lease_seconds * 1000)
         self._tag = f"simulated-{number}" if number % WORKING == 0 else ""
-        self._info = AgentInfo(
-            agent_id=f"simulated-{number}",
-            role=dice.choice(ROLES),
-            skills=tuple(dice.sample(SKILLS, 6)),
-            kind="claude",
-            node=f"node-{number % 50}",
-            pid=number,
-            host=f"host-{number % 50}",
-            incarnation=0,
-            state=AgentState.WORKING if self._tag else AgentState.READY,
-            current_task="1" * 32 if self._tag else None,
-            workdir="/srv/projects/something",
-            tmux_socket=f"/var/lib/torch/agents/simulated-{number}/tmux",
-            started_at=now(),
-        )
+        self._info = made_up_agent("simulated", number, dice, task="1" * 32 if self._tag else None)
         role, skill = self._info.role, self._info.skills[0]
         self._queues = [keys.agent_queue(self.id), keys.task_queue(role, ()), keys.task_queue(role, (skill,))]
         asked = ClaimRequest.of(self._queues, PRIORITY_STEPS, server=gate.identity, lease_seconds=self._lease_seconds)
