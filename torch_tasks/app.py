@@ -6,7 +6,7 @@ from typing import Any
 
 from celery import Celery
 from celery.loaders.app import AppLoader
-from click import Option, Parameter
+from click import Option
 from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
@@ -151,19 +151,6 @@ AGENT_OPTIONS = FieldOptions(AgentSpec, names={"kind": "--agent"}, prefix="agent
 """The options of an agent worker; ``machine/commands.py`` writes them, ``workers/program.py`` reads them."""
 
 
-def _worker_options() -> set[Parameter]:
-    return {
-        *AGENT_OPTIONS.parameters(),
-        Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
-        Option(
-            ["--keep", "kept_agents"],
-            multiple=True,
-            metavar="ID:ROLE[:SKILL,SKILL[:KIND]]",
-            help="With --node: keep this agent alive; repeat for more (default: those in torch.toml).",
-        ),
-    }
-
-
 app = TorchApp(
     "torch",
     include=[
@@ -175,4 +162,13 @@ app = TorchApp(
     ],
 )
 app.add_defaults(_configuration)
-app.user_options["worker"].update(_worker_options())
+app.user_options["worker"] |= {
+    *AGENT_OPTIONS.parameters(),
+    Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
+    Option(
+        ["--keep", "kept_agents"],
+        multiple=True,
+        metavar="ID:ROLE[:SKILL,SKILL[:KIND]]",
+        help="With --node: keep this agent alive; repeat for more (default: those in torch.toml).",
+    ),
+}

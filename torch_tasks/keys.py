@@ -1,4 +1,4 @@
-"""Every key, queue and channel name, built in this one place."""
+"""The names of all keys, queues and channels on the broker."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ AGENT_HEARTBEAT = f"{PREFIX}agent_heartbeat"
 AGENT_INCARNATION = f"{PREFIX}agent_incarnation"
 #: Hash of agent id → what a search needs of its entry: see ``agents.lua``.
 AGENT_TRAITS = f"{PREFIX}agent_traits"
-#: Sorted set, all of one score, of what agents are and can: see ``agents.lua``.
+#: Sorted set, all of one score, of the agents' roles and skills: see ``agents.lua``.
 AGENT_INDEX = f"{PREFIX}agent_index"
 #: Hash of agent id → how its tasks ended so far, as JSON.
 AGENT_PERFORMANCE = f"{PREFIX}agent_performance"
 #: Hash of agent id → how many tasks it held and had waiting in its own queue when it last had a heartbeat.
 AGENT_LOAD = f"{PREFIX}agent_load"
-#: Stream of the ids of agents of whom something other than the heartbeat changed.
+#: Stream of the ids of agents of which something other than the heartbeat changed.
 AGENT_CHANGES = f"{PREFIX}agent_changes"
 #: Sorted set of "agent task" by the broker's millisecond until which the task waits for this agent.
 SOFT_PINS = f"{PREFIX}soft_pins"
-#: Hash of a pool → when it last grew, and what is held for the moment in which a process decides on that.
+#: Hash of a pool → when it last grew, and the lock of the process that decides on that.
 POOLS_GROWN = f"{PREFIX}pools_grown"
 SCALING = f"{PREFIX}scaling"
-#: Sorted set of agent ids by when a node worker last promised to start their worker again, in the same.
+#: Sorted set of agent ids by the millisecond in which a node worker last promised to start their worker again.
 AGENT_KEPT = f"{PREFIX}agent_kept"
 #: Hash of a node's name → its entry as JSON.
 NODE_REGISTRY = f"{PREFIX}node_registry"
@@ -41,9 +41,9 @@ NODE_INCARNATION = f"{PREFIX}node_incarnation"
 NODES_DRAINED = f"{PREFIX}nodes_drained"
 #: Hash of the id of a spawned agent → what was asked for and which node has it, as JSON.
 SPAWNED = f"{PREFIX}spawned"
-#: Hash of the id of a spawned agent → how far it is, as JSON.
+#: Hash of the id of a spawned agent → how far it has come, as JSON.
 SPAWN_STATES = f"{PREFIX}spawn_states"
-#: Grows with each change of these two.
+#: Grows with each change of the two above.
 SPAWN_REVISION = f"{PREFIX}spawn_revision"
 #: Hash of the id of a retired agent → how it ended, as JSON.
 RETIREMENT_REPORTS = f"{PREFIX}retirement_reports"
@@ -51,7 +51,7 @@ RETIREMENT_REPORTS = f"{PREFIX}retirement_reports"
 LEASES = f"{PREFIX}leases"
 #: Hash of delivery tag → the message it delivered, until it is acknowledged.
 DELIVERIES = f"{PREFIX}deliveries"
-#: Hash of message id → the message that is not delivered any more unless a person replays it.
+#: Hash of message id → a message that was given up; only a person can replay it.
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
@@ -59,25 +59,25 @@ BROKER_STATE = f"{PREFIX}broker"
 HOUSEKEEPING = f"{PREFIX}housekeeping"
 #: Hash of a source's name → the broker's process with which it was reconciled last: see ``broker.reconciler``.
 RECONCILED = f"{PREFIX}reconciled"
-#: Set of the task queues that were asked for, and the channel on which a new one is announced.
+#: Set of the task queues that are demanded, and the channel on which a new one is announced.
 DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 #: Sorted set of message ids by the microsecond they were accepted in; each record is a hash below :func:`message`.
 MESSAGES = f"{PREFIX}messages"
 #: Hash of a resource → who has claimed it, for which task and until when, as JSON.
 CLAIMS = f"{PREFIX}claims"
-#: Stream of the messages that were refused or came past the broker, and the channel on which they are published.
+#: Stream of the messages that were refused or did not go through the broker, and the channel of the same.
 AUDIT = f"{PREFIX}audit"
 #: Hash of agent id → the last message in which it reported its status.
 LAST_STATUS = f"{PREFIX}last_status"
 #: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.
 NOTIFIED = f"{PREFIX}notified"
-#: Set of the accounts with providers of models of which anything was ever used; see :func:`account`.
+#: Set of the accounts with providers of models that were ever used; see :func:`account`.
 ACCOUNTS = f"{PREFIX}accounts"
-#: Hash of what is or was paused or stopped → the last word on it, as JSON: see :mod:`torch_tasks.model.hold`.
+#: Hash of a scope → the latest hold on it, lifted or not, as JSON: see :mod:`torch_tasks.model.hold`.
 HOLDS = f"{PREFIX}holds"
 #: Hash of agent id → how its git trees stood when its node last looked, as JSON.
 GIT_REPORTS = f"{PREFIX}git_reports"
-#: Hash of a task that has run for long → since when it looks as it does, as JSON.
+#: Hash of a task that has run for long → since when nothing has changed in it, as JSON.
 FOLLOWUPS = f"{PREFIX}followups"
 #: Hash of a task → the check-in that was made for its agent.
 LOOKED_AFTER = f"{PREFIX}looked_after"
@@ -89,7 +89,7 @@ CHECKINS_DUE = f"{PREFIX}checkins_due"
 PERIODIC = f"{PREFIX}periodic"
 #: Stream of the ids of check-ins of which something changed.
 CHECKIN_CHANGES = f"{PREFIX}checkin_changes"
-#: What the leading beat holds, and how often the lead was taken.
+#: The lock of the leading beat, and how often another beat has taken the lead.
 BEAT_LEADER = f"{PREFIX}beat_leader"
 BEAT_EPOCH = f"{PREFIX}beat_epoch"
 #: Prefix of Celery's own results.
@@ -97,7 +97,7 @@ CELERY_RESULTS = f"{PREFIX}celery:"
 
 SYSTEM_QUEUE = "torch.system"
 
-#: Stands for "whichever" in a queue's name.
+#: Stands for any role or any skills in a queue's name.
 ANY = "any"
 #: Words that neither a role nor a skill can be called, because queue names use them.
 RESERVED_WORDS = frozenset({ANY, "agent", "node", "system"})
@@ -114,7 +114,7 @@ def task_history(task_id: str) -> str:
 
 
 def bell(name: str) -> str:
-    """The list that wakes who waits for messages: one entry for each message put into the queue of this name."""
+    """The list that wakes consumers: one entry for each message put into the queue of this name."""
     return f"{PREFIX}bell:{name}"
 
 
@@ -124,12 +124,12 @@ def screen(agent_id: str) -> str:
 
 
 def account(name: str, part: str) -> str:
-    """What the fleet knows of one account with a provider of models."""
+    """One part of what the fleet knows about an account with a provider of models."""
     return f"{PREFIX}account:{name}:{part}"
 
 
 def notifying(need: str) -> str:
-    """Held for a while by the node that runs its notify command for this."""
+    """Held for a while by the node that runs its notify command for this need."""
     return f"{PREFIX}notifying:{need}"
 
 
@@ -159,7 +159,7 @@ def broadcasts(party: str) -> str:
 
 
 def notes(project: str) -> str:
-    """The stream of the facts that were noted about one project."""
+    """The stream of the notes about one project."""
     return f"{PREFIX}notes:{project}"
 
 
@@ -174,22 +174,20 @@ def checkin_history(checkin_id: str) -> tuple[str, str]:
 
 
 def checkin_latest(checkin_id: str) -> str:
-    """Hash of a receiver → the slot and id of what it got last of a check-in."""
+    """Hash of a receiver → the slot and id of what it got last from a check-in."""
     return f"{PREFIX}checkin_latest:{checkin_id}"
 
 
 def checkin_begun(checkin_id: str, slot_ms: int) -> str:
-    """There once a node worker has begun to type this slot's note into a pane."""
+    """Exists once a node worker has begun to type this slot's note into a pane."""
     return f"{PREFIX}checkin_begun:{checkin_id}:{slot_ms}"
 
 
 def agent_queue(agent_id: str) -> str:
-    """The queue that only this agent reads."""
     return f"torch.agent.{agent_id}"
 
 
 def node_queue(node: str) -> str:
-    """The queue of one machine's node worker."""
     return f"torch.node.{node}"
 
 
@@ -199,14 +197,11 @@ def task_queue(role: str | None, skills: Iterable[str]) -> str:
 
 
 def is_task_queue(queue: str) -> bool:
-    """Made by :func:`task_queue`: all who are able read it, so it must be demanded."""
+    """Whether :func:`task_queue` made the name: all able agents read the queue, so it must be demanded."""
     return queue.startswith("torch.") and queue.count(".") >= 2 and queue.split(".")[1] not in ("agent", "node")
 
 
 def queue_demand(queue: str) -> tuple[str | None, frozenset[str]]:
     """The role and skills that a name made by :func:`task_queue` asks for."""
     _, role, skills = queue.split(".", 2)
-    return (
-        None if role == ANY else role,
-        frozenset() if skills == ANY else frozenset(skills.split("+")),
-    )
+    return None if role == ANY else role, frozenset() if skills == ANY else frozenset(skills.split("+"))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from typing import NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -32,14 +31,6 @@ class Budget(BaseModel):
         return int(getattr(self, name) or 0)
 
 
-class Spent(NamedTuple):
-    """What one contributor has used within one window."""
-
-    window: int
-    """Its number since 1970."""
-    amount: int
-
-
 class BudgetLine(BaseModel):
     """One limit of an account, and how much of it is used."""
 
@@ -57,20 +48,14 @@ class BudgetLine(BaseModel):
 
 
 def budget_lines(account: str, budget: Budget, spent: Mapping[str, str], now_ms: int) -> list[BudgetLine]:
-    """How an account stands now, from all counts that the broker has of it: see ``accounts.lua``."""
+    """How an account stands now, from all counts ``window:amount`` on the broker: see ``accounts.lua``."""
     found = []
     for name, length in WINDOWS.items():
-        window, used = now_ms // length, 0
-        for field, text in spent.items():
-            noted = parse(text)
-            if field.split(" ", 1)[0] == name and noted.window == window:
-                used += noted.amount
+        window, used = now_ms // length, 0  # windows are numbered since 1970
+        for field, count in spent.items():
+            counted_window, amount = map(int, count.split(":"))
+            if field.split(" ", 1)[0] == name and counted_window == window:
+                used += amount
         until = datetime.fromtimestamp((window + 1) * length / 1000, UTC)
         found.append(BudgetLine(account=account, name=name, limit=budget.limit(name) or None, used=used, until=until))
     return found
-
-
-def parse(text: str) -> Spent:
-    """A count as the broker keeps it: ``window:amount``."""
-    window, amount = text.split(":")
-    return Spent(int(window), int(amount))

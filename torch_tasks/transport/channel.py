@@ -23,15 +23,7 @@ from redis.exceptions import NoScriptError
 from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.transport.claiming import CLAIM, TURNS_BEFORE_LOW, ClaimedMessage, ClaimRequest, is_refused
-from torch_tasks.transport.deliveries import (
-    BELL_LENGTH,
-    BELL_MS,
-    SCRIPTS,
-    SEPARATOR,
-    delivered,
-    message_id,
-    queue_of,
-)
+from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, delivered, message_id, queue_of
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, Leases, LeaseTerms
 
 log = logging.getLogger(__name__)
@@ -132,12 +124,7 @@ class Channel(stock.Channel):
     lease_seconds = LeaseTerms.lease_seconds
     delivery_limit = LeaseTerms.delivery_limit
     recovery_seconds = LeaseTerms.recovery_seconds
-    from_transport_options = (
-        *stock.Channel.from_transport_options,
-        "lease_seconds",
-        "delivery_limit",
-        "recovery_seconds",
-    )
+    from_transport_options = (*stock.Channel.from_transport_options, *LeaseTerms.__dataclass_fields__)
 
     _in_poll: Any
 

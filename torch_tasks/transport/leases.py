@@ -118,18 +118,15 @@ class LeaseKeeper:
         return self._holdings.orphans
 
     def message(self, tag: str) -> str | None:
-        """The message of a delivery that this process holds."""
         return self._holdings.message(tag)
 
-    # The ends of a delivery. Each is settled on the broker at once, or when it is back. The answer is False, and
-    # nothing is touched, if this process does not have the delivery any more.
+    # The ends of a delivery: see :class:`Deliveries`. Each is settled on the broker at once, or when it is back. The
+    # answer is False, and nothing is touched, if this process does not have the delivery any more.
 
     def ack(self, tag: str) -> bool:
-        """End the delivery: its message is done with."""
         return self._settle(tag, lambda: self._deliveries.settle(tag))
 
     def requeue(self, tag: str) -> bool:
-        """Put the message back to the front of its queue."""
         return self._settle(tag, lambda: self._deliveries.requeue(tag))
 
     def fail(self, tag: str) -> bool:
@@ -137,11 +134,9 @@ class LeaseKeeper:
         return self._settle(tag, lambda: self._restore_lost(tag, only_ended=False))
 
     def move(self, tag: str, queue: str, step: int) -> bool:
-        """Put the message to the front of another queue."""
         return self._settle(tag, lambda: self._deliveries.move(tag, queue, step))
 
     def park(self, tag: str, queue: str, step: int, ms: int, message: str | None = None) -> bool:
-        """Have the message, or another in its place, wait for so long and then go to the front of the queue."""
         until = time.monotonic() + ms / 1000
 
         def settle() -> bool:
@@ -153,7 +148,6 @@ class LeaseKeeper:
         return self._settle(tag, settle)
 
     def bury(self, tag: str, message_id: str) -> bool:
-        """Put the message to the dead letters, under this id."""
         return self._settle(tag, lambda: self._deliveries.bury(tag, message_id))
 
     def release(self, tags: Set[str], settlers: Mapping[str, object]) -> None:
@@ -383,11 +377,9 @@ class Leases:
             return self._keepers[where]
 
     def keepers(self) -> list[LeaseKeeper]:
-        """All keepers; none if this process takes no messages."""
         return list(self._keepers.values())
 
     def keeper_of(self, tag: str) -> LeaseKeeper | None:
-        """The keeper that holds the delivery."""
         return next((keeper for keeper in self.keepers() if keeper.message(tag) is not None), None)
 
     def _forget_keepers(self) -> None:
