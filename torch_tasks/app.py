@@ -90,10 +90,8 @@ class TorchApp(Celery):
 
 def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:
     """A valid spec under Celery's id for the task, or :class:`~torch_tasks.errors.InvalidTask`."""
-    if isinstance(spec, TaskSpec):
-        valid = spec.model_copy(update={"id": task_id}) if task_id else spec
-    else:
-        valid = TaskSpec.build(**{**spec, **({"id": task_id} if task_id else {})})
+    given_id = {"id": task_id} if task_id else {}
+    valid = spec.model_copy(update=given_id) if isinstance(spec, TaskSpec) else TaskSpec.build(**(spec | given_id))
     return valid.within(settings().prompt_limit_bytes)
 
 

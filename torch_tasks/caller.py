@@ -30,7 +30,6 @@ class Caller:
 
     @property
     def task(self) -> str | None:
-        """The task that the agent works on, if any."""
         if task := os.environ.get(_TASK):
             return task
         if self.folder is None:
@@ -44,7 +43,6 @@ class Caller:
 
 
 def caller() -> Caller:
-    """The caller, from the environment."""
     agent, state = os.environ.get(_AGENT) or None, os.environ.get(_STATE)
     if agent is None:
         return Caller()

@@ -69,7 +69,6 @@ class Fleet:
         return Holds(self.client)
 
     def account(self, name: str) -> Account:
-        """An account with a provider of models."""
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)
 
     @cached_property
@@ -97,5 +96,4 @@ class Fleet:
 
 @cache
 def fleet() -> Fleet:
-    """The fleet as this process's settings find it."""
     return Fleet(settings())

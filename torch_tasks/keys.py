@@ -149,7 +149,6 @@ def conversation(party: str) -> str:
 
 
 def exchanges(correlation_id: str) -> str:
-    """How many messages were sent under this correlation id."""
     return f"{PREFIX}exchanges:{correlation_id}"
 
 

@@ -289,7 +289,6 @@ class Settings(BaseSettings):
 
     @cached_property
     def state(self) -> StateFolder:
-        """The files of the state folder."""
         return StateFolder(self.state_dir)
 
 
@@ -321,7 +320,6 @@ class BrokerAddress(BaseModel):
 
 @cache
 def settings() -> Settings:
-    """The settings of this process."""
     try:
         return Settings()
     except ValidationError as error:

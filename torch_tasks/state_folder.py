@@ -21,18 +21,14 @@ RETIRE_ORDER = "retire.json"
 
 
 class StateFolder:
-    """The state folder of one machine."""
-
     def __init__(self, path: Path) -> None:
         self.path = path
         self.broker = path / "broker"
         """The data, the configuration and the password of this machine's own broker."""
         self.broker_address = path / "broker.json"
-        """The address of that broker, also after it has ended."""
         self.ledger = path / "ledger.sqlite"
         """The tasks that were enqueued on this machine."""
         self.logs = path / "logs"
-        """A log for each process."""
         self.run = path / "run"
         """The processes that run, for later commands."""
         self.roster = path / "roster.json"
@@ -49,14 +45,11 @@ class StateFolder:
         self.spent = path / "spent"
         """What the budgets were charged and the broker does not know yet."""
         self.worktrees = path / "worktrees"
-        """The git worktrees of tasks."""
 
     def outbox(self, place: str) -> Path:
-        """The messages that wait for one broker."""
         return self.path / "outbox" / place
 
     def beat(self, place: str) -> Path:
-        """Beat's journal of one broker."""
         return self.path / "beat" / f"{place}.sqlite"
 
     def git_lock(self, name: str) -> Path:

@@ -103,11 +103,6 @@ def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_
     return BrokerClient(_pool(address, settings().broker_connect_seconds, decoded, wait_seconds), address)
 
 
-def ping(address: BrokerAddress | None = None) -> None:
-    """Return when the broker answers, or raise :class:`BrokerUnreachable`."""
-    connect(address).ping()
-
-
 def answers(address: BrokerAddress) -> bool:
     """Whether the broker answers within a second and takes the password; without another try."""
     pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(seconds=1.0))

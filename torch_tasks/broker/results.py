@@ -13,8 +13,6 @@ from torch_tasks.broker.connection import LOST
 
 
 class Results(RedisBackend):
-    """The result backend of Torch's app."""
-
     def on_task_call(self, producer: Any, task_id: str) -> None:
         """Do not subscribe to a task's result when it is sent; a process that waits subscribes when it begins to."""
 

@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import click
 from pydantic import BaseModel
 
-from torch_tasks.broker.connection import connect, ping
+from torch_tasks.broker.connection import connect
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json
@@ -92,7 +92,7 @@ def _state_folder() -> str:
 
 def _broker() -> str:
     address = settings().broker()
-    ping(address)
+    connect(address).ping()
     server = connect(address).info("server")
     name = "DragonflyDB" if "dragonfly_version" in server else str(server.get("server_name", "redis")).capitalize()
     version = server.get("dragonfly_version") or server.get("valkey_version") or server.get("redis_version")
@@ -115,7 +115,7 @@ def _ledger() -> str:
 def _messages() -> str:
     waiting = outbox_of(fleet()).waiting()
     try:
-        ping(settings().broker())
+        connect(settings().broker()).ping()
     except BrokerUnreachable:
         if not settings().ledger:
             raise LedgerOff("the broker is away and TORCH_LEDGER=false, so no message can be sent; unset it") from None

@@ -12,7 +12,7 @@ from typing import Any
 
 import click
 
-from torch_tasks.broker.connection import ping
+from torch_tasks.broker.connection import connect
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
@@ -50,7 +50,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     stack.refuse_if_up()
     stack.check(kept)
     if settings().broker_url is not None:
-        ping()
+        connect().ping()
     password, is_new = stack.flower_password()
     _end_on_signals()
     try:

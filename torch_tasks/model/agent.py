@@ -85,7 +85,6 @@ class Performance(BaseModel):
     @computed_field  # type: ignore[prop-decorator]
     @property
     def success_rate(self) -> float:
-        """The share of its tasks that succeeded, the prior included."""
         succeeded, ended = self.PRIOR
         return round((self.succeeded + succeeded) / (self.succeeded + self.failed + ended), 4)
 
@@ -145,7 +144,6 @@ class AgentProfile(BaseModel):
         return frozenset({*self.skills, self.kind})
 
     def serves(self, role: str | None, skills: Iterable[str]) -> bool:
-        """Whether it has the role and all the skills."""
         return role in (None, self.role) and set(skills) <= self.abilities
 
 
@@ -162,7 +160,6 @@ class AgentFields(Limits, AgentProfile):
 
     @property
     def agent_fields(self) -> dict[str, Any]:
-        """These fields alone, without those of a subclass."""
         return {name: getattr(self, name) for name in AgentFields.model_fields}
 
 
@@ -178,13 +175,10 @@ class SingleAgentFields(AgentFields):
 
     @property
     def agent_fields(self) -> dict[str, Any]:
-        """These fields alone, without those of a subclass."""
         return {name: getattr(self, name) for name in SingleAgentFields.model_fields}
 
 
 class AgentSpec(SingleAgentFields):
-    """An agent as its owner declares it."""
-
     id: AgentId = Field(description="Host the agent of this id (an agent worker).")
 
     def short(self) -> str:
@@ -215,7 +209,6 @@ class AgentInfo(AgentProfile):
     host: str
     incarnation: int
     status: AgentStatus = AgentStatus.OFFLINE
-    """Follows from the time of the last heartbeat."""
     state: AgentState = AgentState.STARTING
     """What its program was last seen doing."""
     current_task: str | None = None
@@ -228,7 +221,6 @@ class AgentInfo(AgentProfile):
     """Its worker was stopped by order; the pane may continue."""
     lifetime: Lifetime = Lifetime.PERMANENT
     parent: str | None = None
-    """The agent that spawned it."""
     retiring: bool = False
     """It takes no new tasks and ends after the one it has."""
     performance_metrics: Performance = Performance()
@@ -245,7 +237,6 @@ class AgentInfo(AgentProfile):
 
     @property
     def free(self) -> bool:
-        """Whether it can begin a task at once."""
         at_rest = self.online and self.state is AgentState.READY and not self.load
         return at_rest and not (self.paused or self.stopped or self.retiring)
 

@@ -39,7 +39,6 @@ class BudgetLine(BaseModel):
     limit: int | None
     used: int
     until: datetime
-    """When the count starts again."""
 
     @property
     def exhausted(self) -> bool:

@@ -56,7 +56,6 @@ class At(Model):
     at: Moment
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first slot later than this moment."""
         return self.at if self.at > moment else None
 
     def __str__(self) -> str:
@@ -71,7 +70,6 @@ class Every(Model):
     start: Moment
 
     def after(self, moment: datetime) -> datetime | None:
-        """The first slot later than this moment."""
         if moment < self.start:
             return self.start
         gone = int((moment - self.start) / timedelta(seconds=self.seconds))
@@ -144,8 +142,6 @@ class Busy(StrEnum):
 
 
 class CheckinState(StrEnum):
-    """Whether a check-in comes up."""
-
     ACTIVE = "active"
     PAUSED = "paused"
     ENDED = "ended"
@@ -236,7 +232,6 @@ class Checkin(Model):
             raise InvalidCheckin(f"this check-in cannot be kept: {readable(error)}") from None
 
     def slot_after(self, moment: datetime) -> datetime | None:
-        """Its first slot later than this moment, if it has one."""
         slot = self.schedule.after(moment)
         return None if slot is None or (self.ends and slot > self.ends) else slot
 
@@ -249,13 +244,10 @@ class Checkin(Model):
 
     @property
     def title(self) -> str:
-        """The note in one short line."""
         return title_of(self.note)
 
 
 class SlotOutcome(StrEnum):
-    """The outcome of one slot."""
-
     DUE = "due"
     """A caller asked for it at once; beat has not published it yet."""
     FIRED = "fired"
@@ -274,16 +266,12 @@ class SlotOutcome(StrEnum):
 
     @property
     def open(self) -> bool:
-        """Whether something is still to happen."""
         return self.rank < SlotOutcome.SENT.rank
 
 
 class Receipt(Model):
-    """What one agent got from a fire."""
-
     agent: AgentId
     message: TaskId | None = None
-    """The message to it, if it gets one."""
     note: str = ""
     """Why it gets nothing, or that it is offline."""
     state: MessageState | None = None
@@ -309,14 +297,11 @@ class Fire(Model):
     """The Celery task ``torch.checkin`` that brought it."""
     receipts: tuple[Receipt, ...] = ()
     task: TaskId | None = None
-    """The task it enqueued."""
     task_state: TaskState | None = None
     """How far that is at this moment."""
 
 
 class CheckinRecord(Model):
-    """A check-in and where it stands."""
-
     checkin: Checkin
     state: CheckinState = CheckinState.ACTIVE
     slot: AwareDatetime | None = None
@@ -324,11 +309,9 @@ class CheckinRecord(Model):
     due: AwareDatetime | None = None
     """When that slot fires: the slot and its jitter."""
     runs: int = 0
-    """How many slots have fired."""
     version: int = 1
     """Grows with each change that was made to it."""
     last: Fire | None = None
-    """The latest of its fires."""
 
 
 def milliseconds(moment: datetime) -> int:

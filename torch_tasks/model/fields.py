@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -38,10 +37,6 @@ def _not_reserved(name: str) -> str:
     if name in RESERVED_WORDS:
         raise ValueError(f"{name!r} is a word that queue names use; choose another name")
     return name
-
-
-def _distinct(skills: Iterable[str]) -> tuple[str, ...]:
-    return tuple(sorted(set(skills)))
 
 
 def _text(value: str) -> str:
@@ -94,7 +89,7 @@ Skill = Annotated[
     StringConstraints(pattern=r"^[a-z0-9][a-z0-9_.#-]*$", max_length=48),
     AfterValidator(_not_reserved),
 ]
-Skills = Annotated[tuple[Skill, ...], AfterValidator(_distinct)]
+Skills = Annotated[tuple[Skill, ...], AfterValidator(lambda skills: tuple(sorted(set(skills))))]
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
 AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False, strict=True)]

@@ -62,16 +62,13 @@ class LatestHolds(RootModel[dict[str, Hold]]):
 
     @classmethod
     def of(cls, fields: Mapping[str, str]) -> Self:
-        """The holds as the broker keeps them."""
         return cls({scope: Hold.model_validate_json(text) for scope, text in fields.items()})
 
     def in_force(self, scope: str) -> Hold | None:
-        """The hold on this scope, unless it was lifted."""
         hold = self.root.get(scope)
         return hold if hold and not hold.lifted else None
 
     def pauses(self) -> Iterator[tuple[str, Hold]]:
-        """Every scope that is paused now."""
         return ((scope, hold) for scope, hold in sorted(self.root.items()) if not hold.lifted and scope != STOP)
 
     def pause_of(self, agent_id: str, role: str) -> Hold | None:
@@ -80,7 +77,6 @@ class LatestHolds(RootModel[dict[str, Hold]]):
         return next(filter(None, map(self.in_force, scopes)), None)
 
     def later(self, other: LatestHolds) -> dict[str, Hold]:
-        """The holds here that are later than those of the other."""
         return {
             scope: hold
             for scope, hold in self.root.items()

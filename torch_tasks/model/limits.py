@@ -45,7 +45,6 @@ class Limits(BaseModel):
 
     @property
     def any(self) -> bool:
-        """Whether anything is limited."""
         return self.limits != Limits()
 
     def or_else(self, others: Limits) -> Limits:
@@ -67,7 +66,6 @@ class Resources(BaseModel):
     """How many of its processes the kernel has killed for memory since it was started, as far as known."""
 
     def lines(self) -> list[tuple[str, str]]:
-        """Names and values for people."""
         limits = self.limits
         memory = size(self.memory) + (f" of {size(limits.memory)}" if limits.memory else "")
         memory += f", {self.oom_kills} killed for it" if self.oom_kills else ""
@@ -84,5 +82,4 @@ class Resources(BaseModel):
 
 
 def size(amount: int) -> str:
-    """An amount of memory for people."""
     return f"{amount / (1 << 30):.1f} GiB" if amount >= 1 << 30 else f"{amount / (1 << 20):.0f} MiB"

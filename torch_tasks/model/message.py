@@ -139,19 +139,15 @@ class Message(Model):
 
     @property
     def title(self) -> str:
-        """The message in one short line."""
         return title_of(self.message)
 
 
 class MessageRecord(Model):
-    """The fleet's record of one message."""
-
     message: Message
     state: MessageState
     transport: Transport = "broker"
     note: str = ""
     reply: TaskId | None = None
-    """The message that answers it."""
     tries: int = 0
     accepted_at: AwareDatetime | None = None
     staged_at: AwareDatetime | None = None
@@ -162,8 +158,6 @@ class MessageRecord(Model):
 
 
 class Sent(Model):
-    """The outcome of sending a message."""
-
     id: TaskId
     target: AgentId
     state: MessageState

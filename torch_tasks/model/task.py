@@ -168,8 +168,6 @@ class Usage(Model):
 
 
 class TaskSpec(Model):
-    """What is asked of an agent."""
-
     id: TaskId = Field(
         default_factory=lambda: uuid.uuid4().hex, description="The task's id; the same id twice is one task."
     )
@@ -230,7 +228,6 @@ class TaskSpec(Model):
 
     @property
     def title(self) -> str:
-        """The task in one short line."""
         return title_of(self.prompt)
 
 
@@ -250,8 +247,6 @@ class Failure(Model):
 
 
 class TaskResult(Model):
-    """How a task ended."""
-
     task_id: TaskId
     status: TaskState
     answer: str = ""
@@ -294,14 +289,11 @@ class TaskResult(Model):
 
     @property
     def summary(self) -> str:
-        """The end in one line."""
         where = f" on {self.agent}" if self.agent else ""
         return f"task {self.task_id} {self.status}{where}" + (f": {self.error.message}" if self.error else "")
 
 
 class TaskRecord(Model):
-    """What the fleet knows of one task."""
-
     spec: TaskSpec
     state: TaskState
     queue: str
@@ -372,8 +364,6 @@ class Handover(Model):
 
 
 class HistoryEntry(Model):
-    """One thing that happened to a task."""
-
     at: AwareDatetime
     state: TaskState
     agent: str | None = None

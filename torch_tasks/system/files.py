@@ -77,6 +77,5 @@ def ring(agent_folder: Path) -> None:
 
 
 def ring_all(state_dir: Path) -> None:
-    """Ring the bells of all agents of this machine."""
     for folder in StateFolder(state_dir).agents():
         ring(folder)

@@ -72,7 +72,6 @@ class Loop:
         self._woken.set()
 
     def join(self, timeout: float | None = None) -> None:
-        """Wait until the last round is over."""
         self._thread.join(timeout)
 
     @property

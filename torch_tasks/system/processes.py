@@ -56,7 +56,6 @@ class Running(BaseModel):
         return None
 
     def last_words(self) -> str:
-        """The end of what the process wrote to its log."""
         with suppress(FileNotFoundError), self.log.open("rb") as log:
             size = log.seek(0, os.SEEK_END)
             log.seek(max(self.log_start, size - TAIL_BYTES))
@@ -104,7 +103,6 @@ class Processes:
         return running
 
     def find(self, name: str) -> Running | None:
-        """The process of this name, if it still runs."""
         with suppress(FileNotFoundError, NotADirectoryError):
             running = Running.model_validate_json(self._file(name).read_bytes())
             return running if running.alive else None

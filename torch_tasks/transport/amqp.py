@@ -24,8 +24,6 @@ from torch_tasks.transport.leases import Leases
 
 
 class PublishingPool(redis.ConnectionPool):
-    """Knows which server process answers."""
-
     def __init__(self, **parameters: Any) -> None:
         #: The one that answered the latest new connection, be it one of this pool's or a consumer's own.
         self.server = ""
@@ -33,7 +31,6 @@ class PublishingPool(redis.ConnectionPool):
         super().__init__(**{**parameters, "max_connections": None, "redis_connect_func": greeting(self.note_server)})
 
     def note_server(self, server: str) -> None:
-        """Note which server process answers."""
         self.server = server
 
 
@@ -104,20 +101,12 @@ class LeasedAMQP(AMQP):
 
     @cached_property
     def leases(self) -> Leases:
-        """The app's leases in this process."""
         return Leases()
 
     @cached_property
     def Connection(self) -> type[LeasedConnection]:  # noqa: N802 - Celery's own name for it
-        """The class of the app's connections."""
-
         class Connection(LeasedConnection):
             leases = self.leases
             pools = PublishingPools()
 
         return Connection
-
-    @property
-    def BrokerConnection(self) -> type[LeasedConnection]:  # noqa: N802 - Celery's older name for the same
-        connection: type[LeasedConnection] = self.Connection
-        return connection

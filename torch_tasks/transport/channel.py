@@ -24,7 +24,7 @@ from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.transport.claiming import CLAIM, TURNS_BEFORE_LOW, ClaimedMessage, ClaimRequest, is_refused
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, delivered, message_id, queue_of
-from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, Leases, LeaseTerms
+from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +63,6 @@ class QoS(virtual.QoS):
         return self.channel.claiming or not self.prefetch_count or self._room() > 0
 
     def can_consume_max_estimate(self) -> int:
-        """How many more deliveries there is room for."""
         return max(self._room(), 0) if self.prefetch_count else 1
 
     def _room(self) -> int:
@@ -74,7 +73,6 @@ class QoS(virtual.QoS):
         self._messages[delivery_tag] = message
 
     def get(self, delivery_tag: str) -> Any:
-        """The message of a delivery, while it is in use."""
         return self._messages[delivery_tag]
 
     def ack(self, delivery_tag: str) -> None:
@@ -170,16 +168,12 @@ class Channel(stock.Channel):
             self._publisher = super()._create_client()
         return self._publisher
 
-    @property
-    def _leases(self) -> Leases:
-        leases: Leases = self.connection.client.leases
-        return leases
-
     @cached_property
     def keeper(self) -> LeaseKeeper:
         """The keeper of the messages that this channel takes."""
         terms = LeaseTerms(self.lease_seconds, self.delivery_limit, self.recovery_seconds)
-        return self._leases.keeper_for(super()._connparams(), terms)
+        keeper: LeaseKeeper = self.connection.client.leases.keeper_for(super()._connparams(), terms)
+        return keeper
 
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -248,7 +242,7 @@ class Channel(stock.Channel):
 
     def _brpop_start(self, timeout: float | None = None) -> None:
         """Ask for a message; kombu calls this when there is room for one and no request is open."""
-        if not self._unleased and self._leases.intake.is_on:
+        if not self._unleased and self.connection.client.leases.intake.is_on:
             self._wait(closed=True)
         elif queues := self._queue_cycle.consume(len(self.active_queues)):
             self._claim = ClaimRequest.of(

@@ -101,10 +101,8 @@ class IntakePause:
 
     @property
     def seconds_left(self) -> float:
-        """How much of the time that was set is left."""
         return max(0.0, self._until - time.monotonic())
 
     @property
     def is_on(self) -> bool:
-        """Whether no message is taken now."""
         return self.seconds_left > 0 or any(reason() for reason in self._reasons)

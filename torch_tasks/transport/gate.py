@@ -31,7 +31,6 @@ class GateState(NamedTuple):
 
     @property
     def open(self) -> bool:
-        """Whether processes may take messages."""
         return self.identity == self.server
 
 
@@ -53,7 +52,8 @@ class Gate:
 
     def state(self) -> GateState:
         """The server process that answers, and the one that the fleet knows."""
-        server, epoch, since = map(_text, self._client.hmget(keys.BROKER_STATE, ["server", "epoch", "since"]))
+        found = self._client.hmget(keys.BROKER_STATE, ["server", "epoch", "since"])
+        server, epoch, since = (str(value or "") for value in found)
         return GateState(identity_of(self._client), server or None, int(epoch or 0), f"{server}@{since}")
 
     def enter(self, identity: str, recovery_ms: int, epoch: int, *, busy: bool = False) -> GateAnswer:
@@ -69,7 +69,3 @@ class Gate:
     def open_new(self) -> bool:
         """Open the gate of a broker that never had any data."""
         return bool(SCRIPTS["open_new"](self._client, broker=keys.BROKER_STATE, identity=identity_of(self._client)))
-
-
-def _text(value: object) -> str:
-    return "" if value is None else str(value)

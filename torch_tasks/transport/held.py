@@ -10,8 +10,6 @@ from weakref import ReferenceType, ref
 
 @dataclass
 class HeldDelivery:
-    """One delivery that this process took."""
-
     message: str
     #: The tags that count against the same prefetch limit.
     group: set[str]

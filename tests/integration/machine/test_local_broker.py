@@ -23,7 +23,7 @@ import pytest
 import redis
 from pydantic import SecretStr
 
-from torch_tasks.broker.connection import connect, ping
+from torch_tasks.broker.connection import connect
 from torch_tasks.errors import BrokerNotStarted, BrokerUnreachable, StateFolderUnusable
 from torch_tasks.machine import broker as local
 from torch_tasks.machine.broker import start_broker, stop_broker
@@ -161,7 +161,7 @@ def test_stop_leaves_no_process_and_tells_the_next_command_what_is_missing(
     assert servers(home) == []
     assert not stop_broker(home, GRACE)
     with pytest.raises(BrokerUnreachable, match=r"redis://:\*\*\*@127\.0\.0\.1:\d+/0 \(from torch-tasks up\)"):
-        ping(home.broker())
+        connect(home.broker()).ping()
     assert home.broker() == address
 
 
@@ -199,7 +199,7 @@ def test_a_port_lost_in_a_race_is_replaced(home: Settings, monkeypatch: pytest.M
         monkeypatch.setattr(local, "_free_port", lambda: next(offers))
         address = start_broker(home)
     assert port(address) != taken
-    ping(address)
+    connect(address).ping()
 
 
 def test_the_password_is_in_no_command_line_and_no_readable_file(home: Settings) -> None:
@@ -238,7 +238,7 @@ def test_a_server_that_does_not_start_says_why_and_is_not_preferred_later(
         with pytest.raises(BrokerNotStarted, match="this kernel is too old"):
             start_broker(home)
     assert not home.state.broker_address.exists()
-    ping(start_broker(home))
+    connect(start_broker(home)).ping()
 
 
 def test_data_of_a_server_that_is_gone_is_not_passed_over(home: Settings) -> None:
@@ -285,7 +285,7 @@ def test_one_that_accepts_and_never_answers_is_named_within_the_time(patience: C
         )
         began = time.monotonic()
         with pytest.raises(BrokerUnreachable, match=r"(?i)time"):
-            ping(address)
+            connect(address).ping()
         assert time.monotonic() - began < 3
 
 
@@ -297,7 +297,7 @@ def test_a_wrong_or_missing_password_is_named_at_once(
     url = SecretStr(f"redis://{password}127.0.0.1:{port(start_broker(home))}/0")
     began = time.monotonic()
     with pytest.raises(BrokerUnreachable, match="refused the password") as caught:
-        ping(BrokerAddress(url=url, source="TORCH_BROKER_URL"))
+        connect(BrokerAddress(url=url, source="TORCH_BROKER_URL")).ping()
     assert "wrong" not in str(caught.value)
     assert time.monotonic() - began < 10
 
@@ -319,13 +319,13 @@ def test_one_that_comes_back_within_the_time_is_waited_for(home: Settings, patie
 def test_a_loading_broker_is_waited_for(patience: Callable[[float], None]) -> None:
     patience(30)
     with loading_server(times=5) as address:
-        ping(address)
+        connect(address).ping()
 
 
 def test_a_broker_that_loads_too_long_is_named(patience: Callable[[float], None]) -> None:
     patience(0.3)
     with loading_server(times=1000) as address, pytest.raises(BrokerUnreachable, match="still loading its data"):
-        ping(address)
+        connect(address).ping()
 
 
 def test_a_command_that_broke_midway_is_not_run_again(home: Settings, patience: Callable[[float], None]) -> None:
