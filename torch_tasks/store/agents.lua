@@ -1,5 +1,5 @@
 -- What changes and searches the agent registry.
--- WITH: clock, holder
+-- WITH: clock, death, holder
 -- FROM PYTHON: CHANGES_KEPT
 --
 -- The index holds, for each agent, a member for its role, its kind and each of its skills: "skill python developer-1".
@@ -102,10 +102,21 @@ local function promise()
   for _, id in ipairs(ARG.ids) do redis.call('ZADD', KEY.kept, now, id) end
 end
 
+-- For how many ms the broker has been watched.
 -- KEYS: broker
--- Returns the time, and for how long the broker has been watched.
-local function clock()
-  return {now, now - tonumber(redis.call('HGET', KEY.broker, 'watch') or now)}
+local function watched_ms()
+  return now - tonumber(redis.call('HGET', KEY.broker, 'watch') or now)
+end
+
+-- The dead agents.
+-- KEYS: agents, heartbeats, kept, broker
+-- ARGV: silence_ms, goodbye_ms
+local function dead()
+  local ids = {}
+  for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEY.heartbeats, '-inf', now - tonumber(ARG.silence_ms))) do
+    if is_dead(id) then ids[#ids + 1] = id end
+  end
+  return ids
 end
 
 -- The agents of the shortest of these ways through the index, each a list of places; without a way, all online ones.

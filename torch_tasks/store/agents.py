@@ -70,30 +70,22 @@ class AgentRegistry:
         limit: int | None = None,
     ) -> list[AgentInfo]:
         """The agents that can take such a task: free ones first, then by ``wished`` skills, success rate and load."""
-        return self._search(role, skills, match, wished, limit, but=frozenset(Obstacle) - GONE)
-
-    def find_serving(self, spec: TaskSpec) -> list[AgentInfo]:
-        """One online agent that may take this task, busy or not; an empty list if there is none."""
-        if spec.agent:
-            return [info for info in self.get_agents([spec.agent]) if info.online]
-        return self._search(spec.role, spec.skills, limit=1)
-
-    def _search(
-        self,
-        role: str | None,
-        skills: Iterable[str],
-        match: str = "all",
-        wished: Iterable[str] = (),
-        limit: int | None = None,
-        but: Collection[str] = (),
-    ) -> list[AgentInfo]:
         asked = Search(
             role=(role or "").strip().lower(),
             skills=_words(skills),
             any_skill=match == "any",
             wished=_words(wished),
-            obstacles={"left", Obstacle.RETIRING, *but},
+            obstacles={"left", Obstacle.RETIRING, *(frozenset(Obstacle) - GONE)},
         )
+        return self._search(asked, limit)
+
+    def find_serving(self, spec: TaskSpec) -> list[AgentInfo]:
+        """One online agent that may take this task, busy or not; an empty list if there is none."""
+        if spec.agent:
+            return [info for info in self.get_agents([spec.agent]) if info.online]
+        return self._search(Search(spec.role or "", spec.skills, obstacles={"left", Obstacle.RETIRING}), limit=1)
+
+    def _search(self, asked: Search, limit: int | None) -> list[AgentInfo]:
         pins, holds, found = SCRIPTS["candidates"](
             self._client,
             heartbeats=keys.AGENT_HEARTBEAT,
@@ -239,25 +231,12 @@ class AgentRegistry:
 
     def dead(self) -> list[AgentInfo]:
         """The agents that are silent and kept by no living node worker; none while the broker itself is too young."""
-        now_ms, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
-        silence = self._settings.takeover_seconds * 1000
-        if watched_ms < silence:
-            return []
-        promises: Any = self._client.zrange(keys.AGENT_KEPT, 0, -1, withscores=True)
-        kept = {str(agent_id): float(score) for agent_id, score in promises}
-        silent: Any = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, "-inf", now_ms - silence)
-        return [info for info in self.get_agents(silent) if self._is_dead(info, kept.get(info.agent_id, 0.0), now_ms)]
+        return self.get_agents(SCRIPTS["dead"](self._client, **signs_of_death(self._settings)))
 
     def has_heard_all(self) -> bool:
         """Whether the broker has run long enough for every live agent to have sent a heartbeat."""
-        _, watched_ms = SCRIPTS["clock"](self._client, broker=keys.BROKER_STATE)
+        watched_ms = SCRIPTS["watched_ms"](self._client, broker=keys.BROKER_STATE)
         return int(watched_ms) >= self._settings.takeover_seconds * 1000
-
-    def _is_dead(self, info: AgentInfo, kept_ms: float, now_ms: int) -> bool:
-        silence = self._settings.takeover_seconds * 1000
-        grace = self._settings.detached_seconds * 1000 if info.left else silence
-        heard_ms = info.last_heartbeat.timestamp() * 1000 if info.last_heartbeat else 0.0
-        return now_ms - heard_ms >= grace and now_ms - kept_ms >= silence
 
     def _info(
         self,

@@ -20,7 +20,6 @@ from torch_tasks.model.checkin import (
     CheckinRecord,
     CheckinState,
     Fire,
-    Receipt,
     SlotOutcome,
     milliseconds,
     moment_of,
@@ -161,11 +160,8 @@ class CheckinRecords:
 
     def scan(self) -> Iterator[CheckinRecord]:
         """All check-ins that can be read, a page at a time, in the order they were added in."""
-        for start in itertools.count(0, _AT_ONCE):
-            ids = [str(one) for one in self._client.zrange(keys.CHECKINS, start, start + _AT_ONCE - 1)]
+        for ids in pages(self._client, keys.CHECKINS):
             yield from (record for record in self._read(ids) if record)
-            if len(ids) < _AT_ONCE:
-                return
 
     def aside(self) -> dict[str, str]:
         """The ids of the check-ins that cannot be read, and why."""
@@ -179,26 +175,19 @@ class CheckinRecords:
         slots, lines = keys.checkin_history(checkin_id)
         latest = [str(slot) for slot in self._client.zrevrange(slots, 0, limit - 1)]
         found = self._client.hmget(lines, latest) if latest else []
-        return self._joined([fire_of(str(line)) for line in found if line])
-
-    def _joined(self, fires: list[Fire]) -> list[Fire]:
+        fires = [fire_of(str(line)) for line in found if line]
         ids = [receipt.message for fire in fires for receipt in fire.receipts if receipt.message]
         states = dict(zip(ids, self._inboxes.states(ids), strict=True))
         tasks = [fire.task for fire in fires if fire.task]
         outlines = dict(zip(tasks, self._records.outlines(tasks), strict=True))
 
-        def known(receipt: Receipt) -> Receipt:
-            return receipt.model_copy(update={"state": states.get(receipt.message or "")})
+        def with_states(fire: Fire) -> Fire:
+            receipts = [one.model_copy(update={"state": states.get(one.message or "")}) for one in fire.receipts]
+            outline = outlines.get(fire.task or "")
+            state = outline.state if outline else None
+            return fire.model_copy(update={"receipts": tuple(receipts), "task_state": state})
 
-        return [
-            fire.model_copy(
-                update={
-                    "receipts": tuple(map(known, fire.receipts)),
-                    "task_state": outline.state if (outline := outlines.get(fire.task or "")) else None,
-                }
-            )
-            for fire in fires
-        ]
+        return list(map(with_states, fires))
 
     # ── the delivery of a fire ───────────────────────────────────────────────────────────────────────────────────
 
@@ -310,6 +299,15 @@ class CheckinRecords:
                 log.warning("check-in %s cannot be read: %s", one, error)
                 found.append(None)
         return found
+
+
+def pages(client: redis.Redis, index: str) -> Iterator[list[str]]:
+    """The ids in an index, a page at a time."""
+    for start in itertools.count(0, _AT_ONCE):
+        ids = [str(one) for one in client.zrange(index, start, start + _AT_ONCE - 1)]
+        yield ids
+        if len(ids) < _AT_ONCE:
+            return
 
 
 def fields_of(client: redis.Redis, ids: Iterable[str], names: Sequence[str]) -> list[dict[str, Any]]:

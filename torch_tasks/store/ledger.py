@@ -112,7 +112,7 @@ class Ledger:
 
     def exists(self) -> bool:
         """Whether anything was ever written here."""
-        return self._file.exists()
+        return self.path.exists()
 
     # ── from being accepted to the end ───────────────────────────────────────────────────────────────────────────
 

@@ -61,9 +61,6 @@ class LedgerFile:
         self._opened: tuple[int, int] | None = None
         _all.add(self)
 
-    def exists(self) -> bool:
-        return self.path.exists()
-
     @contextmanager
     def reading(self) -> Iterator[sqlite3.Connection]:
         """A connection for statements that change nothing."""

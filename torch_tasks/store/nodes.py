@@ -128,11 +128,7 @@ def _entry(info: NodeInfo) -> str:
     return info.model_dump_json(exclude=_LOOKED_UP)
 
 
-_KEYS = {
-    "entries": keys.NODE_REGISTRY,
-    "heartbeats": keys.NODE_HEARTBEAT,
-    "incarnations": keys.NODE_INCARNATION,
-}
+_KEYS = {"entries": keys.NODE_REGISTRY, "heartbeats": keys.NODE_HEARTBEAT, "incarnations": keys.NODE_INCARNATION}
 _SPAWN_KEYS = {"spawned": keys.SPAWNED, "states": keys.SPAWN_STATES, "revision": keys.SPAWN_REVISION}
 
 

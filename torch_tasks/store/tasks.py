@@ -102,15 +102,9 @@ class TaskRecords:
 
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is."""
+        places = {"record": keys.task_record(task_id), "all": keys.TASK_STATUS}
         new_record, new_queue = SCRIPTS["accept"](
-            self._client,
-            record=keys.task_record(task_id),
-            all=keys.TASK_STATUS,
-            demanded=keys.DEMANDED_QUEUES,
-            id=task_id,
-            spec=json.dumps(wire),
-            queue=queue,
-            demands=keys.is_task_queue(queue),
+            self._client, **places, **_demand(queue), id=task_id, spec=json.dumps(wire)
         )
         return Accepted(bool(new_record), bool(new_queue))
 
@@ -202,18 +196,16 @@ class TaskRecords:
             pipe.execute()
 
     def _put_back(self, task_id: str, account: Mapping[str, str], client: redis.Redis) -> Any:
-        state, queue = TaskState(account["state"]), account["queue"]
+        state = TaskState(account["state"])
         return SCRIPTS["restore"](
             client,
             record=keys.task_record(task_id),
             all=keys.TASK_STATUS,
-            demanded=keys.DEMANDED_QUEUES,
             dead_letters=keys.DEAD_LETTERS,
+            **_demand(account["queue"]),
             id=task_id,
             revision=account["revision"],
             accepted_us=int(account["created_at"]) * 1000,
-            queue=queue,
-            demands=keys.is_task_queue(queue),
             keep_seconds=self._kept_for(state),
             is_dead=state is TaskState.DEAD,
             fields=account,
@@ -231,7 +223,7 @@ class TaskRecords:
             self._client,
             record=keys.task_record(record.spec.id),
             history=keys.task_history(record.spec.id),
-            demanded=keys.DEMANDED_QUEUES,
+            **_demand(queue),
             asker=asker,
             known_spec=known,
             spec=json.dumps(spec.wire()),
@@ -240,8 +232,6 @@ class TaskRecords:
             note=handover.note,
             questions=handover.questions,
             pid=handover.pid,
-            queue=queue,
-            demands=keys.is_task_queue(queue),
             agent=record.agent,
             node=record.node,
             incarnation=record.incarnation,
@@ -376,6 +366,11 @@ def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
     if agent is None:
         return {"agent": "", "node": "", "incarnation": 0}
     return {"agent": agent.agent_id, "node": agent.node, "incarnation": agent.incarnation}
+
+
+def _demand(queue: str) -> dict[str, Any]:
+    """What the scripts need to demand a queue that agents share."""
+    return {"demanded": keys.DEMANDED_QUEUES, "queue": queue, "demands": keys.is_task_queue(queue)}
 
 
 def _record(fields: Mapping[str, str]) -> TaskRecord:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
@@ -13,7 +12,7 @@ import redis
 from torch_tasks import keys
 from torch_tasks.model.checkin import CheckinState, Fire, SlotOutcome, milliseconds
 from torch_tasks.settings import Settings
-from torch_tasks.store.checkins import SCRIPTS, fields_of, line_of, places_of
+from torch_tasks.store.checkins import SCRIPTS, fields_of, line_of, pages, places_of
 
 PERIODIC = "celery:"
 """How the id of one of Celery's own entries begins; no check-in has such an id."""
@@ -196,11 +195,7 @@ class Timetable:
     def ids(self) -> Iterator[list[str]]:
         """The ids of all entries, a page at a time."""
         for index in (keys.CHECKINS, keys.PERIODIC):
-            for start in itertools.count(0, _AT_ONCE):
-                found = [str(one) for one in self._client.zrange(index, start, start + _AT_ONCE - 1)]
-                yield found
-                if len(found) < _AT_ONCE:
-                    break
+            yield from pages(self._client, index)
 
     def accounts(self, ids: Sequence[str]) -> list[EntryCopy]:
         """Copies of these entries."""
