@@ -53,7 +53,8 @@ class Account:
         if left > 0:
             return left / 1000
         if self._breaker.current_state == STATE_OPEN:
-            if (seconds := self._open_for()) > 0:
+            opened = self._breaker._state_storage.opened_at
+            if opened and (seconds := self._pause - (datetime.now(UTC) - opened).total_seconds()) > 0:
                 return seconds
             self._breaker.half_open()
         if self._breaker.current_state == STATE_CLOSED and not self._client.exists(self._probation):
@@ -82,14 +83,9 @@ class Account:
             raise Overloaded
 
     def served(self) -> None:
-        """Note that a task was done: the account works."""
         self._client.delete(self._probation, self._probe)
         with suppress(CircuitBreakerError), self._breaker.calling():
             pass
-
-    def _open_for(self) -> float:
-        opened = self._breaker._state_storage.opened_at
-        return self._pause - (datetime.now(UTC) - opened).total_seconds() if opened else 0.0
 
     def _wait_for_probe(self, agent_id: str) -> float:
         if self._client.set(self._probe, agent_id, nx=True, px=int(_PROBE_SECONDS * 1000)):
@@ -100,8 +96,6 @@ class Account:
 
 
 class BudgetShare(NamedTuple):
-    """The answer to a request for a share of a budget."""
-
     closed_seconds: float
     """For how long no task may begin; 0 if something was left, which is then counted."""
     why: str
@@ -118,7 +112,6 @@ class Budgets:
         self._budgets = settings.budgets
 
     def of(self, account: str) -> Budget:
-        """An account's budget; one without limits if none is set."""
         return self._budgets.get(account, Budget())
 
     def spend(
@@ -145,7 +138,6 @@ class Budgets:
         return BudgetShare(int(closed_ms) / 1000, words, dict(zip(WINDOWS, map(str, spent), strict=True)))
 
     def lines(self, accounts: list[str]) -> list[BudgetLine]:
-        """The budgets of these accounts and what is used of them."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.time()
             for account in accounts:

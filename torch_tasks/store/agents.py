@@ -111,7 +111,6 @@ class AgentRegistry:
         return [str(skill) for skill in SCRIPTS["skills"](self._client, index=keys.AGENT_INDEX)]
 
     def get_agent(self, agent_id: str) -> AgentInfo:
-        """One agent, or :class:`AgentNotFound`."""
         for info in self.get_agents([agent_id]):
             return info
         raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
@@ -138,20 +137,7 @@ class AgentRegistry:
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
-        with self._client.pipeline(transaction=False) as pipe:
-            pipe.hgetall(keys.AGENT_REGISTRY)
-            pipe.zrange(keys.AGENT_HEARTBEAT, 0, -1, withscores=True)
-            pipe.hgetall(keys.AGENT_PERFORMANCE)
-            pipe.hgetall(keys.AGENT_LOAD)
-            pipe.hgetall(keys.AGENT_INCARNATION)
-            pipe.hgetall(keys.HOLDS)
-            pipe.time()
-            entries, beats, ends, loads, incarnations, holds, now = pipe.execute()
-        heard, now_ms, holds_now = dict(beats), in_ms(now), LatestHolds.of(holds)
-        return [
-            self._info(entry, incarnations.get(one), heard.get(one), now_ms, ends.get(one), loads.get(one), holds_now)
-            for one, entry in sorted(entries.items())
-        ]
+        return self.get_agents(sorted(map(str, self._client.hkeys(keys.AGENT_REGISTRY))))
 
     get_all_agents = agents
 
@@ -298,8 +284,6 @@ def _words(skills: Iterable[str]) -> tuple[str, ...]:
 
 
 class AgentChange(NamedTuple):
-    """One difference between two looks at an agent."""
-
     agent_id: str
     what: What
     """``came``: a new incarnation, or the first heartbeat after a silence."""
@@ -398,7 +382,6 @@ class SoftPins:
         return _pairs(self._client.zrange(keys.SOFT_PINS, 0, -1))
 
     def drop(self, agent_id: str, task_id: str) -> None:
-        """Delete a pin."""
         self._client.zrem(keys.SOFT_PINS, f"{agent_id} {task_id}")
 
 

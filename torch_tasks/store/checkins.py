@@ -50,8 +50,6 @@ class CheckinRecords:
         self._note_limit = settings.message_limit_bytes
         self._keep_seconds = int(settings.result_days * 86400)
 
-    # ── changing ────────────────────────────────────────────────────────────────────────────────────────────────
-
     def add(self, checkin: Checkin) -> CheckinRecord:
         """Have a check-in come up from now on; one whose id is known stays as it is."""
         return self.add_all([checkin])[0]
@@ -99,7 +97,6 @@ class CheckinRecords:
         return self._move(checkin_id, CheckinState.PAUSED)
 
     def resume(self, checkin_id: str) -> CheckinRecord:
-        """Have the check-in come up again, from its next slot on."""
         return self._move(checkin_id, CheckinState.ACTIVE)
 
     def remove(self, checkin_id: str) -> None:
@@ -116,8 +113,6 @@ class CheckinRecords:
             raise _unknown(checkin_id)
         return fire
 
-    # ── looking ────────────────────────────────────────────────────────────────────────────────────────────────
-
     def now(self) -> datetime:
         """The broker's time, as exact as slots are."""
         return moment_of(time_ms(self._client))
@@ -131,7 +126,6 @@ class CheckinRecords:
         return max(0, int(due) - int(periodic))
 
     def get(self, checkin_id: str) -> CheckinRecord:
-        """One check-in and its state, or :class:`CheckinNotFound`."""
         (fields,) = self._fields([checkin_id])
         if fields["state"] is None or not fields["checkin"]:
             raise _unknown(checkin_id)
@@ -189,14 +183,11 @@ class CheckinRecords:
 
         return list(map(with_states, fires))
 
-    # ── the delivery of a fire ───────────────────────────────────────────────────────────────────────────────────
-
     def note(self, fire: Fire) -> bool:
         """Note the outcome of a slot in the history; false if the check-in is gone."""
         return self._note(fire, at_once=False)
 
     def fire(self, checkin_id: str, slot: datetime) -> Fire | None:
-        """The outcome of one slot, if it is known."""
         line = self._client.hget(keys.checkin_history(checkin_id)[1], str(milliseconds(slot)))
         return fire_of(str(line)) if line else None
 
@@ -212,7 +203,6 @@ class CheckinRecords:
         return {receiver: (int(slot), what) for receiver, (slot, _, what) in parted.items()}
 
     def note_latest(self, checkin_id: str, whom: str, slot: datetime, what: str) -> None:
-        """Note what a receiver got last."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hset(keys.checkin_latest(checkin_id), whom, f"{milliseconds(slot)} {what}")
             pipe.expire(keys.checkin_latest(checkin_id), self._keep_seconds)
@@ -229,8 +219,6 @@ class CheckinRecords:
                 break
         return gone
 
-    # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────
-
     def _move(self, checkin_id: str, to: CheckinState) -> CheckinRecord:
         while True:
             record = self.get(checkin_id)
@@ -243,7 +231,6 @@ class CheckinRecords:
                 return self.get(checkin_id)
 
     def _state_and_slot(self, record: CheckinRecord, wanted: Checkin) -> tuple[CheckinState, datetime | None]:
-        """The state and next slot of the changed check-in."""
         if wanted.max_runs is not None and record.runs >= wanted.max_runs:
             raise InvalidCheckin(f"check-in {wanted.id} has fired {record.runs} times already; give it more runs")
         if record.state is CheckinState.PAUSED:
@@ -341,7 +328,6 @@ def line_of(fire: Fire) -> str:
 
 
 def fire_of(line: str) -> Fire:
-    """What :func:`line_of` wrote."""
     return Fire.model_validate_json(line[1:])
 
 

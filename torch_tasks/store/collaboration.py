@@ -30,8 +30,6 @@ _NAME_LIMIT = 512
 
 
 class Claim(Model):
-    """Who has a resource, and for how long."""
-
     resource: str
     by: str
     agent: bool
@@ -114,7 +112,6 @@ class Claims:
         return str(self._client.hget(keys.CLAIMS, name) or "")
 
     def _claimed(self, name: str, known: str) -> dict[str, str | int]:
-        """What the scripts need to decide whether the known claim holds."""
         task = json.loads(known).get("task") if known else None
         return {
             **signs_of_death(self._settings),
@@ -146,8 +143,6 @@ _CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]+")
 
 
 class Note(Model):
-    """One fact, and who noted it."""
-
     id: str
     at: datetime
     project: str
@@ -158,7 +153,6 @@ class Note(Model):
 
     @property
     def words(self) -> frozenset[str]:
-        """The words by which it can be found."""
         return frozenset(words_of(" ".join((self.fact, *self.tags))))
 
 

@@ -23,23 +23,17 @@ Shown = Annotated[str, BeforeValidator(shown)]
 
 
 class LeftOut(Model):
-    """A file that is not committed, and why."""
-
     path: Shown
     why: str
 
 
 class Committed(Model):
-    """A commit, as one line."""
-
     id: str
     at: AwareDatetime
     subject: Shown
 
 
 class TreeReport(Model):
-    """One git tree."""
-
     tree: Shown
     task: str | None = None
     """The task for which it was made."""
@@ -57,8 +51,6 @@ class TreeReport(Model):
 
 
 class GitReport(Model):
-    """The trees in which one agent works."""
-
     agent: AgentId
     role: Role
     node: str
@@ -75,12 +67,10 @@ class GitReports:
         self._client = client or connect(own.settings().broker())
 
     def all(self) -> list[GitReport]:
-        """The reports of all agents, by id."""
         reports = self._client.hgetall(keys.GIT_REPORTS)
         return [GitReport.model_validate_json(report) for _, report in sorted(reports.items())]
 
     def put(self, report: GitReport) -> None:
-        """Replace the agent's report."""
         self._client.hset(keys.GIT_REPORTS, report.agent, report.model_dump_json())
 
     def drop(self, node: str, but: Collection[str]) -> None:

@@ -22,13 +22,10 @@ def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, i
 
 
 class Holds:
-    """The holds of one broker's fleet."""
-
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
 
     def latest(self) -> LatestHolds:
-        """The latest hold on each scope."""
         return LatestHolds.of({str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()})
 
     def put(self, scope: str, hold: Hold) -> Hold:

@@ -56,8 +56,6 @@ _BEFORE = {
 
 
 class Row(NamedTuple):
-    """One task in the ledger."""
-
     number: int
     task_id: str
     queue: str
@@ -85,8 +83,6 @@ class _Broker(NamedTuple):
 
 
 class Summary(NamedTuple):
-    """The ledger in numbers."""
-
     open: int
     spooled: int
     elsewhere: int
@@ -111,7 +107,6 @@ class Ledger:
         self._file = LedgerFile(path)
 
     def exists(self) -> bool:
-        """Whether anything was ever written here."""
         return self.path.exists()
 
     # ── from being accepted to the end ───────────────────────────────────────────────────────────────────────────
@@ -227,7 +222,6 @@ class Ledger:
         return str(found[0])
 
     def account(self, row: Row) -> dict[str, str]:
-        """The account of an ended task, from its closed row."""
         with self._file.reading() as file:
             found = file.execute("SELECT account FROM papers WHERE number = ?", (row.number,)).fetchone()
         return {str(name): str(value) for name, value in json.loads(found[0]).items()}
@@ -236,7 +230,6 @@ class Ledger:
         return bool(self._rows("state = 'spooled' LIMIT 1"))
 
     def state(self, task_id: str) -> RowState | None:
-        """The state of a task's row, if it has one."""
         with self._file.reading() as file:
             row = self._find(file, task_id)
         return row.state if row else None
@@ -267,7 +260,6 @@ class Ledger:
             return not -1 < time.time() - self._mine(file).closing_at < seconds
 
     def note_closing(self) -> None:
-        """Note that this process looks for ended tasks now."""
         with self._file.writing(flushed=False) as file:
             file.execute("UPDATE brokers SET closing_at = ? WHERE broker = ?", (time.time(), self._broker))
 

@@ -70,8 +70,6 @@ _KEPT = 10_000
 
 
 class AuditKind(StrEnum):
-    """What is audited of a message."""
-
     REFUSED = "refused"
     """The policy forbids it, or its receiver is locked."""
     INVALID = "invalid"
@@ -111,7 +109,6 @@ class Audit:
         self._client.publish(keys.AUDIT, _entry(number, fields).model_dump_json())
 
     def latest(self, limit: int) -> list[AuditEntry]:
-        """The latest entries, oldest first."""
         found: Any = self._client.xrevrange(keys.AUDIT, count=limit)
         return [_entry(str(number), fields) for number, fields in reversed(found)]
 
@@ -137,8 +134,6 @@ class InboxEntry(NamedTuple):
 
 
 class Inboxes:
-    """All inboxes on one broker."""
-
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self.audit = Audit(client)
@@ -180,7 +175,6 @@ class Inboxes:
         return MessageState(detail) if outcome == "known" else MessageState.ACCEPTED
 
     def exchanges(self, correlation_id: str) -> int:
-        """How many messages have this correlation id."""
         return int(self._client.get(keys.exchanges(correlation_id)) or 0)
 
     def replay(self, message_id: str) -> MessageState:
@@ -287,7 +281,6 @@ class Inboxes:
     # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def get(self, message_id: str) -> MessageRecord:
-        """One record, or :class:`MessageNotFound`."""
         found = self.records([message_id])[0]
         if found is None:
             raise _not_found(message_id)
@@ -307,7 +300,6 @@ class Inboxes:
         return [_record(fields, moment) if fields else None for fields in found]
 
     def states(self, message_ids: Iterable[str]) -> list[MessageState | None]:
-        """The states of these messages, in their order."""
         with self._client.pipeline(transaction=False) as pipe:
             for message_id in message_ids:
                 pipe.hget(keys.message(message_id), "state")
@@ -326,7 +318,6 @@ class Inboxes:
         return dict(sorted((pair for pair in depths if pair[1]), key=lambda pair: -pair[1]))
 
     def count_dead(self, among: int) -> int:
-        """How many of the latest messages are dead."""
         ids = [str(message_id) for message_id in self._client.zrevrange(keys.MESSAGES, 0, among - 1)]
         return self.states(ids).count(MessageState.DEAD)
 

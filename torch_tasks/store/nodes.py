@@ -49,12 +49,10 @@ class NodeRegistry:
         ]
 
     def online(self) -> list[str]:
-        """The names of the online nodes."""
         since = time_ms(self._client) - self._offline_ms
         return [str(name) for name in self._client.zrangebyscore(keys.NODE_HEARTBEAT, f"({since}", "+inf")]
 
     def get_node(self, name: str) -> NodeInfo:
-        """One node, or :class:`NodeNotFound`."""
         for info in self.nodes():
             if info.name == name:
                 return info
@@ -239,7 +237,6 @@ class Spawns:
         return [_spawned(entry, state) for entry, state in zip(entries, states, strict=True) if entry and state]
 
     def all(self) -> list[Spawned]:
-        """Every spawned agent, by id."""
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.SPAWNED)
             pipe.hgetall(keys.SPAWN_STATES)

@@ -53,7 +53,6 @@ class Outbox:
         return file
 
     def drop(self, file: Path) -> None:
-        """Delete a message that was not accepted."""
         file.unlink(missing_ok=True)
 
     def accepted(self, file: Path) -> None:

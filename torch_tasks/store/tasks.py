@@ -93,8 +93,6 @@ class Ownership(NamedTuple):
 
 
 class TaskRecords:
-    """The records of all tasks on one broker."""
-
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._settings = settings
@@ -282,7 +280,6 @@ class TaskRecords:
             self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
 
     def history(self, task_id: str) -> list[HistoryEntry]:
-        """The history of a task, oldest first."""
         return [
             HistoryEntry.model_validate(entry | {"at": datetime.fromtimestamp(entry["at"] / 1000, UTC)})
             for entry in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
@@ -301,19 +298,16 @@ class TaskRecords:
         self._client.hdel(keys.task_record(task_id), "cancel_requested")
 
     def get(self, task_id: str) -> TaskRecord:
-        """One record, or :class:`TaskNotFound`."""
         record = self.find(task_id)
         if record is None:
             raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago")
         return record
 
     def find(self, task_id: str) -> TaskRecord | None:
-        """One record, if there is one."""
         fields = self.account(task_id)
         return _record(fields) if fields else None
 
     def state(self, task_id: str) -> TaskState | None:
-        """The state alone; None if there is no record."""
         value = self._client.hget(keys.task_record(task_id), "state")
         return TaskState(str(value)) if value else None
 

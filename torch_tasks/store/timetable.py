@@ -32,7 +32,6 @@ class Due(NamedTuple):
 
     @property
     def id(self) -> str:
-        """The id of its entry."""
         return self.member if self.periodic else self.member.partition("@")[0]
 
     @property
@@ -43,13 +42,10 @@ class Due(NamedTuple):
 
     @property
     def periodic(self) -> bool:
-        """Whether it is one of Celery's own entries."""
         return self.member.startswith(PERIODIC)
 
 
 class Tick(NamedTuple):
-    """What a look at the timetable shows."""
-
     now_ms: int
     leads: bool
     next_ms: int | None = None
@@ -108,8 +104,6 @@ class Timetable:
         """Give up the lead and wake the other beats."""
         SCRIPTS["resign"](self._client, lock=keys.BEAT_LEADER, changes=keys.CHECKIN_CHANGES, held=held)
 
-    # ── what is due ──────────────────────────────────────────────────────────────────────────────────────────────
-
     def tick(self, held: str, most: int) -> Tick:
         """What is due now, the longest due first; this renews the lead."""
         places = {"lock": keys.BEAT_LEADER, "due": keys.CHECKINS_DUE}
@@ -151,10 +145,7 @@ class Timetable:
         places = {"entry": keys.checkin(due.id), "due": keys.CHECKINS_DUE, "changes": keys.CHECKIN_CHANGES}
         SCRIPTS["set_aside"](self._client, **places, id=due.id, member=due.member, why=why)
 
-    # ── Celery's own entries ─────────────────────────────────────────────────────────────────────────────────────
-
     def installed(self) -> set[str]:
-        """The ids of Celery's own entries."""
         return {str(one) for one in self._client.zrange(keys.PERIODIC, 0, -1)}
 
     def install(self, entry_id: str, schedule: str, slot: datetime) -> bool:
@@ -167,8 +158,6 @@ class Timetable:
         """Keep one of Celery's own entries from coming up."""
         places = places_of(entry_id) | {"all": keys.PERIODIC}
         SCRIPTS["remove"](self._client, **places, id=entry_id, keep_seconds=self._keep_seconds)
-
-    # ── what beat remembers ──────────────────────────────────────────────────────────────────────────────────────
 
     def changes(self, after: str, wait_ms: int) -> tuple[str, list[str]] | None:
         """The place up to which the stream of changes was read, and the ids of the changed entries; waits for a change.
@@ -198,7 +187,6 @@ class Timetable:
             yield from pages(self._client, index)
 
     def accounts(self, ids: Sequence[str]) -> list[EntryCopy]:
-        """Copies of these entries."""
         with self._client.pipeline(transaction=False) as pipe:
             for one in ids:
                 slots, lines = keys.checkin_history(one)
@@ -240,7 +228,6 @@ class Timetable:
         )
 
     def is_empty(self) -> bool:
-        """Whether the broker has no check-in at all."""
         return not self._client.exists(keys.CHECKINS)
 
 

@@ -344,9 +344,6 @@ def test_whether_an_agent_serves_a_task_is_found_without_reading_them_all(
     assert unroutable == [False] * 3 + [True] * 2
 
 
-# ── looking after them ───────────────────────────────────────────────────────────────────────────────────────────
-
-
 def test_of_many_dead_agents_only_those_with_waiting_tasks_are_looked_at(
     registry: AgentRegistry, torch: Torch, broker: Broker
 ) -> None:
