@@ -216,7 +216,7 @@ class AgentRegistry:
             SCRIPTS["promise"](self._client, kept=keys.AGENT_KEPT, ids=agent_ids)
 
     def dead(self) -> list[AgentInfo]:
-        """The agents that are silent and kept by no living node worker; none while the broker itself is too young."""
+        """The agents that are silent and kept by no living node worker; none while the broker has run too briefly."""
         return self.get_agents(SCRIPTS["dead"](self._client, **signs_of_death(self._settings)))
 
     def has_heard_all(self) -> bool:

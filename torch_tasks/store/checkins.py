@@ -109,7 +109,7 @@ class CheckinRecords:
         """Fire the check-in at once, even if paused or ended. This does not count among its runs."""
         now = self.now()
         fire = Fire(checkin_id=checkin_id, slot=now, outcome=SlotOutcome.DUE, at=now, note="asked for by hand")
-        if not self._note(fire, at_once=True):
+        if not self.note(fire, at_once=True):
             raise _unknown(checkin_id)
         return fire
 
@@ -183,9 +183,10 @@ class CheckinRecords:
 
         return list(map(with_states, fires))
 
-    def note(self, fire: Fire) -> bool:
-        """Note the outcome of a slot in the history; false if the check-in is gone."""
-        return self._note(fire, at_once=False)
+    def note(self, fire: Fire, *, at_once: bool = False) -> bool:
+        """Note the outcome of a slot, which is fired ``at_once`` if asked; false if the check-in is gone."""
+        what = {"id": fire.checkin_id, "slot": milliseconds(fire.slot), "line": line_of(fire)}
+        return bool(SCRIPTS["fire"](self._client, **places_of(fire.checkin_id), **what, at_once=at_once))
 
     def fire(self, checkin_id: str, slot: datetime) -> Fire | None:
         line = self._client.hget(keys.checkin_history(checkin_id)[1], str(milliseconds(slot)))
@@ -258,10 +259,6 @@ class CheckinRecords:
         if done == "missing":
             raise _unknown(checkin.id)
         return bool(done == "done")
-
-    def _note(self, fire: Fire, *, at_once: bool) -> bool:
-        what = {"id": fire.checkin_id, "slot": milliseconds(fire.slot), "line": line_of(fire)}
-        return bool(SCRIPTS["fire"](self._client, **places_of(fire.checkin_id), **what, at_once=at_once))
 
     def _within_limit(self, checkin: Checkin) -> Checkin:
         size = len(checkin.note.encode())

@@ -269,7 +269,7 @@ class Inboxes:
             delivered_ms=None if delivered_ago is None else int(delivered_ago * 1000),
         )
         if outcome == "stale":
-            raise StaleWriter(f"agent {message.target} has a later incarnation; what became of {message.id} is refused")
+            raise StaleWriter(f"agent {message.target} has a later incarnation; its note on {message.id} is refused")
         if transport == "fallback" and outcome == state:
             self.audit.note(AuditKind.FALLBACK, message, "the broker was away")
 

@@ -147,7 +147,9 @@ class TaskRecords:
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "owned":
-            raise StaleWriter(f"task {task_id} belongs to {detail}; what {by.agent_id if by else '?'} wrote is refused")
+            raise StaleWriter(
+                f"task {task_id} belongs to {detail}; the write of {by.agent_id if by else '?'} is refused"
+            )
         raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
 
     def take(self, task_id: str, by: AgentInfo, *, spec: str | None = None) -> tuple[Take, str]:
