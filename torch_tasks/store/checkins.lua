@@ -117,7 +117,7 @@ local function install()
   redis.call('HSETNX', KEY.entry, 'runs', 0)
   redis.call('PERSIST', KEY.entry)
   redis.call('ZADD', KEY.names, now, ARG.id)
-  set_due(ARG.id, ARG.due_ms)
+  set_score(KEY.due, ARG.due_ms, ARG.id)
   announce(ARG.id)
   return 1
 end

@@ -37,6 +37,16 @@ def declared(comment: str, what: str) -> set[str]:
     return {name.removeprefix("*") for name in found[1].split(", ")} if found else set()
 
 
+def available(name: str) -> dict[str, tuple[str, str]]:
+    """The functions of a file and of the files that it includes."""
+    found = functions(TEXTS[name])
+    for head in re.findall(r"WITH: ((?:\w+, )*\w+)", TEXTS[name]):
+        for included in head.split(", "):
+            beside = (ROOT / name).with_name(f"{included}.lua")
+            found |= functions((beside if beside.exists() else SHARED / f"{included}.lua").read_text())
+    return found
+
+
 def test_no_lua_stands_in_python() -> None:
     sources = [path for folder in ("torch_tasks", "workers", "beat") for path in (ROOT / folder).rglob("*.py")]
     assert {path for path in sources if re.search(r"redis\.p?call\(", path.read_text())} == {LOADER}
@@ -62,12 +72,15 @@ def test_every_key_that_a_script_touches_is_declared(name: str) -> None:
 
 
 @every_file
+def test_every_function_that_is_called_exists(name: str) -> None:
+    code = re.sub(r"--.*|'[^']*'", "", TEXTS[name])
+    called = set(re.findall(r"(?<![.\w])(\w+)\(", code))
+    assert called - available(name).keys() - {"ipairs", "pairs", "tonumber", "tostring", "type", "unpack"} == set()
+
+
+@every_file
 def test_every_name_is_declared_by_each_script_that_comes_to_use_it(name: str) -> None:
-    found = functions(TEXTS[name])
-    for head in re.findall(r"WITH: ((?:\w+, )*\w+)", TEXTS[name]):
-        for included in head.split(", "):
-            beside = (ROOT / name).with_name(f"{included}.lua")
-            found |= functions((beside if beside.exists() else SHARED / f"{included}.lua").read_text())
+    found = available(name)
     for function, (comment, _) in functions(TEXTS[name]).items():
         known = {"KEY": declared(comment, "KEYS"), "ARG": declared(comment, "ARGV")}
         if not known["KEY"]:
