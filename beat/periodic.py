@@ -80,14 +80,8 @@ class PeriodicEntries:
         upcoming = self._after(entry, slot)
         if upcoming <= now:
             upcoming = self._after(entry, now)
-        return Advance(
-            due,
-            version=fields["version"] or "",
-            state=CheckinState.ACTIVE,
-            slot=upcoming,
-            next_ms=milliseconds(upcoming),
-            runs=int(fields["runs"] or 0) + 1,
-        )
+        version, runs = fields["version"] or "", int(fields["runs"] or 0) + 1
+        return Advance(due, version, CheckinState.ACTIVE, upcoming, milliseconds(upcoming), runs)
 
     def _under_id(self, entry: ScheduleEntry, slot: datetime) -> ScheduleEntry:
         """A copy whose task has the same id however often this slot is sent."""

@@ -161,12 +161,7 @@ class Torch:
     """The fleet, for a program that gives it work. Settings come from the environment and ``torch.toml``."""
 
     def enqueue(
-        self,
-        prompt: str,
-        *,
-        agent_kind: str | None = None,
-        spool: bool = False,
-        **fields: Unpack[TaskFields],
+        self, prompt: str, *, agent_kind: str | None = None, spool: bool = False, **fields: Unpack[TaskFields]
     ) -> Task:
         """Hand a task to the fleet and return at once.
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import Any
 
@@ -73,7 +72,7 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     info = Torch().agent(agent_id)
     used = Torch().resources(agent_id) if info.online else None
     if json_wanted:
-        click.echo(json.dumps(plain(info) | {"resources": plain(used) if used else None}, indent=2, ensure_ascii=False))
+        as_json(plain(info) | {"resources": used})
         return
     known = info.performance_metrics
     ended = f"{known.succeeded} succeeded, {known.failed} failed, in {known.seconds:.0f} s"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -28,10 +28,8 @@ _TARGETS = (
     click.option("--check", help="With --task: a command that checks the result."),
 )
 _TASK = ("agent", "skills", "workdir", "timeout", "check")
-_OPTIONS = (
-    click.option(
-        "--when", type=click.Choice(["idle", "now", "skip"]), help="How to reach a busy agent (default: idle)."
-    ),
+_PACE = (
+    click.option("--when", type=click.Choice(["idle", "now", "skip"]), help="If the agent is busy (default: idle)."),
     click.option(
         "--misfire",
         type=click.Choice(["once", "skip", "all"]),
@@ -45,13 +43,10 @@ _OPTIONS = (
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 
 
-def _with_options(options: Sequence[Callable[[_Command], _Command]]) -> Callable[[_Command], _Command]:
-    def add(command: _Command) -> _Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
+def _with_target_and_pace(command: _Command) -> _Command:
+    for option in reversed((*_TARGETS, *_PACE)):
+        command = option(command)
+    return command
 
 
 def _by_receiver(target: str | None, how: dict[str, Any]) -> dict[str, Any]:
@@ -79,19 +74,12 @@ def checkin() -> None:
 @click.argument("words", metavar="[WHEN] NOTE [AGENT]", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--every", metavar="INTERVAL", help="Repeat, as `30m` or `2 hours from 9:00`; instead of WHEN.")
 @click.option("--cron", metavar="LINE", help="Repeat by a line of cron, with or without a time zone; instead of WHEN.")
-@_with_options(_TARGETS)
-@_with_options(_OPTIONS)
-@click.option("--id", "checkin_id", help="The check-in's id; the same one twice is one check-in.")
+@_with_target_and_pace
+@click.option("--id", help="The check-in's id; adding the same id twice makes one check-in.")
 @click.option("--from", "sender", metavar="WHO", help="The author (default: this pane's agent, or operator).")
 @JSON
 def add(
-    words: tuple[str, ...],
-    every: str | None,
-    cron: str | None,
-    checkin_id: str | None,
-    sender: str | None,
-    json_wanted: bool,
-    **how: Any,
+    words: tuple[str, ...], every: str | None, cron: str | None, sender: str | None, json_wanted: bool, **how: Any
 ) -> None:
     """Schedule NOTE at WHEN for AGENT (default: this pane's agent).
 
@@ -100,7 +88,7 @@ def add(
     reads NOTE from standard input.
     """
     when, note, target = _read_words(words, every, cron)
-    _print_accepted(Checkins(sender).add(when, note, id=checkin_id, **_by_receiver(target, how)), json_wanted)
+    _print_accepted(Checkins(sender).add(when, note, **_by_receiver(target, how)), json_wanted)
 
 
 def _read_words(words: tuple[str, ...], every: str | None, cron: str | None) -> tuple[str, str, str | None]:
@@ -173,8 +161,7 @@ def show(checkin_id: str, json_wanted: bool) -> None:
 @click.option("--time", metavar="WHEN", help="The new WHEN, as for `add`.")
 @click.option("--note", metavar="NOTE", help="The new text; `-` reads it from standard input.")
 @click.option("--to", "target", metavar="AGENT", help="The new receiver.")
-@_with_options(_TARGETS)
-@_with_options(_OPTIONS)
+@_with_target_and_pace
 @JSON
 def edit(
     checkin_id: str, time: str | None, note: str | None, target: str | None, json_wanted: bool, **how: Any

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import select
 import signal
@@ -121,7 +120,7 @@ def budget(account: str | None, json_wanted: bool) -> None:
     budgets = fleet().budgets
     lines = budgets.lines([account] if account else budgets.accounts())
     if json_wanted:
-        click.echo(json.dumps([plain(line) | {"exhausted": line.exhausted} for line in lines], indent=2))
+        as_json([plain(line) | {"exhausted": line.exhausted} for line in lines])
         return
     rows = [
         (

@@ -11,18 +11,15 @@ from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
 from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, waiting
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
-from torch_tasks.model.message import MessageKind, MessageRecord, Sent, Urgency, When
+from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 
+_HEADINGS = ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT")
+_REFUSED_HEADINGS = ("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY")
 _WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
-_EMERGENCY = click.option(
-    "--emergency",
-    "priority",
-    flag_value=Urgency.EMERGENCY.value,
-    default=Urgency.NORMAL.value,
-    help="Deliver before all others, past the policy.",
-)
+_PAST_ALL = "Deliver before all others, past the policy."
+_EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", default="normal", help=_PAST_ALL)
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
@@ -40,12 +37,7 @@ _EMERGENCY = click.option(
 @SENDER
 @JSON
 def send(
-    agent_id: str,
-    text: tuple[str, ...],
-    wait_seconds: float | None,
-    sender: str | None,
-    json_wanted: bool,
-    **how: Any,
+    agent_id: str, text: tuple[str, ...], wait_seconds: float | None, sender: str | None, json_wanted: bool, **how: Any
 ) -> None:
     """Send TEXT to AGENT, which gets it when it is idle. `-` reads the text from standard input."""
     nova = NovaOrchestrator(sender)
@@ -165,14 +157,8 @@ def messages(
         _show(nova.message(message_id))
 
 
-_REFUSED_HEADINGS = ("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY")
-
-
 def _refused_row(entry: AuditEntry) -> tuple[Any, ...]:
     return ago(entry.at), entry.sender, entry.target, entry.what, entry.message_id, entry.why
-
-
-_HEADINGS = ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT")
 
 
 def _row(record: MessageRecord) -> tuple[Any, ...]:

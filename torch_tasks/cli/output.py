@@ -25,10 +25,9 @@ _BLANKS = frozenset("\u00a0\u202f\u3000")
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-def as_json(value: BaseModel | Iterable[BaseModel]) -> None:
-    """Print a model, or a list of them, as JSON."""
-    shown = plain(value) if isinstance(value, BaseModel) else [plain(one) for one in value]
-    click.echo(json.dumps(shown, indent=2, ensure_ascii=False))
+def as_json(value: BaseModel | Sequence[BaseModel | dict[str, Any]] | dict[str, Any]) -> None:
+    """Print models, alone or inside lists and dicts, as JSON."""
+    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=plain))
 
 
 def plain(model: BaseModel) -> dict[str, Any]:

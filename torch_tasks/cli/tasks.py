@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import signal
 import sys
 import time
@@ -15,32 +14,12 @@ from rich.text import Text
 
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
-from torch_tasks.cli.output import (
-    ago,
-    as_fields,
-    as_json,
-    as_table,
-    is_terminal,
-    one_line,
-    plain,
-    shown,
-    waiting,
-    wanted,
-)
+from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_terminal, one_line, shown, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
 from torch_tasks.model.options import FieldOptions
-from torch_tasks.model.task import (
-    FailureKind,
-    HistoryEntry,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskSpec,
-    TaskState,
-    Usage,
-)
+from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
 
@@ -80,20 +59,14 @@ def known_task(given: str) -> str:
     help="Exit with code 3 if by then no online agent can do the task; it stays queued.",
 )
 def run(
-    prompt: tuple[str, ...],
-    wait: bool,
-    wait_timeout: float | None,
-    unroutable_after: float | None,
-    agent_kind: str | None,
-    spool: bool,
-    **parameters: Any,
+    prompt: tuple[str, ...], wait: bool, wait_timeout: float | None, unroutable_after: float | None, **parameters: Any
 ) -> None:
     """Hand a task to the fleet and print its id; with --wait its answer.
 
     PROMPT is what the agent shall do; its words are joined by one space. `-` reads it from standard input.
     """
-    fields: Any = TASK_OPTIONS.take(parameters)
-    handed = Torch().enqueue(text_of(prompt), agent_kind=agent_kind, spool=spool, **fields)
+    fields = TASK_OPTIONS.take(parameters)  # leaves --agent-kind and --spool
+    handed = Torch().enqueue(text_of(prompt), **fields, **parameters)
     if not wait:
         click.echo(handed.id)
     if handed.spooled:
@@ -222,21 +195,17 @@ def task(task_id: str, json_wanted: bool) -> None:
     one = Torch().task(task_id)
     record, history = one.record(), one.history()
     if json_wanted:
-        click.echo(
-            json.dumps(plain(record) | {"history": [plain(entry) for entry in history]}, indent=2, ensure_ascii=False)
-        )
+        as_json(record.model_dump(mode="json") | {"history": history})
         return
     result = record.result
     asked = _question_lines(record) if record.question and record.state is TaskState.WAITING else []
+    again = f", delivered again {record.deliveries} times" if record.deliveries else ""
     lines = [
         ("id", record.spec.id),
         ("state", _state(record)),
         ("for", f"{wanted(record)}, {record.spec.priority}"),
         ("agent", f"{record.agent} on {record.node}" if record.agent else "none yet"),
-        (
-            "attempts",
-            f"{record.attempts}" + (f", delivered again {record.deliveries} times" if record.deliveries else ""),
-        ),
+        ("attempts", f"{record.attempts}{again}"),
         ("accepted", record.created_at.isoformat(timespec="seconds")),
         ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
         ("waits", record.waits or ""),
@@ -245,8 +214,8 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("error", result.error.message if result and result.error else ""),
         *(("history", _history_line(entry)) for entry in history),
         *(("evidence", f"{'✓' if item.passed else '✗'} {item.detail}") for item in (result.evidence if result else ())),
-        ("usage", _cost(result.usage) if result and result.usage else ""),
-        ("answer in", result.answer_file if result and result.answer_file else ""),
+        ("usage", _cost(result)),
+        ("answer in", result.answer_file or "" if result else ""),
     ]
     as_fields(lines, 11)
     click.echo(f"\n{record.spec.prompt}")
@@ -261,7 +230,10 @@ def _question_lines(record: TaskRecord) -> list[tuple[str, str]]:
     return [("asks", record.question.text), *choices, ("answer", f"torch-tasks answer {record.spec.id} {reply}")]
 
 
-def _cost(usage: Usage) -> str:
+def _cost(result: TaskResult | None) -> str:
+    if result is None or result.usage is None:
+        return ""
+    usage = result.usage
     cost = f", {usage.cost_usd:.4f} USD" if usage.cost_usd is not None else ""
     return f"{usage.input_tokens:,} tokens in ({usage.cached_tokens:,} cached), {usage.output_tokens:,} out{cost}"
 

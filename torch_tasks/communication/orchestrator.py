@@ -52,8 +52,6 @@ class NovaOrchestrator:
     def __init__(self, sender: str | None = None) -> None:
         self.sender = sender or caller().name
 
-    # ── sending ──────────────────────────────────────────────────────────────────────────────────────────────────
-
     def send_message(
         self,
         agent_id: str,
@@ -120,13 +118,7 @@ class NovaOrchestrator:
         return self.send_message(asked.sender, text, **{**options, **how})
 
     def broadcast(
-        self,
-        text: str,
-        *,
-        role: str | None = None,
-        skills: Iterable[str] = (),
-        project: str | None = None,
-        **how: Any,
+        self, text: str, *, role: str | None = None, skills: Iterable[str] = (), project: str | None = None, **how: Any
     ) -> list[Sent]:
         """Send a text to every online agent that matches; :class:`MessageRefused` after too many broadcasts."""
         wanted = role_named(role) if role else None
@@ -172,8 +164,6 @@ class NovaOrchestrator:
         if file:
             self._outbox.accepted(file)
         return sent
-
-    # ── receiving and looking ────────────────────────────────────────────────────────────────────────────────────
 
     def inbox(self, party: str | None = None) -> list[MessageRecord]:
         """The messages that wait for this party, emergencies first."""
@@ -233,8 +223,6 @@ class NovaOrchestrator:
         """Every message to agents of this role from now on."""
         self._flush_outbox()
         yield from (message for message in listen(self._fleet.client, role) if message)
-
-    # ── the way to the inbox ─────────────────────────────────────────────────────────────────────────────────────
 
     @property
     def _fleet(self) -> Fleet:

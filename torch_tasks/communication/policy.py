@@ -34,10 +34,7 @@ _SHELL = "shell"
 
 
 def manager_of(agents: Iterable[AgentInfo], role: str, agent_id: str = "") -> AgentInfo | None:
-    """The manager to write to about this agent, online if possible; never the agent itself.
-
-    Never a shell either: it would run the message as a command.
-    """
+    """The manager to write to about this agent, online if possible; never a shell, which would run the message."""
     managers = [info for info in agents if info.role == role and info.agent_id != agent_id and info.kind != _SHELL]
     return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
 
@@ -102,7 +99,6 @@ class Policy(_PolicyPart):
 
 @cache
 def policy() -> Policy:
-    """The policy of this machine, read once."""
     file = config_file("policy.toml")
     if file is None:
         return Policy()

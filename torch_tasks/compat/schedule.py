@@ -47,10 +47,7 @@ def main() -> int:
 
 
 def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, Sequence[str]]:
-    """Schedule the note and write it into the folder's file; returns the check-in's id and warnings.
-
-    Raises an error, with nothing scheduled, if there is no such target, or no process that would deliver the note.
-    """
+    """Schedule the note and write it into the folder's file, or raise; returns the check-in's id and warnings."""
     length = _length(minutes)
     ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
     if ready.lacks:

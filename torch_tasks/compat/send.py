@@ -92,7 +92,7 @@ def _to_agent(agent_id: str, text: str) -> None:
 
 
 def text(words: Sequence[str]) -> str:
-    """The words joined by a space, byte for byte as they were given, whatever the locale."""
+    """The words joined by a space, as UTF-8 whatever the locale."""
     try:
         return b" ".join(map(os.fsencode, words)).decode()
     except UnicodeDecodeError as error:

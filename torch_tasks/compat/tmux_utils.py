@@ -23,8 +23,6 @@ _SNAPSHOT_LINES = 10
 
 @dataclass
 class TmuxWindow:
-    """One window of a session."""
-
     session_name: str
     window_index: int
     window_name: str
@@ -41,10 +39,7 @@ class TmuxSession:
 
 
 class TmuxOrchestrator:
-    """The sessions and windows of the user's tmux server; a window that does not exist raises :class:`PaneNotFound`.
-
-    With ``safety_mode``, nothing is typed before the user confirms it. ``max_lines_capture`` bounds every capture.
-    """
+    """The user's tmux server. A missing window raises :class:`PaneNotFound`; ``safety_mode`` asks before typing."""
 
     def __init__(self) -> None:
         self.safety_mode = True
@@ -85,14 +80,9 @@ class TmuxOrchestrator:
         sessions: dict[str, dict[str, Any]] = {}
         for pane in _active(tmux.panes()):
             empty = {"name": pane.session, "attached": pane.attached, "windows": []}
-            sessions.setdefault(pane.session, empty)["windows"].append(
-                {
-                    "index": pane.window,
-                    "name": pane.window_name,
-                    "active": pane.window_active,
-                    "info": self._info_if_there(tmux, pane),
-                }
-            )
+            window = {"index": pane.window, "name": pane.window_name, "active": pane.window_active}
+            info = {"info": self._info_if_there(tmux, pane)}
+            sessions.setdefault(pane.session, empty)["windows"].append(window | info)
         return {"timestamp": datetime.now().isoformat(), "sessions": list(sessions.values())}
 
     def find_window_by_name(self, window_name: str) -> list[tuple[str, int]]:

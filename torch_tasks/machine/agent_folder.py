@@ -57,7 +57,6 @@ def retire_order_in(folder: Path) -> RetireOrder | None:
 
 
 def remove_retire_order(folder: Path) -> None:
-    """Remove an order that was carried out."""
     (folder / RETIRE_ORDER).unlink(missing_ok=True)
 
 

@@ -48,7 +48,6 @@ class LocalBroker(BaseModel):
 
     @classmethod
     def read(cls, home: Path) -> Self | None:
-        """Read what the last start wrote into the broker's folder."""
         with suppress(FileNotFoundError):
             return cls.model_validate_json((home / "kept.json").read_bytes())
         return None
@@ -74,21 +73,14 @@ def start_broker(settings: Settings) -> BrokerAddress:
 
 
 def stop_broker(settings: Settings, grace: float) -> bool:
-    """End the broker once it has written its data, or kill it after the grace; false if none ran.
-
-    Its address file stays: commands name that address, and the next start uses it again.
-    """
+    """End the broker, which writes its data first, or kill it after the grace; false if none ran. Its address stays."""
     with exclusive(settings.state.broker / "lock"):
-        return _processes(settings).stop(NAME, grace)
-
-
-def _processes(settings: Settings) -> Processes:
-    return Processes(settings.state.run)
+        return Processes(settings.state.run).stop(NAME, grace)
 
 
 def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
     """The broker that an interrupted start left running, once it answers; two must never write the same data."""
-    running = _processes(settings).find(NAME)
+    running = Processes(settings.state.run).find(NAME)
     if known is None or running is None:
         return None
     try:
@@ -111,7 +103,7 @@ def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
         try:
             _launch(settings, broker)
         except ProcessNotStarted as error:
-            loading = _processes(settings).find(NAME) is not None
+            loading = Processes(settings.state.run).find(NAME) is not None
             if not loading:  # it wrote no data, so the next start must not prefer this program
                 if former:
                     former.write(home)
@@ -137,7 +129,7 @@ def _launch(settings: Settings, broker: LocalBroker) -> None:
         config, text, argument = home / "valkey.conf", valkey_config(home, broker), "{}"
     write_private(config, text)
     broker.write(home)
-    running = _processes(settings).start(
+    running = Processes(settings.state.run).start(
         NAME,
         [str(broker.program), argument.format(config)],
         log=settings.state.logs / "broker.log",

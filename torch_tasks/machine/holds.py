@@ -38,22 +38,22 @@ class NodeHolds:
 
     @property
     def stop(self) -> Stop | None:
-        """This machine's stop, if it is stopped."""
         try:
             return Stop.model_validate_json(self.stop_file.read_bytes())
         except FileNotFoundError:
             return None
         except (OSError, ValueError):  # a person may have made the file by hand
-            return Stop(by=f"the file {self.stop_file}", at=_modified_at(self.stop_file))
+            made = 0.0
+            with suppress(OSError):
+                made = self.stop_file.stat().st_mtime
+            return Stop(by=f"the file {self.stop_file}", at=datetime.fromtimestamp(made, UTC))
 
     def write_stop(self, hold: Hold, *, fleet: bool) -> None:
-        """Stop this machine, with the broker or without."""
         make_folder(self._folder)
         write_private(self.stop_file, Stop(**hold.model_dump() | {"fleet": fleet}).model_dump_json() + "\n")
         ring_all(self._folder)
 
     def remove_stop(self) -> None:
-        """Lift this machine's stop."""
         with usable(self.stop_file):
             self.stop_file.unlink(missing_ok=True)
         ring_all(self._folder)
@@ -92,9 +92,3 @@ class NodeHolds:
             self.write_stop(fleets, fleet=True)
         elif stop and stop.fleet and not fleets:
             self.remove_stop()
-
-
-def _modified_at(file: Path) -> datetime:
-    with suppress(OSError):
-        return datetime.fromtimestamp(file.stat().st_mtime, UTC)
-    return datetime.fromtimestamp(0, UTC)

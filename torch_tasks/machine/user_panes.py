@@ -74,10 +74,7 @@ def find(tmux: UserTmux, target: str) -> UserPane:
 
 
 def resolve(target: str, panes: Sequence[UserPane]) -> UserPane:
-    """The one pane that the target names: ``session``, ``session:window[.pane]``, ``%3`` or ``@3``.
-
-    Windows and panes go by index or by whole name, never by a beginning or a pattern.
-    """
+    """The pane named by ``session``, ``session:window[.pane]``, ``%3`` or ``@3``, all by whole names or by index."""
     if target[:1] in "%@" and target[1:].isdecimal():
         found = [pane for pane in panes if target == pane.pane_id or (target == pane.window_id and pane.active)]
         if not found:
