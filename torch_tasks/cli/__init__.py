@@ -98,7 +98,7 @@ class _Commands(click.Group):
 def main() -> None:
     """Fleets of terminal agents, fed by Celery.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no agent can do the task, 4 no broker, 124 timed out.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no able agent, 4 no broker, 124 timed out.
     """
 
 
