@@ -11,7 +11,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.message import MessageRecord
 
 _DECLINE = "decline"
-_NONE_ABLE = "no other agent that is able is online; 'torch-tasks agents' lists them all"
+_NONE_ABLE = "no other able agent is online; 'torch-tasks agents' lists all agents"
 
 
 def ask_for_help(
