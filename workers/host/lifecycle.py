@@ -1,4 +1,4 @@
-"""The life of one agent's host, and when a temporary agent has had nothing to do for long enough."""
+"""The phases of one agent's host, and when a temporary agent has been idle for long enough to retire."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch_tasks.workers.host.terminal import Terminal
 
 
 class HostPhase(StrEnum):
-    """How far a host is in its life. It never goes back."""
+    """How far a host is in its life; it never goes back."""
 
     OPENING = "opening"
     """It takes the agent's place, and starts or adopts its program."""
@@ -69,7 +69,7 @@ class Lifecycle:
 
 
 class IdleTimer:
-    """How long a temporary agent has had nothing to do."""
+    """How long a temporary agent has been idle."""
 
     def __init__(self, spec: AgentSpec, fleet: Fleet) -> None:
         self._spec = spec
@@ -77,7 +77,7 @@ class IdleTimer:
         self._since = time.monotonic()
 
     def is_over(self, info: AgentInfo, terminal: Terminal, *, has_messages: bool) -> bool:
-        """The agent is temporary, and for long enough nothing waited for it and no person looked at it."""
+        """The agent is temporary, and for long enough no work waited for it and nobody was attached to its pane."""
         if self._spec.lifetime is Lifetime.PERMANENT or info.retiring:
             return False
         if has_messages or info.state is not AgentState.READY or info.current_task or self._is_wanted(info, terminal):
@@ -86,11 +86,9 @@ class IdleTimer:
         return time.monotonic() - self._since >= self._fleet.settings.temporary_idle_seconds
 
     def restart(self) -> None:
-        """The agent has something to do."""
         self._since = time.monotonic()
 
     def order_retirement(self, folder: Path) -> None:
-        """Leave an order to retire in the agent's folder."""
         seconds = time.monotonic() - self._since
         write_retire_order(folder, RetireOrder(by=self._spec.id, note=f"had nothing to do for {seconds:.0f} s"))
 

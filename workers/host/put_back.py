@@ -1,4 +1,4 @@
-"""What this machine remembers of its agents' tasks and accounts, put back into a broker that has forgotten it."""
+"""Puts what this machine knows of its agents' tasks and accounts back into a broker that has forgotten it."""
 
 from __future__ import annotations
 
@@ -22,16 +22,12 @@ _AT_ONCE = 500
 
 
 class AgentAttempts:
-    """What an agent's folder remembers of its attempts, as a source for the reconciler."""
+    """The attempts in an agent's folder, as a source for the reconciler."""
 
     def __init__(self, folder: Path, fleet: Fleet) -> None:
         self._folder = folder
         self._fleet = fleet
-
-    @property
-    def name(self) -> str:
-        """What the broker notes it under."""
-        return f"agent {self._fleet.settings.node} {self._folder}"
+        self.name = f"agent {fleet.settings.node} {folder}"
 
     def put_back(self) -> bool:
         """Put back the records that the broker lost or holds in an older revision."""
@@ -55,14 +51,10 @@ class MachineSpending:
     def __init__(self, fleet: Fleet) -> None:
         self._fleet = fleet
         self._folder = fleet.settings.state.spent
-
-    @property
-    def name(self) -> str:
-        """What the broker notes it under."""
-        return f"spending {self._fleet.settings.node} {self._folder}"
+        self.name = f"spending {fleet.settings.node} {self._folder}"
 
     def put_back(self) -> bool:
-        """Have the broker count no less than it once did."""
+        """Have the broker count at least what it counted before."""
         for file in sorted(self._folder.glob("*.json")):
             Spending(unquote(file.stem), self._fleet).count()
         return True
@@ -75,10 +67,10 @@ def reconcile_agent(folder: Path, fleet: Fleet, *, always: bool = False) -> None
 
 
 def put_back_for_machine(fleet: Fleet) -> None:
-    """Put back what each agent of this machine did: its worker may be dead, frozen, or busy with its start.
+    """Put back what each agent of this machine did: its worker may be dead, frozen, or still starting.
 
-    The task of an agent without a worker waits for its next one. Only the agent's own worker notes that the broker
-    knows it, for that worker may be about to write more.
+    The task of an agent without a worker waits for the next one. Only the agent's own worker marks it as reconciled,
+    for that worker may be about to write more.
     """
     fleet.reconciler.reconcile(MachineSpending(fleet), always=True)
     for folder in fleet.settings.state.agents():
@@ -89,7 +81,7 @@ def put_back_for_machine(fleet: Fleet) -> None:
 
 
 def reclaim(folder: Path, agent_id: str, current: CurrentAttempt, fleet: Fleet) -> None:
-    """Queue the task that the pane was left with for the agent's next worker, before all others."""
+    """Queue the task that the pane was left with for the agent's next worker, ahead of all others."""
     queue, step = agent_queue(agent_id), Priority.URGENT.step
     kept = AttemptFolder(folder / "runs", current.task_id, current.attempt).recall()
     if kept is None or TaskState(kept[0]["state"]) not in HELD:

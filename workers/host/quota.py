@@ -1,6 +1,6 @@
-"""What the agent may use of its account with the provider of its model, and what this machine has used of it.
+"""How much an agent may use of its account with the provider of its model, and how much this machine has used.
 
-The broker counts; what it counted is kept on the disk, should it forget.
+The broker counts; its counts are kept on disk, in case it forgets.
 """
 
 from __future__ import annotations
@@ -25,24 +25,24 @@ from torch_tasks.workers.programs.kind import AgentKind
 
 log = logging.getLogger(__name__)
 
-#: A shorter pause would be over before its first look.
+#: The shortest pause, in seconds; a shorter one would be over before it is checked.
 _SHORTEST = 1.0
 
 
 class _Note(BaseModel):
-    """What is kept of one account."""
+    """What is kept on disk of one account."""
 
     model_config = ConfigDict(frozen=True)
 
     spent: dict[str, str] = {}
-    """As the broker counted it last: see ``accounts.lua``."""
+    """The broker's last counts: see ``accounts.lua``."""
     calls: int = 0
     tokens: int = 0
-    """What was used while there was no broker to count it."""
+    """What was used while the broker was away, and is not counted yet."""
 
 
 class Spending:
-    """One account's use by all agents of this machine, which take turns."""
+    """How much all agents of this machine have used of one account; only one process at a time counts."""
 
     def __init__(self, account: str, fleet: Fleet) -> None:
         self._account = account
@@ -57,7 +57,7 @@ class Spending:
             return self._spend(calls=1, if_left=True)
 
     def count(self, *, calls: int = 0, tokens: int = 0) -> None:
-        """Count what was used, whatever the budget says; without a broker, later."""
+        """Count what was used, even beyond the budget; without a broker, later."""
         with exclusive(self._lock):
             try:
                 self._spend(calls=calls, tokens=tokens)
@@ -81,7 +81,7 @@ class Spending:
     def _read(self) -> _Note:
         try:
             return _Note.model_validate_json(self._file.read_bytes())
-        except (FileNotFoundError, ValueError):  # a damaged note is worth no more than what the broker knows
+        except (FileNotFoundError, ValueError):  # of a damaged note, the broker's counts are left
             return _Note()
 
     def _write(self, note: _Note) -> None:
@@ -108,18 +108,18 @@ class AccountQuota:
         """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""
         if self._account and (seconds := self._account.closed_for(self._kind.agent_id)):
             until = self._rest(seconds)
-            raise UsageLimited(f"the account {self._account.name} rests until {until:%Y-%m-%d %H:%M:%S} UTC")
+            raise UsageLimited(f"account {self._account.name} is at its limit until {until:%Y-%m-%d %H:%M:%S} UTC")
         if self._spending and (answer := self._spending.ask()).closed_seconds:
             seconds = max(answer.closed_seconds, _SHORTEST)
             until = self._rest(seconds)
-            raise UsageLimited(f"{answer.why}; the next is free in {seconds:.0f} s", until)
+            raise UsageLimited(f"{answer.why}; the next call is possible in {seconds:.0f} s", until)
 
     def _rest(self, seconds: float) -> datetime:
         self._intake.pause_for(seconds)
         return now() + timedelta(seconds=seconds)
 
     def admits(self) -> bool:
-        """Count a message's call if the account may be used; without a broker it may, and the call is counted later."""
+        """Count a message's call, and return whether the account may be used; without a broker it may."""
         try:
             self.require()
         except UsageLimited as limited:
@@ -130,12 +130,12 @@ class AccountQuota:
         return True
 
     def count_call(self) -> None:
-        """Another call is made for what was begun before."""
+        """Count another call for a task or message that was begun before."""
         if self._spending:
             self._spending.count(calls=1)
 
     def used_up(self, limited: UsageLimited) -> None:
-        """The agent hit a limit: all agents that share the account rest until it ends."""
+        """The agent hit a limit: all agents that share the account pause until it ends."""
         if self._account is None or self._intake.seconds_left:
             return
         seconds = (limited.until - datetime.now(UTC)).total_seconds() if limited.until else None

@@ -1,4 +1,4 @@
-"""The task that an agent's pane was left with: kept until its record is settled, or let go of when it is lost."""
+"""The task that an agent's pane was left with: kept until its record is settled, or dropped if the agent lost it."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class UnfinishedDecision(Enum):
     KEEP = "keep"
     """It is this agent's: its message comes to this worker, which watches it to its end or reports how it ended."""
     CLOSE = "close"
-    """It has ended here, and its record has gone on: nothing more is to be done for it."""
+    """It has ended here, and its record has gone on: there is nothing left to do."""
     FORGET = "forget"
     """Another agent has it, and the program does not work on it."""
     INTERRUPT = "interrupt"
-    """Another agent has it: the program must let go of it, then it is forgotten."""
+    """Another agent has it: interrupt the program, then forget the task."""
 
 
 def decide_unfinished(*, is_lost: bool, has_result: bool, may_be_in_program: bool) -> UnfinishedDecision:
@@ -50,20 +50,20 @@ class UnfinishedTask:
         return self._agent.presence.attempt(current.task_id, current.attempt) if current else None
 
     def close_if_settled(self) -> None:
-        """A former worker may have died after it kept the settled record, and before it wrote that in the journal."""
+        """Finish what a worker began that died between keeping the settled record and writing the journal."""
         account = self.folder.kept_account if self.folder else None
         if account and TaskState(account["state"]) not in HELD:
             self._agent.presence.end(account)
 
     def fail_with_program(self) -> None:
-        """A new program knows nothing of the task that the last one died with: that attempt has failed."""
+        """Store a failed result for an attempt whose program has died: a new one does not know its task."""
         folder, agent = self.folder, self._agent
         if folder and not folder.result() and not agent.kind.ending(folder):
             message = "agent crashed: its pane died while the task ran"
             folder.store(agent.results.failed(folder, FailureKind.AGENT_CRASHED, message))
 
     def drop_if_lost(self) -> None:
-        """Let go of the task if another agent has it by now, or it has ended elsewhere."""
+        """Drop the task if another agent has it now, or it has ended elsewhere."""
         folder = self.folder
         if folder is None:
             return
@@ -75,18 +75,18 @@ class UnfinishedTask:
         )
         if decision is UnfinishedDecision.KEEP:
             return
-        log.warning("%s: task %s is another agent's by now, or over", self._agent.kind.agent_id, folder.task_id)
+        log.warning("%s: drops task %s: another agent has it, or it is over", self._agent.kind.agent_id, folder.task_id)
         if decision is UnfinishedDecision.CLOSE:
             self.close(folder, self._agent.records.account(folder.task_id))
         else:
             self._forget(folder, interrupt=decision is UnfinishedDecision.INTERRUPT)
 
     def abandon(self, folder: AttemptFolder) -> None:
-        """Have the program let go of an attempt that has no result and will get none."""
+        """Interrupt the program if it works on this attempt, which gets no result here, and forget the task."""
         self._forget(folder, interrupt=not folder.result() and self._may_be_in_program(folder))
 
     def close(self, folder: AttemptFolder, account: Mapping[str, str]) -> None:
-        """Nothing more is to be done for an attempt that has ended; its record is kept, should the broker forget it."""
+        """End the work on an attempt that has a result; its record is kept in case the broker forgets it."""
         folder.remember(account, None)
         self._agent.presence.end(account)
 

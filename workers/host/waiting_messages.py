@@ -19,27 +19,26 @@ class WaitingMessage:
         self.folder = folder
         self.message = folder.message
         self.entry = entry
-        """Its place in the inbox; none if it came past the broker."""
+        """Its place in the inbox; none if it did not come through the broker."""
         self.tries = 0
         self.is_counted = False
         """The call to the model that it costs is counted."""
 
     @property
     def is_emergency(self) -> bool:
-        """It overtakes what is none, and is delivered to a paused agent, too."""
+        """It overtakes other messages, and is delivered to a paused agent, too."""
         return self.message.priority is Urgency.EMERGENCY
 
     @property
     def when(self) -> When:
-        """When the agent is to get it; an emergency does not wait for it to have nothing to do."""
+        """When the agent is to get it; an emergency does not wait for an idle agent."""
         return When.NOW if self.is_emergency and self.message.when is When.IDLE else self.message.when
 
 
 class MessageQueue:
-    """The waiting messages in the order of their delivery.
+    """The waiting messages: emergencies first, then those that do not wait for an idle agent, then by arrival.
 
-    Emergencies first, then what does not wait for an idle agent, then the order of their coming. A message never
-    overtakes one of the same sender and urgency: a pressing one makes the earlier ones press.
+    A message never overtakes one of the same sender and urgency: a pressing one makes the earlier ones press.
     """
 
     def __init__(self) -> None:
@@ -50,7 +49,7 @@ class MessageQueue:
         return len(self._waiting)
 
     def add(self, folder: MessageFolder, entry: InboxEntry | None) -> None:
-        """Have the message wait; one that waits already may get its place in the inbox."""
+        """Have the message wait; if it waits already, note its place in the inbox."""
         with self._changing:
             known = self._waiting.get(folder.message.id)
             if known is None:
@@ -59,12 +58,11 @@ class MessageQueue:
                 known.entry = entry
 
     def remove(self, waiting: WaitingMessage) -> None:
-        """It waits no more."""
         with self._changing:
             self._waiting.pop(waiting.message.id, None)
 
     def first(self) -> WaitingMessage | None:
-        """The next message to be delivered."""
+        """The next message to deliver."""
         everything = sorted(self._copy(), key=lambda waiting: not waiting.is_emergency)
         pressing = next((waiting for waiting in everything if waiting.when is not When.IDLE), None)
         if pressing is None:
@@ -72,12 +70,12 @@ class MessageQueue:
         return next(waiting for waiting in everything if _stream(waiting) == _stream(pressing))
 
     def first_pressing(self) -> WaitingMessage | None:
-        """The next one, if it does not wait until the agent has nothing to do."""
+        """The next message to deliver, unless it waits for an idle agent."""
         first = self.first()
         return first if first and self.when(first) is not When.IDLE else None
 
     def when(self, waiting: WaitingMessage) -> When:
-        """When it is to be delivered, also for the sake of later messages of its sender, which must not overtake it."""
+        """When to deliver it: as soon as any message of its sender, which must not overtake it."""
         same = [other.when for other in self._copy() if other.message.sender == waiting.message.sender]
         return max(waiting.when, *same, key=list(When).index)
 
@@ -94,7 +92,7 @@ def _stream(waiting: WaitingMessage) -> tuple[str, Urgency]:
 
 
 class DeliveryDecision(Enum):
-    """What is done with the first message in the queue now."""
+    """What to do with the first message in the queue now."""
 
     WAIT = "wait"
     DELIVER = "deliver"
@@ -110,14 +108,14 @@ class AgentReadiness(NamedTuple):
     is_free: bool = False
     """Nothing but an empty input line is in its pane."""
     is_answering: bool = False
-    """It still answers the message before, and a new prompt would hide the answer."""
+    """It still answers the previous message, and a new prompt would hide the answer."""
     is_working: bool = False
-    """It is a program that one can talk with, at work on something."""
+    """A conversational program is at work on something."""
     listens_while_working: bool = False
 
 
 def decide_delivery(when: When, agent: AgentReadiness, *, is_emergency: bool, is_begun: bool) -> DeliveryDecision:
-    """Deliver the message if that disturbs nothing that it may not disturb."""
+    """Whether the message may go in now, given what the agent does and when the sender wants it delivered."""
     if agent.is_stopped or (agent.is_paused and not is_emergency and not is_begun):
         return DeliveryDecision.WAIT
     if agent.is_free:
@@ -140,9 +138,6 @@ _CONCLUSIONS = {
 
 
 def conclusion(phase: SubmissionPhase, evidence: str) -> tuple[MessageState, str] | None:
-    """What became of a message whose submission is this far, and why; nothing while it is on its way.
-
-    A refusal counts only when no further try is left.
-    """
+    """The final state of a message whose submission is in this phase, with a note; nothing while it is on its way."""
     known = _CONCLUSIONS.get(phase)
     return (known[0], known[1] + evidence) if known else None
