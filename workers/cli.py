@@ -220,15 +220,10 @@ def _installed(name: str) -> InstalledKind:
 
 def _release(path: str, environment: Mapping[str, str]) -> str | None:
     """The release that the program prints, if it prints one in time."""
+    argv = [path, "--version"]
     try:
         done = subprocess.run(
-            [path, "--version"],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=_VERSION_SECONDS,
-            check=False,
+            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_VERSION_SECONDS, check=False
         )
     except (OSError, subprocess.TimeoutExpired):
         return None

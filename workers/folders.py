@@ -1,6 +1,6 @@
 """What an agent's folder keeps on disk: the journal of its pane, and a folder for each attempt and each message.
 
-A worker that comes back goes on from these files. Each is replaced whole and flushed to the disk before it counts.
+The next worker goes on from these files. Each is replaced whole and flushed to the disk before it counts.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from enum import StrEnum
 from pathlib import Path
 
@@ -37,27 +37,27 @@ class CurrentAttempt(BaseModel):
 
 
 class AgentJournal(BaseModel):
-    """What is known of the agent's pane and of the task in it."""
+    """The agent's pane and the task in it."""
 
     model_config = ConfigDict(frozen=True)
 
     agent_id: str
     kind: str
     spec: AgentSpec | None = None
-    """The spec under which the agent was hosted last."""
+    """The agent's latest spec."""
     incarnation: int = 0
     pane: str | None = None
     session: int | None = None
-    """The process that leads the pane's session."""
+    """The process id of the leader of the pane's session."""
     folder: str | None = None
-    """Where the pane's program was started."""
+    """The folder in which the pane's program was started."""
     current: CurrentAttempt | None = None
     performance: Performance = Performance()
-    """How the tasks ended that the agent had; the broker may forget it."""
+    """How the agent's tasks ended, in case the broker forgets it."""
 
     @classmethod
     def read(cls, path: Path) -> AgentJournal | None:
-        """The journal at this path; none if there is none yet."""
+        """The journal at this path, if there is one."""
         try:
             return cls.model_validate_json(path.read_bytes())
         except FileNotFoundError:
@@ -66,12 +66,11 @@ class AgentJournal(BaseModel):
             raise StateFolderUnusable(f"the journal {path} cannot be read: {error}; repair or remove it") from None
 
     def write(self, path: Path) -> None:
-        """Make this the journal."""
         write_private(path, self.model_dump_json(indent=2) + "\n")
 
 
 class PromptFolder:
-    """An attempt or a message, as the folder of what is put into the agent's program for it."""
+    """The folder of an attempt or a message, with the text that the agent's program gets."""
 
     def __init__(self, tag: str, folder: Path, prompt: str) -> None:
         self.tag = tag
@@ -79,7 +78,7 @@ class PromptFolder:
         self.folder = folder
         self.prompt = folder / prompt
         self.begun = folder / "begun"
-        """Exists once the program may have it."""
+        """Exists once the program may have the text."""
 
 
 # ── attempts ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -90,20 +89,19 @@ class AttemptFolder(PromptFolder):
 
     def __init__(self, runs: Path, task_id: str, attempt: int) -> None:
         super().__init__(f"task {task_id}", runs / f"{task_id}.{attempt}", "prompt")
-        folder = self.folder
         self.task_id = task_id
         self.attempt = attempt
-        self.context = folder / "context.json"
-        self.output = folder / "output"
-        self.exit = folder / "exit"
-        self.halted = folder / "halted"
-        self.tree_file = folder / "tree.json"
-        self.oom_kills = folder / "oom_kills"
-        self.result_file = folder / "result.json"
-        self.account_file = folder / "account.json"
+        self.context = self.folder / "context.json"
+        self.output = self.folder / "output"
+        self.exit = self.folder / "exit"
+        self.halted = self.folder / "halted"
+        self.tree_file = self.folder / "tree.json"
+        self.oom_kills = self.folder / "oom_kills"
+        self.result_file = self.folder / "result.json"
+        self.account_file = self.folder / "account.json"
 
     def open(self) -> None:
-        """Make an empty folder for an attempt that is about to begin."""
+        """Make the folder, empty, for an attempt that is about to begin."""
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
 
@@ -115,14 +113,14 @@ class AttemptFolder(PromptFolder):
             return None
 
     def store(self, result: TaskResult) -> None:
-        """Keep how the attempt ended, so that a next delivery is answered with it and does nothing again."""
+        """Keep the result, so that another delivery of the task returns it and does nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
 
     def remember(self, account: Mapping[str, str], message: str | None) -> None:
-        """Keep the task's record, and the message by which the task came: the broker may forget both.
+        """Keep the task's record and the message by which the task came, in case the broker forgets them.
 
-        An account that is older than the one kept, or none, comes from a broker that has forgotten already.
+        An empty account, or one older than that on disk, comes from a broker that has forgotten already.
         """
         kept = self.recall()
         if kept and int(kept[0]["revision"]) > int(account.get("revision", 0)):
@@ -133,7 +131,7 @@ class AttemptFolder(PromptFolder):
         write_private(self.account_file, json.dumps({"account": dict(account), "message": message}) + "\n")
 
     def recall(self) -> tuple[dict[str, str], str | None] | None:
-        """What was kept last, if anything was."""
+        """The record and the message that were kept last, if any."""
         try:
             kept = json.loads(self.account_file.read_bytes())
         except FileNotFoundError:
@@ -142,17 +140,17 @@ class AttemptFolder(PromptFolder):
 
     @property
     def kept_account(self) -> dict[str, str] | None:
-        """The task's record as it was kept last."""
+        """The task's record that was kept last."""
         kept = self.recall()
         return kept[0] if kept else None
 
     def forget_account(self) -> None:
-        """Keep no record of the task, which is another agent's by now."""
+        """Keep no record of a task that another agent has now."""
         self.account_file.unlink(missing_ok=True)
 
 
 def kept_attempts(runs: Path) -> Iterator[AttemptFolder]:
-    """Every attempt that is kept in this folder."""
+    """Every attempt in this folder whose record is kept."""
     for file in runs.glob("*/account.json"):
         task_id, attempt = file.parent.name.rsplit(".", 1)
         yield AttemptFolder(runs, task_id, int(attempt))
@@ -160,10 +158,15 @@ def kept_attempts(runs: Path) -> Iterator[AttemptFolder]:
 
 def prune_attempts(folder: Path, keep_days: float) -> None:
     """Remove the attempts that ended longer ago than this."""
+    _remove_folders(folder.glob("*/result.json"), keep_days)
+
+
+def _remove_folders(files: Iterable[Path], keep_days: float) -> None:
+    """Remove the folders of those files that were written longer ago than this."""
     oldest = time.time() - keep_days * 86400
-    for result in folder.glob("*/result.json"):
-        if result.stat().st_mtime < oldest:
-            shutil.rmtree(result.parent)
+    for file in files:
+        if file.stat().st_mtime < oldest:
+            shutil.rmtree(file.parent)
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -173,15 +176,15 @@ class MessageStage(StrEnum):
     """How far a message is at this worker."""
 
     NEW = "new"
-    """Nothing of it is on disk."""
+    """It is not on disk."""
     WAITING = "waiting"
-    """It is on disk, and nothing of it in the program."""
+    """It is on disk, and nothing of it is in the program."""
     BEGUN = "begun"
     """Its text may be in the program."""
     CONCLUDED = "concluded"
-    """What became of it is on disk, and the broker does not know it yet."""
+    """Its outcome is on disk, and the broker does not know it yet."""
     REPORTED = "reported"
-    """The broker knows it, too. The folder stays, so that the message is never delivered again."""
+    """The broker knows the outcome, too. The folder stays, so that the message is never delivered again."""
 
 
 STAGES: dict[MessageStage, frozenset[MessageStage]] = {
@@ -197,7 +200,7 @@ STAGES: dict[MessageStage, frozenset[MessageStage]] = {
 
 
 class MessageOutcome(BaseModel):
-    """What became of a message here."""
+    """What became of a message at this worker."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -218,12 +221,11 @@ class MessageFolder(PromptFolder):
 
     @classmethod
     def read(cls, messages: Path, message_id: str) -> MessageFolder:
-        """The folder of a message that was kept; FileNotFoundError if there is none."""
+        """The folder of a message that was kept; FileNotFoundError if it was not."""
         return cls(messages, Message.model_validate_json((messages / message_id / _MESSAGE).read_bytes()))
 
     @property
     def stage(self) -> MessageStage:
-        """How far the message is."""
         if self._outcome.exists():
             return MessageStage.CONCLUDED
         if self._reported.exists():
@@ -234,26 +236,26 @@ class MessageFolder(PromptFolder):
 
     @property
     def is_begun(self) -> bool:
-        """Its text may be in the program, or was."""
+        """Whether its text may be in the program, or was."""
         return (self.folder / _SUBMISSION).exists()
 
     @property
     def hints(self) -> tuple[str, ...]:
-        """What the agent reads beside the text: its sender, and how to reply."""
+        """What the agent reads beside the text: the sender, and how to reply."""
         message = self.message
-        meant = (f"meant for {message.via}",) if message.via else ()
-        return f"from {message.sender}", *meant, f'reply: torch-tasks reply --to {message.id} "…"'
+        via = (f"meant for {message.via}",) if message.via else ()
+        return f"from {message.sender}", *via, f'reply: torch-tasks reply --to {message.id} "…"'
 
     @property
     def outcome(self) -> MessageOutcome | None:
-        """What became of it, if that is known."""
+        """What became of it, if known."""
         for file in (self._outcome, self._reported):
             if file.exists():
                 return MessageOutcome.model_validate_json(file.read_bytes())
         return None
 
     def keep(self) -> None:
-        """Write the message to the disk."""
+        """Write the message to the disk, if it is not there."""
         if self.stage is MessageStage.NEW:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_private(self.folder / _MESSAGE, self.message.model_dump_json() + "\n")
@@ -267,12 +269,12 @@ class MessageFolder(PromptFolder):
         return outcome
 
     def note_reported(self) -> None:
-        """The broker knows what became of it."""
+        """Note that the broker knows the outcome."""
         if self.stage is MessageStage.CONCLUDED:
             self._outcome.replace(self._reported)
 
     def wait_again(self) -> None:
-        """Forget what was done with it: the program has nothing of it, or it is to be delivered once more."""
+        """Forget what was done with it: it was not delivered, or is to be delivered once more."""
         self._require(MessageStage.WAITING)
         for name in (_SUBMISSION, "pasted", "begun", _OUTCOME, _REPORTED):
             (self.folder / name).unlink(missing_ok=True)
@@ -290,18 +292,11 @@ def unreported(messages: Path) -> Iterator[MessageFolder]:
 
 def undelivered(messages: Path) -> Iterator[MessageFolder]:
     """The messages without an outcome that a former worker of this agent left, the oldest first."""
-    open_ones = (file for file in messages.glob(f"*/{_MESSAGE}") if not _has_outcome(file.parent))
-    for file in sorted(open_ones, key=lambda file: file.stat().st_mtime_ns):
-        yield MessageFolder.read(messages, file.parent.name)
-
-
-def _has_outcome(folder: Path) -> bool:
-    return any((folder / name).exists() for name in (_REPORTED, _OUTCOME))
+    for file in sorted(messages.glob(f"*/{_MESSAGE}"), key=lambda file: file.stat().st_mtime_ns):
+        if not any((file.parent / name).exists() for name in (_REPORTED, _OUTCOME)):
+            yield MessageFolder.read(messages, file.parent.name)
 
 
 def prune_messages(messages: Path, keep_days: float) -> None:
     """Remove the messages that were settled longer ago than this."""
-    oldest = time.time() - keep_days * 86400
-    for reported in messages.glob(f"*/{_REPORTED}"):
-        if reported.stat().st_mtime < oldest:
-            shutil.rmtree(reported.parent)
+    _remove_folders(messages.glob(f"*/{_REPORTED}"), keep_days)

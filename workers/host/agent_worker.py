@@ -126,9 +126,7 @@ class ServeStep(bootsteps.StartStopStep):
             hosted().look_at_task()  # another worker hosts the agent now, and has its task
             os.kill(os.getpid(), signal.SIGTERM)
             return
-        hosted().retire()
-        if hosted().retiring:
-            stop_serving(consumer, hosted())
+        retire_if_ordered(consumer)
         if count is None:
             return
         self._keep_house()
@@ -136,7 +134,7 @@ class ServeStep(bootsteps.StartStopStep):
         if count != self._known:
             with contextlib.suppress(BrokerAway):  # the next heartbeat does it
                 for queue in sorted(demanded(fleet().client)):
-                    serve(consumer, hosted(), queue)
+                    serve(consumer, queue)
                 self._known = count
 
     def _keep_house(self) -> None:
@@ -148,18 +146,20 @@ class ServeStep(bootsteps.StartStopStep):
                 run_if_overdue(fleet(), patience)
 
 
-# ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────────
-
-
-def serve(consumer: Any, host: Host, queue: str) -> None:
+def serve(consumer: Any, queue: str) -> None:
     """Read this queue from now on, if the agent can do its tasks."""
+    host = hosted()
     if not host.retiring and serves(queue, host.info) and not consumer.task_consumer.consuming_from(queue):
         consumer.add_task_queue(queue)
         log.info("%s: serves %s", host.info.agent_id, queue)
 
 
-def stop_serving(consumer: Any, host: Host) -> None:
-    """Stop reading queues, except the agent's own while the message of an unfinished task has yet to come."""
+def retire_if_ordered(consumer: Any) -> None:
+    """Have the agent obey an order to retire: it reads no queue, except its own until its unfinished task has come."""
+    host = hosted()
+    host.retire()
+    if not host.retiring:
+        return
     own = keys.agent_queue(host.info.agent_id) if host.unfinished_task and not host.busy else None
     for queue in [queue.name for queue in consumer.task_consumer.queues]:
         if queue != own:
@@ -175,18 +175,15 @@ def stop_serving(consumer: Any, host: Host) -> None:
 def announce_queue(state: Any, queue: str) -> None:
     """A task was sent to a queue that was not in demand: read it if the agent can do its tasks."""
     if app.host is not None:
-        serve(state.consumer, hosted(), queue)
+        serve(state.consumer, queue)
 
 
 @control_command(name=RETIRE)
 def retire(state: Any) -> dict[str, bool]:
     """Obey the order to retire in the agent's folder."""
-    if app.host is None:
-        return {"ok": False}
-    hosted().retire()
-    if hosted().retiring:
-        stop_serving(state.consumer, hosted())
-    return {"ok": hosted().retiring}
+    if app.host is not None:
+        retire_if_ordered(state.consumer)
+    return {"ok": app.host is not None and hosted().retiring}
 
 
 @control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])

@@ -53,7 +53,7 @@ class Attempt:
         self._folder = folder
         self._delivery = delivery
         self._report = AttemptReport(agent, folder, delivery.message if delivery else None)
-        self._notes = HandoffNotes(agent.records, agent.settings.handoff_seconds)
+        self._notes = HandoffNotes(agent)
         self._standstill = StandstillDetector(agent.settings.stalled_seconds)
         self._asked_at: float | None = None
         self._halt_reason: str | None = None
@@ -103,8 +103,9 @@ class Attempt:
             if refusal := self.refusal():
                 return refusal
             if not is_reported:
-                self._report.move(TaskState.WAITING, note=self._why_not_free(), question="")
-                is_reported = True
+                note, is_reported = self._why_not_free(), True
+                agent.presence.show(AgentState.WAITING, task=self._spec.id)
+                self._report.move(TaskState.WAITING, note=note, question="")
             self._kind.redraw_input(pane)
         return None
 
@@ -112,7 +113,6 @@ class Attempt:
         reading = self._kind.read(self._terminal.pane)
         if reading.state is AgentState.LIMITED:
             raise UsageLimited("the agent's usage limit is reached", reading.until)
-        self._agent.presence.show(AgentState.WAITING, task=self._spec.id)
         if reading.question:
             return f"the agent's program asks: {reading.question.text}"
         if reading.state is AgentState.LOGIN:
@@ -189,7 +189,7 @@ class Attempt:
             match what_ends(self._facts(ending, limit)):
                 case None:
                     self._agent.deliver_during_task(self._folder)
-                    self._notes.note(self._spec, self._agent.presence.info, self._terminal)
+                    self._notes.note_if_due(self._spec)
                 case AttemptEnd.ENDED:
                     if ending and (result := self._judge(ending)):
                         return result
@@ -318,13 +318,13 @@ class Attempt:
         if self._terminal.alive and not self._has_stopped():
             self._terminal.interrupt(self._has_stopped)
         if self._terminal.alive:
-            self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
+            self._notes.note(self._spec)
         return AgentHeld(halted.read_text().strip())
 
     def _hand_over(self, *, has_ended: bool) -> HandedOver:
         """Write notes for the agent that gets the task, and interrupt the program."""
         if self._terminal.alive:
-            self._notes.note_now(self._spec, self._agent.presence.info, self._terminal)
+            self._notes.note(self._spec)
             if not has_ended:
                 self._terminal.interrupt(self._has_stopped)
         return HandedOver()

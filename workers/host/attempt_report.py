@@ -9,14 +9,12 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from torch_tasks.errors import BrokerAway, TorchError
-from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Handoff, TaskSpec, TaskState
-from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.programs.kind import StateReading, login_hint
 
 log = logging.getLogger(__name__)
@@ -86,32 +84,33 @@ def _task_state(reading: StateReading | None) -> TaskState:
 class HandoffNotes:
     """Notes for the next agent, taken at intervals: what the pane shows, and what changed in the task's workdir."""
 
-    def __init__(self, records: TaskRecords, interval: float) -> None:
-        self._records = records
-        self._interval = interval
-        self._next = time.monotonic() + interval
+    def __init__(self, agent: HostedAgent) -> None:
+        self._agent = agent
+        self._interval = agent.settings.handoff_seconds
+        self._next = time.monotonic() + self._interval
         self._last: Handoff | None = None
 
-    def note(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
+    def note_if_due(self, spec: TaskSpec) -> None:
         """Write them into the task's record if it is time and something is new."""
         if time.monotonic() >= self._next:
-            self.note_now(spec, info, terminal)
+            self.note(spec)
 
-    def note_now(self, spec: TaskSpec, info: AgentInfo, terminal: Terminal) -> None:
+    def note(self, spec: TaskSpec) -> None:
         """Write them into the task's record if something is new."""
         self._next = time.monotonic() + self._interval
+        info = self._agent.presence.info
         workdir = Path(spec.workdir or info.workdir)
         try:
             handoff = Handoff(
                 agent=info.agent_id,
                 node=info.node,
                 noted_at=now(),
-                screen=terminal.pane.screen()[-_SCREEN_LIMIT:],
+                screen=self._agent.terminal.pane.screen()[-_SCREEN_LIMIT:],
                 branch=branch_or_commit(workdir),
                 diff=uncommitted_changes(workdir, _DIFF_LIMIT),
             )
             if self._last is None or handoff.model_copy(update={"noted_at": self._last.noted_at}) != self._last:
-                self._records.note_handoff(spec.id, handoff, info)
+                self._agent.records.note_handoff(spec.id, handoff, info)
                 self._last = handoff
         except TorchError as error:
             log.info("task %s: no notes were taken for the next agent: %s", spec.id, error)

@@ -1,7 +1,6 @@
-"""Applies pauses and stops to this worker.
+"""Applies pauses and stops to this worker: those on disk, where the broker's newer ones are written, too.
 
-The disk decides, so a stop needs no broker, and a process that starts later sees it at once. The broker is asked for
-newer ones, which are written to the disk.
+The disk decides, so a stop needs no broker, and a process that starts later sees it at once.
 """
 
 from __future__ import annotations

@@ -94,6 +94,5 @@ class IdleTimer:
 
     def _is_wanted(self, info: AgentInfo, terminal: Terminal) -> bool:
         look = terminal.pane.look() if terminal.alive else None
-        if look and look.attached:
-            return True
-        return bool(self._fleet.deliveries.waiting(keys.agent_queue(info.agent_id)))
+        is_watched = bool(look and look.attached)
+        return is_watched or bool(self._fleet.deliveries.waiting(keys.agent_queue(info.agent_id)))

@@ -1,7 +1,7 @@
 """Brings an agent's messages from its inbox and from its folder into its pane, when that disturbs nothing.
 
-One thread fetches, one delivers. A thread that types into the pane holds the host's lock; during a task that is the
-task's own thread, which delivers in between (see :meth:`MessageCarrier.deliver_during_task`).
+One thread fetches, one delivers. A thread that types into the pane holds the host's lock: during a task, that is the
+task's own thread.
 """
 
 from __future__ import annotations
@@ -46,13 +46,13 @@ from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 
 log = logging.getLogger(__name__)
 
-#: So many messages are held here at most; the others wait in the inbox.
+#: How many messages are held here at most; the others wait in the inbox.
 _HELD = 64
-#: How long one wait at the inbox lasts, and how often an agent that is not free is looked at.
+#: How long one wait at the inbox lasts, and how often an agent that is not free is checked.
 _WAIT_SECONDS, _LOOK_SECONDS = 15, 0.5
-#: How long a message may be on its way into the pane before the next look at what else there is to do.
+#: How long one try to put a message into the pane may last.
 _CARRY_SECONDS = 60.0
-#: How long a program that took a message may look idle before it is taken for done with it.
+#: How long a program that took a message may look idle before it counts as done with it.
 _IDLE_SECONDS = 10.0
 #: How long a program may take to show that it got an answer.
 _ANSWERED_SECONDS = 3.0
@@ -83,7 +83,7 @@ class MessageCarrier:
         return Loop(name, play_round, until=lambda: self._leaving, longest_retry_seconds=1.0)
 
     def start(self) -> None:
-        """Begin to fetch and to deliver; both end with this process."""
+        """Begin to fetch and to deliver; both end with this worker."""
         self._folder.mkdir(exist_ok=True)
         prune_messages(self._folder, self._fleet.settings.result_days)
         for folder in undelivered(self._folder):
@@ -95,11 +95,11 @@ class MessageCarrier:
 
     @property
     def has_work(self) -> bool:
-        """A message is here that the agent has not got, or that it still answers."""
+        """Whether a message waits here, or the agent still answers one."""
         return bool(self._queue or self._answering)
 
     def look(self) -> None:
-        """Something has happened in the pane or in the folder: see what can be delivered now."""
+        """Something has happened in the pane or in the folder: deliver what can be delivered now."""
         self._delivering.wake()
 
     # ── fetching ─────────────────────────────────────────────────────────────────────────────────────────────────
@@ -109,7 +109,9 @@ class MessageCarrier:
         if not is_open:
             self._inboxes.open(self._agent_id)
             self._take(self._inboxes.fetch(self._agent_id, again=True))
-        self._report_outcomes()
+        for folder in list(self._unreported.values()):
+            if outcome := folder.outcome:
+                self._report(folder, outcome, None)
         flush_outbox(self._fleet)
         is_full = len(self._queue) >= _HELD
         wait_ms = _WAIT_SECONDS * 1000
@@ -127,18 +129,13 @@ class MessageCarrier:
             self.look()
 
     def _take_from_folder(self) -> None:
-        """Take what came past the broker; it is the agent's once it has a folder of its own."""
+        """Take the messages that did not come through the broker; each is the agent's once it has its own folder."""
         for file in mail_in(self._agent.presence.folder):
             folder = MessageFolder(self._folder, Message.model_validate_json(file.read_bytes()))
             if folder.outcome is None:
                 folder.keep()
                 self._queue.add(folder, None)
             file.unlink()
-
-    def _report_outcomes(self) -> None:
-        for folder in list(self._unreported.values()):
-            if outcome := folder.outcome:
-                self._report(folder, outcome, None)
 
     # ── delivering ───────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -152,26 +149,26 @@ class MessageCarrier:
         return _LOOK_SECONDS if self.has_work else math.inf
 
     def deliver_before_task(self) -> None:
-        """Put what waits into the pane, as far as the agent is free for it. The caller holds the pane."""
+        """Put into the pane what the agent is free for. The caller holds the pane's lock."""
         self._note_answer()
         while (waiting := self._queue.first()) and self._is_free_for(waiting):
             if not self._deliver(waiting):
                 return
 
     def deliver_during_task(self, attempt: AttemptFolder) -> None:
-        """Put into the pane what does not wait until the task of this attempt is over."""
+        """Put into the pane what does not wait until the attempt's task is over."""
         with contextlib.suppress(TorchError):  # the next look tries again
             while (waiting := self._queue.first_pressing()) and self._is_free_for(waiting):
                 if not self._deliver(waiting, attempt):
                     return
 
     def last_is_answered(self) -> bool:
-        """What the program answered to its last message is known; a task's prompt would hide it."""
+        """Whether the program has answered its last message; a task's prompt would hide the answer."""
         self._note_answer()
         return self._answering is None
 
     def _is_free_for(self, waiting: WaitingMessage) -> bool:
-        """The program takes the message now; if the message asks for it, what the program does is interrupted first."""
+        """Whether the program takes the message now; if the message demands it, the program is interrupted first."""
         kind, terminal, when = self._agent.kind, self._agent.terminal, self._queue.when(waiting)
         if self._leaving or not terminal.alive or (kind.is_conversational and self._agent.intake.seconds_left):
             return False
@@ -218,7 +215,7 @@ class MessageCarrier:
         return True
 
     def _refusal_by_broker(self, waiting: WaitingMessage) -> MessageOutcome | None:
-        """What the broker knows against the delivery of the message, if anything."""
+        """Why the message must not be delivered according to the broker, if so."""
         try:
             state = self._inboxes.stage(waiting.message.id, self._agent.presence.info)
         except BrokerAway:
@@ -226,24 +223,27 @@ class MessageCarrier:
         except StaleWriter as error:
             log.warning("%s", error)
             raise
-        if state in ("staged", "missing"):  # the broker does not know what came past it
+        if state in ("staged", "missing"):  # missing: it did not come through the broker
             return None
-        note = "its time was over before it could be delivered" if state == "expired" else ""
+        note = "it expired before it could be delivered" if state == "expired" else ""
         return waiting.folder.conclude(MessageState(state), note, "broker")
 
     def _put_into_program(self, waiting: WaitingMessage, beside: AttemptFolder | None) -> MessageOutcome | None:
-        """Go step by step until the program has taken it or certainly does not; nothing if the message has to wait."""
+        """Go on until the program has taken it or certainly will not; nothing if the message must wait."""
         folder, kind, terminal = waiting.folder, self._agent.kind, self._agent.terminal
         deadline = time.monotonic() + _CARRY_SECONDS
         while not self._leaving and time.monotonic() < deadline:
             submission = kind.hand_message(terminal.pane, folder, beside)
-            if submission.phase is SubmissionPhase.REFUSED and self._try_again_later(waiting):
-                return None
+            if submission.phase is SubmissionPhase.REFUSED:
+                folder.wait_again()
+                waiting.tries += 1
+                if waiting.tries < self._fleet.settings.message_tries:
+                    return None
             if ended := conclusion(submission.phase, submission.steps[-1].evidence):
                 if submission.phase is SubmissionPhase.ACCEPTED:
                     self._note_accepted(folder)
                 return folder.conclude(*ended, "broker" if waiting.entry else "fallback")
-            if self._was_forestalled(submission):
+            if self._is_pane_taken(submission):
                 folder.wait_again()
                 return None
             if not terminal.alive:
@@ -251,18 +251,12 @@ class MessageCarrier:
             self._agent.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
         return None
 
-    def _try_again_later(self, waiting: WaitingMessage) -> bool:
-        """Have the refused message wait; true if there is another try for it."""
-        waiting.folder.wait_again()
-        waiting.tries += 1
-        return waiting.tries < self._fleet.settings.message_tries
-
     def _note_accepted(self, folder: MessageFolder) -> None:
         kind, presence = self._agent.kind, self._agent.presence
         self._answering, self._taken_at = (folder if kind.is_conversational else None), time.monotonic()
         presence.show(kind.read(self._agent.terminal.pane).state, task=presence.info.current_task)
 
-    def _was_forestalled(self, submission: Submission) -> bool:
+    def _is_pane_taken(self, submission: Submission) -> bool:
         """Something else got into the pane first, and nothing of the message is there."""
         kind, pane = self._agent.kind, self._agent.terminal.pane
         untouched = submission.phase is SubmissionPhase.INTENDED and not submission.pastes
@@ -290,7 +284,7 @@ class MessageCarrier:
     # ── the answer ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _note_answer(self) -> None:
-        """Send the program's own answer to its last message as the reply, if that was a question without one."""
+        """Send the program's answer to its last message as the reply, if that was a question without a reply."""
         folder, kind = self._answering, self._agent.kind
         if folder is None or not self._agent.terminal.alive:
             return
@@ -299,7 +293,7 @@ class MessageCarrier:
         self._permissions.look(folder)
         if answer and folder.message.kind is MessageKind.QUESTION:
             self._reply(folder.message, answer)
-        # Its screen may show a moment longer that it works.
+        # The screen may show for a moment longer that it works.
         if (answer is None and just_taken) or not kind.is_free(self._agent.terminal.pane):
             return
         self._answering = None
@@ -319,7 +313,7 @@ class MessageCarrier:
             if self._inboxes.get(message.id).reply is None:
                 NovaOrchestrator(self._agent_id).reply(message.id, answer, id=f"{message.id}.reply")
         except TorchError as error:
-            log.warning("%s: the reply to %s is not sent: %s", self._agent_id, message.id, error)
+            log.warning("%s: could not send the reply to %s: %s", self._agent_id, message.id, error)
 
     @property
     def _agent_id(self) -> str:
@@ -331,7 +325,7 @@ class MessageCarrier:
 
 
 class PermissionAnswerer:
-    """Answers by the kind's policy what a program asks while it works on a message, with no task in its pane."""
+    """Answers permission questions by the kind's policy while a program works on a message and has no task."""
 
     def __init__(self, agent: HostedAgent) -> None:
         self._agent = agent

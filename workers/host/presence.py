@@ -118,7 +118,7 @@ class AgentPresence:
 
 
 def hold_lock(file: Path, taken: Callable[[str], TorchError]) -> IO[str]:
-    """Lock the file as long as this process lives; if another one has it, raise ``taken`` of who that is."""
+    """Lock the file as long as this process lives; if another process has it, raise the error of ``taken(holder)``."""
     with usable(file):
         lock = file.open("a+")
     try:

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import logging
 from datetime import UTC, datetime, timedelta
-from functools import cached_property
 from urllib.parse import quote
 
 from pydantic import BaseModel, ConfigDict
@@ -18,7 +17,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
 from torch_tasks.model.task import FailureKind, TaskResult
-from torch_tasks.store.accounts import Account, BudgetShare
+from torch_tasks.store.accounts import BudgetShare
 from torch_tasks.system.files import exclusive, write_private
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.programs.kind import AgentKind
@@ -93,16 +92,9 @@ class AccountQuota:
 
     def __init__(self, kind: AgentKind, fleet: Fleet, intake: IntakePause) -> None:
         self._kind = kind
-        self._fleet = fleet
         self._intake = intake
-
-    @cached_property
-    def _account(self) -> Account | None:
-        return self._fleet.account(self._kind.account) if self._kind.account else None
-
-    @cached_property
-    def _spending(self) -> Spending | None:
-        return Spending(self._kind.account, self._fleet) if self._kind.account else None
+        self._account = fleet.account(kind.account) if kind.account else None
+        self._spending = Spending(kind.account, fleet) if kind.account else None
 
     def require(self) -> None:
         """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""

@@ -88,9 +88,6 @@ def _stream(waiting: WaitingMessage) -> tuple[str, Urgency]:
     return waiting.message.sender, waiting.message.priority
 
 
-# ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────────
-
-
 class DeliveryDecision(Enum):
     """What to do with the first message in the queue now."""
 

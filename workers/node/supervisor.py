@@ -62,14 +62,9 @@ class WorkerSupervisor(threading.Thread):
     @property
     def report(self) -> KeptAgent:
         """The agent's state here, for the node's entry in the registry."""
-        agent = self.agent
+        agent, state = self.agent, KeptState.RETIRING if retire_order_in(self._folder) else self.state
         return KeptAgent(
-            agent_id=agent.id,
-            role=agent.role,
-            kind=agent.kind,
-            parent=agent.parent,
-            state=KeptState.RETIRING if retire_order_in(self._folder) else self.state,
-            reason=self.reason,
+            agent_id=agent.id, role=agent.role, kind=agent.kind, parent=agent.parent, state=state, reason=self.reason
         )
 
     def run(self) -> None:
