@@ -208,7 +208,6 @@ class StandstillDetector:
 
     @property
     def is_due(self) -> bool:
-        """It is time for the next look."""
         return self._seconds > 0 and time.monotonic() >= self._next
 
     def stands_still(self, screen: str | None) -> bool:

@@ -98,9 +98,8 @@ class Host(AgentHost):
         require_tmux()
         workdir = Path(self._spec.workdir or Path.cwd())
         if not workdir.is_dir():
-            raise AgentUnavailable(
-                f"agent {self._spec.id} cannot start: its workdir {workdir} is not a folder on this node"
-            )
+            reason = f"its workdir {workdir} is not a folder on this node"
+            raise AgentUnavailable(f"agent {self._spec.id} cannot start: {reason}")
         self._presence.take(workdir)
         self._assemble()
         self._unfinished.close_if_settled()
@@ -241,10 +240,7 @@ class Host(AgentHost):
     # ── execute ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def execute(self, spec: TaskSpec, attempt: int, delivery: TaskDelivery | None) -> TaskResult:
-        """Have the agent do the task and return how it ended.
-
-        Idempotent by task and attempt: an attempt that has ended is reported again, one in the pane is watched on.
-        """
+        """Idempotent: an attempt that has ended is reported again, one that is in the pane is watched to its end."""
         folder = self._presence.attempt(spec.id, attempt)
         with self._pane_lock:
             result = folder.result()
@@ -334,7 +330,6 @@ class Host(AgentHost):
                 self._agent.records.request_cancel(task_id)
 
     def resources(self) -> Resources:
-        """How much of this machine the agent's terminal uses."""
         return self._agent.guard.resources()
 
     def publish_screen(self) -> None:

@@ -39,7 +39,6 @@ class ResourceGuard:
             Loop("guard", self._watch, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
     def resources(self) -> Resources:
-        """How much the terminal uses now."""
         group = self._group()
         processes = self._terminal.processes()
         memory = _number(group / "memory.current") if group else None

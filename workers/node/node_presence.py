@@ -56,7 +56,6 @@ class NodePresence:
         self.drained = self._fleet.nodes.heartbeat(self._now())
 
     def leave(self) -> None:
-        """Mark the node offline."""
         if self._info.incarnation:
             self._fleet.nodes.leave(self._now())
 

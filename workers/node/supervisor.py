@@ -17,7 +17,7 @@ from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.node import KEPT_TRANSITIONS, KeptAgent, KeptState
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL
-from torch_tasks.system.loops import backoff
+from torch_tasks.system.loops import EXPECTED, backoff
 from torch_tasks.system.processes import Processes, Running
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.presence import LivenessFile
@@ -68,29 +68,38 @@ class WorkerSupervisor(threading.Thread):
         )
 
     def run(self) -> None:
-        """Work until the node worker leaves, the agent is in quarantine, or it has retired."""
+        """Work until the node worker leaves, the agent is in quarantine, or it has retired; no error ends it."""
         while not self.leaving.is_set():
-            if self._can_retire_now():
-                if self._finish_retirement():
+            try:
+                if self._play_round():
                     return
-                continue
-            if self._is_hosted_elsewhere():
-                self.leaving.wait(_LOOK_SECONDS)
-                continue
-            started_at = time.monotonic()
-            worker = self._processes.find(self._name) or self._start()
-            self._enter(KeptState.RUNNING)
-            code = self._wait(worker, started_at)
-            if self.leaving.is_set():
-                break
-            self._enter(KeptState.RESTARTING)
-            if code == BrokerUnreachable.exit_code:  # no crash, however often it happens
+            except Exception as error:  # without its supervisor, the agent would never be started again
+                log.error(
+                    "%s: its supervisor tries again: %s", self.agent.id, error, exc_info=not isinstance(error, EXPECTED)
+                )
+                self.state = KeptState.RESTARTING
                 self.leaving.wait(self._settings.restart_backoff_seconds)
-            elif not self._can_retire_now():
-                self._handle_crash(worker, time.monotonic() - started_at)
-                if self.state is KeptState.QUARANTINED:
-                    return
         self._processes.stop(self._name, _GRACE)
+
+    def _play_round(self) -> bool:
+        """Start the worker and wait until it has ended, or retire the agent; true if nothing is left to do."""
+        if self._can_retire_now():
+            return self._finish_retirement()
+        if self._is_hosted_elsewhere():
+            self.leaving.wait(_LOOK_SECONDS)
+            return False
+        started_at = time.monotonic()
+        worker = self._processes.find(self._name) or self._start()
+        self._enter(KeptState.RUNNING)
+        code = self._wait(worker, started_at)
+        if self.leaving.is_set():
+            return False
+        self._enter(KeptState.RESTARTING)
+        if code == BrokerUnreachable.exit_code:  # no crash, however often it happens
+            self.leaving.wait(self._settings.restart_backoff_seconds)
+        elif not self._can_retire_now():
+            self._handle_crash(worker, time.monotonic() - started_at)
+        return self.state is KeptState.QUARANTINED
 
     def _enter(self, state: KeptState) -> None:
         if state not in KEPT_TRANSITIONS[self.state]:
