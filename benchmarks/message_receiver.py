@@ -67,7 +67,7 @@ def main(agent_id: str, file: Path) -> None:
     spec = AgentSpec(id=agent_id, role="reader")
     presence = AgentPresence(spec, fleet())
     presence.take(Path.cwd())
-    parts: Any = SimpleNamespace(alive=True, pane=None, wait=time.sleep)
+    parts: Any = SimpleNamespace(is_alive=True, pane=None, wait=time.sleep)
     kind: Any = Reader(file)
     intake = IntakePause()
     place = HostedAgent(

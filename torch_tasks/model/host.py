@@ -46,11 +46,11 @@ class AgentHost(Protocol):
         """The agent's entry in the registry, with its incarnation."""
 
     @property
-    def leaving(self) -> bool:
+    def is_leaving(self) -> bool:
         """Whether this worker is about to stop."""
 
     @property
-    def retiring(self) -> bool:
+    def is_retiring(self) -> bool:
         """Whether the agent is retiring: it begins no other task."""
 
     @property

@@ -204,7 +204,7 @@ class Execution:
             record=record,
             agent=host.info,
             unfinished=host.unfinished_task,
-            retiring=host.retiring,
+            retiring=host.is_retiring,
             held=host.hold_reason,
             times_passed=self._message.times_passed,
             others=others,

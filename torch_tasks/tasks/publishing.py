@@ -137,7 +137,7 @@ class LedgerProducer:
         again = Retrying(
             retry=retry_if_exception(is_away),
             wait=wait_random_exponential(max=5),
-            stop=lambda _: host.leaving,
+            stop=lambda _: host.is_leaving,
             reraise=True,
         )
         return again(action)

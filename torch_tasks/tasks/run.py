@@ -42,7 +42,7 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
     again = Retrying(
         retry=retry_if_exception_type(BrokerAway),
         wait=wait_random_exponential(multiplier=0.2, max=2),
-        stop=lambda _: host.leaving,
+        stop=lambda _: host.is_leaving,
         reraise=True,
     )
     try:

@@ -149,7 +149,7 @@ class ServeStep(bootsteps.StartStopStep):
 def serve(consumer: Any, queue: str) -> None:
     """Read this queue from now on, if the agent can do its tasks."""
     host = hosted()
-    if not host.retiring and serves(queue, host.info) and not consumer.task_consumer.consuming_from(queue):
+    if not host.is_retiring and serves(queue, host.info) and not consumer.task_consumer.consuming_from(queue):
         consumer.add_task_queue(queue)
         log.info("%s: serves %s", host.info.agent_id, queue)
 
@@ -158,9 +158,9 @@ def retire_if_ordered(consumer: Any) -> None:
     """Have the agent obey an order to retire: it reads no queue, except its own until its unfinished task has come."""
     host = hosted()
     host.retire()
-    if not host.retiring:
+    if not host.is_retiring:
         return
-    own = keys.agent_queue(host.info.agent_id) if host.unfinished_task and not host.busy else None
+    own = keys.agent_queue(host.info.agent_id) if host.unfinished_task and not host.is_busy else None
     for queue in [queue.name for queue in consumer.task_consumer.queues]:
         if queue != own:
             consumer.cancel_task_queue(queue)
@@ -183,7 +183,7 @@ def retire(state: Any) -> dict[str, bool]:
     """Obey the order to retire in the agent's folder."""
     if app.host is not None:
         retire_if_ordered(state.consumer)
-    return {"ok": app.host is not None and hosted().retiring}
+    return {"ok": app.host is not None and hosted().is_retiring}
 
 
 @control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])

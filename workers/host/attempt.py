@@ -81,7 +81,7 @@ class Attempt:
         """Raise :class:`AgentHeld` if the agent may begin nothing; a mere pause lets a task in the pane go on."""
         begun = self._agent.presence.journal.current is not None
         why = self._agent.holds.interruption or (None if begun else self._agent.holds.reason)
-        if why and begun and self._terminal.alive:
+        if why and begun and self._terminal.is_alive:
             self._kind.discard_input(self._terminal.pane)
         if why:
             raise AgentHeld(why)
@@ -98,7 +98,7 @@ class Attempt:
         while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _TYPING):
             if agent.life.is_leaving:
                 raise Detached
-            if not self._terminal.alive:
+            if not self._terminal.is_alive:
                 raise AgentUnavailable(f"agent {self._kind.agent_id}: its pane died before the task began")
             if refusal := self.refusal():
                 return refusal
@@ -201,7 +201,7 @@ class Attempt:
         agent, record = self._agent, self._record()
         handover = record.handover if record else None
         self._halt_reason = agent.holds.interruption
-        is_alive = self._terminal.alive
+        is_alive = self._terminal.is_alive
         return AttemptFacts(
             has_ended=ending is not None,
             is_halted=self._halt_reason is not None,
@@ -240,7 +240,7 @@ class Attempt:
 
     def _look(self) -> ProgramEnding | None:
         """The task's ending if there is one; else help the program, and show the fleet what it does."""
-        if not self._terminal.alive:
+        if not self._terminal.is_alive:
             return self._kind.ending(self._folder)
         pane = self._terminal.pane
         with contextlib.suppress(AgentUnavailable):  # the pane died at this very moment: the caller sees it
@@ -315,15 +315,15 @@ class Attempt:
         halted = self._folder.halted
         if not halted.exists():
             halted.write_text(f"{self._halt_reason}\n")
-        if self._terminal.alive and not self._has_stopped():
+        if self._terminal.is_alive and not self._has_stopped():
             self._terminal.interrupt(self._has_stopped)
-        if self._terminal.alive:
+        if self._terminal.is_alive:
             self._notes.note(self._spec)
         return AgentHeld(halted.read_text().strip())
 
     def _hand_over(self, *, has_ended: bool) -> HandedOver:
         """Write notes for the agent that gets the task, and interrupt the program."""
-        if self._terminal.alive:
+        if self._terminal.is_alive:
             self._notes.note(self._spec)
             if not has_ended:
                 self._terminal.interrupt(self._has_stopped)
@@ -356,7 +356,7 @@ class Attempt:
         rounds = self._spec.check_rounds
         allowed = self._agent.settings.check_rounds if rounds is None else rounds
         done = len(list(self._folder.folder.glob("check.*")))
-        if done >= allowed or not self._terminal.alive:
+        if done >= allowed or not self._terminal.is_alive:
             return False
         text = f"The check of this task failed. Put it right.\n\n{verdict.detail}"
         if not self._kind.send_back(self._terminal.pane, self._folder, text):

@@ -62,7 +62,7 @@ class Host(AgentHost):
         #: Held by the thread that puts something into the pane.
         self._pane_lock = threading.Lock()
         # In a thread of its own: tmux may be slow, and an agent without a heartbeat would be taken for dead.
-        self._caring = Loop("look after", self._look_after_agent, pause=math.inf, until=lambda: self.leaving)
+        self._caring = Loop("look after", self._look_after_agent, pause=math.inf, until=lambda: self.is_leaving)
         self.holds = HoldsWatcher(fleet, intake, spec)
 
     @property
@@ -70,15 +70,15 @@ class Host(AgentHost):
         return self._presence.info
 
     @property
-    def leaving(self) -> bool:
+    def is_leaving(self) -> bool:
         return self._life.is_leaving
 
     @property
-    def retiring(self) -> bool:
+    def is_retiring(self) -> bool:
         return self._life.is_retiring
 
     @property
-    def busy(self) -> bool:
+    def is_busy(self) -> bool:
         """A thread works in the pane at this moment."""
         return self._pane_lock.locked()
 
@@ -203,19 +203,19 @@ class Host(AgentHost):
         folder = self._unfinished.folder
         if folder and not folder.result():
             self._drop_if_lost()
-        if self._terminal.wants_login and self._terminal.alive:
+        if self._terminal.wants_login and self._terminal.is_alive:
             self._terminal.settle()
         has_changed = self.info.state in _AT_REST and self.info.state is not self._rest
-        if not self.unfinished_task and (has_changed or not self._terminal.alive):
+        if not self.unfinished_task and (has_changed or not self._terminal.is_alive):
             self._recover()
         if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_messages=self._messages.has_work):
             self._idle.order_retirement(self._presence.folder)
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started."""
-        if self.leaving:
+        if self.is_leaving:
             return
-        if self._terminal.alive:
+        if self._terminal.is_alive:
             self._presence.show(self._rest)
             return
         try:
@@ -233,7 +233,7 @@ class Host(AgentHost):
         """Show it to the fleet, and interrupt what the program does beside tasks; a task's own thread gives it back."""
         stop, interruption = self.holds.stop, self.holds.interruption
         with self._pane_lock:
-            if interruption and not self.leaving and not self.unfinished_task and self._terminal.alive:
+            if interruption and not self.is_leaving and not self.unfinished_task and self._terminal.is_alive:
                 self._terminal.interrupt_other_work()
             self._presence.publish(stopped=stop)
 
@@ -277,7 +277,7 @@ class Host(AgentHost):
         if refusal := attempt.refusal():
             return refusal
         self._agent.quota.require()
-        if not self._terminal.alive:
+        if not self._terminal.is_alive:
             self._start()
         self._messages.deliver_before_task()
         if refusal := attempt.await_free_pane():
@@ -306,7 +306,7 @@ class Host(AgentHost):
             self._drop_if_lost()
 
     def _drop_if_lost(self) -> None:
-        if not self.leaving:
+        if not self.is_leaving:
             self._unfinished.drop_if_lost()
 
     # ── what others ask for ──────────────────────────────────────────────────────────────────────────────────────
@@ -341,12 +341,12 @@ class Host(AgentHost):
     def retire(self) -> None:
         """Obey an order to retire, if there is one: begin no other task, and stop this worker once none is left."""
         order = retire_order_in(self._presence.folder)
-        if order is None or self.leaving:
+        if order is None or self.is_leaving:
             return
         if self._life.move_to(HostPhase.RETIRING):
             log.info("%s: retires, and takes no new tasks", self._spec.id)
             self._presence.publish(retiring=True)
-        if order.mode is RetireMode.NOW or not (self.unfinished_task or self.busy):
+        if order.mode is RetireMode.NOW or not (self.unfinished_task or self.is_busy):
             os.kill(os.getpid(), signal.SIGTERM)
 
     def detach(self) -> None:

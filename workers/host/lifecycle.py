@@ -93,6 +93,6 @@ class IdleTimer:
         write_retire_order(folder, RetireOrder(by=self._spec.id, note=f"had nothing to do for {seconds:.0f} s"))
 
     def _is_wanted(self, info: AgentInfo, terminal: Terminal) -> bool:
-        look = terminal.pane.look() if terminal.alive else None
+        look = terminal.pane.look() if terminal.is_alive else None
         is_watched = bool(look and look.attached)
         return is_watched or bool(self._fleet.deliveries.waiting(keys.agent_queue(info.agent_id)))

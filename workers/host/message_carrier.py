@@ -170,7 +170,7 @@ class MessageCarrier:
     def _is_free_for(self, waiting: WaitingMessage) -> bool:
         """Whether the program takes the message now; if the message demands it, the program is interrupted first."""
         kind, terminal, when = self._agent.kind, self._agent.terminal, self._queue.when(waiting)
-        if self._leaving or not terminal.alive or (kind.is_conversational and self._agent.intake.seconds_left):
+        if self._leaving or not terminal.is_alive or (kind.is_conversational and self._agent.intake.seconds_left):
             return False
         begun, emergency = waiting.folder.is_begun, waiting.is_emergency
         decision = decide_delivery(when, self._readiness(), is_emergency=emergency, is_begun=begun)
@@ -246,7 +246,7 @@ class MessageCarrier:
             if self._is_pane_taken(submission):
                 folder.wait_again()
                 return None
-            if not terminal.alive:
+            if not terminal.is_alive:
                 return None
             self._agent.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
         return None
@@ -286,7 +286,7 @@ class MessageCarrier:
     def _note_answer(self) -> None:
         """Send the program's answer to its last message as the reply, if that was a question without a reply."""
         folder, kind = self._answering, self._agent.kind
-        if folder is None or not self._agent.terminal.alive:
+        if folder is None or not self._agent.terminal.is_alive:
             return
         answer = kind.message_answer(folder)
         just_taken = kind.reports_turns and time.monotonic() - self._taken_at < _IDLE_SECONDS

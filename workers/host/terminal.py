@@ -80,7 +80,7 @@ class Terminal:
         return []
 
     @property
-    def alive(self) -> bool:
+    def is_alive(self) -> bool:
         """The pane exists and a program runs in it; while tmux does not answer, a running tmux server is enough."""
         if self._pane is None:
             return False
@@ -96,7 +96,7 @@ class Terminal:
         self._kind.workdir = folder
         self._session = session
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
-        if self.alive:
+        if self.is_alive:
             self.wants_login = self._kind.read(self.pane).state is AgentState.LOGIN
             return True
         self.end()
@@ -124,7 +124,7 @@ class Terminal:
         try:
             self._pane.transcribe(self._folder / "transcript")
         except AgentUnavailable:  # a program that has ended at once is reported below
-            if self.alive:
+            if self.is_alive:
                 raise
         if not self.wait_for(self.settle, self._settings.agent_start_seconds):
             why = self._why_not_ready(self._pane)
@@ -133,7 +133,7 @@ class Terminal:
         return self._pane.pane_id, self._session
 
     def _why_not_ready(self, pane: AgentPane) -> str:
-        if self.alive:
+        if self.is_alive:
             read = "".join(f"\n{source}: {evidence}" for source, evidence in self._kind.explain(pane))
             waited = f"was not ready within {self._settings.agent_start_seconds:g} s (TORCH_AGENT_START_SECONDS)"
             return f"{waited}; its pane showed:\n{pane.screen()}\nwhich was read as{read}"
@@ -167,7 +167,7 @@ class Terminal:
     def interrupt(self, has_stopped: Callable[[], bool]) -> None:
         """Have the program stop what it does: ask it, then force it, then end it."""
         for force in (False, True):
-            if not self.alive:
+            if not self.is_alive:
                 return
             with contextlib.suppress(AgentUnavailable):  # it died at this very moment, so it has stopped, too
                 self._kind.interrupt(self.pane, force=force)
@@ -186,7 +186,7 @@ class Terminal:
         deadline = time.monotonic() + seconds
         while not condition():
             left = deadline - time.monotonic()
-            if left <= 0 or not self.alive:
+            if left <= 0 or not self.is_alive:
                 return condition()
             self._bell.wait(min(left, 0.5))
         return True
@@ -290,7 +290,7 @@ class ScreenPublisher:
         if self._anew.is_set():
             self._anew.clear()
             self._shown = None
-        screen = self._terminal.pane.screen() if self._terminal.alive else "(the program has ended)"
+        screen = self._terminal.pane.screen() if self._terminal.is_alive else "(the program has ended)"
         piece = screen.encode()[-PIECE_BYTES:].decode(errors="ignore")
         if piece != self._shown:
             self._fleet.client.publish(self._key, piece)

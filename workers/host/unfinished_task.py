@@ -106,4 +106,4 @@ class UnfinishedTask:
 
     def _may_be_in_program(self, folder: AttemptFolder) -> bool:
         kind, terminal = self._agent.kind, self._agent.terminal
-        return folder.begun.exists() and not (terminal.alive and kind.has_stopped(terminal.pane, folder))
+        return folder.begun.exists() and not (terminal.is_alive and kind.has_stopped(terminal.pane, folder))
