@@ -230,7 +230,6 @@ class CodingAgent(AgentKind):
         return submission
 
     def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
-        """Do what is due for a submission."""
         return Submitter(self, pane, folder).advance(submission, self.turn(submission))
 
     def turn(self, submission: Submission) -> Turn:

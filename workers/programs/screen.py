@@ -54,7 +54,6 @@ class Screen:
         return "\n".join(self.lines).rstrip("\n")
 
     def bottom(self, count: int) -> tuple[str, ...]:
-        """The last rows of the text."""
         return tuple(self.text.split("\n")[-count:])
 
 

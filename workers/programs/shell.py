@@ -221,5 +221,4 @@ class ShellInput:
         """Nothing to do: a shell has no dialogs."""
 
     def discard_input(self, pane: AgentPane) -> None:
-        """Empty the line."""
         pane.press("C-e", "C-u")

@@ -139,7 +139,6 @@ class Submission(BaseModel):
         return (self.changed(run, published=published) if published != self.published else self), tuple(facts)
 
     def text(self, run: PromptFolder) -> str:
-        """The text that is submitted."""
         return (run.folder / _TEXT).read_bytes().decode()
 
     def advance_to(self, run: PromptFolder, phase: SubmissionPhase, evidence: str, **changes: object) -> Submission:

@@ -108,7 +108,6 @@ class TurnWatcher:
         self.pause = SUBMITTING_PAUSE
 
     def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, submission: Submission) -> Progress:
-        """How far the task is."""
         turn = self._program.turn(submission)
         view = self._program.read_screen(pane)
         facts = self._facts(run, submission, turn, view)
