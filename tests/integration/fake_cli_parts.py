@@ -1,4 +1,4 @@
-"""What the tests of the fake coding agent share: the agent in its pane, and patience."""
+"""What the tests of the fake coding agent share: the agent in its pane, and waits for what it does."""
 
 from __future__ import annotations
 
@@ -32,20 +32,20 @@ class Played:
         self.pane = pane
 
     def write(self, text: str) -> None:
-        """Paste the text and see that it was read."""
+        """Paste the text, and wait until it was read."""
         before = len(self.cli.bytes())
         self.pane.paste(text)
         until(lambda: self.cli.bytes()[before:].endswith(b"\x1b[201~"), "the paste was read")
 
     def prompt(self, text: str) -> None:
-        """Paste the text, press Enter and see that the model got it."""
+        """Paste the text, press Enter, and wait until the model got it."""
         before = len(self.cli.submitted())
         self.write(text)
         self.pane.press("Enter")
         until(lambda: len(self.cli.submitted()) > before, "the prompt was submitted")
 
     def press(self, *keys: str) -> None:
-        """Press the keys and see that each was read, before the next."""
+        """Press the keys, and wait after each until it was read."""
         for key in keys:
             before = len(self.cli.bytes())
             self.pane.press(key)
@@ -67,11 +67,11 @@ class Played:
         return until(look, f"on the screen: {texts}")
 
     def footer(self, text: str) -> None:
-        """See this as the last line of the screen."""
+        """Wait until this is the last line of the screen."""
         until(lambda: self.pane.screen().splitlines()[-1].strip() == text, f"the footer is {text!r}")
 
     def recorded(self, kind: str, count: int = 1) -> dict[str, Any]:
-        """The so manieth record of this kind."""
+        """The record of this kind with this number, once it is there."""
         return until(lambda: self.cli.records(kind)[count - 1 : count], f"{count} times recorded: {kind}")[0]
 
     def exit_code(self) -> int:
@@ -90,7 +90,7 @@ class Played:
 
 @pytest.fixture
 def play(folder: Path, start: Callable[..., AgentPane]) -> Callable[..., Played]:
-    """Starts the fake agent with a scenario; it is ready, unless it is not to be."""
+    """Starts the fake agent with a scenario, and waits until it is ready, or with ``ready=False`` only started."""
 
     def play(scenario: Scenario | None = None, *, ready: bool = True, env: dict[str, str] | None = None) -> Played:
         hooks = folder / "hooks.json"

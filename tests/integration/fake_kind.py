@@ -1,4 +1,4 @@
-"""The fake coding agent as a kind of agent: Torch drives it by a TOML file, as it drives any user's own program."""
+"""The fake coding agent as a kind of agent, which Torch drives by a TOML file, as it drives a user's own program."""
 
 from __future__ import annotations
 
@@ -137,17 +137,17 @@ class FakeKind:
     def worker(
         self, agent_id: str = "developer-1", role: str = "developer", words: Sequence[str] = (), **environment: str
     ) -> AgentWorker:
-        """A worker that hosts it."""
+        """Start an agent worker that hosts it."""
         environment["TORCH_CONFIG_DIR"] = str(self.folder)
         return self._node.agent_worker(agent_id, role, kind="fake", words=words, **environment)
 
     @property
     def agent_folder(self) -> Path:
-        """What the node keeps of the agent ``developer-1``."""
+        """The state folder of the agent ``developer-1``."""
         return self._node.state / "agents" / "developer-1"
 
     def prompts(self) -> list[str]:
-        """What the model received."""
+        """The prompts that the model received."""
         return self.cli.submitted()
 
 
@@ -159,5 +159,5 @@ def words(prompt: str) -> str:
 
 
 def transcript(folder: Path) -> str:
-    """What the pane printed."""
+    """The pane's transcript."""
     return (folder / "transcript").read_bytes().decode(errors="replace")

@@ -56,7 +56,7 @@ class Repository:
         return file
 
     def hook(self, name: str, script: str) -> None:
-        """A hook of the owner's."""
+        """Write a hook of the owner's."""
         file = self.write(f".git/hooks/{name}", f"#!/bin/bash\n{script}\n")
         file.chmod(0o755)
 
@@ -70,7 +70,7 @@ class Repository:
         return self.git("rev-parse", "--verify", "--quiet", ref, code=None).strip()
 
     def files(self, ref: str = "HEAD") -> set[str]:
-        """What a commit holds."""
+        """The names of a commit's files."""
         return set(self.git("ls-tree", "-r", "--name-only", "-z", ref).split("\0")) - {""}
 
     def show(self, name: str, ref: str = "HEAD") -> str:
@@ -78,7 +78,7 @@ class Repository:
         return self.git("show", f"{ref}:{name}")
 
     def status(self) -> str:
-        """What is not committed, as git says it shortly."""
+        """Git's short status."""
         return self.git("status", "--short", "--untracked-files=all")
 
     def staged(self) -> str:
@@ -87,7 +87,7 @@ class Repository:
 
 
 def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "make it two") -> CommitOutcome:
-    """Commit what the tree holds, as an agent's node would; with what was left out."""
+    """Commit the work in the tree, as the node worker does; with what was left out."""
     tree = Tree.around(repo.folder)
     assert tree
     judge, status = CommitFilter(policy), tree.status()
@@ -98,7 +98,7 @@ def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "mak
 
 @pytest.fixture(autouse=True)
 def alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """This process knows of no other configuration, either."""
+    """Hide the user's git configuration from this process."""
     for name, value in ALONE.items():
         monkeypatch.setenv(name, value)
 

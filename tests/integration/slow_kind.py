@@ -17,7 +17,7 @@ pattern = '\A'
 
 
 def slow_kind(folder: Path) -> dict[str, str]:
-    """What a node worker's environment must hold to know the kind ``slow``; it is ready once ``gate`` is there."""
+    """The environment in which a node worker knows the kind ``slow``, which is ready once the file ``gate`` exists."""
     (folder / "config" / "agents").mkdir(parents=True)
     script = f"until [ -e {folder}/gate ]; do sleep 0.05; done; printf '> '; exec cat"
     (folder / "config" / "agents" / "slow.toml").write_text(TOML.format(script=json.dumps(script)))

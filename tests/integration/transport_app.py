@@ -1,4 +1,4 @@
-"""A plain Celery app over the leased transport, for its tests. Each task tells in a file what becomes of it."""
+"""A plain Celery app over the leased transport, for its tests. Each task notes its effects in a file."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def made_app(url: str) -> Celery:
 app = made_app(os.environ.get("TRANSPORT_URL", "redis://nowhere"))
 
 
-def tell(what: str, task: str, **more: Any) -> None:
-    """Append a line to the file of effects, in one write."""
+def note(what: str, task: str, **more: Any) -> None:
+    """Append an effect to the file, in one write."""
     line = json.dumps({"what": what, "id": task, "at": time.time() * 1000, "pid": os.getpid(), **more}) + "\n"
     descriptor = os.open(EFFECTS, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
     os.write(descriptor, line.encode())
@@ -57,17 +57,17 @@ def work(self: Any, seconds: float = 0) -> None:
     """Begin, take so long, end."""
     tag = self.request.properties["delivery_tag"]
     losses = self.request.get("torch_deliveries") or 0
-    tell("begin", self.request.id, tag=tag, losses=losses, redelivered=self.request.delivery_info["redelivered"])
+    note("begin", self.request.id, tag=tag, losses=losses, redelivered=self.request.delivery_info["redelivered"])
     deadline = time.monotonic() + seconds
     while (left := deadline - time.monotonic()) > 0:
         time.sleep(min(left, 0.05))
-    tell("end", self.request.id, tag=tag)
+    note("end", self.request.id, tag=tag)
 
 
 @app.task(bind=True, name="crash")
 def crash(self: Any) -> None:
     """Take the worker along."""
-    tell("begin", self.request.id)
+    note("begin", self.request.id)
     os.kill(os.getpid(), signal.SIGKILL)
 
 
@@ -76,12 +76,12 @@ def end_by(self: Any, how: str, *args: Any) -> None:
     """End this delivery by the keeper, if it is the first; later ones are done."""
     tag = self.request.properties["delivery_tag"]
     queue = self.request.delivery_info["routing_key"]
-    tell("begin", self.request.id, tag=tag, queue=queue, args=[how, *args])
+    note("begin", self.request.id, tag=tag, queue=queue, args=[how, *args])
     if how != "nothing":
         holder = app.amqp.leases.keeper_of(tag)
         assert holder is not None
         done = getattr(holder, how)(tag, *args)
-        tell(
+        note(
             how,
             self.request.id,
             done=done,
@@ -93,9 +93,9 @@ def end_by(self: Any, how: str, *args: Any) -> None:
 
 @app.task(bind=True, name="look")
 def look(self: Any) -> None:
-    """Tell what the keeper knows."""
+    """Note what the keeper knows."""
     here = app.amqp.leases.keepers()[0]
-    tell(
+    note(
         "look", self.request.id, held=sorted(here.held()), message=here.message(self.request.properties["delivery_tag"])
     )
 
@@ -106,7 +106,7 @@ def account() -> None:
     if len(tries) < 3:
         raise BrokerUnreachable("not yet")
     time.sleep(OPTIONS["account_seconds"])
-    tell("account", "", tries=len(tries))
+    note("account", "", tries=len(tries))
 
 
 def broken() -> None:
@@ -118,7 +118,7 @@ tries: list[int] = []
 if "account_seconds" in OPTIONS:
     app.amqp.leases.listeners.on_return += [broken, account]
 app.amqp.leases.listeners.on_lost.append(
-    lambda tag, message: tell("lost", json.loads(message)["headers"]["id"], tag=tag)
+    lambda tag, message: note("lost", json.loads(message)["headers"]["id"], tag=tag)
 )
-app.amqp.leases.listeners.on_buried.append(lambda name, message: tell("buried", name, message=message))
-app.amqp.leases.listeners.on_return.append(lambda: tell("return", ""))
+app.amqp.leases.listeners.on_buried.append(lambda name, message: note("buried", name, message=message))
+app.amqp.leases.listeners.on_return.append(lambda: note("return", ""))

@@ -59,7 +59,7 @@ class Bench(ShowsLogs):
         return worker
 
     def program(self, text: str) -> None:
-        """Run a program to which the small app, a connection, and a channel are known; it must end well."""
+        """Run a program that has the small app, a connection and a channel; it must succeed."""
         body = textwrap.indent(textwrap.dedent(text), "    ")
         head = "from transport_app import *\nwith app.connection() as connection, connection.channel() as channel:\n"
         argv = [sys.executable, "-c", head + body]
@@ -81,21 +81,21 @@ class Bench(ShowsLogs):
         return str(self.app.send_task(name, args, **{"priority": STEP, **options}).id)
 
     def told(self, what: str | None = None, task: str | None = None) -> list[dict[str, Any]]:
-        """The lines of this kind, of this task."""
+        """The effects of this kind, of this task."""
         found = map(json.loads, whole_lines(self.effects))
         return [line for line in found if what in (None, line["what"]) and task in (None, line["id"])]
 
     def await_told(self, what: str, task: str | None = None, count: int = 1) -> list[dict[str, Any]]:
-        """The lines of this kind, once there are so many."""
+        """The same, once there are so many."""
         until(lambda: len(self.told(what, task)) >= count, f"{count} lines of {what} {task or ''}", 60)
         return self.told(what, task)
 
     def leases(self) -> dict[str, int]:
-        """Until when each delivery is held."""
+        """The time at which each delivery's lease ends."""
         return {tag: int(ends) for tag, ends in self.broker.client.zrange(keys.LEASES, 0, -1, withscores=True)}
 
     def await_settled(self) -> None:
-        """Nothing is held, parked, or waits."""
+        """Wait until no delivery is held, and no message waits."""
         client = self.broker.client
 
         def settled() -> bool:

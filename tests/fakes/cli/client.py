@@ -15,7 +15,7 @@ _MAIN = Path(__file__).with_name("__main__.py")
 
 
 class FakeCli:
-    """One fake agent with its files in the folder; :attr:`argv` runs it, under this name, in whatever terminal."""
+    """One fake agent with its files in the folder; :attr:`argv` runs it under this name."""
 
     def __init__(
         self, folder: Path, scenario: Scenario | None = None, *, name: str = "fake-cli", hooks: Path | None = None
@@ -40,13 +40,13 @@ class FakeCli:
         self.program.chmod(0o755)
 
     def play(self, scenario: Scenario) -> None:
-        """From now on it does this."""
+        """Replace the scenario; it holds from now on."""
         new = self._scenario.with_suffix(".new")
         new.write_text(scenario.dump())
         os.replace(new, self._scenario)  # noqa: PTH105
 
     def records(self, *kinds: str) -> list[dict[str, Any]]:
-        """What has been recorded by now, of these kinds or of all."""
+        """The records so far, of these kinds or of all."""
         if self._record.exists():
             with self._record.open("rb") as file:
                 file.seek(self._read)

@@ -39,7 +39,6 @@ class Draft:
 
     @property
     def text(self) -> str:
-        """All of it."""
         return "".join(item.text if isinstance(item, Pasted) else item for item in self.items)
 
     @property
@@ -67,12 +66,10 @@ class Composer:
 
     @property
     def draft(self) -> Draft:
-        """What is in it."""
         return Draft(self._items)
 
     @property
     def empty(self) -> bool:
-        """There is nothing in it."""
         return not self._items
 
     def type(self, text: str) -> None:

@@ -16,7 +16,6 @@ class Timer:
         self.cancelled = False
 
     def cancel(self) -> None:
-        """Let it not happen."""
         self.cancelled = True
 
 
@@ -34,7 +33,7 @@ class Timers:
         return timer
 
     def run_due(self) -> None:
-        """Call what is due by now; what that adds is for the next time."""
+        """Call what is due; what those calls add waits for the next time."""
         now = time.monotonic()
         due = []
         while self._heap and self._heap[0][0] <= now:
