@@ -17,8 +17,6 @@ from torch_tasks.model.options import Option
 
 
 class Lifetime(StrEnum):
-    """How long an agent is kept alive."""
-
     PERMANENT = "permanent"
     TEMPORARY = "temporary"
     """Until it was idle for a while."""
@@ -201,8 +199,6 @@ class AgentSpec(SingleAgentFields):
 
 
 class AgentInfo(AgentProfile):
-    """An agent's entry in the registry."""
-
     agent_id: AgentId
     node: str
     pid: int

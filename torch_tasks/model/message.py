@@ -45,8 +45,6 @@ class MessageKind(StrEnum):
 
 
 class MessageState(StrEnum):
-    """How far a message has come."""
-
     SPOOLED = "spooled"
     """It waits on its sender's disk for the broker to return."""
     ACCEPTED = "accepted"

@@ -59,8 +59,6 @@ class Capacity(Model):
 
 
 class NodeInfo(Model):
-    """A node's entry in the registry."""
-
     name: AgentId
     host: str
     pid: int

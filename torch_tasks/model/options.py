@@ -49,7 +49,6 @@ class FieldOptions:
 
     @property
     def names(self) -> frozenset[str]:
-        """The fields that have an option."""
         return frozenset(self._fields)
 
     def parameters(self) -> list[click.Parameter]:

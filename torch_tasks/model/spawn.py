@@ -15,8 +15,6 @@ from torch_tasks.model.options import Option
 
 
 class SpawnState(StrEnum):
-    """How far a spawned agent has come."""
-
     RESERVED = "reserved"
     """It has a place on a node, which starts it."""
     READY = "ready"
@@ -41,8 +39,6 @@ SPAWN_TRANSITIONS: dict[SpawnState, frozenset[SpawnState]] = {
 
 
 class SpawnRequest(SingleAgentFields):
-    """Which agent to start, and where."""
-
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     """Two requests with one id are one agent."""
     agent_id: Annotated[AgentId | None, Option("--id")] = Field(

@@ -100,8 +100,6 @@ TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
 
 
 class FailureKind(StrEnum):
-    """Why a task did not succeed."""
-
     EXIT_CODE = "exit_code"
     CHECK_FAILED = "check_failed"
     TIMEOUT = "timeout"
@@ -232,8 +230,6 @@ class TaskSpec(Model):
 
 
 class Evidence(Model):
-    """One thing that shows what became of a task."""
-
     kind: str
     detail: str
     passed: bool

@@ -18,8 +18,6 @@ TURNS_BEFORE_LOW = 9
 
 
 class ClaimedMessage(NamedTuple):
-    """A message that a claim brought."""
-
     tag: str
     message: str
     queue: str
@@ -30,8 +28,6 @@ class ClaimedMessage(NamedTuple):
 
 @dataclass(frozen=True)
 class ClaimRequest:
-    """One request for a message."""
-
     tag: str
     lists: Sequence[str]
     #: One character for each list: see ``claiming.lua``.

@@ -42,8 +42,6 @@ class GateClosed(Exception):
 
 
 class Sweep(NamedTuple):
-    """The ended leases that a search found."""
-
     ended: list[str]
     #: Until another search is worth it; None if nothing is leased.
     next_ms: int | None
@@ -62,7 +60,6 @@ class Deliveries:
     # ── queues ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def put(self, queue: str, message: str, step: int) -> None:
-        """Add a message to the end of a queue."""
         SCRIPTS["put"](self._client, list=list_of(queue, step), bell=keys.bell(queue), message=message)
 
     def waiting(self, queue: str) -> list[str]:
@@ -126,7 +123,6 @@ class Deliveries:
         return None if message is None else str(message)
 
     def settle(self, tag: str) -> bool:
-        """End the delivery: its message is done with."""
         return bool(SCRIPTS["settle"](self._client, **HELD, tag=tag))
 
     def requeue(self, tag: str) -> bool:
@@ -223,7 +219,6 @@ def list_of(queue: str, step: int) -> str:
 
 
 def queue_of(list_name: str) -> str:
-    """The queue whose messages are in this list."""
     return list_name.partition(SEPARATOR)[0]
 
 

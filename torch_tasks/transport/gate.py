@@ -18,8 +18,6 @@ SCRIPTS = Scripts(__file__)
 
 
 class GateState(NamedTuple):
-    """How the gate stands."""
-
     #: The server process that answers.
     identity: str
     #: The one with which the fleet was last reconciled, if ever.
