@@ -52,7 +52,7 @@ def test_the_registrys_command(developer: str) -> None:
     assert health["agents"]["developer"] == {"online": 1, "free": 1, "offline": 0}
     spawned = registry("--spawn", "qa", "python,git")
     assert spawned.returncode == 3
-    assert "no node worker is online; 'torch-tasks up' has one" in spawned.stderr
+    assert "no node worker is online; 'torch-tasks up' starts one" in spawned.stderr
     assert registry().returncode == 2
 
 
