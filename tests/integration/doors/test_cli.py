@@ -251,8 +251,8 @@ def test_agents_are_shown_with_what_they_can_and_do(machine: Machine) -> None:
         "LOAD",
         "SUCCESS",
         "TASK",
-        "HEARD",
-        "OF",
+        "LAST",
+        "SEEN",
     ]
     assert table[1].split()[:4] == ["dev-1", "developer", "python", "shell"]
 
