@@ -1,4 +1,4 @@
-"""``torch-tasks checkin``: notes that come up at their times, for agents and by agents from their panes."""
+"""``torch-tasks checkin``."""
 
 from __future__ import annotations
 

@@ -31,8 +31,6 @@ from torch_tasks.system.files import make_folder
 
 
 class Finding(BaseModel):
-    """The result of one check."""
-
     what: str
     good: bool
     detail: str

@@ -93,7 +93,6 @@ def _keep_to_one_line(table: Table, headings: Sequence[str], rows: Sequence[Sequ
 
 
 def is_terminal() -> bool:
-    """Whether a person reads what is printed."""
     return Console().is_terminal
 
 
