@@ -171,8 +171,9 @@ class Need(Model):
     account: str = ""
 
     @classmethod
-    def of(cls, kind: NeedKind, subject: str, text: str, do: str, **whom: str) -> Self:
-        return cls(id=f"{kind} {subject}", kind=kind, text=text, do=do, **whom)
+    def of(cls, kind: NeedKind, subject: str, text: str, do: str, **about: str) -> Self:
+        """``about`` names the agent, task or account."""
+        return cls(id=f"{kind} {subject}", kind=kind, text=text, do=do, **about)
 
 
 def needs(fleet: Fleet) -> list[Need]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from typing import Any
@@ -83,7 +82,7 @@ def _given_up(spawned: Spawned) -> str:
 
 def order_start(spawned: Spawned) -> None:
     """Have the node that has the agent's place start it."""
-    start_agent.apply_async((json.loads(spawned.model_dump_json()),), queue=keys.node_queue(spawned.node))
+    start_agent.apply_async((spawned.model_dump(mode="json"),), queue=keys.node_queue(spawned.node))
 
 
 def _node() -> NodeHost:

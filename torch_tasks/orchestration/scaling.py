@@ -190,13 +190,10 @@ class Autoscaler:
         """What :meth:`step` would do now."""
         waiting, agents = backlogs(self._fleet), self._fleet.registry.agents()
         shares, now = share_backlogs(waiting, self._pools), self._fleet.checkins.now()
-        return ScalingPlan(
-            decisions=tuple(
-                decide_growth(state, shares.get(state.pool.name, []), agents, self._pace, now)
-                for state in self._states()
-            ),
-            unserved=tuple(unserved(shares.get(None, []), agents)),
+        decisions = tuple(
+            decide_growth(state, shares.get(state.pool.name, []), agents, self._pace, now) for state in self._states()
         )
+        return ScalingPlan(decisions=decisions, unserved=tuple(unserved(shares.get(None, []), agents)))
 
     def step(self) -> ScalingPlan:
         """Let the pools grow, unless another process is doing so; returns what was decided and done."""
@@ -227,15 +224,10 @@ class Autoscaler:
         states = []
         for pool in self._pools:
             members = [one for one in spawned if one.request.pool == pool.name and one.state in _ALIVE]
+            starting = sum(one.state is SpawnState.RESERVED for one in members)
             at: Any = grown.get(pool.name)
-            states.append(
-                PoolState(
-                    pool=pool,
-                    size=len(members),
-                    starting=sum(one.state is SpawnState.RESERVED for one in members),
-                    grown_at=datetime.fromisoformat(at) if at else None,
-                )
-            )
+            grown_at = datetime.fromisoformat(at) if at else None
+            states.append(PoolState(pool=pool, size=len(members), starting=starting, grown_at=grown_at))
         return states
 
     @property

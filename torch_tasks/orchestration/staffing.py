@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from contextlib import suppress
@@ -27,7 +26,6 @@ from torch_tasks.errors import (
     SpawnRefused,
     StillWorking,
     TaskEnded,
-    TaskNotFound,
     TorchError,
 )
 from torch_tasks.fleet import Fleet, fleet
@@ -206,11 +204,10 @@ def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
             task.forward(fleet)
         left.append(task.record.spec.id)
     if info.current_task and info.current_task not in left:
-        with suppress(TaskNotFound):
-            record = fleet.records.get(info.current_task)
-            if record.state in HELD and record.agent == info.agent_id:
-                _give_back(record, info, fleet)  # its message returns to the queue when its lease ends
-                left.append(record.spec.id)
+        record = fleet.records.find(info.current_task)
+        if record and record.state in HELD and record.agent == info.agent_id:
+            _give_back(record, info, fleet)  # its message returns to the queue when its lease ends
+            left.append(record.spec.id)
     return left
 
 
@@ -291,7 +288,7 @@ def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet
 
 def retirement_report(agent_id: str, fleet: Fleet) -> RetirementReport | None:
     kept: Any = fleet.client.hget(keys.RETIREMENT_REPORTS, agent_id)
-    return RetirementReport.model_validate(json.loads(kept)) if kept else None
+    return RetirementReport.model_validate_json(kept) if kept else None
 
 
 @dataclass(frozen=True)
