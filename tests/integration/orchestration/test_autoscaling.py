@@ -119,7 +119,7 @@ def test_a_decision_is_explained_and_a_dry_run_does_nothing(up: Callable[..., Ma
     assert not online(machine)
     assert machine.torch("scale").stdout == "developer::shell:: 0 agents, grows to 2\n"
     after = machine.torch("scale", "--explain").stdout
-    assert "starting" in after or "nothing waits" in after
+    assert "starting" in after or "no task waits" in after
     until(lambda: len(online(machine)) == 2, "they are there", 60)
 
 
