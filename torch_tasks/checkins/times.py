@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import os
 import re
 from collections.abc import Callable
@@ -17,6 +16,7 @@ from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import At, Cron, Every
 from torch_tasks.model.durations import parse_duration
 from torch_tasks.model.fields import readable
+from torch_tasks.model.near import did_you_mean
 
 
 class Zone(NamedTuple):
@@ -53,8 +53,7 @@ def zone_named(name: str) -> Zone:
     names = available_timezones()
     found = name if name in names else next((one for one in names if one.casefold() == name.casefold()), None)
     if found is None:
-        near = difflib.get_close_matches(name, names, n=3)
-        hint = f"did you mean {' or '.join(near)}?" if near else "use one such as 'Europe/Berlin' or 'UTC'"
+        hint = did_you_mean(name, names, "use one such as 'Europe/Berlin' or 'UTC'")
         raise InvalidCheckin(f"{name!r} is no time zone known to this machine; {hint}")
     return Zone(found, "as given")
 

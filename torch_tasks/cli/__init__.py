@@ -11,57 +11,72 @@ from typing import Any
 import click
 
 from torch_tasks.errors import TorchError
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import NODE_COMMANDS, load
 
-#: name → (where it is, what it does)
-_COMMANDS = {
-    "up": ("torch_tasks.cli.stack:up", "Run broker, node worker, agent workers, beat and Flower on this machine."),
-    "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),
-    "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
-    "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
-    "spawn": ("torch_tasks.cli.agents:spawn", "Start an agent somewhere in the fleet."),
-    "scale": ("torch_tasks.cli.nodes:scale", "Grow the pools of agents to match the waiting tasks, and say why."),
-    "retire": ("torch_tasks.cli.agents:retire", "End an agent."),
-    "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
-    "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
-    "task": ("torch_tasks.cli.tasks:task", "Show one task."),
-    "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),
-    "cancel": ("torch_tasks.cli.tasks:cancel", "Cancel tasks."),
-    "answer": ("torch_tasks.cli.tasks:answer", "Answer the question of a waiting task's agent."),
-    "dead": ("torch_tasks.cli.tasks:dead", "List, show, replay or drop the tasks that ran out of retries."),
-    "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
-    "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and whether their programs are installed here."),
-    "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
-    "budget": ("torch_tasks.cli.fleet:budget", "Show how much of each account with a model provider is used up."),
-    "pause": ("torch_tasks.cli.fleet:pause", "Keep an agent, a role or the whole fleet from taking new tasks."),
-    "resume": ("torch_tasks.cli.fleet:resume", "Lift a pause."),
-    "stop": ("torch_tasks.cli.fleet:stop", "Stop the fleet or this machine, with the broker or without."),
-    "start": ("torch_tasks.cli.fleet:start", "Lift a stop."),
-    "attach": (f"{NODE_COMMANDS}:attach", "Attach this terminal to an agent's pane."),
-    "screen": (f"{NODE_COMMANDS}:screen", "Print what an agent's pane shows."),
-    "done": ("torch_tasks.cli.pane:done", "For agents: report the task as done."),
-    "fail": ("torch_tasks.cli.pane:fail", "For agents: report that the task cannot be done."),
-    "progress": ("torch_tasks.cli.pane:progress", "For agents: report progress on the task."),
-    "send": ("torch_tasks.cli.messages:send", "Send an agent a message."),
-    "ask": ("torch_tasks.cli.messages:ask", "Ask an agent and print its reply."),
-    "reply": ("torch_tasks.cli.messages:reply", "Answer a message."),
-    "broadcast": ("torch_tasks.cli.messages:broadcast", "Send a message to many agents."),
-    "inbox": ("torch_tasks.cli.messages:inbox", "Show the messages that wait for you."),
-    "messages": ("torch_tasks.cli.messages:messages", "List the latest messages, or show one."),
-    "checkin": ("torch_tasks.cli.checkins:checkin", "Schedule notes for agents, and tasks."),
-    "note": ("torch_tasks.cli.collaboration:note", "Record and search facts about a project."),
-    "claim": ("torch_tasks.cli.collaboration:claim", "Claim a shared resource."),
-    "release": ("torch_tasks.cli.collaboration:release", "Release a claimed resource."),
-    "claims": ("torch_tasks.cli.collaboration:claims", "List the claimed resources."),
-    "help-wanted": ("torch_tasks.cli.collaboration:help_wanted", "Ask able agents for help until one accepts."),
-    "team": ("torch_tasks.cli.collaboration:team", "Find agents that together have the given skills."),
-    "git": ("torch_tasks.cli.fleet:git", "Show the state of the agents' git trees."),
-    "monitor": ("torch_tasks.cli.fleet:monitor", "Show messages, tasks and agents as they change."),
-    "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
-    "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
-    "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
-    "demo": ("torch_tasks.cli.demo:demo", "Demonstrate Torch on this machine in under a minute."),
-    "version": ("torch_tasks.cli:version", "Print the version."),
+#: group → name → (where it is, what it does)
+COMMANDS = {
+    "Work": {
+        "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
+        "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
+        "task": ("torch_tasks.cli.tasks:task", "Show one task."),
+        "answer": ("torch_tasks.cli.tasks:answer", "Answer the question of a waiting task's agent."),
+        "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),
+        "cancel": ("torch_tasks.cli.tasks:cancel", "Cancel tasks."),
+        "dead": ("torch_tasks.cli.tasks:dead", "List, show, replay or drop the tasks that ran out of retries."),
+        "git": ("torch_tasks.cli.fleet:git", "Show the state of the agents' git trees."),
+    },
+    "Agents": {
+        "agents": ("torch_tasks.cli.agents:agents", "List the agents."),
+        "agent": ("torch_tasks.cli.agents:agent", "Show one agent."),
+        "spawn": ("torch_tasks.cli.agents:spawn", "Start an agent somewhere in the fleet."),
+        "retire": ("torch_tasks.cli.agents:retire", "End an agent."),
+        "screen": (f"{NODE_COMMANDS}:screen", "Print what an agent's pane shows."),
+        "attach": (f"{NODE_COMMANDS}:attach", "Attach this terminal to an agent's pane."),
+        "team": ("torch_tasks.cli.collaboration:team", "Find agents that together have the given skills."),
+    },
+    "Messages": {
+        "send": ("torch_tasks.cli.messages:send", "Send an agent a message."),
+        "ask": ("torch_tasks.cli.messages:ask", "Ask an agent and print its reply."),
+        "reply": ("torch_tasks.cli.messages:reply", "Answer a message."),
+        "broadcast": ("torch_tasks.cli.messages:broadcast", "Send a message to many agents."),
+        "inbox": ("torch_tasks.cli.messages:inbox", "Show the messages that wait for you."),
+        "messages": ("torch_tasks.cli.messages:messages", "List the latest messages, or show one."),
+    },
+    "Time": {
+        "checkin": ("torch_tasks.cli.checkins:checkin", "Schedule notes for agents, and tasks."),
+    },
+    "Fleet": {
+        "monitor": ("torch_tasks.cli.fleet:monitor", "Show messages, tasks and agents as they change."),
+        "pause": ("torch_tasks.cli.fleet:pause", "Keep an agent, a role or the whole fleet from taking new tasks."),
+        "resume": ("torch_tasks.cli.fleet:resume", "Lift a pause."),
+        "stop": ("torch_tasks.cli.fleet:stop", "Stop the fleet or this machine, with the broker or without."),
+        "start": ("torch_tasks.cli.fleet:start", "Lift a stop."),
+        "scale": ("torch_tasks.cli.nodes:scale", "Grow the pools of agents to match the waiting tasks."),
+        "budget": ("torch_tasks.cli.fleet:budget", "Show how much of each account is used up."),
+        "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
+    },
+    "This machine": {
+        "demo": ("torch_tasks.cli.demo:demo", "Demonstrate Torch on this machine in under a minute."),
+        "up": ("torch_tasks.cli.stack:up", "Run all of Torch on this machine: broker, workers, agents."),
+        "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),
+        "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
+        "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
+        "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),
+        "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
+        "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
+        "version": ("torch_tasks.cli:version", "Print the version."),
+    },
+    "For agents": {
+        "done": ("torch_tasks.cli.pane:done", "Report the task as done."),
+        "fail": ("torch_tasks.cli.pane:fail", "Report that the task cannot be done."),
+        "progress": ("torch_tasks.cli.pane:progress", "Report progress on the task."),
+        "note": ("torch_tasks.cli.collaboration:note", "Record and search facts about a project."),
+        "claim": ("torch_tasks.cli.collaboration:claim", "Claim a shared resource."),
+        "release": ("torch_tasks.cli.collaboration:release", "Release a claimed resource."),
+        "claims": ("torch_tasks.cli.collaboration:claims", "List the claimed resources."),
+        "help-wanted": ("torch_tasks.cli.collaboration:help_wanted", "Ask able agents for help until one accepts."),
+    },
 }
 _HIDDEN = {
     "supervise": "torch_tasks.cli.stack:supervise",
@@ -70,20 +85,35 @@ _HIDDEN = {
 }
 
 
+_PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()} | _HIDDEN
+
+
 class _Commands(click.Group):
+    """All commands, flat to type and in groups to read."""
+
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(_COMMANDS)
+        return [name for group in COMMANDS.values() for name in group]
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        place = _COMMANDS[cmd_name][0] if cmd_name in _COMMANDS else _HIDDEN.get(cmd_name)
-        if place is None:
+        if cmd_name not in _PLACES:
             return None
-        command: click.Command = load(place)
+        command: click.Command = load(_PLACES[cmd_name])
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        name = args[0]
+        if name in _PLACES or name.startswith("-"):
+            return super().resolve_command(ctx, args)
+        hint = did_you_mean(name, self.list_commands(ctx), "'torch-tasks --help' lists the commands")
+        raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl([(name, help_text) for name, (_, help_text) in _COMMANDS.items()])
+        widest = max(map(len, self.list_commands(ctx)))
+        for group, commands in COMMANDS.items():
+            with formatter.section(group):
+                formatter.write_dl([(f"{name:<{widest}}", said) for name, (_, said) in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
         try:

@@ -15,6 +15,7 @@ from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table, one_line
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import CheckinRecord, Fire
+from torch_tasks.model.options import OneOf
 
 _ID = click.argument("checkin_id", metavar="CHECKIN")
 _TARGETS = (
@@ -29,10 +30,10 @@ _TARGETS = (
 )
 _TASK = ("agent", "skills", "workdir", "timeout", "check")
 _PACE = (
-    click.option("--when", type=click.Choice(["idle", "now", "skip"]), help="If the agent is busy (default: idle)."),
+    click.option("--when", type=OneOf(["idle", "now", "skip"]), help="If the agent is busy (default: idle)."),
     click.option(
         "--misfire",
-        type=click.Choice(["once", "skip", "all"]),
+        type=OneOf(["once", "skip", "all"]),
         help="What to do about times that passed while no beat ran (default: once).",
     ),
     click.option("--jitter", type=Duration(or_zero=True), help="Fire up to this much later, at random."),

@@ -21,6 +21,7 @@ from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.hold import EVERYBODY
+from torch_tasks.model.options import OneOf
 from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowKind
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.settings import settings
@@ -195,7 +196,7 @@ _LONGEST = 300
     "--kind",
     "kinds",
     multiple=True,
-    type=click.Choice(["messages", "tasks", "agents"]),
+    type=OneOf(["messages", "tasks", "agents"]),
     help="Only events of this kind.",
 )
 @click.option("--for", "seconds", type=Duration(or_zero=True), help="End after this time, as 90 or 5m.")

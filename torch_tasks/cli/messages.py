@@ -12,12 +12,13 @@ from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
+from torch_tasks.model.options import OneOf
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 
 _HEADINGS = ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT")
 _REFUSED_HEADINGS = ("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY")
-_WHEN = click.option("--when", type=click.Choice([str(w) for w in When]), default=When.IDLE.value, show_default=True)
+_WHEN = click.option("--when", type=OneOf(When), default=When.IDLE.value, show_default=True)
 _PAST_ALL = "Deliver before all others, past the policy."
 _EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", default="normal", help=_PAST_ALL)
 
@@ -27,9 +28,7 @@ _EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", def
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
 @_WHEN
 @_EMERGENCY
-@click.option(
-    "--kind", type=click.Choice([str(k) for k in MessageKind]), default=MessageKind.TEXT.value, show_default=True
-)
+@click.option("--kind", type=OneOf(MessageKind), default=MessageKind.TEXT.value, show_default=True)
 @click.option("--about", "reply_to", metavar="MESSAGE", help="The message that this one answers or acknowledges.")
 @click.option("--expires", type=Duration(), help="Drop it if it is not delivered in this time, as 90 or 5m.")
 @click.option("--id", help="The message's id; sending the same id twice sends one message.")

@@ -12,6 +12,7 @@ from torch_tasks.cli.output import ago, as_json, as_json_or_table, as_table
 from torch_tasks.cli.workers import become_celery
 from torch_tasks.client import Torch
 from torch_tasks.fleet import fleet
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.orchestration.scaling import Autoscaler
 
@@ -24,6 +25,9 @@ class _Node(click.Group):
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         if args and args[0] in self.commands:
             return super().parse_args(ctx, args)
+        if args and not args[0].startswith("-"):
+            hint = did_you_mean(args[0], self.commands, f"there are {', '.join(self.commands)}")
+            raise click.UsageError(f"there is no command {args[0]!r} of node; {hint}", ctx)
         ctx.obj = tuple(args)
         return super().parse_args(ctx, [])
 

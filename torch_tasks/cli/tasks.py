@@ -18,7 +18,7 @@ from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_termina
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
-from torch_tasks.model.options import FieldOptions
+from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
@@ -161,9 +161,7 @@ def _status_line(record: TaskRecord) -> str:
 
 @click.command()
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
-@click.option(
-    "--state", "states", multiple=True, type=click.Choice([str(s) for s in TaskState]), help="Only tasks in this state."
-)
+@click.option("--state", "states", multiple=True, type=OneOf(TaskState), help="Only tasks in this state.")
 @JSON
 def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     """List the latest tasks, newest first."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import difflib
 import re
 import time
 from collections.abc import Iterable, Iterator
@@ -31,6 +30,7 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.agent_folder import is_hosted, put_mail
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, role_named
 from torch_tasks.store.outbox import Outbox
 
@@ -343,8 +343,7 @@ class NovaOrchestrator:
 
 def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
     """The error for a name that no agent has; it suggests similar ones."""
-    near = difflib.get_close_matches(name, list(agents), n=3)
-    hint = f"did you mean {' or '.join(near)}?" if near else "'torch-tasks agents' lists those that are"
+    hint = did_you_mean(name, agents, "'torch-tasks agents' lists those that are")
     return UnknownRecipient(f"no agent {name!r} is registered; {hint}")
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from torch_tasks.errors import PaneNotFound
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import USER_TMUX, load
 
 
@@ -117,5 +117,4 @@ def _one(target: str, found: Sequence[UserPane], panes: Sequence[UserPane]) -> U
 
 
 def _instead(name: str, names: set[str]) -> str:
-    near = difflib.get_close_matches(name, names, n=3)
-    return f"did you mean {' or '.join(near)}?" if near else f"there are {', '.join(sorted(names))}"
+    return did_you_mean(name, names, f"there are {', '.join(sorted(names))}")

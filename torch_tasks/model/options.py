@@ -5,7 +5,7 @@ A field's ``description`` is the option's help; name and type follow from the fi
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from types import NoneType, UnionType
@@ -14,6 +14,8 @@ from typing import Annotated, Any, Union, get_args, get_origin
 import click
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+
+from torch_tasks.model.near import did_you_mean
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,17 @@ class Option:
     """The type on the command line; the model converts it."""
     meaning: Any = None
     """If set, the option is a flag that means this value."""
+
+
+class OneOf(click.Choice[str]):
+    """One of a few words; a mistyped one is told those that are near."""
+
+    def __init__(self, words: Iterable[object]) -> None:
+        super().__init__([str(word) for word in words])
+
+    def get_invalid_choice_message(self, value: Any, ctx: click.Context | None) -> str:
+        words = ", ".join(self.choices)
+        return f"{value!r} is none of {words}; {did_you_mean(str(value), self.choices, 'use one of them')}"
 
 
 class FieldOptions:
@@ -96,7 +109,7 @@ class _FieldOption:
 
     def _click_type(self) -> Any:
         if self._type is None and issubclass(self._plain, Enum):
-            return click.Choice([str(one.value) for one in self._plain])
+            return OneOf(self._plain)
         return self._type or self._plain
 
     def read(self, given: Any) -> Any:

@@ -9,12 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 from machine import TORCH_TASKS
 
-from torch_tasks.cli import _COMMANDS as COMMANDS
+from torch_tasks.cli import COMMANDS as GROUPS
 
 RUN_OPTIONS = (
     "--role --skill --agent --priority --workdir --agent-kind --timeout --check --check-rounds --permissions"
     " --fresh --max-retries --id"
 )
+COMMANDS = [name for group in GROUPS.values() for name in group]
 OPTIONS = {
     "up": "--agent --no-beat --no-flower --detach --keep-agents",
     "down": "--keep-agents",

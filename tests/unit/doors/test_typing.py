@@ -1,0 +1,47 @@
+"""What a person types at ``torch-tasks``: commands stand in groups, and a mistyped word is told its neighbours."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from click.testing import CliRunner
+
+from torch_tasks.cli import COMMANDS, main
+
+
+def said(*words: str, code: int = 0) -> str:
+    """What the command prints, at 80 columns."""
+    done = CliRunner().invoke(main, words, prog_name="torch-tasks", terminal_width=80)
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+def test_the_help_shows_each_command_once_in_its_group_with_one_line() -> None:
+    sections = re.split(r"^([A-Z][\w ]*):\n", said("--help"), flags=re.MULTILINE)
+    shown = {group: text for group, text in zip(sections[1::2], sections[2::2], strict=True) if group in COMMANDS}
+    assert list(shown) == ["Work", "Agents", "Messages", "Time", "Fleet", "This machine", "For agents"]
+    for group, commands in COMMANDS.items():
+        lines = shown[group].strip("\n").splitlines()
+        assert [line.split()[0] for line in lines] == list(commands)
+        assert all(re.fullmatch(r"  [a-z-]+ +[A-Z].*\.", line) for line in lines), lines
+    assert len({name for commands in COMMANDS.values() for name in commands}) == sum(map(len, COMMANDS.values()))
+
+
+@pytest.mark.parametrize(
+    ("words", "hint"),
+    [
+        (("agnts",), "there is no command 'agnts'; did you mean agents or agent?"),
+        (("Tasks",), "there is no command 'Tasks'; did you mean tasks or task or ask?"),
+        (("xyzzy",), "there is no command 'xyzzy'; 'torch-tasks --help' lists the commands"),
+        (("node", "lst"), "there is no command 'lst' of node; did you mean list?"),
+        (("node", "xyzzy"), "there is no command 'xyzzy' of node; there are list, show, drain, undrain"),
+        (("dead", "replya"), "No such command 'replya'. Did you mean 'replay'?"),
+        (("pause", "--reson", "lunch"), "No such option '--reson'. (Did you mean one of: '--reason', '--role'?)"),
+        (("tasks", "--state", "runing"), "did you mean running?"),
+        (("run", "--priority", "hihg", "x"), "'hihg' is none of urgent, high, normal, low; did you mean high?"),
+        (("send", "--when", "xyzzy", "qa-1", "x"), "'xyzzy' is none of idle, now, interrupt; use one of them"),
+    ],
+)
+def test_a_mistyped_word_is_told_its_neighbours(words: tuple[str, ...], hint: str) -> None:
+    assert hint in said(*words, code=2)
