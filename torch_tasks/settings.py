@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+)
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -21,7 +30,7 @@ from pydantic_settings import (
 
 from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
-from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, readable
 from torch_tasks.model.limits import Bytes, Limits
@@ -197,7 +206,7 @@ class Settings(BaseSettings):
     flower_port: int = Field(
         5555, ge=0, le=65535, description="Flower's port on loopback; if it is in use, a free one."
     )
-    agents: tuple[AgentSpec, ...] = Field(
+    agents: Annotated[tuple[AgentSpec, ...], AfterValidator(each_id_once)] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
     )
 
@@ -244,9 +253,16 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _supported_scheme(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is not None and urlsplit(value.get_secret_value()).scheme not in {"redis", "rediss", "unix", "socket"}:
+    def _usable_address(cls, value: SecretStr | None) -> SecretStr | None:
+        if value is None:
+            return None
+        parts = urlsplit(value.get_secret_value())
+        if parts.scheme not in {"redis", "rediss", "unix", "socket"}:
             raise ValueError("must begin with redis:// or rediss://")
+        try:
+            parts.port  # noqa: B018 - reading it checks it
+        except ValueError:
+            raise ValueError("has no port that can be: it must be a number from 0 to 65535") from None
         return value
 
     @classmethod

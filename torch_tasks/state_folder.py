@@ -4,6 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from torch_tasks.errors import StateFolderUnusable
+
+SOCKET_PATH_BYTES = 100
+"""The longest path of a socket; the kernel's limit is 108, and tmux adds ``.lock``."""
+
 JOURNAL = "journal.json"
 """In an agent's folder: its identity, its pane, and its tasks."""
 TMUX = "tmux"
@@ -18,6 +23,17 @@ EVENTS = "events"
 """In an agent's folder: the reports of its program and its commands."""
 RETIRE_ORDER = "retire.json"
 """In an agent's folder: the order to retire it."""
+
+
+def require_short(socket: Path) -> Path:
+    """The path, or :class:`StateFolderUnusable` if it is too long for a socket."""
+    size = len(bytes(socket))
+    if size > SOCKET_PATH_BYTES:
+        raise StateFolderUnusable(
+            f"the path of a socket has {size} bytes, but at most {SOCKET_PATH_BYTES} work: {socket}; "
+            "set TORCH_STATE_DIR to a shorter folder"
+        )
+    return socket
 
 
 class StateFolder:

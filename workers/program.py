@@ -62,7 +62,7 @@ class Program(Worker):
         return {"queues": [keys.agent_queue(spec.id)], "pool_cls": AGENT_POOL, "concurrency": 1}
 
     def _node_worker(self, kept_agents: tuple[str, ...]) -> dict[str, Any]:
-        host_node(tuple(AgentSpec.parse(text) for text in kept_agents) or settings().agents)
+        host_node(AgentSpec.parse_all(kept_agents) or settings().agents)
         self.holds = HoldsWatcher(fleet(), app.leases.intake)
         self.holds.begin(on_change=lambda: ring_all(settings().state_dir), unfinished=lambda: False)
         self.holds.watch()

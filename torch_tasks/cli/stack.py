@@ -45,7 +45,7 @@ _FLOWER = click.option("--flower/--no-flower", default=True, help="Run Flower.")
 @click.option("--keep-agents", is_flag=True, help="Without --detach: leave the agents' panes open at the end.")
 def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_agents: bool) -> None:
     """Run broker, node worker, agent workers, beat and Flower on this machine until Ctrl-C."""
-    kept = [AgentSpec.parse(text) for text in agents]
+    kept = AgentSpec.parse_all(agents)
     stack = Stack(settings())
     stack.refuse_if_up()
     stack.check(kept)

@@ -24,6 +24,7 @@ from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.machine import broker, commands
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.system.loops import backoff
 from torch_tasks.system.processes import Processes, Running, await_ready
@@ -55,6 +56,8 @@ class Stack:
 
     def check(self, agents: Sequence[AgentSpec]) -> None:
         """Refuse agents that cannot be started here, before anything is started."""
+        for agent in agents or self.settings.agents:
+            require_short(self.settings.state.agent(agent.id) / TMUX)
         done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)))
         if done.returncode:
             raise ProcessNotStarted(done.stderr.strip().removeprefix("Error: "))

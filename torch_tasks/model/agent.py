@@ -197,6 +197,25 @@ class AgentSpec(SingleAgentFields):
         except ValidationError as error:
             raise InvalidTask(f"agent {text!r} cannot be used: {readable(error)}") from None
 
+    @classmethod
+    def parse_all(cls, texts: Iterable[str]) -> tuple[Self, ...]:
+        """Several short forms, each of another agent."""
+        agents = tuple(map(cls.parse, texts))
+        try:
+            each_id_once(agents)
+        except ValueError as error:
+            raise InvalidTask(str(error)) from None
+        return agents
+
+
+def each_id_once(agents: tuple[AgentSpec, ...]) -> tuple[AgentSpec, ...]:
+    """Refuse two agents of one id: only one of them could be."""
+    for agent in agents:
+        same = [other.short() for other in agents if other.id == agent.id]
+        if len(same) > 1:
+            raise ValueError(f"two agents have the id {agent.id!r}: {' and '.join(same)}; give each an id of its own")
+    return agents
+
 
 class AgentInfo(AgentProfile):
     agent_id: AgentId

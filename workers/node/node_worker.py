@@ -19,6 +19,7 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.orchestration.scaling import start_pool_agents
+from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
@@ -43,6 +44,8 @@ def _leave_out_housekeeping(record: logging.LogRecord) -> bool:
 
 def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
+    for agent in declared:
+        require_short(fleet().settings.state.agent(agent.id) / TMUX)
     leave_pane()  # a node worker that is started from an agent's pane is not that agent
     agents = LocalAgents(Roster(fleet().settings.state.roster, declared), fleet())
     presence = NodePresence(fleet(), agents.reports)

@@ -17,9 +17,10 @@ import libtmux
 import psutil
 from libtmux.common import tmux_cmd
 
-from torch_tasks.errors import AgentUnavailable, StateFolderUnusable, TmuxMissing
+from torch_tasks.errors import AgentUnavailable, TmuxMissing
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
+from torch_tasks.state_folder import require_short
 from torch_tasks.workers.tmux.cgroup import NO_LIMITS, group_words, scope_words
 from torch_tasks.workers.tmux.control import ANSWER_SECONDS, ControlClient, ControlLost
 
@@ -27,9 +28,6 @@ log = logging.getLogger(__name__)
 
 CONFIG = Path(__file__).with_name("tmux.conf")
 OLDEST_TMUX = (3, 2)
-SOCKET_PATH_BYTES = 100
-"""The kernel's limit is 108, and tmux adds ``.lock``."""
-
 _SHORT_PASTE = 4096
 _BY_PROCESS = frozenset(
     {
@@ -70,13 +68,7 @@ class AgentServer(libtmux.Server):
     """The tmux server behind one socket. Its control client connects when first needed, and again after it ended."""
 
     def __init__(self, socket: Path, *, on_notice: Callable[[str], None] | None = None) -> None:
-        size = len(str(socket).encode())
-        if size > SOCKET_PATH_BYTES:
-            raise StateFolderUnusable(
-                f"the path of tmux's socket has {size} bytes, but at most {SOCKET_PATH_BYTES} work: {socket}; "
-                "set TORCH_STATE_DIR to a shorter folder"
-            )
-        super().__init__(socket_path=socket, config_file=str(CONFIG))
+        super().__init__(socket_path=require_short(socket), config_file=str(CONFIG))
         self.socket = socket
         self._on_notice = on_notice
         self._client: ControlClient | None = None

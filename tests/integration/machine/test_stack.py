@@ -7,6 +7,7 @@ import json
 import re
 import signal
 import subprocess
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -136,6 +137,34 @@ def test_an_agent_that_cannot_be_is_refused_before_anything_starts(machine: Mach
     done = machine.torch("up", "--detach", "--agent", "dev 1:developer", code=2)
     assert "id: 'dev 1' holds a space" in done.stderr
     assert machine.is_clean()
+
+
+@pytest.mark.parametrize("command", ["up --detach", "node"])
+def test_two_agents_of_one_id_are_refused_before_anything_starts(machine: Machine, command: str) -> None:
+    option = "--agent" if command.startswith("up") else "--keep"
+    done = machine.torch(*command.split(), option, "dev-1:developer", option, "dev-1:qa", code=2)
+    assert "two agents have the id 'dev-1': dev-1:developer::shell and dev-1:qa::shell" in done.stderr
+    assert machine.is_clean()
+    assert not machine.state.exists()
+
+
+def test_a_state_folder_too_deep_for_sockets_is_refused_at_once(machine: Machine) -> None:
+    deep = machine.folder / ("d" * 100)
+    began = time.monotonic()
+    done = machine.torch("up", "--detach", *ONE_AGENT, code=1, TORCH_STATE_DIR=str(deep))
+    assert time.monotonic() - began < 10
+    assert "at most 100 work" in done.stderr
+    assert "set TORCH_STATE_DIR to a shorter folder" in done.stderr
+    assert machine.is_clean()
+    assert not deep.exists()
+
+
+def test_a_port_that_cannot_be_is_refused_by_its_variable(machine: Machine) -> None:
+    for command in ("up --detach", "tasks", "doctor", "node"):
+        done = machine.torch(*command.split(), code=None, TORCH_BROKER_URL="redis://127.0.0.1:99999")
+        assert done.returncode == 2
+        assert "TORCH_BROKER_URL: has no port that can be" in done.stdout + done.stderr
+        assert "Traceback" not in done.stderr
 
 
 # ── beside each other ────────────────────────────────────────────────────────────────────────────────────────────

@@ -104,11 +104,18 @@ def test_paths_are_absolute(read: Read, monkeypatch: pytest.MonkeyPatch, tmp_pat
         ("TORCH_ANSWER_LIMIT_BYTES", "10"),
         ("TORCH_NODE", "two words"),
         ("TORCH_BROKER_URL", "amqp://localhost"),
+        ("TORCH_BROKER_URL", "redis://127.0.0.1:99999"),
+        ("TORCH_BROKER_URL", "redis://127.0.0.1:many/0"),
         ("TORCH_AGENTS", '[{"id": "a"}]'),
     ],
 )
 def test_a_wrong_value_is_named_by_its_variable(read: Read, name: str, value: str) -> None:
     assert f"cannot use these settings: {name}" in refused(read, **{name: value})
+
+
+def test_two_agents_of_one_id_are_refused(read: Read) -> None:
+    said = refused(read, '[[agents]]\nid = "qa-1"\nrole = "qa"\n[[agents]]\nid = "QA-1"\nrole = "developer"\n')
+    assert "two agents have the id 'qa-1': qa-1:qa::shell and qa-1:developer::shell" in said
 
 
 def test_a_wrong_value_of_the_file_is_named_too(read: Read) -> None:
