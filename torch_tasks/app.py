@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from celery import Celery
@@ -77,7 +78,7 @@ class TorchApp(Celery):
             with broker_errors():
                 return super().send_task(name, args, kwargs, task_id=task_id, **options)
         *earlier, asked = args or [{}]
-        spec = accepted(asked, task_id)
+        spec = accepted(asked, task_id, kwargs)
         queue = options.pop("queue", None) or queue_for(spec)
         options |= {
             "priority": spec.priority.step,
@@ -85,14 +86,17 @@ class TorchApp(Celery):
             "kwargsrepr": f"{spec.priority}, through {queue}",
         }
         with broker_errors():
-            return super().send_task(name, (*earlier, spec.wire()), kwargs, task_id=spec.id, queue=queue, **options)
+            return super().send_task(name, (*earlier, spec.wire()), task_id=spec.id, queue=queue, **options)
 
 
-def accepted(spec: TaskSpec | dict[str, Any], task_id: str | None = None) -> TaskSpec:
-    """A valid spec under Celery's id for the task, or :class:`~torch_tasks.errors.InvalidTask`."""
-    given_id = {"id": task_id} if task_id else {}
-    valid = spec.model_copy(update=given_id) if isinstance(spec, TaskSpec) else TaskSpec.build(**(spec | given_id))
-    return valid.within(settings().prompt_limit_bytes)
+def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] | None = None) -> TaskSpec:
+    """A valid spec under Celery's id for the task, or :class:`~torch_tasks.errors.InvalidTask`.
+
+    What is asked for is a spec, its fields, or its prompt alone; ``fields`` are more of them.
+    """
+    return TaskSpec.of(asked, {**(fields or {}), **({"id": task_id} if task_id else {})}).within(
+        settings().prompt_limit_bytes
+    )
 
 
 def _configuration() -> dict[str, Any]:

@@ -31,6 +31,14 @@ class InvalidTask(WrongUsage):
     """A task was refused before anything was published."""
 
 
+class TaskIdTaken(InvalidTask):
+    """Another task was accepted under this id; it stays as it is."""
+
+
+class NotInWorker(WrongUsage):
+    """A task was called like a function: only the worker of an agent does one."""
+
+
 class InvalidSettings(WrongUsage):
     """A setting from the environment or torch.toml cannot be used."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from datetime import datetime
 from typing import Any
 
@@ -10,7 +11,7 @@ from celery.exceptions import Reject
 
 from torch_tasks.app import CHECKIN, app
 from torch_tasks.checkins.delivery import CheckinDelivery
-from torch_tasks.errors import BrokerAway, BrokerForgot
+from torch_tasks.errors import BrokerAway, BrokerForgot, TaskIdTaken
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin
 from torch_tasks.model.task import TaskSpec
@@ -24,7 +25,8 @@ def checkin(self: Any, fields: dict[str, Any], slot: str, late: float) -> None:
     """Deliver one fire of a check-in to its receivers."""
 
     def enqueue(spec: TaskSpec) -> None:
-        run.apply_async((spec,), task_id=spec.id)
+        with suppress(TaskIdTaken):  # sent before; a prompt that says how late it is differs each time
+            run.apply_async((spec,), task_id=spec.id)
 
     asked = Checkin.model_validate(fields)
     try:

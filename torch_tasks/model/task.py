@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
@@ -209,6 +210,19 @@ class TaskSpec(Model):
             return cls.model_validate(fields)
         except ValidationError as error:
             raise InvalidTask(f"this task cannot be accepted: {readable(error)}") from None
+
+    @staticmethod
+    def of(asked: Any, more: Mapping[str, Any]) -> TaskSpec:
+        """The spec that is asked for as one, by its fields or by its prompt alone, with ``more`` fields."""
+        if isinstance(asked, TaskSpec):
+            return TaskSpec.build(**{**dict(asked), **more}) if more else asked
+        if isinstance(asked, str):
+            return TaskSpec.build(**{"prompt": asked, **more})
+        if isinstance(asked, Mapping):
+            return TaskSpec.build(**{**asked, **more})
+        raise InvalidTask(
+            f"this task cannot be accepted: {asked!r} is no task; give its prompt as text, a TaskSpec, or its fields"
+        )
 
     def within(self, prompt_limit: int) -> Self:
         """This spec, or :class:`InvalidTask` if its prompt has more bytes than this."""

@@ -221,6 +221,12 @@ class Ledger:
             found = file.execute("SELECT message FROM papers WHERE number = ?", (row.number,)).fetchone()
         return str(found[0])
 
+    def message_of(self, task_id: str) -> str | None:
+        """The message that was written for this task first; None if it has no row, or has ended."""
+        with self._file.reading() as file:
+            row = self._find(file, task_id)
+        return self.message(row) if row and row.state is not RowState.CLOSED else None
+
     def account(self, row: Row) -> dict[str, str]:
         with self._file.reading() as file:
             found = file.execute("SELECT account FROM papers WHERE number = ?", (row.number,)).fetchone()

@@ -28,16 +28,20 @@ end
 
 -- Write the record of a new task and demand its queue.
 -- KEYS: record, all, demanded
--- ARGV: id, spec, queue, demands
--- Returns whether the record is new, and whether the queue is.
+-- ARGV: id, spec, asked, queue, demands
+-- Returns 'new', 'known', or 'other' if the id is that of another task, and whether the queue is new.
 local function accept()
   local demanded = 0
   if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
-  if redis.call('EXISTS', KEY.record) == 1 then return {0, demanded} end
-  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'state', 'queued', 'queue', ARG.queue, 'created_at', now,
-    'attempts', 0, 'revision', 1)
+  if redis.call('EXISTS', KEY.record) == 1 then
+    -- What is asked again may be the spec as it became when the task was handed over.
+    local same = get('asked') == ARG.asked or get('spec') == ARG.spec
+    return {same and 'known' or 'other', demanded}
+  end
+  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', 'queued', 'queue', ARG.queue,
+    'created_at', now, 'attempts', 0, 'revision', 1)
   redis.call('ZADD', KEY.all, now_us, ARG.id)
-  return {1, demanded}
+  return {'new', demanded}
 end
 
 -- Delete a record, unless an agent has begun.

@@ -6,6 +6,7 @@ it; both are checked on the broker, in the script that writes.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
@@ -58,6 +59,8 @@ _PAGE = 200
 
 class Accepted(NamedTuple):
     new_record: bool
+    is_another: bool
+    """The id is that of another task, which stays as it is."""
     new_queue: bool
 
 
@@ -101,10 +104,10 @@ class TaskRecords:
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is."""
         places = {"record": keys.task_record(task_id), "all": keys.TASK_STATUS}
-        new_record, new_queue = SCRIPTS["accept"](
-            self._client, **places, **_demand(queue), id=task_id, spec=json.dumps(wire)
+        outcome, new_queue = SCRIPTS["accept"](
+            self._client, **places, **_demand(queue), id=task_id, spec=json.dumps(wire), asked=fingerprint(wire)
         )
-        return Accepted(bool(new_record), bool(new_queue))
+        return Accepted(outcome == "new", outcome == "other", bool(new_queue))
 
     def forget(self, task_id: str) -> None:
         """Delete the record of a task that could not be published, unless an agent has begun."""
@@ -358,6 +361,11 @@ class TaskRecords:
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
 
 
+def fingerprint(wire: Mapping[str, Any]) -> str:
+    """The same for the same spec alone."""
+    return hashlib.blake2b(json.dumps(wire, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
 def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
     if agent is None:
         return {"agent": "", "node": "", "incarnation": 0}
@@ -372,6 +380,7 @@ def _demand(queue: str) -> dict[str, Any]:
 def _record(fields: Mapping[str, str]) -> TaskRecord:
     values: dict[str, Any] = dict(fields)
     values["spec"] = json.loads(fields["spec"])
+    values.pop("asked", None)
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:
             values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)

@@ -222,4 +222,4 @@ def _on_result(record: TaskRecord, result: TaskResult, max_retries: int) -> Deci
     if tries <= allowed:
         note = f"attempt {result.attempts}: {failure.message}"
         return Decision(Act.RETRY, queue_for(spec), spec.priority, state=TaskState.QUEUED, note=note, tries=tries)
-    return Decision(Act.BURY if allowed else Act.FINISH)
+    return Decision(Act.BURY)

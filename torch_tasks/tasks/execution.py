@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+from collections.abc import Mapping
 from typing import Any, NoReturn
 
 from celery.exceptions import Ignore, Reject, Retry
@@ -117,12 +118,12 @@ class Execution:
     _record: TaskRecord
     _result: TaskResult
 
-    def __init__(self, task: Any, host: AgentHost, inputs: tuple[Any, ...]) -> None:
-        """``inputs`` are the results of earlier tasks of a chain or chord, then the spec."""
-        *self._earlier, fields = inputs
+    def __init__(self, task: Any, host: AgentHost, inputs: tuple[Any, ...], fields: Mapping[str, Any]) -> None:
+        """``inputs`` are the results of earlier tasks of a chain or chord, then the spec; ``fields`` are more of it."""
+        *self._earlier, asked = inputs or ({},)
         self._task = task
         self._host = host
-        self._asked = accepted(fields, task.request.id)
+        self._asked = accepted(asked, task.request.id, fields)
         self._message = HeldMessage(task.request)
         self._records = fleet().records
 

@@ -17,10 +17,10 @@ from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
 from torch_tasks.broker.connection import is_away
-from torch_tasks.errors import BrokerAway, BrokerUnreachable, LedgerOff, LedgerUnusable
+from torch_tasks.errors import BrokerAway, BrokerUnreachable, LedgerOff, LedgerUnusable, TaskIdTaken
 from torch_tasks.fleet import fleet
 from torch_tasks.store.ledger import Ledger, RowState
-from torch_tasks.store.tasks import Accepted
+from torch_tasks.store.tasks import Accepted, fingerprint
 from torch_tasks.transport.amqp import LeasedAMQP
 
 log = logging.getLogger(__name__)
@@ -66,14 +66,19 @@ class Outgoing:
     def read(cls, text: str) -> Self:
         return cls(**json.loads(text))
 
+    @property
+    def wire(self) -> dict[str, Any]:
+        """The spec as it travels."""
+        *_, wire = json.loads(self.body)[0]
+        return dict(wire)
+
     def text(self) -> str:
         """The row that the ledger keeps; :meth:`read` is the inverse."""
         return str(json.dumps(vars(self)))
 
     def accept(self, app: TorchApp) -> Accepted:
         """Give the task a record, and announce its queue to the agent workers if it is new."""
-        *_, wire = json.loads(self.body)[0]
-        accepted = fleet().records.accept(self.task_id, wire, self.queue)
+        accepted = fleet().records.accept(self.task_id, self.wire, self.queue)
         if accepted.new_queue:
             app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": self.queue})
         return accepted
@@ -113,6 +118,8 @@ class LedgerProducer:
 
         def hand_over() -> Any:
             accepted.append(outgoing.accept(self._app))
+            if accepted[-1].is_another:
+                raise _id_taken(outgoing.task_id)
             return outgoing.publish(self._producer, **how)
 
         try:
@@ -150,7 +157,9 @@ class LedgerProducer:
                 raise LedgerOff("a task cannot be spooled while TORCH_LEDGER=false; unset it, or enqueue without spool")
             return None, None
         try:
-            return ledger, ledger.write(outgoing.task_id, outgoing.queue, outgoing.text())
+            before = ledger.write(outgoing.task_id, outgoing.queue, outgoing.text())
+            _refuse_another(ledger, outgoing, before)
+            return ledger, before
         except LedgerUnusable as error:
             if not self._in_task:
                 raise
@@ -160,6 +169,23 @@ class LedgerProducer:
     def _in_batch(self) -> bool:
         """The message waits for its batch to be complete: the task is not published yet."""
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
+
+
+def _refuse_another(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:
+    """Raise :class:`TaskIdTaken` if this machine enqueued another task under the id that has not ended yet."""
+    if before in (None, RowState.CLOSED, RowState.WITHDRAWN):
+        return
+    text = ledger.message_of(outgoing.task_id)
+    if text and fingerprint(Outgoing.read(text).wire) != fingerprint(outgoing.wire):
+        ledger.take_back(outgoing.task_id, before, forgotten=False)
+        raise _id_taken(outgoing.task_id)
+
+
+def _id_taken(task_id: str) -> TaskIdTaken:
+    return TaskIdTaken(
+        f"task {task_id} was accepted before with another spec, and stays as it is; 'torch-tasks task {task_id}' shows "
+        "it; give this one another id, or none"
+    )
 
 
 def _take_back(

@@ -10,7 +10,7 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, app
-from torch_tasks.errors import BrokerAway, TaskFailed
+from torch_tasks.errors import BrokerAway, NotInWorker, TaskFailed
 from torch_tasks.fleet import fleet
 from torch_tasks.model.host import AgentHost
 from torch_tasks.model.task import TaskSpec
@@ -19,23 +19,28 @@ from torch_tasks.tasks.execution import Execution, HeldMessage, note_fault
 
 
 class RunTask(CeleryTask):
-    """``torch.run``: specs go in as :class:`TaskSpec` or as plain fields."""
+    """``torch.run``: what is asked for goes in as a prompt, a :class:`TaskSpec`, or plain fields."""
 
-    def signature(self, args: Any = None, *starargs: Any, **starkwargs: Any) -> Any:
+    def signature(self, args: Any = None, kwargs: Any = None, *more: Any, **options: Any) -> Any:
         """A signature under the spec's own id, so that a canvas finds the result by it."""
-        if args:
-            *earlier, spec = args
-            if isinstance(spec, TaskSpec):
-                args = (*earlier, spec.wire())
-                starkwargs.setdefault("task_id", spec.id)
-        return super().signature(args, *starargs, **starkwargs)
+        if args and isinstance(args[-1], (str, TaskSpec)):
+            *earlier, asked = args
+            spec = TaskSpec.of(asked, kwargs or {})
+            args, kwargs = (*earlier, spec.wire()), None
+            options.setdefault("task_id", spec.id)
+        return super().signature(args, kwargs, *more, **options)
 
     subtask = signature
 
 
 @app.task(bind=True, base=RunTask, name=RUN, max_retries=None, throws=(TaskFailed,))
-def run(self: Any, *inputs: Any) -> dict[str, Any]:
+def run(self: Any, *inputs: Any, **fields: Any) -> dict[str, Any]:
     """Have this worker's agent do a task. The last input is the spec, those before it are earlier tasks' results."""
+    if self.request.called_directly or self.request.is_eager:
+        raise NotInWorker(
+            "run(…) would do the task in this process, which hosts no agent; hand it to the fleet with run.delay(…) "
+            "or Torch().enqueue(…), and wait for its result there"
+        )
     host: AgentHost | None = self.app.host
     if host is None:  # this worker hosts no agent
         HeldMessage(self.request).put_aside(LATER)
@@ -46,7 +51,7 @@ def run(self: Any, *inputs: Any) -> dict[str, Any]:
         reraise=True,
     )
     try:
-        return dict(again(lambda: Execution(self, host, inputs).run()))
+        return dict(again(lambda: Execution(self, host, inputs, fields).run()))
     except BrokerAway as error:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):

@@ -154,14 +154,14 @@ def test_tasks_enqueued_while_no_worker_lives_are_done_by_the_next(node: Node, t
 # ── the pane dies ────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_task_whose_pane_dies_has_failed_as_crashed_if_it_may_not_be_tried_again(
+def test_a_task_whose_pane_dies_is_dead_as_crashed_if_it_may_not_be_tried_again(
     node: Node, torch: Torch, tmp_path: Path
 ) -> None:
     worker = node.agent_worker("developer-1")
     task = held(torch, tmp_path, max_retries=0)
     worker.tmux("kill-pane")
     result = task.result(timeout=20)
-    assert result.status is TaskState.FAILED
+    assert result.status is TaskState.DEAD
     assert result.error.kind is FailureKind.AGENT_CRASHED
     assert effects(tmp_path) == 1
     assert torch.enqueue("echo again").result(timeout=20).answer == "again\n"

@@ -80,7 +80,7 @@ def test_who_takes_too_much_memory_is_ended_and_the_task_says_so(node: Node, tor
     result = torch.enqueue(
         TAKES.format(size=400, then="import time; time.sleep(600)"), agent="dev-1", max_retries=0
     ).result(timeout=60)
-    assert (result.status, result.error and result.error.kind) == (TaskState.FAILED, FailureKind.OUT_OF_MEMORY)
+    assert (result.status, result.error and result.error.kind) == (TaskState.DEAD, FailureKind.OUT_OF_MEMORY)
     assert result.error
     assert result.error.message.startswith("out of memory: its processes used ")
     assert "the limit is 200 MiB" in result.error.message

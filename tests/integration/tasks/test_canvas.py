@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 
 import pytest
 from celery import chain, chord, group
+from celery.result import AsyncResult
 from pytest_celery import CeleryTestSetup
 
 from torch_tasks import TaskSpec, TaskState, Torch
@@ -32,6 +34,22 @@ def test_a_task_sent_by_celery_is_a_task_of_torch(torch: Torch) -> None:
     assert result.id == spec.id
     assert result.get(timeout=SECONDS)["answer"] == "hello\n"
     assert torch.task(spec.id).record().state is TaskState.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "send",
+    [
+        lambda: run.delay("echo hello", role="developer"),
+        lambda: run.apply_async(("echo hello",), {"role": "developer"}, priority=3),
+        lambda: run.s("echo hello", role="developer").delay(),
+        lambda: run.delay(prompt="echo hello"),
+        lambda: (run.si("echo hello") | run.si("echo hello")).delay(),
+    ],
+)
+def test_a_prompt_alone_is_a_task(send: Callable[[], AsyncResult], torch: Torch) -> None:
+    result = send()
+    assert result.get(timeout=SECONDS)["answer"] == "hello\n"
+    assert torch.task(result.id).record().state is TaskState.SUCCEEDED
 
 
 def test_a_task_sent_by_name_with_plain_fields_runs(celery_setup: CeleryTestSetup, torch: Torch) -> None:

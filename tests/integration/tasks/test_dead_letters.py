@@ -62,6 +62,18 @@ def test_a_task_out_of_retries_is_dead_and_says_why(node: Node, torch: Torch, tm
     assert torch.enqueue("echo next").result(timeout=20).answer == "next\n"
 
 
+def test_a_task_that_may_not_be_tried_again_is_dead_after_its_first_crash(
+    node: Node, torch: Torch, tmp_path: Path
+) -> None:
+    node.agent_worker("developer-1")
+    task = torch.enqueue(crashing(tmp_path), max_retries=0)
+    assert task.result(timeout=40).status is TaskState.DEAD
+    assert [one.spec.id for one in torch.dead()] == [task.id]
+    (tmp_path / "mended").touch()
+    task.replay()
+    assert task.result(timeout=40).succeeded
+
+
 def test_a_dead_task_is_replayed_with_its_id_its_history_and_all_its_retries(
     node: Node, torch: Torch, tmp_path: Path
 ) -> None:

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 from celery.result import AsyncResult
+from clients import read_settings_anew
 from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
 from torch_tasks.app import app
+from torch_tasks.errors import TaskIdTaken
 from torch_tasks.model.task import FailureKind
 
 
@@ -181,25 +183,38 @@ def test_cancelling_what_has_ended_changes_nothing(torch: Torch, api: AgentWorke
 
 
 def test_the_same_id_twice_is_one_task(torch: Torch, web: AgentWorker, api: AgentWorker, tmp_path: Path) -> None:
-    first = torch.enqueue(f"echo first >> {tmp_path}/effect; sleep 0.2", id="same-1", skills=["python"])
-    second = torch.enqueue(f"echo second >> {tmp_path}/effect", id="same-1", skills=["python"])
+    prompt = f"echo once >> {tmp_path}/effect; sleep 0.2"
+    first, second = (torch.enqueue(prompt, id="same-1", skills=["python"]) for _ in range(2))
     assert first.result(timeout=30) == second.result(timeout=30)
-    third = torch.enqueue(f"echo third >> {tmp_path}/effect", id="same-1", skills=["python"])
+    third = torch.enqueue(prompt, id="same-1", skills=["python"])
     assert third.result(timeout=30) == first.result(timeout=30)
     for agent in ("web-1", "api-1"):  # whatever was still on its way has been taken
         torch.enqueue("true", agent=agent, priority="low").result(timeout=30)
     assert len((tmp_path / "effect").read_text().splitlines()) == 1
 
 
-def test_of_two_tasks_of_one_id_the_one_that_was_accepted_is_done(
-    torch: Torch, api: AgentWorker, tmp_path: Path
+@pytest.mark.parametrize("moment", ["while it waits", "after its end", "on another machine"])
+def test_the_same_id_for_another_task_is_refused_by_name_and_the_first_is_done(
+    torch: Torch, api: AgentWorker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
-    busy(torch, "api-1", tmp_path)
-    torch.enqueue(f"echo first >> {tmp_path}/effect", id="same-2", agent="api-1", priority="low")
-    task = torch.enqueue(f"echo second >> {tmp_path}/effect", id="same-2", agent="api-1", priority="urgent")
+    task_id = f"same-{moment.split()[0]}"
+    occupied = busy(torch, "api-1", tmp_path)
+    first = torch.enqueue(f"echo first >> {tmp_path}/effect", id=task_id, agent="api-1", priority="low")
+    if moment == "after its end":
+        (tmp_path / "free").touch()
+        assert first.result(timeout=30).succeeded
+    if moment == "on another machine":
+        monkeypatch.setenv("TORCH_STATE_DIR", str(tmp_path / "other"))
+        read_settings_anew()
+    with pytest.raises(TaskIdTaken, match=f"task {task_id} was accepted before with another spec"):
+        torch.enqueue(f"echo second >> {tmp_path}/effect", id=task_id, agent="api-1", priority="urgent")
+    monkeypatch.undo()
+    read_settings_anew()
     (tmp_path / "free").touch()
-    assert task.result(timeout=30).succeeded
-    assert "first" in task.record().spec.prompt
+    assert first.result(timeout=30).succeeded
+    assert occupied.result(timeout=30).succeeded
+    assert torch.enqueue("true", agent="api-1", priority="low").result(timeout=30).succeeded
+    assert "first" in first.record().spec.prompt
     assert (tmp_path / "effect").read_text() == "first\n"
 
 

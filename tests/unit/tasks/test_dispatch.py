@@ -279,7 +279,7 @@ def test_a_failure_that_would_come_again_is_final(kind: FailureKind) -> None:
         (3, None, 0, Act.BURY),
         (3, 3, 0, Act.RETRY),
         (4, 3, 0, Act.BURY),
-        (1, 0, 0, Act.FINISH),  # whoever wants no retry wants no dead letter
+        (1, 0, 0, Act.BURY),
         (5, None, 3, Act.RETRY),
         (6, None, 3, Act.BURY),
     ],
