@@ -77,7 +77,7 @@ class Stage:
         self, agent_id: str, kind: str = "shell", workdir: Path | None = None, **environment: str
     ) -> Iterator[Agent]:
         """One agent, just started."""
-        words = ["--id", agent_id, "--role", ROLE, "--agent", kind, "--workdir", str(workdir or self.folder)]
+        words = ["--id", agent_id, "--role", ROLE, "--kind", kind, "--workdir", str(workdir or self.folder)]
         socket = self.folder / "agents" / agent_id / "tmux"
         try:
             with self.worker("torch_tasks", *words, log=agent_id, **environment) as worker:

@@ -57,7 +57,7 @@ def _works_on(stage: Stage, task_id: str, after: int) -> bool:
 
 @contextmanager
 def _node(stage: Stage) -> Iterator[None]:
-    argv = [sys.executable, "-m", "torch_tasks.cli", "node", "--keep", f"{KEPT}:{ROLE}"]
+    argv = [sys.executable, "-m", "torch_tasks.cli", "node", "--agent", f"{KEPT}:{ROLE}"]
     with (stage.folder / "node.log").open("wb") as output:
         node = psutil.Popen(argv, cwd=ROOT, stdout=output, stderr=output, start_new_session=True)
     try:

@@ -12,7 +12,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     """One after the other on a node worker; then some at once."""
     times, together = (3, 3) if quick else (20, 8)
     torch = stage.torch
-    with stage.worker("torch_tasks", "--node", "--keep", "idle-1:idle", log="node"):
+    with stage.worker("torch_tasks", "--node", "--agent", "idle-1:idle", log="node"):
         await_true(lambda: any(node.online for node in torch.nodes()), READY_SECONDS, "the node worker is there")
         await_true(lambda: any(info.free for info in torch.agents()), READY_SECONDS, "its agent is ready")
         ready, gone = [], []

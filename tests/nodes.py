@@ -347,7 +347,7 @@ class Node(ShowsLogs):
     def node_worker(self, *keep: str, **environment: str) -> NodeWorker:
         """Start a node worker that keeps these agents and the spawned ones, and wait until it is ready."""
         log = self.folder / f"node.{len(self.node_workers)}.log"
-        argv = [sys.executable, "-m", "torch_tasks.cli", "node", *(word for one in keep for word in ("--keep", one))]
+        argv = [sys.executable, "-m", "torch_tasks.cli", "node", *(word for one in keep for word in ("--agent", one))]
         env = {**self._env, "TORCH_AGENTS": "[]", "TORCH_RESTART_BACKOFF_SECONDS": "0.1", **environment}
         worker = NodeWorker(self.name, argv, env, log, self._torch)
         self.node_workers.append(worker)
@@ -380,7 +380,7 @@ class Node(ShowsLogs):
         self, agent_id: str, role: str, skills: Sequence[str] = (), kind: str = "shell", workdir: Path | None = None
     ) -> list[str]:
         argv = [sys.executable, "-m", "celery", "-A", "torch_tasks", "worker", "--loglevel", "INFO"]
-        argv += ["--id", agent_id, "--role", role, "--agent", kind, "--workdir", str(workdir or self.work)]
+        argv += ["--id", agent_id, "--role", role, "--kind", kind, "--workdir", str(workdir or self.work)]
         return argv + [word for skill in skills for word in ("--skill", skill)]
 
     def logs(self) -> Iterator[tuple[str, str]]:

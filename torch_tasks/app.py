@@ -149,7 +149,7 @@ def _configuration() -> dict[str, Any]:
     }
 
 
-AGENT_OPTIONS = FieldOptions(AgentSpec, names={"kind": "--agent"}, prefix="agent_")
+AGENT_OPTIONS = FieldOptions(AgentSpec, prefix="agent_")
 """The options of an agent worker; ``machine/commands.py`` writes them, ``workers/program.py`` reads them."""
 
 
@@ -168,7 +168,7 @@ app.user_options["worker"] |= {
     *AGENT_OPTIONS.parameters(),
     Option(["--node", "node_worker"], is_flag=True, help="Be this machine's node worker."),
     Option(
-        ["--keep", "kept_agents"],
+        ["--agent", "kept_agents"],
         multiple=True,
         metavar="ID:ROLE[:SKILL,SKILL[:KIND]]",
         help="With --node: keep this agent alive; repeat for more (default: those in torch.toml).",

@@ -141,7 +141,7 @@ def test_what_a_successor_wrote_stands_when_the_frozen_owner_wakes_up(nodes: tup
     frozen = [process for process in (fleet.process("node"), fleet.worker("agent-1")) if process]
     for process in frozen:
         process.suspend()
-    other.start("worker", "--id", "agent-9", "--role", "developer", "--agent", "shell")
+    other.start("worker", "--id", "agent-9", "--role", "developer", "--kind", "shell")
     record = ended(fleet, "taken", 90)
     assert (record.state, record.agent, record.attempts) == (TaskState.SUCCEEDED, "agent-9", 2)
     for process in frozen:

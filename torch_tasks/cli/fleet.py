@@ -193,11 +193,11 @@ _LONGEST = 300
 @click.option("--agent", "agents", multiple=True, help="Only events from or about this agent; repeat for more.")
 @click.option("--role", help="Only events about agents of this role.")
 @click.option(
-    "--kind",
+    "--only",
     "kinds",
     multiple=True,
     type=OneOf(["messages", "tasks", "agents"]),
-    help="Only events of this kind.",
+    help="Only events about these; repeat for more.",
 )
 @click.option("--for", "seconds", type=Duration(or_zero=True), help="End after this time, as 90 or 5m.")
 @click.option("--json", "json_wanted", is_flag=True, help="Print one JSON object per line, for programs.")

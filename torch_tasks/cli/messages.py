@@ -28,7 +28,14 @@ _EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", def
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
 @_WHEN
 @_EMERGENCY
-@click.option("--kind", type=OneOf(MessageKind), default=MessageKind.TEXT.value, show_default=True)
+@click.option(
+    "--as",
+    "kind",
+    type=OneOf(MessageKind),
+    default=MessageKind.TEXT.value,
+    show_default=True,
+    help="What the message is.",
+)
 @click.option("--about", "reply_to", metavar="MESSAGE", help="The message that this one answers or acknowledges.")
 @click.option("--expires", type=Duration(), help="Drop it if it is not delivered in this time, as 90 or 5m.")
 @click.option("--id", help="The message's id; sending the same id twice sends one message.")

@@ -49,7 +49,7 @@ def known_task(given: str) -> str:
 
 @click.command(params=TASK_OPTIONS.parameters())
 @click.argument("prompt", nargs=-1, required=True)
-@click.option("--agent-kind", help="Only an agent of this kind: claude, codex, shell, …")
+@click.option("--kind", "agent_kind", help="Only an agent of this kind: claude, codex, shell, …")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
 @click.option("--wait-timeout", type=Duration(or_zero=True), help="With --wait: stop waiting then; the task goes on.")
@@ -65,7 +65,7 @@ def run(
 
     PROMPT is what the agent shall do; its words are joined by one space. `-` reads it from standard input.
     """
-    fields = TASK_OPTIONS.take(parameters)  # leaves --agent-kind and --spool
+    fields = TASK_OPTIONS.take(parameters)  # leaves --kind and --spool
     handed = Torch().enqueue(text_of(prompt), **fields, **parameters)
     if not wait:
         click.echo(handed.id)

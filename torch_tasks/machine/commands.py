@@ -17,7 +17,7 @@ CHECK_AGENTS = ("torch-tasks", "check-agents")
 
 def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:
     """The node worker that keeps these agents alive; without any, those of torch.toml."""
-    return (*NODE, *(word for agent in agents for word in ("--keep", agent.short())))
+    return (*NODE, *(word for agent in agents for word in ("--agent", agent.short())))
 
 
 def agent_worker(agent: AgentSpec) -> tuple[str, ...]:

@@ -49,13 +49,12 @@ class FieldOptions:
         model: type[BaseModel],
         *,
         without: Collection[str] = (),
-        names: Mapping[str, str] | None = None,
         types: Mapping[str, click.ParamType[Any]] | None = None,
         prefix: str = "",
     ) -> None:
-        """``names`` and ``types`` replace those of the fields; ``prefix`` begins the names of the Python parameters."""
+        """``types`` replace those of the fields; ``prefix`` begins the names of the Python parameters."""
         self._fields = {
-            name: _FieldOption(name, field, prefix + name, (names or {}).get(name), (types or {}).get(name))
+            name: _FieldOption(name, field, prefix + name, (types or {}).get(name))
             for name, field in model.model_fields.items()
             if name not in without
         }
@@ -78,16 +77,14 @@ class FieldOptions:
 
 
 class _FieldOption:
-    def __init__(
-        self, name: str, field: FieldInfo, parameter: str, flag: str | None, kind: click.ParamType[Any] | None
-    ) -> None:
+    def __init__(self, name: str, field: FieldInfo, parameter: str, kind: click.ParamType[Any] | None) -> None:
         if not field.description:
             raise TypeError(f"the field {name} has no description, which would be the help of its option")
         own = next((item for item in field.metadata if isinstance(item, Option)), Option())
         self.parameter = parameter
         self._field = field
         self._own = own
-        self._flag = flag or own.name or f"--{name.replace('_', '-')}"
+        self._flag = own.name or f"--{name.replace('_', '-')}"
         self._no = self._flag.replace("--", "--no-", 1)
         self._plain = own.type or _plain(field.annotation)
         self._type = kind

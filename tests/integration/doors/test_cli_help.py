@@ -12,7 +12,7 @@ from machine import TORCH_TASKS
 from torch_tasks.cli import COMMANDS as GROUPS
 
 RUN_OPTIONS = (
-    "--role --skill --agent --priority --workdir --agent-kind --timeout --check --check-rounds --permissions"
+    "--role --skill --agent --priority --workdir --kind --timeout --check --check-rounds --permissions"
     " --fresh --max-retries --id"
 )
 COMMANDS = [name for group in GROUPS.values() for name in group]
@@ -24,8 +24,8 @@ OPTIONS = {
     "fail": "TASK",
     "progress": "TASK",
     "dead": "list show replay drop",
-    "worker": "--id --role --skill --agent --workdir --fresh --memory --cpu --processes",
-    "node": "--node --keep list show drain undrain",
+    "worker": "--id --role --skill --kind --workdir --fresh --memory --cpu --processes",
+    "node": "--node --agent list show drain undrain",
     "scale": "--dry-run --explain --json",
     "spawn": "ROLE --skill --kind --node --label --temporary --workdir --fresh --parent --id"
     " --memory --cpu --processes",
@@ -45,7 +45,7 @@ OPTIONS = {
     "kinds": "--json",
     "attach": "--read-only",
     "screen": "--history --explain --follow",
-    "send": "AGENT TEXT --when [idle|now|interrupt] --emergency --kind --about --expires --id --wait --from --json",
+    "send": "AGENT TEXT --when [idle|now|interrupt] --emergency --as --about --expires --id --wait --from --json",
     "ask": "AGENT TEXT --timeout --when --emergency --from --json",
     "reply": "TEXT --to --when --from --json",
     "broadcast": "TEXT --role --skill --project --when --emergency --from --json",
@@ -59,7 +59,7 @@ OPTIONS = {
     "team": "--skill --json",
     "messages": "MESSAGE --with --limit --replay --refused --json",
     "git": "report",
-    "monitor": "--agent --role --kind --for --json",
+    "monitor": "--agent --role --only --for --json",
     "logs": "--lines --follow",
     "compat": "install",
     "doctor": "--json",

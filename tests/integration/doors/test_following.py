@@ -60,12 +60,12 @@ def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
 
 
 def test_who_does_not_wait_hears_it_at_once(machine: Machine) -> None:
-    ended = machine.torch("run", "--id", "no-2", "--agent-kind", "claud", "true")
+    ended = machine.torch("run", "--id", "no-2", "--kind", "claud", "true")
     assert ended.stdout == "no-2\n"
     said = "No online agent can do this task: it needs skill claud. The task waits until one appears.\n"
     assert ended.stderr == said
     machine.torch("cancel", "no-2")
-    assert machine.torch("run", "--agent-kind", "shell", "true").stderr == ""
+    assert machine.torch("run", "--kind", "shell", "true").stderr == ""
 
 
 def test_doctor_tells_what_waits_for_a_person(machine: Machine) -> None:

@@ -179,7 +179,7 @@ def start_unit(machine: UnitMachine, group: Path) -> subprocess.Popen[bytes]:
     argv = ["sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "cgroup.procs")]
     with machine.output.open("ab") as log:
         node = subprocess.Popen(
-            [*argv, TORCH_TASKS, "node", "--keep", "dev-1:developer"],
+            [*argv, TORCH_TASKS, "node", "--agent", "dev-1:developer"],
             cwd=machine.work,
             env=machine.env,
             stdin=subprocess.DEVNULL,

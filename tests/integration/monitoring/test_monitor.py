@@ -87,7 +87,7 @@ def watch(torch: Torch) -> Iterator[Callable[..., Monitor]]:
 
 def test_what_is_said_done_and_lost_is_seen(watch: Callable[..., Monitor], torch: Torch, shared_node: Node) -> None:
     seeds = (sys.executable, "-m", "torch_tasks.communication.debug_monitor")
-    all_of_it, for_people = watch("--json", argv=seeds).read(), watch("--kind", "messages").read()
+    all_of_it, for_people = watch("--json", argv=seeds).read(), watch("--only", "messages").read()
     only_qa = watch("--json", "--role", "qa").read()
     shared_node.agent_worker("qa-1", "qa")
     task = torch.enqueue("echo done", agent="qa-1")
@@ -128,7 +128,7 @@ def test_what_is_said_done_and_lost_is_seen(watch: Callable[..., Monitor], torch
 
 def test_a_full_inbox_is_seen_and_audited(watch: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch) -> None:
     enter("developer-8", "developer")
-    monitor = watch("--json", "--agent", "developer-8", "--kind", "messages").read()
+    monitor = watch("--json", "--agent", "developer-8", "--only", "messages").read()
     monkeypatch.setattr(fleet().inboxes, "_limit", 1)
     NovaOrchestrator().send_message("developer-8", "one")
     with pytest.raises(InboxFull):

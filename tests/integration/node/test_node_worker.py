@@ -16,7 +16,7 @@ from waiting import until
 from torch_tasks.machine.broker import start_broker
 from torch_tasks.settings import Settings
 
-KEEP = ("--keep", "dev-1:developer:python")
+KEEP = ("--agent", "dev-1:developer:python")
 
 
 class NodeMachine(Machine):

@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
+import click
 import pytest
 from click.testing import CliRunner
 
+from torch_tasks.app import app
 from torch_tasks.cli import COMMANDS, main
+
+CTX = click.Context(main)
 
 
 def said(*words: str, code: int = 0) -> str:
@@ -45,3 +50,35 @@ def test_the_help_shows_each_command_once_in_its_group_with_one_line() -> None:
 )
 def test_a_mistyped_word_is_told_its_neighbours(words: tuple[str, ...], hint: str) -> None:
     assert hint in said(*words, code=2)
+
+
+def options_named(flag: str) -> dict[str, click.Parameter]:
+    """Every command that has this option, and the option."""
+
+    def walk(name: str, command: click.Command) -> Iterator[tuple[str, click.Command]]:
+        yield name, command
+        if isinstance(command, click.Group):
+            for inner in command.list_commands(click.Context(command)):
+                if found := command.get_command(click.Context(command), inner):
+                    yield from walk(f"{name} {inner}".strip(), found)
+
+    commands = walk("", main)
+    return {name: option for name, command in commands for option in command.params if flag in option.opts}
+
+
+def test_a_kind_is_a_program() -> None:
+    assert {name: option.name for name, option in options_named("--kind").items()} == {
+        "run": "agent_kind",
+        "spawn": "kind",
+    }
+    (of_worker,) = (option for option in app.user_options["worker"] if "--kind" in option.opts)
+    assert of_worker.name == "agent_kind"
+
+
+def test_an_agents_full_spec_is_given_where_agents_are_started_and_nowhere_else() -> None:
+    full = {
+        name for name, option in options_named("--agent").items() if str(option.make_metavar(CTX)).startswith("ID:")
+    }
+    assert full == {"up"}
+    (of_worker,) = (option for option in app.user_options["worker"] if "--agent" in option.opts)
+    assert str(of_worker.make_metavar(CTX)).startswith("ID:")
