@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from typing import Any
 
-from celery import Celery
+from celery import Celery, signals
 from celery.loaders.app import AppLoader
 from click import Option
 from kombu.utils.objects import cached_property
@@ -19,6 +20,7 @@ from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import AGENT_POOL, SCHEDULER, WORKER
+from torch_tasks.system.terminal import make_log_visible
 from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
@@ -144,9 +146,17 @@ def _configuration() -> dict[str, Any]:
         "worker_send_task_events": True,
         "worker_hijack_root_logger": True,
         "worker_redirect_stdouts": False,
+        "worker_log_color": False,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         "beat_scheduler": SCHEDULER,
     }
+
+
+@signals.after_setup_logger.connect
+@signals.after_setup_task_logger.connect
+def _make_visible(logger: logging.Logger, **_: Any) -> None:
+    """No value in a log line of a worker or of beat forges another line or steers a terminal."""
+    make_log_visible(logger)
 
 
 AGENT_OPTIONS = FieldOptions(AgentSpec, prefix="agent_")

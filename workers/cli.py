@@ -19,13 +19,13 @@ import psutil
 from pydantic import BaseModel
 
 from torch_tasks.cli.options import JSON
-from torch_tasks.cli.output import as_json, as_table, one_line
+from torch_tasks.cli.output import as_json, as_table, clear_screen
 from torch_tasks.client import Torch
 from torch_tasks.config_files import config_names
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
-from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, screens_of
+from torch_tasks.monitoring.screens import LOOK_SECONDS, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.workers.folders import AgentJournal
@@ -134,10 +134,11 @@ def _print(screens: Generator[str, None, None], follow: bool) -> None:
     is_terminal = sys.stdout.isatty()
     with closing(screens), suppress(KeyboardInterrupt):
         for screen in screens:
-            if follow:
-                click.echo("\x1b[H\x1b[2J" if is_terminal else f"── {datetime.now():%H:%M:%S} ──", nl=not is_terminal)
-            # What comes from another machine must not steer this terminal.
-            click.echo("\n".join(one_line(line, PIECE_BYTES) for line in screen.split("\n")))
+            if follow and is_terminal:
+                clear_screen()
+            elif follow:
+                click.echo(f"── {datetime.now():%H:%M:%S} ──")
+            click.echo(screen)
             if not follow:
                 return
 

@@ -13,6 +13,7 @@ import click
 from torch_tasks.errors import TorchError
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import NODE_COMMANDS, load
+from torch_tasks.system.terminal import visible_output
 
 #: group → name → (where it is, what it does)
 COMMANDS = {
@@ -88,7 +89,15 @@ _HIDDEN = {
 _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()} | _HIDDEN
 
 
-class _Commands(click.Group):
+class VisibleCommand(click.Command):
+    """A command whose whole output is visible text."""
+
+    def main(self, *args: Any, **how: Any) -> Any:
+        with visible_output():
+            return super().main(*args, **how)
+
+
+class _Commands(VisibleCommand, click.Group):
     """All commands, flat to type and in groups to read."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:

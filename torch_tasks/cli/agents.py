@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from torch_tasks.caller import caller
+from torch_tasks.cli import VisibleCommand
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
 from torch_tasks.client import Torch
@@ -124,7 +125,7 @@ def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout:
         click.echo(f"messages it did not read, now dead: {', '.join(report.messages)}")
 
 
-@click.command(context_settings={"help_option_names": ["-h", "--help"]})
+@click.command(cls=VisibleCommand, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--list", "listed", is_flag=True, help="List the agents.")
 @click.option("--status", "status", is_flag=True, help="Print the system's health as JSON; exit code 1 if it is down.")
 @click.option("--spawn", nargs=2, metavar="ROLE SKILLS", help="Start an agent of this role with these skills.")

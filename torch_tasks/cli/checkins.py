@@ -12,10 +12,11 @@ import click
 
 from torch_tasks.checkins.book import AcceptedCheckin, Checkins
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table, one_line
+from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import CheckinRecord, Fire
 from torch_tasks.model.options import OneOf
+from torch_tasks.visible_text import one_line
 
 _ID = click.argument("checkin_id", metavar="CHECKIN")
 _TARGETS = (

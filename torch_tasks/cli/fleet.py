@@ -11,11 +11,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import click
-from rich.console import Console
 from rich.text import Text
 
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import ago, as_json, as_table, one_line, plain
+from torch_tasks.cli.output import ago, as_json, as_table, plain, print_styled
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.fleet import fleet
@@ -27,6 +26,7 @@ from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.settings import settings
 from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
 from torch_tasks.store.messages import role_named
+from torch_tasks.visible_text import escaped, one_line
 
 _ROLE = click.option("--role", help="All agents of this role, also those started later.")
 _ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those started later.")
@@ -208,7 +208,6 @@ def monitor(
 
     Exit code 130 after Ctrl-C, else 0.
     """
-    console = Console(highlight=False, soft_wrap=True)
     with _end_quietly():
         shared = fleet()
         flow = Flow(shared)
@@ -218,7 +217,7 @@ def monitor(
             if event is None:
                 _require_reader()
             elif _is_wanted(event, agents, role, kinds):
-                click.echo(event.model_dump_json() if json_wanted else _rendered(console, event))
+                _print_event(event, json_wanted)
 
 
 def _is_wanted(event: FlowEvent, agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...]) -> bool:
@@ -231,11 +230,11 @@ def _is_wanted(event: FlowEvent, agents: tuple[str, ...], role: str | None, kind
     )
 
 
-def _rendered(console: Console, event: FlowEvent) -> str:
-    """The line, in colour at a terminal. Captured, because rich itself would fail on a broken pipe."""
-    with console.capture() as captured:
-        console.print(_shown(event), end="")
-    return captured.get()
+def _print_event(event: FlowEvent, json_wanted: bool) -> None:
+    if json_wanted:
+        click.echo(escaped(event.model_dump_json()))
+    else:
+        print_styled(_shown(event))
 
 
 def _shown(event: FlowEvent) -> Text:

@@ -15,6 +15,7 @@ from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.model.options import OneOf
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
+from torch_tasks.visible_text import hanging
 
 _HEADINGS = ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT")
 _REFUSED_HEADINGS = ("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY")
@@ -136,7 +137,9 @@ def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
     for record in records:
         message = record.message
         answers = f", answers {message.reply_to}" if message.reply_to else ""
-        click.echo(f"{message.id} from {message.sender}, {ago(record.accepted_at)}{answers}:\n{message.message}\n")
+        # No line of the text may look like the head of another message.
+        text = hanging(f"\n{message.message}", 2)
+        click.echo(f"{message.id} from {message.sender}, {ago(record.accepted_at)}{answers}:{text}\n")
 
 
 @click.command()

@@ -1,9 +1,14 @@
-"""What commands print: tables for people, JSON for programs, a moving line while a person waits at a terminal."""
+"""What commands print: tables for people, JSON for programs, a moving line while a person waits at a terminal.
+
+What is printed by ``click.echo`` is made visible on its way out (:mod:`torch_tasks.system.terminal`). Colours and
+movements are made here, by :class:`VisibleConsole`.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -12,22 +17,35 @@ from typing import Any, TypeVar
 import click
 from pydantic import BaseModel
 from rich.cells import cell_len
-from rich.console import Console
+from rich.console import Console, ConsoleOptions, RenderableType
+from rich.segment import Segment
 from rich.table import Table
 from rich.text import Text
 
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.task import TaskRecord
+from torch_tasks.system.terminal import beneath
+from torch_tasks.visible_text import escaped, hanging, visible
 
 _GAP, _NARROWEST = 2, 10
 _MADE_BY_TORCH, _SHOWN = re.compile(r"[0-9a-f]{32}"), 8
-_BLANKS = frozenset("\u00a0\u202f\u3000")
 _Model = TypeVar("_Model", bound=BaseModel)
+
+
+class VisibleConsole(Console):
+    """Standard output, or standard error, with rich's own colours and movements; the texts among them are visible."""
+
+    def __init__(self, *, stderr: bool = False, **how: Any) -> None:
+        super().__init__(file=beneath(sys.stderr if stderr else sys.stdout), **how)
+
+    def render(self, renderable: RenderableType, options: ConsoleOptions | None = None) -> Iterable[Segment]:
+        for segment in super().render(renderable, options):
+            yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
 def as_json(value: BaseModel | Sequence[BaseModel | dict[str, Any]] | dict[str, Any]) -> None:
     """Print models, alone or inside lists and dicts, as JSON."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=False, default=plain))
+    click.echo(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=plain)))
 
 
 def plain(model: BaseModel) -> dict[str, Any]:
@@ -59,21 +77,21 @@ def as_json_or_table(
 
 
 def as_fields(fields: Iterable[tuple[str, object]], width: int) -> None:
-    """Print each field that has a value as ``name: value``, the values below each other."""
+    """Print each field that has a value as ``name: value``, the values and all their lines below each other."""
     for name, value in fields:
         if str(value):
-            click.echo(f"{name + ':':<{width}}{value}")
+            click.echo(f"{name + ':':<{width}}{hanging(str(value), width)}")
 
 
 def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, cut: bool = False) -> None:
     """Print a table; in a pipe it is as wide as it needs to be. ``cut``: its last column may be cut at a terminal."""
     table = Table(*headings, box=None, header_style="bold", pad_edge=False)
-    shown = [[str(cell) for cell in row] for row in rows]
+    shown = [[visible(str(cell)) for cell in row] for row in rows]
     for row in shown:
         table.add_row(*map(Text, row))
-    console = Console()
+    console = VisibleConsole()
     if not console.is_terminal:
-        console = Console(width=400)
+        console = VisibleConsole(width=400)
         with console.capture() as captured:
             console.print(table)
         click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
@@ -93,12 +111,12 @@ def _keep_to_one_line(table: Table, headings: Sequence[str], rows: Sequence[Sequ
 
 
 def is_terminal() -> bool:
-    return Console().is_terminal
+    return VisibleConsole().is_terminal
 
 
 def waiting(message: str) -> AbstractContextManager[Any]:
     """Show a moving line on standard error while a command waits; nothing unless a person watches."""
-    console = Console(stderr=True)
+    console = VisibleConsole(stderr=True)
     return console.status(message) if console.is_terminal else nullcontext()
 
 
@@ -108,19 +126,18 @@ def ago(moment: datetime | None) -> str:
     return f"{describe_duration(int((datetime.now(UTC) - moment).total_seconds()), units=1)} ago"
 
 
-def one_line(text: str, longest: int) -> str:
-    """A foreign text as one line, with its control characters made visible."""
-    line = "".join(map(_visible, text[: longest + 1]))
-    return line if len(text) <= longest else f"{line}…"
+def clear_screen() -> None:
+    """Empty the terminal, for what is printed next."""
+    VisibleConsole().clear()
 
 
-def _visible(char: str) -> str:
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    if char in _BLANKS:
-        return " "
-    return char if char.isprintable() else "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+def print_styled(text: Text) -> None:
+    """Print one line, in colour at a terminal; raises if its reader is gone, where rich would end the program."""
+    console = VisibleConsole(highlight=False, soft_wrap=True)
+    with console.capture() as captured:
+        console.print(text)
+    console.file.write(captured.get())
+    console.file.flush()
 
 
 def wanted(record: TaskRecord) -> str:

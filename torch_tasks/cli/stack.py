@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Sequence
 from contextlib import suppress
@@ -23,6 +25,7 @@ from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptState
 from torch_tasks.settings import settings
 from torch_tasks.store.tasks import demanded
+from torch_tasks.system.terminal import make_log_visible
 
 #: EXITED: after a failed start, its state is to be seen for a moment.
 _BEFORE_READY = (AgentState.STARTING, AgentState.EXITED)
@@ -127,6 +130,7 @@ def down(keep_agents: bool) -> None:
 def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
     """Keep this machine's processes alive; `up` runs this."""
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
+    make_log_visible(logging.getLogger())
     kept = [AgentSpec.parse(text) for text in agents]
     stack = Stack(settings())
     supervisor = Supervisor(stack, kept, beat=beat, flower=flower)
@@ -180,5 +184,10 @@ def logs(name: str | None, lines: int, follow: bool) -> None:
     stem = next((stem for stem in (name, f"agent-{name}") if stem in there), None)
     if stem is None:
         raise TorchError(f"there is no log of {name!r} in {folder}; there are: {', '.join(there) or 'none'}")
-    argv = ["tail", f"--lines={lines}", *(["--follow=name", "--retry"] if follow else []), str(folder / f"{stem}.log")]
-    os.execvp(argv[0], argv)  # noqa: S606 - tail does this better than we would
+    following = ["--follow=name", "--retry", f"--pid={os.getpid()}"] if follow else []
+    argv = ["tail", f"--lines={lines}", *following, str(folder / f"{stem}.log")]
+    with subprocess.Popen(argv, stdout=subprocess.PIPE) as tail, suppress(KeyboardInterrupt):
+        assert tail.stdout
+        for line in tail.stdout:
+            click.echo(line.decode(errors="replace"), nl=False)
+    sys.exit(tail.returncode)

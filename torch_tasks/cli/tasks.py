@@ -14,7 +14,7 @@ from rich.text import Text
 
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
-from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_terminal, one_line, shown, waiting, wanted
+from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_terminal, shown, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
@@ -22,6 +22,7 @@ from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
+from torch_tasks.visible_text import one_line, visible
 
 TASK_OPTIONS = FieldOptions(
     TaskSpec, without=("prompt", "deadline", "context", "metadata"), types={"timeout": Duration()}
@@ -122,7 +123,7 @@ def _await_end(task: Task, timeout: float | None) -> TaskResult:
                     printed = why
                     _print_above(f"task {task.id} {why}", line)
                 if line:
-                    line.update(Text(f"task {task.id}: {_status_line(record)}"))
+                    line.update(Text(visible(f"task {task.id}: {_status_line(record)}")))
         if not record.state.ended:
             raise TaskNotFinished(f"task {task.id} is {record.state} after {timeout:g} s; it goes on, ask again later")
         return task.result(timeout=0)
@@ -133,7 +134,7 @@ def _await_end(task: Task, timeout: float | None) -> TaskResult:
 
 def _print_above(text: str, line: Status | None) -> None:
     if line:
-        line.console.print(Text(text), soft_wrap=True)
+        line.console.print(Text(visible(text)), soft_wrap=True)
     else:
         click.echo(text, err=True)
 

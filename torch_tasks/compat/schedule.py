@@ -18,12 +18,14 @@ from torch_tasks.compat.send import is_agent, say, text
 from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import PaneTarget
+from torch_tasks.system.terminal import visible_output
 
 DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
 """Minutes, note and target."""
 NOTE_FILE = "next_check_note.txt"
 
 
+@visible_output()
 def main() -> int:
     """The program; ``sys.argv`` holds its name, then minutes, note and target as far as they are given."""
     called_as, *words = sys.argv

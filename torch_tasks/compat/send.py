@@ -11,11 +11,14 @@ from collections.abc import Sequence
 
 from torch_tasks.errors import InvalidMessage, NotDelivered, PaneNotFound, TorchError
 from torch_tasks.machine.user_panes import find, user_tmux
+from torch_tasks.system.terminal import visible_output
+from torch_tasks.visible_text import visible
 
 AGENT_SECONDS = 10.0
 """How long to wait for an agent to take its message; after that it waits in the agent's inbox."""
 
 
+@visible_output()
 def main() -> int:
     """The program; ``sys.argv`` holds its name, the target, and the words."""
     called_as, *words = sys.argv
@@ -100,8 +103,8 @@ def text(words: Sequence[str]) -> str:
 
 
 def say(text: str) -> None:
-    """Print the text, byte for byte as it was given."""
-    sys.stdout.buffer.write(f"{text}\n".encode(errors="surrogateescape"))
+    """Print the text in UTF-8, whatever the locale."""
+    sys.stdout.buffer.write(f"{visible(text)}\n".encode())
     sys.stdout.buffer.flush()
 
 

@@ -11,6 +11,7 @@ from typing import Any
 
 from torch_tasks.errors import PaneNotFound, TorchError
 from torch_tasks.machine.user_panes import UserPane, UserTmux, find, user_tmux
+from torch_tasks.system.terminal import visible_output
 
 #: What :meth:`TmuxOrchestrator.send_keys_to_window` presses instead of typing it.
 _KEY = re.compile(
@@ -167,6 +168,7 @@ def _confirmed(keys: str, session: str, window: int) -> bool:
     return False
 
 
+@visible_output()
 def main() -> int:
     """Print the status of all windows as JSON."""
     try:

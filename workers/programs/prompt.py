@@ -18,6 +18,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.store.collaboration import Notes, as_facts
+from torch_tasks.visible_text import sign
 from torch_tasks.workers.programs.config import PromptConfig
 
 log = logging.getLogger(__name__)
@@ -93,16 +94,9 @@ def show_controls(words: str) -> tuple[str, list[str]]:
         notes.append(f"made line feeds of {returns} carriage returns in the prompt")
     found = Counter(_CONTROL.findall(lines))
     if found:
-        shown = ", ".join(f"{_visible(char)} ({count})" for char, count in found.items())
+        shown = ", ".join(f"{sign(char)} ({count})" for char, count in found.items())
         notes.append(f"control characters in the prompt are shown, not sent: {shown}")
-    return _CONTROL.sub(lambda match: _visible(match[0]), lines), notes
-
-
-def _visible(char: str) -> str:
-    code = ord(char)
-    if code < 0x20:
-        return chr(0x2400 + code)
-    return "␡" if code == 0x7F else f"⟨U+{code:04X}⟩"
+    return _CONTROL.sub(lambda match: sign(match[0]), lines), notes
 
 
 _PANE = """\
