@@ -193,7 +193,9 @@ class Settings(BaseSettings):
         1.0, gt=0, description="The pause before a dead agent worker is restarted; each further one is twice as long."
     )
     restart_backoff_limit_seconds: Finite = Field(60.0, gt=0, description="The longest such pause.")
-    quarantine_crashes: int = Field(5, gt=0, description="Crashes in a row after which an agent worker is left down.")
+    quarantine_crashes: int = Field(
+        5, gt=0, description="Crashes without a task done in between after which an agent worker is left down."
+    )
     quarantine_healthy_seconds: Finite = Field(
         60.0, gt=0, description="After so long without a crash, an agent worker's crashes are forgotten."
     )

@@ -80,11 +80,15 @@ class Performance(BaseModel):
     """How long it worked on them."""
     last_ended: AwareDatetime | None = None
 
+    @property
+    def ended(self) -> int:
+        return self.succeeded + self.failed
+
     @computed_field  # type: ignore[prop-decorator]
     @property
     def success_rate(self) -> float:
         succeeded, ended = self.PRIOR
-        return round((self.succeeded + succeeded) / (self.succeeded + self.failed + ended), 4)
+        return round((self.succeeded + succeeded) / (self.ended + ended), 4)
 
     @property
     def stored(self) -> str:

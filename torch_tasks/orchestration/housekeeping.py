@@ -15,8 +15,10 @@ from torch_tasks.app import app
 from torch_tasks.communication.policy import Policy, policy
 from torch_tasks.errors import BrokerAway, InvalidSettings
 from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.model.spawn import SpawnState
 from torch_tasks.model.task import NOT_BEGUN
 from torch_tasks.orchestration import attention, followups
+from torch_tasks.orchestration.node_tasks import settle_spawn
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
 
@@ -35,6 +37,7 @@ def chores(rules: Policy | None) -> list[Chore]:
     found = [
         Chore("tasks of dead agents", free_tasks_of_dead_agents),
         Chore("soft pins", free_overdue_pins),
+        Chore("agents that start", settle_spawns),
         Chore("lost dead letters", lambda of: DeadLetters(of).note_all_lost()),
     ]
     if rules:
@@ -96,6 +99,13 @@ def free_tasks_of_dead_agents(of: Fleet) -> None:
         for task in queued_tasks(queue, of):
             if task.record.spec.agent != agent_id and task.forward(of):
                 log.warning("agent %s is dead: its task %s goes to all able agents", agent_id, task.record.spec.id)
+
+
+def settle_spawns(of: Fleet) -> None:
+    """Note which of the agents that are being started are ready or given up, also where nobody waits for them."""
+    for spawned in of.spawns.all():
+        if spawned.state is SpawnState.RESERVED:
+            settle_spawn(spawned)
 
 
 def free_overdue_pins(of: Fleet) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import uuid
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime, timedelta
 from math import ceil
@@ -27,7 +28,6 @@ from torch_tasks.transport.deliveries import message_id
 log = logging.getLogger(__name__)
 
 _GROWING_SECONDS = 30
-_ALIVE = (SpawnState.RESERVED, SpawnState.READY)
 
 
 class Backlog(Model):
@@ -220,14 +220,15 @@ class Autoscaler:
         return _because(done, refusal) if refusal else done
 
     def _states(self) -> list[PoolState]:
-        spawned, grown = self._fleet.spawns.all(), self._fleet.client.hgetall(keys.POOLS_GROWN)
+        snapshot, grown = self._fleet.spawns.snapshot(), self._fleet.client.hgetall(keys.POOLS_GROWN)
+        sizes = Counter(member.pool for member in snapshot.members().values())
+        starting = Counter(one.request.pool for one in snapshot.spawned if one.state is SpawnState.RESERVED)
         states = []
         for pool in self._pools:
-            members = [one for one in spawned if one.request.pool == pool.name and one.state in _ALIVE]
-            starting = sum(one.state is SpawnState.RESERVED for one in members)
             at: Any = grown.get(pool.name)
             grown_at = datetime.fromisoformat(at) if at else None
-            states.append(PoolState(pool=pool, size=len(members), starting=starting, grown_at=grown_at))
+            size, beginning = sizes[pool.name], starting[pool.name]
+            states.append(PoolState(pool=pool, size=size, starting=beginning, grown_at=grown_at))
         return states
 
     @property

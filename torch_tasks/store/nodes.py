@@ -151,7 +151,7 @@ class Spawns:
             pool=pool_limit,
         )
         while True:
-            now_ms, revision, fleet, forgotten = self._snapshot()
+            now_ms, revision, fleet, forgotten = self._read()
             for one in fleet.spawned:
                 if one.request.id == request.id:
                     return one, False
@@ -171,7 +171,11 @@ class Spawns:
             ):
                 return spawned, True
 
-    def _snapshot(self) -> tuple[int, str, FleetSnapshot, list[str]]:
+    def snapshot(self) -> FleetSnapshot:
+        """The fleet as the limits count it."""
+        return self._read()[2]
+
+    def _read(self) -> tuple[int, str, FleetSnapshot, list[str]]:
         """The broker's time, the revision of the list, the fleet, and the failures that are too old to be kept."""
         now_ms = time_ms(self._client)
         with self._client.pipeline() as pipe:

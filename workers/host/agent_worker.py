@@ -23,6 +23,8 @@ from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN, TaskResult
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.store.tasks import demanded
+from torch_tasks.system.loops import Loop
+from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
@@ -40,7 +42,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     signals.worker_shutting_down.connect(lambda **_: host.detach(), weak=False)
     signals.task_revoked.connect(_revoked)
     app.leases.listeners.on_lost.append(lambda *_: host.look_at_task())
-    app.leases.listeners.on_return.append(host.put_back)
+    app.leases.listeners.on_return += [host.put_back, recovery.restore_all]
     app.leases.listeners.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
     host.resume()
     return host.holds
@@ -76,15 +78,24 @@ class AgentPool(TaskPool):
 
 
 class HostStep(bootsteps.StartStopStep):
-    """Leaves the pane to the next worker when this one stops."""
+    """Restores what was enqueued on this machine, and leaves the pane to the next worker when this one stops."""
 
     requires = ("celery.worker.components:Pool",)
+
+    def __init__(self, worker: Any, **kwargs: Any) -> None:
+        super().__init__(worker, **kwargs)
+        # A machine may have no node worker, which would do it more often.
+        self._restoring = Loop("ledger", recovery.settle, pause=fleet().settings.takeover_seconds)
+
+    def start(self, worker: Any) -> None:
+        self._restoring.start()
 
     def close(self, worker: Any) -> None:
         """The worker begins to stop: detach from the running task before the pool waits for it."""
         hosted().detach()
 
     def stop(self, worker: Any) -> None:
+        self._restoring.stop()
         hosted().close()
 
     terminate = stop

@@ -6,11 +6,12 @@ import logging
 import os
 import threading
 import time
+from contextlib import suppress
 from typing import Protocol
 
 import psutil
 
-from torch_tasks.errors import BrokerUnreachable, IllegalTransition
+from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StateFolderUnusable
 from torch_tasks.machine import commands
 from torch_tasks.machine.agent_folder import is_hosted, retire_order_in
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
@@ -58,6 +59,8 @@ class WorkerSupervisor(threading.Thread):
         self._folder = configuration.state.agent(agent.id)
         self._liveness = LivenessFile(self._folder)
         self._crashes = 0
+        self._tasks_ended = 0
+        """How many tasks the agent had done when its worker crashed last."""
 
     @property
     def report(self) -> KeptAgent:
@@ -132,9 +135,12 @@ class WorkerSupervisor(threading.Thread):
     # ── the worker ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _handle_crash(self, worker: Running, lived: float) -> None:
-        """Count the crash; then pause before the next start, or put the agent in quarantine after too many in a row."""
+        """Count the crash; then pause before the next start, or put the agent in quarantine after too many in a row.
+
+        A row ends with a task that the agent has done, or with a worker that lived for long.
+        """
         settings = self._settings
-        if lived >= settings.quarantine_healthy_seconds:
+        if self._has_worked() or lived >= settings.quarantine_healthy_seconds:
             self._crashes = 0
         self._crashes += 1
         last_words = worker.last_words()
@@ -155,6 +161,14 @@ class WorkerSupervisor(threading.Thread):
         last = last_words.splitlines()[-1] if last_words else "its log is empty"
         self.reason = f"{self._crashes} crashes in a row: {last}"
         self._enter(KeptState.QUARANTINED)
+
+    def _has_worked(self) -> bool:
+        """Whether the agent has done a task since the last crash; not, if its journal cannot be read."""
+        before = self._tasks_ended
+        with suppress(StateFolderUnusable):
+            journal = AgentJournal.read(self._folder / JOURNAL)
+            self._tasks_ended = journal.performance.ended if journal else 0
+        return self._tasks_ended > before
 
     def _start(self) -> Running:
         running = self._processes.start(

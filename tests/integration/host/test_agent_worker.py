@@ -16,6 +16,7 @@ from person import Person
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch
+from torch_tasks.app import app
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
 
@@ -391,3 +392,32 @@ def test_variables_of_celery_and_flower_do_not_reach_the_agent(node: Node, torch
     names = torch.enqueue("compgen -e").result(timeout=20).answer.split()
     assert "TORCH_AGENT_ID" in names
     assert not [name for name in names if name.startswith(("CELERY_", "FLOWER_"))]
+
+
+def test_more_or_fewer_threads_are_refused_in_words_as_by_flowers_buttons(node: Node) -> None:
+    node.node_worker("qa-1:qa")
+    until(lambda: (worker := node.kept_worker("qa-1")) and worker.is_running(), "its worker runs")
+    said = {}
+    for name in ("qa-1", "node"):
+        for order in (app.control.pool_grow, app.control.pool_shrink):
+            worker = f"{name}@{node.name}"
+            [answer] = until(
+                lambda who=worker, ask=order: ask(1, reply=True, timeout=2, destination=[who]), f"{worker} answers", 60
+            )
+            said[name, order.__name__] = answer[worker]["error"]
+    assert said == {
+        ("qa-1", "pool_grow"): (
+            "qa-1 is one agent and has as many threads as it needs; 'torch-tasks spawn qa' starts another agent"
+        ),
+        ("qa-1", "pool_shrink"): (
+            "qa-1 is one agent and has as many threads as it needs; 'torch-tasks retire qa-1' ends an agent"
+        ),
+        ("node", "pool_grow"): (
+            "this is a node worker, which runs no agent; it has as many threads as it needs; "
+            "'torch-tasks spawn ROLE' starts another agent"
+        ),
+        ("node", "pool_shrink"): (
+            "this is a node worker, which runs no agent; it has as many threads as it needs; "
+            "'torch-tasks retire AGENT' ends an agent"
+        ),
+    }

@@ -96,6 +96,22 @@ def test_fifty_tasks_have_a_pool_grow_to_its_limit_and_all_are_done_once_and_it_
     assert [task["state"] for task in tasks] == ["succeeded"] * 50
 
 
+def test_an_agent_that_is_ready_is_no_longer_starting_and_its_pool_grows_on(
+    up: Callable[..., Machine], tmp_path: Path
+) -> None:
+    machine = up(least=1, most=3, TORCH_TEMPORARY_IDLE_SECONDS="600")
+    waits = f"until [ -e {tmp_path}/go ]; do sleep 0.2; done"
+    for size in (1, 2, 3):  # each task keeps one agent busy, so each needs one more agent
+        machine.torch("run", waits, "--role", "developer")
+        until(lambda wanted=size: len(busy(machine)) == wanted, f"{size} agents work", 60)
+    (tmp_path / "go").touch()
+
+
+def busy(machine: Machine) -> set[str]:
+    """The agents that work."""
+    return {info.agent_id for info in present(machine) if info.current_task}
+
+
 def test_who_is_looked_at_stays(up: Callable[..., Machine]) -> None:
     machine = up(least=0, most=1)
     machine.torch("run", "echo there", "--role", "developer", "--wait", seconds=90)

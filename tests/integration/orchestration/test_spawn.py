@@ -268,7 +268,30 @@ def test_an_agent_spawns_a_helper_gives_it_a_task_and_has_it_retire(node: Node, 
     assert [info.agent_id for info in torch.agents()] == ["boss-1"]
 
 
+def done_by(node: Node, agent_id: str) -> int:
+    """How many tasks the agent has done, as its worker has written down."""
+    journal = json.loads((node.state / "agents" / agent_id / "journal.json").read_bytes())
+    return int(journal["performance"]["succeeded"])
+
+
 # ── quarantine ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def test_an_agent_that_works_between_its_crashes_is_started_again_however_many_those_are(
+    node: Node, torch: Torch
+) -> None:
+    worker = node.node_worker("qa-1:qa", TORCH_QUARANTINE_CRASHES="2")
+    for number in range(4):
+        assert torch.enqueue(f"echo {number}", agent="qa-1").result(timeout=30).answer == f"{number}\n"
+        # Its worker writes the end of the task into its journal right after it has told it.
+        until(lambda done=number: done_by(node, "qa-1") > done, "it is written down")  # type: ignore[misc]
+        hosted = node.kept_worker("qa-1")
+        assert hosted
+        hosted.kill()
+    assert torch.enqueue("echo alive", agent="qa-1").result(timeout=30).answer == "alive\n"
+    kept = worker.kept("qa-1")
+    assert kept
+    assert kept.state is KeptState.RUNNING
 
 
 def test_quarantine_is_told_with_its_reason_and_lifted(node: Node, torch: Torch) -> None:

@@ -150,6 +150,19 @@ def test_agents_run_what_was_put_back_and_nothing_twice(
     assert Counter(effects.read_text().split()) == Counter(map(str, range(60)))
 
 
+@pytest.mark.slow
+def test_an_agent_worker_puts_back_what_was_enqueued_on_its_machine(
+    broker: FaultyBroker,  # noqa: F811
+    node: Node,
+    forget: Any,
+) -> None:
+    node.agent_worker("developer-1")  # no node worker runs there, and no command talks to the new broker
+    enqueue_there = "[torch.enqueue('true', agent='nobody', id=f'there-{number}') for number in range(3)]"
+    run_client(enqueue_there, TORCH_STATE_DIR=str(node.state))
+    forget(broker)
+    until(lambda: broker.queued(NOBODY) == names("there", 3), "they are put back", 30)
+
+
 _HELD_UP = 5
 
 

@@ -1,4 +1,4 @@
-"""The supervisor of an agent worker goes on after an error: without it, the agent would never be started again."""
+"""The supervisor of an agent worker: what it makes of errors of its own and of crashes of the worker."""
 
 from __future__ import annotations
 
@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 
 from torch_tasks.errors import StateFolderUnusable
-from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.agent import AgentSpec, Performance
 from torch_tasks.model.node import KeptState
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import JOURNAL
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.node.supervisor import WorkerSupervisor
 
 
@@ -56,3 +58,61 @@ def test_a_supervisor_goes_on_after_an_error(
     assert supervisor.state is KeptState.RUNNING
     assert f"qa-1: its supervisor tries again: {error}" in caplog.text
     assert ("Traceback" in caplog.text) is isinstance(error, ValueError)
+
+
+class CrashingAtOnce:
+    """Processes of which each worker dies at once; before it does, its agent ends as many tasks as its turn says."""
+
+    pid = 7
+    log = Path("log")
+
+    def __init__(self, folder: Path, tasks_done: list[int]) -> None:
+        self.folder = folder
+        self.tasks_done = tasks_done
+        self.starts = 0
+        self.ended = 0
+        self.supervisor: Any = None
+
+    def find(self, name: str) -> None: ...
+
+    def start(self, name: str, *_: Any, **__: Any) -> Any:
+        return self
+
+    def process(self) -> None:
+        self.ended += self.tasks_done[self.starts]
+        journal = AgentJournal(agent_id="qa-1", kind="shell", performance=Performance(failed=self.ended))
+        journal.write(self.folder / JOURNAL)
+        self.starts += 1
+        if self.starts == len(self.tasks_done):
+            self.supervisor.leaving.set()
+
+    def last_words(self) -> str:
+        return "the last words"
+
+    def stop(self, name: str, grace: float) -> None: ...
+
+    def worker_ended(self, agent_id: str, why: str) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("tasks_done", "state", "starts"),
+    [
+        ([0] * 9, KeptState.QUARANTINED, 3),
+        ([7, 0, 0, 0, 0], KeptState.QUARANTINED, 3),
+        ([1] * 9, KeptState.RUNNING, 9),
+        ([0, 0, 2, 0, 1, 0, 0, 0, 0], KeptState.QUARANTINED, 7),
+    ],
+    ids=["no work", "work before the first crash only", "work before each crash", "work now and then"],
+)
+def test_quarantine_comes_after_so_many_crashes_without_a_task_in_between(
+    tasks_done: list[int], state: KeptState, starts: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path, restart_backoff_seconds=0.001, quarantine_crashes=3)
+    folder = settings.state.agent("qa-1")
+    folder.mkdir(parents=True)
+    crashing: Any = CrashingAtOnce(folder, tasks_done)
+    supervisor = WorkerSupervisor(AgentSpec(id="qa-1", role="qa"), settings, crashing)
+    crashing.supervisor = supervisor
+    monkeypatch.setattr(supervisor, "_processes", crashing)
+    supervisor.run()
+    assert (supervisor.state, crashing.starts) == (state, starts)
