@@ -125,14 +125,16 @@ class FakeKind:
         settle: float = 0.0,
         listens: bool = False,
         name: str = "fake",
+        more: str = "",
     ) -> None:
+        """``more`` goes to the end of the kind's TOML."""
         self._node = node
         self.cli = FakeCli(node.folder / name, scenario)
         self.folder = node.folder / f"config-{name}"
         (self.folder / "agents").mkdir(parents=True)
         command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
         toml = kind_toml(command, hooks=hooks, settle=settle, account=account, listens=listens)
-        (self.folder / "agents" / "fake.toml").write_text(toml)
+        (self.folder / "agents" / "fake.toml").write_text(toml + more)
 
     def worker(
         self, agent_id: str = "developer-1", role: str = "developer", words: Sequence[str] = (), **environment: str

@@ -31,12 +31,12 @@ from torch_tasks.workers.host.attempt_end import (
 )
 from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading, login_hint
+from torch_tasks.workers.programs.kind import ProgramEnding, StateReading, login_hint
 
 log = logging.getLogger(__name__)
 
-#: How long a redrawn input line may look used before the task is reported to wait for it.
-_TYPING = 1.0
+#: How long an input line that was cleared may look used before the task is reported to wait for it.
+_USED_SECONDS = 1.0
 #: How long the agent's own command to hand its task over may take to return, and how often that is checked.
 _RETURNING, _LOOK = 10.0, 0.1
 
@@ -91,22 +91,22 @@ class Attempt:
 
         The task's record says why it waits. Returns why the task cannot begin, if so.
         """
-        agent, pane, is_reported = self._agent, self._terminal.pane, False
+        agent, pane, reported = self._agent, self._terminal.pane, ""
         if agent.presence.journal.current:  # a worker died while it put a task in: the input is Torch's own
             self._kind.discard_input(pane)
-        self._kind.redraw_input(pane)
-        while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _TYPING):
+        self._kind.clear_input(pane)
+        while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _USED_SECONDS):
             if agent.life.is_leaving:
                 raise Detached
             if not self._terminal.is_alive:
                 raise AgentUnavailable(f"agent {self._kind.agent_id}: its pane died before the task began")
             if refusal := self.refusal():
                 return refusal
-            if not is_reported:
-                note, is_reported = self._why_not_free(), True
+            if (note := self._why_not_free()) != reported:
+                reported = note
                 agent.presence.show(AgentState.WAITING, task=self._spec.id)
                 self._report.move(TaskState.WAITING, note=note, question="")
-            self._kind.redraw_input(pane)
+            self._kind.clear_input(pane)
         return None
 
     def _why_not_free(self) -> str:
@@ -119,7 +119,7 @@ class Attempt:
             return login_hint(self._kind.agent_id)
         if self._kind.is_conversational and reading.state is AgentState.WORKING:
             return "the agent's program works on something else: a message, or what a person typed"
-        return TYPING
+        return self._kind.hindrance(self._terminal.pane) or f"the agent's program is {reading.state}"
 
     def begin(self) -> TaskResult | None:
         """Note that the task is in the pane, then put it there; or return why it cannot begin."""

@@ -18,7 +18,7 @@ from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
 from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
-from torch_tasks.workers.programs.kind import AgentKind, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.kind import AgentKind, Hindrance, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, type_keys
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
@@ -107,7 +107,7 @@ class CodingAgent(AgentKind):
 
     def launch(self) -> list[str]:
         self.events.mkdir(exist_ok=True)
-        for mark in ("ready", "briefed"):
+        for mark in ("ready", "briefed", "current"):
             (self.folder / mark).unlink(missing_ok=True)
         self.config.require_program(self.spec)
         self.prepare()
@@ -165,15 +165,32 @@ class CodingAgent(AgentKind):
             return False
         return view.best.state is AgentState.READY and view.composer.is_empty
 
-    def redraw_input(self, pane: AgentPane) -> None:
-        """These programs draw their input line themselves, unless a dialog covers it."""
+    def hindrance(self, pane: AgentPane) -> Hindrance | None:
         view = self.read_screen(pane)
-        if view and not view.composer.seen:
+        if view is None:
+            return None
+        if view.screen.in_use:
+            return Hindrance.PERSON
+        if view.composer.text:
+            return Hindrance.OWN_TEXT if self._is_ours(view, self._pasted()) else Hindrance.PERSON
+        if view.best.state is AgentState.WAITING or self._dialogs.find(view.screen, self._pasted()):
+            return Hindrance.DIALOG
+        is_known = view.composer.seen and view.best.state is not AgentState.UNKNOWN
+        return None if is_known else Hindrance.UNKNOWN_SCREEN
+
+    def clear_input(self, pane: AgentPane) -> None:
+        """Answer a known dialog that covers the input line, or empty it if it holds Torch's text and nothing else."""
+        view = self.read_screen(pane)
+        if view is None or view.screen.in_use:
+            return
+        if not view.composer.seen:
             self.answer_dialog(pane, view)
+        elif view.composer.text:
+            self.discard_input(pane)
 
     def answer_dialog(self, pane: AgentPane, view: ScreenReading) -> None:
         """Answer the dialog that covers the composer, if the TOML knows it."""
-        self._dialogs.answer(pane, view.screen)
+        self._dialogs.answer(pane, view.screen, self._pasted())
 
     def explain(self, pane: AgentPane) -> list[tuple[str, str]]:
         view = self.read_screen(pane)

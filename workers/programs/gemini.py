@@ -107,9 +107,9 @@ class Gemini(CodingAgent):
         note = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
         return Prompt(safe, (note,) if found else ())
 
-    def redraw_input(self, pane: AgentPane) -> None:
+    def clear_input(self, pane: AgentPane) -> None:
         if not self._stop_trying(pane):
-            super().redraw_input(pane)
+            super().clear_input(pane)
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         if force or not self._stop_trying(pane):

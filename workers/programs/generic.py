@@ -17,7 +17,8 @@ from torch_tasks.workers.programs.reset_time import reset_time
 class Generic(CodingAgent):
     """A program whose screen, and hooks if it has any, are read as the TOML says.
 
-    ``{hooks}`` in the command is a settings file with the hooks in Claude Code's form, ``{folder}`` the agent's folder.
+    ``{hooks}``, anywhere in the command, is a settings file with the hooks in Claude Code's form, ``{folder}`` the
+    agent's folder.
     """
 
     @property
@@ -36,8 +37,8 @@ class Generic(CodingAgent):
         self._settings.write_text(json.dumps({"hooks": hooks}, indent=1) + "\n")
 
     def command(self) -> list[str]:
-        places = {"{hooks}": str(self._settings), "{folder}": str(self.folder)}
-        return [places.get(word, word) for word in self.config.command]
+        hooks, folder = str(self._settings), str(self.folder)
+        return [word.replace("{hooks}", hooks).replace("{folder}", folder) for word in self.config.command]
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         hook = self.config.hooks.get(name)

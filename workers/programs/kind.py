@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from enum import StrEnum
 from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
@@ -23,8 +24,15 @@ def login_hint(agent_id: str) -> str:
     return f"agent {agent_id} wants a login: run 'torch-tasks attach {agent_id}' and log in"
 
 
-TYPING = "a person is typing in the agent's pane"
-"""Why nothing is put into a pane at the moment."""
+class Hindrance(StrEnum):
+    """What keeps a prompt out of a program until it is removed."""
+
+    PERSON = "a person is typing in the agent's pane"
+    OWN_TEXT = "a text of Torch's own is still in the input line of the agent's program"
+    DIALOG = "a dialog covers the input line of the agent's program"
+    UNKNOWN_SCREEN = (
+        "the agent's program shows a screen that no rule of its kind knows; 'torch-tasks screen --explain' says more"
+    )
 
 
 @dataclass(frozen=True)
@@ -40,8 +48,7 @@ class StateReading:
     """What the program waits for."""
     until: datetime | None = None
     """When the limit ends, if the program shows that."""
-    hindrance: str = ""
-    """What keeps a prompt out of the program until a person removes it."""
+    hindrance: Hindrance | None = None
 
 
 @dataclass(frozen=True)
@@ -116,9 +123,13 @@ class AgentKind(ABC):
     def is_free(self, pane: AgentPane) -> bool:
         """Whether the program is ready and its input line empty, so that typing disturbs no person."""
 
+    def hindrance(self, pane: AgentPane) -> Hindrance | None:
+        """What keeps a prompt out of the program; None if it is free, or at work."""
+        return None if self.is_free(pane) else Hindrance.PERSON
+
     @abstractmethod
-    def redraw_input(self, pane: AgentPane) -> None:
-        """Redraw an input line that a background job printed over, or answer a dialog that covers it."""
+    def clear_input(self, pane: AgentPane) -> None:
+        """Remove what Torch may remove from the input line: what a background job printed over it, its own text."""
 
     @abstractmethod
     def discard_input(self, pane: AgentPane) -> None:

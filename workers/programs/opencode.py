@@ -195,5 +195,5 @@ class OpenCode(CodingAgent):
     def discard_input(self, pane: AgentPane) -> None:
         """Nothing to do: Torch never types into the composer."""
 
-    def redraw_input(self, pane: AgentPane) -> None:
+    def clear_input(self, pane: AgentPane) -> None:
         """Nothing to do: what is in the composer keeps no prompt out."""

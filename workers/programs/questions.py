@@ -121,9 +121,17 @@ class StartDialogs:
         self._dialogs = dialogs
         self._last: tuple[DialogConfig, float] | None = None
 
-    def answer(self, pane: AgentPane, screen: Screen) -> None:
+    def find(self, screen: Screen, ours: str) -> DialogConfig | None:
+        """The known dialog on the screen; what the text that Torch typed quotes is none."""
+        for dialog in self._dialogs:
+            found = dialog.pattern.search(screen.text)
+            if found and comparable(found[0]) not in comparable(ours):
+                return dialog
+        return None
+
+    def answer(self, pane: AgentPane, screen: Screen, ours: str) -> None:
         """Answer the dialog on the screen, if it is a known one."""
-        known = next((dialog for dialog in self._dialogs if dialog.pattern.search(screen.text)), None)
+        known = self.find(screen, ours)
         if known is None:
             return
         moment = time.monotonic()

@@ -137,6 +137,8 @@ class Composer:
     text: str = ""
     top: int = 0
     """The row of its first line, or the first row below the screen's text."""
+    end: int = 0
+    """The row after its last line."""
 
     @property
     def is_empty(self) -> bool:
@@ -182,7 +184,7 @@ def read_composer(screen: Screen, config: ComposerConfig) -> Composer:
     text = "\n".join(content).strip("\n ")
     if any(hint.fullmatch(text) for hint in config.hints):
         text = ""
-    return Composer(seen=True, text=text, top=first)
+    return Composer(seen=True, text=text, top=first, end=after)
 
 
 def _stands_for(placeholder: re.Match[str], text: str) -> bool:

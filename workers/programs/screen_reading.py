@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import NamedTuple
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
@@ -33,6 +35,8 @@ class ScreenReading:
 
 #: How many rows a region without a number has.
 _ROWS = {"bottom": 10, "above composer": 6}
+#: What the program only says outside its composer: a text in the composer may quote it.
+_SAID_OUTSIDE = frozenset({AgentState.WAITING, AgentState.LOGIN, AgentState.LIMITED, AgentState.ERROR})
 
 
 class ScreenRules:
@@ -53,13 +57,13 @@ def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -
     region = _region(rule.where, screen, composer)
     if region is None:
         return None
-    found = rule.pattern.search(region)
-    if found is None or (rule.unless and rule.unless.search(region)):
+    found = _find(rule, region, composer)
+    if found is None or (rule.unless and rule.unless.search(region.text)):
         return None
     groups = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
     question = None
     if rule.state is AgentState.WAITING:
-        below = region[found.start() :]
+        below = region.text[found.start() :]
         found_choices = rule.choices.finditer(below) if rule.choices else ()
         choices = tuple(match[match.re.groups and 1].strip() for match in found_choices)
         asked = groups.get("question") or " ".join(found[0].split())
@@ -68,17 +72,42 @@ def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -
     return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
 
 
-def _region(where: str, screen: Screen, composer: Composer) -> str | None:
+class _Region(NamedTuple):
+    """The part of the pane that a rule reads."""
+
+    text: str
+    top: int | None = None
+    """The screen's row in which it begins, if it is a part of the screen."""
+
+    def row(self, place: int) -> int | None:
+        """The screen's row of the character at this place in the text."""
+        return None if self.top is None else self.top + self.text.count("\n", 0, place)
+
+
+def _find(rule: RuleConfig, region: _Region, composer: Composer) -> re.Match[str] | None:
+    """Where the rule's pattern first matches something that the program itself says."""
+    for found in rule.pattern.finditer(region.text):
+        begins = found.start("question") if "question" in rule.pattern.groupindex else found.start()
+        row = region.row(max(begins, found.start()))
+        quoted = composer.seen and row is not None and composer.top <= row < composer.end
+        if not (quoted and rule.state in _SAID_OUTSIDE):
+            return found
+    return None
+
+
+def _region(where: str, screen: Screen, composer: Composer) -> _Region | None:
     name = where.rstrip("0123456789 ")
     count = int(where[len(name) :] or 0) or _ROWS.get(name, 0)
     match name:
         case "title":
-            return screen.title
+            return _Region(screen.title)
         case "composer":
-            return composer.text if composer.seen else None
+            return _Region(composer.text, composer.top) if composer.seen else None
         case "bottom":
-            return "\n".join(screen.bottom(count))
+            rows = screen.bottom(count)
+            return _Region("\n".join(rows), len(screen.text.split("\n")) - len(rows))
         case "above composer":
-            return "\n".join(screen.lines[max(composer.top - count, 0) : composer.top])
+            top = max(composer.top - count, 0)
+            return _Region("\n".join(screen.lines[top : composer.top]), top)
         case _:
-            return screen.text
+            return _Region(screen.text, 0)

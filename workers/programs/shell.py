@@ -22,7 +22,7 @@ from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
-from torch_tasks.workers.programs.kind import TYPING, AgentKind, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.kind import AgentKind, Hindrance, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import show_controls
 from torch_tasks.workers.programs.screen import Composer, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -75,7 +75,7 @@ class Shell(AgentKind):
     def _is_empty(self, pane: AgentPane) -> bool:
         return self._has_started and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
-    def redraw_input(self, pane: AgentPane) -> None:
+    def clear_input(self, pane: AgentPane) -> None:
         if self._at_prompt(pane) and not self._is_empty(pane):
             pane.press("C-x", "C-l")
 
@@ -124,7 +124,7 @@ class Shell(AgentKind):
         if self._unstarted == run.folder:
             self._start(pane, run)
         if self._unstarted == run.folder:
-            return Progress(StateReading(AgentState.WAITING, "terminal", "in use", hindrance=TYPING))
+            return Progress(StateReading(AgentState.WAITING, "terminal", "in use", hindrance=Hindrance.PERSON))
         return Progress(StateReading(AgentState.WORKING, "run folder"), self.ending(run))
 
     def ending(self, run: AttemptFolder) -> ProgramEnding | None:

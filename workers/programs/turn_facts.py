@@ -9,7 +9,7 @@ from enum import Enum
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, FailureKind
-from torch_tasks.workers.programs.kind import TYPING, ProgramEnding, StateReading
+from torch_tasks.workers.programs.kind import Hindrance, ProgramEnding, StateReading
 from torch_tasks.workers.programs.questions import merge_question
 from torch_tasks.workers.programs.screen import ComposerContent
 from torch_tasks.workers.programs.submission import SubmissionPhase
@@ -99,17 +99,20 @@ def is_unreported_question(facts: TurnFacts, reading: StateReading | None = None
     return reading.state is AgentState.WAITING and facts.reports_turns and not is_reported
 
 
-def hindrance(facts: TurnFacts) -> str | None:
-    """What keeps the prompt out of the program until a person removes it."""
+def hindrance(facts: TurnFacts) -> Hindrance | None:
+    """What keeps the prompt out of the program."""
     if facts.content is None or not facts.phase.is_under_way or facts.phase_seconds < STRANGE_SECONDS:
         return None
     if facts.content is ComposerContent.MIXED:
-        return TYPING
+        return Hindrance.PERSON
     if facts.phase is SubmissionPhase.SUBMITTED:
         return None
     if facts.content is ComposerContent.UNSEEN:
-        return "something covers the input line of the agent's program"
-    return TYPING if facts.content is ComposerContent.FOREIGN or facts.in_use else None
+        return Hindrance.UNKNOWN_SCREEN if facts.live.state is AgentState.UNKNOWN else Hindrance.DIALOG
+    if facts.content is ComposerContent.FOREIGN or facts.in_use:
+        return Hindrance.PERSON
+    is_left_over = facts.content is ComposerContent.OURS and facts.phase is SubmissionPhase.INTENDED
+    return Hindrance.OWN_TEXT if is_left_over else None
 
 
 def pause_after(facts: TurnFacts) -> float:

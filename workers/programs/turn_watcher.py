@@ -197,7 +197,9 @@ class TurnWatcher:
         given = self._given if asked == self._asked else None
         decision = decide_permission(question, spec.permissions, self._program.config.permissions)
         news = []
-        if decision and is_answer_due(given, time.monotonic(), (view.best, view.by_screen)):
+        # Before its prompt is accepted, the question is not about the task, or is read from the prompt's own words.
+        is_about_task = facts.phase is SubmissionPhase.ACCEPTED
+        if decision and is_about_task and is_answer_due(given, time.monotonic(), (view.best, view.by_screen)):
             allowed, why = decision
             if given is None:
                 news.append(f"{'allowed' if allowed else 'denied'} {question.subject} by {why}")

@@ -116,3 +116,22 @@ def test_a_rule_reads_the_question_and_its_choices() -> None:
     )
     question = detector(asks).read(screen, Composer(seen=False)).question
     assert question == Question(text="Allow Bash(ls -l)?", choices=("Yes", "No, and say why"), subject="Bash(ls -l)")
+
+
+ALLOW = r"(?P<question>Allow (?P<subject>Bash\(.*?\))\?)"
+
+
+@pytest.mark.parametrize("where", ["screen", "bottom 6", "composer"])
+@pytest.mark.parametrize("state", [AgentState.WAITING, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR])
+def test_what_stands_in_the_composer_is_not_what_the_program_says(where: str, state: AgentState) -> None:
+    rules = detector(rule("asks", state, where, ALLOW), rule("box", AgentState.READY, "composer", "", priority=-1))
+    screen = boxed("> Say what it means:", "  Allow Bash(ls)?")
+    assert rules.read(screen, read_composer(screen, BOXED)).state is AgentState.READY
+
+
+def test_a_question_above_the_composer_is_asked_whatever_the_composer_quotes() -> None:
+    rules = detector(rule("asks", AgentState.WAITING, "screen", ALLOW))
+    screen = Screen.parse("\n".join(["Allow Bash(rm)?", *boxed("> Allow Bash(ls)?").lines]))
+    question = rules.read(screen, read_composer(screen, BOXED)).question
+    assert question is not None
+    assert question.subject == "Bash(rm)"

@@ -9,6 +9,7 @@ import pytest
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.task import Permissions
+from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.kind import program_of
 
@@ -79,3 +80,10 @@ def test_an_error_names_the_file(folder: Path, text: str, said: str) -> None:
     with pytest.raises(InvalidSettings, match=said) as error:
         kind_config("broken")
     assert ".toml" in str(error.value)
+
+
+def test_the_agents_folder_is_named_anywhere_in_an_argument(folder: Path, tmp_path: Path) -> None:
+    (folder / "own.toml").write_text('command = ["own", "--log={folder}/log:{folder}/more", "--settings={hooks}"]\n')
+    program = program_of(AgentSpec(id="one-1", role="one", kind="own"), tmp_path, tmp_path)
+    assert isinstance(program, CodingAgent)
+    assert program.command() == ["own", f"--log={tmp_path}/log:{tmp_path}/more", f"--settings={tmp_path}/hooks.json"]

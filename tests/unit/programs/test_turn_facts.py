@@ -11,7 +11,7 @@ import pytest
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, FailureKind, Question
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
-from torch_tasks.workers.programs.kind import TYPING, StateReading
+from torch_tasks.workers.programs.kind import Hindrance, StateReading
 from torch_tasks.workers.programs.screen import ComposerContent
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase, SubmissionStep
 from torch_tasks.workers.programs.turn import Turn, ending_of, submission_failure
@@ -147,33 +147,35 @@ def test_a_question_is_passed_on_when_it_can_be_answered(known: TurnFacts, quest
     assert reading.state is (WAITING if question else WORKING)
 
 
-COVERED = "something covers the input line of the agent's program"
+PERSON, OWN_TEXT, DIALOG, UNKNOWN_SCREEN = Hindrance
 
 
 @pytest.mark.parametrize(
     ("phase", "content", "more", "why"),
     [
-        (INTENDED, FOREIGN, {}, TYPING),  # a person's draft
-        (INTENDED, UNSEEN, {}, COVERED),
-        (INTENDED, NOTHING, {"in_use": True}, TYPING),
-        (INTENDED, NOTHING, {}, ""),
-        (INTENDED, PART, {}, ""),
-        (STAGED, MIXED, {}, TYPING),
-        (STAGED, OURS, {"in_use": True}, TYPING),
-        (SUBMITTED, MIXED, {}, TYPING),
-        (SUBMITTED, UNSEEN, {}, ""),  # it may be the program's answer
-        (SUBMITTED, FOREIGN, {}, ""),
-        (INTENDED, FOREIGN, {"phase_seconds": STRANGE_SECONDS - 0.1}, ""),  # it is just being drawn
-        (INTENDED, FOREIGN, {"phase_seconds": STRANGE_SECONDS}, TYPING),
-        (INTENDED, None, {"in_use": True}, ""),  # the pane is gone
-        (ACCEPTED, FOREIGN, {}, ""),
+        (INTENDED, FOREIGN, {}, PERSON),  # a person's draft
+        (INTENDED, UNSEEN, {}, DIALOG),
+        (INTENDED, UNSEEN, {"live": live(AgentState.UNKNOWN)}, UNKNOWN_SCREEN),
+        (INTENDED, OURS, {}, OWN_TEXT),  # of an earlier submission
+        (INTENDED, NOTHING, {"in_use": True}, PERSON),
+        (INTENDED, NOTHING, {}, None),
+        (INTENDED, PART, {}, None),
+        (STAGED, MIXED, {}, PERSON),
+        (STAGED, OURS, {"in_use": True}, PERSON),
+        (SUBMITTED, MIXED, {}, PERSON),
+        (SUBMITTED, UNSEEN, {}, None),  # it may be the program's answer
+        (SUBMITTED, FOREIGN, {}, None),
+        (INTENDED, FOREIGN, {"phase_seconds": STRANGE_SECONDS - 0.1}, None),  # it is just being drawn
+        (INTENDED, FOREIGN, {"phase_seconds": STRANGE_SECONDS}, PERSON),
+        (INTENDED, None, {"in_use": True}, None),  # the pane is gone
+        (ACCEPTED, FOREIGN, {}, None),
     ],
 )
 def test_a_person_hears_what_keeps_a_prompt_out(
-    phase: SubmissionPhase, content: ComposerContent | None, more: dict[str, Any], why: str
+    phase: SubmissionPhase, content: ComposerContent | None, more: dict[str, Any], why: Hindrance | None
 ) -> None:
     turn = RUNNING if phase is ACCEPTED else UNHEARD
-    reading = state_of_task(facts(turn, live(READY), phase, content=content, **more))
+    reading = state_of_task(replace(facts(turn, live(READY), phase, content=content), **more))
     assert (reading.state, reading.hindrance) == (WAITING if why else WORKING, why)
 
 
