@@ -19,7 +19,7 @@ from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import settings
-from torch_tasks.started_by_name import AGENT_POOL, SCHEDULER, WORKER
+from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, SCHEDULER, WORKER
 from torch_tasks.system.terminal import make_log_visible
 from torch_tasks.transport.leases import Leases
 
@@ -97,7 +97,7 @@ def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] |
     What is asked for is a spec, its fields, or its prompt alone; ``fields`` are more of them.
     """
     return TaskSpec.of(asked, {**(fields or {}), **({"id": task_id} if task_id else {})}).within(
-        settings().prompt_limit_bytes
+        settings().prompt_limit_bytes, settings().task_limit_bytes
     )
 
 
@@ -113,6 +113,7 @@ def _configuration() -> dict[str, Any]:
         "lease_seconds": chosen.lease_seconds,
         "delivery_limit": chosen.delivery_limit,
         "recovery_seconds": chosen.recovery_seconds,
+        "limit_bytes": chosen.wire_limit_bytes,
     }
     return {
         "broker_url": url,
@@ -139,6 +140,7 @@ def _configuration() -> dict[str, Any]:
         "result_expires": int(chosen.result_days * 86400),
         "result_extended": True,
         "worker_pool": AGENT_POOL,
+        "worker_consumer": CONSUMER,
         "worker_concurrency": 1,
         "worker_prefetch_multiplier": 1,
         # The messages that a worker holds count against its limit after a lost connection, too.

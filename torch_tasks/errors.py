@@ -66,6 +66,10 @@ class BrokerNotStarted(TorchError):
     exit_code = 4
 
 
+class Unreadable(TorchError):
+    """What lies on the broker is too long, too deep, or not of the form in which Torch writes it."""
+
+
 class TaskNotFound(TorchError):
     """The fleet has no record of this task: the id is wrong, or the record has expired."""
 

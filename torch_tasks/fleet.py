@@ -8,6 +8,7 @@ import redis
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.reconciler import Reconciler
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.settings import Settings, settings
 from torch_tasks.store.accounts import Account, Budgets
 from torch_tasks.store.agents import AgentRegistry, SoftPins
@@ -38,6 +39,11 @@ class Fleet:
     def deliveries(self) -> Deliveries:
         """The tasks' messages: waiting, held, or dead."""
         return Deliveries(self.client)
+
+    @cached_property
+    def refused(self) -> RefusedLetters:
+        """What lay on the broker and could not be read."""
+        return RefusedLetters(self.client)
 
     @cached_property
     def inboxes(self) -> Inboxes:

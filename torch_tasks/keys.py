@@ -53,6 +53,8 @@ LEASES = f"{PREFIX}leases"
 DELIVERIES = f"{PREFIX}deliveries"
 #: Hash of message id → a message that was given up; only a person can replay it.
 DEAD_LETTERS = f"{PREFIX}dead_letters"
+#: Hash of the id of a dead letter that could not be read → where it lay and why it was refused.
+REFUSALS = f"{PREFIX}refusals"
 #: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
 #: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.

@@ -34,6 +34,7 @@ from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, readable
 from torch_tasks.model.limits import Bytes, Limits
+from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.model.spawn import Pool
 from torch_tasks.state_folder import StateFolder
 
@@ -116,6 +117,14 @@ class Settings(BaseSettings):
     events_heartbeat_seconds: int = Field(30, gt=0, description="How often a worker sends a heartbeat to Flower.")
     result_days: Finite = Field(7.0, gt=0, description="How long ended tasks, their results and answers are kept.")
     prompt_limit_bytes: int = Field(1 << 20, gt=0, description="A longer prompt is refused.")
+    task_limit_bytes: int = Field(
+        4 << 20, gt=0, description="A task that is longer as a whole, with its context and metadata, is refused."
+    )
+    wire_limit_bytes: int = Field(
+        LIMIT_BYTES,
+        gt=0,
+        description="Nothing longer is published, and what is longer on the broker goes to the dead letters unread.",
+    )
     message_limit_bytes: int = Field(1 << 20, gt=0, description="A longer message is refused.")
     inbox_limit: int = Field(
         1000, gt=0, description="How many messages may wait for one receiver; further ones are refused."

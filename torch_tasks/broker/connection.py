@@ -233,6 +233,8 @@ def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: f
 def _options(seconds: float, decoded: bool = True) -> dict[str, Any]:
     return {
         "decode_responses": decoded,
+        # Whatever bytes lie on the broker, reading them is no error of its own.
+        "encoding_errors": "replace",
         "health_check_interval": IDLE_SECONDS,
         # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
         "protocol": 2,

@@ -6,15 +6,17 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any
 
 import click
 from rich.status import Status
 from rich.text import Text
 
+from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
-from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_terminal, shown, waiting, wanted
+from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_terminal, plain, shown, waiting, wanted
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
@@ -22,6 +24,7 @@ from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
+from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.visible_text import one_line, visible
 
 TASK_OPTIONS = FieldOptions(
@@ -307,12 +310,14 @@ def dead() -> None:
 @JSON
 def list_dead(json_wanted: bool) -> None:
     """List the dead tasks, the latest first."""
-    records = Torch().dead()
+    records, refusals = Torch().dead(), fleet().refused.all()
     if json_wanted:
-        as_json(records)
+        as_json([*records, *({"id": name, **plain(refusal)} for name, refusal in refusals.items())])
         return
     as_table(("ID", "FOR", "TRIES", "DIED", "WHY", "PROMPT"), [_dead_row(record) for record in records])
-    others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records}
+    if refusals:
+        as_table(("REFUSED", "LAY IN", "BYTES", "SINCE", "WHY"), [_refused_row(*one) for one in refusals.items()])
+    others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records} - refusals.keys()
     for message_id in sorted(others):
         click.echo(f"{message_id} (a message of another Celery task)")
 
@@ -322,7 +327,26 @@ def _dead_row(record: TaskRecord) -> tuple[object, ...]:
     return shown(record.spec.id), wanted(record), record.attempts, ago(record.finished_at), why, record.spec.title
 
 
-dead.add_command(task, name="show")
+def _refused_row(name: str, refusal: RefusedLetter) -> tuple[object, ...]:
+    since = ago(datetime.fromtimestamp(refusal.at, UTC))
+    return name, queue_of(refusal.place), refusal.bytes, since, refusal.why
+
+
+@dead.command(name="show")
+@click.argument("task_id", metavar="TASK", type=known_task)
+@JSON
+@click.pass_context
+def show_dead(context: click.Context, task_id: str, json_wanted: bool) -> None:
+    """Show one dead TASK, or why a message was refused."""
+    refusal = fleet().refused.get(task_id)
+    if refusal is None:
+        context.invoke(task, task_id=task_id, json_wanted=json_wanted)
+    elif json_wanted:
+        as_json({"id": task_id, **plain(refusal)})
+    else:
+        click.echo(
+            f"{task_id} lay in {queue_of(refusal.place)}, {refusal.bytes:,} bytes, and was refused: {refusal.why}"
+        )
 
 
 @dead.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import uuid
 from collections.abc import Mapping
 from enum import StrEnum
@@ -25,6 +26,10 @@ from torch_tasks.model.fields import (
     title_of,
 )
 from torch_tasks.model.options import Option
+from torch_tasks.model.reader import depth_of
+
+SPEC_DEPTH = 40
+"""How deep lists and objects may go in a task: less than in a message, which may hold a task in a chain in a chord."""
 
 
 class Permissions(StrEnum):
@@ -224,13 +229,25 @@ class TaskSpec(Model):
             f"this task cannot be accepted: {asked!r} is no task; give its prompt as text, a TaskSpec, or its fields"
         )
 
-    def within(self, prompt_limit: int) -> Self:
-        """This spec, or :class:`InvalidTask` if its prompt has more bytes than this."""
+    def within(self, prompt_limit: int, task_limit: int) -> Self:
+        """This spec, or :class:`InvalidTask` if its prompt or all of it has more bytes than this, or goes too deep."""
         size = len(self.prompt.encode())
         if size > prompt_limit:
             raise InvalidTask(
                 f"this task cannot be accepted: prompt has {size:,} bytes, the limit is {prompt_limit:,} "
                 "(TORCH_PROMPT_LIMIT_BYTES); put the bulk into a file and name it in the prompt"
+            )
+        wire = self.wire()
+        whole = len(json.dumps(wire))
+        if whole > task_limit:
+            raise InvalidTask(
+                f"this task cannot be accepted: with its context and metadata it has {whole:,} bytes, the limit is "
+                f"{task_limit:,} (TORCH_TASK_LIMIT_BYTES); put the bulk into files and name them in the prompt"
+            )
+        if depth_of(wire) > SPEC_DEPTH:
+            raise InvalidTask(
+                f"this task cannot be accepted: lists and objects go deeper than {SPEC_DEPTH} in its context or "
+                "metadata; put the bulk into a file and name it in the prompt"
             )
         return self
 

@@ -94,7 +94,7 @@ class SystemMonitor:
         shared.client.ping()
         took = (datetime.now(UTC) - begun).total_seconds() * 1000
         agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
-        dead, wanted = len(shared.deliveries.dead_letters()), tuple(unserved(backlogs(shared), agents))
+        dead, wanted = len(shared.deliveries.dead_letter_ids()), tuple(unserved(backlogs(shared), agents))
         lost = [record for record in records if unroutable(record, agents)]
         inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), OPERATOR])
         dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()

@@ -23,7 +23,7 @@ from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
 from torch_tasks.orchestration.followups import mean_task_seconds
 from torch_tasks.orchestration.node_tasks import order_start
 from torch_tasks.store.tasks import demanded
-from torch_tasks.transport.deliveries import message_id
+from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)
 

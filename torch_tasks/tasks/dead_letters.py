@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
 
-from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound
+from torch_tasks.broker.refused import RefusedLetter
+from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound, Unreadable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
 from torch_tasks.tasks.run import run
-from torch_tasks.transport.deliveries import losses
+from torch_tasks.transport.deliveries import queue_of
+from torch_tasks.transport.envelope import delivered, losses
 
 
 class DeadLetters:
@@ -30,17 +31,30 @@ class DeadLetters:
         """Try the task again, with all its retries; its id, history and place in a canvas stay."""
         records, deliveries = self._fleet.records, self._fleet.deliveries
         message = self._message(task_id)
+        if refusal := self._fleet.refused.get(task_id):
+            self._replay_refused(task_id, message, refusal)
+            return
         record = records.find(task_id)
         if record and record.state is TaskState.DEAD:
             records.withdraw_cancel(task_id)
             records.move(task_id, TaskState.QUEUED, note="replayed", tries_before=record.attempts)
         if message:
-            queue = record.queue if record else json.loads(message)["properties"]["delivery_info"]["routing_key"]
+            queue = record.queue if record else delivered(message, "")["properties"]["delivery_info"]["routing_key"]
             step = record.spec.priority.step if record else Priority.NORMAL.step
             deliveries.replay(task_id, queue, step)
         elif record:
             run.apply_async((record.spec,), task_id=task_id)
             deliveries.forget_dead_letter(task_id)
+
+    def _replay_refused(self, name: str, message: str, refusal: RefusedLetter) -> None:
+        """Put a message that was refused back to where it lay, if it can be read by now: a limit was raised."""
+        try:
+            delivered(message, "", limit=self._fleet.settings.wire_limit_bytes)
+        except Unreadable as error:
+            raise Unreadable(
+                f"dead letter {name} cannot be replayed: {error}. 'torch-tasks dead drop {name}' deletes it"
+            ) from None
+        self._fleet.deliveries.replay(name, queue_of(refusal.place), Priority.NORMAL.step)
 
     def drop(self, task_id: str) -> None:
         """Give the task up; its record expires as those of all ended tasks do."""
@@ -58,7 +72,7 @@ class DeadLetters:
 
     def note_all_lost(self) -> None:
         """:meth:`note_lost` for each dead letter whose worker died before it could."""
-        for task_id, message in self._fleet.deliveries.dead_letters().items():
+        for task_id, message in self._fleet.deliveries.readable_dead_letters():
             # The others are out of retries: their agents write that into the records.
             if message and losses(message) + 1 >= self._fleet.settings.delivery_limit:
                 state = self._fleet.records.state(task_id)
@@ -66,7 +80,7 @@ class DeadLetters:
                     self.note_lost(task_id)
 
     def _message(self, task_id: str) -> str:
-        dead = self._fleet.deliveries.dead_letters()
-        if task_id not in dead:
+        message = self._fleet.deliveries.dead_letter(task_id)
+        if message is None:
             raise NotDead(f"task {task_id} is not among the dead letters; 'torch-tasks dead list' shows those that are")
-        return dead[task_id]
+        return message

@@ -30,7 +30,8 @@ from torch_tasks.store.tasks import Take
 from torch_tasks.system.loops import backoff
 from torch_tasks.tasks import dispatch
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
-from torch_tasks.transport.deliveries import LOSSES, list_of_tag, queue_of
+from torch_tasks.transport.deliveries import list_of_tag, queue_of
+from torch_tasks.transport.envelope import LOSSES
 
 log = logging.getLogger(__name__)
 
@@ -95,6 +96,12 @@ class HeldMessage:
         """Move it to the dead letters, where a person may replay it."""
         if self._keeper:
             self._keeper.bury(self._tag, self._id)
+
+    def refuse(self, why: str) -> NoReturn:
+        """Move it to the dead letters under a name of its own; the task whose id it bears may be another one."""
+        if self._keeper:
+            self._keeper.refuse(self._tag, why)
+        raise Reject(why, requeue=False)
 
     @property
     def _headers(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import TaskRecord
-from torch_tasks.transport.deliveries import message_id
+from torch_tasks.transport.envelope import message_id
 
 
 @dataclass(frozen=True)

@@ -17,14 +17,17 @@ from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
 from torch_tasks.broker.connection import is_away
-from torch_tasks.errors import BrokerAway, BrokerUnreachable, LedgerOff, LedgerUnusable, TaskIdTaken
+from torch_tasks.errors import BrokerAway, BrokerUnreachable, InvalidTask, LedgerOff, LedgerUnusable, TaskIdTaken
 from torch_tasks.fleet import fleet
+from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, RowState
 from torch_tasks.store.tasks import Accepted, fingerprint
 from torch_tasks.transport.amqp import LeasedAMQP
 
 log = logging.getLogger(__name__)
 
+_ENVELOPE_BYTES = 16 << 10
+"""What a message has beside its body, at most."""
 _HOW = frozenset({"declare", "retry", "retry_policy", "serializer", "timeout", "confirm_timeout"})
 """The options that say how to publish; all others belong to the message."""
 
@@ -72,6 +75,16 @@ class Outgoing:
         *_, wire = json.loads(self.body)[0]
         return dict(wire)
 
+    def within(self, limit: int) -> Self:
+        """This, or :class:`InvalidTask` if no worker would read it: its body travels in base64."""
+        size = len(self.body) * 4 // 3 + _ENVELOPE_BYTES
+        if size > limit:
+            raise InvalidTask(
+                f"this task cannot be accepted: with all that follows it in its canvas the message has {size:,} bytes, "
+                f"the limit is {limit:,} (TORCH_WIRE_LIMIT_BYTES); put the bulk into files and name them in the prompts"
+            )
+        return self
+
     def text(self) -> str:
         """The row that the ledger keeps; :meth:`read` is the inverse."""
         return str(json.dumps(vars(self)))
@@ -107,7 +120,7 @@ class LedgerProducer:
         return getattr(self._producer, name)
 
     def publish(self, body: Any, **options: Any) -> Any:
-        outgoing = Outgoing.of(body, options)
+        outgoing = Outgoing.of(body, options).within(settings().wire_limit_bytes)
         how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
         if self._first_to:
             how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}

@@ -10,7 +10,7 @@ from tenacity import Retrying, retry_if_exception_type
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, app
-from torch_tasks.errors import BrokerAway, NotInWorker, TaskFailed
+from torch_tasks.errors import BrokerAway, InvalidTask, NotInWorker, TaskFailed
 from torch_tasks.fleet import fleet
 from torch_tasks.model.host import AgentHost
 from torch_tasks.model.task import TaskSpec
@@ -56,6 +56,8 @@ def run(self: Any, *inputs: Any, **fields: Any) -> dict[str, Any]:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):
         raise
+    except InvalidTask as error:  # whoever sent it did not send it through Torch, which would have refused it
+        HeldMessage(self.request).refuse(str(error))
     except Exception as error:
         note_fault(self.request.id, host, error)
         raise

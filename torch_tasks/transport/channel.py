@@ -16,14 +16,18 @@ from weakref import WeakValueDictionary
 import redis
 from kombu.transport import redis as stock
 from kombu.transport import virtual
+from kombu.utils.encoding import bytes_to_str
 from kombu.utils.json import dumps
 from kombu.utils.objects import cached_property
 from redis.exceptions import NoScriptError
 
 from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
+from torch_tasks.errors import Unreadable
+from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.transport.claiming import CLAIM, TURNS_BEFORE_LOW, ClaimedMessage, ClaimRequest, is_refused
-from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, delivered, message_id, queue_of
+from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, queue_of
+from torch_tasks.transport.envelope import delivered
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms
 
 log = logging.getLogger(__name__)
@@ -122,7 +126,9 @@ class Channel(stock.Channel):
     lease_seconds = LeaseTerms.lease_seconds
     delivery_limit = LeaseTerms.delivery_limit
     recovery_seconds = LeaseTerms.recovery_seconds
-    from_transport_options = (*stock.Channel.from_transport_options, *LeaseTerms.__dataclass_fields__)
+    #: Another option: a longer message goes to the dead letters without being read.
+    limit_bytes = LIMIT_BYTES
+    from_transport_options = (*stock.Channel.from_transport_options, *LeaseTerms.__dataclass_fields__, "limit_bytes")
 
     _in_poll: Any
 
@@ -250,6 +256,7 @@ class Channel(stock.Channel):
                 self.priority_steps,
                 server=self.pool.server,
                 lease_seconds=self.lease_seconds,
+                limit_bytes=self.limit_bytes,
                 unleased=self._unleased,
                 lowest_first=self._passed_by >= TURNS_BEFORE_LOW,
             )
@@ -307,6 +314,8 @@ class Channel(stock.Channel):
             if closed and "keeper" in self.__dict__:
                 self.keeper.sweep_by()
             self._wait(closed=closed)
+        elif taken.refused:
+            return None  # and ask again
         elif taken.leased:
             self.keeper.hold(taken.tag, taken.message, self.qos.tags)
         return taken
@@ -334,12 +343,35 @@ class Channel(stock.Channel):
     def _readable(self, taken: ClaimedMessage) -> dict[str, Any]:
         """The message as its consumer gets it; one that is not readable is buried."""
         try:
-            return delivered(taken.message, taken.tag)
-        except ValueError as error:
-            log.error("a message in %s cannot be read and goes to the dead letters: %s", taken.queue, error)
+            return delivered(taken.message, taken.tag, limit=self.limit_bytes)
+        except Unreadable as error:
             if taken.leased:
-                self.keeper.bury(taken.tag, message_id(taken.message) or taken.tag)
+                self.keeper.refuse(taken.tag, str(error))
+            else:
+                log.error("a message in %s is refused and dropped: %s", taken.queue, error)
             raise Empty from None
+
+    def _receive_one(self, client: Any) -> bool | None:
+        """As kombu does, but a control command or an event that is not readable is dropped before it is parsed."""
+        try:
+            response = client.parse_response()
+        except self.connection_errors:
+            self._in_listen = None
+            raise
+        if not isinstance(response, (list, tuple)):
+            return None
+        notice = self._handle_message(client, response)
+        if not bytes_to_str(notice["type"]).endswith("message"):
+            return None
+        channel = bytes_to_str(notice["channel"]).partition(".")[2].partition("/")[0]
+        if channel not in self._fanout_to_queue:
+            return None
+        try:
+            message = delivered(notice["data"].decode(errors="replace"), uuid.uuid4().hex, limit=self.limit_bytes)
+        except Unreadable as error:
+            log.error("a broadcast on %s is refused and dropped: %s", channel, error)
+            raise Empty from None
+        return bool(self._deliver_fanout_message(message, channel))
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Take one message without waiting, if there is one."""
@@ -348,10 +380,11 @@ class Channel(stock.Channel):
             self.priority_steps,
             server=self.pool.server,
             lease_seconds=self.lease_seconds,
+            limit_bytes=self.limit_bytes,
             unleased=[queue] if no_ack else [],
         )
         taken = asked.taken(CLAIM(self._create_client(), **asked.values))
-        if taken is None:
+        if taken is None or taken.refused:
             return None
         if taken.leased:
             self.keeper.hold(taken.tag, taken.message, self.qos.tags)

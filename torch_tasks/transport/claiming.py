@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 import uuid
 from collections.abc import Callable, Container, Mapping, Sequence
@@ -9,8 +10,11 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from torch_tasks import keys
+from torch_tasks.broker.refused import refused_name
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.transport.deliveries import list_of, queue_of
+
+log = logging.getLogger(__name__)
 
 CLAIM = Scripts(__file__)["claim"]
 TURNS_BEFORE_LOW = 9
@@ -24,6 +28,8 @@ class ClaimedMessage(NamedTuple):
     leased: bool
     #: Whether it overtook one of the lowest priority.
     passed_by: bool
+    #: It was too long to be taken, and is among the dead letters.
+    refused: bool
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ class ClaimRequest:
         *,
         server: str,
         lease_seconds: float,
+        limit_bytes: int,
         unleased: Container[str] = (),
         lowest_first: bool = False,
     ) -> ClaimRequest:
@@ -56,11 +63,15 @@ class ClaimRequest:
         values = {
             "leases": keys.LEASES,
             "deliveries": keys.DELIVERIES,
+            "dead_letters": keys.DEAD_LETTERS,
+            "refusals": keys.REFUSALS,
             "broker": keys.BROKER_STATE,
             "lists_and_bells": [*lists, *bells],
             "server": server,
             "lease_ms": int(lease_seconds * 1000),
+            "limit_bytes": limit_bytes,
             "tag": tag,
+            "dead_letter": refused_name(tag),
             "kinds": kinds,
         }
         return cls(tag, lists, kinds, values)
@@ -69,10 +80,12 @@ class ClaimRequest:
         """The message in the broker's answer, if there is one."""
         if len(answer) < 3:
             return None
-        number, message, passed_by = answer
+        number, message, passed_by, *refused = answer
         name = self.lists[number - 1]
         text, leased = message.decode(errors="replace"), self.kinds[number - 1] != "0"
-        return ClaimedMessage(f"{self.tag}:{name}", text, queue_of(name), leased, bool(passed_by))
+        if refused:
+            log.error("a message in %s is refused as %s: %s", queue_of(name), refused_name(self.tag), text)
+        return ClaimedMessage(f"{self.tag}:{name}", text, queue_of(name), leased, bool(passed_by), bool(refused))
 
 
 def is_refused(answer: Sequence[Any]) -> bool:

@@ -94,19 +94,20 @@ local function park()
   return 1
 end
 
--- A delivery goes to the dead letters.
--- KEYS: leases, deliveries, dead_letters
--- ARGV: tag, id, only_ended
+-- A delivery goes to the dead letters, with a refusal if it could not be read.
+-- KEYS: leases, deliveries, dead_letters, refusals
+-- ARGV: tag, id, only_ended, refusal
 local function bury()
   local message = redis.call('HGET', KEY.deliveries, ARG.tag)
   if not message or (ARG.only_ended == '1' and is_leased(ARG.tag)) then return 0 end
   redis.call('HSET', KEY.dead_letters, ARG.id, message)
+  if ARG.refusal ~= '' then redis.call('HSET', KEY.refusals, ARG.id, ARG.refusal) end
   drop(ARG.tag)
   return 1
 end
 
 -- A dead letter joins the end of a list; its losses are forgotten.
--- KEYS: dead_letters, list, bell
+-- KEYS: dead_letters, refusals, list, bell
 -- ARGV: id
 local function replay()
   local message = redis.call('HGET', KEY.dead_letters, ARG.id)
@@ -114,6 +115,7 @@ local function replay()
   local _, unlost = losses_of(message)
   redis.call('LPUSH', KEY.list, unlost)
   redis.call('HDEL', KEY.dead_letters, ARG.id)
+  redis.call('HDEL', KEY.refusals, ARG.id)
   ring()
   return 1
 end

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
@@ -10,15 +9,13 @@ from typing import Any, Literal, NamedTuple
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.refused import RefusedLetter, refused_name
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.model.task import PRIORITY_STEPS
+from torch_tasks.transport.envelope import message_id
 
 SEPARATOR = "\x06\x16"
 """Stands between a queue's name and the priority step in the name of a list; kombu's own."""
-LOSSES = "torch-deliveries"
-"""The first field of a message that was lost with its holder: how often."""
-LOSSES_HEADER = "torch_deliveries"
-"""The header in which a task finds that number."""
 
 AT_ONCE = 500
 """How many tags one statement names at most."""
@@ -26,6 +23,7 @@ MANY = 200
 """How many messages are read at once where there may be very many."""
 MESSAGES_AT_ONCE = 20
 HELD = {"leases": keys.LEASES, "deliveries": keys.DELIVERIES}
+DEAD = {"dead_letters": keys.DEAD_LETTERS, "refusals": keys.REFUSALS}
 WATCHED = {"leases": keys.LEASES, "broker": keys.BROKER_STATE}
 
 BELL_LENGTH = 1000
@@ -154,22 +152,40 @@ class Deliveries:
 
     def bury(self, tag: str, message_id: str, *, only_ended: bool = False) -> bool:
         """Put the message to the dead letters, under this id."""
-        places = {**HELD, "dead_letters": keys.DEAD_LETTERS}
-        return bool(SCRIPTS["bury"](self._client, **places, tag=tag, id=message_id, only_ended=only_ended))
+        return self._bury(tag, message_id, only_ended=only_ended)
+
+    def refuse(self, tag: str, why: str) -> bool:
+        """Put a message that cannot be read to the dead letters, under a name of its own: its id may be another's."""
+        refusal = RefusedLetter(place=list_of_tag(tag), why=why, bytes=len(self.message(tag) or ""))
+        return self._bury(tag, refused_name(tag), refusal=refusal.model_dump_json())
+
+    def _bury(self, tag: str, name: str, *, only_ended: bool = False, refusal: str = "") -> bool:
+        places = {**HELD, **DEAD}
+        buried = SCRIPTS["bury"](self._client, **places, tag=tag, id=name, only_ended=only_ended, refusal=refusal)
+        return bool(buried)
 
     def replay(self, message_id: str, queue: str, step: int) -> bool:
         """Put a dead letter to the end of a queue, as if it had never been lost."""
-        places = {"dead_letters": keys.DEAD_LETTERS, "list": list_of(queue, step), "bell": keys.bell(queue)}
+        places = {**DEAD, "list": list_of(queue, step), "bell": keys.bell(queue)}
         return bool(SCRIPTS["replay"](self._client, **places, id=message_id))
-
-    def dead_letters(self) -> dict[str, str]:
-        """The messages by their ids."""
-        return {str(name): str(message) for name, message in self._client.hgetall(keys.DEAD_LETTERS).items()}
 
     def dead_letter_ids(self) -> list[str]:
         return [str(name) for name in self._client.hkeys(keys.DEAD_LETTERS)]
 
+    def readable_dead_letters(self) -> Iterator[tuple[str, str]]:
+        """The ids and messages of all that were given up, without those that were refused."""
+        refused = {str(name) for name in self._client.hkeys(keys.REFUSALS)}
+        for names in _portions([name for name in self.dead_letter_ids() if name not in refused], MESSAGES_AT_ONCE):
+            found = self._client.hmget(keys.DEAD_LETTERS, list(names))
+            yield from ((name, str(text)) for name, text in zip(names, found, strict=True) if text is not None)
+
+    def dead_letter(self, message_id: str) -> str | None:
+        """The message, if it is there; a task that the broker forgot has an empty one."""
+        message = self._client.hget(keys.DEAD_LETTERS, message_id)
+        return None if message is None else str(message)
+
     def forget_dead_letter(self, message_id: str) -> bool:
+        self._client.hdel(keys.REFUSALS, message_id)
         return bool(self._client.hdel(keys.DEAD_LETTERS, message_id))
 
     # ── many deliveries ──────────────────────────────────────────────────────────────────────────────────────────
@@ -210,7 +226,7 @@ def _unless_closed(answer: list[Any]) -> list[Any]:
     return rest
 
 
-# ── how kombu writes queues, tags and messages, and what is added to that ────────────────────────────────────────────
+# ── how kombu writes the names of queues, and what tags look like ────────────────────────────────────────────────────
 
 
 def list_of(queue: str, step: int) -> str:
@@ -230,33 +246,3 @@ def new_tag(list_name: str) -> str:
 def list_of_tag(tag: str) -> str:
     """The list that a delivery goes back to when no process holds it any more."""
     return tag.removeprefix("parked:").partition(":")[2]
-
-
-def message_id(message: str) -> str | None:
-    """The id of the task in a message, if the message holds a task."""
-    try:
-        return str(json.loads(message)["headers"]["id"])
-    except (ValueError, KeyError, TypeError):
-        return None
-
-
-def losses(message: str) -> int:
-    """How often a message was lost with its holder so far."""
-    return int(json.loads(message).get(LOSSES, 0))
-
-
-def delivered(message: str, tag: str) -> dict[str, Any]:
-    """A message as its consumer gets it: under this tag, and marked if it was lost before.
-
-    Raises :class:`ValueError` if no producer of kombu's wrote it.
-    """
-    payload = json.loads(message)
-    try:
-        properties = payload["properties"]
-        properties["delivery_tag"] = tag
-        if losses := payload.pop(LOSSES, 0):
-            payload["headers"].update({LOSSES_HEADER: losses, "redelivered": True})
-            properties["delivery_info"]["redelivered"] = True
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"not a message: {error!r}") from None
-    return dict(payload)

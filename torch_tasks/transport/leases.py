@@ -20,12 +20,14 @@ from pydantic import SecretStr
 
 from torch_tasks.broker.connection import BrokerClient
 from torch_tasks.broker.reconciler import greeting
+from torch_tasks.broker.refused import refused_name
 from torch_tasks.errors import BrokerAway
 from torch_tasks.settings import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
 from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
 from torch_tasks.transport.claiming import IntakePause
-from torch_tasks.transport.deliveries import Deliveries, GateClosed, message_id
+from torch_tasks.transport.deliveries import Deliveries, GateClosed, list_of_tag, queue_of
+from torch_tasks.transport.envelope import message_id
 from torch_tasks.transport.gate import Gate
 from torch_tasks.transport.held import HeldDeliveries
 
@@ -149,6 +151,11 @@ class LeaseKeeper:
 
     def bury(self, tag: str, message_id: str) -> bool:
         return self._settle(tag, lambda: self._deliveries.bury(tag, message_id))
+
+    def refuse(self, tag: str, why: str) -> bool:
+        """Put a message that cannot be read to the dead letters, where a person finds it with the reason."""
+        log.error("a message in %s is refused as %s: %s", queue_of(list_of_tag(tag)), refused_name(tag), why)
+        return self._settle(tag, lambda: self._deliveries.refuse(tag, why))
 
     def release(self, tags: Set[str], settlers: Mapping[str, object]) -> None:
         """Put these back, for their channel is gone; one that has a settler only once that is gone as well."""
@@ -344,6 +351,7 @@ def _client(parameters: Mapping[str, Any], note_server: Callable[[str], None]) -
     options = {
         **parameters,
         "decode_responses": True,
+        "encoding_errors": "replace",
         "protocol": 2,
         "redis_connect_func": greeting(note_server),
         "health_check_interval": 0,

@@ -12,7 +12,7 @@ from torch_tasks.keys import agent_queue
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.task import HELD, Priority, TaskState
 from torch_tasks.state_folder import JOURNAL
-from torch_tasks.transport.deliveries import message_id
+from torch_tasks.transport.envelope import message_id
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder, CurrentAttempt, kept_attempts, prune_attempts
 from torch_tasks.workers.host.quota import Spending
 

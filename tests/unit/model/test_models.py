@@ -30,7 +30,7 @@ LIMIT = 1000
 
 def build(**fields: Any) -> TaskSpec:
     """A spec as the client makes it, with a prompt that is good."""
-    return TaskSpec.build(**{"prompt": "make test", **fields}).within(LIMIT)
+    return TaskSpec.build(**{"prompt": "make test", **fields}).within(LIMIT, 4 * LIMIT)
 
 
 def refusal(**fields: Any) -> str:
