@@ -24,6 +24,10 @@ from torch_tasks.workers.programs.config import PromptConfig
 log = logging.getLogger(__name__)
 
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_UNSEEN = r"[\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*"
+#: What a reader could take for Torch's own footer, blanks and invisible characters aside.
+_IMITATION = re.compile(rf"[\[［](?={_UNSEEN}{_UNSEEN.join('torch')}{_UNSEEN}(?:task|message)\b)", re.IGNORECASE)
+_QUOTED = "⟦quoted: "
 
 
 @dataclass(frozen=True)
@@ -74,8 +78,9 @@ def compose_prompt(
         )
     else:
         body, notes = show_controls(words)
-        disarmed = disarm(body)
-        body, notes = disarmed.text, [*notes, *disarmed.notes]
+        for make_safe in (_mark_imitations, disarm):
+            safe = make_safe(body)
+            body, notes = safe.text, [*notes, *safe.notes]
         if not before and (body[:1].isspace() or body.startswith(config.guarded)):
             notes.append(f"put the line {config.guard!r} before the prompt, whose beginning the CLI would interpret")
             body = f"{config.guard}\n{body}"
@@ -84,6 +89,12 @@ def compose_prompt(
             extras.append(f"its exact characters, tabs and all: {file}")
     parts = [part for part in (before.strip("\n"), body, footer(tag, *extras, *hints)) if part]
     return Prompt("\n\n".join(parts), tuple(notes))
+
+
+def _mark_imitations(words: str) -> Prompt:
+    """The words without anything that looks like a footer: by the one at the end the agent knows who speaks to it."""
+    marked, count = _IMITATION.subn(_QUOTED, words)
+    return Prompt(marked, (f"marked as quoted what looks like Torch's own footer ({count})",) if count else ())
 
 
 def show_controls(words: str) -> tuple[str, list[str]]:
