@@ -11,7 +11,7 @@ import itertools
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -108,7 +108,7 @@ def _on_own_branch(tree: Tree, status: Status, policy: RolePolicy, agent: str) -
     branch, exists = _own_branch(tree, policy.branch.replace("{agent}", agent))
     how = "-C" if exists else "-c"
     try:
-        tree.git.run("switch", "--quiet", "--no-track", how, branch, seconds=policy.hook_seconds)
+        tree.git.change("switch", "--quiet", "--no-track", how, branch, seconds=policy.hook_seconds)
         yield
     finally:
         here = tree.git.ask("symbolic-ref", "--quiet", "--short", "HEAD")
@@ -171,8 +171,8 @@ class _Commit:
         gone = [change.path for change in changes if change.staged == "D" or not self._tree.has(change)]
         there = [change.path for change in changes if change.path not in set(gone)]
         nothing = Version("0", "0" * len(self._base))
-        git.run("update-index", "-z", "--index-info", stdin=_index_info(dict.fromkeys(gone, nothing)))
-        git.run("update-index", "-z", "--add", "--remove", "--stdin", stdin=b"".join(path + b"\0" for path in there))
+        git.change("update-index", "-z", "--index-info", stdin=_index_info(dict.fromkeys(gone, nothing)))
+        git.change("update-index", "-z", "--add", "--remove", "--stdin", stdin=b"".join(path + b"\0" for path in there))
 
     @contextmanager
     def _own_index(self) -> Iterator[Path]:
@@ -200,7 +200,7 @@ class _Commit:
         for path, why in list(self._refused(entries)):
             left.append(LeftOut(path=readable_name(path), why=why))
             committed = {path: entries.pop(path).committed}
-            Git(self._tree.top, index).run("update-index", "-z", "--index-info", stdin=_index_info(committed))
+            Git(self._tree.top, index).change("update-index", "-z", "--index-info", stdin=_index_info(committed))
         return entries, left
 
     def _refused(self, entries: Entries) -> Iterator[tuple[bytes, str]]:
@@ -228,7 +228,7 @@ class _Commit:
         self._require_base(self._tree.base())
         given, author = message.encode(errors="replace"), author_settings(self._tree, self._text.agent)
         words = ("commit", "--quiet", "--cleanup=verbatim", "--file=-")
-        git.run(*words, stdin=given, seconds=self._policy.hook_seconds, settings=author)
+        git.change(*words, stdin=given, seconds=self._policy.hook_seconds, settings=author)
         self._undo_if_overtaken()
 
     def _undo_if_overtaken(self) -> None:
@@ -249,9 +249,9 @@ class _Commit:
             raise GitRefused(f"another commit was made in {self._tree.top} meanwhile; the next look builds on it")
 
     def _stage(self, wanted: Mapping[bytes, Version]) -> None:
-        self._tree.git.run("update-index", "-z", "--index-info", stdin=_index_info(wanted))
-        # It fails if a file has unstaged changes, which does not matter here.
-        self._tree.git.ask("update-index", "-q", "--refresh")
+        self._tree.git.change("update-index", "-z", "--index-info", stdin=_index_info(wanted))
+        with suppress(GitRefused):  # it fails if a file has unstaged changes, which does not matter here
+            self._tree.git.change("update-index", "-q", "--refresh")
 
     def _unstage(self, entries: Entries, before: Entries, changes: Iterable[Change]) -> None:
         """Restore what was staged before, except what was staged or committed meanwhile."""
@@ -263,7 +263,7 @@ class _Commit:
         announced = [change.path for change in changes if (change.staged, change.unstaged) == (".", "A")]
         if announced:
             words = ("--literal-pathspecs", "add", "--intent-to-add", "--pathspec-from-file=-", "--pathspec-file-nul")
-            self._tree.git.run(*words, stdin=b"\0".join(announced))
+            self._tree.git.change(*words, stdin=b"\0".join(announced))
 
     def _stage_changes_of_hooks(self, index: Path, entries: Entries) -> None:
         made = self._entries(index, self._base)
@@ -276,10 +276,10 @@ class _Commit:
         self._stage({path: made[path].indexed for path in unchanged})
 
 
-def author_settings(tree: Tree, agent: str) -> tuple[str, ...]:
+def author_settings(tree: Tree, agent: str) -> dict[str, str]:
     """Git settings that name the agent as author where git's configuration names none."""
     names = {"user.name": agent, "user.email": f"{agent}@torch.invalid"}
-    return tuple(f"{name}={value}" for name, value in names.items() if not tree.git.ask("config", "--get", name))
+    return {name: value for name, value in names.items() if not tree.git.ask("config", "--get", name)}
 
 
 def _index_info(entries: Mapping[bytes, Version]) -> bytes:

@@ -107,7 +107,7 @@ class TaskTrees:
         if not (place / ".git").exists():
             known = tree.git.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
             words = [str(place), branch] if known else ["--no-track", "-b", branch, str(place), "HEAD"]
-            tree.git.run("worktree", "add", "--quiet", *words, seconds=policy.hook_seconds)
+            tree.git.change("worktree", "add", "--quiet", *words, seconds=policy.hook_seconds)
         write_private(folder / "note.json", note.model_copy(update={"workdir": place}).model_dump_json())
         return place
 
@@ -144,7 +144,7 @@ class TaskTrees:
         message = f"{note.title}\n\n{evidence}\n{left}\nTorch-Agent: {note.agent}\nTorch-Task: {note.task}\n"
         given, author = message.encode(errors="replace"), author_settings(tree, note.agent)
         words = ("tag", "--annotate", "--cleanup=verbatim", "--file=-", f"{name}{datetime.now(UTC):%Y%m%d-%H%M%S}")
-        tree.git.run(*words, stdin=given, seconds=policy.hook_seconds, settings=author)
+        tree.git.change(*words, stdin=given, seconds=policy.hook_seconds, settings=author)
 
 
 def commit_task_work(note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> CommitOutcome:
@@ -166,7 +166,7 @@ def _switch(tree: Tree, branch: str, policy: RolePolicy) -> None:
         raise GitRefused(f"the branch in {tree.top} cannot be changed: {why}")
     known = tree.git.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
     words = ["--no-guess", branch] if known else ["--no-track", "-c", branch]
-    tree.git.run("switch", "--quiet", *words, seconds=policy.hook_seconds)
+    tree.git.change("switch", "--quiet", *words, seconds=policy.hook_seconds)
 
 
 def _as_ref(task: str) -> str:

@@ -1,4 +1,7 @@
-"""A git tree as it is: its branch, its commit, its changes, and what forbids to commit; all by running git."""
+"""A git tree as it is: its branch, its commit, its changes, and what forbids to commit; all by running git.
+
+An agent may write its repository's configuration, so while Torch looks, git runs no program that is named there.
+"""
 
 from __future__ import annotations
 
@@ -34,8 +37,24 @@ _FOREIGN = (
     "GIT_PREFIX",
     "GIT_LITERAL_PATHSPECS",
 )
-# Git tidies up nothing in passing, and takes no lock that would disturb an agent that commits at this moment.
-_ALWAYS = ("--no-optional-locks", "-c", "gc.auto=0", "-c", "maintenance.auto=false")
+# Git takes no lock that would disturb an agent that commits at this moment.
+_ALWAYS = ("--no-optional-locks",)
+#: Git tidies up nothing in passing, and asks no monitor what has changed.
+_SETTINGS = {"gc.auto": "0", "maintenance.auto": "false", "core.fsmonitor": "false"}
+#: While Torch looks, git runs neither hooks nor helpers, and fetches nothing.
+_LOOKING = {
+    "core.hooksPath": "/dev/null",
+    "core.pager": "cat",
+    "core.askPass": "true",
+    "core.sshCommand": "false",
+    "credential.helper": "",
+    "diff.external": "",
+    "log.showSignature": "false",
+}
+_NO_PROTOCOL = {"GIT_ALLOW_PROTOCOL": "none"}
+#: The commands that have a filter translate files; and what turns one off.
+_TRANSLATING = ("status", "diff", "worktree")
+_FILTER_OFF = {"clean": "", "smudge": "", "process": "", "required": "false"}
 _UNATTENDED = {"GIT_TERMINAL_PROMPT": "0", "GIT_EDITOR": "true", "GIT_PAGER": "cat", "LC_ALL": "C"}
 _UNDER_WAY = {
     "MERGE_HEAD": "a merge",
@@ -55,14 +74,42 @@ class Git:
         self._folder = folder
         self._variables = {"GIT_INDEX_FILE": str(index)} if index else {}
 
-    def run(self, *words: str, stdin: bytes = b"", seconds: float = QUICK, settings: Sequence[str] = ()) -> bytes:
-        """Git's output; :class:`GitRefused` with its words if it fails or takes longer.
+    def run(self, *words: str, stdin: bytes = b"") -> bytes:
+        """Git's output, for a look: no hook, monitor, filter, or other program of the repository's runs.
+
+        :class:`GitRefused` with git's words if it fails or takes too long.
+        """
+        filters = self._filters_off() if words[0] in _TRANSLATING else {}
+        return self._run(words, stdin, QUICK, self._environment(_SETTINGS | _LOOKING | filters) | _NO_PROTOCOL)
+
+    def change(
+        self, *words: str, stdin: bytes = b"", seconds: float = QUICK, settings: Mapping[str, str] | None = None
+    ) -> bytes:
+        """The same for a change, which the repository's hooks and filters have a say in.
 
         When the time is over, everything that git started is killed, too.
         """
-        argv = ["git", *_ALWAYS, *(word for one in settings for word in ("-c", one)), *words]
+        return self._run(words, stdin, seconds, self._environment(_SETTINGS | dict(settings or {})))
+
+    def _filters_off(self) -> dict[str, str]:
+        """Settings that turn off each filter of the repository and of its submodules."""
+        plain = self._environment(_SETTINGS | _LOOKING)
+        off: dict[str, str] = {}
+        with contextlib.suppress(GitRefused):  # it fails if there is none
+            names = self._run(("config", "-z", "--name-only", "--get-regexp", "^filter\\."), b"", QUICK, plain)
+            filters = {os.fsdecode(name).rpartition(".")[0] for name in names.split(b"\0")[:-1]}
+            off = {f"{one}.{key}": value for one in filters for key, value in _FILTER_OFF.items()}
+        with contextlib.suppress(GitRefused):
+            for entry in self._run(("ls-files", "-z", "--stage"), b"", QUICK, plain).split(b"\0"):
+                inside = self._folder / os.fsdecode(entry.partition(b"\t")[2])
+                if entry.startswith(b"160000 ") and (inside / ".git").exists():
+                    off |= Git(inside)._filters_off()
+        return off
+
+    def _run(self, words: Sequence[str], stdin: bytes, seconds: float, environment: Mapping[str, str]) -> bytes:
+        argv = ["git", *_ALWAYS, *words]
         try:
-            code, answer, errors = self._result(argv, stdin, seconds)
+            code, answer, errors = self._result(argv, stdin, seconds, environment)
         except OSError as error:
             raise GitRefused(f"git cannot run in {self._folder}: {error.strerror or error}") from None
         if code == 0:
@@ -71,7 +118,9 @@ class Git:
         how = f"took longer than {seconds:g} s and was killed" if code is None else f"ended with exit code {code}"
         raise GitRefused(f"git {words[0]} in {self._folder} {how}" + (f": {said}" if said else ""))
 
-    def _result(self, argv: Sequence[str], stdin: bytes, seconds: float) -> tuple[int | None, bytes, bytes]:
+    def _result(
+        self, argv: Sequence[str], stdin: bytes, seconds: float, environment: Mapping[str, str]
+    ) -> tuple[int | None, bytes, bytes]:
         """The exit code, None if the time was over, then the output and the errors.
 
         Files instead of pipes: a hook's background process would keep a pipe open. A session of its own: a signal that
@@ -83,7 +132,7 @@ class Git:
             process = subprocess.Popen(
                 argv,
                 cwd=self._folder,
-                env=self._environment(),
+                env=environment,
                 stdin=given,
                 stdout=output,
                 stderr=errors,
@@ -110,9 +159,13 @@ class Git:
     def succeeds(self, *words: str) -> bool:
         return self.ask(*words) is not None
 
-    def _environment(self) -> Mapping[str, str]:
-        ours = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-        return {**ours, **_UNATTENDED, **self._variables}
+    def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
+        """Git's environment, with settings beside those that it holds already; submodules inherit them."""
+        ours = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | _UNATTENDED
+        first = int(ours.get("GIT_CONFIG_COUNT", "0"))
+        for number, (key, value) in enumerate(settings.items(), first):
+            ours |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+        return ours | {"GIT_CONFIG_COUNT": str(first + len(settings))} | self._variables
 
 
 @dataclass(frozen=True)
@@ -318,5 +371,6 @@ def uncommitted_changes(workdir: Path, limit: int) -> str | None:
     status = git.ask("status", "--short", "--branch")
     if status is None:
         return None
-    text = f"{status}\n\n{git.ask('diff', 'HEAD') or ''}".strip()[:limit]
+    diff = git.ask("diff", "--no-ext-diff", "--no-textconv", "HEAD") or ""
+    text = f"{status}\n\n{diff}".strip()[:limit]
     return text.encode(errors="surrogateescape").decode(errors="replace")

@@ -26,7 +26,7 @@ log = logging.getLogger(__name__)
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 _UNSEEN = r"[\s\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u206f\ufeff]*"
 #: What a reader could take for Torch's own footer, blanks and invisible characters aside.
-_IMITATION = re.compile(rf"[\[［](?={_UNSEEN}{_UNSEEN.join('torch')}{_UNSEEN}(?:task|message)\b)", re.IGNORECASE)
+_IMITATION = re.compile(rf"[\[\uff3b](?={_UNSEEN}{_UNSEEN.join('torch')}{_UNSEEN}(?:task|message)\b)", re.IGNORECASE)
 _QUOTED = "⟦quoted: "
 
 
