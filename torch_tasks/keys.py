@@ -55,6 +55,10 @@ DELIVERIES = f"{PREFIX}deliveries"
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash of the id of a dead letter that could not be read → where it lay and why it was refused.
 REFUSALS = f"{PREFIX}refusals"
+#: Hash of task id → its message, which no agent gets: the task has ended, and Celery is not told so yet.
+SET_ASIDE = f"{PREFIX}set_aside"
+#: Sorted set of the ids of tasks that have a deadline and have not ended, by the millisecond of the deadline.
+DEADLINES = f"{PREFIX}deadlines"
 #: Hash about the broker itself: which server process was last reconciled with the fleet, and since when.
 BROKER_STATE = f"{PREFIX}broker"
 #: Hash of a chore of the fleet's housekeeping → the broker's second in which it was last begun.

@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from torch_tasks import keys
 from torch_tasks.model.agent import AgentInfo, AgentProfile, AgentState
-from torch_tasks.model.task import TaskRecord, TaskSpec, TaskState
+from torch_tasks.model.task import HELD, TaskRecord, TaskSpec, TaskState
 
 _NAMED = 3
 """How many of the agents that a task waits for are named."""
@@ -112,13 +112,34 @@ def unroutable(record: TaskRecord, agents: Collection[AgentInfo]) -> bool:
 
 
 def why_waiting(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
-    """Why the task waits, if there is a reason for every agent that could take it."""
+    """Why the task waits, if there is a reason for every agent that could take it or go on with it."""
+    if record.state in HELD:
+        return _why_it_stands_still(record, agents)
     able = _readers(record.spec, agents)
+    if record.state is TaskState.QUEUED and not able:
+        return _why_nobody(record.spec, agents)
     reasons = [f"{agent.agent_id} {why}" for agent in able if (why := _why_not_now(agent, record.spec))]
     if record.state is not TaskState.QUEUED or len(reasons) < len(able):
         return None
     more = [f"and {len(able) - _NAMED} more"] if len(able) > _NAMED else []
     return "; ".join([*reasons[:_NAMED], *more]) or None
+
+
+def _why_it_stands_still(record: TaskRecord, agents: Collection[AgentInfo]) -> str | None:
+    if any(agent.online for agent in agents if agent.agent_id == record.agent):
+        return None
+    then = "that agent is back" if record.spec.agent else "it is back, or another agent takes it over"
+    return f"{record.agent}, which has it, is gone; it goes on when {then}"
+
+
+def _why_nobody(spec: TaskSpec, agents: Collection[AgentInfo]) -> str:
+    if spec.agent:
+        named = next((agent for agent in agents if agent.agent_id == spec.agent), None)
+        why = "does not exist" if named is None else "is retiring" if named.online else "is gone"
+        return f"agent {spec.agent}, which it asks for, {why}"
+    skills = f"skill{'s' if len(spec.skills) > 1 else ''} {', '.join(spec.skills)}" if spec.skills else ""
+    needed = " and ".join(filter(None, (f"role {spec.role}" if spec.role else "", skills)))
+    return f"no agent {f'with {needed} ' if needed else ''}is online"
 
 
 def _readers(spec: TaskSpec, agents: Collection[AgentInfo]) -> list[AgentInfo]:

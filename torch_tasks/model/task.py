@@ -348,7 +348,7 @@ class TaskRecord(Model):
     result: TaskResult | None = None
     unroutable: bool = False
     waits: str | None = None
-    """Why no agent takes the task now, if all that are able are paused, stopped, limited or logged out."""
+    """Why no agent takes the task now or goes on with it: none is there, or all that are able are held up."""
 
 
 class Handoff(Model):

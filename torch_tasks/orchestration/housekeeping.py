@@ -16,11 +16,14 @@ from torch_tasks.communication.policy import Policy, policy
 from torch_tasks.errors import BrokerAway, InvalidSettings
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.spawn import SpawnState
-from torch_tasks.model.task import NOT_BEGUN
+from torch_tasks.model.task import NOT_BEGUN, Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.orchestration import attention, followups
 from torch_tasks.orchestration.node_tasks import settle_spawn
+from torch_tasks.orchestration.scaling import backlogs, unserved
+from torch_tasks.tasks import set_aside
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
+from torch_tasks.transport.deliveries import message_id
 
 log = logging.getLogger(__name__)
 
@@ -38,6 +41,9 @@ def chores(rules: Policy | None) -> list[Chore]:
         Chore("tasks of dead agents", free_tasks_of_dead_agents),
         Chore("soft pins", free_overdue_pins),
         Chore("agents that start", settle_spawns),
+        Chore("deadlines", end_overdue_tasks),
+        Chore("messages set aside", set_aside.settle_all),
+        Chore("messages of ended tasks", withdraw_ended_tasks, 10.0),
         Chore("lost dead letters", lambda of: DeadLetters(of).note_all_lost()),
     ]
     if rules:
@@ -124,3 +130,35 @@ def _free_pinned(agent_id: str, task_id: str, fleet: Fleet) -> None:
             if task.forward(fleet):
                 log.info("agent %s did not begin task %s: it goes to all able agents", agent_id, task_id)
                 fleet.soft_pins.drop(agent_id, task_id)
+
+
+def end_overdue_tasks(of: Fleet) -> None:
+    """Fail the tasks whose deadline has passed and that no live agent has; a live one ends its own."""
+    now = of.checkins.now()
+    for task_id in of.records.overdue(int(now.timestamp() * 1000)):
+        record = of.records.find(task_id)
+        if record and not record.state.ended:
+            _end_overdue(record, of)
+        else:
+            of.records.forget_deadline(task_id)
+
+
+def _end_overdue(record: TaskRecord, fleet: Fleet) -> None:
+    spec = record.spec
+    assert spec.deadline
+    did = "began" if record.state in NOT_BEGUN else "ended it"
+    words = f"its deadline {spec.deadline.isoformat()} passed before an agent {did}"
+    failure = Failure(kind=FailureKind.DEADLINE, message=words)
+    result = TaskResult(task_id=spec.id, status=TaskState.FAILED, attempts=record.attempts, error=failure)
+    if fleet.records.end_unowned(result):
+        log.warning("task %s failed: %s", spec.id, words)
+        set_aside.withdraw(fleet.records.get(spec.id), fleet)
+
+
+def withdraw_ended_tasks(of: Fleet) -> None:
+    """Take the messages of ended tasks out of the queues that no live agent reads; elsewhere agents drop them."""
+    for queue in unserved(backlogs(of), of.registry.agents()):
+        ids = [task_id for task_id in map(message_id, of.deliveries.waiting(queue)) if task_id]
+        for record in filter(None, map(of.records.find, ids)):
+            if record.state.ended:
+                set_aside.withdraw(record, of)

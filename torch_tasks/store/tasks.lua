@@ -27,8 +27,8 @@ local function keep_for(seconds)
 end
 
 -- Write the record of a new task and demand its queue.
--- KEYS: record, all, demanded
--- ARGV: id, spec, asked, queue, demands
+-- KEYS: record, all, demanded, deadlines
+-- ARGV: id, spec, asked, queue, demands, deadline_ms
 -- Returns 'new', 'known', or 'other' if the id is that of another task, and whether the queue is new.
 local function accept()
   local demanded = 0
@@ -41,6 +41,7 @@ local function accept()
   redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', 'queued', 'queue', ARG.queue,
     'created_at', now, 'attempts', 0, 'revision', 1)
   redis.call('ZADD', KEY.all, now_us, ARG.id)
+  if ARG.deadline_ms ~= '' then redis.call('ZADD', KEY.deadlines, ARG.deadline_ms, ARG.id) end
   return {'new', demanded}
 end
 
@@ -80,6 +81,18 @@ local function stamp(state)
   redis.call('HSET', KEY.record, field, now)
 end
 
+-- Enter a state with these fields; returns all fields.
+local function enter(state)
+  redis.call('HSET', KEY.record, 'state', state)
+  stamp(state)
+  if #ARG.fields > 0 then redis.call('HSET', KEY.record, unpack(ARG.fields)) end
+  if ARG.counts ~= '' then count_for_agent() end
+  note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.note)
+  keep_for(tonumber(ARG.keep_seconds))
+  redis.call('PUBLISH', KEY.record, state)
+  return redis.call('HGETALL', KEY.record)
+end
+
 -- Put a task into another state, if that state may follow and the caller owns the task.
 -- KEYS: record, history, performance
 -- ARGV: state, *only_from, agent, node, incarnation, note, keep_seconds, counts, *fields
@@ -92,14 +105,20 @@ local function move()
   local allowed = false
   for _, one in ipairs(ARG.only_from) do allowed = allowed or one == state end
   if not allowed or not TRANSITIONS[state][ARG.state] then return {'illegal', state, {}} end
-  redis.call('HSET', KEY.record, 'state', ARG.state)
-  stamp(ARG.state)
-  if #ARG.fields > 0 then redis.call('HSET', KEY.record, unpack(ARG.fields)) end
-  if ARG.counts ~= '' then count_for_agent() end
-  note(ARG.state, ARG.agent, ARG.node, ARG.incarnation, ARG.note)
-  keep_for(tonumber(ARG.keep_seconds))
-  redis.call('PUBLISH', KEY.record, ARG.state)
-  return {'moved', state, redis.call('HGETALL', KEY.record)}
+  return {'moved', state, enter(ARG.state)}
+end
+
+-- End a task that no live agent has.
+-- KEYS: record, history, performance, agents, heartbeats, kept, broker
+-- ARGV: state, agent, node, incarnation, note, keep_seconds, counts, silence_ms, goodbye_ms, *fields
+-- Nobody writes it in the name of an agent: agent and counts are empty.
+-- Returns 'ended' with all fields, 'missing', 'over' if it had ended before, or 'owned'.
+local function end_unowned()
+  local state = get('state')
+  if not state then return {'missing', {}} end
+  if ENDED[state] then return {'over', {}} end
+  if HELD[state] and not is_dead(get('agent') or '') then return {'owned', {}} end
+  return {'ended', enter(ARG.state)}
 end
 
 -- Let an agent that owns the task go on with it under its present incarnation.

@@ -103,9 +103,16 @@ class TaskRecords:
 
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is."""
-        places = {"record": keys.task_record(task_id), "all": keys.TASK_STATUS}
         outcome, new_queue = SCRIPTS["accept"](
-            self._client, **places, **_demand(queue), id=task_id, spec=json.dumps(wire), asked=fingerprint(wire)
+            self._client,
+            record=keys.task_record(task_id),
+            all=keys.TASK_STATUS,
+            deadlines=keys.DEADLINES,
+            **_demand(queue),
+            id=task_id,
+            spec=json.dumps(wire),
+            asked=fingerprint(wire),
+            deadline_ms=_milliseconds(wire.get("deadline")),
         )
         return Accepted(outcome == "new", outcome == "other", bool(new_queue))
 
@@ -253,6 +260,39 @@ class TaskRecords:
             result.task_id, result.status, by=by, counts=result.counts, note=note, result=result.model_dump_json()
         )
 
+    def end_unowned(self, result: TaskResult, *, offline_is_gone: bool = False) -> dict[str, str] | None:
+        """End a task that no live agent has; returns its account, or None if it is not ended by this.
+
+        An agent that is merely offline counts as alive unless ``offline_is_gone``.
+        """
+        signs = signs_of_death(self._settings)
+        if offline_is_gone:
+            signs |= {"silence_ms": int(self._settings.offline_seconds * 1000), "goodbye_ms": 0}
+        outcome, fields_now = SCRIPTS["end_unowned"](
+            self._client,
+            record=keys.task_record(result.task_id),
+            history=keys.task_history(result.task_id),
+            performance=keys.AGENT_PERFORMANCE,
+            **signs,
+            **_written_by(None),
+            counts="",
+            state=result.status,
+            note=result.error.message if result.error else None,
+            keep_seconds=self._kept_for(result.status),
+            fields={"result": result.model_dump_json()},
+        )
+        if outcome == "missing":
+            raise TaskNotFound(f"there is no record of task {result.task_id}")
+        parts = [str(part) for part in fields_now]
+        return dict(zip(parts[::2], parts[1::2], strict=True)) or None
+
+    def overdue(self, now_ms: int) -> list[str]:
+        """The tasks whose deadline has passed and that have not ended, as far as is known."""
+        return [str(task_id) for task_id in self._client.zrangebyscore(keys.DEADLINES, "-inf", now_ms)]
+
+    def forget_deadline(self, task_id: str) -> None:
+        self._client.zrem(keys.DEADLINES, task_id)
+
     def _end_unwanted(self, task_id: str, account: dict[str, str]) -> dict[str, str]:
         """End a task that was cancelled and that its agent released, instead of having it wait for another agent."""
         if "cancel_requested" not in account:
@@ -364,6 +404,10 @@ class TaskRecords:
 def fingerprint(wire: Mapping[str, Any]) -> str:
     """The same for the same spec alone."""
     return hashlib.blake2b(json.dumps(wire, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def _milliseconds(moment: str | None) -> int | None:
+    return None if moment is None else int(datetime.fromisoformat(moment).timestamp() * 1000)
 
 
 def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:

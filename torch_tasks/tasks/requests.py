@@ -6,12 +6,12 @@ import time
 from collections.abc import Collection
 
 from torch_tasks.app import ANSWER, app
-from torch_tasks.errors import IllegalTransition, NotAnswered
+from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
-from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskResult, TaskState
-from torch_tasks.tasks import recovery
+from torch_tasks.model.task import HELD, NOT_BEGUN, TaskRecord, TaskResult, TaskState
+from torch_tasks.tasks import recovery, set_aside
 
 ANSWERED, NOT_TAKEN = "answered: ", "not taken: "
 """How notes in a task's history begin that say whether the agent took an answer."""
@@ -28,12 +28,18 @@ def record_of(task_id: str) -> TaskRecord:
 
 
 def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = None) -> TaskRecord:
-    """The record; of a queued task with ``unroutable`` and ``waits`` as of now. ``agents`` is the whole fleet."""
-    if record.state is not TaskState.QUEUED:
+    """The record, with ``unroutable`` and ``waits`` as of now. ``agents`` is the whole fleet."""
+    awaited = record.agent if record.state in HELD else record.spec.agent
+    if record.state not in HELD and record.state is not TaskState.QUEUED:
         return record
-    known = fleet().registry.find_serving(record.spec) if agents is None else agents
-    if agents is None and any(is_held_back(info) for info in known):  # are all of them?
-        known = fleet().registry.agents()
+    if agents is not None:
+        known = agents
+    elif awaited:
+        known = fleet().registry.get_agents([awaited])
+    else:
+        known = fleet().registry.find_serving(record.spec)
+        if any(is_held_back(info) for info in known):  # are all of them?
+            known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})
 
 
@@ -45,13 +51,13 @@ def cancel(task_id: str) -> TaskState:
         recovery.keep_end(task_id)
         return state
     records.request_cancel(task_id)
-    try:
-        result = TaskResult.cancelled(task_id, "cancelled before an agent began")
-        records.move(task_id, TaskState.CANCELLED, only_from=NOT_BEGUN, result=result.model_dump_json())
-    except IllegalTransition:
-        state = record_of(task_id).state
+    words = "cancelled before an agent began" if state in NOT_BEGUN else "cancelled while its agent was gone"
+    account = records.end_unowned(TaskResult.cancelled(task_id, words), offline_is_gone=True)
     recovery.keep_end(task_id, asked_here=True)
-    app.control.revoke(task_id, terminate=True)
+    if account is None:
+        state = record_of(task_id).state
+    if account is None or not set_aside.withdraw(records.get(task_id), fleet()):
+        app.control.revoke(task_id, terminate=True)  # a worker has it, or is to drop it when it comes
     return state
 
 
@@ -61,6 +67,11 @@ def answer(task_id: str, reply: str) -> str:
     agent, node = record.agent, record.node
     if record.state is not TaskState.WAITING or record.question is None:
         raise NotAnswered(f"task {task_id} is {record.state} and waits for no answer")
+    if not any(info.online for info in fleet().registry.get_agents([agent or ""])):
+        raise NotAnswered(
+            f"{agent}, which asks in task {task_id}, is gone: the answer can be given when it is back, or "
+            f"'torch-tasks cancel {task_id}' ends the task"
+        )
     before = len(fleet().records.history(task_id))
     replies = app.control.broadcast(
         ANSWER,

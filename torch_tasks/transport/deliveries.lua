@@ -52,6 +52,32 @@ local function forward()
   return 1
 end
 
+-- Whether this is the message of a task.
+local function is_of(message, id)
+  if not string.find(message, '"' .. id .. '"', 1, true) then return false end
+  local is_json, fields = pcall(cjson.decode, message)
+  local headers = is_json and type(fields) == 'table' and fields.headers
+  return type(headers) == 'table' and headers.id == id
+end
+
+-- Set the message of a task aside that waits in one of these lists; whether it was there.
+-- KEYS: set_aside, *lists
+-- ARGV: id
+local function withdraw()
+  for _, list_key in ipairs(KEY.lists) do
+    for start = 0, redis.call('LLEN', list_key) - 1, 500 do
+      for _, message in ipairs(redis.call('LRANGE', list_key, start, start + 499)) do
+        if is_of(message, ARG.id) then
+          redis.call('HSET', KEY.set_aside, ARG.id, message)
+          redis.call('LREM', list_key, 1, message)
+          return 1
+        end
+      end
+    end
+  end
+  return 0
+end
+
 -- The delivery is done with.
 -- KEYS: leases, deliveries
 -- ARGV: tag

@@ -113,6 +113,24 @@ class Deliveries:
         lists = [list_of(queue, old) for old in PRIORITY_STEPS]
         return any(SCRIPTS["forward"](self._client, list=name, **to, message=message) for name in lists)
 
+    # ── messages set aside ───────────────────────────────────────────────────────────────────────────────────────
+
+    def withdraw(self, queue: str, task_id: str) -> bool:
+        """Set the message of a task aside if it waits in this queue; returns whether it did."""
+        lists = [list_of(queue, step) for step in PRIORITY_STEPS]
+        return bool(SCRIPTS["withdraw"](self._client, set_aside=keys.SET_ASIDE, lists=lists, id=task_id))
+
+    def set_aside(self) -> list[str]:
+        """The ids of the tasks whose messages are set aside."""
+        return [str(task_id) for task_id in self._client.hkeys(keys.SET_ASIDE)]
+
+    def message_aside(self, task_id: str) -> str | None:
+        message = self._client.hget(keys.SET_ASIDE, task_id)
+        return None if message is None else str(message)
+
+    def drop_aside(self, task_id: str) -> None:
+        self._client.hdel(keys.SET_ASIDE, task_id)
+
     # ── one delivery ─────────────────────────────────────────────────────────────────────────────────────────────
 
     def message(self, tag: str) -> str | None:
