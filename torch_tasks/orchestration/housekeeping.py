@@ -23,7 +23,7 @@ from torch_tasks.orchestration.scaling import backlogs, unserved
 from torch_tasks.tasks import set_aside
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
-from torch_tasks.transport.deliveries import message_id
+from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)
 

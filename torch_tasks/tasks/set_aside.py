@@ -8,15 +8,15 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64decode
-from typing import Any
 
 from celery.app.task import Context
 
 from torch_tasks import keys
 from torch_tasks.app import app
-from torch_tasks.errors import TaskFailed
+from torch_tasks.errors import TaskFailed, Unreadable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import TaskRecord, TaskResult, TaskState
+from torch_tasks.transport.envelope import delivered
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +41,11 @@ def settle(task_id: str, fleet: Fleet) -> None:
     """Tell Celery how the task of a message ended that is set aside, and drop the message."""
     record, message = fleet.records.find(task_id), fleet.deliveries.message_aside(task_id)
     if message and record and record.state.ended:
-        _tell_celery(record.result or TaskResult(task_id=task_id, status=record.state), _request(message))
+        result = record.result or TaskResult(task_id=task_id, status=record.state)
+        try:
+            _tell_celery(result, _request(message))
+        except Unreadable as error:
+            log.error("Celery is not told that task %s ended: %s", task_id, error)
     fleet.deliveries.drop_aside(task_id)
 
 
@@ -55,7 +59,7 @@ def _tell_celery(result: TaskResult, request: Context) -> None:
 
 def _request(message: str) -> Context:
     """The message as Celery's backend wants to know it: its place in a canvas, and what is to be called at its end."""
-    payload: dict[str, Any] = json.loads(message)
+    payload = delivered(message, "")
     body = payload["body"]
     if payload["properties"].get("body_encoding") == "base64":
         body = b64decode(body)

@@ -59,7 +59,16 @@ def test_run_prints_the_id_alone(machine: Machine) -> None:
 
 def test_run_takes_a_chosen_id_and_makes_one_task_of_it_however_often(machine: Machine, done: str) -> None:
     before = known(machine)
-    assert machine.torch("run", "--id", done, "echo 'the answer'").stdout == f"{done}\n"
+    again = machine.torch("run", "--id", done, "--role", "qa", "--check", "true", "echo 'the answer'")
+    assert again.stdout == f"{done}\n"
+    assert known(machine) == before
+
+
+def test_run_refuses_another_task_under_a_known_id(machine: Machine, done: str) -> None:
+    before = known(machine)
+    refused = machine.torch("run", "--id", done, "echo 'another answer'", code=2)
+    assert f"task {done} was accepted before with another spec" in refused.stderr
+    assert refused.stdout == ""
     assert known(machine) == before
 
 
