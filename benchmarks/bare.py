@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 from celery import Celery
 from celery.app.amqp import AMQP
 
 from torch_tasks.app import app as torch_app
+from torch_tasks.settings import settings
 
-URL = os.environ["TORCH_BROKER_URL"]
+URL = settings().broker().celery_url
 
 
 def bare_app(name: str, amqp: type[AMQP] = AMQP, **options: Any) -> Celery:

@@ -185,7 +185,9 @@ class Agent:
 async def _connected() -> Say:
     """A new connection to the broker."""
     url = settings().broker().url.get_secret_value()
-    connection: Any = Connection(**parse_url(url), protocol=2, socket_timeout=None, socket_connect_timeout=60)
+    where = parse_url(url)
+    kind: Any = where.pop("connection_class", Connection)
+    connection = kind(**where, protocol=2, socket_timeout=None, socket_connect_timeout=60)
     await connection.connect()
 
     async def say(what: Words) -> Any:

@@ -28,7 +28,8 @@ def client_of(broker: Broker, folder: Path, **environment: str) -> Iterator[Torc
             patch.setenv(name, value)
         read_settings_anew()
         # Collecting the tests may have read it, and an earlier client may be connected to another broker.
-        app.conf.update(broker_url=broker.url, result_backend=f"torch_tasks.broker.results:Results+{broker.url}")
+        address = settings().broker()
+        app.conf.update(broker_url=address.celery_url, result_backend=address.results_url)
         app._after_fork()
         app._backend = app._get_backend()
         yield Torch()

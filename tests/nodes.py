@@ -158,7 +158,7 @@ class Broker(CeleryTestContainer):
         own = self.settings.broker_url is None
         with without_dragonfly() if self._keeps_every_write else nullcontext():
             address = start_broker(self.settings) if own else self.settings.broker()
-        self.url = address.url.get_secret_value()
+        self.url, self.celery_url = address.url.get_secret_value(), address.celery_url
         self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
 
     def process(self) -> psutil.Process:
@@ -200,7 +200,7 @@ class Broker(CeleryTestContainer):
 
     @property
     def celeryconfig(self) -> dict[str, Any]:
-        return {"url": self.url, "host_url": self.url}
+        return {"url": self.celery_url, "host_url": self.celery_url}
 
     def logs(self) -> str:
         return (self.settings.state.logs / "broker.log").read_text()

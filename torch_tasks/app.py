@@ -103,7 +103,7 @@ def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] |
 
 def _configuration() -> dict[str, Any]:
     chosen = settings()
-    url = chosen.broker().url.get_secret_value()
+    broker = chosen.broker()
     transport = {
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
@@ -116,8 +116,8 @@ def _configuration() -> dict[str, Any]:
         "limit_bytes": chosen.wire_limit_bytes,
     }
     return {
-        "broker_url": url,
-        "result_backend": f"torch_tasks.broker.results:Results+{url}",
+        "broker_url": broker.celery_url,
+        "result_backend": broker.results_url,
         "broker_transport_options": transport,
         "result_backend_transport_options": {"global_keyprefix": keys.CELERY_RESULTS},
         "broker_connection_retry_on_startup": True,

@@ -56,6 +56,10 @@ class BrokerUnreachable(BrokerAway):
     """Whether the connection broke while the answer was awaited: the broker may have done what was asked."""
 
 
+class NothingRuns(BrokerUnreachable):
+    """No broker runs in this state folder, and the settings name none elsewhere."""
+
+
 class BrokerForgot(BrokerAway):
     """The broker was restarted: its records do not count until the fleet has put back what it forgot."""
 

@@ -3,23 +3,12 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
 
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    BeforeValidator,
-    ConfigDict,
-    Field,
-    SecretStr,
-    ValidationError,
-    field_validator,
-)
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -31,14 +20,13 @@ from pydantic_settings import (
 from torch_tasks.config_files import config_file
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, each_id_once
+from torch_tasks.model.broker_address import BrokerAddress, standard_url
 from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, readable
 from torch_tasks.model.limits import Bytes, Limits
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.model.spawn import Pool
 from torch_tasks.state_folder import StateFolder
-
-DEFAULT_BROKER_URL = "redis://127.0.0.1:6379/0"
 
 
 def _default_state_dir() -> Path:
@@ -61,8 +49,8 @@ class Settings(BaseSettings):
 
     broker_url: SecretStr | None = Field(
         None,
-        description="The broker: DragonflyDB, Valkey or Redis, as `redis://[:password@]host:port/db`. "
-        "Unset: the broker that `torch-tasks up` keeps for this machine, else " + DEFAULT_BROKER_URL + ".",
+        description="The broker: DragonflyDB, Valkey or Redis, as `redis://[:password@]host:port/db`, `rediss://…` or "
+        "`unix://[:password@]/path/to/socket`. Unset: the broker that `torch-tasks up` keeps for this machine.",
     )
     state_dir: ExpandedPath = Field(
         default_factory=_default_state_dir,
@@ -73,6 +61,12 @@ class Settings(BaseSettings):
         default_factory=_default_node,
         description="The name of this machine in the fleet.",
         json_schema_extra={"default": "the host name"},
+    )
+    broker_memory: Bytes = Field(
+        1 << 30,
+        ge=16 << 20,
+        description="The most memory that this machine's own broker may use, as 512M or 2G.",
+        json_schema_extra={"default": "1G"},
     )
     broker_connect_seconds: Finite = Field(5.0, gt=0, description="How long a process waits for a broker that is away.")
     lease_seconds: Finite = Field(
@@ -264,17 +258,8 @@ class Settings(BaseSettings):
 
     @field_validator("broker_url")
     @classmethod
-    def _usable_address(cls, value: SecretStr | None) -> SecretStr | None:
-        if value is None:
-            return None
-        parts = urlsplit(value.get_secret_value())
-        if parts.scheme not in {"redis", "rediss", "unix", "socket"}:
-            raise ValueError("must begin with redis:// or rediss://")
-        try:
-            parts.port  # noqa: B018 - reading it checks it
-        except ValueError:
-            raise ValueError("has no port that can be: it must be a number from 0 to 65535") from None
-        return value
+    def _standard_url(cls, value: SecretStr | None) -> SecretStr | None:
+        return value and SecretStr(standard_url(value.get_secret_value()))
 
     @classmethod
     def settings_customise_sources(
@@ -303,7 +288,7 @@ class Settings(BaseSettings):
         try:
             return BrokerAddress.model_validate_json(self.state.broker_address.read_bytes())
         except FileNotFoundError:
-            return BrokerAddress(url=SecretStr(DEFAULT_BROKER_URL), source="the default")
+            return BrokerAddress.of_socket(self.state.broker_socket, "nothing")
         except OSError as error:
             raise StateFolderUnusable(
                 f"cannot read {self.state.broker_address}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
@@ -317,32 +302,6 @@ class Settings(BaseSettings):
     @cached_property
     def state(self) -> StateFolder:
         return StateFolder(self.state_dir)
-
-
-class BrokerAddress(BaseModel):
-    """Where the broker is, and the setting that says so; its text never shows the password."""
-
-    model_config = ConfigDict(frozen=True)
-
-    url: SecretStr
-    source: Literal["TORCH_BROKER_URL", "torch-tasks up", "the default", "the Celery app"]
-
-    @property
-    def place(self) -> str:
-        """Identifies the broker, without its password and, if it is this machine's own, without its port."""
-        if self.source == "torch-tasks up":
-            return "this machine's own"
-        parts = urlsplit(self.url.get_secret_value())
-        where = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else ""
-        return f"{where}{parts.path.rstrip('/') or '/0'}"
-
-    def __str__(self) -> str:
-        scheme, _, rest = self.url.get_secret_value().partition("://")
-        credentials, at, where = rest.rpartition("@")
-        user, colon, _ = credentials.partition(":")
-        shown = f"{user}:***" if colon else credentials
-        where = re.sub("(password=)[^&]*", r"\1***", where)
-        return f"{scheme}://{shown}{at}{where}"
 
 
 @cache

@@ -41,7 +41,10 @@ class StateFolder:
         self.path = path
         self.broker = path / "broker"
         """The data, the configuration and the password of this machine's own broker."""
+        self.broker_socket = self.broker / "sock"
+        """Where this machine's own broker listens; no longer than it must be, as the system limits its path."""
         self.broker_address = path / "broker.json"
+        """How to reach this machine's own broker, from its start to `down`."""
         self.ledger = path / "ledger.sqlite"
         """The tasks that were enqueued on this machine."""
         self.logs = path / "logs"

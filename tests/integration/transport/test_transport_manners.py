@@ -19,7 +19,7 @@ from kombu import Connection, pools
 from kombu.transport import TRANSPORT_ALIASES
 
 before = dict(TRANSPORT_ALIASES)
-url = os.environ["TORCH_BROKER_URL"]
+url = os.environ["CELERYS_URL"]
 plain = Celery("plain", broker=url, set_as_current=False)
 plain.conf.update(task_default_queue="plain", broker_connection_retry_on_startup=True)
 
@@ -61,7 +61,12 @@ with torch.connection_for_write() as ours, plain.connection_for_write() as their
 def seen(broker: Broker) -> dict[str, Any]:
     """What a process sees that has both apps."""
     broker.empty()
-    environment = {**os.environ, "TORCH_BROKER_URL": broker.url, "TORCH_LEDGER": "off"}
+    environment = {
+        **os.environ,
+        "TORCH_BROKER_URL": broker.url,
+        "CELERYS_URL": broker.celery_url,
+        "TORCH_LEDGER": "off",
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=environment, capture_output=True, text=True, check=False, timeout=60
     )

@@ -114,7 +114,7 @@ def test_what_goes_back_wakes_whoever_waits(bench: Bench) -> None:
 
 def test_a_message_of_a_producer_that_rings_no_bell_is_found_when_the_wait_ends(bench: Bench) -> None:
     bench.worker("waiting", polling_interval=1)
-    stock = Celery("stock", broker=bench.broker.url, set_as_current=False)
+    stock = Celery("stock", broker=bench.broker.celery_url, set_as_current=False)
     stock.conf.update(broker_transport="kombu.transport.redis:Transport")
     with stock.pool.acquire(block=True) as connection:
         task = stock.send_task("work", queue=QUEUE, priority=6, connection=connection).id
@@ -193,7 +193,7 @@ def test_flower_sees_the_queues_and_purge_empties_them(bench: Bench) -> None:
     for priority in (0, 6, 6, 9):
         bench.send("work", priority=priority)
     options = {"priority_steps": OPTIONS["priority_steps"]}
-    flower = FlowersBroker(bench.broker.url, broker_options=options)
+    flower = FlowersBroker(bench.broker.celery_url, broker_options=options)
 
     async def length() -> int:
         [queue] = await flower.queues([QUEUE])

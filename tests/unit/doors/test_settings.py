@@ -14,7 +14,8 @@ from pydantic import SecretStr
 
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.agent import AgentSpec
-from torch_tasks.settings import BrokerAddress, Settings, settings
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.settings import Settings, settings
 from torch_tasks.system.files import write_private
 
 REPOSITORY = Path(__file__).parents[3]
@@ -151,18 +152,24 @@ def test_a_time_that_never_ends_is_refused(read: Read, name: str) -> None:
 # ── the broker ───────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_the_broker_is_the_chosen_one_else_this_machines_own_else_the_default(read: Read) -> None:
+def test_the_broker_is_the_chosen_one_else_this_machines_own_else_none(read: Read) -> None:
     found = read()
-    assert str(found.broker()) == "redis://127.0.0.1:6379/0"
-    assert found.broker().source == "the default"
+    assert not found.broker().runs
+    assert found.broker().socket == found.state_dir / "broker" / "sock"
 
     found.state_dir.mkdir()
-    write_private(found.state.broker_address, '{"url": "redis://:pw@127.0.0.1:7001/0", "source": "torch-tasks up"}')
+    write_private(found.state.broker_address, '{"url": "unix://:pw@/s", "source": "torch-tasks up"}')
     assert found.broker().source == "torch-tasks up"
-    assert found.broker().url.get_secret_value() == "redis://:pw@127.0.0.1:7001/0"
+    assert found.broker().url.get_secret_value() == "unix://:pw@/s"
+
+    assert found.broker().runs
 
     chosen = read(TORCH_BROKER_URL="redis://elsewhere:1/2")
     assert (str(chosen.broker()), chosen.broker().source) == ("redis://elsewhere:1/2", "TORCH_BROKER_URL")
+
+
+def test_celerys_way_to_write_a_socket_is_accepted(read: Read) -> None:
+    assert str(read(TORCH_BROKER_URL="redis+socket:///run/v.sock").broker()) == "unix:///run/v.sock"
 
 
 SECRET = "s3cr3t"

@@ -13,13 +13,15 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 
 from torch_tasks.broker.connection import broker_errors, connect, unreachable
-from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.errors import BrokerUnreachable, NothingRuns
 from torch_tasks.machine.broker import LocalBroker, dragonfly_flags, valkey_config
-from torch_tasks.settings import BrokerAddress
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.settings import Settings, settings
 
-DEFAULT = BrokerAddress(url=SecretStr("redis://127.0.0.1:6379/0"), source="the default")
+OWN = BrokerAddress.of_socket(Path("/state/broker/sock"), "torch-tasks up", "s3cret")
+NOWHERE = BrokerAddress.of_socket(Path("/state/broker/sock"), "nothing")
 CHOSEN = BrokerAddress(url=SecretStr("redis://me:s3cret@broker.example:6380/1"), source="TORCH_BROKER_URL")
-BROKER = LocalBroker(program=Path("/usr/bin/x"), port=7001, password="0123abcd")
+BROKER = LocalBroker(program=Path("/usr/bin/x"), password="0123abcd")
 
 
 def refused() -> redis.exceptions.ConnectionError:
@@ -34,9 +36,19 @@ def refused() -> redis.exceptions.ConnectionError:
 
 
 def test_names_the_address_its_source_the_reason_and_the_remedy() -> None:
-    assert str(unreachable(DEFAULT, refused())) == (
-        "no broker answers at redis://127.0.0.1:6379/0 (from the default): Connection refused. "
-        "Start one with 'torch-tasks up' or set TORCH_BROKER_URL"
+    assert str(unreachable(OWN, refused())) == (
+        "no broker answers at unix://:***@/state/broker/sock (from torch-tasks up): Connection refused. "
+        "Start it with 'torch-tasks up'"
+    )
+
+
+def test_without_an_address_nothing_runs_here() -> None:
+    said = unreachable(NOWHERE, refused())
+    assert isinstance(said, NothingRuns)
+    assert said.exit_code == 4
+    assert str(said) == (
+        f"nothing runs here: no broker is up in {settings().state_dir}, and TORCH_BROKER_URL is not set. "
+        "Start one with 'torch-tasks up', or set TORCH_BROKER_URL to your fleet's broker"
     )
 
 
@@ -70,38 +82,25 @@ def test_other_errors_are_left_alone() -> None:
 
 def test_one_pool_for_one_address() -> None:
     assert connect(CHOSEN).connection_pool is connect(CHOSEN).connection_pool
-    assert connect(CHOSEN).connection_pool is not connect(DEFAULT).connection_pool
+    assert connect(CHOSEN).connection_pool is not connect(OWN).connection_pool
 
 
-def test_valkey_keeps_every_write_and_listens_on_loopback_only(tmp_path: Path) -> None:
-    home = tmp_path / 'a "quoted" folder'
+def test_valkey_keeps_every_write_and_listens_on_its_socket_only(tmp_path: Path) -> None:
+    home = Settings(state_dir=tmp_path / 'a "quoted" folder', broker_memory="64M")  # type: ignore[arg-type]
     lines = valkey_config(home, BROKER).splitlines()
-    assert {"bind 127.0.0.1", "port 7001", "requirepass 0123abcd", "appendonly yes"} <= set(lines)
+    quoted = f'{tmp_path}/a \\"quoted\\" folder/broker'
+    assert {"port 0", f'unixsocket "{quoted}/sock"', "unixsocketperm 600", f'dir "{quoted}"'} <= set(lines)
+    assert {"requirepass 0123abcd", "appendonly yes"} <= set(lines)
+    assert {"maxmemory 67108864", "maxmemory-policy noeviction"} <= set(lines)
     assert "maxclients 60000" in lines  # each agent has seven connections
-    assert f'dir "{tmp_path}/a \\"quoted\\" folder"' in lines
+    assert not any(line.startswith("bind") for line in lines)
 
 
-def test_dragonfly_snapshots_each_minute_and_listens_on_loopback_only(tmp_path: Path) -> None:
-    lines = dragonfly_flags(tmp_path, BROKER).splitlines()
-    expected = {"--bind=127.0.0.1", "--port=7001", "--requirepass=0123abcd", "--dbfilename=dump", f"--dir={tmp_path}"}
-    assert expected | {"--snapshot_cron=* * * * *"} <= set(lines)
+def test_dragonfly_snapshots_each_minute_and_listens_on_its_socket_only(tmp_path: Path) -> None:
+    lines = dragonfly_flags(Settings(state_dir=tmp_path), BROKER).splitlines()
+    place = tmp_path / "broker"
+    expected = {"--port=0", f"--unixsocket={place}/sock", "--unixsocketperm=600", "--requirepass=0123abcd"}
+    assert expected | {"--dbfilename=dump", f"--dir={place}", "--snapshot_cron=* * * * *"} <= set(lines)
+    assert "--maxmemory=1073741824" in lines
     assert all(line.startswith("--") for line in lines)
-
-
-@pytest.mark.parametrize(
-    ("url", "place"),
-    [
-        ("redis://127.0.0.1", "127.0.0.1:6379/0"),
-        ("redis://:secret@127.0.0.1:6379/", "127.0.0.1:6379/0"),
-        ("redis://user:secret@broker:7000/3", "broker:7000/3"),
-        ("rediss://broker:7000/0", "broker:7000/0"),
-        ("unix:///run/valkey.sock", "/run/valkey.sock"),
-    ],
-)
-def test_a_broker_is_the_same_place_whatever_its_password(url: str, place: str) -> None:
-    assert BrokerAddress(url=SecretStr(url), source="TORCH_BROKER_URL").place == place
-
-
-def test_this_machines_own_broker_is_the_same_place_whatever_its_port() -> None:
-    places = {BrokerAddress(url=SecretStr(f"redis://127.0.0.1:{p}/0"), source="torch-tasks up").place for p in (1, 2)}
-    assert places == {"this machine's own"}
+    assert not any(line.startswith("--bind") for line in lines)

@@ -1,0 +1,91 @@
+"""The address of a broker: one form for users, redis-py and Celery each in their own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import redis
+from flower.utils.broker import Broker as FlowersBroker
+from kombu import Connection
+from kombu.utils.url import url_to_parts
+from pydantic import SecretStr
+
+from torch_tasks.model.broker_address import BrokerAddress, standard_url
+
+
+def chosen(url: str) -> BrokerAddress:
+    return BrokerAddress(url=SecretStr(standard_url(url)), source="TORCH_BROKER_URL")
+
+
+@pytest.mark.parametrize(
+    ("written", "standard", "celerys"),
+    [
+        ("redis://:pw@host:1/2", "redis://:pw@host:1/2", "redis://:pw@host:1/2"),
+        ("rediss://host", "rediss://host", "rediss://host"),
+        ("unix:///run/v.sock", "unix:///run/v.sock", "redis+socket:///run/v.sock"),
+        ("redis+socket:///run/v.sock", "unix:///run/v.sock", "redis+socket:///run/v.sock"),
+        ("unix://me:pw@/v?db=3", "unix://me:pw@/v?db=3", "redis+socket://me:pw@/v?virtual_host=3"),
+        ("redis+socket://:pw@/v?virtual_host=3", "unix://:pw@/v?db=3", "redis+socket://:pw@/v?virtual_host=3"),
+        ("unix:///v?db=0", "unix:///v", "redis+socket:///v"),
+        ("unix:///v?password=p/w", "unix://:p%2Fw@/v", "redis+socket://:p%2Fw@/v"),
+    ],
+)
+def test_both_ways_to_write_a_socket_are_one(written: str, standard: str, celerys: str) -> None:
+    assert chosen(written).url.get_secret_value() == standard
+    assert chosen(written).celery_url == celerys
+
+
+@pytest.mark.parametrize(
+    ("url", "wrong"),
+    [
+        ("amqp://:s3cret@host", "must begin with redis://, rediss:// or unix://"),
+        ("socket:///run/v.sock", "must begin with"),
+        ("unix://run/s3cret", "the socket's whole path"),
+        ("unix://", "the socket's whole path"),
+        ("redis+socket://:s3cret@host/v", "the socket's whole path"),
+        ("unix:///v?timeout=3&password=s3cret", "only .*db=NUMBER"),
+        ("unix:///v?db=s3cret", "only .*db=NUMBER"),
+    ],
+)
+def test_what_is_wrong_with_an_address_is_said_without_it(url: str, wrong: str) -> None:
+    with pytest.raises(ValueError, match=wrong) as caught:
+        standard_url(url)
+    assert "s3cret" not in str(caught.value)
+
+
+@pytest.mark.parametrize("path", ["/a b/sock", "/jürgen/sock", "/a[1]&b=c/sock", "/a+b:c@d/sock", "/50%41;x?y#z/sock"])
+def test_a_socket_of_any_path_is_found_by_all(path: str) -> None:
+    address = BrokerAddress.of_socket(Path(path), "torch-tasks up", "0123abcd")
+    assert address.socket == Path(path)
+    options = redis.connection.parse_url(address.url.get_secret_value())
+    assert (options["path"], options["password"]) == (path, "0123abcd")
+    kombus = url_to_parts(Connection(address.celery_url).hostname)
+    assert (kombus.scheme, f"/{kombus.path}", kombus.password) == ("socket", path, "0123abcd")
+    if not set("%;?#") & set(path):
+        assert f"/{FlowersBroker(address.celery_url).vhost}" == path
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("redis://127.0.0.1", "127.0.0.1:6379/0"),
+        ("redis://:secret@127.0.0.1:6379/", "127.0.0.1:6379/0"),
+        ("redis://user:secret@broker:7000/3", "broker:7000/3"),
+        ("rediss://broker:7000/0", "broker:7000/0"),
+        ("unix:///run/valkey.sock", "/run/valkey.sock"),
+        ("redis+socket://:secret@/run/valkey.sock", "/run/valkey.sock"),
+        ("unix:///run/valkey.sock?db=2", "/run/valkey.sock/2"),
+    ],
+)
+def test_a_broker_is_the_same_place_whatever_its_password(url: str, place: str) -> None:
+    assert chosen(url).place == place
+
+
+def test_this_machines_own_broker_is_the_same_place_before_and_after_its_start() -> None:
+    path = Path("/state/broker/sock")
+    places = {
+        BrokerAddress.of_socket(path, "torch-tasks up", "pw").place,
+        BrokerAddress.of_socket(path, "nothing").place,
+    }
+    assert places == {"this machine's own"}
