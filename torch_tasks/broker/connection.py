@@ -169,7 +169,9 @@ def _explanation(address: BrokerAddress, error: BaseException) -> str:
     where = f"{address} (from {address.source})"
     causes = list(_causes(error))
     if any(isinstance(cause, AuthenticationError) for cause in causes):
-        remedy = "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB or unix://:PASSWORD@/SOCKET with the right password"
+        remedy = (
+            "Set TORCH_BROKER_URL to redis://:PASSWORD@HOST:PORT/DB or unix://:PASSWORD@/SOCKET with the right password"
+        )
         return f"the broker at {where} refused the password: {_reason(causes)}. {remedy}"
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
         return f"the broker at {where} is still loading its data. Try again in a moment"
