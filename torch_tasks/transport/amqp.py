@@ -78,7 +78,9 @@ class LeasedConnection(Connection):
 
     def __eqhash__(self) -> HashedSeq:
         """kombu pools connections of the whole process by this: those of another app must not be equal to this one."""
-        return HashedSeq(self.leases, *super().__eqhash__())
+        *where, port, options = super().__eqhash__()
+        # The clone of a connection to a socket has a port, which the connection itself has not.
+        return HashedSeq(self.leases, *where, port or Transport.default_port, options)
 
     def Pool(self, limit: int | None = None, **options: Any) -> ConnectionPool:  # noqa: N802 - kombu's own name for it
         """A pool of connections of this class; kombu's would hold connections of its own."""

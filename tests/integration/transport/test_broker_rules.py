@@ -124,7 +124,7 @@ def test_a_task_whose_publishing_fails_leaves_no_record(torch: Torch, monkeypatc
         raise OperationalError("Connection reset by peer")
 
     monkeypatch.setattr(Producer, "publish", broken)
-    with pytest.raises(BrokerUnreachable, match=r"127\.0\.0\.1"):
+    with pytest.raises(BrokerUnreachable, match="no broker answers at "):
         torch.enqueue("true", id="unpublished-1")
     with pytest.raises(TaskNotFound):
         torch.task("unpublished-1").record()

@@ -11,7 +11,7 @@ from collections.abc import Callable
 import pytest
 import redis
 from celery import Celery
-from flower.utils.broker import Redis as FlowersBroker
+from flower.utils.broker import Broker as FlowersBroker
 from kombu import Producer
 from transport_app import OPTIONS
 from transport_parts import QUEUE, STEP, Bench, queue_key, wire
