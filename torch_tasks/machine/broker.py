@@ -84,7 +84,9 @@ def stop_broker(settings: Settings, grace: float) -> bool:
 
 
 def _address(settings: Settings, broker: LocalBroker) -> BrokerAddress:
-    return BrokerAddress.of_socket(settings.state.broker_socket, "torch-tasks up", broker.password)
+    # Who may open a socket is in, says DragonflyDB, and without a port it knows no password.
+    password = broker.password if _family(broker.program) == "valkey" else ""
+    return BrokerAddress.of_socket(settings.state.broker_socket, "torch-tasks up", password)
 
 
 def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
@@ -124,7 +126,7 @@ def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
 def _launch(settings: Settings, broker: LocalBroker) -> None:
     home, address = settings.state.broker, _address(settings, broker)
     if _family(broker.program) == "dragonfly":
-        config, text, argument = home / "dragonfly.flags", dragonfly_flags(settings, broker), "--flagfile={}"
+        config, text, argument = home / "dragonfly.flags", dragonfly_flags(settings), "--flagfile={}"
     else:
         config, text, argument = home / "valkey.conf", valkey_config(settings, broker), "{}"
     write_private(config, text)
@@ -165,13 +167,12 @@ def _quoted(path: Path) -> str:
     return json.dumps(str(path), ensure_ascii=False)
 
 
-def dragonfly_flags(settings: Settings, broker: LocalBroker) -> str:
+def dragonfly_flags(settings: Settings) -> str:
     """The flags of DragonflyDB, which has no append-only file: a snapshot each minute and at its end."""
     lines = {
         "port": 0,
         "unixsocket": settings.state.broker_socket,
         "unixsocketperm": 600,
-        "requirepass": broker.password,
         "dir": settings.state.broker,
         "dbfilename": "dump",
         "snapshot_cron": "* * * * *",
