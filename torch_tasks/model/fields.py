@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+import unicodedata
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -21,6 +23,7 @@ from pydantic import (
 from torch_tasks.keys import RESERVED_WORDS
 
 _NAME = r"[a-z0-9][a-z0-9_-]*"
+_LONGEST_TITLE, _MADE_TITLE, _LONGEST_SLUG = 100, 60, 40
 
 
 def _word(value: object) -> object:
@@ -76,10 +79,28 @@ def not_blank(hint: str) -> AfterValidator:
 def title_of(text: str) -> str:
     """The first line of a text, short enough for a table."""
     line = "".join(char if char.isprintable() else " " for char in text.strip().splitlines()[0])
-    return line if len(line) <= 60 else line[:59] + "…"
+    return line if len(line) <= _MADE_TITLE else line[: _MADE_TITLE - 1] + "…"
+
+
+def _title(text: str) -> str:
+    if not text.strip() or not text.isprintable() or len(text) > _LONGEST_TITLE:
+        raise ValueError(f"must be one line of at most {_LONGEST_TITLE} printable characters")
+    return text.strip()
+
+
+def slug_of(text: str) -> str:
+    """The words of a text in a form that a branch's or a tag's name may hold; empty if it has no such words."""
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()
+    slug = ""
+    for word in re.findall(r"[a-z0-9]+", plain):
+        if len(slug) + len(word) > _LONGEST_SLUG:
+            break
+        slug += f"-{word}" if slug else word
+    return slug
 
 
 Text = Annotated[str, AfterValidator(_text)]
+Title = Annotated[str, AfterValidator(_title)]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 AgentId = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=rf"^{_NAME}$", max_length=48)]
 Role = Annotated[AgentId, AfterValidator(_not_reserved)]
@@ -109,6 +130,8 @@ def readable(error: ValidationError, prefix: str = "") -> str:
     """A validation error as one line for people."""
     faults = []
     for item in error.errors(include_url=False):
+        if item["type"] == "default_factory_not_called":  # it follows from another fault
+            continue
         place = ".".join(str(part) for part in item["loc"])
         place = prefix + place.upper() if prefix else place
         message = _MESSAGES.get(item["type"], item["msg"]).format(input=item["input"])

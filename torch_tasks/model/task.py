@@ -21,6 +21,7 @@ from torch_tasks.model.fields import (
     Skills,
     TaskId,
     Text,
+    Title,
     not_blank,
     readable,
     title_of,
@@ -176,6 +177,10 @@ class TaskSpec(Model):
         default_factory=lambda: uuid.uuid4().hex, description="The task's id; the same id twice is one task."
     )
     prompt: Annotated[Text, not_blank("say what the agent shall do")]
+    title: Title = Field(
+        default_factory=lambda given: title_of(given.get("prompt", " ")),
+        description="What it is called in lists, reports and branches (default: the prompt's first line).",
+    )
     role: Role | None = Field(None, description="Only an agent of this role.")
     skills: Annotated[Skills, Option("--skill")] = Field(
         (), description="Only an agent with this skill; repeat for more, all are required."
@@ -253,11 +258,8 @@ class TaskSpec(Model):
 
     def wire(self) -> dict[str, Any]:
         """The spec as plain JSON values, without the defaults."""
-        return self.model_dump(mode="json", exclude_defaults=True) | {"id": self.id}
-
-    @property
-    def title(self) -> str:
-        return title_of(self.prompt)
+        made_title = {"title"} if self.title == title_of(self.prompt) else set()
+        return self.model_dump(mode="json", exclude_defaults=True, exclude=made_title) | {"id": self.id}
 
 
 class Evidence(Model):
@@ -271,6 +273,18 @@ class Failure(Model):
 
     kind: FailureKind
     message: str
+
+
+class DiffStat(Model):
+    """How much a task has changed in its git tree, committed or not."""
+
+    files: int = 0
+    added: int = 0
+    """Lines."""
+    removed: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.files} file{'' if self.files == 1 else 's'} +{self.added} -{self.removed}"
 
 
 class TaskResult(Model):
@@ -287,6 +301,10 @@ class TaskResult(Model):
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     usage: Usage | None = None
+    branch: str | None = None
+    """What was checked out in the task's git tree at its end."""
+    changes: DiffStat | None = None
+    """Known if a coding agent worked in a git tree, or any agent under a git policy."""
     error: Failure | None = None
 
     @classmethod

@@ -1,4 +1,4 @@
-"""A task's branch, its tree, and the tag that it gets when it ends verified."""
+"""A task's branch, its tree, what it changed there, and the tag that it gets when it ends verified."""
 
 from __future__ import annotations
 
@@ -15,16 +15,19 @@ from pydantic import BaseModel
 from torch_tasks.errors import GitRefused, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.task import TaskSpec, TaskState
+from torch_tasks.model.fields import slug_of
+from torch_tasks.model.task import DiffStat, TaskSpec, TaskState
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive, make_folder, write_private
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.commit import CommitOutcome, CommitText, author_settings, commit_work
 from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
-from torch_tasks.workers.git.tree import Tree
+from torch_tasks.workers.git.tree import Tree, branch_or_commit
 
 log = logging.getLogger(__name__)
+
+_MADE_BY_TORCH = re.compile(r"[0-9a-f]{32}")
 
 
 class TaskTreeNote(BaseModel):
@@ -37,6 +40,8 @@ class TaskTreeNote(BaseModel):
     workdir: Path
     repository: Path
     """The tree from which the task's own one was added; the same tree if the task has none of its own."""
+    base: str = ""
+    """The commit from which the task began."""
 
 
 class TaskTrees:
@@ -46,14 +51,18 @@ class TaskTrees:
         self._fleet = fleet
         self._settings = fleet.settings
 
-    def begin(self, spec: TaskSpec, run: AttemptFolder, info: AgentInfo) -> tuple[TaskSpec, list[str]]:
+    def begin(
+        self, spec: TaskSpec, run: AttemptFolder, info: AgentInfo, *, count_changes: bool
+    ) -> tuple[TaskSpec, list[str]]:
         """The task with the folder to do it in, and notes for its history.
 
         If git refuses the branch or tree, a note says why, and the task is done where it would be without a policy.
+        With ``count_changes``, what the task changes is counted without a policy, too.
         """
         try:
-            policy, tree = git_policy().of(info.role), Tree.around(Path(spec.workdir or info.workdir))
-            if not policy.enabled or tree is None:
+            policy = git_policy().of(info.role)
+            tree = Tree.around(Path(spec.workdir or info.workdir)) if policy.enabled or count_changes else None
+            if tree is None:
                 return spec, []
             note = TaskTreeNote(
                 task=spec.id,
@@ -62,9 +71,12 @@ class TaskTrees:
                 role=info.role,
                 workdir=Path(spec.workdir or info.workdir),
                 repository=tree.top,
+                base=tree.base(),
             )
-            with locked(self._settings, tree):
-                note, notes = self._prepared(note, tree, policy)
+            notes: list[str] = []
+            if policy.enabled:
+                with locked(self._settings, tree):
+                    note, notes = self._prepared(note, tree, policy)
         except TorchError as error:
             return spec, [f"no branch of its own: {error}"]
         write_private(run.tree_file, note.model_dump_json())
@@ -78,7 +90,10 @@ class TaskTrees:
         return spec.model_copy(update={"workdir": str(note.workdir)})
 
     def _prepared(self, note: TaskTreeNote, tree: Tree, policy: RolePolicy) -> tuple[TaskTreeNote, list[str]]:
-        branch = TASK_BRANCH.replace("{task}", _as_ref(note.task))
+        branch = TASK_BRANCH.replace("{task}", _ref_name(note))
+        if policy.worktree or policy.task_branch:  # an earlier try may have made it
+            base = tree.git.ask("merge-base", "HEAD", f"refs/heads/{branch}") or note.base
+            note = note.model_copy(update={"base": base})
         if policy.worktree:
             place = self._add_worktree(note, tree, branch, policy)
             inside = note.workdir.resolve().relative_to(tree.top.resolve())
@@ -137,7 +152,7 @@ class TaskTrees:
             raise GitRefused(outcome.trouble)
         if tree.head() is None:
             raise GitRefused(f"{tree.top} has no commit")
-        name = f"stable-{_as_ref(note.task)}-"
+        name = f"stable-{_ref_name(note)}-"
         if tree.git.ask("tag", "--list", f"{name}*", "--points-at", "HEAD"):
             return
         left = "".join(f"Left out: {one.path} ({one.why})\n" for one in outcome.left_out)
@@ -169,9 +184,24 @@ def _switch(tree: Tree, branch: str, policy: RolePolicy) -> None:
     tree.git.change("switch", "--quiet", *words, seconds=policy.hook_seconds)
 
 
-def _as_ref(task: str) -> str:
-    """The task's id in a form that git accepts in a name."""
-    ref = re.sub(r"\.{2,}", "-", task).rstrip(".")
+def changes_of(attempt: AttemptFolder) -> tuple[str | None, DiffStat | None]:
+    """The branch of the attempt's tree and how much has changed there since the task began; None where unknown."""
+    note = _read(attempt.tree_file)
+    if note is None or not note.base:
+        return None, None
+    try:
+        tree = Tree.around(note.workdir)
+        return (branch_or_commit(tree.top), tree.changes_since(note.base)) if tree else (None, None)
+    except TorchError as error:
+        log.warning("task %s: its changes cannot be counted: %s", note.task, error)
+        return None, None
+
+
+def _ref_name(note: TaskTreeNote) -> str:
+    """The task in a form that git accepts in a name: its own id, or its title and a part of the id that Torch made."""
+    if _MADE_BY_TORCH.fullmatch(note.task):
+        return "-".join(filter(None, (slug_of(note.title), note.task[:8])))
+    ref = re.sub(r"\.{2,}", "-", note.task).rstrip(".")
     return f"{ref.removesuffix('.lock')}-lock" if ref.endswith(".lock") else ref
 
 

@@ -19,12 +19,15 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from torch_tasks.errors import GitRefused
+from torch_tasks.model.task import DiffStat
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy
 
 #: How long git may take where no hook of the user's runs.
 QUICK = 30.0
 #: How much of the end of git's and its hooks' output goes into an error.
 _TAIL = 1500
+#: Of so many new files of at most this size the lines are counted.
+_COUNTED_FILES, _COUNTED_BYTES = 500, 1_000_000
 #: If Torch was started from a git hook, these variables name that hook's tree.
 _FOREIGN = (
     "GIT_DIR",
@@ -266,6 +269,24 @@ class Tree:
     def empty_tree(self) -> str:
         return self.git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
 
+    def changes_since(self, base: str) -> DiffStat:
+        """How the files differ from this commit, new ones included; of a file that is no text, only that it does."""
+        files = added = removed = 0
+        for line in self.git.run("diff", "--numstat", "--no-renames", "-z", base).split(b"\0"):
+            if line:
+                more, less, _ = line.split(b"\t", 2)
+                files, added, removed = files + 1, added + _number(more), removed + _number(less)
+        unknown = [change for change in self.status().changes if change.unstaged == "?" and self.has(change)]
+        lines = sum(self._lines(change) for change in unknown[:_COUNTED_FILES])
+        return DiffStat(files=files + len(unknown), added=added + lines, removed=removed)
+
+    def _lines(self, change: Change) -> int:
+        found = self.file_status(change)
+        if found is None or not stat.S_ISREG(found.st_mode) or found.st_size > _COUNTED_BYTES:
+            return 0
+        text = (self.top / os.fsdecode(change.path)).read_bytes()
+        return 0 if b"\0" in text else len(text.splitlines())
+
     def is_protected(self, branch: str, policy: RolePolicy) -> bool:
         """Torch never commits on the default branch, nor on one that the policy protects."""
         if branch in self._defaults(policy):
@@ -323,6 +344,10 @@ def readable_name(name: bytes) -> str:
 def _is_made_by_torch(branch: str, policy: RolePolicy) -> bool:
     own = policy.branch.replace("{agent}", "*"), TASK_BRANCH.replace("{task}", "*")
     return any(fnmatchcase(branch, glob) for glob in own)
+
+
+def _number(count: bytes) -> int:
+    return int(count) if count.isdigit() else 0  # git counts no lines in what is no text
 
 
 def _path(line: bytes) -> Path:

@@ -130,7 +130,9 @@ class Attempt:
             # Kept on disk only once the broker knows that it is the agent's: it comes before the agent's other tasks.
             self._report.keep(self._report.move(TaskState.RUNNING))
             asked = self._spec
-            self._spec, news = agent.trees.begin(asked, folder, agent.presence.info)
+            self._spec, news = agent.trees.begin(
+                asked, folder, agent.presence.info, count_changes=self._kind.is_conversational
+            )
             self._report.add(*news)
             if refusal := self._start_anew(has_own_tree=self._spec.workdir != asked.workdir):
                 return refusal

@@ -20,6 +20,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.tasks import Ownership
 from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.git.task_trees import changes_of
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.terminal import Bell
 from torch_tasks.workers.programs.kind import AgentKind
@@ -131,6 +132,7 @@ class AttemptResults:
         answer, size = _head_and_tail(attempt.output, self._answer_limit)
         ending = self._kind.ending(attempt)
         info, current = self._presence.info, self._presence.journal.current
+        branch, changes = changes_of(attempt)
         return TaskResult(
             task_id=attempt.task_id,
             status=status,
@@ -139,6 +141,8 @@ class AttemptResults:
             answer_file=str(attempt.output) if size else None,
             exit_code=ending.exit_code if ending else None,
             usage=ending.usage if ending else None,
+            branch=branch,
+            changes=changes,
             evidence=evidence,
             agent=info.agent_id,
             node=info.node,
