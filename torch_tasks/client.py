@@ -58,6 +58,7 @@ class TaskFields(TypedDict, total=False):
     permissions: Permissions | str | None
     fresh: bool | None
     max_retries: int | None
+    title: str | None
     context: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
 
@@ -169,8 +170,9 @@ class Torch:
         alone, in the order of ``priority``; after ``deadline`` it is not begun. The agent works in ``workdir``, for at
         most ``timeout`` seconds; then the command ``check`` decides, which may send the task back ``check_rounds``
         times. ``permissions`` answers what a coding agent asks for, ``fresh`` starts a new program for the task,
-        ``max_retries`` limits the tries after crashes of an agent. ``context`` is for the agent, ``metadata`` for the
-        caller. Enqueueing the same ``id`` twice makes one task.
+        ``max_retries`` limits the tries after crashes of an agent. ``title`` is what it is called in lists, reports and
+        branches. ``context`` is for the agent, ``metadata`` for the caller. Enqueueing the same ``id`` twice makes
+        one task.
 
         Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was enqueued.
         With ``spool``, a task waits on this machine's disk while the broker is away.

@@ -21,6 +21,7 @@ COMMANDS = {
         "run": ("torch_tasks.cli.tasks:run", "Hand a task to the fleet."),
         "tasks": ("torch_tasks.cli.tasks:tasks", "List the latest tasks."),
         "task": ("torch_tasks.cli.tasks:task", "Show one task."),
+        "summary": ("torch_tasks.cli.summary:summary", "Show what waits for you, and what became of each task."),
         "answer": ("torch_tasks.cli.tasks:answer", "Answer the question of a waiting task's agent."),
         "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),
         "cancel": ("torch_tasks.cli.tasks:cancel", "Cancel tasks."),
@@ -58,6 +59,7 @@ COMMANDS = {
         "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
     },
     "This machine": {
+        "init": ("torch_tasks.cli.init:init", "Write a first configuration after three questions."),
         "demo": ("torch_tasks.cli.demo:demo", "Demonstrate Torch on this machine in under a minute."),
         "up": ("torch_tasks.cli.stack:up", "Run all of Torch on this machine: broker, workers, agents."),
         "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),

@@ -114,6 +114,11 @@ def is_terminal() -> bool:
     return VisibleConsole().is_terminal
 
 
+def terminal_width() -> int:
+    """How many columns there are; 80 where no terminal says so."""
+    return VisibleConsole().width
+
+
 def waiting(message: str) -> AbstractContextManager[Any]:
     """Show a moving line on standard error while a command waits; nothing unless a person watches."""
     console = VisibleConsole(stderr=True)

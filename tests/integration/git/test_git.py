@@ -237,6 +237,35 @@ def test_a_task_has_its_branch_and_its_verified_end_a_tag(start: Start, repo: Re
     until(lambda: machine.trees() and machine.trees()[0]["last_tag"] == tag, "the tag is reported")
 
 
+def test_a_title_names_branch_and_tag_and_the_summary_says_what_was_changed(start: Start, repo: Repository) -> None:
+    machine = start(NEVER + "task_branch = true\ntag = true\n")
+    script = (
+        "printf 'two\\nthree\\n' > app.py; git commit --quiet --all --message two; echo new > new.txt; echo all done"
+    )
+    machine.run(script, "--title", "Fix the Greeting!", "--check", "grep -q two app.py")
+    [task] = json.loads(machine.torch("tasks", "--json").stdout)
+    name = f"fix-the-greeting-{task['spec']['id'][:8]}"
+    until(lambda: tags(repo, f"stable-{name}-*"), "the verified end is tagged")
+    assert repo.branch == f"feature/{name}"
+    machine.run("echo worse > app.py; exit 3", "--title", "Break it", code=1)
+    night = json.loads(machine.torch("summary", "--since", "5m", "--json").stdout)
+    assert night["counts"] == {"succeeded": 1, "failed": 1}
+    done, failed = night["tasks"]
+    assert (done["title"], done["agent"], done["check"], done["branch"]) == (
+        "Fix the Greeting!",
+        "dev-1",
+        True,
+        f"feature/{name}",
+    )
+    assert done["changes"] == {"files": 2, "added": 3, "removed": 1}
+    assert done["said"] == "all done"
+    assert (failed["title"], failed["check"], failed["said"]) == ("Break it", None, "exit code 3")
+    shown = machine.torch("summary").stdout
+    assert "1 succeeded, 1 failed" in shown
+    assert "check passed · 2 files +3 -1" in " ".join(shown.split())
+    assert machine.torch("summary", "--markdown").stdout.count("| Fix the Greeting! `") == 1
+
+
 def test_a_task_that_failed_gets_no_tag(start: Start, repo: Repository) -> None:
     machine = start(NEVER + "task_branch = true\ntag = true\n")
     machine.run("echo bad > app.py; exit 3", "--id", "t-1", code=1)
