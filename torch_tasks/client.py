@@ -31,6 +31,7 @@ from torch_tasks.model.task import (
     TaskState,
 )
 from torch_tasks.orchestration import holds, staffing
+from torch_tasks.orchestration.gone import forget, gone_agents
 from torch_tasks.orchestration.holds import resources_of
 from torch_tasks.orchestration.staffing import DrainReport, SpawnHandle, release, retire, spawn
 from torch_tasks.settings import settings
@@ -206,14 +207,21 @@ class Torch:
             return DeadLetters(fleet()).records()
 
     def agents(
-        self, *, role: str | None = None, skills: Iterable[str] = (), online: bool | None = None
+        self,
+        *,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        online: bool | None = None,
+        gone: bool | None = None,
     ) -> list[AgentInfo]:
-        """The agents of this role that have all of these skills."""
+        """The agents of this role that have all of these skills; those that are ``gone`` do not come back."""
         with _broker():
+            agents = fleet().registry.agents()
+            lost = gone_agents(fleet(), agents, fleet().nodes.nodes()) if gone is not None else set()
             return [
                 info
-                for info in fleet().registry.agents()
-                if info.serves(role, skills) and online in (None, info.online)
+                for info in agents
+                if info.serves(role, skills) and online in (None, info.online) and gone in (None, info.agent_id in lost)
             ]
 
     def agent(self, agent_id: str) -> AgentInfo:
@@ -289,6 +297,15 @@ class Torch:
         """
         with _broker():
             return retire(agent_id, **how)
+
+    def forget(self, agent_id: str) -> RetirementReport:
+        """Remove an agent that does not come back, as with its machine; :class:`NotGone` if it may.
+
+        Its tasks go to others, or have failed if they ask for it alone; its messages are dead, and senders hear of it.
+        Should its machine return after all, it is registered again.
+        """
+        with _broker():
+            return forget(agent_id)
 
     def release(self, agent_id: str) -> None:
         """Have an agent started again that is in quarantine, or that is declared but was retired."""

@@ -240,6 +240,10 @@ class RetireImpossible(TorchError):
     """An agent cannot be retired: its node worker is away, or the caller may not retire it."""
 
 
+class NotGone(TorchError):
+    """Only an agent that is silent, and that no node worker keeps, can be forgotten."""
+
+
 class StillWorking(TimeOver):
     """The waiting ended before an agent had retired; it retires when its task is over."""
 

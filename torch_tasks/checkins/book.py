@@ -212,11 +212,11 @@ def _target(receiver: Mapping[str, Any]) -> Target:
 
 def _target_warnings(target: Target, agents: Sequence[AgentInfo]) -> Iterator[str]:
     """Warn of a receiver that is not online; :class:`UnknownRecipient` if no agent has that name."""
-    name = target.agent or (target.task or {}).get("agent")
+    name = target.receiver
     if name and name != OPERATOR:
         found = next((info for info in agents if info.agent_id == name), None)
         if found is None:
-            raise unknown_recipient(str(name), [info.agent_id for info in agents])
+            raise unknown_recipient(name, [info.agent_id for info in agents])
         if not found.online:
             yield f"{name} is offline now: what fires is kept until it returns"
     role = target.role or (target.task or {}).get("role")

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+import uuid
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
+from torch_tasks.caller import OPERATOR
 from torch_tasks.communication.orchestrator import NovaOrchestrator, is_working_in
 from torch_tasks.errors import (
     BrokerForgot,
@@ -96,7 +99,28 @@ class CheckinDelivery:
         else:
             fire = self._send_messages() if target.task is None else self._enqueue_task()
         self._fleet.checkins.note(fire)
+        if fire.outcome is SlotOutcome.REFUSED:
+            self._write_to_sender(fire)
         return fire
+
+    def _write_to_sender(self, fire: Fire) -> None:
+        """Write, once, to the agent that set this check-in why it reaches nobody; a person has it among the needs."""
+        asked = self._checkin
+        if not self._fleet.registry.get_agents([asked.sender]):
+            return
+        text = (
+            f"Your check-in {asked.id} ({asked.title}) reached nobody: {fire.note}\n"
+            f"'torch-tasks checkin edit {asked.id} --to AGENT' or 'torch-tasks checkin remove {asked.id}' helps"
+        )
+        message = Message.build(
+            id=uuid.uuid5(uuid.NAMESPACE_OID, f"refused {asked.model_dump_json()}").hex,
+            sender=asked.target.receiver or OPERATOR,
+            target=asked.sender,
+            message=text,
+            kind=MessageKind.CHECKIN,
+        )
+        with suppress(*_NOT_TAKEN):
+            NovaOrchestrator(message.sender).post(message)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 

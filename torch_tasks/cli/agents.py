@@ -13,7 +13,7 @@ from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
-from torch_tasks.model.agent import AgentInfo, RetireMode
+from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.spawn import SpawnRequest
@@ -23,20 +23,31 @@ from torch_tasks.monitoring.system_monitor import Health
 SPAWN_OPTIONS = FieldOptions(SpawnRequest, without=("role", "id", "pool"))
 
 
-@click.command()
+@click.group(invoke_without_command=True)
 @click.option("--role", help="Only of this role.")
 @click.option("--skill", "skills", multiple=True, help="Only with this skill; repeat for more, all are required.")
 @click.option("--online", is_flag=True, help="Only agents that are online.")
+@click.option("--all", "everybody", is_flag=True, help="Also those that are gone: they do not come back by themselves.")
 @JSON
-def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted: bool) -> None:
-    """List the agents."""
-    found = Torch().agents(role=role, skills=skills, online=True if online else None)
+@click.pass_context
+def agents(
+    ctx: click.Context, role: str | None, skills: tuple[str, ...], online: bool, everybody: bool, json_wanted: bool
+) -> None:
+    """List the agents, or forget one."""
+    if ctx.invoked_subcommand:
+        return
+    known = Torch().agents(role=role, skills=skills, online=True if online else None)
+    gone = {info.agent_id for info in Torch().agents(gone=True)}
+    found = [info for info in known if everybody or info.agent_id not in gone]
+    if left := len(known) - len(found):
+        who = "1 agent is" if left == 1 else f"{left} agents are"
+        click.echo(f"{who} gone: 'torch-tasks agents --all' shows all, 'agents forget ID' removes one", err=True)
     if json_wanted:
-        as_json(found)
+        as_json([plain(info) | {"gone": info.agent_id in gone} for info in found])
         return
     kept = {one.agent_id: (node.name, one) for node in Torch().nodes() for one in node.agents}
     headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "LOAD", "SUCCESS", "TASK", "LAST SEEN")
-    as_table(headings, [_row(info, kept.get(info.agent_id)) for info in found])
+    as_table(headings, [_row(info, kept.get(info.agent_id), info.agent_id in gone) for info in found])
     for agent_id, (node, one) in kept.items():
         if one.state is KeptState.QUARANTINED:
             click.echo(
@@ -46,8 +57,8 @@ def agents(role: str | None, skills: tuple[str, ...], online: bool, json_wanted:
             )
 
 
-def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]:
-    state = str(info.state if info.online else info.status)
+def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None, gone: bool) -> tuple[Any, ...]:
+    state = "gone" if gone else str(info.state if info.online else info.status)
     if info.retiring:
         state = "retiring"
     elif kept and kept[1].state is KeptState.QUARANTINED and not info.online:
@@ -58,6 +69,26 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None) -> tuple[Any, ...]
     success = f"{known.succeeded / ended:.0%} of {ended}" if ended else ""
     who = (info.agent_id, info.role, ",".join(info.skills), info.kind, info.node)
     return *who, state, info.load, success, shown(info.current_task or ""), ago(info.last_heartbeat)
+
+
+@agents.command()
+@click.argument("agent_id", metavar="ID")
+@JSON
+def forget(agent_id: str, json_wanted: bool) -> None:
+    """Remove an agent that does not come back from the fleet; its tasks go to others."""
+    report = Torch().forget(agent_id)
+    if json_wanted:
+        as_json(report)
+        return
+    click.echo(f"{report.words}; should it come back with {report.node}, it is registered again")
+    _print_left(report)
+
+
+def _print_left(report: RetirementReport) -> None:
+    if report.tasks:
+        click.echo(f"tasks it left: {', '.join(report.tasks)}")
+    if report.messages:
+        click.echo(f"messages it did not read, now dead: {', '.join(report.messages)}")
 
 
 @click.command()
@@ -119,10 +150,7 @@ def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout:
         report = Torch().retire(retiring, leave=leave, note=note, timeout=timeout)
     assert report is not None
     click.echo(f"{retiring} has retired on {report.node}; its last screen and its notes are in {report.file} there")
-    if report.tasks:
-        click.echo(f"tasks it left: {', '.join(report.tasks)}")
-    if report.messages:
-        click.echo(f"messages it did not read, now dead: {', '.join(report.messages)}")
+    _print_left(report)
 
 
 @click.command(cls=VisibleCommand, context_settings={"help_option_names": ["-h", "--help"]})

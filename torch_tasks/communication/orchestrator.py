@@ -289,6 +289,11 @@ class NovaOrchestrator:
 
     def _require_known(self, name: str, target: AgentInfo | None, role: str | None) -> None:
         if target is None:
+            if ended := self._fleet.registry.report_of(name):
+                raise UnknownRecipient(
+                    f"{ended.words} at {ended.at:%Y-%m-%d %H:%M:%S} UTC, by order of {ended.by}; "
+                    "'torch-tasks agents' lists those that are there"
+                )
             if name == OPERATOR or self._inboxes.is_known(name):
                 return
             raise unknown_recipient(name, [info.agent_id for info in self._fleet.registry.agents()])

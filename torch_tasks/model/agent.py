@@ -54,12 +54,19 @@ class RetirementReport(BaseModel):
     by: str
     note: str = ""
     at: AwareDatetime
-    file: str
-    """The file on its node with its last screen and its summary."""
+    file: str = ""
+    """The file on its node with its last screen and its summary, if it retired."""
+    forgotten: bool = False
+    """It was gone, and a caller had the fleet forget it."""
     tasks: tuple[str, ...] = ()
     """The tasks that it left: given back, or failed if they asked for this agent."""
     messages: tuple[str, ...] = ()
     """The messages that waited for it and are dead now."""
+
+    @property
+    def words(self) -> str:
+        """What became of it: ``agent qa-1 has retired``."""
+        return f"agent {self.agent_id} {'was forgotten' if self.forgotten else 'has retired'}"
 
 
 FORMAT = '{"succeeded":%d,"failed":%d,"seconds":%.3f,"last_ended":%d}'

@@ -188,6 +188,12 @@ class Target(Model):
         """The queue of the node workers that may bring it: all, or the one on the pane's machine."""
         return keys.node_queue(self.pane.node) if self.pane else keys.SYSTEM_QUEUE
 
+    @property
+    def receiver(self) -> str | None:
+        """The one agent that it is for, itself or its task."""
+        wanted = self.agent or (self.task or {}).get("agent")
+        return str(wanted) if wanted else None
+
     def __str__(self) -> str:
         if self.task is not None:
             whom = self.task.get("agent") or self.task.get("role") or "any agent"

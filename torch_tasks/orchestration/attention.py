@@ -16,11 +16,13 @@ from torch_tasks.communication.policy import Policy, manager_of
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.checkin import CheckinRecord, CheckinState, SlotOutcome
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageKind, MessageRecord
 from torch_tasks.model.node import KeptState, NodeInfo
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 from torch_tasks.orchestration.followups import FollowedTask, standing_still, tasks_of
+from torch_tasks.orchestration.gone import gone_agents
 from torch_tasks.orchestration.scaling import backlogs, unserved
 from torch_tasks.store.tasks import Outline
 from torch_tasks.transport.envelope import message_id
@@ -153,6 +155,8 @@ class NeedKind(StrEnum):
     """An agent is in quarantine: its worker kept dying."""
     UNROUTABLE = "unroutable"
     """Tasks wait, and no live agent is able to take them."""
+    CHECKIN = "checkin"
+    """A check-in reaches nobody."""
     LIMITED = "limited"
     """An account rests. It needs no action, but more work meanwhile takes another account."""
 
@@ -178,16 +182,17 @@ class Need(Model):
 
 def needs(fleet: Fleet) -> list[Need]:
     """All that a person should know of now."""
-    agents = fleet.registry.agents()
+    agents, nodes = fleet.registry.agents(), fleet.nodes.nodes()
     held_up = [info for info in agents if info.online and info.state in _HELD_UP]
     dead = sorted(fleet.deliveries.dead_letter_ids())
     resting = [(name, until) for name in fleet.budgets.accounts() if (until := fleet.account(name).rests_until())]
     return [
         *filter(None, map(question_need, waiting_tasks(fleet, held_up))),
         *login_needs(agents),
-        *down_needs(fleet.nodes.nodes()),
+        *down_needs(nodes),
         *(dead_need(*known) for known in zip(dead, fleet.records.outlines(dead), strict=True)),
         *(unroutable_need(queue, count) for queue, count in _unroutable(fleet, agents)),
+        *checkin_needs(fleet.checkins.records(), _present(fleet, agents, nodes)),
         *(limited_need(account, until) for account, until in resting),
     ]
 
@@ -231,6 +236,29 @@ def unroutable_need(queue: str, count: int) -> Need:
     role, skills = keys.queue_demand(queue)
     text = f"tasks wait ({count}), and no live agent serves {'+'.join((role or keys.ANY, *sorted(skills)))}"
     return Need.of(NeedKind.UNROUTABLE, queue, text, "torch-tasks tasks --state queued")
+
+
+def _present(fleet: Fleet, agents: Collection[AgentInfo], nodes: Iterable[NodeInfo]) -> set[str] | None:
+    """Those of these agents that are not gone; None while a restarted broker may not know all of them yet."""
+    if not fleet.registry.has_heard_all():
+        return None
+    return {info.agent_id for info in agents} - gone_agents(fleet, agents, nodes)
+
+
+def checkin_needs(records: Iterable[CheckinRecord], present: Collection[str] | None) -> Iterator[Need]:
+    """The check-ins that are for an agent that is gone, and those that reached nobody when they last came up."""
+    for record in records:
+        agent, last = record.checkin.target.receiver, record.last
+        is_lost = present is not None and agent and agent != OPERATOR and agent not in present
+        if is_lost and record.state is CheckinState.ACTIVE:
+            why = f"{agent} is gone"
+        elif last and last.outcome is SlotOutcome.REFUSED:
+            why = last.note
+        else:
+            continue
+        name = record.checkin.id
+        text = f"check-in {name} ({record.checkin.title}) reaches nobody: {why}"
+        yield Need.of(NeedKind.CHECKIN, name, text, f"torch-tasks checkin show {name}", agent=agent or "")
 
 
 def limited_need(account: str, until: datetime) -> Need:

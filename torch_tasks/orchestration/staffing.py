@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
@@ -131,7 +132,8 @@ def retire(
         )
     if not node.online:
         raise RetireImpossible(
-            f"agent {agent_id} cannot retire now: only its node {node.name} can end its pane, and that is offline"
+            f"agent {agent_id} cannot retire now: only its node {node.name} can end its pane, and that is offline. "
+            f"If {node.name} does not come back, 'torch-tasks agents forget {agent_id}' removes it from the fleet"
         )
     order = RetireOrder(mode=RetireMode(leave), by=by or own.name, note=note)
     fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
@@ -144,7 +146,7 @@ def retire(
 def _await_report(agent_id: str, node: str, timeout: float | None) -> RetirementReport:
     deadline = None if timeout is None else time.monotonic() + timeout
     next_look = time.monotonic() + _LOOK_SECONDS
-    while (report := retirement_report(agent_id, fleet())) is None:
+    while (report := fleet().registry.report_of(agent_id)) is None:
         if time.monotonic() > next_look:
             next_look = time.monotonic() + _LOOK_SECONDS
             if not fleet().nodes.get_node(node).online:
@@ -190,33 +192,36 @@ def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
             return node, info
     if info:
         raise RetireImpossible(
-            f"agent {agent_id} is on {info.node}, which has no node worker: end its worker and its pane there"
+            f"agent {agent_id} is on {info.node}, which has no node worker: end its worker and its pane there; "
+            f"if it is gone, 'torch-tasks agents forget {agent_id}' removes it from the fleet"
         )
     raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
 
 
-def give_tasks_back(info: AgentInfo, fleet: Fleet) -> list[str]:
-    """Give the tasks in the agent's queue and pane to any able agent; fail those that ask for this agent alone."""
+def give_tasks_back(info: AgentInfo, note: str, fleet: Fleet) -> list[str]:
+    """Give the tasks in the agent's queue and pane to any able agent; fail those that ask for this agent alone.
+
+    The ``note`` says what became of the agent.
+    """
     left = []
     for task in queued_tasks(keys.agent_queue(info.agent_id), fleet):
-        _give_back(task.record, info, fleet)
+        _give_back(task.record, info, note, fleet)
         if task.record.spec.agent != info.agent_id:
             task.forward(fleet)
         left.append(task.record.spec.id)
     if info.current_task and info.current_task not in left:
         record = fleet.records.find(info.current_task)
         if record and record.state in HELD and record.agent == info.agent_id:
-            _give_back(record, info, fleet)  # its message returns to the queue when its lease ends
+            _give_back(record, info, note, fleet)  # its message returns to the queue when its lease ends
             left.append(record.spec.id)
     return left
 
 
-def _give_back(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
+def _give_back(record: TaskRecord, info: AgentInfo, note: str, fleet: Fleet) -> None:
     task_id, records = record.spec.id, fleet.records
     by = info if record.state in HELD and record.agent == info.agent_id else None
     if record.state in HELD and by is None:
         return
-    note = f"agent {info.agent_id} has retired"
     try:
         if record.spec.agent == info.agent_id:
             failure = Failure(
@@ -232,10 +237,12 @@ def _give_back(record: TaskRecord, info: AgentInfo, fleet: Fleet) -> None:
         log.info("task %s goes on without the retired agent: %s", task_id, error)
 
 
-def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[str]:
-    """Mark the agent's waiting messages, and ``others`` that only its node has, as dead, and notify their senders."""
+def bury_messages(info: AgentInfo, note: str, fleet: Fleet, others: Iterable[Message] = ()) -> list[str]:
+    """Mark the agent's waiting messages, and ``others`` that only its node has, as dead, and notify their senders.
+
+    The ``note`` says what became of the agent.
+    """
     inboxes, dead = fleet.inboxes, []
-    note = f"agent {info.agent_id} has retired"
     entries = inboxes.waiting(info.agent_id)
     for entry, record in zip(entries, inboxes.records(entry.message_id for entry in entries), strict=True):
         if record is None:
@@ -250,18 +257,18 @@ def bury_messages(info: AgentInfo, fleet: Fleet, others: list[Message]) -> list[
             dead.append(message)
     for urgency in Urgency:
         fleet.client.delete(keys.inbox(info.agent_id, urgency))
-    _write_to_senders(info, dead, fleet)
+    _write_to_senders(info, dead, note, fleet)
     return [message.id for message in dead]
 
 
-def _write_to_senders(info: AgentInfo, dead: list[Message], fleet: Fleet) -> None:
+def _write_to_senders(info: AgentInfo, dead: list[Message], note: str, fleet: Fleet) -> None:
     """Notify senders that are agents; the others see it in the message's record."""
     senders = {one.agent_id: one for one in fleet.registry.get_agents({message.sender for message in dead})}
     for message in dead:
         sender = senders.get(message.sender)
         if sender is None or sender.agent_id == info.agent_id:
             continue
-        text = f"{info.agent_id} has retired and did not read your message {message.id}: {message.title[:_TITLE]}"
+        text = f"{note} and did not read your message {message.id}: {message.title[:_TITLE]}"
         answer = Message.build(
             id=f"{message.id}.retired"[-128:], sender=info.agent_id, target=message.sender, message=text
         )
@@ -282,13 +289,8 @@ def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet
     fleet.registry.remove(report.agent_id)
     for one in [spawned] if spawned else fleet.spawns.get_many([report.agent_id]):
         if one.node == report.node:
-            fleet.spawns.end(one, report.note or f"retired by {report.by}")
-    fleet.client.hset(keys.RETIREMENT_REPORTS, report.agent_id, report.model_dump_json())
-
-
-def retirement_report(agent_id: str, fleet: Fleet) -> RetirementReport | None:
-    kept: Any = fleet.client.hget(keys.RETIREMENT_REPORTS, agent_id)
-    return RetirementReport.model_validate_json(kept) if kept else None
+            fleet.spawns.end(one, report.note or f"{report.words}, by order of {report.by}")
+    fleet.registry.report(report)
 
 
 @dataclass(frozen=True)

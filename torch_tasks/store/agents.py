@@ -18,7 +18,7 @@ from torch_tasks.broker.clock import in_ms, time_ms
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
-from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance
+from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance, RetirementReport
 from torch_tasks.model.hold import LatestHolds
 from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
@@ -209,6 +209,15 @@ class AgentRegistry:
         """Remove an agent that has ended. Its incarnations stay, so a later agent of its id does not own its tasks."""
         places = {name: key for name, key in _KEYS.items() if name != "incarnations"}
         SCRIPTS["remove"](self._client, **places, loads=keys.AGENT_LOAD, kept=keys.AGENT_KEPT, id=agent_id)
+
+    def report(self, report: RetirementReport) -> None:
+        """Keep what became of an agent that has ended."""
+        self._client.hset(keys.RETIREMENT_REPORTS, report.agent_id, report.model_dump_json())
+
+    def report_of(self, agent_id: str) -> RetirementReport | None:
+        """What became of the latest agent of this id that has ended."""
+        kept: Any = self._client.hget(keys.RETIREMENT_REPORTS, agent_id)
+        return RetirementReport.model_validate_json(kept) if kept else None
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that the workers of these agents are started again if they die."""

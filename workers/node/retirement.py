@@ -48,11 +48,7 @@ class Retirement:
             make_folder(file.parent)
             write_private(file, "\n".join(self._summary(agent, order, journal, info)) + "\n")
         end_terminal(folder)
-        tasks = give_tasks_back(info, self._fleet) if info else []
-        messages = bury_messages(info, self._fleet, self._unread(folder)) if info else []
-        self._tidy(folder, journal)
-        log.info("%s: has retired, see %s", agent.id, file)
-        return RetirementReport(
+        report = RetirementReport(
             agent_id=agent.id,
             node=self._settings.node,
             incarnation=incarnation,
@@ -60,9 +56,12 @@ class Retirement:
             note=order.note,
             at=now(),
             file=str(file),
-            tasks=tuple(tasks),
-            messages=tuple(messages),
         )
+        tasks = give_tasks_back(info, report.words, self._fleet) if info else []
+        messages = bury_messages(info, report.words, self._fleet, self._unread(folder)) if info else []
+        self._tidy(folder, journal)
+        log.info("%s: has retired, see %s", agent.id, file)
+        return report.model_copy(update={"tasks": tuple(tasks), "messages": tuple(messages)})
 
     def _summary(
         self, agent: AgentSpec, order: RetireOrder, journal: AgentJournal | None, info: AgentInfo | None

@@ -35,7 +35,7 @@ OPTIONS = {
     "task": "--json",
     "handoff": "TASK AGENT --note --question",
     "cancel": "TASK_IDS",
-    "agents": "--role --skill --online --json",
+    "agents": "--role --skill --online --all --json forget",
     "budget": "ACCOUNT --json",
     "agent": "--release --json",
     "pause": "AGENT --role --all --reason --interrupt",

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
 import pytest
 
 from torch_tasks.model.agent import AgentInfo, AgentState, AgentStatus
+from torch_tasks.model.checkin import Checkin, CheckinRecord, CheckinState, Every, Fire, SlotOutcome, Target
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState
 from torch_tasks.model.task import HistoryEntry, Question, TaskRecord, TaskSpec, TaskState
 from torch_tasks.orchestration.attention import (
@@ -15,6 +17,7 @@ from torch_tasks.orchestration.attention import (
     WaitingTask,
     blockage_of_waiting,
     blockages_reported,
+    checkin_needs,
     dead_need,
     limited_need,
     login_needs,
@@ -141,6 +144,44 @@ def test_only_agents_that_are_known_are_blocked() -> None:
 )
 def test_an_agent_that_is_there_may_want_a_login(info: AgentInfo, wants: list[str]) -> None:
     assert [need.id for need in login_needs([info])] == wants
+
+
+def checkin(
+    outcome: SlotOutcome | None = None, *, state: CheckinState = CheckinState.ACTIVE, **to: Any
+) -> CheckinRecord:
+    """A check-in of which the last slot had this outcome, for dev-1 unless it is said."""
+    asked = Checkin(
+        id="c1",
+        note="look at the build",
+        target=Target(**(to or {"agent": "dev-1"})),
+        schedule=Every(seconds=60, start=THEN),
+        sender="operator",
+    )
+    last = Fire(checkin_id="c1", slot=THEN, outcome=outcome, at=THEN, note="no agent matches") if outcome else None
+    return CheckinRecord(checkin=asked, state=state, last=last)
+
+
+@pytest.mark.parametrize(
+    ("record", "present", "why"),
+    [
+        (checkin(), {"dev-1"}, None),
+        (checkin(), {"dev-2"}, "dev-1 is gone"),
+        (checkin(), None, None),
+        (checkin(state=CheckinState.PAUSED), {"dev-2"}, None),
+        (checkin(state=CheckinState.ENDED), {"dev-2"}, None),
+        (checkin(SlotOutcome.SENT), {"dev-1"}, None),
+        (checkin(SlotOutcome.REFUSED, state=CheckinState.ENDED), {"dev-1"}, "no agent matches"),
+        (checkin(SlotOutcome.REFUSED, role="qa"), {"dev-1"}, "no agent matches"),
+        (checkin(task={"agent": "dev-1"}), {"dev-2"}, "dev-1 is gone"),
+        (checkin(agent="operator"), {"dev-1"}, None),
+    ],
+)
+def test_a_check_in_that_reaches_nobody_needs_a_person(
+    record: CheckinRecord, present: set[str] | None, why: str | None
+) -> None:
+    found = [(need.id, need.text, need.do) for need in checkin_needs([record], present)]
+    text = f"check-in c1 (look at the build) reaches nobody: {why}"
+    assert found == ([("checkin c1", text, "torch-tasks checkin show c1")] if why else [])
 
 
 def test_other_needs_say_which_command_helps() -> None:
