@@ -9,9 +9,10 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
+from torch_tasks.model.fields import now
 from torch_tasks.model.hold import STOP, Hold, LatestHolds, Stop
 from torch_tasks.state_folder import StateFolder
-from torch_tasks.store.holds import Holds, new_hold
+from torch_tasks.store.holds import Holds
 from torch_tasks.system.files import exclusive, make_folder, ring_all, usable, write_private
 
 log = logging.getLogger(__name__)
@@ -83,7 +84,7 @@ class NodeHolds:
         """Publish a stop of the fleet that was ordered here while the broker was away."""
         stop = self.stop
         if stop and stop.fleet and not stop.revision:
-            self.write_stop(holds.put(STOP, new_hold(stop.reason, stop.by)), fleet=True)
+            self.write_stop(holds.put(STOP, stop.model_copy(update={"at": now()})), fleet=True)
 
     def _follow_fleet(self, latest: LatestHolds) -> None:
         """Keep the file in step with the fleet's stop; a stop of this machine alone stays as it is."""

@@ -41,6 +41,8 @@ class Hold(BaseModel):
     lifted: bool = False
     interrupt: bool = False
     """Whether the agents are interrupted at once, as by a stop."""
+    task: str | None = None
+    """The task in which an agent ordered it."""
     revision: int = 0
     """Grows with each hold on the same scope, in the broker's milliseconds; 0: unknown to the broker."""
 

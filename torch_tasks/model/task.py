@@ -117,6 +117,8 @@ class FailureKind(StrEnum):
     WORKER_LOST = "worker_lost"
     REFUSED = "refused"
     CANCELLED = "cancelled"
+    HELD_AGENTS = "held_agents"
+    """It had its own agent stopped or interrupted, and would do so again."""
     AGENT_FAILED = "agent_failed"
     """The agent reported that it cannot do the task, or its program showed an error."""
     INDETERMINATE = "indeterminate"

@@ -16,9 +16,10 @@ from torch_tasks.model.hold import STOP, Hold, LatestHolds
 SCRIPTS = Scripts(__file__)
 
 
-def new_hold(reason: str = "", by: str | None = None, *, lifted: bool = False, interrupt: bool = False) -> Hold:
-    """A hold from now on, by the agent of this pane, else by the operator."""
-    return Hold(by=by or caller().name, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
+def new_hold(reason: str = "", *, lifted: bool = False, interrupt: bool = False) -> Hold:
+    """A hold from now on, by the agent of this pane and its task, else by the operator."""
+    own = caller()
+    return Hold(by=own.name, task=own.task, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
 
 class Holds:

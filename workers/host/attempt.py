@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import logging
 import time
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.tasks import Ownership
-from torch_tasks.system.files import usable
+from torch_tasks.system.files import usable, write_private
 from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN
 from torch_tasks.workers.folders import AttemptFolder, CurrentAttempt
 from torch_tasks.workers.host.attempt_end import (
@@ -30,6 +31,7 @@ from torch_tasks.workers.host.attempt_end import (
     what_ends,
 )
 from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
+from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.programs.kind import ProgramEnding, StateReading, login_hint
 
@@ -56,7 +58,7 @@ class Attempt:
         self._notes = HandoffNotes(agent)
         self._standstill = StandstillDetector(agent.settings.stalled_seconds)
         self._asked_at: float | None = None
-        self._halt_reason: str | None = None
+        self._interruption: Interruption | None = None
 
     # ── into the pane ────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -80,7 +82,8 @@ class Attempt:
     def _require_no_hold(self) -> None:
         """Raise :class:`AgentHeld` if the agent may begin nothing; a mere pause lets a task in the pane go on."""
         begun = self._agent.presence.journal.current is not None
-        why = self._agent.holds.interruption or (None if begun else self._agent.holds.reason)
+        interruption = self._agent.holds.interruption
+        why = interruption.why if interruption else None if begun else self._agent.holds.reason
         if why and begun and self._terminal.is_alive:
             self._kind.discard_input(self._terminal.pane)
         if why:
@@ -202,11 +205,11 @@ class Attempt:
     def _facts(self, ending: ProgramEnding | None, limit: TimeLimit) -> AttemptFacts:
         agent, record = self._agent, self._record()
         handover = record.handover if record else None
-        self._halt_reason = agent.holds.interruption
+        self._interruption = agent.holds.interruption
         is_alive = self._terminal.is_alive
         return AttemptFacts(
             has_ended=ending is not None,
-            is_halted=self._halt_reason is not None,
+            is_halted=self._interruption is not None,
             was_halted=self._folder.halted.exists(),
             is_handed_over=handover is not None,
             is_returning=handover is not None and self._is_returning(handover),
@@ -287,7 +290,10 @@ class Attempt:
         """Return the result of the attempt, or raise the exception that says where the task goes."""
         match end:
             case AttemptEnd.HALTED:
-                raise self._give_back()
+                why, task = self._halt()
+                if task != self._spec.id:
+                    raise AgentHeld(why)
+                failure = FailureKind.HELD_AGENTS, f"it is not put back, because it ordered this itself: {why}"
             case AttemptEnd.HANDED_OVER:
                 raise self._hand_over(has_ended=has_ended)
             case AttemptEnd.LOST:
@@ -312,16 +318,17 @@ class Attempt:
         message = f"no progress: nothing new in its pane for {seconds:g} s (TORCH_STALLED_SECONDS)"
         return FailureKind.LOOPING, message
 
-    def _give_back(self) -> AgentHeld:
+    def _halt(self) -> Interruption:
         """Interrupt the program. Note that first: the next worker must not take the interruption for an ending."""
         halted = self._folder.halted
         if not halted.exists():
-            halted.write_text(f"{self._halt_reason}\n")
+            assert self._interruption
+            write_private(halted, json.dumps(self._interruption))
         if self._terminal.is_alive and not self._has_stopped():
             self._terminal.interrupt(self._has_stopped)
         if self._terminal.is_alive:
             self._notes.note(self._spec)
-        return AgentHeld(halted.read_text().strip())
+        return Interruption(*json.loads(halted.read_bytes()))
 
     def _hand_over(self, *, has_ended: bool) -> HandedOver:
         """Write notes for the agent that gets the task, and interrupt the program."""

@@ -9,6 +9,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
+from typing import NamedTuple
 
 from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.fleet import Fleet
@@ -24,6 +25,13 @@ log = logging.getLogger(__name__)
 _LOOK_SECONDS = 0.5
 #: How long the start waits for the broker's first answer.
 _FIRST_SECONDS = 2.0
+
+
+class Interruption(NamedTuple):
+    """Why an agent is interrupted, and the task in which that was ordered, if it was in one."""
+
+    why: str
+    task: str | None
 
 
 class HoldsWatcher:
@@ -59,10 +67,11 @@ class HoldsWatcher:
         return self._words(self.paused)
 
     @property
-    def interruption(self) -> str | None:
+    def interruption(self) -> Interruption | None:
         """Why the agent must be interrupted, if so."""
-        paused = self.paused
-        return self._words(paused if paused and paused.interrupt else None)
+        paused = self.paused if self.paused and self.paused.interrupt else None
+        why, hold = self._words(paused), self.stop or paused
+        return Interruption(why, hold.task) if why and hold else None
 
     def _words(self, paused: Hold | None) -> str | None:
         if stop := self.stop:

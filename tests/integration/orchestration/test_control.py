@@ -261,6 +261,26 @@ def test_the_fleet_stops_and_starts_and_its_tasks_are_neither_lost_nor_failed(
     assert re.search(r"stopped: +no$", cli("doctor", node=node), re.MULTILINE)
 
 
+@pytest.mark.parametrize("order", ["stop --all", "stop --here", "pause --all --interrupt"])
+def test_a_task_that_stops_its_own_agent_is_not_put_back(torch: Torch, node: Node, tmp_path: Path, order: str) -> None:
+    """It would do so again, each time that the fleet is started."""
+    node.agent_worker("dev-1")
+    again = order.split(" --interrupt")[0].replace("stop", "start").replace("pause", "resume")
+    task = torch.enqueue(f"echo once >> {tmp_path}/done; {TORCH_TASKS} {order}; sleep 60", agent="dev-1", max_retries=3)
+    until(lambda: task.status.ended, "it has ended", 2 * SOON)
+    record = task.record()
+    assert (record.state, record.attempts) == (TaskState.FAILED, 1)
+    assert record.result
+    assert record.result.error
+    assert record.result.error.kind == "held_agents"
+    assert "it is not put back, because it ordered this itself: " in record.result.error.message
+    assert "by dev-1" in record.result.error.message
+    other = torch.enqueue("echo next", agent="dev-1")
+    cli(*again.split(), node=node)
+    assert other.result(timeout=30).answer == "next\n"
+    assert (tmp_path / "done").read_text() == "once\n"
+
+
 def test_a_stop_needs_no_broker(
     torch: Torch,
     node: Node,
