@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table, clear_screen
+from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.config_files import config_names
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound
@@ -37,6 +38,7 @@ from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
 #: How long a tmux server may outlive the client that was attached to it.
 _ENDING_SECONDS = 2.0
+_KIND_COLUMNS = (Column("KIND"), Column("BASE", spare=1), wrapped("PROGRAM", least=10), wrapped("RELEASE"))
 #: A file for users to copy, not a kind.
 _TEMPLATE = "generic"
 #: How long a program may take to print its release.
@@ -199,7 +201,7 @@ def kinds(json_wanted: bool) -> None:
         as_json(found)
     else:
         rows = [(kind.kind, kind.base or "", kind.program, _release_words(kind)) for kind in found]
-        as_table(("KIND", "BASE", "PROGRAM", "RELEASE"), rows)
+        as_table(_KIND_COLUMNS, rows)
         for kind in found:
             if kind.error:
                 click.echo(f"Error: {kind.error}", err=True)

@@ -11,6 +11,7 @@ from torch_tasks.caller import caller
 from torch_tasks.cli import VisibleCommand
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
+from torch_tasks.cli.tables import Column, Fit, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
@@ -20,6 +21,18 @@ from torch_tasks.model.spawn import SpawnRequest
 from torch_tasks.monitoring import SystemMonitor
 from torch_tasks.monitoring.system_monitor import Health
 
+_COLUMNS = (
+    Column("ID"),
+    Column("ROLE", spare=1),
+    wrapped("SKILLS", least=10, spare=2),
+    Column("KIND"),
+    Column("NODE", spare=3),
+    Column("STATE", Fit.WRAPPED, 16, is_state=True),
+    Column("LOAD", spare=6),
+    Column("SUCCESS", spare=5),
+    Column("TASK"),
+    Column("LAST SEEN", spare=4),
+)
 SPAWN_OPTIONS = FieldOptions(SpawnRequest, without=("role", "id", "pool"))
 
 
@@ -46,8 +59,7 @@ def agents(
         as_json([plain(info) | {"gone": info.agent_id in gone} for info in found])
         return
     kept = {one.agent_id: (node.name, one) for node in Torch().nodes() for one in node.agents}
-    headings = ("ID", "ROLE", "SKILLS", "KIND", "NODE", "STATE", "LOAD", "SUCCESS", "TASK", "LAST SEEN")
-    as_table(headings, [_row(info, kept.get(info.agent_id), info.agent_id in gone) for info in found])
+    as_table(_COLUMNS, [_row(info, kept.get(info.agent_id), info.agent_id in gone) for info in found])
     for agent_id, (node, one) in kept.items():
         if one.state is KeptState.QUARANTINED:
             click.echo(

@@ -5,19 +5,36 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any, TypeVar
 
 import click
 
 from torch_tasks.checkins.book import AcceptedCheckin, Checkins
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table
+from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table, local
+from torch_tasks.cli.tables import Column, Fit, cut, state, wrapped
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import CheckinRecord, Fire
 from torch_tasks.model.options import OneOf
 from torch_tasks.visible_text import one_line
 
+_COLUMNS = (
+    Column("CHECKIN"),
+    Column("FOR"),
+    state(),
+    Column("NEXT"),
+    wrapped("TIMES", least=14, spare=1),
+    Column("RUNS", spare=2),
+    Column("BY", spare=3),
+    cut("NOTE"),
+)
+_FIRE_COLUMNS = (
+    Column("TIME"),
+    Column("OUTCOME", Fit.WRAPPED, 12, is_state=True),
+    Column("LATE", spare=1),
+    wrapped("EVIDENCE", least=34),
+    wrapped("NOTE", spare=2),
+)
 _ID = click.argument("checkin_id", metavar="CHECKIN")
 _TARGETS = (
     click.option("--role", help="For all agents of this role; with --task, the agent that takes it has this role."),
@@ -108,7 +125,7 @@ def _read_words(words: tuple[str, ...], every: str | None, cron: str | None) -> 
 
 def _print_accepted(kept: AcceptedCheckin, json_wanted: bool) -> None:
     clock = f", {kept.zone}" if kept.zone else ""
-    first = f"{_local(kept.slot)}{clock}" if kept.slot else str(kept.state)
+    first = f"{local(kept.slot)}{clock}" if kept.slot else str(kept.state)
     line = f"check-in {kept.checkin.id} for {kept.checkin.target}: {kept.checkin.schedule}; next {first}"
     as_json_or_line(json_wanted, kept, line)
     for warning in kept.warnings:
@@ -121,13 +138,13 @@ def _print_accepted(kept: AcceptedCheckin, json_wanted: bool) -> None:
 def list_(all_wanted: bool, json_wanted: bool) -> None:
     """List the check-ins, the next one first."""
     records = [record for record in Checkins().list() if all_wanted or record.state != "ended"]
-    as_json_or_table(json_wanted, records, ("CHECKIN", "FOR", "STATE", "NEXT", "TIMES", "RUNS", "BY", "NOTE"), _row)
+    as_json_or_table(json_wanted, records, _COLUMNS, _row)
 
 
 def _row(record: CheckinRecord) -> tuple[Any, ...]:
     asked = record.checkin
     note = one_line(asked.note.strip(), 60)
-    return asked.id, asked.target, record.state, _local(record.slot), asked.schedule, record.runs, asked.sender, note
+    return asked.id, asked.target, record.state, local(record.slot), asked.schedule, record.runs, asked.sender, note
 
 
 @checkin.command()
@@ -146,8 +163,8 @@ def show(checkin_id: str, json_wanted: bool) -> None:
         ("by", asked.sender),
         ("state", record.state),
         ("times", asked.schedule),
-        ("next", _local(record.slot)),
-        ("until", _local(asked.ends)),
+        ("next", local(record.slot)),
+        ("until", local(asked.ends)),
         ("runs", f"{record.runs}" + (f" of {asked.max_runs}" if asked.max_runs else "")),
         ("jitter", f"{asked.jitter:g} s" if asked.jitter else ""),
         ("busy", asked.when),
@@ -193,7 +210,7 @@ def resume(checkin_id: str, json_wanted: bool) -> None:
 
 
 def _print_state(record: CheckinRecord, json_wanted: bool) -> None:
-    to_come = f", next {_local(record.slot)}" if record.slot else ""
+    to_come = f", next {local(record.slot)}" if record.slot else ""
     as_json_or_line(json_wanted, record, f"check-in {record.checkin.id} {record.state}{to_come}")
 
 
@@ -223,18 +240,18 @@ def history(checkin_id: str, limit: int, json_wanted: bool) -> None:
     """Show the outcome of each time, the latest first, and who got which message."""
 
     def row(fire: Fire) -> tuple[str, ...]:
-        return _local(fire.slot), _outcome(fire), f"{fire.late:.1f} s", _evidence(fire), fire.note
+        return local(fire.slot), _outcome(fire), f"{fire.late:.1f} s", _evidence(fire), fire.note
 
     fires = Checkins().history(checkin_id, limit)
-    as_json_or_table(json_wanted, fires, ("TIME", "OUTCOME", "LATE", "EVIDENCE", "NOTE"), row)
+    as_json_or_table(json_wanted, fires, _FIRE_COLUMNS, row)
 
 
 def _one_fire(fire: Fire) -> str:
-    return f"{_local(fire.slot)} {_outcome(fire)}" + (f": {fire.note}" if fire.note else "")
+    return f"{local(fire.slot)} {_outcome(fire)}" + (f": {fire.note}" if fire.note else "")
 
 
 def _outcome(fire: Fire) -> str:
-    return f"{fire.outcome}" + (f" ({fire.count} times since {_local(fire.since)})" if fire.count > 1 else "")
+    return f"{fire.outcome}" + (f" ({fire.count} times since {local(fire.since)})" if fire.count > 1 else "")
 
 
 def _evidence(fire: Fire) -> str:
@@ -245,7 +262,3 @@ def _evidence(fire: Fire) -> str:
         for one in fire.receipts
     ]
     return "; ".join(receivers + ([f"task {fire.task} {fire.task_state}"] if fire.task else []))
-
-
-def _local(moment: datetime | None) -> str:
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""

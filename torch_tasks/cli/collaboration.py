@@ -9,11 +9,15 @@ from typing import Any
 import click
 
 from torch_tasks.cli.options import JSON, Duration, text_of
-from torch_tasks.cli.output import ago, as_json_or_line, as_json_or_table, waiting
+from torch_tasks.cli.output import ago, as_json_or_line, as_json_or_table, local, shown, waiting
+from torch_tasks.cli.tables import Column, state, wrapped
 from torch_tasks.communication.help_wanted import ask_for_help
 from torch_tasks.machine.project import project_of
 from torch_tasks.store.collaboration import Claim, Claims, Note, Notes
 
+_NOTE_COLUMNS = (Column("NOTED"), Column("BY", spare=1), wrapped("TAGS", least=8, spare=2), wrapped("FACT"))
+_CLAIM_COLUMNS = (wrapped("RESOURCE"), Column("BY"), Column("TASK"), Column("UNTIL", spare=1), Column("SINCE", spare=2))
+_TEAM_COLUMNS = (Column("AGENT"), Column("ROLE"), state(), wrapped("BRINGS"))
 _BY = click.option("--by", metavar="WHO", help="The author or owner (default: this pane's agent, or operator).")
 _PROJECT = click.option("--project", metavar="NAME", help="The project (default: the git tree of this folder).")
 _LIMIT = click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
@@ -65,7 +69,7 @@ def _show(notes: list[Note], json_wanted: bool) -> None:
     def row(note: Note) -> tuple[str, ...]:
         return ago(note.at), note.by, " ".join(note.tags), note.fact
 
-    as_json_or_table(json_wanted, notes, ("NOTED", "BY", "TAGS", "FACT"), row)
+    as_json_or_table(json_wanted, notes, _NOTE_COLUMNS, row)
 
 
 @click.command()
@@ -96,10 +100,10 @@ def claims(json_wanted: bool) -> None:
     """List the claimed resources, their owners, and until when they are claimed."""
 
     def row(held: Claim) -> tuple[str, ...]:
-        until = f"{held.until:%H:%M:%S}" if held.until else "task's end"
-        return held.resource, held.by, held.task or "", until, ago(held.since)
+        until = local(held.until) if held.until else "task's end"
+        return held.resource, held.by, shown(held.task or ""), until, ago(held.since)
 
-    as_json_or_table(json_wanted, Claims().all(), ("RESOURCE", "BY", "TASK", "UNTIL", "SINCE"), row)
+    as_json_or_table(json_wanted, Claims().all(), _CLAIM_COLUMNS, row)
 
 
 @click.command()
@@ -112,7 +116,7 @@ def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     as_json_or_table(
         json_wanted,
         form_team(skills),
-        ("AGENT", "ROLE", "STATE", "BRINGS"),
+        _TEAM_COLUMNS,
         lambda one: (one.agent.agent_id, one.agent.role, one.agent.state, " ".join(one.skills)),
     )
 

@@ -14,6 +14,7 @@ import click
 from celery import chain
 
 from torch_tasks.cli.output import as_table, waiting, wanted
+from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.client import Task, Torch
 from torch_tasks.machine.stack import FLOWER_USER, Stack
 from torch_tasks.model.agent import AgentSpec
@@ -21,6 +22,15 @@ from torch_tasks.model.task import TaskRecord, TaskResult, TaskSpec
 from torch_tasks.settings import settings
 from torch_tasks.tasks.run import run
 
+_COLUMNS = (
+    Column("TASK"),
+    cut("FOR"),
+    Column("PRIORITY", spare=1),
+    Column("RAN ON"),
+    state("RESULT"),
+    wrapped("EVIDENCE", least=14),
+    cut("ANSWER"),
+)
 _AGENTS = ("developer-1:developer:python,git", "qa-1:qa:python", "docs-1:writer:markdown")
 
 _FUNCTION = """\
@@ -68,8 +78,7 @@ def _show(stack: Stack, project: Path, stay: bool) -> bool:
         expected, chained = _hand_out(str(project))
         chained.get(timeout=60, propagate=False)  # its second task is accepted only when the first has ended
         ends = [(task.result(timeout=60), task.record(), status) for task, status in expected]
-    headings = ("TASK", "FOR", "PRIORITY", "RAN ON", "RESULT", "EVIDENCE", "ANSWER")
-    as_table(headings, [_row(result, record, wanted(record)) for result, record, _ in ends])
+    as_table(_COLUMNS, [_row(result, record, wanted(record)) for result, record, _ in ends])
     if flower := stack.processes.find("flower"):
         click.echo(f"\nFlower: {flower.facts['url']}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
     if stay:

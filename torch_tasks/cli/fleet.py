@@ -14,7 +14,8 @@ import click
 from rich.text import Text
 
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import ago, as_json, as_table, plain, print_styled
+from torch_tasks.cli.output import ago, as_json, as_table, local, plain, print_styled
+from torch_tasks.cli.tables import Column, cut, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.fleet import fleet
@@ -129,15 +130,32 @@ def budget(account: str | None, json_wanted: bool) -> None:
             line.name.replace("_", " "),
             f"{line.used:,}",
             f"{line.limit:,}" if line.limit else "none",
-            f"{line.until:%Y-%m-%d %H:%M} UTC",
+            local(line.until),
             "used up" if line.exhausted else "",
         )
         for line in lines
     ]
-    as_table(("ACCOUNT", "BUDGET", "USED", "LIMIT", "UNTIL", ""), rows)
+    as_table(_BUDGET_COLUMNS, rows)
 
 
-_TREE_HEADINGS = ("AGENT", "ROLE", "BRANCH", "UNCOMMITTED", "LAST COMMIT", "LAST TAG", "TREE", "LOOKED AT")
+_BUDGET_COLUMNS = (
+    Column("ACCOUNT"),
+    Column("BUDGET"),
+    Column("USED"),
+    Column("LIMIT"),
+    Column("UNTIL"),
+    wrapped("", least=8),
+)
+_TREE_COLUMNS = (
+    Column("AGENT"),
+    Column("ROLE", spare=6),
+    wrapped("BRANCH", least=16),
+    wrapped("UNCOMMITTED", least=11),
+    cut("LAST COMMIT", least=18),
+    cut("LAST TAG", least=10, spare=4),
+    wrapped("TREE", least=16, spare=3),
+    Column("LOOKED AT", spare=5),
+)
 _LONGEST_SUBJECT = 60
 
 
@@ -158,7 +176,7 @@ def report(agents: tuple[str, ...], json_wanted: bool) -> None:
     if json_wanted:
         as_json(reports)
         return
-    as_table(_TREE_HEADINGS, [_tree_row(one, tree) for one in reports for tree in one.trees])
+    as_table(_TREE_COLUMNS, [_tree_row(one, tree) for one in reports for tree in one.trees])
     for line in (line for one in reports for line in _remarks(one)):
         click.echo(line)
 

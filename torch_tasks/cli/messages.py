@@ -8,7 +8,8 @@ import click
 
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
-from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, waiting
+from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, local, shown, waiting
+from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.errors import NotInPane
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
@@ -17,8 +18,15 @@ from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 from torch_tasks.visible_text import hanging
 
-_HEADINGS = ("MESSAGE", "FROM", "TO", "STATE", "ACCEPTED", "TEXT")
-_REFUSED_HEADINGS = ("WHEN", "FROM", "TO", "WHAT", "MESSAGE", "WHY")
+_COLUMNS = (Column("MESSAGE"), Column("FROM"), Column("TO"), state(), Column("ACCEPTED", spare=1), cut("TEXT"))
+_REFUSED_COLUMNS = (
+    Column("WHEN"),
+    Column("FROM"),
+    Column("TO"),
+    Column("WHAT", spare=1),
+    Column("MESSAGE", spare=2),
+    wrapped("WHY"),
+)
 _WHEN = click.option("--when", type=OneOf(When), default=When.IDLE.value, show_default=True)
 _PAST_ALL = "Deliver before all others, past the policy."
 _EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", default="normal", help=_PAST_ALL)
@@ -155,9 +163,9 @@ def messages(
     """List the latest messages, or show one: its state, since when, and why."""
     nova = NovaOrchestrator()
     if refused:
-        as_json_or_table(json_wanted, nova.refused(limit), _REFUSED_HEADINGS, _refused_row)
+        as_json_or_table(json_wanted, nova.refused(limit), _REFUSED_COLUMNS, _refused_row)
     elif message_id is None:
-        as_json_or_table(json_wanted, nova.history(party, limit), _HEADINGS, _row, cut=True)
+        as_json_or_table(json_wanted, nova.history(party, limit), _COLUMNS, _row)
     elif replay:
         click.echo(f"message {message_id} {nova.replay(message_id)}")
     elif json_wanted:
@@ -167,12 +175,12 @@ def messages(
 
 
 def _refused_row(entry: AuditEntry) -> tuple[Any, ...]:
-    return ago(entry.at), entry.sender, entry.target, entry.what, entry.message_id, entry.why
+    return ago(entry.at), entry.sender, entry.target, entry.what, shown(entry.message_id), entry.why
 
 
 def _row(record: MessageRecord) -> tuple[Any, ...]:
     message = record.message
-    return message.id, message.sender, message.target, record.state, ago(record.accepted_at), message.title
+    return shown(message.id), message.sender, message.target, record.state, ago(record.accepted_at), message.title
 
 
 def _show(record: MessageRecord) -> None:
@@ -186,7 +194,7 @@ def _show(record: MessageRecord) -> None:
         ("about", message.reply_to or ""),
         ("answered", record.reply or ""),
         *(
-            (name.removesuffix("_at"), moment.isoformat(timespec="milliseconds"))
+            (name.removesuffix("_at"), local(moment))
             for name in ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
             if (moment := getattr(record, name))
         ),

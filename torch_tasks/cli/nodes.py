@@ -9,6 +9,7 @@ import click
 
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_json_or_table, as_table
+from torch_tasks.cli.tables import Column, state, wrapped
 from torch_tasks.cli.workers import become_celery
 from torch_tasks.client import Torch
 from torch_tasks.fleet import fleet
@@ -17,6 +18,27 @@ from torch_tasks.model.node import NodeInfo
 from torch_tasks.orchestration.scaling import Autoscaler
 
 _GIGABYTE = 1 << 30
+_COLUMNS = (
+    Column("NODE"),
+    state(),
+    Column("ADDRESS", spare=2),
+    wrapped("LABELS", least=10),
+    Column("AGENTS"),
+    Column("CPUS", spare=4),
+    Column("LOAD", spare=1),
+    Column("FREE GB", spare=3),
+    Column("VERSION", spare=5),
+    Column("LAST SEEN"),
+)
+_NODE_COLUMNS = (Column("NODE"), state(), Column("HOST"), Column("PID"), Column("STATE FOLDER"))
+_KEPT_COLUMNS = (
+    Column("AGENT"),
+    Column("ROLE", spare=2),
+    Column("KIND", spare=1),
+    Column("PARENT", spare=3),
+    state("WORKER"),
+    wrapped("WHY"),
+)
 
 
 class _Node(click.Group):
@@ -53,8 +75,7 @@ def node() -> None:
 @JSON
 def list_(json_wanted: bool) -> None:
     """List the nodes."""
-    headings = ("NODE", "STATE", "ADDRESS", "LABELS", "AGENTS", "CPUS", "LOAD", "FREE GB", "VERSION", "LAST SEEN")
-    as_json_or_table(json_wanted, Torch().nodes(), headings, _row)
+    as_json_or_table(json_wanted, Torch().nodes(), _COLUMNS, _row)
 
 
 def _row(info: NodeInfo) -> tuple[Any, ...]:
@@ -77,9 +98,9 @@ def show(name: str, json_wanted: bool) -> None:
         as_json(info)
         return
     where = (name, info.status, info.host, info.pid, info.state_dir)
-    as_table(("NODE", "STATE", "HOST", "PID", "STATE FOLDER"), [where])
+    as_table(_NODE_COLUMNS, [where])
     as_table(
-        ("AGENT", "ROLE", "KIND", "PARENT", "WORKER", "WHY"),
+        _KEPT_COLUMNS,
         [(one.agent_id, one.role, one.kind, one.parent or "", one.state, one.reason) for one in info.agents],
     )
 

@@ -16,18 +16,16 @@ from typing import Any, TypeVar
 
 import click
 from pydantic import BaseModel
-from rich.cells import cell_len
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
-from rich.table import Table
 from rich.text import Text
 
+from torch_tasks.cli.tables import Column, as_lines, lay_out, one_below_the_other, side_by_side
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.task import TaskRecord
 from torch_tasks.system.terminal import beneath
 from torch_tasks.visible_text import escaped, hanging, visible
 
-_GAP, _NARROWEST = 2, 10
 _MADE_BY_TORCH, _SHOWN = re.compile(r"[0-9a-f]{32}"), 8
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -64,16 +62,14 @@ def as_json_or_line(json_wanted: bool, model: BaseModel, line: str) -> None:
 def as_json_or_table(
     json_wanted: bool,
     models: Sequence[_Model],
-    headings: Sequence[str],
+    columns: Sequence[Column],
     row: Callable[[_Model], Sequence[Any]],
-    *,
-    cut: bool = False,
 ) -> None:
     """Print models as JSON for a program, or as a table with one row each for a person."""
     if json_wanted:
         as_json(models)
     else:
-        as_table(headings, map(row, models), cut=cut)
+        as_table(columns, map(row, models))
 
 
 def as_fields(fields: Iterable[tuple[str, object]], width: int) -> None:
@@ -83,31 +79,22 @@ def as_fields(fields: Iterable[tuple[str, object]], width: int) -> None:
             click.echo(f"{name + ':':<{width}}{hanging(str(value), width)}")
 
 
-def as_table(headings: Sequence[str], rows: Iterable[Sequence[Any]], *, cut: bool = False) -> None:
-    """Print a table; in a pipe it is as wide as it needs to be. ``cut``: its last column may be cut at a terminal."""
-    table = Table(*headings, box=None, header_style="bold", pad_edge=False)
+def as_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
+    """Print a table that fits the terminal; in a pipe it is as wide as it needs to be, and whole."""
     shown = [[visible(str(cell)) for cell in row] for row in rows]
-    for row in shown:
-        table.add_row(*map(Text, row))
-    console = VisibleConsole()
+    console = VisibleConsole(highlight=False)
     if not console.is_terminal:
-        console = VisibleConsole(width=400)
-        with console.capture() as captured:
-            console.print(table)
-        click.echo("\n".join(line.rstrip() for line in captured.get().splitlines()))
-    else:
-        for column in table.columns:
-            column.overflow = "fold"  # a path or an id that is cut off is worth nothing
-        if cut:
-            _keep_to_one_line(table, headings, shown, console.width)
-        console.print(table)
-
-
-def _keep_to_one_line(table: Table, headings: Sequence[str], rows: Sequence[Sequence[str]], width: int) -> None:
-    """Cut the last column instead of folding it into a pillar."""
-    others = sum(max(map(cell_len, cells)) + _GAP for cells in list(zip(headings, *rows, strict=True))[:-1])
-    last = table.columns[-1]
-    last.no_wrap, last.overflow, last.max_width = True, "ellipsis", max(_NARROWEST, width - others)
+        click.echo("\n".join(as_lines(columns, shown)))
+        return
+    layout = lay_out(columns, shown, console.width)
+    if layout is None:
+        for line in one_below_the_other(columns, shown):
+            console.print(line, soft_wrap=True)
+        return
+    console.print(side_by_side(columns, shown, layout))
+    if layout.left_out:
+        words = f"not shown in {console.width} columns: {', '.join(layout.left_out)}"
+        console.print(Text(words, style="dim"), soft_wrap=True)
 
 
 def is_terminal() -> bool:
@@ -123,6 +110,11 @@ def waiting(message: str) -> AbstractContextManager[Any]:
     """Show a moving line on standard error while a command waits; nothing unless a person watches."""
     console = VisibleConsole(stderr=True)
     return console.status(message) if console.is_terminal else nullcontext()
+
+
+def local(moment: datetime | None) -> str:
+    """A time as this machine's clocks show it, with their zone; ``--json`` has it in ISO 8601."""
+    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
 
 
 def ago(moment: datetime | None) -> str:

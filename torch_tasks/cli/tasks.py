@@ -16,7 +16,8 @@ from rich.text import Text
 from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.cli.options import JSON, Duration, text_of
-from torch_tasks.cli.output import ago, as_fields, as_json, as_table, is_terminal, plain, shown, waiting, wanted
+from torch_tasks.cli.output import ago, as_fields, as_json, as_table, local, plain, shown, waiting, wanted
+from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
@@ -31,8 +32,25 @@ TASK_OPTIONS = FieldOptions(
     TaskSpec, without=("prompt", "deadline", "context", "metadata"), types={"timeout": Duration()}
 )
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
-_HEADINGS = ("ID", "STATE", "FOR", "PRIORITY", "AGENT", "TRIES", "ACCEPTED", "PROMPT")
-_PRIORITY = _HEADINGS.index("PRIORITY")
+_COLUMNS = (
+    Column("ID"),
+    state(),
+    cut("FOR", spare=2),
+    Column("PRIORITY", usual=Priority.NORMAL),
+    Column("AGENT"),
+    Column("TRIES", spare=4),
+    Column("ACCEPTED", spare=3),
+    cut("PROMPT", least=16),
+)
+_DEAD_COLUMNS = (
+    Column("ID"),
+    cut("FOR", spare=2),
+    Column("TRIES", spare=3),
+    Column("DIED"),
+    wrapped("WHY"),
+    cut("PROMPT", spare=1),
+)
+_REFUSED_COLUMNS = (Column("REFUSED"), Column("LAY IN"), Column("BYTES", spare=2), Column("SINCE", spare=1), wrapped("WHY"))
 _SHORTEST_PREFIX, _NAMED = 4, 3
 _LONGEST_NOTE = 200
 _PATIENCE = 2.0
@@ -173,10 +191,7 @@ def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
     if json_wanted:
         as_json(records)
         return
-    rows = [_HEADINGS, *map(_row, records)]
-    if is_terminal() and all(record.spec.priority is Priority.NORMAL for record in records):
-        rows = [(*row[:_PRIORITY], *row[_PRIORITY + 1 :]) for row in rows]  # a terminal has little room
-    as_table(rows[0], rows[1:], cut=True)
+    as_table(_COLUMNS, map(_row, records))
 
 
 def _state(record: TaskRecord) -> str:
@@ -208,8 +223,8 @@ def task(task_id: str, json_wanted: bool) -> None:
         ("for", f"{wanted(record)}, {record.spec.priority}"),
         ("agent", f"{record.agent} on {record.node}" if record.agent else "none yet"),
         ("attempts", f"{record.attempts}{again}"),
-        ("accepted", record.created_at.isoformat(timespec="seconds")),
-        ("ended", record.finished_at.isoformat(timespec="seconds") if record.finished_at else "not yet"),
+        ("accepted", local(record.created_at)),
+        ("ended", local(record.finished_at) or "not yet"),
         ("waits", record.waits or ""),
         ("note", record.note if record.note and not asked else ""),
         *asked,
@@ -242,7 +257,7 @@ def _cost(result: TaskResult | None) -> str:
 
 def _history_line(entry: HistoryEntry) -> str:
     who = f" {entry.agent} on {entry.node}" if entry.agent else ""
-    return f"{entry.at:%H:%M:%S} {entry.state}{who}" + (f": {entry.note}" if entry.note else "")
+    return f"{local(entry.at)} {entry.state}{who}" + (f": {entry.note}" if entry.note else "")
 
 
 @click.command()
@@ -314,9 +329,9 @@ def list_dead(json_wanted: bool) -> None:
     if json_wanted:
         as_json([*records, *({"id": name, **plain(refusal)} for name, refusal in refusals.items())])
         return
-    as_table(("ID", "FOR", "TRIES", "DIED", "WHY", "PROMPT"), [_dead_row(record) for record in records])
+    as_table(_DEAD_COLUMNS, map(_dead_row, records))
     if refusals:
-        as_table(("REFUSED", "LAY IN", "BYTES", "SINCE", "WHY"), [_refused_row(*one) for one in refusals.items()])
+        as_table(_REFUSED_COLUMNS, [_refused_row(*one) for one in refusals.items()])
     others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records} - refusals.keys()
     for message_id in sorted(others):
         click.echo(f"{message_id} (a message of another Celery task)")
