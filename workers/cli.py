@@ -18,11 +18,11 @@ import click
 import psutil
 from pydantic import BaseModel
 
+from torch_tasks.cli.names import AGENT, known_kinds
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table, clear_screen
 from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
-from torch_tasks.config_files import config_names
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
@@ -39,14 +39,12 @@ from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 #: How long a tmux server may outlive the client that was attached to it.
 _ENDING_SECONDS = 2.0
 _KIND_COLUMNS = (Column("KIND"), Column("BASE", spare=1), wrapped("PROGRAM", least=10), wrapped("RELEASE"))
-#: A file for users to copy, not a kind.
-_TEMPLATE = "generic"
 #: How long a program may take to print its release.
 _VERSION_SECONDS = 20
 
 
 @click.command()
-@click.argument("agent_id")
+@click.argument("agent_id", metavar="AGENT", type=AGENT)
 @click.option("--read-only", is_flag=True, help="Watch only; what you type is not sent.")
 def attach(agent_id: str, read_only: bool) -> None:
     """Attach this terminal to an agent's pane; C-b d leaves it.
@@ -92,7 +90,7 @@ def _await_pane(agent_id: str, server: AgentServer) -> None:
 
 
 @click.command()
-@click.argument("agent_id")
+@click.argument("agent_id", metavar="AGENT", type=AGENT)
 @click.option("--history", type=click.IntRange(0), default=0, help="Also print this many lines from above the screen.")
 @click.option("--explain", is_flag=True, help="Print what the agent is doing instead, and the evidence for it.")
 @click.option("-f", "--follow", is_flag=True, help="Print it again whenever it changes, until Ctrl-C.")
@@ -194,9 +192,8 @@ def kinds(json_wanted: bool) -> None:
 
     Exit code 1 if the file of one is wrong.
     """
-    names = [name for name in config_names("agents") if name != _TEMPLATE]
     with ThreadPoolExecutor() as at_once:
-        found = list(at_once.map(_installed, names))
+        found = list(at_once.map(_installed, known_kinds()))
     if json_wanted:
         as_json(found)
     else:

@@ -5,15 +5,21 @@ Each command is loaded when it is called: an agent that reports from its pane do
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import nullcontext, redirect_stderr
 from typing import Any
 
 import click
+from click.shell_completion import CompletionItem
 
 from torch_tasks.errors import TorchError
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import NODE_COMMANDS, load
 from torch_tasks.system.terminal import visible_output
+
+COMPLETE = "_TORCH_TASKS_COMPLETE"
+"""With this variable, the shell asks what may be typed next."""
 
 #: group → name → (where it is, what it does)
 COMMANDS = {
@@ -67,6 +73,7 @@ COMMANDS = {
         "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
         "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),
         "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
+        "completion": ("torch_tasks.cli.completion:completion", "Have the shell complete commands, options and ids."),
         "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
         "version": ("torch_tasks.cli:version", "Print the version."),
     },
@@ -95,7 +102,7 @@ class VisibleCommand(click.Command):
     """A command whose whole output is visible text."""
 
     def main(self, *args: Any, **how: Any) -> Any:
-        with visible_output():
+        with visible_output(), redirect_stderr(None) if COMPLETE in os.environ else nullcontext():
             return super().main(*args, **how)
 
 
@@ -115,10 +122,17 @@ class _Commands(VisibleCommand, click.Group):
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
         name = args[0]
-        if name in _PLACES or name.startswith("-"):
+        if name in _PLACES or name.startswith("-") or ctx.resilient_parsing:
             return super().resolve_command(ctx, args)
         hint = did_you_mean(name, self.list_commands(ctx), "'torch-tasks --help' lists the commands")
         raise click.UsageError(f"there is no command {name!r}; {hint}", ctx)
+
+    def shell_complete(self, ctx: click.Context, incomplete: str) -> list[CompletionItem]:
+        """The commands that begin so, of which none is loaded for that; or the options of ``torch-tasks`` itself."""
+        if incomplete.startswith("-"):
+            return click.Command.shell_complete(self, ctx, incomplete)
+        said = {name: words for group in COMMANDS.values() for name, (_, words) in group.items()}
+        return [CompletionItem(name, help=said[name]) for name in said if name.startswith(incomplete)]
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         widest = max(map(len, self.list_commands(ctx)))

@@ -9,6 +9,7 @@ import click
 
 from torch_tasks.caller import caller
 from torch_tasks.cli import VisibleCommand
+from torch_tasks.cli.names import AGENT, KIND, NODE, ROLE, SKILL, role_hint
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
 from torch_tasks.cli.tables import Column, Fit, wrapped
@@ -33,12 +34,18 @@ _COLUMNS = (
     Column("TASK"),
     Column("LAST SEEN", spare=4),
 )
-SPAWN_OPTIONS = FieldOptions(SpawnRequest, without=("role", "id", "pool"))
+SPAWN_OPTIONS = FieldOptions(
+    SpawnRequest,
+    without=("role", "id", "pool"),
+    types={"kind": KIND, "skills": SKILL, "node": NODE, "parent": AGENT},
+)
 
 
 @click.group(invoke_without_command=True)
-@click.option("--role", help="Only of this role.")
-@click.option("--skill", "skills", multiple=True, help="Only with this skill; repeat for more, all are required.")
+@click.option("--role", type=ROLE, help="Only of this role.")
+@click.option(
+    "--skill", "skills", multiple=True, type=SKILL, help="Only with this skill; repeat for more, all are required."
+)
 @click.option("--online", is_flag=True, help="Only agents that are online.")
 @click.option("--all", "everybody", is_flag=True, help="Also those that are gone: they do not come back by themselves.")
 @JSON
@@ -54,10 +61,12 @@ def agents(
     found = [info for info in known if everybody or info.agent_id not in gone]
     if left := len(known) - len(found):
         who = "1 agent is" if left == 1 else f"{left} agents are"
-        click.echo(f"{who} gone: 'torch-tasks agents --all' shows all, 'agents forget ID' removes one", err=True)
+        click.echo(f"{who} gone: 'torch-tasks agents --all' shows all, 'agents forget AGENT' removes one", err=True)
     if json_wanted:
         as_json([plain(info) | {"gone": info.agent_id in gone} for info in found])
         return
+    if not found and (hint := role_hint(role)):
+        click.echo(hint.removeprefix("; "), err=True)
     kept = {one.agent_id: (node.name, one) for node in Torch().nodes() for one in node.agents}
     as_table(_COLUMNS, [_row(info, kept.get(info.agent_id), info.agent_id in gone) for info in found])
     for agent_id, (node, one) in kept.items():
@@ -84,7 +93,7 @@ def _row(info: AgentInfo, kept: tuple[str, KeptAgent] | None, gone: bool) -> tup
 
 
 @agents.command()
-@click.argument("agent_id", metavar="ID")
+@click.argument("agent_id", metavar="AGENT", type=AGENT)
 @JSON
 def forget(agent_id: str, json_wanted: bool) -> None:
     """Remove an agent that does not come back from the fleet; its tasks go to others."""
@@ -104,7 +113,7 @@ def _print_left(report: RetirementReport) -> None:
 
 
 @click.command()
-@click.argument("agent_id")
+@click.argument("agent_id", metavar="AGENT", type=AGENT)
 @click.option("--release", is_flag=True, help="Have it started again, if it is in quarantine after too many crashes.")
 @JSON
 def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
@@ -128,7 +137,7 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
 
 
 @click.command(params=SPAWN_OPTIONS.parameters())
-@click.argument("role")
+@click.argument("role", type=ROLE)
 def spawn(role: str, **parameters: Any) -> None:
     """Start an agent of this ROLE somewhere in the fleet; print its id once it is ready."""
     fields: Any = SPAWN_OPTIONS.take(parameters)
@@ -139,7 +148,7 @@ def spawn(role: str, **parameters: Any) -> None:
 
 
 @click.command()
-@click.argument("agent_id", metavar="AGENT", required=False)
+@click.argument("agent_id", metavar="AGENT", type=AGENT, required=False)
 @click.option("--now", is_flag=True, help="Interrupt its task and put it back into its queue.")
 @click.option("--hand-over", is_flag=True, help="Hand its task over to another agent of its role.")
 @click.option("--note", default="", help="Why, and what a successor should know.")

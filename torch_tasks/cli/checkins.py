@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import click
 
 from torch_tasks.checkins.book import AcceptedCheckin, Checkins
+from torch_tasks.cli.names import AGENT, CHECKIN, ROLE, SKILL
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table, local
 from torch_tasks.cli.tables import Column, Fit, cut, state, wrapped
@@ -35,13 +36,17 @@ _FIRE_COLUMNS = (
     wrapped("EVIDENCE", least=34),
     wrapped("NOTE", spare=2),
 )
-_ID = click.argument("checkin_id", metavar="CHECKIN")
+_ID = click.argument("checkin_id", metavar="CHECKIN", type=CHECKIN)
 _TARGETS = (
-    click.option("--role", help="For all agents of this role; with --task, the agent that takes it has this role."),
+    click.option(
+        "--role", type=ROLE, help="For all agents of this role; with --task, the agent that takes it has this role."
+    ),
     click.option("--project", metavar="FOLDER", help="For all agents that work in this folder, or one of this name."),
     click.option("--task", is_flag=True, help="The note is the prompt of a new task each time."),
-    click.option("--agent", help="With --task: only this agent takes it."),
-    click.option("--skill", "skills", multiple=True, help="With --task: only an agent with this skill; repeatable."),
+    click.option("--agent", type=AGENT, help="With --task: only this agent takes it."),
+    click.option(
+        "--skill", "skills", multiple=True, type=SKILL, help="With --task: only an agent with this skill; repeatable."
+    ),
     click.option("--workdir", help="With --task: the folder to work in."),
     click.option("--timeout", type=Duration(), help="With --task: interrupt its agent after this time."),
     click.option("--check", help="With --task: a command that checks the result."),
@@ -179,7 +184,7 @@ def show(checkin_id: str, json_wanted: bool) -> None:
 @_ID
 @click.option("--time", metavar="WHEN", help="The new WHEN, as for `add`.")
 @click.option("--note", metavar="NOTE", help="The new text; `-` reads it from standard input.")
-@click.option("--to", "target", metavar="AGENT", help="The new receiver.")
+@click.option("--to", "target", metavar="AGENT", type=AGENT, help="The new receiver.")
 @_with_target_and_pace
 @JSON
 def edit(

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.names import ROLE, SKILL
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_json_or_line, as_json_or_table, local, shown, waiting
 from torch_tasks.cli.tables import Column, state, wrapped
@@ -107,7 +108,9 @@ def claims(json_wanted: bool) -> None:
 
 
 @click.command()
-@click.option("--skill", "skills", multiple=True, required=True, help="A skill the team must have; repeat for more.")
+@click.option(
+    "--skill", "skills", multiple=True, type=SKILL, required=True, help="A skill the team must have; repeat for more."
+)
 @JSON
 def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Find agents that together have all of these skills: free ones first, as few as possible."""
@@ -123,8 +126,8 @@ def team(skills: tuple[str, ...], json_wanted: bool) -> None:
 
 @click.command("help-wanted")
 @click.argument("text", nargs=-1, required=True)
-@click.option("--skill", "skills", multiple=True, help="A skill the helper must have; repeat for more.")
-@click.option("--role", help="Only agents of this role, and at last a manager.")
+@click.option("--skill", "skills", multiple=True, type=SKILL, help="A skill the helper must have; repeat for more.")
+@click.option("--role", type=ROLE, help="Only agents of this role, and at last a manager.")
 @click.option("--expires", type=Duration(), default="10m", show_default=True, help="How long each agent has to answer.")
 @click.option("--from", "sender", metavar="WHO", help="The asking agent (default: this pane's agent, or operator).")
 @JSON

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 import click
 from rich.text import Text
 
+from torch_tasks.cli.names import AGENT, ROLE
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table, local, plain, print_styled
 from torch_tasks.cli.tables import Column, cut, wrapped
@@ -29,7 +30,7 @@ from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
 from torch_tasks.store.messages import role_named
 from torch_tasks.visible_text import escaped, one_line
 
-_ROLE = click.option("--role", help="All agents of this role, also those started later.")
+_ROLE = click.option("--role", type=ROLE, help="All agents of this role, also those started later.")
 _ALL = click.option("--all", "everybody", is_flag=True, help="All agents, also those started later.")
 _FLEET = click.option("--all", "everywhere", is_flag=True, help="The whole fleet, on every machine.")
 _HERE = click.option("--here", is_flag=True, help="This machine alone; needs no broker.")
@@ -37,7 +38,7 @@ _REASON = click.option("--reason", default="", help="The reason, shown wherever 
 
 
 @click.command()
-@click.argument("agent_id", metavar="[AGENT]", required=False)
+@click.argument("agent_id", metavar="[AGENT]", type=AGENT, required=False)
 @_ROLE
 @_ALL
 @_REASON
@@ -49,7 +50,7 @@ def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, 
 
 
 @click.command()
-@click.argument("agent_id", metavar="[AGENT]", required=False)
+@click.argument("agent_id", metavar="[AGENT]", type=AGENT, required=False)
 @_ROLE
 @_ALL
 @_REASON
@@ -165,7 +166,7 @@ def git() -> None:
 
 
 @git.command()
-@click.option("--agent", "agents", multiple=True, help="Only this agent's trees; repeat for more.")
+@click.option("--agent", "agents", multiple=True, type=AGENT, help="Only this agent's trees; repeat for more.")
 @JSON
 def report(agents: tuple[str, ...], json_wanted: bool) -> None:
     """Show what the nodes found when they last looked at their agents' git trees.
@@ -208,8 +209,10 @@ _LONGEST = 300
 
 
 @click.command()
-@click.option("--agent", "agents", multiple=True, help="Only events from or about this agent; repeat for more.")
-@click.option("--role", help="Only events about agents of this role.")
+@click.option(
+    "--agent", "agents", multiple=True, type=AGENT, help="Only events from or about this agent; repeat for more."
+)
+@click.option("--role", type=ROLE, help="Only events about agents of this role.")
 @click.option(
     "--only",
     "kinds",

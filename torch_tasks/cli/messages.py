@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from torch_tasks.caller import caller
+from torch_tasks.cli.names import AGENT, MESSAGE, ROLE, SKILL
 from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
 from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, local, shown, waiting
 from torch_tasks.cli.tables import Column, cut, state, wrapped
@@ -33,7 +34,7 @@ _EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", def
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("agent_id", metavar="AGENT")
+@click.argument("agent_id", metavar="AGENT", type=AGENT)
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
 @_WHEN
 @_EMERGENCY
@@ -45,7 +46,9 @@ _EMERGENCY = click.option("--emergency", "priority", flag_value="emergency", def
     show_default=True,
     help="What the message is.",
 )
-@click.option("--about", "reply_to", metavar="MESSAGE", help="The message that this one answers or acknowledges.")
+@click.option(
+    "--about", "reply_to", metavar="MESSAGE", type=MESSAGE, help="The message that this one answers or acknowledges."
+)
 @click.option("--expires", type=Duration(), help="Drop it if it is not delivered in this time, as 90 or 5m.")
 @click.option("--id", help="The message's id; sending the same id twice sends one message.")
 @click.option("--wait", "wait_seconds", type=Duration(or_zero=True), help="Wait this long until the receiver has it.")
@@ -76,7 +79,7 @@ def _print_sent(all_sent: list[Sent], json_wanted: bool) -> None:
 
 
 @click.command(context_settings={"ignore_unknown_options": True})
-@click.argument("agent_id", metavar="AGENT")
+@click.argument("agent_id", metavar="AGENT", type=AGENT)
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
 @click.option("--timeout", type=Duration(or_zero=True), help="How long to wait for the reply (default: for ever).")
 @_WHEN
@@ -94,7 +97,13 @@ def ask(
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--to", "message_id", metavar="MESSAGE", help="The message to answer (default: this agent's last one).")
+@click.option(
+    "--to",
+    "message_id",
+    metavar="MESSAGE",
+    type=MESSAGE,
+    help="The message to answer (default: this agent's last one).",
+)
 @_WHEN
 @SENDER
 @JSON
@@ -118,8 +127,8 @@ def _last_message() -> str:
 
 @click.command(context_settings={"ignore_unknown_options": True})
 @click.argument("text", nargs=-1, required=True, type=click.UNPROCESSED)
-@click.option("--role", help="Only to agents of this role.")
-@click.option("--skill", "skills", multiple=True, help="Only to agents with this skill; repeat for more.")
+@click.option("--role", type=ROLE, help="Only to agents of this role.")
+@click.option("--skill", "skills", multiple=True, type=SKILL, help="Only to agents with this skill; repeat for more.")
 @click.option("--project", metavar="FOLDER", help="Only to agents that work in this folder, or in one of this name.")
 @_WHEN
 @_EMERGENCY
@@ -131,7 +140,7 @@ def broadcast(text: tuple[str, ...], sender: str | None, json_wanted: bool, **ho
 
 
 @click.command()
-@click.argument("party", required=False)
+@click.argument("party", type=AGENT, required=False)
 @click.option("--peek", is_flag=True, help="Do not mark the messages as read.")
 @JSON
 def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
@@ -151,8 +160,8 @@ def inbox(party: str | None, peek: bool, json_wanted: bool) -> None:
 
 
 @click.command()
-@click.argument("message_id", metavar="MESSAGE", required=False)
-@click.option("--with", "party", metavar="WHO", help="Only from or to this agent.")
+@click.argument("message_id", metavar="MESSAGE", type=MESSAGE, required=False)
+@click.option("--with", "party", metavar="WHO", type=AGENT, help="Only from or to this agent.")
 @click.option("--limit", type=click.IntRange(1), default=50, show_default=True, help="How many.")
 @click.option("--replay", is_flag=True, help="Deliver MESSAGE after all, though it was given up or has expired.")
 @click.option("--refused", is_flag=True, help="List the messages that were refused, or went past the broker, and why.")

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.names import NODE
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_json_or_table, as_table
 from torch_tasks.cli.tables import Column, state, wrapped
@@ -89,7 +90,7 @@ def _row(info: NodeInfo) -> tuple[Any, ...]:
 
 
 @node.command()
-@click.argument("name")
+@click.argument("name", metavar="NODE", type=NODE)
 @JSON
 def show(name: str, json_wanted: bool) -> None:
     """Show one node, and the state of each agent it keeps."""
@@ -106,7 +107,7 @@ def show(name: str, json_wanted: bool) -> None:
 
 
 @node.command()
-@click.argument("name")
+@click.argument("name", metavar="NODE", type=NODE)
 @click.option("--hand-over", is_flag=True, help="Hand its tasks over to able agents elsewhere.")
 @click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait this long until no task runs there.")
 def drain(name: str, hand_over: bool, timeout: float | None) -> None:
@@ -125,7 +126,7 @@ def drain(name: str, hand_over: bool, timeout: float | None) -> None:
 
 
 @node.command()
-@click.argument("name")
+@click.argument("name", metavar="NODE", type=NODE)
 def undrain(name: str) -> None:
     """Put this node back to use: agents are started there again, and its agents take tasks."""
     resumed = Torch().undrain(name)

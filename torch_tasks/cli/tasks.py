@@ -15,11 +15,12 @@ from rich.text import Text
 
 from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
+from torch_tasks.cli.names import AGENT, KIND, ROLE, SKILL, TASK, role_hint
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_fields, as_json, as_table, local, plain, shown, waiting, wanted
 from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.client import Task, Torch
-from torch_tasks.errors import BrokerAway, BrokerUnreachable, TaskEnded, TaskNotFinished
+from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
 from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
@@ -29,7 +30,9 @@ from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.visible_text import one_line, visible
 
 TASK_OPTIONS = FieldOptions(
-    TaskSpec, without=("prompt", "deadline", "context", "metadata"), types={"timeout": Duration()}
+    TaskSpec,
+    without=("prompt", "deadline", "context", "metadata"),
+    types={"timeout": Duration(), "role": ROLE, "agent": AGENT, "skills": SKILL},
 )
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 _COLUMNS = (
@@ -50,28 +53,22 @@ _DEAD_COLUMNS = (
     wrapped("WHY"),
     cut("PROMPT", spare=1),
 )
-_REFUSED_COLUMNS = (Column("REFUSED"), Column("LAY IN"), Column("BYTES", spare=2), Column("SINCE", spare=1), wrapped("WHY"))
-_SHORTEST_PREFIX, _NAMED = 4, 3
+_REFUSED_COLUMNS = (
+    Column("REFUSED"),
+    Column("LAY IN"),
+    Column("BYTES", spare=2),
+    Column("SINCE", spare=1),
+    wrapped("WHY"),
+)
 _LONGEST_NOTE = 200
 _PATIENCE = 2.0
 """A new agent takes this long to be known."""
 _HANDOVER_SECONDS = 30.0
 
 
-def known_task(given: str) -> str:
-    """The one id that begins with these at least four characters; an unknown one stays as it is."""
-    try:
-        found = fleet().records.ids_beginning(given) if len(given) >= _SHORTEST_PREFIX else []
-    except BrokerAway:  # the command itself says so, if it needs the broker
-        return given
-    if len(found) > 1:
-        raise click.BadParameter(f"{len(found)} tasks begin with {given}: {', '.join(found[:_NAMED])}, …")
-    return found[0] if found else given
-
-
 @click.command(params=TASK_OPTIONS.parameters())
 @click.argument("prompt", nargs=-1, required=True)
-@click.option("--kind", "agent_kind", help="Only an agent of this kind: claude, codex, shell, …")
+@click.option("--kind", "agent_kind", type=KIND, help="Only an agent of this kind: claude, codex, shell, …")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
 @click.option("--wait-timeout", type=Duration(or_zero=True), help="With --wait: stop waiting then; the task goes on.")
@@ -107,7 +104,8 @@ def _no_agent_can(record: TaskRecord) -> str:
     spec = record.spec
     skills = f"skill{'s' if len(spec.skills) > 1 else ''} {', '.join(spec.skills)}" if spec.skills else ""
     needed = " and ".join(filter(None, (f"role {spec.role}" if spec.role else "", skills)))
-    return f"No online agent can do this task: it needs {f'agent {spec.agent}' if spec.agent else needed or 'an agent'}"
+    wanted = f"agent {spec.agent}" if spec.agent else needed or "an agent"
+    return f"No online agent can do this task: it needs {wanted}{role_hint(spec.role)}"
 
 
 def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
@@ -205,7 +203,7 @@ def _row(record: TaskRecord) -> tuple[Any, ...]:
 
 
 @click.command()
-@click.argument("task_id", type=known_task)
+@click.argument("task_id", type=TASK)
 @JSON
 def task(task_id: str, json_wanted: bool) -> None:
     """Show one task: its prompt, its agent, its history, the evidence that it was done, and its answer."""
@@ -261,7 +259,7 @@ def _history_line(entry: HistoryEntry) -> str:
 
 
 @click.command()
-@click.argument("task_ids", nargs=-1, required=True, type=known_task)
+@click.argument("task_ids", nargs=-1, required=True, type=TASK)
 def cancel(task_ids: tuple[str, ...]) -> None:
     """Cancel tasks: at once if no agent has begun them, else their agents are interrupted."""
     failed = False
@@ -282,7 +280,7 @@ def cancel(task_ids: tuple[str, ...]) -> None:
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK", type=known_task)
+@click.argument("task_id", metavar="TASK", type=TASK)
 @click.argument("reply")
 def answer(task_id: str, reply: str) -> None:
     """Answer the question of a waiting TASK's agent: REPLY is the number of a choice or, if it accepts one, a text."""
@@ -292,8 +290,8 @@ def answer(task_id: str, reply: str) -> None:
 
 
 @click.command()
-@click.argument("task_id", metavar="TASK", type=known_task)
-@click.argument("to", metavar="AGENT")
+@click.argument("task_id", metavar="TASK", type=TASK)
+@click.argument("to", metavar="AGENT", type=AGENT)
 @click.option("--note", default="", help="What the next agent should know: what is done, what is left.")
 @click.option("--question", "questions", multiple=True, help="An open question; repeat for more.")
 def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> None:
@@ -313,7 +311,7 @@ def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> Non
     click.echo(f"task {task_id} goes to {handover.to}{later}")
 
 
-_IDS = click.argument("task_ids", nargs=-1, required=True, type=known_task)
+_IDS = click.argument("task_ids", nargs=-1, required=True, type=TASK)
 
 
 @click.group()
@@ -348,7 +346,7 @@ def _refused_row(name: str, refusal: RefusedLetter) -> tuple[object, ...]:
 
 
 @dead.command(name="show")
-@click.argument("task_id", metavar="TASK", type=known_task)
+@click.argument("task_id", metavar="TASK", type=TASK)
 @JSON
 @click.pass_context
 def show_dead(context: click.Context, task_id: str, json_wanted: bool) -> None:

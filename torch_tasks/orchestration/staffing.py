@@ -15,7 +15,6 @@ from torch_tasks import errors, keys
 from torch_tasks.app import RETIRE, app
 from torch_tasks.caller import caller
 from torch_tasks.errors import (
-    AgentNotFound,
     AgentUnable,
     InboxFull,
     InvalidHandover,
@@ -195,7 +194,7 @@ def _node_of(agent_id: str) -> tuple[NodeInfo, AgentInfo | None]:
             f"agent {agent_id} is on {info.node}, which has no node worker: end its worker and its pane there; "
             f"if it is gone, 'torch-tasks agents forget {agent_id}' removes it from the fleet"
         )
-    raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+    raise fleet().registry.unknown(agent_id)
 
 
 def give_tasks_back(info: AgentInfo, note: str, fleet: Fleet) -> list[str]:

@@ -20,6 +20,7 @@ from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
 from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance, RetirementReport
 from torch_tasks.model.hold import LatestHolds
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
@@ -113,7 +114,13 @@ class AgentRegistry:
     def get_agent(self, agent_id: str) -> AgentInfo:
         for info in self.get_agents([agent_id]):
             return info
-        raise AgentNotFound(f"no agent {agent_id!r} is registered; 'torch-tasks agents' lists those that are")
+        raise self.unknown(agent_id)
+
+    def unknown(self, agent_id: str) -> AgentNotFound:
+        """The error for an id that no agent has; it suggests similar ones."""
+        known = map(str, self._client.hkeys(keys.AGENT_REGISTRY))
+        hint = did_you_mean(agent_id, known, "'torch-tasks agents' lists those that are")
+        return AgentNotFound(f"no agent {agent_id!r} is registered; {hint}")
 
     def get_agents(self, agent_ids: Collection[str]) -> list[AgentInfo]:
         """Those of these agents that are known."""

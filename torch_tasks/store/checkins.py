@@ -25,6 +25,7 @@ from torch_tasks.model.checkin import (
     moment_of,
 )
 from torch_tasks.settings import Settings
+from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.store.tasks import TaskRecords
 
@@ -103,19 +104,27 @@ class CheckinRecords:
         """Delete the check-in and its history. What was fired still arrives."""
         places = places_of(checkin_id) | {"all": keys.CHECKINS}
         if not SCRIPTS["remove"](self._client, **places, id=checkin_id, keep_seconds=self._keep_seconds):
-            raise _unknown(checkin_id)
+            raise self._unknown(checkin_id)
 
     def run_now(self, checkin_id: str) -> Fire:
         """Fire the check-in at once, even if paused or ended. This does not count among its runs."""
         now = self.now()
         fire = Fire(checkin_id=checkin_id, slot=now, outcome=SlotOutcome.DUE, at=now, note="asked for by hand")
         if not self.note(fire, at_once=True):
-            raise _unknown(checkin_id)
+            raise self._unknown(checkin_id)
         return fire
 
     def now(self) -> datetime:
         """The broker's time, as exact as slots are."""
         return moment_of(time_ms(self._client))
+
+    def ids_beginning(self, beginning: str) -> list[str]:
+        """The ids with this beginning; only the id itself if it is complete."""
+        return ids_beginning(self._client, keys.CHECKINS, beginning)
+
+    def _unknown(self, checkin_id: str) -> CheckinNotFound:
+        near = near_ids(self._client, keys.CHECKINS, checkin_id) or "; 'torch-tasks checkin list' shows those there are"
+        return CheckinNotFound(f"there is no check-in {checkin_id!r}: a wrong id, or it ended too long ago{near}")
 
     def to_come(self) -> int:
         """How many check-ins will come up, without the entries of Celery's own schedule."""
@@ -128,7 +137,7 @@ class CheckinRecords:
     def get(self, checkin_id: str) -> CheckinRecord:
         (fields,) = self._fields([checkin_id])
         if fields["state"] is None or not fields["checkin"]:
-            raise _unknown(checkin_id)
+            raise self._unknown(checkin_id)
         if fields["state"] == CheckinState.ASIDE:
             raise InvalidCheckin(f"check-in {checkin_id} cannot be read: {fields['why']}; remove it and add it anew")
         return record_of(fields)
@@ -257,7 +266,7 @@ class CheckinRecords:
             due_ms=due_ms(checkin, slot) if slot else "",
         )
         if done == "missing":
-            raise _unknown(checkin.id)
+            raise self._unknown(checkin.id)
         return bool(done == "done")
 
     def _within_limit(self, checkin: Checkin) -> Checkin:
@@ -355,10 +364,3 @@ def _first(checkin: Checkin, now: datetime) -> datetime:
 def due_ms(checkin: Checkin, slot: datetime) -> int:
     """When the slot is due, rounded up."""
     return milliseconds(checkin.due(slot) - timedelta(microseconds=1)) + 1
-
-
-def _unknown(checkin_id: str) -> CheckinNotFound:
-    return CheckinNotFound(
-        f"there is no check-in {checkin_id!r}: a wrong id, or it ended too long ago; "
-        "'torch-tasks checkin list' shows those there are"
-    )

@@ -23,6 +23,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
 from torch_tasks.settings import Settings
+from torch_tasks.store.ids import ids_beginning, near_ids
 
 CHANNELS = {
     "orchestrator": f"{keys.PREFIX}orchestrator",
@@ -283,8 +284,12 @@ class Inboxes:
     def get(self, message_id: str) -> MessageRecord:
         found = self.records([message_id])[0]
         if found is None:
-            raise _not_found(message_id)
+            raise self._not_found(message_id)
         return found
+
+    def ids_beginning(self, beginning: str) -> list[str]:
+        """The ids with this beginning; only the id itself if it is complete."""
+        return ids_beginning(self._client, keys.MESSAGES, beginning)
 
     def records(self, message_ids: Iterable[str]) -> list[MessageRecord | None]:
         """The records of these messages, in their order."""
@@ -298,6 +303,10 @@ class Inboxes:
             (seconds, micros), *found = pipe.execute()
         moment = seconds + micros / 1e6
         return [_record(fields, moment) if fields else None for fields in found]
+
+    def _not_found(self, message_id: str) -> MessageNotFound:
+        near = near_ids(self._client, keys.MESSAGES, message_id)
+        return MessageNotFound(f"there is no message {message_id}: a wrong id, or it was sent too long ago{near}")
 
     def states(self, message_ids: Iterable[str]) -> list[MessageState | None]:
         with self._client.pipeline(transaction=False) as pipe:
@@ -348,7 +357,7 @@ class Inboxes:
                 if record := self.records([message_id])[0]:
                     yield record
                 elif time.monotonic() - unknown_since > _UNKNOWN_SECONDS:
-                    raise _not_found(message_id)
+                    raise self._not_found(message_id)
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
                     return
@@ -360,10 +369,6 @@ class Inboxes:
 
 def _places(message: Message) -> dict[str, str]:
     return {"record": keys.message(message.id), "inbox": keys.inbox(message.target, message.priority)}
-
-
-def _not_found(message_id: str) -> MessageNotFound:
-    return MessageNotFound(f"there is no message {message_id}: a wrong id, or it was sent too long ago")
 
 
 def _record(fields: Mapping[str, str], moment: float) -> MessageRecord:

@@ -14,6 +14,7 @@ from torch_tasks.broker.clock import in_ms, time_ms
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import NodeNotFound, NodeTaken, SpawnRefused, StaleWriter
 from torch_tasks.model.agent import AgentStatus
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import SPAWN_TRANSITIONS, Spawned, SpawnRequest, SpawnState
 from torch_tasks.settings import Settings
@@ -56,7 +57,9 @@ class NodeRegistry:
         for info in self.nodes():
             if info.name == name:
                 return info
-        raise NodeNotFound(f"no node {name!r} is registered; 'torch-tasks node list' shows those that are")
+        known = map(str, self._client.hkeys(keys.NODE_REGISTRY))
+        hint = did_you_mean(name, known, "'torch-tasks node list' shows those that are")
+        raise NodeNotFound(f"no node {name!r} is registered; {hint}")
 
     def register(self, info: NodeInfo, *, holder_is_gone: bool = False) -> NodeInfo:
         """Enter a node under a new incarnation; :class:`NodeTaken` while another node worker has its name."""

@@ -37,6 +37,7 @@ from torch_tasks.model.task import (
 )
 from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
+from torch_tasks.store.ids import ids_beginning, near_ids
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -345,7 +346,8 @@ class TaskRecords:
     def get(self, task_id: str) -> TaskRecord:
         record = self.find(task_id)
         if record is None:
-            raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago")
+            near = near_ids(self._client, keys.TASK_STATUS, task_id)
+            raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago{near}")
         return record
 
     def find(self, task_id: str) -> TaskRecord | None:
@@ -378,10 +380,7 @@ class TaskRecords:
 
     def ids_beginning(self, beginning: str) -> list[str]:
         """The ids with this beginning; only the id itself if it is complete."""
-        if self.state(beginning):
-            return [beginning]
-        known = map(str, self._client.zrange(keys.TASK_STATUS, 0, -1))
-        return [task_id for task_id in known if task_id.startswith(beginning)]
+        return ids_beginning(self._client, keys.TASK_STATUS, beginning)
 
     def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
         """The state now and after each change, until the monotonic ``deadline``; read at least once a second."""

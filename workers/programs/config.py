@@ -17,6 +17,7 @@ from torch_tasks.config_files import config_file, config_names, shipped_config, 
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import readable
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.task import Permissions
 from torch_tasks.workers.programs.events import ErrorKind, EventKind
 
@@ -225,10 +226,9 @@ def kind_config(kind: str) -> KindConfig:
 def _file(kind: str) -> Path:
     path = config_file(f"agents/{kind}.toml")
     if path is None:
-        raise InvalidSettings(
-            f"there is no agent kind {kind!r}: no agents/{kind}.toml in {user_config()}; "
-            f"there are: {', '.join(config_names('agents'))}"
-        )
+        kinds = config_names("agents")
+        hint = did_you_mean(kind, kinds, f"there are: {', '.join(kinds)}")
+        raise InvalidSettings(f"there is no agent kind {kind!r}: no agents/{kind}.toml in {user_config()}; {hint}")
     return path
 
 

@@ -62,6 +62,7 @@ OPTIONS = {
     "monitor": "--agent --role --only --for --json",
     "logs": "--lines --follow",
     "compat": "install",
+    "completion": "bash zsh fish --install",
     "doctor": "--json",
     "demo": "--stay",
     "version": "--help",

@@ -25,6 +25,7 @@ NODES = (REPO / "docs" / "nodes.md").read_text()
 GIT = (REPO / "docs" / "git.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
 CHECKINS = (REPO / "docs" / "checkins.md").read_text()
+COMMANDS = (REPO / "docs" / "commands.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
 SHOWN_ELSEWHERE = {"make quick", "make demo", "make test", "make bench", "make chaos", "make setup"}
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
@@ -172,6 +173,12 @@ def test_every_make_target_that_the_readme_names_exists() -> None:
     targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
     assert named - {"make and"} == SHOWN_ELSEWHERE
     assert {name.split()[1] for name in SHOWN_ELSEWHERE} <= targets
+
+
+def test_completion_is_installed_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    (block,) = blocks("bash", COMMANDS)
+    run("bash", "-ec", block)
+    assert "torch-tasks completion" in (Path(environment["HOME"]) / ".bashrc").read_text()
 
 
 def test_every_command_the_readme_names_exists(run: Callable[..., str]) -> None:

@@ -178,7 +178,7 @@ def test_every_coloured_word_is_a_state_and_every_state_of_a_task_but_queued_has
         str(one)
         for kind in (TaskState, AgentState, AgentStatus, MessageState, CheckinState, SlotOutcome, KeptState, SpawnState)
         for one in kind
-    } | {"unroutable", "paused", "stopped", "drained", "retiring", "quarantined"}
+    } | {"unroutable", "gone", "paused", "stopped", "drained", "retiring", "quarantined"}
     words = [word for known in tables.STYLES.values() for word in known.split()]
     assert [word for word in words if word not in states] == []
     assert len(set(words)) == len(words)

@@ -18,6 +18,7 @@ from rich.text import Text
 
 from torch_tasks.cli import VisibleCommand
 from torch_tasks.cli.output import as_fields, as_json, as_table, print_styled, waiting
+from torch_tasks.cli.tables import Column
 from torch_tasks.system.terminal import VisibleStream, make_log_visible, visible_output
 from torch_tasks.visible_text import escaped, hanging, one_line, visible
 
@@ -79,7 +80,7 @@ def test_every_way_of_printing_is_visible() -> None:
 
 def test_a_table_and_json_are_visible() -> None:
     with printed() as screen:
-        as_table(("A", "B"), [(HOSTILE, "x")])
+        as_table((Column("A"), Column("B")), [(HOSTILE, "x")])
         as_json({"a": HOSTILE})
         print_styled(Text(HOSTILE, style="bold"))
         said = screen.getvalue()
