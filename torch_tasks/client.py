@@ -14,7 +14,7 @@ from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import caller
 from torch_tasks.checkins.book import Checkins
 from torch_tasks.communication import NovaOrchestrator, Sent
-from torch_tasks.errors import BrokerUnreachable, LedgerUnusable, TaskNotFinished
+from torch_tasks.errors import BrokerFull, BrokerUnreachable, LedgerUnusable, TaskNotFinished
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.limits import Resources
@@ -342,7 +342,7 @@ def _broker(task_id: str | None = None) -> Iterator[None]:
             holds.announce_local_stop()
             try:
                 recovery.settle()
-            except LedgerUnusable as error:  # reading the broker is possible without it
+            except (LedgerUnusable, BrokerFull) as error:  # reading the broker is possible all the same
                 log.warning("%s", error)
             yield
     except BrokerUnreachable as error:

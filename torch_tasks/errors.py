@@ -60,6 +60,10 @@ class NothingRuns(BrokerUnreachable):
     """No broker runs in this state folder, and the settings name none elsewhere."""
 
 
+class BrokerFull(BrokerUnreachable):
+    """The broker has no memory for what is new; what it accepted stays."""
+
+
 class BrokerForgot(BrokerAway):
     """The broker was restarted: its records do not count until the fleet has put back what it forgot."""
 

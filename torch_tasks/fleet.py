@@ -7,6 +7,7 @@ from functools import cache, cached_property
 import redis
 
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.memory import Room
 from torch_tasks.broker.reconciler import Reconciler
 from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.settings import Settings, settings
@@ -81,6 +82,11 @@ class Fleet:
     def budgets(self) -> Budgets:
         """What the fleet may use of its accounts, and has used."""
         return Budgets(self.client, self.settings)
+
+    @cached_property
+    def room(self) -> Room:
+        """The broker's memory for new tasks."""
+        return Room(self.client)
 
     @cached_property
     def gate(self) -> Gate:

@@ -65,7 +65,8 @@ class Settings(BaseSettings):
     broker_memory: Bytes = Field(
         1 << 30,
         ge=16 << 20,
-        description="The most memory that this machine's own broker may use, as 512M or 2G.",
+        description="The most memory that this machine's own broker may use, as 512M or 2G. At 90 % new tasks are "
+        "refused (`BrokerFull`); what was accepted stays.",
         json_schema_extra={"default": "1G"},
     )
     broker_connect_seconds: Finite = Field(5.0, gt=0, description="How long a process waits for a broker that is away.")

@@ -31,7 +31,8 @@ from redis.exceptions import TimeoutError as NoAnswer
 from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
-from torch_tasks.errors import BrokerAway, BrokerUnreachable, NothingRuns
+from torch_tasks.broker.memory import REMEDY
+from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, NothingRuns
 from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.settings import settings
 
@@ -153,7 +154,8 @@ def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: b
     """The error in words: what happened, at which address, and what to do."""
     if not address.runs:
         return nothing_runs()
-    raised = BrokerUnreachable(_explanation(address, error))
+    full = any(isinstance(cause, OutOfMemoryError) for cause in _causes(error))
+    raised = (BrokerFull if full else BrokerUnreachable)(_explanation(address, error))
     raised.may_have_run = may_have_run
     return raised
 
@@ -175,6 +177,8 @@ def _explanation(address: BrokerAddress, error: BaseException) -> str:
         return f"the broker at {where} refused the password: {_reason(causes)}. {remedy}"
     if any(isinstance(cause, BusyLoadingError) for cause in causes):
         return f"the broker at {where} is still loading its data. Try again in a moment"
+    if any(isinstance(cause, OutOfMemoryError) for cause in causes):
+        return f"the broker at {where} takes nothing new: its memory is used up. {REMEDY}"
     if any(isinstance(cause, redis.ResponseError) for cause in causes):
         return f"the broker at {where} cannot serve requests now: {_reason(causes)}. Look at its log"
     if address.source == "torch-tasks up":

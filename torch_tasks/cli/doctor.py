@@ -15,6 +15,7 @@ import click
 from pydantic import BaseModel
 
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.memory import memory_of
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json
@@ -45,6 +46,7 @@ def doctor(json_wanted: bool) -> None:
         "tmux": _tmux,
         "state folder": _state_folder,
         "broker": _broker,
+        "memory": _memory,
         "ledger": _ledger,
         "messages": _messages,
         "agents": _agents,
@@ -95,6 +97,13 @@ def _broker() -> str:
     name = "DragonflyDB" if "dragonfly_version" in server else str(server.get("server_name", "redis")).capitalize()
     version = server.get("dragonfly_version") or server.get("valkey_version") or server.get("redis_version")
     return f"{name} {version} at {address} (from {address.source})"
+
+
+def _memory() -> str:
+    memory = memory_of(connect(settings().broker()))
+    if memory.warning:
+        raise TorchError(memory.warning)
+    return f"the broker uses {memory}"
 
 
 def _ledger() -> str:

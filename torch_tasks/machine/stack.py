@@ -20,6 +20,8 @@ from contextlib import suppress
 from pathlib import Path
 
 from torch_tasks.app import app
+from torch_tasks.broker.connection import connect
+from torch_tasks.broker.memory import MemoryLog, memory_of
 from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.machine import broker, commands
 from torch_tasks.model.agent import AgentSpec
@@ -169,6 +171,7 @@ class Supervisor:
         self._stack = stack
         self._started: dict[str, Running] = {}
         self._crashes: dict[str, int] = {}
+        self._memory = MemoryLog()
         self._not_before: dict[str, float] = {}
         self._starters: dict[str, Callable[[], Running]] = {"node": lambda: stack.start("node", commands.node(agents))}
         if beat:
@@ -185,6 +188,8 @@ class Supervisor:
         while not self.leaving.wait(1.0):
             try:
                 self._start_missing()
+                if self._stack.settings.broker_url is None:
+                    self._memory.note(memory_of(connect()))
                 if seen != (now := shape()) and self._stack.refresh_flower():
                     seen = now
             except TorchError as error:  # after the first start, tried again until `down` is called

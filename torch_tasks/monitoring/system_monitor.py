@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import AwareDatetime, Field
 
+from torch_tasks.broker.memory import memory_of
 from torch_tasks.caller import OPERATOR
 from torch_tasks.checkins.book import readiness
 from torch_tasks.communication.orchestrator import outbox_of
@@ -100,6 +101,7 @@ class SystemMonitor:
         dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
         reasons = (
             *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
+            *filter(None, [memory_of(shared.client).warning]),
             *_reasons_of_messages(dead_messages, spooled),
             *_reasons_of_time(shared),
         )

@@ -130,6 +130,8 @@ class LedgerProducer:
         accepted: list[Accepted] = []
 
         def hand_over() -> Any:
+            if not self._in_task:
+                fleet().room.require()
             accepted.append(outgoing.accept(self._app))
             if accepted[-1].is_another:
                 raise _id_taken(outgoing.task_id)

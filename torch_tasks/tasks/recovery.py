@@ -111,6 +111,8 @@ class EnqueuedTasks:
     def _compare(self, unsent: Sequence[Row]) -> None:
         """Restore all if the broker was replaced, and send what was never sent."""
         fleet().reconciler.reconcile(self)
+        if unsent and not fleet().room.is_left:  # the others wait on this disk
+            unsent = [row for row in unsent if row.state is RowState.WITHDRAWN]
         messages = _MessageFinder()
         for start in range(0, len(unsent), BATCH):
             self._restore(unsent[start : start + BATCH], messages)
