@@ -85,7 +85,7 @@ def test_each_task_says_what_became_of_it() -> None:
     assert asks.said == "Allow Bash(git push)?"
     assert later.said == "no agent has skill rust"
     assert asks.seconds is not None
-    assert abs(asks.seconds - (now() - BEGUN).total_seconds()) < 60
+    assert abs(asks.seconds - (now() - BEGUN).total_seconds()) < 600  # since the tests were collected
 
 
 def test_it_fits_a_terminal_of_80_columns_and_loses_no_word() -> None:
