@@ -334,14 +334,16 @@ class Node(ShowsLogs):
         kind: str = "shell",
         workdir: Path | None = None,
         words: Sequence[str] = (),
+        is_awaited: bool = True,
         **environment: str,
     ) -> AgentWorker:
-        """Start an agent worker, with these further words, and wait until it takes tasks."""
+        """Start an agent worker, with these further words, and wait until it takes tasks if ``is_awaited``."""
         log = self.folder / f"{agent_id}.{len(self.workers)}.log"
         argv = [*self._argv(agent_id, role, skills, kind, workdir), *words]
         worker = AgentWorker(agent_id, argv, {**self._env, **environment}, log, self._torch)
         self.workers.append(worker)
-        worker.ready()
+        if is_awaited:
+            worker.ready()
         return worker
 
     def node_worker(self, *keep: str, **environment: str) -> NodeWorker:

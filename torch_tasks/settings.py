@@ -147,7 +147,7 @@ class Settings(BaseSettings):
     transcript_limit_bytes: int = Field(
         64 << 20, gt=0, description="A longer transcript of a pane is rotated; one older part is kept."
     )
-    agent_start_seconds: Finite = Field(60.0, gt=0, description="How long an agent's program may take to become ready.")
+    agent_start_seconds: Finite = Field(60.0, gt=0, description="How long a program may show nothing at its start.")
     pane_scope: PaneScope = Field(
         "auto",
         description="Whether systemd gives each agent's terminal a scope of its own, which outlives the worker's unit: "

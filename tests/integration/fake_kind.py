@@ -137,11 +137,17 @@ class FakeKind:
         (self.folder / "agents" / "fake.toml").write_text(toml + more)
 
     def worker(
-        self, agent_id: str = "developer-1", role: str = "developer", words: Sequence[str] = (), **environment: str
+        self,
+        agent_id: str = "developer-1",
+        role: str = "developer",
+        words: Sequence[str] = (),
+        *,
+        is_awaited: bool = True,
+        **environment: str,
     ) -> AgentWorker:
         """Start an agent worker that hosts it."""
         environment["TORCH_CONFIG_DIR"] = str(self.folder)
-        return self._node.agent_worker(agent_id, role, kind="fake", words=words, **environment)
+        return self._node.agent_worker(agent_id, role, kind="fake", words=words, is_awaited=is_awaited, **environment)
 
     @property
     def agent_folder(self) -> Path:

@@ -237,6 +237,8 @@ class AgentInfo(AgentProfile):
     status: AgentStatus = AgentStatus.OFFLINE
     state: AgentState = AgentState.STARTING
     """What its program was last seen doing."""
+    asks: str = ""
+    """What its program asks of a person before it takes any task; empty once it has started."""
     current_task: str | None = None
     workdir: str
     tmux_socket: str
@@ -267,10 +269,18 @@ class AgentInfo(AgentProfile):
         return at_rest and not (self.paused or self.stopped or self.retiring)
 
     @property
+    def is_held_up(self) -> bool:
+        """Whether its program has not started before a person has acted, other than by a login."""
+        return bool(self.asks) and self.state is not AgentState.LOGIN
+
+    @property
     def hold_reason(self) -> str:
-        """Why it takes no task until a person acts: it is paused, stopped, or logged out; else empty."""
-        login = f"logged out: 'torch-tasks attach {self.agent_id}' and log in" if self.state is AgentState.LOGIN else ""
-        return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}" if self.paused else login
+        """Why it takes no task until a person acts: paused, stopped, logged out, held up at its start; else empty."""
+        if self.stopped or self.paused:
+            return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}"
+        if self.state is AgentState.LOGIN:
+            return f"logged out: 'torch-tasks attach {self.agent_id}' and log in"
+        return f"held up at its start: {self.asks} ('torch-tasks attach {self.agent_id}')" if self.is_held_up else ""
 
     @property
     def as_owner(self) -> tuple[str, str, int]:

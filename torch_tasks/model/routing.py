@@ -47,13 +47,14 @@ class Obstacle(StrEnum):
     PAUSED = "paused"
     LIMITED = "limited"
     LOGIN = "login"
+    HELD_UP = "held-up"
     ERROR = "error"
     EXITED = "exited"
 
 
 GONE = frozenset({Obstacle.OFFLINE, Obstacle.RETIRING})
 """An agent with one of these reads no queue."""
-HELD_BACK = frozenset({Obstacle.STOPPED, Obstacle.PAUSED, Obstacle.LIMITED, Obstacle.LOGIN})
+HELD_BACK = frozenset({Obstacle.STOPPED, Obstacle.PAUSED, Obstacle.LIMITED, Obstacle.LOGIN, Obstacle.HELD_UP})
 """These last until a person acts or a limit ends."""
 PROGRAM_OBSTACLES = {
     AgentState.LIMITED: Obstacle.LIMITED,
@@ -65,6 +66,7 @@ PROGRAM_OBSTACLES = {
 _PROGRAM_TROUBLES = {
     Obstacle.LIMITED: "its account has reached a limit",
     Obstacle.LOGIN: "its program is logged out",
+    Obstacle.HELD_UP: "its program waits for a person at its start",
     Obstacle.ERROR: "its program shows an error",
     Obstacle.EXITED: "its program has exited",
 }
@@ -77,6 +79,7 @@ def obstacles(agent: AgentInfo) -> list[Obstacle]:
         Obstacle.RETIRING: agent.retiring,
         Obstacle.STOPPED: agent.stopped is not None,
         Obstacle.PAUSED: agent.paused is not None,
+        Obstacle.HELD_UP: agent.is_held_up,
     }
     program = PROGRAM_OBSTACLES.get(agent.state)
     return [obstacle for obstacle, there in found.items() if there] + ([program] if program else [])
@@ -152,6 +155,8 @@ def _why_not_now(agent: AgentInfo, spec: TaskSpec) -> str | None:
         return f"is {agent.hold_reason}"
     if agent.state is AgentState.LIMITED:
         return "waits for the end of its account's limit"
+    if agent.state is AgentState.STARTING and not agent.current_task:
+        return "is starting"
     if not spec.agent or agent.current_task in (None, spec.id):  # it may have begun since the record was read
         return None
     return f"works on {agent.current_task}"

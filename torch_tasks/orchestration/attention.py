@@ -149,6 +149,8 @@ class NeedKind(StrEnum):
     """A task waits for an answer."""
     LOGIN = "login"
     """An agent's program wants a login."""
+    START = "start"
+    """An agent's program asks for something before it takes any task."""
     DEAD = "dead"
     """A task is out of tries."""
     DOWN = "down"
@@ -188,7 +190,7 @@ def needs(fleet: Fleet) -> list[Need]:
     resting = [(name, until) for name in fleet.budgets.accounts() if (until := fleet.account(name).rests_until())]
     return [
         *filter(None, map(question_need, waiting_tasks(fleet, held_up))),
-        *login_needs(agents),
+        *start_needs(agents),
         *down_needs(nodes),
         *(dead_need(*known) for known in zip(dead, fleet.records.outlines(dead), strict=True)),
         *(unroutable_need(queue, count) for queue, count in _unroutable(fleet, agents)),
@@ -209,12 +211,16 @@ def question_need(task: WaitingTask) -> Need | None:
     return Need.of(NeedKind.QUESTION, subject, text, do, agent=agent, task=task_id)
 
 
-def login_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
+def start_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
+    """What agents' programs ask for before they take any task."""
     for info in agents:
-        if info.online and info.state is AgentState.LOGIN:
+        wants_login = info.state is AgentState.LOGIN
+        if info.online and (wants_login or info.is_held_up):
+            kind = NeedKind.LOGIN if wants_login else NeedKind.START
+            wants = "wants a login" if wants_login else f"is held up at its start: {info.asks}"
             agent, task = info.agent_id, info.current_task or ""
-            text = f"{agent} ({info.kind} on {info.node}) wants a login"
-            yield Need.of(NeedKind.LOGIN, agent, text, f"torch-tasks attach {agent}", agent=agent, task=task)
+            text = f"{agent} ({info.kind} on {info.node}) {wants}"
+            yield Need.of(kind, agent, text, f"torch-tasks attach {agent}", agent=agent, task=task)
 
 
 def down_needs(nodes: Iterable[NodeInfo]) -> Iterator[Need]:

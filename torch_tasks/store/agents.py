@@ -279,7 +279,13 @@ _LOOKED_UP = {"incarnation", "status", "last_heartbeat", "performance_metrics", 
 
 def _what_is_kept(info: AgentInfo) -> dict[str, str]:
     """An agent as the scripts take it: see ``agents.lua`` for its traits."""
-    obstacle = "left" if info.left else Obstacle.RETIRING if info.retiring else Obstacle.STOPPED if info.stopped else ""
+    marks = {
+        "left": info.left,
+        Obstacle.RETIRING: info.retiring,
+        Obstacle.STOPPED: info.stopped is not None,
+        Obstacle.HELD_UP: info.is_held_up,
+    }
+    obstacle = next((mark for mark, is_so in marks.items() if is_so), "")
     return {
         "id": info.agent_id,
         "entry": info.model_dump_json(exclude=_LOOKED_UP),

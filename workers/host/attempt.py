@@ -98,7 +98,7 @@ class Attempt:
         if agent.presence.journal.current:  # a worker died while it put a task in: the input is Torch's own
             self._kind.discard_input(pane)
         self._kind.clear_input(pane)
-        while not self._terminal.wait_for(lambda: self._kind.is_free(pane), _USED_SECONDS):
+        while not self._terminal.wait_for(self._is_free, _USED_SECONDS):
             if agent.life.is_leaving:
                 raise Detached
             if not self._terminal.is_alive:
@@ -111,6 +111,11 @@ class Attempt:
                 self._report.move(TaskState.WAITING, note=note, question="")
             self._kind.clear_input(pane)
         return None
+
+    def _is_free(self) -> bool:
+        if self._terminal.held_up:  # a new program for this task
+            self._terminal.settle()
+        return self._terminal.held_up is None and self._kind.is_free(self._terminal.pane)
 
     def _why_not_free(self) -> str:
         reading = self._kind.read(self._terminal.pane)

@@ -45,7 +45,7 @@ log = logging.getLogger(__name__)
 
 #: How often the host checks whether the program has answered its last message, which a task's prompt would hide.
 _ANSWER_SECONDS = 0.1
-_AT_REST = (AgentState.READY, AgentState.LIMITED, AgentState.LOGIN)
+_AT_REST = (AgentState.READY, AgentState.LIMITED)
 
 
 class Host(AgentHost):
@@ -105,17 +105,28 @@ class Host(AgentHost):
         self._unfinished.close_if_settled()
         prune_attempts(self._presence.attempts, self._fleet.settings.result_days)
         try:
-            with self._pane_lock:
-                self._start_or_adopt()
+            self._start_or_adopt_with_heartbeats()
         except TorchError:
             self._presence.leave()
             raise
         self._life.move_to(HostPhase.SERVING)
         self.holds.begin(self._on_hold_change, unfinished=lambda: self.unfinished_task is not None)
-        self._intake.pause_while(lambda: self._terminal.wants_login and not self.unfinished_task)
+        self._intake.pause_while(lambda: self._terminal.held_up is not None and not self.unfinished_task)
         self._caring.start()
         self._messages.start()
         self._agent.guard.start()
+
+    def _start_or_adopt_with_heartbeats(self) -> None:
+        """The worker's own loop, which sends them afterwards, begins only when the program has started."""
+        pause = self._fleet.settings.heartbeat_seconds
+        beating = Loop("heartbeat", self._presence.beat_quietly, pause=pause, longest_retry_seconds=pause)
+        beating.start()
+        try:
+            with self._pane_lock:
+                self._start_or_adopt()
+        finally:
+            beating.stop()
+            beating.join()
 
     def _assemble(self) -> None:
         kind, presence, fleet = self._kind, self._presence, self._fleet
@@ -148,19 +159,26 @@ class Host(AgentHost):
             return
         log.info("%s: pane %s adopted", self._spec.id, self._presence.journal.pane)
         self._unfinished.drop_if_lost()
-        self._presence.show(AgentState.WORKING if self.unfinished_task else self._rest)
+        if self.unfinished_task:
+            self._presence.show(AgentState.WORKING)
+        else:
+            self._show_rest()
 
     def _start(self) -> None:
         self._unfinished.fail_with_program()
         self._agent.start(Path(self.info.workdir))
-        self._presence.show(self._rest)
+        self._show_rest()
+
+    def _show_rest(self) -> None:
+        state, asks = self._rest
+        self._presence.show(state, asks=asks)
 
     @property
-    def _rest(self) -> AgentState:
-        """The agent's state while it has nothing to do."""
-        if self._terminal.wants_login:
-            return AgentState.LOGIN
-        return AgentState.LIMITED if self._intake.seconds_left else AgentState.READY
+    def _rest(self) -> tuple[AgentState, str]:
+        """The agent's state while it has nothing to do, and what it asks of a person."""
+        if held_up := self._terminal.held_up:
+            return held_up.state, held_up.asks
+        return AgentState.LIMITED if self._intake.seconds_left else AgentState.READY, ""
 
     def resume(self) -> None:
         """Put back what the broker forgot, and queue the task that the pane was left with."""
@@ -203,9 +221,10 @@ class Host(AgentHost):
         folder = self._unfinished.folder
         if folder and not folder.result():
             self._drop_if_lost()
-        if self._terminal.wants_login and self._terminal.is_alive:
+        if self._terminal.held_up and self._terminal.is_alive:
             self._terminal.settle()
-        has_changed = self.info.state in _AT_REST and self.info.state is not self._rest
+        is_at_rest = self.info.asks or self.info.state in _AT_REST
+        has_changed = is_at_rest and (self.info.state, self.info.asks) != self._rest
         if not self.unfinished_task and (has_changed or not self._terminal.is_alive):
             self._recover()
         if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_messages=self._messages.has_work):
@@ -216,7 +235,7 @@ class Host(AgentHost):
         if self.is_leaving:
             return
         if self._terminal.is_alive:
-            self._presence.show(self._rest)
+            self._show_rest()
             return
         try:
             self._start()

@@ -22,7 +22,7 @@ from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.terminal import Bell, Terminal
-from torch_tasks.workers.programs.kind import AgentKind
+from torch_tasks.workers.programs.kind import AgentKind, login_hint
 
 log = logging.getLogger(__name__)
 
@@ -64,11 +64,22 @@ class HostedAgent:
         self.presence.remember(pane=None)  # the next worker must not adopt the old program in place of the new one
         try:
             pane, session = self.terminal.start(self.presence.info, folder)
+            # Before it is ready: a person may have to see to it, and the next worker goes on with it.
+            self.presence.remember(pane=pane, session=session, kind=self.kind.spec.kind, folder=str(folder))
+            self.presence.show(AgentState.STARTING, task=task)
+            self._await_start()
         except TorchError:
+            self.presence.remember(pane=None)
             self.presence.show(AgentState.EXITED)
             raise
-        self.presence.remember(pane=pane, session=session, kind=self.kind.spec.kind, folder=str(folder))
         log.info("%s: started in pane %s", self.kind.agent_id, pane)
+
+    def _await_start(self) -> None:
+        self.terminal.await_start(is_leaving=lambda: self.life.is_leaving)
+        if held_up := self.terminal.held_up:
+            agent_id = self.kind.agent_id
+            hint = login_hint(agent_id) if held_up.state is AgentState.LOGIN else held_up.asks
+            log.warning("%s is held up at its start: %s", agent_id, hint)
 
     def adopt(self) -> bool:
         """Take over the pane that a former worker left, if it runs a program of the agent's kind."""
@@ -76,4 +87,8 @@ class HostedAgent:
         if journal.pane is None or journal.kind != self.kind.spec.kind:
             return False
         folder = Path(journal.folder or self.presence.info.workdir)
-        return self.terminal.adopt(journal.pane, journal.session, folder)
+        if not self.terminal.adopt(journal.pane, journal.session, folder):
+            return False
+        if not self.kind.has_started:
+            self._await_start()
+        return True

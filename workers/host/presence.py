@@ -65,10 +65,10 @@ class AgentPresence:
             performance = performance.after(counts, account)
         self.remember(current=None, performance=performance)
 
-    def show(self, state: AgentState, task: str | None = None) -> None:
-        """Show the fleet what the agent is doing now."""
+    def show(self, state: AgentState, task: str | None = None, asks: str = "") -> None:
+        """Show the fleet what the agent is doing now, and what it asks of a person."""
         known = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
-        self.publish(state=state, current_task=task, **known)
+        self.publish(state=state, current_task=task, asks=asks, **known)
 
     def publish(self, **changes: Any) -> None:
         """Change the agent's entry in the registry."""
@@ -82,6 +82,10 @@ class AgentPresence:
         except BrokerAway as error:
             log.warning("%s: the heartbeat was not sent: %s", self._spec.id, error)
             return None
+
+    def beat_quietly(self) -> None:
+        """Send the agent's heartbeat, from a thread that has no use for the answer."""
+        self.beat()
 
     def leave(self) -> None:
         """Mark the agent offline; its folder's lock goes with this process."""

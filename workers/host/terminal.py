@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import psutil
@@ -24,19 +25,30 @@ from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AgentJournal
-from torch_tasks.workers.programs.kind import AgentKind, login_hint
+from torch_tasks.workers.programs.kind import AgentKind, Hindrance
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer
 
 log = logging.getLogger(__name__)
 
-#: How long a starting program must show that it wants a login before a person is asked to log in.
-_LOGIN_SECONDS = 3.0
+#: How long a starting program must show that it wants something of a person before the start no longer waits for it.
+_HOLD_SECONDS = 3.0
+#: How much of a screen that nobody knows is told.
+_TOLD = 200
 #: Variables of this process that the agent's program does not get, by their beginnings.
 _WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
 #: How long killed processes may take to end.
 _GONE_SECONDS = 5.0
+
+
+@dataclass(frozen=True)
+class StartHold:
+    """What holds a starting program up until a person acts."""
+
+    state: AgentState
+    asks: str
+    """What its screen asks of a person."""
 
 
 class Terminal:
@@ -49,9 +61,9 @@ class Terminal:
         self._settings = settings
         self._pane: AgentPane | None = None
         self._session: int | None = None
-        self._login_asked_at: float | None = None
-        self.wants_login = False
-        """The program does nothing before a person has logged in."""
+        self._held_since: float | None = None
+        self.held_up: StartHold | None = None
+        """The program takes no tasks before a person has acted in its pane."""
 
     @property
     def pane(self) -> AgentPane:
@@ -97,16 +109,17 @@ class Terminal:
         self._session = session
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
         if self.is_alive:
-            self.wants_login = self._kind.read(self.pane).state is AgentState.LOGIN
+            reading = self._kind.read(self.pane)
+            self.held_up = StartHold(AgentState.LOGIN, "a login") if reading.state is AgentState.LOGIN else None
             return True
         self.end()
         return False
 
     def start(self, info: AgentInfo, folder: Path) -> tuple[str, int | None]:
-        """Start the program in a new pane, ready for work or for a login; returns the pane's id and its session."""
+        """Start the program in a new pane; returns the pane's id and its session. :meth:`await_start` follows."""
         self.end()
         self._kind.workdir = folder
-        self.wants_login, self._login_asked_at = False, None
+        self.held_up, self._held_since = None, None
         self._pane = AgentPane.start(
             self._folder / TMUX,
             info.agent_id,
@@ -126,11 +139,28 @@ class Terminal:
         except AgentUnavailable:  # a program that has ended at once is reported below
             if self.is_alive:
                 raise
-        if not self.wait_for(self.settle, self._settings.agent_start_seconds):
-            why = self._why_not_ready(self._pane)
-            self.end()
-            raise AgentUnavailable(f"agent {info.agent_id} {why}")
         return self._pane.pane_id, self._session
+
+    def await_start(self, *, is_leaving: Callable[[], bool] = lambda: False) -> None:
+        """Wait until the program is ready, or is held up by something that a person has to see to.
+
+        What stands on the screen may be a person's: when the time is over, only a program that shows nothing is ended.
+        """
+        if self.wait_for(lambda: is_leaving() or self.settle(), self._settings.agent_start_seconds):
+            return
+        pane, agent_id = self.pane, self._kind.agent_id
+        look = pane.look() if self.is_alive else None
+        shown = pane.screen().split() if look else []
+        if look is None or not (shown or look.attached):
+            why = self._why_not_ready(pane)
+            self.end()
+            raise AgentUnavailable(f"agent {agent_id} {why}")
+        log.warning("agent %s %s", agent_id, self._why_not_ready(pane))
+        self.held_up = self._hold() or StartHold(AgentState.WAITING, self._unknown_screen(pane))
+
+    def _unknown_screen(self, pane: AgentPane) -> str:
+        last = next((line.strip() for line in reversed(pane.screen().split("\n")) if line.strip()), "")
+        return f"{Hindrance.UNKNOWN_SCREEN}; its last line: {last[:_TOLD]}"
 
     def _why_not_ready(self, pane: AgentPane) -> str:
         if self.is_alive:
@@ -143,19 +173,30 @@ class Terminal:
         return f"cannot start: its program ended before it was ready; its pane showed:\n{shown or '(nothing)'}"
 
     def settle(self) -> bool:
-        """Take the program's start one step further; true when it takes tasks or waits for a person to log in."""
+        """Take the program's start one step further; true when it takes tasks or is held up until a person acts."""
         if self._kind.get_ready(self.pane):
-            self.wants_login = False
-        elif self._kind.read(self.pane).state is not AgentState.LOGIN:
-            self._login_asked_at = None
-            return self.wants_login
-        elif not self.wants_login:
-            self._login_asked_at = self._login_asked_at or time.monotonic()
-            if time.monotonic() - self._login_asked_at < _LOGIN_SECONDS:
-                return False
-            self.wants_login = True
-            log.warning("%s", login_hint(self._kind.agent_id))
+            self.held_up = None
+            return True
+        hold = self._hold()
+        if self.held_up:
+            self.held_up = hold or self.held_up
+            return True
+        self._held_since = (self._held_since or time.monotonic()) if hold else None
+        if self._held_since is None or time.monotonic() - self._held_since < _HOLD_SECONDS:
+            return False
+        self.held_up = hold
         return True
+
+    def _hold(self) -> StartHold | None:
+        """What the program wants of a person; None while it may get on by itself."""
+        reading = self._kind.read(self.pane)
+        if reading.state is AgentState.LOGIN:
+            return StartHold(AgentState.LOGIN, "a login")
+        if reading.question:
+            return StartHold(AgentState.WAITING, reading.question.text)
+        hindrance = self._kind.hindrance(self.pane)
+        is_a_persons = hindrance in (Hindrance.PERSON, Hindrance.DIALOG)
+        return StartHold(AgentState.WAITING, str(hindrance)) if is_a_persons else None
 
     def rotate_transcript(self) -> None:
         """Begin a new transcript if this one is too long; the one before is kept."""

@@ -124,7 +124,7 @@ class CodingAgent(AgentKind):
         return False
 
     def is_running(self, look: PaneLook) -> bool:
-        return not (self.folder / "ready").exists() or not is_left_to_a_shell(look)
+        return not self.has_started or not is_left_to_a_shell(look)
 
     # ── what it does ─────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -102,6 +102,11 @@ class AgentKind(ABC):
         """The program's variables beside the worker's own; called after :meth:`launch`."""
         return self.config.environment
 
+    @property
+    def has_started(self) -> bool:
+        """Whether the program in the pane was ready once."""
+        return (self.folder / "ready").exists()
+
     @abstractmethod
     def get_ready(self, pane: AgentPane) -> bool:
         """Go on with the start: answer the configured dialogs. True once the program takes tasks."""

@@ -55,14 +55,10 @@ class Shell(AgentKind):
         return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
 
     def get_ready(self, pane: AgentPane) -> bool:
-        return self._has_started
-
-    @property
-    def _has_started(self) -> bool:
-        return (self.folder / "ready").exists()
+        return self.has_started
 
     def read(self, pane: AgentPane) -> StateReading:
-        if not self._has_started:
+        if not self.has_started:
             return StateReading(AgentState.STARTING, "prompt")
         if self._at_prompt(pane):
             return StateReading(AgentState.READY, "foreground process", "the shell")
@@ -73,7 +69,7 @@ class Shell(AgentKind):
         return look is not None and not look.in_use and self._is_empty(pane)
 
     def _is_empty(self, pane: AgentPane) -> bool:
-        return self._has_started and pane.cursor_line().rstrip() == f"{self.agent_id}>"
+        return self.has_started and pane.cursor_line().rstrip() == f"{self.agent_id}>"
 
     def clear_input(self, pane: AgentPane) -> None:
         if self._at_prompt(pane) and not self._is_empty(pane):

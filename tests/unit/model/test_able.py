@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from torch_tasks import keys
-from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.routing import (
     GONE,
@@ -120,6 +120,13 @@ def test_the_one_agent_works_on_something_else_or_has_just_begun() -> None:
     assert why_waiting(waiting, [begun]) is None
 
 
+def test_a_task_waits_for_an_agent_that_is_not_there_yet_and_says_for_what() -> None:
+    held_up = agent().model_copy(update={"state": AgentState.WAITING, "asks": "Trust it?"})
+    assert why_waiting(record(agent="dev-1"), [agent()]) == "dev-1 is starting"
+    reason = "dev-1 is held up at its start: Trust it? ('torch-tasks attach dev-1')"
+    assert why_waiting(record(agent="dev-1"), [held_up]) == reason
+
+
 @pytest.mark.parametrize(
     ("fields", "able"),
     [
@@ -153,6 +160,14 @@ HOLD = {"by": "operator", "reason": "", "at": now()}
         ({"stopped": HOLD}, ["stopped"], True, True, ""),
         ({"state": "limited"}, ["limited"], True, True, "its account has reached a limit"),
         ({"state": "login"}, ["login"], True, True, "its program is logged out"),
+        (
+            {"state": "waiting", "asks": "Trust it?"},
+            ["held-up"],
+            True,
+            True,
+            "its program waits for a person at its start",
+        ),
+        ({"state": "login", "asks": "a login"}, ["login"], True, True, "its program is logged out"),
         ({"state": "error"}, ["error"], True, False, "its program shows an error"),
         ({"state": "exited"}, ["exited"], True, False, "its program has exited"),
         ({"paused": HOLD, "state": "exited"}, ["paused", "exited"], True, True, "its program has exited"),
@@ -175,4 +190,4 @@ def test_a_successor_must_have_the_skills_but_not_the_role() -> None:
 
 
 def test_the_registry_keeps_the_obstacles_of_those_who_are_there_by_these_words() -> None:
-    assert sorted(frozenset(Obstacle) - GONE) == ["error", "exited", "limited", "login", "paused", "stopped"]
+    assert sorted(frozenset(Obstacle) - GONE) == ["error", "exited", "held-up", "limited", "login", "paused", "stopped"]

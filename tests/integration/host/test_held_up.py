@@ -1,0 +1,112 @@
+"""An agent that starts slowly, or that is held up at its start by something that only a person can do."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+from fake_kind import FakeKind
+from fakes.cli.scenario import Scenario, Start
+from machine import TORCH_TASKS
+from nodes import PACE, AgentWorker, Broker, Node
+from waiting import until
+
+from torch_tasks import TaskState, Torch
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentState
+from torch_tasks.orchestration.attention import needs
+
+HELD = "developer-1 is held up at its start: Update available! ('torch-tasks attach developer-1')"
+SLOW = 2 * float(PACE["TORCH_OFFLINE_SECONDS"])
+
+
+def screen(worker: AgentWorker, broker: Broker) -> str:
+    """What ``torch-tasks screen`` prints of the agent."""
+    env = {
+        **os.environ,
+        "TORCH_STATE_DIR": str(worker.folder.parents[1]),
+        "TORCH_BROKER_URL": broker.url,
+        "TORCH_NODE": "node-a",
+    }
+    argv = [TORCH_TASKS, "screen", worker.agent_id]
+    return subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=30).stdout
+
+
+def is_held_up(worker: AgentWorker, asks: str) -> bool:
+    info = worker.info
+    return info is not None and info.online and info.state is AgentState.WAITING and asks in info.asks
+
+
+def test_an_agent_is_seen_to_start_for_as_long_as_it_takes(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(ready_after=SLOW)))
+    worker = fake.worker(is_awaited=False)
+    until(lambda: worker.agent_state is AgentState.STARTING, "it starts")
+    task = torch.enqueue("when you are there", agent="developer-1")
+    seen = set()
+
+    def is_ready() -> bool:
+        info = worker.info
+        assert info is not None
+        seen.add((info.online, info.state))
+        if info.pane and info.state is AgentState.STARTING:
+            assert task.record().waits == "developer-1 is starting"
+        return info.state is AgentState.READY
+
+    until(is_ready, "it is ready", SLOW + 20)
+    assert seen == {(True, AgentState.STARTING), (True, AgentState.READY)}
+    assert task.result(timeout=30).succeeded
+
+
+def test_what_holds_it_up_is_told_and_its_tasks_wait_for_that(node: Node, broker: Broker, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(dialogs=("update", "trust"))))
+    worker = fake.worker()
+    until(lambda: is_held_up(worker, "Update available!"), "the fleet knows what it asks")
+    assert "9.9.9 → 10.0.0" in screen(worker, broker)
+    pinned = torch.enqueue("for developer-1 alone", agent="developer-1")
+    assert (pinned.status, pinned.record().waits) == (TaskState.QUEUED, HELD)
+    node.agent_worker("developer-2")
+    assert torch.enqueue("echo mine", role="developer").result(timeout=30).agent == "developer-2"
+    assert [need.text for need in needs(fleet()) if need.agent == "developer-1"] == [
+        "developer-1 (fake on node-a) is held up at its start: Update available!"
+    ]
+    worker.tmux("send-keys", "2")
+    assert pinned.result(timeout=30).succeeded
+    assert worker.info is not None
+    assert worker.info.asks == ""
+
+
+def test_no_limit_ends_a_program_with_a_persons_draft(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(dialogs=("update",))))
+    worker = fake.worker(TORCH_AGENT_START_SECONDS="2")
+    until(lambda: is_held_up(worker, "Update available!"), "it is held up")
+    worker.tmux("send-keys", "2", ";", "send-keys", "-l", "my half-written draft")
+    until(lambda: is_held_up(worker, "a person is typing"), "the draft is seen")
+    pane = worker.pane()
+    worker.kill()
+    worker.restart()
+    until(lambda: is_held_up(worker, "a person is typing"), "its new worker sees it, too")
+    assert "my half-written draft" in worker.screen()
+    assert worker.pane() == pane
+    worker.tmux("send-keys", "C-u")
+    assert torch.enqueue("and then", agent="developer-1").result(timeout=30).succeeded
+
+
+def test_no_limit_ends_a_program_whose_screen_nobody_knows(node: Node, broker: Broker, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(dialogs=("theme",))))
+    worker = fake.worker(TORCH_AGENT_START_SECONDS="1")
+    until(lambda: is_held_up(worker, "a screen that no rule of its kind knows"), "it is held up")
+    assert "its last line: To change this later, run /theme" in worker.info.asks if worker.info else False
+    assert "Choose the text style" in screen(worker, broker)
+    worker.tmux("send-keys", "1")
+    assert torch.enqueue("and then", agent="developer-1").result(timeout=30).succeeded
+
+
+def test_a_new_program_for_a_task_that_is_held_up_keeps_the_task_waiting(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node)
+    worker = fake.worker()
+    fake.cli.play(Scenario(start=Start(dialogs=("update",))))
+    task = torch.enqueue("with a new program", agent="developer-1", fresh=True)
+    until(lambda: task.status is TaskState.WAITING, "the task waits")
+    assert task.history()[-1].note == "the agent's program asks: Update available!"
+    worker.tmux("send-keys", "2")
+    assert task.result(timeout=30).succeeded
