@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from typing import Annotated, Self
 
 from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, RootModel
@@ -61,10 +61,6 @@ class LatestHolds(RootModel[dict[str, Hold]]):
     """The latest hold on each scope, lifted or not."""
 
     model_config = ConfigDict(frozen=True)
-
-    @classmethod
-    def of(cls, fields: Mapping[str, str]) -> Self:
-        return cls({scope: Hold.model_validate_json(text) for scope, text in fields.items()})
 
     def in_force(self, scope: str) -> Hold | None:
         hold = self.root.get(scope)

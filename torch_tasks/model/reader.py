@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NoReturn, TypeVar
 
 from pydantic import BaseModel, ValidationError
@@ -21,6 +23,7 @@ DEPTH = 100
 """Lists and objects inside each other; Python's own parser ends somewhere beyond 300, with an error of its own."""
 
 _BRACKETS_AND_STRINGS = re.compile(r'"(?:[^"\\]++|\\.)*+"|[\[{]|[\]}]', re.DOTALL)
+_WRONG = (ValueError, TypeError, AttributeError, IndexError, OverflowError, RecursionError)
 _Value = TypeVar("_Value", bound=BaseModel)
 
 
@@ -50,12 +53,32 @@ def read_model(model: type[_Value], text: str, *, limit: int = LIMIT_BYTES) -> _
 
 def as_model(model: type[_Value], fields: object, what: str = "") -> _Value:
     """A value of this model from fields that were read already; ``what`` people call it."""
+    with unreadable_if_wrong():
+        try:
+            return model.model_validate(fields)
+        except ValidationError as error:
+            raise Unreadable(f"it is no {what or model.__name__}: {shortened(readable(error))}") from None
+
+
+@contextmanager
+def unreadable_if_wrong() -> Iterator[None]:
+    """Turns what Python raises for values of the wrong type or form into :class:`Unreadable`."""
     try:
-        return model.model_validate(fields)
+        yield
     except ValidationError as error:
-        raise Unreadable(f"it is no {what or model.__name__}: {shortened(readable(error))}") from None
-    except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise Unreadable(f"it is no {what or model.__name__}: {shortened(str(error))}") from None
+        raise Unreadable(f"it is no {error.title}: {shortened(readable(error))}") from None
+    except KeyError as error:
+        raise Unreadable(f"it has no {error}") from None
+    except _WRONG as error:
+        raise Unreadable(f"it is of the wrong form: {shortened(str(error))}") from None
+
+
+def number(value: object) -> int:
+    """A whole number as the broker keeps it; 0 where there is none, whatever was written there."""
+    try:
+        return int(float(str(value)))
+    except (ValueError, OverflowError):
+        return 0
 
 
 def check_text(text: str, *, limit: int = LIMIT_BYTES, depth: int = DEPTH) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -10,13 +9,14 @@ from enum import StrEnum
 from queue import Empty, Queue
 from typing import Any
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field
 
 from torch_tasks import keys
-from torch_tasks.errors import BrokerAway
+from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.message import Message, MessageRecord, MessageState
+from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.store.agents import AgentChange
 from torch_tasks.store.messages import CHANNELS, AuditEntry, AuditKind
@@ -137,8 +137,8 @@ class Flow:
 
     def _of_channel(self, data: str) -> FlowEvent | None:
         try:
-            message = Message.model_validate(json.loads(data))
-        except (ValidationError, ValueError):  # another service's message
+            message = read_model(Message, data)
+        except Unreadable:  # another service's message
             return None
         return self._message(message, MessageState.ACCEPTED, "")
 
@@ -162,7 +162,10 @@ class Flow:
         )
 
     def _of_audit(self, data: str) -> FlowEvent | None:
-        entry = AuditEntry.model_validate_json(data)
+        try:
+            entry = read_model(AuditEntry, data)
+        except Unreadable:
+            return None
         if entry.what is AuditKind.FALLBACK:  # the message itself is shown
             return None
         ends = {"sender": entry.sender, "agent": entry.target, "role": self._role(entry.target)}

@@ -10,7 +10,7 @@ from bisect import bisect_left
 from collections.abc import Collection, Iterable, Iterator
 from datetime import datetime, timedelta
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR
@@ -20,6 +20,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import Checkin, CheckinState, Every, Target
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId
+from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
 
 log = logging.getLogger(__name__)
@@ -97,14 +98,8 @@ def follow_up(fleet: Fleet, rules: Policy) -> None:
 
 def followed(fleet: Fleet) -> list[FollowedTask]:
     """The long-running tasks, as of the last :func:`follow_up`."""
-    found = []
-    for task_id, text in fleet.client.hgetall(keys.FOLLOWUPS).items():
-        try:
-            found.append(FollowedTask.model_validate_json(text))
-        except ValidationError as error:  # written by another version
-            log.warning("the follow-up of task %s cannot be read and is removed: %s", task_id, error)
-            fleet.client.hdel(keys.FOLLOWUPS, task_id)
-    return found
+    known = {str(task): str(text) for task, text in fleet.client.hgetall(keys.FOLLOWUPS).items()}
+    return list(fleet.refused.readable(keys.FOLLOWUPS, known, lambda _, text: read_model(FollowedTask, text)).values())
 
 
 def standing_still(fleet: Fleet) -> list[FollowedTask]:

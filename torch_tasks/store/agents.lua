@@ -1,5 +1,5 @@
 -- What changes and searches the agent registry.
--- WITH: clock, death, holder
+-- WITH: clock, reader, death, holder
 -- FROM PYTHON: CHANGES_KEPT
 --
 -- The index holds, for each agent, a member for its role, its kind and each of its skills: "skill python developer-1".

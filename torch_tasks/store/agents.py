@@ -6,8 +6,9 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import redis
@@ -16,11 +17,13 @@ from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.clock import in_ms, time_ms
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter
+from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance, RetirementReport
-from torch_tasks.model.hold import LatestHolds
+from torch_tasks.model.hold import Hold, LatestHolds
 from torch_tasks.model.near import did_you_mean
+from torch_tasks.model.reader import number, read_model, read_object, shortened
 from torch_tasks.model.routing import GONE, Obstacle
 from torch_tasks.model.task import PRIORITY_STEPS, TaskSpec
 from torch_tasks.settings import Settings
@@ -60,6 +63,7 @@ class AgentRegistry:
         self._settings = settings or own.settings()
         self._client = client or connect(self._settings.broker())
         self._offline_ms = int(self._settings.offline_seconds * 1000)
+        self._refused = RefusedLetters(self._client)
 
     def find_available_agents(
         self,
@@ -100,9 +104,9 @@ class AgentRegistry:
             ways=json.dumps(asked.ways()),
         )
         pinned = Counter(agent_id for agent_id, _ in _pairs(pins))
-        rows = (str(row).split("\n") for row in found)
-        candidates = (_candidate(one, traits, int(load) + pinned[one], ends) for one, traits, load, ends in rows)
-        ranked = rank(candidates, asked, LatestHolds.of(dict(zip(*[iter(holds)] * 2, strict=True))), limit)
+        rows = (parts for row in found if len(parts := str(row).split("\n")) == 4)
+        candidates = (_candidate(one, traits, number(load) + pinned[one], ends) for one, traits, load, ends in rows)
+        ranked = rank(candidates, asked, self._holds_in(dict(zip(*[iter(holds)] * 2, strict=True))), limit)
         loads = {one.agent_id: one.load for one in ranked}
         infos = self.get_agents(loads)
         return [info.model_copy(update={"load": loads[info.agent_id]}) for info in infos if info.online]
@@ -124,23 +128,25 @@ class AgentRegistry:
 
     def get_agents(self, agent_ids: Collection[str]) -> list[AgentInfo]:
         """Those of these agents that are known."""
-        if not agent_ids:
+        ids = list(agent_ids)
+        if not ids:
             return []
         with self._client.pipeline(transaction=False) as pipe:
-            pipe.hmget(keys.AGENT_REGISTRY, list(agent_ids))
-            pipe.zmscore(keys.AGENT_HEARTBEAT, list(agent_ids))
-            pipe.hmget(keys.AGENT_PERFORMANCE, list(agent_ids))
-            pipe.hmget(keys.AGENT_LOAD, list(agent_ids))
-            pipe.hmget(keys.AGENT_INCARNATION, list(agent_ids))
+            pipe.hmget(keys.AGENT_REGISTRY, ids)
+            pipe.zmscore(keys.AGENT_HEARTBEAT, ids)
+            pipe.hmget(keys.AGENT_PERFORMANCE, ids)
+            pipe.hmget(keys.AGENT_LOAD, ids)
+            pipe.hmget(keys.AGENT_INCARNATION, ids)
             pipe.hgetall(keys.HOLDS)
             pipe.time()
             *columns, holds, now = pipe.execute()
-        rows, holds_now = zip(*columns, strict=True), LatestHolds.of(holds)
-        return [
-            self._info(entry, incarnation, beat, in_ms(now), ends, load, holds_now)
-            for entry, beat, ends, load, incarnation in rows
+        rows, holds_now = zip(ids, *columns, strict=True), self._holds_in(holds)
+        found = [
+            self._info(one, entry, incarnation, beat, in_ms(now), ends, load, holds_now)
+            for one, entry, beat, ends, load, incarnation in rows
             if entry
         ]
+        return list(filter(None, found))
 
     def agents(self) -> list[AgentInfo]:
         """All agents ever registered, by id, with who is online now."""
@@ -154,7 +160,7 @@ class AgentRegistry:
             pipe.hget(keys.AGENT_REGISTRY, agent_id)
             pipe.hget(keys.AGENT_INCARNATION, agent_id)
             entry, incarnation = pipe.execute()
-        return self._info(entry, incarnation, None, 0, None, None) if entry else None
+        return self._info(agent_id, entry, incarnation, None, 0, None, None) if entry else None
 
     def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
         """Each change from now on, until the monotonic ``deadline``."""
@@ -176,11 +182,12 @@ class AgentRegistry:
             holder_is_gone=holder_is_gone,
         )
         if granted:
-            performance = Performance.model_validate_json(known) if known else Performance()
+            performance = self._performance(info.agent_id, known)
             return info.model_copy(update={"incarnation": int(granted), "performance_metrics": performance})
-        holder = json.loads(known)
+        holder = read_object(known)
+        whose = f"pid {holder.get('pid')} on {holder.get('host')}"
         raise AgentTaken(
-            f"agent {info.agent_id} is hosted already, by pid {holder['pid']} on {holder['host']} (last heartbeat "
+            f"agent {info.agent_id} is hosted already, by {whose} (last heartbeat "
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
             f"its id is free {self._offline_ms / 1000:g} s after its last heartbeat"
         )
@@ -224,7 +231,8 @@ class AgentRegistry:
     def report_of(self, agent_id: str) -> RetirementReport | None:
         """What became of the latest agent of this id that has ended."""
         kept: Any = self._client.hget(keys.RETIREMENT_REPORTS, agent_id)
-        return RetirementReport.model_validate_json(kept) if kept else None
+        read = partial(read_model, RetirementReport)
+        return self._refused.reading(keys.RETIREMENT_REPORTS, agent_id, str(kept), read) if kept else None
 
     def keep(self, agent_ids: Collection[str]) -> None:
         """Promise, for now, that the workers of these agents are started again if they die."""
@@ -240,8 +248,18 @@ class AgentRegistry:
         watched_ms = SCRIPTS["watched_ms"](self._client, broker=keys.BROKER_STATE)
         return int(watched_ms) >= self._settings.takeover_seconds * 1000
 
+    def _holds_in(self, fields: Mapping[str, str]) -> LatestHolds:
+        return LatestHolds(self._refused.readable(keys.HOLDS, fields, lambda _, text: read_model(Hold, text)))
+
+    def _performance(self, agent_id: str, text: str | None) -> Performance:
+        if not text:
+            return Performance()
+        known = self._refused.reading(keys.AGENT_PERFORMANCE, agent_id, text, lambda one: read_model(Performance, one))
+        return known or Performance()
+
     def _info(
         self,
+        agent_id: str,
         entry: str,
         incarnation: Any,
         beat: Any,
@@ -249,20 +267,27 @@ class AgentRegistry:
         ends: str | None,
         load: Any,
         holds_now: LatestHolds | None = None,
-    ) -> AgentInfo:
-        heard_ms, fields = int(beat or 0), json.loads(entry)
-        alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
-        return AgentInfo.model_validate(
-            fields
-            | {
-                "incarnation": int(incarnation or 0),
-                "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
-                "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
-                "performance_metrics": json.loads(ends) if ends else {},
-                "load": int(load or 0),
-                "paused": holds_now.pause_of(fields["agent_id"], fields["role"]) if holds_now else None,
-            }
-        )
+    ) -> AgentInfo | None:
+        heard_ms = number(beat)
+
+        def read(text: str) -> AgentInfo:
+            fields = read_object(text)
+            if fields["agent_id"] != agent_id:
+                raise Unreadable(f"it is the entry of another agent: {shortened(str(fields['agent_id']))}")
+            alive = now_ms - heard_ms < self._offline_ms and not fields.get("left")
+            return AgentInfo.model_validate(
+                fields
+                | {
+                    "incarnation": number(incarnation),
+                    "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
+                    "status": AgentStatus.ACTIVE if alive and heard_ms else AgentStatus.OFFLINE,
+                    "performance_metrics": self._performance(agent_id, ends),
+                    "load": number(load),
+                    "paused": holds_now.pause_of(agent_id, fields["role"]) if holds_now else None,
+                }
+            )
+
+        return self._refused.reading(keys.AGENT_REGISTRY, agent_id, entry, read)
 
 
 _KEYS = {
@@ -295,7 +320,7 @@ def _what_is_kept(info: AgentInfo) -> dict[str, str]:
 
 
 def _candidate(agent_id: str, traits: str, load: int, ends: str) -> Candidate:
-    state, role, *abilities = traits.split(" ")
+    state, role, *abilities = (*traits.split(" "), "", "")
     ended = _ENDS.match(ends)
     succeeded, failed = (int(ended[1]), int(ended[2])) if ended else (0, 0)
     return Candidate(agent_id, state, role, abilities, load, succeeded, failed)
@@ -349,7 +374,7 @@ class AgentWatch:
             return {info.agent_id for info in self._registry.agents()}
         if notices:
             self._place = notices[-1][0]
-        return {notice["agent"] for _, notice in notices}
+        return {str(notice["agent"]) for _, notice in notices if "agent" in notice}
 
     def _silent(self) -> set[str]:
         """The agents whose silence has become too long since the last look."""

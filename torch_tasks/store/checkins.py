@@ -9,12 +9,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import redis
-from pydantic import ValidationError
 
 from torch_tasks import keys
 from torch_tasks.broker.clock import time_ms
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import CheckinChanged, CheckinNotFound, InvalidCheckin
+from torch_tasks.errors import CheckinChanged, CheckinNotFound, InvalidCheckin, Unreadable
 from torch_tasks.model.checkin import (
     Checkin,
     CheckinRecord,
@@ -24,6 +23,7 @@ from torch_tasks.model.checkin import (
     milliseconds,
     moment_of,
 )
+from torch_tasks.model.reader import number, read_model, unreadable_if_wrong
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.messages import Inboxes
@@ -178,7 +178,7 @@ class CheckinRecords:
         slots, lines = keys.checkin_history(checkin_id)
         latest = [str(slot) for slot in self._client.zrevrange(slots, 0, limit - 1)]
         found = self._client.hmget(lines, latest) if latest else []
-        fires = [fire_of(str(line)) for line in found if line]
+        fires = [fire for line in found if line and (fire := _fire_or_none(str(line)))]
         ids = [receipt.message for fire in fires for receipt in fire.receipts if receipt.message]
         states = dict(zip(ids, self._inboxes.states(ids), strict=True))
         tasks = [fire.task for fire in fires if fire.task]
@@ -210,7 +210,7 @@ class CheckinRecords:
         """What each receiver got last: the slot, in milliseconds, and the id of the message or task."""
         found = self._client.hgetall(keys.checkin_latest(checkin_id))
         parted = {str(receiver): str(text).partition(" ") for receiver, text in found.items()}
-        return {receiver: (int(slot), what) for receiver, (slot, _, what) in parted.items()}
+        return {receiver: (number(slot), what) for receiver, (slot, _, what) in parted.items()}
 
     def note_latest(self, checkin_id: str, whom: str, slot: datetime, what: str) -> None:
         with self._client.pipeline(transaction=False) as pipe:
@@ -288,7 +288,7 @@ class CheckinRecords:
             known = fields["checkin"] and fields["state"] != CheckinState.ASIDE
             try:
                 found.append(record_of(fields) if known else None)
-            except ValidationError as error:  # beat sets it aside once it is due
+            except Unreadable as error:  # beat sets it aside once it is due
                 log.warning("check-in %s cannot be read: %s", one, error)
                 found.append(None)
         return found
@@ -317,10 +317,16 @@ def fields_of(client: redis.Redis, ids: Iterable[str], names: Sequence[str]) -> 
 
 
 def record_of(fields: Mapping[str, str | None]) -> CheckinRecord:
+    """The record in the fields of an entry, or :class:`Unreadable`."""
+    with unreadable_if_wrong():
+        return _record(fields)
+
+
+def _record(fields: Mapping[str, str | None]) -> CheckinRecord:
     known: dict[str, Any] = {name: fields[name] for name in ("state", "runs", "version") if fields.get(name)}
     due = fields.get("due")
     return CheckinRecord(
-        checkin=Checkin.model_validate_json(fields["checkin"] or ""),
+        checkin=read_model(Checkin, fields["checkin"] or ""),
         slot=datetime.fromisoformat(slot) if (slot := fields.get("slot")) else None,
         due=moment_of(float(due)) if due else None,
         last=fire_of(last) if (last := fields.get("last")) else None,
@@ -334,7 +340,15 @@ def line_of(fire: Fire) -> str:
 
 
 def fire_of(line: str) -> Fire:
-    return Fire.model_validate_json(line[1:])
+    return read_model(Fire, line[1:])
+
+
+def _fire_or_none(line: str) -> Fire | None:
+    try:
+        return fire_of(line)
+    except Unreadable as error:
+        log.warning("a line of a check-in's history cannot be read: %s", error)
+        return None
 
 
 def places_of(entry_id: str) -> dict[str, str]:

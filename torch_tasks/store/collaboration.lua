@@ -1,9 +1,11 @@
 -- What changes claims. A claim is kept as JSON: by, agent, task, since, until.
--- WITH: clock, death
+-- WITH: clock, reader, death
 -- FROM PYTHON: HELD
 
 local function holds(text)
-  local claim = cjson.decode(text)
+  local claim = object_in(text)
+  if not claim or type(claim.by) ~= 'string' then return false end
+  if claim['until'] and type(claim['until']) ~= 'number' then return false end
   if claim['until'] and claim['until'] <= now then return false end
   if claim.agent and is_dead(claim.by) then return false end
   if claim['until'] then return true end
@@ -23,7 +25,8 @@ end
 local function claim()
   local former = known()
   if former ~= ARG.known then return {'changed', former} end
-  if former ~= '' and cjson.decode(former).by ~= ARG.by and holds(former) then return {'held', former} end
+  local mine_before = (object_in(former) or {}).by == ARG.by
+  if not mine_before and former ~= '' and holds(former) then return {'held', former} end
   local mine = {by = ARG.by, agent = ARG.agent == '1', since = now}
   if ARG.task ~= '' then mine.task = ARG.task end
   if ARG.ms ~= '' then mine['until'] = now + tonumber(ARG.ms) end
@@ -45,7 +48,8 @@ end
 local function release()
   local text = known()
   if text == '' then return {'free', ''} end
-  if cjson.decode(text).by ~= ARG.by then return {'held', text} end
+  local theirs = object_in(text)
+  if theirs and theirs.by ~= ARG.by then return {'held', text} end
   redis.call('HDEL', KEY.claims, ARG.resource)
   return {'released', ''}
 end

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 from collections.abc import Iterable
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import redis
 from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
-from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken
+from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken, Unreadable
 from torch_tasks.model.fields import Model
+from torch_tasks.model.reader import read_object, unreadable_if_wrong
 from torch_tasks.model.task import HELD
 from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
@@ -87,7 +89,8 @@ class Claims:
     def all(self) -> list[Claim]:
         """The claims that hold now."""
         known = {str(name): str(claim) for name, claim in self._client.hgetall(keys.CLAIMS).items()}
-        return [_read(name, claim) for name, claim in sorted(known.items()) if self._holds(name, claim)]
+        held = {name: claim for name, claim in sorted(known.items()) if self._holds(name, claim)}
+        return list(RefusedLetters(self._client).readable(keys.CLAIMS, held, _read).values())
 
     def _try(self, name: str, seconds: float | None, by: str | None) -> tuple[str, str]:
         own = caller()
@@ -112,7 +115,7 @@ class Claims:
         return str(self._client.hget(keys.CLAIMS, name) or "")
 
     def _claimed(self, name: str, known: str) -> dict[str, str | int]:
-        task = json.loads(known).get("task") if known else None
+        task = _task_of(known)
         return {
             **signs_of_death(self._settings),
             "claims": keys.CLAIMS,
@@ -132,8 +135,16 @@ def named(resource: str) -> str:
     return name
 
 
+def _task_of(claim: str) -> str | None:
+    """The task for which it was claimed; None also if nobody can read that: then the claim does not hold."""
+    try:
+        return str(read_object(claim)["task"]) if claim else None
+    except (Unreadable, KeyError):
+        return None
+
+
 def _read(name: str, claim: str) -> Claim:
-    fields = json.loads(claim)
+    fields = read_object(claim)
     moments = {moment: fields[moment] / 1000 for moment in ("since", "until") if moment in fields}
     return Claim.model_validate({"resource": name, **fields, **moments})
 
@@ -198,8 +209,9 @@ class Notes:
         entries: Any = self._client.xrevrange(self._key, min=str(oldest))
         latest: dict[str, Note] = {}
         for number, fields in entries:
-            note = self._note(str(number), fields)
-            latest.setdefault(note.fact, note)
+            with suppress(Unreadable), unreadable_if_wrong():  # not written by Torch
+                note = self._note(str(number), fields)
+                latest.setdefault(note.fact, note)
         return list(latest.values())
 
     def search(self, text: str) -> list[Note]:

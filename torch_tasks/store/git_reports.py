@@ -11,7 +11,9 @@ from pydantic import AwareDatetime, BeforeValidator
 from torch_tasks import keys
 from torch_tasks import settings as own
 from torch_tasks.broker.connection import connect
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.model.fields import AgentId, Model, Role
+from torch_tasks.model.reader import read_model
 
 
 def shown(text: str) -> str:
@@ -67,8 +69,9 @@ class GitReports:
         self._client = client or connect(own.settings().broker())
 
     def all(self) -> list[GitReport]:
-        reports = self._client.hgetall(keys.GIT_REPORTS)
-        return [GitReport.model_validate_json(report) for _, report in sorted(reports.items())]
+        reports = {str(agent): str(text) for agent, text in sorted(self._client.hgetall(keys.GIT_REPORTS).items())}
+        refused = RefusedLetters(self._client)
+        return list(refused.readable(keys.GIT_REPORTS, reports, lambda _, text: read_model(GitReport, text)).values())
 
     def put(self, report: GitReport) -> None:
         self._client.hset(keys.GIT_REPORTS, report.agent, report.model_dump_json())

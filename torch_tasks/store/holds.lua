@@ -1,9 +1,10 @@
 -- What changes holds; one is kept as JSON, with a revision that grows with each change of its scope.
--- WITH: clock
+-- WITH: clock, reader
 
 local function decoded(scope)
   local text = redis.call('HGET', KEY.holds, scope)
-  return text and cjson.decode(text)
+  local hold = text and object_in(text)
+  return hold and type(hold.revision) == 'number' and hold
 end
 
 -- Hold a scope, or lift its hold.

@@ -7,11 +7,13 @@ from collections.abc import Mapping
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import NotHeld
 from torch_tasks.model.fields import now
 from torch_tasks.model.hold import STOP, Hold, LatestHolds
+from torch_tasks.model.reader import read_model
 
 SCRIPTS = Scripts(__file__)
 
@@ -25,9 +27,11 @@ def new_hold(reason: str = "", *, lifted: bool = False, interrupt: bool = False)
 class Holds:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
+        self._refused = RefusedLetters(client)
 
     def latest(self) -> LatestHolds:
-        return LatestHolds.of({str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()})
+        fields = {str(scope): str(text) for scope, text in self._client.hgetall(keys.HOLDS).items()}
+        return LatestHolds(self._refused.readable(keys.HOLDS, fields, lambda _, text: read_model(Hold, text)))
 
     def put(self, scope: str, hold: Hold) -> Hold:
         """Hold a scope, or lift its hold; returns the hold with its revision. :class:`NotHeld` if none is to lift."""

@@ -9,19 +9,22 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 import redis
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime
 
 from torch_tasks import keys
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter
+from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
+from torch_tasks.model.reader import read_model, read_object, unreadable_if_wrong
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
 
@@ -62,8 +65,8 @@ def listen(client: redis.Redis, role: str) -> Iterator[Message | None]:
 
 def _parsed(text: str) -> Message | None:
     try:
-        return Message.model_validate(json.loads(text))
-    except (ValidationError, ValueError):  # not a message of ours
+        return read_model(Message, text)
+    except Unreadable:  # not a message of ours
         return None
 
 
@@ -111,7 +114,11 @@ class Audit:
 
     def latest(self, limit: int) -> list[AuditEntry]:
         found: Any = self._client.xrevrange(keys.AUDIT, count=limit)
-        return [_entry(str(number), fields) for number, fields in reversed(found)]
+        entries: list[AuditEntry] = []
+        for number, fields in reversed(found):
+            with suppress(Unreadable), unreadable_if_wrong():  # not written by Torch
+                entries.append(_entry(str(number), fields))
+        return entries
 
 
 def _entry(number: str, fields: dict[Any, Any]) -> AuditEntry:
@@ -124,6 +131,7 @@ GROUP = "receiver"
 SCRIPTS = Scripts(__file__, TRANSITIONS=TRANSITIONS, GROUP=GROUP)
 _UNKNOWN_SECONDS = 10.0
 _AT_ONCE = 32
+_ID_LENGTH = 128
 _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
 _MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
 
@@ -140,6 +148,7 @@ class Inboxes:
         self.audit = Audit(client)
         self._limit = settings.inbox_limit
         self._keep_seconds = int(settings.result_days * 86400)
+        self._refused = RefusedLetters(client)
 
     # ── the sender's side ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -212,12 +221,7 @@ class Inboxes:
         streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
         count = None if again else _AT_ONCE
         answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
-        return [
-            InboxEntry(str(inbox), str(number), str(fields["id"]))
-            for inbox, entries in (answer or [])
-            for number, fields in entries
-            if fields
-        ]
+        return [entry for inbox, entries in (answer or []) for entry in self._entries(str(inbox), entries)]
 
     def waiting(self, party: str) -> list[InboxEntry]:
         """The entries of an inbox, emergencies first, fetched or not."""
@@ -226,11 +230,17 @@ class Inboxes:
             for stream in streams:
                 pipe.xrange(stream)
             answers = pipe.execute()
-        return [
-            InboxEntry(stream, str(number), str(fields["id"]))
-            for stream, entries in zip(streams, answers, strict=True)
-            for number, fields in entries
-        ]
+        return [entry for stream, found in zip(streams, answers, strict=True) for entry in self._entries(stream, found)]
+
+    def _entries(self, inbox: str, found: Iterable[tuple[Any, dict[Any, Any]]]) -> Iterator[InboxEntry]:
+        """The entries that were read from an inbox; one that names no message goes to the dead letters."""
+        for number, fields in found:
+            entry = InboxEntry(inbox, str(number), str((fields or {}).get("id", "")))
+            if 0 < len(entry.message_id) <= _ID_LENGTH:
+                yield entry
+            elif fields:  # a deleted one that was not settled has none
+                self._refused.note(inbox, "", json.dumps(fields), "it names no message")
+                self.drop(entry)
 
     def stage(self, message_id: str, by: AgentInfo) -> str:
         """Note that the receiver's worker begins to deliver; returns the message's state: "staged" if it may."""
@@ -302,7 +312,18 @@ class Inboxes:
                 pipe.hgetall(keys.message(message_id))
             (seconds, micros), *found = pipe.execute()
         moment = seconds + micros / 1e6
-        return [_record(fields, moment) if fields else None for fields in found]
+        return [self._readable(one, fields, moment) for one, fields in zip(wanted, found, strict=True)]
+
+    def _readable(self, message_id: str, fields: Mapping[str, str], moment: float) -> MessageRecord | None:
+        """The record of a message; None if there is none, or none that can be read: that is among the dead letters."""
+        if not fields:
+            return None
+        try:
+            with unreadable_if_wrong():
+                return _record(message_id, fields, moment)
+        except Unreadable as error:
+            self._refused.note(keys.message(message_id), "", json.dumps(fields), str(error))
+            return None
 
     def _not_found(self, message_id: str) -> MessageNotFound:
         near = near_ids(self._client, keys.MESSAGES, message_id)
@@ -312,7 +333,7 @@ class Inboxes:
         with self._client.pipeline(transaction=False) as pipe:
             for message_id in message_ids:
                 pipe.hget(keys.message(message_id), "state")
-            return [MessageState(state) if state else None for state in pipe.execute()]
+            return [MessageState(state) if state in set(MessageState) else None for state in pipe.execute()]
 
     def depths(self, parties: Iterable[str]) -> dict[str, int]:
         """How many messages wait for each of these parties, if any do; most first."""
@@ -371,13 +392,15 @@ def _places(message: Message) -> dict[str, str]:
     return {"record": keys.message(message.id), "inbox": keys.inbox(message.target, message.priority)}
 
 
-def _record(fields: Mapping[str, str], moment: float) -> MessageRecord:
+def _record(message_id: str, fields: Mapping[str, str], moment: float) -> MessageRecord:
     values: dict[str, Any] = {name: value for name, value in fields.items() if value != ""}
-    values["message"] = json.loads(fields["message"])
+    values["message"] = read_object(fields["message"])
     for name in _MOMENTS:
         if name in values:
             values[name] = datetime.fromtimestamp(float(values[name]) / 1000, UTC)
     record = MessageRecord.model_validate(values)
+    if record.message.id != message_id:
+        raise Unreadable("it is the record of another message")
     overdue = record.expires_at is not None and record.expires_at.timestamp() <= moment
     if overdue and record.state is MessageState.ACCEPTED:  # its receiver has not read it since
         return record.model_copy(update={"state": MessageState.EXPIRED})

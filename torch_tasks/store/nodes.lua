@@ -1,5 +1,5 @@
 -- What changes the node registry and the list of spawned agents.
--- WITH: clock, holder
+-- WITH: clock, reader, holder
 -- FROM PYTHON: TRANSITIONS
 
 -- Enter a node under a new incarnation, unless another living node worker has its name.
@@ -55,7 +55,8 @@ end
 local function settle()
   local text = redis.call('HGET', KEY.states, ARG.id)
   if not text then return 'missing' end
-  local known, allowed = cjson.decode(text), false
+  local known, allowed = object_in(text), false
+  if not known or not TRANSITIONS[known.state] then return 'missing' end
   if known.request ~= ARG.request then return 'other' end
   for _, state in ipairs(ARG.only_from) do allowed = allowed or state == known.state end
   if not allowed then return known.state end

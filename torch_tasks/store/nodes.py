@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, NamedTuple
 
 import redis
 
 from torch_tasks import keys
 from torch_tasks.broker.clock import in_ms, time_ms
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import NodeNotFound, NodeTaken, SpawnRefused, StaleWriter
+from torch_tasks.errors import NodeNotFound, NodeTaken, SpawnRefused, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentStatus
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.node import NodeInfo
+from torch_tasks.model.reader import number, read_object, shortened
 from torch_tasks.model.spawn import SPAWN_TRANSITIONS, Spawned, SpawnRequest, SpawnState
 from torch_tasks.settings import Settings
 from torch_tasks.store.placement import CountedAgent, FleetSnapshot, PlacementLimits, Refusal, place
@@ -33,6 +35,7 @@ class NodeRegistry:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self._offline_ms = int(settings.offline_seconds * 1000)
+        self._refused = RefusedLetters(client)
 
     def nodes(self) -> list[NodeInfo]:
         """All nodes that were ever registered, by name."""
@@ -44,10 +47,11 @@ class NodeRegistry:
             pipe.time()
             entries, beats, drained, incarnations, now = pipe.execute()
         heard = dict(beats)
-        return [
-            self._info(entry, incarnations.get(name), heard.get(name), in_ms(now), drained=name in drained)
+        found = [
+            self._info(name, entry, incarnations.get(name), heard.get(name), in_ms(now), drained=name in drained)
             for name, entry in sorted(entries.items())
         ]
+        return list(filter(None, found))
 
     def online(self) -> list[str]:
         since = time_ms(self._client) - self._offline_ms
@@ -75,9 +79,10 @@ class NodeRegistry:
         )
         if granted:
             return info.model_copy(update={"incarnation": int(granted)})
-        holder = json.loads(entry)
+        holder = read_object(entry)
+        whose = f"pid {holder.get('pid')} on {holder.get('host')}"
         raise NodeTaken(
-            f"another node worker is named {info.name}: pid {holder['pid']} on {holder['host']} (last heartbeat "
+            f"another node worker is named {info.name}: {whose} (last heartbeat "
             f"{int(silent_ms) / 1000:.0f} s ago). Give this machine another name with TORCH_NODE, or stop that one "
             f"first; if it is dead, its name is free {self._offline_ms / 1000:g} s after its last heartbeat"
         )
@@ -88,7 +93,7 @@ class NodeRegistry:
             pipe.hget(keys.NODE_REGISTRY, name)
             pipe.hget(keys.NODE_INCARNATION, name)
             entry, incarnation = pipe.execute()
-        return self._info(entry, incarnation, None, 0, drained=False) if entry else None
+        return self._info(name, entry, incarnation, None, 0, drained=False) if entry else None
 
     def heartbeat(self, info: NodeInfo) -> bool:
         """Report that the node lives, and its state; returns whether it is drained.
@@ -111,18 +116,27 @@ class NodeRegistry:
         self.get_node(name)
         (self._client.sadd if drained else self._client.srem)(keys.NODES_DRAINED, name)
 
-    def _info(self, entry: str, incarnation: Any, beat: Any, now_ms: int, *, drained: bool) -> NodeInfo:
-        heard_ms, fields = int(beat or 0), json.loads(entry)
-        alive = bool(heard_ms) and now_ms - heard_ms < self._offline_ms and not fields["left"]
-        return NodeInfo.model_validate(
-            fields
-            | {
-                "incarnation": int(incarnation or 0),
-                "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
-                "status": AgentStatus.ACTIVE if alive else AgentStatus.OFFLINE,
-                "drained": drained,
-            }
-        )
+    def _info(
+        self, name: str, entry: str, incarnation: Any, beat: Any, now_ms: int, *, drained: bool
+    ) -> NodeInfo | None:
+        heard_ms = number(beat)
+
+        def read(text: str) -> NodeInfo:
+            fields = read_object(text)
+            if fields["name"] != name:
+                raise Unreadable(f"it is the entry of another node: {shortened(str(fields['name']))}")
+            alive = bool(heard_ms) and now_ms - heard_ms < self._offline_ms and not fields["left"]
+            return NodeInfo.model_validate(
+                fields
+                | {
+                    "incarnation": number(incarnation),
+                    "last_heartbeat": datetime.fromtimestamp(heard_ms / 1000, UTC) if heard_ms else None,
+                    "status": AgentStatus.ACTIVE if alive else AgentStatus.OFFLINE,
+                    "drained": drained,
+                }
+            )
+
+        return self._refused.reading(keys.NODE_REGISTRY, name, entry, read)
 
 
 def _entry(info: NodeInfo) -> str:
@@ -140,6 +154,7 @@ class Spawns:
         self._client = client
         self._settings = settings
         self._nodes = NodeRegistry(client, settings)
+        self._refused = RefusedLetters(client)
 
     def reserve(self, request: SpawnRequest, *, pool_limit: int | None = None) -> tuple[Spawned, bool]:
         """Reserve a place on the node with most room; returns it, and whether it is new, for a request has only one.
@@ -189,14 +204,13 @@ class Spawns:
             alive_since = now_ms - int(self._settings.offline_seconds * 1000)
             pipe.zrangebyscore(keys.AGENT_HEARTBEAT, alive_since, "+inf")
             revision, entries, states, agents, heard = pipe.execute()
-        kept = {agent_id: json.loads(state) for agent_id, state in states.items()}
+        kept = self._refused.readable(keys.SPAWN_STATES, states, lambda _, text: _state_of(text))
         gone = (SpawnState.FAILED, SpawnState.LOST)
-        old = [one for one, state in kept.items() if state["state"] in gone and state["at"] < now_ms - _REMEMBERED_MS]
-        spawned = [_spawned(entry, states[one]) for one, entry in entries.items() if one in kept and one not in old]
-        known = [json.loads(agents[agent_id]) for agent_id in heard if agent_id in agents]
-        members = {
-            one["agent_id"]: CountedAgent(one["role"], one["node"], one["parent"]) for one in known if not one["left"]
-        }
+        old = [one for one, (state, _, at) in kept.items() if state in gone and at < now_ms - _REMEMBERED_MS]
+        spawned = [one for name, one in self._all_of(entries, kept).items() if name not in old]
+        living = {agent_id: agents[agent_id] for agent_id in heard if agent_id in agents}
+        counted = self._refused.readable(keys.AGENT_REGISTRY, living, lambda _, text: _counted(text))
+        members = {name: one for name, (one, left) in counted.items() if not left}
         return now_ms, str(revision or ""), FleetSnapshot(self._nodes.nodes(), spawned, agents.keys(), members), old
 
     def _reason(self, refusal: Refusal) -> str:
@@ -241,20 +255,48 @@ class Spawns:
             pipe.hmget(keys.SPAWNED, list(agent_ids))
             pipe.hmget(keys.SPAWN_STATES, list(agent_ids))
             entries, states = pipe.execute()
-        return [_spawned(entry, state) for entry, state in zip(entries, states, strict=True) if entry and state]
+        names = list(agent_ids)
+        known = {name: state for name, state in zip(names, states, strict=True) if state}
+        kept = self._refused.readable(keys.SPAWN_STATES, known, lambda _, text: _state_of(text))
+        return list(
+            self._all_of({name: entry for name, entry in zip(names, entries, strict=True) if entry}, kept).values()
+        )
 
     def all(self) -> list[Spawned]:
         with self._client.pipeline(transaction=False) as pipe:
             pipe.hgetall(keys.SPAWNED)
             pipe.hgetall(keys.SPAWN_STATES)
             entries, states = pipe.execute()
-        return [_spawned(entry, states[agent_id]) for agent_id, entry in sorted(entries.items()) if agent_id in states]
+        kept = self._refused.readable(keys.SPAWN_STATES, states, lambda _, text: _state_of(text))
+        return [one for _, one in sorted(self._all_of(entries, kept).items())]
+
+    def _all_of(self, entries: Mapping[str, str], states: Mapping[str, _KeptState]) -> dict[str, Spawned]:
+        """The spawned agents among these entries that have one of these states."""
+        known = {name: entry for name, entry in entries.items() if name in states}
+        return self._refused.readable(keys.SPAWNED, known, lambda name, text: _spawned(text, states[name]))
 
 
 def _spawn_entry(spawned: Spawned) -> str:
     return spawned.model_dump_json(exclude={"state", "reason"}, exclude_none=True)
 
 
-def _spawned(entry: str, state: str) -> Spawned:
-    kept = json.loads(state)
-    return Spawned.model_validate(json.loads(entry) | {"state": kept["state"], "reason": kept["reason"]})
+class _KeptState(NamedTuple):
+    state: SpawnState
+    reason: str
+    at: int
+
+
+def _state_of(text: str) -> _KeptState:
+    kept = read_object(text)
+    return _KeptState(SpawnState(kept["state"]), str(kept["reason"]), int(kept["at"]))
+
+
+def _spawned(entry: str, kept: _KeptState) -> Spawned:
+    return Spawned.model_validate(read_object(entry) | {"state": kept.state, "reason": kept.reason})
+
+
+def _counted(entry: str) -> tuple[CountedAgent, bool]:
+    """A registered agent as the limits count it, and whether it has left."""
+    fields = read_object(entry)
+    parent = fields["parent"]
+    return CountedAgent(str(fields["role"]), str(fields["node"]), parent and str(parent)), bool(fields["left"])

@@ -1,9 +1,20 @@
 -- What changes task records.
--- WITH: clock, death
+-- WITH: clock, reader, death
 -- FROM PYTHON: TRANSITIONS, HELD, ENDED, MOMENTS, PERFORMANCE, HISTORY_KEPT
 
 local function get(field)
   return redis.call('HGET', KEY.record, field)
+end
+
+-- A number in the record; 0 where there is none, whatever was written there.
+local function number(field)
+  return tonumber(get(field) or '') or 0
+end
+
+-- The state of the task; nil without a record, and if the record is none that Torch wrote.
+local function known_state()
+  local state = get('state')
+  return state and TRANSITIONS[state] and state or nil
 end
 
 -- Count a change, and note it in the history.
@@ -57,15 +68,18 @@ end
 -- The owner of the task, unless that is the caller under its present incarnation.
 local function other_owner(state)
   if ARG.agent == '' or not HELD[state] then return nil end
-  local owner, fence = get('agent') or '', tonumber(get('incarnation') or '0')
+  local owner, fence = get('agent') or '', number('incarnation')
   if owner ~= ARG.agent then return owner end
   if fence > tonumber(ARG.incarnation) then return string.format('%s (incarnation %d)', owner, fence) end
 end
 
 local function count_for_agent()
   local known = redis.call('HGET', KEY.performance, ARG.agent)
-  local sum = known and cjson.decode(known) or {succeeded = 0, failed = 0, seconds = 0}
-  local started, assigned = tonumber(get('started_at') or '0'), tonumber(get('assigned_at') or '0')
+  local sum = known and object_in(known)
+  if not sum or type(sum[ARG.counts]) ~= 'number' or type(sum.seconds) ~= 'number' then
+    sum = {succeeded = 0, failed = 0, seconds = 0}
+  end
+  local started, assigned = number('started_at'), number('assigned_at')
   sum[ARG.counts] = sum[ARG.counts] + 1
   if started > 0 and started >= assigned then sum.seconds = sum.seconds + (now - started) / 1000 end
   local text = string.format(PERFORMANCE, sum.succeeded, sum.failed, sum.seconds, now)
@@ -76,7 +90,7 @@ end
 local function stamp(state)
   local field = MOMENTS[state]
   if not field then return end
-  local known, assigned = tonumber(get(field) or '0'), tonumber(get('assigned_at') or '0')
+  local known, assigned = number(field), number('assigned_at')
   if field == 'started_at' and known >= assigned and assigned > 0 then return end
   redis.call('HSET', KEY.record, field, now)
 end
@@ -98,7 +112,7 @@ end
 -- ARGV: state, *only_from, agent, node, incarnation, note, keep_seconds, counts, *fields
 -- Returns 'moved' with the former state and all fields, 'missing', 'owned' with the owner, or 'illegal' with the state.
 local function move()
-  local state = get('state')
+  local state = known_state()
   if not state then return {'missing', '', {}} end
   local owner = other_owner(state)
   if owner then return {'owned', owner, {}} end
@@ -123,7 +137,7 @@ end
 
 -- Let an agent that owns the task go on with it under its present incarnation.
 local function adopt(state)
-  local fence, mine = tonumber(get('incarnation') or '0'), tonumber(ARG.incarnation)
+  local fence, mine = number('incarnation'), tonumber(ARG.incarnation)
   if fence > mine then return {'stale', string.format('%d', fence)} end
   if fence < mine then
     redis.call('HSET', KEY.record, 'incarnation', mine)
@@ -138,7 +152,7 @@ end
 -- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec
 -- Returns the outcome, and the present or former owner.
 local function take()
-  local state = get('state')
+  local state = known_state()
   if not state then return {'missing', ''} end
   if ENDED[state] then return {'ended', ''} end
   local owner, node, held = get('agent') or '', get('node') or '', HELD[state]
@@ -178,14 +192,14 @@ end
 -- ARGV: asker, known_spec, spec, to, by, note, *questions, pid, queue, demands, agent, node, incarnation, words
 -- Returns the outcome, the owner, and whether the queue is newly demanded.
 local function hand_over()
-  local state = get('state')
+  local state = known_state()
   if not state then return {'missing', '', 0} end
   if ENDED[state] then return {'ended', state, 0} end
   local owner = HELD[state] and get('agent') or ''
   if ARG.asker ~= '' and HELD[state] and owner ~= ARG.asker then return {'owned', owner, 0} end
   if get('spec') ~= ARG.known_spec then return {'changed', '', 0} end
   if HELD[state] and ARG.to == owner then return {'own', owner, 0} end
-  local handover = {by = ARG.by, to = ARG.to, note = ARG.note, attempt = tonumber(get('attempts') or '0')}
+  local handover = {by = ARG.by, to = ARG.to, note = ARG.note, attempt = number('attempts')}
   if #ARG.questions > 0 then handover.questions = ARG.questions end
   if ARG.pid ~= '' then handover.pid = tonumber(ARG.pid) end
   if HELD[state] then handover.owner = owner end

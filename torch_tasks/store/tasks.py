@@ -6,20 +6,20 @@ it; both are checked on the broker, in the script that writes.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
 import redis
 
 from torch_tasks import keys
+from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
+from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound, Unreadable
 from torch_tasks.model.agent import FORMAT, AgentInfo
+from torch_tasks.model.reader import number, read_model
 from torch_tasks.model.task import (
     ENDED,
     HELD,
@@ -38,6 +38,7 @@ from torch_tasks.model.task import (
 from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
 from torch_tasks.store.ids import ids_beginning, near_ids
+from torch_tasks.store.task_fields import fingerprint, history_entry, milliseconds_of, record_of, state_of
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -101,6 +102,7 @@ class TaskRecords:
         self._client = client
         self._settings = settings
         self._keep_seconds = int(settings.result_days * 86400)
+        self._refused = RefusedLetters(client)
 
     def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is."""
@@ -113,7 +115,7 @@ class TaskRecords:
             id=task_id,
             spec=json.dumps(wire),
             asked=fingerprint(wire),
-            deadline_ms=_milliseconds(wire.get("deadline")),
+            deadline_ms=milliseconds_of(wire.get("deadline")),
         )
         return Accepted(outcome == "new", outcome == "other", bool(new_queue))
 
@@ -310,11 +312,14 @@ class TaskRecords:
         revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
             keys.task_record(task_id), names
         )
-        owner = (str(agent), str(node), int(incarnation or 0)) if state in HELD else None
-        handover = Handover.model_validate_json(asked) if owner and asked else None
-        if handover and handover.attempt != int(attempts or 0):
+        owner = (str(agent), str(node), number(incarnation)) if state in HELD else None
+        place = keys.task_record(task_id)
+        handover = None
+        if owner and asked:
+            handover = self._refused.reading(place, "handover", str(asked), lambda text: read_model(Handover, text))
+        if handover and handover.attempt != number(attempts):
             handover = None  # it was handed over already
-        return Ownership(int(revision or 0), owner, cancel is not None, handover)
+        return Ownership(number(revision), owner, cancel is not None, handover)
 
     def count_redelivery(self, task_id: str) -> None:
         """Count a delivery after the first one, whose worker was lost."""
@@ -327,8 +332,9 @@ class TaskRecords:
 
     def history(self, task_id: str) -> list[HistoryEntry]:
         return [
-            HistoryEntry.model_validate(entry | {"at": datetime.fromtimestamp(entry["at"] / 1000, UTC)})
-            for entry in map(json.loads, self._client.lrange(keys.task_history(task_id), 0, -1))
+            entry
+            for line in self._client.lrange(keys.task_history(task_id), 0, -1)
+            if (entry := self._refused.reading(keys.task_history(task_id), "", str(line), history_entry))
         ]
 
     def let_expire(self, task_id: str) -> None:
@@ -351,12 +357,29 @@ class TaskRecords:
         return record
 
     def find(self, task_id: str) -> TaskRecord | None:
+        """The record of a task; None if there is none, or none that can be read: that is among the dead letters."""
+        return self._readable(task_id, self.account(task_id))
+
+    def set_aside_unreadable(self, task_id: str) -> None:
+        """Move a record that cannot be read to the dead letters, so that a task of this id can be accepted anew."""
         fields = self.account(task_id)
-        return _record(fields) if fields else None
+        try:
+            if fields:
+                record_of(fields)
+        except Unreadable as error:
+            self._refused.set_aside(keys.task_record(task_id), fields, str(error))
+
+    def _readable(self, task_id: str, fields: Mapping[str, str]) -> TaskRecord | None:
+        if not fields:
+            return None
+        try:
+            return record_of(fields)
+        except Unreadable as error:
+            self._refused.note(keys.task_record(task_id), "", json.dumps(fields), str(error))
+            return None
 
     def state(self, task_id: str) -> TaskState | None:
-        value = self._client.hget(keys.task_record(task_id), "state")
-        return TaskState(str(value)) if value else None
+        return state_of(self._client.hget(keys.task_record(task_id), "state"))
 
     def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
         """How far these tasks are, in their order; None where there is no record."""
@@ -364,7 +387,7 @@ class TaskRecords:
             for task_id in task_ids:
                 pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")
             return [
-                Outline(TaskState(state), queue, int(revision or 0)) if state else None
+                Outline(known, str(queue or ""), number(revision)) if (known := state_of(state)) else None
                 for state, queue, revision in pipe.execute()
             ]
 
@@ -373,8 +396,9 @@ class TaskRecords:
         found: list[TaskRecord] = []
         start, page = 0, max(limit, _PAGE) if states else limit
         while len(found) < limit and (ids := self._client.zrevrange(keys.TASK_STATUS, start, start + page - 1)):
-            records = [_record(fields) for fields in self.accounts(map(str, ids)) if fields]
-            found += [record for record in records if not states or record.state in states]
+            names = [str(task_id) for task_id in ids]
+            records = map(self._readable, names, self.accounts(names))
+            found += [record for record in records if record and (not states or record.state in states)]
             start += page
         return found[:limit]
 
@@ -400,15 +424,6 @@ class TaskRecords:
         return int(self._client.zrem(keys.TASK_STATUS, *gone)) if gone else 0
 
 
-def fingerprint(wire: Mapping[str, Any]) -> str:
-    """The same for the same spec alone."""
-    return hashlib.blake2b(json.dumps(wire, sort_keys=True).encode(), digest_size=16).hexdigest()
-
-
-def _milliseconds(moment: str | None) -> int | None:
-    return None if moment is None else int(datetime.fromisoformat(moment).timestamp() * 1000)
-
-
 def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
     if agent is None:
         return {"agent": "", "node": "", "incarnation": 0}
@@ -418,21 +433,6 @@ def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
 def _demand(queue: str) -> dict[str, Any]:
     """What the scripts need to demand a queue that agents share."""
     return {"demanded": keys.DEMANDED_QUEUES, "queue": queue, "demands": keys.is_task_queue(queue)}
-
-
-def _record(fields: Mapping[str, str]) -> TaskRecord:
-    values: dict[str, Any] = dict(fields)
-    values["spec"] = json.loads(fields["spec"])
-    values.pop("asked", None)
-    for name in ("created_at", "assigned_at", "started_at", "finished_at"):
-        if name in fields:
-            values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
-    for name in ("result", "handoff", "handover", "question"):
-        if name in fields:
-            values[name] = json.loads(fields[name] or "null")
-    if values["state"] != TaskState.WAITING:
-        values.pop("question", None)
-    return TaskRecord.model_validate(values)
 
 
 def demanded(client: redis.Redis) -> set[str]:

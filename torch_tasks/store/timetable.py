@@ -11,6 +11,7 @@ import redis
 
 from torch_tasks import keys
 from torch_tasks.model.checkin import CheckinState, Fire, SlotOutcome, milliseconds
+from torch_tasks.model.reader import number
 from torch_tasks.settings import Settings
 from torch_tasks.store.checkins import SCRIPTS, fields_of, line_of, pages, places_of
 
@@ -76,7 +77,7 @@ class EntryCopy(NamedTuple):
     @property
     def revision(self) -> int:
         """A number that grows with every change; 0 if there is no such entry."""
-        return int(self.fields.get("revision", 0))
+        return number(self.fields.get("revision"))
 
     @property
     def state(self) -> str:
@@ -173,7 +174,7 @@ class Timetable:
         if not answer:
             return after, []
         ((_, entries),) = answer
-        ids = [one for _, fields in entries for one in str(fields["ids"]).split("\n") if one]
+        ids = [one for _, fields in entries for one in str(fields.get("ids", "")).split("\n") if one]
         return str(entries[-1][0]), list(dict.fromkeys(ids))
 
     def newest(self) -> str:
@@ -204,7 +205,7 @@ class Timetable:
             for account in known:
                 pipe.hget(keys.checkin(account.id), "revision")
             revisions = pipe.execute()
-        forgotten = [one for one, there in zip(known, revisions, strict=True) if int(there or 0) < one.revision]
+        forgotten = [one for one, there in zip(known, revisions, strict=True) if number(there) < one.revision]
         with self._client.pipeline(transaction=False) as pipe:
             for account in forgotten:
                 self._put_back(account, pipe)
@@ -212,7 +213,7 @@ class Timetable:
 
     def _put_back(self, account: EntryCopy, pipe: redis.client.Pipeline) -> None:
         fields, removed = account.fields, account.state == "removed"
-        unsent = [slot for slot, line in account.lines.items() if int(line[0]) < SlotOutcome.SENT.rank]
+        unsent = [slot for slot, line in account.lines.items() if number(line[:1]) < SlotOutcome.SENT.rank]
         SCRIPTS["restore"](
             pipe,
             **places_of(account.id),

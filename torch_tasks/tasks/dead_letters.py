@@ -59,6 +59,7 @@ class DeadLetters:
     def drop(self, task_id: str) -> None:
         """Give the task up; its record expires as those of all ended tasks do."""
         self._message(task_id)
+        self._fleet.refused.drop(task_id)
         self._fleet.records.let_expire(task_id)
         self._fleet.deliveries.forget_dead_letter(task_id)
 

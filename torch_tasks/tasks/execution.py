@@ -219,6 +219,7 @@ class Execution:
         )
 
     def _accepted_anew(self) -> TaskRecord:
+        self._records.set_aside_unreadable(self._asked.id)
         self._records.accept(self._asked.id, self._asked.wire(), queue_for(self._asked))
         return self._records.get(self._asked.id)
 

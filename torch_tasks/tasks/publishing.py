@@ -21,7 +21,8 @@ from torch_tasks.errors import BrokerAway, BrokerUnreachable, InvalidTask, Ledge
 from torch_tasks.fleet import fleet
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, RowState
-from torch_tasks.store.tasks import Accepted, fingerprint
+from torch_tasks.store.task_fields import fingerprint
+from torch_tasks.store.tasks import Accepted
 from torch_tasks.transport.amqp import LeasedAMQP
 
 log = logging.getLogger(__name__)

@@ -1,0 +1,51 @@
+"""The fields of a task's record: how they are written, and what they say, whoever wrote them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from torch_tasks.model.reader import read_json, read_object, unreadable_if_wrong
+from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
+
+
+def state_of(text: object) -> TaskState | None:
+    return TaskState(str(text)) if text in set(TaskState) else None
+
+
+def history_entry(line: str) -> HistoryEntry:
+    entry = read_object(line)
+    return HistoryEntry.model_validate(entry | {"at": datetime.fromtimestamp(entry["at"] / 1000, UTC)})
+
+
+def record_of(fields: Mapping[str, str]) -> TaskRecord:
+    """The record in the fields of its hash, or :class:`Unreadable`."""
+    with unreadable_if_wrong():
+        return _record(fields)
+
+
+def _record(fields: Mapping[str, str]) -> TaskRecord:
+    values: dict[str, Any] = dict(fields)
+    values["spec"] = read_object(fields["spec"])
+    values.pop("asked", None)
+    for name in ("created_at", "assigned_at", "started_at", "finished_at"):
+        if name in fields:
+            values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
+    for name in ("result", "handoff", "handover", "question"):
+        if name in fields:
+            values[name] = read_json(fields[name] or "null")
+    if values["state"] != TaskState.WAITING:
+        values.pop("question", None)
+    return TaskRecord.model_validate(values)
+
+
+def fingerprint(wire: Mapping[str, Any]) -> str:
+    """The same for the same spec alone."""
+    return hashlib.blake2b(json.dumps(wire, sort_keys=True).encode(), digest_size=16).hexdigest()
+
+
+def milliseconds_of(moment: str | None) -> int | None:
+    return None if moment is None else int(datetime.fromisoformat(moment).timestamp() * 1000)
