@@ -211,6 +211,9 @@ class Autoscaler:
         if not decision.grow:
             return decision
         lifetime = Lifetime.PERMANENT if decision.size < pool.min else Lifetime.TEMPORARY
+        if lifetime is Lifetime.PERMANENT and not self._fleet.registry.has_heard_all():
+            why = "it waits until the broker, which was started a moment ago, has heard of all agents"
+            return _because(decision.model_copy(update={"grow": 0}), why)
         started, refusal = start_pool_agents(pool, decision.grow, decision.size + decision.grow, lifetime, self._fleet)
         done = decision.model_copy(update={"grow": len(started)})
         if started:

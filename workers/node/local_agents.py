@@ -129,6 +129,11 @@ class LocalAgents:
         for supervisor in supervisors:
             supervisor.join()
 
+    @property
+    def has_spawned(self) -> bool:
+        """Whether an agent was spawned on this machine that has not retired."""
+        return bool(self._roster.spawned)
+
     def kept(self) -> list[str]:
         """The agents whose workers are started again when they die."""
         return [agent.agent_id for agent in self.reports() if agent.state is not KeptState.QUARANTINED]

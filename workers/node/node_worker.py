@@ -116,11 +116,16 @@ class NodeMaintenance:
         self._presence.beat()
         self._fleet.registry.keep(self._agents.kept())
         self._agents.reconcile(thoroughly=thoroughly)
-        if thoroughly and not self._presence.drained:
+        if thoroughly and not self._presence.drained and self._is_every_agent_known():
             self._fill_pools()
         run_if_overdue(self._fleet, 2 * self._fleet.settings.heartbeat_seconds)
         recovery.settle_and_close()
         flush_outbox(self._fleet)
+
+    def _is_every_agent_known(self) -> bool:
+        """Whether the broker knows all agents: one that lost its data hears of them first, but a new fleet has none."""
+        is_fleet_new = self._rounds == 0 and not self._agents.has_spawned
+        return is_fleet_new or self._fleet.registry.has_heard_all()
 
     def _fill_pools(self) -> None:
         """Start what this machine's pools lack of their least number, on any node with room.

@@ -268,6 +268,28 @@ def test_an_agent_spawns_a_helper_gives_it_a_task_and_has_it_retire(node: Node, 
     assert [info.agent_id for info in torch.agents()] == ["boss-1"]
 
 
+def test_a_pool_has_no_agent_too_many_when_the_broker_forgot_and_one_machine_is_late(
+    new_node: NewNode, torch: Torch, broker: Broker
+) -> None:
+    pool = json.dumps([{"role": "developer", "kind": "shell", "min": 2, "max": 2}])
+    pace = {"TORCH_POOLS": pool, "TORCH_AGENTS_PER_NODE": "1", "TORCH_TAKEOVER_SECONDS": "20"}
+    early, late = new_node("node-a"), new_node("node-b")
+    workers = [one.node_worker(**pace) for one in (early, late)]
+    until(lambda: {info.node for info in torch.agents(online=True)} == {"node-a", "node-b"}, "each has one agent", 60)
+    until(lambda: set(states(broker).values()) == {"ready"}, "both are ready")
+    spare = new_node("node-c")
+    spare.node_worker(**{**pace, "TORCH_POOLS": "[]"})
+    os.kill(workers[1].process.pid, signal.SIGSTOP)  # it cannot say what it has, but its agent goes on
+    try:
+        broker.client.flushall()
+        with pytest.raises(AssertionError, match="a third one"):
+            until(lambda: len(states(broker)) > 1, "a third one was started", 12)
+    finally:
+        os.kill(workers[1].process.pid, signal.SIGCONT)
+    until(lambda: len(states(broker)) == 2, "the late one has told of its agent")
+    assert len({info.agent_id for info in torch.agents()}) == 2
+
+
 def done_by(node: Node, agent_id: str) -> int:
     """How many tasks the agent has done, as its worker has written down."""
     journal = json.loads((node.state / "agents" / agent_id / "journal.json").read_bytes())
