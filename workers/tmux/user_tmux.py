@@ -62,9 +62,13 @@ class LocalUserTmux:
 
     def deliver(self, pane: UserPane, text: str) -> None:
         with self._held(pane) as (own, line):
-            delivery = TextDelivery(own, line, text, pane.place)
+            delivery = self._delivery(own, line, text, pane.place)
             delivery.stage()
             delivery.submit()
+
+    def _delivery(self, own: AgentPane, line: TerminalLine, text: str, place: str) -> TextDelivery:
+        """How this text gets into the program that runs there now; raises if it must not."""
+        return TextDelivery(own, line, text, place)
 
     def press(self, pane: UserPane, key: str) -> None:
         with self._held(pane) as (own, _):
