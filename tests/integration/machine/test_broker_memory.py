@@ -39,7 +39,7 @@ def torch(small_broker: Broker, tmp_path: Path) -> Iterator[Torch]:
 def fill(broker: Broker, share: float) -> None:
     """Put junk into the broker until so much of its memory is used, and a little more, as buffers come and go."""
     number = 0
-    while memory_of(broker.client).share < share + 0.04:
+    while memory_of(broker.client).share < share + 0.06:
         broker.client.set(f"junk:{number}", JUNK)
         number += 1
 
@@ -63,7 +63,7 @@ def test_a_broker_without_room_refuses_by_name_and_keeps_what_it_accepted(small_
     assert "memory:" in doctor()
 
     fill(small_broker, NEAR)
-    assert "nearly used up" in doctor()
+    until(lambda: "nearly used up" in doctor(), "the doctor says so")
     assert any("nearly used up" in reason for reason in SystemMonitor().get_system_health().reasons)
     assert torch.enqueue("true").status == "queued"
 
@@ -79,7 +79,9 @@ def test_a_broker_without_room_refuses_by_name_and_keeps_what_it_accepted(small_
 
     small_broker.client.delete(*small_broker.client.scan_iter("junk:*"))
     until(lambda: not refused(torch), "tasks are accepted", LOOK_SECONDS + 5)
-    until(lambda: not torch.task("waits-1").spooled and torch.task("waits-1").status == "queued", "it is sent")
+    # Asking for any task sends what waits, once this process sees that there is room.
+    until(lambda: torch.task(accepted.id).status and not torch.task("waits-1").spooled, "it is sent")
+    assert torch.task("waits-1").status == "queued"
 
 
 def test_a_broker_that_is_full_says_so_itself(small_broker: Broker, torch: Torch) -> None:
