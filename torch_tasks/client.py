@@ -60,6 +60,7 @@ class TaskFields(TypedDict, total=False):
     fresh: bool | None
     max_retries: int | None
     title: str | None
+    after: str | Task | Iterable[str | Task]
     context: Mapping[str, Any] | None
     metadata: Mapping[str, Any] | None
 
@@ -171,15 +172,16 @@ class Torch:
         alone, in the order of ``priority``; after ``deadline`` it is not begun. The agent works in ``workdir``, for at
         most ``timeout`` seconds; then the command ``check`` decides, which may send the task back ``check_rounds``
         times. ``permissions`` answers what a coding agent asks for, ``fresh`` starts a new program for the task,
-        ``max_retries`` limits the tries after crashes of an agent. ``title`` is what it is called in lists, reports and
-        branches. ``context`` is for the agent, ``metadata`` for the caller. Enqueueing the same ``id`` twice makes
-        one task.
+        ``max_retries`` limits the tries after crashes of an agent. It begins when the tasks ``after`` have succeeded,
+        and fails if one of them does not. ``title`` is what it is called in lists, reports and branches. ``context``
+        is for the agent, ``metadata`` for the caller. Enqueueing the same ``id`` twice makes one task.
 
         Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was enqueued.
         With ``spool``, a task waits on this machine's disk while the broker is away.
         """
         asked = {name: value for name, value in fields.items() if value is not None}
         asked["skills"] = [*_words(fields.get("skills", ())), *_words(agent_kind or ())]
+        asked["after"] = _ids(fields.get("after") or ())
         if workdir := fields.get("workdir"):
             asked["workdir"] = str(workdir)
         spec = TaskSpec.build(prompt=prompt, **asked)
@@ -328,6 +330,11 @@ class Torch:
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
         return NovaOrchestrator().broadcast(text, **whom)
+
+
+def _ids(given: str | Task | Iterable[str | Task]) -> list[str]:
+    tasks = [given] if isinstance(given, (str, Task)) else given
+    return [one.id if isinstance(one, Task) else one for one in tasks]
 
 
 def _words(given: Iterable[str]) -> list[str]:

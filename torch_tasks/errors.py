@@ -35,6 +35,10 @@ class TaskIdTaken(InvalidTask):
     """Another task was accepted under this id; it stays as it is."""
 
 
+class UnknownDependency(InvalidTask):
+    """A task is to begin after one that nobody has accepted."""
+
+
 class NotInWorker(WrongUsage):
     """A task was called like a function: only the worker of an agent does one."""
 

@@ -55,7 +55,8 @@ DELIVERIES = f"{PREFIX}deliveries"
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash of the id of a dead letter that could not be read → where it lay and why it was refused.
 REFUSALS = f"{PREFIX}refusals"
-#: Hash of task id → its message, which no agent gets: the task has ended, and Celery is not told so yet.
+#: Hash of task id → its message, which no agent gets: the task waits for others, or has ended and Celery is not told
+#: of it yet.
 SET_ASIDE = f"{PREFIX}set_aside"
 #: Sorted set of the ids of tasks that have a deadline and have not ended, by the millisecond of the deadline.
 DEADLINES = f"{PREFIX}deadlines"

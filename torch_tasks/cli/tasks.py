@@ -32,7 +32,7 @@ from torch_tasks.visible_text import one_line, visible
 TASK_OPTIONS = FieldOptions(
     TaskSpec,
     without=("prompt", "deadline", "context", "metadata"),
-    types={"timeout": Duration(), "role": ROLE, "agent": AGENT, "skills": SKILL},
+    types={"timeout": Duration(), "role": ROLE, "agent": AGENT, "skills": SKILL, "after": TASK},
 )
 FAILED, UNROUTABLE, TIMED_OUT = 1, 3, 124
 _COLUMNS = (
@@ -163,6 +163,8 @@ def _why_it_waits(record: TaskRecord) -> str:
         return f"is unroutable. {_no_agent_can(record)}; it starts when one appears"
     if record.state is TaskState.PARKED:
         return f"is parked: {record.note or 'an account rests'}"
+    if record.state is TaskState.PENDING:
+        return f"waits {record.waits}"
     if record.state is TaskState.QUEUED and record.waits:
         return f"waits: {record.waits}"
     if record.state is not TaskState.WAITING:

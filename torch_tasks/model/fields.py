@@ -112,6 +112,7 @@ Skill = Annotated[
 ]
 Skills = Annotated[tuple[Skill, ...], AfterValidator(lambda skills: tuple(sorted(set(skills))))]
 TaskId = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9_.-]*$", max_length=128)]
+TaskIds = Annotated[tuple[TaskId, ...], AfterValidator(lambda ids: tuple(dict.fromkeys(ids)))]
 AbsolutePath = Annotated[Text, AfterValidator(_absolute)]
 Seconds = Annotated[float, Field(gt=0, le=366 * 86400, allow_inf_nan=False, strict=True)]
 

@@ -98,7 +98,9 @@ class _FieldOption:
         if self._plain is bool:
             return click.Option([self._flag, self.parameter], is_flag=True, help=help_text)
         if self._plain is tuple:
-            return click.Option([self._flag, self.parameter], multiple=True, type=self._type, help=help_text)
+            return click.Option(
+                [self._flag, self.parameter], type=self._type, metavar=self._own.metavar, multiple=True, help=help_text
+            )
         shown: dict[str, Any] = {"default": str(default), "show_default": True} if isinstance(default, str) else {}
         return click.Option(
             [self._flag, self.parameter], type=self._click_type(), metavar=self._own.metavar, help=help_text, **shown

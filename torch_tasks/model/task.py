@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from enum import StrEnum
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AwareDatetime, Field, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from torch_tasks.errors import InvalidTask, TaskFailed
 from torch_tasks.model.fields import (
@@ -20,6 +20,7 @@ from torch_tasks.model.fields import (
     Seconds,
     Skills,
     TaskId,
+    TaskIds,
     Text,
     Title,
     not_blank,
@@ -62,6 +63,8 @@ PRIORITY_STEPS = (0, 3, 6, 9)
 class TaskState(StrEnum):
     """Where a task is between being accepted and its end."""
 
+    PENDING = "pending"
+    """It waits for other tasks to succeed; no agent can take it."""
     QUEUED = "queued"
     ASSIGNED = "assigned"
     RUNNING = "running"
@@ -84,11 +87,12 @@ class TaskState(StrEnum):
 
 
 ENDED = frozenset({TaskState.SUCCEEDED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD})
-NOT_BEGUN = frozenset({TaskState.QUEUED, TaskState.PARKED})
+NOT_BEGUN = frozenset({TaskState.PENDING, TaskState.QUEUED, TaskState.PARKED})
 """The states in which no agent has begun."""
 HELD = frozenset({TaskState.ASSIGNED, TaskState.RUNNING, TaskState.WAITING})
 """The states in which an agent owns the task."""
 TRANSITIONS: dict[TaskState, frozenset[TaskState]] = {
+    TaskState.PENDING: frozenset({TaskState.QUEUED, TaskState.FAILED, TaskState.CANCELLED}),
     TaskState.QUEUED: frozenset(
         {TaskState.ASSIGNED, TaskState.PARKED, TaskState.FAILED, TaskState.CANCELLED, TaskState.DEAD}
     ),
@@ -111,6 +115,8 @@ class FailureKind(StrEnum):
     CHECK_FAILED = "check_failed"
     TIMEOUT = "timeout"
     DEADLINE = "deadline"
+    DEPENDENCY = "dependency"
+    """A task that it was to begin after has not succeeded."""
     AGENT_CRASHED = "agent_crashed"
     OUT_OF_MEMORY = "out_of_memory"
     AGENT_UNAVAILABLE = "agent_unavailable"
@@ -212,8 +218,17 @@ class TaskSpec(Model):
     max_retries: int | None = Field(
         None, ge=0, strict=True, description="How often to try again when the agent crashed."
     )
+    after: Annotated[TaskIds, Option(metavar="TASK")] = Field(
+        (), description="Begin when this task has succeeded; repeat for more. It fails if one of them does not succeed."
+    )
     context: JsonObject = Field(default_factory=dict)
     metadata: JsonObject = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _waits_not_for_itself(self) -> Self:
+        if self.id in self.after:
+            raise ValueError(f"after: task {self.id} would wait for itself")
+        return self
 
     @classmethod
     def build(cls, **fields: Any) -> Self:

@@ -68,7 +68,7 @@ class TaskOrchestrator:
         recovery.settle()
         if record := fleet().records.find(spec.id):
             return _known_assignment(record)
-        agent_id, status = self._choose(spec)
+        agent_id, status = (None, AssignmentStatus.QUEUED) if spec.after else self._choose(spec)
         try:
             run.apply_async((spec,), task_id=spec.id, first_to=keys.agent_queue(agent_id) if agent_id else None)
         except BaseException:

@@ -24,7 +24,7 @@ from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 from torch_tasks.orchestration.followups import FollowedTask, standing_still, tasks_of
 from torch_tasks.orchestration.gone import gone_agents
 from torch_tasks.orchestration.scaling import backlogs, unserved
-from torch_tasks.store.tasks import Outline
+from torch_tasks.store.task_outcomes import Outline
 from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)

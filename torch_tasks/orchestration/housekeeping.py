@@ -20,6 +20,7 @@ from torch_tasks.model.task import NOT_BEGUN, Failure, FailureKind, TaskRecord, 
 from torch_tasks.orchestration import attention, followups
 from torch_tasks.orchestration.node_tasks import settle_spawn
 from torch_tasks.orchestration.scaling import backlogs, unserved
+from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks import set_aside
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
@@ -42,7 +43,7 @@ def chores(rules: Policy | None) -> list[Chore]:
         Chore("soft pins", free_overdue_pins),
         Chore("agents that start", settle_spawns),
         Chore("deadlines", end_overdue_tasks),
-        Chore("messages set aside", set_aside.settle_all),
+        Chore("messages set aside", set_aside.settle_all, 2.0),
         Chore("messages of ended tasks", withdraw_ended_tasks, 10.0),
         Chore("lost dead letters", lambda of: DeadLetters(of).note_all_lost()),
     ]
@@ -150,9 +151,10 @@ def _end_overdue(record: TaskRecord, fleet: Fleet) -> None:
     words = f"its deadline {spec.deadline.isoformat()} passed before an agent {did}"
     failure = Failure(kind=FailureKind.DEADLINE, message=words)
     result = TaskResult(task_id=spec.id, status=TaskState.FAILED, attempts=record.attempts, error=failure)
-    if fleet.records.end_unowned(result):
+    if account := fleet.records.end_unowned(result):
         log.warning("task %s failed: %s", spec.id, words)
         set_aside.withdraw(fleet.records.get(spec.id), fleet)
+        set_aside.settle(followers(account), fleet)
 
 
 def withdraw_ended_tasks(of: Fleet) -> None:

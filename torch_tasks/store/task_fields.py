@@ -30,7 +30,8 @@ def record_of(fields: Mapping[str, str]) -> TaskRecord:
 def _record(fields: Mapping[str, str]) -> TaskRecord:
     values: dict[str, Any] = dict(fields)
     values["spec"] = read_object(fields["spec"])
-    values.pop("asked", None)
+    for name in ("asked", "followers"):
+        values.pop(name, None)
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:
             values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
@@ -49,3 +50,8 @@ def fingerprint(wire: Mapping[str, Any]) -> str:
 
 def milliseconds_of(moment: str | None) -> int | None:
     return None if moment is None else int(datetime.fromisoformat(moment).timestamp() * 1000)
+
+
+def followers(account: Mapping[str, str]) -> list[str]:
+    """The tasks that were accepted to begin after this one."""
+    return account.get("followers", "").split()

@@ -1,6 +1,6 @@
 -- What changes task records.
--- WITH: clock, reader, death
--- FROM PYTHON: TRANSITIONS, HELD, ENDED, MOMENTS, PERFORMANCE, HISTORY_KEPT
+-- WITH: clock, reader, death, bell
+-- FROM PYTHON: TRANSITIONS, HELD, ENDED, MOMENTS, PERFORMANCE, HISTORY_KEPT, BELL_LENGTH, BELL_MS
 
 local function get(field)
   return redis.call('HGET', KEY.record, field)
@@ -37,30 +37,68 @@ local function keep_for(seconds)
   end
 end
 
--- Write the record of a new task and demand its queue.
--- KEYS: record, all, demanded, deadlines
--- ARGV: id, spec, asked, queue, demands, deadline_ms
--- Returns 'new', 'known', or 'other' if the id is that of another task, and whether the queue is new.
+-- Write the record of a new task and demand its queue. One that waits for others is noted with those of them that are
+-- known and have not ended.
+-- KEYS: record, all, demanded, deadlines, *awaited
+-- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know
+-- The keys awaited are the records of the tasks in after; with must_know, all of them must exist.
+-- Returns 'new', 'known', 'other' if the id is that of another task, or 'unknown' with the one that is not known; then
+-- the task's state, and whether the queue is new.
 local function accept()
+  local is_new, state = redis.call('EXISTS', KEY.record) == 0, 'queued'
+  for i, awaited_key in ipairs(KEY.awaited) do
+    local known = redis.call('HGET', awaited_key, 'state')
+    if not known and is_new and ARG.must_know == '1' then return {'unknown', ARG.after[i], 0} end
+    if known ~= 'succeeded' then state = 'pending' end
+  end
   local demanded = 0
   if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
-  if redis.call('EXISTS', KEY.record) == 1 then
+  if not is_new then
     -- What is asked again may be the spec as it became when the task was handed over.
     local same = get('asked') == ARG.asked or get('spec') == ARG.spec
-    return {same and 'known' or 'other', demanded}
+    return {same and 'known' or 'other', get('state'), demanded}
   end
-  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', 'queued', 'queue', ARG.queue,
+  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', state, 'queue', ARG.queue,
     'created_at', now, 'attempts', 0, 'revision', 1)
   redis.call('ZADD', KEY.all, now_us, ARG.id)
   if ARG.deadline_ms ~= '' then redis.call('ZADD', KEY.deadlines, ARG.deadline_ms, ARG.id) end
-  return {'new', demanded}
+  for _, awaited_key in ipairs(KEY.awaited) do
+    local known = redis.call('HMGET', awaited_key, 'state', 'followers')
+    if known[1] and not ENDED[known[1]] then
+      redis.call('HSET', awaited_key, 'followers', (known[2] and known[2] .. ' ' or '') .. ARG.id)
+    end
+  end
+  return {'new', state, demanded}
+end
+
+-- Queue a task whose message is set aside, if all that it waited for have succeeded.
+-- KEYS: record, history, set_aside, list, bell, *awaited
+-- ARGV: id, queue
+-- Returns 'queued', 'waits', or 'failed' with the number of one that has not succeeded.
+local function release()
+  local waits = get('state') ~= 'pending' or get('queue') ~= ARG.queue
+  for i, awaited_key in ipairs(KEY.awaited) do
+    local state = redis.call('HGET', awaited_key, 'state')
+    if state and ENDED[state] and state ~= 'succeeded' then return {'failed', i} end
+    waits = waits or state ~= 'succeeded'
+  end
+  local message = redis.call('HGET', KEY.set_aside, ARG.id)
+  if waits or not message then return {'waits', 0} end
+  redis.call('HSET', KEY.record, 'state', 'queued')
+  note('queued', '', '', 0, 'what it waited for has succeeded')
+  redis.call('LPUSH', KEY.list, message)
+  redis.call('HDEL', KEY.set_aside, ARG.id)
+  ring()
+  redis.call('PUBLISH', KEY.record, 'queued')
+  return {'queued', 0}
 end
 
 -- Delete a record, unless an agent has begun.
 -- KEYS: record, all
 -- ARGV: id
 local function forget()
-  if get('state') ~= 'queued' then return end
+  local state = get('state')
+  if state ~= 'queued' and state ~= 'pending' then return end
   redis.call('DEL', KEY.record)
   redis.call('ZREM', KEY.all, ARG.id)
 end

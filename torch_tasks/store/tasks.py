@@ -9,8 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import redis
 
@@ -39,6 +38,8 @@ from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
 from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.task_fields import fingerprint, history_entry, milliseconds_of, record_of, state_of
+from torch_tasks.store.task_outcomes import Acceptance, Accepted, Outline, Ownership, Release, Take
+from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, list_of
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -53,48 +54,12 @@ SCRIPTS = Scripts(
     MOMENTS=_MOMENTS,
     PERFORMANCE=FORMAT,
     HISTORY_KEPT=HISTORY_KEPT,
+    BELL_LENGTH=BELL_LENGTH,
+    BELL_MS=BELL_MS,
 )
 
 _PAGE = 200
 """How many records are read at a time where only some of them are wanted."""
-
-
-class Accepted(NamedTuple):
-    new_record: bool
-    is_another: bool
-    """The id is that of another task, which stays as it is."""
-    new_queue: bool
-
-
-class Outline(NamedTuple):
-    state: TaskState
-    queue: str
-    revision: int
-
-
-class Take(StrEnum):
-    """How an agent's attempt to take a task ended."""
-
-    TAKEN = "taken"
-    MINE = "mine"
-    """The agent owned the task already."""
-    TAKEN_OVER = "taken over"
-    """The former owner is dead."""
-    OWNED = "owned"
-    """The task belongs to an agent that lives or will be back."""
-    ENDED = "ended"
-
-
-class Ownership(NamedTuple):
-    """What a task's record says to the agent that works on it."""
-
-    revision: int
-    """0 if there is no record."""
-    owner: tuple[str, str, int] | None
-    """The agent that holds the task: its id, node and incarnation."""
-    cancel_requested: bool
-    handover: Handover | None = None
-    """To which agent the task goes as soon as its owner releases it."""
 
 
 class TaskRecords:
@@ -104,20 +69,43 @@ class TaskRecords:
         self._keep_seconds = int(settings.result_days * 86400)
         self._refused = RefusedLetters(client)
 
-    def accept(self, task_id: str, wire: Mapping[str, Any], queue: str) -> Accepted:
-        """Write the record of a new task and demand its queue; an existing record stays as it is."""
-        outcome, new_queue = SCRIPTS["accept"](
+    def accept(self, task_id: str, wire: Mapping[str, Any], queue: str, *, must_know: bool = False) -> Accepted:
+        """Write the record of a new task and demand its queue; an existing record stays as it is.
+
+        With ``must_know``, nothing is written if the task is to begin after one that does not exist.
+        """
+        after = wire.get("after", ())
+        outcome, detail, new_queue = SCRIPTS["accept"](
             self._client,
             record=keys.task_record(task_id),
             all=keys.TASK_STATUS,
             deadlines=keys.DEADLINES,
             **_demand(queue),
+            awaited=map(keys.task_record, after),
+            after=after,
+            must_know=must_know,
             id=task_id,
             spec=json.dumps(wire),
             asked=fingerprint(wire),
             deadline_ms=milliseconds_of(wire.get("deadline")),
         )
-        return Accepted(outcome == "new", outcome == "other", bool(new_queue))
+        return Accepted(Acceptance(outcome), str(detail), bool(new_queue))
+
+    def release(self, record: TaskRecord) -> tuple[Release, str]:
+        """Queue a pending task if all that it waited for have succeeded; returns also the one that has not, if so."""
+        spec = record.spec
+        outcome, number = SCRIPTS["release"](
+            self._client,
+            record=keys.task_record(spec.id),
+            history=keys.task_history(spec.id),
+            set_aside=keys.SET_ASIDE,
+            list=list_of(record.queue, spec.priority.step),
+            bell=keys.bell(record.queue),
+            awaited=map(keys.task_record, spec.after),
+            id=spec.id,
+            queue=record.queue,
+        )
+        return Release(outcome), spec.after[int(number) - 1] if int(number) else ""
 
     def forget(self, task_id: str) -> None:
         """Delete the record of a task that could not be published, unless an agent has begun."""
@@ -358,7 +346,12 @@ class TaskRecords:
 
     def find(self, task_id: str) -> TaskRecord | None:
         """The record of a task; None if there is none, or none that can be read: that is among the dead letters."""
-        return self._readable(task_id, self.account(task_id))
+        return self.find_all([task_id])[0]
+
+    def find_all(self, task_ids: Iterable[str]) -> list[TaskRecord | None]:
+        """:meth:`find` each of these tasks, in their order."""
+        ids = list(task_ids)
+        return list(map(self._readable, ids, self.accounts(ids)))
 
     def set_aside_unreadable(self, task_id: str) -> None:
         """Move a record that cannot be read to the dead letters, so that a task of this id can be accepted anew."""

@@ -13,7 +13,7 @@ from torch_tasks.keys import agent_queue
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import is_able, queue_for
 from torch_tasks.model.task import HELD, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
-from torch_tasks.store.tasks import Take
+from torch_tasks.store.task_outcomes import Take
 
 SOON = 1.0
 """Seconds until a task that this agent left to others is delivered again."""
@@ -38,6 +38,8 @@ class Act(StrEnum):
     """The message goes back to its queue at once."""
     PUT_ASIDE = "put aside"
     """The message comes again through its queue, after a pause."""
+    SET_ASIDE = "set aside"
+    """The message waits where no agent gets it: its task is to begin after others."""
     LEAVE_TO_OTHERS = "leave to others"
     """As PUT_ASIDE, and counted: other agents should take it meanwhile."""
     SEND_ON = "send on"
@@ -99,6 +101,8 @@ def on_arrival(facts: Arrival) -> Decision:
             return Decision(Act.GIVE_BACK, note=f"not begun: {facts.held}")
     if record.state.ended:
         return Decision(Act.REPORT)
+    if record.state is TaskState.PENDING:
+        return Decision(Act.SET_ASIDE)
     if record.state in HELD:
         return Decision(Act.TAKE)
     if not is_able(facts.agent, spec):  # it was handed over, or this message asks for another agent than the record

@@ -26,9 +26,10 @@ from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, T
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import HELD, Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.settings import settings
-from torch_tasks.store.tasks import Take
+from torch_tasks.store.task_fields import followers
+from torch_tasks.store.task_outcomes import Take
 from torch_tasks.system.loops import backoff
-from torch_tasks.tasks import dispatch
+from torch_tasks.tasks import dispatch, set_aside
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
 from torch_tasks.transport.deliveries import list_of_tag, queue_of
 from torch_tasks.transport.envelope import LOSSES
@@ -78,6 +79,12 @@ class HeldMessage:
         """Deliver it again through its queue after a pause."""
         self._park(self._queue, seconds)
         raise Reject(f"put aside for {seconds:g} s", requeue=True)
+
+    def set_aside(self) -> NoReturn:
+        """Keep it where no agent gets it until its task may begin."""
+        if self._keeper:
+            self._keeper.set_aside(self._tag, self._id)
+        raise Reject("set aside: its task waits for others", requeue=True)
 
     def leave_to_others(self, seconds: float) -> NoReturn:
         """:meth:`put_aside`, and count that this agent left it to others."""
@@ -184,6 +191,8 @@ class Execution:
                 message.give_back(decision.note)
             case Act.PUT_ASIDE:
                 message.put_aside(decision.seconds)
+            case Act.SET_ASIDE:
+                message.set_aside()
             case Act.LEAVE_TO_OTHERS:
                 message.leave_to_others(decision.seconds)
             case Act.RETRY:
@@ -264,7 +273,10 @@ class Execution:
         self._host.settle(task_id, account)
 
     def _finished(self, result: TaskResult) -> dict[str, Any]:
-        self._host.settle(self._asked.id, self._records.finish(result, by=self._host.info))
+        account = self._records.finish(result, by=self._host.info)
+        self._host.settle(self._asked.id, account)
+        with contextlib.suppress(TorchError):  # housekeeping does it, too
+            set_aside.settle(followers(account), fleet())
         return self._reported(result)
 
     def _reported(self, result: TaskResult) -> dict[str, Any]:

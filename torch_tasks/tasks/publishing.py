@@ -17,13 +17,23 @@ from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
 from torch_tasks.broker.connection import is_away
-from torch_tasks.errors import BrokerAway, BrokerUnreachable, InvalidTask, LedgerOff, LedgerUnusable, TaskIdTaken
+from torch_tasks.errors import (
+    BrokerAway,
+    BrokerUnreachable,
+    InvalidTask,
+    LedgerOff,
+    LedgerUnusable,
+    TaskIdTaken,
+    UnknownDependency,
+)
 from torch_tasks.fleet import fleet
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, RowState
 from torch_tasks.store.task_fields import fingerprint
-from torch_tasks.store.tasks import Accepted
+from torch_tasks.store.task_outcomes import Acceptance, Accepted
+from torch_tasks.tasks import set_aside
 from torch_tasks.transport.amqp import LeasedAMQP
+from torch_tasks.transport.deliveries import SET_ASIDE_HEADER
 
 log = logging.getLogger(__name__)
 
@@ -90,15 +100,22 @@ class Outgoing:
         """The row that the ledger keeps; :meth:`read` is the inverse."""
         return str(json.dumps(vars(self)))
 
-    def accept(self, app: TorchApp) -> Accepted:
+    def accept(self, app: TorchApp, *, must_know: bool = False) -> Accepted:
         """Give the task a record, and announce its queue to the agent workers if it is new."""
-        accepted = fleet().records.accept(self.task_id, self.wire, self.queue)
+        accepted = fleet().records.accept(self.task_id, self.wire, self.queue, must_know=must_know)
         if accepted.new_queue:
             app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": self.queue})
         return accepted
 
-    def publish(self, producer: Any, **how: Any) -> Any:
-        return producer.publish(self.body, **{**self.options, **how})
+    def publish(self, producer: Any, accepted: Accepted, **how: Any) -> Any:
+        """Put the message into its queue, or aside if the task waits for others."""
+        options = {**self.options, **how}
+        if not accepted.is_pending:
+            return producer.publish(self.body, **options)
+        options["headers"] = {**options["headers"], SET_ASIDE_HEADER: True}
+        sent = producer.publish(self.body, **options)
+        set_aside.settle([self.task_id], fleet())  # what it waits for may have ended meanwhile
+        return sent
 
 
 class LedgerProducer:
@@ -127,23 +144,25 @@ class LedgerProducer:
             how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}
         ledger, before = self._write_to_ledger(outgoing)
         if self._spool and ledger and ledger.has_spooled():
-            return _note(ledger, outgoing.task_id, RowState.SPOOLED)  # behind those spooled earlier
+            return _spool(ledger, outgoing, before)  # behind those spooled earlier
         accepted: list[Accepted] = []
 
         def hand_over() -> Any:
             if not self._in_task:
                 fleet().room.require()
-            accepted.append(outgoing.accept(self._app))
-            if accepted[-1].is_another:
+            accepted.append(outgoing.accept(self._app, must_know=True))
+            if accepted[-1].outcome is Acceptance.OTHER:
                 raise _id_taken(outgoing.task_id)
-            return outgoing.publish(self._producer, **how)
+            if accepted[-1].outcome is Acceptance.UNKNOWN:
+                raise _unknown(outgoing.task_id, accepted[-1].detail)
+            return outgoing.publish(self._producer, accepted[-1], **how)
 
         try:
             sent = self._patience(hand_over)
         except BaseException as error:
             if ledger and (self._spool or self._in_task) and is_away(error):
                 log.warning("task %s waits in the ledger: %s", outgoing.task_id, error)
-                return _note(ledger, outgoing.task_id, RowState.SPOOLED)
+                return _spool(ledger, outgoing, before)
             # With a connection, the records may have accepted it although the answer was lost.
             unheard = not accepted and not (isinstance(error, BrokerUnreachable) and not error.may_have_run)
             _take_back(ledger, outgoing.task_id, before, accepted, unheard=unheard)
@@ -195,6 +214,22 @@ def _refuse_another(ledger: Ledger, outgoing: Outgoing, before: RowState | None)
     if text and fingerprint(Outgoing.read(text).wire) != fingerprint(outgoing.wire):
         ledger.take_back(outgoing.task_id, before, forgotten=False)
         raise _id_taken(outgoing.task_id)
+
+
+def _spool(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:
+    """Have the task wait in the ledger, if all that it is to begin after are there, too."""
+    for task_id in outgoing.wire.get("after", ()):
+        if ledger.state(task_id) is None:
+            ledger.take_back(outgoing.task_id, before, forgotten=False)
+            raise _unknown(outgoing.task_id, task_id)
+    _note(ledger, outgoing.task_id, RowState.SPOOLED)
+
+
+def _unknown(task_id: str, awaited: str) -> UnknownDependency:
+    return UnknownDependency(
+        f"task {task_id} is to begin after {awaited}, and there is no such task; 'torch-tasks tasks' lists those that "
+        "there are"
+    )
 
 
 def _id_taken(task_id: str) -> TaskIdTaken:

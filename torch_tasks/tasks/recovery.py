@@ -16,7 +16,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.task import NOT_BEGUN, TaskState
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, Row, RowState
-from torch_tasks.store.tasks import Outline
+from torch_tasks.store.task_outcomes import Outline
 from torch_tasks.tasks.publishing import Outgoing
 
 log = logging.getLogger(__name__)
@@ -199,9 +199,10 @@ class EnqueuedTasks:
         outgoing = Outgoing.read(self._ledger.message(row))
         try:
             with broker_errors():
-                if outgoing.accept(app).new_record or has_record:
+                accepted = outgoing.accept(app)
+                if accepted.new_record or has_record:
                     with app.producer_or_acquire() as producer:
-                        outgoing.publish(producer, declare=[app.amqp.queues[row.queue]])
+                        outgoing.publish(producer, accepted, declare=[app.amqp.queues[row.queue]])
                     log.info("task %s restored in %s", row.task_id, row.queue)
         except BaseException:
             self._ledger.note(row.task_id, row.state)
@@ -213,7 +214,7 @@ class EnqueuedTasks:
 
         If its sender enqueues it again meanwhile, the new row stays and its record is restored.
         """
-        if outline and outline.state is TaskState.QUEUED and self._ledger.is_as_read(row):
+        if outline and outline.state in (TaskState.QUEUED, TaskState.PENDING) and self._ledger.is_as_read(row):
             fleet().records.forget(row.task_id)
         self._ledger.drop(row)
 

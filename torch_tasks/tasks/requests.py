@@ -11,6 +11,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.routing import is_held_back, unroutable, why_waiting
 from torch_tasks.model.task import HELD, NOT_BEGUN, TaskRecord, TaskResult, TaskState
+from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks import recovery, set_aside
 
 ANSWERED, NOT_TAKEN = "answered: ", "not taken: "
@@ -29,6 +30,8 @@ def record_of(task_id: str) -> TaskRecord:
 
 def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = None) -> TaskRecord:
     """The record, with ``unroutable`` and ``waits`` as of now. ``agents`` is the whole fleet."""
+    if record.state is TaskState.PENDING:
+        return record.model_copy(update={"waits": _awaited(record)})
     awaited = record.agent if record.state in HELD else record.spec.agent
     if record.state not in HELD and record.state is not TaskState.QUEUED:
         return record
@@ -41,6 +44,18 @@ def with_prospects(record: TaskRecord, agents: Collection[AgentInfo] | None = No
         if any(is_held_back(info) for info in known):  # are all of them?
             known = fleet().registry.agents()
     return record.model_copy(update={"unroutable": unroutable(record, known), "waits": why_waiting(record, known)})
+
+
+def _awaited(record: TaskRecord) -> str:
+    """The tasks that it waits for, each with its title."""
+    after = record.spec.after
+    found = dict(zip(after, fleet().records.find_all(after), strict=True))
+    names = [
+        f"{task_id}: {one.spec.title}" if one else f"{task_id}, which nobody knows now"
+        for task_id, one in found.items()
+        if one is None or one.state is not TaskState.SUCCEEDED
+    ]
+    return f"for {'; '.join(names)}" if names else "no more: it is being queued"
 
 
 def cancel(task_id: str) -> TaskState:
@@ -58,6 +73,8 @@ def cancel(task_id: str) -> TaskState:
         state = record_of(task_id).state
     if account is None or not set_aside.withdraw(records.get(task_id), fleet()):
         app.control.revoke(task_id, terminate=True)  # a worker has it, or is to drop it when it comes
+    if account:
+        set_aside.settle(followers(account), fleet())
     return state
 
 

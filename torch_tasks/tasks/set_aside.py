@@ -1,6 +1,8 @@
-"""Messages that no agent is to get any more, because their tasks ended before one began: taken out of their queues.
+"""Messages set aside, so that no agent gets them: of tasks that wait for others, and of tasks that ended in a queue.
 
-Such a message is kept apart until Celery knows of the end, too; housekeeping finishes what a lost process began.
+The message of a task that waits for others goes to its queue in the step in which its record does. That of a task that
+ended before an agent had it is kept until Celery knows of the end, too. Whoever ends a task looks after those that wait
+for it; housekeeping finishes what a lost process began.
 """
 
 from __future__ import annotations
@@ -8,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 from base64 import b64decode
+from collections.abc import Iterable
 
 from celery.app.task import Context
 
@@ -15,32 +18,73 @@ from torch_tasks import keys
 from torch_tasks.app import app
 from torch_tasks.errors import TaskFailed, Unreadable
 from torch_tasks.fleet import Fleet
-from torch_tasks.model.task import TaskRecord, TaskResult, TaskState
+from torch_tasks.model.task import Failure, FailureKind, TaskRecord, TaskResult, TaskState
+from torch_tasks.store.task_fields import followers
+from torch_tasks.store.task_outcomes import Release
 from torch_tasks.transport.envelope import delivered
 
 log = logging.getLogger(__name__)
 
 
 def withdraw(record: TaskRecord, fleet: Fleet) -> bool:
-    """Take the message of a task that has ended out of its queue; returns whether it waited in one."""
+    """Take the message of a task that has ended out of its queue, or from aside; returns whether it was there."""
     task_id = record.spec.id
     pinned_to = [agent_id for agent_id, pinned in fleet.soft_pins.all() if pinned == task_id]
     queues = {record.queue, *map(keys.agent_queue, filter(None, (*pinned_to, record.agent)))}
-    if not any(fleet.deliveries.withdraw(queue, task_id) for queue in queues):
-        return False
-    settle(task_id, fleet)
-    return True
+    found = fleet.deliveries.message_aside(task_id) or any(fleet.deliveries.withdraw(one, task_id) for one in queues)
+    if found:
+        settle([task_id], fleet)
+    return bool(found)
 
 
 def settle_all(fleet: Fleet) -> None:
-    for task_id in fleet.deliveries.set_aside():
-        settle(task_id, fleet)
+    """:func:`settle` each of which that may be possible."""
+    ids = fleet.deliveries.set_aside()
+    records = fleet.records.find_all(ids)
+    awaited = {task_id for record in records if record for task_id in record.spec.after}
+    outlines = dict(zip(awaited, fleet.records.outlines(awaited), strict=True))
+    ended = {task_id for task_id, outline in outlines.items() if outline and outline.state.ended}
+    still = {
+        record.spec.id
+        for record in records
+        if record and record.state is TaskState.PENDING and record.spec.after and ended.isdisjoint(record.spec.after)
+    }
+    settle([task_id for task_id in ids if task_id not in still], fleet)
 
 
-def settle(task_id: str, fleet: Fleet) -> None:
-    """Tell Celery how the task of a message ended that is set aside, and drop the message."""
-    record, message = fleet.records.find(task_id), fleet.deliveries.message_aside(task_id)
-    if message and record and record.state.ended:
+def settle(task_ids: Iterable[str], fleet: Fleet) -> None:
+    """Do with the messages of these tasks what is to be done now, and with those of whichever ends by that."""
+    to_do = list(task_ids)
+    while to_do:
+        task_id = to_do.pop()
+        record = fleet.records.find(task_id)
+        if record is None:
+            fleet.deliveries.drop_aside(task_id)
+        elif record.state is TaskState.PENDING:
+            to_do += _release(record, fleet)
+        elif record.state.ended:
+            _tell_of_end(record, fleet)
+        else:
+            fleet.deliveries.put_aside_back(task_id, record.queue, record.spec.priority.step)
+
+
+def _release(record: TaskRecord, fleet: Fleet) -> list[str]:
+    """Queue the task, or fail it if it waits in vain; returns what waits for it and is to be looked at then."""
+    outcome, awaited = fleet.records.release(record)
+    if outcome is not Release.FAILED:
+        return []
+    task_id = record.spec.id
+    before = fleet.records.find(awaited)
+    how = f"{before.state}: {before.spec.title}" if before else "gone"
+    failure = Failure(kind=FailureKind.DEPENDENCY, message=f"it was to begin after task {awaited}, which is {how}")
+    account = fleet.records.end_unowned(TaskResult(task_id=task_id, status=TaskState.FAILED, error=failure))
+    return [task_id, *followers(account)] if account else []
+
+
+def _tell_of_end(record: TaskRecord, fleet: Fleet) -> None:
+    """Tell Celery how the task ended, and drop its message."""
+    task_id = record.spec.id
+    if message := fleet.deliveries.message_aside(task_id):
         result = record.result or TaskResult(task_id=task_id, status=record.state)
         try:
             _tell_celery(result, _request(message))
@@ -64,4 +108,4 @@ def _request(message: str) -> Context:
     if payload["properties"].get("body_encoding") == "base64":
         body = b64decode(body)
     args, kwargs, embedded = json.loads(body)
-    return Context(payload["headers"], args=args, kwargs=kwargs, **embedded)
+    return Context(payload["headers"], args=args, kwargs=kwargs, **(embedded or {}))

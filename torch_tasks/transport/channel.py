@@ -26,7 +26,7 @@ from torch_tasks.broker.reconciler import greeting
 from torch_tasks.errors import Unreadable
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.transport.claiming import CLAIM, TURNS_BEFORE_LOW, ClaimedMessage, ClaimRequest, is_refused
-from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, queue_of
+from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, SET_ASIDE_HEADER, queue_of
 from torch_tasks.transport.envelope import delivered
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms
 
@@ -184,7 +184,13 @@ class Channel(stock.Channel):
     # ── publishing ───────────────────────────────────────────────────────────────────────────────────────────────
 
     def _put(self, queue: str, message: Any, **kwargs: Any) -> None:
-        """Add a message to the end of its queue and wake one consumer that waits for it."""
+        """Add a message to the end of its queue and wake one consumer that waits for it; or set it aside."""
+        headers = message.get("headers") or {}
+        if SET_ASIDE_HEADER in headers:
+            kept = {**message, "headers": {name: headers[name] for name in headers.keys() - {SET_ASIDE_HEADER}}}
+            with self.conn_or_acquire() as client:
+                client.hset(keys.SET_ASIDE, headers["id"], dumps(kept))
+            return
         if kwargs.get("_publish_batch") is not None:
             super()._put(queue, message, **kwargs)
             return

@@ -1,15 +1,8 @@
 -- The messages of one broker, and every step that moves one.
 --
 -- A message is written to its new place before it leaves the old one: a script that breaks off loses nothing.
--- WITH: clock
+-- WITH: clock, bell
 -- FROM PYTHON: BELL_LENGTH, BELL_MS, FIRST_FINDER_MS
-
--- Wake one process that waits at the bell. If none waits, the bell is forgotten after a while.
-local function ring()
-  redis.call('LPUSH', KEY.bell, '')
-  redis.call('LTRIM', KEY.bell, 0, BELL_LENGTH - 1)
-  redis.call('PEXPIRE', KEY.bell, BELL_MS)
-end
 
 -- The delivery ends; whether there was one.
 local function drop(tag)

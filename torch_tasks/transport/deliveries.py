@@ -26,6 +26,9 @@ HELD = {"leases": keys.LEASES, "deliveries": keys.DELIVERIES}
 DEAD = {"dead_letters": keys.DEAD_LETTERS, "refusals": keys.REFUSALS}
 WATCHED = {"leases": keys.LEASES, "broker": keys.BROKER_STATE}
 
+SET_ASIDE_HEADER = "torch_set_aside"
+"""A message that is published with this header is kept under its task's id, and no consumer gets it."""
+
 BELL_LENGTH = 1000
 BELL_MS = 60_000
 FIRST_FINDER_MS = 200
@@ -91,11 +94,12 @@ class Deliveries:
         return found
 
     def on_the_way(self, queues: Iterable[str]) -> set[str]:
-        """The ids of the tasks that wait in these queues, and of all that are held, abandoned, or parked.
+        """The ids of the tasks that wait in these queues, and of all that are held, abandoned, parked, or set aside.
 
         A task that moves meanwhile may be missed; one that waits or is held all the time is not.
         """
         found = {message_id(message) for queue in queues for message in self._in_pages(queue)}
+        found |= set(self.set_aside())
         found |= {message_id(str(message)) for _, message in self._client.hscan_iter(keys.DELIVERIES, count=MANY)}
         return {name for name in found if name}
 
@@ -127,6 +131,16 @@ class Deliveries:
     def message_aside(self, task_id: str) -> str | None:
         message = self._client.hget(keys.SET_ASIDE, task_id)
         return None if message is None else str(message)
+
+    def put_aside_back(self, task_id: str, queue: str, step: int) -> bool:
+        """Put a message that is set aside into a queue."""
+        places = {"dead_letters": keys.SET_ASIDE, "list": list_of(queue, step), "bell": keys.bell(queue)}
+        return bool(SCRIPTS["replay"](self._client, **places, id=task_id))
+
+    def set_delivery_aside(self, tag: str, task_id: str) -> bool:
+        """Set the message of a delivery aside."""
+        places = {**HELD, "dead_letters": keys.SET_ASIDE}
+        return bool(SCRIPTS["bury"](self._client, **places, tag=tag, id=task_id, only_ended=False))
 
     def drop_aside(self, task_id: str) -> None:
         self._client.hdel(keys.SET_ASIDE, task_id)

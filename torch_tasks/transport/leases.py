@@ -152,6 +152,9 @@ class LeaseKeeper:
     def bury(self, tag: str, message_id: str) -> bool:
         return self._settle(tag, lambda: self._deliveries.bury(tag, message_id))
 
+    def set_aside(self, tag: str, task_id: str) -> bool:
+        return self._settle(tag, lambda: self._deliveries.set_delivery_aside(tag, task_id))
+
     def refuse(self, tag: str, why: str) -> bool:
         """Put a message that cannot be read to the dead letters, where a person finds it with the reason."""
         log.error("a message in %s is refused as %s: %s", queue_of(list_of_tag(tag)), refused_name(tag), why)

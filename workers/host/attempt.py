@@ -15,7 +15,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
-from torch_tasks.store.tasks import Ownership
+from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.system.files import usable, write_private
 from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN
 from torch_tasks.workers.folders import AttemptFolder, CurrentAttempt

@@ -18,7 +18,7 @@ from typing import NamedTuple
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
-from torch_tasks.store.tasks import Ownership
+from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import changes_of
 from torch_tasks.workers.host.presence import AgentPresence

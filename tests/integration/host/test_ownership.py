@@ -17,7 +17,7 @@ from torch_tasks.errors import StaleWriter
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.task import FailureKind, TaskResult
-from torch_tasks.store.tasks import Take
+from torch_tasks.store.task_outcomes import Take
 
 TAKEOVER_SECONDS = 40.0
 """More than a takeover needs on a busy machine."""

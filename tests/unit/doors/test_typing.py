@@ -43,7 +43,7 @@ def test_the_help_shows_each_command_once_in_its_group_with_one_line() -> None:
         (("node", "xyzzy"), "there is no command 'xyzzy' of node; there are list, show, drain, undrain"),
         (("dead", "replya"), "No such command 'replya'. Did you mean 'replay'?"),
         (("pause", "--reson", "lunch"), "No such option '--reson'. (Did you mean one of: '--reason', '--role'?)"),
-        (("tasks", "--state", "runing"), "did you mean running?"),
+        (("tasks", "--state", "runnning"), "did you mean running?"),
         (("run", "--priority", "hihg", "x"), "'hihg' is none of urgent, high, normal, low; did you mean high?"),
         (("send", "--when", "xyzzy", "qa-1", "x"), "'xyzzy' is none of idle, now, interrupt; use one of them"),
     ],

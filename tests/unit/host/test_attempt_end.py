@@ -10,7 +10,7 @@ import pytest
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Failure, FailureKind, TaskSpec
-from torch_tasks.store.tasks import Ownership
+from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.workers.host.attempt_end import (
     ENDS,
     AttemptEnd,

@@ -225,8 +225,8 @@ def test_what_has_ended_stays_ended_but_for_a_replay_of_the_dead() -> None:
     assert {state for state in TaskState if state.ended} == ENDED
 
 
-def test_every_state_can_be_reached_from_queued() -> None:
-    reached, fresh = set(), {TaskState.QUEUED}
+def test_every_state_can_be_reached_from_pending() -> None:
+    reached, fresh = set(), {TaskState.PENDING}
     while fresh:
         reached |= fresh
         fresh = set().union(*(TRANSITIONS[state] for state in fresh)) - reached

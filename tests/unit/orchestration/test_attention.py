@@ -26,7 +26,7 @@ from torch_tasks.orchestration.attention import (
     unroutable_need,
     waiting_since,
 )
-from torch_tasks.store.tasks import Outline
+from torch_tasks.store.task_outcomes import Outline
 
 THEN = datetime(2026, 3, 1, 9, tzinfo=UTC)
 

@@ -22,7 +22,7 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
-from torch_tasks.store.tasks import Take
+from torch_tasks.store.task_outcomes import Take
 from torch_tasks.tasks.dispatch import (
     PASSES,
     SOON,
@@ -68,7 +68,12 @@ def arrival(known: TaskRecord | None = None, **fields: Any) -> Arrival:
 # ── a delivery comes ─────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("state", sorted(set(TaskState) - ENDED))
+def test_what_waits_for_other_tasks_is_set_aside() -> None:
+    for asked in (spec(), spec(agent="dev-2")):
+        assert on_arrival(arrival(record(TaskState.PENDING, asked))) == Decision(Act.SET_ASIDE)
+
+
+@pytest.mark.parametrize("state", sorted(set(TaskState) - ENDED - {TaskState.PENDING}))
 def test_a_free_agent_reaches_for_what_has_not_ended(state: TaskState) -> None:
     assert on_arrival(arrival(record(state))) == Decision(Act.TAKE)
 
@@ -109,7 +114,7 @@ def test_an_agent_that_begins_nothing_does_not_even_report_an_end(fields: dict[s
     assert on_arrival(arrival(record(TaskState.SUCCEEDED), **fields)).act is not Act.REPORT
 
 
-@pytest.mark.parametrize("state", sorted(NOT_BEGUN))
+@pytest.mark.parametrize("state", sorted(NOT_BEGUN - {TaskState.PENDING}))
 def test_what_the_record_asks_of_another_agent_is_sent_to_where_that_one_reads(state: TaskState) -> None:
     for asked, queue in [(spec(agent="dev-2"), "torch.agent.dev-2"), (spec(role="qa"), "torch.qa.any")]:
         assert on_arrival(arrival(record(state, asked))) == Decision(Act.SEND_ON, queue, Priority.URGENT)
