@@ -18,7 +18,7 @@ STYLES = {
     "compacting unknown",
     "cyan": "running working assigned staged due fired",
     "green": "succeeded ready active delivered acknowledged read sent",
-    "dim": "offline gone cancelled ended retired",
+    "dim": "pending offline gone cancelled ended retired",
 }
 """How the words of states are shown; of several in one cell, the first of these styles counts."""
 
