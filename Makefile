@@ -41,9 +41,10 @@ bench: setup
 # Faults strike for so many seconds while tasks flow: make chaos SECONDS=300 SEED=7
 SECONDS ?= 300
 
+# Then the promises one by one, in full, and 10,000 broken messages into a live fleet.
 chaos: setup
 	PYTHONPATH=tests $(BIN)/python -m chaos --seconds $(SECONDS) $(if $(SEED),--seed $(SEED))
-	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py
+	TORCH_TEST_LONG=1 $(BIN)/pytest tests/chaos/test_acceptance.py tests/chaos/test_broken_messages.py
 
 clean:
 	rm -rf .venv build dist .mypy_cache .ruff_cache .pytest_cache benchmarks/results

@@ -134,6 +134,10 @@ class InboxFull(TorchError):
     """The receiver's inbox has no room; the message was not accepted."""
 
 
+class SenderLimit(InboxFull):
+    """One sender has sent too many messages: to this receiver, who has not read them, or within a minute."""
+
+
 class MessageNotFound(TorchError):
     """The fleet has no record of this message: the id is wrong, or the record has expired."""
 

@@ -159,6 +159,11 @@ def exchanges(correlation_id: str) -> str:
     return f"{PREFIX}exchanges:{correlation_id}"
 
 
+def sent_lately(party: str, urgency: str) -> str:
+    """How many messages of this urgency this party sent within the last minute."""
+    return f"{PREFIX}sent_lately:{party}:{urgency}"
+
+
 def broadcasts(party: str) -> str:
     """How many broadcasts this party sent within the last minute."""
     return f"{PREFIX}broadcasts:{party}"

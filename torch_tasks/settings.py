@@ -124,6 +124,20 @@ class Settings(BaseSettings):
     inbox_limit: int = Field(
         1000, gt=0, description="How many messages may wait for one receiver; further ones are refused."
     )
+    inbox_reserve_percent: int = Field(
+        10,
+        ge=0,
+        lt=100,
+        description="How much of that room is left to emergencies and to what people send, whatever agents send.",
+    )
+    unread_per_sender: int = Field(
+        100,
+        ge=10,
+        description="How many messages of one agent may wait for one receiver, and a tenth as many emergencies.",
+    )
+    messages_per_minute: int = Field(
+        300, gt=0, description="How many messages one agent may send within a minute, and as many emergencies."
+    )
     broadcasts_per_minute: int = Field(10, gt=0, description="How many broadcasts one sender may send within a minute.")
     message_tries: int = Field(
         3, gt=0, description="How often a message is put into a pane whose program does not take it; then it is dead."

@@ -24,6 +24,7 @@ from torch_tasks.errors import (
     MessageRefused,
     NoReply,
     NotDelivered,
+    SenderLimit,
     UnknownRecipient,
 )
 from torch_tasks.fleet import Fleet, fleet
@@ -42,6 +43,7 @@ _AUDITED: dict[type[BaseException], AuditKind] = {
     InvalidMessage: AuditKind.INVALID,
     UnknownRecipient: AuditKind.UNKNOWN,
     InboxFull: AuditKind.FULL,
+    SenderLimit: AuditKind.FULL,
 }
 """The errors for which a message was not sent, as the audit names them."""
 

@@ -6,8 +6,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from celery.exceptions import Reject
-
 from torch_tasks import keys
 from torch_tasks.app import app
 from torch_tasks.errors import TorchError
@@ -86,8 +84,8 @@ def order_start(spawned: Spawned) -> None:
 
 
 def _node() -> NodeHost:
-    if app.node is None:
-        raise Reject("no node worker", requeue=True)
+    if app.node is None:  # whoever put it into this worker's queue was not Torch
+        HeldMessage(app.current_task.request).refuse("only a node worker can do this task")
     return app.node
 
 

@@ -21,18 +21,41 @@ local function note_answer()
   redis.call('PUBLISH', KEY.answered, 'read')
 end
 
+-- How many messages of the sender wait in this inbox; 0 also while it holds so few that nobody needs to count.
+local function unread_of_sender(limit)
+  if redis.call('XLEN', KEY.inbox) < limit then return 0 end
+  local count = 0
+  for _, entry in ipairs(redis.call('XRANGE', KEY.inbox, '-', '+')) do
+    if entry[2][3] == 'sender' and entry[2][4] == ARG.sender then count = count + 1 end
+  end
+  return count
+end
+
+-- Count the message among those that the sender sends in this minute, and say whether it is one too many.
+local function is_too_fast(limit)
+  if redis.call('INCR', KEY.sent_lately) == 1 then redis.call('PEXPIRE', KEY.sent_lately, 60000) end
+  if tonumber(redis.call('GET', KEY.sent_lately)) <= limit then return false end
+  redis.call('DECR', KEY.sent_lately)
+  return true
+end
+
 -- Put a message into its receiver's inbox, once.
--- KEYS: record, inbox, other_inbox, *indexes, exchanges, answered, channel, last_status
--- ARGV: id, message, limit, keep_seconds, expires_ms, answer, status_of
--- Returns 'accepted', 'known' with its state, or 'full' with how many wait.
+-- KEYS: record, inbox, other_inbox, *indexes, exchanges, answered, channel, last_status, sent_lately
+-- ARGV: id, message, sender, limit, unread_limit, minute_limit, keep_seconds, expires_ms, answer, status_of
+-- The last two limits are the sender's; with 0 it has none.
+-- Returns 'accepted', 'known' with its state, or 'full', 'unread' or 'fast' with how many there are.
 local function send()
   local state = get('state')
   if state then return {'known', state} end
   local waiting = redis.call('XLEN', KEY.inbox) + redis.call('XLEN', KEY.other_inbox)
   if waiting >= tonumber(ARG.limit) then return {'full', tostring(waiting)} end
+  local unread_limit, minute_limit = tonumber(ARG.unread_limit), tonumber(ARG.minute_limit)
+  local unread = unread_limit > 0 and unread_of_sender(unread_limit) or 0
+  if unread_limit > 0 and unread >= unread_limit then return {'unread', tostring(unread)} end
+  if minute_limit > 0 and is_too_fast(minute_limit) then return {'fast', tostring(minute_limit)} end
   redis.call('HSET', KEY.record, 'message', ARG.message, 'state', 'accepted', 'accepted_at', now)
   if tonumber(ARG.expires_ms) > 0 then redis.call('HSET', KEY.record, 'expires_at', now + tonumber(ARG.expires_ms)) end
-  redis.call('XADD', KEY.inbox, '*', 'id', ARG.id)
+  redis.call('XADD', KEY.inbox, '*', 'id', ARG.id, 'sender', ARG.sender)
   for i = 1, #KEY.indexes do
     redis.call('ZADD', KEY.indexes[i], now_us, ARG.id)
     redis.call('ZREMRANGEBYSCORE', KEY.indexes[i], '-inf', now_us - tonumber(ARG.keep_seconds) * 1000000)

@@ -20,7 +20,8 @@ from pydantic import AwareDatetime
 from torch_tasks import keys
 from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import InboxFull, MessageNotFound, StaleWriter, Unreadable
+from torch_tasks.caller import OPERATOR
+from torch_tasks.errors import InboxFull, MessageNotFound, SenderLimit, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
@@ -136,6 +137,25 @@ _ANSWERS = (MessageKind.REPLY, MessageKind.ACK)
 _MOMENTS = ("accepted_at", "staged_at", "delivered_at", "acknowledged_at", "read_at", "expires_at")
 
 
+_TOO_MANY: dict[str, tuple[type[InboxFull], str]] = {
+    "full": (
+        InboxFull,
+        "the inbox of {message.target} holds {count} messages already (TORCH_INBOX_LIMIT, "
+        "TORCH_INBOX_RESERVE_PERCENT): it is away, or slower than its senders; send it again when there is room",
+    ),
+    "unread": (
+        SenderLimit,
+        "{message.target} has {count} messages of {message.sender} that it has not read (TORCH_UNREAD_PER_SENDER); "
+        "wait until it has, and say in one message what can be said in one",
+    ),
+    "fast": (
+        SenderLimit,
+        "{message.sender} has sent {count} messages within a minute (TORCH_MESSAGES_PER_MINUTE); "
+        "wait a minute, and say in one message what can be said in one",
+    ),
+}
+
+
 class InboxEntry(NamedTuple):
     inbox: str
     number: str
@@ -146,7 +166,7 @@ class Inboxes:
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
         self._client = client
         self.audit = Audit(client)
-        self._limit = settings.inbox_limit
+        self._limits = settings
         self._keep_seconds = int(settings.result_days * 86400)
         self._refused = RefusedLetters(client)
 
@@ -169,20 +189,32 @@ class Inboxes:
             answered=keys.message(message.reply_to or message.id),
             channel=channel_of(role),
             last_status=keys.LAST_STATUS,
+            sent_lately=keys.sent_lately(message.sender, message.priority),
             id=message.id,
             message=message.model_dump_json(),
-            limit=self._limit,
+            sender=message.sender,
+            **self._limits_of(message),
             keep_seconds=self._keep_seconds,
             expires_ms=int((message.expires or 0) * 1000),
             answer=message.kind if message.reply_to and message.kind in _ANSWERS else "",
             status_of=message.sender if message.kind is MessageKind.STATUS else "",
         )
-        if outcome == "full":
-            raise InboxFull(
-                f"the inbox of {message.target} holds {detail} messages already (TORCH_INBOX_LIMIT): it is away, or "
-                f"slower than its senders. This message was not accepted; send it again when there is room"
-            )
+        if outcome in _TOO_MANY:
+            error, words = _TOO_MANY[outcome]
+            raise error(words.format(message=message, count=detail) + ". This message was not accepted")
         return MessageState(detail) if outcome == "known" else MessageState.ACCEPTED
+
+    def _limits_of(self, message: Message) -> dict[str, int]:
+        """What ``send`` holds a message to: people have no limits of their own; they and emergencies a reserve."""
+        limit, emergency = self._limits.inbox_limit, message.priority is Urgency.EMERGENCY
+        if message.sender == OPERATOR:
+            return {"limit": limit, "unread_limit": 0, "minute_limit": 0}
+        reserve = 0 if emergency else limit * self._limits.inbox_reserve_percent // 100
+        return {
+            "limit": limit - reserve,
+            "unread_limit": self._limits.unread_per_sender // (10 if emergency else 1),
+            "minute_limit": self._limits.messages_per_minute,
+        }
 
     def exchanges(self, correlation_id: str) -> int:
         return int(self._client.get(keys.exchanges(correlation_id)) or 0)

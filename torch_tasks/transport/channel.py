@@ -373,7 +373,12 @@ class Channel(stock.Channel):
         if channel not in self._fanout_to_queue:
             return None
         try:
-            message = delivered(notice["data"].decode(errors="replace"), uuid.uuid4().hex, limit=self.limit_bytes)
+            message = delivered(
+                notice["data"].decode(errors="replace"),
+                uuid.uuid4().hex,
+                limit=self.limit_bytes,
+                is_command=channel.endswith(".pidbox"),
+            )
         except Unreadable as error:
             log.error("a broadcast on %s is refused and dropped: %s", channel, error)
             raise Empty from None

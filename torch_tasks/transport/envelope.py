@@ -86,6 +86,23 @@ class _TaskHeaders(_Part):
     torch_passed: _Count = 0
 
 
+class _ReplyTo(_Part):
+    exchange: _Text
+    routing_key: _Text
+
+
+class _Command(_Part):
+    """A command to the workers that consume from a pidbox."""
+
+    method: _Word
+    arguments: _Object | None = None
+    destination: list[_Text] | None = None
+    pattern: _Text | None = None
+    matcher: _Text | None = None
+    ticket: _Text | None = None
+    reply_to: _ReplyTo | None = None
+
+
 class _Embed(_Part):
     callbacks: list[_Object] | None = None
     errbacks: list[_Object] | None = None
@@ -93,7 +110,7 @@ class _Embed(_Part):
     chord: _Object | None = None
 
 
-def delivered(message: str, tag: str, *, limit: int = LIMIT_BYTES) -> dict[str, Any]:
+def delivered(message: str, tag: str, *, limit: int = LIMIT_BYTES, is_command: bool = False) -> dict[str, Any]:
     """A message as its consumer gets it: under this tag, and marked if it was lost before.
 
     Raises :class:`~torch_tasks.errors.Unreadable` for a message that kombu or Celery would stumble over.
@@ -106,6 +123,8 @@ def delivered(message: str, tag: str, *, limit: int = LIMIT_BYTES) -> dict[str, 
     body = _body(envelope, limit)
     if is_task:
         _check_task(body)
+    if is_command:
+        as_model(_Command, body, "command")
     properties = payload["properties"]
     properties["delivery_tag"] = tag
     if payload.pop(LOSSES, 0):

@@ -121,7 +121,7 @@ def test_a_full_inbox_says_so(nova: NovaOrchestrator) -> None:
         "except InboxFull as error: print(sent, error)",
         TORCH_INBOX_LIMIT="20",
     )
-    assert said.startswith("20 the inbox of qa-1 holds 20 messages already (TORCH_INBOX_LIMIT)")
+    assert said.startswith("20 the inbox of qa-1 holds 20 messages already (TORCH_INBOX_LIMIT, ")
     assert len(nova.inbox("qa-1")) == 20
     assert issubclass(InboxFull, Exception)
 

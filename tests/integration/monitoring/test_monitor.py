@@ -129,7 +129,7 @@ def test_what_is_said_done_and_lost_is_seen(watch: Callable[..., Monitor], torch
 def test_a_full_inbox_is_seen_and_audited(watch: Callable[..., Monitor], monkeypatch: pytest.MonkeyPatch) -> None:
     enter("developer-8", "developer")
     monitor = watch("--json", "--agent", "developer-8", "--only", "messages").read()
-    monkeypatch.setattr(fleet().inboxes, "_limit", 1)
+    monkeypatch.setattr(fleet().inboxes, "_limits", fleet().settings.model_copy(update={"inbox_limit": 1}))
     NovaOrchestrator().send_message("developer-8", "one")
     with pytest.raises(InboxFull):
         NovaOrchestrator().send_message("developer-8", "two")
