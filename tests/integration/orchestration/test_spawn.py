@@ -268,8 +268,9 @@ def test_an_agent_spawns_a_helper_gives_it_a_task_and_has_it_retire(node: Node, 
     assert [info.agent_id for info in torch.agents()] == ["boss-1"]
 
 
+@pytest.mark.parametrize("is_killed", [False, True], ids=["and the other runs on", "and the other is started anew"])
 def test_a_pool_has_no_agent_too_many_when_the_broker_forgot_and_one_machine_is_late(
-    new_node: NewNode, torch: Torch, broker: Broker
+    is_killed: bool, new_node: NewNode, torch: Torch, broker: Broker
 ) -> None:
     pool = json.dumps([{"role": "developer", "kind": "shell", "min": 2, "max": 2}])
     pace = {"TORCH_POOLS": pool, "TORCH_AGENTS_PER_NODE": "1", "TORCH_TAKEOVER_SECONDS": "20"}
@@ -281,7 +282,11 @@ def test_a_pool_has_no_agent_too_many_when_the_broker_forgot_and_one_machine_is_
     spare.node_worker(**{**pace, "TORCH_POOLS": "[]"})
     os.kill(workers[1].process.pid, signal.SIGSTOP)  # it cannot say what it has, but its agent goes on
     try:
+        if is_killed:
+            workers[0].kill()
         broker.client.flushall()
+        if is_killed:
+            workers[0].start()
         with pytest.raises(AssertionError, match="a third one"):
             until(lambda: len(states(broker)) > 1, "a third one was started", 12)
     finally:
