@@ -94,6 +94,10 @@ class NotInPane(WrongUsage):
     """A report that only the agent of the task may make."""
 
 
+class RefusedInPane(WrongUsage):
+    """A command would end the agent in whose pane it was given."""
+
+
 class NotAnswered(TorchError):
     """The agent did not get the answer: it has no open question, cannot take an answer, or cannot be reached."""
 
@@ -282,6 +286,10 @@ class LedgerOff(WrongUsage):
 
 class ProcessNotStarted(TorchError):
     """A process on this machine did not start, or ended before it was ready."""
+
+
+class NotEnded(TorchError):
+    """Something of this machine's stack could not be ended; everything else was."""
 
 
 class GitRefused(TorchError):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import socket
+from collections.abc import Iterator
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -22,11 +24,12 @@ from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
 from torch_tasks.model.budget import Budget
-from torch_tasks.model.fields import AgentId, Role, Skills, readable
+from torch_tasks.model.fields import AgentId, Role, Skills, faults
 from torch_tasks.model.limits import Bytes, Limits
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.model.spawn import Pool
 from torch_tasks.state_folder import StateFolder
+from torch_tasks.toml_config import hint, near, place
 
 
 def _default_state_dir() -> Path:
@@ -319,12 +322,64 @@ class Settings(BaseSettings):
         return StateFolder(self.state_dir)
 
 
+def settings_for_ending() -> Settings:
+    """The defaults, with the state folder that settings name which cannot be used: enough to end what runs there."""
+    named = os.environ.get("TORCH_STATE_DIR")
+    file = config_file("torch.toml")
+    if not named and file:
+        line = re.search(r"""^\s*state_dir\s*=\s*(["'])(.+?)\1""", file.read_text(errors="replace"), re.MULTILINE)
+        named = line[2] if line else None
+    folder = Path(named).expanduser().absolute() if named else _default_state_dir()
+    return Settings.model_construct(state_dir=folder)
+
+
+def _faults(error: ValidationError) -> Iterator[str]:
+    """What is wrong with the settings, each fault by its variable, or by the file's line and key."""
+    file = config_file("torch.toml")
+    for loc, words in faults(error):
+        variable = f"TORCH_{loc[0]}".upper() if loc else ""
+        if file and loc and not os.environ.get(variable):
+            yield place(file, file.read_text(), loc) + words + hint(Settings, loc, words)
+        else:
+            yield f"{'.'.join((variable, *map(str, loc[1:])))}: {words}"
+
+
+_SET_BY_TORCH = frozenset(
+    {
+        "TORCH_CONFIG_DIR",
+        # what an agent's program finds in its environment
+        "TORCH_AGENT_ID",
+        "TORCH_TASK_ID",
+        "TORCH_INCARNATION",
+        "TORCH_CONTEXT",
+        "TORCH_ANSWER",
+        # of the files in compose/
+        "TORCH_BROKER_PASSWORD",
+    }
+)
+_BEGINNINGS_SET_BY_TORCH = ("TORCH_NOTIFY_", "TORCH_TEST_")
+
+
+def unknown_variables() -> dict[str, str]:
+    """The variables of the environment that look like settings and are none, each with the names near it.
+
+    Those without a near name may be another program's: PyTorch's begin with ``TORCH_``, too.
+    """
+    known = {f"TORCH_{name}".upper() for name in Settings.model_fields} | _SET_BY_TORCH
+    names = {name.removeprefix("TORCH_").lower(): name for name in known}
+    unknown = {}
+    for name in sorted(os.environ):
+        if name.startswith("TORCH_") and name not in known and not name.startswith(_BEGINNINGS_SET_BY_TORCH):
+            unknown[name] = near(name.removeprefix("TORCH_"), names, shown=names.__getitem__)
+    return unknown
+
+
 @cache
 def settings() -> Settings:
     try:
         return Settings()
     except ValidationError as error:
-        raise InvalidSettings(f"cannot use these settings: {readable(error, prefix='TORCH_')}") from None
+        raise InvalidSettings(f"cannot use these settings: {'; '.join(_faults(error))}") from None
     except SettingsError as error:  # a variable is not the JSON that it should be
         raise InvalidSettings(
             f"cannot use these settings: {error}. Lists and tables, as TORCH_AGENTS, must be JSON"

@@ -50,6 +50,8 @@ class StateFolder:
         self.logs = path / "logs"
         self.run = path / "run"
         """The processes that run, for later commands."""
+        self.stack_lock = path / "stack.lock"
+        """Held while a command starts or ends this machine's stack."""
         self.roster = path / "roster.json"
         """The agents that the node worker keeps alive."""
         self.node_lock = path / "node.lock"

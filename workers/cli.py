@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import socket
@@ -23,12 +24,13 @@ from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table, clear_screen
 from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
-from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound
+from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound, TorchError
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.monitoring.screens import LOOK_SECONDS, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
+from torch_tasks.workers.configuration import configuration_faults
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.terminal import end_terminal
 from torch_tasks.workers.programs.config import kind_config
@@ -38,6 +40,7 @@ from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
 #: How long a tmux server may outlive the client that was attached to it.
 _ENDING_SECONDS = 2.0
+_INTERRUPTED = "interrupted by 'torch-tasks down'"
 _KIND_COLUMNS = (Column("KIND"), Column("BASE", spare=1), wrapped("PROGRAM", least=10), wrapped("RELEASE"))
 #: How long a program may take to print its release.
 _VERSION_SECONDS = 20
@@ -246,14 +249,31 @@ def _release_words(kind: InstalledKind) -> str:
 
 @click.command(hidden=True)
 def end_panes() -> None:
-    """End every pane that the state folder knows of; `down` runs this after the workers are gone."""
+    """End every pane that the state folder knows of, and name them; `down` runs this after the workers are gone."""
+    failed = False
     for folder in settings().state.agents():
-        end_terminal(folder)
+        try:
+            if end_terminal(folder, _INTERRUPTED):
+                click.echo(folder.name)
+        except (TorchError, OSError) as error:  # the others end all the same
+            click.echo(f"{folder.name}: {error}", err=True)
+            failed = True
+    sys.exit(1 if failed else 0)
 
 
 @click.command(hidden=True)
 @click.argument("agents", nargs=-1)
 def check_agents(agents: tuple[str, ...]) -> None:
-    """Refuse agents that cannot be started here, by default those of torch.toml; `up` runs this first."""
+    """Check the configuration, then print why which agents, by default of torch.toml's, cannot be started here.
+
+    `up` runs this first.
+    """
+    if faults := configuration_faults():
+        raise InvalidSettings("\n".join(faults))
+    reasons: dict[str, str] = {}
     for spec in [AgentSpec.parse(text) for text in agents] or settings().agents:
-        require_startable(spec)
+        try:
+            require_startable(spec)
+        except TorchError as error:
+            reasons[spec.id] = str(error)
+    click.echo(json.dumps(reasons))

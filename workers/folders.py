@@ -95,6 +95,7 @@ class AttemptFolder(PromptFolder):
         self.output = self.folder / "output"
         self.exit = self.folder / "exit"
         self.halted = self.folder / "halted"
+        self.interrupted = self.folder / "interrupted"
         self.tree_file = self.folder / "tree.json"
         self.oom_kills = self.folder / "oom_kills"
         self.result_file = self.folder / "result.json"
@@ -116,6 +117,18 @@ class AttemptFolder(PromptFolder):
         """Keep the result, so that another delivery of the task returns it and does nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         write_private(self.result_file, result.model_dump_json(indent=2) + "\n")
+
+    def interrupt(self, why: str) -> None:
+        """Note that the program is ended on purpose, in the middle of the attempt."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        write_private(self.interrupted, why + "\n")
+
+    @property
+    def interruption(self) -> str | None:
+        """Why the program was ended in the middle of the attempt, which it did not finish."""
+        if self.interrupted.exists() and not self.begun.exists():
+            return self.interrupted.read_text().strip()
+        return None
 
     def remember(self, account: Mapping[str, str], message: str | None) -> None:
         """Keep the task's record and the message by which the task came, in case the broker forgets them.

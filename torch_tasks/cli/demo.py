@@ -14,8 +14,10 @@ import click
 from celery import chain
 
 from torch_tasks.cli.output import as_table, waiting, wanted
+from torch_tasks.cli.stack import await_agents
 from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.client import Task, Torch
+from torch_tasks.errors import AgentUnavailable
 from torch_tasks.machine.stack import FLOWER_USER, Stack
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.task import TaskRecord, TaskResult, TaskSpec
@@ -72,7 +74,10 @@ def _show(stack: Stack, project: Path, stay: bool) -> bool:
     project.mkdir()
     begun = time.monotonic()
     with waiting("starting broker, node worker, three agents, beat and Flower"):
-        stack.up([AgentSpec.parse(text) for text in _AGENTS], beat=True, flower=True)
+        agents = AgentSpec.parse_all(_AGENTS)
+        stack.up(agents, beat=True, flower=True)
+        for agent, reason in await_agents(stack, agents, {}).items():
+            raise AgentUnavailable(f"agent {agent} is not ready: {reason}")
     click.echo(f"up after {time.monotonic() - begun:.1f} s: broker, node worker, {len(_AGENTS)} agents, beat, Flower\n")
     with waiting("running six tasks"):
         expected, chained = _hand_out(str(project))

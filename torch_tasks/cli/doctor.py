@@ -21,13 +21,15 @@ from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json
 from torch_tasks.client import Torch
 from torch_tasks.communication.orchestrator import outbox_of
-from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
+from torch_tasks.config_files import user_config
+from torch_tasks.errors import BrokerUnreachable, InvalidSettings, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.machine.stack import Stack
 from torch_tasks.orchestration.attention import NeedKind, needs
 from torch_tasks.orchestration.followups import standing_still
-from torch_tasks.settings import settings
+from torch_tasks.settings import settings, unknown_variables
+from torch_tasks.started_by_name import CONFIGURATION_FAULTS, load
 from torch_tasks.system.files import make_folder
 
 
@@ -43,6 +45,7 @@ def doctor(json_wanted: bool) -> None:
     """Check this machine and the fleet. Exit code 4 if no broker answers, 1 if anything else is wrong."""
     checks: dict[str, Callable[[], str]] = {
         "python": lambda: f"{platform.python_version()} at {sys.executable}",
+        "configuration": _configuration,
         "tmux": _tmux,
         "state folder": _state_folder,
         "broker": _broker,
@@ -69,6 +72,14 @@ def doctor(json_wanted: bool) -> None:
         for finding in findings:
             click.echo(f"{'ok  ' if finding.good else 'FAIL'}  {finding.what + ':':<14}{finding.detail}")
     sys.exit(code)
+
+
+def _configuration() -> str:
+    faults: list[str] = load(CONFIGURATION_FAULTS)()
+    if faults:
+        raise InvalidSettings("\n".join(faults))
+    unread = unknown_variables()
+    return f"{user_config()}" + (f"; no settings of Torch, and not read: {', '.join(unread)}" if unread else "")
 
 
 def _tmux() -> str:

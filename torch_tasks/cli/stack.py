@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -18,12 +18,12 @@ from torch_tasks.broker.connection import connect
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
-from torch_tasks.errors import ProcessNotStarted, TorchError
+from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
-from torch_tasks.machine.stack import FLOWER_USER, Stack, Supervisor
+from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptState
-from torch_tasks.settings import settings
+from torch_tasks.settings import settings, settings_for_ending, unknown_variables
 from torch_tasks.store.tasks import demanded
 from torch_tasks.system.terminal import make_log_visible
 
@@ -51,41 +51,77 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     kept = AgentSpec.parse_all(agents)
     stack = Stack(settings())
     stack.refuse_if_up()
-    stack.check(kept)
+    _warn_of_unknown_variables()
+    unready = stack.check(kept)
     if settings().broker_url is not None:
         connect().ping()
     password, is_new = stack.flower_password()
     _end_on_signals()
     try:
         with waiting("starting"):
-            _start(stack, kept, beat=beat, flower=flower)
+            supervisor = stack.up(kept, beat=beat, flower=flower)
+            unready = await_agents(stack, kept, unready)
         _print_stack(stack, password if is_new else None)
+        for line in _unready_lines(unready):
+            click.echo(f"Error: {line}", err=True)
         if detach:
-            return
+            sys.exit(1 if unready else 0)
         click.echo("Ctrl-C stops everything.")
-        while stack.processes.find("up"):
+        while supervisor.alive:
             time.sleep(1)
-        raise TorchError(
-            f"the supervisor of this machine's stack has ended; see {stack.settings.state.logs / 'up.log'}"
-        )
+        if not stack.processes.is_recorded("up"):
+            click.echo("ended by 'torch-tasks down'")
+            return
+        raise _supervisor_has_ended(stack)
     except KeyboardInterrupt:
         click.echo("ending …")
-        stack.down(keep_agents=keep_agents)
+        stack.down(keep_agents=keep_agents, only_mine=True)
+        sys.exit(1 if unready else 0)
+    except SystemExit:
+        raise
     except BaseException:
-        stack.down(keep_agents=keep_agents)
+        stack.down(keep_agents=keep_agents, only_mine=True)
         raise
 
 
-def _start(stack: Stack, kept: Sequence[AgentSpec], *, beat: bool, flower: bool) -> None:
-    """Start everything; an error names the agents that did not become ready, and why."""
-    try:
-        stack.up(kept, beat=beat, flower=flower)
-    except ProcessNotStarted as error:
-        missing: set[str] = set()
-        with suppress(TorchError):
-            missing = _not_ready(kept)
-        reasons = [f"\nagent {agent} is not ready: {stack.last_words(agent)}" for agent in sorted(missing)]
-        raise ProcessNotStarted(f"{error}{''.join(reasons)}") from None
+def await_agents(stack: Stack, kept: Sequence[AgentSpec], unstartable: Mapping[str, str]) -> dict[str, str]:
+    """Wait until each agent is ready, or will not be; returns why not, by the agents' ids.
+
+    :class:`ProcessNotStarted` if not a single one can be started.
+    """
+    limit = stack.settings.agent_start_seconds + STACK_SECONDS
+    deadline = time.monotonic() + limit
+    wanted = {agent.id for agent in kept or settings().agents}
+    missing, given_up = wanted - set(unstartable), dict(unstartable)
+    while missing - set(given_up) and time.monotonic() < deadline:
+        if not stack.processes.find("up"):
+            raise _supervisor_has_ended(stack)
+        with suppress(BrokerAway):
+            missing &= _not_ready(kept)
+            failed = {agent: why for agent, why in _in_quarantine(stack).items() if agent in missing}
+            given_up |= {agent: f"{why}. {stack.last_words(agent)}" for agent, why in failed.items()}
+        time.sleep(0.1)
+    late = f"nothing shows within {limit:g} s that it is"
+    unready = {agent: f"{late}. {stack.last_words(agent)}" for agent in missing} | given_up
+    if wanted and set(given_up) == wanted:
+        raise ProcessNotStarted("\n".join(_unready_lines(unready)))
+    return unready
+
+
+def _unready_lines(reasons: Mapping[str, str]) -> list[str]:
+    return [f"agent {agent} is not ready: {reason}" for agent, reason in sorted(reasons.items())]
+
+
+def _supervisor_has_ended(stack: Stack) -> ProcessNotStarted:
+    log = stack.settings.state.logs / "up.log"
+    return ProcessNotStarted(f"the supervisor of this machine's stack has ended; see {log}")
+
+
+def _warn_of_unknown_variables() -> None:
+    """Name what looks like a setting and is none; one that is near a setting is refused by the check."""
+    for name, meant in unknown_variables().items():
+        if not meant:
+            click.echo(f"note: {name} is no setting of Torch and is not read", err=True)
 
 
 def _end_on_signals() -> None:
@@ -118,9 +154,14 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
 @click.option("--keep-agents", is_flag=True, help="Leave the agents' panes open; the next `up` adopts them.")
 def down(keep_agents: bool) -> None:
     """Stop everything that `up` started: Flower, beat, the workers, the agents' panes, the broker."""
+    try:
+        chosen = settings()
+    except InvalidSettings as error:
+        chosen = settings_for_ending()
+        click.echo(f"{error}; ending what runs in {chosen.state_dir} all the same", err=True)
     with waiting("ending"):
-        ended = Stack(settings()).down(keep_agents=keep_agents)
-    click.echo(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {settings().state_dir}")
+        ended = Stack(chosen).down(keep_agents=keep_agents)
+    click.echo(f"ended: {', '.join(ended)}" if ended else f"nothing was running in {chosen.state_dir}")
 
 
 @click.command(hidden=True)
@@ -138,7 +179,7 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
 
     def ready() -> bool:
         return (
-            _agents_ready(kept, stack)
+            _node_is_ready(stack)
             and (not beat or readiness(fleet()).leads is not None)
             and (not flower or stack.flower_answers())
         )
@@ -151,16 +192,17 @@ def _fleet_shape() -> object:
     return {info.agent_id for info in Torch().agents(online=True)}, demanded(fleet().client)
 
 
-def _agents_ready(kept: Sequence[AgentSpec], stack: Stack) -> bool:
-    """Whether all agents to keep are ready; :class:`ProcessNotStarted` if one is in quarantine."""
-    missing, running = _not_ready(kept), stack.processes.find("node")
-    for node in Torch().nodes():
-        if running is None or node.pid != running.pid:  # the entry of an earlier node worker
-            continue
-        for agent in node.agents:
-            if agent.agent_id in missing and agent.state is KeptState.QUARANTINED:
-                raise ProcessNotStarted(f"agent {agent.agent_id} does not start: {agent.reason}")
-    return not missing
+def _node_is_ready(stack: Stack) -> bool:
+    running = stack.processes.find("node")
+    return running is not None and any(node.pid == running.pid for node in Torch().nodes())
+
+
+def _in_quarantine(stack: Stack) -> dict[str, str]:
+    """Why this stack's node worker has given agents up, by their ids."""
+    running = stack.processes.find("node")
+    own = [node for node in Torch().nodes() if running and node.pid == running.pid]  # else of an earlier node worker
+    agents = [agent for node in own for agent in node.agents]
+    return {agent.agent_id: agent.reason for agent in agents if agent.state is KeptState.QUARANTINED}
 
 
 def _not_ready(kept: Sequence[AgentSpec]) -> set[str]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable
 from functools import cache
-from typing import Annotated, Any
+from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from torch_tasks.caller import OPERATOR
 from torch_tasks.config_files import config_file
-from torch_tasks.errors import InvalidMessage, InvalidSettings, MessageRefused
+from torch_tasks.errors import InvalidMessage, MessageRefused
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.fields import AgentId, Role, readable
+from torch_tasks.model.fields import AgentId, Role
 from torch_tasks.model.message import Message, MessageKind, Urgency
+from torch_tasks.toml_config import read_config
 
 
 class _PolicyPart(BaseModel):
@@ -99,13 +99,4 @@ class Policy(_PolicyPart):
 
 @cache
 def policy() -> Policy:
-    file = config_file("policy.toml")
-    if file is None:
-        return Policy()
-    try:
-        fields: dict[str, Any] = tomllib.loads(file.read_text())
-        return Policy.model_validate(fields)
-    except ValidationError as error:
-        raise InvalidSettings(f"cannot use {file}: {readable(error)}") from None
-    except (OSError, ValueError) as error:
-        raise InvalidSettings(f"cannot read {file}: {error}") from None
+    return read_config(config_file("policy.toml"), Policy)

@@ -6,11 +6,14 @@ import fcntl
 import json
 import os
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from torch_tasks.model.agent import RetireOrder
-from torch_tasks.state_folder import EVENTS, HOST_LOCK, MAIL, RETIRE_ORDER, StateFolder
+from torch_tasks.state_folder import EVENTS, HOST_LOCK, JOURNAL, MAIL, RETIRE_ORDER, StateFolder
 from torch_tasks.system.files import make_folder, ring, write_private
 
 DONE, FAIL, PROGRESS = "torch.done", "torch.fail", "torch.progress"
@@ -26,6 +29,32 @@ def is_hosted(folder: Path) -> bool:
         return False
     except OSError:
         return True
+    return False
+
+
+def agent_around(state: StateFolder) -> str | None:
+    """The agent of this state folder in whose pane this process runs, also if its environment does not say so."""
+    named = os.environ.get("TORCH_AGENT_ID")
+    ancestors = {os.getsid(0), *(parent.pid for parent in psutil.Process().parents())}
+    for folder in state.agents():
+        leader = _session_leader(folder)
+        if leader and (folder.name == named or (leader in ancestors and _is_of(leader, folder.name))):
+            return folder.name
+    return None
+
+
+def _session_leader(folder: Path) -> int | None:
+    """The process that the agent's pane was started with."""
+    with suppress(OSError, ValueError, AttributeError):
+        leader = json.loads((folder / JOURNAL).read_bytes()).get("session")
+        return leader if isinstance(leader, int) else None
+    return None
+
+
+def _is_of(pid: int, agent_id: str) -> bool:
+    """Whether this process belongs to the agent; its number may be another one's by now."""
+    with suppress(psutil.Error):
+        return psutil.Process(pid).environ().get("TORCH_AGENT_ID") == agent_id
     return False
 
 

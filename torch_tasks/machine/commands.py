@@ -31,8 +31,25 @@ def flower(address: str, port: int) -> tuple[str, ...]:
 
 
 _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
+#: How the arguments of each lasting process go on behind the name of its Python.
+_LASTING = {
+    "up": ("-P", "-m", "torch_tasks.cli", "supervise"),
+    "node": ("-P", "-m", "torch_tasks.cli", "node"),
+    "agent worker": ("-P", "-m", "torch_tasks.cli", "worker"),
+    "beat": ("-P", "-m", "celery", "-A", "torch_tasks", "beat"),
+    "flower": ("-P", "-m", "celery", "-A", "torch_tasks", "flower"),
+}
 
 
 def runnable(command: Sequence[str]) -> list[str]:
     """The command as this very Python runs it, whatever PATH and the working folder hold."""
     return [sys.executable, "-P", "-m", _MODULES[command[0]], *command[1:]]
+
+
+def lasting_process(argv: Sequence[str]) -> str | None:
+    """Which of Torch's lasting processes has these arguments, if :func:`runnable` made them; else None."""
+    after_python = tuple(argv[1:])
+    for name, words in _LASTING.items():
+        if after_python[: len(words)] == words:
+            return name
+    return None

@@ -6,6 +6,7 @@ The state folder names every running process, so that any later command finds an
 from __future__ import annotations
 
 import base64
+import json
 import logging
 import os
 import secrets
@@ -15,30 +16,43 @@ import threading
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, suppress
+from functools import partial
 from pathlib import Path
+
+import psutil
 
 from torch_tasks.app import app
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.memory import MemoryLog, memory_of
-from torch_tasks.errors import ProcessNotStarted, TorchError
+from torch_tasks.errors import (
+    InvalidSettings,
+    NotEnded,
+    ProcessNotStarted,
+    RefusedInPane,
+    StateFolderUnusable,
+    TorchError,
+)
 from torch_tasks.machine import broker, commands
+from torch_tasks.machine.agent_folder import agent_around
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX, require_short
-from torch_tasks.system.files import make_folder, write_private
+from torch_tasks.system.files import exclusive, make_folder, write_private
 from torch_tasks.system.loops import backoff
-from torch_tasks.system.processes import Processes, Running, await_ready
+from torch_tasks.system.processes import Processes, Running, await_ready, end_all, processes_of, programs_in
 
 log = logging.getLogger(__name__)
 
 #: How long a process may take to end in order, in which an agent worker puts its task back.
 GRACE = 15.0
-#: How long all but an agent's program may take to start.
+#: How long all but the broker and an agent's program may take to start.
 STACK_SECONDS = 30.0
 FLOWER_USER = "torch"
 _TAIL_BYTES, _WORDS = 4096, 250
+#: The fact in a supervisor's record that names the process that has started it.
+_STARTER = "started by"
 
 
 class Stack:
@@ -49,29 +63,42 @@ class Stack:
         self.processes = Processes(settings.state.run)
 
     def refuse_if_up(self) -> None:
-        """Refuse a second stack in the same state folder."""
-        if running := self.processes.find("up"):
+        """Refuse a second stack in the same state folder, and any in the pane of one of its agents."""
+        self._refuse_in_pane("up")
+        recorded = self.processes.find("up")
+        pids = [recorded.pid] if recorded else [process.pid for name, process in self._unrecorded() if name == "up"]
+        if pids:
             raise ProcessNotStarted(
-                f"this machine's stack is up already (process {running.pid}, state folder {self.settings.state_dir}); "
+                f"this machine's stack is up already (process {pids[0]}, state folder {self.settings.state_dir}); "
                 "'torch-tasks spawn' starts further agents, 'torch-tasks down' ends it all"
             )
 
-    def check(self, agents: Sequence[AgentSpec]) -> None:
-        """Refuse agents that cannot be started here, before anything is started."""
-        for agent in agents or self.settings.agents:
+    def check(self, agents: Sequence[AgentSpec]) -> dict[str, str]:
+        """Why agents cannot be started here, by their ids, before anything is started; refuse a broken configuration.
+
+        If no agent at all can be started, that is refused, too.
+        """
+        wanted = agents or self.settings.agents
+        for agent in wanted:
             require_short(self.settings.state.agent(agent.id) / TMUX)
-        done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)))
+        done = self._run((*commands.CHECK_AGENTS, *(agent.short() for agent in agents)), os.environ)
         if done.returncode:
-            raise ProcessNotStarted(done.stderr.strip().removeprefix("Error: "))
+            raise InvalidSettings(done.stderr.strip().removeprefix("Error: "))
+        unstartable: dict[str, str] = json.loads(done.stdout)
+        if wanted and len(unstartable) == len(wanted):
+            raise ProcessNotStarted("\n".join(unstartable.values()))
+        return unstartable
 
     def up(self, agents: Sequence[AgentSpec], *, beat: bool, flower: bool) -> Running:
-        """Start the supervisor, and return when the processes that it starts are ready."""
+        """Start the supervisor, and return when what it starts is ready; the agents may still be starting."""
         words = [word for agent in agents for word in ("--agent", agent.short())]
         words += [] if beat else ["--no-beat"]
         words += [] if flower else ["--no-flower"]
-        self.ready_file.unlink(missing_ok=True)
-        supervisor = self.start("up", (*commands.SUPERVISE, *words))
-        await_ready(supervisor, self.ready_file.exists, self.settings.agent_start_seconds + STACK_SECONDS)
+        with exclusive(self.settings.state.stack_lock):
+            self.refuse_if_up()
+            self.ready_file.unlink(missing_ok=True)
+            supervisor = self.start("up", (*commands.SUPERVISE, *words), facts={_STARTER: str(os.getpid())})
+        await_ready(supervisor, self.ready_file.exists, broker.START_SECONDS + STACK_SECONDS)
         return supervisor
 
     @property
@@ -145,21 +172,89 @@ class Stack:
             facts=facts,
         )
 
-    def down(self, *, keep_agents: bool) -> list[str]:
-        """End everything, the supervisor first and the broker last; returns the names of what was running."""
-        agents = [running.name for running in self.processes.all_running() if running.name.startswith("agent-")]
-        ended = [name for name in ("up", "flower", "beat", "node", *agents) if self.processes.stop(name, GRACE)]
-        self.ready_file.unlink(missing_ok=True)
-        if not keep_agents:
-            done = self._run(commands.END_PANES)
-            if done.returncode:
-                raise TorchError(f"the agents' panes could not be ended: {done.stderr.strip()}")
-        if broker.stop_broker(self.settings, GRACE):
-            ended.append("broker")
+    def down(self, *, keep_agents: bool, only_mine: bool = False) -> list[str]:
+        """End everything, the supervisor first and the broker last; returns the names of what was running.
+
+        One thing that cannot be ended keeps nothing else from ending; then :class:`NotEnded` names it. ``only_mine``:
+        nothing is ended if another process has started the stack.
+        """
+        self._refuse_in_pane("down")
+        with ExitStack() as alone:
+            with suppress(StateFolderUnusable):  # then nobody can start anything here either
+                alone.enter_context(exclusive(self.settings.state.stack_lock))
+            running = self.processes.find("up")
+            if only_mine and running and running.facts.get(_STARTER) != str(os.getpid()):
+                return []
+            return self._end_all(keep_agents=keep_agents)
+
+    def _end_all(self, *, keep_agents: bool) -> list[str]:
+        ended: list[str] = []
+        troubles: list[str] = []
+        steps: list[Callable[[], Iterable[str]]] = [
+            partial(self._end_recorded, "up"),
+            partial(self._end_unrecorded, "up"),  # from here on, nothing is started again
+            *(partial(self._end_recorded, name) for name in ("flower", "beat", "node")),
+            self._end_agent_workers,
+            self._end_unrecorded,
+            *(() if keep_agents else (self._end_panes,)),
+            lambda: ["broker"] if broker.stop_broker(self.settings, GRACE) else [],
+            self._end_unrecorded_brokers,
+        ]
+        for step in steps:
+            try:
+                ended.extend(step())
+            except (TorchError, OSError) as error:
+                troubles.append(str(error))
+        with suppress(OSError):
+            self.ready_file.unlink(missing_ok=True)
+        if troubles:
+            raise NotEnded(f"not everything could be ended: {'; '.join(troubles)}. Ended: {', '.join(ended) or 'none'}")
         return ended
 
-    def _run(self, command: Sequence[str]) -> subprocess.CompletedProcess[str]:
-        env = {**os.environ, "TORCH_STATE_DIR": str(self.settings.state_dir)}
+    def _end_recorded(self, name: str) -> list[str]:
+        return [name] if self.processes.stop(name, GRACE) else []
+
+    def _end_agent_workers(self) -> list[str]:
+        """End those that the node worker has left."""
+        names = [running.name for running in self.processes.all_running() if running.name.startswith("agent-")]
+        return [name for name in names if self.processes.stop(name, GRACE)]
+
+    def _end_unrecorded(self, only: str = "") -> list[str]:
+        found = [(name, process) for name, process in self._unrecorded() if only in ("", name)]
+        end_all([process for _, process in found], GRACE)
+        return [f"{name} (process {process.pid}, which had no record)" for name, process in found]
+
+    def _unrecorded(self) -> list[tuple[str, psutil.Process]]:
+        """The lasting processes of this state folder that no record names: it was lost, or there is one too many."""
+        known = {running.pid for running in self.processes.all_running()}
+        found = [(commands.lasting_process(argv), one) for one, argv in processes_of(self.settings.state_dir)]
+        return [(name, process) for name, process in found if name and process.pid not in known]
+
+    def _end_unrecorded_brokers(self) -> list[str]:
+        """A broker writes its title over its environment: only its folder tells whose it is."""
+        left = programs_in(self.settings.state.broker, broker.PROGRAMS)
+        end_all(left, GRACE)
+        return [f"broker (process {process.pid}, which had no record)" for process in left]
+
+    def _end_panes(self) -> Iterator[str]:
+        # Whatever is wrong with the settings, the panes are ended: without them.
+        env = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")}
+        nothing = {"TORCH_CONFIG_DIR": str(self.settings.state.run / "no-configuration")}
+        done = self._run(commands.END_PANES, {**env, **nothing})
+        for agent in done.stdout.split():
+            yield f"pane of {agent}"
+        if done.returncode:
+            raise NotEnded(f"the agents' panes could not be ended: {done.stderr.strip()}")
+
+    def _refuse_in_pane(self, command: str) -> None:
+        if agent := agent_around(self.settings.state):
+            raise RefusedInPane(
+                f"'torch-tasks {command}' would end the pane of {agent}, in which it runs; "
+                "run it in a terminal of your own"
+            )
+
+    def _run(self, command: Sequence[str], env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+        env = {**env, "TORCH_STATE_DIR": str(self.settings.state_dir)}
         return subprocess.run(commands.runnable(command), env=env, capture_output=True, text=True, check=False)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import unicodedata
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,6 +18,7 @@ from pydantic import (
     Field,
     JsonValue,
     StringConstraints,
+    TypeAdapter,
     ValidationError,
 )
 
@@ -63,6 +65,14 @@ def _absolute(value: str) -> str:
 def _json(value: dict[str, JsonValue]) -> dict[str, JsonValue]:
     json.dumps(value, allow_nan=False)
     return value
+
+
+def is_role(name: str) -> bool:
+    """Whether an agent can have a role of this name, written exactly so."""
+    try:
+        return TypeAdapter(Role).validate_python(name) == name
+    except ValidationError:
+        return False
 
 
 def not_blank(hint: str) -> AfterValidator:
@@ -129,16 +139,21 @@ _MESSAGES = {
 
 def readable(error: ValidationError, prefix: str = "") -> str:
     """A validation error as one line for people."""
-    faults = []
+    texts = []
+    for loc, message in faults(error):
+        place = ".".join(map(str, loc))
+        place = prefix + place.upper() if prefix else place
+        texts.append(f"{place}: {message}" if place else message)
+    return "; ".join(texts)
+
+
+def faults(error: ValidationError) -> Iterator[tuple[tuple[str | int, ...], str]]:
+    """Each fault of a validation error: where it is, and what is wrong there, for people."""
     for item in error.errors(include_url=False):
         if item["type"] == "default_factory_not_called":  # it follows from another fault
             continue
-        place = ".".join(str(part) for part in item["loc"])
-        place = prefix + place.upper() if prefix else place
         message = _MESSAGES.get(item["type"], item["msg"]).format(input=item["input"])
-        message = message.removeprefix("Value error, ")
-        faults.append(f"{place}: {message}" if place else message)
-    return "; ".join(faults)
+        yield item["loc"], message.removeprefix("Value error, ")
 
 
 class Model(BaseModel):

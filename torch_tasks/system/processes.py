@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -103,10 +103,15 @@ class Processes:
         return running
 
     def find(self, name: str) -> Running | None:
-        with suppress(FileNotFoundError, NotADirectoryError):
+        """The living process of this name; none if its record is broken."""
+        with suppress(FileNotFoundError, NotADirectoryError, ValueError):
             running = Running.model_validate_json(self._file(name).read_bytes())
             return running if running.alive else None
         return None
+
+    def is_recorded(self, name: str) -> bool:
+        """Whether the name has a record, which :meth:`stop` removes and the end of the process does not."""
+        return self._file(name).exists()
 
     def all_running(self) -> list[Running]:
         """Every process that still runs, ordered by name."""
@@ -140,6 +145,52 @@ def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> 
 def birth(pid: int) -> float:
     """When a running process began, which a later one of its number did not: see :attr:`Running.create_time`."""
     return _create_time(psutil.Process(pid))
+
+
+def processes_of(state_dir: Path) -> Iterator[tuple[psutil.Process, list[str]]]:
+    """Every other living process with this state folder in its environment, and its arguments."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.pid != os.getpid() and process.status() != psutil.STATUS_ZOMBIE:
+                given = process.environ().get("TORCH_STATE_DIR")
+                if given and Path(given) == state_dir:
+                    yield process, process.cmdline()
+
+
+def programs_in(folder: Path, programs: Collection[str]) -> list[psutil.Process]:
+    """The living processes of these programs whose working folder this is."""
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and Path(process.cwd()) == folder:
+                found += [process] if Path(process.exe()).name in programs else []
+    return found
+
+
+def end_all(processes: Sequence[psutil.Process], grace: float) -> None:
+    """Terminate these processes, wait for the grace, then kill what is left; TorchError if one survives that."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.terminate()
+    if _becomes_true(lambda: not _living(processes), grace):
+        return
+    for process in _living(processes):
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+    if not _becomes_true(lambda: not _living(processes), KILL_SECONDS):
+        numbers = ", ".join(str(process.pid) for process in _living(processes))
+        raise TorchError(f"process {numbers} has not ended {KILL_SECONDS:g} s after it was killed")
+
+
+def _living(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
+    """Those that still run; a zombie does not, and waits for whoever has started it."""
+    return [process for process in processes if _runs(process)]
+
+
+def _runs(process: psutil.Process) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def is_alive(pid: int, born: float) -> bool:

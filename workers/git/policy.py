@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from functools import cache
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
 from torch_tasks.config_files import config_file
-from torch_tasks.errors import InvalidSettings
-from torch_tasks.model.fields import Role, readable
+from torch_tasks.model.fields import Role
+from torch_tasks.toml_config import read_config
 
 TASK_BRANCH = "feature/{task}"
 
@@ -84,12 +83,4 @@ class GitPolicy(_GitPolicyPart):
 
 @cache
 def git_policy() -> GitPolicy:
-    file = config_file("git.toml")
-    if file is None:
-        return GitPolicy()
-    try:
-        return GitPolicy.model_validate(tomllib.loads(file.read_text()))
-    except ValidationError as error:
-        raise InvalidSettings(f"cannot use {file}: {readable(error)}") from None
-    except (OSError, ValueError) as error:
-        raise InvalidSettings(f"cannot read {file}: {error}") from None
+    return read_config(config_file("git.toml"), GitPolicy)

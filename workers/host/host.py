@@ -19,7 +19,7 @@ from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchE
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import retire_order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
-from torch_tasks.model.host import AgentHost, TaskDelivery, UsageLimited
+from torch_tasks.model.host import AgentHeld, AgentHost, TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop
@@ -293,6 +293,8 @@ class Host(AgentHost):
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, folder.task_id)
             attempt.resume()
             return attempt.watch()
+        if reason := folder.interruption:
+            raise AgentHeld(reason)
         if refusal := attempt.refusal():
             return refusal
         self._agent.quota.require()

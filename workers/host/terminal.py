@@ -24,7 +24,7 @@ from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SE
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.folders import AgentJournal
+from torch_tasks.workers.folders import AgentJournal, AttemptFolder
 from torch_tasks.workers.programs.kind import AgentKind, Hindrance
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -345,12 +345,22 @@ class ScreenPublisher:
             return True
 
 
-def end_terminal(agent_folder: Path) -> None:
-    """End the terminal of an agent whose worker is gone, with every program in it."""
-    AgentPane(AgentServer(agent_folder / TMUX), "%0").end()
-    journal = AgentJournal.read(agent_folder / JOURNAL)
+def end_terminal(agent_folder: Path, why: str = "") -> bool:
+    """End the terminal of an agent whose worker is gone, with every program in it; false if it had none.
+
+    With ``why``, its unfinished task is given back for this reason by the next worker, else it counts as crashed.
+    """
+    server = AgentServer(agent_folder / TMUX)
+    has_terminal = server.listener() is not None
+    try:
+        journal = AgentJournal.read(agent_folder / JOURNAL)
+        if journal and journal.current and why and has_terminal:
+            AttemptFolder(agent_folder / "runs", journal.current.task_id, journal.current.attempt).interrupt(why)
+    finally:
+        AgentPane(server, "%0").end()
     if journal and journal.session:
         _end_session(journal.session, journal.agent_id)
+    return has_terminal
 
 
 def _end_session(leader: int, agent_id: str) -> None:

@@ -56,9 +56,16 @@ class UnfinishedTask:
             self._agent.presence.end(account)
 
     def fail_with_program(self) -> None:
-        """Store a failed result for an attempt whose program has died: a new one does not know its task."""
+        """Settle an attempt whose program has gone: a new one does not know its task.
+
+        It has failed, unless the program was ended on purpose: then nothing of the task is in a program any more.
+        """
         folder, agent = self.folder, self._agent
-        if folder and not folder.result() and not agent.kind.ending(folder):
+        if folder is None or folder.result() or agent.kind.ending(folder):
+            return
+        if folder.interrupted.exists():
+            folder.begun.unlink(missing_ok=True)
+        else:
             message = "agent crashed: its pane died while the task ran"
             folder.store(agent.results.failed(folder, FailureKind.AGENT_CRASHED, message))
 

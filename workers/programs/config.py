@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import tomllib
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -16,9 +15,10 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from torch_tasks.config_files import config_file, config_names, shipped_config, user_config
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
-from torch_tasks.model.fields import readable
+from torch_tasks.model.fields import faults
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.task import Permissions
+from torch_tasks.toml_config import Location, hint, place, read_toml
 from torch_tasks.workers.programs.events import ErrorKind, EventKind
 
 
@@ -213,14 +213,45 @@ class KindConfig(Section):
             )
 
 
+#: The lists of a file that its base's are added to.
+_JOINED = ("rules", "dialogs")
+
+
 @cache
 def kind_config(kind: str) -> KindConfig:
     """The configuration of a kind, or :class:`InvalidSettings`."""
     path = _file(kind)
+    files = [path]
     try:
-        return KindConfig.model_validate(_whole(path, [path]))
+        return KindConfig.model_validate(_whole(path, files))
     except ValidationError as error:
-        raise InvalidSettings(f"{path}: {readable(error)}") from None
+        wrong = [_place(files, loc) + words + hint(KindConfig, loc, words) for loc, words in faults(error)]
+        raise InvalidSettings(f"cannot use {'; '.join(wrong)}") from None
+
+
+def _place(files: Sequence[Path], loc: Location) -> str:
+    """Where a value of a kind stands: in its own file or in one of those that it is laid over, the nearest first."""
+    for file in files:
+        own: Any = read_toml(file)
+        if loc[0] in _JOINED and len(loc) > 1 and isinstance(loc[1], int):
+            count = len(own.get(loc[0], ()))
+            if loc[1] >= count:
+                loc = (loc[0], loc[1] - count, *loc[2:])
+                continue
+        elif not _holds(own, loc):
+            continue
+        return place(file, file.read_text(), loc)
+    return place(files[0], "", loc)
+
+
+def _holds(values: Any, loc: Location) -> bool:
+    """Whether there is a value at this location."""
+    for part in loc:
+        try:
+            values = values[part]
+        except (LookupError, TypeError):
+            return False
+    return True
 
 
 def _file(kind: str) -> Path:
@@ -232,22 +263,20 @@ def _file(kind: str) -> Path:
     return path
 
 
-def _whole(path: Path, above: Sequence[Path]) -> dict[str, Any]:
-    """The file's values laid over its base's; its own rules and dialogs come before the base's."""
-    try:
-        own = tomllib.loads(path.read_text())
-    except tomllib.TOMLDecodeError as error:
-        raise InvalidSettings(f"{path} is not valid TOML: {error}") from None
+def _whole(path: Path, files: list[Path]) -> dict[str, Any]:
+    """The file's values laid over its base's, which joins the files; its own rules and dialogs come first."""
+    own = read_toml(path)
     name = own.get("base")
     if not isinstance(name, str):
         return own
     # A user's file may be laid over the shipped one of the same name.
     base = shipped_config() / "agents" / path.name if name == path.stem else _file(name)
-    if base in above or not base.is_file():
-        why = "is laid over it" if base in above else "is none of Torch's"
+    if base in files or not base.is_file():
+        why = "is laid over it" if base in files else "is none of Torch's"
         raise InvalidSettings(f"{path} is laid over {name!r}, which {why}; name another `base`")
-    under = _whole(base, [*above, base])
-    lists = {name: [*own.get(name, ()), *under.get(name, ())] for name in ("rules", "dialogs")}
+    files.append(base)
+    under = _whole(base, files)
+    lists = {name: [*own.get(name, ()), *under.get(name, ())] for name in _JOINED}
     return {**overlaid(under, own), **lists, "base": under.get("base", name)}
 
 

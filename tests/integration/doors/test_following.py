@@ -190,8 +190,8 @@ def test_up_says_which_agent_is_not_ready_and_why() -> None:
         (machine.folder / "config" / "agents" / "mine.toml").write_text(toml)
         up = ("up", "--detach", "--no-flower", "--agent", "dev-1:developer::mine")
         said = machine.torch(*up, code=1).stderr
-        assert "agent dev-1 does not start: 2 crashes in a row" in said
-        assert "agent dev-1 is not ready: agent dev-1 was not ready within 1 s (TORCH_AGENT_START_SECONDS)" in said
+        assert "agent dev-1 is not ready: 2 crashes in a row" in said
+        assert "agent dev-1 was not ready within 1 s (TORCH_AGENT_START_SECONDS)" in said
         assert "composer: not seen" in said
         # What was said of it then does not count the next time.
         (machine.folder / "config" / "agents" / "mine.toml").write_text('base = "shell"\n')

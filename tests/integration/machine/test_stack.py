@@ -58,7 +58,7 @@ def test_up_in_the_foreground_leaves_nothing_behind(machine: Machine, ending: si
 
 def test_down_ends_everything_and_a_second_one_says_that_nothing_ran(machine: Machine) -> None:
     machine.torch("up", "--detach", *ONE_AGENT)
-    assert machine.torch("down").stdout == "ended: up, beat, node, broker\n"
+    assert machine.torch("down").stdout == "ended: up, beat, node, pane of dev-1, broker\n"
     assert machine.is_clean()
     assert machine.torch("down").stdout == f"nothing was running in {machine.state}\n"
 
@@ -67,7 +67,7 @@ def test_down_ends_everything_when_the_supervisor_was_killed(machine: Machine) -
     machine.torch("up", "--detach", *ONE_AGENT)
     machine.living("up").kill()
     until(lambda: machine.process("up") is None, "the supervisor is dead")
-    assert machine.torch("down").stdout == "ended: beat, node, broker\n"
+    assert machine.torch("down").stdout == "ended: beat, node, pane of dev-1, broker\n"
     assert machine.is_clean()
 
 
@@ -177,7 +177,7 @@ def test_a_chosen_broker_is_used_and_none_is_started_or_ended(stack: Kept, new_m
     assert guest.process("broker") is None
     assert not list(guest.state.rglob("kept.json"))
     assert stack.machine.torch("run", "--role", "guest", "--wait", "echo hi").stdout == "hi\n"
-    assert guest.torch("down").stdout == "ended: up, node\n"
+    assert guest.torch("down").stdout == "ended: up, node, pane of guest-1\n"
     assert stack.machine.torch("run", "--wait", "echo still there").stdout == "still there\n"
 
 

@@ -120,12 +120,12 @@ def test_two_agents_of_one_id_are_refused(read: Read) -> None:
 
 
 def test_a_wrong_value_of_the_file_is_named_too(read: Read) -> None:
-    assert "TORCH_HEARTBEAT_SECONDS: " in refused(read, 'heartbeat_seconds = "x"')
+    assert "torch.toml, line 2: heartbeat_seconds: " in refused(read, '# mine\nheartbeat_seconds = "x"')
 
 
 def test_an_unknown_line_of_the_file_is_named(read: Read) -> None:
-    said = refused(read, "heart_beat = 2")
-    assert "HEART_BEAT: is not a field that exists" in said
+    said = refused(read, "hartbeat_seconds = 2")
+    assert "torch.toml, line 1: hartbeat_seconds: is not a field that exists; did you mean 'heartbeat_seconds'" in said
 
 
 def test_a_file_that_is_no_toml_is_named_with_what_is_wrong(read: Read, tmp_path: Path) -> None:
