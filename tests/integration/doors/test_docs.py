@@ -24,6 +24,7 @@ CONTROL = (REPO / "docs" / "control.md").read_text()
 NODES = (REPO / "docs" / "nodes.md").read_text()
 GIT = (REPO / "docs" / "git.md").read_text()
 COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
+STACK = (REPO / "docs" / "stack.md").read_text()
 CHECKINS = (REPO / "docs" / "checkins.md").read_text()
 COMMANDS = (REPO / "docs" / "commands.md").read_text()
 #: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
@@ -114,6 +115,15 @@ def test_dead_letters_are_handled_as_it_is_written(run: Callable[..., str]) -> N
     said = run("bash", "-ec", blocks("bash")[2])
     assert "agent crashed" in said
     assert "task replay-me queued again" in said
+
+
+def test_a_stack_begins_and_ends_as_it_is_written(run: Callable[..., str]) -> None:
+    said = run("bash", "-ec", "\n".join(blocks("bash", STACK)))
+    assert "nothing runs yet, and doctor says so" in said
+    assert "ready\n" in said
+    assert "refused: this stack is up already" in said
+    assert "ended: up, beat, node, pane of dev-1, pane of qa-1, broker" in said
+    assert "nothing was running in" in said
 
 
 def test_agents_work_together_as_it_is_written(run: Callable[..., str]) -> None:
