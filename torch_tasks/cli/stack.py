@@ -99,13 +99,18 @@ def await_agents(stack: Stack, kept: Sequence[AgentSpec], unstartable: Mapping[s
         with suppress(BrokerAway):
             missing &= _not_ready(kept)
             failed = {agent: why for agent, why in _in_quarantine(stack).items() if agent in missing}
-            given_up |= {agent: f"{why}. {stack.last_words(agent)}" for agent, why in failed.items()}
+            given_up |= {agent: f"{_crashes(why)}: {stack.last_words(agent)}" for agent, why in failed.items()}
         time.sleep(0.1)
     late = f"nothing shows within {limit:g} s that it is"
     unready = {agent: f"{late}. {stack.last_words(agent)}" for agent in missing} | given_up
     if wanted and set(given_up) == wanted:
         raise ProcessNotStarted("\n".join(_unready_lines(unready)))
     return unready
+
+
+def _crashes(reason: str) -> str:
+    """How often the agent's worker has crashed; what its log said last is told at more length."""
+    return reason.partition(":")[0]
 
 
 def _unready_lines(reasons: Mapping[str, str]) -> list[str]:
