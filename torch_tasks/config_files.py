@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 
@@ -30,3 +31,23 @@ def config_file(name: str) -> Path | None:
         if (path := folder / name).is_file():
             return path
     return None
+
+
+def glance(setting: str) -> str | None:
+    """The text of a setting in the environment or torch.toml, whatever else is wrong there; nothing is checked."""
+    if given := os.environ.get(f"TORCH_{setting}".upper()):
+        return given
+    file = config_file("torch.toml")
+    line = rf"""^\s*{setting}\s*=\s*(["'])(.+?)\1"""
+    found = re.search(line, file.read_text(errors="replace"), re.MULTILINE) if file else None
+    return found[2] if found else None
+
+
+def default_state_dir() -> Path:
+    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "torch"
+
+
+def glance_at_state_dir() -> Path:
+    """The state folder that the settings name, although they may be unusable."""
+    named = glance("state_dir")
+    return Path(named).expanduser().absolute() if named else default_state_dir()

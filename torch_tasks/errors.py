@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 
 class TorchError(Exception):
     """An error of Torch's own; its text is written for the person who reads it."""
@@ -62,6 +64,12 @@ class BrokerUnreachable(BrokerAway):
 
 class NothingRuns(BrokerUnreachable):
     """No broker runs in this state folder, and the settings name none elsewhere."""
+
+    def __init__(self, state_dir: Path) -> None:
+        super().__init__(
+            f"nothing runs here: no broker is up in {state_dir}, and TORCH_BROKER_URL is not set. "
+            "Start one with 'torch-tasks up', or set TORCH_BROKER_URL to your fleet's broker"
+        )
 
 
 class BrokerFull(BrokerUnreachable):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import socket
 from collections.abc import Iterator
 from functools import cache, cached_property
@@ -19,21 +18,18 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
-from torch_tasks.config_files import config_file
+from torch_tasks.config_files import config_file, default_state_dir, glance_at_state_dir
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
 from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, faults
 from torch_tasks.model.limits import Bytes, Limits
+from torch_tasks.model.near import near
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.model.spawn import Pool
 from torch_tasks.state_folder import StateFolder
-from torch_tasks.toml_config import hint, near, place
-
-
-def _default_state_dir() -> Path:
-    return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local" / "state") / "torch"
+from torch_tasks.toml_config import hint, place
 
 
 def _default_node() -> str:
@@ -56,7 +52,7 @@ class Settings(BaseSettings):
         "`unix://[:password@]/path/to/socket`. Unset: the broker that `torch-tasks up` keeps for this machine.",
     )
     state_dir: ExpandedPath = Field(
-        default_factory=_default_state_dir,
+        default_factory=default_state_dir,
         description="The folder of this machine's logs, journals, transcripts, answers, and embedded broker.",
         json_schema_extra={"default": "$XDG_STATE_HOME/torch, else ~/.local/state/torch"},
     )
@@ -324,13 +320,7 @@ class Settings(BaseSettings):
 
 def settings_for_ending() -> Settings:
     """The defaults, with the state folder that settings name which cannot be used: enough to end what runs there."""
-    named = os.environ.get("TORCH_STATE_DIR")
-    file = config_file("torch.toml")
-    if not named and file:
-        line = re.search(r"""^\s*state_dir\s*=\s*(["'])(.+?)\1""", file.read_text(errors="replace"), re.MULTILINE)
-        named = line[2] if line else None
-    folder = Path(named).expanduser().absolute() if named else _default_state_dir()
-    return Settings.model_construct(state_dir=folder)
+    return Settings.model_construct(state_dir=glance_at_state_dir())
 
 
 def _faults(error: ValidationError) -> Iterator[str]:
@@ -344,34 +334,21 @@ def _faults(error: ValidationError) -> Iterator[str]:
             yield f"{'.'.join((variable, *map(str, loc[1:])))}: {words}"
 
 
-_SET_BY_TORCH = frozenset(
-    {
-        "TORCH_CONFIG_DIR",
-        # what an agent's program finds in its environment
-        "TORCH_AGENT_ID",
-        "TORCH_TASK_ID",
-        "TORCH_INCARNATION",
-        "TORCH_CONTEXT",
-        "TORCH_ANSWER",
-        # of the files in compose/
-        "TORCH_BROKER_PASSWORD",
-    }
-)
-_BEGINNINGS_SET_BY_TORCH = ("TORCH_NOTIFY_", "TORCH_TEST_")
+#: Without ``TORCH_``: what an agent's program finds in its environment, and what the files in compose/ name.
+_SET_BY_TORCH = frozenset({"CONFIG_DIR", "AGENT_ID", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "BROKER_PASSWORD"})
+_BEGINNINGS_SET_BY_TORCH = ("NOTIFY_", "TEST_")
+_ALIKE = 0.75
 
 
-def unknown_variables() -> dict[str, str]:
+def unknown_variables() -> dict[str, list[str]]:
     """The variables of the environment that look like settings and are none, each with the names near it.
 
     Those without a near name may be another program's: PyTorch's begin with ``TORCH_``, too.
     """
-    known = {f"TORCH_{name}".upper() for name in Settings.model_fields} | _SET_BY_TORCH
-    names = {name.removeprefix("TORCH_").lower(): name for name in known}
-    unknown = {}
-    for name in sorted(os.environ):
-        if name.startswith("TORCH_") and name not in known and not name.startswith(_BEGINNINGS_SET_BY_TORCH):
-            unknown[name] = near(name.removeprefix("TORCH_"), names, shown=names.__getitem__)
-    return unknown
+    known = {name.upper() for name in Settings.model_fields} | _SET_BY_TORCH
+    given = sorted(name.removeprefix("TORCH_") for name in os.environ if name.startswith("TORCH_"))
+    unknown = [name for name in given if name not in known and not name.startswith(_BEGINNINGS_SET_BY_TORCH)]
+    return {f"TORCH_{name}": [f"TORCH_{one}" for one in near(name, known, _ALIKE)] for name in unknown}
 
 
 @cache

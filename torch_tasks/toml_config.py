@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Callable, Collection, Sequence
-from difflib import get_close_matches
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
@@ -13,10 +12,10 @@ from pydantic import BaseModel, ValidationError
 
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.fields import faults
+from torch_tasks.model.near import did_you_mean
 
 Location = tuple[str | int, ...]
 _Model = TypeVar("_Model", bound=BaseModel)
-_SIMILAR = 0.7
 _BARE = r"""(?:[A-Za-z0-9_-]+|"[^"]*"|'[^']*')"""
 _DOTTED = rf"{_BARE}(?:\s*\.\s*{_BARE})*"
 _HEADER = re.compile(rf"\s*(\[\[?)\s*({_DOTTED})\s*\]")
@@ -56,17 +55,12 @@ def place(file: Path, text: str, loc: Location) -> str:
 
 
 def hint(model: type[BaseModel], loc: Location, words: str) -> str:
-    """The names that are near one that does not exist."""
+    """The names near one that does not exist, as the end of the message about it."""
     if "is not a field that exists" not in words:
         return ""
     at = _model_at(model, loc[:-1])
-    return near(str(loc[-1]), at.model_fields if at else ())
-
-
-def near(name: str, known: Collection[str], shown: Callable[[str], str] = repr) -> str:
-    """The known names that this one may have been meant for, as the end of a message; empty if none is near."""
-    found = get_close_matches(name.lower(), list(known), n=2, cutoff=_SIMILAR)
-    return f"; did you mean {' or '.join(map(shown, found))}?" if found else ""
+    meant = did_you_mean(str(loc[-1]), at.model_fields if at else ())
+    return f"; {meant}" if meant else ""
 
 
 def line_of(text: str, loc: Location) -> int | None:

@@ -9,12 +9,12 @@ from torch_tasks.communication.policy import policy
 from torch_tasks.config_files import config_names, user_config
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.fields import is_role
+from torch_tasks.model.near import did_you_mean
 from torch_tasks.settings import settings, unknown_variables
-from torch_tasks.toml_config import near
 from torch_tasks.workers.git.policy import git_policy
 from torch_tasks.workers.programs.config import kind_config
 
-_FILES = ("torch", "git", "policy")
+_FILES = ("torch.toml", "git.toml", "policy.toml")
 #: A file for users to copy, not a kind.
 TEMPLATE = "generic"
 
@@ -37,8 +37,8 @@ def _fault(check: Callable[[], object]) -> str:
 def _wrong_names() -> Iterator[str]:
     """Files that nobody reads, with a name near that of one which is read."""
     for file in sorted(user_config().glob("*.toml")):
-        if file.stem not in _FILES and (meant := near(file.stem, _FILES, shown="{}.toml".format)):
-            yield f"{file} is read by nobody{meant}"
+        if file.name not in _FILES and (meant := did_you_mean(file.name, _FILES)):
+            yield f"{file} is read by nobody; {meant}"
 
 
 def _wrong_roles() -> Iterator[str]:
@@ -54,4 +54,4 @@ def _wrong_roles() -> Iterator[str]:
 def _misspelt_variables() -> Iterator[str]:
     for name, meant in unknown_variables().items():
         if meant:
-            yield f"{name} in the environment is no setting of Torch{meant}"
+            yield f"{name} in the environment is no setting of Torch; did you mean {' or '.join(meant)}?"

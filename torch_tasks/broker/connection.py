@@ -161,10 +161,7 @@ def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: b
 
 
 def nothing_runs() -> NothingRuns:
-    return NothingRuns(
-        f"nothing runs here: no broker is up in {settings().state_dir}, and TORCH_BROKER_URL is not set. "
-        "Start one with 'torch-tasks up', or set TORCH_BROKER_URL to your fleet's broker"
-    )
+    return NothingRuns(settings().state_dir)
 
 
 def _explanation(address: BrokerAddress, error: BaseException) -> str:

@@ -13,9 +13,11 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from torch_tasks.errors import TorchError
+from torch_tasks.config_files import glance, glance_at_state_dir
+from torch_tasks.errors import NothingRuns, TorchError
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import NODE_COMMANDS, load
+from torch_tasks.state_folder import StateFolder
 from torch_tasks.system.terminal import visible_output
 
 COMPLETE = "_TORCH_TASKS_COMPLETE"
@@ -98,6 +100,21 @@ _HIDDEN = {
 _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()} | _HIDDEN
 
 
+#: They can do nothing without a broker, and say so before what they need is loaded.
+_NEED_A_BROKER = frozenset((
+    "tasks", "task", "handoff", "cancel", "answer", "dead", "agents", "agent", "budget", "pause", "resume", "scale",
+    "spawn", "retire", "messages", "checkin", "note", "claim", "release", "claims", "help-wanted", "team", "git",
+    "monitor",
+))  # fmt: skip
+
+
+def _refuse_if_nothing_runs(words: list[str]) -> None:
+    if words and words[0] in _NEED_A_BROKER and not {"-h", "--help"} & set(words) and not glance("broker_url"):
+        state = StateFolder(glance_at_state_dir())
+        if state.broker.is_dir() and not state.broker_address.exists():  # its stack was ended
+            raise NothingRuns(state.path)
+
+
 class VisibleCommand(click.Command):
     """A command whose whole output is visible text."""
 
@@ -142,6 +159,7 @@ class _Commands(VisibleCommand, click.Group):
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
+            _refuse_if_nothing_runs([*ctx._protected_args, *ctx.args])
             return super().invoke(ctx)
         except TorchError as error:
             click.echo(f"Error: {error}", err=True)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import resource
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -132,7 +134,7 @@ def test_up_and_doctor_name_what_is_wrong_in_the_configuration_before_anything_s
     doctor = machine.torch("doctor", code=None)
     assert doctor.returncode
     for said in (up.stderr, doctor.stdout):
-        assert f"{config}/policy.toml, line 2: exchange: is not a field that exists; did you mean 'exchanges'?" in said
+        assert f"{config}/policy.toml, line 2: exchange: is not a field that exists; did you mean exchanges?" in said
         assert "TORCH_HEARTBEET_SECONDS in the environment is no setting of Torch; did you mean" in said
     assert "note: TORCH_HOME is no setting of Torch and is not read" in up.stderr
     assert machine.is_clean()
@@ -197,6 +199,31 @@ def stack() -> Iterator[Machine]:
     """A machine with one agent."""
     machine = Machine()
     machine.torch("up", "--detach", *ONE_AGENT)
+    yield machine
+    machine.close()
+
+
+# ── afterwards ───────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.mark.parametrize("command", ["tasks", "agents", "checkin list", "cancel t-1", "run hello", "ask dev-1 hello"])
+def test_after_down_a_command_says_at_once_that_nothing_runs_here(ended: Machine, command: str) -> None:
+    before, began = resource.getrusage(resource.RUSAGE_CHILDREN), time.monotonic()
+    done = ended.torch(*command.split(), code=4)
+    waited, after = time.monotonic() - began, resource.getrusage(resource.RUSAGE_CHILDREN)
+    assert f"nothing runs here: no broker is up in {ended.state}" in done.stderr
+    assert waited < 5, "it waited for the broker"
+    if command not in ("run hello", "ask dev-1 hello"):  # these look into the machine's files first
+        # What it computes: how long that takes is up to the machine's load.
+        assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 0.5
+
+
+@pytest.fixture(scope="module")
+def ended() -> Iterator[Machine]:
+    """A machine whose stack was ended."""
+    machine = Machine()
+    machine.torch("up", "--detach", *ONE_AGENT)
+    machine.torch("down")
     yield machine
     machine.close()
 
