@@ -120,7 +120,8 @@ def test_up_ends_what_it_started_if_no_agent_can_start(machine: Machine) -> None
     kinds = machine.folder / "config" / "agents"
     kinds.mkdir(parents=True)
     (kinds / "ends.toml").write_text("command = ['false']\n")
-    assert "bad-1 is not ready" in machine.torch("up", "--detach", "--agent", "bad-1:qa::ends", code=1).stderr
+    words = ("up", "--detach", "--no-flower", "--no-beat", "--agent", "bad-1:qa::ends")
+    assert "bad-1 is not ready" in machine.torch(*words, code=1, seconds=90).stderr
     assert machine.is_clean()
 
 
