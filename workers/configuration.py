@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
+from torch_tasks.cli.names import known_kinds
 from torch_tasks.communication.policy import policy
-from torch_tasks.config_files import config_names, user_config
+from torch_tasks.config_files import user_config
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.fields import is_role
 from torch_tasks.model.near import did_you_mean
@@ -15,14 +16,12 @@ from torch_tasks.workers.git.policy import git_policy
 from torch_tasks.workers.programs.config import kind_config
 
 _FILES = ("torch.toml", "git.toml", "policy.toml")
-#: A file for users to copy, not a kind.
-TEMPLATE = "generic"
 
 
 def configuration_faults() -> list[str]:
     """Everything that is wrong in torch.toml, git.toml, policy.toml, the kinds, the roles and the environment."""
     checks: list[Callable[[], object]] = [settings, git_policy, policy]
-    checks += [partial(kind_config, kind) for kind in config_names("agents") if kind != TEMPLATE]
+    checks += [partial(kind_config, kind) for kind in known_kinds()]
     return [*filter(None, map(_fault, checks)), *_wrong_names(), *_wrong_roles(), *_misspelt_variables()]
 
 
