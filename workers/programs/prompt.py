@@ -50,7 +50,12 @@ def task_hints(task_id: str) -> tuple[str, ...]:
 
 def belongs_to(text: str, tag: str) -> bool:
     """Whether the text has this tag's footer; the program may have changed its blanks."""
-    return "".join(f"[torch {tag} ·".split()) in "".join(text.split())
+    return count_footers(text, tag) > 0
+
+
+def count_footers(text: str, tag: str) -> int:
+    """How often the text has this tag's footer; the program may have changed its blanks."""
+    return "".join(text.split()).count("".join(f"[torch {tag} ·".split()))
 
 
 def compose_prompt(

@@ -219,18 +219,24 @@ _FRAME = re.compile(r"[\u2500-\u257f\u2580-\u259f]+")
 _SPINNER = re.compile(r"^\s*[\u2800-\u28ff✢✳✶✻✽·*◐◓◑◒]\s.*(…|\.\.\.|\d+s)")
 
 
-def answer_on(text: str, end: str, config: AnswerConfig) -> str:
-    """The text below the prompt that ends in ``end``, without frames and spinners; empty if the prompt is not seen.
+def answer_on(text: str, end: str, config: AnswerConfig) -> str | None:
+    """The text below the prompt that ends in ``end``, without frames and spinners; None if the prompt is not seen.
 
     ``text`` is all that is above the composer.
     """
     rows = text.split("\n")
-    start = _after(rows, "".join(end.split()))
+    start = _after(rows, "".join(end.split())) if end else 0
     if start is None:
-        return ""
+        return None
     cleaned = (_clean(row, config) for row in rows[start:])
     lines = [line for line in cleaned if line is not None]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).strip("\n")
+
+
+def last_words(text: str) -> str:
+    """The end of a text above the composer, by which :func:`answer_on` finds what came after it."""
+    rows = [plain for row in text.split("\n") if (plain := _FRAME.sub("", row).strip())]
+    return "".join(rows[-3:])
 
 
 def _after(rows: list[str], end: str) -> int | None:

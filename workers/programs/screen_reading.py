@@ -14,6 +14,7 @@ from torch_tasks.workers.programs.config import KindConfig, RuleConfig
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Composer, Screen
+from torch_tasks.workers.tmux.pane import AgentPane
 
 
 @dataclass(frozen=True)
@@ -32,7 +33,15 @@ class ScreenReading:
         """The text above the composer."""
         return "\n".join(self.screen.lines[: self.composer.top])
 
+    def above_with_history(self, pane: AgentPane) -> str:
+        """The same with what has left the screen at its top."""
+        history = pane.screen(_HISTORY).split("\n")
+        below = len(self.screen.text.split("\n")) - self.composer.top
+        return "\n".join(history[: len(history) - below] if below > 0 else history)
 
+
+#: How many lines above the screen are looked through.
+_HISTORY = 3000
 #: How many rows a region without a number has.
 _ROWS = {"bottom": 10, "above composer": 6}
 #: What the program only says outside its composer: a text in the composer may quote it.

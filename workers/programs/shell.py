@@ -218,3 +218,6 @@ class ShellInput:
 
     def discard_input(self, pane: AgentPane) -> None:
         pane.press("C-e", "C-u")
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        self._shell.interrupt(pane, force=force)

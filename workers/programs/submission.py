@@ -46,10 +46,23 @@ class SubmissionPhase(StrEnum):
         return self in (SubmissionPhase.INTENDED, SubmissionPhase.STAGED, SubmissionPhase.SUBMITTED)
 
 
+class Probe(StrEnum):
+    """A key that is typed after a paste of which nothing is seen: a program takes the two in their order."""
+
+    NONE = "none"
+    TYPED = "typed"
+    """It may be in the composer, or may get there."""
+    ALONE = "alone"
+    """It was seen there without the text, which so was lost; it is being removed."""
+    BEHIND = "behind"
+    """It was seen there behind the text, which so came late; it is being removed."""
+
+
 _P = SubmissionPhase
 _MAY_BECOME: Mapping[SubmissionPhase, frozenset[SubmissionPhase]] = {
-    # A worker may be killed between the steps: then the program accepts a prompt that is noted as intended.
-    _P.INTENDED: frozenset({_P.STAGED, _P.ACCEPTED, _P.REFUSED}),
+    # A worker may be killed between the steps: then the program accepts a prompt that is noted as intended. Somebody
+    # else may have pressed Enter on it.
+    _P.INTENDED: frozenset({_P.STAGED, _P.ACCEPTED, _P.REFUSED, _P.INDETERMINATE}),
     # The text may change before Enter is pressed.
     _P.STAGED: frozenset({_P.SUBMITTED, _P.INTENDED, _P.ACCEPTED}),
     # Enter may be pressed again; a text that provably never arrived is intended once more.
@@ -85,6 +98,8 @@ class Submission(BaseModel):
     steps: tuple[SubmissionStep, ...]
     pastes: int = 0
     pasted_at: datetime | None = None
+    probe: Probe = Probe.NONE
+    probed_at: datetime | None = None
     enters: int = 0
     entered_at: datetime | None = None
     pasted_anew: bool = False
@@ -94,7 +109,9 @@ class Submission(BaseModel):
     placeholder_is_new: bool = False
     """The placeholder was nowhere else on the screen."""
     above: str = ""
-    """A digest of the screen above the composer when the text was seen in it."""
+    """The screen above the composer when the text was seen in it."""
+    echoes: int = 0
+    """How often the prompt's last line, of an earlier round or attempt, was above the composer then."""
     confirmed: bool = False
     """The program itself reported that it accepted the prompt."""
     published: tuple[int, int] = (0, 0)
@@ -118,6 +135,12 @@ class Submission(BaseModel):
     @property
     def phase(self) -> SubmissionPhase:
         return self.steps[-1].phase
+
+    @property
+    def was_staged(self) -> bool:
+        """The text has been in the composer since it was pasted last."""
+        staged = [step.at for step in self.steps if step.phase is SubmissionPhase.STAGED]
+        return bool(staged) and (self.pasted_at is None or staged[-1] >= self.pasted_at)
 
     @property
     def seconds_in_phase(self) -> float:

@@ -16,9 +16,10 @@ from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.questions import ChosenAnswer, decide_permission, understand_answer
-from torch_tasks.workers.programs.screen import answer_on
+from torch_tasks.workers.programs.screen import answer_on, last_words
 from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
+from torch_tasks.workers.programs.submitter import without_probe
 from torch_tasks.workers.programs.turn import Turn, reported_ending, submission_failure
 from torch_tasks.workers.programs.turn_facts import (
     MOST_ANSWERS,
@@ -37,7 +38,6 @@ from torch_tasks.workers.programs.turn_facts import (
 )
 from torch_tasks.workers.tmux.pane import AgentPane
 
-_HISTORY = 3000
 #: How long a program may take to go on after it got the reason for a denial.
 _REASON_SECONDS = 10.0
 
@@ -135,7 +135,8 @@ class TurnWatcher:
             trace_seconds=program.config.submit.trace_seconds,
         )
         if view and facts.phase.is_under_way and seconds >= STRANGE_SECONDS:
-            content = view.composer.compare(submission.text(run), program.config.composer.placeholder)
+            composer = without_probe(view.composer, submission)
+            content = composer.compare(submission.text(run), program.config.composer.placeholder)
             facts = replace(facts, content=content)
         if view and facts.phase is SubmissionPhase.ACCEPTED and not facts.turn.over:
             clock = self._clock(run)
@@ -167,16 +168,18 @@ class TurnWatcher:
             case TurnEnd.AGENT_REPORTED:
                 return self._program.end(run, facts.turn, *reported_ending(facts.turn))
             case TurnEnd.SCREEN_IDLE if view:
-                end = submission.placeholder or submission.text(run)[-40:]
-                answer = self._answer_on_screen(pane, view, end)
+                answer = self._answer_on_screen(pane, view, run, submission)
                 return self._program.end(run, facts.turn, ending_by_screen(facts, answer), answer)
         return None
 
-    def _answer_on_screen(self, pane: AgentPane, view: ScreenReading, end: str) -> str:
-        history = pane.screen(_HISTORY).split("\n")
-        below = len(view.screen.text.split("\n")) - view.composer.top
-        above = "\n".join(history[: len(history) - below] if below > 0 else history)
-        return answer_on(above, end, self._program.config.answer)
+    def _answer_on_screen(
+        self, pane: AgentPane, view: ScreenReading, run: AttemptFolder, submission: Submission
+    ) -> str:
+        """What stands below the prompt, or below what stood there before it if the program does not show prompts."""
+        above, config = view.above_with_history(pane), self._program.config.answer
+        prompt = submission.placeholder or submission.text(run)[-40:]
+        answer = answer_on(above, prompt, config)
+        return (answer if answer is not None else answer_on(above, last_words(submission.above), config)) or ""
 
     # ── questions ────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -151,6 +151,8 @@ class Conversation:
             self._stage.emit("Notification", notification_type="idle_prompt", message="Waiting for your input")
 
     def _print(self, draft: Draft) -> None:
+        if not self._stage.scenario.looks.echoes_prompts:
+            return
         first, *rest = wrap(draft.shown, self._stage.terminal.columns - 2)
         self._stage.terminal.print([f"> {first}", *(f"  {line}" for line in rest), ""])
 

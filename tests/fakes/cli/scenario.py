@@ -42,6 +42,8 @@ class Looks:
     mark: str = ">"
     #: A suggestion, dim, in the empty composer.
     ghost: str = ""
+    #: A prompt that was taken stays above the composer.
+    echoes_prompts: bool = True
     alternate_screen: bool = False
     spinner_seconds: float = 0.25
     #: With a text in the composer the footer's hints are gone, also "esc to interrupt".

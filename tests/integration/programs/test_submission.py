@@ -117,6 +117,35 @@ def test_no_fault_of_the_program_loses_or_doubles_a_prompt(do: Do, way: str, nam
     assert result.answer.startswith("You said: ")
 
 
+QUICK = {
+    "its prompt is not shown": Scenario(
+        default=Turn(steps=(Say(text="You said: 4"),)), looks=Looks(echoes_prompts=False)
+    ),
+    "its prompt is pushed off the screen": Scenario(
+        default=Turn(steps=(Say(text="You said: 4\n" + "\n".join(f"and line {number}" for number in range(80))),))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", QUICK)
+def test_a_turn_that_is_quicker_than_one_look_is_seen(do: Do, name: str) -> None:
+    received, result = do(SHOWN, "what is 2 and 2", QUICK[name])
+    assert received == ["what is 2 and 2"]
+    assert result.succeeded
+    assert result.answer.startswith("You said: 4")
+
+
+@pytest.mark.parametrize("way", [TOLD, SHOWN])
+def test_a_paste_that_is_drawn_late_is_not_pasted_twice(do: Do, way: str) -> None:
+    received, result = do(way, "only once", Scenario(faults=Faults(draw_after=4.0)))
+    assert received == ["only once"]
+    assert result.succeeded
+    # The next task finds an empty composer.
+    received, result = do(way, "and the next", Scenario())
+    assert received == ["and the next"]
+    assert result.succeeded
+
+
 def test_a_prompt_that_left_no_trace_is_never_sent_again_where_only_the_screen_tells(do: Do) -> None:
     received, result = do(SHOWN, "where am I", Scenario(faults=Faults(lose_prompts=1)))
     assert received == []

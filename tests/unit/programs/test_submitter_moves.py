@@ -10,14 +10,16 @@ import pytest
 from torch_tasks.model.agent import AgentState
 from torch_tasks.workers.programs.config import SubmitConfig
 from torch_tasks.workers.programs.screen import ComposerContent
-from torch_tasks.workers.programs.submission import Submission, SubmissionPhase, SubmissionStep
+from torch_tasks.workers.programs.submission import Probe, Submission, SubmissionPhase, SubmissionStep
 from torch_tasks.workers.programs.submitter import (
+    DEAF_SECONDS,
     MOST_ENTERS,
     MOST_PASTES,
     PASTE_SECONDS,
     Move,
     Seen,
     SubmitRules,
+    has_changed,
     next_move,
 )
 
@@ -91,9 +93,8 @@ def test_a_text_is_pasted_only_into_an_empty_composer_of_a_program_that_takes_it
         (pasted(0.1), shows(OURS, in_use=True), HOOKED, Move.WAIT),
         (pasted(0.1), shows(NOTHING), HOOKED, Move.WAIT),  # not drawn yet
         (pasted(PASTE_SECONDS - 0.1), shows(NOTHING), HOOKED, Move.WAIT),
-        (pasted(PASTE_SECONDS), shows(NOTHING), HOOKED, Move.PASTE),
-        (pasted(PASTE_SECONDS, MOST_PASTES - 1), shows(NOTHING), HOOKED, Move.PASTE),
-        (pasted(PASTE_SECONDS, MOST_PASTES), shows(NOTHING), HOOKED, Move.REFUSE),
+        (pasted(PASTE_SECONDS), shows(NOTHING), HOOKED, Move.PROBE),  # it may only be drawn late
+        (pasted(PASTE_SECONDS), shows(NOTHING, AgentState.UNKNOWN), HOOKED, Move.WAIT),
         (pasted(0.1, MOST_PASTES), shows(NOTHING), HOOKED, Move.WAIT),
         (pasted(0.1), shows(PART), HOOKED, Move.WAIT),  # it is being drawn
         (pasted(PASTE_SECONDS), shows(PART), HOOKED, Move.TAKE_BACK),
@@ -104,10 +105,86 @@ def test_a_text_is_pasted_only_into_an_empty_composer_of_a_program_that_takes_it
         (pasted(PASTE_SECONDS), None, HOOKED, Move.WAIT),
     ],
 )
-def test_a_paste_is_submitted_when_it_is_seen_whole_and_repeated_when_it_is_lost(
+def test_a_paste_is_submitted_when_it_is_seen_whole_and_never_repeated_unseen(
     submission: Submission, seen: Seen | None, rules: SubmitRules, due: Move
 ) -> None:
     assert move(submission, seen, rules) is due
+
+
+def probed(probe: Probe, seconds: float = 1, times: int = 1) -> Submission:
+    """A key was typed behind the paste so many seconds ago."""
+    done = {"pastes": times, "pasted_at": ago(seconds + PASTE_SECONDS), "probe": probe, "probed_at": ago(seconds)}
+    return at(INTENDED, seconds + PASTE_SECONDS, **done)
+
+
+ALONE, BEHIND = {"probe": Probe.ALONE}, {"probe": Probe.BEHIND}
+
+
+@pytest.mark.parametrize(
+    ("submission", "seen", "due"),
+    [
+        (probed(Probe.TYPED), shows(NOTHING), Move.WAIT),
+        (probed(Probe.TYPED), shows(OURS), Move.WAIT),  # the key is still to come: Enter would submit it with the text
+        (probed(Probe.TYPED), shows(NOTHING, **ALONE), Move.REMOVE_PROBE),
+        (probed(Probe.TYPED), shows(OURS, **BEHIND), Move.REMOVE_PROBE),
+        (probed(Probe.TYPED), shows(OURS, in_use=True, **BEHIND), Move.WAIT),
+        (probed(Probe.TYPED, DEAF_SECONDS), shows(NOTHING), Move.END_AND_REFUSE),
+        (probed(Probe.TYPED, DEAF_SECONDS), shows(OURS), Move.END_AND_REFUSE),
+        (probed(Probe.TYPED, DEAF_SECONDS), shows(FOREIGN), Move.WAIT),  # a person's draft
+        # The key came alone: the paste is lost.
+        (probed(Probe.ALONE), shows(NOTHING, **ALONE), Move.WAIT),
+        (probed(Probe.ALONE), shows(NOTHING), Move.PASTE),
+        (probed(Probe.ALONE, times=MOST_PASTES - 1), shows(NOTHING), Move.PASTE),
+        (probed(Probe.ALONE, times=MOST_PASTES), shows(NOTHING), Move.REFUSE),
+        # It came behind the text.
+        (probed(Probe.BEHIND), shows(OURS, **BEHIND), Move.WAIT),
+        (probed(Probe.BEHIND), shows(OURS), Move.STAGE_AND_ENTER),
+        (probed(Probe.BEHIND), shows(PART), Move.TAKE_BACK),
+        (probed(Probe.BEHIND), shows(NOTHING), Move.WAIT),
+        (probed(Probe.BEHIND, DEAF_SECONDS), shows(NOTHING), Move.END_AND_REFUSE),
+    ],
+)
+def test_a_key_that_is_typed_behind_a_paste_shows_what_became_of_it(
+    submission: Submission, seen: Seen, due: Move
+) -> None:
+    assert move(submission, seen, HOOKED) is due
+
+
+def vanished(seconds: float) -> Submission:
+    """The text stood in the composer, and was gone before Enter was pressed."""
+    staged, again = (SubmissionStep(phase=phase, at=ago(seconds), evidence="") for phase in (STAGED, INTENDED))
+    return at(INTENDED, 60, pastes=1, pasted_at=ago(seconds + 1)).model_copy(update={"steps": (staged, again)})
+
+
+@pytest.mark.parametrize(
+    ("seconds", "seen", "rules", "due"),
+    [
+        (5, shows(NOTHING, above_changed=False), HOOKED, Move.PASTE),  # a person deleted it
+        (5, shows(NOTHING, WORKING), HOOKED, Move.ASSUME_ACCEPTED),  # a person submitted it
+        (5, shows(NOTHING), SILENT, Move.ASSUME_ACCEPTED),
+        (5, shows(NOTHING), HOOKED, Move.WAIT),
+        (10, shows(NOTHING), HOOKED, Move.GIVE_UP),
+    ],
+)
+def test_a_text_that_somebody_else_may_have_submitted_is_not_pasted_again(
+    seconds: float, seen: Seen, rules: SubmitRules, due: Move
+) -> None:
+    assert move(vanished(seconds), seen, rules) is due
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "changed"),
+    [
+        ("a\nb\n", "a\nb", False),
+        ("a\nb", "x\na\n\nb", False),  # the composer is smaller now
+        ("x\na\nb", "a\nb", False),
+        ("a\nb", "a\nb\nc", True),
+        ("", "an answer", True),
+        ("", "", False),
+    ],
+)
+def test_more_or_fewer_rows_of_the_same_are_no_change(before: str, now: str, changed: bool) -> None:
+    assert has_changed(before, now) is changed
 
 
 @pytest.mark.parametrize(
@@ -151,8 +228,8 @@ def test_enter_is_pressed_on_nothing_but_the_settled_text(seconds: float, seen: 
         (entered(10), shows(NOTHING, prompt_above=True), HOOKED, Move.ASSUME_ACCEPTED),
         (entered(0.1), shows(NOTHING, WORKING), BESIDE, Move.ASSUME_ACCEPTED),  # reported when the program comes to it
         # It left no trace.
-        (entered(9.9), shows(NOTHING), SILENT, Move.WAIT),
-        (entered(10), shows(NOTHING), SILENT, Move.GIVE_UP),
+        (entered(9.9), shows(NOTHING, above_changed=False), SILENT, Move.WAIT),
+        (entered(0.1), shows(NOTHING), SILENT, Move.ASSUME_ACCEPTED),  # a turn quicker than one look
         (entered(10), shows(NOTHING, above_changed=False), SILENT, Move.GIVE_UP),
         (entered(10), shows(FOREIGN), HOOKED, Move.GIVE_UP),
         (entered(10), shows(NOTHING), HOOKED, Move.GIVE_UP),
