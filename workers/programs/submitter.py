@@ -24,7 +24,7 @@ from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
 PASTE_SECONDS = 3.0
-"""How long a paste may take to be seen; then a part of it is cleared, and behind one that is not seen a key is typed."""
+"""How long a paste may take to be seen; then a part of it is cleared, and behind an unseen one a key is typed."""
 PROBE = "."
 """The key that is typed behind a paste of which nothing is seen."""
 DEAF_SECONDS = 30.0
