@@ -13,9 +13,11 @@ from pathlib import Path
 
 import click
 import pytest
+from celery import signals
 from click.testing import CliRunner
 from rich.text import Text
 
+from torch_tasks.app import app
 from torch_tasks.cli import VisibleCommand
 from torch_tasks.cli.output import as_fields, as_json, as_table, print_styled, waiting
 from torch_tasks.cli.tables import Column
@@ -161,6 +163,16 @@ def test_no_logged_value_forges_a_line_or_steers_a_terminal() -> None:
     assert "\x1b" not in out.getvalue()
     assert "    [2026-11-29 00:00:00,000: INFO] task t-1 succeeded␍[2026]␛]52" in out.getvalue()
     assert "    ValueError: x" in lines
+
+
+@pytest.mark.parametrize("set_up", ["after_setup_logger", "after_setup_task_logger"])
+def test_the_log_of_every_worker_and_of_beat_is_so(set_up: str) -> None:
+    assert app.main == "torch", "it is Torch's app that listens"
+    log, out = logging.Logger("celery's"), io.StringIO()
+    log.addHandler(logging.StreamHandler(out))
+    getattr(signals, set_up).send(sender=None, logger=log)
+    log.warning("a\n[2026]\x1b[2J")
+    assert out.getvalue() == "a\n    [2026]␛[2J\n"
 
 
 def test_lines_after_the_first_hang() -> None:
