@@ -120,7 +120,8 @@ class VisibleCommand(click.Command):
 
     def main(self, *args: Any, **how: Any) -> Any:
         with visible_output(), redirect_stderr(None) if COMPLETE in os.environ else nullcontext():
-            return super().main(*args, **how)
+            # In color, or click would drop sequences from what goes into a pipe before they are shown.
+            return super().main(*args, **{"color": True, **how})
 
 
 class _Commands(VisibleCommand, click.Group):

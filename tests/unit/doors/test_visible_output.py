@@ -6,6 +6,7 @@ import ast
 import io
 import json
 import logging
+import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -117,6 +118,15 @@ def test_usage_errors_are_visible_too() -> None:
     assert result.exit_code == 2
     assert result.output.endswith("Error: ␛]52;c;cm0gLXJmIH4=␇\n")
     assert not isinstance(sys.stdout, VisibleStream), "others print as before"
+
+
+def test_in_a_pipe_nothing_is_dropped_either() -> None:
+    program = (
+        "import click; from torch_tasks.cli import VisibleCommand\n"
+        "click.command(cls=VisibleCommand)(lambda: click.echo('a\\x1b[2Jb'))()"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, check=True, timeout=60)
+    assert done.stdout.decode() == "a␛[2Jb\n"
 
 
 def test_only_one_place_makes_what_steers_a_terminal() -> None:
