@@ -17,6 +17,7 @@ from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.errors import BrokerFull, BrokerUnreachable, LedgerUnusable, TaskNotFinished
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import SpawnRequest
@@ -128,7 +129,9 @@ class Task:
                     record = requests.record_of(self.id)
                     recovery.keep_end(self.id)
                     return record.result or TaskResult(task_id=self.id, status=record.state)
-        raise TaskNotFinished(f"task {self.id} is {self.status} after {timeout:g} s; it goes on, ask again later")
+        raise TaskNotFinished(
+            f"task {self.id} is {self.status} after {describe_duration(timeout or 0)}; it goes on, ask again later"
+        )
 
     def follow(self, timeout: float | None = None) -> Iterator[TaskRecord]:
         """The record now, after each change and about once a second, until the task ends or ``timeout`` is over."""

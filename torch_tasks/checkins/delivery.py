@@ -27,7 +27,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.checkin import Busy, Checkin, Fire, PaneTarget, Receipt, SlotOutcome, derived_id, milliseconds
-from torch_tasks.model.durations import describe_duration
+from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.message import Message, MessageKind, When
 from torch_tasks.model.task import NOT_BEGUN, TaskRecord, TaskSpec
 from torch_tasks.settings import settings
@@ -168,7 +168,7 @@ class CheckinDelivery:
             what = f"with task {info.current_task}" if info.current_task else f"({info.state})"
             return Receipt(agent=name, note=f"{name} was at work {what}"), SlotOutcome.SKIPPED
         if self._checkin.when is Busy.IDLE and latest:
-            place = f"a later one took its place: slot {self._slot.astimezone(UTC):%Y-%m-%d %H:%M:%S} UTC"
+            place = f"a later one took its place: slot {local_time(self._slot)}"
             self._fleet.inboxes.withdraw(latest, place)
         try:
             NovaOrchestrator(self._checkin.sender).post(self._message(name, info, message_id))
@@ -249,7 +249,7 @@ class CheckinDelivery:
         if not self._late_seconds or "{late}" in self._checkin.note:
             return text
         slot = self._slot.astimezone(UTC)
-        return f"{text}\n(This was due at {slot:%Y-%m-%d %H:%M:%S} UTC, {describe_duration(self._late_seconds)} ago.)"
+        return f"{text}\n(This was due at {local_time(slot)}, {describe_duration(self._late_seconds)} ago.)"
 
     def _fire_with(self, outcome: SlotOutcome, note: str, **more: Any) -> Fire:
         late = f"{describe_duration(self._late_seconds)} late" if self._late_seconds else ""

@@ -16,6 +16,7 @@ from torch_tasks.cli.tables import Column, Fit, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.spawn import SpawnRequest
@@ -65,8 +66,8 @@ def agents(
     if json_wanted:
         as_json([plain(info) | {"gone": info.agent_id in gone} for info in found])
         return
-    if not found and (hint := role_hint(role)):
-        click.echo(hint.removeprefix("; "), err=True)
+    if role and not found:
+        click.echo(f"no agent has the role {role}{role_hint(role)}", err=True)
     kept = {one.agent_id: (node.name, one) for node in Torch().nodes() for one in node.agents}
     as_table(_COLUMNS, [_row(info, kept.get(info.agent_id), info.agent_id in gone) for info in found])
     for agent_id, (node, one) in kept.items():
@@ -128,7 +129,7 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
         as_json(plain(info) | {"resources": used})
         return
     known = info.performance_metrics
-    ended = f"{known.succeeded} succeeded, {known.failed} failed, in {known.seconds:.0f} s"
+    ended = f"{known.succeeded} succeeded, {known.failed} failed, in {describe_duration(known.seconds)}"
     in_words = {"paused": info.paused, "stopped": info.stopped, "performance_metrics": ended}
     for name, value in (info.model_dump(mode="json") | in_words).items():
         click.echo(f"{name + ':':<21}{','.join(value) if isinstance(value, list) else '' if value is None else value}")

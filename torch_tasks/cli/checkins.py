@@ -16,6 +16,7 @@ from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_
 from torch_tasks.cli.tables import Column, Fit, cut, state, wrapped
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.model.checkin import CheckinRecord, Fire
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.options import OneOf
 from torch_tasks.visible_text import one_line
 
@@ -171,7 +172,7 @@ def show(checkin_id: str, json_wanted: bool) -> None:
         ("next", local(record.slot)),
         ("until", local(asked.ends)),
         ("runs", f"{record.runs}" + (f" of {asked.max_runs}" if asked.max_runs else "")),
-        ("jitter", f"{asked.jitter:g} s" if asked.jitter else ""),
+        ("jitter", describe_duration(asked.jitter) if asked.jitter else ""),
         ("busy", asked.when),
         ("missed", asked.misfire),
         ("last", _one_fire(record.last) if record.last else ""),
@@ -245,7 +246,7 @@ def history(checkin_id: str, limit: int, json_wanted: bool) -> None:
     """Show the outcome of each time, the latest first, and who got which message."""
 
     def row(fire: Fire) -> tuple[str, ...]:
-        return local(fire.slot), _outcome(fire), f"{fire.late:.1f} s", _evidence(fire), fire.note
+        return local(fire.slot), _outcome(fire), describe_duration(fire.late), _evidence(fire), fire.note
 
     fires = Checkins().history(checkin_id, limit)
     as_json_or_table(json_wanted, fires, _FIRE_COLUMNS, row)

@@ -13,12 +13,13 @@ from datetime import UTC, datetime
 
 import click
 from pydantic import BaseModel
+from rich.text import Text
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.memory import memory_of
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.options import JSON
-from torch_tasks.cli.output import ago, as_json
+from torch_tasks.cli.output import ago, as_json, beside, print_styled
 from torch_tasks.client import Torch
 from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.config_files import user_config
@@ -31,6 +32,8 @@ from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.started_by_name import CONFIGURATION_FAULTS, load
 from torch_tasks.system.files import make_folder
+
+_INDENT = len("FAIL  ") + 14
 
 
 class Finding(BaseModel):
@@ -70,7 +73,8 @@ def doctor(json_wanted: bool) -> None:
         as_json(findings)
     else:
         for finding in findings:
-            click.echo(f"{'ok  ' if finding.good else 'FAIL'}  {finding.what + ':':<14}{finding.detail}")
+            sign = Text("ok    ", style="green") if finding.good else Text("FAIL  ", style="bold red")
+            print_styled(sign.append(f"{finding.what + ':':<14}{beside(finding.detail, _INDENT)}", style="default"))
     sys.exit(code)
 
 
@@ -166,8 +170,8 @@ def _paused() -> str:
 
 def _for_you() -> str:
     found = needs(fleet())
-    unnoticed = "" if settings().notify_command else "; set TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
-    words = "; ".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
+    unnoticed = "" if settings().notify_command else "\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
+    words = "\n".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
     if any(need.kind is not NeedKind.LIMITED for need in found):  # a limit passes by itself
         raise TorchError(words + unnoticed)
     return words + unnoticed

@@ -6,7 +6,7 @@ The shell completes each; of a long id the beginning is enough.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import click
@@ -106,11 +106,19 @@ def known_kinds() -> list[str]:
     return [kind for kind in config_names("agents") if kind != _TEMPLATE]
 
 
-def role_hint(role: str | None) -> str:
-    """``; no agent has the role devloper: did you mean developer?``, or nothing if one has it or none is near."""
-    known = known_roles() if role else []
-    hint = did_you_mean(role, known) if role and role not in known else ""
-    return f"; no agent has the role {role}: {hint}" if hint else ""
+def role_hint(role: str) -> str:
+    """`` (did you mean developer?)`` behind a role that no agent has, if one is near."""
+    return _hint(role, known_roles())
+
+
+def skill_hint(skill: str) -> str:
+    """The same behind a skill, or a kind, which is a skill of its agents."""
+    return _hint(skill, {*fleet().registry.skills(), *known_kinds()})
+
+
+def _hint(word: str, known: Collection[str]) -> str:
+    hint = "" if word in known else did_you_mean(word, known)
+    return f" ({hint})" if hint else ""
 
 
 TASK = Named("task", _tasks, lambda given: fleet().records.ids_beginning(given))

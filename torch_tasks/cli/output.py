@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from datetime import UTC, datetime
@@ -21,12 +22,13 @@ from rich.segment import Segment
 from rich.text import Text
 
 from torch_tasks.cli.tables import Column, as_lines, lay_out, one_below_the_other, side_by_side
-from torch_tasks.model.durations import describe_duration
+from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.task import TaskRecord
 from torch_tasks.system.terminal import beneath
 from torch_tasks.visible_text import escaped, hanging, visible
 
 _MADE_BY_TORCH, _SHOWN = re.compile(r"[0-9a-f]{32}"), 8
+_NARROWEST = 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
@@ -76,7 +78,21 @@ def as_fields(fields: Iterable[tuple[str, object]], width: int) -> None:
     """Print each field that has a value as ``name: value``, the values and all their lines below each other."""
     for name, value in fields:
         if str(value):
-            click.echo(f"{name + ':':<{width}}{hanging(str(value), width)}")
+            click.echo(f"{name + ':':<{width}}{beside(str(value), width)}")
+
+
+def beside(text: str, indent: int) -> str:
+    """The visible text with all lines but the first indented; at a terminal its long lines go on in the next one."""
+    if not is_terminal():
+        return hanging(text, indent)
+    room = max(terminal_width() - indent, _NARROWEST)
+    lines = [piece for line in visible(text).split("\n") for piece in _broken(line, room) or [""]]
+    return ("\n" + " " * indent).join(lines)
+
+
+def _broken(line: str, room: int) -> list[str]:
+    """The line in pieces that fit; no word of it is broken."""
+    return textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False)
 
 
 def as_table(columns: Sequence[Column], rows: Iterable[Sequence[Any]]) -> None:
@@ -114,7 +130,7 @@ def waiting(message: str) -> AbstractContextManager[Any]:
 
 def local(moment: datetime | None) -> str:
     """A time as this machine's clocks show it, with their zone; ``--json`` has it in ISO 8601."""
-    return f"{moment.astimezone():%Y-%m-%d %H:%M:%S %Z}" if moment else ""
+    return local_time(moment) if moment else ""
 
 
 def ago(moment: datetime | None) -> str:

@@ -15,13 +15,14 @@ from rich.text import Text
 
 from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
-from torch_tasks.cli.names import AGENT, KIND, ROLE, SKILL, TASK, role_hint
+from torch_tasks.cli.names import AGENT, KIND, ROLE, SKILL, TASK, role_hint, skill_hint
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_fields, as_json, as_table, local, plain, shown, waiting, wanted
 from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
@@ -102,10 +103,11 @@ def run(
 
 def _no_agent_can(record: TaskRecord) -> str:
     spec = record.spec
-    skills = f"skill{'s' if len(spec.skills) > 1 else ''} {', '.join(spec.skills)}" if spec.skills else ""
-    needed = " and ".join(filter(None, (f"role {spec.role}" if spec.role else "", skills)))
-    wanted = f"agent {spec.agent}" if spec.agent else needed or "an agent"
-    return f"No online agent can do this task: it needs {wanted}{role_hint(spec.role)}"
+    named = ", ".join(f"{skill}{skill_hint(skill)}" for skill in spec.skills)
+    skills = f"skill{'s' if len(spec.skills) > 1 else ''} {named}" if named else ""
+    role = f"role {spec.role}{role_hint(spec.role)}" if spec.role else ""
+    needed = " and ".join(filter(None, (role, skills)))
+    return f"No online agent can do this task: it needs {f'agent {spec.agent}' if spec.agent else needed or 'an agent'}"
 
 
 def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
@@ -144,7 +146,9 @@ def _await_end(task: Task, timeout: float | None) -> TaskResult:
                 if line:
                     line.update(Text(visible(f"task {task.id}: {_status_line(record)}")))
         if not record.state.ended:
-            raise TaskNotFinished(f"task {task.id} is {record.state} after {timeout:g} s; it goes on, ask again later")
+            raise TaskNotFinished(
+                f"task {task.id} is {record.state} after {describe_duration(timeout or 0)}; it goes on, ask again later"
+            )
         return task.result(timeout=0)
     except KeyboardInterrupt:
         click.echo(f"task {task.id} goes on; 'torch-tasks cancel {task.id}' ends it", err=True)

@@ -8,6 +8,7 @@ from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.communication.policy import policy
 from torch_tasks.errors import InboxFull, MessageRefused, NobodyHelps, NoReply, NotDelivered
 from torch_tasks.fleet import fleet
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import MessageRecord
 
 _DECLINE = "decline"
@@ -23,7 +24,7 @@ def ask_for_help(
     :class:`NobodyHelps` if none accepts.
     """
     nova, answers = NovaOrchestrator(sender), []
-    question = f"{text}  # reply with 'accept: …' or 'decline: why' within {expires:g} s"
+    question = f"{text}  # reply with 'accept: …' or 'decline: why' within {describe_duration(expires)}"
     for peer in _peers(nova.sender, role, list(skills)):
         try:
             reply = nova.ask(peer, question, expires, expires=expires)

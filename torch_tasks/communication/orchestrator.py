@@ -30,6 +30,7 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.agent_folder import is_hosted, put_mail
 from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, role_named
@@ -108,8 +109,8 @@ class NovaOrchestrator:
             if record.state in (MessageState.EXPIRED, MessageState.DEAD):
                 raise NotDelivered(f"the question {sent.id} to {agent_id} is {record.state}: {record.note}")
         raise NoReply(
-            f"{agent_id} has not replied to {sent.id} within {timeout:g} s; its reply will be in your inbox "
-            f"('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' shows the state of the question"
+            f"{agent_id} has not replied to {sent.id} within {describe_duration(timeout or 0)}; its reply will be in "
+            f"your inbox ('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' shows the state of the question"
         )
 
     def reply(self, message_id: str, text: str, **how: Any) -> Sent:
@@ -203,7 +204,8 @@ class NovaOrchestrator:
                 raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
             state = f"{record.state} in the inbox of {record.message.target}"
         raise NotDelivered(
-            f"message {message_id} is {state} after {timeout:g} s; it stays there and is delivered later"
+            f"message {message_id} is {state} after {describe_duration(timeout or 0)}; it stays there and is "
+            "delivered later"
         )
 
     def history(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
@@ -293,7 +295,7 @@ class NovaOrchestrator:
         if target is None:
             if ended := self._fleet.registry.report_of(name):
                 raise UnknownRecipient(
-                    f"{ended.words} at {ended.at:%Y-%m-%d %H:%M:%S} UTC, by order of {ended.by}; "
+                    f"{ended.words} at {local_time(ended.at)}, by order of {ended.by}; "
                     "'torch-tasks agents' lists those that are there"
                 )
             if name == OPERATOR or self._inboxes.is_known(name):
@@ -368,7 +370,7 @@ def outbox_of(of: Fleet) -> Outbox:
 def _away(target: AgentInfo | None) -> str:
     if target is None or (target.online and target.state is not AgentState.EXITED):
         return ""
-    since = f", last seen at {target.last_heartbeat:%Y-%m-%d %H:%M:%S} UTC" if target.last_heartbeat else ""
+    since = f", last seen at {local_time(target.last_heartbeat)}" if target.last_heartbeat else ""
     return f"{target.agent_id} is offline{since}: the message is kept until it returns"
 
 

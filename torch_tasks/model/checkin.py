@@ -14,6 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, mode
 
 from torch_tasks import keys
 from torch_tasks.errors import InvalidCheckin, InvalidTask
+from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import (
     AgentId,
     JsonObject,
@@ -59,7 +60,7 @@ class At(Model):
         return self.at if self.at > moment else None
 
     def __str__(self) -> str:
-        return f"once, {self.at.isoformat(sep=' ', timespec='seconds')}"
+        return f"once, {local_time(self.at)}"
 
 
 class Every(Model):
@@ -79,7 +80,7 @@ class Every(Model):
         return slot
 
     def __str__(self) -> str:
-        return f"every {timedelta(seconds=self.seconds)}"
+        return f"every {describe_duration(self.seconds)}"
 
 
 class Cron(Model):

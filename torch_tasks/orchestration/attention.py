@@ -17,6 +17,7 @@ from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.checkin import CheckinRecord, CheckinState, SlotOutcome
+from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import MessageKind, MessageRecord
 from torch_tasks.model.node import KeptState, NodeInfo
@@ -130,7 +131,7 @@ def obstacle_in(status: str) -> str:
 
 
 def _escalate(one: Blockage, manager: str) -> None:
-    text = f"{one.agent} has been blocked since {one.since:%Y-%m-%d %H:%M:%S} UTC. {one.text}"
+    text = f"{one.agent} has been blocked since {local_time(one.since)}. {one.text}"
     try:
         NovaOrchestrator(one.agent).send_message(manager, text, kind=MessageKind.ESCALATION, id=one.message_id)
     except BrokerUnreachable:
@@ -268,7 +269,7 @@ def checkin_needs(records: Iterable[CheckinRecord], present: Collection[str] | N
 
 
 def limited_need(account: str, until: datetime) -> Need:
-    text = f"the usage limit of account {account} is reached; it rests until {until:%Y-%m-%d %H:%M} UTC"
+    text = f"the usage limit of account {account} is reached; it rests until {local_time(until)}"
     return Need.of(NeedKind.LIMITED, account, text, "torch-tasks agents", account=account)
 
 

@@ -19,6 +19,7 @@ from torch_tasks.errors import CheckinNotFound, InvalidCheckin
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.checkin import Checkin, CheckinState, Every, Target
+from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import AgentId, Model, Seconds, TaskId
 from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
@@ -48,7 +49,7 @@ class FollowedTask(Model):
     """It has a follow-up, for its agent has no check-in of its own."""
 
     def __str__(self) -> str:
-        return f"{self.agent} (task {self.task}, since {self.since:%H:%M} UTC)"
+        return f"{self.agent} (task {self.task}, since {local_time(self.since)})"
 
     def stands_still(self, now: datetime) -> bool:
         """It has made no progress for one interval."""
@@ -164,7 +165,7 @@ def _looks(record: TaskRecord) -> str:
 def _add_followup(fleet: Fleet, record: TaskRecord, one: FollowedTask, begun: datetime, manager: str) -> None:
     title = record.spec.title.replace("{", "(").replace("}", ")")  # so that it has no placeholders
     note = (
-        f"{one.agent} has worked on task {one.task} since {begun:%Y-%m-%d %H:%M} UTC: {title}\n"
+        f"{one.agent} has worked on task {one.task} since {local_time(begun)}: {title}\n"
         f"See how far it is (torch-tasks task {one.task}; torch-tasks screen {one.agent}); if it is stuck, help it "
         f'(torch-tasks send {one.agent} "…") or hand the task over (torch-tasks handoff {one.task} …).'
     )

@@ -11,6 +11,7 @@ from torch_tasks.app import app
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState, RetireOrder
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.host import NodeHost
 from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
 from torch_tasks.tasks.execution import HeldMessage
@@ -74,7 +75,8 @@ def _given_up(spawned: Spawned) -> str:
     if node is None or not node.online:
         return f"its node {spawned.node} is gone, before {spawned.agent_id} was ready"
     if waited > of.settings.spawn_seconds:
-        return f"{spawned.agent_id} was not ready on {spawned.node} after {waited:.0f} s (TORCH_SPAWN_SECONDS)"
+        after = f"{describe_duration(waited)} (TORCH_SPAWN_SECONDS)"
+        return f"{spawned.agent_id} was not ready on {spawned.node} after {after}"
     return ""
 
 

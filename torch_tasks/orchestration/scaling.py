@@ -17,6 +17,7 @@ from torch_tasks.app import app
 from torch_tasks.errors import SpawnRefused
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo, Lifetime
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import Model
 from torch_tasks.model.routing import is_there, serves
 from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
@@ -111,9 +112,10 @@ class PoolWork(Model):
         return max(needed - there, int(late))
 
     def __str__(self) -> str:
+        oldest, each = describe_duration(self.oldest_seconds), describe_duration(self.seconds_each)
         return (
-            f"{self.waiting} waiting, the oldest for {self.oldest_seconds:.0f} s, at about {self.seconds_each:.3g} s "
-            f"each; {self.free} free, {self.busy} busy, {self.starting} starting"
+            f"{self.waiting} waiting, the oldest for {oldest}, at about {each} each; "
+            f"{self.free} free, {self.busy} busy, {self.starting} starting"
         )
 
 
@@ -139,7 +141,7 @@ def decide_growth(
     work = _work(state, backlogs, agents, pace)
     decision, missing = _because(decision, str(work)), work.missing(pace)
     if missing <= 0:
-        return _because(decision, f"its agents will do it within {pace.backlog_seconds:g} s")
+        return _because(decision, f"its agents will do it within {describe_duration(pace.backlog_seconds)}")
     if state.size >= pool.max:
         return _because(decision, f"{missing} more would be needed, but it is at its limit of {pool.max}")
     unstaffed = not (work.free or work.busy or work.starting)
@@ -163,9 +165,11 @@ def _work(state: PoolState, backlogs: Collection[Backlog], agents: Collection[Ag
 def _reason_to_wait(state: PoolState, work: PoolWork, pace: Pace, now: datetime) -> str:
     """Why the pool does not grow yet; empty if it may."""
     if work.oldest_seconds < pace.wait_seconds:
-        return f"the oldest has waited for less than {pace.wait_seconds:g} s, and a live agent may take it"
+        return (
+            f"the oldest has waited for less than {describe_duration(pace.wait_seconds)}, and a live agent may take it"
+        )
     if state.grown_at and (rest := state.grown_at + timedelta(seconds=pace.cooldown_seconds) - now) > timedelta():
-        return f"it has just grown and pauses for {rest.total_seconds():.0f} s"
+        return f"it has just grown and pauses for {describe_duration(rest.total_seconds())}"
     return ""
 
 

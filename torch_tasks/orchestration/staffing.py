@@ -30,6 +30,7 @@ from torch_tasks.errors import (
 )
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode, RetireOrder
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import Message, MessageState, Urgency
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import Spawned, SpawnRequest
@@ -88,8 +89,9 @@ class SpawnHandle:
                 self._outcome = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
             except NoAnswer:
                 raise SpawnFailed(
-                    f"no node worker reported within {timeout or 0:g} s whether the agent started; 'torch-tasks node "
-                    "list' shows which are online, 'torch-tasks agents' whether the agent started after all"
+                    f"no node worker reported within {describe_duration(timeout or 0)} whether the agent "
+                    "started; 'torch-tasks node list' shows which are online, "
+                    "'torch-tasks agents' whether the agent started after all"
                 ) from None
         return self._outcome
 
@@ -154,7 +156,8 @@ def _await_report(agent_id: str, node: str, timeout: float | None) -> Retirement
             info = fleet().registry.entry(agent_id)
             task = f"works on task {info.current_task}" if info and info.current_task else "has not ended"
             raise StillWorking(
-                f"agent {agent_id} still {task} after {timeout:g} s; it takes no new tasks and retires by itself. "
+                f"agent {agent_id} still {task} after {describe_duration(timeout or 0)}; it takes no new tasks and "
+                "retires by itself. "
                 "'torch-tasks retire --now' or '--hand-over' does not wait for its task"
             )
         time.sleep(_PAUSE)
@@ -342,8 +345,8 @@ def await_empty(node: str, timeout: float) -> None:
     while at_work := [f"{info.agent_id} (task {task})" for info, task in _at_work(node)]:
         if time.monotonic() >= deadline:
             raise StillWorking(
-                f"still working on {node} after {timeout:g} s: {', '.join(at_work)}; no new task begins there, and "
-                "'torch-tasks node drain --hand-over' gives these to other agents"
+                f"still working on {node} after {describe_duration(timeout)}: {', '.join(at_work)}; no new task begins "
+                "there, and 'torch-tasks node drain --hand-over' gives these to other agents"
             )
         time.sleep(_PAUSE)
 

@@ -19,6 +19,7 @@ from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken, Unreadable
+from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import Model
 from torch_tasks.model.reader import read_object, unreadable_if_wrong
 from torch_tasks.model.task import HELD
@@ -44,7 +45,7 @@ class Claim(Model):
     @property
     def words(self) -> str:
         for_what = f" for task {self.task}" if self.task else ""
-        end = f"until {self.until:%Y-%m-%d %H:%M:%S} UTC" if self.until else "as long as that task runs"
+        end = f"until {local_time(self.until)}" if self.until else "as long as that task runs"
         return f"{self.by}{for_what}, {end}"
 
 

@@ -12,6 +12,7 @@ import psutil
 
 from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter
 from torch_tasks.model.agent import AgentState
+from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
@@ -261,7 +262,7 @@ class Attempt:
                 return progress.ending
             if progress.reading.state is AgentState.LIMITED:
                 until = progress.reading.until
-                when = f"; it ends {until:%Y-%m-%d %H:%M} UTC" if until else ""
+                when = f"; it ends {local_time(until)}" if until else ""
                 raise UsageLimited(f"the usage limit of {self._kind.agent_id} is reached{when}", until)
             self._report.show(progress.reading)
             self._pass_answer_on(progress.reading)
@@ -320,7 +321,7 @@ class Attempt:
         if end is AttemptEnd.TIME_IS_OVER:
             return limit.kind, limit.message
         seconds = self._agent.settings.stalled_seconds
-        message = f"no progress: nothing new in its pane for {seconds:g} s (TORCH_STALLED_SECONDS)"
+        message = f"no progress: nothing new in its pane for {describe_duration(seconds)} (TORCH_STALLED_SECONDS)"
         return FailureKind.LOOPING, message
 
     def _halt(self) -> Interruption:

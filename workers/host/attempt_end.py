@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_outcomes import Ownership
@@ -183,7 +184,7 @@ class TimeLimit(NamedTuple):
         limits = [cls(datetime.max.replace(tzinfo=begun_at.tzinfo), FailureKind.TIMEOUT, "")]
         if spec.timeout:
             end = begun_at + timedelta(seconds=spec.timeout)
-            limits.append(cls(end, FailureKind.TIMEOUT, f"timed out after {spec.timeout:g} s"))
+            limits.append(cls(end, FailureKind.TIMEOUT, f"timed out after {describe_duration(spec.timeout)}"))
         if spec.deadline:
             message = f"its deadline {spec.deadline.isoformat()} passed while it ran"
             limits.append(cls(spec.deadline, FailureKind.DEADLINE, message))
@@ -192,7 +193,8 @@ class TimeLimit(NamedTuple):
     def or_check(self, seconds: float) -> TimeLimit:
         """This limit or, if earlier, that of a check which begins now."""
         end = now() + timedelta(seconds=seconds)
-        return min(self, TimeLimit(end, FailureKind.TIMEOUT, f"its check did not end within {seconds:g} s"))
+        message = f"its check did not end within {describe_duration(seconds)}"
+        return min(self, TimeLimit(end, FailureKind.TIMEOUT, message))
 
     @property
     def left(self) -> float:

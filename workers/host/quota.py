@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import Fleet
+from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.host import UsageLimited
 from torch_tasks.model.task import FailureKind, TaskResult
@@ -100,11 +101,11 @@ class AccountQuota:
         """Count one call if the account may be used, else :class:`UsageLimited`, and a pause."""
         if self._account and (seconds := self._account.closed_for(self._kind.agent_id)):
             until = self._rest(seconds)
-            raise UsageLimited(f"account {self._account.name} is at its limit until {until:%Y-%m-%d %H:%M:%S} UTC")
+            raise UsageLimited(f"account {self._account.name} is at its limit until {local_time(until)}")
         if self._spending and (answer := self._spending.ask()).closed_seconds:
             seconds = max(answer.closed_seconds, _SHORTEST)
             until = self._rest(seconds)
-            raise UsageLimited(f"{answer.why}; the next call is possible in {seconds:.0f} s", until)
+            raise UsageLimited(f"{answer.why}; the next call is possible in {describe_duration(seconds)}", until)
 
     def _rest(self, seconds: float) -> datetime:
         self._intake.pause_for(seconds)

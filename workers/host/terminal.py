@@ -19,6 +19,7 @@ from torch_tasks import keys
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.settings import Settings
@@ -165,7 +166,8 @@ class Terminal:
     def _why_not_ready(self, pane: AgentPane) -> str:
         if self.is_alive:
             read = "".join(f"\n{source}: {evidence}" for source, evidence in self._kind.explain(pane))
-            waited = f"was not ready within {self._settings.agent_start_seconds:g} s (TORCH_AGENT_START_SECONDS)"
+            limit = f"{describe_duration(self._settings.agent_start_seconds)} (TORCH_AGENT_START_SECONDS)"
+            waited = f"was not ready within {limit}"
             return f"{waited}; its pane showed:\n{pane.screen()}\nwhich was read as{read}"
         shown = ""
         with contextlib.suppress(AgentUnavailable):  # the pane may be gone with the program

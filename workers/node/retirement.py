@@ -11,6 +11,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, RetirementReport, RetireOrder
+from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
@@ -70,7 +71,7 @@ class Retirement:
         lines = [
             f"# {agent.id}: {agent.role} {','.join(agent.skills)} ({agent.kind})",
             "",
-            f"Retired {now():%Y-%m-%d %H:%M:%S} UTC on {self._settings.node} by {order.by}"
+            f"Retired {local_time(now())} on {self._settings.node} by {order.by}"
             + (f": {order.note}" if order.note else "."),
             f"Parent: {agent.parent or 'none'}; {agent.lifetime}.",
         ]

@@ -67,8 +67,8 @@ def test_who_waits_hears_that_nobody_can_do_it(machine: Machine) -> None:
 def test_who_does_not_wait_hears_it_at_once(machine: Machine) -> None:
     ended = machine.torch("run", "--id", "no-2", "--kind", "claud", "true")
     assert ended.stdout == "no-2\n"
-    said = "No online agent can do this task: it needs skill claud. The task waits until one appears.\n"
-    assert ended.stderr == said
+    needed = "it needs skill claud (did you mean claude?). The task waits until one appears.\n"
+    assert ended.stderr == f"No online agent can do this task: {needed}"
     machine.torch("cancel", "no-2")
     assert machine.torch("run", "--kind", "shell", "true").stderr == ""
 
@@ -78,7 +78,7 @@ def test_doctor_tells_what_waits_for_a_person(machine: Machine) -> None:
         said = json.loads(machine.torch("doctor", "--json", code=None).stdout)
         return next((finding["good"], finding["detail"]) for finding in said if finding["what"] == "for you")
 
-    assert for_you() == (True, "nothing; set TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)")
+    assert for_you() == (True, "nothing\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)")
     machine.torch("run", "--id", "no-3", "--role", "nobody", "true")
     until(lambda: not for_you()[0], "it is said once it has waited")
     assert for_you()[1].startswith(

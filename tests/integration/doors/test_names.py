@@ -77,9 +77,8 @@ def test_a_mistyped_name_is_told_what_is_near(machine: Machine, words: tuple[str
 
 
 def test_a_mistyped_role_is_told_what_is_near(machine: Machine) -> None:
-    hint = "no agent has the role testr: did you mean tester?"
-    assert hint in machine.torch("agents", "--role", "testr").stderr
-    assert hint in machine.torch("run", "--role", "testr", "echo").stderr
+    assert "no agent has the role testr (did you mean tester?)" in machine.torch("agents", "--role", "testr").stderr
+    assert "it needs role testr (did you mean tester?)" in machine.torch("run", "--role", "testr", "echo").stderr
 
 
 class Window:

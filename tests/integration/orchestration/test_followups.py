@@ -68,7 +68,7 @@ def test_a_task_that_runs_for_long_is_looked_after_until_it_ends(worker: AgentWo
         "operator",
         "dev-1",
     )
-    assert str(checkin.schedule) == "every 0:00:03"
+    assert str(checkin.schedule) == "every 3 s"
     assert f"dev-1 has worked on task {task.id} since " in checkin.note
     assert "echo (task)" in checkin.note  # nothing in it is filled in
     # Somebody looks after its agent: then it needs no other one; when that is over, it does.

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from torch_tasks.cli import agents, checkins, collaboration, fleet, messages, nodes, tables, tasks
+from torch_tasks.cli import agents, checkins, collaboration, fleet, messages, nodes, output, tables, tasks
 from torch_tasks.cli.tables import Column, as_lines, cut, lay_out, one_below_the_other, side_by_side, state, wrapped
 from torch_tasks.model.agent import AgentState, AgentStatus
 from torch_tasks.model.checkin import CheckinState, SlotOutcome
@@ -185,3 +185,14 @@ def test_every_coloured_word_is_a_state_and_every_state_of_a_task_but_queued_has
     assert [one for one in TaskState if not tables.style_of(one)] == [TaskState.QUEUED]
     assert tables.style_of("queued (unroutable)") == tables.style_of("failed")
     assert tables.style_of("ready, paused by operator") == tables.style_of("parked")
+
+
+def test_a_long_field_goes_on_below_itself_without_a_broken_word(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "dev-1 asks: May I?: 'torch-tasks answer 1a2b3c4d 1'\n" + "word " * 30 + "/a/path/" + "x" * 90
+    assert output.beside("one\ntwo", 4) == "one\n    two"
+    monkeypatch.setattr(output, "is_terminal", lambda: True)
+    monkeypatch.setattr(output, "terminal_width", lambda: 80)
+    lines = output.beside(text, 20).split("\n")
+    assert lines[0] == "dev-1 asks: May I?: 'torch-tasks answer 1a2b3c4d 1'"
+    assert lines[1] == " " * 20 + " ".join(["word"] * 12)
+    assert lines[-1] == " " * 20 + "/a/path/" + "x" * 90

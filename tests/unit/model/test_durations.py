@@ -41,7 +41,9 @@ def test_a_number_alone_counts_in_the_unit_that_is_named(text: str, seconds: flo
     ("seconds", "two", "one"),
     [
         (-3, "0 s", "0 s"),
-        (0.4, "0 s", "0 s"),
+        (0.4, "0.4 s", "0.4 s"),
+        (1.5, "1.5 s", "1.5 s"),
+        (59.7, "1 min", "1 min"),
         (59, "59 s", "59 s"),
         (60, "1 min", "1 min"),
         (3661, "1 h 1 min", "1 h"),

@@ -192,4 +192,4 @@ def test_other_needs_say_which_command_helps() -> None:
     assert dead_need("t1", None).id == "dead t1 0"
     assert "(3), and no live agent serves qa+go+sql" in unroutable_need("torch.qa.go+sql", 3).text
     limited = limited_need("work", THEN)
-    assert (limited.account, "it rests until 2026-03-01 09:00 UTC" in limited.text) == ("work", True)
+    assert (limited.account, "it rests until 2026-03-01 09:00:00 UTC" in limited.text) == ("work", True)

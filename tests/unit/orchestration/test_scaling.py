@@ -94,7 +94,7 @@ def test_who_will_not_be_free_in_time_does_not_count() -> None:
     slow = busy(1, performance_metrics=taking(600.0))
     assert decided(slow, backlog(1)).grow == 1
     assert decided(slow, backlog(3)).grow == 3  # never more than there are tasks
-    assert "at about 600 s each" in decided(slow, backlog(1)).why[0]
+    assert "at about 10 min each" in decided(slow, backlog(1)).why[0]
 
 
 def test_one_more_comes_where_the_promise_is_broken_already() -> None:
@@ -133,7 +133,7 @@ def test_an_agent_that_is_offline_does_nothing() -> None:
 
 def test_how_long_a_task_takes_is_not_known_before_one_has_ended() -> None:
     unknown = busy(1, performance_metrics=Performance())
-    assert "at about 60 s each" in decided(unknown, backlog(2)).why[0]
+    assert "at about 1 min each" in decided(unknown, backlog(2)).why[0]
 
 
 # ── which pool ───────────────────────────────────────────────────────────────────────────────────────────────────
