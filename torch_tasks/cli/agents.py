@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from datetime import datetime
 from typing import Any
 
 import click
@@ -11,7 +12,7 @@ from torch_tasks.caller import caller
 from torch_tasks.cli import VisibleCommand
 from torch_tasks.cli.names import AGENT, KIND, NODE, ROLE, SKILL, role_hint
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import ago, as_json, as_table, plain, shown, waiting
+from torch_tasks.cli.output import ago, as_json, as_json_or_line, as_table, local, plain, shown, waiting
 from torch_tasks.cli.tables import Column, Fit, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
@@ -121,7 +122,7 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
     """Show one agent."""
     if release:
         Torch().release(agent_id)
-        click.echo(f"{agent_id} is released: its node starts it again")
+        as_json_or_line(json_wanted, {"released": agent_id}, f"{agent_id} is released: its node starts it again")
         return
     info = Torch().agent(agent_id)
     used = Torch().resources(agent_id) if info.online else None
@@ -130,8 +131,9 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
         return
     known = info.performance_metrics
     ended = f"{known.succeeded} succeeded, {known.failed} failed, in {describe_duration(known.seconds)}"
+    times = {name: local(value) for name, value in info if isinstance(value, datetime)}
     in_words = {"paused": info.paused, "stopped": info.stopped, "performance_metrics": ended}
-    for name, value in (info.model_dump(mode="json") | in_words).items():
+    for name, value in (info.model_dump(mode="json") | times | in_words).items():
         click.echo(f"{name + ':':<21}{','.join(value) if isinstance(value, list) else '' if value is None else value}")
     for name, amount in used.lines() if used else ():
         click.echo(f"{name + ':':<21}{amount}")
@@ -139,13 +141,14 @@ def agent(agent_id: str, release: bool, json_wanted: bool) -> None:
 
 @click.command(params=SPAWN_OPTIONS.parameters())
 @click.argument("role", type=ROLE)
-def spawn(role: str, **parameters: Any) -> None:
+@JSON
+def spawn(role: str, json_wanted: bool, **parameters: Any) -> None:
     """Start an agent of this ROLE somewhere in the fleet; print its id once it is ready."""
     fields: Any = SPAWN_OPTIONS.take(parameters)
     with waiting(f"starting a {role}"):
         spawned = Torch().spawn(role, **fields)
     click.echo(f"{spawned.agent_id} is ready on {spawned.node}", err=True)
-    click.echo(spawned.agent_id)
+    as_json_or_line(json_wanted, {"agent_id": spawned.agent_id, "node": spawned.node}, str(spawned.agent_id))
 
 
 @click.command()
@@ -155,7 +158,16 @@ def spawn(role: str, **parameters: Any) -> None:
 @click.option("--note", default="", help="Why, and what a successor should know.")
 @click.option("--timeout", type=Duration(or_zero=True), help="Stop waiting after this time; the agent still retires.")
 @click.option("--no-wait", is_flag=True, help="Return at once.")
-def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout: float | None, no_wait: bool) -> None:
+@JSON
+def retire(
+    agent_id: str | None,
+    now: bool,
+    hand_over: bool,
+    note: str,
+    timeout: float | None,
+    no_wait: bool,
+    json_wanted: bool,
+) -> None:
     """End AGENT (default: this pane's agent): it finishes its task and takes no new one, then its pane is closed."""
     own = caller().agent
     retiring = agent_id or own
@@ -166,11 +178,15 @@ def retire(agent_id: str | None, now: bool, hand_over: bool, note: str, timeout:
     leave = RetireMode.NOW if now else RetireMode.HAND_OVER if hand_over else RetireMode.FINISH
     if retiring == own or no_wait:  # its own task is what runs this command
         Torch().retire(retiring, leave=leave, note=note, wait=False)
-        click.echo(f"{retiring} takes no new tasks and retires" + (" when this one is over" if retiring == own else ""))
+        line = f"{retiring} takes no new tasks and retires" + (" when this one is over" if retiring == own else "")
+        as_json_or_line(json_wanted, {"retiring": retiring}, line)
         return
     with waiting(f"waiting until {retiring} has retired"):
         report = Torch().retire(retiring, leave=leave, note=note, timeout=timeout)
     assert report is not None
+    if json_wanted:
+        as_json(report)
+        return
     click.echo(f"{retiring} has retired on {report.node}; its last screen and its notes are in {report.file} there")
     _print_left(report)
 

@@ -89,10 +89,12 @@ def claim(resource: str, seconds: float | None, wait: float | None, by: str | No
 @click.command()
 @click.argument("resource")
 @_BY
-def release(resource: str, by: str | None) -> None:
+@JSON
+def release(resource: str, by: str | None, json_wanted: bool) -> None:
     """Release RESOURCE."""
     released = Claims().release(resource, by=by)
-    click.echo(f"{resource} is free" if released else f"{resource} was not claimed")
+    line = f"{resource} is free" if released else f"{resource} was not claimed"
+    as_json_or_line(json_wanted, {"resource": resource, "released": bool(released)}, line)
 
 
 @click.command()

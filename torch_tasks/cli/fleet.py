@@ -43,10 +43,13 @@ _REASON = click.option("--reason", default="", help="The reason, shown wherever 
 @_ALL
 @_REASON
 @click.option("--interrupt", is_flag=True, help="Interrupt their tasks and put them back into their queues.")
-def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool) -> None:
+@JSON
+def pause(
+    agent_id: str | None, role: str | None, everybody: bool, reason: str, interrupt: bool, json_wanted: bool
+) -> None:
     """Keep AGENT, all of a role, or all from taking new tasks. Running tasks go on; messages but emergencies wait."""
     report = Torch().pause(agent_id, role=role, everybody=everybody, reason=reason, interrupt=interrupt)
-    _print_answers("paused", report)
+    _print_answers("paused", report, json_wanted)
 
 
 @click.command()
@@ -54,10 +57,13 @@ def pause(agent_id: str | None, role: str | None, everybody: bool, reason: str, 
 @_ROLE
 @_ALL
 @_REASON
-def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str) -> None:
+@JSON
+def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str, json_wanted: bool) -> None:
     """Lift the pause that `pause` with the same arguments set; print the pauses that remain."""
     report = Torch().resume(agent_id, role=role, everybody=everybody, reason=reason)
-    _print_answers("resumed", report)
+    _print_answers("resumed", report, json_wanted)
+    if json_wanted:
+        return
     concerned = {*report.confirmed, *report.silent} if report.scope != EVERYBODY else None
     for info in Torch().agents(online=True):
         if info.hold_reason and (concerned is None or info.agent_id in concerned):
@@ -68,7 +74,8 @@ def resume(agent_id: str | None, role: str | None, everybody: bool, reason: str)
 @_FLEET
 @_HERE
 @_REASON
-def stop(everywhere: bool, here: bool, reason: str) -> None:
+@JSON
+def stop(everywhere: bool, here: bool, reason: str, json_wanted: bool) -> None:
     """Stop all agents, with the broker or without: running tasks are interrupted and go back to their queues.
 
     Writes the file STOP into the state folder of this machine, and with --all of every other one that the broker
@@ -76,10 +83,10 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
     """
     _require_one(everywhere, here)
     report = Torch().stop(reason, here=here)
-    _print_answers("stopped", report)
-    click.echo(
-        f"{NodeHolds(settings().state_dir).stop_file} is written; 'torch-tasks start {_scope_option(here)}' lifts it"
-    )
+    _print_answers("stopped", report, json_wanted)
+    if not json_wanted:
+        file = NodeHolds(settings().state_dir).stop_file
+        click.echo(f"{file} is written; 'torch-tasks start {_scope_option(here)}' lifts it")
     if report.unreached:
         raise BrokerUnreachable(
             f"only this machine is stopped; the others stop once the broker is back: {report.unreached}"
@@ -90,11 +97,12 @@ def stop(everywhere: bool, here: bool, reason: str) -> None:
 @_FLEET
 @_HERE
 @_REASON
-def start(everywhere: bool, here: bool, reason: str) -> None:
+@JSON
+def start(everywhere: bool, here: bool, reason: str, json_wanted: bool) -> None:
     """Lift the stop that `stop` with the same option set."""
     _require_one(everywhere, here)
-    _print_answers("started", Torch().start(reason, here=here))
-    if left := NodeHolds(settings().state_dir).stop:
+    _print_answers("started", Torch().start(reason, here=here), json_wanted)
+    if not json_wanted and (left := NodeHolds(settings().state_dir).stop):
         click.echo(f"still stopped here, {left}: 'torch-tasks start {_scope_option(not left.fleet)}' lifts it")
 
 
@@ -107,7 +115,10 @@ def _scope_option(here: bool) -> str:
     return "--here" if here else "--all"
 
 
-def _print_answers(done: str, report: HoldReport) -> None:
+def _print_answers(done: str, report: HoldReport, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(report)
+        return
     click.echo(f"{done}: {report.scope}, {report.hold}")
     if report.confirmed:
         click.echo(f"confirmed by {', '.join(report.confirmed)}")

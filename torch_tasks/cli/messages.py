@@ -176,7 +176,8 @@ def messages(
     elif message_id is None:
         as_json_or_table(json_wanted, nova.history(party, limit), _COLUMNS, _row)
     elif replay:
-        click.echo(f"message {message_id} {nova.replay(message_id)}")
+        state = nova.replay(message_id)
+        as_json_or_line(json_wanted, {"id": message_id, "state": state}, f"message {message_id} {state}")
     elif json_wanted:
         as_json(nova.message(message_id))
     else:

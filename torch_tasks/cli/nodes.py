@@ -110,9 +110,15 @@ def show(name: str, json_wanted: bool) -> None:
 @click.argument("name", metavar="NODE", type=NODE)
 @click.option("--hand-over", is_flag=True, help="Hand its tasks over to able agents elsewhere.")
 @click.option("--wait", "timeout", type=Duration(or_zero=True), help="Wait this long until no task runs there.")
-def drain(name: str, hand_over: bool, timeout: float | None) -> None:
+@JSON
+def drain(name: str, hand_over: bool, timeout: float | None, json_wanted: bool) -> None:
     """Take this node out of use: no agent is started there, and its agents take no new tasks."""
     drained = Torch().drain(name, hand_over=hand_over)
+    if json_wanted:
+        if timeout is not None:
+            Torch().drain(name, timeout=timeout)
+        as_json(drained)
+        return
     click.echo(f"node {name} is drained: it starts no more agents; 'torch-tasks node undrain {name}' undoes that")
     if drained.held:
         click.echo(f"these agents take no new tasks: {', '.join(drained.held)}")
@@ -127,9 +133,13 @@ def drain(name: str, hand_over: bool, timeout: float | None) -> None:
 
 @node.command()
 @click.argument("name", metavar="NODE", type=NODE)
-def undrain(name: str) -> None:
+@JSON
+def undrain(name: str, json_wanted: bool) -> None:
     """Put this node back to use: agents are started there again, and its agents take tasks."""
     resumed = Torch().undrain(name)
+    if json_wanted:
+        as_json({"node": name, "resumed": resumed})
+        return
     click.echo(f"node {name} is in use again: agents can be started there")
     if resumed:
         click.echo(f"these agents take tasks again: {', '.join(resumed)}")

@@ -12,6 +12,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any, TypeVar
 
@@ -43,9 +44,9 @@ class VisibleConsole(Console):
             yield segment if segment.control else segment._replace(text=visible(segment.text))
 
 
-def as_json(value: BaseModel | Sequence[BaseModel | dict[str, Any]] | dict[str, Any]) -> None:
-    """Print models, alone or inside lists and dicts, as JSON."""
-    click.echo(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=plain)))
+def as_json(value: object) -> None:
+    """Print models and dataclasses, alone or inside lists and dicts, as JSON."""
+    click.echo(escaped(json.dumps(value, indent=2, ensure_ascii=False, default=_plain)))
 
 
 def plain(model: BaseModel) -> dict[str, Any]:
@@ -53,7 +54,14 @@ def plain(model: BaseModel) -> dict[str, Any]:
     return model.model_dump(mode="json")
 
 
-def as_json_or_line(json_wanted: bool, model: BaseModel, line: str) -> None:
+def _plain(value: Any) -> Any:
+    """A model, or a dataclass with its fields, for JSON."""
+    return (
+        plain(value) if isinstance(value, BaseModel) else {one.name: getattr(value, one.name) for one in fields(value)}
+    )
+
+
+def as_json_or_line(json_wanted: bool, model: BaseModel | dict[str, Any], line: str) -> None:
     """Print a model as JSON for a program, or this line for a person."""
     if json_wanted:
         as_json(model)

