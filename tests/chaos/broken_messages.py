@@ -21,7 +21,6 @@ HASHES = (
     keys.AGENT_REGISTRY,
     keys.AGENT_PERFORMANCE,
     keys.AGENT_LOAD,
-    keys.AGENT_INCARNATION,
     keys.AGENT_TRAITS,
     keys.NODE_REGISTRY,
     keys.SPAWNED,

@@ -22,6 +22,10 @@ local function places_of(traits, id)
   return places
 end
 
+local function leave_index(traits)
+  for _, place in ipairs(places_of(traits or '', ARG.id)) do redis.call('ZREM', KEY.index, place) end
+end
+
 local function announce()
   redis.call('XADD', KEY.changes, 'MAXLEN', '~', CHANGES_KEPT, '*', 'agent', ARG.id)
 end
@@ -36,7 +40,7 @@ end
 local function enter()
   local former = redis.call('HGET', KEY.traits, ARG.id)
   if former ~= ARG.own_traits then
-    if former then redis.call('ZREM', KEY.index, unpack(places_of(former, ARG.id))) end
+    leave_index(former)
     for _, place in ipairs(places_of(ARG.own_traits, ARG.id)) do redis.call('ZADD', KEY.index, 0, place) end
     redis.call('HSET', KEY.traits, ARG.id, ARG.own_traits)
   end
@@ -52,7 +56,7 @@ end
 local function register()
   local holder = other_holder(ARG.id)
   if holder then return {0, unpack(holder)} end
-  local latest = tonumber(redis.call('HGET', KEY.incarnations, ARG.id) or '0')
+  local latest = tonumber(redis.call('HGET', KEY.incarnations, ARG.id) or '') or 0
   local incarnation = math.max(latest + 1, tonumber(ARG.at_least))
   redis.call('HSET', KEY.incarnations, ARG.id, incarnation)
   enter()
@@ -87,7 +91,7 @@ end
 -- ARGV: id
 local function remove()
   local traits = redis.call('HGET', KEY.traits, ARG.id)
-  if traits then redis.call('ZREM', KEY.index, unpack(places_of(traits, ARG.id))) end
+  leave_index(traits)
   for _, hash_key in ipairs({KEY.entries, KEY.traits, KEY.performance, KEY.loads}) do
     redis.call('HDEL', hash_key, ARG.id)
   end
@@ -181,7 +185,7 @@ end
 -- KEYS: soft_pins, loads
 -- ARGV: agent, task, ms
 local function pin()
-  if tonumber(redis.call('HGET', KEY.loads, ARG.agent) or '0') > 0 then return 0 end
+  if (tonumber(redis.call('HGET', KEY.loads, ARG.agent) or '') or 0) > 0 then return 0 end
   for _, other in ipairs(redis.call('ZRANGEBYSCORE', KEY.soft_pins, now, '+inf')) do
     if string.match(other, '^%S+') == ARG.agent then return 0 end
   end

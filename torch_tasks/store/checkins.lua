@@ -25,7 +25,7 @@ local function note(entry_key, slots_key, lines_key, slot, line)
     redis.call('ZREM', slots_key, oldest)
     redis.call('HDEL', lines_key, oldest)
   end
-  if tonumber(slot) >= tonumber(redis.call('HGET', entry_key, 'last_slot') or '0') then
+  if tonumber(slot) >= (tonumber(redis.call('HGET', entry_key, 'last_slot') or '') or 0) then
     redis.call('HSET', entry_key, 'last_slot', slot, 'last', line)
   end
 end
@@ -80,7 +80,7 @@ end
 -- ARGV: id, keep_seconds
 local function remove()
   if is_gone(redis.call('HGET', KEY.entry, 'state')) then return 0 end
-  local revision = tonumber(redis.call('HGET', KEY.entry, 'revision') or '0') + 1
+  local revision = (tonumber(redis.call('HGET', KEY.entry, 'revision') or '') or 0) + 1
   redis.call('DEL', KEY.entry, KEY.slots, KEY.lines)
   redis.call('HSET', KEY.entry, 'state', 'removed', 'revision', revision)
   redis.call('EXPIRE', KEY.entry, ARG.keep_seconds)
@@ -153,7 +153,7 @@ end
 -- ARGV: id, revision, added, due_ms, keep_seconds, *fire_again, *history, *fields
 -- Without added, it is not listed; the history has each slot and its line.
 local function restore()
-  if tonumber(redis.call('HGET', KEY.entry, 'revision') or '0') >= tonumber(ARG.revision) then return 0 end
+  if (tonumber(redis.call('HGET', KEY.entry, 'revision') or '') or 0) >= tonumber(ARG.revision) then return 0 end
   redis.call('DEL', KEY.entry)
   set_score(KEY.index, ARG.added, ARG.id)
   set_score(KEY.due, ARG.due_ms, ARG.id)

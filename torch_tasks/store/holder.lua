@@ -14,7 +14,7 @@ end
 
 -- Whether a later incarnation was registered; an incarnation that the broker forgot is written again.
 local function has_successor(name)
-  local latest, mine = tonumber(redis.call('HGET', KEY.incarnations, name) or '0'), tonumber(ARG.incarnation)
+  local latest, mine = tonumber(redis.call('HGET', KEY.incarnations, name) or '') or 0, tonumber(ARG.incarnation)
   if latest < mine then redis.call('HSET', KEY.incarnations, name, mine) end
   return latest > mine
 end

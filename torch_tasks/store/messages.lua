@@ -70,7 +70,7 @@ end
 
 local function is_stale()
   if ARG.incarnation == '' then return false end
-  return tonumber(redis.call('HGET', KEY.incarnations, ARG.agent) or '0') > tonumber(ARG.incarnation)
+  return (tonumber(redis.call('HGET', KEY.incarnations, ARG.agent) or '') or 0) > tonumber(ARG.incarnation)
 end
 
 -- Note that the receiver's worker begins to deliver.
@@ -81,8 +81,8 @@ local function stage()
   if is_stale() then return 'stale' end
   local state = get('state')
   if not state then return 'missing' end
-  if not TRANSITIONS[state].staged then return state end
-  local expires = tonumber(get('expires_at') or '0')
+  if not TRANSITIONS[state] or not TRANSITIONS[state].staged then return state end
+  local expires = tonumber(get('expires_at') or '') or 0
   if state == 'accepted' and expires > 0 and expires <= now then return 'expired' end
   redis.call('HSET', KEY.record, 'staged_at', now)
   redis.call('HINCRBY', KEY.record, 'tries', 1)
@@ -104,7 +104,7 @@ local function settle()
   if is_stale() then return 'stale' end
   if ARG.number ~= '' then leave_inbox(ARG.number) end
   local former, state = get('state'), ARG.state
-  if former and not TRANSITIONS[former][state] then return former end
+  if former and TRANSITIONS[former] and not TRANSITIONS[former][state] then return former end
   redis.call('HSET', KEY.record, 'message', ARG.message, 'note', ARG.note, 'transport', ARG.transport)
   if not former then
     redis.call('HSET', KEY.record, 'accepted_at', now)
@@ -141,7 +141,7 @@ end
 local function replay()
   local state = get('state')
   if not state then return 'missing' end
-  if not TRANSITIONS[state].accepted then return state end
+  if not TRANSITIONS[state] or not TRANSITIONS[state].accepted then return state end
   redis.call('HSET', KEY.record, 'accepted_at', now, 'note', 'replayed', 'tries', 0)
   redis.call('HDEL', KEY.record, 'expires_at')
   redis.call('PERSIST', KEY.record)

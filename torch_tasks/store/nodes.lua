@@ -11,7 +11,9 @@ local function register()
   if holder then return {0, unpack(holder)} end
   redis.call('HSET', KEY.entries, ARG.name, ARG.entry)
   redis.call('ZADD', KEY.heartbeats, now, ARG.name)
-  return {redis.call('HINCRBY', KEY.incarnations, ARG.name, 1), '', 0}
+  local incarnation = (tonumber(redis.call('HGET', KEY.incarnations, ARG.name) or '') or 0) + 1
+  redis.call('HSET', KEY.incarnations, ARG.name, incarnation)
+  return {incarnation, '', 0}
 end
 
 -- Note that a node lives, and its state.

@@ -215,7 +215,7 @@ end
 -- KEYS: record, all, demanded, dead_letters
 -- ARGV: id, revision, accepted_us, queue, demands, keep_seconds, is_dead, *fields
 local function restore()
-  if tonumber(get('revision') or '-1') >= tonumber(ARG.revision) then return 0 end
+  if (tonumber(get('revision') or '') or -1) >= tonumber(ARG.revision) then return 0 end
   redis.call('HSET', KEY.record, unpack(ARG.fields))
   if ARG.is_dead == '1' then redis.call('HSETNX', KEY.dead_letters, ARG.id, '') end
   if tonumber(ARG.keep_seconds) > 0 then redis.call('EXPIRE', KEY.record, ARG.keep_seconds) end

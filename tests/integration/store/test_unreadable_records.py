@@ -119,3 +119,13 @@ def test_notes_and_history_leave_out_what_torch_did_not_write(torch: Torch, brok
     assert task.history() == []
     broker.client.xadd(keys.AUDIT, {"what": "else"})
     assert NovaOrchestrator().refused() == []
+
+
+def test_traits_and_an_incarnation_of_the_wrong_form_keep_no_agent_from_its_heartbeat(
+    node: Node, torch: Torch, broker: Broker
+) -> None:
+    worker = node.agent_worker("developer-1")
+    broker.client.hset(keys.AGENT_TRAITS, "developer-1", "x")
+    broker.client.hset(keys.AGENT_INCARNATION, "developer-1", "many")
+    assert torch.enqueue("echo on", agent="developer-1").result(timeout=20).answer == "on\n"
+    assert "ResponseError" not in worker.logs()
