@@ -11,11 +11,12 @@ import time
 import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import psutil
+import pytest
 import redis
 from broker_data import BrokerData, without_dragonfly
 from machine import short_folder, survivors
@@ -156,7 +157,11 @@ class Broker(CeleryTestContainer):
     def start(self) -> None:
         """Start it with the data that it has, and wait until it answers."""
         own = self.settings.broker_url is None
-        with without_dragonfly() if self._keeps_every_write else nullcontext():
+        with ExitStack() as around:
+            if self._keeps_every_write:
+                around.enter_context(without_dragonfly())
+            # It outlives the machine of a test, which takes for its own what names it in its environment.
+            around.enter_context(pytest.MonkeyPatch.context()).setenv("TORCH_STATE_DIR", str(self._folder))
             address = start_broker(self.settings) if own else self.settings.broker()
         self.url, self.celery_url = address.url.get_secret_value(), address.celery_url
         self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
