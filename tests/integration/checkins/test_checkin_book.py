@@ -201,7 +201,7 @@ def test_the_id_of_a_pane_means_nothing_to_a_later_server(
     monkeypatch.setenv("TMUX_TMPDIR", str(tmp_path))
     monkeypatch.delenv("TMUX", raising=False)
     log = tmp_path / "log"
-    reader = f"exec python3 -uc 'for line in open(0): open(\"{log}\", \"a\").write(line)'"
+    reader = f'exec python3 -uc \'for line in open(0): open("{log}", "a").write(line)\''
     argv = ["tmux", "-f", "/dev/null", "new-session", "-d", "-s", "work", reader]
     tmux = lambda *words: subprocess.run([*words], check=True, capture_output=True, text=True, timeout=20).stdout  # noqa: E731
     tmux(*argv)

@@ -13,7 +13,7 @@ from torch_tasks.cli import COMMANDS as GROUPS
 
 RUN_OPTIONS = (
     "--role --skill --agent --priority --workdir --kind --timeout --check --check-rounds --permissions"
-    " --fresh --max-retries --id"
+    " --fresh --max-retries --id --title"
 )
 COMMANDS = [name for group in GROUPS.values() for name in group]
 OPTIONS = {
@@ -63,6 +63,8 @@ OPTIONS = {
     "logs": "--lines --follow",
     "compat": "install",
     "completion": "bash zsh fish --install",
+    "summary": "--since --markdown --json",
+    "init": "--yes",
     "doctor": "--json",
     "demo": "--stay",
     "version": "--help",
