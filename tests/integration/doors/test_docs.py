@@ -11,6 +11,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from fake_kind import kind_toml
+from fakes.cli.client import FakeCli
+from git_parts import Repository
 from machine import short_folder
 
 from torch_tasks.machine.broker import start_broker
@@ -19,16 +22,18 @@ from torch_tasks.settings import Settings
 
 REPO = Path(__file__).resolve().parents[3]
 README = (REPO / "README.md").read_text()
-MESSAGES = (REPO / "docs" / "messages.md").read_text()
-CONTROL = (REPO / "docs" / "control.md").read_text()
-NODES = (REPO / "docs" / "nodes.md").read_text()
-GIT = (REPO / "docs" / "git.md").read_text()
-COLLABORATION = (REPO / "docs" / "collaboration.md").read_text()
-STACK = (REPO / "docs" / "stack.md").read_text()
-CHECKINS = (REPO / "docs" / "checkins.md").read_text()
-COMMANDS = (REPO / "docs" / "commands.md").read_text()
-#: What a person types into a terminal of their own, or what this very run is; other tests show that these work.
-SHOWN_ELSEWHERE = {"make quick", "make demo", "make test", "make bench", "make chaos", "make setup"}
+PAGES = {page.name: page.read_text() for page in (REPO / "docs").glob("*.md")}
+PYTHON = PAGES["python.md"]
+OPERATIONS = PAGES["operations.md"]
+DELIVERY = PAGES["delivery.md"]
+MESSAGES = PAGES["messages.md"]
+CONTROL = PAGES["control.md"]
+NODES = PAGES["nodes.md"]
+GIT = PAGES["git.md"]
+COLLABORATION = PAGES["collaboration.md"]
+STACK = PAGES["stack.md"]
+CHECKINS = PAGES["checkins.md"]
+COMMANDS = PAGES["commands.md"]
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
 Environment = dict[str, str]
@@ -54,11 +59,12 @@ def environment() -> Iterator[Environment]:
 def run(environment: Environment) -> Callable[..., str]:
     """Run a command in the new user's home and return what it printed; a failure is shown whole."""
 
-    def run(*command: str, **extra: str) -> str:
+    def run(*command: str, typed: str = "", **extra: str) -> str:
         done = subprocess.run(
             command,
             env={**environment, **extra},
             cwd=environment["HOME"],
+            input=typed,
             capture_output=True,
             text=True,
             timeout=100,
@@ -70,17 +76,37 @@ def run(environment: Environment) -> Callable[..., str]:
     return run
 
 
-def test_the_first_steps_work_as_they_are_written(run: Callable[..., str]) -> None:
-    first = blocks("bash")[0]
-    said = run("bash", "-ec", first)
+def test_a_fleet_of_shells_works_as_the_readme_says(run: Callable[..., str]) -> None:
+    start, end, _ = blocks("bash")
+    said = run("bash", "-ec", start)
     assert "hello from developer-1" in said
     assert "Flower" in said
     assert "FAIL" not in said
+    [python] = blocks("python")
+    assert run(sys.executable, "-c", python).startswith("succeeded (Evidence(")
+    assert "ended: up" in run("bash", "-ec", end)
+
+
+def test_a_fleet_of_coding_agents_works_as_the_readme_says(run: Callable[..., str], environment: Environment) -> None:
+    home = Path(environment["HOME"])
+    cli = FakeCli(home / "bin", name="claude")
+    kinds = home / ".config" / "torch" / "agents"
+    kinds.mkdir(parents=True)
+    (kinds / "claude.toml").write_text(kind_toml([str(cli.program), "--settings", "{hooks}"], hooks=True))
+    shop = Repository(home / "src" / "shop")
+    shop.write("Makefile", "test:\n\ttrue\n")
+    shop.git("add", "Makefile")
+    shop.git("commit", "--quiet", "--message", "Test")
+    said = run("bash", "-ec", blocks("bash")[2], PATH=f"{cli.folder}:{environment['PATH']}", typed="\n\n\n")
+    assert "wrote " in said
+    assert "agent   dev-2: developer (night), ready" in said
+    assert "1 succeeded" in said
+    assert "check passed" in said
 
 
 def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -> None:
     run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python", "--agent", "qa-1:qa")
-    first, registry, messages, checkins, canvas = blocks("python")
+    first, registry, messages, checkins, canvas = blocks("python", PYTHON)
     said = run(sys.executable, "-c", first)
     assert "succeeded 0" in said
     assert "['dev']" in said
@@ -97,7 +123,7 @@ def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -
 def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
     broker = start_broker(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]) / "b"))
     url = broker.url.get_secret_value()
-    several = blocks("bash")[1].replace(BROKER_IN_DOCS, url)
+    several = blocks("bash", OPERATIONS)[0].replace(BROKER_IN_DOCS, url)
     assert url in several
     wait = """
     until [ "$(torch-tasks agents --online | grep -c ready)" = 2 ]; do sleep 0.2; done
@@ -111,8 +137,7 @@ def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., st
 
 
 def test_dead_letters_are_handled_as_it_is_written(run: Callable[..., str]) -> None:
-    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer")
-    said = run("bash", "-ec", blocks("bash")[2])
+    said = run("bash", "-ec", "\n".join(blocks("bash", DELIVERY)))
     assert "agent crashed" in said
     assert "task replay-me queued again" in said
 
@@ -178,11 +203,10 @@ def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
     assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
 
 
-def test_every_make_target_that_the_readme_names_exists() -> None:
-    named = set(re.findall(r"make [a-z]+", "\n".join(blocks("sh")) + README))
+def test_every_make_target_that_a_page_names_exists() -> None:
+    named = set(re.findall(r"(?:^|`)make ([a-z]+)", "\n".join([README, *PAGES.values()]), re.MULTILINE))
     targets = set(re.findall(r"^([a-z]+):", (REPO / "Makefile").read_text(), re.MULTILINE))
-    assert named - {"make and"} == SHOWN_ELSEWHERE
-    assert {name.split()[1] for name in SHOWN_ELSEWHERE} <= targets
+    assert {"demo", "test"} <= named <= targets
 
 
 def test_completion_is_installed_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
@@ -191,9 +215,16 @@ def test_completion_is_installed_as_it_is_written(run: Callable[..., str], envir
     assert "torch-tasks completion" in (Path(environment["HOME"]) / ".bashrc").read_text()
 
 
-def test_every_command_the_readme_names_exists(run: Callable[..., str]) -> None:
-    named = set(re.findall(r"`torch-tasks ([a-z]+)", README)) | set(
-        re.findall(r"^torch-tasks ([a-z]+)", README, re.MULTILINE)
-    )
+def test_every_command_that_a_page_names_exists(run: Callable[..., str]) -> None:
+    pages = "\n".join([README, *PAGES.values()])
+    named = set(re.findall(r"(?:^|`|\$\()torch-tasks ([a-z][a-z-]*)", pages, re.MULTILINE))
+    assert {"up", "done", "spawn"} <= named
     for name in sorted(named):
         assert "Usage" in run("torch-tasks", name, "--help"), name
+
+
+def test_every_link_leads_to_a_file() -> None:
+    for folder, pages in ((REPO, [README]), (REPO / "docs", PAGES.values())):
+        for target in re.findall(r"\]\(([^)#:]+)\)", "\n".join(pages)):
+            assert (folder / target).exists(), target
+    assert {f"docs/{name}" for name in PAGES} <= set(re.findall(r"\]\(([^)]+)\)", README))
