@@ -39,7 +39,9 @@ from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery, requests
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import hand_over
+from torch_tasks.tasks.publishing import Outgoing, accept_all
 from torch_tasks.tasks.run import run
+from torch_tasks.tasks.task_file import in_order
 
 log = logging.getLogger(__name__)
 
@@ -195,6 +197,27 @@ class Torch:
                 raise
         run.apply_async((spec,), task_id=spec.id, spool=spool)
         return Task(spec.id)
+
+    def enqueue_all(self, specs: Iterable[TaskSpec], *, spool: bool = False) -> list[Task]:
+        """Hand many tasks to the fleet, all of them or none; they may be ``after`` each other in any order.
+
+        Raises what :meth:`enqueue` does, and then nothing was enqueued. From the moment in which all are in this
+        machine's ledger none is lost: what this process cannot send is sent when the broker is back, or by others.
+        """
+        asked = list(specs)
+        ordered = in_order(asked)
+        outgoing: list[Outgoing] = []
+        try:
+            recovery.settle()
+        except BrokerUnreachable:
+            if not spool:
+                raise
+        for spec in ordered:
+            run.apply_async((spec,), task_id=spec.id, into=outgoing)
+        accept_all(outgoing, spool=spool)
+        for spec in ordered:
+            run.apply_async((spec,), task_id=spec.id, spool=settings().ledger)
+        return [Task(spec.id) for spec in asked]
 
     def task(self, task_id: str) -> Task:
         """A task that was accepted earlier, from any process."""

@@ -7,6 +7,7 @@ import sys
 import time
 from contextlib import suppress
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import click
@@ -38,6 +39,7 @@ from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
+from torch_tasks.tasks.task_file import read_tasks
 from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.visible_text import one_line, visible
 
@@ -79,7 +81,14 @@ _HANDOVER_SECONDS = 30.0
 
 
 @click.command(params=TASK_OPTIONS.parameters())
-@click.argument("prompt", nargs=-1, required=True)
+@click.argument("prompt", nargs=-1)
+@click.option(
+    "--file",
+    "path",
+    type=click.Path(path_type=Path),
+    help="Enqueue all tasks of a file: one prompt a line (.txt), or a list of tasks with their fields (.yaml). The "
+    "other options are for those that do not say otherwise.",
+)
 @click.option("--kind", "agent_kind", type=KIND, help="Only an agent of this kind: claude, codex, shell, …")
 @click.option("--spool", is_flag=True, help="If the broker is away, keep the task on this disk and send it later.")
 @click.option("--wait", is_flag=True, help="Wait for the end and print the answer.")
@@ -92,6 +101,7 @@ _HANDOVER_SECONDS = 30.0
 @JSON
 def run(
     prompt: tuple[str, ...],
+    path: Path | None,
     wait: bool,
     wait_timeout: float | None,
     unroutable_after: float | None,
@@ -103,6 +113,15 @@ def run(
     PROMPT is what the agent shall do; its words are joined by one space. `-` reads it from standard input.
     """
     fields = TASK_OPTIONS.take(parameters)  # leaves --kind and --spool
+    if path:
+        if prompt or "id" in fields or unroutable_after is not None:
+            raise click.UsageError(
+                "--file takes neither a PROMPT nor --id nor --unroutable-after: the file has the tasks"
+            )
+        _run_file(path, fields, wait, wait_timeout, json_wanted, **parameters)
+        return
+    if not prompt:
+        raise click.MissingParameter(param_type="argument", param_hint="'PROMPT...'")
     handed = Torch().enqueue(text_of(prompt), **fields, **parameters)
     if not wait:
         as_json_or_line(json_wanted, {"id": handed.id, "spooled": handed.spooled}, handed.id)
@@ -116,6 +135,36 @@ def run(
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
         _end_with(_await_end(handed, wait_timeout), json_wanted)
+
+
+def _run_file(
+    path: Path,
+    fields: dict[str, Any],
+    wait: bool,
+    timeout: float | None,
+    json_wanted: bool,
+    *,
+    agent_kind: str | None,
+    spool: bool,
+) -> None:
+    """Enqueue the tasks of a file and print their ids; with ``wait``, how each ended instead."""
+    if agent_kind:
+        fields["skills"] = [*fields.get("skills", ()), agent_kind]
+    tasks = Torch().enqueue_all(read_tasks(path, fields), spool=spool)
+    if not wait:
+        ids = [{"id": task.id} for task in tasks]
+        if json_wanted:
+            as_json(ids)
+        else:
+            click.echo("\n".join(task.id for task in tasks))
+        return
+    deadline = None if timeout is None else time.monotonic() + timeout
+    results = [task.result(None if deadline is None else max(deadline - time.monotonic(), 0)) for task in tasks]
+    if json_wanted:
+        as_json(results)
+    else:
+        click.echo("\n".join(result.summary for result in results))
+    sys.exit(0 if all(result.succeeded for result in results) else FAILED)
 
 
 def _no_agent_can(record: TaskRecord) -> str:

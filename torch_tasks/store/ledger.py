@@ -117,11 +117,20 @@ class Ledger:
         The message that was written first stays: the same id twice is one task.
         """
         with self._file.writing(flushed=True) as file:
-            if self._add(file, task_id, queue, message):
-                return None
-            row = self._found_or_added(file, task_id, queue)
-            self._enter(file, row.number, RowState.WRITTEN)
-            return row.state
+            return self._write(file, task_id, queue, message)
+
+    def write_all(self, tasks: Iterable[tuple[str, str, str]]) -> None:
+        """:meth:`write` each of these, an id, queue and message, in this order: all of them or none."""
+        with self._file.writing(flushed=True) as file:
+            for task in tasks:
+                self._write(file, *task)
+
+    def _write(self, file: sqlite3.Connection, task_id: str, queue: str, message: str) -> RowState | None:
+        if self._add(file, task_id, queue, message):
+            return None
+        row = self._found_or_added(file, task_id, queue)
+        self._enter(file, row.number, RowState.WRITTEN)
+        return row.state
 
     def note(self, task_id: str, state: RowState) -> None:
         """Put a row into another state, if that may follow."""

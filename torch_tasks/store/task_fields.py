@@ -55,3 +55,8 @@ def milliseconds_of(moment: str | None) -> int | None:
 def followers(account: Mapping[str, str]) -> list[str]:
     """The tasks that were accepted to begin after this one."""
     return account.get("followers", "").split()
+
+
+def is_same(account: Mapping[str, str], wire: Mapping[str, Any]) -> bool:
+    """Whether this is the record of the same task, as it was asked for or as it became when it was handed over."""
+    return account.get("asked") == fingerprint(wire) or json.loads(account["spec"]) == wire

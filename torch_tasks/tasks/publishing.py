@@ -29,7 +29,7 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import fleet
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, RowState
-from torch_tasks.store.task_fields import fingerprint
+from torch_tasks.store.task_fields import fingerprint, is_same
 from torch_tasks.store.task_outcomes import Acceptance, Accepted
 from torch_tasks.tasks import set_aside
 from torch_tasks.transport.amqp import LeasedAMQP
@@ -50,9 +50,18 @@ class Publishing(LeasedAMQP):
         send = super()._create_task_sender()
 
         def send_task_message(
-            producer: Any, name: str, message: Any, *, spool: bool = False, first_to: str | None = None, **options: Any
+            producer: Any,
+            name: str,
+            message: Any,
+            *,
+            spool: bool = False,
+            first_to: str | None = None,
+            into: list[Outgoing] | None = None,
+            **options: Any,
         ) -> Any:
-            if name == RUN:
+            if name == RUN and into is not None:
+                producer = Collector(producer, into)
+            elif name == RUN:
                 producer = LedgerProducer(producer, self.app, spool=spool, first_to=first_to)
             return send(producer, name, message, **options)
 
@@ -116,6 +125,20 @@ class Outgoing:
         sent = producer.publish(self.body, **options)
         set_aside.settle([self.task_id], fleet())  # what it waits for may have ended meanwhile
         return sent
+
+
+class Collector:
+    """A producer that publishes nothing and keeps what it was to publish."""
+
+    def __init__(self, producer: Any, into: list[Outgoing]) -> None:
+        self._producer = producer
+        self._into = into
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, **options: Any) -> None:
+        self._into.append(Outgoing.of(body, options).within(settings().wire_limit_bytes))
 
 
 class LedgerProducer:
@@ -206,14 +229,46 @@ class LedgerProducer:
         return getattr(getattr(self._producer, "_batch_local", None), "current", None) is not None
 
 
+def accept_all(tasks: Sequence[Outgoing], *, spool: bool) -> None:
+    """Note all of these tasks in the ledger, in one step; from then on recovery publishes what its sender does not.
+
+    Raises what publishing one of them would, as far as can be known before, and then nothing is noted.
+    """
+    of, ledger = fleet(), fleet().ledger
+    ids = {task.task_id for task in tasks}
+    awaited = sorted({one for task in tasks for one in task.wire.get("after", ())} - ids)
+    try:
+        of.room.require()
+        for task, account in zip(tasks, of.records.accounts(task.task_id for task in tasks), strict=True):
+            if account and not is_same(account, task.wire):
+                raise _id_taken(task.task_id)
+        unknown = {one for one, found in zip(awaited, of.records.outlines(awaited), strict=True) if not found}
+    except BrokerUnreachable:
+        if not spool or ledger is None:
+            raise
+        unknown = {one for one in awaited if ledger.state(one) is None}
+    for task in tasks:
+        for one in task.wire.get("after", ()):
+            if one in unknown:
+                raise _unknown(task.task_id, one)
+        if ledger and _is_another(ledger, task, ledger.state(task.task_id)):
+            raise _id_taken(task.task_id)
+    if ledger:
+        ledger.write_all((task.task_id, task.queue, task.text()) for task in tasks)
+
+
 def _refuse_another(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:
     """Raise :class:`TaskIdTaken` if this machine enqueued another task under the id that has not ended yet."""
-    if before in (None, RowState.CLOSED, RowState.WITHDRAWN):
-        return
-    text = ledger.message_of(outgoing.task_id)
-    if text and fingerprint(Outgoing.read(text).wire) != fingerprint(outgoing.wire):
+    if _is_another(ledger, outgoing, before):
         ledger.take_back(outgoing.task_id, before, forgotten=False)
         raise _id_taken(outgoing.task_id)
+
+
+def _is_another(ledger: Ledger, outgoing: Outgoing, known: RowState | None) -> bool:
+    if known in (None, RowState.CLOSED, RowState.WITHDRAWN):
+        return False
+    text = ledger.message_of(outgoing.task_id)
+    return bool(text) and fingerprint(Outgoing.read(str(text)).wire) != fingerprint(outgoing.wire)
 
 
 def _spool(ledger: Ledger, outgoing: Outgoing, before: RowState | None) -> None:

@@ -1,0 +1,144 @@
+"""``torch-tasks run --file``: all tasks of a file, or none."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from clients import start_client
+from machine import TORCH_TASKS
+from nodes import Broker, Node
+from waiting import until
+
+from torch_tasks import TaskSpec, TaskState, Torch
+from torch_tasks.errors import TaskIdTaken
+from torch_tasks.fleet import fleet
+from torch_tasks.tasks import recovery
+
+NIGHT = """
+- id: report
+  prompt: cat {folder}/order
+  after: [test, docs]
+- id: test
+  prompt: echo test >> {folder}/order
+  after: build
+- id: build
+  prompt: sleep 0.3; echo build >> {folder}/order
+- id: docs
+  prompt: sleep 0.1; true
+"""
+
+
+def command(*words: str, code: int = 0) -> str:
+    done = subprocess.run([TORCH_TASKS, *words], env=os.environ, capture_output=True, text=True, timeout=90)
+    assert done.returncode == code, done.stdout + done.stderr
+    return done.stdout + done.stderr
+
+
+def test_the_tasks_of_a_file_run_in_the_order_that_they_ask_for(node: Node, torch: Torch, tmp_path: Path) -> None:
+    node.agent_worker("developer-1")
+    node.agent_worker("developer-2")
+    night = tmp_path / "night.yaml"
+    night.write_text(NIGHT.format(folder=tmp_path))
+    ended = command("run", "--file", str(night), "--wait", "--wait-timeout", "60")
+    assert [line.split()[1:3] for line in ended.splitlines()] == [
+        [one, "succeeded"] for one in ("report", "test", "build", "docs")
+    ]
+    assert torch.task("report").result(timeout=1).answer == "build\ntest\n"
+
+
+def test_one_that_fails_is_the_exit_code(node: Node, torch: Torch, tmp_path: Path) -> None:
+    node.agent_worker("developer-1")
+    (tmp_path / "tasks.txt").write_text("true\nexit 3\n")
+    assert "exit code 3" in command("run", "--file", str(tmp_path / "tasks.txt"), "--wait", code=1)
+
+
+def test_ids_are_printed_in_the_order_of_the_file(torch: Torch, empty: None, tmp_path: Path) -> None:
+    (tmp_path / "tasks.txt").write_text("echo one\necho two\n")
+    printed = command("run", "--file", str(tmp_path / "tasks.txt"), "--role", "qa", "--priority", "high").split()
+    assert [torch.task(one).record().spec.prompt for one in printed] == ["echo one", "echo two"]
+    assert {torch.task(one).record().spec.role for one in printed} == {"qa"}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("- prompt: fine\n- promt: a\n", ":2: "),
+        ("- prompt: fine\n- {prompt: a, id: a, after: b}\n- {prompt: b, id: b, after: a}\n", "a after b after a"),
+        ("- prompt: fine\n- {prompt: a, after: nonesuch}\n", "after nonesuch, and there is no such task"),
+        ("- prompt: fine\n- {prompt: a, id: known}\n", "task known was accepted before with another spec"),
+    ],
+)
+def test_of_a_file_with_a_mistake_nothing_is_enqueued(
+    torch: Torch, empty: None, tmp_path: Path, text: str, words: str
+) -> None:
+    torch.enqueue("other", id="known", agent="nobody")
+    (tmp_path / "tasks.yaml").write_text(text)
+    assert words in command("run", "--file", str(tmp_path / "tasks.yaml"), code=2)
+    assert [record.spec.id for record in torch.tasks()] == ["known"]
+    assert fleet().ledger.summary().open == 1
+
+
+@pytest.mark.parametrize("words", [["a prompt"], ["--id", "x"]])
+def test_a_file_takes_no_prompt_and_no_id_beside_it(tmp_path: Path, words: list[str]) -> None:
+    assert "--file takes neither" in command("run", "--file", "tasks.txt", *words, code=2)
+    assert "Missing argument 'PROMPT" in command("run", code=2)
+
+
+@pytest.mark.parametrize("number", [0, 1, 3, 4])
+def test_an_enqueuer_killed_in_the_middle_has_enqueued_all_or_none(torch: Torch, empty: None, number: int) -> None:
+    client = start_client(
+        "import os, signal\n"
+        "from torch_tasks import TaskSpec\n"
+        "from torch_tasks.tasks import publishing\n"
+        "from torch_tasks.store.ledger import Ledger\n"
+        "count, publish, write = [0], publishing.Outgoing.publish, Ledger._write\n"
+        "def die(*args, **options):\n"
+        f"    if count[0] == {number}: os.kill(os.getpid(), signal.SIGKILL)\n"
+        "    count[0] += 1\n"
+        f"    return {'write' if number == 3 else 'publish'}(*args, **options)\n"
+        f"{'Ledger._write' if number == 3 else 'publishing.Outgoing.publish'} = die\n"
+        "specs = [TaskSpec(id=f't{n}', prompt='true', agent='nobody', after=[f't{n + 1}'] if n < 3 else [])\n"
+        "         for n in range(4)]\n"
+        "torch.enqueue_all(specs)\n"
+    )
+    client.communicate(timeout=60)
+    assert client.returncode == (0 if number == 4 else -9)
+
+    def is_sent() -> bool:
+        recovery.settle()
+        return fleet().ledger.unsent() == []
+
+    until(is_sent, "what was in the ledger is sent", 20)
+    expected = {} if number == 3 else {"t3": "queued", **dict.fromkeys(("t0", "t1", "t2"), "pending")}
+    assert {record.spec.id: str(record.state) for record in torch.tasks()} == expected
+    assert len(fleet().deliveries.waiting("torch.agent.nobody")) == bool(expected)
+    assert sorted(fleet().deliveries.set_aside()) == sorted(expected.keys() - {"t3"})
+
+
+def test_the_same_tasks_again_are_the_same_tasks(torch: Torch, empty: None) -> None:
+    specs = [TaskSpec(id="one", prompt="true", agent="nobody"), TaskSpec(id="two", prompt="true", after=["one"])]
+    assert [task.id for task in torch.enqueue_all(specs)] == [task.id for task in torch.enqueue_all(specs)]
+    assert torch.task("two").status is TaskState.PENDING
+    assert len(fleet().deliveries.waiting("torch.agent.nobody")) == 1
+    with pytest.raises(TaskIdTaken, match="task two"):
+        torch.enqueue_all([TaskSpec(id="new", prompt="true"), TaskSpec(id="two", prompt="false")])
+    assert fleet().records.find("new") is None
+
+
+def test_a_file_can_be_spooled(torch: Torch, own_broker: Broker, tmp_path: Path) -> None:
+    folder = tmp_path / "state"
+    away = {**os.environ, "TORCH_BROKER_URL": own_broker.url, "TORCH_STATE_DIR": str(folder)}
+    (tmp_path / "tasks.yaml").write_text("- {id: a, prompt: x, after: b}\n- {id: b, prompt: x}\n")
+    own_broker.stop()
+    words = [TORCH_TASKS, "run", "--file", str(tmp_path / "tasks.yaml")]
+    refused = subprocess.run(words, env=away, capture_output=True, text=True, timeout=60)
+    assert refused.returncode == 4
+    spooled = subprocess.run([*words, "--spool"], env=away, capture_output=True, text=True, timeout=60)
+    assert (spooled.returncode, spooled.stdout) == (0, "a\nb\n"), spooled.stderr
+    own_broker.start()
+    listed = subprocess.run([TORCH_TASKS, "tasks"], env=away, capture_output=True, text=True, timeout=60)
+    assert "pending" in listed.stdout
+    assert "queued" in listed.stdout
