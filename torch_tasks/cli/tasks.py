@@ -31,6 +31,7 @@ from torch_tasks.cli.output import (
     wanted,
 )
 from torch_tasks.cli.tables import Column, cut, state, wrapped
+from torch_tasks.cli.task_files import run_file
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
 from torch_tasks.fleet import fleet
@@ -39,7 +40,6 @@ from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.handover import await_handover
-from torch_tasks.tasks.task_file import read_tasks
 from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.visible_text import one_line, visible
 
@@ -118,7 +118,7 @@ def run(
             raise click.UsageError(
                 "--file takes neither a PROMPT nor --id nor --unroutable-after: the file has the tasks"
             )
-        _run_file(path, fields, wait, wait_timeout, json_wanted, **parameters)
+        run_file(path, fields, wait, wait_timeout, json_wanted, **parameters)
         return
     if not prompt:
         raise click.MissingParameter(param_type="argument", param_hint="'PROMPT...'")
@@ -135,36 +135,6 @@ def run(
         _give_up_if_unroutable(handed, unroutable_after)
     if wait:
         _end_with(_await_end(handed, wait_timeout), json_wanted)
-
-
-def _run_file(
-    path: Path,
-    fields: dict[str, Any],
-    wait: bool,
-    timeout: float | None,
-    json_wanted: bool,
-    *,
-    agent_kind: str | None,
-    spool: bool,
-) -> None:
-    """Enqueue the tasks of a file and print their ids; with ``wait``, how each ended instead."""
-    if agent_kind:
-        fields["skills"] = [*fields.get("skills", ()), agent_kind]
-    tasks = Torch().enqueue_all(read_tasks(path, fields), spool=spool)
-    if not wait:
-        ids = [{"id": task.id} for task in tasks]
-        if json_wanted:
-            as_json(ids)
-        else:
-            click.echo("\n".join(task.id for task in tasks))
-        return
-    deadline = None if timeout is None else time.monotonic() + timeout
-    results = [task.result(None if deadline is None else max(deadline - time.monotonic(), 0)) for task in tasks]
-    if json_wanted:
-        as_json(results)
-    else:
-        click.echo("\n".join(result.summary for result in results))
-    sys.exit(0 if all(result.succeeded for result in results) else FAILED)
 
 
 def _no_agent_can(record: TaskRecord) -> str:
