@@ -160,7 +160,7 @@ def test_up_refuses_at_once_what_cannot_start() -> None:
         up = ("up", "--detach", "--no-flower", "--agent")
         said = machine.torch(*up, "dev-1:developer:python:claud", code=1).stderr
         assert said.startswith("Error: there is no agent kind 'claud': no agents/claud.toml in ")
-        assert "aider, claude, codex" in said
+        assert "did you mean claude?" in said
         (machine.folder / "config" / "agents").mkdir(parents=True)
         (machine.folder / "config" / "agents" / "mine.toml").write_text('command = ["nowhere-to-be-found"]')
         said = machine.torch(*up, "dev-1:developer::mine", code=1).stderr
