@@ -33,7 +33,8 @@ from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.started_by_name import CONFIGURATION_FAULTS, load
 from torch_tasks.system.files import make_folder
 
-_INDENT = len("FAIL  ") + 14
+_NAME = 15
+_INDENT = len("FAIL  ") + _NAME
 
 
 class Finding(BaseModel):
@@ -67,14 +68,16 @@ def doctor(json_wanted: bool) -> None:
         try:
             findings.append(Finding(what=what, good=True, detail=check()))
         except TorchError as error:
-            findings.append(Finding(what=what, good=False, detail=str(error)))
+            known = next((finding.what for finding in findings if finding.detail == str(error)), None)
+            detail = f"unknown: see {known}" if known else str(error)
+            findings.append(Finding(what=what, good=False, detail=detail))
             code = max(code, error.exit_code)
     if json_wanted:
         as_json(findings)
     else:
         for finding in findings:
             sign = Text("ok    ", style="green") if finding.good else Text("FAIL  ", style="bold red")
-            print_styled(sign.append(f"{finding.what + ':':<14}{beside(finding.detail, _INDENT)}", style="default"))
+            print_styled(sign.append(f"{finding.what + ':':<{_NAME}}{beside(finding.detail, _INDENT)}", style="default"))
     sys.exit(code)
 
 

@@ -141,8 +141,7 @@ def test_an_agent_that_cannot_be_is_refused_before_anything_starts(machine: Mach
 
 @pytest.mark.parametrize("command", ["up --detach", "node"])
 def test_two_agents_of_one_id_are_refused_before_anything_starts(machine: Machine, command: str) -> None:
-    option = "--agent" if command.startswith("up") else "--keep"
-    done = machine.torch(*command.split(), option, "dev-1:developer", option, "dev-1:qa", code=2)
+    done = machine.torch(*command.split(), "--agent", "dev-1:developer", "--agent", "dev-1:qa", code=2)
     assert "two agents have the id 'dev-1': dev-1:developer::shell and dev-1:qa::shell" in done.stderr
     assert machine.is_clean()
     assert not machine.state.exists()
