@@ -94,6 +94,10 @@ class Bench(ShowsLogs):
         """The time at which each delivery's lease ends."""
         return {tag: int(ends) for tag, ends in self.broker.client.zrange(keys.LEASES, 0, -1, withscores=True)}
 
+    def dead_letters(self) -> dict[str, str]:
+        """The buried messages, also those that cannot be read, by their names."""
+        return self.broker.client.hgetall(keys.DEAD_LETTERS)
+
     def await_settled(self) -> None:
         """Wait until no delivery is held, and no message waits."""
         client = self.broker.client

@@ -155,10 +155,10 @@ def test_a_task_that_kills_its_worker_goes_to_the_dead_letters_and_can_be_brough
     told = bench.await_told("buried", task)
     assert len(bench.told("begin", task)) == 3
     assert told[0]["pid"] == sweeper.process.pid
-    assert [told[0]["message"]] == [*bench.deliveries.dead_letters().values()]
+    assert [told[0]["message"]] == [*bench.dead_letters().values()]
     bench.await_settled()
     assert bench.deliveries.replay(task, "other", 3)
-    assert bench.deliveries.dead_letters() == {}
+    assert bench.dead_letters() == {}
     [message] = bench.deliveries.waiting("other")
     assert "torch-deliveries" not in message
     assert bench.broker.client.llen(list_of("other", 3)) == 1

@@ -34,4 +34,4 @@ def test_no_task_is_lost_when_workers_are_killed_under_load(bench: Bench) -> Non
     print(f"{KILLS} kills, {TASKS} tasks: lost {len(set(ids) - set(begun))}, begun again {len(begun) - TASKS}")
     assert set(begun) == set(ids)
     assert len(begun) - TASKS <= KILLS
-    assert not bench.deliveries.dead_letters()
+    assert not bench.dead_letters()

@@ -32,7 +32,9 @@ def claim(bench: Bench) -> Callable[..., ClaimedMessage | None]:
     identity = bench.gate.state().identity
 
     def take(*queues: str, lease_seconds: float = 3.0, server: str = identity) -> ClaimedMessage | None:
-        asked = ClaimRequest.of(queues, OPTIONS["priority_steps"], server=server, lease_seconds=lease_seconds)
+        asked = ClaimRequest.of(
+            queues, OPTIONS["priority_steps"], server=server, lease_seconds=lease_seconds, limit_bytes=10**6
+        )
         return asked.taken(CLAIM(client, **asked.values))
 
     return take
@@ -277,9 +279,9 @@ def test_a_message_that_nobody_can_read_is_buried_and_the_next_one_comes(bench: 
     bench.worker("only")
     bench.await_told("end", task)
     bench.await_settled()
-    assert [*bench.deliveries.dead_letters().values()] == [message]
-    assert bench.deliveries.forget_dead_letter(next(iter(bench.deliveries.dead_letters())))
-    assert bench.deliveries.dead_letters() == {}
+    assert [*bench.dead_letters().values()] == [message]
+    assert bench.deliveries.forget_dead_letter(next(iter(bench.dead_letters())))
+    assert bench.dead_letters() == {}
 
 
 def test_a_message_that_its_consumer_chokes_on_is_buried_in_the_end(bench: Bench) -> None:
@@ -290,7 +292,7 @@ def test_a_message_that_its_consumer_chokes_on_is_buried_in_the_end(bench: Bench
     bench.broker.client.delete(queue_key())
     bench.deliveries.put(QUEUE, json.dumps(odd), STEP)
     bench.worker("only", delivery_limit=3)
-    until(lambda: bench.deliveries.dead_letters(), "it is buried", 60)
+    until(lambda: bench.dead_letters(), "it is buried", 60)
     bench.await_told("end", bench.send("work"))
     assert not bench.told("begin", task)
 
