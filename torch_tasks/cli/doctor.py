@@ -77,7 +77,9 @@ def doctor(json_wanted: bool) -> None:
     else:
         for finding in findings:
             sign = Text("ok    ", style="green") if finding.good else Text("FAIL  ", style="bold red")
-            print_styled(sign.append(f"{finding.what + ':':<{_NAME}}{beside(finding.detail, _INDENT)}", style="default"))
+            print_styled(
+                sign.append(f"{finding.what + ':':<{_NAME}}{beside(finding.detail, _INDENT)}", style="default")
+            )
     sys.exit(code)
 
 

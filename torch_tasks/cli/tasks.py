@@ -57,7 +57,7 @@ _COLUMNS = (
     Column("AGENT"),
     Column("TRIES", spare=4),
     Column("ACCEPTED", spare=3),
-    cut("PROMPT", least=16),
+    cut("TITLE", least=16),
 )
 _DEAD_COLUMNS = (
     Column("ID"),
@@ -65,7 +65,7 @@ _DEAD_COLUMNS = (
     Column("TRIES", spare=3),
     Column("DIED"),
     wrapped("WHY"),
-    cut("PROMPT", spare=1),
+    cut("TITLE", spare=1),
 )
 _REFUSED_COLUMNS = (
     Column("REFUSED"),

@@ -13,6 +13,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.fields import Model, now, title_of
 from torch_tasks.model.task import DiffStat, TaskRecord, TaskState
 from torch_tasks.orchestration.attention import Need, needs
+from torch_tasks.tasks.requests import with_prospects
 
 MOST_TASKS = 2000
 """Of so many tasks, those accepted last, it is looked which belong into a summary."""
@@ -26,6 +27,7 @@ ORDER = (
     TaskState.ASSIGNED,
     TaskState.PARKED,
     TaskState.QUEUED,
+    TaskState.PENDING,
 )
 """What has ended, then what goes on, then what has not begun."""
 
@@ -84,8 +86,9 @@ class FleetSummary(Model):
 
 def summarize(fleet: Fleet, since: datetime) -> FleetSummary:
     """What waits for a person now, and what became of the fleet's tasks since then."""
-    records = fleet.records.latest(MOST_TASKS)
-    tasks = tuple(map(TaskSummary.of, in_order(record for record in records if _belongs(record, since))))
+    records, agents = fleet.records.latest(MOST_TASKS), fleet.registry.agents()
+    wanted = in_order(with_prospects(record, agents) for record in records if _belongs(record, since))
+    tasks = tuple(map(TaskSummary.of, wanted))
     return FleetSummary(
         since=since,
         until=now(),
@@ -114,4 +117,7 @@ def _said(record: TaskRecord) -> str:
         return title_of(result.error.message)
     if record.question:
         return title_of(record.question.text)
-    return title_of(record.waits or record.note or " ") if record.waits or record.note else ""
+    if record.unroutable:
+        return "no online agent can do it"
+    why = record.waits or record.note
+    return title_of(why) if why else ""

@@ -20,7 +20,7 @@ from torch_tasks.model.task import (
     TaskState,
     Usage,
 )
-from torch_tasks.monitoring.summary import FleetSummary, TaskSummary, in_order
+from torch_tasks.monitoring.summary import ORDER, FleetSummary, TaskSummary, in_order
 from torch_tasks.orchestration.attention import Need, NeedKind
 
 BEGUN = datetime(2026, 3, 1, 22, tzinfo=UTC)
@@ -72,6 +72,10 @@ NIGHT = FleetSummary(
     cost_usd=1.0,
     is_cut=False,
 )
+
+
+def test_every_state_has_its_place() -> None:
+    assert set(ORDER) == set(TaskState)
 
 
 def test_what_succeeded_comes_first_then_what_failed_then_what_goes_on() -> None:
