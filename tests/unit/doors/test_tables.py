@@ -20,7 +20,7 @@ from torch_tasks.model.spawn import SpawnState
 from torch_tasks.model.task import TaskState
 
 TEXT = "Write a parser for roman numerals, with tests, and tell what was hard about it: 一二三四五六七八九十"
-COLUMNS = (Column("ID"), state(), Column("LOAD", spare=2), cut("FOR", spare=1), cut("TITLE", least=16))
+COLUMNS = (Column("ID"), state(), Column("LOAD", spare=2), cut("FOR", spare=1), cut("PROMPT", least=16))
 ROWS = [
     ("developer-1", "working", "0.5", "developer+python", TEXT),
     ("a-developer-with-a-long-name", "ready", "0", "any", "echo"),
@@ -46,7 +46,7 @@ LISTS: dict[str, tuple[Sequence[Column], Sequence[str], str]] = {
     "tasks": (
         tasks._COLUMNS,
         ("1a2b3c4d", "queued (unroutable)", "developer+python", "normal", "developer-1", "1", "12 min ago", TEXT),
-        "ID STATE AGENT PROMPT",
+        "ID STATE AGENT TITLE",
     ),
     "dead": (tasks._DEAD_COLUMNS, ("1a2b3c4d", "developer", "3", "12 min ago", TEXT, TEXT), "ID DIED WHY"),
     "messages": (
