@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from celery.beat import ScheduleEntry, Scheduler
-from pydantic import ValidationError
 
 from torch_tasks.app import CHECKIN
 from torch_tasks.beat.follower import Follower
@@ -24,7 +23,7 @@ from torch_tasks.beat.leader import LeaderLease, LeadLost
 from torch_tasks.beat.periodic import PeriodicEntries, standing_entries
 from torch_tasks.beat.slots import fire_of, plan_slots
 from torch_tasks.broker.connection import is_away
-from torch_tasks.errors import BrokerAway
+from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin, Fire, moment_of
 from torch_tasks.store.checkins import record_of
@@ -158,7 +157,7 @@ class TorchScheduler(Scheduler):
                 next_up = plan_slots(record, self._now, self._settings.misfire_seconds)
                 fires = (*next_up.fires, *([next_up.skipped] if next_up.skipped else []))
                 advance = Advance(due, version, next_up.state, next_up.slot, next_up.next_ms, next_up.runs, fires)
-        except (ValidationError, ValueError, KeyError, OverflowError) as error:
+        except (Unreadable, ValueError, KeyError, OverflowError) as error:
             log.error("check-in %s cannot be read and is set aside: %s", due.id, error)
             self._timetable.set_aside(due, str(error))
             return None

@@ -145,7 +145,8 @@ local function copy()
       lines[#lines + 1] = line
     end
   end
-  return {redis.call('HGETALL', KEY.entry), lines}
+  local fields = redis.pcall('HGETALL', KEY.entry)
+  return {fields.err and {} or fields, lines}  -- what is no hash counts as gone
 end
 
 -- Put an entry back, unless the broker knows the same or a later revision.
