@@ -200,7 +200,7 @@ def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
     [python] = blocks("python", CHECKINS)
     said = run(sys.executable, "-c", python)
     assert said.splitlines()[0].endswith(" () 6")
-    assert said.splitlines()[1].startswith("every 1:00:00 [Fire(")
+    assert said.splitlines()[1].startswith("every 1 h [Fire(")
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

@@ -142,7 +142,7 @@ def test_what_is_used_while_the_broker_is_away_is_counted_later(
 def test_a_budget_with_an_unknown_limit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_BUDGETS", '{"claude": {"calls_per_fortnight": 3}}')
     settings.cache_clear()
-    with pytest.raises(InvalidSettings, match="CALLS_PER_FORTNIGHT"):
+    with pytest.raises(InvalidSettings, match="calls_per_fortnight"):
         settings()
     monkeypatch.undo()
     settings.cache_clear()
