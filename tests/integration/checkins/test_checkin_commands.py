@@ -113,7 +113,7 @@ def test_a_check_in_is_listed_shown_changed_paused_run_and_removed(machine: Mach
     for line in (
         "for:      dev-1",
         "by:       operator",
-        "times:    every 2:00:00",
+        "times:    every 2 h",
         "busy:     skip",
         f"{machine.work}/ran",
     ):
