@@ -222,7 +222,7 @@ def test_without_a_beat_or_a_broker_nothing_is_scheduled_and_it_says_so(tmp_path
         assert done.stdout == ""
         lonely.machine.torch("down")
         lonely.machine.env["TORCH_BROKER_CONNECT_SECONDS"] = "0.2"
-        assert "no broker answers" in lonely.run("30", "look at the build", "developer-1", code=4).stderr
+        assert "nothing runs here" in lonely.run("30", "look at the build", "developer-1", code=4).stderr
         assert not (lonely.place / "next_check_note.txt").exists()
     finally:
         lonely.close()
