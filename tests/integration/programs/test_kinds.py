@@ -54,5 +54,5 @@ def test_a_wrong_file_is_reported_and_the_others_are_listed(machine: Machine) ->
     kinds.mkdir(parents=True)
     (kinds / "broken.toml").write_text('command = ["x"]\nmodle = "y"\n')
     done = machine.torch("kinds", code=1)
-    assert f"{kinds / 'broken.toml'}: modle" in done.stderr
+    assert f"{kinds / 'broken.toml'}, line 2: modle" in done.stderr
     assert {line.split()[0] for line in done.stdout.splitlines()} >= {"KIND", "broken", "claude", "shell"}
