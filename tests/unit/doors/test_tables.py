@@ -89,7 +89,7 @@ LISTS: dict[str, tuple[Sequence[Column], Sequence[str], str]] = {
     "git": (
         fleet._TREE_COLUMNS,
         f"developer-1|developer|torch/fix-the-login-of-the-old-console|3 since 2 h ago|1a2b3c4d 2 h ago: {TEXT}|v1.2.3"
-        "|/home/dev/projects/app/trees/fix-the-login|2 min ago".split("|"),
+        "|/srv/app/worktrees/trees/fix-the-login-page|2 min ago".split("|"),
         "AGENT BRANCH UNCOMMITTED LAST COMMIT",
     ),
 }
