@@ -7,7 +7,6 @@ movements are made here, by :class:`VisibleConsole`.
 from __future__ import annotations
 
 import json
-import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
@@ -24,11 +23,12 @@ from rich.text import Text
 
 from torch_tasks.cli.tables import Column, as_lines, lay_out, one_below_the_other, side_by_side
 from torch_tasks.model.durations import describe_duration, local_time
+from torch_tasks.model.fields import is_made_id
 from torch_tasks.model.task import TaskRecord
 from torch_tasks.system.terminal import beneath
 from torch_tasks.visible_text import escaped, hanging, visible
 
-_MADE_BY_TORCH, _SHOWN = re.compile(r"[0-9a-f]{32}"), 8
+_SHOWN = 8
 _NARROWEST = 20
 _Model = TypeVar("_Model", bound=BaseModel)
 
@@ -169,4 +169,4 @@ def wanted(record: TaskRecord) -> str:
 
 def shown(task_id: str) -> str:
     """The id, shortened for a person at a terminal."""
-    return task_id[:_SHOWN] if is_terminal() and _MADE_BY_TORCH.fullmatch(task_id) else task_id
+    return task_id[:_SHOWN] if is_terminal() and is_made_id(task_id) else task_id

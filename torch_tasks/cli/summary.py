@@ -86,8 +86,8 @@ def _lines(night: FleetSummary, width: int) -> Iterator[Text]:
         yield _wrapped(f"{mark} ", f"{shown(task.id)}  {task.title}{state}", width, _COLOURS.get(task.state, ""))
         if facts := _facts(task):
             yield _wrapped("    ", " · ".join(facts), width, "dim")
-        if task.said:
-            yield _wrapped("    ", task.said, width)
+        if task.detail:
+            yield _wrapped("    ", task.detail, width)
     if night.is_cut:
         yield Text(f"\nOnly the {MOST_TASKS} tasks accepted last were looked at.", style="dim")
 
@@ -108,7 +108,7 @@ def _markdown(night: FleetSummary) -> Iterator[str]:
         yield "\n### Tasks\n\n| task | result | what it says |\n|---|---|---|"
     for task in night.tasks:
         facts = _plain(" · ".join([str(task.state), *_facts(task)]))
-        yield f"| {_plain(task.title)} `{task.id}` | {facts} | {_plain(task.said)} |"
+        yield f"| {_plain(task.title)} `{task.id}` | {facts} | {_plain(task.detail)} |"
 
 
 def _plain(text: str) -> str:

@@ -98,6 +98,11 @@ def _title(text: str) -> str:
     return text.strip()
 
 
+def is_made_id(text: str) -> bool:
+    """Whether it has the form of an id that Torch made, not one that a user chose."""
+    return re.fullmatch(r"[0-9a-f]{32}", text) is not None
+
+
 def slug_of(text: str) -> str:
     """The words of a text in a form that a branch's or a tag's name may hold; empty if it has no such words."""
     plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode().lower()

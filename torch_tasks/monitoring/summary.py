@@ -37,7 +37,7 @@ class TaskSummary(Model):
     title: str
     state: TaskState
     agent: str | None
-    said: str
+    detail: str
     """The first line of the answer; of a task that failed, why; of one that goes on, what it waits for."""
     check: bool | None
     """Whether the check command passed; None if there was none."""
@@ -59,7 +59,7 @@ class TaskSummary(Model):
             title=record.spec.title,
             state=record.state,
             agent=record.agent,
-            said=_said(record),
+            detail=_detail(record),
             check=checks[-1] if checks else None,
             changes=result.changes if result else None,
             branch=result.branch if result else None,
@@ -109,7 +109,7 @@ def in_order(records: Iterable[TaskRecord]) -> list[TaskRecord]:
     return sorted(records, key=lambda record: (ORDER.index(record.state), record.finished_at or record.created_at))
 
 
-def _said(record: TaskRecord) -> str:
+def _detail(record: TaskRecord) -> str:
     result = record.result
     if record.state is TaskState.SUCCEEDED:
         return title_of(result.answer) if result and result.answer.strip() else ""

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 from torch_tasks.errors import GitRefused, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.fields import slug_of
+from torch_tasks.model.fields import is_made_id, slug_of
 from torch_tasks.model.task import DiffStat, TaskSpec, TaskState
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive, make_folder, write_private
@@ -26,8 +26,6 @@ from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
 from torch_tasks.workers.git.tree import Tree, branch_or_commit
 
 log = logging.getLogger(__name__)
-
-_MADE_BY_TORCH = re.compile(r"[0-9a-f]{32}")
 
 
 class TaskTreeNote(BaseModel):
@@ -199,7 +197,7 @@ def changes_of(attempt: AttemptFolder) -> tuple[str | None, DiffStat | None]:
 
 def _ref_name(note: TaskTreeNote) -> str:
     """The task in a form that git accepts in a name: its own id, or its title and a part of the id that Torch made."""
-    if _MADE_BY_TORCH.fullmatch(note.task):
+    if is_made_id(note.task):
         return "-".join(filter(None, (slug_of(note.title), note.task[:8])))
     ref = re.sub(r"\.{2,}", "-", note.task).rstrip(".")
     return f"{ref.removesuffix('.lock')}-lock" if ref.endswith(".lock") else ref

@@ -258,8 +258,8 @@ def test_a_title_names_branch_and_tag_and_the_summary_says_what_was_changed(star
         f"feature/{name}",
     )
     assert done["changes"] == {"files": 2, "added": 3, "removed": 1}
-    assert done["said"] == "all done"
-    assert (failed["title"], failed["check"], failed["said"]) == ("Break it", None, "exit code 3")
+    assert done["detail"] == "all done"
+    assert (failed["title"], failed["check"], failed["detail"]) == ("Break it", None, "exit code 3")
     shown = machine.torch("summary").stdout
     assert "1 succeeded, 1 failed" in shown
     assert "check passed · 2 files +3 -1" in " ".join(shown.split())

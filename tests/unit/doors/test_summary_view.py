@@ -84,10 +84,10 @@ def test_what_succeeded_comes_first_then_what_failed_then_what_goes_on() -> None
 
 def test_each_task_says_what_became_of_it() -> None:
     second, bad, asks, later = NIGHT.tasks[1:]
-    assert (second.check, second.seconds, second.tokens, second.said) == (True, 720, 84_000, "All done.")
-    assert (bad.check, bad.said) == (False, "its check failed: exit code 1")
-    assert asks.said == "Allow Bash(git push)?"
-    assert later.said == "no agent has skill rust"
+    assert (second.check, second.seconds, second.tokens, second.detail) == (True, 720, 84_000, "All done.")
+    assert (bad.check, bad.detail) == (False, "its check failed: exit code 1")
+    assert asks.detail == "Allow Bash(git push)?"
+    assert later.detail == "no agent has skill rust"
     assert asks.seconds is not None
     assert abs(asks.seconds - (now() - BEGUN).total_seconds()) < 600  # since the tests were collected
 
