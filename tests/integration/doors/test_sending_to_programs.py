@@ -147,6 +147,7 @@ def test_a_shell_in_the_place_of_a_program_runs_nothing(desk: Desk, known: bool)
     desk.send("mine:0", shlex.join(program.cli.argv))
     until(lambda: "? for shortcuts" in desk.screen(shell), "the program runs in the shell")
     desk.send("mine:0", "first")
+    until(lambda: program.cli.records("turn_over"), "its turn has ended, which the first C-c would only interrupt")
     done = desk.folder / "done"
     desk.tmux("send-keys", "-t", shell, "C-c")
     until(lambda: "again to exit" in desk.screen(shell), "it asks for another one")
