@@ -6,6 +6,9 @@ import os
 import re
 from pathlib import Path
 
+_TEMPLATE = "generic"
+"""A file of a kind for users to copy, not a kind."""
+
 
 def shipped_config() -> Path:
     """The folder of Torch's own; in a clone, a link to the top-level ``config/``."""
@@ -23,6 +26,11 @@ def config_names(folder: str) -> list[str]:
     """The names, without ``.toml``, of the files in a folder of both configurations."""
     places = (shipped_config() / folder, user_config() / folder)
     return sorted({file.stem for place in places for file in place.glob("*.toml")})
+
+
+def known_kinds() -> list[str]:
+    """The kinds of agents that have a file."""
+    return [kind for kind in config_names("agents") if kind != _TEMPLATE]
 
 
 def config_file(name: str) -> Path | None:

@@ -15,7 +15,7 @@ from torch_tasks.store.accounts import Account, Budgets
 from torch_tasks.store.agents import AgentRegistry, SoftPins
 from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.holds import Holds
-from torch_tasks.store.ledger import Ledger
+from torch_tasks.store.ledger import Ledger, ledger_of
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
 from torch_tasks.store.tasks import TaskRecords
@@ -101,9 +101,7 @@ class Fleet:
     @cached_property
     def ledger(self) -> Ledger | None:
         """The tasks enqueued on this machine, as its disk knows them; None if the ledger is turned off."""
-        if not self.settings.ledger:
-            return None
-        return Ledger(self.settings.state.ledger, self.settings.broker().place)
+        return ledger_of(self.settings)
 
 
 @cache

@@ -19,11 +19,12 @@ import click
 import psutil
 from pydantic import BaseModel
 
-from torch_tasks.cli.names import AGENT, known_kinds
+from torch_tasks.cli.names import AGENT
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table, clear_screen
 from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
+from torch_tasks.config_files import known_kinds
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound, TorchError
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.agent import AgentInfo, AgentSpec

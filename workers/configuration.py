@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 
-from torch_tasks.cli.names import known_kinds
 from torch_tasks.communication.policy import policy
-from torch_tasks.config_files import user_config
+from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.model.fields import is_role
 from torch_tasks.model.near import did_you_mean

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import nullcontext, redirect_stderr
+from collections.abc import Sequence
+from contextlib import nullcontext, redirect_stderr, suppress
 from typing import Any
 
 import click
@@ -17,7 +18,7 @@ from torch_tasks.config_files import glance, glance_at_state_dir
 from torch_tasks.errors import NothingRuns, TorchError
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import NODE_COMMANDS, load
-from torch_tasks.state_folder import StateFolder
+from torch_tasks.state_folder import TMUX, StateFolder
 from torch_tasks.system.terminal import visible_output
 
 COMPLETE = "_TORCH_TASKS_COMPLETE"
@@ -100,18 +101,39 @@ _HIDDEN = {
 _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in group.items()} | _HIDDEN
 
 
-#: They can do nothing without a broker, and say so before what they need is loaded.
-_NEED_A_BROKER = frozenset((
-    "tasks", "task", "handoff", "cancel", "answer", "dead", "agents", "agent", "budget", "pause", "resume", "scale",
-    "spawn", "retire", "messages", "checkin", "note", "claim", "release", "claims", "help-wanted", "team", "git",
-    "monitor",
+#: They start or end what runs, or work on this machine's files alone.
+_NEED_NO_FLEET = frozenset((
+    "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
+    "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 
-def _refuse_if_nothing_runs(words: list[str]) -> None:
-    if words and words[0] in _NEED_A_BROKER and not {"-h", "--help"} & set(words) and not glance("broker_url"):
-        state = StateFolder(glance_at_state_dir())
-        if state.broker.is_dir() and not state.broker_address.exists():  # its stack was ended
+def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
+    """Whether this command line can do nothing where nothing runs; every command can that is not named here."""
+    name, *rest = words
+    match name:
+        case "node":  # without the name of a command, it is the node worker
+            return bool(rest) and not rest[0].startswith("-")
+        case "run":
+            return "--spool" not in rest
+        case "start":
+            return "--here" not in rest
+        case "screen" | "attach":  # `down --keep-agents` leaves the panes
+            return not any((state.agent(word) / TMUX).exists() for word in rest)
+        case "send":  # a worker that waits for a broker takes its agent's mail
+            from torch_tasks.machine.agent_folder import is_hosted
+
+            return not any(is_hosted(state.agent(word)) for word in rest)
+    return name in _PLACES and name not in _NEED_NO_FLEET
+
+
+def _refuse_if_nothing_runs(words: Sequence[str]) -> None:
+    """Raise :class:`NothingRuns` before what the command needs is loaded: that takes a second."""
+    if not words or {"-h", "--help"} & set(words) or glance("broker_url"):
+        return
+    state = StateFolder(glance_at_state_dir())
+    with suppress(OSError):  # the command itself names a state folder that cannot be read
+        if not state.broker_address.exists() and needs_a_fleet(words, state):
             raise NothingRuns(state.path)
 
 

@@ -10,29 +10,26 @@ import sys
 from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
+from functools import partial
+from typing import Any
 
 import click
 from pydantic import BaseModel
 from rich.text import Text
 
-from torch_tasks.broker.connection import connect
-from torch_tasks.broker.memory import memory_of
-from torch_tasks.checkins.book import readiness
+from torch_tasks.broker.connection import connect, nothing_runs
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json, beside, print_styled
-from torch_tasks.client import Torch
-from torch_tasks.communication.orchestrator import outbox_of
 from torch_tasks.config_files import user_config
-from torch_tasks.errors import BrokerUnreachable, InvalidSettings, LedgerOff, TorchError
-from torch_tasks.fleet import fleet
+from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.machine.holds import NodeHolds
-from torch_tasks.machine.stack import Stack
-from torch_tasks.orchestration.attention import NeedKind, needs
-from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.started_by_name import CONFIGURATION_FAULTS, load
+from torch_tasks.store.ledger import ledger_of
 from torch_tasks.system.files import make_folder
+from torch_tasks.system.processes import Processes
 
+_FLEET_CHECKS = "torch_tasks.cli.fleet_checks"
 _NAME = 15
 _INDENT = len("FAIL  ") + _NAME
 
@@ -53,14 +50,14 @@ def doctor(json_wanted: bool) -> None:
         "tmux": _tmux,
         "state folder": _state_folder,
         "broker": _broker,
-        "memory": _memory,
+        "memory": partial(_asked, "memory"),
         "ledger": _ledger,
-        "messages": _messages,
-        "agents": _agents,
+        "messages": partial(_asked, "messages"),
+        "agents": partial(_asked, "agents"),
         "stopped": _stopped,
-        "paused": _paused,
-        "for you": _for_you,
-        "check-ins": _checkins,
+        "paused": partial(_asked, "paused"),
+        "for you": partial(_asked, "for_you"),
+        "check-ins": partial(_asked, "checkins"),
         "flower": _flower,
     }
     findings, code = [], 0
@@ -119,15 +116,8 @@ def _broker() -> str:
     return f"{name} {version} at {address} (from {address.source})"
 
 
-def _memory() -> str:
-    memory = memory_of(connect(settings().broker()))
-    if memory.warning:
-        raise TorchError(memory.warning)
-    return f"the broker uses {memory}"
-
-
 def _ledger() -> str:
-    ledger = fleet().ledger
+    ledger = ledger_of(settings())
     if ledger is None:
         return "off (TORCH_LEDGER=false): a task that the broker loses is lost"
     if not ledger.exists():
@@ -139,66 +129,28 @@ def _ledger() -> str:
     return f"{ledger.path}, {found.open} open, {found.spooled} spooled{elsewhere}, {reconciled}"
 
 
-def _messages() -> str:
-    waiting = outbox_of(fleet()).waiting()
-    try:
-        connect(settings().broker()).ping()
-    except BrokerUnreachable:
-        if not settings().ledger:
-            raise LedgerOff("the broker is away and TORCH_LEDGER=false, so no message can be sent; unset it") from None
-        return f"fallback: the broker is away, {waiting} wait on this disk"
-    return "through the broker" + (f", {waiting} wait on this disk to be sent" if waiting else "")
-
-
-def _agents() -> str:
-    agents = Torch().agents()
-    online = [info.agent_id for info in agents if info.online]
-    return f"{len(online)} online{': ' + ', '.join(online) if online else ''}, {len(agents) - len(online)} offline"
-
-
 def _stopped() -> str:
     node = NodeHolds(settings().state_dir)
     if stop := node.stop:
         how = "torch-tasks start --all" if stop.fleet else f"torch-tasks start --here' or 'rm {node.stop_file}"
         raise TorchError(f"no task begins on this machine, stopped {stop}; '{how}' lifts it")
     with suppress(BrokerUnreachable):
-        others = [f"{info.agent_id} on {info.node} {info.stopped}" for info in Torch().agents() if info.stopped]
-        if others:
+        if others := _asked("stopped_elsewhere"):
             raise TorchError(f"not here, but elsewhere: {'; '.join(others)}")
     return "no"
 
 
-def _paused() -> str:
-    pauses = fleet().holds.latest().pauses()
-    return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "no"
-
-
-def _for_you() -> str:
-    found = needs(fleet())
-    unnoticed = "" if settings().notify_command else "\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
-    words = "\n".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
-    if any(need.kind is not NeedKind.LIMITED for need in found):  # a limit passes by itself
-        raise TorchError(words + unnoticed)
-    return words + unnoticed
-
-
-def _checkins() -> str:
-    ready, still = readiness(fleet()), standing_still(fleet())
-    waiting = fleet().checkins.to_come()
-    if still:
-        raise TorchError(f"no progress at {', '.join(map(str, still))}; see 'torch-tasks screen AGENT'")
-    if waiting and ready.lacks:
-        raise TorchError("; ".join(ready.lacks))
-    if ready.leads is None:
-        return "no beat runs, and no check-in is scheduled"
-    return f"{waiting} to come, beat {ready.leads} leads"
-
-
 def _flower() -> str:
-    stack = Stack(settings())
-    running = stack.processes.find("flower")
+    running = Processes(settings().state.run).find("flower")
     if running is None:
         return "this machine runs no Flower"
-    if not stack.flower_answers():
+    if not _asked("flower_answers"):
         raise TorchError(f"{running.facts['url']} does not answer; see 'torch-tasks logs flower'")
     return running.facts["url"]
+
+
+def _asked(check: str) -> Any:
+    """What a check of the fleet finds; where nothing runs, that is said before what the check needs is loaded."""
+    if not settings().broker().runs:
+        raise nothing_runs()
+    return load(f"{_FLEET_CHECKS}:{check}")()

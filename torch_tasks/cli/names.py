@@ -12,14 +12,12 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
-from torch_tasks.config_files import config_names
+from torch_tasks.config_files import known_kinds
 from torch_tasks.errors import BrokerAway
 from torch_tasks.fleet import fleet
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.settings import settings
 
-_TEMPLATE = "generic"
-"""A file of a kind for users to copy, not a kind."""
 _SHORTEST_BEGINNING, _NAMED = 4, 3
 _OFFERED = 100
 _PATIENCE = "0.3"
@@ -100,10 +98,6 @@ def known_roles() -> list[str]:
     """The roles of the agents that are or were there, and of those in torch.toml."""
     there = {info.role for info in _registered()}
     return sorted(there | {agent.role for agent in settings().agents} | {pool.role for pool in settings().pools})
-
-
-def known_kinds() -> list[str]:
-    return [kind for kind in config_names("agents") if kind != _TEMPLATE]
 
 
 def role_hint(role: str) -> str:

@@ -16,6 +16,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch_tasks.settings import Settings
 from torch_tasks.store.ledger_file import LedgerFile
 from torch_tasks.system.processes import birth, is_alive
 
@@ -342,6 +343,11 @@ class Ledger:
             return None
         file.execute("INSERT INTO papers (number, message) VALUES (?, ?)", (added.lastrowid, message))
         return added.lastrowid
+
+
+def ledger_of(settings: Settings) -> Ledger | None:
+    """The ledger of this process's broker; None if it is turned off."""
+    return Ledger(settings.state.ledger, settings.broker().place) if settings.ledger else None
 
 
 def _row(values: Iterable[Any]) -> Row:

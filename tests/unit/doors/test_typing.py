@@ -48,7 +48,10 @@ def test_the_help_shows_each_command_once_in_its_group_with_one_line() -> None:
         (("send", "--when", "xyzzy", "qa-1", "x"), "'xyzzy' is none of idle, now, interrupt; use one of them"),
     ],
 )
-def test_a_mistyped_word_is_told_its_neighbours(words: tuple[str, ...], hint: str) -> None:
+def test_a_mistyped_word_is_told_its_neighbours(
+    words: tuple[str, ...], hint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_BROKER_URL", "redis://a-fleet.example:6379/0")  # where nothing runs, that is said first
     assert hint in said(*words, code=2)
 
 

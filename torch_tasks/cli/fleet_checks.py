@@ -1,0 +1,74 @@
+"""What ``torch-tasks doctor`` asks where something runs: of the broker, and of Flower."""
+
+from __future__ import annotations
+
+from torch_tasks.broker.connection import connect
+from torch_tasks.broker.memory import memory_of
+from torch_tasks.checkins.book import readiness
+from torch_tasks.client import Torch
+from torch_tasks.communication.orchestrator import outbox_of
+from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
+from torch_tasks.fleet import fleet
+from torch_tasks.machine.stack import Stack
+from torch_tasks.orchestration.attention import NeedKind, needs
+from torch_tasks.orchestration.followups import standing_still
+from torch_tasks.settings import settings
+
+
+def memory() -> str:
+    memory = memory_of(connect(settings().broker()))
+    if memory.warning:
+        raise TorchError(memory.warning)
+    return f"the broker uses {memory}"
+
+
+def messages() -> str:
+    waiting = outbox_of(fleet()).waiting()
+    try:
+        connect(settings().broker()).ping()
+    except BrokerUnreachable:
+        if not settings().ledger:
+            raise LedgerOff("the broker is away and TORCH_LEDGER=false, so no message can be sent; unset it") from None
+        return f"fallback: the broker is away, {waiting} wait on this disk"
+    return "through the broker" + (f", {waiting} wait on this disk to be sent" if waiting else "")
+
+
+def agents() -> str:
+    agents = Torch().agents()
+    online = [info.agent_id for info in agents if info.online]
+    return f"{len(online)} online{': ' + ', '.join(online) if online else ''}, {len(agents) - len(online)} offline"
+
+
+def stopped_elsewhere() -> list[str]:
+    """The agents that a stop keeps from beginning tasks."""
+    return [f"{info.agent_id} on {info.node} {info.stopped}" for info in Torch().agents() if info.stopped]
+
+
+def paused() -> str:
+    pauses = fleet().holds.latest().pauses()
+    return "; ".join(f"{scope} {hold}" for scope, hold in pauses) or "no"
+
+
+def for_you() -> str:
+    found = needs(fleet())
+    unnoticed = "" if settings().notify_command else "\nset TORCH_NOTIFY_COMMAND to be notified (docs/notify.md)"
+    words = "\n".join(f"{need.text}: '{need.do}'" for need in found) or "nothing"
+    if any(need.kind is not NeedKind.LIMITED for need in found):  # a limit passes by itself
+        raise TorchError(words + unnoticed)
+    return words + unnoticed
+
+
+def checkins() -> str:
+    ready, still = readiness(fleet()), standing_still(fleet())
+    waiting = fleet().checkins.to_come()
+    if still:
+        raise TorchError(f"no progress at {', '.join(map(str, still))}; see 'torch-tasks screen AGENT'")
+    if waiting and ready.lacks:
+        raise TorchError("; ".join(ready.lacks))
+    if ready.leads is None:
+        return "no beat runs, and no check-in is scheduled"
+    return f"{waiting} to come, beat {ready.leads} leads"
+
+
+def flower_answers() -> bool:
+    return Stack(settings()).flower_answers()
