@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: setup demo test quick lint bench chaos clean
+.PHONY: setup demo test newest quick lint bench chaos clean
 
 setup: .venv/ready
 
@@ -24,6 +24,10 @@ BESIDE := -n auto --dist loadfile
 test: setup lint
 	$(BIN)/pytest --ignore=tests/real_agents $(BESIDE)
 	.ci/loopback-only $(BIN)/pytest tests/real_agents $(BESIDE)
+
+# What would break with the agents' releases that are newer than the certified ones in config/releases.toml.
+newest: setup
+	.ci/newest $(BIN)/python
 
 # The tests that start no process: tables, states, formats, rules; in seconds.
 quick: setup

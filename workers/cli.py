@@ -36,6 +36,7 @@ from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.terminal import end_terminal
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.kind import program_of, require_startable
+from torch_tasks.workers.programs.releases import certified_releases
 from torch_tasks.workers.tmux.pane import AgentPane
 from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 
@@ -183,8 +184,8 @@ class InstalledKind(BaseModel):
     path: str | None = None
     """Where its program is; none if it is not on PATH."""
     release: str | None = None
-    measured: str | None = None
-    """The release with which Torch was measured."""
+    certified: tuple[str, ...] = ()
+    """The releases with which Torch's own tests passed, the newest first."""
     error: str | None = None
     """What is wrong with its file."""
 
@@ -192,7 +193,7 @@ class InstalledKind(BaseModel):
 @click.command()
 @JSON
 def kinds(json_wanted: bool) -> None:
-    """List the kinds of agents, and the releases of their programs here beside those that Torch was measured with.
+    """List the kinds of agents, and whether the releases of their programs here are certified.
 
     Exit code 1 if the file of one is wrong.
     """
@@ -214,11 +215,11 @@ def _installed(name: str) -> InstalledKind:
         config = kind_config(name)
     except InvalidSettings as error:
         return InstalledKind(kind=name, error=str(error))
-    path = config.path
+    path, certified = config.path, tuple(one.release for one in certified_releases(name))
     # Not asked of a program that Torch does not know: it may do anything with --version.
-    release = _release(path, {**os.environ, **config.environment}) if path and config.measured else None
+    release = _release(path, {**os.environ, **config.environment}) if path and certified else None
     return InstalledKind(
-        kind=name, base=config.base, program=config.command[0], path=path, release=release, measured=config.measured
+        kind=name, base=config.base, program=config.command[0], path=path, release=release, certified=certified
     )
 
 
@@ -238,14 +239,14 @@ def _release(path: str, environment: Mapping[str, str]) -> str | None:
 def _release_words(kind: InstalledKind) -> str:
     if kind.error:
         return "its file is wrong"
-    measured = f"; measured: {kind.measured}" if kind.measured else ""
+    certified = f"; certified: {kind.certified[0]}" if kind.certified else ""
     if kind.path is None:
-        return f"not on PATH{measured}"
-    if not kind.measured:
+        return f"not on PATH{certified}"
+    if not kind.certified:
         return f"at {kind.path}"
-    if kind.release == kind.measured:
-        return f"{kind.release}, as measured"
-    return f"{kind.release or 'release unknown'}{measured}"
+    if kind.release in kind.certified:
+        return f"{kind.release}, certified"
+    return f"{kind.release or 'release unknown'}{certified}"
 
 
 @click.command(hidden=True)

@@ -8,7 +8,7 @@ import subprocess
 import pytest
 from driven import Driven
 from fakes.llm.client import FakeLLM
-from home import HOMES, Home
+from home import AGENTS, HOMES, Home
 from machine import TORCH_TASKS
 
 pytestmark = [pytest.mark.parametrize("cli", HOMES), pytest.mark.slow]
@@ -41,8 +41,8 @@ def test_a_real_cli_works_with_the_fake_model(driven: Driven, home: Home, llm: F
     assert llm.prompts() == [HOSTILE, "make it"]
 
 
-def test_it_is_the_release_that_its_kind_was_measured_with(home: Home) -> None:
+def test_torch_knows_which_release_it_is(home: Home) -> None:
     environment = {**home.environment, "TORCH_CONFIG_DIR": str(home.folder / "none")}
     said = subprocess.run([TORCH_TASKS, "kinds", "--json"], env=environment, capture_output=True, check=True).stdout
     [kind] = [kind for kind in json.loads(said) if kind["kind"] == home.cli]
-    assert kind["release"] == kind["measured"]
+    assert kind["release"] == (AGENTS / home.cli / "installed").read_text().strip()

@@ -176,8 +176,6 @@ class KindConfig(Section):
     account: str | None = None
     """The account with a model provider that the agents share; unset: the base's or the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
-    measured: str | None = None
-    """The release of the program that this file was tested with."""
     environment: Mapping[str, str] = {}
     model: str | None = None
     """Unset: the program's own default."""
@@ -227,6 +225,13 @@ def kind_config(kind: str) -> KindConfig:
     except ValidationError as error:
         wrong = [_place(files, loc) + words + hint(KindConfig, loc, words) for loc, words in faults(error)]
         raise InvalidSettings(f"cannot use {'; '.join(wrong)}") from None
+
+
+def lowest_shipped(kind: str) -> str | None:
+    """The kind of Torch's own that this kind is, or is laid over; None if its file is wholly the user's."""
+    lowest = kind_config(kind).base or kind
+    own, shipped = _file(lowest), shipped_config() / "agents" / f"{lowest}.toml"
+    return lowest if shipped.is_file() and (own == shipped or read_toml(own).get("base") == lowest) else None
 
 
 def _place(files: Sequence[Path], loc: Location) -> str:

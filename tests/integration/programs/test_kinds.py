@@ -41,11 +41,12 @@ def test_kinds_lists_what_is_here_and_in_which_release(machine: Machine) -> None
     found = {kind["kind"]: kind for kind in json.loads(machine.torch("kinds", "--json", PATH=path).stdout)}
     work = found["work"]
     assert (work["base"], work["program"], work["path"], work["release"]) == ("claude", "claude", str(claude), "9.8.7")
-    assert work["measured"] == found["claude"]["measured"] != "9.8.7"
+    assert work["certified"] == found["claude"]["certified"]
+    assert "9.8.7" not in work["certified"]
     assert (found["own"]["path"], found["own"]["release"]) == (str(own), None)
     assert "own" not in (programs / "calls").read_text(), "what it does with --version is unknown"
     shown = machine.torch("kinds", PATH=path).stdout
-    assert f"9.8.7; measured: {work['measured']}" in shown
+    assert f"9.8.7; certified: {work['certified'][0]}" in shown
     assert "not on PATH" in next(line for line in shown.splitlines() if line.startswith("gone"))
 
 
