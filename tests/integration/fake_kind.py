@@ -33,19 +33,18 @@ text_choice = '^Type something'
 
 [[dialogs]]
 pattern = 'Do you trust the files in this folder'
-keys = ["1"]
+choose = 'Yes, proceed'
 note = "trust this folder"
 
 [[dialogs]]
 pattern = 'How is it doing this session'
-keys = ["4"]
+choose = 'dismiss'
 
 [[rules]]
 name = "dialog"
 state = "waiting"
 where = "bottom 20"
-pattern = '^│ (?P<question>[^>\s].*?)\s*│\n(?:│.*\n)*?│ [❯ ] 1\. (?:.*\n)+╰─+╯\n\s*(?:Esc|Enter)'
-choices = '^│ [❯ ] \d\. (.*?)\s*│$'
+pattern = '^│ (?P<question>[^>\s].*?)\s*│\n(?:│.*\n)*?│ ❯ (?:.*\n)+╰─+╯\n\s*(?:Esc|Enter)'
 priority = 20
 
 [[rules]]

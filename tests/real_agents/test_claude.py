@@ -186,7 +186,7 @@ class TestClaude(WithAccounts):
         task = agent.give("edit it")
         asked = reply(agent, task, "Edit", "yes")
         assert asked.subject == f"Edit({file})"
-        assert asked.choices == ("Yes", "Yes, allow all edits during this session (shift+tab)", "No")
+        assert asked.choices == ("Yes", "Yes, allow all edits during this session", "No")
         assert task.result(timeout=120).answer == "Edited."
         assert file.read_text() == "roses are blue\n"
         assert "updated successfully" in agent.requests(task.id)[-1].tool_results[-1]

@@ -31,4 +31,6 @@ def play(stage: Stage) -> None:
     llm.on("make it", *stage.home.creates("one.txt"))
     stage.send("make it")
     asked = "Create new file? (Y)es/(N)o [Yes]"
-    stage.save("question", AgentState.WAITING, shows="Create new file?", composer=None, question=asked)
+    stage.save(
+        "question", AgentState.WAITING, shows="Create new file?", composer=None, question=asked, choices=("Yes", "No")
+    )

@@ -87,7 +87,7 @@ def play(stage: Stage) -> None:
     file = {"file_path": str(stage.home.work / "y.txt"), "content": "hello\nworld\n"}
     llm.on("write the file", Call("Write", file), Text("written"))
     stage.send("write the file")
-    choices = ("Yes", "Yes, allow all edits during this session (shift+tab)", "No")
+    choices = ("Yes", "Yes, allow all edits during this session", "No")
     asked = "Do you want to create y.txt?"
     stage.save("permission-edit", AgentState.WAITING, shows=asked, composer=None, question=asked, choices=choices)
     pane.press("Escape")

@@ -170,6 +170,12 @@ class Question(Model):
     several: bool = False
     """Whether more than one of the choices may be taken."""
 
+    @property
+    def in_words(self) -> str:
+        """The question with its numbered choices, in a line."""
+        choices = (f"{number} {choice}" for number, choice in enumerate(self.choices, 1))
+        return f"{self.text} ({' | '.join(choices)})" if self.choices else self.text
+
 
 class Usage(Model):
     """What a task cost, as the agent's program reports it."""

@@ -195,7 +195,7 @@ class Terminal:
         if reading.state is AgentState.LOGIN:
             return StartHold(AgentState.LOGIN, "a login")
         if reading.question:
-            return StartHold(AgentState.WAITING, reading.question.text)
+            return StartHold(AgentState.WAITING, reading.question.in_words)
         hindrance = self._kind.hindrance(self.pane)
         is_a_persons = hindrance in (Hindrance.PERSON, Hindrance.DIALOG)
         return StartHold(AgentState.WAITING, str(hindrance)) if is_a_persons else None

@@ -21,11 +21,12 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.programs.answering import type_keys
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.prompt import briefing
-from torch_tasks.workers.programs.questions import ChosenAnswer, type_keys
+from torch_tasks.workers.programs.questions import ChosenAnswer
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.programs.turn import Turn

@@ -17,10 +17,11 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
+from torch_tasks.workers.programs.answering import Dialogs, type_keys
 from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
 from torch_tasks.workers.programs.kind import AgentKind, Hindrance, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
-from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, type_keys
+from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
@@ -139,8 +140,8 @@ class CodingAgent(AgentKind):
         return ScreenRules(self.config)
 
     @cached_property
-    def _dialogs(self) -> StartDialogs:
-        return StartDialogs(self.config.dialogs)
+    def _dialogs(self) -> Dialogs:
+        return Dialogs(self.config.dialogs)
 
     @cached_property
     def _watcher(self) -> TurnWatcher:

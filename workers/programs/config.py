@@ -8,9 +8,9 @@ import shutil
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from torch_tasks.config_files import config_file, config_names, shipped_config, user_config
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
@@ -31,6 +31,14 @@ def _compiled(pattern: Any) -> Any:
 
 Regex = Annotated[re.Pattern[str], BeforeValidator(_compiled)]
 """A regular expression; ``^`` and ``$`` match at each line."""
+
+
+def _worded(pattern: Any) -> Any:
+    return _compiled(f"(?i:{pattern})") if isinstance(pattern, str) else pattern
+
+
+Words = Annotated[re.Pattern[str], BeforeValidator(_worded)]
+"""A regular expression that all words of a choice fit, in any case."""
 Keys = tuple[str, ...]
 """Keys by their tmux names."""
 
@@ -120,11 +128,25 @@ class AnswersConfig(Section):
     """What that choice is called; where there is none, no text can be given."""
 
 
-class DialogConfig(Section):
-    """A dialog, and the keys that answer it."""
+class ReplyConfig(Section):
+    """How something that the program asks is answered: by the words of a choice, or by keys alone."""
+
+    choose: Words | None = None
+    """The words of the choice, all of them and in any case; where it stands and what is highlighted do not matter."""
+    keys: Keys = ()
+    """What is pressed once the choice is highlighted (unset: Enter), or without looking if no choice is named."""
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Self:
+        if self.choose is None and not self.keys:
+            raise ValueError("names neither the words of a choice (`choose`) nor `keys`")
+        return self
+
+
+class DialogConfig(ReplyConfig):
+    """A dialog, and how it is answered."""
 
     pattern: Regex
-    keys: Keys
     note: str = ""
 
 

@@ -1,21 +1,15 @@
-"""A program's questions, who answers them (the policy or a person), and the keys that give the answer."""
+"""A program's questions, who answers them (the policy or a person), and what the answer means."""
 
 from __future__ import annotations
 
-import logging
 import re
-import time
-from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
 from torch_tasks.model.task import Permissions, Question
-from torch_tasks.workers.programs.config import DialogConfig, PermissionsConfig
+from torch_tasks.workers.programs.config import PermissionsConfig
 from torch_tasks.workers.programs.events import ProgramEvent
-from torch_tasks.workers.programs.screen import Screen
-from torch_tasks.workers.tmux.pane import AgentPane, comparable
-
-log = logging.getLogger(__name__)
+from torch_tasks.workers.tmux.pane import comparable
 
 _NUMBERS = re.compile(r"[\d,\s]*")
 
@@ -81,62 +75,3 @@ def decide_permission(
     if mode is Permissions.ASK:
         return None
     return mode is Permissions.ALLOW, "the task's permissions" if wanted else "the kind's permissions"
-
-
-#: How long a program may take to show what a key did, and how long its screen is still when it has.
-_ECHO_SECONDS, _STILL_SECONDS = 1.0, 0.2
-
-
-def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
-    """Press the keys, and wait after each until the screen has changed and is still, or has not changed in time.
-
-    ``{n}`` in a key is the number; the key ``{text}`` pastes the text.
-    """
-    for key in keys:
-        shown = pane.drawn()
-        if key == "{text}":
-            pane.paste(text)
-        else:
-            pane.press(key.replace("{n}", str(number)))
-        _await_echo(pane, shown)
-
-
-def _await_echo(pane: AgentPane, before: list[str]) -> None:
-    seen, since = before, time.monotonic()
-    deadline = since + _ECHO_SECONDS
-    while time.monotonic() < deadline and (seen == before or time.monotonic() - since < _STILL_SECONDS):
-        time.sleep(0.02)
-        if (now := pane.drawn()) != seen:
-            seen, since = now, time.monotonic()
-
-
-#: A dialog that is still shown after so long did not take the keys.
-_AGAIN_SECONDS = 2.0
-
-
-class StartDialogs:
-    """The known dialogs of one program; each is answered when it appears, and again while it stays."""
-
-    def __init__(self, dialogs: Sequence[DialogConfig]) -> None:
-        self._dialogs = dialogs
-        self._last: tuple[DialogConfig, float] | None = None
-
-    def find(self, screen: Screen, ours: str) -> DialogConfig | None:
-        """The known dialog on the screen; what the text that Torch typed quotes is none."""
-        for dialog in self._dialogs:
-            found = dialog.pattern.search(screen.text)
-            if found and comparable(found[0]) not in comparable(ours):
-                return dialog
-        return None
-
-    def answer(self, pane: AgentPane, screen: Screen, ours: str) -> None:
-        """Answer the dialog on the screen, if it is a known one."""
-        known = self.find(screen, ours)
-        if known is None:
-            return
-        moment = time.monotonic()
-        if self._last and self._last[0] is known and moment - self._last[1] < _AGAIN_SECONDS:
-            return
-        self._last = (known, moment)
-        log.info("answering the dialog %s with %s", known.note or known.pattern.pattern, " ".join(known.keys))
-        type_keys(pane, known.keys)

@@ -30,6 +30,10 @@ class Screen:
     """A person pressed keys a moment ago, which may not be drawn yet."""
     used_at: int = 0
     """When a person last pressed a key, by tmux's clock."""
+    width: int = 200
+    """In cells."""
+    lit: frozenset[int] = frozenset()
+    """The rows whose words are drawn in reverse, or on a ground of their own."""
 
     @classmethod
     def of(cls, pane: AgentPane) -> Self | None:
@@ -37,16 +41,18 @@ class Screen:
         look = pane.look()
         if look is None:
             return None
-        screen = cls.parse("\n".join(pane.drawn()), cursor=(look.cursor_x, look.cursor_y), title=look.title)
+        cursor = (look.cursor_x, look.cursor_y)
+        screen = cls.parse("\n".join(pane.drawn()), cursor=cursor, title=look.title, width=look.width)
         return replace(screen, in_use=look.in_use, used_at=look.used_at)
 
     @classmethod
-    def parse(cls, text: str, *, cursor: tuple[int, int] = (0, 0), title: str = "") -> Self:
+    def parse(cls, text: str, *, cursor: tuple[int, int] = (0, 0), title: str = "", width: int = 200) -> Self:
         """A screen as ``tmux capture-pane -e`` writes it."""
         drawn = list(_drawn(text.split("\n")))
         lines = tuple("".join(run.text for run in row).rstrip() for row in drawn)
         solid = tuple(_solid(row) for row in drawn)
-        return cls(lines, solid, cursor, title)
+        lit = frozenset(at for at, row in enumerate(drawn) if _is_lit(row))
+        return cls(lines, solid, cursor, title, width=width, lit=lit)
 
     @property
     def text(self) -> str:
@@ -57,56 +63,77 @@ class Screen:
         return tuple(self.text.split("\n")[-count:])
 
 
+class _Look(NamedTuple):
+    """How characters are drawn."""
+
+    dim: bool = False
+    reverse: bool = False
+    """In the colours of a drawn cursor."""
+    ground: bool = False
+    """On a ground of their own."""
+
+
 class _Stretch(NamedTuple):
     """Characters of a row that look alike."""
 
     text: str
-    dim: bool
-    reverse: bool
-    """In the colours of a drawn cursor."""
+    look: _Look
 
 
 def _drawn(rows: Iterable[str]) -> Iterator[list[_Stretch]]:
-    dim = reverse = False  # tmux writes only what changes, also from row to row
+    look = _Look()  # tmux writes only what changes, also from row to row
     for row in rows:
         runs: list[_Stretch] = []
         place = 0
         for sequence in _SEQUENCE.finditer(row) if "\x1b" in row or "\x0e" in row or "\x0f" in row else ():
             if sequence.start() > place:
-                runs.append(_Stretch(row[place : sequence.start()], dim, reverse))
+                runs.append(_Stretch(row[place : sequence.start()], look))
             place = sequence.end()
             if sequence[2] == "m":
-                dim, reverse = _attributes(sequence[1], dim, reverse)
+                look = _changed(look, sequence[1])
         if place < len(row):
-            runs.append(_Stretch(row[place:], dim, reverse))
+            runs.append(_Stretch(row[place:], look))
         yield runs
 
 
-def _attributes(parameters: str, dim: bool, reverse: bool) -> tuple[bool, bool]:
+def _changed(look: _Look, parameters: str) -> _Look:
     numbers = iter(parameters.split(";"))
     for number in numbers:
-        match number:
-            case "" | "0":
-                dim = reverse = False
-            case "2":
-                dim = True
-            case "22" | "1":
-                dim = dim and number == "1"
-            case "7":
-                reverse = True
-            case "27":
-                reverse = False
-            case "38" | "48" | "58":  # the numbers of a colour are no attributes
-                for _ in range({"5": 1, "2": 3}.get(next(numbers, ""), 0)):
-                    next(numbers, "")
-    return dim, reverse
+        if number in _COLOURS:  # the numbers of a colour are no attributes
+            look = look._replace(ground=look.ground or number == "48")
+            for _ in range({"5": 1, "2": 3}.get(next(numbers, ""), 0)):
+                next(numbers, "")
+        elif number in ("", "0"):
+            look = _Look()
+        elif _GROUND.fullmatch(number):
+            look = look._replace(ground=True)
+        else:
+            look = look._replace(**_CHANGES.get(number, {}))
+    return look
+
+
+_COLOURS = ("38", "48", "58")
+_GROUND = re.compile("(?:4|10)[0-7]")
+_CHANGES = {
+    "2": {"dim": True},
+    "22": {"dim": False},
+    "7": {"reverse": True},
+    "27": {"reverse": False},
+    "49": {"ground": False},
+}
+
+
+def _is_lit(row: Sequence[_Stretch]) -> bool:
+    """Whether most of the row's letters stand out by their ground."""
+    letters = [(sum(map(str.isalnum, run.text)), run.look) for run in row]
+    return 2 * sum(count for count, look in letters if look.reverse or look.ground) > sum(count for count, _ in letters)
 
 
 def _solid(row: Sequence[_Stretch]) -> str:
     shown = []
     for run, after in zip_longest(row, row[1:]):
-        text = " " * len(run.text) if run.dim else run.text
-        if run.reverse and after and after.dim and after.text[0] != " ":
+        text = " " * len(run.text) if run.look.dim else run.text
+        if run.look.reverse and after and after.look.dim and after.text[0] != " ":
             text = f"{text[:-1]} "  # the cursor is on the suggestion's first letter
         shown.append(text)
     return "".join(shown).rstrip()

@@ -12,6 +12,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
 from torch_tasks.workers.programs.config import KindConfig, RuleConfig
 from torch_tasks.workers.programs.kind import StateReading
+from torch_tasks.workers.programs.menu import read_menu
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Composer, Screen
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -72,13 +73,22 @@ def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -
     groups = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
     question = None
     if rule.state is AgentState.WAITING:
-        below = region.text[found.start() :]
-        found_choices = rule.choices.finditer(below) if rule.choices else ()
-        choices = tuple(match[match.re.groups and 1].strip() for match in found_choices)
+        choices = _choices(rule, region, found, screen, composer)
         asked = groups.get("question") or " ".join(found[0].split())
         question = Question(text=asked, choices=choices, subject=groups.get("subject", ""))
     until = reset_time(groups["until"], at) if "until" in groups else None
     return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
+
+
+def _choices(
+    rule: RuleConfig, region: _Region, found: re.Match[str], screen: Screen, composer: Composer
+) -> tuple[str, ...]:
+    """The choices that the program offers below the question."""
+    if rule.choices:
+        matches = rule.choices.finditer(region.text[found.start() :])
+        return tuple(match[match.re.groups and 1].strip() for match in matches)
+    menu = read_menu(screen, region.row(found.start()) or 0, composer.top if composer.seen else None)
+    return menu.words if menu else ()
 
 
 class _Region(NamedTuple):

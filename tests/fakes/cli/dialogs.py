@@ -20,6 +20,8 @@ class Dialog:
     body: tuple[str, ...] = ()
     choices: tuple[str, ...] = ()
     default: int = 0
+    #: The choices have numbers, which take them at once.
+    numbered: bool = True
     hint: str = "Enter to confirm · Esc to cancel"
     #: The last choice takes a text.
     free: bool = False
@@ -61,7 +63,7 @@ class OpenDialog:
             return Choice(0, "")
         if key in _UP | _DOWN and count:
             self.selected = (self.selected + (1 if key in _DOWN else -1)) % count
-        elif key.isdecimal() and 1 <= int(key) <= count:
+        elif self.dialog.numbered and key.isdecimal() and 1 <= int(key) <= count:
             self.selected = int(key) - 1
             return self._choose()
         elif key == "Enter":
@@ -133,6 +135,21 @@ BUILT_IN = {
             ("It may read, write, or execute files contained in this folder.",),
             ("Yes, proceed", "No, exit"),
             leaving=(0, 2),
+        ),
+        Dialog(
+            "trust-no-first",
+            "Do you trust the files in this folder?",
+            ("It may read, write, or execute files contained in this folder.",),
+            ("No, exit", "Yes, but only to read", "Yes, proceed"),
+            numbered=False,
+            leaving=(0, 1),
+        ),
+        Dialog(
+            "trust-by-name",
+            "Do you trust the files in this folder?",
+            choices=("No, exit", "I shall type its name", "Yes, as a guest"),
+            numbered=False,
+            leaving=(0, 1),
         ),
         Dialog("feedback", "How is it doing this session? (optional)", choices=("Bad", "Fine", "Good", "Dismiss")),
         Dialog("update", "Update available!", ("9.9.9 → 10.0.0",), ("Update now", "Skip", "Skip until next version")),

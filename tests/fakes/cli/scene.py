@@ -100,7 +100,8 @@ class Scene:
                 chosen = len(inside)
             writing = open_dialog.writing
             text = writing.draft.shown if writing and at == open_dialog.selected else choice
-            inside.append(f"{POINTER if at == open_dialog.selected else ' '} {at + 1}. {text}")
+            number = f"{at + 1}. " if dialog.numbered else ""
+            inside.append(f"{POINTER if at == open_dialog.selected else ' '} {number}{text}")
         pieces = [wrap(line, columns - 4) for line in inside]
         row = sum(map(len, pieces[:chosen])) + 1
         rows = [f"│ {pad(piece, columns - 4)} │" for line in pieces for piece in line]

@@ -16,7 +16,8 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.orchestration.attention import needs
 
-HELD = "developer-1 is held up at its start: Update available! ('torch-tasks attach developer-1')"
+ASKS = "Update available! (1 Update now | 2 Skip | 3 Skip until next version)"
+HELD = f"developer-1 is held up at its start: {ASKS} ('torch-tasks attach developer-1')"
 SLOW = 2 * float(PACE["TORCH_OFFLINE_SECONDS"])
 
 
@@ -70,12 +71,30 @@ def test_what_holds_it_up_is_told_and_its_tasks_wait_for_that(node: Node, broker
     node.agent_worker("developer-2")
     assert torch.enqueue("echo mine", role="developer").result(timeout=30).agent == "developer-2"
     assert [need.text for need in needs(fleet()) if need.agent == "developer-1"] == [
-        "developer-1 (fake on node-a) is held up at its start: Update available!"
+        f"developer-1 (fake on node-a) is held up at its start: {ASKS}"
     ]
     worker.tmux("send-keys", "2")
     assert pinned.result(timeout=30).succeeded
     assert worker.info is not None
     assert worker.info.asks == ""
+
+
+def test_a_dialog_is_answered_by_its_words_wherever_they_stand(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(dialogs=("trust-no-first", "trust", "feedback"))))
+    fake.worker()
+    assert torch.enqueue("and then").result(timeout=30).succeeded
+    assert [record["text"] for record in fake.cli.records("chosen")] == ["Yes, proceed", "Yes, proceed", "Dismiss"]
+    assert [record["key"] for record in fake.cli.records("key_in_modal")][:3] == ["Down", "Down", "Enter"]
+
+
+def test_a_dialog_without_the_choice_waits_for_a_person(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(dialogs=("trust-by-name",))))
+    worker = fake.worker()
+    choices = "(1 No, exit | 2 I shall type its name | 3 Yes, as a guest)"
+    until(lambda: is_held_up(worker, f"Do you trust the files in this folder? {choices}"), "its choices are told")
+    worker.tmux("send-keys", "Down", "Enter")
+    assert torch.enqueue("and then").result(timeout=30).succeeded
+    assert [record["key"] for record in fake.cli.records("key_in_modal")] == ["Down", "Enter"]
 
 
 def test_no_limit_ends_a_program_with_a_persons_draft(node: Node, torch: Torch) -> None:

@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 
 from torch_tasks.model.task import Question
+from torch_tasks.workers.programs.answering import Dialogs
 from torch_tasks.workers.programs.claude import choice_keys
 from torch_tasks.workers.programs.config import DialogConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
-from torch_tasks.workers.programs.questions import ChosenAnswer, StartDialogs, merge_question, understand_answer
+from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question, understand_answer
 from torch_tasks.workers.programs.screen import Screen
 
 CLAUDE = Path(__file__).parents[2] / "screens" / "claude"
@@ -88,7 +89,7 @@ def test_choices_that_are_checked_already_count() -> None:
 
 def test_a_dialog_that_torchs_own_text_quotes_is_none() -> None:
     trust = DialogConfig(pattern=re.compile("Do you trust the files in this folder"), keys=("Enter",))
-    dialogs = StartDialogs([trust])
+    dialogs = Dialogs([trust])
     shown = Screen.parse("│ Do you trust the files in this folder? │")
     assert dialogs.find(shown, "") is trust
     assert dialogs.find(shown, "ask me:\nDo you trust the files in this folder?") is None

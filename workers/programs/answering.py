@@ -1,0 +1,199 @@
+"""Answers what a program asks: by the words of a choice, which is seen to be highlighted before Enter is pressed."""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+from collections.abc import Callable, Sequence
+from enum import Enum
+
+from torch_tasks.workers.programs.config import DialogConfig
+from torch_tasks.workers.programs.menu import Menu, read_menu
+from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.tmux.pane import AgentPane, comparable
+
+log = logging.getLogger(__name__)
+
+MenuFinder = Callable[[Screen], Menu | None]
+"""The menu of a question on a screen; None if the question is not there any more."""
+
+#: How long a program may take to move its highlight, and to show what another key did.
+_MOVE_SECONDS, _ECHO_SECONDS = 3.0, 1.0
+#: How long the same is shown when it has.
+_STILL_SECONDS = 0.2
+#: How many keys are pressed at most on the way to a choice.
+_MOST_MOVES = 60
+_TEXT = "{text}"
+
+
+class Answered(Enum):
+    """What became of an answer."""
+
+    GIVEN = "given"
+    NO_SUCH_CHOICE = "the menu has no such choice"
+    NOT_GIVEN = "it is not asked any more, a person types, or the program does not show what a key did"
+
+
+class Answerer:
+    """Gives one answer in one pane: moves, looks, moves, and presses Enter only on what it sees highlighted."""
+
+    def __init__(self, pane: AgentPane, find: MenuFinder) -> None:
+        self._pane = pane
+        self._find = find
+        self._slowest = 0.0
+        """How long the slowest move took to show."""
+
+    def choose(self, is_wanted: Callable[[str], bool], keys: Sequence[str] = (), text: str = "") -> Answered:
+        """Take the first choice with wanted words: press the keys on it (unset: Enter); ``{text}`` pastes the text."""
+        passed: set[str] = set()
+        for _ in range(_MOST_MOVES):
+            screen = Screen.of(self._pane)
+            menu = self._find(screen) if screen else None
+            if screen is None or menu is None:
+                return Answered.NOT_GIVEN
+            place = menu.find(is_wanted)
+            if menu.highlighted is None:
+                return Answered.NO_SUCH_CHOICE if place is None else self._type(screen, menu, menu.choices[place].key)
+            if place == menu.highlighted:
+                if self._rests_on(menu):
+                    return self.press(keys or ("Enter",), text)
+                continue
+            key = _way(menu, place, passed)
+            if key is None:
+                return Answered.NO_SUCH_CHOICE
+            passed.add(menu.choices[menu.highlighted].words)
+            if not self._move(screen, menu, key):
+                return Answered.NOT_GIVEN
+        return Answered.NOT_GIVEN
+
+    def press(self, keys: Sequence[str], text: str = "") -> Answered:
+        """Press the keys without looking at what is highlighted, but Enter only on the text that was pasted."""
+        for place, key in enumerate(keys):
+            screen = Screen.of(self._pane)
+            if screen is None or (key == "Enter" and _TEXT in keys[:place] and not _shows(screen, text)):
+                return Answered.NOT_GIVEN
+            if not self._press(screen, key, text):
+                return Answered.NOT_GIVEN
+        return Answered.GIVEN
+
+    def _move(self, screen: Screen, menu: Menu, key: str) -> bool:
+        if not self._pane.type_unless_used(screen.used_at, keys=[key]):
+            return False
+        seconds = _await_change(self._seen, menu.state, _MOVE_SECONDS)
+        self._slowest = max(self._slowest, seconds)
+        return True
+
+    def _rests_on(self, menu: Menu) -> bool:
+        """Whether the same is highlighted after as long as the slowest move took: no move is still on its way."""
+        time.sleep(self._slowest)
+        return self._seen() == menu.state
+
+    def _seen(self) -> object:
+        screen = Screen.of(self._pane)
+        menu = self._find(screen) if screen else None
+        return menu and menu.state
+
+    def _type(self, screen: Screen, menu: Menu, key: str) -> Answered:
+        """Type a choice's own key, and Enter if the program shows the key and waits."""
+        if menu.typed or not self._press(screen, key):
+            return Answered.NOT_GIVEN
+        after = Screen.of(self._pane)
+        asked = self._find(after) if after else None
+        if after is None or asked is None or not asked.typed:
+            return Answered.GIVEN  # the program took the key at once
+        return Answered.GIVEN if asked.typed == key and self._press(after, "Enter") else Answered.NOT_GIVEN
+
+    def _press(self, screen: Screen, key: str, text: str = "") -> bool:
+        """Press one key, unless a person pressed one since the screen was seen, and wait for what it shows."""
+        before = self._pane.drawn()
+        pasted, keys = (text, ()) if key == _TEXT else ("", (key,))
+        typed = self._pane.type_unless_used(screen.used_at, text=pasted, keys=keys)
+        if typed:
+            _await_change(self._pane.drawn, before, _ECHO_SECONDS)
+        return typed
+
+
+def _way(menu: Menu, place: int | None, passed: set[str]) -> str | None:
+    """The key that leads to the choice, or to where it may be; None if it is nowhere."""
+    assert menu.highlighted is not None
+    if place is not None:
+        return "Down" if place > menu.highlighted else "Up"
+    if menu.more_below and menu.choices[-1].words not in passed:
+        return "Down"
+    return "Up" if menu.more_above and menu.choices[0].words not in passed else None
+
+
+def _shows(screen: Screen, text: str) -> bool:
+    return comparable(text)[-_END:] in comparable(screen.text)
+
+
+#: So many characters of a text's end are looked for.
+_END = 40
+
+
+def _await_change(read: Callable[[], object], before: object, seconds: float) -> float:
+    """Wait until something else is read, and the same for a while; returns how long it took to change."""
+    seen, begun = before, time.monotonic()
+    since, took = begun, seconds
+    while (moment := time.monotonic()) < begun + seconds and (seen == before or moment < since + _STILL_SECONDS):
+        time.sleep(0.02)
+        if (shown := read()) != seen:
+            if seen == before:
+                took = time.monotonic() - begun
+            seen, since = shown, time.monotonic()
+    return took
+
+
+def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
+    """Press the keys one after the other; ``{n}`` in a key is the number, the key ``{text}`` pastes the text."""
+    Answerer(pane, read_menu).press([key.replace("{n}", str(number)) for key in keys], text)
+
+
+# ── known dialogs ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+#: A dialog that is still shown after so long did not take the answer.
+_AGAIN_SECONDS = 2.0
+
+
+class Dialogs:
+    """The known dialogs of one program; each is answered when it appears, and again while it stays."""
+
+    def __init__(self, dialogs: Sequence[DialogConfig]) -> None:
+        self._dialogs = dialogs
+        self._last: tuple[DialogConfig, float] | None = None
+
+    def find(self, screen: Screen, ours: str) -> DialogConfig | None:
+        """The known dialog on the screen; what the text that Torch typed quotes is none."""
+        for dialog in self._dialogs:
+            found = dialog.pattern.search(screen.text)
+            if found and comparable(found[0]) not in comparable(ours):
+                return dialog
+        return None
+
+    def answer(self, pane: AgentPane, screen: Screen, ours: str) -> None:
+        """Answer the dialog on the screen, if it is a known one."""
+        known = self.find(screen, ours)
+        if known is None:
+            return
+        moment = time.monotonic()
+        if self._last and self._last[0] is known and moment - self._last[1] < _AGAIN_SECONDS:
+            return
+        answerer = Answerer(pane, lambda now: dialog_menu(now, known) if self.find(now, ours) is known else None)
+        if known.choose is None:
+            answered = answerer.press(known.keys)
+        else:
+            answered = answerer.choose(is_worded(known.choose), known.keys)
+        self._last = (known, time.monotonic())
+        log.info("the dialog %s: %s", known.note or known.pattern.pattern, answered.value)
+
+
+def dialog_menu(screen: Screen, dialog: DialogConfig) -> Menu | None:
+    """The menu of this dialog, which stands below the beginning of what its pattern matches."""
+    found = dialog.pattern.search(screen.text)
+    return read_menu(screen, screen.text.count("\n", 0, found.start())) if found else None
+
+
+def is_worded(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+    """Whether a choice's words are, from the first to the last, those that the pattern means."""
+    return lambda words: pattern.fullmatch(words) is not None
