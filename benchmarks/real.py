@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import psutil
-from fakes.llm.client import FakeLLM
-from home import AGENTS, HOMES, Home
+from installed import AGENTS, PATH
 
 from benchmarks.harness import READY_SECONDS, Agent, Stage
 from benchmarks.measures import Measure, percentile
 from torch_tasks.config_files import config_file
 from torch_tasks.model.fields import now
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.homes import HOMES, Home
 
 WORDS = "look at the tests\nand fix what fails"
 
@@ -32,7 +33,7 @@ def _cli(stage: Stage, cli: str, tasks: int) -> Iterator[Measure]:
         yield Measure(cli, None, "", note=why)
         return
     with FakeLLM(stage.folder / f"llm-{cli}") as llm:
-        home = HOMES[cli](stage.folder / f"home-{cli}", llm, f"real-{cli}")
+        home = HOMES[cli](stage.folder / f"home-{cli}", llm, f"real-{cli}", PATH)
         try:
             with stage.agent(f"real-{cli}", cli, home.work, **home.environment) as agent:
                 stage.await_ready(agent)

@@ -302,3 +302,15 @@ class NotEnded(TorchError):
 
 class GitRefused(TorchError):
     """Git, or a hook of the tree's owner, refused a command or took too long."""
+
+
+class FakeModelFailed(TorchError):
+    """The fake model did not start, or refused what it was told."""
+
+
+class CannotCertify(NoneAble):
+    """A kind's program cannot be tried here: it is not installed, or nothing says how it reaches a fake model."""
+
+
+class PromiseBroken(TorchError):
+    """A program that is tried did not do what Torch promises of it."""

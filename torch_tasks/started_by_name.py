@@ -19,6 +19,8 @@ CONFIGURATION_FAULTS = "torch_tasks.workers.configuration:configuration_faults"
 """Checks the whole configuration, kinds included."""
 NODE_COMMANDS = "torch_tasks.workers.cli"
 """The commands that need a pane."""
+CERTIFY = "torch_tasks.workers.certify.command:certify"
+"""The command that tries the programs of kinds."""
 
 
 def load(name: str) -> Any:

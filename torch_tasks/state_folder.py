@@ -66,6 +66,8 @@ class StateFolder:
         self.spent = path / "spent"
         """What the budgets were charged and the broker does not know yet."""
         self.worktrees = path / "worktrees"
+        self.certificates = path / "certificates"
+        """What was found when the kinds' programs were tried."""
 
     def outbox(self, place: str) -> Path:
         return self.path / "outbox" / place

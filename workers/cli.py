@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, suppress
 from datetime import datetime
@@ -35,6 +34,7 @@ from torch_tasks.workers.configuration import configuration_faults
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.terminal import end_terminal
 from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.programs.installed import release_of
 from torch_tasks.workers.programs.kind import program_of, require_startable
 from torch_tasks.workers.programs.releases import certified_releases
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -44,8 +44,6 @@ from torch_tasks.workers.tmux.server import AgentServer, require_tmux
 _ENDING_SECONDS = 2.0
 _INTERRUPTED = "interrupted by 'torch-tasks down'"
 _KIND_COLUMNS = (Column("KIND"), Column("BASE", spare=1), wrapped("PROGRAM", least=10), wrapped("RELEASE"))
-#: How long a program may take to print its release.
-_VERSION_SECONDS = 20
 
 
 @click.command()
@@ -217,23 +215,10 @@ def _installed(name: str) -> InstalledKind:
         return InstalledKind(kind=name, error=str(error))
     path, certified = config.path, tuple(one.release for one in certified_releases(name))
     # Not asked of a program that Torch does not know: it may do anything with --version.
-    release = _release(path, {**os.environ, **config.environment}) if path and certified else None
+    release = release_of(path, config.environment) if path and certified else None
     return InstalledKind(
         kind=name, base=config.base, program=config.command[0], path=path, release=release, certified=certified
     )
-
-
-def _release(path: str, environment: Mapping[str, str]) -> str | None:
-    """The release that the program prints, if it prints one in time."""
-    argv = [path, "--version"]
-    try:
-        done = subprocess.run(
-            argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=_VERSION_SECONDS, check=False
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    release = re.search(rb"\d+(\.\d+)+\S*", done.stdout)
-    return release[0].decode(errors="replace") if release else None
 
 
 def _release_words(kind: InstalledKind) -> str:

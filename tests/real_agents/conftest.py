@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 from driven import Driven
-from fakes.llm.client import FakeLLM
-from home import AGENTS, HOMES, Home
 from hosted import Hosted
+from installed import AGENTS, PATH
 from machine import short_folder
 from nodes import Node
 
 from torch_tasks import Torch
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.homes import HOMES, Home
 
 SECONDS = 400
 
@@ -64,7 +65,7 @@ def new_home(folder: Path, llm: FakeLLM) -> Iterator[Callable[..., Home]]:
 
     def new_home(cli: str, agent_id: str = "developer-1") -> Home:
         needs(cli)
-        homes.append(HOMES[cli](folder / f"home-{agent_id}", llm, agent_id))
+        homes.append(HOMES[cli](folder / f"home-{agent_id}", llm, agent_id, PATH))
         return homes[-1]
 
     yield new_home
@@ -85,7 +86,7 @@ def agent(request: pytest.FixtureRequest, shared_node: Node, torch: Torch) -> It
     needs(home_class.cli)
     folder = short_folder()
     with FakeLLM(folder / "llm") as llm:
-        home = home_class(folder / "home", llm)
+        home = home_class(folder / "home", llm, path=PATH)
         try:
             yield Hosted(home, shared_node, torch, "developer-1")
         finally:

@@ -8,13 +8,13 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from fakes.llm.client import FakeLLM, Request
-from home import Home
 from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
+from torch_tasks.workers.certify.fake_model.client import FakeLLM, Request
+from torch_tasks.workers.certify.homes import Home
 from torch_tasks.workers.programs.prompt import belongs_to
 
 SECONDS = 120

@@ -9,8 +9,6 @@ from __future__ import annotations
 import json
 from typing import ClassVar
 
-from fakes.llm.steps import Call, Fail, Hold, Text
-from home import Home
 from hosted import Hosted
 from prompts import ANSWER, check_odd_prompts
 
@@ -18,6 +16,8 @@ from torch_tasks import TaskState
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
+from torch_tasks.workers.certify.homes import Home
 
 
 class Promises:
@@ -50,7 +50,7 @@ class Promises:
         assert agent.do("soon").answer == "at last"
 
     def test_a_cancelled_task_is_interrupted_and_leaves_a_free_agent(self, agent: Hosted) -> None:
-        agent.llm.on("endless", Hold("endless"))
+        agent.llm.on("endless", Await("endless"))
         task = agent.give("endless")
         agent.wait(lambda: agent.llm.holding("endless"), "the model works")
         task.cancel()
@@ -76,7 +76,7 @@ class Promises:
         assert ["go elsewhere" in one for one in said] == [False, True, False]
 
     def test_a_killed_workers_answer_comes_once(self, agent: Hosted) -> None:
-        agent.llm.on("long work", Text("Begun, "), Hold("killed"), Text("and ended."))
+        agent.llm.on("long work", Text("Begun, "), Await("killed"), Text("and ended."))
         task = agent.give("long work")
         agent.wait(lambda: agent.llm.holding("killed"), "the model works")
         agent.worker.kill()

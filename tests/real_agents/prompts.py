@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fakes.llm.steps import Text, Usage
 from hosted import Hosted
 
 from torch_tasks import TaskState
+from torch_tasks.workers.certify.fake_model.steps import Text, Tokens
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def check_odd_prompts(agent: Hosted, kept: Callable[[str], str], answer: str, *,
     With ``counts``, the CLI reports the model's own counts of tokens.
     """
     before = len(agent.llm.prompts(agent.home.key))
-    rule = agent.llm.on("torch task odd-", Usage(1000, 50), Text(answer))
+    rule = agent.llm.on("torch task odd-", Tokens(1000, 50), Text(answer))
     tasks = {odd.name: agent.give(odd.prompt, id=f"odd-{odd.name}") for odd in ODD_PROMPTS}
     for odd in ODD_PROMPTS:
         task = tasks[odd.name]

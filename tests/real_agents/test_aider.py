@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import pytest
-from fakes.llm.steps import Fail
-from home import Aider
 from hosted import Hosted
 from promises import Promises
+
+from torch_tasks.workers.certify.fake_model.steps import Fail
+from torch_tasks.workers.certify.homes import AiderHome
 
 pytestmark = pytest.mark.slow
 
 
-class Chooser(Aider):
+class Chooser(AiderHome):
     """A user who has named the model in a configuration of Torch's."""
 
     @property

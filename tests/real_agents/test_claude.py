@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.llm.steps import Call, Fail, Hold, Text
-from home import Claude, NewToClaude
 from hosted import Hosted
+from installed import PATH
 from nodes import Broker, Node
 from promises import WithAccounts
 from prompts import ODD_PROMPTS
@@ -18,11 +17,13 @@ from torch_tasks import TaskState, Torch, keys
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
+from torch_tasks.workers.certify.homes import ClaudeHome, NewToClaude
 
 pytestmark = pytest.mark.slow
 
 
-class Subscriber(Claude):
+class Subscriber(ClaudeHome):
     """A user with a login instead of a key."""
 
     def settle(self) -> None:
@@ -70,7 +71,7 @@ def reply(agent: Hosted, task: Task, asked: str, words: str) -> Question:
 
 def write_plan(agent: Hosted, name: str, plan: str) -> None:
     """Write the model's plan while it is held by this name, and let it go on."""
-    assert isinstance(agent.home, Claude)
+    assert isinstance(agent.home, ClaudeHome)
     agent.wait(lambda: agent.llm.holding(name), "it makes its plan")
     agent.home.write_plan(plan)
     agent.llm.release(name)
@@ -150,7 +151,7 @@ class TestClaude(WithAccounts):
     def test_a_plan_is_approved_by_its_person(self, agent: Hosted) -> None:
         agent.llm.on(
             "plan it",
-            *(Call("EnterPlanMode"), Hold("plan"), Call("ExitPlanMode"), Text("Less:"), Call("ExitPlanMode")),
+            *(Call("EnterPlanMode"), Await("plan"), Call("ExitPlanMode"), Text("Less:"), Call("ExitPlanMode")),
             Text("Planned."),
         )
         task = agent.give("plan it")
@@ -167,7 +168,7 @@ class TestClaude(WithAccounts):
     def test_a_policy_that_allows_a_plan_allows_no_more(self, agent: Hosted) -> None:
         agent.llm.on(
             "plan by yourself",
-            *(Call("EnterPlanMode"), Hold("own-plan"), Call("ExitPlanMode")),
+            *(Call("EnterPlanMode"), Await("own-plan"), Call("ExitPlanMode")),
             *(Text("Now:"), agent.home.shell("touch planned"), Text("Planned.")),
         )
         task = agent.give("plan by yourself", permissions="allow")
@@ -206,7 +207,7 @@ class TestClaude(WithAccounts):
     def test_a_subscribers_usage_limit_parks_the_task_until_it_ends(
         self, agent: Hosted, shared_node: Node, torch: Torch, broker: Broker
     ) -> None:
-        home = Subscriber(agent.home.folder.with_name("subscriber"), agent.llm)
+        home = Subscriber(agent.home.folder.with_name("subscriber"), agent.llm, path=PATH)
         subscriber = Hosted(home, shared_node, torch, "developer-2")
         agent.llm.on("use it up", *[Fail("usage_limit", resets_in=7200)] * 4)
         task = subscriber.give("use it up")
@@ -217,7 +218,7 @@ class TestClaude(WithAccounts):
         home.clear()
 
     def test_who_has_no_login_is_asked_for_it(self, agent: Hosted, shared_node: Node, torch: Torch) -> None:
-        home = LoggedOut(agent.home.folder.with_name("logged-out"), agent.llm)
+        home = LoggedOut(agent.home.folder.with_name("logged-out"), agent.llm, path=PATH)
         stranger = Hosted(home, shared_node, torch, "developer-3")
         stranger.wait(lambda: stranger.worker.agent_state is AgentState.LOGIN, "it wants a login")
         assert "Select login method" in stranger.worker.screen()

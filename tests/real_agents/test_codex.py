@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import pytest
-from fakes.llm.steps import Call, Fail, Text
-from home import Codex
 from hosted import Hosted
 from nodes import Broker
 from promises import WithAccounts
 
 from torch_tasks import TaskState, keys
 from torch_tasks.client import Task
+from torch_tasks.workers.certify.fake_model.steps import Call, Fail, Text
+from torch_tasks.workers.certify.homes import CodexHome
 
 pytestmark = pytest.mark.slow
 
 
-class Newcomer(Codex):
+class Newcomer(CodexHome):
     """A user who has trusted no folder yet."""
 
     def settle(self) -> None:

@@ -6,21 +6,21 @@ import json
 from pathlib import Path
 
 import pytest
-from fakes.llm.steps import Call, Fail, Text
-from home import Gemini
 from hosted import Hosted
 from promises import WithTools
 
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
+from torch_tasks.workers.certify.fake_model.steps import Call, Fail, Text
+from torch_tasks.workers.certify.homes import GeminiHome
 
 pytestmark = pytest.mark.slow
 
 SETTINGS = '{"ui": {"theme": "Default Light"}, // mine\n}'
 
 
-class Newcomer(Gemini):
+class Newcomer(GeminiHome):
     """A user who has met none of its dialogs, and has settings with a comment."""
 
     def settle(self) -> None:

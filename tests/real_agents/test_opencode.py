@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import pytest
-from fakes.llm.steps import Call, Fail
-from home import OpenCode
 from hosted import Hosted
 from promises import WithTools
 
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
+from torch_tasks.workers.certify.fake_model.steps import Call, Fail
+from torch_tasks.workers.certify.homes import OpenCodeHome
 
 pytestmark = pytest.mark.slow
 
@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow
 class TestOpenCode(WithTools):
     """What all keep, and what is special here."""
 
-    home = OpenCode
+    home = OpenCodeHome
     briefed_in = "messages"
     shell_tool = "bash"
     allow_choice = "Allow once"

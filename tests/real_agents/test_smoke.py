@@ -7,9 +7,11 @@ import subprocess
 
 import pytest
 from driven import Driven
-from fakes.llm.client import FakeLLM
-from home import AGENTS, HOMES, Home
+from installed import AGENTS
 from machine import TORCH_TASKS
+
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.homes import HOMES, Home
 
 pytestmark = [pytest.mark.parametrize("cli", HOMES), pytest.mark.slow]
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakes.llm.steps import Hold, Text
-
 from torch_tasks.model.agent import AgentState
+from torch_tasks.workers.certify.fake_model.steps import Await, Text
 
 if TYPE_CHECKING:
     from screens.record import Stage
@@ -22,7 +21,7 @@ def play(stage: Stage) -> None:
     pane.paste("somebody is typing\nhere")
     stage.save("draft", AgentState.READY, shows="somebody is typing", composer="here")
     pane.press(*["C-u", "BSpace"] * 4)
-    llm.on("hold", Hold("begin"), Text("part one. "), Hold("answer"), Text("part two."))
+    llm.on("hold", Await("begin"), Text("part one. "), Await("answer"), Text("part two."))
     stage.send("please hold")
     stage.save("waiting", AgentState.WORKING, shows="Waiting for", composer=None)
     llm.release("begin")

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from fakes.llm.steps import Call, Fail, Hold, Text
-from real_agents.home import Claude
 from waiting import until
 
 from torch_tasks.model.agent import AgentState
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
+from torch_tasks.workers.certify.homes import Claude
 
 if TYPE_CHECKING:
     from screens.record import Stage
@@ -67,7 +67,7 @@ def play(stage: Stage) -> None:
     stage.save("shell-mode", AgentState.UNKNOWN, shows="! for shell mode", composer=None)
     pane.press("BSpace")
 
-    llm.on("hold", Text("part one. "), Hold("answer"), Text("part two."))
+    llm.on("hold", Text("part one. "), Await("answer"), Text("part two."))
     stage.send("please hold")
     stage.save("streaming", AgentState.WORKING, shows="esc to interrupt")
     pane.paste("a draft")
@@ -105,7 +105,7 @@ def play(stage: Stage) -> None:
     _save_question(stage, "review", review, ("Submit answers", "Cancel"), shows="Ready to submit")
     pane.press("Escape")
 
-    llm.on("plan it", Call("EnterPlanMode"), Hold("plan"), Call("ExitPlanMode"), Text("planned"))
+    llm.on("plan it", Call("EnterPlanMode"), Await("plan"), Call("ExitPlanMode"), Text("planned"))
     stage.send("plan it")
     until(lambda: llm.holding("plan"), "it is in plan mode", 60)
     assert isinstance(stage.home, Claude)

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakes.llm.steps import Fail, Hold, Text
-
 from torch_tasks.model.agent import AgentState
+from torch_tasks.workers.certify.fake_model.steps import Await, Fail, Text
 
 if TYPE_CHECKING:
     from screens.record import Stage
@@ -31,7 +30,7 @@ def play(stage: Stage) -> None:
     stage.save("draft-tall", AgentState.READY, shows="line 30 of thirty", composer=lines)
     pane.press(*["C-u"] * 70)
 
-    llm.on("hold", Text("part one. "), Hold("answer"), Text("part two."))
+    llm.on("hold", Text("part one. "), Await("answer"), Text("part two."))
     stage.send("please hold")
     stage.save("streaming", AgentState.WORKING, shows="part one.")
     pane.paste("a draft")

@@ -5,10 +5,10 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from fakes.llm.steps import Call, Fail, Hold, Text
 from waiting import until
 
 from torch_tasks.model.agent import AgentState
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
 
 if TYPE_CHECKING:
     from screens.record import Stage
@@ -35,7 +35,7 @@ def play(stage: Stage) -> None:
     stage.save("draft-paste", AgentState.READY, shows="[Pasted Text", composer="[Pasted Text: 31 lines]")
     pane.press(*["C-u", "BSpace"] * 4)
 
-    llm.on("hold", Text("part one. "), Hold("answer"), Text("part two."))
+    llm.on("hold", Text("part one. "), Await("answer"), Text("part two."))
     stage.send("please hold")
     stage.save("streaming", AgentState.WORKING, shows="esc to cancel")
     pane.paste("a draft")

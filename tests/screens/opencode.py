@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from fakes.llm.steps import Hold, Text
 from waiting import until
 
 from torch_tasks.model.agent import AgentState
+from torch_tasks.workers.certify.fake_model.steps import Await, Text
 
 if TYPE_CHECKING:
     from screens.record import Stage
@@ -19,7 +19,7 @@ def play(stage: Stage) -> None:
     llm, pane = stage.llm, stage.pane
     stage.wait_ready()
     stage.save("ready", AgentState.READY, shows="• OpenCode", composer=None)
-    llm.on("hold", Text("part one. "), Hold("answer"), Text("part two."))
+    llm.on("hold", Text("part one. "), Await("answer"), Text("part two."))
     pane.paste("please hold")
     pane.press("Enter")
     stage.save("streaming", AgentState.WORKING, shows="esc interrupt", composer=None)

@@ -17,11 +17,12 @@ import time
 from importlib import import_module
 from pathlib import Path
 
-from fakes.llm.client import FakeLLM
 from machine import short_folder
 from waiting import until
 
 from torch_tasks.model.agent import AgentSpec, AgentState
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.homes import HOMES, NewToClaude
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.programs.screen import Screen
@@ -35,10 +36,10 @@ class Stage:
     """One real CLI in a pane, at a new user's home."""
 
     def __init__(self, cli: str, folder: Path, llm: FakeLLM) -> None:
-        from real_agents.home import HOMES, NewToClaude
+        from installed import PATH
 
         self.llm = llm
-        self.home = {**HOMES, "claude": NewToClaude}[cli](folder / "home", llm)
+        self.home = {**HOMES, "claude": NewToClaude}[cli](folder / "home", llm, path=PATH)
         os.environ.update(self.home.environment)  # as it is in the worker of such an agent
         (folder / "agent").mkdir()
         agent = program_of(AgentSpec(id="developer-1", role="developer", kind=cli), folder / "agent", self.home.work)

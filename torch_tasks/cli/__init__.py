@@ -17,7 +17,7 @@ from click.shell_completion import CompletionItem
 from torch_tasks.config_files import glance, glance_at_state_dir
 from torch_tasks.errors import NothingRuns, TorchError
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.started_by_name import NODE_COMMANDS, load
+from torch_tasks.started_by_name import CERTIFY, NODE_COMMANDS, load
 from torch_tasks.state_folder import TMUX, StateFolder
 from torch_tasks.system.terminal import visible_output
 
@@ -75,6 +75,7 @@ COMMANDS = {
         "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
         "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
         "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),
+        "certify": (CERTIFY, "Try the programs of kinds against a fake model."),
         "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
         "completion": ("torch_tasks.cli.completion:completion", "Have the shell complete commands, options and ids."),
         "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fakes.llm.client import FakeLLM
-from fakes.llm.steps import Call, Drop, Fail, Hold, Step, Text, Usage
 from waiting import until
+
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Drop, Fail, Step, Text, Tokens
 
 APIS = ["anthropic", "openai-responses", "openai-chat", "gemini"]
 PATHS = {
@@ -124,7 +125,7 @@ def whole_text(api: str, answer: Body) -> str:
 @pytest.mark.parametrize("api", APIS)
 def test_a_text_is_the_same_streamed_and_whole(llm: FakeLLM, api: str) -> None:
     said = "é 漢字 \n 'quoted' \"twice\" " * 5
-    llm.on("hello", Usage(1234, 56), Text(said, chunk=7))
+    llm.on("hello", Tokens(1234, 56), Text(said, chunk=7))
     client = Client(llm, api)
     events = client.stream("hello")
     assert "".join(text_of(api, event) for event in events) == said
@@ -207,7 +208,7 @@ def test_a_cut_connection_is_felt_and_its_retry_told_apart(llm: FakeLLM, before:
 
 
 def test_a_held_answer_goes_on_when_it_is_released(llm: FakeLLM) -> None:
-    llm.on("wait", "Let me see. ", Hold("thought"), "I see.")
+    llm.on("wait", "Let me see. ", Await("thought"), "I see.")
     body = json.dumps(conversation("openai-chat", "wait", stream=True))
     with socket.create_connection(("127.0.0.1", llm.port)) as connection:
         connection.sendall(f"POST /v1/chat/completions HTTP/1.0\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode())
@@ -219,7 +220,7 @@ def test_a_held_answer_goes_on_when_it_is_released(llm: FakeLLM) -> None:
 
 
 def test_a_client_that_leaves_is_seen_to_leave(llm: FakeLLM) -> None:
-    llm.on("wait", Hold("thought"))
+    llm.on("wait", Await("thought"))
     connection = http.client.HTTPConnection("127.0.0.1", llm.port, timeout=20)
     connection.request("POST", PATHS["openai-chat"], json.dumps(conversation("openai-chat", "wait")))
     until(lambda: llm.holding("thought"), "the answer is held")

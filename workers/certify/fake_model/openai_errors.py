@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fakes.llm.steps import Fail
-from fakes.llm.wire import ErrorAnswer
+from torch_tasks.workers.certify.fake_model.steps import Fail
+from torch_tasks.workers.certify.fake_model.wire import ErrorAnswer
 
 _ERRORS: dict[str, tuple[int, str, str | None, str]] = {
     "rate_limit": (

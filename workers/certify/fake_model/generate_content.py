@@ -6,9 +6,9 @@ import json
 import re
 from typing import Any
 
-from fakes.llm.conversation import Conversation, Item
-from fakes.llm.steps import Fail
-from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
+from torch_tasks.workers.certify.fake_model.conversation import Conversation, Item
+from torch_tasks.workers.certify.fake_model.steps import Fail
+from torch_tasks.workers.certify.fake_model.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
     r"<(session_context|system-reminder|hook_context)>.*</\1>\s*"
@@ -54,7 +54,7 @@ class GeminiAnswer(Answer):
         }
 
 
-class Gemini(Wire):
+class GenerateContent(Wire):
     """``/v1beta/models/<model>:generateContent`` and ``:streamGenerateContent``."""
 
     api = "gemini"

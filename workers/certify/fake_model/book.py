@@ -8,8 +8,8 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from fakes.llm.conversation import Conversation
-from fakes.llm.steps import Step, Text, turns
+from torch_tasks.workers.certify.fake_model.conversation import Conversation
+from torch_tasks.workers.certify.fake_model.steps import Step, Text, turns
 
 
 @dataclass

@@ -5,10 +5,10 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from fakes.llm.conversation import Conversation, Item
-from fakes.llm.openai_errors import openai_error
-from fakes.llm.steps import Fail
-from fakes.llm.wire import Answer, Called, ErrorAnswer, Wire, event
+from torch_tasks.workers.certify.fake_model.conversation import Conversation, Item
+from torch_tasks.workers.certify.fake_model.openai_errors import openai_error
+from torch_tasks.workers.certify.fake_model.steps import Fail
+from torch_tasks.workers.certify.fake_model.wire import Answer, Called, ErrorAnswer, Wire, event
 
 _AIDERS_REMINDER = "\n\nTo suggest changes to a file you MUST return "
 """aider puts its rules behind the user's own words, in the same text."""

@@ -1,23 +1,23 @@
-"""The fake model as tests use it."""
+"""The fake model as those use it who say what it answers: a process, its rules and its log."""
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
 import sys
+import time
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from waiting import until
+from torch_tasks.errors import FakeModelFailed
+from torch_tasks.workers.certify.fake_model.log import OUTCOMES, REQUESTS
+from torch_tasks.workers.certify.fake_model.steps import Step, Text, as_json
 
-from fakes.llm.log import OUTCOMES, REQUESTS
-from fakes.llm.steps import Step, Text, as_json
-
-TESTS = Path(__file__).parents[2]
+_START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class FakeLLM:
         llm.on("write it", Call("Write", {"file_path": "/x", "content": "y"}), Text("Written."))
         llm.on("flaky", Fail("rate_limit", retry_after=1), Text("at last"))
         ...
-        assert llm.prompts() == ["please write it"]
+        llm.prompts()  # ["please write it"]
     """
 
     def __init__(self, folder: Path) -> None:
@@ -65,24 +65,35 @@ class FakeLLM:
     def start(self) -> Self:
         """Start the process; it answers when this returns."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        argv = [sys.executable, "-m", "fakes.llm", "--port", "0", "--folder", str(self.folder)]
-        env = {**os.environ, "PYTHONPATH": str(TESTS)}
-        with (self.folder / "output").open("ab") as output:
+        argv = [sys.executable, "-P", "-m", __package__, "--port", "0", "--folder", str(self.folder)]
+        with self._output.open("ab") as output:
             self.process = subprocess.Popen(
-                argv, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True
+                argv, stdin=subprocess.PIPE, stdout=output, stderr=output, start_new_session=True
             )
-        self.port = int(until(self._port, "the fake model listens"))
+        self.port = self._await_port()
         return self
 
-    def _port(self) -> str:
-        assert self.process.poll() is None, (self.folder / "output").read_text()
+    @property
+    def _output(self) -> Path:
+        return self.folder / "output"
+
+    def _await_port(self) -> int:
+        """The port at which it listens, once it does."""
+        deadline = time.monotonic() + _START_SECONDS
         port = self.folder / "port"
-        return port.read_text() if port.exists() else ""
+        while not port.exists():
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                self.end()
+                raise FakeModelFailed(f"the fake model did not start in {self.folder}: {self._output.read_text()}")
+            time.sleep(0.01)
+        return int(port.read_text())
 
     def end(self) -> None:
         """End the process; the log stays."""
         self.process.kill()
         self.process.wait(10)
+        if self.process.stdin:
+            self.process.stdin.close()
 
     def __enter__(self) -> Self:
         return self.start()
@@ -132,7 +143,8 @@ class FakeLLM:
         try:
             connection.request(method, f"/_control/{path}", json.dumps(body or {}))
             answer = connection.getresponse()
-            assert answer.status == 200, answer.read()
+            if answer.status != HTTPStatus.OK:
+                raise FakeModelFailed(f"the fake model refused {path}: {answer.read().decode(errors='replace')}")
             answered: dict[str, Any] = json.loads(answer.read())
             return answered
         finally:

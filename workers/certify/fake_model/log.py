@@ -8,8 +8,8 @@ import time
 from pathlib import Path
 from typing import Any
 
-from fakes.llm.book import identity
-from fakes.llm.conversation import Conversation
+from torch_tasks.workers.certify.fake_model.book import identity
+from torch_tasks.workers.certify.fake_model.conversation import Conversation
 
 REQUESTS = "requests.jsonl"
 OUTCOMES = "outcomes.jsonl"

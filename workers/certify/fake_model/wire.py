@@ -8,8 +8,8 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from fakes.llm.conversation import Conversation
-from fakes.llm.steps import Fail
+from torch_tasks.workers.certify.fake_model.conversation import Conversation
+from torch_tasks.workers.certify.fake_model.steps import Fail
 
 
 @dataclass

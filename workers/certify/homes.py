@@ -1,30 +1,33 @@
-"""A person's home in which a real CLI is set up and has met its newcomer's dialogs before: one class per CLI.
+"""A person's home for a program and its fake model: one class per program, and one for a newcomer at it.
 
-Each is as bare as can be: nothing of the user's who runs the tests, a dummy key that tells the agent's name, the fake
-model as the only service, no telemetry, no updates.
+Each is as bare as can be: nothing of the user's own, a dummy key that tells the agent's name, the fake model as the
+only service, no telemetry, no updates. A newcomer's program meets its first dialogs; the others answered them before.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
 import shutil
 import subprocess
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar
 
 import psutil
-from fakes.internet import Internet
-from fakes.llm.client import FakeLLM
-from fakes.llm.steps import Call, Step, Text
 
+from torch_tasks.errors import AgentUnavailable
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.fake_model.steps import Call, Step, Text
+from torch_tasks.workers.certify.internet import Internet
 from torch_tasks.workers.tmux.pane import AgentPane
 
-AGENTS = Path(os.environ.get("TORCH_TEST_AGENTS", Path(__file__).parents[2] / ".venv" / "agents"))
+_KEY_SECONDS = 0.2
+"""Between the keys that a person presses."""
 
 
 class Home(ABC):
@@ -37,8 +40,13 @@ class Home(ABC):
     exit_keys: ClassVar[tuple[str, ...]] = ("C-c", "C-c")
     """They leave the CLI if its composer is empty."""
 
-    def __init__(self, folder: Path, llm: FakeLLM, agent_id: str = "developer-1") -> None:
+    model: ClassVar[str | None] = None
+    """What the program calls the fake model; None if it need not be told."""
+
+    def __init__(self, folder: Path, llm: FakeLLM, agent_id: str = "developer-1", path: str | None = None) -> None:
+        """``path`` replaces this process's own PATH."""
         self.folder = folder
+        self._path = path or os.environ["PATH"]
         self.work = folder / "work"
         self.llm = llm
         self.key = f"sk-{agent_id}"
@@ -55,8 +63,7 @@ class Home(ABC):
     @property
     def environment(self) -> dict[str, str]:
         """All that the CLI sees of the world."""
-        path = os.pathsep.join((str(AGENTS / "bin"), os.environ["PATH"]))
-        bare = {"HOME": str(self.folder), "PATH": path, "LANG": "C.UTF-8", "TZ": "UTC", "SHELL": "/bin/bash"}
+        bare = {"HOME": str(self.folder), "PATH": self._path, "LANG": "C.UTF-8", "TZ": "UTC", "SHELL": "/bin/bash"}
         return {**bare, "NO_PROXY": "127.0.0.1", **self.variables}
 
     @property
@@ -84,6 +91,31 @@ class Home(ABC):
     def asks(self, pane: AgentPane) -> bool:
         """The CLI asks for a permission; Enter grants it."""
 
+    # ── what is special when it is tried ─────────────────────────────────────────────────────────────────────────────
+
+    gives_up: ClassVar[bool] = False
+    """It soon tells of an overloaded model; others try again for longer than anybody waits here."""
+    leaves_composer_alone: ClassVar[bool] = False
+    """Prompts go past its composer, which is a person's alone."""
+
+    compact_command: ClassVar[str] = ""
+    """Has it make its conversation shorter; empty if it does so when its model finds a prompt too long."""
+
+    def kept(self, words: str) -> str:
+        """The words of a prompt as the CLI keeps them."""
+        return words
+
+    def choosing(self, question: str, *choices: str) -> Call:
+        """The model's call by which the CLI asks its person to choose."""
+        raise NotImplementedError(f"{self.cli} asks no questions")
+
+    def leave(self, pane: AgentPane) -> None:
+        """Press the keys that leave the CLI."""
+        with contextlib.suppress(AgentUnavailable):  # it has ended before the last of them
+            for key in self.exit_keys:
+                pane.press(key)
+                time.sleep(_KEY_SECONDS)
+
     def file(self, name: str, content: str | dict[str, Any]) -> Path:
         """Write a file below the home."""
         path = self.folder / name
@@ -91,27 +123,33 @@ class Home(ABC):
         path.write_text(content if isinstance(content, str) else json.dumps(content))
         return path
 
-    def processes(self) -> Iterator[psutil.Process]:
-        """Whatever runs with this home, wherever it was started."""
-        mark = f"HOME={self.folder}"
-        for process in psutil.process_iter():
-            try:
-                if mark in (f"{name}={value}" for name, value in process.environ().items()):
-                    yield process
-            except psutil.Error:
-                continue
-
     def clear(self) -> None:
         """End whatever runs there, and forget the folder."""
-        for process in self.processes():
-            process.kill()
+        end_processes(self.folder)
         shutil.rmtree(self.folder, ignore_errors=True)
 
 
-class Claude(Home):
+def end_processes(home: Path) -> None:
+    """End whatever runs with this home, wherever it was started."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("HOME") == str(home):
+                process.kill()
+
+
+class ClaudeHome(Home):
     """Claude Code."""
 
     cli = "claude"
+    gives_up = True
+
+    def kept(self, words: str) -> str:
+        return words.replace("\t", "    ")
+
+    def choosing(self, question: str, *choices: str) -> Call:
+        options = [{"label": choice, "description": "as it says"} for choice in choices]
+        asked = {"question": question, "header": "Choice", "multiSelect": False, "options": options}
+        return Call("AskUserQuestion", {"questions": [asked]})
 
     @property
     def variables(self) -> dict[str, str]:
@@ -157,7 +195,7 @@ class Claude(Home):
         return ""
 
 
-class NewToClaude(Claude):
+class NewToClaude(ClaudeHome):
     """A user who has never started it: it first checks whether its makers' hosts answer."""
 
     @cached_property
@@ -178,10 +216,12 @@ class NewToClaude(Claude):
         self.internet.end()
 
 
-class Codex(Home):
+class CodexHome(Home):
     """Codex, in the pane's own processes."""
 
     cli = "codex"
+    gives_up = True
+    compact_command = "/compact"
     flags = ("--disable", "daemon_auto_start")
     exit_keys = ("C-c",)
 
@@ -213,20 +253,34 @@ class Codex(Home):
         )
 
     def is_ready(self, pane: AgentPane) -> bool:
-        return "\n› " in pane.screen()
+        return "\n› " in pane.screen()  # noqa: RUF001 - as it draws it
 
     def shell(self, command: str) -> Call:
-        escalated = {"sandbox_permissions": "require_escalated", "justification": "The test wants it"}
+        escalated = {"sandbox_permissions": "require_escalated", "justification": "It is asked for"}
         return Call("exec_command", {"cmd": command, **escalated})
 
     def asks(self, pane: AgentPane) -> bool:
         return "Press enter to confirm or esc to cancel" in pane.screen()
 
 
-class Gemini(Home):
+class NewToCodex(CodexHome):
+    """A user who has trusted no folder yet."""
+
+    def settle(self) -> None:
+        super().settle()
+        config = self.folder / ".codex/config.toml"
+        config.write_text(config.read_text().partition("[projects")[0])
+
+
+class GeminiHome(Home):
     """The Gemini CLI."""
 
     cli = "gemini"
+
+    def choosing(self, question: str, *choices: str) -> Call:
+        options = [{"label": choice, "description": "as it says"} for choice in choices]
+        asked = {"question": question, "header": "Choice", "type": "choice", "options": options}
+        return Call("ask_user", {"questions": [asked]})
 
     @property
     def variables(self) -> dict[str, str]:
@@ -254,10 +308,23 @@ class Gemini(Home):
         return "Allow execution of" in pane.screen()
 
 
-class OpenCode(Home):
+class NewToGemini(GeminiHome):
+    """A user who has met none of its dialogs."""
+
+    def settle(self) -> None:
+        """It has no files yet."""
+
+
+class OpenCodeHome(Home):
     """OpenCode."""
 
     cli = "opencode"
+    leaves_composer_alone = True
+
+    def choosing(self, question: str, *choices: str) -> Call:
+        options = [{"label": choice, "description": "as it says"} for choice in choices]
+        return Call("question", {"questions": [{"question": question, "header": "Choice", "options": options}]})
+
     exit_keys = ("C-c",)
 
     @property
@@ -300,14 +367,15 @@ class OpenCode(Home):
         return "Permission required" in pane.screen()
 
 
-class Aider(Home):
+class AiderHome(Home):
     """aider."""
 
     cli = "aider"
+    model = "openai/fake-model"
     created = "Commit "
     flags = (
         "--model",
-        "openai/fake-model",
+        model,
         "--no-check-update",
         "--no-gitignore",
         "--analytics-disable",
@@ -340,4 +408,7 @@ class Aider(Home):
         return "(Y)es/(N)o" in pane.cursor_line()
 
 
-HOMES: dict[str, type[Home]] = {home.cli: home for home in (Claude, Codex, Gemini, OpenCode, Aider)}
+HOMES: dict[str, type[Home]] = {home.cli: home for home in (ClaudeHome, CodexHome, GeminiHome, OpenCodeHome, AiderHome)}
+
+NEWCOMERS: dict[str, type[Home]] = {**HOMES, **{home.cli: home for home in (NewToClaude, NewToCodex, NewToGemini)}}
+"""Those whose programs meet their first dialogs, where there are any."""

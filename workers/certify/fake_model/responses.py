@@ -7,10 +7,10 @@ import re
 import time
 from typing import Any
 
-from fakes.llm.conversation import Conversation, Item
-from fakes.llm.openai_errors import openai_error
-from fakes.llm.steps import Fail
-from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
+from torch_tasks.workers.certify.fake_model.conversation import Conversation, Item
+from torch_tasks.workers.certify.fake_model.openai_errors import openai_error
+from torch_tasks.workers.certify.fake_model.steps import Fail
+from torch_tasks.workers.certify.fake_model.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
     r"<(environment_context|user_instructions|turn_aborted|user_shell_command|subagent_notification|skill)>.*</\1>\s*"

@@ -54,10 +54,10 @@ class Delay:
 
 
 @dataclass(frozen=True)
-class Hold:
-    """Do nothing until the test releases this name."""
+class Await:
+    """Do nothing until this name is released."""
 
-    kind: ClassVar[str] = "hold"
+    kind: ClassVar[str] = "await"
     name: str
 
 
@@ -69,16 +69,16 @@ class Drop:
 
 
 @dataclass(frozen=True)
-class Usage:
+class Tokens:
     """Report these numbers of tokens, instead of those that the texts come to."""
 
-    kind: ClassVar[str] = "usage"
+    kind: ClassVar[str] = "tokens"
     input_tokens: int
     output_tokens: int = 10
 
 
-Step: TypeAlias = Text | Call | Fail | Delay | Hold | Drop | Usage
-_KINDS: dict[str, type[Step]] = {step.kind: step for step in (Text, Call, Fail, Delay, Hold, Drop, Usage)}
+Step: TypeAlias = Text | Call | Fail | Delay | Await | Drop | Tokens
+_KINDS: dict[str, type[Step]] = {step.kind: step for step in (Text, Call, Fail, Delay, Await, Drop, Tokens)}
 
 
 def as_json(steps: Sequence[Step]) -> list[dict[str, Any]]:

@@ -12,16 +12,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar
 
-from fakes.llm.anthropic import Messages
-from fakes.llm.book import Book, Rule
-from fakes.llm.chat import Chat
-from fakes.llm.conversation import Conversation
-from fakes.llm.gemini import Gemini
-from fakes.llm.log import Log
-from fakes.llm.responses import Responses
-from fakes.llm.side import plain_answer, side_of
-from fakes.llm.steps import Call, Delay, Drop, Fail, Hold, Step, Text, Usage, from_json
-from fakes.llm.wire import Answer, ErrorAnswer, Wire
+from torch_tasks.workers.certify.fake_model.book import Book, Rule
+from torch_tasks.workers.certify.fake_model.chat import Chat
+from torch_tasks.workers.certify.fake_model.conversation import Conversation
+from torch_tasks.workers.certify.fake_model.generate_content import GenerateContent
+from torch_tasks.workers.certify.fake_model.log import Log
+from torch_tasks.workers.certify.fake_model.messages import Messages
+from torch_tasks.workers.certify.fake_model.responses import Responses
+from torch_tasks.workers.certify.fake_model.side import plain_answer, side_of
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Delay, Drop, Fail, Step, Text, Tokens, from_json
+from torch_tasks.workers.certify.fake_model.wire import Answer, ErrorAnswer, Wire
 
 MODEL = "fake-model"
 CONTROL = "/_control/"
@@ -52,8 +52,8 @@ class Handler(BaseHTTPRequestHandler):
         "/v1/messages": Messages(),
         "/v1/responses": Responses(),
         "/v1/chat/completions": Chat(),
-        ":generateContent": Gemini(),
-        ":streamGenerateContent": Gemini(),
+        ":generateContent": GenerateContent(),
+        ":streamGenerateContent": GenerateContent(),
     }
 
     def do_HEAD(self) -> None:
@@ -233,11 +233,11 @@ class Playing:
         elif isinstance(step, Call):
             self._begin()
             self._send(self._answer.call(step.name, step.input))
-        elif isinstance(step, Usage):
+        elif isinstance(step, Tokens):
             self._answer.use(step.input_tokens, step.output_tokens)
         elif isinstance(step, Delay):
             self._pause(step.seconds)
-        elif isinstance(step, Hold):
+        elif isinstance(step, Await):
             self._handler.server.book.hold(step.name, self._handler.gone)
             self._require_client()
 

@@ -8,9 +8,9 @@ import time
 from datetime import UTC, datetime
 from typing import Any
 
-from fakes.llm.conversation import Conversation, Item
-from fakes.llm.steps import Fail
-from fakes.llm.wire import Answer, Called, ErrorAnswer, Said, Wire, event
+from torch_tasks.workers.certify.fake_model.conversation import Conversation, Item
+from torch_tasks.workers.certify.fake_model.steps import Fail
+from torch_tasks.workers.certify.fake_model.wire import Answer, Called, ErrorAnswer, Said, Wire, event
 
 _ADDED = re.compile(
     r"<(system-reminder|local-command-\w+|command-\w+|bash-\w+)>.*</\1>\s*|\[Request interrupted by user.*\]"

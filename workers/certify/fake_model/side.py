@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from fakes.llm.conversation import Conversation
+from torch_tasks.workers.certify.fake_model.conversation import Conversation
 
 _MARKS = {
     "title": (

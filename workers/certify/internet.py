@@ -76,6 +76,6 @@ def _certify(certificate: Path, pages: Collection[str]) -> Path:
     hosts = sorted({f"DNS:{page.partition('/')[0]}" for page in pages})
     key = certificate.with_suffix(".key")
     argv = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
-    argv += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=A test's internet"]
+    argv += ["-keyout", str(key), "-out", str(certificate), "-days", "2", "-subj", "/CN=An internet on loopback"]
     subprocess.run([*argv, "-addext", f"subjectAltName={','.join(hosts)}"], check=True, capture_output=True)
     return key

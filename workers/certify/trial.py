@@ -1,0 +1,81 @@
+"""One kind's program from its empty home to its certificate, in a process of its own."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+from torch_tasks.errors import CannotCertify
+from torch_tasks.model.certificate import Certificate, PromiseResult
+from torch_tasks.model.fields import now
+from torch_tasks.workers.certify.certification import Certification
+from torch_tasks.workers.certify.fake_model.client import FakeLLM
+from torch_tasks.workers.certify.homes import NEWCOMERS, Home
+from torch_tasks.workers.programs.config import kind_config
+
+CERTIFICATE, SCREENS, HOME, _STATE = "certificate.json", "screens", "home", "state"
+"""In the trial's folder."""
+_LOOPBACK = "nothing but loopback"
+_PACE = {"TORCH_AGENT_START_SECONDS": "120", "TORCH_INTERRUPT_SECONDS": "10"}
+"""More time than a fleet gives: what is tried is the program, not the machine."""
+_CLOSED_PROXY = "http://127.0.0.1:9"
+
+
+def home_of(kind: str) -> type[Home]:
+    """The home in which this kind's program meets the fake model."""
+    config = kind_config(kind)
+    home = NEWCOMERS.get(config.base or kind)
+    if home is None:
+        raise CannotCertify(
+            f"cannot certify {kind}: nothing says how its program reaches a fake model; "
+            f"Torch knows that of {', '.join(NEWCOMERS)} and of kinds that are laid over them"
+        )
+    return home
+
+
+def try_kind(kind: str, folder: Path, release: str, why_not_alone: str) -> None:
+    """Try it, print each result as JSON, and write the certificate and the screens into the folder.
+
+    ``why_not_alone`` is why this process has more of a network than loopback, if so.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    with FakeLLM(folder / "llm") as llm:
+        home = home_of(kind)(folder / HOME, llm)
+        _leave_environment(home, folder, alone=not why_not_alone)
+        try:
+            trial = Certification(kind, home, folder / "agent", _tell)
+            trial.run()
+        finally:
+            home.clear()
+    certificate = Certificate(
+        kind=kind,
+        program=str(kind_config(kind).path),
+        release=release,
+        torch=version("torch-tasks"),
+        at=now(),
+        network=_LOOPBACK if not why_not_alone else f"this machine's, by a closed proxy: {why_not_alone}",
+        promises=tuple(trial.results),
+        recordings=tuple(trial.recordings),
+    )
+    trial.screens.write(folder / SCREENS, kind, release)
+    (folder / CERTIFICATE).write_text(certificate.model_dump_json())
+
+
+def _leave_environment(home: Home, folder: Path, *, alone: bool) -> None:
+    """Have nothing in this process's environment but what the home says."""
+    config = os.environ["TORCH_CONFIG_DIR"]
+    closed = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY", "http_proxy", "https_proxy"), _CLOSED_PROXY)
+    own = {
+        "TORCH_CONFIG_DIR": config,
+        "TORCH_STATE_DIR": str(folder / _STATE),
+        **_PACE,
+    }
+    os.environ.clear()
+    os.environ.update({**({} if alone else closed), **home.environment, **own})
+
+
+def _tell(result: PromiseResult) -> None:
+    print(result.model_dump_json(), flush=True)  # noqa: T201 - to the process that started this one
