@@ -15,11 +15,11 @@ from typing import Any
 
 import click
 
-from torch_tasks.cli.names import KIND, known_kinds
+from torch_tasks.cli.names import KIND
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table, waiting
 from torch_tasks.cli.tables import Column, state, wrapped
-from torch_tasks.config_files import user_config
+from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import CannotCertify
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, Standing
