@@ -15,7 +15,8 @@ from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
 from torch_tasks.workers.certify.fake_model.client import FakeLLM, Request
 from torch_tasks.workers.certify.homes import Home
-from torch_tasks.workers.programs.prompt import belongs_to
+from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
 
 SECONDS = 120
 """These programs take their time on a busy machine, and CI's is."""
@@ -77,8 +78,9 @@ class Hosted:
         until(is_new, "it is started anew", SECONDS)
 
     def received(self, task_id: str) -> list[str]:
-        """Every prompt of this task that the model received, exactly."""
-        return [prompt for prompt in self.llm.prompts(self.home.key) if belongs_to(prompt, f"task {task_id}")]
+        """Every prompt of this task that the model received, exactly, but for what its program puts around it."""
+        wrappers, prompts = kind_config(self.home.cli).prompt.wrappers, self.llm.prompts(self.home.key)
+        return [unwrapped(prompt, wrappers) for prompt in prompts if belongs_to(prompt, f"task {task_id}")]
 
     def requests(self, task_id: str) -> list[Request]:
         """Every request for this task, but those of the CLI's own."""

@@ -60,6 +60,8 @@ class PromptConfig(Section):
     """A longer prompt is put into a file, and the pasted text names the file."""
     altered: Regex | None = None
     """Characters that the program changes: a prompt with one also names a file with the exact words."""
+    wrappers: tuple[Regex, ...] = ()
+    """What the program puts around a prompt before it reports it and gives it to the model; ``text`` is the prompt."""
 
 
 class SubmitConfig(Section):

@@ -8,7 +8,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,6 +56,14 @@ def belongs_to(text: str, tag: str) -> bool:
 def count_footers(text: str, tag: str) -> int:
     """How often the text has this tag's footer; the program may have changed its blanks."""
     return "".join(text.split()).count("".join(f"[torch {tag} ·".split()))
+
+
+def unwrapped(received: str, wrappers: Iterable[re.Pattern[str]]) -> str:
+    """A prompt that a program or its model received, without what the program has put around it."""
+    for wrapper in wrappers:
+        if found := wrapper.fullmatch(received):
+            return found["text"]
+    return received
 
 
 def compose_prompt(
@@ -128,7 +136,8 @@ the keyboard. Commands for you, to be run in your shell:
   torch-tasks agents                     who else is there
   torch-tasks help-wanted "what" --skill X   ask those who are able, until one accepts
   torch-tasks send AGENT "text"          tell another agent something; `ask` waits for the reply, `reply` answers
-TASK is the id at the end of each prompt. Never say a thing is done that you have not seen work.
+TASK is the id at the end of each prompt. Torch pastes the prompts: a task is what you are asked to do, no quotation,
+although its text is pasted. Never say a thing is done that you have not seen work.
 """
 
 _FACTS = """\

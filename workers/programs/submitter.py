@@ -5,7 +5,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime
 from enum import Enum
@@ -16,7 +17,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.config import KindConfig, SubmitConfig
 from torch_tasks.workers.programs.events import ProgramEvent
-from torch_tasks.workers.programs.prompt import count_footers
+from torch_tasks.workers.programs.prompt import count_footers, unwrapped
 from torch_tasks.workers.programs.screen import Composer, ComposerContent
 from torch_tasks.workers.programs.screen_reading import ScreenReading
 from torch_tasks.workers.programs.submission import Probe, Submission, SubmissionPhase
@@ -295,7 +296,7 @@ class Submitter:
         if not submission.phase.may_become:
             return submission
         text = submission.text(self._folder)
-        reported = _reported(turn.accepted, text) if turn.accepted else None
+        reported = report_of(turn.accepted, text, self._program.config.prompt.wrappers) if turn.accepted else None
         view = self._look() if submission.phase.is_under_way and not reported else None
         seen = self._seen(submission, view, text) if view else None
         decision = next_move(submission, reported, seen, self._rules, now())
@@ -410,9 +411,12 @@ class Submitter:
         return self._program.submit(self._pane, view.screen.used_at)
 
 
-def _reported(accepted: ProgramEvent, text: str) -> str:
+def report_of(accepted: ProgramEvent, text: str, wrappers: Iterable[re.Pattern[str]]) -> str:
+    """How the program's event reports that it has the prompt: whole, maybe in a wrapper of its own, or changed."""
     if comparable(accepted.text) == comparable(text):
         return f"{accepted.origin}: it has the whole prompt"
+    if comparable(unwrapped(accepted.text, wrappers)) == comparable(text):
+        return f"{accepted.origin}: it has the whole prompt, in a wrapper of its own"
     return f"{accepted.origin}: it has a changed prompt: {len(accepted.text)} characters of {len(text)}"
 
 

@@ -6,8 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from torch_tasks.workers.programs.config import PromptConfig
-from torch_tasks.workers.programs.prompt import belongs_to, compose_prompt, footer
+from torch_tasks.workers.programs.config import PromptConfig, kind_config
+from torch_tasks.workers.programs.events import EventKind, ProgramEvent
+from torch_tasks.workers.programs.prompt import belongs_to, compose_prompt, footer, unwrapped
+from torch_tasks.workers.programs.submitter import report_of
 
 CONFIG = PromptConfig(guarded=("!", "/"), limit_bytes=1000)
 
@@ -79,3 +81,56 @@ def test_a_prompt_is_known_by_its_footer_however_it_is_wrapped() -> None:
     assert belongs_to(text.replace(" ", "\n   "), "task t-1")
     assert not belongs_to(text, "task t-")
     assert not belongs_to("the task t-1", "task t-1")
+
+
+# ── what a program puts around it ────────────────────────────────────────────────────────────────────────────────
+
+PASTED = "line one\n  line two\n\n[torch task s1 · when done: torch-tasks done s1 …]"
+#: As the hook UserPromptSubmit of Claude Code 2.1.332 reported it, and as its model received it.
+WRAPPED = f'\n\n<pasted_content id="3fc2">\n{PASTED}\n</pasted_content id="3fc2">\n'
+WRAPPERS = kind_config("claude").prompt.wrappers
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        PASTED,
+        "  begins and ends with blanks  \n",
+        '<pasted_content id="3fc2">\nquoted\n</pasted_content id="3fc2">\n\nand more',
+        'quoted\n</pasted_content id="3fc2">\n\n<pasted_content id="3fc2">\nand more',
+    ],
+)
+def test_a_wrapped_prompt_is_had_as_it_was_given(words: str) -> None:
+    received = f'\n\n<pasted_content id="3fc2">\n{words}\n</pasted_content id="3fc2">\n'
+    assert unwrapped(received, WRAPPERS) == words
+
+
+@pytest.mark.parametrize(
+    "received",
+    [
+        PASTED,
+        f"typed by a person {WRAPPED}",
+        WRAPPED.replace('</pasted_content id="3fc2">', '</pasted_content id="991c">'),
+        WRAPPED.partition("</pasted")[0],
+    ],
+)
+def test_what_is_no_wrapper_stays(received: str) -> None:
+    assert unwrapped(received, WRAPPERS) == received
+
+
+@pytest.mark.parametrize(
+    ("received", "said"),
+    [
+        (PASTED, "hook X: it has the whole prompt"),
+        (WRAPPED, "hook X: it has the whole prompt, in a wrapper of its own"),
+        (
+            WRAPPED.replace("line two", "line"),
+            f"hook X: it has a changed prompt: {len(WRAPPED) - 4} characters of {len(PASTED)}",
+        ),
+        (f"my words {WRAPPED}", f"hook X: it has a changed prompt: {len(WRAPPED) + 9} characters of {len(PASTED)}"),
+    ],
+)
+def test_a_wrapper_is_no_change(received: str, said: str) -> None:
+    reported = ProgramEvent(EventKind.ACCEPTED, text=received, origin="hook X")
+    assert report_of(reported, PASTED, WRAPPERS) == said
+    assert belongs_to(received, "task s1")
