@@ -36,6 +36,16 @@ class CurrentAttempt(BaseModel):
     """The tag under which the task's message was taken last."""
 
 
+class CutOff(BaseModel):
+    """An attempt's program was killed; a program with the same conversation may go on with the attempt, once."""
+
+    model_config = ConfigDict(frozen=True)
+
+    conversation: str
+    round: int
+    """The submission that the program was killed with; a later one has told a program to go on."""
+
+
 class AgentJournal(BaseModel):
     """The agent's pane and the task in it."""
 
@@ -51,6 +61,8 @@ class AgentJournal(BaseModel):
     """The process id of the leader of the pane's session."""
     folder: str | None = None
     """The folder in which the pane's program was started."""
+    conversation: str | None = None
+    """The program's conversation, with which a later program in this folder goes on."""
     current: CurrentAttempt | None = None
     performance: Performance = Performance()
     """How the agent's tasks ended, in case the broker forgets it."""
@@ -96,6 +108,7 @@ class AttemptFolder(PromptFolder):
         self.exit = self.folder / "exit"
         self.halted = self.folder / "halted"
         self.interrupted = self.folder / "interrupted"
+        self.cut_off_file = self.folder / "cut_off.json"
         self.tree_file = self.folder / "tree.json"
         self.oom_kills = self.folder / "oom_kills"
         self.result_file = self.folder / "result.json"
@@ -129,6 +142,18 @@ class AttemptFolder(PromptFolder):
         if self.interrupted.exists() and not self.begun.exists():
             return self.interrupted.read_text().strip()
         return None
+
+    @property
+    def cut_off(self) -> CutOff | None:
+        """How its program was killed, if it was and another may go on or has gone on."""
+        try:
+            return CutOff.model_validate_json(self.cut_off_file.read_bytes())
+        except FileNotFoundError:
+            return None
+
+    def note_cut_off(self, cut_off: CutOff) -> None:
+        """Note that its program was killed."""
+        write_private(self.cut_off_file, cut_off.model_dump_json() + "\n")
 
     def remember(self, account: Mapping[str, str], message: str | None) -> None:
         """Keep the task's record and the message by which the task came, in case the broker forgets them.

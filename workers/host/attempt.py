@@ -34,7 +34,7 @@ from torch_tasks.workers.host.attempt_end import (
 from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
 from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.programs.kind import ProgramEnding, StateReading, login_hint
+from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading, login_hint
 
 log = logging.getLogger(__name__)
 
@@ -164,7 +164,7 @@ class Attempt:
         folder = (spec.workdir if moves else None) or home
         if not fresh and folder == agent.presence.journal.folder:
             return None
-        agent.start(Path(folder), task=spec.id)
+        agent.start(Path(folder), task=spec.id, anew=fresh)
         if refusal := self.await_free_pane():
             return refusal
         self._report.add(f"begun by a new program in {folder}")
@@ -182,6 +182,31 @@ class Attempt:
         if presence.journal.current and self._delivery:
             presence.remember(current=presence.journal.current.model_copy(update={"delivery": self._delivery.tag}))
 
+    def go_on(self) -> TaskResult | None:
+        """Have a new program go on with a task that the one before it was killed with, if that is so.
+
+        Returns why it cannot.
+        """
+        agent, folder = self._agent, self._folder
+        if not agent.is_cut_off(folder) or not self._terminal.is_alive:
+            return None
+        if refusal := self.await_free_pane():
+            return refusal
+        continuation = self._continuation()
+        if continuation is Continuation.NOT_KEPT:
+            return self._failed(FailureKind.AGENT_CRASHED, f"agent crashed: its program died, and {continuation}")
+        if continuation is Continuation.TOLD:
+            agent.quota.count_call()
+        self._report.add(f"its program was killed; the next one has its conversation: {continuation}")
+        self._report.write()
+        return None
+
+    def _continuation(self) -> Continuation:
+        cut_off = self._folder.cut_off
+        if cut_off is None or self._agent.presence.journal.conversation != cut_off.conversation:
+            return Continuation.NOT_KEPT
+        return self._kind.go_on(self._terminal.pane, self._folder)
+
     def _variables(self) -> dict[str, str]:
         return {
             "TORCH_TASK_ID": self._spec.id,
@@ -197,16 +222,36 @@ class Attempt:
         limit = self._limit()
         while True:
             ending = self._look()
-            match what_ends(self._facts(ending, limit)):
+            facts = self._facts(ending, limit)
+            match what_ends(facts):
                 case None:
                     self._agent.deliver_during_task(self._folder)
                     self._notes.note_if_due(self._spec)
                 case AttemptEnd.ENDED:
                     if ending and (result := self._judge(ending)):
                         return result
+                case AttemptEnd.DIED if self._may_come_back(facts):
+                    if result := self._come_back():
+                        return result
                 case end:
                     return self._end(end, limit, has_ended=ending is not None)
             self._rest(limit)
+
+    def _may_come_back(self, facts: AttemptFacts) -> bool:
+        """Whether the program, which has died, is started again to go on with the task."""
+        is_wanted = what_ends(facts._replace(is_alive=True)) in (None, AttemptEnd.LEAVING, AttemptEnd.STANDS_STILL)
+        return is_wanted and self._agent.guard.why(self._folder) is None and self._agent.cut_off(self._folder)
+
+    def _come_back(self) -> TaskResult | None:
+        """Start the program again, in its folder and with its conversation; or return why it cannot go on."""
+        agent = self._agent
+        if agent.life.is_leaving:
+            raise Detached
+        agent.start(Path(agent.presence.journal.folder or agent.presence.info.workdir), task=self._spec.id)
+        if refusal := self.go_on():
+            return refusal
+        agent.presence.show(AgentState.WORKING, task=self._spec.id)
+        return None
 
     def _facts(self, ending: ProgramEnding | None, limit: TimeLimit) -> AttemptFacts:
         agent, record = self._agent, self._record()

@@ -165,9 +165,16 @@ class Host(AgentHost):
             self._show_rest()
 
     def _start(self) -> None:
-        self._unfinished.fail_with_program()
-        self._agent.start(Path(self.info.workdir))
-        self._show_rest()
+        """Start the program: where the unfinished task is, else at home."""
+        self._unfinished.settle_without_program()
+        folder = self._unfinished.folder
+        is_cut_off = folder is not None and self._agent.is_cut_off(folder)
+        place = self._presence.journal.folder if is_cut_off else None
+        self._agent.start(Path(place or self.info.workdir))
+        if is_cut_off:
+            self._presence.show(AgentState.WORKING)
+        else:
+            self._show_rest()
 
     def _show_rest(self) -> None:
         state, asks = self._rest
@@ -210,6 +217,7 @@ class Host(AgentHost):
 
     def _look_after_agent(self) -> None:
         self.holds.look()
+        self._agent.note_conversation()
         if self._pane_lock.acquire(blocking=False):
             try:
                 self._look_after_idle_agent()
@@ -292,7 +300,7 @@ class Host(AgentHost):
         if current and (current.task_id, current.attempt) == (folder.task_id, folder.attempt) and folder.begun.exists():
             log.info("%s: task %s is in the pane already, watching it", self._spec.id, folder.task_id)
             attempt.resume()
-            return attempt.watch()
+            return attempt.go_on() or attempt.watch()
         if reason := folder.interruption:
             raise AgentHeld(reason)
         if refusal := attempt.refusal():

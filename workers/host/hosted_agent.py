@@ -8,12 +8,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from torch_tasks.errors import TorchError
+from torch_tasks.errors import AgentUnavailable, TorchError
 from torch_tasks.model.agent import AgentState
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport.claiming import IntakePause
-from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder, CutOff
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt_end import AttemptResults
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
@@ -58,21 +58,69 @@ class HostedAgent:
     deliver_during_task: Callable[[AttemptFolder], None]
     """Delivers the agent's pressing messages; called by a task's thread while it watches the pane."""
 
-    def start(self, folder: Path, task: str | None = None) -> None:
-        """Start the agent's program in this folder, in a new pane, possibly for a task."""
+    def start(self, folder: Path, task: str | None = None, *, anew: bool = False) -> None:
+        """Start the agent's program in this folder, in a new pane, possibly for a task.
+
+        It goes on with the conversation that the agent had in this folder, unless it shall begin ``anew`` or cannot.
+        """
         self.presence.show(AgentState.STARTING, task=task)
+        resumes = None if anew else self._conversation_in(folder)
         self.presence.remember(pane=None)  # the next worker must not adopt the old program in place of the new one
         try:
-            pane, session = self.terminal.start(self.presence.info, folder)
-            # Before it is ready: a person may have to see to it, and the next worker goes on with it.
-            self.presence.remember(pane=pane, session=session, kind=self.kind.spec.kind, folder=str(folder))
-            self.presence.show(AgentState.STARTING, task=task)
-            self._await_start()
+            try:
+                self._start(folder, task, resumes)
+            except AgentUnavailable as error:
+                if resumes is None:
+                    raise
+                log.warning("%s: begins a new conversation, as it cannot go on: %s", self.kind.agent_id, error)
+                self._start(folder, task, None)
         except TorchError:
             self.presence.remember(pane=None)
             self.presence.show(AgentState.EXITED)
             raise
-        log.info("%s: started in pane %s", self.kind.agent_id, pane)
+        self.note_conversation()
+        log.info("%s: started in pane %s", self.kind.agent_id, self.presence.journal.pane)
+
+    def _start(self, folder: Path, task: str | None, resumes: str | None) -> None:
+        pane, session = self.terminal.start(self.presence.info, folder, resumes)
+        # Before it is ready: a person may have to see to it, and the next worker goes on with it.
+        self.presence.remember(
+            pane=pane,
+            session=session,
+            kind=self.kind.spec.kind,
+            folder=str(folder),
+            conversation=self.kind.given_conversation,
+        )
+        self.presence.show(AgentState.STARTING, task=task)
+        self._await_start()
+
+    def _conversation_in(self, folder: Path) -> str | None:
+        """The agent's conversation, if a new program in this folder can go on with it."""
+        journal = self.presence.journal
+        if journal.kind != self.kind.spec.kind or journal.folder != str(folder):
+            return None
+        self.kind.given_conversation = journal.conversation
+        conversation = self.kind.conversation  # its program may have named another one since
+        return conversation if conversation and self.kind.is_kept(conversation) else None
+
+    def cut_off(self, run: AttemptFolder) -> bool:
+        """Note that the attempt's program was killed; false if no other may go on with it, or one has already."""
+        conversation = self.kind.conversation
+        if conversation is None or not run.begun.exists() or not self.kind.is_kept(conversation):
+            return False
+        if run.cut_off is None:
+            run.note_cut_off(CutOff(conversation=conversation, round=self.kind.submissions(run)))
+        return self.is_cut_off(run)
+
+    def is_cut_off(self, run: AttemptFolder) -> bool:
+        """Whether the attempt's program was killed, and no other was told to go on."""
+        cut_off = run.cut_off
+        return cut_off is not None and self.kind.submissions(run) == cut_off.round
+
+    def note_conversation(self) -> None:
+        """Keep in the journal which conversation the program has."""
+        if self.kind.conversation != self.presence.journal.conversation:
+            self.presence.remember(conversation=self.kind.conversation)
 
     def _await_start(self) -> None:
         self.terminal.await_start(is_leaving=lambda: self.life.is_leaving)
@@ -87,6 +135,7 @@ class HostedAgent:
         if journal.pane is None or journal.kind != self.kind.spec.kind:
             return False
         folder = Path(journal.folder or self.presence.info.workdir)
+        self.kind.given_conversation = journal.conversation
         if not self.terminal.adopt(journal.pane, journal.session, folder):
             return False
         if not self.kind.has_started:

@@ -116,15 +116,18 @@ class Terminal:
         self.end()
         return False
 
-    def start(self, info: AgentInfo, folder: Path) -> tuple[str, int | None]:
-        """Start the program in a new pane; returns the pane's id and its session. :meth:`await_start` follows."""
+    def start(self, info: AgentInfo, folder: Path, resumes: str | None = None) -> tuple[str, int | None]:
+        """Start the program in a new pane; returns the pane's id and its session. :meth:`await_start` follows.
+
+        ``resumes`` is the conversation to go on with.
+        """
         self.end()
         self._kind.workdir = folder
         self.held_up, self._held_since = None, None
         self._pane = AgentPane.start(
             self._folder / TMUX,
             info.agent_id,
-            self._kind.launch(),
+            self._kind.launch(resumes),
             workdir=folder,
             environment=self._environment(info),
             on_notice=lambda _: self._bell.ring(),

@@ -55,17 +55,18 @@ class UnfinishedTask:
         if account and TaskState(account["state"]) not in HELD:
             self._agent.presence.end(account)
 
-    def fail_with_program(self) -> None:
-        """Settle an attempt whose program has gone: a new one does not know its task.
+    def settle_without_program(self) -> None:
+        """Settle an attempt whose program has gone.
 
-        It has failed, unless the program was ended on purpose: then nothing of the task is in a program any more.
+        A new program may go on with it, in the same conversation. Else it has failed, unless the program was ended on
+        purpose: then nothing of the task is in a program any more.
         """
         folder, agent = self.folder, self._agent
         if folder is None or folder.result() or agent.kind.ending(folder):
             return
         if folder.interrupted.exists():
             folder.begun.unlink(missing_ok=True)
-        else:
+        elif not agent.cut_off(folder):
             message = "agent crashed: its pane died while the task ran"
             folder.store(agent.results.failed(folder, FailureKind.AGENT_CRASHED, message))
 

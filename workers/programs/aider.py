@@ -6,6 +6,7 @@ Its prompts, answers and costs are read from a chat history of the agent's own.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cached_property
@@ -13,10 +14,11 @@ from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.kind import ProgramEnding
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
+from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn, failed_ending
 from torch_tasks.workers.tmux.pane import AgentPane
 
@@ -30,7 +32,7 @@ class Aider(CodingAgent):
     briefed_by_flag = True
 
     def command(self) -> list[str]:
-        own = ["--read", str(self.briefing_file), "--chat-history-file", str(self._history)]
+        own = ["--read", str(self.briefing_file)]
         own += ["--input-history-file", str(self.folder / "input.history")]
         own += ["--notifications", "--notifications-command", self.report_command("Waits")]
         return [*super().command(), *own]
@@ -40,11 +42,21 @@ class Aider(CodingAgent):
 
     @property
     def _history(self) -> Path:
-        return self.folder / "chat.md"
+        return self.folder / f"chat-{self.given_conversation}.md"
+
+    def is_kept(self, conversation: str) -> bool:
+        return super().is_kept(conversation) and (self.folder / f"chat-{conversation}.md").exists()
+
+    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+        exchange = self._exchange(run)
+        if exchange is None:
+            return None
+        ending = exchange.ending()
+        return KeptPrompt(None if ending.failure else exchange.answer)
 
     @cached_property
     def own_log(self) -> EventLog:
-        return ChatHistoryLog(self._history)
+        return ChatHistoryLog(lambda: self._history)
 
     def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
         exchange = self._exchange(run)
@@ -106,17 +118,17 @@ class Exchange:
 class ChatHistoryLog(EventLog):
     """The accepted prompts, by the chat history."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Callable[[], Path]) -> None:
         self._path = path
 
     def mark(self) -> str:
-        return str(len(exchanges(self._path)))
+        return str(len(exchanges(self._path())))
 
     def since(self, mark: str) -> list[ProgramEvent]:
-        found = exchanges(self._path)[int(mark or 0) :]
+        found = exchanges(self._path())[int(mark or 0) :]
         if not found:
             return []
-        at = datetime.fromtimestamp(self._path.stat().st_mtime, UTC)
+        at = datetime.fromtimestamp(self._path().stat().st_mtime, UTC)
         return [ProgramEvent(EventKind.ACCEPTED, text=one.prompt, at=at, origin="chat history") for one in found]
 
 

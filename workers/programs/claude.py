@@ -22,13 +22,14 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.answering import type_keys
-from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading
-from torch_tasks.workers.programs.prompt import briefing
+from torch_tasks.workers.programs.prompt import belongs_to, briefing
 from torch_tasks.workers.programs.questions import ChosenAnswer
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
@@ -148,6 +149,16 @@ class Claude(CodingAgent):
         else:
             type_keys(pane, keys, text=reply.text)
 
+    def is_kept(self, conversation: str) -> bool:
+        return super().is_kept(conversation) and self._transcript(conversation) is not None
+
+    def _transcript(self, conversation: str) -> Path | None:
+        return next((self._home / "projects").glob(f"*/{conversation}.jsonl"), None)
+
+    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+        path = self._transcript(self.conversation or "")
+        return kept_in(path, submission.tag) if path else None
+
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         transcript = transcript_of(self.events)
         if transcript is None:
@@ -220,6 +231,35 @@ def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str
             yield row["message"]["id"], row["message"]["usage"]
         except (ValueError, LookupError, AttributeError):  # another kind of line, or half a line
             continue
+
+
+def kept_in(transcript: Path, tag: str) -> KeptPrompt | None:
+    """The prompt with this tag in the transcript, and its answer if that is the last that stands there."""
+    rows = [row for row in _rows(transcript) if not row.get("isSidechain") and row.get("type") in ("user", "assistant")]
+    prompts = [place for place, row in enumerate(rows) if row["type"] == "user" and belongs_to(_text(row), tag)]
+    if not prompts:
+        return None
+    last = rows[-1]
+    if last["type"] == "user" or last["message"].get("stop_reason") != "end_turn":
+        return KeptPrompt()
+    ids = last["message"].get("id")
+    said = [row for row in rows[prompts[-1] :] if row["type"] == "assistant" and row["message"].get("id") == ids]
+    return KeptPrompt("".join(map(_text, said)))
+
+
+def _rows(transcript: Path) -> Iterator[dict[str, Any]]:
+    for line in transcript.read_bytes().splitlines():
+        with contextlib.suppress(ValueError):  # half a line, when the program was killed
+            row = json.loads(line)
+            if isinstance(row, dict) and isinstance(row.get("message"), dict | None):
+                yield row
+
+
+def _text(row: Mapping[str, Any]) -> str:
+    content = row["message"].get("content")
+    if isinstance(content, str):
+        return content
+    return "".join(str(part.get("text", "")) for part in content or () if part.get("type") == "text")
 
 
 def _tokens(cost: Mapping[str, Any], *names: str) -> int:

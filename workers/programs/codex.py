@@ -5,8 +5,10 @@ All settings are given on the command line, over the person's own.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -15,10 +17,12 @@ from typing import Any
 
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent, transcript_of
-from torch_tasks.workers.programs.prompt import briefing
+from torch_tasks.workers.programs.prompt import belongs_to, briefing
 from torch_tasks.workers.programs.reset_time import reset_time
+from torch_tasks.workers.programs.submission import Submission
 
 #: The hooks that report only that something happened.
 _PLAIN_HOOKS = {
@@ -42,6 +46,18 @@ class Codex(CodingAgent):
 
     briefed_by_flag = True
     reports_turns = True
+
+    def is_kept(self, conversation: str) -> bool:
+        return super().is_kept(conversation) and self._session_log(conversation) is not None
+
+    def _session_log(self, conversation: str) -> Path | None:
+        variables = {**os.environ, **self.config.environment}
+        home = Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex")
+        return next((home / "sessions").glob(f"*/*/*/rollout-*{conversation}.jsonl"), None)
+
+    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+        path = self._session_log(self.conversation or "")
+        return kept_in(path, submission.tag) if path else None
 
     def command(self) -> list[str]:
         settings = [
@@ -123,6 +139,20 @@ class SessionLog(EventLog):
         except FileNotFoundError:  # it comes with the first prompt
             pass
         return self._found
+
+
+def kept_in(session_log: Path, tag: str) -> KeptPrompt | None:
+    """The prompt with this tag in the session log, and the answer to it if that is complete."""
+    kept: KeptPrompt | None = None
+    for line in session_log.read_bytes().splitlines():
+        with contextlib.suppress(ValueError, LookupError, TypeError):  # half a line, or another release's
+            payload = json.loads(line)["payload"]
+            match payload["type"]:
+                case "user_message" if kept or belongs_to(payload["message"], tag):
+                    kept = KeptPrompt()
+                case "task_complete" if kept and not payload.get("error"):
+                    kept = KeptPrompt(payload.get("last_agent_message"))
+    return kept
 
 
 def _row(line: bytes) -> ProgramEvent | None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import shlex
+import uuid
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,24 +16,54 @@ from typing import Any
 import psutil
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question, TaskSpec, Usage
+from torch_tasks.model.task import Evidence, Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Dialogs, type_keys
-from torch_tasks.workers.programs.events import REPORT, EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent
-from torch_tasks.workers.programs.kind import AgentKind, Hindrance, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.events import (
+    REPORT,
+    EventKind,
+    EventLog,
+    HookFolder,
+    JoinedLogs,
+    ProgramEvent,
+    conversation_of,
+)
+from torch_tasks.workers.programs.kind import AgentKind, Continuation, Hindrance, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.submitter import Submitter
-from torch_tasks.workers.programs.turn import Turn, ending_of, put_ending_aside, read_turn, store_ending, stored_ending
+from torch_tasks.workers.programs.turn import (
+    Turn,
+    ending_of,
+    put_ending_aside,
+    read_turn,
+    reported_ending,
+    store_ending,
+    stored_ending,
+)
 from torch_tasks.workers.programs.turn_watcher import TurnWatcher
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 _OURS_ALONE = frozenset({ComposerContent.OURS, ComposerContent.PART})
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
+
+
+_GO_ON = """\
+The program in which you worked on this task was killed in the middle of it, and a new one has your conversation.
+Go on with the task where you were. Look first at what is done already, and do nothing twice.
+"""
+
+
+@dataclass(frozen=True)
+class KeptPrompt:
+    """A task's prompt in a conversation that its program was killed in."""
+
+    answer: str | None = None
+    """The whole answer to it; None if there is none."""
 
 
 class CodingAgent(AgentKind):
@@ -86,6 +118,11 @@ class CodingAgent(AgentKind):
         answers = self.config.answers
         type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
 
+    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+        """What the conversation holds of the attempt's prompt; None if nothing, or if nothing shows it."""
+        accepted = read_turn(self.log.since(submission.mark), submission.tag).accepted
+        return KeptPrompt() if accepted else None
+
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         """What the task cost; called once, at its end."""
         return turn.usage
@@ -106,13 +143,35 @@ class CodingAgent(AgentKind):
         """The shell command by which a hook of the program reports the event of this name."""
         return shlex.join(["sh", str(REPORT), str(self.events), str(self.folder / "bell"), name])
 
-    def launch(self) -> list[str]:
+    def launch(self, resumes: str | None = None) -> list[str]:
         self.events.mkdir(exist_ok=True)
-        for mark in ("ready", "briefed", "current"):
+        for mark in ("ready", "current", *(() if resumes else ("briefed",))):
             (self.folder / mark).unlink(missing_ok=True)
         self.config.require_program(self.spec)
+        self.given_conversation = resumes or self._new_conversation()
         self.prepare()
-        return self.command()
+        return [*self.command(), *self._conversation_words(resumes)]
+
+    def _new_conversation(self) -> str | None:
+        config = self.config.conversation
+        if config.resume:
+            self.log.mark()  # the events of the last conversation must not name this one
+        return str(uuid.uuid4()) if any("{conversation}" in word for word in config.begin) else None
+
+    def _conversation_words(self, resumes: str | None) -> list[str]:
+        config, conversation = self.config.conversation, self.given_conversation or ""
+        values = {"{conversation}": conversation, "{folder}": str(self.folder)}
+        words = config.resume if resumes else config.begin
+        return [re.sub("|".join(values), lambda found: values[found[0]], word) for word in words]
+
+    @property
+    def conversation(self) -> str | None:
+        if not self.config.conversation.resume:
+            return None
+        return conversation_of(self.events) or self.given_conversation
+
+    def is_kept(self, conversation: str) -> bool:
+        return bool(self.config.conversation.resume)
 
     def get_ready(self, pane: AgentPane) -> bool:
         view = self.read_screen(pane)
@@ -362,6 +421,31 @@ class CodingAgent(AgentKind):
         before = Submission.load(run)
         if before is None:
             return False
+        self._send_after(before, pane, run, text)
+        return True
+
+    def go_on(self, pane: AgentPane, run: AttemptFolder) -> Continuation:
+        before = Submission.load(run)
+        kept = self.kept_prompt(before, run) if before else None
+        if before is None or kept is None:
+            return Continuation.NOT_KEPT
+        turn = self.turn(before)
+        if turn.report:
+            self.end(run, turn, *reported_ending(turn))
+            return Continuation.ANSWERED
+        if kept.answer is not None:
+            evidence = Evidence(kind="stop_event", detail=str(Continuation.ANSWERED), passed=True)
+            self.end(run, turn, ProgramEnding(evidence), kept.answer)
+            return Continuation.ANSWERED
+        self._send_after(before, pane, run, f"{_GO_ON}Its words, should you need them, are in {run.prompt}.")
+        return Continuation.TOLD
+
+    def submissions(self, run: AttemptFolder) -> int:
+        submission = Submission.load(run)
+        return submission.round if submission else 0
+
+    def _send_after(self, before: Submission, pane: AgentPane, run: AttemptFolder, text: str) -> None:
+        """Give the program a further text for the attempt."""
         file = run.folder / f"round.{before.round + 1}"
         hints = task_hints(run.task_id)
         prompt = compose_prompt(text, run.tag, self.config.prompt, file=file, hints=hints, disarm=self.disarm)
@@ -369,7 +453,6 @@ class CodingAgent(AgentKind):
         submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
         put_ending_aside(run, before.round)
         self._step(pane, run, submission)
-        return True
 
 
 def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:

@@ -107,6 +107,18 @@ class KeysConfig(Section):
     """Removes at least one line, or one empty line, from the composer."""
 
 
+class ConversationConfig(Section):
+    """The words at the end of the command that tie the program to a conversation.
+
+    ``{conversation}`` is its id, ``{folder}`` the agent's own folder.
+    """
+
+    begin: tuple[str, ...] = ()
+    """They begin a conversation under a new id, a UUID; without ``{conversation}``, its hooks report the id."""
+    resume: tuple[str, ...] = ()
+    """They go on with an earlier one; unset: each program begins with an empty head."""
+
+
 class PermissionsConfig(Section):
     """How requests for permission are answered unless the task says it. The patterns are shell globs."""
 
@@ -211,6 +223,7 @@ class KindConfig(Section):
     submit: SubmitConfig = SubmitConfig()
     composer: ComposerConfig = ComposerConfig()
     keys: KeysConfig = KeysConfig()
+    conversation: ConversationConfig = ConversationConfig()
     permissions: PermissionsConfig = PermissionsConfig()
     answers: AnswersConfig = AnswersConfig()
     answer: AnswerConfig = AnswerConfig()

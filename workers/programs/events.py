@@ -174,9 +174,20 @@ def _own_report(name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
 
 def transcript_of(events: Path) -> Path | None:
     """The transcript that the newest event in this folder names."""
+    path = _latest(events, "transcript_path")
+    return Path(path) if path else None
+
+
+def conversation_of(events: Path) -> str | None:
+    """The conversation that the newest event in this folder names."""
+    return _latest(events, "session_id")
+
+
+def _latest(events: Path, field: str) -> str | None:
+    """This field of the newest event that has it."""
     for file in sorted(events.glob("*.json"), reverse=True):
         try:
-            return Path(json.loads(file.read_bytes())["input"]["transcript_path"])
+            return str(json.loads(file.read_bytes())["input"][field])
         except (OSError, ValueError, LookupError, TypeError):  # no hook's file, or gone meanwhile
             continue
     return None

@@ -16,10 +16,11 @@ from typing import Any
 
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
 from torch_tasks.workers.programs.config import overlaid, read_settings
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
-from torch_tasks.workers.programs.prompt import Prompt, briefing
+from torch_tasks.workers.programs.prompt import Prompt, belongs_to, briefing
+from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
@@ -88,6 +89,18 @@ class Gemini(CodingAgent):
             "policyPaths": [*policies, str(self._policy)],
         }
         return {**overlaid(settings, own), "hooks": hooks}
+
+    def is_kept(self, conversation: str) -> bool:
+        return super().is_kept(conversation) and self._session_log(conversation) is not None
+
+    def _session_log(self, conversation: str) -> Path | None:
+        """The log of this session; its name has the first part of the id."""
+        logs = self.home.glob(f".gemini/tmp/*/chats/session-*{conversation[:8]}.jsonl")
+        return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+
+    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+        log = self._session_log(self.conversation or "")
+        return kept_in(rows(log), submission.tag) if log else None
 
     def get_ready(self, pane: AgentPane) -> bool:
         # The CLI draws its composer before it takes pastes.
@@ -241,6 +254,16 @@ def outcome(session: Path, moment: str, response: str) -> ProgramEvent:
         return ProgramEvent(EventKind.FAILED, text=text, error=_error(text), usage=usage)
     answers = [text for row in turn if row["type"] == "gemini" and (text := _text(row).strip())]
     return ProgramEvent(EventKind.STOPPED, text=answers[-1] if answers else "", usage=usage)
+
+
+def kept_in(session: list[Mapping[str, Any]], tag: str) -> KeptPrompt | None:
+    """The prompt with this tag in the session, and the answer to it if it is complete."""
+    prompts = [place for place, row in enumerate(session) if _is_prompt(row) and belongs_to(_text(row), tag)]
+    if not prompts:
+        return None
+    last = session[-1]
+    is_answer = last["type"] == "gemini" and not last.get("toolCalls")
+    return KeptPrompt(_text(last).strip() if is_answer else None)
 
 
 def _is_prompt(row: Mapping[str, Any]) -> bool:

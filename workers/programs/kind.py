@@ -71,6 +71,14 @@ class Progress:
     """News since the last look, for the task's history: staged, submitted, accepted, a note."""
 
 
+class Continuation(StrEnum):
+    """How a new program takes up a task that the one before it was killed with."""
+
+    NOT_KEPT = "its conversation does not hold the prompt"
+    ANSWERED = "its conversation holds the whole answer"
+    TOLD = "told to go on"
+
+
 class AgentKind(ABC):
     """One agent program in its pane, with its folder on disk.
 
@@ -88,6 +96,17 @@ class AgentKind(ABC):
         self.agent_id = spec.id
         self.folder = folder
         self.workdir = workdir
+        self.given_conversation: str | None = None
+        """The conversation that the program was started with, if one was named."""
+
+    @property
+    def conversation(self) -> str | None:
+        """The program's conversation, by which another program can go on with it; None if there is none."""
+        return self.given_conversation
+
+    def is_kept(self, conversation: str) -> bool:
+        """Whether a program can go on with this conversation."""
+        return False
 
     @property
     def account(self) -> str | None:
@@ -95,8 +114,11 @@ class AgentKind(ABC):
         return (self.config.account or self.config.base or self.spec.kind) if self.is_conversational else None
 
     @abstractmethod
-    def launch(self) -> list[str]:
-        """Prepare the program's files and return the command that runs in the pane; called before each start."""
+    def launch(self, resumes: str | None = None) -> list[str]:
+        """Prepare the program's files and return the command that runs in the pane; called before each start.
+
+        ``resumes`` is the conversation to go on with, if it is kept.
+        """
 
     def environment(self) -> Mapping[str, str]:
         """The program's variables beside the worker's own; called after :meth:`launch`."""
@@ -167,6 +189,17 @@ class AgentKind(ABC):
     def send_back(self, pane: AgentPane, run: AttemptFolder, text: str) -> bool:
         """Have the program go on with a task that it thinks is done. False if this kind cannot."""
         return False
+
+    def go_on(self, pane: AgentPane, run: AttemptFolder) -> Continuation:
+        """Have a free program that goes on with the attempt's conversation go on with the attempt, too.
+
+        A whole answer in the conversation is stored as the attempt's ending.
+        """
+        return Continuation.NOT_KEPT
+
+    def submissions(self, run: AttemptFolder) -> int:
+        """How often the program was given a text for this attempt: its prompt, and what was sent after it."""
+        return 0
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 

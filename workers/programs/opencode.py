@@ -19,7 +19,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
-from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
 from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.events import EventLog
 from torch_tasks.workers.programs.kind import StateReading
@@ -28,6 +28,7 @@ from torch_tasks.workers.programs.opencode_server import (
     OpenCodeServer,
     ServerAway,
     ServerListener,
+    kept_in,
     new_message_id,
     usage_since,
 )
@@ -65,7 +66,10 @@ class OpenCode(CodingAgent):
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
-        (self.folder / "session").unlink(missing_ok=True)
+        if self.given_conversation:
+            (self.folder / "session").write_text(self.given_conversation)
+        else:
+            (self.folder / "session").unlink(missing_ok=True)
         server = {"port": port, "password": secrets.token_urlsafe(24)}
         write_private(self.folder / "server.json", json.dumps(server))
         self.__dict__.pop("_server", None)
@@ -79,6 +83,19 @@ class OpenCode(CodingAgent):
         try:
             return (self.folder / "session").read_text()
         except FileNotFoundError:
+            return None
+
+    @property
+    def conversation(self) -> str | None:
+        return self._session if self.config.conversation.resume else None
+
+    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+        session, file = self._session, run.folder / f"message.{submission.round}"
+        if session is None or not file.exists():
+            return None
+        try:
+            return kept_in(self._server.messages(session, 1000), file.read_text())
+        except ServerAway:
             return None
 
     def get_ready(self, pane: AgentPane) -> bool:

@@ -19,6 +19,7 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring
+from torch_tasks.workers.programs.coding import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 
 _SECONDS = 10.0
@@ -192,6 +193,14 @@ def outcome(message: ChatMessage) -> ProgramEvent | None:
     if info.get("finish") in (None, "tool-calls"):  # a permission was denied, or a person interrupted it
         return ProgramEvent(EventKind.INTERRUPTED, text=text, at=at, origin="server")
     return ProgramEvent(EventKind.STOPPED, text=text, at=at, origin="server")
+
+
+def kept_in(messages: Sequence[ChatMessage], message_id: str) -> KeptPrompt | None:
+    """The prompt of this id in the conversation, and the answer to it if it is complete."""
+    if all(message["info"]["id"] != message_id for message in messages):
+        return None
+    over = outcome(messages[-1])
+    return KeptPrompt(over.text if over and over.kind is EventKind.STOPPED else None)
 
 
 def _error(error: Mapping[str, Any]) -> ErrorKind:

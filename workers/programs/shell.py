@@ -43,7 +43,7 @@ class Shell(AgentKind):
     #: The folder of a task that was not typed because a person was typing.
     _unstarted: Path | None = None
 
-    def launch(self) -> list[str]:
+    def launch(self, resumes: str | None = None) -> list[str]:
         rc = self.folder / "shell.bash"
         rc.write_text(
             f"__torch_folder={shlex.quote(str(self.folder))}\n"
