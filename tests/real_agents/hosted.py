@@ -46,6 +46,16 @@ class Hosted:
         )
         return self.worker
 
+    def kill_machine(self) -> None:
+        """Kill its worker, its terminal and its program with all that these have started, as if the power had failed."""
+        processes = list(self.home.processes())
+        for process in processes:
+            process.suspend()
+        for process in processes:
+            process.kill()
+        self.worker.process.wait()
+        until(lambda: not self.worker.has_pane(), "the terminal is gone")
+
     def give(self, prompt: str, **options: Any) -> Task:
         """Give it a task."""
         return self.torch.enqueue(prompt, agent=self._agent_id, **options)

@@ -86,6 +86,23 @@ class Promises:
         assert len(agent.received(task.id)) == 1
         assert agent.do("and the next").succeeded
 
+    def test_killed_in_the_middle_of_a_turn_it_goes_on_in_its_conversation(self, agent: Hosted) -> None:
+        agent.llm.on("cut off in the middle", Text("Begun.\n\nAnd "), Await("cut-off"))
+        agent.llm.on("Go on with the task", Text("and gone on."))
+        task = agent.give("cut off in the middle")
+        agent.wait(lambda: agent.llm.holding("cut-off"), "the model works")
+        agent.wait(lambda: "Begun." in agent.worker.screen(), "its answer is seen")
+        agent.kill_machine()
+        agent.llm.release("cut-off")
+        agent.host()
+        result = task.result(timeout=120)
+        assert (result.answer, result.attempts) == ("and gone on.", 1)
+        first, second = agent.received(task.id)
+        assert first.startswith("cut off in the middle")
+        assert "Go on with the task" in second
+        assert "cut off in the middle" in json.dumps(agent.requests(task.id)[-1].body)
+        assert agent.do("and the next").succeeded
+
 
 class WithTools(Promises):
     """What holds for those that run commands and whose composer takes any prompt."""

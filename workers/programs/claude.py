@@ -153,7 +153,9 @@ class Claude(CodingAgent):
         return super().is_kept(conversation) and self._transcript(conversation) is not None
 
     def _transcript(self, conversation: str) -> Path | None:
-        return next((self._home / "projects").glob(f"*/{conversation}.jsonl"), None)
+        """Where a conversation is kept that something was said in."""
+        found = (self._home / "projects").glob(f"*/{conversation}.jsonl")
+        return next((path for path in found if any(_said(path))), None)
 
     def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
         path = self._transcript(self.conversation or "")
@@ -235,7 +237,7 @@ def _costs(transcript: Path, begun: datetime) -> Iterator[tuple[str, Mapping[str
 
 def kept_in(transcript: Path, tag: str) -> KeptPrompt | None:
     """The prompt with this tag in the transcript, and its answer if that is the last that stands there."""
-    rows = [row for row in _rows(transcript) if not row.get("isSidechain") and row.get("type") in ("user", "assistant")]
+    rows = list(_said(transcript))
     prompts = [place for place, row in enumerate(rows) if row["type"] == "user" and belongs_to(_text(row), tag)]
     if not prompts:
         return None
@@ -247,11 +249,12 @@ def kept_in(transcript: Path, tag: str) -> KeptPrompt | None:
     return KeptPrompt("".join(map(_text, said)))
 
 
-def _rows(transcript: Path) -> Iterator[dict[str, Any]]:
+def _said(transcript: Path) -> Iterator[dict[str, Any]]:
+    """What the person, the model and its tools said, without its helpers."""
     for line in transcript.read_bytes().splitlines():
-        with contextlib.suppress(ValueError):  # half a line, when the program was killed
+        with contextlib.suppress(ValueError, AttributeError):  # half a line, when the program was killed
             row = json.loads(line)
-            if isinstance(row, dict) and isinstance(row.get("message"), dict | None):
+            if row.get("type") in ("user", "assistant") and not row.get("isSidechain"):
                 yield row
 
 

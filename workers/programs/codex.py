@@ -145,13 +145,13 @@ def kept_in(session_log: Path, tag: str) -> KeptPrompt | None:
     """The prompt with this tag in the session log, and the answer to it if that is complete."""
     kept: KeptPrompt | None = None
     for line in session_log.read_bytes().splitlines():
-        with contextlib.suppress(ValueError, LookupError, TypeError):  # half a line, or another release's
-            payload = json.loads(line)["payload"]
-            match payload["type"]:
-                case "user_message" if kept or belongs_to(payload["message"], tag):
-                    kept = KeptPrompt()
-                case "task_complete" if kept and not payload.get("error"):
-                    kept = KeptPrompt(payload.get("last_agent_message"))
+        with contextlib.suppress(ValueError, LookupError, TypeError, AttributeError):  # half a line, another release's
+            match json.loads(line)["payload"]:
+                case {"type": "message", "role": "user", "content": parts}:
+                    if kept or any(belongs_to(part.get("text", ""), tag) for part in parts):
+                        kept = KeptPrompt()
+                case {"type": "task_complete", "last_agent_message": answer, **more} if kept and not more.get("error"):
+                    kept = KeptPrompt(answer)
     return kept
 
 
