@@ -14,7 +14,7 @@ from waiting import until
 from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
 from torch_tasks.workers.certify.fake_model.client import FakeLLM, Request
-from torch_tasks.workers.certify.homes import Home
+from torch_tasks.workers.certify.homes import Home, end_processes
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
 
@@ -47,12 +47,8 @@ class Hosted:
         return self.worker
 
     def kill_machine(self) -> None:
-        """Kill its worker, its terminal and its program with all that these have started, as if the power had failed."""
-        processes = list(self.home.processes())
-        for process in processes:
-            process.suspend()
-        for process in processes:
-            process.kill()
+        """Kill its worker, its terminal, its program and all that these started, as if the power had failed."""
+        end_processes(self.home.folder)
         self.worker.process.wait()
         until(lambda: not self.worker.has_pane(), "the terminal is gone")
 
