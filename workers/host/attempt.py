@@ -32,6 +32,7 @@ from torch_tasks.workers.host.attempt_end import (
     what_ends,
 )
 from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
+from torch_tasks.workers.host.cut_off import CutOffAttempt
 from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading, login_hint
@@ -55,6 +56,7 @@ class Attempt:
         self._spec = spec
         self._folder = folder
         self._delivery = delivery
+        self._cut_off = CutOffAttempt(agent, folder)
         self._report = AttemptReport(agent, folder, delivery.message if delivery else None)
         self._notes = HandoffNotes(agent)
         self._standstill = StandstillDetector(agent.settings.stalled_seconds)
@@ -187,25 +189,18 @@ class Attempt:
 
         Returns why it cannot.
         """
-        agent, folder = self._agent, self._folder
-        if not agent.is_cut_off(folder) or not self._terminal.is_alive:
+        if not self._cut_off.is_open or not self._terminal.is_alive:
             return None
         if refusal := self.await_free_pane():
             return refusal
-        continuation = self._continuation()
+        continuation = self._cut_off.take_up()
         if continuation is Continuation.NOT_KEPT:
             return self._failed(FailureKind.AGENT_CRASHED, f"agent crashed: its program died, and {continuation}")
         if continuation is Continuation.TOLD:
-            agent.quota.count_call()
+            self._agent.quota.count_call()
         self._report.add(f"its program was killed; the next one has its conversation: {continuation}")
         self._report.write()
         return None
-
-    def _continuation(self) -> Continuation:
-        cut_off = self._folder.cut_off
-        if cut_off is None or self._agent.presence.journal.conversation != cut_off.conversation:
-            return Continuation.NOT_KEPT
-        return self._kind.go_on(self._terminal.pane, self._folder)
 
     def _variables(self) -> dict[str, str]:
         return {
@@ -230,24 +225,19 @@ class Attempt:
                 case AttemptEnd.ENDED:
                     if ending and (result := self._judge(ending)):
                         return result
-                case AttemptEnd.DIED if self._may_come_back(facts):
+                case AttemptEnd.DIED if self._cut_off.note_if_wanted(facts):
                     if result := self._come_back():
                         return result
                 case end:
                     return self._end(end, limit, has_ended=ending is not None)
             self._rest(limit)
 
-    def _may_come_back(self, facts: AttemptFacts) -> bool:
-        """Whether the program, which has died, is started again to go on with the task."""
-        is_wanted = what_ends(facts._replace(is_alive=True)) in (None, AttemptEnd.LEAVING, AttemptEnd.STANDS_STILL)
-        return is_wanted and self._agent.guard.why(self._folder) is None and self._agent.cut_off(self._folder)
-
     def _come_back(self) -> TaskResult | None:
         """Start the program again, in its folder and with its conversation; or return why it cannot go on."""
         agent = self._agent
         if agent.life.is_leaving:
             raise Detached
-        agent.start(Path(agent.presence.journal.folder or agent.presence.info.workdir), task=self._spec.id)
+        agent.start(self._cut_off.place, task=self._spec.id)
         if refusal := self.go_on():
             return refusal
         agent.presence.show(AgentState.WORKING, task=self._spec.id)

@@ -165,13 +165,11 @@ class Host(AgentHost):
             self._show_rest()
 
     def _start(self) -> None:
-        """Start the program: where the unfinished task is, else at home."""
+        """Start the program: where the task is that it is to go on with, else at home."""
         self._unfinished.settle_without_program()
-        folder = self._unfinished.folder
-        is_cut_off = folder is not None and self._agent.is_cut_off(folder)
-        place = self._presence.journal.folder if is_cut_off else None
-        self._agent.start(Path(place or self.info.workdir))
-        if is_cut_off:
+        cut_off = self._unfinished.cut_off
+        self._agent.start(cut_off.place if cut_off else Path(self.info.workdir))
+        if cut_off:
             self._presence.show(AgentState.WORKING)
         else:
             self._show_rest()

@@ -13,7 +13,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport.claiming import IntakePause
-from torch_tasks.workers.folders import AttemptFolder, CutOff
+from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt_end import AttemptResults
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
@@ -102,20 +102,6 @@ class HostedAgent:
         self.kind.given_conversation = journal.conversation
         conversation = self.kind.conversation  # its program may have named another one since
         return conversation if conversation and self.kind.is_kept(conversation) else None
-
-    def cut_off(self, run: AttemptFolder) -> bool:
-        """Note that the attempt's program was killed; false if no other may go on with it, or one has already."""
-        conversation = self.kind.conversation
-        if conversation is None or not run.begun.exists() or not self.kind.is_kept(conversation):
-            return False
-        if run.cut_off is None:
-            run.note_cut_off(CutOff(conversation=conversation, round=self.kind.submissions(run)))
-        return self.is_cut_off(run)
-
-    def is_cut_off(self, run: AttemptFolder) -> bool:
-        """Whether the attempt's program was killed, and no other was told to go on."""
-        cut_off = run.cut_off
-        return cut_off is not None and self.kind.submissions(run) == cut_off.round
 
     def note_conversation(self) -> None:
         """Keep in the journal which conversation the program has."""

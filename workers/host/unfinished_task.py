@@ -10,6 +10,7 @@ from torch_tasks.errors import BrokerAway
 from torch_tasks.model.task import HELD, FailureKind, TaskState
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.attempt_end import is_lost
+from torch_tasks.workers.host.cut_off import CutOffAttempt
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 
 log = logging.getLogger(__name__)
@@ -49,6 +50,12 @@ class UnfinishedTask:
         current = self._agent.presence.journal.current
         return self._agent.presence.attempt(current.task_id, current.attempt) if current else None
 
+    @property
+    def cut_off(self) -> CutOffAttempt | None:
+        """Its attempt, if a new program is to go on with it."""
+        cut_off = CutOffAttempt(self._agent, self.folder) if self.folder else None
+        return cut_off if cut_off and cut_off.is_open else None
+
     def close_if_settled(self) -> None:
         """Finish what a worker began that died between keeping the settled record and writing the journal."""
         account = self.folder.kept_account if self.folder else None
@@ -66,7 +73,7 @@ class UnfinishedTask:
             return
         if folder.interrupted.exists():
             folder.begun.unlink(missing_ok=True)
-        elif not agent.cut_off(folder):
+        elif not CutOffAttempt(agent, folder).note():
             message = "agent crashed: its pane died while the task ran"
             folder.store(agent.results.failed(folder, FailureKind.AGENT_CRASHED, message))
 

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.kind import ProgramEnding
 from torch_tasks.workers.programs.prompt import belongs_to, briefing

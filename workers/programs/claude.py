@@ -22,7 +22,8 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.answering import type_keys
-from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.prompt import belongs_to, briefing

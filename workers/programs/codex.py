@@ -18,7 +18,8 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
+from torch_tasks.workers.programs.coding import CodingAgent
+from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
 from torch_tasks.workers.programs.reset_time import reset_time

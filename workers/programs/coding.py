@@ -4,22 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import shlex
-import uuid
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
-
-import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Dialogs, type_keys
+from torch_tasks.workers.programs.conversation import GO_ON, KeptPrompt, conversation_words, new_conversation
 from torch_tasks.workers.programs.events import (
     REPORT,
     EventKind,
@@ -30,6 +27,7 @@ from torch_tasks.workers.programs.events import (
     conversation_of,
 )
 from torch_tasks.workers.programs.kind import AgentKind, Continuation, Hindrance, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.pane_program import is_left_to_a_shell, kill_program
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
@@ -50,20 +48,6 @@ from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 _OURS_ALONE = frozenset({ComposerContent.OURS, ComposerContent.PART})
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
-
-
-_GO_ON = """\
-The program in which you worked on this task was killed in the middle of it, and a new one has your conversation.
-Go on with the task where you were. Look first at what is done already, and do nothing twice.
-"""
-
-
-@dataclass(frozen=True)
-class KeptPrompt:
-    """A task's prompt in a conversation that its program was killed in."""
-
-    answer: str | None = None
-    """The whole answer to it; None if there is none."""
 
 
 class CodingAgent(AgentKind):
@@ -150,19 +134,12 @@ class CodingAgent(AgentKind):
         self.config.require_program(self.spec)
         self.given_conversation = resumes or self._new_conversation()
         self.prepare()
-        return [*self.command(), *self._conversation_words(resumes)]
+        return [*self.command(), *conversation_words(self, resumes=resumes is not None)]
 
     def _new_conversation(self) -> str | None:
-        config = self.config.conversation
-        if config.resume:
+        if self.config.conversation.resume:
             self.log.mark()  # the events of the last conversation must not name this one
-        return str(uuid.uuid4()) if any("{conversation}" in word for word in config.begin) else None
-
-    def _conversation_words(self, resumes: str | None) -> list[str]:
-        config, conversation = self.config.conversation, self.given_conversation or ""
-        values = {"{conversation}": conversation, "{folder}": str(self.folder)}
-        words = config.resume if resumes else config.begin
-        return [re.sub("|".join(values), lambda found: values[found[0]], word) for word in words]
+        return new_conversation(self.config)
 
     @property
     def conversation(self) -> str | None:
@@ -437,7 +414,7 @@ class CodingAgent(AgentKind):
             evidence = Evidence(kind="stop_event", detail=str(Continuation.ANSWERED), passed=True)
             self.end(run, turn, ProgramEnding(evidence), kept.answer)
             return Continuation.ANSWERED
-        self._send_after(before, pane, run, f"{_GO_ON}Its words, should you need them, are in {run.prompt}.")
+        self._send_after(before, pane, run, GO_ON.format(prompt=run.prompt))
         return Continuation.TOLD
 
     def submissions(self, run: AttemptFolder) -> int:
@@ -462,26 +439,3 @@ def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:
     if status.state is AgentState.WAITING and status.question is None and by_screen.question:
         return replace(status, question=by_screen.question)
     return status
-
-
-_SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
-
-
-def is_left_to_a_shell(look: PaneLook) -> bool:
-    """Whether only a shell is left in the pane, which would run the next prompt."""
-    if look.command not in _SHELLS:
-        return False
-    try:
-        leader = psutil.Process(look.pid)
-        return leader.name() in _SHELLS and not leader.children()
-    except psutil.NoSuchProcess:
-        return True
-
-
-def kill_program(look: PaneLook) -> None:
-    """Kill the pane's program with all its children."""
-    with contextlib.suppress(psutil.NoSuchProcess):
-        leader = psutil.Process(look.pid)
-        for process in (leader, *leader.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()

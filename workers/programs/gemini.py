@@ -16,8 +16,9 @@ from typing import Any
 
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
+from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid, read_settings
+from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.prompt import Prompt, belongs_to, briefing
 from torch_tasks.workers.programs.submission import Submission

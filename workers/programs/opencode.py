@@ -19,8 +19,9 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
-from torch_tasks.workers.programs.coding import CodingAgent, KeptPrompt
+from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid
+from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventLog
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.opencode_server import (

@@ -19,7 +19,7 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring
-from torch_tasks.workers.programs.coding import KeptPrompt
+from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 
 _SECONDS = 10.0

@@ -10,7 +10,7 @@ import pytest
 
 from torch_tasks.workers.programs import claude, codex, gemini, opencode_server
 from torch_tasks.workers.programs.aider import exchanges
-from torch_tasks.workers.programs.coding import KeptPrompt
+from torch_tasks.workers.programs.conversation import KeptPrompt
 
 TAG = "task t-1"
 PROMPT = 'do it\n\n[torch task t-1 · when done: torch-tasks done t-1 "what"]'
