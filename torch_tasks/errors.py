@@ -90,6 +90,10 @@ class Unreadable(TorchError):
     """What lies on the broker is too long, too deep, or not of the form in which Torch writes it."""
 
 
+class WrongType(TorchError):
+    """A key on the broker holds what Torch never keeps there: somebody else wrote it."""
+
+
 class TaskNotFound(TorchError):
     """The fleet has no record of this task: the id is wrong, or the record has expired."""
 

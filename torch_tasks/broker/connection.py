@@ -1,15 +1,15 @@
 """Makes every client of the broker, and decides what counts as a broker that is away.
 
 Getting a connection is tried again while the broker is away; a command is not, for it may have run before its
-connection broke. Both raise :class:`BrokerUnreachable`. What the broker refuses (a wrong type, an error in a script of
-ours) is raised as redis-py raises it.
+connection broke. Both raise :class:`BrokerUnreachable`. A key that another program wrote raises :class:`WrongType`;
+what else the broker refuses (an error in a script of ours) is raised as redis-py raises it.
 """
 
 from __future__ import annotations
 
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
@@ -28,11 +28,13 @@ from redis.exceptions import (
 )
 from redis.exceptions import ConnectionError as NoConnection
 from redis.exceptions import TimeoutError as NoAnswer
+from redis.utils import str_if_bytes
 from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.broker.memory import REMEDY
-from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, NothingRuns
+from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, NothingRuns, WrongType
+from torch_tasks.keys import PREFIX
 from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.settings import settings
 
@@ -57,14 +59,14 @@ class OwnPassword(CredentialProvider):
 
 
 class BrokerClient(redis.Redis):
-    """A client that raises :class:`BrokerUnreachable` whenever the broker is away, and for nothing else."""
+    """A client that raises :class:`BrokerUnreachable` exactly when the broker is away, and :class:`WrongType`."""
 
     def __init__(self, pool: redis.ConnectionPool, address: BrokerAddress) -> None:
         super().__init__(connection_pool=pool)
         self._address = address
 
     def execute_command(self, *args: Any, **options: Any) -> Any:
-        with _raises_unreachable(self._address):
+        with _named_errors(self._address, self.connection_pool, [args]):
             return super().execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
     def pipeline(self, transaction: bool = True, shard_hint: str | None = None) -> _BrokerPipeline:
@@ -82,11 +84,12 @@ class _BrokerPipeline(Pipeline):
     address: BrokerAddress
 
     def execute(self, raise_on_error: bool = True) -> list[Any]:
-        with _raises_unreachable(self.address):
+        commands = [args for args, _ in self.command_stack]
+        with _named_errors(self.address, self.connection_pool, commands):
             return super().execute(raise_on_error)
 
     def immediate_execute_command(self, *args: Any, **options: Any) -> Any:
-        with _raises_unreachable(self.address):
+        with _named_errors(self.address, self.connection_pool, [args]):
             return super().immediate_execute_command(*args, **options)  # type: ignore[no-untyped-call]
 
 
@@ -94,11 +97,11 @@ class _BrokerPubSub(PubSub):
     address: BrokerAddress
 
     def execute_command(self, *args: Any) -> Any:
-        with _raises_unreachable(self.address):
+        with _named_errors(self.address, self.connection_pool):
             return super().execute_command(*args)  # type: ignore[no-untyped-call]
 
     def parse_response(self, block: bool = True, timeout: float = 0) -> Any:
-        with _raises_unreachable(self.address):
+        with _named_errors(self.address, self.connection_pool):
             return super().parse_response(block, timeout)  # type: ignore[no-untyped-call]
 
 
@@ -126,10 +129,12 @@ def answers(address: BrokerAddress) -> bool:
 
 @contextmanager
 def broker_errors(address: BrokerAddress | None = None) -> Iterator[None]:
-    """Turns the errors of kombu and Celery about a broker that is away into :class:`BrokerUnreachable`."""
+    """Names the errors of kombu and Celery: :class:`BrokerUnreachable` if the broker is away, :class:`WrongType`."""
     try:
         yield
     except Exception as error:
+        if not isinstance(error, WrongType) and any(map(is_wrong_type, _causes(error))):
+            raise WrongType(_WRONG_KEY) from error
         if not is_away(error) or isinstance(error, BrokerAway):
             raise
         raise unreachable(address or settings().broker(), error, may_have_run=True) from error
@@ -143,11 +148,58 @@ def is_away(error: BaseException) -> bool:
 
 
 @contextmanager
-def _raises_unreachable(address: BrokerAddress) -> Iterator[None]:
+def _named_errors(
+    address: BrokerAddress, pool: redis.ConnectionPool, commands: Iterable[Sequence[Any]] = ()
+) -> Iterator[None]:
+    """Raises :class:`BrokerUnreachable` and :class:`WrongType` for what these commands raise."""
     try:
         yield
     except _AWAY as error:
         raise unreachable(address, error, may_have_run=True) from error
+    except redis.ResponseError as error:
+        if not is_wrong_type(error):
+            raise
+        raise wrong_type(pool, [key for command in commands for key in _keys_in(command)]) from error
+
+
+def is_wrong_type(error: BaseException) -> bool:
+    """Whether the broker has refused a command because a key is of another type than Torch keeps there."""
+    return isinstance(error, redis.ResponseError) and "WRONGTYPE" in str(error)
+
+
+_WRONG_KEY = (
+    "a key on the broker is of another type than Torch keeps there: another program wrote it. Find it with "
+    "'redis-cli --scan --pattern \"nova:torch:*\"' and TYPE, and delete it"
+)
+_ASKED_TYPES = 50
+
+
+def wrong_type(pool: redis.ConnectionPool, names: Iterable[str]) -> WrongType:
+    """The error in words: which of these keys it is, as far as their types tell."""
+    asked = list(dict.fromkeys(names))[:_ASKED_TYPES]
+    try:
+        with redis.Redis(connection_pool=pool).pipeline(transaction=False) as pipe:
+            for name in asked:
+                pipe.type(name)
+            answers = pipe.execute()
+    except redis.RedisError:
+        answers = []
+    types = {name: str_if_bytes(answer) for name, answer in zip(asked, answers, strict=False)}
+    wrong = {name: kind for name, kind in types.items() if kind == "string"}  # as a plain SET leaves it
+    found = wrong or {name: kind for name, kind in types.items() if kind != "none"}
+    if not found:
+        return WrongType(_WRONG_KEY)
+    keys = " or ".join(f"{name} (a {kind})" for name, kind in found.items())
+    return WrongType(
+        f"on the broker, the key {keys} is of another type than Torch keeps there: another program wrote it. Delete it"
+    )
+
+
+def _keys_in(command: Sequence[Any]) -> list[str]:
+    """The keys of a command as redis-py gets it, of those that Torch gives."""
+    if command[0] in ("EVALSHA", "EVAL"):
+        return [str(key) for key in command[3 : 3 + int(command[2])]]
+    return [str(word) for word in command[1:] if str(word).startswith((PREFIX, "torch."))]
 
 
 def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: bool = False) -> BrokerUnreachable:

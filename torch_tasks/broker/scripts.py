@@ -137,6 +137,11 @@ class Script:
         keys = spread(self._keys)
         return (self.sha, len(keys), *keys, *map(len, lists.values()), *spread(self._args))
 
+    def keys_in(self, **values: Any) -> list[str]:
+        """The names of the keys that the script gets."""
+        _, count, *words = self.words(**values)
+        return [str(key) for key in words[:count]]
+
 
 def _words(comment: str) -> str:
     return " ".join(line.removeprefix("--").strip() for line in comment.splitlines())

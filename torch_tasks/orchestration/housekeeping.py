@@ -13,7 +13,7 @@ from typing import NamedTuple
 from torch_tasks import keys
 from torch_tasks.app import app
 from torch_tasks.communication.policy import Policy, policy
-from torch_tasks.errors import BrokerAway, InvalidSettings
+from torch_tasks.errors import BrokerAway, InvalidSettings, TorchError
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.spawn import SpawnState
 from torch_tasks.model.task import NOT_BEGUN, Failure, FailureKind, TaskRecord, TaskResult, TaskState
@@ -24,6 +24,7 @@ from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks import set_aside
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.forwarding import queued_tasks
+from torch_tasks.tasks.system_task import SystemTask
 from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)
@@ -75,6 +76,8 @@ def run_housekeeping(of: Fleet) -> None:
             chore.run(of)
         except BrokerAway:
             raise
+        except TorchError as error:
+            log.error("housekeeping of %s failed: %s", chore.name, error)
         except Exception:
             log.exception("housekeeping of %s failed", chore.name)
 
@@ -86,7 +89,7 @@ def run_if_overdue(of: Fleet, patience: float) -> None:
         run_housekeeping(of)
 
 
-@app.task(name="torch.housekeeping", ignore_result=True, send_events=False)
+@app.task(base=SystemTask, name="torch.housekeeping", is_periodic=True, ignore_result=True, send_events=False)
 def housekeeping() -> None:
     try:
         run_housekeeping(fleet())

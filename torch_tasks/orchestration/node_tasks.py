@@ -12,16 +12,18 @@ from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState, RetireOrder
 from torch_tasks.model.durations import describe_duration
+from torch_tasks.model.fields import AgentId
 from torch_tasks.model.host import NodeHost
 from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
 from torch_tasks.tasks.execution import HeldMessage
+from torch_tasks.tasks.system_task import SystemTask
 
 #: How long the worker waits for an agent that starts before it does other system tasks, and for how long it does those.
 _LOOK_SECONDS, _ASIDE_SECONDS = 2.0, 0.2
 _PAUSE = 0.05
 
 
-@app.task(bind=True, name="torch.spawn", max_retries=None)
+@app.task(bind=True, base=SystemTask, name="torch.spawn", max_retries=None)
 def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
     """Start an agent where there is room; takes the fields of :class:`~torch_tasks.model.spawn.SpawnRequest`.
 
@@ -91,20 +93,20 @@ def _node() -> NodeHost:
     return app.node
 
 
-@app.task(name="torch.start_agent")
-def start_agent(spawned: dict[str, Any]) -> None:
+@app.task(base=SystemTask, name="torch.start_agent")
+def start_agent(spawned: Spawned) -> None:
     """Sent to the agent's node: keep the agent alive from now on."""
-    _node().start_agent(Spawned.model_validate(spawned))
+    _node().start_agent(spawned)
 
 
-@app.task(name="torch.retire")
-def retire(agent_id: str, order: dict[str, Any]) -> str:
+@app.task(base=SystemTask, name="torch.retire")
+def retire(agent_id: AgentId, order: RetireOrder) -> str:
     """Sent to the agent's node: end the agent. Returns at once, with the reason if that is refused."""
-    return _refusal(lambda: _node().retire_agent(agent_id, RetireOrder.model_validate(order)))
+    return _refusal(lambda: _node().retire_agent(agent_id, order))
 
 
-@app.task(name="torch.release")
-def release(agent_id: str) -> str:
+@app.task(base=SystemTask, name="torch.release")
+def release(agent_id: AgentId) -> str:
     """Sent to the agent's node: try the agent again. Returns the reason if that is refused."""
     return _refusal(lambda: _node().release_agent(agent_id))
 

@@ -24,6 +24,7 @@ from torch_tasks.model.spawn import Pool, SpawnRequest, SpawnState
 from torch_tasks.orchestration.followups import mean_task_seconds
 from torch_tasks.orchestration.node_tasks import order_start
 from torch_tasks.store.tasks import demanded
+from torch_tasks.tasks.system_task import SystemTask
 from torch_tasks.transport.envelope import message_id
 
 log = logging.getLogger(__name__)
@@ -267,7 +268,7 @@ def start_pool_agents(
     return started, ""
 
 
-@app.task(name="torch.scale")
+@app.task(base=SystemTask, name="torch.scale", is_periodic=True)
 def scale() -> dict[str, Any]:
     """Let the pools grow; returns what was decided, and why."""
     return Autoscaler(fleet()).step().model_dump(mode="json")

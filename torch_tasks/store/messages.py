@@ -21,7 +21,7 @@ from torch_tasks import keys
 from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import OPERATOR
-from torch_tasks.errors import InboxFull, MessageNotFound, SenderLimit, StaleWriter, Unreadable
+from torch_tasks.errors import BrokerForgot, InboxFull, MessageNotFound, SenderLimit, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
@@ -252,7 +252,12 @@ class Inboxes:
         chosen = (Urgency.EMERGENCY,) if emergencies_only else tuple(Urgency)
         streams: dict[Any, Any] = {keys.inbox(party, urgency): "0" if again else ">" for urgency in chosen}
         count = None if again else _AT_ONCE
-        answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
+        try:
+            answer: Any = self._client.xreadgroup(GROUP, GROUP, streams, count=count, block=wait_ms or None)
+        except redis.ResponseError as error:
+            if not str(error).startswith("NOGROUP"):
+                raise
+            raise BrokerForgot(f"the broker has forgotten the inbox of {party}") from None
         return [entry for inbox, entries in (answer or []) for entry in self._entries(str(inbox), entries)]
 
     def waiting(self, party: str) -> list[InboxEntry]:

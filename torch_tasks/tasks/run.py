@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 from celery import Task as CeleryTask
 from celery.exceptions import Ignore, Reject, Retry
-from tenacity import Retrying, retry_if_exception_type
+from tenacity import Retrying, retry_if_exception
 from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import RUN, app
-from torch_tasks.errors import BrokerAway, InvalidTask, NotInWorker, TaskFailed
+from torch_tasks.errors import BrokerAway, InvalidTask, NotInWorker, TaskFailed, WrongType
 from torch_tasks.fleet import fleet
 from torch_tasks.model.host import AgentHost
 from torch_tasks.model.task import TaskSpec
 from torch_tasks.tasks.dispatch import LATER
 from torch_tasks.tasks.execution import Execution, HeldMessage, note_fault
+from torch_tasks.tasks.system_task import SystemTask
+
+log = logging.getLogger(__name__)
 
 
 class RunTask(CeleryTask):
@@ -44,14 +48,22 @@ def run(self: Any, *inputs: Any, **fields: Any) -> dict[str, Any]:
     host: AgentHost | None = self.app.host
     if host is None:  # this worker hosts no agent
         HeldMessage(self.request).put_aside(LATER)
+
+    def is_tried_again(error: BaseException) -> bool:
+        """While it is in the pane, a task is given to nobody else."""
+        in_pane = host.unfinished_task == self.request.id
+        return isinstance(error, BrokerAway) or (in_pane and isinstance(error, WrongType))
+
     again = Retrying(
-        retry=retry_if_exception_type(BrokerAway),
+        retry=retry_if_exception(is_tried_again),
         wait=wait_random_exponential(multiplier=0.2, max=2),
         stop=lambda _: host.is_leaving,
         reraise=True,
     )
     try:
         return dict(again(lambda: Execution(self, host, inputs, fields).run()))
+    except WrongType as error:
+        log.error("task %s waits: %s", self.request.id, error)
     except BrokerAway as error:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):
@@ -61,9 +73,10 @@ def run(self: Any, *inputs: Any, **fields: Any) -> dict[str, Any]:
     except Exception as error:
         note_fault(self.request.id, host, error)
         raise
+    return HeldMessage(self.request).put_aside(LATER)  # until the key has its own type again
 
 
-@app.task(name="torch.prune")
+@app.task(base=SystemTask, name="torch.prune", is_periodic=True)
 def prune() -> int:
     """Drop expired tasks and check-ins from the indexes."""
     return fleet().records.prune() + fleet().checkins.prune()

@@ -25,7 +25,14 @@ from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.errors import Unreadable
 from torch_tasks.model.reader import LIMIT_BYTES
-from torch_tasks.transport.claiming import CLAIM, TURNS_BEFORE_LOW, ClaimedMessage, ClaimRequest, is_refused
+from torch_tasks.transport.claiming import (
+    CLAIM,
+    TURNS_BEFORE_LOW,
+    ClaimedMessage,
+    ClaimRequest,
+    WrongTypeLog,
+    is_refused,
+)
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, SET_ASIDE_HEADER, queue_of
 from torch_tasks.transport.envelope import delivered
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms
@@ -138,6 +145,7 @@ class Channel(stock.Channel):
         #: The claim that the broker has not answered yet; without one, kombu's "poll" is the wait at the bells.
         self._claim: ClaimRequest | None = None
         self._passed_by = 0
+        self._refusals = WrongTypeLog()
         self._own_bell = keys.bell(f"channel:{uuid.uuid4().hex}")
         super().__init__(*args, **kwargs)
         if self.global_keyprefix or self.sep != SEPARATOR or not self.ack_emulation:
@@ -291,7 +299,10 @@ class Channel(stock.Channel):
     def _brpop_read(self, **options: Any) -> bool:
         """Read the broker's answer: a message, or none, or the end of the wait."""
         if not self.claiming:
-            self._answer("BRPOP")
+            try:
+                self._answer("BRPOP")
+            except redis.ResponseError as error:
+                self._refusals.note(error, self.pool, [keys.bell(queue) for queue in self.active_queues])
             self._flush_brpop_reauth()
             raise Empty
         sent_at = self._brpop_sent_at
@@ -313,6 +324,10 @@ class Channel(stock.Channel):
         except NoScriptError:
             _, *words = CLAIM.words(**asked.values)
             self._send("EVAL", CLAIM.script, *words)
+            return None
+        except redis.ResponseError as error:
+            self._refusals.note(error, self.pool, CLAIM.keys_in(**asked.values))
+            self._wait(closed=True)
             return None
         taken = asked.taken(answer)
         if taken is None:

@@ -13,8 +13,8 @@ local function claim()
   local lists = #ARG.kinds
   for i = 1, lists do
     local list_key = KEY.lists_and_bells[i]
-    local message = redis.call('RPOP', list_key)
-    if message then
+    local message = redis.pcall('RPOP', list_key)
+    if message and type(message) == 'string' then  -- else it is empty, or another program wrote something there
       if #message > tonumber(ARG.limit_bytes) then
         local why = 'it has ' .. #message .. ' bytes, more than ' .. ARG.limit_bytes
         local refusal = {place = list_key, why = why, bytes = #message, at = tonumber(redis.call('TIME')[1])}

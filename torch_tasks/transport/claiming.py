@@ -5,11 +5,14 @@ from __future__ import annotations
 import logging
 import time
 import uuid
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import redis
+
 from torch_tasks import keys
+from torch_tasks.broker.connection import is_wrong_type, wrong_type
 from torch_tasks.broker.refused import refused_name
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.transport.deliveries import list_of, queue_of
@@ -91,6 +94,22 @@ class ClaimRequest:
 def is_refused(answer: Sequence[Any]) -> bool:
     """Whether the broker refused the claim because its gate is closed."""
     return len(answer) == 1
+
+
+class WrongTypeLog:
+    """Names, once, the key for which the broker refuses to give this channel a message."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def note(self, error: redis.ResponseError, pool: redis.ConnectionPool, names: Iterable[str]) -> None:
+        """Log which of these keys it is; any other error is raised."""
+        if not is_wrong_type(error):
+            raise error
+        words = str(wrong_type(pool, names))
+        if words != self._said:
+            log.error("this worker cannot take messages: %s", words)
+        self._said = words
 
 
 class IntakePause:

@@ -21,7 +21,7 @@ from pydantic import SecretStr
 from torch_tasks.broker.connection import BrokerClient
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.broker.refused import refused_name
-from torch_tasks.errors import BrokerAway
+from torch_tasks.errors import BrokerAway, WrongType
 from torch_tasks.model.broker_address import BrokerAddress
 from torch_tasks.system.loops import RETRY_SECONDS, Loop
 from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
@@ -176,7 +176,7 @@ class LeaseKeeper:
     def put_back_held(self) -> None:
         """Put back all that this process holds, because it ends."""
         if os.getpid() == self._process:
-            with suppress(BrokerAway, BrokerChanged, GateClosed):
+            with suppress(BrokerAway, BrokerChanged, GateClosed, WrongType):
                 self._settle_backlog()
                 self.release(self.held(), {})
 
@@ -191,6 +191,8 @@ class LeaseKeeper:
         if not self._backlog and self._known in (None, self._answering):
             try:
                 return settle() or self._note_lost(tag)
+            except WrongType as error:
+                log.error("delivery %s is settled later: %s", tag, error)
             except (BrokerAway, BrokerChanged, GateClosed) as error:
                 log.debug("delivery %s is settled later: %r", tag, error)
         self._backlog.append(Settlement(tag, message, settle))
@@ -209,11 +211,15 @@ class LeaseKeeper:
     def _settle_backlog(self) -> None:
         """Settle on the broker, in order, what could not be settled before."""
         with self._settling:
-            while self._backlog:
+            for _ in range(len(self._backlog)):
                 first = self._backlog[0]
                 try:
                     if not first.settle():
                         self._settle_unknown(first)
+                except WrongType as error:  # tried again at the next turn; the others do not wait for it
+                    log.debug("delivery %s is settled later: %s", first.tag, error)
+                    self._backlog.rotate(-1)
+                    continue
                 except redis.ResponseError:
                     log.exception("the broker refuses to settle delivery %s", first.tag)
                 self._backlog.popleft()

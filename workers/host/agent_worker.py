@@ -111,6 +111,7 @@ class ServeStep(bootsteps.StartStopStep):
         self._timer: Any = None
         self._known = 0
         self._house_due = 0.0
+        self._trouble = ""
 
     def start(self, consumer: Any) -> None:
         """Called again after each reconnection."""
@@ -126,6 +127,11 @@ class ServeStep(bootsteps.StartStopStep):
     def _beat(self, consumer: Any) -> None:
         try:
             self._heartbeat(consumer)
+            self._trouble = ""
+        except TorchError as error:  # a timer's own error would come with its traceback each time
+            if self._trouble != str(error):
+                log.error("no heartbeat: %s", error)
+            self._trouble = str(error)
         finally:
             hosted().look_after_agent()  # last: it wakes threads that would only wait for this one
 

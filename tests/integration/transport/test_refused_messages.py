@@ -16,9 +16,11 @@ from nodes import AgentWorker, Broker, Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch, keys
+from torch_tasks.app import app
 from torch_tasks.errors import InvalidTask, Unreadable
 from torch_tasks.fleet import fleet
 from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.system_task import SystemTask
 
 QUEUE = keys.agent_queue("developer-1")
 MANY = 40
@@ -127,6 +129,30 @@ def test_a_message_with_the_wrong_fields_is_refused_and_costs_the_task_of_its_id
     await_refused(len(invalid()))
     assert task.record().state is TaskState.SUCCEEDED
     assert torch.enqueue("echo on", agent="developer-1").result(timeout=20).answer == "on\n"
+    assert worker.status == "running"
+    assert "Exception in thread" not in worker.logs()
+
+
+app.loader.import_default_modules()
+SYSTEM_TASKS = sorted(name for name, task in app.tasks.items() if isinstance(task, SystemTask))
+
+
+def test_system_tasks_with_wrong_arguments_are_refused_by_name_and_the_node_works_on(
+    node: Node, torch: Torch, broker: Broker
+) -> None:
+    worker = node.node_worker()
+    assert {"torch.retire", "torch.checkin", "torch.spawn", "torch.scale", "torch.housekeeping"} <= set(SYSTEM_TASKS)
+    for name in SYSTEM_TASKS:
+        wrong = body([[[5], {"made": "up"}, None, 7], {}, {}])
+        broker.client.lpush(
+            keys.SYSTEM_QUEUE, json.dumps(task_message(headers__task=name, headers__id=name, body=wrong))
+        )
+    order = json.dumps(task_message(headers__task="torch.retire", body=body([["developer-1", {"by": 5}], {}, {}])))
+    broker.client.lpush(keys.node_queue(node.name), order)
+    found = await_refused(len(SYSTEM_TASKS) + 1)
+    assert {f"it is no valid {name}" for name in SYSTEM_TASKS} == {why.partition(":")[0] for why in found.values()}
+    assert any("1.by: " in why for why in found.values())
+    assert torch.spawn("developer").agent_id
     assert worker.status == "running"
     assert "Exception in thread" not in worker.logs()
 
