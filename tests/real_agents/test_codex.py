@@ -37,7 +37,9 @@ class TestCodex(WithAccounts):
         assert task.result(timeout=120).answer == "Tried."
 
     def test_the_persons_settings_are_left_alone(self, agent: Hosted) -> None:
-        assert "hooks" not in (agent.home.folder / ".codex/config.toml").read_text()
+        settings = (agent.home.folder / ".codex/config.toml").read_text()
+        assert "hooks" not in settings
+        assert "trust_level" not in settings, "its folder is trusted by this agent alone"
 
     def test_a_tool_is_used(self, agent: Hosted) -> None:
         agent.llm.on("look around", Call("exec_command", {"cmd": "echo seen-$((6 * 7))"}), Text("Seen."))

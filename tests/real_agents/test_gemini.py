@@ -50,6 +50,7 @@ class TestGemini(WithTools):
         assert {path.name for path in person.iterdir()} == {"settings.json", "GEMINI.md"}
         own = json.loads((agent.worker.folder / "home/.gemini/settings.json").read_text())
         assert own["ui"]["theme"] == "Default Light"
+        assert own["security"]["auth"]["selectedType"] == "gemini-api-key", "it was not asked how to log in"
         assert agent.do("hello, you", id="hello-you").succeeded
         assert "Always mention the harbour." in json.dumps(agent.requests("hello-you")[0].body[self.briefed_in])
 

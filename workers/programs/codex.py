@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -62,11 +63,23 @@ class Codex(CodingAgent):
 
     def command(self) -> list[str]:
         settings = [
-            ("check_for_update_on_startup", "false"),
+            *_dotted(self.config.settings),
             ("developer_instructions", _toml(briefing(self.spec))),
+            *self._trust(),
             *self._hooks(),
         ]
         return [*super().command(), *(word for name, value in settings for word in ("-c", f"{name}={value}"))]
+
+    def _trust(self) -> Iterator[tuple[str, str]]:
+        """The trust in the agent's own folder, unless its person has decided that before."""
+        variables = {**os.environ, **self.config.environment}
+        home = Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex")
+        decided: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):  # the program itself says what is wrong there
+            decided = tomllib.loads((home / "config.toml").read_text()).get("projects", {})
+        folder = str(self.workdir.resolve())
+        if folder not in decided:
+            yield "projects", f'{{{_toml(folder)}={{trust_level="trusted"}}}}'
 
     def _hooks(self) -> Iterator[tuple[str, str]]:
         """The hooks, and the trust that a person would give them, and them alone, in the program's dialog."""
@@ -201,8 +214,18 @@ def _question(tool: str, given: Mapping[str, Any]) -> Question:
     return Question(text=f"It asks for the permission to use {subject}" + (f": {why}" if why else ""), subject=subject)
 
 
-def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False)
+def _dotted(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:
+    """The settings by their full names, as the command line takes them beside a person's own of the same table."""
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _dotted(value, f"{above}{name}.")
+        else:
+            yield f"{above}{name}", _toml(value)
+
+
+def _toml(value: Any) -> str:
+    """A text, a number, a truth value or a list of these; TOML writes them as JSON does."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _hook_hash(label: str, command: str) -> str:

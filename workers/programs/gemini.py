@@ -63,7 +63,7 @@ class Gemini(CodingAgent):
         own = self.home / ".gemini"
         own.mkdir(parents=True, exist_ok=True)
         (self.folder / "runs").mkdir(exist_ok=True)
-        user = Path(self.config.environment.get("GEMINI_CLI_HOME") or os.environ.get("GEMINI_CLI_HOME") or Path.home())
+        user = Path(self._variable("GEMINI_CLI_HOME") or Path.home())
         _link(user / ".gemini", own)
         self._policy.write_text(_POLICY)
         (own / "TORCH.md").write_text(briefing(self.spec))
@@ -89,7 +89,14 @@ class Gemini(CodingAgent):
             "context": {"fileName": memory, "includeDirectories": folders},
             "policyPaths": [*policies, str(self._policy)],
         }
-        return {**overlaid(settings, own), "hooks": hooks}
+        settings = overlaid(settings, own)
+        if not settings.get("security", {}).get("auth", {}).get("selectedType") and self._variable("GEMINI_API_KEY"):
+            settings = overlaid(settings, {"security": {"auth": {"selectedType": "gemini-api-key"}}})
+        return {**settings, "hooks": hooks}
+
+    def _variable(self, name: str) -> str:
+        """A variable as the program sees it."""
+        return self.config.environment.get(name, os.environ.get(name, ""))
 
     def is_kept(self, conversation: str) -> bool:
         return super().is_kept(conversation) and self._session_log(conversation) is not None
