@@ -136,12 +136,12 @@ class TestClaude(WithAccounts):
         assert reply(agent, task, "Which colour?", "blue").choices == ("red", "blue", "Type something.")
         assert reply(agent, task, "Which rooms?", "kitchen, 3").several
         reply(agent, task, "When?", "not before noon")
-        review = reply(agent, task, "submit", "1")
+        review = reply(agent, task, "Review your answers", "1")
         assert review.choices == ("Submit answers", "Cancel")
         assert "Which rooms? → kitchen, bath ● When? → not before noon" in review.text
         assert reply(agent, task, "Where does the menu stand?", "2").choices == ("side", "top")
         reply(agent, task, "Which rooms?", "the cellar, and the roof")
-        reply(agent, task, "submit", "1")
+        reply(agent, task, "Review your answers", "1")
         assert task.result(timeout=120).answer == "Furnished."
         first, second = agent.requests(task.id)[-1].tool_results[-2:]
         assert '"Which colour?"="blue", "Which rooms?"="kitchen, bath", "When?"="not before noon"' in first

@@ -52,10 +52,13 @@ class Codex(CodingAgent):
     def is_kept(self, conversation: str) -> bool:
         return super().is_kept(conversation) and self._session_log(conversation) is not None
 
-    def _session_log(self, conversation: str) -> Path | None:
+    @property
+    def _home(self) -> Path:
         variables = {**os.environ, **self.config.environment}
-        home = Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex")
-        return next((home / "sessions").glob(f"*/*/*/rollout-*{conversation}.jsonl"), None)
+        return Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex")
+
+    def _session_log(self, conversation: str) -> Path | None:
+        return next((self._home / "sessions").glob(f"*/*/*/rollout-*{conversation}.jsonl"), None)
 
     def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
         path = self._session_log(self.conversation or "")
@@ -72,11 +75,9 @@ class Codex(CodingAgent):
 
     def _trust(self) -> Iterator[tuple[str, str]]:
         """The trust in the agent's own folder, unless its person has decided that before."""
-        variables = {**os.environ, **self.config.environment}
-        home = Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex")
         decided: Mapping[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):  # the program itself says what is wrong there
-            decided = tomllib.loads((home / "config.toml").read_text()).get("projects", {})
+            decided = tomllib.loads((self._home / "config.toml").read_text()).get("projects", {})
         folder = str(self.workdir.resolve())
         if folder not in decided:
             yield "projects", f'{{{_toml(folder)}={{trust_level="trusted"}}}}'
