@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import time
+from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -96,11 +97,14 @@ def agents_to_retire(state: StateFolder) -> list[str]:
 
 def report(folder: Path, name: str, task: str, text: str) -> None:
     """Write an agent's report, whole or not at all, and wake its worker; OSError if it cannot be written."""
-    reports = folder / EVENTS
-    at = time.time_ns() // 1_000_000
+    write_event(folder, name, {"task": task, "text": text}, at=time.time_ns() // 1_000_000)
+
+
+def write_event(folder: Path, name: str, given: Mapping[str, Any], *, at: int) -> None:
+    """Write what happened in the agent's program at this millisecond, whole or not at all, and wake its worker."""
+    events = folder / EVENTS
     file = f"{at}-{os.getpid():010d}-{name}.json"
-    content: dict[str, Any] = {"name": name, "at": at, "input": {"task": task, "text": text}}
-    draft = reports / f".{file}"
-    draft.write_text(json.dumps(content) + "\n")
-    draft.replace(reports / file)
+    draft = events / f".{file}"
+    draft.write_text(json.dumps({"name": name, "at": at, "input": given}) + "\n")
+    draft.replace(events / file)
     ring(folder)

@@ -196,7 +196,7 @@ class Terminal:
         """What the program wants of a person; None while it may get on by itself."""
         reading = self._kind.read(self.pane)
         if reading.state is AgentState.LOGIN:
-            return StartHold(AgentState.LOGIN, "a login")
+            return StartHold(AgentState.LOGIN, reading.question.text if reading.question else "a login")
         if reading.question:
             return StartHold(AgentState.WAITING, reading.question.in_words)
         hindrance = self._kind.hindrance(self.pane)

@@ -202,6 +202,15 @@ class HookConfig(Section):
     input: str = ""
 
 
+class AcpConfig(Section):
+    """What is asked of a program that speaks the Agent Client Protocol, by the program's own names."""
+
+    auth: str | None = None
+    """The method by which it is authenticated if it wants a login; unset, a person chooses in the pane."""
+    mode: str | None = None
+    """The mode in which a session begins."""
+
+
 class KindConfig(Section):
     """The whole file."""
 
@@ -229,6 +238,7 @@ class KindConfig(Section):
     answer: AnswerConfig = AnswerConfig()
     dialogs: tuple[DialogConfig, ...] = ()
     rules: tuple[RuleConfig, ...] = ()
+    acp: AcpConfig = AcpConfig()
     hooks: Mapping[str, HookConfig] = {}
     """The events of a program that reads Claude Code's hook settings."""
     errors: Mapping[str, ErrorKind] = {}

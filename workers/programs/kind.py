@@ -228,6 +228,7 @@ class AgentKind(ABC):
 
 #: By name, so that a command loads only the kind that it needs.
 _PROGRAMS = {
+    "acp": "torch_tasks.workers.programs.acp:Acp",
     "aider": "torch_tasks.workers.programs.aider:Aider",
     "claude": "torch_tasks.workers.programs.claude:Claude",
     "gemini": "torch_tasks.workers.programs.gemini:Gemini",

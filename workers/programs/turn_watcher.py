@@ -160,7 +160,8 @@ class TurnWatcher:
     ) -> ProgramEnding | None:
         if is_acceptance_unnoted(facts):
             return None
-        if ended := self._program.ending(run):
+        # Events may have come since the facts were gathered: an end counts once the acceptance is noted.
+        if not facts.phase.is_under_way and (ended := self._program.ending(run)):
             return ended
         match turn_end(facts):
             case TurnEnd.NOT_SUBMITTED:
