@@ -1,7 +1,10 @@
-"""Codex as an agent of the fleet."""
+"""Codex as an agent of the fleet: through the server beside its program, and without it."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import psutil
 import pytest
 from hosted import Hosted
 from nodes import Broker
@@ -9,7 +12,7 @@ from promises import WithAccounts
 
 from torch_tasks import TaskState, keys
 from torch_tasks.client import Task
-from torch_tasks.workers.certify.fake_model.steps import Call, Fail, Text
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
 from torch_tasks.workers.certify.homes import CodexHome
 
 pytestmark = pytest.mark.slow
@@ -24,10 +27,21 @@ class Newcomer(CodexHome):
         self.config.write_text(self.config.read_text().partition("[projects")[0])
 
 
-class TestCodex(WithAccounts):
-    """What all keep, and what is special here."""
+class Typed(Newcomer):
+    """A user who wants no server."""
 
-    home = Newcomer
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**super().variables, "TORCH_CONFIG_DIR": str(self.folder / "torch")}
+
+    def settle(self) -> None:
+        super().settle()
+        self.file("torch/agents/codex.toml", 'base = "codex"\ndoor = false\n')
+
+
+class WithCodex(WithAccounts):
+    """What is the same both ways."""
+
     briefed_in = "input"
     shell_tool = "Bash"
     allow_choice = "Yes, proceed"
@@ -40,6 +54,15 @@ class TestCodex(WithAccounts):
         settings = (agent.home.folder / ".codex/config.toml").read_text()
         assert "hooks" not in settings
         assert "trust_level" not in settings, "its folder is trusted by this agent alone"
+
+    def test_the_folder_may_be_written_although_nobody_was_asked(self, agent: Hosted) -> None:
+        agent.llm.on(
+            "write here", Call("exec_command", {"cmd": "touch written && echo done-$((6 * 7))"}), Text("Done.")
+        )
+        task = agent.give("write here")
+        assert task.result(timeout=120).answer == "Yes."
+        assert "made-42" in agent.requests(task.id)[-1].tool_results[-1]
+        assert (agent.home.work / "written").exists()
 
     def test_a_tool_is_used(self, agent: Hosted) -> None:
         agent.llm.on("look around", Call("exec_command", {"cmd": "echo seen-$((6 * 7))"}), Text("Seen."))
@@ -86,3 +109,104 @@ class TestCodex(WithAccounts):
         agent.host()
         assert agent.do("go on with it", id="go-on").succeeded
         assert agent.requests("go-on")[0].model == "fake-model"
+
+
+class TestCodex(WithCodex):
+    """Its prompts and answers go through the server beside it."""
+
+    home = Newcomer
+
+    def servers(self, agent: Hosted) -> list[psutil.Process]:
+        """The servers that run, each by the process that does the work."""
+        return [
+            process
+            for process in agent.home.processes()
+            if process.name() == "codex" and "app-server" in process.cmdline()
+        ]
+
+    def test_prompts_and_answers_go_through_its_server(self, agent: Hosted) -> None:
+        task = agent.give("by the door")
+        assert task.result(timeout=120).evidence[0].detail == "app server: the turn is over"
+        assert any(note.startswith("submitted: given to its server") for note in agent.notes(task)), agent.notes(task)
+        assert len(self.servers(agent)) == 1
+
+    def test_a_person_in_the_pane_is_left_alone(self, agent: Hosted) -> None:
+        """A prompt goes past the composer, and need not wait."""
+        agent.worker.tmux("send-keys", "-l", "a person types")
+        agent.wait(lambda: "a person types" in agent.worker.screen(), "the person's words are drawn")
+        assert agent.do("meanwhile").succeeded
+        assert "a person types" in agent.worker.screen()
+        agent.type_until(lambda: "a person types" not in agent.worker.screen(), "C-u")
+
+    def test_a_person_sees_the_prompt_and_may_answer_in_the_pane(self, agent: Hosted) -> None:
+        agent.llm.on("make three", agent.home.shell("touch three"), Text("Made."))
+        task = agent.give("make three")
+        agent.wait(lambda: "Would you like to run" in agent.worker.screen(), "the dialog is drawn")
+        assert "make three" in agent.worker.screen()
+        agent.wait(lambda: task.record().question, "the task waits for the permission")
+        agent.worker.tmux("send-keys", "y")
+        assert task.result(timeout=120).answer == "Made."
+
+    def test_a_conversation_that_a_person_began_gets_its_prompts_typed(self, agent: Hosted) -> None:
+        assert agent.do("before the new one").succeeded
+        agent.worker.tmux("send-keys", "-l", "/new")
+        agent.wait(lambda: "start a new chat" in agent.worker.screen(), "its menu shows the command")
+        agent.worker.tmux("send-keys", "Enter")
+        agent.wait(lambda: "before the new one" not in agent.worker.screen(), "a new conversation is shown")
+        task = agent.give("into the new one", id="new-one")
+        assert task.result(timeout=120).succeeded
+        assert "into the new one" in agent.worker.screen()
+        assert len(agent.received(task.id)) == 1
+        assert "before the new one" not in str(agent.requests(task.id)[0].body)
+        before = agent.worker.pane()
+        self.leave(agent)
+        agent.await_new_program(before)
+
+    def kill_server(self, agent: Hosted) -> None:
+        before = agent.worker.pane()
+        for server in self.servers(agent):
+            server.kill()
+        agent.await_new_program(before)
+
+    @pytest.fixture
+    def all_ends_with_one_server(self, agent: Hosted) -> Iterator[None]:
+        yield
+        agent.wait(lambda: len(self.servers(agent)) == 1, "one server runs, and no former one")
+
+    @pytest.mark.usefixtures("all_ends_with_one_server")
+    def test_a_server_that_is_killed_at_rest_comes_back_with_a_new_program(self, agent: Hosted) -> None:
+        assert agent.do("before the kill").succeeded
+        self.kill_server(agent)
+        task = agent.give("after the kill")
+        assert task.result(timeout=120).succeeded
+        assert len(agent.received(task.id)) == 1
+
+    @pytest.mark.usefixtures("all_ends_with_one_server")
+    def test_a_server_that_is_killed_in_mid_turn_loses_no_task(self, agent: Hosted) -> None:
+        agent.llm.on("cut off", Text("All of it."))
+        agent.llm.on("cut off", Text("Begun, "), Await("cut-off"), times=1)
+        task = agent.give("cut off", max_retries=1)
+        agent.wait(lambda: agent.llm.holding("cut-off"), "the model works")
+        self.kill_server(agent)
+        assert task.result(timeout=120).answer == "All of it."
+        assert len(agent.received(task.id)) == 2
+
+    @pytest.mark.usefixtures("all_ends_with_one_server")
+    def test_a_server_that_is_killed_while_it_asks_loses_no_task(self, agent: Hosted) -> None:
+        agent.llm.on("ask and die", Text("Went on."))
+        agent.llm.on("ask and die", agent.home.shell("touch four"), times=1)
+        task = agent.give("ask and die", max_retries=1)
+        agent.wait(lambda: task.record().question, "the task waits for the permission")
+        self.kill_server(agent)
+        assert task.result(timeout=120).answer == "Went on."
+        assert not (agent.home.work / "four").exists()
+
+
+class TestTypedCodex(WithCodex):
+    """Its prompts are typed into the pane."""
+
+    home = Typed
+
+    def test_no_server_runs(self, agent: Hosted) -> None:
+        assert agent.do("typed").evidence[0].detail == "hook Stop: the turn is over"
+        assert not [process for process in agent.home.processes() if "app-server" in process.cmdline()]

@@ -223,6 +223,7 @@ class CodexHome(Home):
     gives_up = True
     compact_command = "/compact"
     flags = ("--disable", "daemon_auto_start")
+    leaves_composer_alone = True
     exit_keys = ("C-c",)
 
     @property

@@ -1,6 +1,7 @@
-"""Codex: its hooks report prompts, answers, questions and interruptions; only its session log has errors.
+"""Codex: prompts go through the server that runs beside the program in the pane, into the conversation that it shows.
 
-All settings are given on the command line, over the person's own.
+While that cannot be used, prompts are typed: the program's hooks report prompts, answers, questions and interruptions,
+and its session log has errors. All settings are given on the command line, over the person's own.
 """
 
 from __future__ import annotations
@@ -8,23 +9,34 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import re
+import shlex
 import tomllib
-from collections.abc import Iterator, Mapping
+import uuid
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.model.fields import now
+from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.system.files import ring, write_private
+from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.programs.codex_door import ORIGIN, Approval, Delivery, DoorLog, failed, open_approval
+from torch_tasks.workers.programs.codex_server import WITH_SERVER, CodexServer, DoorShut
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
-from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent, transcript_of
+from torch_tasks.workers.programs.events import EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent, transcript_of
+from torch_tasks.workers.programs.kind import Hindrance, StateReading
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
-from torch_tasks.workers.programs.reset_time import reset_time
-from torch_tasks.workers.programs.submission import Submission
+from torch_tasks.workers.programs.questions import ChosenAnswer
+from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
+
+log = logging.getLogger(__name__)
 
 #: The hooks that report only that something happened.
 _PLAIN_HOOKS = {
@@ -40,7 +52,6 @@ _HOOK_SECONDS = 3
 """Codex allows some of its hooks no more."""
 _FLAGS = "/<session-flags>/config.toml"
 """Codex's name for the place of hooks that came with the command line."""
-_OVERLOADED = ("server_overloaded", "internal_server_error", "http_connection_failed", "response_stream")
 
 
 class Codex(CodingAgent):
@@ -48,6 +59,10 @@ class Codex(CodingAgent):
 
     briefed_by_flag = True
     reports_turns = True
+    _said = ""
+
+    def prepare(self) -> None:
+        self._server.forget()
 
     def is_kept(self, conversation: str) -> bool:
         return super().is_kept(conversation) and self._session_log(conversation) is not None
@@ -65,16 +80,34 @@ class Codex(CodingAgent):
         return kept_in(path, submission.tag) if path else None
 
     def command(self) -> list[str]:
-        settings = [
-            *_dotted(self.config.settings),
-            ("developer_instructions", _toml(briefing(self.spec))),
-            *self._trust(),
-            *self._hooks(),
-        ]
-        return [*super().command(), *(word for name, value in settings for word in ("-c", f"{name}={value}"))]
+        words = super().command()
+        settings = [word for name, value in self._settings() for word in ("-c", f"{name}={value}")]
+        alone = [*words, *settings]
+        server = server_command(words) if self.config.door else None
+        if server is None:
+            return alone
+        address = f"unix://{self._server.socket}"
+        commands = {
+            "server": [*server, "--listen", address, *settings],
+            "program": [*(word for word in alone if word != _NO_DAEMON), "--remote", address],
+            "alone": alone,
+        }
+        # tmux takes no command of this length.
+        lines = [f"{name}={shlex.quote(shlex.join(command))}\n" for name, command in commands.items()]
+        write_private(self.folder / "commands", "".join(lines))
+        return ["sh", str(WITH_SERVER), str(self.folder)]
+
+    def _settings(self) -> Iterator[tuple[str, str]]:
+        yield from _dotted(self.config.settings)
+        yield "developer_instructions", _toml(briefing(self.spec))
+        yield from self._trust()
+        yield from self._hooks()
 
     def _trust(self) -> Iterator[tuple[str, str]]:
-        """The trust in the agent's own folder, unless its person has decided that before."""
+        """The trust in the agent's own folder, unless its person has decided that before.
+
+        A program that is attached to a server never asks for it.
+        """
         decided: Mapping[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):  # the program itself says what is wrong there
             decided = tomllib.loads((self._home / "config.toml").read_text()).get("projects", {})
@@ -104,9 +137,87 @@ class Codex(CodingAgent):
                 return ProgramEvent(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
         return ProgramEvent(_PLAIN_HOOKS[name]) if name in _PLAIN_HOOKS else None
 
-    @property
-    def own_log(self) -> EventLog:
-        return SessionLog(self.events)
+    # ── through its server ───────────────────────────────────────────────────────────────────────────────────────
+
+    @cached_property
+    def _server(self) -> CodexServer:
+        return CodexServer(self.folder, lambda: ring(self.folder))
+
+    @cached_property
+    def log(self) -> EventLog:
+        return DoorLog(self._server, JoinedLogs(HookFolder(self.events, self.translate), SessionLog(self.events)))
+
+    def is_running(self, look: PaneLook) -> bool:
+        return super().is_running(look) and not self._server.is_gone
+
+    def status(self, pane: AgentPane) -> StateReading | None:
+        try:
+            conversation = self._server.conversation()
+            state = self._server.state(conversation)
+            asked = self._approval(conversation) if state is AgentState.WAITING else None
+        except DoorShut:
+            return None
+        return StateReading(state, ORIGIN, "thread/read", asked.question if asked else None)
+
+    def is_free(self, pane: AgentPane) -> bool:
+        status = self.status(pane)
+        return status.state is AgentState.READY if status else super().is_free(pane)
+
+    def hindrance(self, pane: AgentPane) -> Hindrance | None:
+        return None if self.has_started and self.status(pane) else super().hindrance(pane)
+
+    def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
+        if not submission.phase.may_become:
+            return submission
+        delivery = Delivery(self._server, folder, submission)
+        if delivery.has_begun or (delivery.may_begin and not submission.pastes):
+            try:
+                return delivery.advance(submission)
+            except DoorShut as shut:
+                if delivery.has_begun:
+                    return delivery.without_server(submission, self.turn(submission).accepted)
+                if self.config.door and submission.phase is SubmissionPhase.INTENDED:
+                    self._say_once(f"prompts are typed, as the program's server cannot be used: {shut}")
+        return super().advance(pane, folder, submission)
+
+    def _say_once(self, what: str) -> None:
+        if what != self._said:
+            self._said = what
+            log.warning("agent %s: %s", self.agent_id, what)
+
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+        reason = "" if allowed else self.config.answers.reason
+        if not self._decide(pane, lambda approval: "accept" if allowed else "decline", reason):
+            super().permit(pane, question, allowed=allowed)
+
+    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
+        if not self._decide(pane, lambda approval: approval.decisions[reply.numbers[0] - 1]):
+            super().choose(pane, question, reply)
+
+    def _decide(self, pane: AgentPane, decision: Callable[[Approval], Any], reason: str = "") -> bool:
+        """Answer what the server asks; False if the answer has to be typed."""
+        try:
+            conversation = self._server.conversation()
+            asked = self._approval(conversation)
+            if asked is None:
+                view = self.read_screen(pane)
+                return view is None or view.by_screen.state is not AgentState.WAITING
+            if reason:
+                self._server.say(conversation, f"torch-{uuid.uuid4()}", reason)
+            self._server.answer(asked.request, {"decision": decision(asked)})
+        except DoorShut:
+            return False
+        return True
+
+    def _approval(self, conversation: str) -> Approval | None:
+        return open_approval(self._server.requests(conversation))
+
+    def interrupt(self, pane: AgentPane, *, force: bool) -> None:
+        if not force:
+            with contextlib.suppress(DoorShut):
+                self._server.interrupt(self._server.conversation())
+                return
+        super().interrupt(pane, force=force)
 
 
 class SessionLog(EventLog):
@@ -178,7 +289,8 @@ def _row(line: bytes) -> ProgramEvent | None:
         if row["type"] == "token_usage_record":
             return ProgramEvent(EventKind.USAGE, usage=_usage(payload["usage"]), at=at, origin="session log")
         if payload.get("type") == "task_complete" and payload.get("error"):
-            return _failure(payload["error"], at)
+            error = payload["error"]
+            return failed(str(error.get("message", "")), json.dumps(error.get("codex_error_info")), at, "session log")
     except (ValueError, LookupError, TypeError, AttributeError):  # a line as another release writes it
         pass
     return None
@@ -193,19 +305,26 @@ def _usage(tokens: Mapping[str, Any]) -> Usage:
     )
 
 
-def _failure(error: Mapping[str, Any], at: datetime) -> ProgramEvent:
-    message, kind = str(error.get("message", "")), _error_kind(json.dumps(error.get("codex_error_info")))
-    _, again, when = message.partition("try again at ")
-    until = reset_time(when, now()) if kind == "limit" and again else None
-    return ProgramEvent(EventKind.FAILED, text=message, error=kind, until=until, at=at, origin="session log")
+_NO_DAEMON = "--no-daemon"
+#: The words of a command line that its server takes, too, each with the one after it; and the program's own.
+_FOR_BOTH = frozenset({"-c", "--config", "--enable", "--disable"})
+_WITH_VALUE = frozenset({"-a", "--ask-for-approval", "-s", "--sandbox", "-m", "--model"})
+_BARE = frozenset({_NO_DAEMON, "--no-alt-screen", "--search"})
 
 
-def _error_kind(info: str) -> ErrorKind:
-    if "usage_limit_exceeded" in info or "429" in info:
-        return "limit"
-    if "401" in info or "403" in info:
-        return "login"
-    return "overloaded" if any(word in info for word in _OVERLOADED) else "other"
+def server_command(words: Sequence[str]) -> list[str] | None:
+    """The server for a program with this command line; None if that has words of which no server is known."""
+    program, *rest = words
+    server, following = [program, "app-server"], iter(rest)
+    for word in following:
+        name, _, value = word.partition("=")
+        value = value or (next(following, "") if name in _FOR_BOTH | _WITH_VALUE else "")
+        if name in _FOR_BOTH:
+            server += [name, value]
+        elif name not in _WITH_VALUE | _BARE:
+            log.info("%s runs without a server, as Torch does not know of %s what the server needs", program, word)
+            return None
+    return server
 
 
 def _question(tool: str, given: Mapping[str, Any]) -> Question:

@@ -221,6 +221,8 @@ class KindConfig(Section):
     account: str | None = None
     """The account with a model provider that the agents share; unset: the base's or the kind's own."""
     command: tuple[str, ...] = Field(min_length=1)
+    door: bool = False
+    """Prompts go through a server of the program's own, if its driver knows one."""
     environment: Mapping[str, str] = {}
     model: str | None = None
     """Unset: the program's own default."""

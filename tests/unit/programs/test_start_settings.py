@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 import tomllib
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,9 +37,12 @@ def made(kind: type[_Kind], config: KindConfig, home: Path) -> _Kind:
 
 
 def codex_settings(config: KindConfig, home: Path) -> dict[str, Any]:
-    """The settings on its command line, by their names."""
-    command = made(Codex, config, home).command()
-    given = [command[place + 1] for place, word in enumerate(command) if word == "-c"]
+    """The settings, by their names, which its program, its server and a program without one are given alike."""
+    made(Codex, config, home).command()
+    lines = (home / "agent" / "commands").read_text().splitlines()
+    commands = [shlex.split(shlex.split(line.partition("=")[2])[0]) for line in lines]
+    given, *others = [[words[at + 1] for at, word in enumerate(words) if word == "-c"] for words in commands]
+    assert others == [given, given]
     return {name: tomllib.loads(f"it = {value}")["it"] for name, _, value in (one.partition("=") for one in given)}
 
 
