@@ -124,14 +124,15 @@ class FakeKind:
         settle: float = 0.0,
         listens: bool = False,
         name: str = "fake",
+        command: Sequence[str] = (),
         more: str = "",
     ) -> None:
-        """``more`` goes to the end of the kind's TOML."""
+        """``more`` goes to the end of the kind's TOML; a ``command`` takes the fake program's place."""
         self._node = node
         self.cli = FakeCli(node.folder / name, scenario)
         self.folder = node.folder / f"config-{name}"
         (self.folder / "agents").mkdir(parents=True)
-        command = [str(self.cli.program), *(["--settings", "{hooks}"] if hooks else [])]
+        command = [*(command or [str(self.cli.program)]), *(["--settings", "{hooks}"] if hooks else [])]
         toml = kind_toml(command, hooks=hooks, settle=settle, account=account, listens=listens)
         (self.folder / "agents" / "fake.toml").write_text(toml + more)
 

@@ -238,7 +238,7 @@ class AgentInfo(AgentProfile):
     state: AgentState = AgentState.STARTING
     """What its program was last seen doing."""
     asks: str = ""
-    """What its program asks of a person before it takes any task; empty once it has started."""
+    """What its program asks of a person before it takes a task or goes on with one, other than the task's question."""
     current_task: str | None = None
     workdir: str
     tmux_socket: str
@@ -270,17 +270,17 @@ class AgentInfo(AgentProfile):
 
     @property
     def is_held_up(self) -> bool:
-        """Whether its program has not started before a person has acted, other than by a login."""
+        """Whether its program waits for a person, other than for a login or for the answer to its task's question."""
         return bool(self.asks) and self.state is not AgentState.LOGIN
 
     @property
     def hold_reason(self) -> str:
-        """Why it takes no task until a person acts: paused, stopped, logged out, held up at its start; else empty."""
+        """Why it takes no task until a person acts: paused, stopped, logged out, held up; else empty."""
         if self.stopped or self.paused:
             return f"stopped {self.stopped}" if self.stopped else f"paused {self.paused}"
         if self.state is AgentState.LOGIN:
             return f"logged out: 'torch-tasks attach {self.agent_id}' and log in"
-        return f"held up at its start: {self.asks} ('torch-tasks attach {self.agent_id}')" if self.is_held_up else ""
+        return f"held up: {self.asks} ('torch-tasks attach {self.agent_id}')" if self.is_held_up else ""
 
     @property
     def as_owner(self) -> tuple[str, str, int]:

@@ -24,7 +24,7 @@ class UsageLimited(Exception):
 
 
 class AgentHeld(Exception):
-    """The agent was paused or stopped before it had done the task; other agents may take it."""
+    """The agent is paused, stopped or held up, and has not done the task; other agents may take it."""
 
 
 class HandedOver(Exception):

@@ -66,7 +66,7 @@ PROGRAM_OBSTACLES = {
 _PROGRAM_TROUBLES = {
     Obstacle.LIMITED: "its account has reached a limit",
     Obstacle.LOGIN: "its program is logged out",
-    Obstacle.HELD_UP: "its program waits for a person at its start",
+    Obstacle.HELD_UP: "its program waits for a person",
     Obstacle.ERROR: "its program shows an error",
     Obstacle.EXITED: "its program has exited",
 }

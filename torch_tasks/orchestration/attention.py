@@ -150,8 +150,8 @@ class NeedKind(StrEnum):
     """A task waits for an answer."""
     LOGIN = "login"
     """An agent's program wants a login."""
-    START = "start"
-    """An agent's program asks for something before it takes any task."""
+    HELD_UP = "held up"
+    """An agent's program waits for a person before it takes a task or goes on with one."""
     DEAD = "dead"
     """A task is out of tries."""
     DOWN = "down"
@@ -191,7 +191,7 @@ def needs(fleet: Fleet) -> list[Need]:
     resting = [(name, until) for name in fleet.budgets.accounts() if (until := fleet.account(name).rests_until())]
     return [
         *filter(None, map(question_need, waiting_tasks(fleet, held_up))),
-        *start_needs(agents),
+        *held_up_needs(agents),
         *down_needs(nodes),
         *(dead_need(*known) for known in zip(dead, fleet.records.outlines(dead), strict=True)),
         *(unroutable_need(queue, count) for queue, count in _unroutable(fleet, agents)),
@@ -212,13 +212,13 @@ def question_need(task: WaitingTask) -> Need | None:
     return Need.of(NeedKind.QUESTION, subject, text, do, agent=agent, task=task_id)
 
 
-def start_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
-    """What agents' programs ask for before they take any task."""
+def held_up_needs(agents: Iterable[AgentInfo]) -> Iterator[Need]:
+    """What agents' programs ask of a person, other than their tasks' questions."""
     for info in agents:
         wants_login = info.state is AgentState.LOGIN
         if info.online and (wants_login or info.is_held_up):
-            kind = NeedKind.LOGIN if wants_login else NeedKind.START
-            wants = "wants a login" if wants_login else f"is held up at its start: {info.asks}"
+            kind = NeedKind.LOGIN if wants_login else NeedKind.HELD_UP
+            wants = "wants a login" if wants_login else f"is held up: {info.asks}"
             agent, task = info.agent_id, info.current_task or ""
             text = f"{agent} ({info.kind} on {info.node}) {wants}"
             yield Need.of(kind, agent, text, f"torch-tasks attach {agent}", agent=agent, task=task)

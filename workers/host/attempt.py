@@ -35,7 +35,8 @@ from torch_tasks.workers.host.attempt_report import AttemptReport, HandoffNotes
 from torch_tasks.workers.host.cut_off import CutOffAttempt
 from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
-from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading, login_hint
+from torch_tasks.workers.host.pane_access import PaneAccess
+from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class Attempt:
         self._delivery = delivery
         self._cut_off = CutOffAttempt(agent, folder)
         self._report = AttemptReport(agent, folder, delivery.message if delivery else None)
+        self._access = PaneAccess(agent)
         self._notes = HandoffNotes(agent)
         self._standstill = StandstillDetector(agent.settings.stalled_seconds)
         self._asked_at: float | None = None
@@ -92,45 +94,31 @@ class Attempt:
         if why:
             raise AgentHeld(why)
 
-    def await_free_pane(self) -> TaskResult | None:
+    def await_free_pane(self, *, is_begun: bool = False) -> TaskResult | None:
         """Wait until the pane shows an empty input line: a person who types there is not disturbed.
 
-        The task's record says why it waits. Returns why the task cannot begin, if so.
+        The task's record says why it waits. Returns why the task cannot begin, if so. A task that has not begun and
+        names no agent is left to others (:class:`AgentHeld`) if only a person can free the pane.
         """
         agent, pane, reported = self._agent, self._terminal.pane, ""
         if agent.presence.journal.current:  # a worker died while it put a task in: the input is Torch's own
             self._kind.discard_input(pane)
         self._kind.clear_input(pane)
-        while not self._terminal.wait_for(self._is_free, _USED_SECONDS):
+        while not self._terminal.wait_for(self._access.is_free, _USED_SECONDS):
             if agent.life.is_leaving:
                 raise Detached
             if not self._terminal.is_alive:
                 raise AgentUnavailable(f"agent {self._kind.agent_id}: its pane died before the task began")
             if refusal := self.refusal():
                 return refusal
-            if (note := self._why_not_free()) != reported:
+            if (note := self._access.why_not()) != reported:
                 reported = note
-                agent.presence.show(AgentState.WAITING, task=self._spec.id)
+                agent.presence.show(AgentState.WAITING, task=self._spec.id, asks=note)
                 self._report.move(TaskState.WAITING, note=note, question="")
             self._kind.clear_input(pane)
+            if not is_begun:
+                self._access.leave_to_others(self._spec, note)
         return None
-
-    def _is_free(self) -> bool:
-        if self._terminal.held_up:  # a new program for this task
-            self._terminal.settle()
-        return self._terminal.held_up is None and self._kind.is_free(self._terminal.pane)
-
-    def _why_not_free(self) -> str:
-        reading = self._kind.read(self._terminal.pane)
-        if reading.state is AgentState.LIMITED:
-            raise UsageLimited("the agent's usage limit is reached", reading.until)
-        if reading.question:
-            return f"the agent's program asks: {reading.question.text}"
-        if reading.state is AgentState.LOGIN:
-            return login_hint(self._kind.agent_id)
-        if self._kind.is_conversational and reading.state is AgentState.WORKING:
-            return "the agent's program works on something else: a message, or what a person typed"
-        return self._kind.hindrance(self._terminal.pane) or f"the agent's program is {reading.state}"
 
     def begin(self) -> TaskResult | None:
         """Note that the task is in the pane, then put it there; or return why it cannot begin."""
@@ -167,7 +155,7 @@ class Attempt:
         if not fresh and folder == agent.presence.journal.folder:
             return None
         agent.start(Path(folder), task=spec.id, anew=fresh)
-        if refusal := self.await_free_pane():
+        if refusal := self.await_free_pane(is_begun=True):
             return refusal
         self._report.add(f"begun by a new program in {folder}")
         self._report.keep(self._report.move(TaskState.RUNNING))
@@ -342,12 +330,13 @@ class Attempt:
             case AttemptEnd.LEAVING:
                 raise Detached
             case AttemptEnd.DIED:
-                died = FailureKind.AGENT_CRASHED, "agent crashed: its pane or the program in it died"
+                died = FailureKind.AGENT_CRASHED, f"agent crashed: {self._terminal.how_it_ended()}"
                 failure = self._agent.guard.why(self._folder) or died
                 self._terminal.end()  # this attempt must not go on beside the next one
             case _:
                 failure = self._failure(end, limit)
-                self._terminal.interrupt(self._has_stopped)
+                is_final = end is not AttemptEnd.STANDS_STILL  # else another program begins the task anew
+                self._terminal.interrupt(self._has_stopped, spares_draft=is_final)
         return self._failed(*failure)
 
     def _failure(self, end: AttemptEnd, limit: TimeLimit) -> tuple[FailureKind, str]:

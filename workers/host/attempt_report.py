@@ -60,19 +60,19 @@ class AttemptReport:
     def show(self, reading: StateReading) -> None:
         """Show the fleet what the agent does, if that has changed."""
         before, question = self.shown, reading.question
-        if before and (before.state, before.question) == (reading.state, question):
+        if before and (before.state, before.question, before.hindrance) == (reading.state, question, reading.hindrance):
             return
         with contextlib.suppress(BrokerAway):
-            if _task_state(before) is not _task_state(reading) or question:
+            if _task_state(before) is not _task_state(reading) or question or reading.hindrance:
                 note = question.text if question else self._why_it_waits(reading)
                 asked = question.model_dump_json() if question else ""
                 self.keep(self.move(_task_state(reading), note=note, question=asked))
             self.shown = reading
-            self._agent.presence.show(reading.state, task=self._folder.task_id)
+            self._agent.presence.show(reading.state, task=self._folder.task_id, asks=reading.obstacle)
 
     def _why_it_waits(self, reading: StateReading) -> str | None:
         if reading.hindrance:
-            return f"waits: {reading.hindrance}"
+            return f"waits: {reading.obstacle}"
         return login_hint(self._agent.kind.agent_id) if reading.state is AgentState.LOGIN else None
 
 

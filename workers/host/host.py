@@ -45,6 +45,8 @@ log = logging.getLogger(__name__)
 
 #: How often the host checks whether the program has answered its last message, which a task's prompt would hide.
 _ANSWER_SECONDS = 0.1
+#: How often a pane is looked at that something keeps from its next task.
+_HINDERED_SECONDS = 1.0
 _AT_REST = (AgentState.READY, AgentState.LIMITED)
 
 
@@ -147,6 +149,7 @@ class Host(AgentHost):
             quota=AccountQuota(kind, fleet, self._intake),
             guard=ResourceGuard(self._spec.id, self._terminal),
             trees=TaskTrees(fleet),
+            has_messages=lambda: self._messages.has_work,
             deliver_during_task=lambda folder: self._messages.deliver_during_task(folder),
         )
         self._unfinished = UnfinishedTask(self._agent)
@@ -213,28 +216,38 @@ class Host(AgentHost):
         self._messages.look()
         self._caring.wake()
 
-    def _look_after_agent(self) -> None:
+    def _look_after_agent(self) -> float | None:
+        """Returns after how many seconds to look again, if that is not known yet."""
         self.holds.look()
         self._agent.note_conversation()
-        if self._pane_lock.acquire(blocking=False):
-            try:
-                self._look_after_idle_agent()
-            finally:
-                self._pane_lock.release()
+        if not self._pane_lock.acquire(blocking=False):
+            return None
+        try:
+            return self._look_after_idle_agent()
+        finally:
+            self._pane_lock.release()
 
-    def _look_after_idle_agent(self) -> None:
+    def _look_after_idle_agent(self) -> float | None:
         """Have the program ready for the next task, drop a lost task, and retire an idle temporary agent."""
         folder = self._unfinished.folder
         if folder and not folder.result():
             self._drop_if_lost()
-        if self._terminal.held_up and self._terminal.is_alive:
-            self._terminal.settle()
-        is_at_rest = self.info.asks or self.info.state in _AT_REST
+        is_hindered = self._is_hindered()
+        is_at_rest = self.info.asks or self.info.state in _AT_REST or self._terminal.held_up
         has_changed = is_at_rest and (self.info.state, self.info.asks) != self._rest
         if not self.unfinished_task and (has_changed or not self._terminal.is_alive):
             self._recover()
         if not self.hold_reason and self._idle.is_over(self.info, self._terminal, has_messages=self._messages.has_work):
             self._idle.order_retirement(self._presence.folder)
+        return _HINDERED_SECONDS if is_hindered else None
+
+    def _is_hindered(self) -> bool:
+        """Whether something keeps the program, which has no task, from taking one."""
+        if self.unfinished_task or not self._kind.is_conversational or not self._terminal.is_alive:
+            return False
+        if not self._kind.has_started:
+            return not self._terminal.settle() or self._terminal.held_up is not None
+        return self._terminal.look_at_rest(has_messages=self._messages.has_work)
 
     def _recover(self) -> None:
         """Have the agent ready for the next task, if its program can be started."""

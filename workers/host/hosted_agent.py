@@ -55,6 +55,8 @@ class HostedAgent:
     quota: AccountQuota
     guard: ResourceGuard
     trees: TaskTrees
+    has_messages: Callable[[], bool]
+    """Whether a message waits for the agent, or is being answered."""
     deliver_during_task: Callable[[AttemptFolder], None]
     """Delivers the agent's pressing messages; called by a task's thread while it watches the pane."""
 
@@ -113,7 +115,7 @@ class HostedAgent:
         if held_up := self.terminal.held_up:
             agent_id = self.kind.agent_id
             hint = login_hint(agent_id) if held_up.state is AgentState.LOGIN else held_up.asks
-            log.warning("%s is held up at its start: %s", agent_id, hint)
+            log.warning("%s is held up: %s", agent_id, hint)
 
     def adopt(self) -> bool:
         """Take over the pane that a former worker left, if it runs a program of the agent's kind."""

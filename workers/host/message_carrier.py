@@ -335,7 +335,7 @@ class PermissionAnswerer:
         """Show the fleet what the program does, and answer its question if the policy has an answer."""
         kind, pane = self._agent.kind, self._agent.terminal.pane
         reading = kind.read(pane)
-        if reading.state is not self._agent.presence.info.state:
+        if reading.state is not self._agent.presence.info.state and not self._agent.terminal.held_up:
             self._agent.presence.show(reading.state)
         question = kind.message_question(pane, folder)
         if question is None or time.monotonic() - self._answered_at < _ANSWERED_SECONDS:

@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
@@ -25,27 +25,31 @@ from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SE
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.loops import Loop
+from torch_tasks.visible_text import one_line
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
 from torch_tasks.workers.programs.kind import AgentKind, Hindrance
 from torch_tasks.workers.tmux.cgroup import remove_group
-from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import USE_SECONDS, AgentPane, PaneLook
 from torch_tasks.workers.tmux.server import AgentServer
 
 log = logging.getLogger(__name__)
 
-#: How long a starting program must show that it wants something of a person before the start no longer waits for it.
-_HOLD_SECONDS = 3.0
-#: How much of a screen that nobody knows is told.
-_TOLD = 200
+#: How long a program must show that it wants something of a person before nothing waits for it any more; a single key
+#: of a person's is no such thing.
+_HOLD_SECONDS = USE_SECONDS + 1.0
+#: What ends a program in one of these states, its limit's end or its own work, is waited for elsewhere.
+_PASSES_BY_ITSELF = frozenset({AgentState.LIMITED, AgentState.COMPACTING, AgentState.EXITED})
 #: Variables of this process that the agent's program does not get, by their beginnings.
 _WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
+#: How much of a program's last line is told.
+_TOLD = 200
 #: How long killed processes may take to end.
 _GONE_SECONDS = 5.0
 
 
 @dataclass(frozen=True)
-class StartHold:
-    """What holds a starting program up until a person acts."""
+class ProgramHold:
+    """What keeps a program that has no task from taking one, until a person acts."""
 
     state: AgentState
     asks: str
@@ -63,7 +67,8 @@ class Terminal:
         self._pane: AgentPane | None = None
         self._session: int | None = None
         self._held_since: float | None = None
-        self.held_up: StartHold | None = None
+        self._is_spared = False
+        self.held_up: ProgramHold | None = None
         """The program takes no tasks before a person has acted in its pane."""
 
     @property
@@ -111,7 +116,7 @@ class Terminal:
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
         if self.is_alive:
             reading = self._kind.read(self.pane)
-            self.held_up = StartHold(AgentState.LOGIN, "a login") if reading.state is AgentState.LOGIN else None
+            self.held_up = ProgramHold(AgentState.LOGIN, "a login") if reading.state is AgentState.LOGIN else None
             return True
         self.end()
         return False
@@ -160,48 +165,82 @@ class Terminal:
             self.end()
             raise AgentUnavailable(f"agent {agent_id} {why}")
         log.warning("agent %s %s", agent_id, self._why_not_ready(pane))
-        self.held_up = self._hold() or StartHold(AgentState.WAITING, self._unknown_screen(pane))
-
-    def _unknown_screen(self, pane: AgentPane) -> str:
-        last = next((line.strip() for line in reversed(pane.screen().split("\n")) if line.strip()), "")
-        return f"{Hindrance.UNKNOWN_SCREEN}; its last line: {last[:_TOLD]}"
+        self.held_up = self._hold(is_overdue=True)
 
     def _why_not_ready(self, pane: AgentPane) -> str:
         if self.is_alive:
             read = "".join(f"\n{source}: {evidence}" for source, evidence in self._kind.explain(pane))
             limit = f"{describe_duration(self._settings.agent_start_seconds)} (TORCH_AGENT_START_SECONDS)"
             waited = f"was not ready within {limit}"
-            return f"{waited}; its pane showed:\n{pane.screen()}\nwhich was read as{read}"
-        shown = ""
+            return f"{waited}; its pane showed:\n{pane.screen() or '(nothing)'}\nwhich was read as{read}"
+        shown, code = "", ""
         with contextlib.suppress(AgentUnavailable):  # the pane may be gone with the program
-            shown = pane.screen().strip()
-        return f"cannot start: its program ended before it was ready; its pane showed:\n{shown or '(nothing)'}"
+            shown, code = pane.screen().strip(), _exit_code(pane.look())
+        return f"cannot start: its program ended{code} before it was ready; its pane showed:\n{shown or '(nothing)'}"
+
+    def how_it_ended(self) -> str:
+        """What is known of the end of the program: its exit code, and its last line."""
+        with contextlib.suppress(AgentUnavailable):
+            look = self.pane.look()
+            said = [line.strip() for line in self.pane.screen().split("\n") if line.strip()] if look else []
+            if look and (look.dead or said):
+                last = f"; its last line: {one_line(said[-1], _TOLD)}" if said else ""
+                return f"its program ended{_exit_code(look)}{last}"
+        return "its pane died"
 
     def settle(self) -> bool:
         """Take the program's start one step further; true when it takes tasks or is held up until a person acts."""
-        if self._kind.get_ready(self.pane):
-            self.held_up = None
+        is_ready = self._kind.is_free(self.pane) if self._kind.has_started else self._kind.get_ready(self.pane)
+        if is_ready:
+            self._note_hold(None)
             return True
-        hold = self._hold()
-        if self.held_up:
-            self.held_up = hold or self.held_up
-            return True
-        self._held_since = (self._held_since or time.monotonic()) if hold else None
-        if self._held_since is None or time.monotonic() - self._held_since < _HOLD_SECONDS:
-            return False
-        self.held_up = hold
-        return True
+        self._note_hold(self._hold(is_overdue=self._kind.has_started) or self.held_up)
+        return self.held_up is not None
 
-    def _hold(self) -> StartHold | None:
-        """What the program wants of a person; None while it may get on by itself."""
+    def look_at_rest(self, *, has_messages: bool = False) -> bool:
+        """Note what keeps the program from its next task, once it has for some seconds; true if there is something.
+
+        A known dialog is answered. While the program works on a message, or has one in its input line, that is known.
+        """
+        if self._kind.is_free(self.pane):
+            self._is_spared = False
+            self._note_hold(None)
+            return False
+        is_working = self._kind.read(self.pane).state is AgentState.WORKING
+        self._interrupt_spared(is_working=is_working)
+        if not has_messages:
+            self._kind.clear_input(self.pane)
+        hold = None if has_messages and is_working else self._hold(is_overdue=True)
+        self._note_hold(hold)
+        return hold is not None
+
+    def _interrupt_spared(self, *, is_working: bool) -> None:
+        """Interrupt what the program was left to go on with for the sake of a draft, once that is gone."""
+        if self._is_spared and not (is_working and self._kind.has_draft(self.pane)):
+            self._is_spared = False
+            if is_working:
+                self._kind.interrupt(self.pane, force=False)
+
+    def _note_hold(self, hold: ProgramHold | None) -> None:
+        """The program shows this; what lasts for some seconds holds it up."""
+        self._held_since = (self._held_since or time.monotonic()) if hold else None
+        has_lasted = self._held_since is not None and time.monotonic() - self._held_since >= _HOLD_SECONDS
+        self.held_up = hold if self.held_up or has_lasted else None
+
+    def _hold(self, *, is_overdue: bool) -> ProgramHold | None:
+        """What the program wants of a person; None while it may get on by itself, which is not waited for for ever."""
         reading = self._kind.read(self.pane)
         if reading.state is AgentState.LOGIN:
-            return StartHold(AgentState.LOGIN, reading.question.text if reading.question else "a login")
+            return ProgramHold(AgentState.LOGIN, reading.question.text if reading.question else "a login")
         if reading.question:
-            return StartHold(AgentState.WAITING, reading.question.in_words)
+            return ProgramHold(AgentState.WAITING, reading.question.in_words)
         hindrance = self._kind.hindrance(self.pane)
-        is_a_persons = hindrance in (Hindrance.PERSON, Hindrance.DIALOG)
-        return StartHold(AgentState.WAITING, str(hindrance)) if is_a_persons else None
+        if hindrance in (Hindrance.PERSON, Hindrance.DIALOG):
+            return ProgramHold(AgentState.WAITING, str(hindrance))
+        if not is_overdue or reading.state in _PASSES_BY_ITSELF:
+            return None
+        obstacle = replace(reading, hindrance=hindrance).obstacle
+        return ProgramHold(AgentState.WAITING, obstacle or f"the agent's program is {reading.state} ({reading.rule})")
 
     def rotate_transcript(self) -> None:
         """Begin a new transcript if this one is too long; the one before is kept."""
@@ -210,10 +249,17 @@ class Terminal:
             path.replace(path.with_suffix(".1"))
             self.pane.transcribe(path)
 
-    def interrupt(self, has_stopped: Callable[[], bool]) -> None:
-        """Have the program stop what it does: ask it, then force it, then end it."""
+    def interrupt(self, has_stopped: Callable[[], bool], *, spares_draft: bool = False) -> None:
+        """Have the program stop what it does: ask it, then force it, then end it.
+
+        A program that ``spares_draft`` keeps a person's draft: it is asked again when that is gone.
+        """
         for force in (False, True):
             if not self.is_alive:
+                return
+            if force and spares_draft and self._kind.has_draft(self.pane):
+                log.warning("%s: its program does not stop, and goes on: it holds a draft", self._kind.agent_id)
+                self._is_spared = True
                 return
             with contextlib.suppress(AgentUnavailable):  # it died at this very moment, so it has stopped, too
                 self._kind.interrupt(self.pane, force=force)
@@ -366,6 +412,10 @@ def end_terminal(agent_folder: Path, why: str = "") -> bool:
     if journal and journal.session:
         _end_session(journal.session, journal.agent_id)
     return has_terminal
+
+
+def _exit_code(look: PaneLook | None) -> str:
+    return "" if look is None or look.dead_status is None else f" with exit code {look.dead_status}"
 
 
 def _end_session(leader: int, agent_id: str) -> None:

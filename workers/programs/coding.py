@@ -47,6 +47,8 @@ from torch_tasks.workers.programs.turn_watcher import TurnWatcher
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 _OURS_ALONE = frozenset({ComposerContent.OURS, ComposerContent.PART})
+#: What an interrupting key would do there is not known.
+_NOT_TYPED_INTO = frozenset({AgentState.EXITED, AgentState.UNKNOWN})
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
 
 
@@ -190,7 +192,8 @@ class CodingAgent(AgentKind):
             return None
         composer = read_composer(screen, self.config.composer)
         by_screen = self._rules.read(screen, composer)
-        return ScreenReading(screen, composer, by_screen, _best(self.status(pane), by_screen))
+        view = ScreenReading(screen, composer, by_screen, _best(self.status(pane), by_screen))
+        return view if composer.seen else replace(view, best=replace(view.best, shows=view.last_line))
 
     def read(self, pane: AgentPane) -> StateReading:
         view = self.read_screen(pane)
@@ -212,8 +215,13 @@ class CodingAgent(AgentKind):
             return Hindrance.OWN_TEXT if self._is_ours(view, self._pasted()) else Hindrance.PERSON
         if view.best.state is AgentState.WAITING or self._dialogs.find(view.screen, self._pasted()):
             return Hindrance.DIALOG
+        if view.best.state is AgentState.WORKING:
+            return Hindrance.OTHER_WORK
         is_known = view.composer.seen and view.best.state is not AgentState.UNKNOWN
         return None if is_known else Hindrance.UNKNOWN_SCREEN
+
+    def has_draft(self, pane: AgentPane) -> bool:
+        return self.hindrance(pane) is Hindrance.PERSON
 
     def clear_input(self, pane: AgentPane) -> None:
         """Answer a known dialog that covers the input line, or empty it if it holds Torch's text and nothing else."""
@@ -375,7 +383,7 @@ class CodingAgent(AgentKind):
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
         if not force:
-            if self.read(pane).state not in _AT_REST | {AgentState.EXITED}:
+            if self.read(pane).state not in _AT_REST | _NOT_TYPED_INTO:
                 pane.press(*self.config.keys.interrupt)
         elif look := pane.look():
             kill_program(look)

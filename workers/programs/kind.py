@@ -30,9 +30,8 @@ class Hindrance(StrEnum):
     PERSON = "a person is typing in the agent's pane"
     OWN_TEXT = "a text of Torch's own is still in the input line of the agent's program"
     DIALOG = "a dialog covers the input line of the agent's program"
-    UNKNOWN_SCREEN = (
-        "the agent's program shows a screen that no rule of its kind knows; 'torch-tasks screen --explain' says more"
-    )
+    OTHER_WORK = "the agent's program works on something else: a message, what a person typed, or something of its own"
+    UNKNOWN_SCREEN = "the agent's program shows a screen that no rule of its kind knows"
 
 
 @dataclass(frozen=True)
@@ -49,6 +48,15 @@ class StateReading:
     until: datetime | None = None
     """When the limit ends, if the program shows that."""
     hindrance: Hindrance | None = None
+    shows: str = ""
+    """The last line of a screen on which no input line is seen."""
+
+    @property
+    def obstacle(self) -> str:
+        """The hindrance in words, with what the screen shows if no rule knows it."""
+        if self.hindrance is Hindrance.UNKNOWN_SCREEN and self.shows:
+            return f"{self.hindrance}; its last line: {self.shows}"
+        return str(self.hindrance or "")
 
 
 @dataclass(frozen=True)
@@ -151,8 +159,12 @@ class AgentKind(ABC):
         """Whether the program is ready and its input line empty, so that typing disturbs no person."""
 
     def hindrance(self, pane: AgentPane) -> Hindrance | None:
-        """What keeps a prompt out of the program; None if it is free, or at work."""
+        """What keeps a prompt out of the program; None if it is free, or soon will be."""
         return None if self.is_free(pane) else Hindrance.PERSON
+
+    def has_draft(self, pane: AgentPane) -> bool:
+        """Whether a person types, or has typed, into the program's input line."""
+        return False
 
     @abstractmethod
     def clear_input(self, pane: AgentPane) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from pathlib import Path
 
 import psutil
 
@@ -29,3 +30,21 @@ def kill_program(look: PaneLook) -> None:
         for process in (leader, *leader.children(recursive=True)):
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+#: Where the time of its start and the address of its stack stand in ``/proc/<pid>/stat``, after its name.
+_STARTED, _STACK = 19, 25
+
+
+def run_of(look: PaneLook) -> str:
+    """The run of the program in the pane: another after it was started anew, also in the same process; else empty.
+
+    A shell that started it is not the program.
+    """
+    with contextlib.suppress(psutil.Error, OSError, IndexError):
+        leader = psutil.Process(look.pid)
+        children = leader.children() if leader.name() in _SHELLS else []
+        pid = children[0].pid if children else leader.pid
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return f"{pid} {fields[_STARTED]} {fields[_STACK]}"
+    return ""

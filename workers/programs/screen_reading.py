@@ -10,6 +10,7 @@ from typing import NamedTuple
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
+from torch_tasks.visible_text import one_line
 from torch_tasks.workers.programs.config import KindConfig, RuleConfig
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.menu import read_menu
@@ -30,6 +31,12 @@ class ScreenReading:
     """The state by the best source."""
 
     @property
+    def last_line(self) -> str:
+        """The last line that is not blank, cut to what a table can show."""
+        last = next((line.strip() for line in reversed(self.screen.lines) if line.strip()), "(nothing)")
+        return one_line(last, _TOLD)
+
+    @property
     def above(self) -> str:
         """The text above the composer."""
         return "\n".join(self.screen.lines[: self.composer.top])
@@ -43,6 +50,8 @@ class ScreenReading:
 
 #: How many lines above the screen are looked through.
 _HISTORY = 3000
+#: How much of a screen that no rule knows is told.
+_TOLD = 200
 #: How many rows a region without a number has.
 _ROWS = {"bottom": 10, "above composer": 6}
 #: What the program only says outside its composer: a text in the composer may quote it.

@@ -112,6 +112,8 @@ class Submission(BaseModel):
     """The screen above the composer when the text was seen in it."""
     echoes: int = 0
     """How often the prompt's last line, of an earlier round or attempt, was above the composer then."""
+    program: str = ""
+    """The run of the program that got Enter; empty if that is not known."""
     confirmed: bool = False
     """The program itself reported that it accepted the prompt."""
     published: tuple[int, int] = (0, 0)

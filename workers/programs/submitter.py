@@ -17,6 +17,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.config import KindConfig, SubmitConfig
 from torch_tasks.workers.programs.events import ProgramEvent
+from torch_tasks.workers.programs.pane_program import run_of
 from torch_tasks.workers.programs.prompt import count_footers, unwrapped
 from torch_tasks.workers.programs.screen import Composer, ComposerContent
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -395,7 +396,9 @@ class Submitter:
 
     def _enter(self, before: Submission, text: str, evidence: str) -> Submission:
         """Press Enter on Torch's own text, after the disk says that it may be pressed."""
-        changes = {"enters": before.enters + 1, "entered_at": now()}
+        look = self._pane.look()
+        program = run_of(look) if look else ""
+        changes = {"enters": before.enters + 1, "entered_at": now(), "program": program}
         after = before.advance_to(self._folder, SubmissionPhase.SUBMITTED, evidence, **changes)
         self._folder.begun.touch()
         if self._press_enter(text):

@@ -25,6 +25,8 @@ STRANGE_SECONDS = 2.0
 """How long a paste may look wrong before it counts as mixed with a person's text."""
 UNREPORTED_SECONDS = 1.0
 """How long the event of a question may come after the screen shows it."""
+UNCHANGED_SECONDS, UNKNOWN_SECONDS = 3.0, 30.0
+"""How long a screen that no rule knows is shown, unchanged or not, before a person is told."""
 UNDRAWN_SECONDS = 2.0
 """How long the screen may show a question after its event; until then it cannot be answered."""
 DONE_IDLE_SECONDS, TALKING_SECONDS = 1.0, 20.0
@@ -52,6 +54,10 @@ class TurnFacts:
     """A person is typing."""
     unreported_seconds: float = 0.0
     """How long the screen has shown a question that no event reports."""
+    unknown_seconds: float = 0.0
+    """How long the program has shown what no rule of its kind knows."""
+    unchanged_seconds: float = 0.0
+    """How long it has been the same."""
     idle_seconds: float | None = None
     """How long the program has been idle on an unchanged screen; None if there is no screen."""
     busy_seen: bool = False
@@ -71,7 +77,7 @@ def state_of_task(facts: TurnFacts) -> StateReading:
     if is_unreported_question(facts, reading) and facts.unreported_seconds <= UNREPORTED_SECONDS:
         reading = StateReading(AgentState.WORKING, "screen", "asks something")
     if reading.state is AgentState.WORKING and (why := hindrance(facts)):
-        return StateReading(AgentState.WAITING, "screen", "input line", hindrance=why)
+        return StateReading(AgentState.WAITING, "screen", "input line", hindrance=why, shows=facts.live.shows)
     return reading
 
 
@@ -100,7 +106,10 @@ def is_unreported_question(facts: TurnFacts, reading: StateReading | None = None
 
 
 def hindrance(facts: TurnFacts) -> Hindrance | None:
-    """What keeps the prompt out of the program."""
+    """What keeps the prompt out of the program, or the program from its task."""
+    if facts.phase is SubmissionPhase.ACCEPTED:
+        is_strange = facts.unchanged_seconds >= UNCHANGED_SECONDS or facts.unknown_seconds >= UNKNOWN_SECONDS
+        return Hindrance.UNKNOWN_SCREEN if is_strange else None
     if facts.content is None or not facts.phase.is_under_way or facts.phase_seconds < STRANGE_SECONDS:
         return None
     if facts.content is ComposerContent.MIXED:
@@ -164,6 +173,12 @@ def ending_by_screen(facts: TurnFacts, answer: str) -> ProgramEnding:
         evidence = Evidence(kind="screen", detail=message, passed=False)
         return failed_ending(FailureKind.AGENT_FAILED, message, evidence)
     return ProgramEnding(Evidence(kind="screen", detail="the program was busy and is idle again", passed=True))
+
+
+def ending_by_restart() -> ProgramEnding:
+    """The ending of a turn whose program started anew, as after an update, and does not go on with it."""
+    message = "agent crashed: its program started anew in mid-task, as after an update, and its turn is gone"
+    return failed_ending(FailureKind.AGENT_CRASHED, message, Evidence(kind="process", detail=message, passed=False))
 
 
 # ── the policy's answers ─────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,7 @@ from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.pane_program import run_of
 from torch_tasks.workers.programs.questions import ChosenAnswer, decide_permission, understand_answer
 from torch_tasks.workers.programs.screen import answer_on, last_words
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -28,6 +29,7 @@ from torch_tasks.workers.programs.turn_facts import (
     GivenAnswers,
     TurnEnd,
     TurnFacts,
+    ending_by_restart,
     ending_by_screen,
     is_acceptance_unnoted,
     is_answer_due,
@@ -95,12 +97,39 @@ class _IdleClock:
         return moment - self.since
 
 
+@dataclass
+class _UnknownScreen:
+    """Measures how long the pane has shown what no rule knows, and how long that has been the same."""
+
+    text: str = ""
+    since: float | None = None
+    unchanged_since: float = 0.0
+
+    def look(self, view: ScreenReading | None) -> tuple[float, float]:
+        """Both in seconds; 0 if the screen is a known one."""
+        if view is None or view.best.state is not AgentState.UNKNOWN:
+            self.since = None
+            return 0.0, 0.0
+        moment = time.monotonic()
+        if self.since is None or view.screen.text != self.text:
+            self.text, self.unchanged_since = view.screen.text, moment
+        self.since = self.since or moment
+        return moment - self.since, moment - self.unchanged_since
+
+
+def _has_started_anew(pane: AgentPane, submission: Submission) -> bool:
+    """Whether the program in the pane is another run than the one that got the prompt."""
+    look = pane.look()
+    return look is not None and bool(submission.program) and run_of(look) not in ("", submission.program)
+
+
 class TurnWatcher:
     """Watches one agent's task, look by look. The next worker needs nothing of what this one remembers."""
 
     def __init__(self, program: WatchedProgram) -> None:
         self._program = program
         self._idle: _IdleClock | None = None
+        self._unknown = _UnknownScreen()
         self._asked: _Asked | None = None
         self._given: GivenAnswers | None = None
         self._reason_given_at = float("-inf")
@@ -141,6 +170,8 @@ class TurnWatcher:
         if view and facts.phase is SubmissionPhase.ACCEPTED and not facts.turn.over:
             clock = self._clock(run)
             facts = replace(facts, idle_seconds=clock.look(view), busy_seen=clock.busy_seen)
+        unknown, unchanged = self._unknown.look(view)
+        facts = replace(facts, unknown_seconds=unknown, unchanged_seconds=unchanged)
         return replace(facts, unreported_seconds=self._unreported_seconds(facts))
 
     def _clock(self, run: AttemptFolder) -> _IdleClock:
@@ -168,6 +199,8 @@ class TurnWatcher:
                 return self._program.end(run, facts.turn, submission_failure(submission), "")
             case TurnEnd.AGENT_REPORTED:
                 return self._program.end(run, facts.turn, *reported_ending(facts.turn))
+            case TurnEnd.SCREEN_IDLE if view and _has_started_anew(pane, submission):
+                return self._program.end(run, facts.turn, ending_by_restart(), "")
             case TurnEnd.SCREEN_IDLE if view:
                 answer = self._answer_on_screen(pane, view, run, submission)
                 return self._program.end(run, facts.turn, ending_by_screen(facts, answer), answer)

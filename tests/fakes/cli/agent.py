@@ -23,7 +23,7 @@ from fakes.cli.keys import Input, Key, KeyReader, Paste
 from fakes.cli.record import Record
 from fakes.cli.scenario import Scenario, ScenarioFile
 from fakes.cli.scene import Scene
-from fakes.cli.stage import Leave, LeaveForShell
+from fakes.cli.stage import Leave, LeaveForShell, StartAnew
 from fakes.cli.terminal import Picture, Terminal
 from fakes.cli.timers import Timer, Timers
 
@@ -72,6 +72,10 @@ class Agent:
             self.record.add("exit", code=None, how="shell")
             self.terminal.close()
             os.execvp("bash", ["bash", "--noprofile", "--norc", "-i"])
+        except StartAnew:
+            self.record.add("exit", code=None, how="update")
+            self.terminal.close()
+            os.execv(sys.orig_argv[0], sys.orig_argv)
         except BaseException:
             self.terminal.close()
             raise
@@ -80,6 +84,8 @@ class Agent:
         scenario = self._file.refresh()
         self._files = ClaudeFiles(wanted=scenario.events.claude_files, session=self._session)
         self.terminal.open(alternate=scenario.looks.alternate_screen)
+        if not scenario.looks.framed:
+            self.terminal.write("\x1b[2J\x1b[H")
         self._wakeups = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         signal.set_wakeup_fd(self._wakeups[1], warn_on_full_buffer=False)
         signal.signal(signal.SIGWINCH, lambda *_: None)
@@ -103,6 +109,15 @@ class Agent:
         self.terminal.print([*welcome, *([] if self._conversation.logged_in else ["Not logged in · Run /login", ""])])
         self.record.add("ready")
         self.emit("SessionStart", source="startup", model="fake-model")
+        self._tick()
+
+    def _tick(self) -> None:
+        """Change the title, and have what idles be drawn anew, as often as the scenario says."""
+        looks = self.scenario.looks
+        if looks.titles_per_second:
+            self.scene.topic = f"title {time.monotonic()}"
+        if looks.titles_per_second or looks.idle_spinner:
+            self.timers.after(1 / max(looks.titles_per_second, 10), self._tick)
 
     def _close(self, leaving: Leave) -> None:
         running = list(self.emit("SessionEnd", reason=str(leaving)))
@@ -225,6 +240,10 @@ class Agent:
         """Have a dialog cover the composer."""
         self.scene.dialog = OpenDialog(dialog)
         self.record.add("dialog", name=dialog.name)
+        if dialog.alternate:
+            self.terminal.turn_over(alternate=True)
+        if dialog.whole_screen:
+            self.draw(anew=True)
 
     def _to_dialog(self, given: Input) -> None:
         opened = self.scene.dialog
@@ -242,6 +261,10 @@ class Agent:
         if dialog.stays and (choice.number or not self._ready):
             return
         self.scene.dialog = None
+        if dialog.alternate:
+            self.terminal.turn_over(alternate=False)
+        if dialog.whole_screen:
+            self.draw(anew=True)
         if self._conversation.busy and dialog.of_turn:
             self._conversation.answer(choice)
         elif not self._ready:

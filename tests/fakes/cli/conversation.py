@@ -10,7 +10,7 @@ from typing import Any
 from fakes.cli.cells import wrap
 from fakes.cli.children import Child
 from fakes.cli.composer import Draft
-from fakes.cli.dialogs import Choice, Dialog
+from fakes.cli.dialogs import BUILT_IN, Choice, Dialog
 from fakes.cli.stage import Ended, Stage, Wait
 from fakes.cli.steps import Login, Step
 from fakes.cli.timers import Timer
@@ -129,6 +129,8 @@ class Conversation:
             self._tick.cancel()
         scene = self._stage.scene
         scene.busy, scene.spinner, scene.dialog = False, "", None
+        if dialog := self._stage.scenario.faults.dialog_after_turn:
+            self._stage.open_dialog(BUILT_IN[dialog])
         prompts = self.prompts
         self._stage.timers.after(self._stage.scenario.events.idle_notice, lambda: self._notice_idle(prompts))
         if self._queue:

@@ -31,6 +31,11 @@ class Dialog:
     stays: bool = False
     #: The turn goes on with what is chosen.
     of_turn: bool = False
+    #: It has no frame, and covers all of the screen: a pager, an editor. With ``alternate``, on the other screen.
+    whole_screen: bool = False
+    alternate: bool = False
+    #: These keys close it, and nothing else does; ``any`` is each.
+    closed_by: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +64,8 @@ class OpenDialog:
 
     def _press(self, key: str) -> Choice | None:
         count = len(self.dialog.choices)
+        if self.dialog.closed_by:
+            return Choice(1, key) if {key, "any"} & set(self.dialog.closed_by) else None
         if key == "Escape":
             return Choice(0, "")
         if key in _UP | _DOWN and count:
@@ -153,5 +160,30 @@ BUILT_IN = {
         ),
         Dialog("feedback", "How is it doing this session? (optional)", choices=("Bad", "Fine", "Good", "Dismiss")),
         Dialog("update", "Update available!", ("9.9.9 → 10.0.0",), ("Update now", "Skip", "Skip until next version")),
+        # What no kind knows: another hint, another language, no choice at all, another program on the screen.
+        Dialog("survey", "Rate us!", choices=("Bad", "Good", "No, thanks"), default=1, hint="0-9 to rate"),
+        Dialog(
+            "german",
+            "Der neuen Lizenz zustimmen?",
+            ("Sie gilt ab dem 1. Mai.",),
+            ("Ja, zustimmen", "Nein, beenden"),
+            hint="Eingabetaste: bestätigen · Abbruchtaste: zurück",
+        ),
+        Dialog("licence", "LICENCE NOTICE", ("You accept it by going on.",), hint="Press any key", closed_by=("any",)),
+        Dialog(
+            "pager",
+            body=("commit 1d1e", "", "    Mend it", "", "> a line that looks like a prompt", "> ", "(END)"),
+            hint=":",
+            whole_screen=True,
+            closed_by=("q",),
+        ),
+        Dialog(
+            "editor",
+            body=("pick 1d1e Mend it", "~", "~"),
+            hint='".git/rebase-todo" 1L, 18B',
+            whole_screen=True,
+            alternate=True,
+            closed_by=("q",),
+        ),
     )
 }

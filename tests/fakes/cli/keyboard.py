@@ -173,6 +173,10 @@ class Keyboard:
         else:
             self._composer.take()
 
+    def _escape(self) -> None:
+        if self._composer.empty or self._ways.escape_beside_draft:
+            self._conversation.interrupt()
+
     def _leave_or_arm(self) -> None:
         if not self._composer.empty:
             return
@@ -201,6 +205,6 @@ class Keyboard:
         "C-l": lambda self: self._stage.draw(anew=True),
         "C-c": _ctrl_c,
         "C-d": _leave_or_arm,
-        "Escape": lambda self: self._conversation.interrupt(),
+        "Escape": _escape,
         "Tab": _take_ghost,
     }

@@ -48,6 +48,12 @@ class Looks:
     spinner_seconds: float = 0.25
     #: With a text in the composer the footer's hints are gone, also "esc to interrupt".
     draft_hides_hints: bool = True
+    #: The composer has its frame. Without it, all is new: it begins on an empty screen.
+    framed: bool = True
+    #: These words stand above the composer while it idles, and change ten times a second.
+    idle_spinner: str = ""
+    #: So many titles a second.
+    titles_per_second: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,6 +68,8 @@ class Ways:
     enter_takes_ghost: bool = False
     #: Escape before any text came puts the prompt back into the composer.
     escape_restores: bool = False
+    #: Escape interrupts also while a text is in the composer.
+    escape_beside_draft: bool = True
     #: So many C-c in an empty composer end it, if no more seconds than these are between them.
     ctrl_c_exits: int = 2
     ctrl_c_seconds: float = 2.0
@@ -103,6 +111,8 @@ class Faults:
     lose_prompts: int = 0
     #: The prompt is taken twice.
     double_accept: bool = False
+    #: This dialog opens when a turn is over.
+    dialog_after_turn: str = ""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from fakes.cli.cells import pad, visible, width, wrap
 from fakes.cli.composer import Composer
-from fakes.cli.dialogs import OpenDialog
+from fakes.cli.dialogs import Dialog, OpenDialog
 from fakes.cli.scenario import Looks
 from fakes.cli.terminal import Picture
 
@@ -39,6 +39,14 @@ class Scene:
     def picture(self, columns: int, rows: int, looks: Looks) -> Picture:
         """What the terminal shall show."""
         above = self._above(columns)
+        if self.dialog and self.dialog.dialog.whole_screen:
+            return self._whole_screen(self.dialog.dialog, columns, rows, looks)
+        if looks.idle_spinner and not self.busy:
+            above = [
+                "",
+                wrap(f"{_STARS[int(time.monotonic() * 10) % len(_STARS)]} {looks.idle_spinner}", columns)[0],
+                "",
+            ]
         if self.dialog:
             below, cursor = self._dialog(self.dialog, columns)
         else:
@@ -47,6 +55,11 @@ class Scene:
         cut = max(len(lines) - rows, 0)  # the block must fit
         place = (max(len(above) + cursor[0] - cut, 0), cursor[1])
         return Picture(lines[cut:], place, self._title(looks))
+
+    def _whole_screen(self, dialog: Dialog, columns: int, rows: int, looks: Looks) -> Picture:
+        lines = [*dialog.body, *[""] * rows][: rows - 1]
+        lines = [*(line[:columns] for line in lines), dialog.hint]
+        return Picture(lines, (rows - 1, len(dialog.hint)), self._title(looks))
 
     def _title(self, looks: Looks) -> str:
         if self.dialog:
@@ -79,6 +92,8 @@ class Scene:
         if self.composer.empty and looks.ghost and not self.busy:
             ghost = wrap(looks.ghost, inner)[0]
             rows = [f"│ {looks.mark} {_DIM}{ghost}{_PLAIN}{' ' * (inner - width(ghost))} │"]
+        if not looks.framed:
+            return [f"▌ {row[2:-2].strip()}" for row in rows], (len(text) - 1, 2 + width(text[-1]))
         lines = [f"╭{'─' * (columns - 2)}╮", *rows, f"╰{'─' * (columns - 2)}╯", f"  {self._footer(looks)}"[:columns]]
         return lines, (len(text), 4 + width(text[-1]))
 

@@ -28,6 +28,10 @@ class LeaveForShell(Exception):
     """The program ends, and a shell takes its place."""
 
 
+class StartAnew(Exception):
+    """The program starts itself anew, in the same process."""
+
+
 @dataclass(frozen=True)
 class Pause:
     """Wait so many seconds."""

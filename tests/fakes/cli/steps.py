@@ -159,11 +159,26 @@ class Shell(Step):
     do = "shell"
 
 
+@dataclass(frozen=True)
+class Open(Step):
+    """Show this dialog, one of ``dialogs.BUILT_IN``, without a hook; go on when it is closed."""
+
+    do = "open"
+    dialog: str = "survey"
+
+
+@dataclass(frozen=True)
+class Update(Step):
+    """Start anew as another binary in the same process would: as the scenario then says, without the conversation."""
+
+    do = "update"
+
+
 STEPS: dict[str, type[Step]] = {
     step.do: step
     for step in (
         *(Work, Say, Run, Permission, Ask, Compact, Retry, Limit),
-        *(Login, Fail, Loop, Storm, Hang, Crash, Shell),
+        *(Login, Fail, Loop, Storm, Hang, Crash, Shell, Open, Update),
     )
 }
 

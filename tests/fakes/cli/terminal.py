@@ -45,6 +45,10 @@ class Terminal:
             self.write("\x1b[?1049h\x1b[H")
             self._undo = "\x1b[?1049l"
 
+    def turn_over(self, *, alternate: bool) -> None:
+        """Go to the other screen, or back."""
+        self.write("\x1b[?1049h\x1b[H" if alternate else "\x1b[?1049l")
+
     def frame_pastes(self) -> None:
         """Ask for pastes in frames."""
         self.write("\x1b[?2004h")

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 from fakes.cli import steps
 from fakes.cli.cells import wrap
 from fakes.cli.dialogs import BUILT_IN, Choice, Dialog
-from fakes.cli.stage import Ended, LeaveForShell, Pause, Script, Stage, Wait
+from fakes.cli.stage import Ended, LeaveForShell, Pause, Script, Stage, StartAnew, Wait
 from fakes.cli.steps import Step
 
 _VERBS = ("Crunched", "Baked", "Brewed", "Cooked")
@@ -215,8 +215,8 @@ class Turn:
         yield Pause(0)
 
     def _crash(self, step: steps.Crash) -> Script:
-        self._print(*step.text.splitlines())
         self._stage.draw()
+        self._stage.terminal.write("".join(f"\x1b[999B\r\n{line}" for line in step.text.splitlines()))
         self._stage.record.add("exit", code=step.code, how="crash")
         if step.code < 0:
             with contextlib.suppress(OSError):  # of SIGKILL, whose default cannot be changed
@@ -227,6 +227,16 @@ class Turn:
 
     def _shell(self, step: steps.Shell) -> Script:
         raise LeaveForShell
+        yield  # a generator all the same
+
+    def _open(self, step: steps.Open) -> Script:
+        self._stage.scene.spinner = ""
+        choice: Choice = yield replace(BUILT_IN[step.dialog], of_turn=True)
+        self._choice = choice.text
+        self._spin()
+
+    def _update(self, step: steps.Update) -> Script:
+        raise StartAnew
         yield  # a generator all the same
 
     _PLAYERS: ClassVar[dict[type[Step], Callable[[Turn, Any], Script]]] = {
@@ -245,6 +255,8 @@ class Turn:
         steps.Hang: _hang_up,
         steps.Crash: _crash,
         steps.Shell: _shell,
+        steps.Open: _open,
+        steps.Update: _update,
     }
 
     # ── small parts ──────────────────────────────────────────────────────────────────────────────────────────────

@@ -1,4 +1,4 @@
-"""An agent that starts slowly, or that is held up at its start by something that only a person can do."""
+"""An agent that starts slowly, or that is held up by something that only a person can do."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.orchestration.attention import needs
 
 ASKS = "Update available! (1 Update now | 2 Skip | 3 Skip until next version)"
-HELD = f"developer-1 is held up at its start: {ASKS} ('torch-tasks attach developer-1')"
+HELD = f"developer-1 is held up: {ASKS} ('torch-tasks attach developer-1')"
 SLOW = 2 * float(PACE["TORCH_OFFLINE_SECONDS"])
 
 
@@ -71,7 +71,7 @@ def test_what_holds_it_up_is_told_and_its_tasks_wait_for_that(node: Node, broker
     node.agent_worker("developer-2")
     assert torch.enqueue("echo mine", role="developer").result(timeout=30).agent == "developer-2"
     assert [need.text for need in needs(fleet()) if need.agent == "developer-1"] == [
-        f"developer-1 (fake on node-a) is held up at its start: {ASKS}"
+        f"developer-1 (fake on node-a) is held up: {ASKS}"
     ]
     worker.tmux("send-keys", "2")
     assert pinned.result(timeout=30).succeeded

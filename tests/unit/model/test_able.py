@@ -123,7 +123,7 @@ def test_the_one_agent_works_on_something_else_or_has_just_begun() -> None:
 def test_a_task_waits_for_an_agent_that_is_not_there_yet_and_says_for_what() -> None:
     held_up = agent().model_copy(update={"state": AgentState.WAITING, "asks": "Trust it?"})
     assert why_waiting(record(agent="dev-1"), [agent()]) == "dev-1 is starting"
-    reason = "dev-1 is held up at its start: Trust it? ('torch-tasks attach dev-1')"
+    reason = "dev-1 is held up: Trust it? ('torch-tasks attach dev-1')"
     assert why_waiting(record(agent="dev-1"), [held_up]) == reason
 
 
@@ -165,7 +165,7 @@ HOLD = {"by": "operator", "reason": "", "at": now()}
             ["held-up"],
             True,
             True,
-            "its program waits for a person at its start",
+            "its program waits for a person",
         ),
         ({"state": "login", "asks": "a login"}, ["login"], True, True, "its program is logged out"),
         ({"state": "error"}, ["error"], True, False, "its program shows an error"),

@@ -19,10 +19,10 @@ from torch_tasks.orchestration.attention import (
     blockages_reported,
     checkin_needs,
     dead_need,
+    held_up_needs,
     limited_need,
     obstacle_in,
     question_need,
-    start_needs,
     unroutable_need,
     waiting_since,
 )
@@ -139,13 +139,13 @@ def test_only_agents_that_are_known_are_blocked() -> None:
     [
         (agent(AgentState.LOGIN), ["login dev-1"]),
         (agent(AgentState.LOGIN, online=False), []),
-        (agent(AgentState.WAITING).model_copy(update={"asks": "Trust it?"}), ["start dev-1"]),
+        (agent(AgentState.WAITING).model_copy(update={"asks": "Trust it?"}), ["held up dev-1"]),
         (agent(AgentState.WAITING), []),  # its task says what it waits for
         (agent(AgentState.READY), []),
     ],
 )
 def test_an_agent_that_is_there_may_want_something_before_it_starts(info: AgentInfo, wants: list[str]) -> None:
-    assert [need.id for need in start_needs([info])] == wants
+    assert [need.id for need in held_up_needs([info])] == wants
 
 
 def checkin(

@@ -27,7 +27,9 @@ from torch_tasks.workers.programs.turn_facts import (
     SUBMITTING_PAUSE,
     SUBMITTING_SECONDS,
     TALKING_SECONDS,
+    UNCHANGED_SECONDS,
     UNDRAWN_SECONDS,
+    UNKNOWN_SECONDS,
     UNREPORTED_SECONDS,
     GivenAnswers,
     TurnEnd,
@@ -147,7 +149,12 @@ def test_a_question_is_passed_on_when_it_can_be_answered(known: TurnFacts, quest
     assert reading.state is (WAITING if question else WORKING)
 
 
-PERSON, OWN_TEXT, DIALOG, UNKNOWN_SCREEN = Hindrance
+PERSON, OWN_TEXT, DIALOG, UNKNOWN_SCREEN = (
+    Hindrance.PERSON,
+    Hindrance.OWN_TEXT,
+    Hindrance.DIALOG,
+    Hindrance.UNKNOWN_SCREEN,
+)
 
 
 @pytest.mark.parametrize(
@@ -169,6 +176,10 @@ PERSON, OWN_TEXT, DIALOG, UNKNOWN_SCREEN = Hindrance
         (INTENDED, FOREIGN, {"phase_seconds": STRANGE_SECONDS}, PERSON),
         (INTENDED, None, {"in_use": True}, None),  # the pane is gone
         (ACCEPTED, FOREIGN, {}, None),
+        # What no rule knows, in the middle of the task: still for a moment, or moving for long.
+        (ACCEPTED, UNSEEN, {"unknown_seconds": 9.0, "unchanged_seconds": UNCHANGED_SECONDS - 0.1}, None),
+        (ACCEPTED, UNSEEN, {"unknown_seconds": 9.0, "unchanged_seconds": UNCHANGED_SECONDS}, UNKNOWN_SCREEN),
+        (ACCEPTED, UNSEEN, {"unknown_seconds": UNKNOWN_SECONDS}, UNKNOWN_SCREEN),
     ],
 )
 def test_a_person_hears_what_keeps_a_prompt_out(
