@@ -199,7 +199,7 @@ def turn_events(turns: Sequence[ServerTurn]) -> list[ProgramEvent]:
     """What the turns report, the oldest first."""
     begins = [_begin(turn) for turn in turns]
     events: list[ProgramEvent] = []
-    for turn, begun, following in zip(turns, begins, [*begins[1:], None], strict=True):
+    for turn, begun, following in zip(turns, begins, [*begins, None][1:], strict=True):
         if begun:
             events.append(ProgramEvent(EventKind.ACCEPTED, text=_words(turn["items"][0]), at=begun, origin=ORIGIN))
             if end := _end(turn, begun, following):

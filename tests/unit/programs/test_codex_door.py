@@ -34,6 +34,9 @@ def ms(at: datetime) -> int:
 
 
 class TestTurns:
+    def test_there_may_be_none_yet(self) -> None:
+        assert turn_events([]) == []
+
     def test_a_turn_that_goes_on_is_accepted_and_no_more(self) -> None:
         [event] = turn_events([turn("inProgress", said("do it\nnow"))])
         assert (event.kind, event.text, ms(event.at)) == (EventKind.ACCEPTED, "do it\nnow", BEGUN)
