@@ -146,7 +146,8 @@ class TestClaude(WithAccounts):
         first, second = agent.requests(task.id)[-1].tool_results[-2:]
         assert '"Which colour?"="blue", "Which rooms?"="kitchen, bath", "When?"="not before noon"' in first
         assert '"Where does the menu stand?"="top"' in second
-        assert '"Which rooms?"="the cellar, and the roof"' in second
+        # 2.1.332 quotes an answer with a comma twice.
+        assert '"Which rooms?"="the cellar, and the roof"' in second.replace('""', '"')
 
     def test_a_plan_is_approved_by_its_person(self, agent: Hosted) -> None:
         agent.llm.on(
