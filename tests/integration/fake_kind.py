@@ -28,8 +28,9 @@ while_working = LISTENS
 guarded = ["!", "/"]
 
 [answers]
-text = ["{n}", "{text}", "Enter"]
-text_choice = '^Type something'
+allow = { choose = 'Yes' }
+written = ["{workdir}/rules.local"]
+text = { choose = 'Type something\.?', keys = ["Enter", "{text}", "Enter"] }
 
 [[dialogs]]
 pattern = 'Do you trust the files in this folder'
@@ -44,8 +45,19 @@ choose = 'dismiss'
 name = "dialog"
 state = "waiting"
 where = "bottom 20"
-pattern = '^│ (?P<question>[^>\s].*?)\s*│\n(?:│.*\n)*?│ ❯ (?:.*\n)+╰─+╯\n\s*(?:Esc|Enter)'
+pattern = '^│ (?P<question>[^>\s].*?)\s*│\n(?:│.*\n)+╰─+╯\n\s*(?:Esc|Enter)'
 priority = 20
+
+[[rules]]
+name = "question in a line"
+state = "waiting"
+where = "bottom 3"
+pattern = '(?P<question>[^\n>]*\?) \((\w)\)[^\n]*/\(\w\)[^\n]*: ?\S{0,3}\Z'
+priority = 20
+
+[mode]
+shown = '^  ⏵⏵ (?P<mode>\w+) on'
+keys = ["BTab"]
 
 [[rules]]
 name = "login"

@@ -46,7 +46,7 @@ def play(stage: Stage) -> None:
 
     llm.on("use the tool", stage.home.shell("touch x"), Text("used"))
     stage.send("use the tool")
-    choices = ("Allow once", "Allow for this session", "No, suggest changes (esc)")
+    choices = ("Allow once", "Allow for this session", "No, suggest changes")
     asked = "Allow execution of [Shell]?"
     stage.save("permission", AgentState.WAITING, shows=asked, composer=None, question=asked, choices=choices)
     pane.press("Escape")
@@ -59,13 +59,13 @@ def play(stage: Stage) -> None:
     until(lambda: asked in pane.screen(), "it asks")
     pane.press("PageUp")
     pane.press("PageDown")  # as whoever looks does
-    choices = ("Allow once", "Allow for this session", "No, suggest changes (esc)")
+    choices = ("Allow once", "Allow for this session", "No, suggest changes")
     stage.save("permission-scrollbar", AgentState.WAITING, shows="│█", composer=None, question=asked, choices=choices)
     pane.press("Escape")
 
     llm.on("write the file", Call("write_file", {"file_path": str(stage.home.work / "y"), "content": "hello\n"}))
     stage.send("write the file")
-    choices = ("Allow once", "Allow for this session", "Modify with external editor", "No, suggest changes (esc)")
+    choices = ("Allow once", "Allow for this session", "Modify with external editor", "No, suggest changes")
     asked = "Apply this change?"
     stage.save("permission-edit", AgentState.WAITING, shows=asked, composer=None, question=asked, choices=choices)
     pane.press("Escape")

@@ -214,7 +214,7 @@ def _why_it_waits(record: TaskRecord) -> str:
         return ""
     if record.question is None:
         return f"waits: {record.note or 'it does not say for what'}"
-    choices = [f"\n  {number} {text}" for number, text in enumerate(record.question.choices, 1)]
+    choices = [f"\n  {choice}" for choice in record.question.numbered]
     return f"waits: {record.question.text}{''.join(choices)}\nAnswer it: torch-tasks answer {record.spec.id} CHOICE"
 
 
@@ -285,7 +285,7 @@ def task(task_id: str, json_wanted: bool) -> None:
 
 def _question_lines(record: TaskRecord) -> list[tuple[str, str]]:
     assert record.question
-    choices = [("choice", f"{number} {text}") for number, text in enumerate(record.question.choices, 1)]
+    choices = [("choice", choice) for choice in record.question.numbered]
     reply = "CHOICE,CHOICE…" if record.question.several else "CHOICE"
     return [("asks", record.question.text), *choices, ("answer", f"torch-tasks answer {record.spec.id} {reply}")]
 

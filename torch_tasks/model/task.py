@@ -160,6 +160,9 @@ class FailureKind(StrEnum):
         }
 
 
+LASTING = " [also for later]"
+
+
 class Question(Model):
     """What an agent's program waits for a person to decide."""
 
@@ -169,12 +172,19 @@ class Question(Model):
     """What permission is asked for, as patterns match it: ``Bash(git push)``; empty if none is."""
     several: bool = False
     """Whether more than one of the choices may be taken."""
+    lasting: tuple[int, ...] = ()
+    """The numbers of the choices that change something for later; no policy takes them."""
+
+    @property
+    def numbered(self) -> tuple[str, ...]:
+        """The choices as a person sees them."""
+        marks = (LASTING if number in self.lasting else "" for number in range(1, len(self.choices) + 1))
+        return tuple(f"{n} {choice}{mark}" for n, (choice, mark) in enumerate(zip(self.choices, marks, strict=True), 1))
 
     @property
     def in_words(self) -> str:
-        """The question with its numbered choices, in a line."""
-        choices = (f"{number} {choice}" for number, choice in enumerate(self.choices, 1))
-        return f"{self.text} ({' | '.join(choices)})" if self.choices else self.text
+        """The question with its choices, in a line."""
+        return f"{self.text} ({' | '.join(self.numbered)})" if self.choices else self.text
 
 
 class Usage(Model):

@@ -102,7 +102,7 @@ def escalate(fleet: Fleet, rules: Policy) -> None:
 def blockage_of_waiting(task: WaitingTask) -> Blockage:
     asked, task_id = task.record.question, task.record.spec.id
     why = asked.text if asked else task.record.note or "it does not say for what"
-    choices = f"\nChoices: {' | '.join(asked.choices)}" if asked and asked.choices else ""
+    choices = f"\nChoices: {' | '.join(asked.numbered)}" if asked and asked.choices else ""
     text = f"Its task {task_id} waits: {why}{choices}\nAnswer it with: torch-tasks answer {task_id} …"
     return Blockage(task.agent.agent_id, task_id, task.since, text)
 
@@ -205,10 +205,8 @@ def question_need(task: WaitingTask) -> Need | None:
     asked, task_id = task.record.question, task.record.spec.id
     if asked is None:
         return None
-    numbered = (f"{number} {text}" for number, text in enumerate(asked.choices, 1))
-    choices = f" ({' | '.join(numbered)})" if asked.choices else ""
     agent, subject = task.agent.agent_id, f"{task_id} {task.since.isoformat()}"
-    text, do = f"{agent} asks in task {task_id}: {asked.text}{choices}", f"torch-tasks answer {task_id} CHOICE"
+    text, do = f"{agent} asks in task {task_id}: {asked.in_words}", f"torch-tasks answer {task_id} CHOICE"
     return Need.of(NeedKind.QUESTION, subject, text, do, agent=agent, task=task_id)
 
 

@@ -145,19 +145,22 @@ class Attempt:
     def _start_anew(self, *, has_own_tree: bool) -> TaskResult | None:
         """Start a new program for the task if it must be fresh, or if the present one was started in another folder.
 
-        A coding agent works where its program was started; some of them may write nowhere else.
+        A coding agent works where its program was started; some of them may write nowhere else. What a choice changed
+        for later than its own task may only be gone with its program.
         """
         agent, spec = self._agent, self._spec
         home = agent.presence.info.workdir
         fresh = agent.kind.spec.fresh if spec.fresh is None else spec.fresh
         moves = fresh or (has_own_tree and self._kind.is_conversational)
         folder = (spec.workdir if moves else None) or home
-        if not fresh and folder == agent.presence.journal.folder:
+        is_restored = self._kind.restore(self._terminal.pane)
+        if is_restored and not fresh and folder == agent.presence.journal.folder:
             return None
         agent.start(Path(folder), task=spec.id, anew=fresh)
         if refusal := self.await_free_pane(is_begun=True):
             return refusal
-        self._report.add(f"begun by a new program in {folder}")
+        why = "" if is_restored else ": a choice had changed for later what the last one asks"
+        self._report.add(f"begun by a new program in {folder}{why}")
         self._report.keep(self._report.move(TaskState.RUNNING))
         return None
 

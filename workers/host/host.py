@@ -337,9 +337,18 @@ class Host(AgentHost):
                     self._unfinished.close(folder, account)
                 else:
                     self._unfinished.abandon(folder)
+            self._take_back()
             self._recover()
         self._idle.restart()
         self.retire()
+
+    def _take_back(self) -> None:
+        """What a choice of the task changed for later ends with it, if need be with the program."""
+        with contextlib.suppress(AgentUnavailable):
+            pane = self._terminal.pane if self._terminal.is_alive else None
+            if pane and self._agent.kind.is_free(pane) and not self._agent.kind.restore(pane):
+                log.info("%s: a choice changed for later what its program asks, so a new one begins", self._spec.id)
+                self._terminal.end()
 
     def drop_lost_task(self) -> None:
         with self._pane_lock:

@@ -20,6 +20,7 @@ from torch_tasks.model.task import Question
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.acp_door import EVENT, Given, KeptSession, PaneAway, PaneDoor, PaneStart, PaneStatus
+from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import ProgramEvent
 from torch_tasks.workers.programs.kind import Hindrance, StateReading
@@ -129,8 +130,9 @@ class Acp(CodingAgent):
         status = self._status
         return Hindrance.DIALOG if status and status.question else None
 
-    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        self._answer(question, "allow" if allowed else "deny")
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
+        is_given = self._answer(question, "allow" if allowed else "deny")
+        return Answered.GIVEN if is_given else Answered.NOT_GIVEN
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         return self._answer(question, reply)

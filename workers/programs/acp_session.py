@@ -326,7 +326,8 @@ class AcpSession:
         tool = self._stream.learn(tool_call)
         self._stream.draw_content(tool_call)
         choices = tuple(option.name for option in options)
-        question = Question(text=f"{tool.name}?", choices=choices, subject=tool.subject)
+        lasting = tuple(number for number, option in enumerate(options, 1) if option.kind.endswith("_always"))
+        question = Question(text=f"{tool.name}?", choices=choices, subject=tool.subject, lasting=lasting)
         index = await self._ask(OpenQuestion(question, options), AgentState.WAITING)
         if index is None:
             return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))

@@ -12,7 +12,7 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
+from torch_tasks.model.task import Evidence, FailureKind, Usage
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
@@ -21,12 +21,10 @@ from torch_tasks.workers.programs.kind import ProgramEnding
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn, failed_ending
-from torch_tasks.workers.tmux.pane import AgentPane
 
 _TOKENS = re.compile(r"^> Tokens: ([\d.]+k?) sent,.*?([\d.]+k?) received\.(?: Cost: \$([\d.]+) message)?", re.MULTILINE)
 _ERROR = re.compile(r"^> litellm\.(\w+): (.*?) *$", re.MULTILINE)
 _OVERLOADED = ("RateLimitError", "ServiceUnavailableError", "InternalServerError", "APIConnectionError", "Timeout")
-_NUMBERED = {"1": "y", "2": "n", "allow": "y", "deny": "n"}
 
 
 class Aider(CodingAgent):
@@ -71,14 +69,6 @@ class Aider(CodingAgent):
 
     def _exchange(self, run: AttemptFolder) -> Exchange | None:
         return next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
-
-    def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
-        words = reply.strip()
-        if not words or "\n" in words:
-            return False
-        pane.paste(_NUMBERED.get(words.casefold(), words))
-        pane.press("Enter")
-        return True
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 
-from torch_tasks.workers.programs.config import DialogConfig
-from torch_tasks.workers.programs.menu import Menu, read_menu
+from torch_tasks.model.task import Question
+from torch_tasks.workers.programs.config import AnswersConfig, DialogConfig
+from torch_tasks.workers.programs.menu import Menu, plain_words, read_menu
+from torch_tasks.workers.programs.questions import ChosenAnswer
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 
@@ -36,20 +38,24 @@ class Answered(Enum):
 
 
 class Answerer:
-    """Gives one answer in one pane: moves, looks, moves, and presses Enter only on what it sees highlighted."""
+    """Gives one answer in one pane: moves, looks, moves, and presses Enter only on what it sees highlighted.
+
+    It gives up when what stands above the choices changes: then something else is asked.
+    """
 
     def __init__(self, pane: AgentPane, find: MenuFinder) -> None:
         self._pane = pane
         self._find = find
         self._slowest = 0.0
         """How long the slowest move took to show."""
+        self._above: str | None = None
+        """What stands above the choices."""
 
     def choose(self, is_wanted: Callable[[str], bool], keys: Sequence[str] = (), text: str = "") -> Answered:
         """Take the first choice with wanted words: press the keys on it (unset: Enter); ``{text}`` pastes the text."""
         passed: set[str] = set()
         for _ in range(_MOST_MOVES):
-            screen = Screen.of(self._pane)
-            menu = self._find(screen) if screen else None
+            screen, menu = self._awaited()
             if screen is None or menu is None:
                 return Answered.NOT_GIVEN
             place = menu.find(is_wanted)
@@ -66,6 +72,33 @@ class Answerer:
             if not self._move(screen, menu, key):
                 return Answered.NOT_GIVEN
         return Answered.NOT_GIVEN
+
+    def tick(self, is_wanted: Callable[[str], bool], keys: Sequence[str]) -> Answered:
+        """Have the wanted choices ticked, and no others: press the keys on each that is to change."""
+        for _ in range(_MOST_MOVES):
+            menu = self._awaited()[1]
+            if menu is None:
+                return Answered.NOT_GIVEN
+            wrong = [one for one in menu.choices if one.checked is not None and one.checked != is_wanted(one.words)]
+            if not wrong:
+                return Answered.GIVEN
+            answered = self.choose(wrong[0].words.__eq__, keys)
+            if answered is not Answered.GIVEN:
+                return answered
+        return Answered.NOT_GIVEN
+
+    def _awaited(self) -> tuple[Screen | None, Menu | None]:
+        """The menu, which may be drawn in a moment."""
+        deadline = time.monotonic() + _ECHO_SECONDS
+        while True:
+            screen = Screen.of(self._pane)
+            menu = self._find(screen) if screen else None
+            if menu or time.monotonic() > deadline:
+                break
+            time.sleep(0.02)
+        if menu and self._above is None:
+            self._above = menu.above
+        return screen, menu if menu and menu.above == self._above else None
 
     def press(self, keys: Sequence[str], text: str = "") -> Answered:
         """Press the keys without looking at what is highlighted, but Enter only on the text that was pasted."""
@@ -145,9 +178,37 @@ def _await_change(read: Callable[[], object], before: object, seconds: float) ->
     return took
 
 
-def type_keys(pane: AgentPane, keys: Sequence[str], number: int = 0, text: str = "") -> None:
-    """Press the keys one after the other; ``{n}`` in a key is the number, the key ``{text}`` pastes the text."""
-    Answerer(pane, read_menu).press([key.replace("{n}", str(number)) for key in keys], text)
+# ── questions ────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def permit(answerer: Answerer, answers: AnswersConfig, *, allowed: bool) -> Answered:
+    """Give or refuse a permission for this once: a choice that changes something for later is never taken."""
+    reply = answers.allow if allowed else answers.deny
+    if reply.choose is None:
+        return answerer.press(reply.keys, answers.reason)
+    is_meant = fits(reply.choose)
+    return answerer.choose(
+        lambda words: is_meant(words) and not answers.lasting.search(words), reply.keys, answers.reason
+    )
+
+
+def give(answerer: Answerer, answers: AnswersConfig, question: Question, reply: ChosenAnswer) -> Answered:
+    """Give a person's answer to the question."""
+    if reply.text and answers.text and answers.text.choose:
+        meant, keys = fits(answers.text.choose), answers.text.keys
+    else:
+        said = [says(question.choices[number - 1]) for number in reply.numbers]
+        meant, keys = lambda words: any(is_said(words) for is_said in said), ()
+    if not question.several:
+        return answerer.choose(meant, keys, reply.text)
+    answered = answerer.tick(meant if not reply.text else _nothing, answers.tick)
+    if answered is Answered.GIVEN and reply.text:
+        answered = answerer.choose(meant, [key for key in keys if key != "Enter"], reply.text)
+    return answerer.choose(fits(answers.confirm)) if answered is Answered.GIVEN else answered
+
+
+def _nothing(_: str) -> bool:
+    return False
 
 
 # ── known dialogs ────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -183,7 +244,7 @@ class Dialogs:
         if known.choose is None:
             answered = answerer.press(known.keys)
         else:
-            answered = answerer.choose(is_worded(known.choose), known.keys)
+            answered = answerer.choose(fits(known.choose), known.keys)
         self._last = (known, time.monotonic())
         log.info("the dialog %s: %s", known.note or known.pattern.pattern, answered.value)
 
@@ -194,6 +255,18 @@ def dialog_menu(screen: Screen, dialog: DialogConfig) -> Menu | None:
     return read_menu(screen, screen.text.count("\n", 0, found.start())) if found else None
 
 
-def is_worded(pattern: re.Pattern[str]) -> Callable[[str], bool]:
+def fits(pattern: re.Pattern[str]) -> Callable[[str], bool]:
     """Whether a choice's words are, from the first to the last, those that the pattern means."""
     return lambda words: pattern.fullmatch(words) is not None
+
+
+def says(words: str) -> Callable[[str], bool]:
+    """Whether a choice has these words; the program may draw blanks and symbols in its own way, and cut a long end."""
+    wanted = comparable(plain_words(words)).casefold().rstrip(".")
+
+    def is_said(shown: str) -> bool:
+        cut = shown.removesuffix("\u2026")
+        seen = comparable(cut).casefold().rstrip(".")
+        return seen == wanted or (cut != shown and bool(seen) and wanted.startswith(seen))
+
+    return is_said

@@ -8,7 +8,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import time
 from collections.abc import Iterator, Mapping
 from datetime import datetime
@@ -21,15 +20,12 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs.answering import type_keys
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
-from torch_tasks.workers.programs.questions import ChosenAnswer
 from torch_tasks.workers.programs.reset_time import reset_time
-from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -132,23 +128,6 @@ class Claude(CodingAgent):
     def _home(self) -> Path:
         variables = {**os.environ, **self.config.environment}
         return Path(variables.get("CLAUDE_CONFIG_DIR") or Path(variables.get("HOME", "~")) / ".claude")
-
-    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        if not (allowed and question.subject == PLAN):
-            super().permit(pane, question, allowed=allowed)
-            return
-        # Each Yes but the last would turn off all further questions; only the dialog shows which is the last.
-        yes = [number for number, choice in enumerate(question.choices, 1) if choice.startswith("Yes")]
-        if yes:
-            type_keys(pane, self.config.answers.choice, yes[-1])
-
-    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
-        screen = Screen.of(pane)
-        keys = choice_keys(screen.text, question, reply) if screen else None
-        if keys is None:
-            super().choose(pane, question, reply)
-        else:
-            type_keys(pane, keys, text=reply.text)
 
     def is_kept(self, conversation: str) -> bool:
         return super().is_kept(conversation) and self._transcript(conversation) is not None
@@ -273,8 +252,6 @@ def _tokens(cost: Mapping[str, Any], *names: str) -> int:
 PLAN = "ExitPlanMode()"
 """The subject of the question whether the program may carry out its plan."""
 _TEXT_CHOICE = "Type something."
-_CURSOR = re.compile(r"^\u276f (\d+)\.", re.MULTILINE)
-_CHECKED = re.compile(r"^(?:\u276f| ) (\d+)\. \[✔\]", re.MULTILINE)
 
 
 def questions(tool: str, given: Mapping[str, Any]) -> tuple[Question, ...]:
@@ -294,28 +271,3 @@ def _question(asked: Mapping[str, Any]) -> Question:
     if not any(option.get("preview") for option in options):  # beside previews there is no field for a text
         choices.append(_TEXT_CHOICE)
     return Question(text=str(asked["question"]), choices=tuple(choices), several=bool(asked.get("multiSelect")))
-
-
-def choice_keys(screen: str, question: Question, reply: ChosenAnswer) -> list[str] | None:
-    """The keys that answer the question on the screen; None if the model did not ask it.
-
-    A number key selects a choice only in some dialogs, and is text in a text field: so the cursor is moved instead.
-    """
-    if "Enter to select" not in screen.rpartition("\n")[2]:
-        return None
-    found = _CURSOR.search(screen)
-    below = len(question.choices) + 1  # the row that confirms a choice of several
-    cursor = int(found[1]) if found else below
-    if not question.several:
-        return [*_moves(cursor, reply.numbers[-1]), *(["{text}"] if reply.text else []), "Enter"]
-    checked = {int(number) for number in _CHECKED.findall(screen)}
-    wanted = set() if reply.text else set(reply.numbers)
-    keys = _moves(cursor, 1)
-    keys += [str(number) for number in sorted(checked ^ wanted)]
-    if reply.text:
-        keys += [*_moves(1, reply.numbers[-1]), "{text}"]
-    return [*keys, *_moves(reply.numbers[-1] if reply.text else 1, below), "Enter"]
-
-
-def _moves(start: int, end: int) -> list[str]:
-    return ["Down" if end > start else "Up"] * abs(end - start)

@@ -15,7 +15,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
-from torch_tasks.workers.programs.answering import Dialogs, type_keys
+from torch_tasks.workers.programs.answering import Answered, Answerer, Dialogs, give, permit
 from torch_tasks.workers.programs.conversation import GO_ON, KeptPrompt, conversation_words, new_conversation
 from torch_tasks.workers.programs.events import (
     REPORT,
@@ -27,11 +27,13 @@ from torch_tasks.workers.programs.events import (
     conversation_of,
 )
 from torch_tasks.workers.programs.kind import AgentKind, Continuation, Hindrance, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.lasting import LastingChanges
+from torch_tasks.workers.programs.menu import Menu
 from torch_tasks.workers.programs.pane_program import is_left_to_a_shell, kill_program
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question
 from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
-from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules
+from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules, best_of
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.submitter import Submitter
 from torch_tasks.workers.programs.turn import (
@@ -94,15 +96,17 @@ class CodingAgent(AgentKind):
         """Have the program take the text in its composer, unless a person typed since."""
         return pane.type_unless_used(used_at, keys=self.config.submit.keys)
 
-    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        """Give or refuse the permission that the program asks for."""
-        answers = self.config.answers
-        type_keys(pane, answers.allow if allowed else answers.deny, text=answers.reason)
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
+        """Give this once, or refuse, the permission that the program asks for."""
+        return permit(Answerer(pane, self.menu_on), self.config.answers, allowed=allowed)
 
-    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
+    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> Answered:
         """Give a person's answer to the question."""
-        answers = self.config.answers
-        type_keys(pane, answers.text if reply.text else answers.choice, reply.numbers[0], reply.text)
+        return give(Answerer(pane, self.menu_on), self.config.answers, question, reply)
+
+    def menu_on(self, screen: Screen) -> Menu | None:
+        """The menu of what the program asks on this screen."""
+        return self._rules.menu(screen, read_composer(screen, self.config.composer))
 
     def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
         """What the conversation holds of the attempt's prompt; None if nothing, or if nothing shows it."""
@@ -134,6 +138,7 @@ class CodingAgent(AgentKind):
         for mark in ("ready", "current", *(() if resumes else ("briefed",))):
             (self.folder / mark).unlink(missing_ok=True)
         self.config.require_program(self.spec)
+        self._lasting.undo()
         self.given_conversation = resumes or self._new_conversation()
         self.prepare()
         return [*self.command(), *conversation_words(self, resumes=resumes is not None)]
@@ -182,6 +187,14 @@ class CodingAgent(AgentKind):
         return Dialogs(self.config.dialogs)
 
     @cached_property
+    def _lasting(self) -> LastingChanges:
+        return LastingChanges(self.folder, self.config, lambda: self.workdir)
+
+    def changed_for_later(self) -> None:
+        """A lasting choice was taken."""
+        self._lasting.take()
+
+    @cached_property
     def _watcher(self) -> TurnWatcher:
         return TurnWatcher(self)
 
@@ -192,7 +205,7 @@ class CodingAgent(AgentKind):
             return None
         composer = read_composer(screen, self.config.composer)
         by_screen = self._rules.read(screen, composer)
-        view = ScreenReading(screen, composer, by_screen, _best(self.status(pane), by_screen))
+        view = ScreenReading(screen, composer, by_screen, best_of(self.status(pane), by_screen))
         return view if composer.seen else replace(view, best=replace(view.best, shows=view.last_line))
 
     def read(self, pane: AgentPane) -> StateReading:
@@ -222,6 +235,9 @@ class CodingAgent(AgentKind):
 
     def has_draft(self, pane: AgentPane) -> bool:
         return self.hindrance(pane) is Hindrance.PERSON
+
+    def restore(self, pane: AgentPane) -> bool:
+        return self._lasting.restore(pane, lambda: self.read_screen(pane))
 
     def clear_input(self, pane: AgentPane) -> None:
         """Answer a known dialog that covers the input line, or empty it if it holds Torch's text and nothing else."""
@@ -283,7 +299,9 @@ class CodingAgent(AgentKind):
         submission = Submission.load(run)
         assert submission, f"{run.folder} holds no submission"
         submission = self._step(pane, run, submission)
-        return self._watcher.progress(pane, run, spec, submission)
+        progress = self._watcher.progress(pane, run, spec, submission)
+        self._lasting.note(pane, progress.reading.question)
+        return progress
 
     def _step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         submission = self.advance(pane, folder, submission)
@@ -438,12 +456,3 @@ class CodingAgent(AgentKind):
         submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
         put_ending_aside(run, before.round)
         self._step(pane, run, submission)
-
-
-def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:
-    """The live source decides; only the question may come from the screen."""
-    if status is None:
-        return by_screen
-    if status.state is AgentState.WAITING and status.question is None and by_screen.question:
-        return replace(status, question=by_screen.question)
-    return status

@@ -10,7 +10,7 @@ from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 from torch_tasks.config_files import config_file, config_names, shipped_config, user_config
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
@@ -37,8 +37,14 @@ def _worded(pattern: Any) -> Any:
     return _compiled(f"(?i:{pattern})") if isinstance(pattern, str) else pattern
 
 
+def _seen(pattern: Any) -> Any:
+    return _compiled(f"(?i){pattern}") if isinstance(pattern, str) else pattern
+
+
 Words = Annotated[re.Pattern[str], BeforeValidator(_worded)]
 """A regular expression that all words of a choice fit, in any case."""
+Seen = Annotated[re.Pattern[str], BeforeValidator(_seen)]
+"""A regular expression for words that are somewhere in a text, in any case."""
 Keys = tuple[str, ...]
 """Keys by their tmux names."""
 
@@ -128,33 +134,69 @@ class PermissionsConfig(Section):
     """Wins over ``allow`` and the mode."""
 
 
-class AnswersConfig(Section):
-    """The keys that answer a question: ``{n}`` is a choice's number, ``{text}`` a text that is pasted."""
-
-    allow: Keys = ("1",)
-    deny: Keys = ("Escape",)
-    """``{text}`` is the reason."""
-    reason: str = "Torch's policy does not allow this. Go on without it, or report that it cannot be done."
-    choice: Keys = ("{n}",)
-    text: Keys = ()
-    """``{n}`` is the choice that takes a text."""
-    text_choice: Regex | None = None
-    """What that choice is called; where there is none, no text can be given."""
-
-
 class ReplyConfig(Section):
     """How something that the program asks is answered: by the words of a choice, or by keys alone."""
 
     choose: Words | None = None
     """The words of the choice, all of them and in any case; where it stands and what is highlighted do not matter."""
     keys: Keys = ()
-    """What is pressed once the choice is highlighted (unset: Enter), or without looking if no choice is named."""
+    """What is pressed once the choice is highlighted (unset: Enter), or without looking if no choice is named.
+
+    ``{text}`` is a text that is pasted; Enter after it is pressed once the text is seen.
+    """
 
     @model_validator(mode="after")
     def _says_something(self) -> Self:
         if self.choose is None and not self.keys:
             raise ValueError("names neither the words of a choice (`choose`) nor `keys`")
         return self
+
+
+#: What a choice says that changes something for later: a mode, a rule, a question that is not asked again.
+_LASTING = (
+    r"\b(?:always|never|remember|bypass|yolo|from now on|every time|all edits)\b|(?:don['\u2019]?t|do not|stop) ask"
+    r"|\b(?:this|the|entire|whole) session\b|\bauto(?:matically)?[- ]?(?:mode|accept|approve|edit|run)"
+)
+
+
+def _reply(words: str) -> ReplyConfig:
+    return ReplyConfig.model_validate({"choose": words})
+
+
+class AnswersConfig(Section):
+    """How a question of the program is answered."""
+
+    allow: ReplyConfig = _reply(r"(?:yes|allow|approve|accept|proceed|run|ok)\b.*")
+    """Gives the permission that is asked for, this once: a lasting choice is never taken."""
+    deny: ReplyConfig = _reply(r"(?:no|deny|reject|refuse|decline|cancel|don['\u2019]t)\b.*")
+    """Refuses it. ``{text}`` is the reason."""
+    reason: str = "Torch's policy does not allow this. Go on without it, or report that it cannot be done."
+    text: ReplyConfig | None = None
+    """Gives an answer in a person's own words; unset: none can be given."""
+    tick: Keys = ("Space",)
+    """Ticks the highlighted choice where more than one may be taken, or takes the tick away."""
+    confirm: Words = _worded("next|submit|done|confirm|continue")
+    """The choice that gives the ticks."""
+    lasting: Seen = _seen(_LASTING)
+    """What a choice says that changes something for later; a policy never takes it."""
+    written: tuple[str, ...] = ()
+    """The files into which such a choice writes; ``{workdir}`` is the program's folder, ``~`` the user's home."""
+
+
+class ModeConfig(Section):
+    """The program's mode, in which it asks more or less."""
+
+    shown: Regex
+    """Where the screen shows it, in the group ``mode``; no match: none."""
+    keys: Keys
+    """They change it to the next one."""
+
+    @field_validator("shown")
+    @classmethod
+    def _has_a_mode(cls, shown: re.Pattern[str]) -> re.Pattern[str]:
+        if "mode" not in shown.groupindex:
+            raise ValueError("has no group (?P<mode>…)")
+        return shown
 
 
 class DialogConfig(ReplyConfig):
@@ -175,8 +217,6 @@ class RuleConfig(Section):
     where: str = Field("screen", pattern=r"^(screen|title|composer|(bottom|above composer)( \d+)?)$")
     pattern: Regex
     unless: Regex | None = None
-    choices: Regex | None = None
-    """Each match is a choice; its first group, if it has one, is the choice's text."""
     priority: int = 0
     """Of the rules that match, the one with the largest priority decides."""
 
@@ -238,6 +278,7 @@ class KindConfig(Section):
     permissions: PermissionsConfig = PermissionsConfig()
     answers: AnswersConfig = AnswersConfig()
     answer: AnswerConfig = AnswerConfig()
+    mode: ModeConfig | None = None
     dialogs: tuple[DialogConfig, ...] = ()
     rules: tuple[RuleConfig, ...] = ()
     acp: AcpConfig = AcpConfig()

@@ -14,6 +14,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
@@ -39,8 +40,6 @@ priority = 900
 _OWN = frozenset({"settings.json", "TORCH.md", "tmp", "history", "projects.json"})
 #: A reference to a file, which the CLI replaces by the file's content.
 _REFERENCE = re.compile(r'(?<!\\)@((?:"[^"]*"|\\.|[^ \t\n\r,;!?()\[\]{}."\\]|\.(?![ \t\n\r]|$))+)')
-_STOP = re.compile(r"^│ [● ] (\d)\. Stop", re.MULTILINE)
-_DIALOG_ROWS = 12
 
 
 class Gemini(CodingAgent):
@@ -128,21 +127,12 @@ class Gemini(CodingAgent):
         note = f"wrote \\ before {', '.join(found)}: the CLI would put the file's content in its place"
         return Prompt(safe, (note,) if found else ())
 
-    def clear_input(self, pane: AgentPane) -> None:
-        if not self._stop_trying(pane):
-            super().clear_input(pane)
-
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
-        if force or not self._stop_trying(pane):
-            super().interrupt(pane, force=force)
-
-    def _stop_trying(self, pane: AgentPane) -> bool:
-        """Leave the dialog of a used-up limit, which takes all keys until it is answered."""
         view = self.read_screen(pane)
-        stop = _STOP.search("\n".join(view.screen.bottom(_DIALOG_ROWS))) if view else None
-        if stop:
-            pane.press(stop[1])
-        return stop is not None
+        if not force and view and view.by_screen.state is AgentState.LIMITED:
+            self.answer_dialog(pane, view)  # it takes all keys until it is answered
+        else:
+            super().interrupt(pane, force=force)
 
     @cached_property
     def own_log(self) -> EventLog:

@@ -166,6 +166,10 @@ class AgentKind(ABC):
         """Whether a person types, or has typed, into the program's input line."""
         return False
 
+    def restore(self, pane: AgentPane) -> bool:
+        """Take back what choices changed for later, in the free program; false if only a new program is without it."""
+        return True
+
     @abstractmethod
     def clear_input(self, pane: AgentPane) -> None:
         """Remove what Torch may remove from the input line: what a background job printed over it, its own text."""

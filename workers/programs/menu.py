@@ -9,9 +9,11 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import dropwhile, takewhile
 
 from torch_tasks.workers.programs.screen import Screen
+from torch_tasks.workers.tmux.pane import comparable
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,8 @@ class Menu:
     """There are choices that cannot be seen."""
     typed: str = ""
     """What stands behind choices that are typed."""
+    above: str = ""
+    """The characters of what stands above the choices: by them a question is known again."""
 
     @property
     def state(self) -> tuple[object, ...]:
@@ -49,6 +53,16 @@ class Menu:
     @property
     def words(self) -> tuple[str, ...]:
         return tuple(choice.words for choice in self.choices)
+
+    @property
+    def is_of_boxes(self) -> bool:
+        """Whether more than one choice may be taken."""
+        return any(choice.checked is not None for choice in self.choices)
+
+    @property
+    def offered(self) -> tuple[str, ...]:
+        """The choices that are an answer: where there are boxes, those with a box."""
+        return tuple(one.words for one in self.choices if one.checked is not None or not self.is_of_boxes)
 
     def find(self, is_wanted: Callable[[str], bool]) -> int | None:
         """The place of the first choice with wanted words."""
@@ -61,7 +75,14 @@ def read_menu(screen: Screen, top: int = 0, end: int | None = None) -> Menu | No
         top -= 1
     rows = _rows(screen, top, end)
     found = [menu for menu in (_inline_menu(rows) or _typed_menu(rows), _highlighted_menu(rows)) if menu]
-    return max(found, key=lambda menu: menu.choices[-1].row, default=None)
+    lowest = max(found, key=lambda menu: menu.choices[-1].row, default=None)
+    return replace(lowest, above=_above(screen, lowest.choices[0].row)) if lowest else None
+
+
+def _above(screen: Screen, row: int) -> str:
+    """The lowest rows above this one that are not blank."""
+    texts = dropwhile(lambda text: not text, (_unframed(line, 0)[0] for line in reversed(screen.lines[:row])))
+    return comparable(" ".join(list(takewhile(bool, texts))[::-1]))
 
 
 # ── rows ─────────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -206,7 +227,7 @@ def _menu_around(block: Sequence[_Row], head: _Row) -> Menu | None:
 
 
 def _numbered(block: Sequence[_Row], head: _Row) -> list[_Row]:
-    """The rows of the run of numbers at the head, and the head; none if it has no number and follows none."""
+    """The rows of the head's run of numbers, and those behind it that confirm ticks; none without numbers."""
     runs: list[list[_Row]] = []
     for row in block:
         if row.number is None:
@@ -215,10 +236,12 @@ def _numbered(block: Sequence[_Row], head: _Row) -> list[_Row]:
             runs[-1].append(row)
         else:
             runs.append([row])
-    if head.number is not None:
-        return next(run for run in runs if head in run)
-    above = next((run for run in reversed(runs) if run[-1].at < head.at), [])
-    return [*above, head] if above else []
+    run = next((run for run in reversed(runs) if head in run or run[-1].at < head.at), [])
+    if not run or (head.number is not None and head not in run):
+        return []
+    box = run[-1].parts.start("box")
+    behind = [row for row in block if row.at > run[-1].at and (row is head or row.column == box)]
+    return [*run, *behind]
 
 
 def _aligned(block: Sequence[_Row], head: _Row) -> list[_Row]:
@@ -242,11 +265,14 @@ def _choice(block: Sequence[_Row], row: _Row, chosen: Sequence[_Row], *, has_box
         if below in chosen or not before.is_full:
             break
         words += " " + _words(below.parts["label"])
-    for trimmed in (_KEY_BEHIND, _ASIDE):
-        words = trimmed.sub("", words)
     mark = row.parts["box"] or (row.parts["mark"] if has_boxes else None)
     checked = None if mark is None or mark in _CURRENT else bool(_TICKED.search(mark))
-    return MenuChoice(words, row.at, checked=checked)
+    return MenuChoice(plain_words(words), row.at, checked=checked)
+
+
+def plain_words(label: str) -> str:
+    """The label without the key and the remark behind it."""
+    return _ASIDE.sub("", _KEY_BEHIND.sub("", label))
 
 
 def _words(label: str) -> str:
@@ -298,7 +324,7 @@ def _typed_menu(rows: Sequence[_Row]) -> Menu | None:
             if listed:
                 break
             continue
-        listed.insert(0, MenuChoice(_words(found["label"]), row.at, key=found["key"]))
+        listed.insert(0, MenuChoice(plain_words(_words(found["label"])), row.at, key=found["key"]))
         if found["key"] in "1aA":
             break
     near = bool(listed) and rows[-1].at - listed[-1].row <= 3

@@ -19,6 +19,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.conversation import KeptPrompt
@@ -180,8 +181,9 @@ class OpenCode(CodingAgent):
         except ServerAway:
             return None
 
-    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        self._reply("once" if allowed else "reject", "" if allowed else self.config.answers.reason)
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
+        is_given = self._reply("once" if allowed else "reject", "" if allowed else self.config.answers.reason)
+        return Answered.GIVEN if is_given else Answered.NOT_GIVEN
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         words = reply.strip().casefold()

@@ -117,6 +117,7 @@ def new_message_id() -> str:
 
 
 _LAST = 4
+_LASTING = (2,)
 _CHOICES = ("Allow once", "Allow always", "Reject")
 _LOGIN, _LIMITED = (401, 403), (402, 429)
 
@@ -174,7 +175,9 @@ def question(asked: Mapping[str, Any]) -> Question:
     given = asked.get("metadata") or {}
     words = str(given.get("command") or given.get("filepath") or given.get("url") or ", ".join(asked["patterns"]))
     subject = f"{asked['permission']}({words})"
-    return Question(text=f"It asks for the permission to use {subject}", choices=_CHOICES, subject=subject)
+    return Question(
+        text=f"It asks for the permission to use {subject}", choices=_CHOICES, subject=subject, lasting=_LASTING
+    )
 
 
 def outcome(message: ChatMessage) -> ProgramEvent | None:

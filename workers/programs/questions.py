@@ -24,7 +24,9 @@ class ChosenAnswer:
 
 def understand_answer(words: str, question: Question, text_choice: re.Pattern[str] | None) -> ChosenAnswer | None:
     """The answer that a person's words mean: numbers or names of choices, or a text if a choice takes one."""
-    written = next((n for n, choice in enumerate(question.choices, 1) if text_choice and text_choice.search(choice)), 0)
+    written = next(
+        (n for n, choice in enumerate(question.choices, 1) if text_choice and text_choice.fullmatch(choice)), 0
+    )
     whole = _number(words, question)
     numbers = [whole] if whole else [_number(part, question) for part in words.split(",") if question.several]
     taken = tuple(dict.fromkeys(number for number in numbers if number and number != written))
@@ -50,7 +52,8 @@ def merge_question(reported: ProgramEvent | None, seen: Question | None) -> Ques
     if reported is None or question is None or seen is None:
         return question or seen
     if question.subject:
-        return question if question.choices else question.model_copy(update={"choices": seen.choices})
+        offered = {"choices": seen.choices, "lasting": seen.lasting}
+        return question if question.choices else question.model_copy(update=offered)
     parts = [part for part in reported.parts if comparable(seen.text) in comparable(part.text)]
     return min(parts, key=lambda part: len(part.text), default=seen if seen.choices else question)
 

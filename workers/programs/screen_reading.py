@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from torch_tasks.model.task import Question
 from torch_tasks.visible_text import one_line
 from torch_tasks.workers.programs.config import KindConfig, RuleConfig
 from torch_tasks.workers.programs.kind import StateReading
-from torch_tasks.workers.programs.menu import read_menu
+from torch_tasks.workers.programs.menu import Menu, read_menu
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Composer, Screen
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -63,41 +63,66 @@ class ScreenRules:
 
     def __init__(self, config: KindConfig) -> None:
         self._rules = sorted(config.rules, key=lambda rule: -rule.priority)
+        self._lasting = config.answers.lasting
 
     def read(self, screen: Screen, composer: Composer, at: datetime | None = None) -> StateReading:
         """The state by the most important rule that matches; unknown, so that nothing is typed, if none does."""
+        matching = self._matching(screen, composer)
+        if matching is None:
+            return StateReading(AgentState.UNKNOWN, "screen", "no rule fits")
+        rule, region, found = matching
+        groups = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
+        question = None
+        if rule.state is AgentState.WAITING:
+            menu = _menu_below(region, found, screen, composer)
+            choices = menu.offered if menu else ()
+            question = Question(
+                text=groups.get("question") or " ".join(found[0].split()),
+                choices=choices,
+                subject=groups.get("subject", ""),
+                several=menu is not None and menu.is_of_boxes,
+                lasting=tuple(number for number, words in enumerate(choices, 1) if self._lasting.search(words)),
+            )
+        until = reset_time(groups["until"], at or now()) if "until" in groups else None
+        return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
+
+    def menu(self, screen: Screen, composer: Composer) -> Menu | None:
+        """The menu of the question that the program asks; None if the screen shows that it asks none."""
+        matching = self._matching(screen, composer)
+        if matching is None:
+            return None if composer.seen else read_menu(screen)
+        rule, region, found = matching
+        return _menu_below(region, found, screen, composer) if rule.state is AgentState.WAITING else None
+
+    def _matching(self, screen: Screen, composer: Composer) -> _Match | None:
         for rule in self._rules:
-            if reading := _apply(rule, screen, composer, at or now()):
-                return reading
-        return StateReading(AgentState.UNKNOWN, "screen", "no rule fits")
-
-
-def _apply(rule: RuleConfig, screen: Screen, composer: Composer, at: datetime) -> StateReading | None:
-    region = _region(rule.where, screen, composer)
-    if region is None:
+            region = _region(rule.where, screen, composer)
+            found = _find(rule, region, composer) if region else None
+            if region and found and not (rule.unless and rule.unless.search(region.text)):
+                return _Match(rule, region, found)
         return None
-    found = _find(rule, region, composer)
-    if found is None or (rule.unless and rule.unless.search(region.text)):
-        return None
-    groups = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
-    question = None
-    if rule.state is AgentState.WAITING:
-        choices = _choices(rule, region, found, screen, composer)
-        asked = groups.get("question") or " ".join(found[0].split())
-        question = Question(text=asked, choices=choices, subject=groups.get("subject", ""))
-    until = reset_time(groups["until"], at) if "until" in groups else None
-    return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
 
 
-def _choices(
-    rule: RuleConfig, region: _Region, found: re.Match[str], screen: Screen, composer: Composer
-) -> tuple[str, ...]:
-    """The choices that the program offers below the question."""
-    if rule.choices:
-        matches = rule.choices.finditer(region.text[found.start() :])
-        return tuple(match[match.re.groups and 1].strip() for match in matches)
-    menu = read_menu(screen, region.row(found.start()) or 0, composer.top if composer.seen else None)
-    return menu.words if menu else ()
+def best_of(status: StateReading | None, by_screen: StateReading) -> StateReading:
+    """The live source decides; only the question may come from the screen."""
+    if status is None:
+        return by_screen
+    if status.state is AgentState.WAITING and status.question is None and by_screen.question:
+        return replace(status, question=by_screen.question)
+    return status
+
+
+class _Match(NamedTuple):
+    """The rule that decides, and where."""
+
+    rule: RuleConfig
+    region: _Region
+    found: re.Match[str]
+
+
+def _menu_below(region: _Region, found: re.Match[str], screen: Screen, composer: Composer) -> Menu | None:
+    """The menu below the question."""
+    return read_menu(screen, region.row(found.start()) or 0, composer.top if composer.seen else None)
 
 
 class _Region(NamedTuple):

@@ -9,6 +9,7 @@ from enum import Enum
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, FailureKind
+from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.kind import Hindrance, ProgramEnding, StateReading
 from torch_tasks.workers.programs.questions import merge_question
 from torch_tasks.workers.programs.screen import ComposerContent
@@ -188,8 +189,18 @@ def ending_by_restart() -> ProgramEnding:
 class GivenAnswers:
     """How often the policy has answered one question, and when it last did."""
 
-    count: int
-    at: float
+    count: int = 0
+    at: float = 0.0
+    is_given: bool = False
+    """The program has got an answer."""
+    is_news: bool = False
+    """It has got its first one now."""
+
+    def after(self, answered: Answered, moment: float) -> GivenAnswers:
+        """With one answer more; without the choice that it needs, the policy tries no more."""
+        count = MOST_ANSWERS if answered is Answered.NO_SUCH_CHOICE else self.count + 1
+        is_given = answered is Answered.GIVEN
+        return GivenAnswers(count, moment, self.is_given or is_given, is_given and not self.is_given)
 
 
 def is_answer_due(given: GivenAnswers | None, moment: float, shown: Iterable[StateReading]) -> bool:

@@ -12,6 +12,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, TaskSpec
 from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import ProgramEnding, Progress, StateReading
@@ -71,11 +72,14 @@ class WatchedProgram(Protocol):
     def end(self, run: AttemptFolder, turn: Turn, ending: ProgramEnding, answer: str) -> ProgramEnding:
         """Store how the task ended."""
 
-    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        """Give or refuse the permission that is asked for."""
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
+        """Give this once, or refuse, the permission that is asked for."""
 
-    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
+    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> Answered:
         """Give a person's answer to what is asked."""
+
+    def changed_for_later(self) -> None:
+        """A choice was taken that changes something for later."""
 
 
 @dataclass
@@ -238,19 +242,23 @@ class TurnWatcher:
         is_about_task = facts.phase is SubmissionPhase.ACCEPTED
         if decision and is_about_task and is_answer_due(given, time.monotonic(), (view.best, view.by_screen)):
             allowed, why = decision
-            if given is None:
-                news.append(f"{'allowed' if allowed else 'denied'} {question.subject} by {why}")
-            given = GivenAnswers(given.count + 1 if given else 1, time.monotonic())
+            answered = self._allow_or_deny(pane, question, allowed=allowed)
+            given = (given or GivenAnswers()).after(answered, time.monotonic())
             self._asked, self._given = asked, given
-            self._allow_or_deny(pane, question, allowed=allowed)
+            if given.is_news:
+                news.append(f"{'allowed' if allowed else 'denied'} {question.subject} by {why}")
+            if answered is Answered.NO_SUCH_CHOICE:
+                meant = "allows" if allowed else "denies"
+                news.append(f"no choice {meant} {question.subject} for this once alone: a person decides")
         if given and given.count < MOST_ANSWERS:
             reading = StateReading(AgentState.WORKING, "policy", "answered")
         return reading, news
 
-    def _allow_or_deny(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
-        self._program.permit(pane, question, allowed=allowed)
-        if not allowed and "{text}" in self._program.config.answers.deny:
+    def _allow_or_deny(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
+        answered = self._program.permit(pane, question, allowed=allowed)
+        if not allowed and "{text}" in self._program.config.answers.deny.keys:
             self._reason_given_at = time.monotonic()
+        return answered
 
     def continues_after_denial(self, turn: Turn) -> bool:
         """Whether the program, interrupted by a denial, goes on with the reason as its next prompt."""
@@ -259,20 +267,23 @@ class TurnWatcher:
 
     def answer(self, pane: AgentPane, question: Question, words: str) -> bool:
         """Give a person's answer: a choice's number or name, ``allow`` or ``deny``, or a text."""
-        question = question.model_copy(update={"choices": question.choices or self._choices_seen(pane)})
-        text_choice = self._program.config.answers.text_choice
+        if not question.choices and (seen := self._seen(pane)):
+            question = question.model_copy(update={"choices": seen.choices, "lasting": seen.lasting})
+        text = self._program.config.answers.text
         command = words.strip().casefold()
-        reply = understand_answer(words, question, text_choice)
+        reply = understand_answer(words, question, text.choose if text else None)
         if command in ("allow", "deny") and not (reply and reply.text):
-            self._allow_or_deny(pane, question, allowed=command == "allow")
+            answered = self._allow_or_deny(pane, question, allowed=command == "allow")
         elif reply:
-            self._program.choose(pane, question, reply)
+            answered = self._program.choose(pane, question, reply)
+            if answered is Answered.GIVEN and set(reply.numbers) & set(question.lasting):
+                self._program.changed_for_later()
         else:
             return False
         self.pause = SUBMITTING_PAUSE  # the next question is soon on the screen
-        return True
+        return answered is Answered.GIVEN
 
-    def _choices_seen(self, pane: AgentPane) -> tuple[str, ...]:
-        """The choices on the screen: hooks often report the question without them."""
+    def _seen(self, pane: AgentPane) -> Question | None:
+        """The question on the screen: hooks often report it without its choices."""
         view = self._program.read_screen(pane)
-        return view.by_screen.question.choices if view and view.by_screen.question else ()
+        return view.by_screen.question if view else None

@@ -22,6 +22,10 @@ class Dialog:
     default: int = 0
     #: The choices have numbers, which take them at once.
     numbered: bool = True
+    #: How they are drawn: with a ``pointer``, ``radio`` buttons, ``colours``, or ``inline``, where a letter is typed.
+    style: str = "pointer"
+    #: So many choices are seen at a time; 0 is all.
+    window: int = 0
     hint: str = "Enter to confirm · Esc to cancel"
     #: The last choice takes a text.
     free: bool = False
@@ -53,6 +57,15 @@ class OpenDialog:
         self.dialog = dialog
         self.selected = dialog.default
         self.writing: Composer | None = None
+        self.typed = ""
+
+    @property
+    def seen(self) -> range:
+        """The choices that are seen."""
+        count = len(self.dialog.choices)
+        window = self.dialog.window or count
+        first = min(max(self.selected - window // 2, 0), count - window)
+        return range(first, first + window)
 
     def take(self, given: Input) -> Choice | None:
         """The choice that this completes."""
@@ -68,6 +81,8 @@ class OpenDialog:
             return Choice(1, key) if {key, "any"} & set(self.dialog.closed_by) else None
         if key == "Escape":
             return Choice(0, "")
+        if self.dialog.style == "inline":
+            return self._type(key)
         if key in _UP | _DOWN and count:
             self.selected = (self.selected + (1 if key in _DOWN else -1)) % count
         elif self.dialog.numbered and key.isdecimal() and 1 <= int(key) <= count:
@@ -76,6 +91,15 @@ class OpenDialog:
         elif key == "Enter":
             return self._choose()
         return None
+
+    def _type(self, key: str) -> Choice | None:
+        if key != "Enter":
+            self.typed = self.typed[:-1] if key == "Backspace" else self.typed + key
+            return None
+        letters = [choice[0].lower() for choice in self.dialog.choices]
+        typed, self.typed = self.typed.lower(), ""
+        self.selected = letters.index(typed) if typed in letters else self.dialog.default
+        return self._choose() if typed in letters or not typed else None
 
     def _choose(self) -> Choice | None:
         if self.dialog.free and self.selected == len(self.dialog.choices) - 1:

@@ -195,6 +195,10 @@ class Keyboard:
         if self._composer.empty:
             self._composer.type(self._stage.scenario.looks.ghost)
 
+    def _next_mode(self) -> None:
+        scene = self._stage.scene
+        scene.mode = (scene.mode + 1) % max(len(self._stage.scenario.looks.modes), 1)
+
     _KEYS: ClassVar[dict[str, Callable[[Keyboard], None]]] = {
         "Enter": _enter,
         "C-j": _line_feed,
@@ -207,4 +211,5 @@ class Keyboard:
         "C-d": _leave_or_arm,
         "Escape": _escape,
         "Tab": _take_ghost,
+        "BTab": _next_mode,
     }

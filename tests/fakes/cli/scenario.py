@@ -45,6 +45,8 @@ class Looks:
     #: A prompt that was taken stays above the composer.
     echoes_prompts: bool = True
     alternate_screen: bool = False
+    #: Its modes, which Shift+Tab changes; in one that is called auto, it asks for no permission.
+    modes: tuple[str, ...] = ()
     spinner_seconds: float = 0.25
     #: With a text in the composer the footer's hints are gone, also "esc to interrupt".
     draft_hides_hints: bool = True

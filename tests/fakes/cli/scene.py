@@ -13,6 +13,7 @@ from fakes.cli.scenario import Looks
 from fakes.cli.terminal import Picture
 
 _DIM, _PLAIN = "\x1b[2m", "\x1b[22m"
+_REVERSE, _UPRIGHT = "\x1b[7m", "\x1b[27m"
 _STARS = "·✢✳✶✻✽"
 POINTER = "\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}"
 
@@ -35,6 +36,10 @@ class Scene:
     queued: list[str] = field(default_factory=list)
     #: Said in the footer's place.
     notice: str = ""
+    #: A person chose that it asks for no permission any more.
+    asks_nothing: bool = False
+    #: The place of its mode among those that it has.
+    mode: int = 0
 
     def picture(self, columns: int, rows: int, looks: Looks) -> Picture:
         """What the terminal shall show."""
@@ -104,21 +109,42 @@ class Scene:
             return "paste again to expand"
         if looks.draft_hides_hints and not self.composer.empty:
             return ""
-        return "esc to interrupt" if self.busy else "? for shortcuts"
+        mode = f"⏵⏵ {looks.modes[self.mode]} on · " if looks.modes else ""
+        return mode + ("esc to interrupt" if self.busy else "? for shortcuts")
 
     def _dialog(self, open_dialog: OpenDialog, columns: int) -> Block:
         dialog = open_dialog.dialog
         inside = [dialog.title, *(f"  {line}" for line in dialog.body)] if dialog.title else list(dialog.body)
+        if dialog.style == "inline":
+            spelled = "/".join(f"({choice[0]}){choice[1:]}" for choice in dialog.choices)
+            lines = [*inside[:-1], f"{inside[-1]} {spelled} [{dialog.choices[dialog.default]}]: {open_dialog.typed}"]
+            return lines, (len(lines) - 1, width(lines[-1]))
         chosen = 0
-        for at, choice in enumerate(dialog.choices):
+        for at in open_dialog.seen:
             if at == open_dialog.selected:
                 chosen = len(inside)
-            writing = open_dialog.writing
-            text = writing.draft.shown if writing and at == open_dialog.selected else choice
-            number = f"{at + 1}. " if dialog.numbered else ""
-            inside.append(f"{POINTER if at == open_dialog.selected else ' '} {number}{text}")
+            inside.append(_choice(open_dialog, at))
         pieces = [wrap(line, columns - 4) for line in inside]
         row = sum(map(len, pieces[:chosen])) + 1
         rows = [f"│ {pad(piece, columns - 4)} │" for line in pieces for piece in line]
+        if dialog.style == "colours":
+            rows[row - 1] = f"│ {_REVERSE}{rows[row - 1][2:-2]}{_UPRIGHT} │"
         lines = [f"╭{'─' * (columns - 2)}╮", *rows, f"╰{'─' * (columns - 2)}╯", f"  {dialog.hint}"[:columns]]
         return lines, (row, 2)
+
+
+def _choice(opened: OpenDialog, at: int) -> str:
+    """The row of a choice."""
+    dialog, is_selected = opened.dialog, at == opened.selected
+    text = opened.writing.draft.shown if opened.writing and is_selected else dialog.choices[at]
+    if dialog.numbered:
+        text = f"{at + 1}. {text}"
+    match dialog.style:
+        case "radio":
+            return f"{'●' if is_selected else '○'} {text}"
+        case "colours":
+            return text
+    if is_selected:
+        return f"{POINTER} {text}"
+    is_first, is_last = at == opened.seen[0] and at > 0, at == opened.seen[-1] and at < len(dialog.choices) - 1
+    return f"{'↑' if is_first else '↓' if is_last else ' '} {text}"

@@ -44,9 +44,10 @@ class Run(Step):
 
 @dataclass(frozen=True)
 class Permission(Step):
-    """Ask before a tool is used. The last choice, and Escape, deny: then ``denied`` comes, and nothing after it.
+    """Ask before a tool is used. A choice that begins with No, and Escape, deny: then only ``denied`` comes.
 
-    A ``silent`` denial ends the turn as an interruption does, without a hook.
+    A choice with "auto" changes the mode; after one with "always" nothing is asked in this session, and after one with
+    "project" in no session in this folder. A ``silent`` denial ends the turn as an interruption does, without a hook.
     """
 
     do = "permission"
@@ -54,6 +55,10 @@ class Permission(Step):
     command: str = "touch a.txt"
     question: str = "Do you want to proceed?"
     choices: tuple[str, ...] = ("Yes", "No")
+    default: int = 0
+    numbered: bool = True
+    style: str = "pointer"
+    window: int = 0
     denied: tuple[Step, ...] = field(default_factory=tuple, metadata=read_by(lambda data: parse_steps(data)))
     silent: bool = True
 

@@ -18,6 +18,8 @@ from fakes.cli.steps import Step
 
 _VERBS = ("Crunched", "Baked", "Brewed", "Cooked")
 _STREAMED = 0.05
+_RULES = "rules.local"
+"""The file in its folder that lets it do everything."""
 
 
 class TurnFailed(Exception):
@@ -131,14 +133,43 @@ class Turn:
         yield from self._emit("PostToolUse", **tool, tool_response={"stdout": output})
 
     def _permission(self, step: steps.Permission) -> Script:
+        if self._may_do_anything():
+            return
         facts = {"tool_name": step.tool, "tool_input": {"command": step.command}, "permission_suggestions": []}
         body = ("", step.command, "", step.question)
-        dialog = Dialog("permission", f"{step.tool} command", body, step.choices, hint="Esc to cancel", of_turn=True)
+        dialog = Dialog(
+            "permission",
+            f"{step.tool} command",
+            body,
+            step.choices,
+            step.default,
+            numbered=step.numbered,
+            style=step.style,
+            window=step.window,
+            hint="Esc to cancel",
+            of_turn=True,
+        )
         choice = yield from self._ask(dialog, facts)
-        if choice.number in (0, len(step.choices)):
+        if choice.number == 0 or choice.text.startswith("No"):
             self._print(*_hang(f"● {step.tool}({step.command})", self._columns), "  ⎿  User rejected it", "")
             yield from self._each(step.denied)
             raise TurnDenied(silent=step.silent)
+        self._heed(choice.text)
+
+    def _may_do_anything(self) -> bool:
+        scene, modes = self._stage.scene, self._stage.scenario.looks.modes
+        return scene.asks_nothing or os.path.exists(_RULES) or "auto" in (*modes, "")[scene.mode]  # noqa: PTH110
+
+    def _heed(self, chosen: str) -> None:
+        """Change for later what the choice says."""
+        scene, modes = self._stage.scene, self._stage.scenario.looks.modes
+        if "project" in chosen:
+            with open(_RULES, "w", encoding="utf-8") as rules:  # noqa: PTH123
+                rules.write("always\n")
+        elif "always" in chosen:
+            scene.asks_nothing = True
+        elif "auto" in chosen:
+            scene.mode = next(at for at, mode in enumerate(modes) if "auto" in mode)
 
     def _question(self, step: steps.Ask) -> Script:
         choices = (*step.choices, "Type something.") if step.free else step.choices

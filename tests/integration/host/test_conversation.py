@@ -112,7 +112,7 @@ def test_a_task_that_asks_nothing_takes_no_answer(fake: FakeKind, torch: Torch) 
         task.answer("1")
 
 
-@pytest.mark.parametrize(("permissions", "keys"), [("allow", ["1"]), ("deny", ["escape"])])
+@pytest.mark.parametrize(("permissions", "keys"), [("allow", ["enter"]), ("deny", ["down", "enter"])])
 def test_permissions_are_given_as_the_task_says(
     fake: FakeKind, torch: Torch, permissions: str, keys: list[str]
 ) -> None:
@@ -122,6 +122,31 @@ def test_permissions_are_given_as_the_task_says(
     result = task.result(timeout=30)
     assert [key.lower() for key in fake.cli.keys()[before:]] == keys
     assert result.answer.endswith("Allowed." if permissions == "allow" else "Denied.")
+
+
+def test_a_policy_takes_no_choice_that_lasts(fake: FakeKind, torch: Torch) -> None:
+    choices = ("Yes, and always allow it", "Yes, and switch to auto mode", "No, never ask again", "Yes", "No")
+    fake.cli.play(Scenario(Turn((Permission(choices=choices), Say("Allowed.")))))
+    assert torch.enqueue("touch a file", permissions="allow").result(timeout=30).answer.endswith("Allowed.")
+    fake.cli.play(Scenario(Turn((Permission(choices=choices, denied=(Say("Denied."),)), Say("Allowed.")))))
+    assert torch.enqueue("touch a file", permissions="deny").result(timeout=30).answer.endswith("Denied.")
+    assert [chosen["text"] for chosen in fake.cli.records("chosen")][-2:] == ["Yes", "No"]
+
+
+def test_without_a_choice_for_this_once_a_person_decides(fake: FakeKind, torch: Torch) -> None:
+    choices = ("Yes, and always allow it", "No")
+    fake.cli.play(Scenario(Turn((Permission(choices=choices), Say("Allowed.")))))
+    task = torch.enqueue("touch a file", permissions="allow")
+    until(lambda: task.status is TaskState.WAITING, "it waits for a person")
+    asked = task.record().question
+    assert asked
+    assert (asked.choices, asked.lasting) == (choices, (1,))
+    assert asked.numbered == ("1 Yes, and always allow it [also for later]", "2 No")
+    assert "no choice allows Bash(touch a.txt) for this once alone: a person decides" in [
+        e.note for e in task.history()
+    ]
+    task.answer("1")
+    assert task.result(timeout=30).answer.endswith("Allowed.")
 
 
 def test_it_is_told_which_source_says_what_the_agent_does(

@@ -74,7 +74,7 @@ def test_a_question_is_a_need_and_another_wait_is_none() -> None:
 @pytest.mark.parametrize(
     ("task", "says"),
     [
-        (waiting(ASKED), "Its task t1 waits: May I push?\nChoices: yes | no\n"),
+        (waiting(ASKED), "Its task t1 waits: May I push?\nChoices: 1 yes | 2 no\n"),
         (waiting(Question(text="Why?")), "Its task t1 waits: Why?\nAnswer"),
         (waiting(None, "a peer's answer"), "Its task t1 waits: a peer's answer\nAnswer"),
         (waiting(None), "Its task t1 waits: it does not say for what\nAnswer"),

@@ -107,13 +107,7 @@ def test_the_most_important_rule_that_fits_decides() -> None:
 
 def test_a_rule_reads_the_question_and_its_choices() -> None:
     screen = Screen.parse("1. not this\nAllow Bash(ls -l)?\n❯ 1. Yes\n  2. No, and say why\n")
-    asks = rule(
-        "asks",
-        AgentState.WAITING,
-        "screen",
-        r"^(?P<question>Allow (?P<subject>.*)\?)$",
-        choices=r"^[❯ ] \d\. (.*)$",
-    )
+    asks = rule("asks", AgentState.WAITING, "screen", r"^(?P<question>Allow (?P<subject>.*)\?)$")
     question = detector(asks).read(screen, Composer(seen=False)).question
     assert question == Question(text="Allow Bash(ls -l)?", choices=("Yes", "No, and say why"), subject="Bash(ls -l)")
 

@@ -109,7 +109,7 @@ def test_a_wrapped_choice_is_one() -> None:
 
 def test_a_box_is_no_highlight() -> None:
     found = menu("❯ 1. [ ] kitchen", "  2. [✔] hall", "     Next")
-    assert [choice.checked for choice in found.choices] == [False, True]
+    assert [choice.checked for choice in found.choices] == [False, True, None]
     assert found.highlighted == 0
     below = menu("  1. [ ] kitchen", "  2. [✔] hall", "❯    Next")
     assert below.words == ("kitchen", "hall", "Next")
