@@ -25,6 +25,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring, write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.codex_door import ORIGIN, Approval, Delivery, DoorLog, failed, open_approval
 from torch_tasks.workers.programs.codex_server import WITH_SERVER, CodexServer, DoorShut
 from torch_tasks.workers.programs.coding import CodingAgent
@@ -185,14 +186,16 @@ class Codex(CodingAgent):
             self._said = what
             log.warning("agent %s: %s", self.agent_id, what)
 
-    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> None:
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
         reason = "" if allowed else self.config.answers.reason
-        if not self._decide(pane, lambda approval: "accept" if allowed else "decline", reason):
-            super().permit(pane, question, allowed=allowed)
+        if self._decide(pane, lambda approval: "accept" if allowed else "decline", reason):
+            return Answered.GIVEN
+        return super().permit(pane, question, allowed=allowed)
 
-    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> None:
-        if not self._decide(pane, lambda approval: approval.decisions[reply.numbers[0] - 1]):
-            super().choose(pane, question, reply)
+    def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> Answered:
+        if self._decide(pane, lambda approval: approval.decisions[reply.numbers[0] - 1]):
+            return Answered.GIVEN
+        return super().choose(pane, question, reply)
 
     def _decide(self, pane: AgentPane, decision: Callable[[Approval], Any], reason: str = "") -> bool:
         """Answer what the server asks; False if the answer has to be typed."""

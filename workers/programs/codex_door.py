@@ -122,6 +122,7 @@ _NAMES = {
     "decline": "No, and go on without it",
     "cancel": "No, and tell Codex what to do differently",
 }
+_FOR_THIS_ONCE = ("accept", "decline", "cancel")
 _FOR_EDITS = ("accept", "acceptForSession", "cancel")
 
 
@@ -142,7 +143,8 @@ def _approval(request: Message, subject: str, decisions: Sequence[Any]) -> Appro
     named = [(name, decision) for decision in decisions if (name := _name(decision))]
     why = request["params"].get("reason")
     text = f"It asks for the permission to use {subject}" + (f": {why}" if why else "")
-    question = Question(text=text, subject=subject, choices=tuple(name for name, _ in named))
+    lasting = tuple(number for number, (_, decision) in enumerate(named, 1) if decision not in _FOR_THIS_ONCE)
+    question = Question(text=text, subject=subject, choices=tuple(name for name, _ in named), lasting=lasting)
     return Approval(request, question, tuple(decision for _, decision in named))
 
 

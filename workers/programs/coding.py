@@ -28,7 +28,6 @@ from torch_tasks.workers.programs.events import (
 )
 from torch_tasks.workers.programs.kind import AgentKind, Continuation, Hindrance, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.lasting import LastingChanges
-from torch_tasks.workers.programs.menu import Menu
 from torch_tasks.workers.programs.pane_program import is_left_to_a_shell, kill_program
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question
@@ -98,15 +97,11 @@ class CodingAgent(AgentKind):
 
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
         """Give this once, or refuse, the permission that the program asks for."""
-        return permit(Answerer(pane, self.menu_on), self.config.answers, allowed=allowed)
+        return permit(Answerer(pane, self._rules.menu), self.config.answers, allowed=allowed)
 
     def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> Answered:
         """Give a person's answer to the question."""
-        return give(Answerer(pane, self.menu_on), self.config.answers, question, reply)
-
-    def menu_on(self, screen: Screen) -> Menu | None:
-        """The menu of what the program asks on this screen."""
-        return self._rules.menu(screen, read_composer(screen, self.config.composer))
+        return give(Answerer(pane, self._rules.menu), self.config.answers, question, reply)
 
     def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
         """What the conversation holds of the attempt's prompt; None if nothing, or if nothing shows it."""
@@ -138,7 +133,7 @@ class CodingAgent(AgentKind):
         for mark in ("ready", "current", *(() if resumes else ("briefed",))):
             (self.folder / mark).unlink(missing_ok=True)
         self.config.require_program(self.spec)
-        self._lasting.undo()
+        self.lasting.undo()
         self.given_conversation = resumes or self._new_conversation()
         self.prepare()
         return [*self.command(), *conversation_words(self, resumes=resumes is not None)]
@@ -187,12 +182,9 @@ class CodingAgent(AgentKind):
         return Dialogs(self.config.dialogs)
 
     @cached_property
-    def _lasting(self) -> LastingChanges:
+    def lasting(self) -> LastingChanges:
+        """What choices changed in the program for later."""
         return LastingChanges(self.folder, self.config, lambda: self.workdir)
-
-    def changed_for_later(self) -> None:
-        """A lasting choice was taken."""
-        self._lasting.take()
 
     @cached_property
     def _watcher(self) -> TurnWatcher:
@@ -237,7 +229,7 @@ class CodingAgent(AgentKind):
         return self.hindrance(pane) is Hindrance.PERSON
 
     def restore(self, pane: AgentPane) -> bool:
-        return self._lasting.restore(pane, lambda: self.read_screen(pane))
+        return self.lasting.restore(pane, lambda: self.read_screen(pane))
 
     def clear_input(self, pane: AgentPane) -> None:
         """Answer a known dialog that covers the input line, or empty it if it holds Torch's text and nothing else."""
@@ -300,7 +292,7 @@ class CodingAgent(AgentKind):
         assert submission, f"{run.folder} holds no submission"
         submission = self._step(pane, run, submission)
         progress = self._watcher.progress(pane, run, spec, submission)
-        self._lasting.note(pane, progress.reading.question)
+        self.lasting.note(pane, progress.reading.question)
         return progress
 
     def _step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:

@@ -196,6 +196,8 @@ class OpenCode(CodingAgent):
             asked = self._server.permissions(self._session or "")
             for request in asked[:1]:
                 self._server.reply(request["id"], reply, reason)
+                if reply == "always":
+                    self.lasting.take()
         except ServerAway:
             return False
         return bool(asked)

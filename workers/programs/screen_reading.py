@@ -15,7 +15,7 @@ from torch_tasks.workers.programs.config import KindConfig, RuleConfig
 from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.menu import Menu, read_menu
 from torch_tasks.workers.programs.reset_time import reset_time
-from torch_tasks.workers.programs.screen import Composer, Screen
+from torch_tasks.workers.programs.screen import Composer, Screen, read_composer
 from torch_tasks.workers.tmux.pane import AgentPane
 
 
@@ -64,6 +64,7 @@ class ScreenRules:
     def __init__(self, config: KindConfig) -> None:
         self._rules = sorted(config.rules, key=lambda rule: -rule.priority)
         self._lasting = config.answers.lasting
+        self._composer = config.composer
 
     def read(self, screen: Screen, composer: Composer, at: datetime | None = None) -> StateReading:
         """The state by the most important rule that matches; unknown, so that nothing is typed, if none does."""
@@ -86,8 +87,9 @@ class ScreenRules:
         until = reset_time(groups["until"], at or now()) if "until" in groups else None
         return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
 
-    def menu(self, screen: Screen, composer: Composer) -> Menu | None:
+    def menu(self, screen: Screen) -> Menu | None:
         """The menu of the question that the program asks; None if the screen shows that it asks none."""
+        composer = read_composer(screen, self._composer)
         matching = self._matching(screen, composer)
         if matching is None:
             return None if composer.seen else read_menu(screen)

@@ -16,6 +16,7 @@ from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.events import EventKind
 from torch_tasks.workers.programs.kind import ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.lasting import LastingChanges
 from torch_tasks.workers.programs.pane_program import run_of
 from torch_tasks.workers.programs.questions import ChosenAnswer, decide_permission, understand_answer
 from torch_tasks.workers.programs.screen import answer_on, last_words
@@ -78,8 +79,9 @@ class WatchedProgram(Protocol):
     def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> Answered:
         """Give a person's answer to what is asked."""
 
-    def changed_for_later(self) -> None:
-        """A choice was taken that changes something for later."""
+    @property
+    def lasting(self) -> LastingChanges:
+        """What choices changed in the program for later."""
 
 
 @dataclass
@@ -277,7 +279,7 @@ class TurnWatcher:
         elif reply:
             answered = self._program.choose(pane, question, reply)
             if answered is Answered.GIVEN and set(reply.numbers) & set(question.lasting):
-                self._program.changed_for_later()
+                self._program.lasting.take()
         else:
             return False
         self.pause = SUBMITTING_PAUSE  # the next question is soon on the screen
