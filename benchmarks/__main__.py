@@ -31,6 +31,7 @@ NAMES = (
     "spawn",
     "start",
     "recovery",
+    "reboot",
     "submission",
     "messages",
     "message_storm",

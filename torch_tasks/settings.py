@@ -335,7 +335,9 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 
 #: Without ``TORCH_``: what an agent's program finds in its environment, and what the files in compose/ name.
-_SET_BY_TORCH = frozenset({"CONFIG_DIR", "AGENT_ID", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "BROKER_PASSWORD"})
+_SET_BY_TORCH = frozenset(
+    {"CONFIG_DIR", "AGENT_ID", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "BROKER_PASSWORD", "MARK"}
+)
 _BEGINNINGS_SET_BY_TORCH = ("NOTIFY_", "TEST_")
 _ALIKE = 0.75
 

@@ -240,7 +240,7 @@ def end_panes() -> None:
     failed = False
     for folder in settings().state.agents():
         try:
-            if end_terminal(folder, _INTERRUPTED):
+            if end_terminal(folder.name, settings(), _INTERRUPTED):
                 click.echo(folder.name)
         except (TorchError, OSError) as error:  # the others end all the same
             click.echo(f"{folder.name}: {error}", err=True)

@@ -112,6 +112,11 @@ PostCompact = { event = "compacted" }
 rate_limit = "limit"
 authentication_failed = "login"
 """
+CONVERSATION = """
+[conversation]
+begin = ["--session-id", "{conversation}"]
+resume = ["--resume", "{conversation}"]
+"""
 
 
 def kind_toml(

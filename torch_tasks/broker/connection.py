@@ -35,8 +35,9 @@ from tenacity.wait import wait_random_exponential
 from torch_tasks.broker.memory import REMEDY
 from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, NothingRuns, WrongType
 from torch_tasks.keys import PREFIX
-from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
 from torch_tasks.settings import settings
+from torch_tasks.system import own_broker
 
 IDLE_SECONDS = 15
 """A connection that was idle for longer is checked before it is used."""
@@ -212,6 +213,12 @@ def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: b
     return raised
 
 
+def nothing_is_here() -> bool:
+    """Whether the settings name no broker, and none runs here; one that was killed may have left its address."""
+    address = settings().broker()
+    return not address.runs or (address.place == OWN_PLACE and own_broker.is_gone(settings().state))
+
+
 def nothing_runs() -> NothingRuns:
     return NothingRuns(settings().state_dir)
 
@@ -249,7 +256,7 @@ class PatientPool(redis.ConnectionPool):
 
     def get_connection(self, *args: Any, **options: Any) -> Any:
         """A connection that answers, or :class:`BrokerUnreachable`."""
-        if not self._address.runs and not settings().broker().runs:
+        if not self._address.runs and nothing_is_here():
             raise nothing_runs()
         begun = time.monotonic()
         try:
@@ -264,6 +271,8 @@ class PatientPool(redis.ConnectionPool):
         try:
             if self._waited_in_vain or left <= 0 or not _is_worth_waiting(error):
                 raise error
+            if self._address.place == OWN_PLACE and own_broker.is_gone(settings().state):
+                raise nothing_runs()
             trying = Retrying(
                 retry=retry_if_exception(_is_worth_waiting),
                 stop=stop_after_delay(left),

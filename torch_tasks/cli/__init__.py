@@ -134,8 +134,14 @@ def _refuse_if_nothing_runs(words: Sequence[str]) -> None:
         return
     state = StateFolder(glance_at_state_dir())
     with suppress(OSError):  # the command itself names a state folder that cannot be read
-        if not state.broker_address.exists() and needs_a_fleet(words, state):
+        if needs_a_fleet(words, state) and (not state.broker_address.exists() or _was_killed(state)):
             raise NothingRuns(state.path)
+
+
+def _was_killed(state: StateFolder) -> bool:
+    from torch_tasks.system.own_broker import is_gone
+
+    return is_gone(state)
 
 
 class VisibleCommand(click.Command):

@@ -17,7 +17,7 @@ import click
 from pydantic import BaseModel
 from rich.text import Text
 
-from torch_tasks.broker.connection import connect, nothing_runs
+from torch_tasks.broker.connection import connect, nothing_is_here, nothing_runs
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json, beside, print_styled
 from torch_tasks.config_files import user_config
@@ -151,6 +151,6 @@ def _flower() -> str:
 
 def _asked(check: str) -> Any:
     """What a check of the fleet finds; where nothing runs, that is said before what the check needs is loaded."""
-    if not settings().broker().runs:
+    if nothing_is_here():
         raise nothing_runs()
     return load(f"{_FLEET_CHECKS}:{check}")()

@@ -74,7 +74,7 @@ class Row(NamedTuple):
         if age < BRIEF_SECONDS:
             return True
         pid, _, born = self.publisher.partition(":")
-        return is_alive(int(pid), float(born))
+        return is_alive(int(pid), born)
 
 
 class _Broker(NamedTuple):

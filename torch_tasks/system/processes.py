@@ -9,6 +9,7 @@ import subprocess
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import psutil
@@ -16,12 +17,14 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.errors import ProcessNotStarted, TorchError
 from torch_tasks.system.files import make_folder, usable, write_private
+from torch_tasks.system.marks import take_off_mark, unmarked_environment
 
 POLL_SECONDS = 0.02
 KILL_SECONDS = 30.0
 TAIL_LINES = 10
 TAIL_BYTES = 8192
 SAME_START_SECONDS = 0.02
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 
 
 class Running(BaseModel):
@@ -33,6 +36,8 @@ class Running(BaseModel):
     pid: int
     create_time: float
     """Seconds between the machine's start and the process's: unlike the time of day, nobody can change it."""
+    boot: str
+    """The start of the machine in which it ran: after the next one, another process may have both its numbers."""
     argv: tuple[str, ...]
     log: Path
     log_start: int
@@ -47,7 +52,7 @@ class Running(BaseModel):
         """The process, or None once it has ended, even if another one has its number now."""
         with suppress(psutil.NoSuchProcess):
             process = psutil.Process(self.pid)
-            if not _began_at(process, self.create_time):
+            if self.boot != this_boot() or not _began_at(process, self.create_time):
                 return None
             if process.status() != psutil.STATUS_ZOMBIE:
                 return process
@@ -84,11 +89,13 @@ class Processes:
         make_folder(log.parent)
         with usable(log), log.open("ab") as output:
             log_start = output.tell()
-            child = _spawn(name, argv, env=env, cwd=cwd, output=output.fileno())
+            child = _spawn(name, argv, env=unmarked_environment(env), cwd=cwd, output=output.fileno())
+            take_off_mark(child.pid)
         running = Running(
             name=name,
             pid=child.pid,
             create_time=_create_time(psutil.Process(child.pid)),  # at least a zombie: nothing has waited for it yet
+            boot=this_boot(),
             argv=tuple(argv),
             log=log,
             log_start=log_start,
@@ -142,9 +149,18 @@ def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> 
     raise ProcessNotStarted(f"{who} {happened}. The end of its log, {running.log}:\n{words}")
 
 
-def birth(pid: int) -> float:
-    """When a running process began, which a later one of its number did not: see :attr:`Running.create_time`."""
-    return _create_time(psutil.Process(pid))
+@cache
+def this_boot() -> str:
+    """Identifies the present start of the machine."""
+    try:
+        return _BOOT_ID.read_text().strip()
+    except OSError:  # a system without it
+        return f"{psutil.boot_time():.0f}"
+
+
+def birth(pid: int) -> str:
+    """When a running process began, which no other of its number did: see :class:`Running`."""
+    return f"{_create_time(psutil.Process(pid))}@{this_boot()}"
 
 
 def processes_of(state_dir: Path) -> Iterator[tuple[psutil.Process, list[str]]]:
@@ -193,11 +209,13 @@ def _runs(process: psutil.Process) -> bool:
     return False
 
 
-def is_alive(pid: int, born: float) -> bool:
+def is_alive(pid: int, born: str) -> bool:
     """Whether the process of this number and :func:`birth` still runs, whoever started it."""
+    moment, _, boot = born.partition("@")
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)
-        return _began_at(process, born) and process.status() != psutil.STATUS_ZOMBIE
+        is_same = boot == this_boot() and _began_at(process, float(moment))
+        return is_same and process.status() != psutil.STATUS_ZOMBIE
     return False
 
 

@@ -36,6 +36,7 @@ from torch_tasks.workers.host.cut_off import CutOffAttempt
 from torch_tasks.workers.host.holds_watcher import Interruption
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.pane_access import PaneAccess
+from torch_tasks.workers.host.terminal import check_lineage
 from torch_tasks.workers.programs.kind import Continuation, ProgramEnding, StateReading
 
 log = logging.getLogger(__name__)
@@ -182,7 +183,7 @@ class Attempt:
         """
         if not self._cut_off.is_open or not self._terminal.is_alive:
             return None
-        if refusal := self.await_free_pane():
+        if refusal := self.await_free_pane(is_begun=True):
             return refusal
         continuation = self._cut_off.take_up()
         if continuation is Continuation.NOT_KEPT:
@@ -415,7 +416,10 @@ class Attempt:
         variables = {**self._variables(), "TORCH_ANSWER": str(self._folder.output)}
         workdir = self._spec.workdir or self._agent.presence.info.workdir
         log_file = self._folder.folder / "check"
-        check = TaskCheck(command, workdir=workdir, variables=variables, log=log_file, bell=self._agent.bell)
+        lineage = check_lineage(self._agent.settings, self._kind.agent_id)
+        check = TaskCheck(
+            command, workdir=workdir, variables=variables, log=log_file, bell=self._agent.bell, lineage=lineage
+        )
         try:
             while check.exit_code is None:
                 if end := what_ends(self._facts_beside_check(limit)):

@@ -20,6 +20,7 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_outcomes import Ownership
+from torch_tasks.system.lineage import Lineage
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import changes_of
 from torch_tasks.workers.host.presence import AgentPresence
@@ -33,6 +34,8 @@ STANDSTILL_LINES = 200
 _TICKING = re.compile(r"interrupt|cancel|[Rr]etrying|tokens")
 #: How much of a check's output is kept as evidence.
 _CHECK_OUTPUT_BYTES = 2000
+#: How long what a check has left behind may take to end before it is killed.
+_CHECK_GRACE = 1.0
 
 
 class AttemptEnd(Enum):
@@ -237,14 +240,18 @@ def _content(screen: str) -> frozenset[str]:
 class TaskCheck:
     """The check command while it runs. Its end rings the bell."""
 
-    def __init__(self, command: str, *, workdir: str, variables: Mapping[str, str], log: Path, bell: Bell) -> None:
+    def __init__(
+        self, command: str, *, workdir: str, variables: Mapping[str, str], log: Path, bell: Bell, lineage: Lineage
+    ) -> None:
+        """``lineage`` are the checks of this agent, of which one runs at a time."""
         self._command = command
         self._log = log
+        self._lineage = lineage
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                ["bash", "-c", command],
+                [*lineage.words, "bash", "-c", command],
                 cwd=workdir,
-                env={**os.environ, **variables},
+                env={**os.environ, **variables, **lineage.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -266,6 +273,7 @@ class TaskCheck:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
         self._process.wait()
+        self._lineage.end(_CHECK_GRACE)
 
     def evidence(self) -> Evidence:
         output = self._log.read_bytes()[-_CHECK_OUTPUT_BYTES:].decode(errors="replace").strip()

@@ -36,7 +36,7 @@ from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.put_back import reclaim, reconcile_agent
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
-from torch_tasks.workers.host.terminal import Bell, ScreenPublisher, Terminal
+from torch_tasks.workers.host.terminal import Bell, ScreenPublisher, Terminal, check_lineage
 from torch_tasks.workers.host.unfinished_task import UnfinishedTask
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux
@@ -104,6 +104,7 @@ class Host(AgentHost):
             raise AgentUnavailable(f"agent {self._spec.id} cannot start: {reason}")
         self._presence.take(workdir)
         self._assemble()
+        check_lineage(self._fleet.settings, self._spec.id).end(grace=0)  # a former worker may have died beside one
         self._unfinished.close_if_settled()
         prune_attempts(self._presence.attempts, self._fleet.settings.result_days)
         try:

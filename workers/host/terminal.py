@@ -9,7 +9,7 @@ import shlex
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from torch_tasks.model.limits import Limits
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL, TMUX
+from torch_tasks.system.lineage import Lineage
 from torch_tasks.system.loops import Loop
 from torch_tasks.visible_text import one_line
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
@@ -43,8 +44,8 @@ _PASSES_BY_ITSELF = frozenset({AgentState.LIMITED, AgentState.COMPACTING, AgentS
 _WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
 #: How much of a program's last line is told.
 _TOLD = 200
-#: How long killed processes may take to end.
-_GONE_SECONDS = 5.0
+#: How long what outlives its terminal may take to end before it is killed.
+_GONE_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,8 @@ class Terminal:
         self._kind = kind
         self._bell = bell
         self._settings = settings
+        self.lineage = terminal_lineage(settings, kind.agent_id)
+        """The tmux server, the program, and all that these have started in whichever life."""
         self._pane: AgentPane | None = None
         self._session: int | None = None
         self._held_since: float | None = None
@@ -139,6 +142,7 @@ class Terminal:
             on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",
             scope=self._settings.pane_scope,
             limits=self.limits,
+            before=self.lineage.words,
             cgroup=self._settings.cgroup,
         )
         look = self._pane.look()
@@ -288,9 +292,8 @@ class Terminal:
         pane = self._pane or AgentPane(AgentServer(self._folder / TMUX), "%0")
         pane.end()
         self._pane = None
-        if self._session:
-            _end_session(self._session, self._kind.agent_id)
-            self._session = None
+        self._session = None
+        self.lineage.end(_GONE_SECONDS)
         remove_group(self._kind.agent_id, self._settings.cgroup)
 
     def detach(self) -> None:
@@ -307,7 +310,7 @@ class Terminal:
             "TORCH_INCARNATION": str(info.incarnation),
             "TORCH_STATE_DIR": str(self._settings.state_dir),
         }
-        return {**kept, **self._kind.environment(), **own}
+        return {**kept, **self._kind.environment(), **own, **self.lineage.environment}
 
 
 class Bell:
@@ -396,21 +399,31 @@ class ScreenPublisher:
             return True
 
 
-def end_terminal(agent_folder: Path, why: str = "") -> bool:
-    """End the terminal of an agent whose worker is gone, with every program in it; false if it had none.
+def terminal_lineage(settings: Settings, agent_id: str) -> Lineage:
+    """All that was ever started in the agent's terminal."""
+    return Lineage(settings.state_dir, f"terminal of {agent_id}")
+
+
+def check_lineage(settings: Settings, agent_id: str) -> Lineage:
+    """All that the agent's workers ever started as checks of its tasks."""
+    return Lineage(settings.state_dir, f"checks of {agent_id}")
+
+
+def end_terminal(agent_id: str, settings: Settings, why: str = "") -> bool:
+    """End the terminal of an agent whose worker is gone, and all that was started in it; false if it had none.
 
     With ``why``, its unfinished task is given back for this reason by the next worker, else it counts as crashed.
     """
-    server = AgentServer(agent_folder / TMUX)
+    folder = settings.state.agent(agent_id)
+    server = AgentServer(folder / TMUX)
     has_terminal = server.listener() is not None
     try:
-        journal = AgentJournal.read(agent_folder / JOURNAL)
+        journal = AgentJournal.read(folder / JOURNAL)
         if journal and journal.current and why and has_terminal:
-            AttemptFolder(agent_folder / "runs", journal.current.task_id, journal.current.attempt).interrupt(why)
+            AttemptFolder(folder / "runs", journal.current.task_id, journal.current.attempt).interrupt(why)
     finally:
         AgentPane(server, "%0").end()
-    if journal and journal.session:
-        _end_session(journal.session, journal.agent_id)
+        end_strays(agent_id, settings)
     return has_terminal
 
 
@@ -418,18 +431,7 @@ def _exit_code(look: PaneLook | None) -> str:
     return "" if look is None or look.dead_status is None else f" with exit code {look.dead_status}"
 
 
-def _end_session(leader: int, agent_id: str) -> None:
-    """Kill what is left of the session that this process led: programs that ignore the end of their terminal."""
-    left = list(_members(leader, agent_id))
-    for process in left:
-        with contextlib.suppress(psutil.NoSuchProcess):
-            process.kill()
-    psutil.wait_procs(left, timeout=_GONE_SECONDS)
-
-
-def _members(leader: int, agent_id: str) -> Iterator[psutil.Process]:
-    for process in psutil.process_iter():
-        with contextlib.suppress(ProcessLookupError, psutil.Error):
-            # The process id may have been reused, so the process must also name this agent in its environment.
-            if os.getsid(process.pid) == leader and process.environ().get("TORCH_AGENT_ID") == agent_id:
-                yield process
+def end_strays(agent_id: str, settings: Settings) -> list[int]:
+    """End what is left of an agent that has neither a terminal nor a worker; returns the processes' numbers."""
+    lineages = (terminal_lineage(settings, agent_id), check_lineage(settings, agent_id))
+    return [pid for lineage in lineages for pid in lineage.end(_GONE_SECONDS)]

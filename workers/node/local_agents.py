@@ -23,10 +23,13 @@ from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.spawn import Spawned, SpawnState
 from torch_tasks.orchestration.node_tasks import settle_spawn
 from torch_tasks.orchestration.staffing import remove_agent
+from torch_tasks.state_folder import TMUX
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.tasks.handover import hand_over
+from torch_tasks.workers.host.terminal import end_strays
 from torch_tasks.workers.node.retirement import Retirement
 from torch_tasks.workers.node.supervisor import WorkerSupervisor
+from torch_tasks.workers.tmux.server import AgentServer
 
 log = logging.getLogger(__name__)
 
@@ -116,8 +119,16 @@ class LocalAgents:
         """Called after an agent has retired."""
 
     def start(self) -> None:
+        self._end_strays()
         for agent in self._roster.agents():
             self._supervise(agent)
+
+    def _end_strays(self) -> None:
+        """End what is left of agents that were killed with their terminals and their workers, kept here or not."""
+        for folder in self._settings.state.agents():
+            is_dead = not is_hosted(folder) and AgentServer(folder / TMUX).listener() is None
+            if is_dead and (ended := end_strays(folder.name, self._settings)):
+                log.warning("%s: ended what a former life has left: %s", folder.name, ", ".join(map(str, ended)))
 
     def stop(self) -> None:
         """End the agents' workers; their panes live on."""

@@ -48,7 +48,7 @@ class Retirement:
         if not file.exists():
             make_folder(file.parent)
             write_private(file, "\n".join(self._summary(agent, order, journal, info)) + "\n")
-        end_terminal(folder)
+        end_terminal(agent.id, self._settings)
         report = RetirementReport(
             agent_id=agent.id,
             node=self._settings.node,

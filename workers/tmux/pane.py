@@ -125,6 +125,7 @@ class AgentPane:
         on_notice: Callable[[str], None] | None = None,
         scope: PaneScope = "never",
         limits: Limits = NO_LIMITS,
+        before: Sequence[str] = (),
         cgroup: Path | None = None,
     ) -> Self:
         """Start a tmux server with one session of this name, whose pane runs the command in ``workdir``.
@@ -132,7 +133,7 @@ class AgentPane:
         The program inherits exactly ``environment`` and what tmux adds, so no argument list shows it. tmux runs the
         shell command ``on_death`` when it notices that the program ended; if it misses that, the next :meth:`look`
         makes it notice. If ``workdir`` vanishes meanwhile, the pane dies and says why. The kernel enforces ``limits``
-        in a systemd scope, if ``scope`` allows one, else in a group below ``cgroup``.
+        in a systemd scope, if ``scope`` allows one, else in a group below ``cgroup``. The words ``before`` run tmux.
         """
         if not workdir.is_dir() or not os.access(workdir, os.X_OK):
             raise AgentUnavailable(f"the agent's folder {workdir} cannot be entered; create it or name another folder")
@@ -146,7 +147,9 @@ class AgentPane:
         size = ("set-option", "-w", "-t", f"={name}:", "window-size", "manual")  # a visitor never reflows the screen
         # In one tmux call, so that the hook is there even for a program that ends at once.
         starting = (*hook, (*session, *program), size)
-        answer = server.launch(name, *starting, environment=environment, scope=scope, limits=limits, cgroup=cgroup)
+        answer = server.launch(
+            name, *starting, environment=environment, scope=scope, limits=limits, before=before, cgroup=cgroup
+        )
         if not answer.ok:
             raise AgentUnavailable(
                 f"tmux could not start a pane for {name} at {socket}: {' '.join(answer.stderr)}; "

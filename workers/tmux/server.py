@@ -128,14 +128,15 @@ class AgentServer(libtmux.Server):
         environment: Mapping[str, str],
         scope: PaneScope = "never",
         limits: Limits = NO_LIMITS,
+        before: Sequence[str] = (),
         cgroup: Path | None = None,
     ) -> TmuxAnswer:
         """As :meth:`process`, for the commands that start the agent's server, in its scope or group if it gets one."""
         words = scope_words(name, scope, limits) or group_words(name, limits, cgroup)
         if not words:
-            return self.process(*commands, environment=environment)
+            return self.process(*commands, environment=environment, before=before)
         try:
-            answer = self.process(*commands, environment=environment, before=words)
+            answer = self.process(*commands, environment=environment, before=(*words, *before))
         except AgentUnavailable as error:  # systemd does not answer
             answer = TmuxAnswer(words, [], [str(error)], 1)
         if answer.ok or scope == "always" or self.listener() is not None:
@@ -143,8 +144,8 @@ class AgentServer(libtmux.Server):
         reason = " ".join(answer.stderr)
         log.warning("%s: no scope of its own, so stopping this worker's unit may end its pane: %s", name, reason)
         if group := words[0] == "systemd-run" and group_words(name, limits, cgroup):
-            return self.process(*commands, environment=environment, before=group)
-        return self.process(*commands, environment=environment)
+            return self.process(*commands, environment=environment, before=(*group, *before))
+        return self.process(*commands, environment=environment, before=before)
 
     def listener(self) -> psutil.Process | None:
         """The server's process as the kernel knows it, even if it hangs; None for a missing or stale socket."""

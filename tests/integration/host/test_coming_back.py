@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import psutil
 import pytest
-from fake_kind import FakeKind, words
+from fake_kind import CONVERSATION, FakeKind, words
 from fakes.cli.scenario import Faults, Scenario, Turn
 from fakes.cli.steps import Say, Work
 from nodes import AgentWorker, Node
@@ -16,11 +16,6 @@ from waiting import until
 from torch_tasks import Torch
 from torch_tasks.client import Task
 
-CONVERSATION = """
-[conversation]
-begin = ["--session-id", "{conversation}"]
-resume = ["--resume", "{conversation}"]
-"""
 ENDLESS = Scenario(
     default=Turn(
         (
