@@ -18,7 +18,8 @@ from benchmarks.measures import Measure, percentile
 from torch_tasks.config_files import config_file
 from torch_tasks.model.fields import now
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
-from torch_tasks.workers.certify.homes import HOMES, Home
+from torch_tasks.workers.certify.home import Home
+from torch_tasks.workers.certify.homes import HOMES
 
 WORDS = "look at the tests\nand fix what fails"
 

@@ -26,7 +26,9 @@ from torch_tasks.client import Torch
 from torch_tasks.config_files import known_kinds
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound, TorchError
 from torch_tasks.machine.agent_folder import is_hosted
+from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentInfo, AgentSpec
+from torch_tasks.model.certificate import Standing
 from torch_tasks.monitoring.screens import LOOK_SECONDS, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
@@ -34,7 +36,7 @@ from torch_tasks.workers.configuration import configuration_faults
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.terminal import end_terminal
 from torch_tasks.workers.programs.config import kind_config
-from torch_tasks.workers.programs.installed import release_of
+from torch_tasks.workers.programs.installed import installed_release
 from torch_tasks.workers.programs.kind import program_of, require_startable
 from torch_tasks.workers.programs.releases import certified_releases
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -182,6 +184,10 @@ class InstalledKind(BaseModel):
     path: str | None = None
     """Where its program is; none if it is not on PATH."""
     release: str | None = None
+    standing: Standing | None = None
+    """What is known of this release; none if there is no program, or nothing that a certificate could be about."""
+    why: str = ""
+    """Who says so, or what did not hold."""
     certified: tuple[str, ...] = ()
     """The releases with which Torch's own tests passed, the newest first."""
     error: str | None = None
@@ -213,25 +219,27 @@ def _installed(name: str) -> InstalledKind:
         config = kind_config(name)
     except InvalidSettings as error:
         return InstalledKind(kind=name, error=str(error))
-    path, certified = config.path, tuple(one.release for one in certified_releases(name))
-    # Not asked of a program that Torch does not know: it may do anything with --version.
-    release = release_of(path, config.environment) if path and certified else None
+    runs = installed_release(name, Certificates(settings().state))
     return InstalledKind(
-        kind=name, base=config.base, program=config.command[0], path=path, release=release, certified=certified
+        kind=name,
+        base=config.base,
+        program=config.command[0],
+        path=config.path,
+        release=runs.release,
+        standing=runs.standing,
+        why=runs.why,
+        certified=tuple(one.release for one in certified_releases(name)),
     )
 
 
 def _release_words(kind: InstalledKind) -> str:
     if kind.error:
         return "its file is wrong"
-    certified = f"; certified: {kind.certified[0]}" if kind.certified else ""
     if kind.path is None:
-        return f"not on PATH{certified}"
-    if not kind.certified:
+        return "not on PATH" + (f"; certified: {kind.certified[0]}" if kind.certified else "")
+    if kind.standing is None:
         return f"at {kind.path}"
-    if kind.release in kind.certified:
-        return f"{kind.release}, certified"
-    return f"{kind.release or 'release unknown'}{certified}"
+    return f"{kind.release or 'release unknown'}, {kind.standing}: {kind.why}"
 
 
 @click.command(hidden=True)

@@ -63,6 +63,8 @@ class AgentJournal(BaseModel):
     """The folder in which the pane's program was started."""
     conversation: str | None = None
     """The program's conversation, with which a later program in this folder goes on."""
+    release: str | None = None
+    """The program's release."""
     current: CurrentAttempt | None = None
     performance: Performance = Performance()
     """How the agent's tasks ended, in case the broker forgets it."""

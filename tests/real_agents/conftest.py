@@ -20,7 +20,8 @@ from nodes import Node
 
 from torch_tasks import Torch
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
-from torch_tasks.workers.certify.homes import HOMES, Home
+from torch_tasks.workers.certify.home import Home
+from torch_tasks.workers.certify.homes import HOMES
 
 SECONDS = 400
 

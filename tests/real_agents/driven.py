@@ -10,7 +10,7 @@ from pathlib import Path
 from waiting import until
 
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.workers.certify.homes import Home
+from torch_tasks.workers.certify.home import Home
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 START_SECONDS = 90

@@ -14,7 +14,7 @@ from waiting import until
 from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
 from torch_tasks.workers.certify.fake_model.client import FakeLLM, Request
-from torch_tasks.workers.certify.homes import Home, end_processes
+from torch_tasks.workers.certify.home import Home, end_processes
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
 

@@ -17,7 +17,7 @@ from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
 from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
-from torch_tasks.workers.certify.homes import Home
+from torch_tasks.workers.certify.home import Home
 
 
 class Promises:

@@ -11,7 +11,8 @@ from installed import AGENTS
 from machine import TORCH_TASKS
 
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
-from torch_tasks.workers.certify.homes import HOMES, Home
+from torch_tasks.workers.certify.home import Home
+from torch_tasks.workers.certify.homes import HOMES
 
 pytestmark = [pytest.mark.parametrize("cli", HOMES), pytest.mark.slow]
 

@@ -8,7 +8,7 @@ from waiting import until
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
-from torch_tasks.workers.certify.homes import Claude
+from torch_tasks.workers.certify.homes import ClaudeHome
 
 if TYPE_CHECKING:
     from screens.record import Stage
@@ -108,7 +108,7 @@ def play(stage: Stage) -> None:
     llm.on("plan it", Call("EnterPlanMode"), Await("plan"), Call("ExitPlanMode"), Text("planned"))
     stage.send("plan it")
     until(lambda: llm.holding("plan"), "it is in plan mode", 60)
-    assert isinstance(stage.home, Claude)
+    assert isinstance(stage.home, ClaudeHome)
     stage.home.write_plan("# The plan\n\n1. Think\n2. Do it\n")
     llm.release("plan")
     asked = "Claude has written up a plan and is ready to execute. Would you like to proceed?"

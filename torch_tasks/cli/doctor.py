@@ -20,11 +20,13 @@ from rich.text import Text
 from torch_tasks.broker.connection import connect, nothing_is_here, nothing_runs
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import ago, as_json, beside, print_styled
-from torch_tasks.config_files import user_config
+from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
+from torch_tasks.machine.certificates import Certificates
 from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.model.certificate import Standing
 from torch_tasks.settings import settings, unknown_variables
-from torch_tasks.started_by_name import CONFIGURATION_FAULTS, load
+from torch_tasks.started_by_name import CONFIGURATION_FAULTS, INSTALLED_RELEASE, load
 from torch_tasks.store.ledger import ledger_of
 from torch_tasks.system.files import make_folder
 from torch_tasks.system.processes import Processes
@@ -54,6 +56,7 @@ def doctor(json_wanted: bool) -> None:
         "ledger": _ledger,
         "messages": partial(_asked, "messages"),
         "agents": partial(_asked, "agents"),
+        "programs": _programs,
         "stopped": _stopped,
         "paused": partial(_asked, "paused"),
         "for you": partial(_asked, "for_you"),
@@ -127,6 +130,19 @@ def _ledger() -> str:
     moment = datetime.fromtimestamp(found.reconciled, UTC) if found.reconciled else None
     reconciled = f"broker last reconciled {ago(moment)}" if moment else "broker not reconciled yet"
     return f"{ledger.path}, {found.open} open, {found.spooled} spooled{elsewhere}, {reconciled}"
+
+
+def _programs() -> str:
+    """The releases of the programs that torch.toml names, and of those that were tried here."""
+    certificates = Certificates(settings().state)
+    declared = {each.kind for each in (*settings().agents, *settings().pools)}
+    kinds = sorted(declared.union(certificates.kinds()).intersection(known_kinds()))
+    found = {kind: load(INSTALLED_RELEASE)(kind, certificates) for kind in kinds}
+    tried = {kind: runs for kind, runs in found.items() if runs.standing}
+    words = "\n".join(f"{kind} {runs.release or ''} {runs.standing}: {runs.why}" for kind, runs in tried.items())
+    if any(runs.standing is Standing.BROKEN for runs in tried.values()):
+        raise TorchError(words)
+    return words or "none that torch.toml names could be certified; 'torch-tasks kinds' lists all"
 
 
 def _stopped() -> str:

@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 from importlib.metadata import version
 from pathlib import Path
 from urllib.parse import quote
 
+from pydantic import BaseModel, TypeAdapter
+
 from torch_tasks.model.certificate import Certificate
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.system.files import make_folder, write_private
+
+
+class _Told(BaseModel):
+    """What the file of a program told of itself."""
+
+    written: int
+    release: str
+
+
+_TOLD = TypeAdapter(dict[str, _Told])
 
 
 class Certificates:
@@ -32,9 +45,34 @@ class Certificates:
         found = _read(self.file(kind, release))
         return found if found and found.torch == version("torch-tasks") else None
 
-    def has_any(self, kind: str) -> bool:
-        """Whether any release of the kind's program was tried here."""
-        return any(self._folder.glob(f"{kind}/*.json"))
+    def kinds(self) -> set[str]:
+        """The kinds of which any release was tried here."""
+        return {file.parent.name for file in self._folder.glob("*/*.json")}
+
+    # ── what a program has told of itself ────────────────────────────────────────────────────────────────────────────
+
+    def release_in(self, program: Path) -> str | None:
+        """The release that this very file told last: some programs take seconds to tell it."""
+        told = self._told().get(os.path.realpath(program))
+        return told.release if told and told.written == program.stat().st_mtime_ns else None
+
+    def note_release(self, program: Path, release: str) -> None:
+        """Remember what the file told of itself."""
+        told = self._told()
+        new = _Told(written=program.stat().st_mtime_ns, release=release)
+        if told.get(os.path.realpath(program)) != new:
+            make_folder(self._folder)
+            write_private(self._releases, _TOLD.dump_json({**told, os.path.realpath(program): new}).decode())
+
+    @property
+    def _releases(self) -> Path:
+        return self._folder / "releases.json"
+
+    def _told(self) -> dict[str, _Told]:
+        try:
+            return _TOLD.validate_json(self._releases.read_bytes())
+        except (FileNotFoundError, ValueError):
+            return {}
 
 
 def _read(file: Path) -> Certificate | None:

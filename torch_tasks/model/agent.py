@@ -10,6 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from torch_tasks.errors import InvalidTask
+from torch_tasks.model.certificate import Standing
 from torch_tasks.model.fields import AbsolutePath, AgentId, Role, Skills, readable
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
@@ -240,6 +241,10 @@ class AgentInfo(AgentProfile):
     asks: str = ""
     """What its program asks of a person before it takes a task or goes on with one, other than the task's question."""
     current_task: str | None = None
+    release: str | None = None
+    """The release of the program that runs in its pane."""
+    standing: Standing | None = None
+    """What was known of that release when the program was started."""
     workdir: str
     tmux_socket: str
     pane: str | None = None

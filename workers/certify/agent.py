@@ -15,7 +15,7 @@ from torch_tasks.model.task import Permissions, Question, TaskSpec
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import TMUX
 from torch_tasks.workers.certify.fake_model.client import Request
-from torch_tasks.workers.certify.homes import Home
+from torch_tasks.workers.certify.home import Home
 from torch_tasks.workers.certify.screens import Screens
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.terminal import Bell, Terminal
@@ -25,6 +25,9 @@ from torch_tasks.workers.tmux.pane import AgentPane
 AGENT_ID = "certify"
 SECONDS = 90.0
 """How long a program may take for one step; it is slow where other programs want the processor, too."""
+
+_USED_SECONDS = 1.0
+"""How long an input line that was cleared may look used."""
 
 
 class TriedAgent:
@@ -109,13 +112,15 @@ class TriedAgent:
     def await_free(self) -> None:
         """Wait until it takes a prompt, as its host does before each task."""
 
-        def is_free() -> bool:
+        deadline = time.monotonic() + SECONDS
+        self.kind.clear_input(self.pane)
+        while not self.terminal.wait_for(lambda: self.kind.is_free(self.pane), _USED_SECONDS):
             if not self.terminal.is_alive:
                 raise PromiseBroken("its program has ended")
+            if time.monotonic() > deadline:
+                why = self.kind.hindrance(self.pane) or f"it is {self.kind.read(self.pane).state}"
+                raise PromiseBroken(f"not within {SECONDS:g} s: it is free for the next prompt; {why}")
             self.kind.clear_input(self.pane)
-            return self.kind.is_free(self.pane)
-
-        self.wait(is_free, "it is free for the next prompt")
 
     def give(self, prompt: str, *, permissions: Permissions | None = None, name: str = "") -> TriedTask:
         """Put the prompt into it as a task."""
@@ -173,9 +178,13 @@ class TriedTask:
         self.news += progress.facts
         return progress
 
-    def _await(self, condition: Callable[[Progress], bool], what: str, seconds: float = SECONDS) -> Progress:
+    def watch_until(self, condition: Callable[[Progress], object], what: str, seconds: float = SECONDS) -> Progress:
+        """Help the program with the task until the condition holds; :class:`PromiseBroken` if its turn ends before."""
         deadline = time.monotonic() + seconds
         while not condition(progress := self.look()):
+            if ending := progress.ending:
+                how = ending.failure.message if ending.failure else f"as done, by {ending.evidence.detail}"
+                raise PromiseBroken(f"its turn was over before {what}: {how}")
             if time.monotonic() > deadline:
                 state = f"it is {progress.reading.state} by {progress.reading.source} ({progress.reading.rule})"
                 raise PromiseBroken(f"not within {seconds:g} s: {what}; {state}")
@@ -184,7 +193,7 @@ class TriedTask:
 
     def await_end(self, seconds: float = SECONDS) -> ProgramEnding:
         """Wait until the task's turn is over."""
-        ending = self._await(lambda progress: progress.ending is not None, "its turn is over", seconds).ending
+        ending = self.watch_until(lambda progress: progress.ending is not None, "its turn is over", seconds).ending
         assert ending
         return ending
 
@@ -196,7 +205,7 @@ class TriedTask:
 
     def await_state(self, state: AgentState) -> Progress:
         """Wait until the task is in this state."""
-        return self._await(lambda progress: progress.reading.state is state, f"it is seen to be {state}")
+        return self.watch_until(lambda progress: progress.reading.state is state, f"it is seen to be {state}")
 
     def await_question(self, *, about: str = "") -> Question:
         """Wait until the program asks, its choices seen."""
@@ -210,7 +219,8 @@ class TriedTask:
             is_waiting = progress.reading.state is AgentState.WAITING
             return is_waiting and question is not None and is_whole(question) and about in str(question)
 
-        question = self._await(asks, f"it asks{' about ' + about if about else ''}, with its choices").reading.question
+        what = f"it asks{' about ' + about if about else ''}, with its choices"
+        question = self.watch_until(asks, what).reading.question
         assert question
         return question
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from torch_tasks.errors import AgentUnavailable, FakeModelFailed, PromiseBroken, TorchError
 from torch_tasks.model.certificate import Outcome, PromiseResult, Recording
 from torch_tasks.workers.certify.agent import TriedAgent
-from torch_tasks.workers.certify.homes import Home
-from torch_tasks.workers.certify.promises import NOT_APPLICABLE, PROMISES, Promise
+from torch_tasks.workers.certify.home import Home
+from torch_tasks.workers.certify.promises import PROMISES, Promise, not_applicable
 from torch_tasks.workers.certify.screens import Screens, see
+from torch_tasks.workers.programs.config import kind_config
 
 Tell = Callable[[PromiseResult], None]
 """Called with each result as soon as it is known."""
@@ -23,7 +24,7 @@ class Certification:
 
     def __init__(self, kind: str, home: Home, folder: Path, tell: Tell) -> None:
         self._agent = TriedAgent(kind, home, folder)
-        self._not_applicable = NOT_APPLICABLE.get(home.cli, {})
+        self._not_applicable = not_applicable(home.cli, kind_config(kind).certify)
         self._tell = tell
         self._hopeless = ""
         self._must_start = False

@@ -25,7 +25,7 @@ from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, Standing
 from torch_tasks.settings import settings
 from torch_tasks.workers.certify.certification import Tell
-from torch_tasks.workers.certify.homes import end_processes
+from torch_tasks.workers.certify.home import end_processes
 from torch_tasks.workers.certify.trial import CERTIFICATE, HOME, SCREENS, home_of
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.installed import release_of
@@ -115,7 +115,7 @@ def _try_in(folder: Path, kind: str, release: str, tell: Tell) -> Certificate:
     variables = {**os.environ, "TORCH_CONFIG_DIR": str(user_config())}
     errors = folder / "errors"
     with errors.open("wb") as log:
-        trial = subprocess.Popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=log, env=variables)
+        trial = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables)
     limit = threading.Timer(_MOST_SECONDS, trial.kill)
     limit.start()
     try:

@@ -1,4 +1,4 @@
-"""A person's home for a program and its fake model: one class per program, and one for a newcomer at it.
+"""The homes for Torch's own kinds: one class per program, and one for a newcomer at it.
 
 Each is as bare as can be: nothing of the user's own, a dummy key that tells the agent's name, the fake model as the
 only service, no telemetry, no updates. A newcomer's program meets its first dialogs; the others answered them before.
@@ -6,135 +6,14 @@ only service, no telemetry, no updates. A newcomer's program meets its first dia
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 import re
-import shutil
-import subprocess
-import time
-from abc import ABC, abstractmethod
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
 
-import psutil
-
-from torch_tasks.errors import AgentUnavailable
-from torch_tasks.workers.certify.fake_model.client import FakeLLM
 from torch_tasks.workers.certify.fake_model.steps import Call, Step, Text
+from torch_tasks.workers.certify.home import Home
 from torch_tasks.workers.certify.internet import Internet
 from torch_tasks.workers.tmux.pane import AgentPane
-
-_KEY_SECONDS = 0.2
-"""Between the keys that a person presses."""
-
-
-class Home(ABC):
-    """The home of one agent, its folder to work in, and how its CLI is started there."""
-
-    cli: ClassVar[str]
-    flags: ClassVar[tuple[str, ...]] = ()
-    created: ClassVar[str] = "There it is."
-    """What is on the screen as soon as :meth:`creates` is done."""
-    exit_keys: ClassVar[tuple[str, ...]] = ("C-c", "C-c")
-    """They leave the CLI if its composer is empty."""
-
-    model: ClassVar[str | None] = None
-    """What the program calls the fake model; None if it need not be told."""
-
-    def __init__(self, folder: Path, llm: FakeLLM, agent_id: str = "developer-1", path: str | None = None) -> None:
-        """``path`` replaces this process's own PATH."""
-        self.folder = folder
-        self._path = path or os.environ["PATH"]
-        self.work = folder / "work"
-        self.llm = llm
-        self.key = f"sk-{agent_id}"
-        self.work.mkdir(parents=True)
-        self.file(".gitconfig", "[user]\nname = A Person\nemail = person@example.com\n")
-        subprocess.run(["git", "init", "-q", str(self.work)], check=True, env=self.environment)
-        self.settle()
-
-    @property
-    def command(self) -> list[str]:
-        """What starts the CLI."""
-        return [self.cli, *self.flags]
-
-    @property
-    def environment(self) -> dict[str, str]:
-        """All that the CLI sees of the world."""
-        bare = {"HOME": str(self.folder), "PATH": self._path, "LANG": "C.UTF-8", "TZ": "UTC", "SHELL": "/bin/bash"}
-        return {**bare, "NO_PROXY": "127.0.0.1", **self.variables}
-
-    @property
-    @abstractmethod
-    def variables(self) -> dict[str, str]:
-        """The CLI's own variables."""
-
-    @abstractmethod
-    def settle(self) -> None:
-        """Write the CLI's files, as if its person had answered all its questions."""
-
-    @abstractmethod
-    def is_ready(self, pane: AgentPane) -> bool:
-        """The CLI has started and has an empty composer."""
-
-    @abstractmethod
-    def shell(self, command: str) -> Call:
-        """The model's call of this CLI's shell tool; the CLI asks its person first."""
-
-    def creates(self, name: str) -> list[Step]:
-        """What the model does to have a file of this name in the folder; the CLI asks its person first."""
-        return [self.shell(f"touch {name}"), Text(self.created)]
-
-    @abstractmethod
-    def asks(self, pane: AgentPane) -> bool:
-        """The CLI asks for a permission; Enter grants it."""
-
-    # ── what is special when it is tried ─────────────────────────────────────────────────────────────────────────────
-
-    gives_up: ClassVar[bool] = False
-    """It soon tells of an overloaded model; others try again for longer than anybody waits here."""
-    leaves_composer_alone: ClassVar[bool] = False
-    """Prompts go past its composer, which is a person's alone."""
-
-    compact_command: ClassVar[str] = ""
-    """Has it make its conversation shorter; empty if it does so when its model finds a prompt too long."""
-
-    def kept(self, words: str) -> str:
-        """The words of a prompt as the CLI keeps them."""
-        return words
-
-    def choosing(self, question: str, *choices: str) -> Call:
-        """The model's call by which the CLI asks its person to choose."""
-        raise NotImplementedError(f"{self.cli} asks no questions")
-
-    def leave(self, pane: AgentPane) -> None:
-        """Press the keys that leave the CLI."""
-        with contextlib.suppress(AgentUnavailable):  # it has ended before the last of them
-            for key in self.exit_keys:
-                pane.press(key)
-                time.sleep(_KEY_SECONDS)
-
-    def file(self, name: str, content: str | dict[str, Any]) -> Path:
-        """Write a file below the home."""
-        path = self.folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(content if isinstance(content, str) else json.dumps(content))
-        return path
-
-    def clear(self) -> None:
-        """End whatever runs there, and forget the folder."""
-        end_processes(self.folder)
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-def end_processes(home: Path) -> None:
-    """End whatever runs with this home, wherever it was started."""
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error):
-            if process.environ().get("HOME") == str(home):
-                process.kill()
 
 
 class ClaudeHome(Home):

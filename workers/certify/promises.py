@@ -17,6 +17,7 @@ from torch_tasks.model.task import FailureKind, Permissions
 from torch_tasks.workers.certify.agent import TriedAgent, TriedTask
 from torch_tasks.workers.certify.fake_model.steps import Await, Fail, Text
 from torch_tasks.workers.certify.prompts import HOSTILE_PROMPTS, RAN_LOCALLY
+from torch_tasks.workers.programs.config import CertifyConfig
 from torch_tasks.workers.programs.kind import Hindrance
 
 _ANSWER = "The answer is *forty-two*,\n\nand that is all."
@@ -259,8 +260,8 @@ def killed_worker(agent: TriedAgent) -> str:
 
 def _await_held(agent: TriedAgent, task: TriedTask, name: str) -> None:
     """Wait until the model works on the task's prompt, and Torch knows that the program has it."""
-    agent.wait(lambda: (task.look(), agent.llm.holding(name))[1], "the model works on it")
-    agent.wait(lambda: any(note.startswith("accepted") for note in (task.look(), task.news)[1]), "it has the prompt")
+    task.watch_until(lambda _: agent.llm.holding(name), "its model works on it")
+    task.watch_until(lambda _: any(note.startswith("accepted") for note in task.news), "Torch knew that it has it")
 
 
 def leaving(agent: TriedAgent) -> str:
@@ -306,3 +307,17 @@ NOT_APPLICABLE: Mapping[str, Mapping[str, str]] = {
     },
 }
 """By the program's name and the promise's: what a program cannot do, and why."""
+
+_WITHOUT_TOOL = "its file names no tool before which it asks: [certify.tool]"
+_OWN_ALWAYS = {
+    "question": "only Torch's own kinds say how their models ask",
+    "compaction": "nothing says how it compacts",
+}
+
+
+def not_applicable(home: str, own: CertifyConfig | None) -> Mapping[str, str]:
+    """What does not apply to a program: by the table, or to a user's own by its file."""
+    if own is None:
+        return NOT_APPLICABLE.get(home, {})
+    asks = ("permission answered", "permission allowed", "permission denied")
+    return {**_OWN_ALWAYS, **({} if own.tool else dict.fromkeys(asks, _WITHOUT_TOOL)), **own.not_applicable}

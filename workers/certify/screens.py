@@ -15,6 +15,7 @@ from torch_tasks.workers.programs.kind import AgentKind
 from torch_tasks.workers.tmux.pane import AgentPane
 
 _TRIES = 5
+_ASKING = frozenset({AgentState.WAITING, AgentState.LOGIN})
 
 
 @dataclass(frozen=True)
@@ -65,11 +66,12 @@ class Screens:
             self.saved[name] = seen
 
     def watch_start(self, kind: AgentKind, pane: AgentPane) -> None:
-        """Keep what two looks in a row have seen before the program is ready: a dialog stands, a drawing passes."""
+        """Keep what stands before the program is ready: what asks something, and what is the same in two looks."""
         seen = see(kind, pane)
-        is_new = seen is not None and seen == self._last and seen not in self.saved.values()
-        if seen and is_new and seen.drawn.strip() and seen.read["state"] is not AgentState.READY:
-            self.saved[f"start-{sum(name.startswith('start-') for name in self.saved) + 1}"] = seen
+        if seen and seen.drawn.strip() and seen not in self.saved.values():
+            state = seen.read["state"]
+            if state in _ASKING or (seen == self._last and state is not AgentState.READY):
+                self.saved[f"start-{sum(name.startswith('start-') for name in self.saved) + 1}"] = seen
         self._last = seen
 
     def write(self, folder: Path, kind: str, release: str) -> list[Path]:

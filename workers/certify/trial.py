@@ -5,6 +5,9 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import threading
+from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 
@@ -13,8 +16,9 @@ from torch_tasks.model.certificate import Certificate, PromiseResult
 from torch_tasks.model.fields import now
 from torch_tasks.workers.certify.certification import Certification
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
-from torch_tasks.workers.certify.homes import NEWCOMERS, Home
-from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.certify.home import Home, OwnHome
+from torch_tasks.workers.certify.homes import NEWCOMERS
+from torch_tasks.workers.programs.config import kind_config, lowest_shipped
 
 CERTIFICATE, SCREENS, HOME, _STATE = "certificate.json", "screens", "home", "state"
 """In the trial's folder."""
@@ -24,16 +28,17 @@ _PACE = {"TORCH_AGENT_START_SECONDS": "120", "TORCH_INTERRUPT_SECONDS": "10"}
 _CLOSED_PROXY = "http://127.0.0.1:9"
 
 
-def home_of(kind: str) -> type[Home]:
-    """The home in which this kind's program meets the fake model."""
+def home_of(kind: str) -> Callable[[Path, FakeLLM], Home]:
+    """Makes the home in which this kind's program meets the fake model."""
     config = kind_config(kind)
-    home = NEWCOMERS.get(config.base or kind)
-    if home is None:
-        raise CannotCertify(
-            f"cannot certify {kind}: nothing says how its program reaches a fake model; "
-            f"Torch knows that of {', '.join(NEWCOMERS)} and of kinds that are laid over them"
-        )
-    return home
+    if config.certify:
+        return partial(OwnHome, kind, config.certify)
+    if home := NEWCOMERS.get(lowest_shipped(kind) or ""):
+        return home
+    raise CannotCertify(
+        f"cannot certify {kind}: nothing says how its program reaches a fake model; Torch knows that of "
+        f"{', '.join(NEWCOMERS)} and of kinds that are laid over them, and reads it in [certify] of other kinds' files"
+    )
 
 
 def try_kind(kind: str, folder: Path, release: str, why_not_alone: str) -> None:
@@ -42,6 +47,7 @@ def try_kind(kind: str, folder: Path, release: str, why_not_alone: str) -> None:
     ``why_not_alone`` is why this process has more of a network than loopback, if so.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     with FakeLLM(folder / "llm") as llm:
         home = home_of(kind)(folder / HOME, llm)
         _leave_environment(home, folder, alone=not why_not_alone)
@@ -62,6 +68,12 @@ def try_kind(kind: str, folder: Path, release: str, why_not_alone: str) -> None:
     )
     trial.screens.write(folder / SCREENS, kind, release)
     (folder / CERTIFICATE).write_text(certificate.model_dump_json())
+
+
+def _end_with_parent() -> None:
+    """However the process ends that holds the other end of the standard input, this one ends, too, in good order."""
+    sys.stdin.read()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def _leave_environment(home: Home, folder: Path, *, alone: bool) -> None:

@@ -9,7 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable, TorchError
+from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentState
+from torch_tasks.model.certificate import Standing
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport.claiming import IntakePause
@@ -22,6 +24,7 @@ from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.terminal import Bell, Terminal
+from torch_tasks.workers.programs.installed import InstalledRelease, installed_release, standing_of
 from torch_tasks.workers.programs.kind import AgentKind, login_hint
 
 log = logging.getLogger(__name__)
@@ -93,6 +96,7 @@ class HostedAgent:
             folder=str(folder),
             conversation=self.kind.given_conversation,
         )
+        self._note_release(installed_release(self.kind.spec.kind, Certificates(self.settings.state)))
         self.presence.show(AgentState.STARTING, task=task)
         self._await_start()
 
@@ -110,6 +114,13 @@ class HostedAgent:
         if self.kind.conversation != self.presence.journal.conversation:
             self.presence.remember(conversation=self.kind.conversation)
 
+    def _note_release(self, runs: InstalledRelease) -> None:
+        """Keep which release runs in the pane, and show the fleet what is known of it."""
+        self.presence.remember(release=runs.release)
+        self.presence.publish(release=runs.release, standing=runs.standing)
+        if runs.standing not in (None, Standing.CERTIFIED):
+            log.warning("%s: release %s is %s: %s", self.kind.agent_id, runs.release, runs.standing, runs.why)
+
     def _await_start(self) -> None:
         self.terminal.await_start(is_leaving=lambda: self.life.is_leaving)
         if held_up := self.terminal.held_up:
@@ -126,6 +137,8 @@ class HostedAgent:
         self.kind.given_conversation = journal.conversation
         if not self.terminal.adopt(journal.pane, journal.session, folder):
             return False
+        if journal.release:
+            self._note_release(standing_of(journal.kind, journal.release, Certificates(self.settings.state)))
         if not self.kind.has_started:
             self._await_start()
         return True

@@ -251,6 +251,34 @@ class AcpConfig(Section):
     """The mode in which a session begins."""
 
 
+class ToolConfig(Section):
+    """A tool of the program that runs a shell command, before which it asks its person."""
+
+    name: str
+    input: Mapping[str, str] = {"command": "{command}"}
+
+
+class CertifyConfig(Section):
+    """How a program that Torch does not know is tried against the fake model.
+
+    In the values, ``{url}`` and ``{openai_url}`` are the model's addresses for Anthropic's and Google's clients and for
+    OpenAI's, ``{key}`` is the API key, ``{home}`` and ``{work}`` are the folders that it is started with and in.
+    """
+
+    environment: Mapping[str, str] = {}
+    files: Mapping[str, str] = {}
+    """Written below the home, by their names."""
+    model: str | None = None
+    """What the program calls the model."""
+    tool: ToolConfig | None = None
+    exit: Keys = ("C-c", "C-c")
+    """They leave the program if its composer is empty."""
+    gives_up: bool = False
+    """It soon tells of an overloaded model, and does not try again for a minute."""
+    not_applicable: Mapping[str, str] = {}
+    """What it cannot do, by the promise's name, and why."""
+
+
 class KindConfig(Section):
     """The whole file."""
 
@@ -286,6 +314,8 @@ class KindConfig(Section):
     """The events of a program that reads Claude Code's hook settings."""
     errors: Mapping[str, ErrorKind] = {}
     """The kind of error for each reason that a failed turn's hook gives."""
+    certify: CertifyConfig | None = None
+    """Unset: as its base is tried, if that is one of Torch's."""
 
     @property
     def path(self) -> str | None:

@@ -179,11 +179,18 @@ class Update(Step):
     do = "update"
 
 
+@dataclass(frozen=True)
+class AskModel(Step):
+    """Ask the model at OPENAI_BASE_URL, and do what it says: answer, use the shell after asking, fail."""
+
+    do = "ask-model"
+
+
 STEPS: dict[str, type[Step]] = {
     step.do: step
     for step in (
         *(Work, Say, Run, Permission, Ask, Compact, Retry, Limit),
-        *(Login, Fail, Loop, Storm, Hang, Crash, Shell, Open, Update),
+        *(Login, Fail, Loop, Storm, Hang, Crash, Shell, Open, Update, AskModel),
     )
 }
 

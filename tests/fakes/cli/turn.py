@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
+import shlex
 import signal
+import sys
 import time
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
@@ -20,6 +23,8 @@ _VERBS = ("Crunched", "Baked", "Brewed", "Cooked")
 _STREAMED = 0.05
 _RULES = "rules.local"
 """The file in its folder that lets it do everything."""
+_ASK_MODEL = shlex.join([sys.executable, os.path.abspath(f"{__file__}/../ask_model.py")])  # noqa: PTH100
+_ERRORS = {429: "rate_limit", 503: "overloaded"}
 
 
 class TurnFailed(Exception):
@@ -131,6 +136,28 @@ class Turn:
         said = output.rstrip("\n") or ("(No content)" if child.code == 0 else f"Error: Exit code {child.code}")
         self._print(*_hang(f"● Bash({step.command})", self._columns), *_hang(f"  ⎿  {said}", self._columns), "")
         yield from self._emit("PostToolUse", **tool, tool_response={"stdout": output})
+
+    def _ask_model(self, step: steps.AskModel) -> Script:
+        messages: list[dict[str, Any]] = [{"role": "user", "content": self.prompt}]
+        while True:
+            child = self._stage.run(_ASK_MODEL, json.dumps(messages))
+            try:
+                yield Ended([child])
+            finally:
+                child.kill()
+            said = json.loads(child.output)
+            if "error" in said:
+                raise TurnFailed(f"API Error: {said['error']}", _ERRORS.get(said["status"], "unknown"))
+            messages.append(said)
+            if said["content"]:
+                yield from self._say(steps.Say(said["content"]))
+            for call in said.get("tool_calls", ()):
+                command = json.loads(call["function"]["arguments"])["command"]
+                yield from self._permission(steps.Permission(command=command))
+                yield from self._run(steps.Run(command))
+                messages.append({"role": "tool", "tool_call_id": call["id"], "content": "it ran"})
+            if not said.get("tool_calls"):
+                return
 
     def _permission(self, step: steps.Permission) -> Script:
         if self._may_do_anything():
@@ -271,6 +298,7 @@ class Turn:
         yield  # a generator all the same
 
     _PLAYERS: ClassVar[dict[type[Step], Callable[[Turn, Any], Script]]] = {
+        steps.AskModel: _ask_model,
         steps.Work: _work,
         steps.Say: _say,
         steps.Run: _run,

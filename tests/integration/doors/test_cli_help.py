@@ -43,6 +43,7 @@ OPTIONS = {
     "stop": "--all --here --reason",
     "start": "--all --here --reason",
     "kinds": "--json",
+    "certify": "KIND --record --json",
     "attach": "--read-only",
     "screen": "--history --explain --follow",
     "send": "AGENT TEXT --when [idle|now|interrupt] --emergency --as --about --expires --id --wait --from --json",
