@@ -41,15 +41,25 @@ class Acp(CodingAgent):
         return [sys.executable, "-P", "-m", _PANE, str(self.folder)]
 
     def prepare(self) -> None:
-        kept = KeptSession.read(self.folder)
+        if self.given_conversation is None:
+            KeptSession.forget(self.folder)
         PaneStart(
             life=uuid.uuid4().hex,
             command=self.config.command,
-            session=kept.session if kept and kept.folder == str(self.workdir) else None,
+            session=self.given_conversation,
             auth=self.config.acp.auth,
             mode=self.config.acp.mode,
             model=self.config.model,
         ).write(self.folder)
+
+    @property
+    def conversation(self) -> str | None:
+        kept = KeptSession.read(self.folder)
+        return kept.session if kept else None
+
+    def is_kept(self, conversation: str) -> bool:
+        kept = KeptSession.read(self.folder)
+        return kept is not None and kept.is_kept and kept.session == conversation
 
     @cached_property
     def _door(self) -> PaneDoor:
@@ -67,8 +77,8 @@ class Acp(CodingAgent):
         status = self._status
         if status is None or status.state is not AgentState.READY:
             return False
-        if status.resumed:
-            (self.folder / "briefed").touch()
+        if not status.resumed:
+            (self.folder / "briefed").unlink(missing_ok=True)
         (self.folder / "ready").touch()
         return True
 

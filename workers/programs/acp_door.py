@@ -56,12 +56,13 @@ class PaneStart(BaseModel):
 
 
 class KeptSession(BaseModel):
-    """The session of the agent's program, and the folder in which it was begun."""
+    """The session of the agent's program, kept for the next one."""
 
     model_config = ConfigDict(frozen=True)
 
     session: str
-    folder: str
+    is_kept: bool
+    """The program can go on with a former one's session."""
 
     @classmethod
     def read(cls, folder: Path) -> KeptSession | None:
@@ -73,6 +74,10 @@ class KeptSession(BaseModel):
 
     def write(self, folder: Path) -> None:
         write_private(folder / _SESSION, self.model_dump_json() + "\n")
+
+    @staticmethod
+    def forget(folder: Path) -> None:
+        (folder / _SESSION).unlink(missing_ok=True)
 
 
 class PaneStatus(BaseModel):

@@ -61,11 +61,9 @@ class AcpPane:
         self._folder = folder
         self._start = PaneStart.read(folder)
         self._view = PaneView(sys.stdout, lambda: shutil.get_terminal_size().columns)
-        workdir = str(Path.cwd())
-        self._session = AcpSession(self._start, workdir, self._view, EventWriter(folder))
+        self._session = AcpSession(self._start, str(Path.cwd()), self._view, EventWriter(folder))
         self._session.on_change = self._show_input
         self._editor = LineEditor(self._session.take_line, self._interrupt, self._leave)
-        self._workdir = workdir
         self._ends = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -129,7 +127,7 @@ class AcpPane:
             return False
         except OSError:
             return True  # its end is seen by its exit code
-        KeptSession(session=self._session.session, folder=self._workdir).write(self._folder)
+        KeptSession(session=self._session.session, is_kept=self._session.is_kept).write(self._folder)
         return True
 
     async def _show_errors(self, errors: asyncio.StreamReader) -> None:

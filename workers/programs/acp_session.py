@@ -37,10 +37,17 @@ from acp.schema import (
 from pydantic import ValidationError
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question, Usage
+from torch_tasks.model.task import Question
 from torch_tasks.workers.programs.acp_door import Given, PaneStart, PaneStatus
-from torch_tasks.workers.programs.acp_stream import AUTH_REQUIRED, AnyUpdate, StreamDrawing, failed_turn, words_of
-from torch_tasks.workers.programs.acp_view import PaneView
+from torch_tasks.workers.programs.acp_stream import (
+    AUTH_REQUIRED,
+    AnyUpdate,
+    StreamDrawing,
+    failed_turn,
+    usage_of,
+    words_of,
+)
+from torch_tasks.workers.programs.acp_view import PaneView, shortened
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.questions import understand_answer
 
@@ -156,28 +163,40 @@ class AcpSession:
             await self._log_in(wanted)
             wanted = None
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether a later program can go on with the session."""
+        return self._can_load or self._can_resume
+
+    @property
+    def _can_load(self) -> bool:
+        can = self._hello.agent_capabilities
+        return bool(can and can.load_session)
+
+    @property
+    def _can_resume(self) -> bool:
+        can = self._hello.agent_capabilities
+        return bool(can and can.session_capabilities and can.session_capabilities.resume)
+
     async def _go_on(self) -> OpenedSession | None:
         """Go on with the former program's session; None if there is none, or it is gone."""
-        session, can = self._start.session, self._hello.agent_capabilities
-        if session is None or can is None:
+        session = self._start.session
+        if session is None or not self.is_kept:
             return None
-        resumable = can.session_capabilities is not None and can.session_capabilities.resume is not None
-        self._rule = "session/load"
-        with contextlib.suppress(ValidationError):
-            try:
-                opened: OpenedSession | None = None
-                if can.load_session:
-                    opened = await self._agent.load_session(self._folder, session, [])
-                elif resumable:
-                    opened = await self._agent.resume_session(session, self._folder, mcp_servers=[])
-            except RequestError as error:
-                if error.code == AUTH_REQUIRED:
-                    raise
-                self._view.show(f"cannot go on with session {session}, so a new one begins: {words_of(error)}", "── ")
-                return None
-            self.session, self.resumed = session, opened is not None
-            return opened
-        return None
+        self._rule = "session/load" if self._can_load else "session/resume"
+        try:
+            opened: OpenedSession
+            if self._can_load:
+                opened = await self._agent.load_session(self._folder, session, [])
+            else:
+                opened = await self._agent.resume_session(session, self._folder, mcp_servers=[])
+        except (RequestError, ValidationError) as error:
+            if isinstance(error, RequestError) and error.code == AUTH_REQUIRED:
+                raise
+            self._view.show(f"cannot go on with session {session}, so a new one begins: {words_of(error)}", "── ")
+            return None
+        self.session, self.resumed = session, True
+        return opened
 
     async def _open_new(self) -> OpenedSession:
         self._rule = "session/new"
@@ -245,7 +264,7 @@ class AcpSession:
         if self._state is not AgentState.READY:
             return False
         self._turn = OpenTurn(text)
-        self._view.show(text, "> ", "  ")
+        self._view.show(shortened(text), "> ", "  ")
         self._become(AgentState.WORKING, "session/prompt")
         self._running = asyncio.create_task(self._run(self._turn))
         return True
@@ -271,7 +290,7 @@ class AcpSession:
 
     def _ending(self, turn: OpenTurn, response: PromptResponse) -> ProgramEvent:
         self._accept()
-        if usage := self._usage(response):
+        if usage := usage_of(response, self._cost_of_turn()):
             self._report(ProgramEvent(EventKind.USAGE, usage=usage, origin="acp usage"))
         reason, answer = response.stop_reason, turn.answer.strip("\n") or turn.before
         origin = f"acp {reason}"
@@ -281,18 +300,12 @@ class AcpSession:
             return ProgramEvent(EventKind.INTERRUPTED, text=answer, origin=origin)
         return ProgramEvent(EventKind.FAILED, text=_ENDS[reason], error="other", origin=origin)
 
-    def _usage(self, response: PromptResponse) -> Usage | None:
-        cost = None if self._cost is None else self._cost - self._charged
-        self._charged = self._cost or self._charged
-        used = response.usage
-        if used is None:
-            return Usage(cost_usd=cost) if cost else None
-        return Usage(
-            input_tokens=used.input_tokens + (used.cached_write_tokens or 0),
-            cached_tokens=used.cached_read_tokens or 0,
-            output_tokens=used.output_tokens,
-            cost_usd=cost,
-        )
+    def _cost_of_turn(self) -> float | None:
+        """What the session cost since the last turn, if the program says what it costs."""
+        if self._cost is None:
+            return None
+        before, self._charged = self._charged, self._cost
+        return self._cost - before
 
     def _accept(self) -> None:
         """Report that the program has the prompt, once."""

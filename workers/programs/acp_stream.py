@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ from acp.schema import (
     AgentThoughtChunk,
     ContentToolCallContent,
     FileEditToolCallContent,
+    PromptResponse,
     TextContentBlock,
     ToolCallProgress,
     ToolCallStart,
@@ -23,6 +25,7 @@ from acp.schema import (
 from pydantic import ValidationError
 
 from torch_tasks.model.fields import now
+from torch_tasks.model.task import Usage
 from torch_tasks.workers.programs.acp_view import PaneView, diff_rows, shortened
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent
 from torch_tasks.workers.programs.reset_time import reset_time
@@ -87,7 +90,7 @@ class StreamDrawing:
             ):
                 self._view.flow(text)
             case UserMessageChunk(content=TextContentBlock(text=text)) if prompts:
-                self._view.show(text, "> ", "  ")
+                self._view.show(shortened(text), "> ", "  ")
             case ToolCallStart() | ToolCallProgress():
                 self._draw_tool(update)
             case AgentPlanUpdate(entries=entries):
@@ -132,6 +135,21 @@ def failed_turn(error: RequestError | ValidationError) -> ProgramEvent:
         kind = "login" if error.code == AUTH_REQUIRED else kind
     until = reset_time(words, now()) if kind == "limit" else None
     return ProgramEvent(EventKind.FAILED, text=words, error=kind, until=until, origin="acp error")
+
+
+def usage_of(response: PromptResponse, cost: float | None) -> Usage | None:
+    """What a turn used, by the protocol's own field or the one of the Gemini CLI."""
+    if used := response.usage:
+        return Usage(
+            input_tokens=used.input_tokens + (used.cached_write_tokens or 0),
+            cached_tokens=used.cached_read_tokens or 0,
+            output_tokens=used.output_tokens,
+            cost_usd=cost,
+        )
+    with contextlib.suppress(KeyError, TypeError, ValueError):
+        counts = (response.field_meta or {})["quota"]["token_count"]
+        return Usage(input_tokens=counts["input_tokens"], output_tokens=counts["output_tokens"], cost_usd=cost)
+    return Usage(cost_usd=cost) if cost else None
 
 
 def words_of(error: RequestError | ValidationError) -> str:

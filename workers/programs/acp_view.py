@@ -21,8 +21,8 @@ from torch_tasks.visible_text import visible
 
 _ERASED = "\r\x1b[K"
 _FRAMED_PASTES, _UNFRAMED_PASTES = "\x1b[?2004h", "\x1b[?2004l"
-_MOST_ROWS = 40
-"""How much of a diff or of a tool's output is drawn."""
+_MOST_ROWS, _MOST_CHARACTERS = 40, 8_000
+"""How much of a prompt, of a diff, of a tool's output or of one piece of a stream is drawn."""
 
 
 class PaneView:
@@ -46,6 +46,8 @@ class PaneView:
 
     def flow(self, text: str) -> None:
         """Draw a piece of streamed text: as many rows of it as are whole."""
+        if len(text) > _MOST_CHARACTERS:
+            text = shortened(text) + "\n"
         *lines, self._tail = (self._tail + visible(text).expandtabs()).split("\n")
         whole = [row for line in lines for row in self._rows(line)]
         *full, self._tail = self._rows(self._tail, keep_blanks=True)
@@ -88,9 +90,10 @@ def diff_rows(path: str, old: str | None, new: str) -> str:
 
 def shortened(text: str) -> str:
     """The beginning of a long text, and how much is left out."""
-    rows = text.split("\n")
-    left_out = len(rows) - _MOST_ROWS
-    return text if left_out <= 0 else "\n".join([*rows[:_MOST_ROWS], f"… {left_out} more lines"])
+    rows = text[:_MOST_CHARACTERS].split("\n")[:_MOST_ROWS]
+    shown = "\n".join(rows)
+    left_out = len(text) - len(shown)
+    return f"{shown}\n… and {left_out:,} more characters" if left_out else text
 
 
 def _width(text: str) -> int:

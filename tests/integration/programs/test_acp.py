@@ -276,7 +276,7 @@ def test_a_worker_killed_while_a_question_is_open_answers_it(desk: Desk) -> None
 
 
 @pytest.mark.parametrize("victim", ["the agent's program", "the pane's program"])
-def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_its_session(desk: Desk, victim: str) -> None:
+def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_session_and_task(desk: Desk, victim: str) -> None:
     desk.fake.play({"hold": victim}, load=True)
     task = desk.give("survive")
     desk.wait(lambda: desk.fake.holds(victim), "the program works")
@@ -284,8 +284,11 @@ def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_its_sessio
     desk.fake.play(load=True)
     (agent if victim == "the agent's program" else agent.parent()).kill()
     assert task.result(timeout=SECONDS).succeeded
-    assert "crashed" in desk.notes(task)
-    assert len(desk.received(task)) == 2
+    assert "the next one has its conversation: told to go on" in desk.notes(task)
+    prompt, further = desk.received(task)
+    assert "survive" in prompt
+    assert "Go on with the task where you were" in further
+    assert task.record().attempts == 1
     desk.wait(lambda: not alive(agent), "nothing of the former program is left")
     [session, *_] = [given["sessionId"] for given in desk.fake.received("session/load")]
     assert session.startswith("session-")
@@ -331,7 +334,7 @@ def test_a_login_is_a_persons_who_chooses_how(shared_node: Node, torch: Torch) -
 
 def test_a_program_that_says_nothing_is_shown_and_waited_for(shared_node: Node, torch: Torch) -> None:
     desk = Desk(shared_node, torch, "silent", silent=True)
-    desk.host(is_awaited=False, TORCH_AGENT_START_SECONDS="2")
+    desk.host(is_awaited=False, TORCH_AGENT_START_SECONDS="15")
     until(lambda: desk.worker.agent_state is AgentState.WAITING, "the agent waits for a person", SECONDS)
     assert desk.worker.info
     assert "no answer to initialize yet" in desk.worker.info.asks

@@ -1,0 +1,93 @@
+"""OpenCode and the Gemini CLI as agents of the fleet over the Agent Client Protocol, as a kind of the user's own."""
+
+from __future__ import annotations
+
+import json
+from typing import ClassVar
+
+import psutil
+import pytest
+from hosted import Hosted
+from promises import WithTools
+
+from torch_tasks.client import Task
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Text
+from torch_tasks.workers.certify.homes import GeminiHome, Home, OpenCodeHome
+
+pytestmark = pytest.mark.slow
+
+
+class OverAcp(Home):
+    """A home whose owner says that the program is driven over the protocol."""
+
+    acp_flags: ClassVar[tuple[str, ...]]
+    exit_keys = ("C-d",)
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**super().variables, "TORCH_CONFIG_DIR": str(self.folder / "torch")}
+
+    def settle(self) -> None:
+        super().settle()
+        command = json.dumps([self.cli, *self.acp_flags])
+        self.file(f"torch/agents/{self.cli}.toml", f'base = "acp"\ncommand = {command}\n')
+
+
+class OpenCodeOverAcp(OverAcp, OpenCodeHome):
+    acp_flags = ("acp",)
+
+
+class GeminiOverAcp(OverAcp, GeminiHome):
+    acp_flags = ("--acp",)
+
+
+class ProgramsOverAcp(WithTools):
+    """What holds for each of them."""
+
+    def test_a_person_in_the_pane_is_left_alone(self, agent: Hosted) -> None:
+        """A prompt goes past what is typed, and need not wait."""
+        agent.worker.tmux("send-keys", "-l", "a person types")
+        assert agent.do("meanwhile").succeeded
+        assert "a person types" in agent.worker.screen()
+        agent.worker.tmux("send-keys", "C-u")
+
+    def test_a_program_killed_in_a_turn_goes_on_with_its_session(self, agent: Hosted) -> None:
+        assert agent.do("remember the harbour").succeeded
+        agent.llm.on("long work", Await("program"), times=1)
+        task = agent.give("long work")
+        agent.wait(lambda: agent.llm.holding("program"), "the model works")
+        before = agent.worker.pane()
+        [program] = psutil.Process(before[1]).children()
+        agent.llm.on("long work", Text("Done at last."))
+        program.kill()
+        assert task.result(timeout=120).answer == "Done at last."
+        assert agent.worker.pane() != before
+        assert "remember the harbour" in json.dumps(agent.requests(task.id)[-1].body)
+
+
+class TestOpenCodeOverAcp(ProgramsOverAcp):
+    home = OpenCodeOverAcp
+    briefed_in = "messages"
+    shell_tool = "execute"
+    allow_choice = "Allow once"
+
+    def making(self, agent: Hosted, name: str) -> Call:
+        return Call("write", {"filePath": str(agent.home.work / name), "content": "hello"})
+
+    def check_denied(self, agent: Hosted, task: Task) -> None:
+        assert task.result(timeout=120)
+        assert any(note.startswith("denied edit(") for note in agent.notes(task))
+
+
+class TestGeminiOverAcp(ProgramsOverAcp):
+    home = GeminiOverAcp
+    briefed_in = "contents"
+    shell_tool = "execute"
+    allow_choice = "Allow"
+
+    def making(self, agent: Hosted, name: str) -> Call:
+        return Call("write_file", {"file_path": str(agent.home.work / name), "content": "hello"})
+
+    def check_denied(self, agent: Hosted, task: Task) -> None:
+        assert task.result(timeout=120)
+        assert any(note.startswith("denied edit(") for note in agent.notes(task))
