@@ -12,8 +12,10 @@ from torch_tasks.config_files import shipped_config, user_config
 from torch_tasks.errors import TorchError
 from torch_tasks.system.files import make_folder
 
-#: In this order they are looked for on PATH; a shell is always there.
-PROGRAMS = ("claude", "codex", "gemini", "opencode", "aider", "shell")
+#: In this order they are looked for on PATH; a shell is always there. ``acp`` is no program, but what some speak.
+PROGRAMS = ("claude", "codex", "gemini", "opencode", "aider", "shell", "acp")
+#: What a program's requests for permission call its shell, if it is not ``Bash``.
+_SHELLS = {"gemini": "Shell", "opencode": "bash", "acp": "execute"}
 _OWN_KIND = "night"
 _MOST_AGENTS = 50
 
@@ -61,7 +63,7 @@ def _files(program: str, workdir: Path, count: int) -> dict[str, str]:
     )
     files = {"torch.toml": _filled("torch.toml", program=program, agents=agents), "git.toml": _filled("git.toml")}
     if kind == _OWN_KIND:
-        files[f"agents/{kind}.toml"] = _filled("agents/night.toml", program=program)
+        files[f"agents/{kind}.toml"] = _filled("agents/night.toml", program=program, shell=_SHELLS.get(program, "Bash"))
     return files
 
 

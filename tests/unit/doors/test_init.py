@@ -63,6 +63,14 @@ def test_it_asks_for_program_folder_and_number(config: Path) -> None:
     assert not (config / "agents").exists()
 
 
+@pytest.mark.parametrize(("program", "shell"), [("gemini", "Shell"), ("opencode", "bash"), ("acp", "execute")])
+def test_the_permissions_name_the_shell_as_the_program_does(config: Path, program: str, shell: str) -> None:
+    done = run(typed=f"{program}\n\n\n")
+    assert done.exit_code == 0, done.output
+    kind = tomllib.loads((config / "agents" / "night.toml").read_text())
+    assert (kind["base"], kind["permissions"]["deny"]) == (program, [f"{shell}(git push*)", f"{shell}(sudo *)"])
+
+
 def test_what_exists_is_never_overwritten(config: Path) -> None:
     config.mkdir()
     (config / "git.toml").write_text("# mine\n")
