@@ -131,9 +131,17 @@ class Agent:
         return {"result": {"sessionId": session, "modes": {"currentModeId": "ask", "availableModes": modes}}}
 
     def _session_load(self, given: Mapping[str, Any]) -> dict[str, Any]:
-        said = {"sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": "As I said.\n"}}
-        self._update(given["sessionId"], said)
+        """Tell the session's last prompt, in two pieces, and the beginning of an answer."""
+        prompts = [one["prompt"][0]["text"] for one in self._received("session/prompt")]
+        for text in (prompts[-1][:9], prompts[-1][9:]) if prompts else ():
+            chunk = {"sessionUpdate": "user_message_chunk", "content": {"type": "text", "text": text}}
+            self._update(given["sessionId"], chunk)
+        self._do_say(given["sessionId"], "As I said.\n")
         return {"result": {}}
+
+    def _received(self, method: str) -> list[dict[str, Any]]:
+        lines = (self._folder / "received.jsonl").read_text().splitlines()
+        return [one["params"] for line in lines if (one := json.loads(line)).get("method") == method]
 
     def _session_set_mode(self, _: Mapping[str, Any]) -> dict[str, Any]:
         return {"result": {}}

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from typing import Any
 
 from acp import PROTOCOL_VERSION, RequestError, text_block
@@ -33,12 +32,14 @@ from acp.schema import (
     ToolCallStart,
     ToolCallUpdate,
     UsageUpdate,
+    UserMessageChunk,
 )
 from pydantic import ValidationError
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
 from torch_tasks.workers.programs.acp_door import Given, PaneStart, PaneStatus
+from torch_tasks.workers.programs.acp_open import OpenQuestion, OpenTurn
 from torch_tasks.workers.programs.acp_stream import (
     AUTH_REQUIRED,
     AnyUpdate,
@@ -67,33 +68,6 @@ class Unusable(Exception):
     """The agent's program cannot be used; the words say why, and what to do."""
 
 
-@dataclass
-class OpenQuestion:
-    """A question that the program waits for, and what each of its choices answers."""
-
-    question: Question
-    options: Sequence[PermissionOption]
-    answer: asyncio.Future[int | None] = field(default_factory=lambda: asyncio.get_running_loop().create_future())
-    """The index of the choice; None if the turn was cancelled."""
-
-    def once(self, *, allowed: bool) -> int | None:
-        """The choice that allows or denies this one time."""
-        kind = "allow_once" if allowed else "reject_once"
-        return next((index for index, option in enumerate(self.options) if option.kind == kind), None)
-
-
-@dataclass
-class OpenTurn:
-    """What is known of the running turn."""
-
-    text: str
-    accepted: bool = False
-    answer: str = ""
-    """What the agent said since its last tool call."""
-    before: str = ""
-    """What it said before that."""
-
-
 class AcpSession:
     """One session. All of it happens in one thread, between the awaits."""
 
@@ -110,6 +84,9 @@ class AcpSession:
         self._running: asyncio.Task[None] | None = None
         self._given: set[str] = set()
         self._stream = StreamDrawing(view)
+        self._replayed = ""
+        """The last prompt in the session that is gone on with."""
+        self._is_replaying_prompt = False
         self._cost: float | None = None
         self._charged: float = 0.0
         self.session = ""
@@ -196,6 +173,8 @@ class AcpSession:
             self._view.show(f"cannot go on with session {session}, so a new one begins: {words_of(error)}", "── ")
             return None
         self.session, self.resumed = session, True
+        if self._replayed:
+            self._report(ProgramEvent(EventKind.ACCEPTED, text=self._replayed, origin="acp session/load"))
         return opened
 
     async def _open_new(self) -> OpenedSession:
@@ -292,7 +271,7 @@ class AcpSession:
         self._accept()
         if usage := usage_of(response, self._cost_of_turn()):
             self._report(ProgramEvent(EventKind.USAGE, usage=usage, origin="acp usage"))
-        reason, answer = response.stop_reason, turn.answer.strip("\n") or turn.before
+        reason, answer = response.stop_reason, turn.whole_answer
         origin = f"acp {reason}"
         if reason == "end_turn":
             return ProgramEvent(EventKind.STOPPED, text=answer, origin=origin)
@@ -313,10 +292,15 @@ class AcpSession:
             self._turn.accepted = True
             self._report(ProgramEvent(EventKind.ACCEPTED, text=self._turn.text, origin="acp"))
 
+    def _note_replayed(self, update: AnyUpdate) -> None:
+        match update:
+            case UserMessageChunk(content=TextContentBlock(text=text)):
+                self._replayed = self._replayed + text if self._is_replaying_prompt else text
+        self._is_replaying_prompt = isinstance(update, UserMessageChunk)
+
     def _note_tool(self, update: AnyUpdate) -> None:
-        """What was said before a tool is used is no part of the answer."""
-        if self._turn and self._turn.answer.strip() and self._stream.is_new(update):
-            self._turn.before, self._turn.answer = self._turn.answer.strip("\n"), ""
+        if self._turn and self._stream.is_new(update):
+            self._turn.begin_tool()
 
     async def cancel(self) -> None:
         """Have the program end its turn; what it asks is answered with the cancellation."""
@@ -421,6 +405,8 @@ class AcpSession:
         if self._turn and isinstance(update, _WORK):
             self._accept()
         self._note_tool(update)
+        if self._turn is None:
+            self._note_replayed(update)
         match update:
             case AgentMessageChunk(content=TextContentBlock(text=text)) if self._turn:
                 self._turn.answer += text

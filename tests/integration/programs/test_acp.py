@@ -275,14 +275,17 @@ def test_a_worker_killed_while_a_question_is_open_answers_it(desk: Desk) -> None
     assert task.result(timeout=SECONDS).answer == "Tried."
 
 
-@pytest.mark.parametrize("victim", ["the agent's program", "the pane's program"])
-def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_session_and_task(desk: Desk, victim: str) -> None:
-    desk.fake.play({"hold": victim}, load=True)
+@pytest.mark.parametrize("victim", ["agent", "pane"])
+def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_session_and_task(
+    shared_node: Node, torch: Torch, victim: str
+) -> None:
+    desk = Desk(shared_node, torch, f"killed-{victim}", load=True).host()
+    desk.fake.play({"hold": "begun"}, load=True)
     task = desk.give("survive")
-    desk.wait(lambda: desk.fake.holds(victim), "the program works")
+    desk.wait(lambda: desk.fake.holds("begun"), "the program works")
     agent = desk.program()
     desk.fake.play(load=True)
-    (agent if victim == "the agent's program" else agent.parent()).kill()
+    (agent if victim == "agent" else agent.parent()).kill()
     assert task.result(timeout=SECONDS).succeeded
     assert "the next one has its conversation: told to go on" in desk.notes(task)
     prompt, further = desk.received(task)
@@ -290,8 +293,8 @@ def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_session_an
     assert "Go on with the task where you were" in further
     assert task.record().attempts == 1
     desk.wait(lambda: not alive(agent), "nothing of the former program is left")
-    [session, *_] = [given["sessionId"] for given in desk.fake.received("session/load")]
-    assert session.startswith("session-")
+    [load] = desk.fake.received("session/load")
+    assert load["sessionId"].startswith("session-")
     desk.sees("As I said.")
 
 
