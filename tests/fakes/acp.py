@@ -115,7 +115,9 @@ class Agent:
         for line in play.get("garbage", ()):
             self._write(line)
         can = {"loadSession": play.get("load", False)}
-        methods = [{"id": "card", "name": "Key card", "description": "Hold it to the reader"}] if "auth" in play else []
+        methods = (
+            [{"id": "card", "name": "Key card", "description": "Hold it to the reader"}] if play.get("auth") else []
+        )
         hello = {"protocolVersion": play.get("version", 1), "agentCapabilities": can, "authMethods": methods}
         return {"result": {**hello, "agentInfo": {"name": "fake", "version": "7.8"}}}
 
@@ -124,7 +126,7 @@ class Agent:
         return {"result": {}}
 
     def _session_new(self, _: Mapping[str, Any]) -> dict[str, Any]:
-        if "auth" in self._play and not (self._folder / "logged-in").exists():
+        if self._play.get("auth") == "at once" and not (self._folder / "logged-in").exists():
             return {"error": {"code": -32000, "message": "Authentication required"}}
         modes = [{"id": "ask", "name": "Ask"}, {"id": "code", "name": "Code"}]
         session = f"session-{os.getpid()}"
@@ -211,6 +213,12 @@ class Agent:
 
     def _do_error(self, _: str, error: Mapping[str, Any]) -> dict[str, Any]:
         return {"error": error}
+
+    def _do_login(self, _: str, message: str) -> dict[str, Any] | None:
+        """Want a login before anything is done."""
+        if (self._folder / "logged-in").exists():
+            return None
+        return {"error": {"code": -32000, "message": message}}
 
     def _do_stop(self, _: str, reason: str) -> dict[str, Any]:
         usage = {"totalTokens": 12, "inputTokens": 5, "outputTokens": 7}

@@ -196,21 +196,22 @@ class AcpSession:
             _require(model, [choice.value for one in options for choice in _choices(one)], "model", self._name)
             await self._agent.set_config_option(chosen[0][0], self.session, model)
 
-    async def _log_in(self, method: str | None) -> None:
-        """Authenticate by this method, else by the one that a person chooses in the pane."""
+    async def _log_in(self, method: str | None) -> bool:
+        """Authenticate by this method, else by the one that a person chooses; false if that was cancelled."""
         methods = list(self._hello.auth_methods or ())
         if method is None:
             names = [f"{one.name}: {one.description}" if one.description else one.name for one in methods]
             question = Question(text=f"{self._name} wants a login. How?", choices=(*names, _AGAIN))
             index = await self._ask(OpenQuestion(question, ()), AgentState.LOGIN)
             if index is None or index >= len(methods):
-                return
+                return index is not None
             method = methods[index].id
         self._become(AgentState.LOGIN, f"authenticate {method}")
         try:
             await self._agent.authenticate(method)
         except (RequestError, ValidationError) as error:
             self._view.show(f"{method}: {words_of(error)}", "✗ ")
+        return True
 
     # ── its state ────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -251,21 +252,28 @@ class AcpSession:
     async def _run(self, turn: OpenTurn) -> None:
         """One turn, from its prompt to the report of how it ended."""
         try:
-            ended = self._ending(turn, await self._agent.prompt(self.session, [text_block(turn.text)]))
-        except (RequestError, ValidationError) as error:
-            ended = failed_turn(error)
+            ended = await self._prompt(turn)
         except OSError:
             return  # the program has ended, and so does this one
         self._accept()
         self._turn = None
         self._view.show(ended.text if ended.kind is EventKind.FAILED else ended.origin, "── ")
-        if ended.error == "login":
-            self._report(ended)
-            await self._log_in(None)
-            self._become(AgentState.READY, "session")
-        else:
-            self._become(AgentState.READY, "session")
-            self._report(ended)
+        self._become(AgentState.READY, "session")
+        self._report(ended)
+
+    async def _prompt(self, turn: OpenTurn) -> ProgramEvent:
+        """Give the program the prompt, and again after a login that it wants first; returns how the turn ended."""
+        while True:
+            try:
+                return self._ending(turn, await self._agent.prompt(self.session, [text_block(turn.text)]))
+            except (RequestError, ValidationError) as error:
+                ended = failed_turn(error)
+                if ended.error != "login":
+                    return ended
+            self._view.show(ended.text, "✗ ")
+            if not await self._log_in(None):
+                return ProgramEvent(EventKind.INTERRUPTED, text=turn.whole_answer, origin="acp cancelled")
+            self._become(AgentState.WORKING, "session/prompt")
 
     def _ending(self, turn: OpenTurn, response: PromptResponse) -> ProgramEvent:
         self._accept()

@@ -323,7 +323,7 @@ def test_a_mode_that_is_not_there_is_refused_by_name(shared_node: Node, torch: T
 
 
 def test_a_login_is_a_persons_who_chooses_how(shared_node: Node, torch: Torch) -> None:
-    desk = Desk(shared_node, torch, "stranger", auth=True, garbage=["welcome!"]).host(is_awaited=False)
+    desk = Desk(shared_node, torch, "stranger", auth="at once", garbage=["welcome!"]).host(is_awaited=False)
     until(lambda: desk.worker.agent_state is AgentState.LOGIN, "the agent wants a login", SECONDS)
     assert desk.worker.info
     assert desk.worker.info.asks == "fake 7.8 wants a login. How?"
@@ -333,6 +333,23 @@ def test_a_login_is_a_persons_who_chooses_how(shared_node: Node, torch: Torch) -
     desk.type("1", "Enter")
     assert task.result(timeout=SECONDS).succeeded
     assert desk.fake.received("authenticate") == [{"methodId": "card"}]
+
+
+def test_a_login_that_a_turn_wants_is_waited_for_and_the_prompt_given_again(shared_node: Node, torch: Torch) -> None:
+    desk = Desk(shared_node, torch, "expired", auth="later").host()
+    desk.fake.play({"login": "Your login has expired"}, {"say": "It is done."}, auth="later")
+    task = desk.give("go on")
+    desk.wait(lambda: desk.worker.agent_state is AgentState.LOGIN, "the agent wants a login")
+    desk.sees("Your login has expired")
+    desk.wait(lambda: task.record().question, "the task says what is asked")
+    task.answer("1")
+    assert task.result(timeout=SECONDS).answer == "It is done."
+    assert len(desk.received(task)) == 2
+    (desk.fake.folder / "logged-in").unlink()
+    cancelled = desk.give("never mind")
+    desk.wait(lambda: desk.worker.agent_state is AgentState.LOGIN, "the agent wants a login again")
+    cancelled.cancel()
+    assert cancelled.result(timeout=SECONDS).status is TaskState.CANCELLED
 
 
 def test_a_program_that_says_nothing_is_shown_and_waited_for(shared_node: Node, torch: Torch) -> None:
