@@ -140,19 +140,22 @@ class Acp(CodingAgent):
         status = self._status
         return Hindrance.DIALOG if status and status.question else None
 
+    def restore(self, pane: AgentPane) -> bool:
+        status = self._status
+        return status is None or not status.is_changed
+
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
-        is_given = self._answer(question, "allow" if allowed else "deny")
-        return Answered.GIVEN if is_given else Answered.NOT_GIVEN
+        try:
+            return self._door.permit(question, allowed=allowed)
+        except PaneAway:
+            return Answered.NOT_GIVEN
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
-        return self._answer(question, reply)
-
-    def _answer(self, question: Question, reply: str) -> bool:
         words = reply.strip().casefold()
+        if words in ("allow", "deny"):
+            return self.permit(pane, question, allowed=words == "allow") is Answered.GIVEN
         chosen = understand_answer(reply, question, None)
         try:
-            if words in ("allow", "deny"):
-                return self._door.permit(question, allowed=words == "allow")
             return chosen is not None and self._door.choose(question, chosen.numbers[0])
         except PaneAway:
             return False

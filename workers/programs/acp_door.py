@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
 from torch_tasks.state_folder import require_short
 from torch_tasks.system.files import write_private
+from torch_tasks.workers.programs.answering import Answered
 
 LINE_BYTES = 64_000_000
 """The longest line that the pane's program reads, of the agent's program or of its worker."""
@@ -92,6 +93,8 @@ class PaneStatus(BaseModel):
     question: Question | None = None
     resumed: bool = False
     """The program went on with the session of a former one."""
+    is_changed: bool = False
+    """A choice that lasts was taken, or the mode is not the one that the session began with."""
 
 
 class Given(StrEnum):
@@ -117,9 +120,9 @@ class PaneDoor:
         """Give the agent a prompt. The same number twice is one prompt."""
         return self._call(Given, "prompt", life=life, number=number, text=text)
 
-    def permit(self, question: Question, *, allowed: bool) -> bool:
-        """Allow or deny, once, what the question is about. False if it is not asked, or has no such choice."""
-        return self._call(bool, "permit", question=question.model_dump(), allowed=allowed)
+    def permit(self, question: Question, *, allowed: bool) -> Answered:
+        """Allow or deny, once, what the question is about."""
+        return self._call(Answered, "permit", question=question.model_dump(), allowed=allowed)
 
     def choose(self, question: Question, number: int) -> bool:
         """Take this choice of the question. False if it is not asked."""

@@ -26,6 +26,11 @@ class OpenQuestion:
         return next((index for index, option in enumerate(self.options) if option.kind == kind), None)
 
 
+def lasting_among(options: Sequence[PermissionOption]) -> tuple[int, ...]:
+    """The numbers of the choices that change something for later."""
+    return tuple(number for number, option in enumerate(options, 1) if option.kind in ("allow_always", "reject_always"))
+
+
 @dataclass
 class OpenTurn:
     """What is known of the running turn."""

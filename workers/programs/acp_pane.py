@@ -196,7 +196,7 @@ class AcpPane:
             case "prompt":
                 return session.give(order["life"], order["number"], order["text"])
             case "permit":
-                return session.permit(Question.model_validate(order["question"]), allowed=order["allowed"])
+                return session.permit(Question.model_validate(order["question"]), allowed=order["allowed"]).value
             case "choose":
                 return session.choose(Question.model_validate(order["question"]), order["number"])
             case "cancel":

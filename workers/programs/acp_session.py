@@ -18,6 +18,7 @@ from acp.schema import (
     AgentThoughtChunk,
     AllowedOutcome,
     ClientCapabilities,
+    CurrentModeUpdate,
     DeniedOutcome,
     Implementation,
     InitializeResponse,
@@ -37,7 +38,7 @@ from acp.schema import (
 from pydantic import ValidationError
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Question
+from torch_tasks.model.task import LASTING, Question
 from torch_tasks.workers.programs.acp_door import Given, PaneStart, PaneStatus
 from torch_tasks.workers.programs.acp_open import OpenQuestion, OpenTurn
 from torch_tasks.workers.programs.acp_stream import (
@@ -49,6 +50,7 @@ from torch_tasks.workers.programs.acp_stream import (
     words_of,
 )
 from torch_tasks.workers.programs.acp_view import PaneView, shortened
+from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.questions import understand_answer
 
@@ -84,6 +86,10 @@ class AcpSession:
         self._running: asyncio.Task[None] | None = None
         self._given: set[str] = set()
         self._stream = StreamDrawing(view)
+        self._is_changed = False
+        """A choice that lasts was taken."""
+        self._mode: str | None = None
+        self._first_mode: str | None = None
         self._replayed = ""
         """The last prompt in the session that is gone on with."""
         self._is_replaying_prompt = False
@@ -190,6 +196,7 @@ class AcpSession:
                 modes = [one.id for one in opened.modes.available_modes] if opened.modes else []
                 _require(mode, modes, "mode", self._name)
             await self._agent.set_session_mode(self.session, mode)
+        self._first_mode = self._mode = mode or (opened.modes.current_mode_id if opened.modes else self._mode)
         if model := self._start.model:
             options = [one for one in opened.config_options or () if one.category == "model" and one.type == "select"]
             chosen = [(one.id, choice.value) for one in options for choice in _choices(one) if choice.value == model]
@@ -220,7 +227,12 @@ class AcpSession:
         """What the program does now."""
         question = self._asked[0].question if self._asked else None
         return PaneStatus(
-            life=self._start.life, state=self._state, rule=self._rule, question=question, resumed=self.resumed
+            life=self._start.life,
+            state=self._state,
+            rule=self._rule,
+            question=question,
+            resumed=self.resumed,
+            is_changed=self._is_changed or self._mode != self._first_mode,
         )
 
     def _become(self, state: AgentState, rule: str) -> None:
@@ -336,6 +348,7 @@ class AcpSession:
         index = await self._ask(OpenQuestion(question, options), AgentState.WAITING)
         if index is None:
             return RequestPermissionResponse(outcome=DeniedOutcome(outcome="cancelled"))
+        self._is_changed |= index + 1 in lasting
         chosen = AllowedOutcome(outcome="selected", option_id=options[index].option_id)
         return RequestPermissionResponse(outcome=chosen)
 
@@ -359,21 +372,21 @@ class AcpSession:
         question = asked.question
         self._view.show(question.text, "? ")
         for number, choice in enumerate(question.choices, 1):
-            self._view.show(choice, f"  {number}. ")
+            self._view.show(choice + (LASTING if number in question.lasting else ""), f"  {number}. ")
         self._become(state, "session/request_permission" if self._turn else "authenticate")
         if self._turn:
             self._report(ProgramEvent(EventKind.QUESTION, question=question, origin="acp"))
 
-    def permit(self, question: Question, *, allowed: bool) -> bool:
-        """Allow or deny this one time. A request without such a choice can only be cancelled."""
+    def permit(self, question: Question, *, allowed: bool) -> Answered:
+        """Allow or deny this one time. A request that nothing denies once can be cancelled."""
         asked = self._open_question(question)
         if asked is None:
-            return False
+            return Answered.NOT_GIVEN
         index = asked.once(allowed=allowed)
         if index is None and allowed:
-            return False
+            return Answered.NO_SUCH_CHOICE
         asked.answer.set_result(index)
-        return True
+        return Answered.GIVEN
 
     def choose(self, question: Question, number: int) -> bool:
         """Take this choice of the question, counted from one."""
@@ -399,7 +412,7 @@ class AcpSession:
             return
         question, words = self._asked[0].question, line.strip().casefold()
         if words in ("allow", "deny") and question.subject:
-            is_taken = self.permit(question, allowed=words == "allow")
+            is_taken = self.permit(question, allowed=words == "allow") is Answered.GIVEN
         else:
             reply = understand_answer(line, question, None)
             is_taken = reply is not None and self.choose(question, reply.numbers[0])
@@ -418,6 +431,8 @@ class AcpSession:
         match update:
             case AgentMessageChunk(content=TextContentBlock(text=text)) if self._turn:
                 self._turn.answer += text
+            case CurrentModeUpdate(current_mode_id=mode):
+                self._mode, self._first_mode = mode, self._first_mode or mode
             case UsageUpdate(cost=cost) if cost and cost.currency == "USD":
                 self._cost = cost.amount
         self._stream.draw(update, prompts=self._turn is None)

@@ -177,6 +177,26 @@ def test_a_policy_never_takes_what_lasts_and_a_question_without_choices_can_be_d
     assert desk.fake.received("answer")[-1]["outcome"] == {"outcome": "cancelled"}
 
 
+MODE = {"update": {"sessionUpdate": "current_mode_update", "currentModeId": "ask"}}
+
+
+@pytest.mark.parametrize("step", [{"ask": [ALLOW, ALWAYS]}, MODE], ids=["a lasting choice", "another mode"])
+def test_what_a_choice_changed_for_later_is_gone_with_its_program(desk: Desk, step: dict[str, Any]) -> None:
+    desk.fake.play(step, {"say": "It is done."})
+    task = desk.give("change it")
+    if "ask" in step:
+        assert desk.asks(task).lasting == (2,)
+        desk.sees("2. Always allow [also for later]")
+        task.answer("2")
+    assert task.result(timeout=SECONDS).succeeded
+    before = desk.worker.pane()[1]
+    desk.fake.play()
+    after = desk.give("and on")
+    assert after.result(timeout=SECONDS).succeeded
+    assert "begun by a new program" in desk.notes(after)
+    assert desk.worker.pane()[1] != before
+
+
 def test_a_person_answers_in_the_pane_and_types_a_prompt(desk: Desk) -> None:
     desk.fake.play({"ask": [ALLOW, REJECT]}, {"say": "Tried."})
     task = desk.give("touch it")
