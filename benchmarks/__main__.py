@@ -37,6 +37,7 @@ NAMES = (
     "message_storm",
     "faults",
     "real",
+    "doors",
 )
 RESULTS = Path(__file__).parent / "results"
 

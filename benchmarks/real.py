@@ -30,7 +30,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _cli(stage: Stage, cli: str, tasks: int) -> Iterator[Measure]:
-    if why := _missing(cli):
+    if why := missing(cli):
         yield Measure(cli, None, "", note=why)
         return
     with FakeLLM(stage.folder / f"llm-{cli}") as llm:
@@ -38,8 +38,8 @@ def _cli(stage: Stage, cli: str, tasks: int) -> Iterator[Measure]:
         try:
             with stage.agent(f"real-{cli}", cli, home.work, **home.environment) as agent:
                 stage.await_ready(agent)
-                _one(stage, agent, home)
-                times = [_one(stage, agent, home) for _ in range(tasks)]
+                one_task(stage, agent, home)
+                times = [one_task(stage, agent, home) for _ in range(tasks)]
         finally:
             home.clear()
     names = ("taken → the model has it", "taken → known to be accepted", "the model has it → result known")
@@ -48,7 +48,7 @@ def _cli(stage: Stage, cli: str, tasks: int) -> Iterator[Measure]:
             yield Measure(f"{cli}: {name}, p{percent}", 1000 * percentile(waits, percent), "ms")
 
 
-def _missing(cli: str) -> str:
+def missing(cli: str) -> str:
     """Why this CLI is not measured, if so."""
     if set(psutil.net_if_addrs()) - {"lo"}:
         return "there is a network: run it under .ci/loopback-only"
@@ -57,7 +57,7 @@ def _missing(cli: str) -> str:
     return "" if config_file(f"agents/{cli}.toml") else "Torch has no such kind yet"
 
 
-def _one(stage: Stage, agent: Agent, home: Home) -> tuple[float, float, float]:
+def one_task(stage: Stage, agent: Agent, home: Home) -> tuple[float, float, float]:
     """The waits of one task, in seconds."""
     task = stage.torch.enqueue(WORDS, agent=agent.id)
     task.result(READY_SECONDS).raise_for_status()

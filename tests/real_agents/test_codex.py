@@ -57,7 +57,7 @@ class WithCodex(WithAccounts):
 
     def test_the_folder_may_be_written_although_nobody_was_asked(self, agent: Hosted) -> None:
         agent.llm.on(
-            "write here", Call("exec_command", {"cmd": "touch written && echo done-$((6 * 7))"}), Text("Done.")
+            "write here", Call("exec_command", {"cmd": "touch written && echo made-$((6 * 7))"}), Text("Yes.")
         )
         task = agent.give("write here")
         assert task.result(timeout=120).answer == "Yes."
