@@ -101,9 +101,7 @@ class WithCodex(WithAccounts):
         assert len(agent.received(task.id)) == 1
         task.cancel()
 
-        # Then it offers a model that costs less.
-        shown = agent.worker.folder / "transcript"
-        agent.wait(lambda: "Approaching rate limits" in shown.read_text(errors="replace"), "it offers another model")
+        # It is told beforehand to offer no model that costs less.
         agent.worker.kill()
         broker.client.delete(keys.account("codex", "limit"))
         agent.host()
