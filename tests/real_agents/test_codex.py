@@ -56,9 +56,7 @@ class WithCodex(WithAccounts):
         assert "trust_level" not in settings, "its folder is trusted by this agent alone"
 
     def test_the_folder_may_be_written_although_nobody_was_asked(self, agent: Hosted) -> None:
-        agent.llm.on(
-            "write here", Call("exec_command", {"cmd": "touch written && echo made-$((6 * 7))"}), Text("Yes.")
-        )
+        agent.llm.on("write here", Call("exec_command", {"cmd": "touch written && echo made-$((6 * 7))"}), Text("Yes."))
         task = agent.give("write here")
         assert task.result(timeout=120).answer == "Yes."
         assert "made-42" in agent.requests(task.id)[-1].tool_results[-1]
@@ -118,8 +116,10 @@ class TestCodex(WithCodex):
         """The servers that run, each by the process that does the work."""
         return [
             process
-            for process in agent.home.processes()
-            if process.name() == "codex" and "app-server" in process.cmdline()
+            for process in psutil.process_iter(["name", "cmdline"])
+            if process.info["name"] == "codex"
+            and f"unix://{agent.worker.folder}/door" in process.info["cmdline"]
+            and "app-server" in process.info["cmdline"]
         ]
 
     def test_prompts_and_answers_go_through_its_server(self, agent: Hosted) -> None:
@@ -207,4 +207,4 @@ class TestTypedCodex(WithCodex):
 
     def test_no_server_runs(self, agent: Hosted) -> None:
         assert agent.do("typed").evidence[0].detail == "hook Stop: the turn is over"
-        assert not [process for process in agent.home.processes() if "app-server" in process.cmdline()]
+        assert not (agent.worker.folder / "door").exists()

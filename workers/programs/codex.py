@@ -83,15 +83,15 @@ class Codex(CodingAgent):
     def command(self) -> list[str]:
         words = super().command()
         settings = [word for name, value in self._settings() for word in ("-c", f"{name}={value}")]
-        alone = [*words, *settings]
-        server = server_command(words) if self.config.door else None
-        if server is None:
-            return alone
+        both = with_server(words, resumes=self.given_conversation is not None) if self.config.door else None
+        if both is None:
+            return [*words, *settings]
+        server, program = both
         address = f"unix://{self._server.socket}"
         commands = {
             "server": [*server, "--listen", address, *settings],
-            "program": [*(word for word in alone if word != _NO_DAEMON), "--remote", address],
-            "alone": alone,
+            "program": [*program, "--remote", address, *settings],
+            "alone": [*words, *settings],
         }
         # tmux takes no command of this length.
         lines = [f"{name}={shlex.quote(shlex.join(command))}\n" for name, command in commands.items()]
@@ -311,23 +311,36 @@ def _usage(tokens: Mapping[str, Any]) -> Usage:
 _NO_DAEMON = "--no-daemon"
 #: The words of a command line that its server takes, too, each with the one after it; and the program's own.
 _FOR_BOTH = frozenset({"-c", "--config", "--enable", "--disable"})
-_WITH_VALUE = frozenset({"-a", "--ask-for-approval", "-s", "--sandbox", "-m", "--model"})
+_FOR_PROGRAM = frozenset({"-m", "--model"})
 _BARE = frozenset({_NO_DAEMON, "--no-alt-screen", "--search"})
+#: What a program may do, as settings of its server: a program that goes on with a conversation must not say it there.
+_PERMISSIONS = {
+    "-a": "approval_policy",
+    "--ask-for-approval": "approval_policy",
+    "-s": "sandbox_mode",
+    "--sandbox": "sandbox_mode",
+}
 
 
-def server_command(words: Sequence[str]) -> list[str] | None:
-    """The server for a program with this command line; None if that has words of which no server is known."""
-    program, *rest = words
-    server, following = [program, "app-server"], iter(rest)
+def with_server(words: Sequence[str], *, resumes: bool) -> tuple[list[str], list[str]] | None:
+    """The command lines of a server, and of the program beside it; None for words of which no server is known."""
+    server, program = [words[0], "app-server"], [words[0]]
+    following = iter(words[1:])
     for word in following:
         name, _, value = word.partition("=")
-        value = value or (next(following, "") if name in _FOR_BOTH | _WITH_VALUE else "")
+        if name in _BARE:
+            program += [] if name == _NO_DAEMON else [name]
+            continue
+        value = value or next(following, "")
         if name in _FOR_BOTH:
             server += [name, value]
-        elif name not in _WITH_VALUE | _BARE:
-            log.info("%s runs without a server, as Torch does not know of %s what the server needs", program, word)
+        elif name in _PERMISSIONS:
+            server += ["-c", f"{_PERMISSIONS[name]}={_toml(value)}"]
+        elif name not in _FOR_PROGRAM:
+            log.info("%s runs without a server, as Torch does not know of %s what the server needs", words[0], word)
             return None
-    return server
+        program += [] if resumes and name in _PERMISSIONS else [name, value]
+    return server, program
 
 
 def _question(tool: str, given: Mapping[str, Any]) -> Question:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.workers.programs.codex import server_command
+from torch_tasks.workers.programs.codex import with_server
 from torch_tasks.workers.programs.codex_door import open_approval, turn_events
 from torch_tasks.workers.programs.events import EventKind
 
@@ -135,12 +135,26 @@ class TestApprovals:
 
 
 class TestCommand:
-    def test_the_server_takes_the_settings_and_not_the_programs_own_flags(self) -> None:
-        words = ["codex", "--no-daemon", "--ask-for-approval", "never", "-c", "a=1", "--config=b=2", "--enable", "x"]
-        assert server_command([*words, "--model", "m"]) == [
-            *("codex", "app-server", "-c", "a=1", "--config", "b=2", "--enable", "x")
+    WORDS = ("codex", "--no-daemon", "--ask-for-approval", "never", "-c", "a=1", "--config=b=2", "--enable", "x")
+
+    def test_the_server_takes_the_settings_and_what_the_program_may_do(self) -> None:
+        both = with_server([*self.WORDS, "--model", "m"], resumes=False)
+        assert both
+        server, program = both
+        assert server == [
+            *("codex", "app-server", "-c", 'approval_policy="never"', "-c", "a=1", "--config", "b=2", "--enable", "x")
         ]
+        assert program == [
+            *("codex", "--ask-for-approval", "never", "-c", "a=1", "--config", "b=2", "--enable", "x", "--model", "m")
+        ]
+
+    def test_a_program_that_goes_on_with_a_conversation_does_not_say_what_it_may_do(self) -> None:
+        both = with_server([*self.WORDS, "-s", "read-only"], resumes=True)
+        assert both
+        server, program = both
+        assert server[-2:] == ["-c", 'sandbox_mode="read-only"']
+        assert program == ["codex", "-c", "a=1", "--config", "b=2", "--enable", "x"]
 
     @pytest.mark.parametrize("words", [["--profile", "mine"], ["exec"], ["--sandbox=read-only", "--oss"]])
     def test_a_command_line_of_which_no_server_is_known_has_none(self, words: list[str]) -> None:
-        assert server_command(["codex", *words]) is None
+        assert with_server(["codex", *words], resumes=False) is None

@@ -42,7 +42,8 @@ def codex_settings(config: KindConfig, home: Path) -> dict[str, Any]:
     lines = (home / "agent" / "commands").read_text().splitlines()
     commands = [shlex.split(shlex.split(line.partition("=")[2])[0]) for line in lines]
     given, *others = [[words[at + 1] for at, word in enumerate(words) if word == "-c"] for words in commands]
-    assert others == [given, given]
+    assert others[0] == others[1]
+    assert given == ['approval_policy="on-request"', *others[0]]  # the others say it in a flag of their own
     return {name: tomllib.loads(f"it = {value}")["it"] for name, _, value in (one.partition("=") for one in given)}
 
 
