@@ -55,6 +55,8 @@ DELIVERIES = f"{PREFIX}deliveries"
 DEAD_LETTERS = f"{PREFIX}dead_letters"
 #: Hash of the id of a dead letter that could not be read → where it lay and why it was refused.
 REFUSALS = f"{PREFIX}refusals"
+#: How many of these were dropped because there were too many.
+REFUSALS_DROPPED = f"{PREFIX}refusals_dropped"
 #: Hash of task id → its message, which no agent gets: the task waits for others, or has ended and Celery is not told
 #: of it yet.
 SET_ASIDE = f"{PREFIX}set_aside"

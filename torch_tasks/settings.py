@@ -119,6 +119,17 @@ class Settings(BaseSettings):
         gt=0,
         description="Nothing longer is published, and what is longer on the broker goes to the dead letters unread.",
     )
+    refused_limit: int = Field(
+        1000,
+        gt=0,
+        description="How many dead letters that could not be read are kept, the latest; tasks' own dead letters stay.",
+    )
+    refused_bytes: Bytes = Field(
+        64 << 20,
+        gt=0,
+        description="How much memory of the broker they may take together.",
+        json_schema_extra={"default": "64M"},
+    )
     message_limit_bytes: int = Field(1 << 20, gt=0, description="A longer message is refused.")
     inbox_limit: int = Field(
         1000, gt=0, description="How many messages may wait for one receiver; further ones are refused."

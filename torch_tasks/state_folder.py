@@ -21,6 +21,8 @@ MAIL = "mail"
 """In an agent's folder: messages that did not come through the broker."""
 EVENTS = "events"
 """In an agent's folder: the reports of its program and its commands."""
+CRASHES = "crashes.json"
+"""In an agent's folder: how often its worker has crashed in a row."""
 RETIRE_ORDER = "retire.json"
 """In an agent's folder: the order to retire it."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import threading
+from functools import partial
 from typing import Any
 
 import click
@@ -21,6 +21,7 @@ from torch_tasks.model.fields import readable
 from torch_tasks.settings import settings
 from torch_tasks.started_by_name import AGENT_POOL
 from torch_tasks.system.files import ring_all
+from torch_tasks.system.loops import in_background
 from torch_tasks.workers.host.agent_worker import host_agent
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.node.node_worker import host_node
@@ -100,7 +101,7 @@ def _pool_is_fixed(remedy: str) -> dict[str, str]:
 def _wake_the_loop(**_: Any) -> None:
     """A signal alone does not end the event loop's wait, and only another thread can wake the loop."""
     if loop := get_event_loop():
-        threading.Thread(target=loop.call_soon, args=(lambda: None,), daemon=True).start()
+        in_background("wake the loop", partial(loop.call_soon, lambda: None))
 
 
 def _agent_spec(fields: dict[str, Any]) -> AgentSpec:

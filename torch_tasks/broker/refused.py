@@ -17,6 +17,7 @@ from torch_tasks import keys
 from torch_tasks.errors import Unreadable
 from torch_tasks.model.fields import Model
 from torch_tasks.model.reader import read_model, shortened, unreadable_if_wrong
+from torch_tasks.settings import settings
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,13 @@ class RefusedLetter(Model):
     """Which field of the hash it is; it stays there until the dead letter is dropped, as its owner may mend it."""
     why: str
     bytes: int = 0
+    """Of all that lay there; a field's copy may be shorter."""
     at: float = Field(default_factory=lambda: datetime.now(UTC).timestamp(), ge=0, lt=1e11)
+
+    @property
+    def kept_bytes(self) -> int:
+        """About how many bytes the dead letter has."""
+        return min(self.bytes, _COPIED) if self.field else self.bytes
 
 
 def refused_name(tag: str) -> str:
@@ -44,7 +51,10 @@ _Value = TypeVar("_Value")
 
 
 class RefusedLetters:
-    """The refusals of one broker; the client must decode responses."""
+    """The refusals of one broker; the client must decode responses.
+
+    There are no more than ``refused_limit`` and ``refused_bytes`` say: :meth:`prune` drops the oldest.
+    """
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -86,9 +96,14 @@ class RefusedLetters:
             self._client.hdel(letter.place, letter.field)
 
     def note(self, place: str, field: str, text: str, why: str) -> None:
-        """Name what cannot be read and keep a copy of it among the dead letters, once; it stays where it is."""
+        """Name what cannot be read and keep a copy of it among the dead letters, once; it stays where it is.
+
+        If there is no room for the copy, only the place remembers it: it is read, and refused, again.
+        """
         name = _name_of(place, field, text)
         letter = RefusedLetter(place=place, field=field, why=why, bytes=len(text))
+        if self._client.hlen(keys.REFUSALS) >= settings().refused_limit:
+            return
         with self._client.pipeline() as pipe:
             pipe.hsetnx(keys.DEAD_LETTERS, name, text[:_COPIED])
             pipe.hsetnx(keys.REFUSALS, name, letter.model_dump_json())
@@ -96,6 +111,37 @@ class RefusedLetters:
         if is_new:
             what = repr(shortened(field)) if field else "something"
             log.error("%s in %s is refused as %s: %s", what, place, name, why)
+
+    def prune(self) -> int:
+        """Drop the oldest that are too many or too large together, and count them; fields' copies come last.
+
+        A copy would be made again: its field is still there.
+        """
+        letters = sorted(self.all().items(), key=lambda pair: (bool(pair[1].field), pair[1].at))
+        count, size = len(letters), sum(letter.kept_bytes for _, letter in letters)
+        most, room = settings().refused_limit, settings().refused_bytes
+        gone = []
+        for name, letter in letters:
+            if count <= most and size <= room:
+                break
+            gone.append(name)
+            count, size = count - 1, size - letter.kept_bytes
+        if gone:
+            with self._client.pipeline() as pipe:
+                pipe.hdel(keys.DEAD_LETTERS, *gone)
+                pipe.hdel(keys.REFUSALS, *gone)
+                pipe.incrby(keys.REFUSALS_DROPPED, len(gone))
+                *_, in_all = pipe.execute()
+            log.warning(
+                "%d dead letters that could not be read were dropped, the oldest first, %s in all: more than "
+                "TORCH_REFUSED_LIMIT (%d) or TORCH_REFUSED_BYTES (%d) are not kept",
+                len(gone), in_all, most, room,
+            )  # fmt: skip
+        return len(gone)
+
+    def dropped(self) -> int:
+        """How many :meth:`prune` has dropped so far."""
+        return int(self._client.get(keys.REFUSALS_DROPPED) or 0)
 
     def all(self) -> dict[str, RefusedLetter]:
         """All of them by the names of their dead letters, the latest first."""

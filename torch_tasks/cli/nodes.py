@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from torch_tasks.broker.memory import memory_of
 from torch_tasks.cli.names import NODE
 from torch_tasks.cli.options import JSON, Duration
-from torch_tasks.cli.output import ago, as_json, as_json_or_table, as_table
+from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.tables import Column, state, wrapped
 from torch_tasks.cli.workers import become_celery
 from torch_tasks.client import Torch
@@ -75,8 +76,13 @@ def node() -> None:
 @node.command("list")
 @JSON
 def list_(json_wanted: bool) -> None:
-    """List the nodes."""
-    as_json_or_table(json_wanted, Torch().nodes(), _COLUMNS, _row)
+    """List the nodes, and how much of its memory the broker uses."""
+    found, memory = Torch().nodes(), memory_of(fleet().client)
+    if json_wanted:
+        as_json({"nodes": found, "broker": {"memory_used": memory.used, "memory_limit": memory.limit or None}})
+        return
+    as_table(_COLUMNS, map(_row, found))
+    click.echo(f"the broker uses {memory}")
 
 
 def _row(info: NodeInfo) -> tuple[Any, ...]:

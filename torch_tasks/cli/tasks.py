@@ -384,6 +384,8 @@ def list_dead(json_wanted: bool) -> None:
     as_table(_DEAD_COLUMNS, map(_dead_row, records))
     if refusals:
         as_table(_REFUSED_COLUMNS, [_refused_row(*one) for one in refusals.items()])
+    if dropped := fleet().refused.dropped():
+        click.echo(f"{dropped} older ones that were refused are not kept (TORCH_REFUSED_LIMIT, TORCH_REFUSED_BYTES)")
     others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records} - refusals.keys()
     for message_id in sorted(others):
         click.echo(f"{message_id} (a message of another Celery task)")
@@ -425,6 +427,12 @@ def replay(task_ids: tuple[str, ...], json_wanted: bool) -> None:
         DeadLetters(fleet()).replay(task_id)
         if not json_wanted:
             click.echo(f"task {task_id} queued again")
+        for failed in DeadLetters(fleet()).failed_with(task_id):
+            click.echo(
+                f"task {failed.spec.id} ({failed.spec.title}) had failed because of it, and stays so: "
+                f"enqueue it again, with 'torch-tasks run --after {task_id} …'",
+                err=True,
+            )
     if json_wanted:
         as_json([{"id": task_id, "state": TaskState.QUEUED} for task_id in task_ids])
 

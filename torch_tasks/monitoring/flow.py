@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
+from functools import partial
 from queue import Empty, Queue
 from typing import Any
 
@@ -20,6 +21,7 @@ from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
 from torch_tasks.store.agents import AgentChange
 from torch_tasks.store.messages import CHANNELS, AuditEntry, AuditKind
+from torch_tasks.system.loops import Loop
 
 _AT_ONCE, _WAITING, _RETRY_SECONDS = 200, 10_000, 0.5
 _MESSAGE, _TASK = keys.message(""), keys.task_record("")
@@ -58,9 +60,11 @@ class Flow:
         self._roles: dict[str, str] = {}
         self._cut_off: set[str] = set()
         self._noting = threading.Lock()
+        self._sources: dict[str, Iterator[FlowEvent]] = {}
         of.client.ping()
         for begin in (self._begin_to_listen, self._begin_to_watch):
-            threading.Thread(target=self._pass_on, args=(begin, begin()), daemon=True).start()
+            self._sources[begin.__name__] = begin()
+            Loop(f"flow, {begin.__name__}", partial(self._pass_on, begin)).start()
 
     def events(self, deadline: float | None = None) -> Iterator[FlowEvent | None]:
         """Each event as it happens; None about once a second while there is none."""
@@ -70,20 +74,21 @@ class Flow:
             except Empty:
                 yield None
 
-    def _pass_on(self, begin: Callable[[], Iterator[FlowEvent]], source: Iterator[FlowEvent]) -> None:
-        """Pass on a source's events, and open it again whenever the broker is back."""
-        while True:
-            try:
-                for event in source:
-                    self._events.put(event)
-            except BrokerAway as error:
-                self._note_away(begin.__name__, str(error))
-            try:
-                source = begin()
-            except BrokerAway:
-                time.sleep(_RETRY_SECONDS)
-            else:
-                self._note_back(begin.__name__)
+    def _pass_on(self, begin: Callable[[], Iterator[FlowEvent]]) -> float | None:
+        """Pass on a source's events until it breaks off; open it again, once the broker is back."""
+        name = begin.__name__
+        source = self._sources.pop(name, None)
+        try:
+            if source is None:
+                source = self._sources[name] = begin()
+                self._note_back(name)
+                return None
+            for event in source:
+                self._events.put(event)
+        except BrokerAway as error:
+            self._note_away(name, str(error))
+            return _RETRY_SECONDS
+        return None
 
     def _note_away(self, source: str, why: str) -> None:
         with self._noting:

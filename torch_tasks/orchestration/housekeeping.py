@@ -46,6 +46,7 @@ def chores(rules: Policy | None) -> list[Chore]:
         Chore("deadlines", end_overdue_tasks),
         Chore("messages set aside", set_aside.settle_all, 2.0),
         Chore("messages of ended tasks", withdraw_ended_tasks, 10.0),
+        Chore("refused letters", lambda of: of.refused.prune()),
         Chore("lost dead letters", lambda of: DeadLetters(of).note_all_lost()),
     ]
     if rules:

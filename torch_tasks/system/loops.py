@@ -1,4 +1,7 @@
-"""Loops that run in threads of their own and survive any error in a round; the pause before another try."""
+"""Loops that run in threads of their own and survive any error in a round; the pause before another try.
+
+Every thread that Torch starts is one of these.
+"""
 
 from __future__ import annotations
 
@@ -75,6 +78,10 @@ class Loop:
         self._thread.join(timeout)
 
     @property
+    def is_alive(self) -> bool:
+        return self._thread.is_alive()
+
+    @property
     def is_stopping(self) -> bool:
         """Whether a round that takes long should end early."""
         return self._stopping.is_set()
@@ -112,3 +119,16 @@ class Loop:
         if self._failures:
             log.info("%s: works again", self._name)
         self._failures, self._trouble = 0, ""
+
+
+def in_background(name: str, act: Callable[[], object], *, until: Callable[[], bool] = lambda: False) -> Loop:
+    """Do something once, in a thread of its own; after an error again, until it succeeds or ``until`` is true."""
+    done = threading.Event()
+
+    def play_round() -> None:
+        act()
+        done.set()
+
+    loop = Loop(name, play_round, until=lambda: done.is_set() or until())
+    loop.start()
+    return loop

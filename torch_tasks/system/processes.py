@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -183,6 +183,13 @@ def programs_in(folder: Path, programs: Collection[str]) -> list[psutil.Process]
     return found
 
 
+def kill_each(processes: Iterable[psutil.Process]) -> None:
+    """Kill these processes, in this order; one that is gone is left out."""
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            process.kill()
+
+
 def end_all(processes: Sequence[psutil.Process], grace: float) -> None:
     """Terminate these processes, wait for the grace, then kill what is left; TorchError if one survives that."""
     for process in processes:
@@ -190,9 +197,7 @@ def end_all(processes: Sequence[psutil.Process], grace: float) -> None:
             process.terminate()
     if _becomes_true(lambda: not _living(processes), grace):
         return
-    for process in _living(processes):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+    kill_each(_living(processes))
     if not _becomes_true(lambda: not _living(processes), KILL_SECONDS):
         numbers = ", ".join(str(process.pid) for process in _living(processes))
         raise TorchError(f"process {numbers} has not ended {KILL_SECONDS:g} s after it was killed")
@@ -247,12 +252,8 @@ def _end(running: Running, grace: float) -> None:
         if process := running.process():
             process.terminate()
     if not _becomes_true(lambda: not running.alive, grace):
-        with suppress(psutil.NoSuchProcess):
-            if process := running.process():
-                process.kill()
-    for process in _group(running):
-        with suppress(psutil.NoSuchProcess):
-            process.kill()
+        kill_each(filter(None, [running.process()]))
+    kill_each(_group(running))
     if not _becomes_true(lambda: not running.alive and not _group(running), KILL_SECONDS):
         raise TorchError(f"{running.name} (process {running.pid}) has not ended {KILL_SECONDS:g} s after it was killed")
 

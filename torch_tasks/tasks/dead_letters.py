@@ -8,6 +8,7 @@ from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound, Unreadable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks.run import run
 from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.transport.envelope import delivered, losses
@@ -45,6 +46,18 @@ class DeadLetters:
         elif record:
             run.apply_async((record.spec,), task_id=task_id)
             deliveries.forget_dead_letter(task_id)
+
+    def failed_with(self, task_id: str) -> list[TaskRecord]:
+        """The tasks that failed because this one had not succeeded, and those that failed because of them."""
+        records = self._fleet.records
+        found, to_do = [], [task_id]
+        while to_do:
+            for record in filter(None, records.find_all(followers(records.account(to_do.pop())))):
+                error = record.result.error if record.result else None
+                if error and error.kind is FailureKind.DEPENDENCY:
+                    found.append(record)
+                    to_do.append(record.spec.id)
+        return found
 
     def _replay_refused(self, name: str, message: str, refusal: RefusedLetter) -> None:
         """Put a message that was refused back to where it lay, if it can be read by now: a limit was raised."""

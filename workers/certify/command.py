@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
 import signal
 import subprocess
 import sys
 import tempfile
-import threading
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from torch_tasks.errors import CannotCertify
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, Standing
 from torch_tasks.settings import settings
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.certify.certification import Tell
 from torch_tasks.workers.certify.home import end_processes
 from torch_tasks.workers.certify.trial import CERTIFICATE, HOME, SCREENS, home_of
@@ -116,7 +117,7 @@ def _try_in(folder: Path, kind: str, release: str, tell: Tell) -> Certificate:
     errors = folder / "errors"
     with errors.open("wb") as log:
         trial = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables)
-    limit = threading.Timer(_MOST_SECONDS, trial.kill)
+    limit = Loop("limit of a trial", trial.kill, delay=_MOST_SECONDS, pause=math.inf)
     limit.start()
     try:
         assert trial.stdout
@@ -124,7 +125,7 @@ def _try_in(folder: Path, kind: str, release: str, tell: Tell) -> Certificate:
             tell(PromiseResult.model_validate_json(line))
         trial.wait()
     finally:
-        limit.cancel()
+        limit.stop()
         if trial.poll() is None:
             trial.send_signal(signal.SIGTERM)
             trial.wait()

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ssl
 import subprocess
-import threading
 from collections.abc import Collection
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Self
+
+from torch_tasks.system.loops import in_background
 
 
 class Internet(ThreadingHTTPServer):
@@ -35,7 +36,7 @@ class Internet(ThreadingHTTPServer):
 
     def start(self) -> Self:
         """Answer from now on."""
-        threading.Thread(target=self.serve_forever, daemon=True).start()
+        in_background("internet", self.serve_forever)
         return self
 
     def end(self) -> None:

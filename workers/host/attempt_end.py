@@ -7,11 +7,11 @@ import os
 import re
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,6 +21,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.system.lineage import Lineage
+from torch_tasks.system.loops import in_background
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import changes_of
 from torch_tasks.workers.host.presence import AgentPresence
@@ -257,7 +258,7 @@ class TaskCheck:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        threading.Thread(target=self._wait, args=(bell,), daemon=True).start()
+        in_background("await check", partial(self._wait, bell))
 
     def _wait(self, bell: Bell) -> None:
         self._process.wait()

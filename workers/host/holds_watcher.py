@@ -6,6 +6,7 @@ The disk decides, so a stop needs no broker, and a process that starts later see
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -43,7 +44,8 @@ class HoldsWatcher:
         self._agent = agent
         self._holds = NodeHolds(fleet.settings.state_dir)
         self._agreeing = threading.Lock()
-        self._asking = threading.Lock()
+        # In a thread of its own: a broker that does not answer must not keep this worker from reading the disk.
+        self._asking = Loop("ask for holds", self._ask)
         self._answered = threading.Event()
         self._known: tuple[Hold | None, Hold | None] = (None, None)
         self._on_change: Callable[[], None] = lambda: None
@@ -85,7 +87,7 @@ class HoldsWatcher:
         """
         self._on_change = on_change
         self._intake.pause_while(lambda: not unfinished() and (not self._answered.is_set() or self.reason is not None))
-        self._start_asking()
+        self._asking.start()
         self._answered.wait(_FIRST_SECONDS)
 
     def ask_broker(self) -> None:
@@ -102,30 +104,17 @@ class HoldsWatcher:
             self._on_change()
         if time.monotonic() >= self._ask_again and not self._holds.agreed_within(self._interval):
             self._ask_again = time.monotonic() + self._interval
-            self._start_asking()
+            self._asking.wake()
 
     def watch(self) -> None:
         """Call :meth:`look` at short intervals, from now on."""
         Loop("watch holds", self.look, pause=_LOOK_SECONDS, longest_retry_seconds=_LOOK_SECONDS).start()
 
-    def _start_asking(self) -> None:
-        """In a thread of its own: a broker that does not answer must not keep this worker from reading the disk."""
-        threading.Thread(target=self._ask, name="ask for holds", daemon=True).start()
-
-    def _ask(self) -> None:
-        if not self._asking.acquire(blocking=False):
-            return
-        try:
-            while not self._try() and not self._answered.is_set():
-                time.sleep(_LOOK_SECONDS)
-        finally:
-            self._asking.release()
-
-    def _try(self) -> bool:
+    def _ask(self) -> float:
+        """Ask until the broker has answered once, then whenever this is wanted."""
         try:
             self.ask_broker()
         except TorchError as error:
             level = logging.DEBUG if isinstance(error, BrokerAway) else logging.ERROR
             log.log(level, "cannot ask the broker for pauses and stops: %s", error)
-            return False
-        return True
+        return math.inf if self._answered.is_set() else _LOOK_SECONDS

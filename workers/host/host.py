@@ -22,7 +22,7 @@ from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
 from torch_tasks.model.host import AgentHeld, AgentHost, TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
-from torch_tasks.system.loops import Loop
+from torch_tasks.system.loops import Loop, in_background
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import AttemptFolder, prune_attempts
 from torch_tasks.workers.git.task_trees import TaskTrees
@@ -266,7 +266,7 @@ class Host(AgentHost):
         """The agent was paused, resumed, stopped or started: have the threads that work in its pane look at once."""
         self._agent.bell.ring()
         self._messages.look()
-        threading.Thread(target=self._obey_hold, name="obey hold", daemon=True).start()
+        in_background("obey hold", self._obey_hold, until=lambda: self.is_leaving)
 
     def _obey_hold(self) -> None:
         """Show it to the fleet, and interrupt what the program does beside tasks; a task's own thread gives it back."""

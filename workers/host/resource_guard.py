@@ -15,6 +15,7 @@ import psutil
 from torch_tasks.model.limits import Resources, size
 from torch_tasks.model.task import FailureKind
 from torch_tasks.system.loops import Loop
+from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.host.terminal import Terminal
 from torch_tasks.workers.tmux.cgroup import group_of
@@ -85,9 +86,7 @@ class ResourceGuard:
     def _end(self, processes: list[psutil.Process], kind: FailureKind, reason: str) -> None:
         log.warning("%s: %s; its worker ends its terminal", self._agent_id, reason)
         self._ended = kind, f"{reason} (ended by its worker)"
-        for process in processes:  # the oldest first: it must not replace those that are killed
-            with suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_each(processes)  # the oldest first: it must not replace those that are killed
 
     def _group(self) -> Path | None:
         """The control group in which the kernel enforces the limits, if it does."""

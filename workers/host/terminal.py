@@ -330,8 +330,8 @@ class Bell:
         self._closed = False
         # Opened for reading and writing, so that neither side ever blocks or sees an end.
         self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        self._thread = threading.Thread(target=self._listen, name=f"bell {path}", daemon=True)
-        self._thread.start()
+        self._loop = Loop(f"bell {path}", self._listen, until=lambda: self._closed)
+        self._loop.start()
 
     def ring(self) -> None:
         """Wake the thread that waits, unless the bell is closed. Safe to call from a signal handler."""
@@ -346,13 +346,14 @@ class Bell:
     def close(self) -> None:
         self._closed = True
         os.write(self._fd, b".")
-        self._thread.join()
+        self._loop.stop()
+        self._loop.join()
         os.close(self._fd)
 
     def _listen(self) -> None:
-        while os.read(self._fd, 4096):
-            if self._closed:
-                return
+        """Wait for a ring and pass it on."""
+        os.read(self._fd, 4096)
+        if not self._closed:
             self._rung.set()
             self._on_ring()
 

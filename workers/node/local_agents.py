@@ -188,6 +188,7 @@ class LocalAgents:
         with self._changing:
             supervisor = self._supervisors.get(agent_id)
             if supervisor and supervisor.state is KeptState.QUARANTINED:
+                supervisor.forget_crashes()
                 self._supervise(supervisor.agent)
             elif agent := self._roster.reinstate(agent_id):
                 self._supervise(agent)

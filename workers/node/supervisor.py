@@ -7,19 +7,24 @@ import os
 import threading
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Protocol
 
 import psutil
+from pydantic import Field
 
-from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StateFolderUnusable
+from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StateFolderUnusable, Unreadable
 from torch_tasks.machine import commands
 from torch_tasks.machine.agent_folder import is_hosted, retire_order_in
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
+from torch_tasks.model.fields import Model
 from torch_tasks.model.node import KEPT_TRANSITIONS, KeptAgent, KeptState
+from torch_tasks.model.reader import read_model
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import JOURNAL
+from torch_tasks.state_folder import CRASHES, JOURNAL
+from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.system.loops import EXPECTED, backoff
-from torch_tasks.system.processes import Processes, Running
+from torch_tasks.system.processes import Processes, Running, kill_each
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.host.presence import LivenessFile
 
@@ -28,6 +33,21 @@ log = logging.getLogger(__name__)
 #: How long an agent worker may take to stop.
 _GRACE = 10.0
 _LOOK_SECONDS = 0.2
+
+
+class CrashCount(Model):
+    """An agent worker's crashes in a row. It lies in the agent's folder, so that another node worker counts on."""
+
+    in_a_row: int = Field(0, ge=0)
+    tasks_ended: int = Field(0, ge=0)
+    """How many tasks the agent had done when its worker crashed last."""
+
+    @classmethod
+    def read(cls, file: Path) -> CrashCount:
+        """The count that was kept; none if it cannot be read."""
+        with suppress(OSError, Unreadable):
+            return read_model(cls, file.read_text(errors="replace"))
+        return cls()
 
 
 class SupervisorCallbacks(Protocol):
@@ -58,9 +78,8 @@ class WorkerSupervisor(threading.Thread):
         self._name = f"agent-{agent.id}"
         self._folder = configuration.state.agent(agent.id)
         self._liveness = LivenessFile(self._folder)
-        self._crashes = 0
-        self._tasks_ended = 0
-        """How many tasks the agent had done when its worker crashed last."""
+        self._count_file = self._folder / CRASHES
+        self._crashes = CrashCount.read(self._count_file)
 
     @property
     def report(self) -> KeptAgent:
@@ -130,6 +149,7 @@ class WorkerSupervisor(threading.Thread):
             self.leaving.wait(self._settings.restart_backoff_seconds)
             return False
         self._processes.stop(self._name, _GRACE)
+        self.forget_crashes()
         return True
 
     # ── the worker ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -140,35 +160,45 @@ class WorkerSupervisor(threading.Thread):
         A row ends with a task that the agent has done, or with a worker that lived for long.
         """
         settings = self._settings
-        if self._has_worked() or lived >= settings.quarantine_healthy_seconds:
-            self._crashes = 0
-        self._crashes += 1
+        crashes = self._count(lived)
         last_words = worker.last_words()
         self._callbacks.worker_ended(self.agent.id, last_words)
         if retire_order_in(self._folder):
             return
-        if self._crashes < settings.quarantine_crashes:
+        if crashes < settings.quarantine_crashes:
             first, longest = settings.restart_backoff_seconds, settings.restart_backoff_limit_seconds
-            self.leaving.wait(backoff(self._crashes, first, longest))
+            self.leaving.wait(backoff(crashes, first, longest))
             return
         log.error(
             "%s: in quarantine after %d crashes in a row; the end of its log, %s:\n%s",
             self.agent.id,
-            self._crashes,
+            crashes,
             worker.log,
             last_words,
         )
         last = last_words.splitlines()[-1] if last_words else "its log is empty"
-        self.reason = f"{self._crashes} crashes in a row: {last}"
+        self.reason = f"{crashes} crashes in a row: {last}"
         self._enter(KeptState.QUARANTINED)
 
-    def _has_worked(self) -> bool:
-        """Whether the agent has done a task since the last crash; not, if its journal cannot be read."""
-        before = self._tasks_ended
+    def _count(self, lived: float) -> int:
+        """Note one more crash of a worker that lived for so long; returns how many there are in a row."""
+        before, tasks_ended = self._crashes, self._tasks_ended()
+        goes_on = tasks_ended <= before.tasks_ended and lived < self._settings.quarantine_healthy_seconds
+        self._crashes = CrashCount(in_a_row=before.in_a_row + 1 if goes_on else 1, tasks_ended=tasks_ended)
+        make_folder(self._folder)
+        write_private(self._count_file, self._crashes.model_dump_json() + "\n")
+        return self._crashes.in_a_row
+
+    def _tasks_ended(self) -> int:
+        """How many tasks the agent has done; as many as before, if its journal cannot be read."""
         with suppress(StateFolderUnusable):
             journal = AgentJournal.read(self._folder / JOURNAL)
-            self._tasks_ended = journal.performance.ended if journal else 0
-        return self._tasks_ended > before
+            return journal.performance.ended if journal else 0
+        return self._crashes.tasks_ended
+
+    def forget_crashes(self) -> None:
+        """Have the next start be the first one."""
+        self._count_file.unlink(missing_ok=True)
 
     def _start(self) -> Running:
         running = self._processes.start(
@@ -194,7 +224,7 @@ class WorkerSupervisor(threading.Thread):
             except psutil.TimeoutExpired:
                 if self._is_hung(started_at):
                     log.error("%s: agent worker %d hangs, killing it", self.agent.id, worker.pid)
-                    process.kill()
+                    kill_each([process])
                 order = retire_order_in(self._folder)
                 if order and order.mode is RetireMode.NOW:
                     self._processes.stop(self._name, _GRACE)

@@ -18,6 +18,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
+from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.coding import CodingAgent
@@ -29,8 +30,8 @@ from torch_tasks.workers.programs.opencode_server import (
     ConversationLog,
     OpenCodeServer,
     ServerAway,
-    ServerListener,
     kept_in,
+    listen,
     new_message_id,
     usage_since,
 )
@@ -50,7 +51,7 @@ _REJECTS = ("3", "deny", "reject")
 class OpenCode(CodingAgent):
     briefed_by_flag = True
     reports_turns = True
-    _listener: ServerListener | None = None
+    _listener: Loop | None = None
 
     def command(self) -> list[str]:
         return [*super().command(), "--port", str(self._server.port)]
@@ -151,9 +152,8 @@ class OpenCode(CodingAgent):
         return ConversationLog(lambda: (self._server, self._session))
 
     def turn(self, submission: Submission) -> Turn:
-        if self._listener is None or not self._listener.is_alive():
-            self._listener = ServerListener(self._server, self.folder)
-            self._listener.start()
+        if self._listener is None or not self._listener.is_alive:
+            self._listener = listen(self._server, self.folder)
         return super().turn(submission)
 
     def status(self, pane: AgentPane) -> StateReading | None:

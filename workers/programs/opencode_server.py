@@ -7,10 +7,9 @@ import http.client
 import json
 import secrets
 import string
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import Any
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring
+from torch_tasks.system.loops import Loop, in_background
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 
@@ -151,23 +151,19 @@ class ConversationLog(EventLog):
         return [event] if event and (begun is None or event.at >= begun) else []
 
 
-class ServerListener(threading.Thread):
-    """Rings the bell when the server's stream reports that a turn ended or a permission is asked for."""
+_NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
 
-    _NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
 
-    def __init__(self, server: OpenCodeServer, folder: Path) -> None:
-        super().__init__(name=f"events of {folder.name}", daemon=True)
-        self._server = server
-        self._folder = folder
+def listen(server: OpenCodeServer, folder: Path) -> Loop:
+    """Ring the bell when the server's stream reports that a turn ended or a permission is asked for, until it ends."""
 
-    def run(self) -> None:
-        try:
-            for line in self._server.news():
-                if any(word in line for word in self._NEWS):
-                    ring(self._folder)
-        except ServerAway:
-            return
+    def pass_on() -> None:
+        with suppress(ServerAway):
+            for line in server.news():
+                if any(word in line for word in _NEWS):
+                    ring(folder)
+
+    return in_background(f"events of {folder.name}", pass_on)
 
 
 def question(asked: Mapping[str, Any]) -> Question:

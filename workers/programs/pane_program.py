@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.tmux.pane import PaneLook
 
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
@@ -27,9 +28,7 @@ def kill_program(look: PaneLook) -> None:
     """Kill the pane's program with all its children."""
     with contextlib.suppress(psutil.NoSuchProcess):
         leader = psutil.Process(look.pid)
-        for process in (leader, *leader.children(recursive=True)):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_each((leader, *leader.children(recursive=True)))
 
 
 #: Where the time of its start and the address of its stack stand in ``/proc/<pid>/stat``, after its name.

@@ -19,6 +19,7 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
+from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
@@ -151,9 +152,7 @@ class Shell(AgentKind):
         with contextlib.suppress(psutil.NoSuchProcess):
             if force:
                 # The shell before its commands, or it would go on with the script; the keeper starts a new one.
-                for process in keeper.children() + keeper.children(recursive=True):
-                    with contextlib.suppress(psutil.NoSuchProcess):
-                        process.kill()
+                kill_each(keeper.children() + keeper.children(recursive=True))
             else:
                 for shell in keeper.children():
                     shell.send_signal(signal.SIGUSR1)

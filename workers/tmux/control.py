@@ -14,6 +14,7 @@ from pathlib import Path
 from queue import Empty, SimpleQueue
 
 from torch_tasks.errors import AgentUnavailable
+from torch_tasks.system.loops import Loop
 
 log = logging.getLogger(__name__)
 
@@ -73,7 +74,8 @@ class ControlClient:
                 stderr=subprocess.DEVNULL,
                 start_new_session=True,  # Ctrl-C in the worker's terminal is not for this client
             )
-        self._reader = threading.Thread(target=self._read, name=f"tmux {socket.name}", daemon=True)
+        self._farewell = "%exit"
+        self._reader = Loop(f"tmux {socket.name}", self._read, until=lambda: self.ended)
         self._reader.start()
         if not self._attached.wait(ANSWER_SECONDS) or self.ended:
             self.close()
@@ -118,7 +120,7 @@ class ControlClient:
         with contextlib.suppress(OSError):
             self._link.shutdown(sockets.SHUT_WR)  # the end of its input makes the client detach
         self._reader.join(1.0)
-        if self._reader.is_alive():
+        if self._reader.is_alive:
             self._cut()
             self._reader.join()
         self._link.close()
@@ -139,24 +141,28 @@ class ControlClient:
             raise ControlLost(f"the tmux client at {self._socket} ended before {command}", sent=False) from None
 
     def _read(self) -> None:
-        farewell = "%exit"
-        with self._output:
-            for line in iter(self._next_line, None):
-                if begin := _BEGIN.fullmatch(line):
-                    reply = self._block(begin[1])
-                    if begin[2] == _FROM_OUR_INPUT and reply is not None:
-                        self._replies.put(reply)
-                elif line.startswith("%exit"):
-                    farewell = line
-                else:
-                    if line.startswith("%session-changed"):  # tmux sends it to a client that has just attached
-                        self._attached.set()
-                    self._notify(line)
+        """Read one line, with the block that it begins, or the end of the stream."""
+        line = self._next_line()
+        if line is None:
+            self._end()
+        elif begin := _BEGIN.fullmatch(line):
+            reply = self._block(begin[1])
+            if begin[2] == _FROM_OUR_INPUT and reply is not None:
+                self._replies.put(reply)
+        elif line.startswith("%exit"):
+            self._farewell = line
+        else:
+            if line.startswith("%session-changed"):  # tmux sends it to a client that has just attached
+                self._attached.set()
+            self._notify(line)
+
+    def _end(self) -> None:
+        self._output.close()
         self._process.wait()
         self._ended.set()
         self._attached.set()
         self._replies.put(None)
-        self._notify(farewell)
+        self._notify(self._farewell)
 
     def _next_line(self) -> str | None:
         try:

@@ -19,6 +19,7 @@ import psutil
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import PaneScope
+from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.tmux.cgroup import NO_LIMITS
 from torch_tasks.workers.tmux.control import quote
 from torch_tasks.workers.tmux.server import AgentServer, TmuxAnswer
@@ -239,9 +240,7 @@ class AgentPane:
         self.server.close()
         with contextlib.suppress(AgentUnavailable):  # a hanging server does not answer, and is killed below
             self.server.process(("kill-server",))
-        for process in _still_alive(processes, END_SECONDS):
-            with contextlib.suppress(psutil.NoSuchProcess):
-                process.kill()
+        kill_each(_still_alive(processes, END_SECONDS))
         if _still_alive(processes, END_SECONDS):
             raise AgentUnavailable(f"processes at {self.server.socket} survive SIGKILL; look for a hanging disk")
         self.server.socket.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -33,7 +34,10 @@ def test_a_node_reports_what_it_has(node: Node, torch: Torch) -> None:
     assert 0 < info.capacity.memory_free <= info.capacity.memory_total
     [kept] = info.agents
     assert (kept.agent_id, kept.role, kept.kind, kept.state) == ("dev-1", "developer", "shell", "running")
-    [listed] = json.loads(command("node", "list", "--json").stdout)
+    found = json.loads(command("node", "list", "--json").stdout)
+    [listed] = found["nodes"]
+    assert found["broker"]["memory_used"] > 0
+    assert re.search(r"^the broker uses \d+ MiB", command("node", "list").stdout, re.MULTILINE)
     assert (listed["name"], listed["labels"], listed["state_dir"]) == ("node-a", ["gpu"], str(node.state))
     assert "dev-1" in command("node", "show", "node-a").stdout
     with pytest.raises(NodeNotFound, match="no node 'nonesuch' is registered"):

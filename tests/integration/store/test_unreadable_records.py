@@ -7,11 +7,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clients import read_settings_anew
 from hostile import NO_JSON
 from nodes import Broker, Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch, keys
+from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.communication.orchestrator import NovaOrchestrator
 from torch_tasks.fleet import fleet
 from torch_tasks.store.collaboration import Claims, Notes
@@ -61,6 +63,42 @@ def test_what_is_left_out_is_named_once_and_can_be_dropped(fill: Callable[[str],
     DeadLetters(fleet()).drop(name)
     assert not broker.client.hexists(keys.NODE_REGISTRY, "null")
     assert name not in fleet().refused.all()
+
+
+def test_the_oldest_that_were_refused_go_first_counted_and_logged(
+    torch: Torch, broker: Broker, empty: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("TORCH_REFUSED_LIMIT", "6")
+    monkeypatch.setenv("TORCH_REFUSED_BYTES", "100K")
+    read_settings_anew()
+    for number in range(9):
+        letter = RefusedLetter(
+            place="torch.any.any", why="it is not JSON", bytes=60_000 if number == 4 else 10, at=number
+        )
+        broker.client.hset(keys.DEAD_LETTERS, f"refused-{number}", "x" * letter.bytes)
+        broker.client.hset(keys.REFUSALS, f"refused-{number}", letter.model_dump_json())
+    broker.client.hset(keys.DEAD_LETTERS, "a-task", "of its own")
+    assert fleet().refused.prune() == 3
+    assert set(fleet().refused.all()) == {f"refused-{number}" for number in range(3, 9)}
+    assert "3 dead letters that could not be read were dropped, the oldest first, 3 in all" in caplog.text
+    monkeypatch.setenv("TORCH_REFUSED_BYTES", "50K")
+    read_settings_anew()
+    assert fleet().refused.prune() == 2
+    assert set(broker.client.hkeys(keys.DEAD_LETTERS)) == {*(f"refused-{number}" for number in range(5, 9)), "a-task"}
+    assert fleet().refused.prune() == 0
+    assert fleet().refused.dropped() == 5
+
+
+def test_no_more_copies_of_fields_are_kept_than_there_is_room_for(
+    torch: Torch, broker: Broker, empty: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_REFUSED_LIMIT", "5")
+    read_settings_anew()
+    for number in range(20):
+        broker.client.hset(keys.NODE_REGISTRY, f"node-{number}", "not json")
+    assert fleet().nodes.nodes() == fleet().nodes.nodes() == []
+    assert len(fleet().refused.all()) == len(broker.client.hkeys(keys.DEAD_LETTERS)) == 5
+    assert fleet().refused.prune() == 0
 
 
 def test_an_entry_under_another_name_is_no_second_agent(node: Node, torch: Torch, broker: Broker) -> None:

@@ -123,6 +123,22 @@ def test_dead_letters_are_listed_shown_replayed_and_dropped_from_the_command_lin
     assert again.status is TaskState.DEAD
 
 
+def test_who_replays_a_task_is_told_what_failed_because_of_it(node: Node, torch: Torch, tmp_path: Path) -> None:
+    node.agent_worker("developer-1")
+    first = torch.enqueue(crashing(tmp_path), id="first", max_retries=0)
+    second = torch.enqueue("true", id="second", title="the second", after=first)
+    third = torch.enqueue("true", id="third", after=second)
+    assert third.result(timeout=40).status is TaskState.FAILED
+    (tmp_path / "mended").touch()
+    done = subprocess.run([TORCH_TASKS, "dead", "replay", "first"], env=os.environ, capture_output=True, text=True)
+    assert done.stdout == "task first queued again\n"
+    said = done.stderr.splitlines()
+    assert said[0].startswith("task second (the second) had failed because of it, and stays so: enqueue it again")
+    assert said[1].startswith("task third (true) had failed")
+    assert "torch-tasks run --after first" in said[1]
+    assert first.result(timeout=40).succeeded
+
+
 def test_what_is_not_dead_is_neither_replayed_nor_dropped(node: Node, torch: Torch) -> None:
     node.agent_worker("developer-1")
     task = torch.enqueue("true")

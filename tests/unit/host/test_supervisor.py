@@ -11,7 +11,7 @@ from torch_tasks.errors import StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, Performance
 from torch_tasks.model.node import KeptState
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import JOURNAL
+from torch_tasks.state_folder import CRASHES, JOURNAL
 from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.node.supervisor import WorkerSupervisor
 
@@ -116,3 +116,29 @@ def test_quarantine_comes_after_so_many_crashes_without_a_task_in_between(
     monkeypatch.setattr(supervisor, "_processes", crashing)
     supervisor.run()
     assert (supervisor.state, crashing.starts) == (state, starts)
+
+
+def test_another_node_worker_counts_the_crashes_on_until_the_agent_is_released(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = Settings(state_dir=tmp_path, restart_backoff_seconds=0.001, quarantine_crashes=3)
+    folder = settings.state.agent("qa-1")
+    folder.mkdir(parents=True)
+
+    def crash(times: int) -> WorkerSupervisor:
+        crashing: Any = CrashingAtOnce(folder, [0] * times)
+        supervisor = WorkerSupervisor(AgentSpec(id="qa-1", role="qa"), settings, crashing)
+        crashing.supervisor = supervisor
+        monkeypatch.setattr(supervisor, "_processes", crashing)
+        supervisor.run()
+        return supervisor
+
+    for _ in range(2):  # the last start of a node worker that leaves is not counted
+        assert crash(2).state is KeptState.RUNNING
+    given_up = crash(2)
+    assert given_up.state is KeptState.QUARANTINED
+    assert given_up.reason.startswith("3 crashes in a row")
+    (folder / CRASHES).write_text("not json")
+    assert crash(2).state is KeptState.RUNNING
+    given_up.forget_crashes()
+    assert crash(3).state is KeptState.RUNNING

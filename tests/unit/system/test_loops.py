@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import logging
 import math
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.system.loops import Loop, backoff
+from torch_tasks.system.loops import Loop, backoff, in_background
 
 DEADLINE = 10.0
 
@@ -115,3 +117,60 @@ def test_each_pause_is_twice_as_long_up_to_a_limit(tries: int, least: float, mos
     pauses = {backoff(tries, first=2.0, longest=60.0) for _ in range(50)}
     assert all(least <= pause <= most for pause in pauses)
     assert len(pauses) > 1
+
+
+# ── every thread is one of these ─────────────────────────────────────────────────────────────────────────────────
+
+REPOSITORY = Path(__file__).parents[3]
+HOME = Path("torch_tasks/system/loops.py")
+
+
+def starts_of_threads() -> Iterator[tuple[Path, str]]:
+    """Each place that starts a thread by itself: not a Loop, and no executor whose results are read."""
+    for package in ("torch_tasks", "workers", "beat"):
+        for file in sorted((REPOSITORY / package).rglob("*.py")):
+            tree = ast.parse(file.read_text())
+            for node in ast.walk(tree):
+                if isinstance(node, ast.Call) and _starts_a_thread(node.func):
+                    yield file.relative_to(REPOSITORY), ast.unparse(node)
+                elif isinstance(node, ast.ClassDef) and any(map(_starts_a_thread, node.bases)):
+                    yield file.relative_to(REPOSITORY), node.name
+
+
+def _starts_a_thread(node: ast.expr) -> bool:
+    name = ast.unparse(node).rpartition(".")[2]
+    return name in {"Thread", "Timer", "start_new_thread", "start_joinable_thread"}
+
+
+def test_no_thread_is_started_but_as_a_loop() -> None:
+    # A supervisor's own `run` is such a loop: see tests/unit/host/test_supervisor.py.
+    assert {file for file, _ in starts_of_threads()} == {HOME, Path("workers/node/supervisor.py")}
+
+
+def test_what_is_done_in_the_background_is_tried_again_until_it_succeeds(caplog: pytest.LogCaptureFixture) -> None:
+    tries, done = iter((OSError("busy"), ValueError("unexpected"), None)), threading.Event()
+
+    def act() -> None:
+        if error := next(tries):
+            raise error
+        done.set()
+
+    loop = in_background("a test's act", act)
+    assert done.wait(DEADLINE)
+    loop.join(DEADLINE)
+    assert not loop.is_alive
+    assert "a test's act: unexpected error; going on" in caplog.text
+
+
+def test_what_is_done_in_the_background_ends_when_nobody_wants_it_any_more() -> None:
+    tried, unwanted = threading.Event(), threading.Event()
+
+    def act() -> None:
+        tried.set()
+        raise OSError("never")
+
+    loop = in_background("a test's act", act, until=unwanted.is_set)
+    assert tried.wait(DEADLINE)
+    unwanted.set()
+    loop.join(DEADLINE)
+    assert not loop.is_alive

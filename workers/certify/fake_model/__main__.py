@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-import threading
 from pathlib import Path
 
+from torch_tasks.system.loops import in_background
 from torch_tasks.workers.certify.fake_model.server import Server
 
 parser = argparse.ArgumentParser(prog="fake_model", description="A language model that answers as its rules say.")
@@ -22,7 +22,7 @@ def _end_with_parent() -> None:
     os._exit(0)
 
 
-threading.Thread(target=_end_with_parent, daemon=True).start()
+in_background("end with parent", _end_with_parent)
 server = Server(arguments.port, arguments.folder)
 port = arguments.folder / "port.new"
 port.write_text(str(server.server_port))
