@@ -80,15 +80,19 @@ class Bench(ShowsLogs):
         """Publish a task; its id."""
         return str(self.app.send_task(name, args, **{"priority": STEP, **options}).id)
 
-    def told(self, what: str | None = None, task: str | None = None) -> list[dict[str, Any]]:
+    def seen(self, what: str | None = None, task: str | None = None) -> list[dict[str, Any]]:
         """The effects of this kind, of this task."""
         found = map(json.loads, whole_lines(self.effects))
         return [line for line in found if what in (None, line["what"]) and task in (None, line["id"])]
 
-    def await_told(self, what: str, task: str | None = None, count: int = 1) -> list[dict[str, Any]]:
+    def await_seen(self, what: str, task: str | None = None, count: int = 1) -> list[dict[str, Any]]:
         """The same, once there are so many."""
-        until(lambda: len(self.told(what, task)) >= count, f"{count} lines of {what} {task or ''}", 60)
-        return self.told(what, task)
+        until(lambda: len(self.seen(what, task)) >= count, f"{count} lines of {what} {task or ''}", 60)
+        return self.seen(what, task)
+
+    def waiting(self) -> int:
+        """How many consumers wait at their bells."""
+        return sum(client["cmd"] == "brpop" and "b" in client["flags"] for client in self.broker.client.client_list())
 
     def leases(self) -> dict[str, int]:
         """The time at which each delivery's lease ends."""

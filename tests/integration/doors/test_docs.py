@@ -34,6 +34,12 @@ COLLABORATION = PAGES["collaboration.md"]
 STACK = PAGES["stack.md"]
 CHECKINS = PAGES["checkins.md"]
 COMMANDS = PAGES["commands.md"]
+NIGHT = PAGES["night.md"]
+OLD_TOOLS = PAGES["old-tools.md"]
+REGISTRY = PAGES["registry.md"]
+AGENTS = PAGES["agents.md"]
+NOT_RUN = {"systemd.md"}
+"""It changes the machine's own services; tests/integration/machine/test_systemd.py runs the units."""
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
 Environment = dict[str, str]
@@ -42,6 +48,11 @@ Environment = dict[str, str]
 def blocks(language: str, document: str = README) -> list[str]:
     """A document's code in this language."""
     return re.findall(rf"^```{language}\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
+
+
+def in_order(document: str) -> list[tuple[str, str]]:
+    """A document's commands and Python, as they follow each other, each with its language."""
+    return re.findall(r"^```(bash|python)\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
 
 
 @pytest.fixture
@@ -93,10 +104,7 @@ def test_a_fleet_of_coding_agents_works_as_the_readme_says(run: Callable[..., st
     kinds = home / ".config" / "torch" / "agents"
     kinds.mkdir(parents=True)
     (kinds / "claude.toml").write_text(kind_toml([str(cli.program), "--settings", "{hooks}"], hooks=True))
-    shop = Repository(home / "src" / "shop")
-    shop.write("Makefile", "test:\n\ttrue\n")
-    shop.git("add", "Makefile")
-    shop.git("commit", "--quiet", "--message", "Test")
+    a_shop(home)
     said = run("bash", "-ec", blocks("bash")[2], PATH=f"{cli.folder}:{environment['PATH']}", typed="\n\n\n")
     assert "wrote " in said
     assert "agent   dev-2: developer (night), ready" in said
@@ -201,6 +209,62 @@ def test_check_ins_come_up_as_it_is_written(run: Callable[..., str]) -> None:
     said = run(sys.executable, "-c", python)
     assert said.splitlines()[0].endswith(" () 6")
     assert said.splitlines()[1].startswith("every 1 h [Fire(")
+
+
+def a_shop(home: Path) -> Repository:
+    """A user's repository, with a test that passes."""
+    shop = Repository(home / "src" / "shop")
+    shop.write("Makefile", "test:\n\ttrue\n")
+    shop.git("add", "Makefile")
+    shop.git("commit", "--quiet", "--message", "Test")
+    return shop
+
+
+def test_a_night_goes_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    home = Path(environment["HOME"])
+    cli = FakeCli(home / "bin", name="claude")
+    config = home / ".config" / "torch"
+    (config / "agents").mkdir(parents=True)
+    (config / "agents" / "claude.toml").write_text(kind_toml([str(cli.program), "--settings", "{hooks}"], hooks=True))
+    folder = str(a_shop(home).folder)
+    for name, text in zip(("agents/night.toml", "torch.toml", "git.toml"), blocks("toml", NIGHT), strict=True):
+        (config / name).write_text(text.replace("/srv/shop", folder).replace("curl ", "true "))
+    (home / "tasks.txt").write_text("Write a page about the shop.\nWrite another one.\n")
+    evening, morning = (block.replace("/srv/shop", folder) for block in blocks("bash", NIGHT))
+    path = f"{cli.folder}:{environment['PATH']}"
+    assert "agent   dev-2: developer (night), ready" in run("bash", "-ec", evening, PATH=path)
+    assert "Fix the typo in the README." in run("bash", "-ec", morning, PATH=path)
+
+
+def test_the_old_tools_work_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    environment["TMUX_TMPDIR"] = environment["HOME"]
+    environment.pop("TMUX", None)
+    interpreters = {"bash": ("bash", "-ec"), "python": (sys.executable, "-c")}
+    try:
+        said = "".join(run(*interpreters[language], code) for language, code in in_order(OLD_TOOLS))
+    finally:
+        run("tmux", "kill-server")
+    assert said.count("Message sent to agentic-seek:") == 2
+    assert "go through the open reviews" in said
+    assert "once more" in said
+
+
+def test_the_registry_is_asked_as_it_is_written(run: Callable[..., str]) -> None:
+    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev:developer:python,git")
+    asked, assigned = blocks("python", REGISTRY)
+    run(sys.executable, "-c", asked)
+    assert " dev " in run(sys.executable, "-c", assigned)
+    [fresh] = blocks("python", AGENTS)
+    assert run(sys.executable, "-c", f"{fresh}\nprint(review.id)")
+
+
+def test_no_page_has_code_that_no_test_runs() -> None:
+    with_code = {name for name, page in PAGES.items() if in_order(page)} | {
+        name for name, page in PAGES.items() if re.search("^```(?!bash|python|toml|text|json|$)", page, re.MULTILINE)
+    }
+    names = {name: page for name, page in globals().items() if isinstance(page, str)}
+    run_here = {page for page in PAGES if any(PAGES[page] == text for text in names.values())}
+    assert with_code - run_here == NOT_RUN
 
 
 def test_every_make_target_that_a_page_names_exists() -> None:

@@ -69,24 +69,20 @@ def test_the_oldest_that_were_refused_go_first_counted_and_logged(
     torch: Torch, broker: Broker, empty: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setenv("TORCH_REFUSED_LIMIT", "6")
-    monkeypatch.setenv("TORCH_REFUSED_BYTES", "100K")
+    monkeypatch.setenv("TORCH_REFUSED_BYTES", "1M")
     read_settings_anew()
     for number in range(9):
-        letter = RefusedLetter(
-            place="torch.any.any", why="it is not JSON", bytes=60_000 if number == 4 else 10, at=number
-        )
-        broker.client.hset(keys.DEAD_LETTERS, f"refused-{number}", "x" * letter.bytes)
+        size = 600_000 if number in (3, 4) else 10
+        letter = RefusedLetter(place="torch.any.any", why="it is not JSON", bytes=size, at=number)
+        broker.client.hset(keys.DEAD_LETTERS, f"refused-{number}", "x" * size)
         broker.client.hset(keys.REFUSALS, f"refused-{number}", letter.model_dump_json())
     broker.client.hset(keys.DEAD_LETTERS, "a-task", "of its own")
-    assert fleet().refused.prune() == 3
-    assert set(fleet().refused.all()) == {f"refused-{number}" for number in range(3, 9)}
-    assert "3 dead letters that could not be read were dropped, the oldest first, 3 in all" in caplog.text
-    monkeypatch.setenv("TORCH_REFUSED_BYTES", "50K")
-    read_settings_anew()
-    assert fleet().refused.prune() == 2
-    assert set(broker.client.hkeys(keys.DEAD_LETTERS)) == {*(f"refused-{number}" for number in range(5, 9)), "a-task"}
+    assert fleet().refused.prune() == 4  # three are too many, and of the two that are long, one is too much
+    assert set(broker.client.hkeys(keys.DEAD_LETTERS)) == {*(f"refused-{number}" for number in range(4, 9)), "a-task"}
+    assert set(fleet().refused.all()) == {f"refused-{number}" for number in range(4, 9)}
+    assert "4 dead letters that could not be read were dropped, the oldest first, 4 in all" in caplog.text
     assert fleet().refused.prune() == 0
-    assert fleet().refused.dropped() == 5
+    assert fleet().refused.dropped() == 4
 
 
 def test_no_more_copies_of_fields_are_kept_than_there_is_room_for(

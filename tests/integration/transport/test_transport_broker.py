@@ -17,14 +17,14 @@ RECOVERY_SECONDS = 3.0
 def begun(bench: Bench, seconds: float) -> tuple[str, str]:
     """A task that has begun, and the tag of its delivery."""
     task = bench.send("work", seconds)
-    return task, bench.await_told("begin", task)[0]["tag"]
+    return task, bench.await_seen("begin", task)[0]["tag"]
 
 
 def once(bench: Bench, task: str) -> None:
     """The task ends, is acknowledged, and was run once."""
-    bench.await_told("end", task)
+    bench.await_seen("end", task)
     bench.await_settled()
-    assert len(bench.told("begin", task)) == 1
+    assert len(bench.seen("begin", task)) == 1
 
 
 def kill(bench: Bench) -> None:
@@ -47,8 +47,8 @@ def test_nothing_is_redelivered_when_the_broker_was_frozen_for_several_lease_tim
     time.sleep(LEASE_SECONDS * 2.5)
     own_bench.broker.process().resume()
     once(own_bench, task)
-    assert not own_bench.told("lost")
-    assert not own_bench.told("return")
+    assert not own_bench.seen("lost")
+    assert not own_bench.seen("return")
 
 
 def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(lasting_bench: Bench) -> None:
@@ -63,7 +63,7 @@ def test_a_task_runs_on_while_the_broker_is_restarted_with_its_data(lasting_benc
         await_open(lasting_bench)
         assert lasting_bench.gate.state().epoch == epoch + 1
     once(lasting_bench, task)
-    assert len(lasting_bench.told("return")) == 4
+    assert len(lasting_bench.seen("return")) == 4
 
 
 def test_the_end_of_a_task_is_told_when_the_broker_is_back(lasting_bench: Bench) -> None:
@@ -72,7 +72,7 @@ def test_the_end_of_a_task_is_told_when_the_broker_is_back(lasting_bench: Bench)
     task, tag = begun(lasting_bench, 5)
     time.sleep(1.2)
     kill(lasting_bench)
-    lasting_bench.await_told("end", task)
+    lasting_bench.await_seen("end", task)
     time.sleep(LEASE_SECONDS)
     lasting_bench.broker.start()
     assert lasting_bench.deliveries.message(tag) is not None
@@ -90,10 +90,10 @@ def test_a_broker_that_is_back_empty_hears_what_is_held_before_anybody_takes_any
     waiting = own_bench.send("work", 0)
     until(lambda: own_bench.deliveries.message(tag) == message, "the delivery is reinstated", 60)
     assert not own_bench.gate.state().open
-    own_bench.await_told("begin", waiting)
+    own_bench.await_seen("begin", waiting)
     assert own_bench.gate.state().open
-    entered = own_bench.told("return")[0]["at"]
-    assert own_bench.told("begin", waiting)[0]["at"] >= entered + RECOVERY_SECONDS * 1000 - 500
+    entered = own_bench.seen("return")[0]["at"]
+    assert own_bench.seen("begin", waiting)[0]["at"] >= entered + RECOVERY_SECONDS * 1000 - 500
     once(own_bench, task)
     assert own_bench.gate.state().epoch == 2  # the workers knew the first
 
@@ -156,9 +156,9 @@ def test_what_goes_back_to_a_broker_that_forgot_it_is_not_lost(own_bench: Bench)
     own_bench.broker.data.lose()
     until(lambda: "broker lost" in own_bench.workers[0].logs(), "the worker gives back what it has not begun", 30)
     own_bench.broker.start()
-    own_bench.await_told("end", count=3)
+    own_bench.await_seen("end", count=3)
     own_bench.await_settled()
-    assert sorted(line["id"] for line in own_bench.told("begin")) == sorted(tasks)
+    assert sorted(line["id"] for line in own_bench.seen("begin")) == sorted(tasks)
 
 
 def test_a_new_broker_needs_no_recovery_and_a_restarted_one_does(own_bench: Bench) -> None:
@@ -170,7 +170,7 @@ def test_a_new_broker_needs_no_recovery_and_a_restarted_one_does(own_bench: Benc
     assert not own_bench.gate.open_new()
     own_bench.worker("first")
     await_open(own_bench)
-    assert own_bench.await_told("return")
+    assert own_bench.await_seen("return")
 
 
 def test_the_gate_waits_for_an_account_that_takes_long_and_finds_the_broker_away(own_bench: Bench) -> None:
@@ -179,8 +179,8 @@ def test_the_gate_waits_for_an_account_that_takes_long_and_finds_the_broker_away
     own_bench.broker.stop()
     own_bench.broker.start()
     task = own_bench.send("work")
-    begin = own_bench.await_told("begin", task)[0]
-    [account] = own_bench.told("account")
+    begin = own_bench.await_seen("begin", task)[0]
+    [account] = own_bench.seen("account")
     assert account["tries"] == 3
     assert account["at"] <= begin["at"]
 
@@ -191,7 +191,7 @@ def test_who_missed_that_the_broker_was_emptied_and_opened_again_puts_back_what_
     bench.broker.empty()
     until(lambda: bench.deliveries.message(tag) is not None, "the delivery is reinstated", 60)
     once(bench, task)
-    assert not bench.told("lost")
+    assert not bench.seen("lost")
 
 
 @pytest.fixture

@@ -28,9 +28,9 @@ def test_no_task_is_lost_when_workers_are_killed_under_load(bench: Bench) -> Non
         victim = chance.choice(workers)
         victim.kill()
         victim.start()
-    until(lambda: len({line["id"] for line in bench.told("end")}) == TASKS, "all tasks have been done", 240)
+    until(lambda: len({line["id"] for line in bench.seen("end")}) == TASKS, "all tasks have been done", 240)
     bench.await_settled()
-    begun = [line["id"] for line in bench.told("begin")]
+    begun = [line["id"] for line in bench.seen("begin")]
     print(f"{KILLS} kills, {TASKS} tasks: lost {len(set(ids) - set(begun))}, begun again {len(begun) - TASKS}")
     assert set(begun) == set(ids)
     assert len(begun) - TASKS <= KILLS

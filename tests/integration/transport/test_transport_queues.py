@@ -42,7 +42,7 @@ def claim(bench: Bench) -> Callable[..., ClaimedMessage | None]:
 
 def order(bench: Bench, count: int) -> list[str]:
     """The ids of the tasks in the order in which they were begun."""
-    return [line["id"] for line in bench.await_told("begin", count=count)]
+    return [line["id"] for line in bench.await_seen("begin", count=count)]
 
 
 # ── order ────────────────────────────────────────────────────────────────────────────────────────────────────────
@@ -68,7 +68,7 @@ def test_no_low_task_counts_as_passed_by_that_was_not_there(bench: Bench) -> Non
     bench.worker("only")
     assert order(bench, 12) == high
     gate = bench.send("work", 1.0, priority=3)
-    bench.await_told("begin", gate)
+    bench.await_seen("begin", gate)
     low, urgent = bench.send("work", priority=9), bench.send("work", priority=0)
     assert order(bench, 15)[13:] == [urgent, low]
 
@@ -90,28 +90,29 @@ def test_queues_of_one_priority_take_turns_and_a_higher_one_of_any_queue_comes_f
 
 def test_a_new_task_and_a_new_queue_are_seen_at_once(bench: Bench) -> None:
     bench.worker("sleepy", **SLEEPY)
-    bench.await_told("end", bench.send("work"))
-    time.sleep(0.2)  # now it waits
-    bench.await_told("end", bench.send("work"))
+    bench.await_seen("end", bench.send("work"))
+    until(bench.waiting, "it waits")
+    bench.await_seen("end", bench.send("work"))
     waiting = bench.send("work", queue="new")
     bench.app.control.add_consumer("new", reply=True, timeout=10, destination=["sleepy@bench"])
-    bench.await_told("end", waiting)
-    bench.await_told("end", bench.send("work", queue="new"))
+    bench.await_seen("end", waiting)
+    bench.await_seen("end", bench.send("work", queue="new"))
     bench.app.control.cancel_consumer("new", reply=True, timeout=10, destination=["sleepy@bench"])
-    bench.await_told("end", bench.send("work"))
+    bench.await_seen("end", bench.send("work"))
     bench.send("work", queue="new")
-    bench.await_told("end", bench.send("work"))
+    bench.await_seen("end", bench.send("work"))
     assert len(bench.deliveries.waiting("new")) == 1
 
 
 def test_what_goes_back_wakes_whoever_waits(bench: Bench) -> None:
     bench.worker("first", **SLEEPY)
     task = bench.send("work", 60)
-    bench.await_told("begin", task)
+    bench.await_seen("begin", task)
+    before = bench.waiting()
     bench.worker("second", **SLEEPY)
-    time.sleep(0.2)  # now it waits
+    until(lambda: bench.waiting() > before, "it waits")
     bench.workers[0].kill()
-    bench.await_told("begin", task, count=2)
+    bench.await_seen("begin", task, count=2)
 
 
 def test_a_message_of_a_producer_that_rings_no_bell_is_found_when_the_wait_ends(bench: Bench) -> None:
@@ -121,7 +122,7 @@ def test_a_message_of_a_producer_that_rings_no_bell_is_found_when_the_wait_ends(
     with stock.pool.acquire(block=True) as connection:
         task = stock.send_task("work", queue=QUEUE, priority=6, connection=connection).id
     stock.close()
-    bench.await_told("end", task)
+    bench.await_seen("end", task)
 
 
 def test_bells_do_not_pile_up(bench: Bench) -> None:
@@ -134,16 +135,16 @@ def test_bells_do_not_pile_up(bench: Bench) -> None:
     assert 0 < client.pttl(keys.bell(QUEUE)) <= 60_000
     client.ltrim(queue_key(9), 0, 2)
     bench.worker("only")
-    bench.await_told("end", count=3)
+    bench.await_seen("end", count=3)
     until(lambda: not client.exists(keys.bell(QUEUE)), "an empty queue has no bell")
-    bench.await_told("end", bench.send("work"), 1)
+    bench.await_seen("end", bench.send("work"), 1)
 
 
 def test_an_idle_worker_asks_the_broker_little(bench: Bench) -> None:
     """Counted as the broker does, with what its scripts do; the worker's own events and control are off."""
     client = bench.broker.client
     bench.worker("idle", "--without-heartbeat", "-Q", "a,b,c", lease_seconds=8.0)
-    bench.await_told("end", bench.send("work", queue="a"))
+    bench.await_seen("end", bench.send("work", queue="a"))
     time.sleep(2)
     seconds = 20.0
 
@@ -178,7 +179,7 @@ def test_workers_answer_while_they_work(bench: Bench) -> None:
     bench.worker("busy")
     bench.worker("other", "-Q", "other")
     task = bench.send("work", 5)
-    bench.await_told("begin", task)
+    bench.await_seen("begin", task)
     everybody = bench.app.control.inspect(timeout=2)
     assert sorted(everybody.ping() or {}) == ["busy@bench", "other@bench"]
     one = bench.app.control.inspect(["busy@bench"], timeout=20)
@@ -186,9 +187,9 @@ def test_workers_answer_while_they_work(bench: Bench) -> None:
     assert (one.stats() or {})["busy@bench"]["prefetch_count"] == 1
     revoked = bench.send("work", queue="other", countdown=1)
     bench.app.control.revoke(revoked)
-    bench.await_told("end", task)
+    bench.await_seen("end", task)
     until(lambda: not bench.leases(), "the revoked one is settled", 30)
-    assert not bench.told("begin", revoked)
+    assert not bench.seen("begin", revoked)
 
 
 def test_flower_sees_the_queues_and_purge_empties_them(bench: Bench) -> None:
@@ -208,14 +209,14 @@ def test_flower_sees_the_queues_and_purge_empties_them(bench: Bench) -> None:
 
 def test_many_are_published_at_once(bench: Bench) -> None:
     bench.worker("sleepy", "-Q", f"{QUEUE},other", **SLEEPY)
-    bench.await_told("end", bench.send("work"))
+    bench.await_seen("end", bench.send("work"))
     ids = [f"t{number}" for number in range(30)]
     with bench.app.pool.acquire(block=True) as connection, connection.Producer() as producer, producer.batch(7):
         for number, name in enumerate(ids):
             queue = (QUEUE, "other")[number % 2]
             bench.app.send_task("work", (), queue=queue, priority=6, task_id=name, producer=producer)
-    bench.await_told("end", count=31)
-    assert sorted(line["id"] for line in bench.told("begin"))[-30:] == sorted(ids)
+    bench.await_seen("end", count=31)
+    assert sorted(line["id"] for line in bench.seen("begin"))[-30:] == sorted(ids)
 
 
 def test_a_message_can_be_taken_at_once_and_put_back_or_acknowledged(bench: Bench) -> None:
@@ -277,7 +278,7 @@ def test_a_message_that_nobody_can_read_is_buried_and_the_next_one_comes(bench: 
     bench.deliveries.put(QUEUE, message, STEP)
     task = bench.send("work")
     bench.worker("only")
-    bench.await_told("end", task)
+    bench.await_seen("end", task)
     bench.await_settled()
     assert [*bench.dead_letters().values()] == [message]
     assert bench.deliveries.forget_dead_letter(next(iter(bench.dead_letters())))
@@ -293,8 +294,8 @@ def test_a_message_that_its_consumer_chokes_on_is_buried_in_the_end(bench: Bench
     bench.deliveries.put(QUEUE, json.dumps(odd), STEP)
     bench.worker("only", delivery_limit=3)
     until(lambda: bench.dead_letters(), "it is buried", 60)
-    bench.await_told("end", bench.send("work"))
-    assert not bench.told("begin", task)
+    bench.await_seen("end", bench.send("work"))
+    assert not bench.seen("begin", task)
 
 
 # ── statements ───────────────────────────────────────────────────────────────────────────────────────────────────
