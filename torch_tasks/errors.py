@@ -38,7 +38,7 @@ class TaskIdTaken(InvalidTask):
 
 
 class UnknownDependency(InvalidTask):
-    """A task is to begin after one that nobody has accepted."""
+    """A task is to begin after one that was never accepted."""
 
 
 class NotInWorker(WrongUsage):

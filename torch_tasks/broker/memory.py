@@ -61,9 +61,9 @@ REMEDY = (
 
 
 def memory_of(client: redis.Redis) -> Memory:
-    told = client.info("memory")
-    policy = str(told.get("maxmemory_policy", _KEEPS_ALL))
-    return Memory(used=told["used_memory"], limit=told.get("maxmemory", 0), policy=policy)
+    answer = client.info("memory")
+    policy = str(answer.get("maxmemory_policy", _KEEPS_ALL))
+    return Memory(used=answer["used_memory"], limit=answer.get("maxmemory", 0), policy=policy)
 
 
 class Room:

@@ -109,7 +109,7 @@ def await_agents(stack: Stack, kept: Sequence[AgentSpec], unstartable: Mapping[s
 
 
 def _crashes(reason: str) -> str:
-    """How often the agent's worker has crashed; what its log said last is told at more length."""
+    """How often the agent's worker has crashed; the end of its log is printed at more length."""
     return reason.partition(":")[0]
 
 

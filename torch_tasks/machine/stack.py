@@ -180,7 +180,7 @@ class Stack:
         """
         self._refuse_in_pane("down")
         with ExitStack() as alone:
-            with suppress(StateFolderUnusable):  # then nobody can start anything here either
+            with suppress(StateFolderUnusable):  # then nothing can be started here either
                 alone.enter_context(exclusive(self.settings.state.stack_lock))
             running = self.processes.find("up")
             if only_mine and running and running.facts.get(_STARTER) != str(os.getpid()):

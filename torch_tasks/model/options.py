@@ -31,7 +31,7 @@ class Option:
 
 
 class OneOf(click.Choice[str]):
-    """One of a few words; a mistyped one is told those that are near."""
+    """One of a few words; the error for a mistyped one names those that are near."""
 
     def __init__(self, words: Iterable[object]) -> None:
         super().__init__([str(word) for word in words])

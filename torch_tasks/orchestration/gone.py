@@ -1,4 +1,4 @@
-"""Agents that are gone: they are silent, and nobody starts them again. They leave the list, and can be forgotten."""
+"""Agents that are gone: they are silent, and no node worker starts them. They leave the list, or are forgotten."""
 
 from __future__ import annotations
 

@@ -113,7 +113,7 @@ def free_tasks_of_dead_agents(of: Fleet) -> None:
 
 
 def settle_spawns(of: Fleet) -> None:
-    """Note which of the agents that are being started are ready or given up, also where nobody waits for them."""
+    """Note which of the agents that are being started are ready or given up, also where no caller waits for them."""
     for spawned in of.spawns.all():
         if spawned.state is SpawnState.RESERVED:
             settle_spawn(spawned)

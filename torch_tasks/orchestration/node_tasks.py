@@ -88,7 +88,7 @@ def order_start(spawned: Spawned) -> None:
 
 
 def _node() -> NodeHost:
-    if app.node is None:  # whoever put it into this worker's queue was not Torch
+    if app.node is None:  # Torch does not put it into an agent worker's queue
         HeldMessage(app.current_task.request).refuse("only a node worker can do this task")
     return app.node
 

@@ -137,7 +137,7 @@ def named(resource: str) -> str:
 
 
 def _task_of(claim: str) -> str | None:
-    """The task for which it was claimed; None also if nobody can read that: then the claim does not hold."""
+    """The task for which it was claimed; None also if that cannot be read: then the claim does not hold."""
     try:
         return str(read_object(claim)["task"]) if claim else None
     except (Unreadable, KeyError):

@@ -1,4 +1,4 @@
-"""The fields of a task's record: how they are written, and what they say, whoever wrote them."""
+"""The fields of a task's record: how they are written, and what they say, also if Torch did not write them."""
 
 from __future__ import annotations
 

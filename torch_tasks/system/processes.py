@@ -35,7 +35,7 @@ class Running(BaseModel):
     name: str
     pid: int
     create_time: float
-    """Seconds between the machine's start and the process's: unlike the time of day, nobody can change it."""
+    """Seconds between the machine's start and the process's: unlike the time of day, it cannot be changed."""
     boot: str
     """The start of the machine in which it ran: after the next one, another process may have both its numbers."""
     argv: tuple[str, ...]

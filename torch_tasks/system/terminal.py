@@ -1,4 +1,4 @@
-"""What this process prints and logs: visible text, whoever wrote it.
+"""What this process prints and logs: visible text, wherever it comes from.
 
 Everything printed goes through :func:`visible_output`; only Torch's own colours and movements go around it.
 """

@@ -68,7 +68,7 @@ def run(self: Any, *inputs: Any, **fields: Any) -> dict[str, Any]:
         raise Reject(f"left while the broker was away: {error}", requeue=True) from error
     except (Ignore, Reject, Retry, TaskFailed):
         raise
-    except InvalidTask as error:  # whoever sent it did not send it through Torch, which would have refused it
+    except InvalidTask as error:  # it was not sent through Torch, which would have refused it
         HeldMessage(self.request).refuse(str(error))
     except Exception as error:
         note_fault(self.request.id, host, error)

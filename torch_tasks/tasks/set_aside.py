@@ -1,8 +1,8 @@
 """Messages set aside, so that no agent gets them: of tasks that wait for others, and of tasks that ended in a queue.
 
 The message of a task that waits for others goes to its queue in the step in which its record does. That of a task that
-ended before an agent had it is kept until Celery knows of the end, too. Whoever ends a task looks after those that wait
-for it; housekeeping finishes what a lost process began.
+ended before an agent had it is kept until Celery knows of the end, too. The process that ends a task looks after those
+that wait for it; housekeeping finishes what a lost process began.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def _tell_of_end(record: TaskRecord, fleet: Fleet) -> None:
         try:
             _tell_celery(result, _request(message))
         except Unreadable as error:
-            log.error("Celery is not told that task %s ended: %s", task_id, error)
+            log.error("Celery does not learn that task %s ended: %s", task_id, error)
     fleet.deliveries.drop_aside(task_id)
 
 

@@ -32,7 +32,7 @@ class SystemTask(CeleryTask):
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         try:
             args, kwargs = self._arguments(*args, **kwargs)
-        except ValidationError as error:  # whoever sent it was not Torch
+        except ValidationError as error:  # Torch sends no such arguments
             HeldMessage(self.request).refuse(f"it is no valid {self.name}: {shortened(readable(error))}")
         try:
             return self.run(*args, **kwargs)

@@ -28,7 +28,7 @@ _Object = dict[str, Any]
 
 
 class _Part(BaseModel):
-    """Fields of kombu's or Celery's; those that nobody here reads may hold anything."""
+    """Fields of kombu's or Celery's; those that Torch does not read may hold anything."""
 
     model_config = ConfigDict(extra="allow")
 

@@ -68,7 +68,7 @@ class TerminalLine:
         """How many bytes the program has not read yet; only whole lines count if it reads lines."""
         try:
             answer = fcntl.ioctl(self._handle, termios.FIONREAD, struct.pack("i", 0))
-        except OSError:  # nobody has it open any more
+        except OSError:  # no process has it open any more
             raise AgentUnavailable("the program has ended while the message was typed into its pane") from None
         return int(struct.unpack("i", answer)[0])
 
