@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
 from functools import partial
 from importlib.metadata import version
@@ -14,6 +13,7 @@ from pathlib import Path
 from torch_tasks.errors import CannotCertify
 from torch_tasks.model.certificate import Certificate, PromiseResult
 from torch_tasks.model.fields import now
+from torch_tasks.system.loops import in_background
 from torch_tasks.workers.certify.certification import Certification
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
 from torch_tasks.workers.certify.home import Home, OwnHome
@@ -47,7 +47,7 @@ def try_kind(kind: str, folder: Path, release: str, why_not_alone: str) -> None:
     ``why_not_alone`` is why this process has more of a network than loopback, if so.
     """
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    in_background("end with parent", _end_with_parent)
     with FakeLLM(folder / "llm") as llm:
         home = home_of(kind)(folder / HOME, llm)
         _leave_environment(home, folder, alone=not why_not_alone)
