@@ -32,8 +32,9 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
         cli = _kind(machine.folder)
         agents = [f"dev-{number}" for number in range(count)]
         _up(machine, agents)
-        for agent in agents:
-            machine.torch("run", "--agent", agent, "a long turn", seconds=SECONDS)
+        tasks = machine.folder / "tasks.yaml"
+        tasks.write_text(json.dumps([{"prompt": "a long turn", "agent": agent} for agent in agents]))
+        machine.torch("run", "--file", str(tasks), seconds=SECONDS)
         await_true(lambda: len(cli.submitted()) == count, SECONDS, "all work")
         before = _conversations(machine)
         _lose_power(machine)

@@ -71,9 +71,11 @@ class UnfinishedTask:
         folder, agent = self.folder, self._agent
         if folder is None or folder.result() or agent.kind.ending(folder):
             return
+        if CutOffAttempt(agent, folder).note():
+            return
         if folder.interrupted.exists():
             folder.begun.unlink(missing_ok=True)
-        elif not CutOffAttempt(agent, folder).note():
+        else:
             message = "agent crashed: its pane died while the task ran"
             folder.store(agent.results.failed(folder, FailureKind.AGENT_CRASHED, message))
 

@@ -97,6 +97,16 @@ def test_all_agents_come_back_with_their_conversations_and_go_on(machine: Powere
     assert machine.is_clean()
 
 
+def test_after_down_an_agent_goes_on_as_after_a_crash(machine: Powered) -> None:
+    machine.up(1)
+    machine.torch("run", "--agent", "dev-0", "--id", "work-0", "long work")
+    until(lambda: len(machine.cli.submitted()) == 1, "it works", 60)
+    machine.torch("down")
+    machine.up(1)
+    assert machine.result("work-0") == ("It is done now.", 1)
+    assert ["Go on with the task" in prompt for prompt in machine.cli.submitted()] == [False, True]
+
+
 def test_after_it_every_command_says_at_once_that_nothing_runs(machine: Powered) -> None:
     machine.up(1)
     machine.lose_power()
