@@ -236,8 +236,8 @@ class Terminal:
         reading = self._kind.read(self.pane)
         if reading.state is AgentState.LOGIN:
             return ProgramHold(AgentState.LOGIN, reading.question.text if reading.question else "a login")
-        if reading.question:
-            return ProgramHold(AgentState.WAITING, reading.question.in_words)
+        if question := reading.question or reading.offers:
+            return ProgramHold(AgentState.WAITING, question.in_words)
         hindrance = self._kind.hindrance(self.pane)
         if hindrance in (Hindrance.PERSON, Hindrance.DIALOG):
             return ProgramHold(AgentState.WAITING, str(hindrance))

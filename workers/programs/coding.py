@@ -31,8 +31,8 @@ from torch_tasks.workers.programs.lasting import LastingChanges
 from torch_tasks.workers.programs.pane_program import is_left_to_a_shell, kill_program
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
 from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question
-from torch_tasks.workers.programs.screen import ComposerContent, Screen, read_composer
-from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules, best_of
+from torch_tasks.workers.programs.screen import Composer, ComposerContent, Screen, read_composer
+from torch_tasks.workers.programs.screen_reading import ScreenReading, ScreenRules
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.submitter import Submitter
 from torch_tasks.workers.programs.turn import (
@@ -45,6 +45,7 @@ from torch_tasks.workers.programs.turn import (
     stored_ending,
 )
 from torch_tasks.workers.programs.turn_watcher import TurnWatcher
+from torch_tasks.workers.programs.unknown_menu import unless_menu
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 _OURS_ALONE = frozenset({ComposerContent.OURS, ComposerContent.PART})
@@ -195,10 +196,13 @@ class CodingAgent(AgentKind):
         screen = Screen.of(pane)
         if screen is None:
             return None
+        composer = self._composer_on(screen)
+        return ScreenReading.of(screen, composer, self._rules.read(screen, composer), self.status(pane))
+
+    def _composer_on(self, screen: Screen) -> Composer:
         composer = read_composer(screen, self.config.composer)
-        by_screen = self._rules.read(screen, composer)
-        view = ScreenReading(screen, composer, by_screen, best_of(self.status(pane), by_screen))
-        return view if composer.seen else replace(view, best=replace(view.best, shows=view.last_line))
+        content = composer.compare(self._pasted(), self.config.composer.placeholder) if composer.text else None
+        return unless_menu(composer, screen) if content is ComposerContent.FOREIGN else composer
 
     def read(self, pane: AgentPane) -> StateReading:
         view = self.read_screen(pane)

@@ -50,6 +50,8 @@ class StateReading:
     hindrance: Hindrance | None = None
     shows: str = ""
     """The last line of a screen on which no input line is seen."""
+    offers: Question | None = None
+    """The menu on a screen that no rule knows."""
 
     @property
     def obstacle(self) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, Self
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
@@ -16,6 +16,7 @@ from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.menu import Menu, read_menu
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.screen import Composer, Screen, read_composer
+from torch_tasks.workers.programs.unknown_menu import asked_above, unless_menu
 from torch_tasks.workers.tmux.pane import AgentPane
 
 
@@ -29,6 +30,17 @@ class ScreenReading:
     """The state by the screen alone."""
     best: StateReading
     """The state by the best source."""
+
+    @classmethod
+    def of(cls, screen: Screen, composer: Composer, by_screen: StateReading, status: StateReading | None) -> Self:
+        """The reading by the best source, which is the live ``status`` if there is one.
+
+        Of what covers the input line, the last line is told.
+        """
+        view = cls(screen, composer, by_screen, _best(status, by_screen))
+        if composer.seen:
+            return view
+        return replace(view, best=replace(view.best, shows=view.last_line))
 
     @property
     def last_line(self) -> str:
@@ -46,6 +58,15 @@ class ScreenReading:
         history = pane.screen(_HISTORY).split("\n")
         below = len(self.screen.text.split("\n")) - self.composer.top
         return "\n".join(history[: len(history) - below] if below > 0 else history)
+
+
+def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:
+    """The live source decides; only the question may come from the screen."""
+    if status is None:
+        return by_screen
+    if status.state is AgentState.WAITING and status.question is None and by_screen.question:
+        return replace(status, question=by_screen.question)
+    return status
 
 
 #: How many lines above the screen are looked through.
@@ -70,26 +91,31 @@ class ScreenRules:
         """The state by the most important rule that matches; unknown, so that nothing is typed, if none does."""
         matching = self._matching(screen, composer)
         if matching is None:
-            return StateReading(AgentState.UNKNOWN, "screen", "no rule fits")
+            offers = None if composer.seen else self._offered(screen)
+            return StateReading(AgentState.UNKNOWN, "screen", "no rule fits", offers=offers)
         rule, region, found = matching
         groups = {name: " ".join(text.split()) for name, text in found.groupdict().items() if text}
         question = None
         if rule.state is AgentState.WAITING:
             menu = _menu_below(region, found, screen, composer)
-            choices = menu.offered if menu else ()
-            question = Question(
-                text=groups.get("question") or " ".join(found[0].split()),
-                choices=choices,
-                subject=groups.get("subject", ""),
-                several=menu is not None and menu.is_of_boxes,
-                lasting=tuple(number for number, words in enumerate(choices, 1) if self._lasting.search(words)),
-            )
+            text = groups.get("question") or " ".join(found[0].split())
+            question = self._question(text, menu).model_copy(update={"subject": groups.get("subject", "")})
         until = reset_time(groups["until"], at or now()) if "until" in groups else None
         return StateReading(rule.state, "title" if rule.where == "title" else "screen", rule.name, question, until)
 
+    def _offered(self, screen: Screen) -> Question | None:
+        """The menu that no rule knows, as a question."""
+        menu = read_menu(screen)
+        return self._question(asked_above(menu, screen), menu) if menu and len(menu.choices) > 1 else None
+
+    def _question(self, text: str, menu: Menu | None) -> Question:
+        choices = menu.offered if menu else ()
+        lasting = tuple(number for number, words in enumerate(choices, 1) if self._lasting.search(words))
+        return Question(text=text, choices=choices, several=menu is not None and menu.is_of_boxes, lasting=lasting)
+
     def menu(self, screen: Screen) -> Menu | None:
         """The menu of the question that the program asks; None if the screen shows that it asks none."""
-        composer = read_composer(screen, self._composer)
+        composer = unless_menu(read_composer(screen, self._composer), screen)
         matching = self._matching(screen, composer)
         if matching is None:
             return None if composer.seen else read_menu(screen)
@@ -99,19 +125,10 @@ class ScreenRules:
     def _matching(self, screen: Screen, composer: Composer) -> _Match | None:
         for rule in self._rules:
             region = _region(rule.where, screen, composer)
-            found = _find(rule, region, composer) if region else None
+            found = _find(rule, region, screen, composer) if region else None
             if region and found and not (rule.unless and rule.unless.search(region.text)):
                 return _Match(rule, region, found)
         return None
-
-
-def best_of(status: StateReading | None, by_screen: StateReading) -> StateReading:
-    """The live source decides; only the question may come from the screen."""
-    if status is None:
-        return by_screen
-    if status.state is AgentState.WAITING and status.question is None and by_screen.question:
-        return replace(status, question=by_screen.question)
-    return status
 
 
 class _Match(NamedTuple):
@@ -139,15 +156,30 @@ class _Region(NamedTuple):
         return None if self.top is None else self.top + self.text.count("\n", 0, place)
 
 
-def _find(rule: RuleConfig, region: _Region, composer: Composer) -> re.Match[str] | None:
+def _find(rule: RuleConfig, region: _Region, screen: Screen, composer: Composer) -> re.Match[str] | None:
     """Where the rule's pattern first matches something that the program itself says."""
     for found in rule.pattern.finditer(region.text):
         begins = found.start("question") if "question" in rule.pattern.groupindex else found.start()
         row = region.row(max(begins, found.start()))
         quoted = composer.seen and row is not None and composer.top <= row < composer.end
-        if not (quoted and rule.state in _SAID_OUTSIDE):
+        if quoted and rule.state in _SAID_OUTSIDE:
+            continue
+        if not _is_past(rule, region, found, screen, composer):
             return found
     return None
+
+
+def _is_past(rule: RuleConfig, region: _Region, found: re.Match[str], screen: Screen, composer: Composer) -> bool:
+    """Whether a question is only quoted, or was answered: it stands above an input line that waits for a prompt.
+
+    What is typed there may be the answer if the question offers it, as ``[y/n]``.
+    """
+    first, last = region.row(found.start()), region.row(found.end())
+    is_above = composer.is_empty and first is not None and last is not None and last < composer.top
+    if rule.state is not AgentState.WAITING or rule.where.startswith("above composer") or not is_above:
+        return False
+    menu = read_menu(screen, first or 0, (last or 0) + 1)
+    return menu is None or menu.highlighted is not None
 
 
 def _region(where: str, screen: Screen, composer: Composer) -> _Region | None:

@@ -78,6 +78,8 @@ def state_of_task(facts: TurnFacts) -> StateReading:
     if is_unreported_question(facts, reading) and facts.unreported_seconds <= UNREPORTED_SECONDS:
         reading = StateReading(AgentState.WORKING, "screen", "asks something")
     if reading.state is AgentState.WORKING and (why := hindrance(facts)):
+        if why is Hindrance.UNKNOWN_SCREEN and facts.live.offers:
+            return StateReading(AgentState.WAITING, "screen", "a menu that no rule knows", facts.live.offers)
         return StateReading(AgentState.WAITING, "screen", "input line", hindrance=why, shows=facts.live.shows)
     return reading
 

@@ -14,17 +14,19 @@ from nodes import AgentWorker, Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch
+from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.orchestration.attention import needs
 
-#: What the last line of each screen says, and the key by which a person closes it.
+UNSEEN = "the agent's program shows a screen that no rule of its kind knows; its last line: "
+#: What is told of each screen, and the key by which a person closes it.
 UNKNOWN = {
-    "survey": ("0-9 to rate", "3"),
-    "german": ("Eingabetaste: bestätigen · Abbruchtaste: zurück", "1"),
-    "licence": ("Press any key", "x"),
-    "pager": (":", "q"),
-    "editor": ('".git/rebase-todo" 1L, 18B', "q"),
+    "survey": ("Rate us! (1 Bad | 2 Good | 3 No, thanks)", "3"),
+    "german": ("Der neuen Lizenz zustimmen? Sie gilt ab dem 1. Mai. (1 Ja, zustimmen | 2 Nein, beenden)", "1"),
+    "licence": (f"{UNSEEN}Press any key", "x"),
+    "pager": (f"{UNSEEN}:", "q"),
+    "editor": (f'{UNSEEN}".git/rebase-todo" 1L, 18B', "q"),
 }
 LONG = 5.0
 """Longer than Torch waits before it calls a screen unknown, and more than one heartbeat."""
@@ -56,15 +58,15 @@ def cpu_seconds(worker: AgentWorker) -> float:
 
 @pytest.mark.parametrize("dialog", ["german", "licence", "pager"])
 def test_what_it_asks_at_its_start_is_shown_and_left_to_a_person(node: Node, torch: Torch, dialog: str) -> None:
-    last_line, key = UNKNOWN[dialog]
+    shows, key = UNKNOWN[dialog]
     fake = FakeKind(node, scenario=Scenario(start=Start(dialogs=(dialog,))))
     worker = fake.worker(TORCH_AGENT_START_SECONDS="1")
-    until(lambda: f"its last line: {last_line}" in asks(worker), "it is held up")
-    assert last_line in told()[0]
+    until(lambda: shows in asks(worker), "it is held up")
+    assert shows in told()[0]
     task = torch.enqueue("when you are there", agent="developer-1")
     time.sleep(LONG)
     assert fake.cli.bytes() == b""
-    assert last_line in (task.record().waits or "")
+    assert shows in (task.record().waits or "")
     worker.tmux("send-keys", key)
     assert task.result(timeout=30).succeeded
     assert typed_since(fake.cli).startswith(key.encode())
@@ -76,15 +78,19 @@ def test_what_it_asks_at_its_start_is_shown_and_left_to_a_person(node: Node, tor
 def test_what_it_asks_in_a_task_makes_the_task_wait_for_a_person(
     node: Node, torch: Torch, dialog: str, hooks: bool
 ) -> None:
-    last_line, key = UNKNOWN[dialog]
+    shows, key = UNKNOWN[dialog]
     steps = (do.Work(1), do.Open(dialog), do.Work(1), do.Say("All done."))
     fake = FakeKind(node, hooks=hooks, scenario=Scenario(turns=(Turn(steps, match="odd"),)))
     worker = fake.worker()
     task = torch.enqueue("do something odd", agent="developer-1")
     until(lambda: task.status is TaskState.WAITING, "the task waits")
-    assert f"no rule of its kind knows; its last line: {last_line}" in task.history()[-1].note
-    until(lambda: last_line in asks(worker), "the fleet knows what it shows")
-    assert last_line in told()[0]
+    if question := task.record().question:
+        assert question.in_words == shows
+        assert told() == [f"developer-1 asks in task {task.id}: {shows}"]
+    else:
+        assert task.history()[-1].note == f"waits: {shows}"
+        until(lambda: asks(worker) == shows, "the fleet knows what it shows")
+        assert told() == [f"developer-1 (fake on node-a) is held up: {shows}"]
     time.sleep(LONG)
     assert typed_since(fake.cli) == b""
     worker.tmux("send-keys", key)
@@ -93,19 +99,34 @@ def test_what_it_asks_in_a_task_makes_the_task_wait_for_a_person(
     until(lambda: not told(), "nothing more is told")
 
 
+@pytest.mark.parametrize("reply", ["2", "Nein, beenden"])
+def test_an_unknown_menu_is_answered_by_its_words(node: Node, torch: Torch, reply: str) -> None:
+    steps = (do.Work(0.5), do.Open("german"), do.Say("You chose {choice}."))
+    fake = FakeKind(node, scenario=Scenario(turns=(Turn(steps, match="odd"),)))
+    fake.worker()
+    task = torch.enqueue("do something odd", agent="developer-1")
+    until(lambda: task.record().question, "it asks")
+    with pytest.raises(NotAnswered):
+        task.answer("Vielleicht")
+    assert typed_since(fake.cli) == b""
+    task.answer(reply)
+    assert task.result(timeout=30).answer == "You chose Nein, beenden."
+    assert fake.cli.keys() == ["Down", "Enter"]
+
+
 @pytest.mark.parametrize("dialog", UNKNOWN)
 def test_what_it_asks_after_a_task_keeps_the_next_ones_for_others(node: Node, torch: Torch, dialog: str) -> None:
-    last_line, key = UNKNOWN[dialog]
+    shows, key = UNKNOWN[dialog]
     fake = FakeKind(node, scenario=Scenario(faults=Faults(dialog_after_turn=dialog)))
     worker = fake.worker()
     assert torch.enqueue("the first one", agent="developer-1").result(timeout=30).succeeded
     taken = torch.enqueue("echo mine", role="developer")
-    until(lambda: last_line in asks(worker), "it waits for a person")
-    assert last_line in told()[0]
+    until(lambda: shows in asks(worker), "it waits for a person")
+    assert shows in told()[0]
     pinned = torch.enqueue("for developer-1 alone", agent="developer-1")
     node.agent_worker("developer-2")
     assert taken.result(timeout=30).agent == "developer-2"
-    assert last_line in (pinned.record().waits or "")
+    assert shows in (pinned.record().waits or "")
     assert typed_since(fake.cli) == b""
     fake.cli.play(Scenario())
     worker.tmux("send-keys", key)
