@@ -9,6 +9,7 @@ from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Start
 from machine import TORCH_TASKS
 from nodes import PACE, AgentWorker, Broker, Node
+from terminals import Terminal
 from waiting import until
 
 from torch_tasks import TaskState, Torch
@@ -21,15 +22,20 @@ HELD = f"developer-1 is held up: {ASKS} ('torch-tasks attach developer-1')"
 SLOW = 2 * float(PACE["TORCH_OFFLINE_SECONDS"])
 
 
-def screen(worker: AgentWorker, broker: Broker) -> str:
-    """What ``torch-tasks screen`` prints of the agent."""
-    env = {
+def environment(worker: AgentWorker, broker: Broker) -> dict[str, str]:
+    """The variables of a person at the agent's machine."""
+    return {
         **os.environ,
         "TORCH_STATE_DIR": str(worker.folder.parents[1]),
         "TORCH_BROKER_URL": broker.url,
         "TORCH_NODE": "node-a",
     }
+
+
+def screen(worker: AgentWorker, broker: Broker) -> str:
+    """What ``torch-tasks screen`` prints of the agent."""
     argv = [TORCH_TASKS, "screen", worker.agent_id]
+    env = environment(worker, broker)
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
@@ -95,6 +101,22 @@ def test_a_dialog_without_the_choice_waits_for_a_person(node: Node, torch: Torch
     worker.tmux("send-keys", "Down", "Enter")
     assert torch.enqueue("and then").result(timeout=30).succeeded
     assert [record["key"] for record in fake.cli.records("key_in_modal")] == ["Down", "Enter"]
+
+
+def test_a_person_may_attach_while_it_starts_and_answer_there(node: Node, broker: Broker, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(start=Start(ready_after=SLOW, dialogs=("update",))))
+    worker = fake.worker(is_awaited=False)
+    until(lambda: worker.agent_state is AgentState.STARTING and worker.info and worker.info.pane, "it has a pane")
+    visit = Terminal(environment(worker, broker), "attach", worker.agent_id)
+    try:
+        visit.see("[developer-1]")
+        assert not fake.cli.records("dialog")  # nothing is drawn yet
+        visit.see("Update available!", SLOW + 20)
+        visit.type("2")
+        assert torch.enqueue("and then", agent="developer-1").result(timeout=30).succeeded
+        assert visit.process.poll() is None
+    finally:
+        visit.close()
 
 
 def test_no_limit_ends_a_program_with_a_persons_draft(node: Node, torch: Torch) -> None:

@@ -6,7 +6,7 @@ import time
 
 import psutil
 import pytest
-from fake_kind import FakeKind
+from fake_kind import FakeKind, words
 from fakes.cli import steps as do
 from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Faults, Looks, Scenario, Start, Turn, Ways
@@ -259,3 +259,19 @@ def test_a_program_that_prints_nothing_at_all_is_called_so(node: Node) -> None:
     assert "was not ready within 1 s" in worker.logs()
     assert "its pane showed:\n(nothing)" in worker.logs()
     assert fake.cli.bytes() == b""
+
+
+@pytest.mark.slow
+def test_a_program_that_draws_neither_a_paste_nor_a_key_is_replaced(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node)
+    worker = fake.worker()
+    before = worker.pane()
+    fake.cli.play(Scenario(faults=Faults(draw_after=600)))
+    task = torch.enqueue("the task", agent="developer-1", max_retries=1)
+    until(lambda: fake.cli.bytes().endswith(b"\x1b[201~."), "a key is typed behind the paste")
+    fake.cli.play(Scenario())
+    assert task.result(timeout=60).succeeded
+    notes = [entry.note for entry in task.history()]
+    assert any("drew neither the text nor a key typed after it within 30 s" in (note or "") for note in notes)
+    assert worker.pane() != before
+    assert [words(prompt) for prompt in fake.prompts()] == ["the task"]

@@ -13,6 +13,9 @@ import pytest
 from beats import BeatMachine
 from celery import chord
 from celery.result import AsyncResult
+from fake_kind import FakeKind
+from fakes.cli.scenario import Scenario, Turn
+from fakes.cli.steps import Work
 from machine import TORCH_TASKS
 from nodes import Node
 from waiting import until
@@ -127,6 +130,24 @@ def test_a_running_task_whose_agent_is_gone_says_so_and_is_cancelled_at_once(
     assert waits in command("task", task.id)
     assert command("cancel", task.id) == f"task {task.id} cancelled\n"
     assert task.result(timeout=1).error.message == "cancelled while its agent was gone"
+
+
+def test_a_task_that_was_cancelled_meanwhile_is_interrupted_when_its_agent_is_back(node: Node, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(turns=(Turn((Work(600),), match="long"),)))
+    worker = fake.worker()
+    task = torch.enqueue("work for long", agent="developer-1")
+    until(fake.prompts, "it works")
+    pane = worker.pane()
+    worker.kill()
+    until(lambda: not torch.agent("developer-1").online, "its agent is gone", 30)
+    task.cancel()
+    assert task.result(timeout=1).status is TaskState.CANCELLED
+    assert not fake.cli.records("interrupted")
+    worker.restart()
+    until(lambda: fake.cli.records("interrupted"), "the program is interrupted")
+    assert torch.enqueue("and then", agent="developer-1").result(timeout=30).succeeded
+    assert worker.pane() == pane
+    assert len(fake.prompts()) == 2
 
 
 def test_an_answer_for_an_agent_that_is_gone_is_refused_at_once(torch: Torch, left: Callable[..., str]) -> None:
