@@ -97,12 +97,12 @@ def test_who_starts_too_many_processes_is_ended_and_the_task_says_so(node: Node,
     assert result.error
     assert result.error.kind is FailureKind.AGENT_CRASHED
     assert "too many processes: it had 4" in result.error.message
-    assert torch.enqueue("pgrep -c sleep || echo none", agent="dev-1").result(timeout=30).succeeded
+    assert torch.enqueue("true", agent="dev-1").result(timeout=30).succeeded
     left = subprocess.run(["pgrep", "-f", "sleep 600"], capture_output=True, text=True, check=False).stdout.split()
-    assert not [pid for pid in left if _agent_of(int(pid)) == str(node.state)]
+    assert not [pid for pid in left if _state_folder_of(int(pid)) == str(node.state)]
 
 
-def _agent_of(pid: int) -> str:
+def _state_folder_of(pid: int) -> str:
     try:
         variables = Path(f"/proc/{pid}/environ").read_text().split("\0")
     except OSError:

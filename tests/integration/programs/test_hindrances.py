@@ -46,8 +46,11 @@ def test_a_draft_is_a_persons(play: Callable[..., Played], program: CodingAgent)
     played = play()
     played.type("my own half-written th")
     until(lambda: program.hindrance(played.pane) is Hindrance.PERSON, "the draft is seen")
+    read = len(played.cli.bytes())
     program.clear_input(played.pane)
-    played.sees("my own half-written th")
+    played.type("ought")
+    assert played.cli.bytes()[read:] == b"ought"
+    played.sees("my own half-written thought")
 
 
 def test_a_text_that_torch_typed_is_its_own_and_is_cleared(play: Callable[..., Played], program: CodingAgent) -> None:
@@ -73,7 +76,7 @@ def test_a_dialog_is_known_or_is_called_unknown(
     until(lambda: program.hindrance(played.pane) is hindrance, f"it is {hindrance.name}")
 
 
-def test_the_four_reasons_share_no_word_for_the_cause() -> None:
-    causes = {"person", "Torch's own", "dialog", "screen that no rule"}
+def test_the_reasons_share_no_word_for_the_cause() -> None:
+    causes = {"person is typing", "Torch's own", "dialog", "works on something else", "screen that no rule"}
     for reason in Hindrance:
         assert len([cause for cause in causes if cause in reason]) == 1, reason
