@@ -21,9 +21,9 @@ from torch_tasks.errors import AgentUnavailable, DeliveryUncertain, InvalidSetti
 from torch_tasks.model.agent import AgentState
 from torch_tasks.visible_text import one_line
 from torch_tasks.workers.programs.config import KindConfig, kind_config
-from torch_tasks.workers.programs.kind import StateReading
 from torch_tasks.workers.programs.screen import Composer, ComposerContent, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenRules
+from torch_tasks.workers.programs.unknown_menu import unless_menu
 from torch_tasks.workers.tmux.delivery import CONFIRM_SECONDS, READ_SECONDS, SETTLE_SECONDS, TerminalLine, TextDelivery
 from torch_tasks.workers.tmux.pane import AgentPane, comparable
 from torch_tasks.workers.tmux.user_tmux import LocalUserTmux
@@ -31,6 +31,8 @@ from torch_tasks.workers.tmux.user_tmux import LocalUserTmux
 _GENERIC = "generic"
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
 _INTERPRETERS = re.compile(r"node|bun|deno|python[\d.]*|env|" + "|".join(_SHELLS))
+_PAGERS = frozenset({"less", "more", "most", "man", "top", "htop"})
+_EDITORS = frozenset({"vi", "vim", "vim.basic", "vim.tiny", "nvim", "view", "nano", "emacs"})
 _BEFORE_PROGRAM = ("exec", "env")
 #: Where the pane notes the program that took a text there, so that a shell in its place is not taken for it.
 _NOTE = "@torch_program"
@@ -53,6 +55,8 @@ class ProgramAwareTmux(LocalUserTmux):
             raise AgentUnavailable(f"pane {place} is gone")
         foreground = Foreground.of(look.pid)
         self._refuse_shell_in_its_place(own, foreground, place)
+        if covering := foreground.covering:
+            raise NotDelivered(f"{covering} in {place} takes no messages; nothing was sent. Leave it first")
         config = foreground.config
         reads = config or kind_config(_GENERIC)
         delivery = ComposerDelivery(own, line, text, place, reads, is_known=config is not None)
@@ -107,6 +111,11 @@ class Foreground:
     def is_shell(self) -> bool:
         """Whether a shell waits for a command there."""
         return len(self.commands) == 1 and self.name in _SHELLS
+
+    @property
+    def covering(self) -> str | None:
+        """The pager or editor that has the screen, to which letters are commands; None if there is none."""
+        return next((name for name in map(_program, self.commands) if name in _PAGERS | _EDITORS), None)
 
     @property
     def config(self) -> KindConfig | None:
@@ -179,7 +188,7 @@ class ComposerDelivery(TextDelivery):
 
     def stage(self) -> None:
         screen, composer = self._look()
-        self._refuse_unless_free(composer, self._rules.read(screen, composer))
+        self._refuse_unless_free(screen, composer)
         self._seen_before = self._count_above(screen, composer)
         self._pane.paste(self._text)
         if not self._is_read():
@@ -217,15 +226,16 @@ class ComposerDelivery(TextDelivery):
             raise AgentUnavailable(f"pane {self._place} is gone")
         return screen, read_composer(screen, self._config.composer)
 
-    def _refuse_unless_free(self, composer: Composer, reading: StateReading) -> None:
+    def _refuse_unless_free(self, screen: Screen, composer: Composer) -> None:
         """Type only into an empty composer, of a program that listens."""
+        reading = self._rules.read(screen, composer)
         program = f"{self._program} in {self._place}"
         if self._is_known and reading.state in _AT_WORK and not self._config.submit.while_working:
             raise NotDelivered(f"{program} is at work and takes no text then; nothing was sent. Wait until it is done")
         if not composer.seen or (self._is_known and reading.state not in {AgentState.READY, *_AT_WORK}):
             asks = f" asks: {reading.question.text}" if reading.question else f" shows: {reading.rule or reading.state}"
             raise NotDelivered(f"{program}{asks}; nothing was sent. Answer it first")
-        if re.match(r"\d+[.)] ", composer.text):
+        if re.match(r"\d+[.)] ", composer.text) or not unless_menu(composer, screen).seen:
             raise NotDelivered(f"{program} asks for a choice; nothing was sent. Answer it first")
         if composer.text:
             raise _draft(composer.text, self._place, self._program)

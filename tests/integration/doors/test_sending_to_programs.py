@@ -6,6 +6,7 @@ The fake agent runs in the user's own tmux; Torch has a kind for it, or none and
 from __future__ import annotations
 
 import shlex
+import shutil
 
 import pytest
 from desk import Desk
@@ -188,3 +189,18 @@ def test_half_a_command_in_a_shell_is_not_merged(desk: Desk) -> None:
     desk.tmux("send-keys", "-t", pane, "-l", "rm -rf")
     until(lambda: "rm -rf" in desk.screen(pane), "it is typed")
     assert "holds 'rm -rf' already; nothing was sent" in desk.send("sh:0", "build", code=REFUSED)
+
+
+@pytest.mark.parametrize("program", ["less", "vi"])
+def test_a_pager_or_an_editor_gets_no_letter(desk: Desk, program: str) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"there is no {program} here")
+    file = desk.folder / f"{program}.txt"
+    file.write_text("".join(f"{number} ends here\n" for number in range(200)))
+    pane = desk.session(program, program, str(file), shows="0 ends here")
+    said = desk.send(f"{program}:0", "dd :wq", code=REFUSED)
+    assert f"{program} in {program}:0.0" in said
+    assert "takes no messages; nothing was sent. Leave it first" in said
+    desk.tmux("send-keys", "-t", pane, "G")
+    until(lambda: "199 ends here" in desk.screen(pane), "it takes a person's key, and has no other before it")
+    assert file.read_text().startswith("0 ends here\n")
