@@ -280,6 +280,12 @@ class AgentWorker(ProcessNode):
         end_tmux(self.folder / "tmux")
 
 
+def person_at(worker: AgentWorker, broker: Broker) -> dict[str, str]:
+    """The environment of a person at the agent's machine."""
+    own = {"TORCH_STATE_DIR": str(worker.folder.parents[1]), "TORCH_BROKER_URL": broker.url, "TORCH_NODE": "node-a"}
+    return {**os.environ, **own}
+
+
 class NodeWorker(ProcessNode):
     """One machine's node worker; the agents that it keeps are processes of their own."""
 

@@ -259,6 +259,7 @@ class CodingAgent(AgentKind):
             (view.best.source, f"{view.best.state} ({view.best.rule})"),
             ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
             ("screen", f"{by_screen.state} ({by_screen.rule})"),
+            *([("menu", view.best.offers.in_words)] if view.best.offers else []),
             ("title", view.screen.title),
             ("composer", content if composer.seen else "not seen"),
             *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in self.log.since("")[-3:]),

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Start
 from machine import TORCH_TASKS
-from nodes import PACE, AgentWorker, Broker, Node
+from nodes import PACE, AgentWorker, Broker, Node, person_at
 from terminals import Terminal
 from waiting import until
 
@@ -22,20 +21,10 @@ HELD = f"developer-1 is held up: {ASKS} ('torch-tasks attach developer-1')"
 SLOW = 2 * float(PACE["TORCH_OFFLINE_SECONDS"])
 
 
-def environment(worker: AgentWorker, broker: Broker) -> dict[str, str]:
-    """The variables of a person at the agent's machine."""
-    return {
-        **os.environ,
-        "TORCH_STATE_DIR": str(worker.folder.parents[1]),
-        "TORCH_BROKER_URL": broker.url,
-        "TORCH_NODE": "node-a",
-    }
-
-
 def screen(worker: AgentWorker, broker: Broker) -> str:
     """What ``torch-tasks screen`` prints of the agent."""
     argv = [TORCH_TASKS, "screen", worker.agent_id]
-    env = environment(worker, broker)
+    env = person_at(worker, broker)
     return subprocess.run(argv, env=env, capture_output=True, text=True, check=True, timeout=30).stdout
 
 
@@ -107,7 +96,7 @@ def test_a_person_may_attach_while_it_starts_and_answer_there(node: Node, broker
     fake = FakeKind(node, scenario=Scenario(start=Start(ready_after=SLOW, dialogs=("update",))))
     worker = fake.worker(is_awaited=False)
     until(lambda: worker.agent_state is AgentState.STARTING and worker.info and worker.info.pane, "it has a pane")
-    visit = Terminal(environment(worker, broker), "attach", worker.agent_id)
+    visit = Terminal(person_at(worker, broker), "attach", worker.agent_id)
     try:
         visit.see("[developer-1]")
         assert not fake.cli.records("dialog")  # nothing is drawn yet

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import time
 
 import psutil
@@ -10,7 +11,8 @@ from fake_kind import FakeKind, words
 from fakes.cli import steps as do
 from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Faults, Looks, Scenario, Start, Turn, Ways
-from nodes import AgentWorker, Node
+from machine import TORCH_TASKS
+from nodes import AgentWorker, Broker, Node, person_at
 from waiting import until
 
 from torch_tasks import TaskState, Torch
@@ -132,6 +134,27 @@ def test_what_it_asks_after_a_task_keeps_the_next_ones_for_others(node: Node, to
     worker.tmux("send-keys", key)
     assert pinned.result(timeout=30).succeeded
     until(lambda: not told(), "nothing more is told")
+
+
+def test_every_command_says_what_it_shows(node: Node, broker: Broker, torch: Torch) -> None:
+    fake = FakeKind(node, scenario=Scenario(faults=Faults(dialog_after_turn="german")))
+    worker = fake.worker()
+    assert torch.enqueue("the first one", agent="developer-1").result(timeout=30).succeeded
+    shows, _ = UNKNOWN["german"]
+    until(lambda: asks(worker) == shows, "it waits for a person")
+    env = {**person_at(worker, broker), "COLUMNS": "400", "TORCH_CONFIG_DIR": str(fake.folder)}
+
+    def said(*words: str) -> str:
+        argv = [TORCH_TASKS, *words]
+        return subprocess.run(argv, env=env, capture_output=True, text=True, check=False, timeout=60).stdout
+
+    reason = f"held up: {shows}"
+    assert f"waiting, {reason} ('torch-tasks attach developer-1')" in said("agents")
+    assert f"developer-1 (fake on node-a) is {reason}" in said("doctor")
+    assert f"developer-1 (fake on node-a) is {reason}" in said("summary")
+    assert "Der neuen Lizenz zustimmen?" in said("screen", "developer-1")
+    assert f"menu:          {shows}" in said("screen", "--explain", "developer-1")
+    assert typed_since(fake.cli) == b""
 
 
 @pytest.mark.parametrize("dialog", ["german", "pager"])
