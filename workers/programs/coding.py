@@ -253,17 +253,8 @@ class CodingAgent(AgentKind):
         view = self.read_screen(pane)
         if view is None:
             return [("pane", "gone")]
-        status, by_screen, composer = self.status(pane), view.by_screen, view.composer
-        content = f"holds {composer.text!r}" if composer.text else "empty"
-        return [
-            (view.best.source, f"{view.best.state} ({view.best.rule})"),
-            ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
-            ("screen", f"{by_screen.state} ({by_screen.rule})"),
-            *([("menu", view.best.offers.in_words)] if view.best.offers else []),
-            ("title", view.screen.title),
-            ("composer", content if composer.seen else "not seen"),
-            *(("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in self.log.since("")[-3:]),
-        ]
+        events = (("event", f"{event.at:%H:%M:%S} {event.kind} ({event.origin})") for event in self.log.since("")[-3:])
+        return [*view.explain(self.status(pane)), *events]
 
     # ── a task ───────────────────────────────────────────────────────────────────────────────────────────────────
 

@@ -48,6 +48,19 @@ class ScreenReading:
         last = next((line.strip() for line in reversed(self.screen.lines) if line.strip()), "(nothing)")
         return one_line(last, _TOLD)
 
+    def explain(self, status: StateReading | None) -> list[tuple[str, str]]:
+        """Each source and what it shows, the decisive one first."""
+        best, composer = self.best, self.composer
+        content = f"holds {composer.text!r}" if composer.text else "empty"
+        return [
+            (best.source, f"{best.state} ({best.rule})"),
+            ("live source", f"{status.state} ({status.source}: {status.rule})" if status else "none"),
+            ("screen", f"{self.by_screen.state} ({self.by_screen.rule})"),
+            *([("menu", best.offers.in_words)] if best.offers else []),
+            ("title", self.screen.title),
+            ("composer", content if composer.seen else "not seen"),
+        ]
+
     @property
     def above(self) -> str:
         """The text above the composer."""
