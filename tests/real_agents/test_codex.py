@@ -180,23 +180,27 @@ class TestCodex(WithCodex):
         assert len(agent.received(task.id)) == 1
 
     @pytest.mark.usefixtures("all_ends_with_one_server")
-    def test_a_server_that_is_killed_in_mid_turn_loses_no_task(self, agent: Hosted) -> None:
-        agent.llm.on("cut off", Text("All of it."))
-        agent.llm.on("cut off", Text("Begun, "), Await("cut-off"), times=1)
-        task = agent.give("cut off", max_retries=1)
-        agent.wait(lambda: agent.llm.holding("cut-off"), "the model works")
+    def test_a_server_that_is_killed_in_mid_turn_has_a_new_one_go_on(self, agent: Hosted) -> None:
+        agent.llm.on("cut off by its server", Text("Begun, "), Await("cut-by-server"))
+        agent.llm.on("Go on with the task", Text("All of it."))
+        task = agent.give("cut off by its server")
+        agent.wait(lambda: agent.llm.holding("cut-by-server"), "the model works")
         self.kill_server(agent)
-        assert task.result(timeout=120).answer == "All of it."
-        assert len(agent.received(task.id)) == 2
+        result = task.result(timeout=120)
+        assert (result.answer, result.attempts) == ("All of it.", 1)
+        first, second = agent.received(task.id)
+        assert first.startswith("cut off by its server")
+        assert "Go on with the task" in second
 
     @pytest.mark.usefixtures("all_ends_with_one_server")
-    def test_a_server_that_is_killed_while_it_asks_loses_no_task(self, agent: Hosted) -> None:
-        agent.llm.on("ask and die", Text("Went on."))
-        agent.llm.on("ask and die", agent.home.shell("touch four"), times=1)
-        task = agent.give("ask and die", max_retries=1)
+    def test_a_server_that_is_killed_while_it_asks_has_a_new_one_go_on(self, agent: Hosted) -> None:
+        agent.llm.on("ask and die", agent.home.shell("touch four"), Text("Never said."))
+        agent.llm.on("Go on with the task", Text("Went on."))
+        task = agent.give("ask and die")
         agent.wait(lambda: task.record().question, "the task waits for the permission")
         self.kill_server(agent)
         assert task.result(timeout=120).answer == "Went on."
+        assert len(agent.received(task.id)) == 2
         assert not (agent.home.work / "four").exists()
 
 
