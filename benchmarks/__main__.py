@@ -38,6 +38,7 @@ NAMES = (
     "faults",
     "real",
     "doors",
+    "certify",
 )
 RESULTS = Path(__file__).parent / "results"
 

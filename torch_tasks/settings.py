@@ -38,6 +38,7 @@ def _default_node() -> str:
 
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PaneScope = Literal["auto", "always", "never"]
+Certify = Literal["auto", "warn", "off"]
 ExpandedPath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
 
@@ -188,6 +189,12 @@ class Settings(BaseSettings):
         None,
         description="A folder of cgroup v2 that this user may write, with the controllers memory, cpu and pids: "
         "each agent that has limits and no scope gets a group of its own there.",
+    )
+    certify: Certify = Field(
+        "auto",
+        description="What is done about a program whose release nobody has certified. `auto`: where its kind was tried "
+        "once by `torch-tasks certify`, a release that is new since then is tried before agents start with it; they "
+        "stay down while it is broken; elsewhere as `warn`: it is only said. `off`: it is not even looked at.",
     )
     interrupt_seconds: Finite = Field(
         3.0, gt=0, description="How long an interrupted program may take to become ready before it is restarted."

@@ -22,7 +22,7 @@ from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted, T
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
 from torch_tasks.model.agent import AgentSpec, AgentState
-from torch_tasks.model.node import KeptState
+from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import settings, settings_for_ending, unknown_variables
 from torch_tasks.store.tasks import demanded
 from torch_tasks.system.terminal import make_log_visible
@@ -93,16 +93,18 @@ def await_agents(stack: Stack, kept: Sequence[AgentSpec], unstartable: Mapping[s
     deadline = time.monotonic() + limit
     wanted = {agent.id for agent in kept or settings().agents}
     missing, given_up = wanted - set(unstartable), dict(unstartable)
-    while missing - set(given_up) and time.monotonic() < deadline:
+    held_back: dict[str, str] = {}
+    while missing - set(given_up) - set(held_back) and time.monotonic() < deadline:
         if not stack.processes.find("up"):
             raise _supervisor_has_ended(stack)
         with suppress(BrokerAway):
             missing &= _not_ready(kept)
             failed = {agent: why for agent, why in _in_quarantine(stack).items() if agent in missing}
             given_up |= {agent: f"{_crashes(why)}: {stack.last_words(agent)}" for agent, why in failed.items()}
+            held_back = {agent: why for agent, why in _held_back(stack).items() if agent in missing}
         time.sleep(0.1)
     late = f"nothing shows within {limit:g} s that it is"
-    unready = {agent: f"{late}. {stack.last_words(agent)}" for agent in missing} | given_up
+    unready = {agent: f"{late}. {stack.last_words(agent)}" for agent in missing} | held_back | given_up
     if wanted and set(given_up) == wanted:
         raise ProcessNotStarted("\n".join(_unready_lines(unready)))
     return unready
@@ -146,7 +148,8 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
         state = ", ".join(filter(None, (info.state, info.hold_reason)))
-        what = " ".join(filter(None, (info.role, ",".join(info.skills), f"({info.kind})")))
+        program = " ".join(filter(None, (info.kind, info.release, info.standing)))
+        what = " ".join(filter(None, (info.role, ",".join(info.skills), f"({program})")))
         click.echo(f"agent   {info.agent_id}: {what}, {state}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
@@ -204,10 +207,20 @@ def _node_is_ready(stack: Stack) -> bool:
 
 def _in_quarantine(stack: Stack) -> dict[str, str]:
     """Why this stack's node worker has given agents up, by their ids."""
+    agents = _kept_here(stack)
+    return {agent.agent_id: agent.reason for agent in agents if agent.state is KeptState.QUARANTINED}
+
+
+def _kept_here(stack: Stack) -> list[KeptAgent]:
     running = stack.processes.find("node")
     own = [node for node in Torch().nodes() if running and node.pid == running.pid]  # else of an earlier node worker
-    agents = [agent for node in own for agent in node.agents]
-    return {agent.agent_id: agent.reason for agent in agents if agent.state is KeptState.QUARANTINED}
+    return [agent for node in own for agent in node.agents]
+
+
+def _held_back(stack: Stack) -> dict[str, str]:
+    """Why this stack's node worker does not start agents now, by their ids."""
+    agents = _kept_here(stack)
+    return {agent.agent_id: agent.reason for agent in agents if agent.state is KeptState.RESTARTING and agent.reason}
 
 
 def _not_ready(kept: Sequence[AgentSpec]) -> set[str]:

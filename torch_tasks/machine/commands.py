@@ -13,6 +13,7 @@ BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
 SUPERVISE = ("torch-tasks", "supervise")
 END_PANES = ("torch-tasks", "end-panes")
 CHECK_AGENTS = ("torch-tasks", "check-agents")
+CERTIFY = ("torch-tasks", "certify", "--json")
 
 
 def node(agents: Sequence[AgentSpec]) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ class KeptAgent(Model):
     parent: str | None = None
     state: KeptState
     reason: str = ""
-    """Why it is in quarantine."""
+    """Why it is in quarantine, or is not started now."""
 
 
 class Capacity(Model):

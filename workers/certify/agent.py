@@ -57,10 +57,13 @@ class TriedAgent:
     def pane(self) -> AgentPane:
         return self.terminal.pane
 
-    def start(self, workdir: Path | None = None) -> None:
-        """Start its program anew, in this folder or at home, and wait until it takes a task."""
+    def start(self, workdir: Path | None = None, *, resumes: str | None = None) -> None:
+        """Start its program anew, in this folder or at home, and wait until it takes a task.
+
+        It begins a conversation, or goes on with the one that it ``resumes``.
+        """
         folder = workdir or self.home.work
-        self._place = (*self.terminal.start(self._info(folder), folder), folder)
+        self._place = (*self.terminal.start(self._info(folder), folder, resumes), folder)
         self.terminal.await_start(is_leaving=self._watch_start)
         if held_up := self.terminal.held_up:
             raise PromiseBroken(f"it does not get to its prompt by itself; it shows: {held_up.asks}")
@@ -92,8 +95,10 @@ class TriedAgent:
     def replace_worker(self) -> None:
         """Have the worker gone at this moment, as if it had been killed, and the next one adopt the pane."""
         assert self._place
+        conversation = self.kind.conversation
         self._dismiss()
         self._employ()
+        self.kind.given_conversation = conversation
         if not self.terminal.adopt(*self._place):
             raise PromiseBroken("the next worker cannot take the pane over: its program does not run there")
 
@@ -141,6 +146,11 @@ class TriedAgent:
         self.terminal.interrupt(lambda: self.kind.has_stopped(self.pane, task.folder))
         if not self.terminal.is_alive or self.pane.pane_id != before:
             raise PromiseBroken("it does not stop: its program had to be killed")
+
+    def kill(self) -> None:
+        """Kill its program, as a crash does."""
+        self.kind.interrupt(self.pane, force=True)
+        self.wait(lambda: not self.terminal.is_alive, "it is gone after it was killed")
 
     def close(self) -> None:
         """End its program with all that it started."""

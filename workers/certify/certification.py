@@ -24,7 +24,7 @@ class Certification:
 
     def __init__(self, kind: str, home: Home, folder: Path, tell: Tell) -> None:
         self._agent = TriedAgent(kind, home, folder)
-        self._not_applicable = not_applicable(home.cli, kind_config(kind).certify)
+        self._not_applicable = not_applicable(home.cli, kind_config(kind))
         self._tell = tell
         self._hopeless = ""
         self._must_start = False

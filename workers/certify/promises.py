@@ -17,7 +17,7 @@ from torch_tasks.model.task import FailureKind, Permissions
 from torch_tasks.workers.certify.agent import TriedAgent, TriedTask
 from torch_tasks.workers.certify.fake_model.steps import Await, Fail, Text
 from torch_tasks.workers.certify.prompts import HOSTILE_PROMPTS, RAN_LOCALLY
-from torch_tasks.workers.programs.config import CertifyConfig
+from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.kind import Hindrance
 
 _ANSWER = "The answer is *forty-two*,\n\nand that is all."
@@ -264,6 +264,19 @@ def _await_held(agent: TriedAgent, task: TriedTask, name: str) -> None:
     task.watch_until(lambda _: any(note.startswith("accepted") for note in task.news), "Torch knew that it has it")
 
 
+def resumed(agent: TriedAgent) -> str:
+    """A program that was killed goes on with its conversation: the model hears again what was said in it."""
+    agent.do("remember the lighthouse")
+    conversation = agent.kind.conversation
+    _require(conversation and agent.kind.is_kept(conversation), "nothing is left by which its conversation is found")
+    agent.kill()
+    agent.start(resumes=conversation)
+    task = agent.do("what did I ask you to remember?")
+    said = json.dumps(task.requests()[0].body)
+    _require("remember the lighthouse" in said, "its model knows nothing of the conversation before it was killed")
+    return "killed, and back in its conversation"
+
+
 def leaving(agent: TriedAgent) -> str:
     """A person leaves the program by its keys; Torch sees that, starts it anew, and it takes a task."""
     agent.await_free()
@@ -290,6 +303,7 @@ PROMISES = (
     Promise("interrupt", interrupt),
     Promise("draft", draft),
     Promise("killed worker", killed_worker),
+    Promise("session resumed", resumed),
     Promise("compaction", compaction),
     Promise("overload", overload),
     Promise("usage limit", usage_limit),
@@ -309,15 +323,19 @@ NOT_APPLICABLE: Mapping[str, Mapping[str, str]] = {
 """By the program's name and the promise's: what a program cannot do, and why."""
 
 _WITHOUT_TOOL = "its file names no tool before which it asks: [certify.tool]"
+_BEGINS_ANEW = "its file names no way to go on with a conversation: [conversation]"
 _OWN_ALWAYS = {
     "question": "only Torch's own kinds say how their models ask",
     "compaction": "nothing says how it compacts",
 }
 
 
-def not_applicable(home: str, own: CertifyConfig | None) -> Mapping[str, str]:
+def not_applicable(home: str, config: KindConfig) -> Mapping[str, str]:
     """What does not apply to a program: by the table, or to a user's own by its file."""
+    own = config.certify
     if own is None:
         return NOT_APPLICABLE.get(home, {})
     asks = ("permission answered", "permission allowed", "permission denied")
-    return {**_OWN_ALWAYS, **({} if own.tool else dict.fromkeys(asks, _WITHOUT_TOOL)), **own.not_applicable}
+    without_tool = {} if own.tool else dict.fromkeys(asks, _WITHOUT_TOOL)
+    begins_anew = {} if config.conversation.resume else {"session resumed": _BEGINS_ANEW}
+    return {**_OWN_ALWAYS, **without_tool, **begins_anew, **own.not_applicable}

@@ -27,6 +27,7 @@ from torch_tasks.state_folder import TMUX
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.tasks.handover import hand_over
 from torch_tasks.workers.host.terminal import end_strays
+from torch_tasks.workers.node.release_watch import ReleaseWatch
 from torch_tasks.workers.node.retirement import Retirement
 from torch_tasks.workers.node.supervisor import WorkerSupervisor
 from torch_tasks.workers.tmux.server import AgentServer
@@ -112,6 +113,7 @@ class LocalAgents:
         self._fleet = fleet
         self._settings = fleet.settings
         self._retirement = Retirement(fleet)
+        self._releases = ReleaseWatch(fleet.settings)
         self._supervisors: dict[str, WorkerSupervisor] = {}
         self._changing = threading.RLock()
         self._leaving = False
@@ -139,6 +141,7 @@ class LocalAgents:
             supervisor.leaving.set()
         for supervisor in supervisors:
             supervisor.join()
+        self._releases.stop()
 
     @property
     def has_spawned(self) -> bool:
@@ -213,6 +216,10 @@ class LocalAgents:
             self._supervisors[agent.id].start()
 
     # ── what supervisors report ──────────────────────────────────────────────────────────────────────────────────
+
+    def why_not_start(self, kind: str) -> str:
+        """Why no agent of this kind is started now: the new release of its program is being tried, or is broken."""
+        return self._releases.why_not_start(kind)
 
     def worker_ended(self, agent_id: str, why: str) -> None:
         """End a spawned agent whose worker died before the agent was ready; the reason goes to its record."""

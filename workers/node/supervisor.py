@@ -53,6 +53,9 @@ class CrashCount(Model):
 class SupervisorCallbacks(Protocol):
     """What a supervisor leaves to its node."""
 
+    def why_not_start(self, kind: str) -> str:
+        """Why no agent of this kind is started now; empty if nothing stands against it."""
+
     def worker_ended(self, agent_id: str, why: str) -> None:
         """An agent worker has died; ``why`` is the end of its log."""
 
@@ -111,7 +114,13 @@ class WorkerSupervisor(threading.Thread):
             self.leaving.wait(_LOOK_SECONDS)
             return False
         started_at = time.monotonic()
-        worker = self._processes.find(self._name) or self._start()
+        worker = self._processes.find(self._name)
+        if worker is None and (why := self._callbacks.why_not_start(self.agent.kind)):
+            self.reason = why
+            self.leaving.wait(_LOOK_SECONDS)
+            return False
+        self.reason = ""
+        worker = worker or self._start()
         self._enter(KeptState.RUNNING)
         code = self._wait(worker, started_at)
         if self.leaving.is_set():

@@ -30,6 +30,7 @@ from torch_tasks.workers.programs.opencode_server import (
     ConversationLog,
     OpenCodeServer,
     ServerAway,
+    chosen,
     kept_in,
     listen,
     new_message_id,
@@ -164,6 +165,8 @@ class OpenCode(CodingAgent):
             status = self._server.status(session)
             if status["type"] == "busy" and self._server.permissions(session):
                 return StateReading(AgentState.WAITING, "server", "permission")
+            if status["type"] == "busy" and self._server.questions(session):
+                return StateReading(AgentState.WAITING, "server", "question")
         except ServerAway:
             return None
         if status["type"] == "retry" and _LIMIT.search(status["message"]):
@@ -186,10 +189,23 @@ class OpenCode(CodingAgent):
         return Answered.GIVEN if is_given else Answered.NOT_GIVEN
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
+        if not question.subject:
+            return self._choose(reply)
         words = reply.strip().casefold()
         if words in _REPLIES:
             return self._reply(_REPLIES[words])
         return self._reply("reject", "" if words in _REJECTS else reply)
+
+    def _choose(self, reply: str) -> bool:
+        """Give the model a person's answer to what it asks."""
+        try:
+            asked = self._server.questions(self._session or "")
+            answers = chosen(asked[0], reply) if asked else None
+            if answers:
+                self._server.answer(asked[0]["id"], answers)
+        except ServerAway:
+            return False
+        return bool(answers)
 
     def _reply(self, reply: str, reason: str = "") -> bool:
         try:

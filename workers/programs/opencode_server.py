@@ -21,6 +21,7 @@ from torch_tasks.system.files import ring
 from torch_tasks.system.loops import Loop, in_background
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
+from torch_tasks.workers.programs.questions import understand_answer
 
 _SECONDS = 10.0
 _LETTERS = string.digits + string.ascii_letters
@@ -75,6 +76,16 @@ class OpenCodeServer:
 
     def permissions(self, session: str) -> list[Mapping[str, Any]]:
         return [asked for asked in self._call("GET", "/permission") if asked["sessionID"] == session]
+
+    def questions(self, session: str) -> list[Mapping[str, Any]]:
+        """What the model asks the person, each request with one question or more; none in a release without them."""
+        status, answer = self._request("GET", "/question")
+        asked = json.loads(answer) if status == http.HTTPStatus.OK else []
+        return [one for one in asked if one["sessionID"] == session]
+
+    def answer(self, request: str, answers: Sequence[Sequence[str]]) -> None:
+        """Answer a request: each of its questions with the labels of choices, or with the person's own words."""
+        self._call("POST", f"/question/{request}/reply", {"answers": answers})
 
     def reply(self, permission: str, reply: str, reason: str = "") -> None:
         """Answer a request for permission with ``once``, ``always`` or ``reject``."""
@@ -137,21 +148,21 @@ class ConversationLog(EventLog):
             return []
         try:
             idle = server.status(session)["type"] == "idle"  # asked first: what ends meanwhile is seen the next time
-            asked = server.permissions(session)
+            asked = [question(request) for request in server.permissions(session)]
+            asked += [chosen_from(request) for request in server.questions(session)]
             messages = server.messages(session, _LAST)
         except ServerAway:
             return []
         if not idle:
             return [
-                ProgramEvent(EventKind.QUESTION, question=question(request), at=now(), origin="server")
-                for request in asked[:1]
+                ProgramEvent(EventKind.QUESTION, question=asking, at=now(), origin="server") for asking in asked[:1]
             ]
         event = outcome(messages[-1]) if messages else None
         begun = datetime.fromisoformat(mark) if mark else None
         return [event] if event and (begun is None or event.at >= begun) else []
 
 
-_NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"')
+_NEWS = (b'"session.idle"', b'"session.status"', b'"permission.asked"', b'"permission.replied"', b'"question.')
 
 
 def listen(server: OpenCodeServer, folder: Path) -> Loop:
@@ -174,6 +185,28 @@ def question(asked: Mapping[str, Any]) -> Question:
     return Question(
         text=f"It asks for the permission to use {subject}", choices=_CHOICES, subject=subject, lasting=_LASTING
     )
+
+
+def chosen_from(request: Mapping[str, Any]) -> Question:
+    """The question in a request for an answer; several are answered together, line by line."""
+    asked = request["questions"]
+    if len(asked) > 1:
+        return Question(text="\n".join(str(one["question"]) for one in asked) + "\n(one line of the answer for each)")
+    labels = tuple(str(option["label"]) for option in asked[0]["options"])
+    return Question(text=str(asked[0]["question"]), choices=labels, several=bool(asked[0].get("multiple")))
+
+
+def chosen(request: Mapping[str, Any], reply: str) -> list[list[str]] | None:
+    """The answers that a person's reply means: numbers or names of choices, or own words; None if some are missing."""
+    asked = request["questions"]
+    lines = [reply.strip()] if len(asked) == 1 else reply.strip().splitlines()
+    if len(lines) != len(asked):
+        return None
+    answers = []
+    for one, line in zip(asked, lines, strict=True):
+        taken = understand_answer(line, chosen_from({"questions": [one]}), None)
+        answers.append([str(one["options"][number - 1]["label"]) for number in taken.numbers] if taken else [line])
+    return answers
 
 
 def outcome(message: ChatMessage) -> ProgramEvent | None:

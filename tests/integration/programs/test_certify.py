@@ -87,7 +87,7 @@ def test_an_honest_program_is_certified(bench: Bench) -> None:
     assert {name: result["detail"] for name, result in found.items() if result["outcome"] == "broken"} == {}
     assert code == 0
     skipped = {name for name, result in found.items() if result["outcome"] == "not applicable"}
-    assert skipped == {"question", "compaction"}
+    assert skipped == {"question", "compaction", "session resumed"}
     assert found["permission answered"]["detail"] == "Bash(touch first.txt), allowed by a person"
     assert bench.standing() == "certified"
 

@@ -41,15 +41,17 @@ class FailingOnce:
     def stop(self, name: str, grace: float) -> None:
         self.stopped.append(name)
 
+    def why_not_start(self, kind: str) -> str:
+        return ""
+
 
 @pytest.mark.parametrize("error", [OSError("no process"), StateFolderUnusable("damaged"), ValueError("a fault")])
 def test_a_supervisor_goes_on_after_an_error(
     error: Exception, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    callbacks: Any = None
     processes: Any = FailingOnce(error)
     configuration = Settings(state_dir=tmp_path, restart_backoff_seconds=0.01)
-    supervisor = WorkerSupervisor(AgentSpec(id="qa-1", role="qa"), configuration, callbacks)
+    supervisor = WorkerSupervisor(AgentSpec(id="qa-1", role="qa"), configuration, processes)
     processes.supervisor = supervisor
     monkeypatch.setattr(supervisor, "_processes", processes)
     supervisor.run()
@@ -92,6 +94,9 @@ class CrashingAtOnce:
     def stop(self, name: str, grace: float) -> None: ...
 
     def worker_ended(self, agent_id: str, why: str) -> None: ...
+
+    def why_not_start(self, kind: str) -> str:
+        return ""
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,34 @@
+"""Each real CLI keeps all that Torch promises of it, as ``torch-tasks certify`` tries it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from installed import AGENTS, PATH, needs
+from machine import TORCH_TASKS
+
+from torch_tasks.workers.certify.homes import HOMES
+from torch_tasks.workers.certify.promises import NOT_APPLICABLE, PROMISES
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize("cli", HOMES)
+def test_a_real_cli_is_certified(cli: str, tmp_path: Path) -> None:
+    needs(cli)
+    environment = {**os.environ, "PATH": PATH, "TORCH_STATE_DIR": str(tmp_path)}
+    done = subprocess.run([TORCH_TASKS, "certify", cli, "--json"], env=environment, capture_output=True, check=False)
+    assert done.stdout, done.stderr.decode()
+    [certificate] = json.loads(done.stdout)
+    found = {result["promise"]: result for result in certificate["promises"]}
+    skipped = NOT_APPLICABLE.get(cli, {})
+    held = {name: "not applicable" if name in skipped else "held" for name in (promise.name for promise in PROMISES)}
+    assert {name: result["outcome"] for name, result in found.items()} == held, found
+    assert done.returncode == 0
+    assert certificate["release"] == (AGENTS / cli / "installed").read_text().strip()
+    said = subprocess.run([TORCH_TASKS, "kinds", "--json"], env=environment, capture_output=True, check=True).stdout
+    assert next(kind["standing"] for kind in json.loads(said) if kind["kind"] == cli) == "certified"
