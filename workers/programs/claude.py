@@ -30,15 +30,21 @@ from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
 
+#: The hooks that report only that something happened.
+_PLAIN_HOOKS = {
+    "ElicitationResult": EventKind.RESOLVED,
+    "PreCompact": EventKind.COMPACTING,
+    "PostCompact": EventKind.COMPACTED,
+}
 _HOOKS = (
     "SessionStart",
     "UserPromptSubmit",
     "PermissionRequest",
+    "Elicitation",
     "Stop",
     "StopFailure",
-    "PreCompact",
-    "PostCompact",
     "SessionEnd",
+    *_PLAIN_HOOKS,
 )
 _HOOK_SECONDS = 5
 #: How long the transcript may lag behind the hooks, and in how many of its last bytes the turn's last line is.
@@ -88,17 +94,17 @@ class Claude(CodingAgent):
             case "PermissionRequest":
                 parts = questions(str(given["tool_name"]), given["tool_input"])
                 return ProgramEvent(EventKind.QUESTION, question=parts[0], parts=parts)
+            case "Elicitation":
+                link = f" {given['url']}" if given.get("url") else ""
+                asked = f"The MCP server {given['mcp_server_name']} asks: {given['message']}{link}"
+                return ProgramEvent(EventKind.QUESTION, question=Question(text=asked))
             case "Stop":
                 return ProgramEvent(EventKind.STOPPED, text=str(given.get("last_assistant_message") or ""))
             case "StopFailure":
                 return _failure(str(given.get("error")), str(given.get("last_assistant_message") or ""))
-            case "PreCompact":
-                return ProgramEvent(EventKind.COMPACTING)
-            case "PostCompact":
-                return ProgramEvent(EventKind.COMPACTED)
             case "SessionEnd" if given.get("reason") not in _SAME_SESSION:
                 return ProgramEvent(EventKind.ENDED, text=str(given.get("reason")))
-        return None
+        return ProgramEvent(_PLAIN_HOOKS[name]) if name in _PLAIN_HOOKS else None
 
     def status(self, pane: AgentPane) -> StateReading | None:
         look = pane.look()
