@@ -156,7 +156,7 @@ class Agent:
             if self._cancelled.is_set():
                 return {"result": {"stopReason": "cancelled"}}
             if ended:
-                return ended if ended != "never" else None
+                return ended
         return {"result": {"stopReason": "end_turn"}}
 
     # ── the steps of a turn ──────────────────────────────────────────────────────────────────────────────────────
@@ -223,9 +223,6 @@ class Agent:
     def _do_stop(self, _: str, reason: str) -> dict[str, Any]:
         usage = {"totalTokens": 12, "inputTokens": 5, "outputTokens": 7}
         return {"result": {"stopReason": reason, "usage": usage}}
-
-    def _do_silence(self, _: str, __: Any) -> str:
-        return "never"
 
     # ── what it writes ───────────────────────────────────────────────────────────────────────────────────────────
 

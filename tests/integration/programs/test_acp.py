@@ -232,6 +232,18 @@ def test_a_cancelled_task_leaves_a_free_agent(desk: Desk) -> None:
     assert desk.program() == before
 
 
+def test_a_program_that_hears_of_no_cancellation_is_ended(desk: Desk) -> None:
+    desk.fake.play({"say": "I will."}, {"deaf": True})
+    task = desk.give("never end")
+    desk.sees("I will.")
+    before = desk.program()
+    task.cancel()
+    assert task.result(timeout=SECONDS).status is TaskState.CANCELLED
+    desk.fake.play()
+    assert desk.give("after it").result(timeout=SECONDS).succeeded
+    desk.wait(lambda: not alive(before), "the deaf program is gone")
+
+
 def test_a_person_interrupts_a_turn(desk: Desk) -> None:
     desk.fake.play({"hold": "interrupted"})
     task = desk.give("hold", max_retries=0)
