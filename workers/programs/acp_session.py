@@ -373,7 +373,7 @@ class AcpSession:
         self._view.show(question.text, "? ")
         for number, choice in enumerate(question.choices, 1):
             self._view.show(choice + (LASTING if number in question.lasting else ""), f"  {number}. ")
-        self._become(state, "session/request_permission" if self._turn else "authenticate")
+        self._become(state, "authenticate" if state is AgentState.LOGIN else "session/request_permission")
         if self._turn:
             self._report(ProgramEvent(EventKind.QUESTION, question=question, origin="acp"))
 
