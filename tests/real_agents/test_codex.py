@@ -1,4 +1,4 @@
-"""Codex as an agent of the fleet: through the server beside its program, and without it."""
+"""Codex as an agent of the fleet, through the server beside its program."""
 
 from __future__ import annotations
 
@@ -25,18 +25,6 @@ class Newcomer(CodexHome):
         super().settle()
         self.config = self.folder / ".codex/config.toml"
         self.config.write_text(self.config.read_text().partition("[projects")[0])
-
-
-class Typed(Newcomer):
-    """A user who wants no server."""
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {**super().variables, "TORCH_CONFIG_DIR": str(self.folder / "torch")}
-
-    def settle(self) -> None:
-        super().settle()
-        self.file("torch/agents/codex.toml", 'base = "codex"\ndoor = false\n')
 
 
 class WithCodex(WithAccounts):
@@ -202,13 +190,3 @@ class TestCodex(WithCodex):
         assert task.result(timeout=120).answer == "Went on."
         assert len(agent.received(task.id)) == 2
         assert not (agent.home.work / "four").exists()
-
-
-class TestTypedCodex(WithCodex):
-    """Its prompts are typed into the pane."""
-
-    home = Typed
-
-    def test_no_server_runs(self, agent: Hosted) -> None:
-        assert agent.do("typed").evidence[0].detail == "hook Stop: the turn is over"
-        assert not (agent.worker.folder / "door").exists()
