@@ -335,8 +335,8 @@ def cancel(task_ids: tuple[str, ...], json_wanted: bool) -> None:
 @click.argument("reply")
 @JSON
 def answer(task_id: str, reply: str, json_wanted: bool) -> None:
-    """Answer the question of a waiting TASK's agent: REPLY is the number of a choice or, if it accepts one, a text."""
-    with waiting(f"task {task_id}: sending the answer to its agent"):
+    """Answer what the agent of a waiting TASK, or an AGENT held up at its start, asks: a choice's number, or a text."""
+    with waiting(f"{task_id}: sending the answer to the agent"):
         outcome = Torch().task(task_id).answer(reply)
     as_json_or_line(json_wanted, {"id": task_id, "outcome": outcome}, str(outcome))
 

@@ -79,7 +79,13 @@ def cancel(task_id: str) -> TaskState:
 
 
 def answer(task_id: str, reply: str) -> str:
-    """Answer the question of a waiting task's agent; returns what the agent took, once it has."""
+    """Answer the question of a waiting task's agent; returns what the agent took, once it has.
+
+    In place of a task, an agent may be named that is held up at its start.
+    """
+    held_up = [info for info in fleet().registry.get_agents([task_id]) if info.is_held_up]
+    if held_up and fleet().records.find(task_id) is None:
+        return _answer_at_start(held_up[0], reply)
     record = record_of(task_id)
     agent, node = record.agent, record.node
     if record.state is not TaskState.WAITING or record.question is None:
@@ -90,6 +96,19 @@ def answer(task_id: str, reply: str) -> str:
             f"'torch-tasks cancel {task_id}' ends the task"
         )
     before = len(fleet().records.history(task_id))
+    if not _pass_on(agent, node, task_id, reply):
+        raise NotAnswered(f"{agent} no longer works on task {task_id}")
+    return _await_taken(task_id, before)
+
+
+def _answer_at_start(info: AgentInfo, reply: str) -> str:
+    if not _pass_on(info.agent_id, info.node, "", reply):
+        raise NotAnswered(f"{info.agent_id} does not take {reply!r}; its program asks: {info.asks}")
+    return f"{ANSWERED}{reply}"
+
+
+def _pass_on(agent: str | None, node: str | None, task_id: str, reply: str) -> bool:
+    """Have the agent's worker give the answer; false if nothing is asked that takes it."""
     replies = app.control.broadcast(
         ANSWER,
         arguments={"task_id": task_id, "reply": reply},
@@ -100,9 +119,7 @@ def answer(task_id: str, reply: str) -> str:
     )
     if not replies:
         raise NotAnswered(f"the worker of {agent} on {node} does not answer; is it running? See 'torch-tasks agents'")
-    if not next(iter(replies[0].values()))["ok"]:
-        raise NotAnswered(f"{agent} no longer works on task {task_id}")
-    return _await_taken(task_id, before)
+    return bool(next(iter(replies[0].values()))["ok"])
 
 
 def _await_taken(task_id: str, before: int) -> str:

@@ -205,7 +205,7 @@ def retire(state: Any) -> dict[str, bool]:
 
 @control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])
 def answer(state: Any, task_id: str, reply: str) -> dict[str, bool]:
-    """Pass the agent an answer that it waits for in this task."""
+    """Pass the agent an answer that it waits for in this task; without a task, at its start."""
     return {"ok": app.host is not None and hosted().answer(task_id, reply)}
 
 

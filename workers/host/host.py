@@ -43,6 +43,8 @@ from torch_tasks.workers.tmux.server import require_tmux
 
 log = logging.getLogger(__name__)
 
+#: How long an answer waits for whoever works in the pane.
+_PANE_SECONDS = 2.0
 #: How often the host checks whether the program has answered its last message, which a task's prompt would hide.
 _ANSWER_SECONDS = 0.1
 #: How often a pane is looked at that something keeps from its next task.
@@ -362,12 +364,27 @@ class Host(AgentHost):
     # ── what others ask for ──────────────────────────────────────────────────────────────────────────────────────
 
     def answer(self, task_id: str, reply: str) -> bool:
-        """Pass the agent the answer it waits for; false if it does not work on this task."""
+        """Pass the agent the answer that it waits for in this task, or at its start; false if there is none."""
+        if not task_id:
+            return self._answer_at_start(reply)
         if self.unfinished_task != task_id:
             return False
         self._agent.orders.answers.append((task_id, reply))
         self._agent.bell.ring()
         return True
+
+    def _answer_at_start(self, reply: str) -> bool:
+        if not self._pane_lock.acquire(timeout=_PANE_SECONDS):
+            return False
+        try:
+            held_up, pane = self._terminal.held_up, self._terminal.pane
+            question = self._agent.kind.read(pane).question if held_up else None
+            return question is not None and self._agent.kind.answer(pane, question, reply)
+        except AgentUnavailable:
+            return False
+        finally:
+            self._pane_lock.release()
+            self._caring.wake()
 
     def cancel(self, task_ids: Container[str]) -> None:
         """End the task in the pane, or the one that waits to get into it, if it is one of these."""

@@ -158,6 +158,7 @@ class CodingAgent(AgentKind):
         if view is None:
             return False
         if view.best.state is AgentState.READY and view.composer.is_empty:
+            self.lasting.forget()  # what is chosen at the start is meant to last
             (self.folder / "ready").touch()
             return True
         self.answer_dialog(pane, view)
@@ -184,7 +185,6 @@ class CodingAgent(AgentKind):
 
     @cached_property
     def lasting(self) -> LastingChanges:
-        """What choices changed in the program for later."""
         return LastingChanges(self.folder, self.config, lambda: self.workdir)
 
     @cached_property

@@ -78,6 +78,10 @@ class LastingChanges:
             for name, content in _contents(before).items():
                 if before[name] != after[name]:
                     _put_back(Path(name), before[name], is_own=content == after[name])
+        self.forget()
+
+    def forget(self) -> None:
+        """Whatever was chosen until now is meant to last."""
         for file in (self._asked, self._taken, self._mode):
             file.unlink(missing_ok=True)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 
+import pytest
 from fake_kind import FakeKind
 from fakes.cli.scenario import Scenario, Start
 from machine import TORCH_TASKS
@@ -12,6 +13,7 @@ from terminals import Terminal
 from waiting import until
 
 from torch_tasks import TaskState, Torch
+from torch_tasks.errors import NotAnswered
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.orchestration.attention import needs
@@ -87,9 +89,11 @@ def test_a_dialog_without_the_choice_waits_for_a_person(node: Node, torch: Torch
     worker = fake.worker()
     choices = "(1 No, exit | 2 I shall type its name | 3 Yes, as a guest)"
     until(lambda: is_held_up(worker, f"Do you trust the files in this folder? {choices}"), "its choices are told")
-    worker.tmux("send-keys", "Down", "Enter")
+    with pytest.raises(NotAnswered, match=r"developer-1 does not take '7'; its program asks: Do you trust .* guest\)"):
+        torch.task("developer-1").answer("7")
+    assert torch.task("developer-1").answer("Yes, as a guest") == "answered: Yes, as a guest"
     assert torch.enqueue("and then").result(timeout=30).succeeded
-    assert [record["key"] for record in fake.cli.records("key_in_modal")] == ["Down", "Enter"]
+    assert [record["text"] for record in fake.cli.records("chosen")] == ["Yes, as a guest"]
 
 
 def test_a_person_may_attach_while_it_starts_and_answer_there(node: Node, broker: Broker, torch: Torch) -> None:

@@ -7,8 +7,8 @@ import re
 import pytest
 
 from torch_tasks.model.task import Question
-from torch_tasks.workers.programs.answering import Dialogs
-from torch_tasks.workers.programs.config import DialogConfig
+from torch_tasks.workers.programs.answering import Dialogs, says
+from torch_tasks.workers.programs.config import DialogConfig, kind_config
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.questions import ChosenAnswer, merge_question, understand_answer
 from torch_tasks.workers.programs.screen import Screen
@@ -65,3 +65,44 @@ def test_a_dialog_that_torchs_own_text_quotes_is_none() -> None:
     shown = Screen.parse("│ Do you trust the files in this folder? │")
     assert dialogs.find(shown, "") is trust
     assert dialogs.find(shown, "ask me:\nDo you trust the files in this folder?") is None
+
+
+@pytest.mark.parametrize(
+    ("words", "shown", "is_said"),
+    [
+        ("Type something.", "Type something", True),
+        ("Use tabs (Recommended)", "Use tabs", True),
+        ("Go  on, 日本", "go on, 日本", True),
+        ("Yes, and never ask for this again", "Yes, and never…", True),
+        ("Yes", "Yes, always", False),
+        ("Yes, always", "Yes", False),
+        ("Yes", "…", False),
+    ],
+)
+def test_a_choice_is_known_by_its_words_however_they_are_drawn(words: str, shown: str, is_said: bool) -> None:
+    assert says(words)(shown) is is_said
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "Yes, and always allow access to work/ from this project",
+        "Yes, and switch to auto mode · auto mode handles these prompts for you",
+        "Yes, allow all edits during this session",
+        "Yes, and don\u2019t ask again for `touch x`",
+        "Keep current model (never show again)",
+        "Allow for this session",
+        "Skip all",
+    ],
+)
+def test_what_changes_something_for_later_is_known_by_its_words(words: str) -> None:
+    kinds = ("claude", "codex", "gemini", "aider")
+    assert any(kind_config(kind).answers.lasting.search(words) for kind in kinds)
+
+
+@pytest.mark.parametrize("kind", ["claude", "codex", "gemini", "aider", "generic"])
+@pytest.mark.parametrize(
+    "words", ["Yes", "No", "Yes, proceed", "Allow once", "No, and tell Codex what to do differently"]
+)
+def test_what_is_for_this_once_is_no_lasting_choice(kind: str, words: str) -> None:
+    assert not kind_config(kind).answers.lasting.search(words)
