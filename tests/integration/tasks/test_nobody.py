@@ -133,7 +133,7 @@ def test_a_running_task_whose_agent_is_gone_says_so_and_is_cancelled_at_once(
 
 
 def test_a_task_that_was_cancelled_meanwhile_is_interrupted_when_its_agent_is_back(node: Node, torch: Torch) -> None:
-    fake = FakeKind(node, scenario=Scenario(turns=(Turn((Work(600),), match="long"),)))
+    fake = FakeKind(node, scenario=Scenario(turns=(Turn((Work(600),), match="work for long"),)))
     worker = fake.worker()
     task = torch.enqueue("work for long", agent="developer-1")
     until(fake.prompts, "it works")
