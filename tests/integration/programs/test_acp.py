@@ -387,4 +387,4 @@ def test_a_program_that_says_nothing_is_shown_and_waited_for(shared_node: Node, 
     desk.host(is_awaited=False, TORCH_AGENT_START_SECONDS="15")
     until(lambda: desk.worker.agent_state is AgentState.WAITING, "the agent waits for a person", SECONDS)
     assert desk.worker.info
-    assert "no answer to initialize yet" in desk.worker.info.asks
+    assert desk.worker.info.asks == "the agent's program is starting (initialize)"
