@@ -28,3 +28,10 @@ def test_a_recorded_screen_is_read_as_what_it_is(file: Path) -> None:
         assert reading.question
         assert reading.question.text == wanted["question"]
         assert list(reading.question.choices) == wanted["choices"]
+
+
+def test_aiders_question_is_still_asked_while_its_answer_is_typed() -> None:
+    drawn = (SCREENS / "aider/question.txt").read_text().split("\n", 2)[2]
+    menu = ScreenRules(kind_config("aider")).menu(Screen.parse(drawn.replace("[Yes]: ", "[Yes]: y")))
+    assert menu
+    assert (menu.words, menu.typed) == (("Yes", "No"), "y")
