@@ -134,7 +134,8 @@ def test_a_prompt_that_did_not_arrive_is_tried_again(killed: Killed) -> None:
     """A program that was killed before it took the prompt has nothing to go on with."""
     killed.fake.cli.play(Scenario(faults=Faults(accept_after=600)))
     task = killed.torch.enqueue("long work", agent="developer-1")
-    until(lambda: killed.phase(task) == "submitted", "Enter was pressed")
+    until(lambda: killed.phase(task) == "submitted", "Enter may be pressed")
+    until(lambda: killed.fake.cli.bytes().endswith(b"\r"), "the program has read Enter")
     killed.fake.cli.play(Scenario(default=Turn((Say("Done."),))))
     killed.program().kill()
     result = task.result(timeout=60)
