@@ -31,6 +31,7 @@ from torch_tasks.workers.programs.opencode_server import (
     OpenCodeServer,
     ServerAway,
     chosen,
+    chosen_from,
     kept_in,
     listen,
     new_message_id,
@@ -165,8 +166,8 @@ class OpenCode(CodingAgent):
             status = self._server.status(session)
             if status["type"] == "busy" and self._server.permissions(session):
                 return StateReading(AgentState.WAITING, "server", "permission")
-            if status["type"] == "busy" and self._server.questions(session):
-                return StateReading(AgentState.WAITING, "server", "question")
+            if status["type"] == "busy" and (asked := self._server.questions(session)):
+                return StateReading(AgentState.WAITING, "server", "question", question=chosen_from(asked[0]))
         except ServerAway:
             return None
         if status["type"] == "retry" and _LIMIT.search(status["message"]):
