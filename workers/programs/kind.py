@@ -246,13 +246,13 @@ class AgentKind(ABC):
 
 #: By name, so that a command loads only the kind that it needs.
 _PROGRAMS = {
-    "acp": "torch_tasks.workers.programs.acp:Acp",
+    "acp": "torch_tasks.workers.programs.acp.program:Acp",
     "aider": "torch_tasks.workers.programs.aider:Aider",
     "claude": "torch_tasks.workers.programs.claude:Claude",
     "gemini": "torch_tasks.workers.programs.gemini:Gemini",
-    "codex": "torch_tasks.workers.programs.codex:Codex",
+    "codex": "torch_tasks.workers.programs.codex.program:Codex",
     "generic": "torch_tasks.workers.programs.generic:Generic",
-    "opencode": "torch_tasks.workers.programs.opencode:OpenCode",
+    "opencode": "torch_tasks.workers.programs.opencode.program:OpenCode",
     "shell": "torch_tasks.workers.programs.shell:Shell",
 }
 

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.workers.programs.codex import with_server
-from torch_tasks.workers.programs.codex_door import open_approval, turn_events
+from torch_tasks.workers.programs.codex.door import open_approval, turn_events
+from torch_tasks.workers.programs.codex.program import with_server
 from torch_tasks.workers.programs.events import EventKind
 
 BEGUN = 1_795_953_118_069

@@ -12,11 +12,12 @@ from machine import short_folder
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.workers.folders import AttemptFolder
-from torch_tasks.workers.programs import codex_door, codex_server
-from torch_tasks.workers.programs.codex_door import Delivery
-from torch_tasks.workers.programs.codex_server import CodexServer, DoorShut
+from torch_tasks.workers.programs.codex.door import Delivery
+from torch_tasks.workers.programs.codex.server import CodexServer, DoorShut
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
+
+CODEX = "torch_tasks.workers.programs.codex"
 
 
 @pytest.fixture
@@ -49,10 +50,10 @@ def run(folder: Path) -> AttemptFolder:
 
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(codex_door, "AGAIN_SECONDS", 0.0)
-    monkeypatch.setattr(codex_door, "LOST_SECONDS", 0.0)
-    monkeypatch.setattr(codex_server, "_AWAY_SECONDS", 0.0)
-    monkeypatch.setattr(codex_server, "_CALL_SECONDS", 0.5)
+    monkeypatch.setattr(f"{CODEX}.door.AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(f"{CODEX}.door.LOST_SECONDS", 0.0)
+    monkeypatch.setattr(f"{CODEX}.server._AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(f"{CODEX}.server._CALL_SECONDS", 0.5)
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ class TestDelivery:
         submission: Submission,
         monkeypatch: pytest.MonkeyPatch,
     ) -> None:
-        monkeypatch.setattr(codex_door, "AGAIN_SECONDS", 60.0)
+        monkeypatch.setattr(f"{CODEX}.door.AGAIN_SECONDS", 60.0)
         (run.folder / "message.1").write_text("torch-1")
         submission = submission.advance_to(run, SubmissionPhase.STAGED, "")
         submission.advance_to(run, SubmissionPhase.SUBMITTED, "")

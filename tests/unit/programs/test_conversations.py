@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.workers.programs import claude, codex, gemini, opencode_server
+from torch_tasks.workers.programs import claude, gemini
 from torch_tasks.workers.programs.aider import exchanges
+from torch_tasks.workers.programs.codex import program as codex
 from torch_tasks.workers.programs.conversation import KeptPrompt
+from torch_tasks.workers.programs.opencode.server import kept_in
 
 TAG = "task t-1"
 PROMPT = 'do it\n\n[torch task t-1 · when done: torch-tasks done t-1 "what"]'
@@ -90,9 +92,9 @@ class TestOpenCode:
     def test_what_is_kept(self) -> None:
         prompt, begun = self.message("msg_1", "user"), self.message("msg_2", "assistant")
         over = self.message("msg_2", "assistant", time={"completed": 2}, finish="stop")
-        assert opencode_server.kept_in([begun, over], "msg_1") is None
-        assert opencode_server.kept_in([prompt, begun], "msg_1") == KeptPrompt()
-        assert opencode_server.kept_in([prompt, over], "msg_1") == KeptPrompt("It is.")
+        assert kept_in([begun, over], "msg_1") is None
+        assert kept_in([prompt, begun], "msg_1") == KeptPrompt()
+        assert kept_in([prompt, over], "msg_1") == KeptPrompt("It is.")
 
 
 def test_aider_keeps_a_prompt_without_its_answer(log: Path) -> None:

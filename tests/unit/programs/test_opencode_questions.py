@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from torch_tasks.workers.programs.opencode_server import chosen, chosen_from
+from torch_tasks.workers.programs.opencode.server import chosen, chosen_from
 
 
 def asks(*questions: tuple[str, bool]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import pytest
 
 from torch_tasks.model.agent import AgentSpec
-from torch_tasks.workers.programs.codex import Codex
+from torch_tasks.workers.programs.codex.program import Codex
 from torch_tasks.workers.programs.config import KindConfig, kind_config
 from torch_tasks.workers.programs.gemini import Gemini
 from torch_tasks.workers.programs.kind import AgentKind

@@ -127,7 +127,7 @@ WITH_A_RULE_OF_THEIR_OWN = {
     # Its `run` survives any error: see tests/unit/host/test_supervisor.py.
     Path("workers/node/supervisor.py"),
     # However it ends, whoever waits for its answer gets an error, and the next use opens another connection.
-    Path("workers/programs/codex_server.py"),
+    Path("workers/programs/codex/server.py"),
 }
 
 

@@ -1,6 +1,6 @@
 """Programs that speak the Agent Client Protocol: prompts, permissions and answers are messages, not keys.
 
-A program of Torch's own, ``acp_pane``, runs in the pane and has the agent's program as its child. It lives as long as
+A program of Torch's own, ``pane``, runs in the pane and has the agent's program as its child. It lives as long as
 that one does, so that the next worker finds the session, and what happened in it, as a former worker left them.
 """
 
@@ -19,7 +19,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
-from torch_tasks.workers.programs.acp_door import EVENT, Given, KeptSession, PaneAway, PaneDoor, PaneStart, PaneStatus
+from torch_tasks.workers.programs.acp.door import EVENT, Given, KeptSession, PaneAway, PaneDoor, PaneStart, PaneStatus
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import ProgramEvent
@@ -28,7 +28,7 @@ from torch_tasks.workers.programs.questions import understand_answer
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.tmux.pane import AgentPane
 
-_PANE = "torch_tasks.workers.programs.acp_pane"
+_PANE = "torch_tasks.workers.programs.acp.pane"
 _EVENT = TypeAdapter(ProgramEvent)
 _DONE = frozenset({SubmissionPhase.ACCEPTED, SubmissionPhase.REFUSED, SubmissionPhase.INDETERMINATE})
 

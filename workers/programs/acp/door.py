@@ -1,6 +1,6 @@
 """The socket of the program in an ``acp`` agent's pane: what the agent's worker asks of it, and what it answers.
 
-The program in the pane is ``acp_pane``. What happens there it reports in the agent's folder of events; the socket is
+The program in the pane is ``pane``. What happens there it reports in the agent's folder of events; the socket is
 for orders and for its state at this moment.
 """
 

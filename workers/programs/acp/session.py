@@ -39,9 +39,9 @@ from pydantic import ValidationError
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import LASTING, Question
-from torch_tasks.workers.programs.acp_door import Given, PaneStart, PaneStatus
-from torch_tasks.workers.programs.acp_open import OpenQuestion, OpenTurn
-from torch_tasks.workers.programs.acp_stream import (
+from torch_tasks.workers.programs.acp.door import Given, PaneStart, PaneStatus
+from torch_tasks.workers.programs.acp.open_requests import OpenQuestion, OpenTurn
+from torch_tasks.workers.programs.acp.stream import (
     AUTH_REQUIRED,
     AnyUpdate,
     StreamDrawing,
@@ -49,7 +49,7 @@ from torch_tasks.workers.programs.acp_stream import (
     usage_of,
     words_of,
 )
-from torch_tasks.workers.programs.acp_view import PaneView, shortened
+from torch_tasks.workers.programs.acp.view import PaneView, shortened
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.questions import understand_answer

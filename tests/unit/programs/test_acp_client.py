@@ -9,9 +9,9 @@ import pytest
 from acp import RequestError
 from acp.schema import PromptResponse, RequestPermissionRequest
 
-from torch_tasks.workers.programs.acp_stream import ToolRun, failed_turn, usage_of
-from torch_tasks.workers.programs.acp_transport import StdioTransport
-from torch_tasks.workers.programs.acp_view import LineEditor, PaneView, diff_rows, shortened
+from torch_tasks.workers.programs.acp.stream import ToolRun, failed_turn, usage_of
+from torch_tasks.workers.programs.acp.transport import StdioTransport
+from torch_tasks.workers.programs.acp.view import LineEditor, PaneView, diff_rows, shortened
 
 
 class Screen:

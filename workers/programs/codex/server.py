@@ -24,7 +24,7 @@ from torch_tasks.model.agent import AgentState
 
 log = logging.getLogger(__name__)
 
-WITH_SERVER = Path(__file__).parent / "with_server"
+WITH_SERVER = Path(__file__).parents[1] / "scripts" / "with_server"
 """The program that runs a server beside the program in the pane: ``with_server FOLDER``."""
 OLDEST = Version("0.169.0")
 """Earlier releases were never tried."""

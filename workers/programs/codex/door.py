@@ -20,7 +20,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
-from torch_tasks.workers.programs.codex_server import CodexServer, DoorShut, Message, RequestRefused, ServerTurn
+from torch_tasks.workers.programs.codex.server import CodexServer, DoorShut, Message, RequestRefused, ServerTurn
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase

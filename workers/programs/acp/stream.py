@@ -26,7 +26,7 @@ from pydantic import ValidationError
 
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Usage
-from torch_tasks.workers.programs.acp_view import PaneView, diff_rows, shortened
+from torch_tasks.workers.programs.acp.view import PaneView, diff_rows, shortened
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent
 from torch_tasks.workers.programs.reset_time import reset_time
 

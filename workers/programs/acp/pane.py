@@ -1,4 +1,4 @@
-"""The program in the pane of an ``acp`` agent: ``python -m torch_tasks.workers.programs.acp_pane FOLDER``.
+"""The program in the pane of an ``acp`` agent: ``python -m torch_tasks.workers.programs.acp.pane FOLDER``.
 
 It starts the agent's program as its child and ends with it. Orders of the agent's worker come through a socket in the
 agent's folder, and what happens goes there as events; a person who is attached types prompts and answers.
@@ -27,10 +27,10 @@ from torch_tasks.machine.agent_folder import write_event
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
 from torch_tasks.visible_text import one_line
-from torch_tasks.workers.programs.acp_door import EVENT, LINE_BYTES, KeptSession, PaneDoor, PaneStart
-from torch_tasks.workers.programs.acp_session import AcpSession, Unusable
-from torch_tasks.workers.programs.acp_transport import StdioTransport
-from torch_tasks.workers.programs.acp_view import LineEditor, PaneView, keys_one_by_one
+from torch_tasks.workers.programs.acp.door import EVENT, LINE_BYTES, KeptSession, PaneDoor, PaneStart
+from torch_tasks.workers.programs.acp.session import AcpSession, Unusable
+from torch_tasks.workers.programs.acp.transport import StdioTransport
+from torch_tasks.workers.programs.acp.view import LineEditor, PaneView, keys_one_by_one
 from torch_tasks.workers.programs.events import ProgramEvent
 
 _SHOWN_GARBAGE = 200

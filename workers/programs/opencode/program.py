@@ -26,7 +26,7 @@ from torch_tasks.workers.programs.config import overlaid
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventLog
 from torch_tasks.workers.programs.kind import StateReading
-from torch_tasks.workers.programs.opencode_server import (
+from torch_tasks.workers.programs.opencode.server import (
     ConversationLog,
     OpenCodeServer,
     ServerAway,

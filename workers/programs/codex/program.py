@@ -26,8 +26,8 @@ from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring, write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered
-from torch_tasks.workers.programs.codex_door import ORIGIN, Approval, Delivery, DoorLog, failed, open_approval
-from torch_tasks.workers.programs.codex_server import WITH_SERVER, CodexServer, DoorShut
+from torch_tasks.workers.programs.codex.door import ORIGIN, Approval, Delivery, DoorLog, failed, open_approval
+from torch_tasks.workers.programs.codex.server import WITH_SERVER, CodexServer, DoorShut
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent, transcript_of
