@@ -26,6 +26,8 @@ _MOVE_SECONDS, _ECHO_SECONDS = 3.0, 1.0
 _STILL_SECONDS = 0.2
 #: How many keys are pressed at most on the way to a choice.
 _MOST_MOVES = 60
+#: How often Enter is pressed at most while nothing shows that the program took it.
+_MOST_ENTERS = 4
 _TEXT = "{text}"
 
 
@@ -62,9 +64,9 @@ class Answerer:
             if menu.highlighted is None:
                 return Answered.NO_SUCH_CHOICE if place is None else self._type(screen, menu, menu.choices[place].key)
             if place == menu.highlighted:
-                if self._rests_on(menu):
-                    return self.press(keys or ("Enter",), text)
-                continue
+                if not self._rests_on(menu):
+                    continue
+                return self.press(keys, text) if keys else self._enter()
             key = _way(menu, place, passed)
             if key is None:
                 return Answered.NO_SUCH_CHOICE
@@ -114,8 +116,18 @@ class Answerer:
         if not self._pane.type_unless_used(screen.used_at, keys=[key]):
             return False
         seconds = _await_change(self._seen, menu.state, _MOVE_SECONDS)
-        self._slowest = max(self._slowest, seconds)
+        self._slowest = max(self._slowest, _MOVE_SECONDS if seconds is None else seconds)
         return True
+
+    def _enter(self) -> Answered:
+        """Press Enter, and again if nothing at all changes: a program may ignore what comes the moment it asks."""
+        for _ in range(_MOST_ENTERS):
+            before = self._pane.drawn()
+            answered = self.press(("Enter",))
+            is_ignored = self._pane.drawn() == before and _await_change(self._pane.drawn, before, _MOVE_SECONDS) is None
+            if answered is not Answered.GIVEN or not is_ignored:
+                return answered
+        return Answered.NOT_GIVEN
 
     def _rests_on(self, menu: Menu) -> bool:
         """Whether the same is highlighted after as long as the slowest move took: no move is still on its way."""
@@ -169,14 +181,14 @@ def _shows(screen: Screen, text: str) -> bool:
 _END = 40
 
 
-def _await_change(read: Callable[[], object], before: object, seconds: float) -> float:
-    """Wait until something else is read, and the same for a while; returns how long it took to change."""
+def _await_change(read: Callable[[], object], before: object, seconds: float) -> float | None:
+    """Wait until something else is read, and the same for a while; how long it took to change, None if it did not."""
     seen, begun = before, time.monotonic()
-    since, took = begun, seconds
+    since, took = begun, None
     while (moment := time.monotonic()) < begun + seconds and (seen == before or moment < since + _STILL_SECONDS):
         time.sleep(0.02)
         if (shown := read()) != seen:
-            if seen == before:
+            if took is None:
                 took = time.monotonic() - begun
             seen, since = shown, time.monotonic()
     return took

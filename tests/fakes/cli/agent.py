@@ -250,6 +250,8 @@ class Agent:
         assert opened
         key = given.name if isinstance(given, Key) else given.text
         self.record.add("key_in_modal", dialog=opened.dialog.name, key=key, pasted=isinstance(given, Paste))
+        if time.monotonic() - opened.since < self.scenario.faults.deaf_dialogs:
+            return
         if given == Key("C-c") and not self._ready:
             raise Leave(1, f"left at the {opened.dialog.name} dialog")
         choice = Choice(0, "") if given == Key("C-c") else opened.take(given)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 from fakes.cli.composer import Composer
@@ -55,6 +56,7 @@ class OpenDialog:
 
     def __init__(self, dialog: Dialog) -> None:
         self.dialog = dialog
+        self.since = time.monotonic()
         self.selected = dialog.default
         self.writing: Composer | None = None
         self.typed = ""

@@ -113,6 +113,8 @@ class Faults:
     lose_prompts: int = 0
     #: The prompt is taken twice.
     double_accept: bool = False
+    #: A dialog ignores what is pressed within so many seconds after it opened.
+    deaf_dialogs: float = 0.0
     #: This dialog opens when a turn is over.
     dialog_after_turn: str = ""
 

@@ -72,6 +72,19 @@ def test_a_program_that_draws_late_gets_the_same_answer(asked: Asked) -> None:
     assert asked.chosen()[before:] == ["Yes"]
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_program_that_ignores_what_comes_at_once_is_answered_all_the_same(asked: Asked, numbered: bool) -> None:
+    before = len(asked.chosen())
+    permission = Permission(choices=("Yes", "No"), numbered=numbered)
+    deaf = asked.give(permission, Say("One is done. "), permission, faults=Faults(deaf_dialogs=1.0), permissions="ask")
+    for count in (1, 2):
+        until(lambda: deaf.status is TaskState.WAITING, "it asks")
+        deaf.answer("Yes")
+        until(lambda count=count: len(asked.chosen()) == before + count, "it has the answer")
+    assert deaf.result(timeout=60).answer.endswith("Done.")
+    assert asked.chosen()[before:] == ["Yes", "Yes"]
+
+
 def lasting(asked: Asked, choices: tuple[str, ...], answer: str) -> Task:
     """A task whose question a person answered with a lasting choice."""
     task = asked.give(Permission(choices=choices), permissions="ask")
