@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from machine import TORCH_TASKS, Machine
+from machine import Machine
 from waiting import until
 
 pytestmark = pytest.mark.slow
@@ -226,19 +226,3 @@ def test_without_a_beat_or_a_broker_nothing_is_scheduled_and_it_says_so(tmp_path
         assert not (lonely.place / "next_check_note.txt").exists()
     finally:
         lonely.close()
-
-
-def test_the_document_works_as_it_is_written(desk: Desk) -> None:
-    document = (Path(__file__).parents[3] / "docs" / "old-tools.md").read_text()
-    (shell,) = re.findall(r"^```sh\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
-    shell = "\n".join(
-        line for line in shell.splitlines() if not line.startswith(("torch-tasks up", "tmux new-session"))
-    )
-    desk.session("tmux-orc")
-    home = desk.machine.folder / "home"
-    home.mkdir()
-    env = {**desk.machine.env, "HOME": str(home), "PATH": f"{Path(TORCH_TASKS).parent}:{desk.machine.env['PATH']}"}
-    subprocess.run([TORCH_TASKS, "compat", "install", str(home / "Tmux-Orchestrator")], check=True, capture_output=True)
-    done = subprocess.run(["bash", "-ec", shell], env=env, capture_output=True, text=True, check=False, timeout=90)
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert "go through the open reviews" in done.stdout

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -330,15 +329,3 @@ def test_the_status_as_json_has_the_keys_it_had(desk: Desk) -> None:
     (session,) = status["sessions"]
     assert {name: value for name, value in session.items() if name != "windows"} == {"name": "s", "attached": False}
     assert list(session["windows"][0]) == ["index", "name", "active", "info"]
-
-
-def test_the_document_works_as_it_is_written(desk: Desk) -> None:
-    document = (Path(__file__).parents[3] / "docs" / "old-tools.md").read_text()
-    shell = "".join(re.findall(r"^```bash\n(.*?)^```$", document, re.DOTALL | re.MULTILINE))
-    (python,) = re.findall(r"^```python\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
-    path = f"{Path(sys.executable).parent}:{desk.env['PATH']}"
-    env = {**desk.env, "HOME": str(desk.folder), "PATH": path}
-    for argv in (["bash", "-ec", shell], [sys.executable, "-c", python]):
-        done = subprocess.run(argv, env=env, cwd=desk.folder, capture_output=True, text=True, check=False, timeout=90)
-        assert done.returncode == 0, done.stdout + done.stderr
-    assert "-x; $HOME stays as it is\nonce more" in done.stdout or "| once more" in done.stdout
