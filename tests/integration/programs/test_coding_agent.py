@@ -23,7 +23,7 @@ from torch_tasks.client import Task
 from torch_tasks.model.task import FailureKind
 
 #: Seconds after which Enter is pressed again.
-ENTER_AGAIN = 1.5
+ENTER_AGAIN = 2.5
 LONG = Scenario(default=Turn(steps=(Work(seconds=2), Say())))
 
 
@@ -119,7 +119,7 @@ def test_a_person_who_types_into_our_text_keeps_it_from_being_submitted(desk: De
 
 
 def test_a_key_that_is_not_drawn_yet_keeps_our_text_from_being_submitted(desk: Desk, torch: Torch) -> None:
-    desk.play(Scenario(faults=Faults(swallow_enters=1)))
+    desk.play(Scenario(faults=Faults(swallow_enters=2)))
     with Person(socket=desk.worker.folder / "tmux") as person:
         task = torch.enqueue("the task")
         until(lambda: desk.phase(task) == "submitted", "Enter was pressed, and swallowed")
