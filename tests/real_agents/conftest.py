@@ -1,4 +1,4 @@
-"""Each test has a fake model of its own, and real CLIs at homes of their own.
+"""Each class of tests has a fleet and a fake model of its own, and real CLIs at homes of their own.
 
 Without its CLI, a test is skipped, with the reason; with ``TORCH_TEST_REAL_AGENTS=required`` it fails instead.
 """
@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from clients import client_of
 from hosted import Hosted
 from installed import PATH, needs
 from machine import short_folder
-from nodes import Node
+from nodes import Broker, Node
 
 from torch_tasks import Torch
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
@@ -27,6 +28,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent == Path(__file__).parent:
             item.add_marker(pytest.mark.timeout(SECONDS))
+
+
+@pytest.fixture(scope="class")
+def torch(broker: Broker, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Torch]:
+    """A client of an empty broker: the classes of a module give their tasks the same ids."""
+    with client_of(broker, tmp_path_factory.mktemp("client")) as torch:
+        broker.empty()
+        yield torch
+
+
+@pytest.fixture(scope="class")
+def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
+    """One machine for all tests of a class."""
+    node = Node("node-a", broker, torch)
+    yield node
+    node.close()
 
 
 @pytest.fixture(scope="class")

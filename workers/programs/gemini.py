@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -98,16 +98,18 @@ class Gemini(CodingAgent):
         return self.config.environment.get(name, os.environ.get(name, ""))
 
     def is_kept(self, conversation: str) -> bool:
-        return super().is_kept(conversation) and self._session_log(conversation) is not None
+        return super().is_kept(conversation) and bool(self._session_logs(conversation))
 
-    def _session_log(self, conversation: str) -> Path | None:
-        """The log of this session; its name has the first part of the id."""
+    def _session_logs(self, conversation: str) -> list[Path]:
+        """The logs of this session, the latest first; their names have the first part of its id.
+
+        A program that goes on with a session of an earlier minute begins one more log, and then writes to the old one.
+        """
         logs = self.home.glob(f".gemini/tmp/*/chats/session-*{conversation[:8]}.jsonl")
-        return max(logs, key=lambda log: log.stat().st_mtime, default=None)
+        return sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)
 
     def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
-        log = self._session_log(self.conversation or "")
-        return kept_in(rows(log), submission.tag) if log else None
+        return kept_in(self._session_logs(self.conversation or ""), submission.tag)
 
     def get_ready(self, pane: AgentPane) -> bool:
         # The CLI draws its composer before it takes pastes.
@@ -254,14 +256,14 @@ def outcome(session: Path, moment: str, response: str) -> ProgramEvent:
     return ProgramEvent(EventKind.STOPPED, text=answers[-1] if answers else "", usage=usage)
 
 
-def kept_in(session: list[Mapping[str, Any]], tag: str) -> KeptPrompt | None:
-    """The prompt with this tag in the session, and the answer to it if it is complete."""
-    prompts = [place for place, row in enumerate(session) if _is_prompt(row) and belongs_to(_text(row), tag)]
-    if not prompts:
-        return None
-    last = session[-1]
-    is_answer = last["type"] == "gemini" and not last.get("toolCalls")
-    return KeptPrompt(_text(last).strip() if is_answer else None)
+def kept_in(logs: Iterable[Path], tag: str) -> KeptPrompt | None:
+    """The prompt with this tag in the first of the session's logs that has it, and the answer if it is complete."""
+    for session in map(rows, logs):
+        if any(_is_prompt(row) and belongs_to(_text(row), tag) for row in session):
+            last = session[-1]
+            is_answer = last["type"] == "gemini" and not last.get("toolCalls")
+            return KeptPrompt(_text(last).strip() if is_answer else None)
+    return None
 
 
 def _is_prompt(row: Mapping[str, Any]) -> bool:

@@ -74,14 +74,19 @@ class TestCodex:
 
 class TestGemini:
     def row(self, kind: str, text: str, **more: Any) -> dict[str, Any]:
-        return {"type": kind, "timestamp": "1", "content": text, **more}
+        return {"id": text, "type": kind, "timestamp": "1", "content": text, **more}
 
-    def test_what_is_kept(self) -> None:
-        prompt = self.row("user", PROMPT)
-        assert gemini.kept_in([self.row("user", OTHER), self.row("gemini", "Yes.")], TAG) is None
-        assert gemini.kept_in([prompt], TAG) == KeptPrompt()
-        assert gemini.kept_in([prompt, self.row("gemini", "I will.", toolCalls=[{"name": "x"}])], TAG) == KeptPrompt()
-        assert gemini.kept_in([prompt, self.row("gemini", "It is.")], TAG) == KeptPrompt("It is.")
+    def test_what_is_kept(self, log: Path) -> None:
+        prompt, tool = self.row("user", PROMPT), self.row("gemini", "I will.", toolCalls=[{"name": "x"}])
+        assert gemini.kept_in([write(log, self.row("user", OTHER), self.row("gemini", "Yes."))], TAG) is None
+        assert gemini.kept_in([write(log, prompt)], TAG) == KeptPrompt()
+        assert gemini.kept_in([write(log, prompt, tool)], TAG) == KeptPrompt()
+        assert gemini.kept_in([write(log, prompt, self.row("gemini", "It is."))], TAG) == KeptPrompt("It is.")
+
+    def test_a_log_that_the_next_program_began_does_not_hide_the_prompt(self, log: Path, tmp_path: Path) -> None:
+        begun = [{"sessionId": "s", "startTime": "2"}, {"$set": {"messages": [self.row("user", "the context")]}}]
+        logs = [write(tmp_path / "begun.jsonl", *begun), write(log, self.row("user", PROMPT))]
+        assert gemini.kept_in(logs, TAG) == KeptPrompt()
 
 
 class TestOpenCode:
