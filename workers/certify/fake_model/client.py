@@ -183,7 +183,8 @@ class _Tail:
         with self._path.open("rb") as file:
             file.seek(self._offset)
             for line in file:
-                if line.endswith(b"\n"):
-                    self._offset += len(line)
-                    self._lines.append(json.loads(line))
+                if not line.endswith(b"\n"):
+                    break  # its rest may come while this reads on
+                self._offset += len(line)
+                self._lines.append(json.loads(line))
         return self._lines
