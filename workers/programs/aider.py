@@ -12,8 +12,9 @@ from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
-from torch_tasks.model.task import Evidence, FailureKind, Usage
+from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
 from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.programs.answering import Answered, Answerer
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
@@ -21,10 +22,13 @@ from torch_tasks.workers.programs.kind import ProgramEnding
 from torch_tasks.workers.programs.prompt import belongs_to, briefing
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn, failed_ending
+from torch_tasks.workers.tmux.pane import AgentPane
 
 _TOKENS = re.compile(r"^> Tokens: ([\d.]+k?) sent,.*?([\d.]+k?) received\.(?: Cost: \$([\d.]+) message)?", re.MULTILINE)
 _ERROR = re.compile(r"^> litellm\.(\w+): (.*?) *$", re.MULTILINE)
 _OVERLOADED = ("RateLimitError", "ServiceUnavailableError", "InternalServerError", "APIConnectionError", "Timeout")
+_COVERED = "covered question"
+"""The rule in its TOML for a question over which it goes on drawing that it waits for its model."""
 
 
 class Aider(CodingAgent):
@@ -45,6 +49,20 @@ class Aider(CodingAgent):
 
     def is_kept(self, conversation: str) -> bool:
         return super().is_kept(conversation) and (self.folder / f"chat-{conversation}.md").exists()
+
+    def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
+        """Answer by the letter where the choices are covered: each key is pressed only while that question is asked."""
+        if not self._asks_covered(pane):
+            return super().permit(pane, question, allowed=allowed)
+        answerer = Answerer(pane, self._rules.menu)
+        for key in (*self.config.keys.clear[:1], "y" if allowed else "n", "Enter"):
+            if not self._asks_covered(pane) or answerer.press((key,)) is not Answered.GIVEN:
+                return Answered.NOT_GIVEN
+        return Answered.GIVEN
+
+    def _asks_covered(self, pane: AgentPane) -> bool:
+        view = self.read_screen(pane)
+        return view is not None and view.by_screen.rule == _COVERED
 
     def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
         exchange = self._exchange(run)

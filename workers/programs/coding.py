@@ -388,11 +388,14 @@ class CodingAgent(AgentKind):
         return ""
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:
-        if not force:
-            if self.read(pane).state not in _AT_REST | _NOT_TYPED_INTO:
+        if force:
+            if look := pane.look():
+                kill_program(look)
+        elif view := self.read_screen(pane):
+            # Right after it was given its prompt it may not show that it works: the prompt still looks like a draft.
+            is_given = self._is_ours(view, self._pasted())
+            if view.best.state not in (_NOT_TYPED_INTO if is_given else _AT_REST | _NOT_TYPED_INTO):
                 pane.press(*self.config.keys.interrupt)
-        elif look := pane.look():
-            kill_program(look)
 
     def has_stopped(self, pane: AgentPane, run: AttemptFolder) -> bool:
         view = self.read_screen(pane)

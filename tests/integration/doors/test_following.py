@@ -177,7 +177,8 @@ def test_up_says_what_a_program_showed_that_ended() -> None:
         toml = "command = ['sh', '-c', 'echo no network here; exit 3']\n"
         (machine.folder / "config" / "agents" / "mine.toml").write_text(toml)
         said = machine.torch("up", "--detach", "--no-flower", "--agent", "dev-1:developer::mine", code=1).stderr
-        assert "cannot start: its program ended with exit code 3 before it was ready; its pane showed: no network here" in said
+        ended = "its program ended with exit code 3 before it was ready"
+        assert f"cannot start: {ended}; its pane showed: no network here" in said
     finally:
         machine.close()
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
@@ -81,12 +81,13 @@ class TestTurns:
         assert (failed.kind, failed.text, failed.error) == (EventKind.FAILED, "It failed.", kind)
 
     def test_a_limit_says_when_it_ends(self) -> None:
-        message = "You’ve hit your usage limit. Upgrade to Pro or try again at 1:46 PM."
+        end = datetime.now(UTC).astimezone() + timedelta(hours=2)
+        message = f"You’ve hit your usage limit. Upgrade to Pro or try again at {end:%I:%M %p}."
         _, failed = turn_events(
             [turn("failed", said(), error={"message": message, "codexErrorInfo": "usageLimitExceeded"})]
         )
         assert failed.until
-        assert (failed.until.astimezone(UTC).minute, failed.until.second) == (46, 0)
+        assert failed.until == end.replace(second=0, microsecond=0)
 
 
 AMENDMENT = {"acceptWithExecpolicyAmendment": {"execpolicy_amendment": ["touch", "one"]}}

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from torch_tasks.model.agent import AgentState
+from torch_tasks.model.task import Permissions
 from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.programs.questions import decide_permission
 from torch_tasks.workers.programs.screen import Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenRules
 
@@ -35,3 +38,19 @@ def test_aiders_question_is_still_asked_while_its_answer_is_typed() -> None:
     menu = ScreenRules(kind_config("aider")).menu(Screen.parse(drawn.replace("[Yes]: ", "[Yes]: y")))
     assert menu
     assert (menu.words, menu.typed) == (("Yes", "No"), "y")
+
+
+def test_aiders_question_over_which_it_draws_that_it_waits_is_still_asked() -> None:
+    config, page = kind_config("aider"), "https://platform.openai.com/account/api-keys"
+    error = "litellm.AuthenticationError: AuthenticationError: OpenAIException - Incorrect API key provided: sk-dummy."
+    above = f"> repair\n> [torch task one · when done: torch-tasks done one]\n\n{error}\n"
+    spinner = "   █░      Waiting for openai/fake-model"
+    for rest in (f"{page}\n{spinner}'t ask again [Yes]:", f"{page}\n{spinner}-with-a-name-that-covers-it-all"):
+        screen = Screen.parse(f"{above}\n{rest}")
+        reading = ScreenRules(config).read(screen, read_composer(screen, config.composer))
+        assert reading.rule == "covered question"
+        assert reading.question
+        decision = decide_permission(reading.question, Permissions.ALLOW, config.permissions)
+        assert decision == (False, "the pattern 'http*'")
+    screen = Screen.parse(f"{above}Retrying in 0.2 seconds...\n{spinner}")
+    assert ScreenRules(config).read(screen, read_composer(screen, config.composer)).state is AgentState.WORKING
