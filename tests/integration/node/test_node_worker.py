@@ -119,7 +119,8 @@ def test_a_node_worker_that_leaves_ends_its_agent_workers_but_no_pane(machine: N
     assert machine.workers("dev-1") == []
     assert machine.pane("dev-1") == pane
     assert psutil.Process(pane[1]).is_running()
-    assert json.loads(machine.torch("agents", "--json").stdout)[0]["status"] == "offline"
+    # At once, unless the machine is so busy that its worker had to be killed: then its heartbeat is missed.
+    until(lambda: json.loads(machine.torch("agents", "--json").stdout)[0]["status"] == "offline", "it is offline", 60)
 
 
 @pytest.fixture
