@@ -241,11 +241,12 @@ class Dialogs:
         self._last: tuple[DialogConfig, float] | None = None
 
     def find(self, screen: Screen, ours: str) -> DialogConfig | None:
-        """The known dialog on the screen; what the text that Torch typed quotes is none."""
+        """The known dialog on the screen; what the text that Torch typed quotes is none, nor what was answered."""
         for dialog in self._dialogs:
             found = dialog.pattern.search(screen.text)
             if found and comparable(found[0]) not in comparable(ours):
-                return dialog
+                menu = dialog_menu(screen, dialog)
+                return None if menu and menu.is_answered(screen) else dialog
         return None
 
     def answer(self, pane: AgentPane, screen: Screen, ours: str) -> None:

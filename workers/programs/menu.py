@@ -64,6 +64,10 @@ class Menu:
         """The choices that are an answer: where there are boxes, those with a box."""
         return tuple(one.words for one in self.choices if one.checked is not None or not self.is_of_boxes)
 
+    def is_answered(self, screen: Screen) -> bool:
+        """Whether the program took what was typed: its cursor has left the last row, which still shows the question."""
+        return bool(self.typed) and screen.cursor[1] >= len(screen.text.split("\n"))
+
     def find(self, is_wanted: Callable[[str], bool]) -> int | None:
         """The place of the first choice with wanted words."""
         return next((place for place, choice in enumerate(self.choices) if is_wanted(choice.words)), None)

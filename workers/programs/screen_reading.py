@@ -185,9 +185,13 @@ def _find(rule: RuleConfig, region: _Region, screen: Screen, composer: Composer)
 def _is_past(rule: RuleConfig, region: _Region, found: re.Match[str], screen: Screen, composer: Composer) -> bool:
     """Whether a question is only quoted, or was answered: it stands above an input line that waits for a prompt.
 
+    So is one whose answer the program took while nothing is below it yet.
     What is typed there may be the answer if the question offers it, as ``[y/n]``.
     """
     first, last = region.row(found.start()), region.row(found.end())
+    typed = read_menu(screen, first) if rule.state is AgentState.WAITING and first is not None else None
+    if typed and typed.is_answered(screen):
+        return True
     is_above = composer.is_empty and first is not None and last is not None and last < composer.top
     if rule.state is not AgentState.WAITING or rule.where.startswith("above composer") or not is_above:
         return False

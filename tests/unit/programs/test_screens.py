@@ -9,6 +9,7 @@ import pytest
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Permissions
+from torch_tasks.workers.programs.answering import Dialogs
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.questions import decide_permission
 from torch_tasks.workers.programs.screen import Screen, read_composer
@@ -54,3 +55,13 @@ def test_aiders_question_over_which_it_draws_that_it_waits_is_still_asked() -> N
         assert decision == (False, "the pattern 'http*'")
     screen = Screen.parse(f"{above}Retrying in 0.2 seconds...\n{spinner}")
     assert ScreenRules(config).read(screen, read_composer(screen, config.composer)).state is AgentState.WORKING
+
+
+def test_aiders_question_is_over_once_it_has_taken_the_answer_though_nothing_is_below_it_yet() -> None:
+    config = kind_config("aider")
+    asked = "────\nNo git repo found, create one to track aider's changes (recommended)? (Y)es/(N)o [Yes]: n"
+    rules, dialogs = ScreenRules(config), Dialogs(config.dialogs)
+    for row, state in ((1, AgentState.WAITING), (2, AgentState.WORKING)):
+        screen = Screen.parse(asked, cursor=(0, row))
+        assert rules.read(screen, read_composer(screen, config.composer)).state is state
+        assert (dialogs.find(screen, "") is not None) == (state is AgentState.WAITING)
