@@ -28,7 +28,7 @@ from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSetti
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentInfo, AgentSpec
-from torch_tasks.model.certificate import Standing
+from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.monitoring.screens import LOOK_SECONDS, screens_of
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
@@ -184,7 +184,7 @@ class InstalledKind(BaseModel):
     path: str | None = None
     """Where its program is; none if it is not on PATH."""
     release: str | None = None
-    standing: Standing | None = None
+    release_state: ReleaseState | None = None
     """What is known of this release; none if there is no program, or nothing that a certificate could be about."""
     why: str = ""
     """Who says so, or what did not hold."""
@@ -226,7 +226,7 @@ def _installed(name: str) -> InstalledKind:
         program=config.command[0],
         path=config.path,
         release=runs.release,
-        standing=runs.standing,
+        release_state=runs.release_state,
         why=runs.why,
         certified=tuple(one.release for one in certified_releases(name)),
     )
@@ -237,9 +237,9 @@ def _release_words(kind: InstalledKind) -> str:
         return "its file is wrong"
     if kind.path is None:
         return "not on PATH" + (f"; certified: {kind.certified[0]}" if kind.certified else "")
-    if kind.standing is None:
+    if kind.release_state is None:
         return f"at {kind.path}"
-    return f"{kind.release or 'release unknown'}, {kind.standing}: {kind.why}"
+    return f"{kind.release or 'release unknown'}, {kind.release_state}: {kind.why}"
 
 
 @click.command(hidden=True)

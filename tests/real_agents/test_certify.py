@@ -31,4 +31,4 @@ def test_a_real_cli_is_certified(cli: str, tmp_path: Path) -> None:
     assert done.returncode == 0
     assert certificate["release"] == (AGENTS / cli / "installed").read_text().strip()
     said = subprocess.run([TORCH_TASKS, "kinds", "--json"], env=environment, capture_output=True, check=True).stdout
-    assert next(kind["standing"] for kind in json.loads(said) if kind["kind"] == cli) == "certified"
+    assert next(kind["release_state"] for kind in json.loads(said) if kind["kind"] == cli) == "certified"

@@ -24,7 +24,7 @@ from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.machine.holds import NodeHolds
-from torch_tasks.model.certificate import Standing
+from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.started_by_name import CONFIGURATION_FAULTS, INSTALLED_RELEASE, load
 from torch_tasks.store.ledger import ledger_of
@@ -138,9 +138,9 @@ def _programs() -> str:
     declared = {each.kind for each in (*settings().agents, *settings().pools)}
     kinds = sorted(declared.union(certificates.kinds()).intersection(known_kinds()))
     found = {kind: load(INSTALLED_RELEASE)(kind, certificates) for kind in kinds}
-    tried = {kind: runs for kind, runs in found.items() if runs.standing}
-    words = "\n".join(f"{kind} {runs.release or ''} {runs.standing}: {runs.why}" for kind, runs in tried.items())
-    if any(runs.standing is Standing.BROKEN for runs in tried.values()):
+    tried = {kind: runs for kind, runs in found.items() if runs.release_state}
+    words = "\n".join(f"{kind} {runs.release or ''} {runs.release_state}: {runs.why}" for kind, runs in tried.items())
+    if any(runs.release_state is ReleaseState.BROKEN for runs in tried.values()):
         raise TorchError(words)
     return words or "none that torch.toml names could be certified; 'torch-tasks kinds' lists all"
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 
 from torch_tasks.errors import InvalidTask
-from torch_tasks.model.certificate import Standing
+from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.model.fields import AbsolutePath, AgentId, Role, Skills, readable
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
@@ -243,7 +243,7 @@ class AgentInfo(AgentProfile):
     current_task: str | None = None
     release: str | None = None
     """The release of the program that runs in its pane."""
-    standing: Standing | None = None
+    release_state: ReleaseState | None = None
     """What was known of that release when the program was started."""
     workdir: str
     tmux_socket: str

@@ -7,7 +7,7 @@ from enum import StrEnum
 from pydantic import AwareDatetime, BaseModel, ConfigDict
 
 
-class Standing(StrEnum):
+class ReleaseState(StrEnum):
     """What is known of the release of a program that runs here."""
 
     CERTIFIED = "certified"
@@ -73,6 +73,6 @@ class Certificate(BaseModel):
         return tuple(result for result in self.promises if result.outcome is Outcome.BROKEN)
 
     @property
-    def standing(self) -> Standing:
+    def release_state(self) -> ReleaseState:
         """What it says of the release."""
-        return Standing.BROKEN if self.broken else Standing.CERTIFIED
+        return ReleaseState.BROKEN if self.broken else ReleaseState.CERTIFIED

@@ -22,7 +22,7 @@ from torch_tasks.cli.tables import Column, state, wrapped
 from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import CannotCertify
 from torch_tasks.machine.certificates import Certificates
-from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, Standing
+from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, ReleaseState
 from torch_tasks.settings import settings
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.certify.certification import Tell
@@ -66,7 +66,7 @@ def certify(kind: str | None, record: str | None, json_wanted: bool) -> None:
         as_json([certificate for certificate, _ in found])
     else:
         _print(found)
-    sys.exit(1 if any(certificate.standing is Standing.BROKEN for certificate, _ in found) else 0)
+    sys.exit(1 if any(certificate.release_state is ReleaseState.BROKEN for certificate, _ in found) else 0)
 
 
 def _installed_kinds() -> list[str]:
@@ -157,6 +157,6 @@ def _print(found: list[tuple[Certificate, Path]]) -> None:
         held = sum(result.outcome is Outcome.HELD for result in certificate.promises)
         broken = f" ({', '.join(result.promise for result in certificate.broken)})" if certificate.broken else ""
         click.echo(
-            f"{certificate.kind} {certificate.release} is {certificate.standing}{broken}: {held} held, "
+            f"{certificate.kind} {certificate.release} is {certificate.release_state}{broken}: {held} held, "
             f"{len(certificate.broken)} broken; it could reach {certificate.network}; {file}"
         )

@@ -11,7 +11,7 @@ from pathlib import Path
 from torch_tasks.errors import AgentUnavailable, TorchError
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.certificate import Standing
+from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport.claiming import IntakePause
@@ -117,9 +117,9 @@ class HostedAgent:
     def _note_release(self, runs: InstalledRelease) -> None:
         """Keep which release runs in the pane, and show the fleet what is known of it."""
         self.presence.remember(release=runs.release)
-        self.presence.publish(release=runs.release, standing=runs.standing)
-        if runs.standing not in (None, Standing.CERTIFIED):
-            log.warning("%s: release %s is %s: %s", self.kind.agent_id, runs.release, runs.standing, runs.why)
+        self.presence.publish(release=runs.release, release_state=runs.release_state)
+        if runs.release_state not in (None, ReleaseState.CERTIFIED):
+            log.warning("%s: release %s is %s: %s", self.kind.agent_id, runs.release, runs.release_state, runs.why)
 
     def _await_start(self) -> None:
         self.terminal.await_start(is_leaving=lambda: self.life.is_leaving)

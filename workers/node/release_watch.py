@@ -13,7 +13,7 @@ from pathlib import Path
 from torch_tasks.errors import InvalidSettings
 from torch_tasks.machine import commands
 from torch_tasks.machine.certificates import Certificates
-from torch_tasks.model.certificate import Standing
+from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import make_folder
 from torch_tasks.workers.programs.config import kind_config
@@ -65,11 +65,11 @@ class ReleaseWatch:
             known.trial, known.looked_at = None, float("-inf")
         if not self._look(kind, known):
             return ""
-        match known.found.standing:
-            case Standing.BROKEN if self._settings.certify == "auto":
+        match known.found.release_state:
+            case ReleaseState.BROKEN if self._settings.certify == "auto":
                 remedy = f"'torch-tasks certify {kind}' tries it again, TORCH_CERTIFY=warn starts it all the same"
                 return self._words(kind, known, f"is broken: {known.found.why}; {remedy}")
-            case Standing.UNCERTIFIED if self._is_to_be_tried(kind, known):
+            case ReleaseState.UNCERTIFIED if self._is_to_be_tried(kind, known):
                 self._begin_trial(kind, known)
                 return self._words(kind, known, "is being certified, which takes about two minutes")
         return ""
@@ -92,10 +92,10 @@ class ReleaseWatch:
         known.looked_at = time.monotonic()
         file = (os.path.realpath(path), Path(path).stat().st_mtime_ns)
         before = known.found
-        if known.file != file or before.standing is not Standing.CERTIFIED:
+        if known.file != file or before.release_state is not ReleaseState.CERTIFIED:
             known.found, known.file = installed_release(kind, self._certificates), file
-        if known.found != before and known.found.standing in (Standing.UNCERTIFIED, Standing.BROKEN):
-            log.warning("%s", self._words(kind, known, f"is {known.found.standing}: {known.found.why}"))
+        if known.found != before and known.found.release_state in (ReleaseState.UNCERTIFIED, ReleaseState.BROKEN):
+            log.warning("%s", self._words(kind, known, f"is {known.found.release_state}: {known.found.why}"))
         return True
 
     def _begin_trial(self, kind: str, known: _Kind) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from torch_tasks.machine.certificates import Certificates
-from torch_tasks.model.certificate import Standing
+from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.model.durations import local_time
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.releases import certified_releases, is_certified
@@ -25,33 +25,33 @@ class InstalledRelease:
 
     release: str | None = None
     """None if the program is not there, or is not asked: one that Torch does not know may do anything."""
-    standing: Standing | None = None
+    release_state: ReleaseState | None = None
     """None if there is nothing that a certificate could be about."""
     why: str = ""
     """Who says so, or what did not hold."""
 
 
 def installed_release(kind: str, certificates: Certificates) -> InstalledRelease:
-    """The release of the kind's program, and its standing."""
+    """The release of the kind's program, and its release_state."""
     config = kind_config(kind)
     if config.path is None or not (certified_releases(kind) or config.certify):
         return InstalledRelease()
     file = Path(config.path)
     release = certificates.release_in(file) or release_of(config.path, config.environment)
     if release is None:
-        return InstalledRelease(standing=Standing.UNCERTIFIED, why="it does not tell its release")
+        return InstalledRelease(release_state=ReleaseState.UNCERTIFIED, why="it does not tell its release")
     certificates.note_release(file, release)
     return standing_of(kind, release, certificates)
 
 
 def standing_of(kind: str, release: str, certificates: Certificates) -> InstalledRelease:
-    """The standing of this release: by this machine's certificate, else by Torch's own tests."""
+    """The release_state of this release: by this machine's certificate, else by Torch's own tests."""
     if own := certificates.get(kind, release):
         broken = f"not kept: {', '.join(result.promise for result in own.broken)}; " if own.broken else ""
-        return InstalledRelease(release, own.standing, f"{broken}tried here {local_time(own.at)}")
+        return InstalledRelease(release, own.release_state, f"{broken}tried here {local_time(own.at)}")
     if is_certified(kind, release):
-        return InstalledRelease(release, Standing.CERTIFIED, "by Torch's own tests")
-    return InstalledRelease(release, Standing.UNCERTIFIED, f"try it: torch-tasks certify {kind}")
+        return InstalledRelease(release, ReleaseState.CERTIFIED, "by Torch's own tests")
+    return InstalledRelease(release, ReleaseState.UNCERTIFIED, f"try it: torch-tasks certify {kind}")
 
 
 def release_of(path: str, environment: Mapping[str, str]) -> str | None:

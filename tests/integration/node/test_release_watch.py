@@ -89,7 +89,7 @@ def test_a_new_release_is_certified_before_agents_start_with_it(machine: Machine
     assert not (machine.state / "agents" / "dev-1").exists()
     until(lambda: updated.agent().get("state") == "ready", "it starts once its release is certified", TRIAL_SECONDS)
     entry = updated.agent()
-    assert (entry["release"], entry["standing"]) == (NEW, "certified")
+    assert (entry["release"], entry["release_state"]) == (NEW, "certified")
     assert f"fake {NEW} certified" in machine.torch("doctor", code=None).stdout
 
 
@@ -113,4 +113,4 @@ def test_where_nothing_was_ever_tried_an_agent_starts_at_once(machine: Machine) 
     Path(machine.state / "certificates" / "fake" / f"{OLD}.json").unlink()
     up = machine.torch(*UP)
     assert f"(fake {NEW} uncertified), ready" in up.stdout
-    assert updated.agent()["standing"] == "uncertified"
+    assert updated.agent()["release_state"] == "uncertified"

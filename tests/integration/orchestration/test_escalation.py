@@ -65,7 +65,7 @@ def test_what_is_blocked_comes_before_the_manager_once(
     keep_house(TORCH_CONFIG_DIR=str(tmp_path))
     found = until(lambda: len(told := escalated("pm-1")) == 2 and told, "both are brought before the manager")
     texts = {record.message.sender: record.message.message for record in found}
-    assert "Its task asks waits: May I push?\nChoices: yes | no" in texts["developer-1"]
+    assert "Its task asks waits: May I push?\nChoices: 1 yes | 2 no" in texts["developer-1"]
     assert "torch-tasks answer asks" in texts["developer-1"]
     assert "it is blocked: the key is missing" in texts[other.agent_id]
     # The manager itself is brought before a person; who says that nothing blocks it, before nobody.

@@ -65,10 +65,10 @@ class Bench:
         assert kept == certificate
         return done.returncode, {result["promise"]: result for result in certificate["promises"]}
 
-    def standing(self) -> str:
+    def release_state(self) -> str:
         """What ``torch-tasks kinds`` says of the program."""
         kinds = json.loads(self.run("kinds", "--json").stdout)
-        return next(str(kind["standing"]) for kind in kinds if kind["kind"] == "fake")
+        return next(str(kind["release_state"]) for kind in kinds if kind["kind"] == "fake")
 
 
 @pytest.fixture
@@ -82,14 +82,14 @@ def bench() -> Iterator[Bench]:
 
 def test_an_honest_program_is_certified(bench: Bench) -> None:
     bench.install(Scenario(default=HONEST))
-    assert bench.standing() == "uncertified"
+    assert bench.release_state() == "uncertified"
     code, found = bench.certify()
     assert {name: result["detail"] for name, result in found.items() if result["outcome"] == "broken"} == {}
     assert code == 0
     skipped = {name for name, result in found.items() if result["outcome"] == "not applicable"}
     assert skipped == {"question", "compaction", "session resumed"}
     assert found["permission answered"]["detail"] == "Bash(touch first.txt), allowed by a person"
-    assert bench.standing() == "certified"
+    assert bench.release_state() == "certified"
 
 
 def test_a_program_that_garbles_prompts_is_broken_there_and_nowhere_else(bench: Bench) -> None:
@@ -98,7 +98,7 @@ def test_a_program_that_garbles_prompts_is_broken_there_and_nowhere_else(bench: 
     assert code == 1
     assert [name for name, result in found.items() if result["outcome"] == "broken"] == ["prompts"]
     assert "word for word:\\n    one    two" in found["prompts"]["detail"]
-    assert bench.standing() == "broken"
+    assert bench.release_state() == "broken"
 
 
 def test_a_program_that_lies_about_its_end_is_broken(bench: Bench) -> None:
