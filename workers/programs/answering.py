@@ -120,14 +120,20 @@ class Answerer:
         return True
 
     def _enter(self) -> Answered:
-        """Press Enter, and again if nothing at all changes: a program may ignore what comes the moment it asks."""
+        """Press Enter, and again if the words on screen stay: a program may ignore what comes the moment it asks."""
         for _ in range(_MOST_ENTERS):
-            before = self._pane.drawn()
+            before = self._said()
             answered = self.press(("Enter",))
-            is_ignored = self._pane.drawn() == before and _await_change(self._pane.drawn, before, _MOVE_SECONDS) is None
+            is_ignored = self._said() == before and _await_change(self._said, before, _MOVE_SECONDS) is None
             if answered is not Answered.GIVEN or not is_ignored:
                 return answered
         return Answered.NOT_GIVEN
+
+    def _said(self) -> str:
+        """The letters and figures on the screen, and the state of its menu: no colour, and no mark that blinks."""
+        screen = Screen.of(self._pane)
+        words = "".join(filter(str.isalnum, screen.text)) if screen else ""
+        return f"{words} {self._seen()}"
 
     def _rests_on(self, menu: Menu) -> bool:
         """Whether the same is highlighted after as long as the slowest move took: no move is still on its way."""
