@@ -182,6 +182,7 @@ MODE = {"update": {"sessionUpdate": "current_mode_update", "currentModeId": "ask
 
 @pytest.mark.parametrize("step", [{"ask": [ALLOW, ALWAYS]}, MODE], ids=["a lasting choice", "another mode"])
 def test_what_a_choice_changed_for_later_is_gone_with_its_program(desk: Desk, step: dict[str, Any]) -> None:
+    assert desk.give("say where you are").result(timeout=SECONDS).succeeded  # no program is being replaced then
     before = desk.worker.pane()[1]
     desk.fake.play(step, {"say": "It is done."})
     task = desk.give("change it")
