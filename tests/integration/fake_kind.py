@@ -11,6 +11,16 @@ from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Scenario
 from nodes import AgentWorker, Node
 
+CERTIFY = """
+overloaded = "overloaded"
+
+[certify]
+environment = { OPENAI_BASE_URL = "{openai_url}", OPENAI_API_KEY = "{key}" }
+tool = { name = "bash" }
+gives_up = true
+"""
+"""What a kind's file ends with whose program may be certified: it asks the model at an address that it is given."""
+
 LOOKS = r"""
 [composer]
 top = '^╭─+╮$'

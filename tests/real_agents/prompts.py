@@ -1,50 +1,23 @@
-"""Prompts with which much can go wrong on the way into a real CLI, and the words that the model shall get of each."""
+"""The prompts that a fleet gives a real CLI, and the check that each reaches its model once and exactly."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from hosted import Hosted
 
 from torch_tasks import TaskState
 from torch_tasks.workers.certify.fake_model.steps import Text, Tokens
+from torch_tasks.workers.certify.prompts import HOSTILE_PROMPTS, RAN_LOCALLY, HostilePrompt
 
-
-@dataclass(frozen=True)
-class Odd:
-    """One prompt."""
-
-    name: str
-    prompt: str
-    words: str = ""
-    """What arrives, if that is not the prompt itself."""
-
-    @property
-    def arrives(self) -> str:
-        """The words as the model gets them."""
-        return self.words or self.prompt
-
-
-ODD_PROMPTS = [
-    Odd("one-character", "x"),
-    Odd("thirty-lines", "\n".join(f"line {number} of thirty" for number in range(1, 31))),
-    Odd("20-kB", "\n".join(f"{number}: " + "0123456789 " * 9 for number in range(200)) + "\nits end"),
-    Odd("quotes", "it's \"quoted\" 'twice' `id` $(id) $HOME ${HOME} \\ \\\\ %s {a,b} * ? [x] ; | & < > ~"),
-    Odd("emoji", "é 漢字 🚒 👩\u200d🚒 ﷽"),
-    Odd("slash", "/exit and /help are words here\n/etc/hosts too"),
-    Odd("bang", "!touch ran-by-the-cli"),
-    Odd("hash", "# a heading, not a memory"),
-    Odd("at", "@README.md is what it is about"),
-    Odd("dash", "-n --help -- -x"),
-    Odd("tab", "\tone\ttwo\n\tthree"),
-    Odd("crlf", "first\r\nsecond\r\nthird", words="first\nsecond\nthird"),
-    Odd("control", "red \x1b[31m bell \x07 break \x03 end", words="red ␛[31m bell ␇ break ␃ end"),
-    Odd("enter", "Enter"),
-    Odd("marks", "❯ mine\n› mine\n> mine\n│ > mine │\n─────\n✻ Working… (esc to interrupt)"),
-    Odd("backslash", "ends with a backslash \\"),
-    Odd("blanks", "  begins and ends with blanks  "),
-]
+ODD_PROMPTS = (
+    *HOSTILE_PROMPTS,
+    HostilePrompt("one-character", "x"),
+    HostilePrompt("hash", "# a heading, not a memory"),
+    HostilePrompt("dash", "-n --help -- -x"),
+    HostilePrompt("enter", "Enter"),
+    HostilePrompt("blanks", "  begins and ends with blanks  "),
+)
 
 
 ANSWER = "The answer:\n\n```sh\necho ─ │ ❯ ✻ ✦ 'x'\n```\nand that is all."
@@ -70,5 +43,5 @@ def check_odd_prompts(agent: Hosted, kept: Callable[[str], str], answer: str, *,
         notes = agent.notes(task)
         assert all(any(note.startswith(fact) for note in notes) for fact in ("staged", "submitted", "accepted")), notes
     assert len(agent.llm.prompts(agent.home.key)) == before + len(ODD_PROMPTS)
-    assert not (agent.home.work / "ran-by-the-cli").exists()
+    assert not (agent.home.work / RAN_LOCALLY).exists()
     agent.llm.off(rule)

@@ -85,7 +85,7 @@ class TestGeminiOverAcp(ProgramsOverAcp):
 
         def begun_this_minute() -> list[Path]:
             minute = time.strftime("%Y-%m-%dT%H-%M", time.gmtime())
-            return list(agent.home.folder.glob(f".gemini/tmp/work/chats/session-{minute}-*"))
+            return list((agent.home.folder / ".gemini").rglob(f"session-{minute}-*"))
 
         agent.wait(lambda: not begun_this_minute(), "a new minute")
         super().test_killed_in_the_middle_of_a_turn_it_goes_on_in_its_conversation(agent)

@@ -110,7 +110,7 @@ class TestClaude(WithAccounts):
         assert json.loads((agent.home.folder / ".claude/settings.json").read_text()) == {"theme": "auto"}
 
     def test_a_prompt_with_tabs_lies_in_a_file(self, agent: Hosted) -> None:
-        [tabs] = [odd.prompt for odd in ODD_PROMPTS if odd.name == "tab"]
+        [tabs] = [odd.prompt for odd in ODD_PROMPTS if odd.name == "tabs"]
         assert agent.do(tabs, id="tabs").succeeded
         [received] = agent.received("tabs")
         file = received.rpartition("tabs and all: ")[2].partition(" ·")[0]

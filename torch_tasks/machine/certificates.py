@@ -14,14 +14,14 @@ from torch_tasks.state_folder import StateFolder
 from torch_tasks.system.files import make_folder, write_private
 
 
-class _Told(BaseModel):
-    """What the file of a program told of itself."""
+class _NotedRelease(BaseModel):
+    """The release that a program's file printed."""
 
     written: int
     release: str
 
 
-_TOLD = TypeAdapter(dict[str, _Told])
+_NOTED = TypeAdapter(dict[str, _NotedRelease])
 
 
 class Certificates:
@@ -49,28 +49,28 @@ class Certificates:
         """The kinds of which any release was tried here."""
         return {file.parent.name for file in self._folder.glob("*/*.json")}
 
-    # ── what a program has told of itself ────────────────────────────────────────────────────────────────────────────
+    # ── what programs print of themselves ────────────────────────────────────────────────────────────────────────────
 
     def release_in(self, program: Path) -> str | None:
-        """The release that this very file told last: some programs take seconds to tell it."""
-        told = self._told().get(os.path.realpath(program))
-        return told.release if told and told.written == program.stat().st_mtime_ns else None
+        """The release that this very file printed last: some programs take seconds for it."""
+        noted = self._noted().get(os.path.realpath(program))
+        return noted.release if noted and noted.written == program.stat().st_mtime_ns else None
 
     def note_release(self, program: Path, release: str) -> None:
-        """Remember what the file told of itself."""
-        told = self._told()
-        new = _Told(written=program.stat().st_mtime_ns, release=release)
-        if told.get(os.path.realpath(program)) != new:
+        """Remember the release that the file printed."""
+        noted = self._noted()
+        new = _NotedRelease(written=program.stat().st_mtime_ns, release=release)
+        if noted.get(os.path.realpath(program)) != new:
             make_folder(self._folder)
-            write_private(self._releases, _TOLD.dump_json({**told, os.path.realpath(program): new}).decode())
+            write_private(self._releases, _NOTED.dump_json({**noted, os.path.realpath(program): new}).decode())
 
     @property
     def _releases(self) -> Path:
         return self._folder / "releases.json"
 
-    def _told(self) -> dict[str, _Told]:
+    def _noted(self) -> dict[str, _NotedRelease]:
         try:
-            return _TOLD.validate_json(self._releases.read_bytes())
+            return _NOTED.validate_json(self._releases.read_bytes())
         except (FileNotFoundError, ValueError):
             return {}
 

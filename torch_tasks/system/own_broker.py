@@ -9,7 +9,7 @@ from torch_tasks.system.processes import Processes
 
 
 def is_gone(state: StateFolder) -> bool:
-    """Whether no broker runs in this state folder, and nobody is there who would start it again."""
+    """Whether no broker runs in this state folder, and no process is there that would start it again."""
     processes = Processes(state.run)
     return not any(processes.find(name) for name in ("broker", "up")) and not _listens(state)
 

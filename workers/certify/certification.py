@@ -14,7 +14,7 @@ from torch_tasks.workers.certify.promises import PROMISES, Promise, not_applicab
 from torch_tasks.workers.certify.screens import Screens, see
 from torch_tasks.workers.programs.config import kind_config
 
-Tell = Callable[[PromiseResult], None]
+OnResult = Callable[[PromiseResult], None]
 """Called with each result as soon as it is known."""
 _WHY_LINES = 3
 
@@ -22,11 +22,11 @@ _WHY_LINES = 3
 class Certification:
     """One program, tried at one home."""
 
-    def __init__(self, kind: str, home: Home, folder: Path, tell: Tell) -> None:
+    def __init__(self, kind: str, home: Home, folder: Path, on_result: OnResult) -> None:
         self._agent = TriedAgent(kind, home, folder)
         self._not_applicable = not_applicable(home.cli, kind_config(kind))
-        self._tell = tell
-        self._hopeless = ""
+        self._on_result = on_result
+        self._why_not_tried = ""
         self._must_start = False
         self.results: list[PromiseResult] = []
         self.recordings: list[Recording] = []
@@ -40,15 +40,15 @@ class Certification:
         try:
             for promise in PROMISES:
                 self.results.append(self._try(promise))
-                self._tell(self.results[-1])
+                self._on_result(self.results[-1])
         finally:
             self._agent.close()
 
     def _try(self, promise: Promise) -> PromiseResult:
         if why := self._not_applicable.get(promise.name):
             return PromiseResult(promise=promise.name, outcome=Outcome.NOT_APPLICABLE, detail=why)
-        if self._hopeless:
-            return PromiseResult(promise=promise.name, outcome=Outcome.NOT_TRIED, detail=self._hopeless)
+        if self._why_not_tried:
+            return PromiseResult(promise=promise.name, outcome=Outcome.NOT_TRIED, detail=self._why_not_tried)
         since = time.monotonic()
         try:
             if self._must_start:
@@ -61,7 +61,7 @@ class Certification:
             outcome, detail = Outcome.BROKEN, _first_lines(error)
             self._record(promise.name, detail)
             self._must_start = True
-            self._hopeless = f"without {promise.name!r} nothing can be tried" if promise.is_needed else ""
+            self._why_not_tried = f"without {promise.name!r} nothing can be tried" if promise.is_needed else ""
         seconds = round(time.monotonic() - since, 1)
         return PromiseResult(promise=promise.name, outcome=outcome, detail=detail, seconds=seconds)
 

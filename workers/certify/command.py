@@ -25,7 +25,7 @@ from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, ReleaseState
 from torch_tasks.settings import settings
 from torch_tasks.system.loops import Loop
-from torch_tasks.workers.certify.certification import Tell
+from torch_tasks.workers.certify.certification import OnResult
 from torch_tasks.workers.certify.home import end_processes
 from torch_tasks.workers.certify.trial import CERTIFICATE, HOME, SCREENS, home_of
 from torch_tasks.workers.programs.config import kind_config
@@ -60,7 +60,7 @@ def certify(kind: str | None, record: str | None, json_wanted: bool) -> None:
     found: list[tuple[Certificate, Path]] = []
     for one in [kind] if kind else _installed_kinds():
         with waiting(f"trying {one}") as status:
-            certificate = try_installed(one, _teller(one, status), record)
+            certificate = try_installed(one, _show_results(one, status), record)
         found.append((certificate, certificates.keep(certificate)))
     if json_wanted:
         as_json([certificate for certificate, _ in found])
@@ -83,18 +83,18 @@ def _is_known(kind: str) -> bool:
     return False
 
 
-def _teller(kind: str, status: Any) -> Tell:
+def _show_results(kind: str, status: Any) -> OnResult:
     """What shows each result on the moving line, if there is one."""
 
-    def tell(result: PromiseResult) -> None:
+    def show(result: PromiseResult) -> None:
         if status:
             status.update(f"trying {kind}: {result.promise} {result.outcome}")
 
-    return tell
+    return show
 
 
-def try_installed(kind: str, tell: Tell, record: str | None = None) -> Certificate:
-    """Try the installed program of this kind; ``tell`` is called with each result as it comes."""
+def try_installed(kind: str, on_result: OnResult, record: str | None = None) -> Certificate:
+    """Try the installed program of this kind; ``on_result`` is called with each result as it comes."""
     home_of(kind)
     config = kind_config(kind)
     if config.path is None:
@@ -102,7 +102,7 @@ def try_installed(kind: str, tell: Tell, record: str | None = None) -> Certifica
     release = release_of(config.path, config.environment) or _UNKNOWN
     folder = Path(tempfile.mkdtemp(prefix="torch-"))
     try:
-        certificate = _try_in(folder, kind, release, tell)
+        certificate = _try_in(folder, kind, release, on_result)
         if record:
             shutil.copytree(folder / SCREENS, Path(record) / kind, dirs_exist_ok=True)
     finally:
@@ -111,7 +111,7 @@ def try_installed(kind: str, tell: Tell, record: str | None = None) -> Certifica
     return certificate
 
 
-def _try_in(folder: Path, kind: str, release: str, tell: Tell) -> Certificate:
+def _try_in(folder: Path, kind: str, release: str, on_result: OnResult) -> Certificate:
     argv = [sys.executable, "-P", "-m", __package__, kind, str(folder), release]
     variables = {**os.environ, "TORCH_CONFIG_DIR": str(user_config())}
     errors = folder / "errors"
@@ -122,7 +122,7 @@ def _try_in(folder: Path, kind: str, release: str, tell: Tell) -> Certificate:
     try:
         assert trial.stdout
         for line in trial.stdout:
-            tell(PromiseResult.model_validate_json(line))
+            on_result(PromiseResult.model_validate_json(line))
         trial.wait()
     finally:
         limit.stop()

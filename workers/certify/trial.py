@@ -52,7 +52,7 @@ def try_kind(kind: str, folder: Path, release: str, why_not_alone: str) -> None:
         home = home_of(kind)(folder / HOME, llm)
         _leave_environment(home, folder, alone=not why_not_alone)
         try:
-            trial = Certification(kind, home, folder / "agent", _tell)
+            trial = Certification(kind, home, folder / "agent", _print_result)
             trial.run()
         finally:
             home.clear()
@@ -89,5 +89,5 @@ def _leave_environment(home: Home, folder: Path, *, alone: bool) -> None:
     os.environ.update({**({} if alone else closed), **home.environment, **own})
 
 
-def _tell(result: PromiseResult) -> None:
+def _print_result(result: PromiseResult) -> None:
     print(result.model_dump_json(), flush=True)  # noqa: T201 - to the process that started this one

@@ -24,7 +24,7 @@ from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.terminal import Bell, Terminal
-from torch_tasks.workers.programs.installed import InstalledRelease, installed_release, standing_of
+from torch_tasks.workers.programs.installed import InstalledRelease, installed_release, known_release
 from torch_tasks.workers.programs.kind import AgentKind, login_hint
 
 log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ class HostedAgent:
         if not self.terminal.adopt(journal.pane, journal.session, folder):
             return False
         if journal.release:
-            self._note_release(standing_of(journal.kind, journal.release, Certificates(self.settings.state)))
+            self._note_release(known_release(journal.kind, journal.release, Certificates(self.settings.state)))
         if not self.kind.has_started:
             self._await_start()
         return True

@@ -32,7 +32,7 @@ class InstalledRelease:
 
 
 def installed_release(kind: str, certificates: Certificates) -> InstalledRelease:
-    """The release of the kind's program, and its release_state."""
+    """The release of the kind's program, and what is known of it."""
     config = kind_config(kind)
     if config.path is None or not (certified_releases(kind) or config.certify):
         return InstalledRelease()
@@ -41,11 +41,11 @@ def installed_release(kind: str, certificates: Certificates) -> InstalledRelease
     if release is None:
         return InstalledRelease(release_state=ReleaseState.UNCERTIFIED, why="it does not tell its release")
     certificates.note_release(file, release)
-    return standing_of(kind, release, certificates)
+    return known_release(kind, release, certificates)
 
 
-def standing_of(kind: str, release: str, certificates: Certificates) -> InstalledRelease:
-    """The release_state of this release: by this machine's certificate, else by Torch's own tests."""
+def known_release(kind: str, release: str, certificates: Certificates) -> InstalledRelease:
+    """What is known of this release: by this machine's certificate, else by Torch's own tests."""
     if own := certificates.get(kind, release):
         broken = f"not kept: {', '.join(result.promise for result in own.broken)}; " if own.broken else ""
         return InstalledRelease(release, own.release_state, f"{broken}tried here {local_time(own.at)}")

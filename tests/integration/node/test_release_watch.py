@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_kind import kind_toml
+from certificates import certificate
+from fake_kind import CERTIFY, kind_toml
 from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Scenario, Turn, Ways
 from fakes.cli.steps import AskModel
@@ -19,21 +18,13 @@ from machine import Machine
 from waiting import until
 
 from torch_tasks.machine.certificates import Certificates
-from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult
+from torch_tasks.model.certificate import Outcome
 from torch_tasks.state_folder import StateFolder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 OLD, NEW = "1.0.0", "1.1.0"
 UP = ("up", "--detach", "--no-beat", "--no-flower", "--agent", "dev-1:developer::fake")
-CERTIFY = """
-overloaded = "overloaded"
-
-[certify]
-environment = { OPENAI_BASE_URL = "{openai_url}", OPENAI_API_KEY = "{key}" }
-tool = { name = "bash" }
-gives_up = true
-"""
 TRIAL_SECONDS = 300
 
 
@@ -56,17 +47,7 @@ class Updated:
 
     def certify(self, release: str, outcome: Outcome) -> None:
         """Have a certificate that says this of the release."""
-        self._certificates.keep(
-            Certificate(
-                kind="fake",
-                program="fake",
-                release=release,
-                torch=version("torch-tasks"),
-                at=datetime.now(UTC),
-                network="none",
-                promises=(PromiseResult(promise="prompts", outcome=outcome),),
-            )
-        )
+        self._certificates.keep(certificate("fake", release, outcome))
 
     def agent(self) -> dict[str, Any]:
         """The agent's entry, empty while there is none."""

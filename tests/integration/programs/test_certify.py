@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fake_kind import kind_toml
+from fake_kind import CERTIFY, kind_toml
 from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Faults, Scenario, Turn, Ways
 from fakes.cli.steps import AskModel, Say
@@ -19,14 +19,6 @@ from machine import TORCH_TASKS, short_folder, survivors
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
-CERTIFY = """
-overloaded = "overloaded"
-
-[certify]
-environment = { OPENAI_BASE_URL = "{openai_url}", OPENAI_API_KEY = "{key}" }
-tool = { name = "bash" }
-gives_up = true
-"""
 HONEST = Turn((AskModel(),))
 RELEASE = "9.9.9"
 

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from certificates import certificate
 from waiting import until
 
 from torch_tasks.machine import commands
 from torch_tasks.machine.certificates import Certificates
-from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult
+from torch_tasks.model.certificate import Outcome
 from torch_tasks.settings import Certify, Settings
 from torch_tasks.workers.node import release_watch
 from torch_tasks.workers.node.release_watch import ReleaseWatch
@@ -36,7 +35,7 @@ class Installed:
         self.certificates = Certificates(Settings(state_dir=folder).state)
 
     def certify(self, release: str, outcome: Outcome) -> None:
-        self.certificates.keep(certificate(release, outcome))
+        self.certificates.keep(certificate("own", release, outcome))
 
     def why_not(self, certify: Certify = "auto") -> str:
         """What a node worker says that has just started."""
@@ -44,18 +43,6 @@ class Installed:
 
     def watch(self, certify: Certify = "auto") -> ReleaseWatch:
         return ReleaseWatch(Settings(state_dir=self.folder, certify=certify))
-
-
-def certificate(release: str, outcome: Outcome) -> Certificate:
-    return Certificate(
-        kind="own",
-        program="own",
-        release=release,
-        torch=version("torch-tasks"),
-        at=datetime.now(UTC),
-        network="none",
-        promises=(PromiseResult(promise="prompts", outcome=outcome),),
-    )
 
 
 @pytest.fixture
@@ -73,7 +60,7 @@ def trial(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> Callable[[Ou
 
     def find(outcome: Outcome | None) -> None:
         file = installed.certificates.file("own", NEW)
-        text = certificate(NEW, outcome).model_dump_json() if outcome else ""
+        text = certificate("own", NEW, outcome).model_dump_json() if outcome else ""
         write = f"import pathlib, sys; pathlib.Path({str(file)!r}).write_text(sys.argv[1])" if text else "exit(3)"
         monkeypatch.setattr(commands, "runnable", lambda _: [sys.executable, "-c", write, text])
 
