@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Collection
+import uuid
+from collections.abc import Callable, Collection
 
 from torch_tasks.app import ANSWER, app
 from torch_tasks.errors import NotAnswered
@@ -17,6 +18,8 @@ from torch_tasks.tasks import recovery, set_aside
 ANSWERED, NOT_TAKEN = "answered: ", "not taken: "
 """How notes in a task's history begin that say whether the agent took an answer."""
 _ANSWER_SECONDS = 20.0
+#: After how long a worker is asked again that has not said that it has an answer.
+_AGAIN_SECONDS = 2.0
 
 
 def record_of(task_id: str) -> TaskRecord:
@@ -96,39 +99,54 @@ def answer(task_id: str, reply: str) -> str:
             f"'torch-tasks cancel {task_id}' ends the task"
         )
     before = len(fleet().records.history(task_id))
-    if not _pass_on(agent, node, task_id, reply):
+    if not _pass_on(agent, node, task_id, reply, was_noted=lambda: _verdict(task_id, before) is not None):
         raise NotAnswered(f"{agent} no longer works on task {task_id}")
     return _await_taken(task_id, before)
 
 
 def _answer_at_start(info: AgentInfo, reply: str) -> str:
-    if not _pass_on(info.agent_id, info.node, "", reply):
+    if not _pass_on(info.agent_id, info.node, "", reply, was_noted=lambda: False):
         raise NotAnswered(f"{info.agent_id} does not take {reply!r}; its program asks: {info.asks}")
     return f"{ANSWERED}{reply}"
 
 
-def _pass_on(agent: str | None, node: str | None, task_id: str, reply: str) -> bool:
-    """Have the agent's worker give the answer; false if nothing is asked that takes it."""
-    replies = app.control.broadcast(
-        ANSWER,
-        arguments={"task_id": task_id, "reply": reply},
-        destination=[f"{agent}@{node}"],
-        reply=True,
-        timeout=_ANSWER_SECONDS,
-        limit=1,
-    )
-    if not replies:
-        raise NotAnswered(f"the worker of {agent} on {node} does not answer; is it running? See 'torch-tasks agents'")
-    return bool(next(iter(replies[0].values()))["ok"])
+def _pass_on(agent: str | None, node: str | None, task_id: str, reply: str, was_noted: Callable[[], bool]) -> bool:
+    """Have the agent's worker give the answer; false if nothing is asked that takes it.
+
+    A worker that is coming back hears nothing yet, so it is asked again. It gives an answer once, by its ticket; what
+    a worker ``was_noted`` to have done with it that died before it could say so is not asked of the next one.
+    """
+    ticket, until = uuid.uuid4().hex, time.monotonic() + _ANSWER_SECONDS
+    while not was_noted():
+        replies = app.control.broadcast(
+            ANSWER,
+            arguments={"task_id": task_id, "reply": reply, "ticket": ticket},
+            destination=[f"{agent}@{node}"],
+            reply=True,
+            timeout=_AGAIN_SECONDS,
+            limit=1,
+        )
+        if replies:
+            return bool(next(iter(replies[0].values()))["ok"])
+        if time.monotonic() >= until:
+            raise NotAnswered(
+                f"the worker of {agent} on {node} does not answer; is it running? See 'torch-tasks agents'"
+            )
+    return True
 
 
 def _await_taken(task_id: str, before: int) -> str:
-    """The first note, after the first ``before`` of the history, that says whether the agent took the answer."""
-    records = fleet().records
-    for _ in records.changes(task_id, time.monotonic() + _ANSWER_SECONDS):
-        for entry in records.history(task_id)[before:]:
-            if entry.note and entry.note.startswith(ANSWERED):
-                return entry.note
-            if entry.note and entry.note.startswith(NOT_TAKEN):
-                raise NotAnswered(f"task {task_id}: {entry.note}")
+    """The note that the agent took the answer, once it has."""
+    for _ in fleet().records.changes(task_id, time.monotonic() + _ANSWER_SECONDS):
+        note = _verdict(task_id, before)
+        if note and note.startswith(NOT_TAKEN):
+            raise NotAnswered(f"task {task_id}: {note}")
+        if note:
+            return note
     raise NotAnswered(f"the agent of task {task_id} received the answer but did not take it in {_ANSWER_SECONDS:g} s")
+
+
+def _verdict(task_id: str, before: int) -> str | None:
+    """The first note, after the first ``before`` of the history, that says whether the agent took an answer."""
+    notes = (entry.note or "" for entry in fleet().records.history(task_id)[before:])
+    return next((note for note in notes if note.startswith((ANSWERED, NOT_TAKEN))), None)

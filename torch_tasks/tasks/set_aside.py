@@ -53,7 +53,10 @@ def settle_all(fleet: Fleet) -> None:
 
 
 def settle(task_ids: Iterable[str], fleet: Fleet) -> None:
-    """Do with the messages of these tasks what is to be done now, and with those of whichever ends by that."""
+    """Do with the messages of these tasks what is to be done now, and with those of whichever ends by that.
+
+    Celery learns that a task failed before it learns that what waited for that one did.
+    """
     to_do = list(task_ids)
     while to_do:
         task_id = to_do.pop()
@@ -69,7 +72,7 @@ def settle(task_ids: Iterable[str], fleet: Fleet) -> None:
 
 
 def _release(record: TaskRecord, fleet: Fleet) -> list[str]:
-    """Queue the task, or fail it if it waits in vain; returns what waits for it and is to be looked at then."""
+    """Queue the task, or fail it if it waits in vain; returns what is to be looked at then, the task itself last."""
     outcome, awaited = fleet.records.release(record)
     if outcome is not Release.FAILED:
         return []
@@ -78,7 +81,7 @@ def _release(record: TaskRecord, fleet: Fleet) -> list[str]:
     how = f"{before.state}: {before.spec.title}" if before else "gone"
     failure = Failure(kind=FailureKind.DEPENDENCY, message=f"it was to begin after task {awaited}, which is {how}")
     account = fleet.records.end_unowned(TaskResult(task_id=task_id, status=TaskState.FAILED, error=failure))
-    return [task_id, *followers(account)] if account else []
+    return [*followers(account), task_id] if account else []
 
 
 def _tell_of_end(record: TaskRecord, fleet: Fleet) -> None:

@@ -203,10 +203,10 @@ def retire(state: Any) -> dict[str, bool]:
     return {"ok": app.host is not None and hosted().is_retiring}
 
 
-@control_command(name=ANSWER, args=[("task_id", str), ("reply", str)])
-def answer(state: Any, task_id: str, reply: str) -> dict[str, bool]:
+@control_command(name=ANSWER, args=[("task_id", str), ("reply", str), ("ticket", str)])
+def answer(state: Any, task_id: str, reply: str, ticket: str) -> dict[str, bool]:
     """Pass the agent an answer that it waits for in this task; without a task, at its start."""
-    return {"ok": app.host is not None and hosted().answer(task_id, reply)}
+    return {"ok": app.host is not None and hosted().answer(task_id, reply, ticket)}
 
 
 @control_command(name=LOOK)

@@ -363,8 +363,17 @@ class Host(AgentHost):
 
     # ── what others ask for ──────────────────────────────────────────────────────────────────────────────────────
 
-    def answer(self, task_id: str, reply: str) -> bool:
-        """Pass the agent the answer that it waits for in this task, or at its start; false if there is none."""
+    def answer(self, task_id: str, reply: str, ticket: str) -> bool:
+        """Pass the agent the answer that it waits for in this task, or at its start; false if there is none.
+
+        The same ticket gets the same word again, and the agent nothing.
+        """
+        given = self._agent.orders.tickets
+        if ticket not in given:
+            given[ticket] = self._answer(task_id, reply)
+        return given[ticket]
+
+    def _answer(self, task_id: str, reply: str) -> bool:
         if not task_id:
             return self._answer_at_start(reply)
         if self.unfinished_task != task_id:

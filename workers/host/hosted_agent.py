@@ -38,6 +38,8 @@ class TaskOrders:
     """The task to cancel."""
     answers: deque[tuple[str, str]] = field(default_factory=deque)
     """Tasks that wait for an answer, with the answers."""
+    tickets: dict[str, bool] = field(default_factory=dict)
+    """The answers that people gave, by their tickets, each with whether something was asked that takes it."""
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from nodes import Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch
+from torch_tasks.app import ANSWER, app
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind, Question
@@ -83,10 +84,13 @@ def hosted(shared_node: Node, torch: Torch) -> Desk:
 
 @pytest.fixture
 def desk(hosted: Desk) -> Iterator[Desk]:
-    """The agent of most tests; it does its tasks at once."""
+    """The agent of most tests; it does its tasks at once. What a failed test leaves it with is cancelled."""
     hosted.fake.play()
     yield hosted
     hosted.fake.play()
+    for record in hosted.torch.tasks():
+        if not record.state.ended:
+            hosted.torch.task(record.spec.id).cancel()
 
 
 HOSTILE = {
@@ -300,10 +304,26 @@ def test_a_worker_killed_while_a_question_is_open_answers_it(desk: Desk) -> None
     task = desk.give("touch it")
     desk.asks(task)
     desk.worker.kill()
-    desk.host()
-    desk.wait(lambda: desk.notes(task) and task.record().question, "the task waits")
+    desk.host(is_awaited=False)
+    desk.wait(lambda: desk.worker.info.pid == desk.worker.process.pid, "it is coming back, and hears nothing yet")
     task.answer("1")
     assert task.result(timeout=SECONDS).answer == "Tried."
+
+
+def test_an_answer_that_is_passed_on_twice_is_given_once(desk: Desk) -> None:
+    desk.fake.play({"ask": [ALLOW]}, {"ask": [ALLOW, ALWAYS, REJECT]}, {"say": "Tried."})
+    task = desk.give("touch two")
+    desk.asks(task)
+    worker = f"developer-1@{task.record().node}"
+    for _ in range(2):
+        command = {"task_id": task.id, "reply": "1", "ticket": "the same"}
+        said = app.control.broadcast(ANSWER, command, [worker], reply=True, timeout=SECONDS, limit=1)
+        assert said == [{worker: {"ok": True}}]
+        desk.wait(lambda: len(desk.asks(task).choices) == 3, "it asks its second question")
+    task.answer("3")
+    assert task.result(timeout=SECONDS).answer == "Tried."
+    chosen = [answer["outcome"]["optionId"] for answer in desk.fake.received("answer")[-2:]]
+    assert chosen == ["yes", "no"]
 
 
 @pytest.mark.parametrize("victim", ["agent", "pane"])

@@ -107,8 +107,8 @@ def test_a_task_fails_by_name_when_one_that_it_waits_for_fails(node: Node, torch
     assert [error.kind for error in errors] == [FailureKind.DEPENDENCY] * 2
     assert errors[0].message == "it was to begin after task first, which is failed: sleep 0.5; exit 3"
     assert errors[1].message == "it was to begin after task second, which is failed: true"
-    until(lambda: AsyncResult("third", app=app).state == "FAILURE", "Celery knows")
-    assert fleet().deliveries.set_aside() == []
+    until(lambda: fleet().deliveries.set_aside() == [], "both messages are settled")
+    assert [AsyncResult(task.id, app=app).state for task in tasks] == ["FAILURE"] * 2
 
 
 def test_a_task_fails_by_name_when_one_that_it_waits_for_is_cancelled(torch: Torch, empty: None) -> None:
