@@ -1,10 +1,18 @@
-"""The caller of this process: the agent in whose pane it runs, else a person."""
+"""Who is asking: a person, a program, an agent, or a node.
+
+A door that knows its caller says so with :func:`acting_as`. Elsewhere it is the agent in whose pane the process runs,
+as its environment says, else a person.
+"""
 
 from __future__ import annotations
 
 import json
 import os
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from enum import StrEnum
 from pathlib import Path
 
 from torch_tasks.state_folder import JOURNAL, StateFolder
@@ -14,23 +22,44 @@ OPERATOR = "operator"
 _AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
 
 
+class CallerKind(StrEnum):
+    PERSON = "person"
+    PROGRAM = "program"
+    AGENT = "agent"
+    NODE = "node"
+
+
 @dataclass(frozen=True)
 class Caller:
-    """An agent, as the environment of its pane describes it, or a person."""
+    """One who asks for an operation."""
 
     agent: str | None = None
+    """The agent's id, if it is an agent."""
     incarnation: int | None = None
     folder: Path | None = None
     """The agent's folder on this machine."""
+    other: CallerKind = CallerKind.PERSON
+    """What it is if it is no agent."""
+    role: str | None = None
+    """What its rights follow from: the role of a token, or of an agent where the door knows it."""
+    own_name: str | None = None
+    """The name of a program or node."""
+    pid: int = field(default_factory=os.getpid)
+    """The process that asks, on this machine."""
+
+    @property
+    def kind(self) -> CallerKind:
+        return CallerKind.AGENT if self.agent else self.other
 
     @property
     def name(self) -> str:
         """The caller's name in messages and records."""
-        return self.agent or OPERATOR
+        return self.agent or self.own_name or OPERATOR
 
     @property
     def task(self) -> str | None:
-        if task := os.environ.get(_TASK):
+        """The task that the agent works on, as this machine knows it."""
+        if self is not _acting.get() and (task := os.environ.get(_TASK)):
             return task
         if self.folder is None:
             return None
@@ -42,7 +71,24 @@ class Caller:
         return str(task) if task else None
 
 
+_acting: ContextVar[Caller | None] = ContextVar("_acting", default=None)
+
+
 def caller() -> Caller:
+    return _acting.get() or _of_environment()
+
+
+@contextmanager
+def acting_as(who: Caller) -> Iterator[None]:
+    """What is done inside is done for this caller, whatever the environment says."""
+    before = _acting.set(who)
+    try:
+        yield
+    finally:
+        _acting.reset(before)
+
+
+def _of_environment() -> Caller:
     agent, state = os.environ.get(_AGENT) or None, os.environ.get(_STATE)
     if agent is None:
         return Caller()

@@ -16,6 +16,8 @@ from torch_tasks.checkins.book import Checkins
 from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.errors import BrokerFull, BrokerUnreachable, LedgerUnusable, TaskNotFinished
 from torch_tasks.fleet import fleet
+from torch_tasks.link import Link
+from torch_tasks.link import link as own_link
 from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Resources
@@ -31,19 +33,20 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
+from torch_tasks.operations import tasks
+from torch_tasks.operations.operation import Nothing
 from torch_tasks.orchestration import holds, staffing
 from torch_tasks.orchestration.gone import forget, gone_agents
 from torch_tasks.orchestration.holds import resources_of
 from torch_tasks.orchestration.staffing import DrainReport, SpawnHandle, release, retire, spawn
 from torch_tasks.settings import settings
-from torch_tasks.tasks import recovery, requests
-from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.tasks.handover import hand_over
-from torch_tasks.tasks.publishing import Outgoing, accept_all
-from torch_tasks.tasks.run import run
-from torch_tasks.tasks.task_file import in_order
+from torch_tasks.tasks import recovery
 
 log = logging.getLogger(__name__)
+
+
+_FOLLOW_SECONDS = 1.0
+"""How often :meth:`Task.follow` gives the record of a task whose state stays the same."""
 
 
 class TaskFields(TypedDict, total=False):
@@ -86,8 +89,9 @@ class SpawnFields(TypedDict, total=False):
 class Task:
     """One task that Torch accepted."""
 
-    def __init__(self, task_id: str) -> None:
+    def __init__(self, task_id: str, link: Link | None = None) -> None:
         self.id = task_id
+        self._link = link or own_link()
 
     def __repr__(self) -> str:
         return f"<Task {self.id}>"
@@ -100,73 +104,77 @@ class Task:
     @property
     def spooled(self) -> bool:
         """Whether the task waits on this machine's disk, because the broker was away when it was enqueued."""
-        return recovery.is_spooled(self.id)
+        return self._link.perform(tasks.is_spooled, self._itself)
 
     def record(self) -> TaskRecord:
         """The task's record; ``unroutable`` says that it waits and no online agent can do it."""
-        with _broker(self.id):
-            return requests.with_prospects(requests.record_of(self.id))
+        return self._link.perform(tasks.get, self._itself)
 
     def history(self) -> list[HistoryEntry]:
         """The task's history, oldest first."""
-        with _broker(self.id):
-            return fleet().records.history(self.id)
+        return self._link.perform(tasks.history, self._itself)
 
     def replay(self) -> None:
         """Queue a dead task again, with all its retries; it keeps its id and history."""
-        with _broker(self.id):
-            DeadLetters(fleet()).replay(self.id)
+        self._link.perform(tasks.replay, self._itself)
 
     def result(self, timeout: float | None = None) -> TaskResult:
         """Wait for the task's end, successful or not; :class:`TaskNotFinished` after ``timeout`` seconds.
 
         ``result().raise_for_status()`` makes anything but success an exception.
         """
-        with _broker(self.id):
-            deadline = None if timeout is None else time.monotonic() + timeout
-            for state in fleet().records.changes(self.id, deadline=deadline):
-                if state is None:
-                    requests.record_of(self.id)
-                elif state.ended:
-                    record = requests.record_of(self.id)
-                    recovery.keep_end(self.id)
-                    return record.result or TaskResult(task_id=self.id, status=record.state)
-        raise TaskNotFinished(
-            f"task {self.id} is {self.status} after {describe_duration(timeout or 0)}; it goes on, ask again later"
-        )
+        deadline = None if timeout is None else time.monotonic() + timeout
+        while True:
+            record = self._wait(tasks.WAIT_SECONDS, deadline)
+            if record.state.ended:
+                return record.result or TaskResult(task_id=self.id, status=record.state)
+            if deadline is not None and time.monotonic() >= deadline:
+                raise TaskNotFinished(
+                    f"task {self.id} is {record.state} after {describe_duration(timeout or 0)}; it goes on, ask again "
+                    "later"
+                )
 
     def follow(self, timeout: float | None = None) -> Iterator[TaskRecord]:
         """The record now, after each change and about once a second, until the task ends or ``timeout`` is over."""
-        with _broker(self.id):
-            deadline = None if timeout is None else time.monotonic() + timeout
-            for _ in fleet().records.changes(self.id, deadline=deadline):
-                record = requests.with_prospects(requests.record_of(self.id))
-                yield record
-                if record.state.ended:
-                    return
+        deadline = None if timeout is None else time.monotonic() + timeout
+        record = self.record()
+        yield record
+        while not record.state.ended and (deadline is None or time.monotonic() < deadline):
+            record = self._wait(_FOLLOW_SECONDS, deadline, since=record.state)
+            yield record
 
     def answer(self, reply: str) -> str:
         """Answer the agent's question and return the outcome; :class:`NotAnswered` if the agent did not get it."""
-        with _broker(self.id):
-            return requests.answer(self.id, reply)
+        return self._link.perform(tasks.answer, tasks.GiveAnswer.build(task_id=self.id, reply=reply))
 
     def cancel(self) -> TaskState:
         """End the task at once if no agent has begun it, else interrupt its agent; returns the state before."""
-        with _broker(self.id):
-            return requests.cancel(self.id)
+        return self._link.perform(tasks.cancel, self._itself)
 
     def handoff(self, to: str, note: str = "", questions: Iterable[str] = ()) -> Handover:
         """Interrupt the task's agent and hand the task over to another one, or to any of a role.
 
         Raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or :class:`InvalidHandover`.
         """
-        with _broker(self.id):
-            requests.record_of(self.id)
-            return hand_over(self.id, to, note, questions)
+        asked = tasks.HandOver.build(task_id=self.id, to=to, note=note, questions=tuple(questions))
+        return self._link.perform(tasks.handoff, asked)
+
+    @property
+    def _itself(self) -> tasks.OfTask:
+        return tasks.OfTask.build(task_id=self.id)
+
+    def _wait(self, seconds: float, deadline: float | None, since: TaskState | None = None) -> TaskRecord:
+        """The record when the task has ended, or left this state, at the latest after so long."""
+        if deadline is not None:
+            seconds = max(0.0, min(seconds, deadline - time.monotonic()))
+        return self._link.perform(tasks.wait, tasks.Wait(task_id=self.id, seconds=seconds, since=since))
 
 
 class Torch:
     """The fleet, for a program that gives it work. Settings come from the environment and ``torch.toml``."""
+
+    def __init__(self) -> None:
+        self._link = own_link()
 
     def enqueue(
         self, prompt: str, *, agent_kind: str | None = None, spool: bool = False, **fields: Unpack[TaskFields]
@@ -185,18 +193,12 @@ class Torch:
         With ``spool``, a task waits on this machine's disk while the broker is away.
         """
         asked = {name: value for name, value in fields.items() if value is not None}
-        asked["skills"] = [*_words(fields.get("skills", ())), *_words(agent_kind or ())]
+        asked["skills"] = _words(fields.get("skills", ()))
         asked["after"] = _ids(fields.get("after") or ())
         if workdir := fields.get("workdir"):
             asked["workdir"] = str(workdir)
-        spec = TaskSpec.build(prompt=prompt, **asked)
-        try:
-            recovery.settle()
-        except BrokerUnreachable:
-            if not spool:
-                raise
-        run.apply_async((spec,), task_id=spec.id, spool=spool)
-        return Task(spec.id)
+        request = tasks.Enqueue.build(prompt=prompt, agent_kind=agent_kind, spool=spool, **asked)
+        return Task(self._link.perform(tasks.enqueue, request).id, self._link)
 
     def enqueue_all(self, specs: Iterable[TaskSpec], *, spool: bool = False) -> list[Task]:
         """Hand many tasks to the fleet, all of them or none; they may be ``after`` each other in any order.
@@ -204,35 +206,20 @@ class Torch:
         Raises what :meth:`enqueue` does, and then nothing was enqueued. From the moment in which all are in this
         machine's ledger none is lost: what this process cannot send is sent when the broker is back, or by others.
         """
-        asked = list(specs)
-        ordered = in_order(asked)
-        outgoing: list[Outgoing] = []
-        try:
-            recovery.settle()
-        except BrokerUnreachable:
-            if not spool:
-                raise
-        for spec in ordered:
-            run.apply_async((spec,), task_id=spec.id, into=outgoing)
-        accept_all(outgoing, spool=spool)
-        for spec in ordered:
-            run.apply_async((spec,), task_id=spec.id, spool=settings().ledger)
-        return [Task(spec.id) for spec in asked]
+        asked = tasks.EnqueueAll(tasks=tuple(specs), spool=spool)
+        return [Task(one.id, self._link) for one in self._link.perform(tasks.enqueue_all, asked)]
 
     def task(self, task_id: str) -> Task:
         """A task that was accepted earlier, from any process."""
-        return Task(task_id)
+        return Task(task_id, self._link)
 
     def tasks(self, limit: int = 50, states: Collection[TaskState] = ()) -> list[TaskRecord]:
         """The latest tasks, newest first; if states are given, only those in one of them."""
-        with _broker():
-            agents = fleet().registry.agents()
-            return [requests.with_prospects(record, agents) for record in fleet().records.latest(limit, states)]
+        return self._link.perform(tasks.list_tasks, tasks.ListTasks.build(limit=limit, states=tuple(states)))
 
     def dead(self) -> list[TaskRecord]:
         """The tasks that ran out of retries, the latest first."""
-        with _broker():
-            return DeadLetters(fleet()).records()
+        return self._link.perform(tasks.dead, Nothing()).tasks
 
     def agents(
         self,

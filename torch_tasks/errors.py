@@ -29,6 +29,32 @@ class TimeOver(TorchError):
     exit_code = 124
 
 
+class InvalidRequest(WrongUsage):
+    """The fields of a request are wrong; nothing was done."""
+
+
+class UnknownOperation(WrongUsage):
+    """There is no operation of this name."""
+
+
+class NotAllowed(TorchError):
+    """The policy does not let this caller do what it asks for; the text names the rule."""
+
+    exit_code = 5
+
+
+class KeyTaken(WrongUsage):
+    """An idempotency key was used before for another request."""
+
+
+class StillBeingDone(TorchError):
+    """A request with the same idempotency key has begun, and nothing says yet how it ended."""
+
+
+class InternalFault(TorchError):
+    """A process of Torch failed at what it was asked for in a way that Torch did not foresee; its log has the cause."""
+
+
 class InvalidTask(WrongUsage):
     """A task was refused before anything was published."""
 
@@ -318,3 +344,13 @@ class CannotCertify(NoneAble):
 
 class PromiseBroken(TorchError):
     """A program that is tried did not do what Torch promises of it."""
+
+
+def error_named(name: str, text: str) -> TorchError:
+    """The error of this class with this text, as another process raised it."""
+    found = globals().get(name)
+    if isinstance(found, type) and issubclass(found, TorchError):
+        error = found.__new__(found)  # some are made of other things than their text
+        error.args = (text,)
+        return error
+    return InternalFault(f"{name}: {text}")

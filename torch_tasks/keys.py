@@ -196,6 +196,11 @@ def checkin_begun(checkin_id: str, slot_ms: int) -> str:
     return f"{PREFIX}checkin_begun:{checkin_id}:{slot_ms}"
 
 
+def request(who: str, operation: str, key: str) -> str:
+    """String: a request with an idempotency key, and its reply (JSON)."""
+    return f"{PREFIX}request:{who}:{operation}:{key}"
+
+
 def agent_queue(agent_id: str) -> str:
     return f"torch.agent.{agent_id}"
 

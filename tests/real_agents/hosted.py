@@ -13,7 +13,7 @@ from waiting import until
 
 from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
-from torch_tasks.workers.certify.fake_model.client import FakeLLM, Request
+from torch_tasks.workers.certify.fake_model.client import FakeLLM, ModelRequest
 from torch_tasks.workers.certify.home import Home, end_processes
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
@@ -88,7 +88,7 @@ class Hosted:
         wrappers, prompts = kind_config(self.home.cli).prompt.wrappers, self.llm.prompts(self.home.key)
         return [unwrapped(prompt, wrappers) for prompt in prompts if belongs_to(prompt, f"task {task_id}")]
 
-    def requests(self, task_id: str) -> list[Request]:
+    def requests(self, task_id: str) -> list[ModelRequest]:
         """Every request for this task, but those of the CLI's own."""
         requests = self.llm.requests(self.home.key)
         return [

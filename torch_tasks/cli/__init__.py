@@ -34,7 +34,7 @@ COMMANDS = {
         "answer": ("torch_tasks.cli.tasks:answer", "Answer the question of a waiting task's agent."),
         "handoff": ("torch_tasks.cli.tasks:handoff", "Hand a task over to another agent."),
         "cancel": ("torch_tasks.cli.tasks:cancel", "Cancel tasks."),
-        "dead": ("torch_tasks.cli.tasks:dead", "List, show, replay or drop the tasks that ran out of retries."),
+        "dead": ("torch_tasks.cli.dead_letters:dead", "List, show, replay or drop the tasks that ran out of retries."),
         "git": ("torch_tasks.cli.fleet:git", "Show the state of the agents' git trees."),
     },
     "Agents": {

@@ -6,7 +6,6 @@ import signal
 import sys
 import time
 from contextlib import suppress
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,6 @@ import click
 from rich.status import Status
 from rich.text import Text
 
-from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.caller import caller
 from torch_tasks.cli.names import AGENT, KIND, ROLE, SKILL, TASK, role_hint, skill_hint
 from torch_tasks.cli.options import JSON, Duration, text_of
@@ -25,22 +23,19 @@ from torch_tasks.cli.output import (
     as_json_or_line,
     as_table,
     local,
-    plain,
     shown,
     waiting,
     wanted,
 )
-from torch_tasks.cli.tables import Column, cut, state, wrapped
+from torch_tasks.cli.tables import Column, cut, state
 from torch_tasks.cli.task_files import run_file
 from torch_tasks.client import Task, Torch
 from torch_tasks.errors import BrokerUnreachable, TaskEnded, TaskNotFinished
-from torch_tasks.fleet import fleet
+from torch_tasks.link import perform
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.options import FieldOptions, OneOf
 from torch_tasks.model.task import FailureKind, HistoryEntry, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
-from torch_tasks.tasks.dead_letters import DeadLetters
-from torch_tasks.tasks.handover import await_handover
-from torch_tasks.transport.deliveries import queue_of
+from torch_tasks.operations import tasks as operations
 from torch_tasks.visible_text import one_line, visible
 
 TASK_OPTIONS = FieldOptions(
@@ -58,21 +53,6 @@ _COLUMNS = (
     Column("TRIES", spare=4),
     Column("ACCEPTED", spare=3),
     cut("TITLE", least=16),
-)
-_DEAD_COLUMNS = (
-    Column("ID"),
-    cut("FOR", spare=2),
-    Column("TRIES", spare=3),
-    Column("DIED"),
-    wrapped("WHY"),
-    cut("TITLE", spare=1),
-)
-_REFUSED_COLUMNS = (
-    Column("REFUSED"),
-    Column("LAY IN"),
-    Column("BYTES", spare=2),
-    Column("SINCE", spare=1),
-    wrapped("WHY"),
 )
 _LONGEST_NOTE = 200
 _PATIENCE = 2.0
@@ -358,93 +338,10 @@ def handoff(task_id: str, to: str, note: str, questions: tuple[str, ...], json_w
         as_json_or_line(json_wanted, handover, line)
         return
     with waiting(f"task {task_id}: waiting until {handover.owner} has stopped working on it"):
-        record, gone = await_handover(task_id, _HANDOVER_SECONDS)
-    if record.state.ended and record.attempts == handover.attempt:
-        raise TaskEnded(f"task {task_id} {record.state} before {handover.owner} could hand it over")
-    later = "" if gone else f" as soon as {handover.owner}, which is being interrupted, has stopped working on it"
+        end = perform(operations.handed_over, operations.AwaitHandover(task_id=task_id, seconds=_HANDOVER_SECONDS))
+    if end.record.state.ended and end.record.attempts == handover.attempt:
+        raise TaskEnded(f"task {task_id} {end.record.state} before {handover.owner} could hand it over")
+    later = (
+        "" if end.given_up else f" as soon as {handover.owner}, which is being interrupted, has stopped working on it"
+    )
     as_json_or_line(json_wanted, handover, f"task {task_id} goes to {handover.to}{later}")
-
-
-_IDS = click.argument("task_ids", nargs=-1, required=True, type=TASK)
-
-
-@click.group()
-def dead() -> None:
-    """List, show, replay or drop the tasks that ran out of retries."""
-
-
-@dead.command(name="list")
-@JSON
-def list_dead(json_wanted: bool) -> None:
-    """List the dead tasks, the latest first."""
-    records, refusals = Torch().dead(), fleet().refused.all()
-    if json_wanted:
-        as_json([*records, *({"id": name, **plain(refusal)} for name, refusal in refusals.items())])
-        return
-    as_table(_DEAD_COLUMNS, map(_dead_row, records))
-    if refusals:
-        as_table(_REFUSED_COLUMNS, [_refused_row(*one) for one in refusals.items()])
-    if dropped := fleet().refused.dropped():
-        click.echo(f"{dropped} older ones that were refused are not kept (TORCH_REFUSED_LIMIT, TORCH_REFUSED_BYTES)")
-    others = set(DeadLetters(fleet()).ids()) - {record.spec.id for record in records} - refusals.keys()
-    for message_id in sorted(others):
-        click.echo(f"{message_id} (a message of another Celery task)")
-
-
-def _dead_row(record: TaskRecord) -> tuple[object, ...]:
-    why = record.result.error.message if record.result and record.result.error else record.note or ""
-    return shown(record.spec.id), wanted(record), record.attempts, ago(record.finished_at), why, record.spec.title
-
-
-def _refused_row(name: str, refusal: RefusedLetter) -> tuple[object, ...]:
-    since = ago(datetime.fromtimestamp(refusal.at, UTC))
-    return name, queue_of(refusal.place), refusal.bytes, since, refusal.why
-
-
-@dead.command(name="show")
-@click.argument("task_id", metavar="TASK", type=TASK)
-@JSON
-@click.pass_context
-def show_dead(context: click.Context, task_id: str, json_wanted: bool) -> None:
-    """Show one dead TASK, or why a message was refused."""
-    refusal = fleet().refused.get(task_id)
-    if refusal is None:
-        context.invoke(task, task_id=task_id, json_wanted=json_wanted)
-    elif json_wanted:
-        as_json({"id": task_id, **plain(refusal)})
-    else:
-        click.echo(
-            f"{task_id} lay in {queue_of(refusal.place)}, {refusal.bytes:,} bytes, and was refused: {refusal.why}"
-        )
-
-
-@dead.command()
-@_IDS
-@JSON
-def replay(task_ids: tuple[str, ...], json_wanted: bool) -> None:
-    """Queue dead tasks again, with all their retries; they keep their ids and histories."""
-    for task_id in task_ids:
-        DeadLetters(fleet()).replay(task_id)
-        if not json_wanted:
-            click.echo(f"task {task_id} queued again")
-        for failed in DeadLetters(fleet()).failed_with(task_id):
-            click.echo(
-                f"task {failed.spec.id} ({failed.spec.title}) had failed because of it, and stays so: "
-                f"enqueue it again, with 'torch-tasks run --after {task_id} …'",
-                err=True,
-            )
-    if json_wanted:
-        as_json([{"id": task_id, "state": TaskState.QUEUED} for task_id in task_ids])
-
-
-@dead.command()
-@_IDS
-@JSON
-def drop(task_ids: tuple[str, ...], json_wanted: bool) -> None:
-    """Delete dead tasks for good."""
-    for task_id in task_ids:
-        DeadLetters(fleet()).drop(task_id)
-        if not json_wanted:
-            click.echo(f"task {task_id} dropped")
-    if json_wanted:
-        as_json([{"dropped": task_id} for task_id in task_ids])

@@ -14,7 +14,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Permissions, Question, TaskSpec
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import TMUX
-from torch_tasks.workers.certify.fake_model.client import Request
+from torch_tasks.workers.certify.fake_model.client import ModelRequest
 from torch_tasks.workers.certify.home import Home
 from torch_tasks.workers.certify.screens import Screens
 from torch_tasks.workers.folders import AttemptFolder
@@ -239,7 +239,7 @@ class TriedTask:
         if not self._agent.kind.answer(self._agent.pane, question, words):
             raise PromiseBroken(f"it does not take the answer {words!r} to {question.text!r}")
 
-    def requests(self) -> list[Request]:
+    def requests(self) -> list[ModelRequest]:
         """Every request of the program for this task, but those of its own."""
         home, mark = self._agent.home, self._mark
         return [one for one in home.llm.requests(home.key) if not one.side_request and mark in _dense(one.prompt)]

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from torch_tasks.cli import agents, checkins, collaboration, fleet, messages, nodes, output, tables, tasks
+from torch_tasks.cli import agents, checkins, collaboration, dead_letters, fleet, messages, nodes, output, tables, tasks
 from torch_tasks.cli.tables import Column, as_lines, cut, lay_out, one_below_the_other, side_by_side, state, wrapped
 from torch_tasks.model.agent import AgentState, AgentStatus
 from torch_tasks.model.checkin import CheckinState, SlotOutcome
@@ -48,7 +48,7 @@ LISTS: dict[str, tuple[Sequence[Column], Sequence[str], str]] = {
         ("1a2b3c4d", "queued (unroutable)", "developer+python", "normal", "developer-1", "1", "12 min ago", TEXT),
         "ID STATE AGENT TITLE",
     ),
-    "dead": (tasks._DEAD_COLUMNS, ("1a2b3c4d", "developer", "3", "12 min ago", TEXT, TEXT), "ID DIED WHY"),
+    "dead": (dead_letters._DEAD_COLUMNS, ("1a2b3c4d", "developer", "3", "12 min ago", TEXT, TEXT), "ID DIED WHY"),
     "messages": (
         messages._COLUMNS,
         ("1a2b3c4d", "developer-1", "orchestrator-1", "acknowledged", "12 min ago", TEXT),

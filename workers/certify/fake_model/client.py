@@ -21,7 +21,7 @@ _START_SECONDS = 30.0
 
 
 @dataclass(frozen=True)
-class Request:
+class ModelRequest:
     """One request as the model received it."""
 
     id: int
@@ -152,10 +152,10 @@ class FakeLLM:
 
     # ── log ──────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def requests(self, key: str | None = None) -> list[Request]:
+    def requests(self, key: str | None = None) -> list[ModelRequest]:
         """All that came, oldest first; only from the client with this API key if that is given."""
         lines = self._tails[REQUESTS].lines()
-        return [Request(**line) for line in lines if key in (None, line["key"])]
+        return [ModelRequest(**line) for line in lines if key in (None, line["key"])]
 
     def prompts(self, key: str | None = None) -> list[str]:
         """The person's prompts, exactly as the model received them, each once per submission.
@@ -164,7 +164,7 @@ class FakeLLM:
         """
         return [request.prompt for request in self.requests(key) if request.is_prompt]
 
-    def outcome(self, request: Request) -> str | None:
+    def outcome(self, request: ModelRequest) -> str | None:
         """How it was answered: ``complete``, ``failed``, ``dropped``, ``aborted``; None while it is being answered."""
         found = (line["outcome"] for line in self._tails[OUTCOMES].lines() if line["id"] == request.id)
         return next(found, None)

@@ -1,0 +1,245 @@
+"""The operations on tasks."""
+
+from __future__ import annotations
+
+import time
+
+from pydantic import Field
+
+from torch_tasks.broker.refused import RefusedLetter
+from torch_tasks.errors import BrokerUnreachable
+from torch_tasks.fleet import fleet
+from torch_tasks.model.fields import Model, Skill, TaskId, Text
+from torch_tasks.model.task import Handover, HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
+from torch_tasks.operations.operation import Access, Nothing, Request, operation
+from torch_tasks.security.rights import Right, Subject
+from torch_tasks.settings import settings
+from torch_tasks.tasks import recovery, requests
+from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.handover import await_handover, hand_over
+from torch_tasks.tasks.publishing import Outgoing, accept_all
+from torch_tasks.tasks.run import run
+from torch_tasks.tasks.task_file import in_order
+
+WAIT_SECONDS = 30.0
+"""The longest that one request waits; who wants to wait longer asks again."""
+
+
+class OfTask(Request):
+    """A request about one task."""
+
+    task_id: TaskId
+
+
+class Enqueue(TaskSpec, Request):
+    """A task, and how it is handed over."""
+
+    agent_kind: Skill | None = Field(None, description="Only an agent of this kind: claude, codex, shell, …")
+    spool: bool = Field(False, description="While the broker is away, keep the task on this machine's disk.")
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task alone."""
+        fields = {name: getattr(self, name) for name in TaskSpec.model_fields}
+        return TaskSpec.build(**fields | {"skills": [*self.skills, *([self.agent_kind] if self.agent_kind else ())]})
+
+
+class EnqueueAll(Request):
+    """Many tasks, all of them or none; they may be after each other in any order."""
+
+    tasks: tuple[TaskSpec, ...]
+    spool: bool = Field(False, description="While the broker is away, keep the tasks on this machine's disk.")
+
+
+class AcceptedTask(Model):
+    """A task that Torch accepted."""
+
+    id: TaskId
+    spooled: bool = False
+    """It waits on this machine's disk, because the broker is away."""
+
+
+def _granting(*specs: TaskSpec) -> Right | None:
+    return Right.GRANT if any(spec.permissions is Permissions.ALLOW for spec in specs) else None
+
+
+def _of_task(asked: OfTask) -> Subject:
+    return Subject(task=asked.task_id)
+
+
+@operation("task.enqueue", Right.ENQUEUE, access=Access.WRITE, also=lambda asked: _granting(asked), needs_broker=False)
+def enqueue(asked: Enqueue) -> AcceptedTask:
+    """Hand a task to the fleet; returns at once."""
+    spec = asked.spec
+    _settle(asked.spool)
+    run.apply_async((spec,), task_id=spec.id, spool=asked.spool)
+    return AcceptedTask(id=spec.id, spooled=asked.spool and recovery.is_spooled(spec.id))
+
+
+@operation(
+    "task.enqueue_all",
+    Right.ENQUEUE,
+    access=Access.WRITE,
+    also=lambda asked: _granting(*asked.tasks),
+    needs_broker=False,
+)
+def enqueue_all(asked: EnqueueAll) -> list[AcceptedTask]:
+    """Hand many tasks to the fleet, all of them or none."""
+    ordered = in_order(asked.tasks)
+    outgoing: list[Outgoing] = []
+    _settle(asked.spool)
+    for spec in ordered:
+        run.apply_async((spec,), task_id=spec.id, into=outgoing)
+    accept_all(outgoing, spool=asked.spool)
+    for spec in ordered:
+        run.apply_async((spec,), task_id=spec.id, spool=settings().ledger)
+    return [AcceptedTask(id=spec.id, spooled=recovery.is_spooled(spec.id)) for spec in asked.tasks]
+
+
+def _settle(spool: bool) -> None:
+    try:
+        recovery.settle()
+    except BrokerUnreachable:
+        if not spool:
+            raise
+
+
+@operation("task.get", Right.LOOK, about=_of_task)
+def get(asked: OfTask) -> TaskRecord:
+    """One task: what is asked, where it stands, how it ended, and why it waits."""
+    return requests.with_prospects(requests.record_of(asked.task_id))
+
+
+@operation("task.spooled", Right.LOOK, about=_of_task, needs_broker=False)
+def is_spooled(asked: OfTask) -> bool:
+    """Whether a task waits on this machine's disk, because the broker was away when it was enqueued."""
+    return recovery.is_spooled(asked.task_id)
+
+
+@operation("task.history", Right.LOOK, about=_of_task)
+def history(asked: OfTask) -> list[HistoryEntry]:
+    """What became of a task so far, oldest first."""
+    return fleet().records.history(asked.task_id)
+
+
+class ListTasks(Request):
+    limit: int = Field(50, ge=1, description="How many.")
+    states: tuple[TaskState, ...] = Field((), description="Only tasks in one of these states.")
+
+
+@operation("task.list", Right.LOOK)
+def list_tasks(asked: ListTasks) -> list[TaskRecord]:
+    """The latest tasks, newest first."""
+    agents = fleet().registry.agents()
+    return [requests.with_prospects(record, agents) for record in fleet().records.latest(asked.limit, asked.states)]
+
+
+class Wait(OfTask):
+    seconds: float = Field(
+        WAIT_SECONDS, ge=0, le=WAIT_SECONDS, description="Return at the latest after so long; then ask again."
+    )
+    since: TaskState | None = Field(
+        None, description="Return as soon as its state is another one than this (default: when it has ended)."
+    )
+
+
+@operation("task.wait", Right.LOOK, about=_of_task)
+def wait(asked: Wait) -> TaskRecord:
+    """Wait until a task has ended, or has another state than before; returns its record, whichever it is."""
+    for state in fleet().records.changes(asked.task_id, deadline=time.monotonic() + asked.seconds):
+        if state is None:
+            requests.record_of(asked.task_id)
+        elif state.ended or asked.since not in (None, state):
+            break
+    record = requests.with_prospects(requests.record_of(asked.task_id))
+    if record.state.ended:
+        recovery.keep_end(asked.task_id)
+    return record
+
+
+@operation("task.cancel", Right.CHANGE, access=Access.WRITE, about=_of_task)
+def cancel(asked: OfTask) -> TaskState:
+    """End a task at once if no agent has begun it, else interrupt its agent; returns the state that it was in."""
+    return requests.cancel(asked.task_id)
+
+
+class GiveAnswer(OfTask):
+    reply: Text = Field(description="The number of a choice, its words, or a text.")
+
+
+@operation("task.answer", Right.ANSWER, access=Access.WRITE, about=_of_task)
+def answer(asked: GiveAnswer) -> str:
+    """Answer what a waiting task's agent asks, or an agent (its id as ``task_id``) that is held up at its start."""
+    return requests.answer(asked.task_id, asked.reply)
+
+
+class HandOver(OfTask):
+    to: str = Field(description="The agent, or a role: any agent that has it.")
+    note: str = Field("", description="What the next agent should know: what is done, what is left.")
+    questions: tuple[str, ...] = Field((), description="Open questions.")
+
+
+@operation("task.handoff", Right.CHANGE, access=Access.WRITE, about=_of_task)
+def handoff(asked: HandOver) -> Handover:
+    """Hand a task over to another agent, or to any of a role; its present agent is interrupted first."""
+    requests.record_of(asked.task_id)
+    return hand_over(asked.task_id, asked.to, asked.note, asked.questions)
+
+
+class AwaitHandover(OfTask):
+    seconds: float = Field(WAIT_SECONDS, ge=0, le=WAIT_SECONDS, description="Return at the latest after so long.")
+
+
+class HandoverProgress(Model):
+    record: TaskRecord
+    given_up: bool
+    """Whether the former agent has stopped working on it."""
+
+
+@operation("task.handed_over", Right.LOOK, about=_of_task)
+def handed_over(asked: AwaitHandover) -> HandoverProgress:
+    """Wait until the agent that hands a task over has stopped working on it."""
+    record, given_up = await_handover(asked.task_id, asked.seconds)
+    return HandoverProgress(record=record, given_up=given_up)
+
+
+class DeadTasks(Model):
+    """What lies among the dead letters."""
+
+    tasks: list[TaskRecord]
+    """The latest first."""
+    refused: dict[str, RefusedLetter]
+    """What could not be read, by its name."""
+    not_kept: int
+    """How many that were refused are not kept any more."""
+    others: list[str]
+    """The messages of other Celery tasks."""
+
+
+@operation("task.dead", Right.LOOK)
+def dead(asked: Nothing) -> DeadTasks:
+    """The tasks that ran out of retries, and what was refused because nobody could read it."""
+    letters, refused = DeadLetters(fleet()), fleet().refused
+    records, refusals = letters.records(), refused.all()
+    others = set(letters.ids()) - {record.spec.id for record in records} - refusals.keys()
+    return DeadTasks(tasks=records, refused=refusals, not_kept=refused.dropped(), others=sorted(others))
+
+
+class Replayed(Model):
+    id: TaskId
+    failed_with: tuple[TaskRecord, ...] = ()
+    """The tasks that failed because this one had; they stay so."""
+
+
+@operation("task.replay", Right.REVIVE, access=Access.WRITE, about=_of_task)
+def replay(asked: OfTask) -> Replayed:
+    """Queue a dead task again, with all its retries; it keeps its id and history."""
+    letters = DeadLetters(fleet())
+    letters.replay(asked.task_id)
+    return Replayed(id=asked.task_id, failed_with=tuple(letters.failed_with(asked.task_id)))
+
+
+@operation("task.drop", Right.REVIVE, access=Access.WRITE, about=_of_task)
+def drop(asked: OfTask) -> None:
+    """Delete a dead task for good."""
+    DeadLetters(fleet()).drop(asked.task_id)

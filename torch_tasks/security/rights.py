@@ -1,0 +1,50 @@
+"""The rights that operations take, and what a request is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Right(StrEnum):
+    """What a caller is allowed to do."""
+
+    LOOK = "look"
+    """See tasks, agents, nodes, check-ins, and the fleet's health."""
+    ENQUEUE = "enqueue"
+    GRANT = "grant"
+    """Enqueue a task whose agent gets every permission that its program asks for."""
+    CHANGE = "change"
+    """Cancel a task, or hand it over."""
+    ANSWER = "answer"
+    """Decide what an agent's program asks a person: a permission, a question."""
+    REVIVE = "revive"
+    """Replay or drop dead letters."""
+    REPORT = "report"
+    """Report that a task is done, has failed, or goes on."""
+    SEND = "send"
+    READ = "read"
+    """Read an inbox, and the messages from and to a party."""
+    SCHEDULE = "schedule"
+    """Add, change and remove check-ins."""
+    SHARE = "share"
+    """Notes, claims, help and teams: how agents work together."""
+    WATCH = "watch"
+    """See what an agent's terminal shows."""
+    SPAWN = "spawn"
+    RETIRE = "retire"
+    """End an agent, or release it from quarantine."""
+    HOLD = "hold"
+    """Pause and resume agents, drain nodes, stop and start the fleet."""
+    BUDGET = "budget"
+    """Limits of pools and accounts."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What a request is about: a caller may have a right for what is its own, and not for what is others'."""
+
+    task: str | None = None
+    agent: str | None = None
+    party: str | None = None
+    """In whose name it is done, or whose messages it reads; None: the caller itself."""
