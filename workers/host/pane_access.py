@@ -20,9 +20,7 @@ class PaneAccess:
 
     def is_free(self) -> bool:
         """Whether the pane shows a program that takes a task, and an empty input line."""
-        if self._terminal.held_up:  # perhaps a new program for this task
-            self._terminal.settle()
-        return self._terminal.held_up is None and self._kind.is_free(self._terminal.pane)
+        return self._terminal.is_free()
 
     def why_not(self) -> str:
         """What keeps a task out; raises :class:`UsageLimited` if it is a limit."""

@@ -201,6 +201,15 @@ class Terminal:
         self._note_hold(self._hold(is_overdue=self._kind.has_started) or self.held_up)
         return self.held_up is not None
 
+    def is_free(self) -> bool:
+        """Whether the program takes a task now; whatever kept it from one is over then."""
+        if self.held_up:  # perhaps a new program for this task
+            self.settle()
+        is_free = self.held_up is None and self._kind.is_free(self.pane)
+        if is_free:
+            self._note_hold(None)
+        return is_free
+
     def look_at_rest(self, *, has_messages: bool = False) -> bool:
         """Note what keeps the program from its next task, once it has for some seconds; true if there is something.
 

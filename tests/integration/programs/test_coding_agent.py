@@ -24,6 +24,8 @@ from torch_tasks.model.task import FailureKind
 
 #: Seconds after which Enter is pressed again.
 ENTER_AGAIN = 2.5
+#: Seconds after which an agent is held up by what a person leaves in its pane, and a few more.
+HELD_UP = 6
 LONG = Scenario(default=Turn(steps=(Work(seconds=2), Say())))
 
 
@@ -58,11 +60,11 @@ class Desk:
         return "\n".join(entry.note or "" for entry in task.history())
 
     def phase(self, task: Task) -> str | None:
-        """How far the submission is, by the run's folder."""
+        """How far the submission is, by the folder of its latest run."""
+        runs = sorted((self.worker.folder / "runs").glob(f"{task.id}.*"))
         try:
-            file = self.worker.folder / "runs" / f"{task.id}.1" / "submission.json"
-            return json.loads(file.read_bytes())["steps"][-1]["phase"]
-        except (FileNotFoundError, ValueError):
+            return json.loads((runs[-1] / "submission.json").read_bytes())["steps"][-1]["phase"]
+        except (IndexError, FileNotFoundError, ValueError):
             return None
 
 
@@ -118,11 +120,29 @@ def test_a_person_who_types_into_our_text_keeps_it_from_being_submitted(desk: De
     assert desk.received(task) == ["the task"]
 
 
+def test_how_long_an_earlier_task_waited_for_a_person_does_not_count_for_the_next(desk: Desk, torch: Torch) -> None:
+    desk.play(Scenario(default=Turn(steps=(Work(seconds=HELD_UP), Say()))))
+    desk.type("-l", "mine")
+    first = torch.enqueue("the first")
+    until(lambda: first.status is TaskState.WAITING, "the first task waits")
+    desk.type("C-u")
+    until(lambda: desk.received(first), "the first task is at work")
+    desk.type("-l", "mine again")
+    second = torch.enqueue("the second")
+    until(lambda: "given back: " in desk.notes(second), "the second task is left to other agents")
+    desk.type("C-u")
+    assert second.result(timeout=30).succeeded
+    noted = {(entry.note or "").partition(":")[0]: entry.at for entry in second.history()}
+    waited = noted["given back"] - noted["a person is typing in the agent's pane"]
+    assert waited.total_seconds() > 1, "it was given back as soon as it waited"
+
+
 def test_a_key_that_is_not_drawn_yet_keeps_our_text_from_being_submitted(desk: Desk, torch: Torch) -> None:
     desk.play(Scenario(faults=Faults(swallow_enters=2)))
+    swallowed = len(desk.fake.cli.records("swallowed"))
     with Person(socket=desk.worker.folder / "tmux") as person:
         task = torch.enqueue("the task")
-        until(lambda: desk.phase(task) == "submitted", "Enter was pressed, and swallowed")
+        until(lambda: len(desk.fake.cli.records("swallowed")) > swallowed, "Enter was pressed, and swallowed")
         with desk.frozen():
             person.press("!")
             pressed = time.monotonic()
