@@ -2,22 +2,41 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from hosted import Hosted
 from promises import WithTools
 
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
+from torch_tasks.state_folder import UNPACKED
 from torch_tasks.workers.certify.fake_model.steps import Call, Fail
 from torch_tasks.workers.certify.homes import OpenCodeHome
 
 pytestmark = pytest.mark.slow
 
 
+class WithTemporaries(OpenCodeHome):
+    """Its machine's folder for temporary files is its own."""
+
+    @property
+    def temporaries(self) -> Path:
+        return self.folder / "temporaries"
+
+    @property
+    def variables(self) -> dict[str, str]:
+        return {**super().variables, "TMPDIR": str(self.temporaries)}
+
+    def settle(self) -> None:
+        super().settle()
+        self.temporaries.mkdir()
+
+
 class TestOpenCode(WithTools):
     """What all keep, and what is special here."""
 
-    home = OpenCodeHome
+    home = WithTemporaries
     briefed_in = "messages"
     shell_tool = "bash"
     allow_choice = "Allow once"
@@ -34,6 +53,16 @@ class TestOpenCode(WithTools):
     def test_its_session_has_the_agents_name(self, agent: Hosted) -> None:
         assert agent.do("hello, you").succeeded
         assert agent.worker.tmux("display-message", "-p", "#{pane_title}") == "OC | developer-1"
+
+    def test_what_it_unpacks_at_its_start_is_not_left_behind(self, agent: Hosted) -> None:
+        assert isinstance(agent.home, WithTemporaries)
+        libraries = []
+        for _ in range(2):
+            assert agent.do("begin anew", fresh=True).succeeded
+            libraries.append(set((agent.worker.folder / UNPACKED).glob("*.so")))
+        assert all(libraries)
+        assert not libraries[0] & libraries[1]
+        assert [file for file in agent.home.temporaries.rglob("*") if file.is_file()] == []
 
     def test_a_person_in_the_pane_is_left_alone(self, agent: Hosted) -> None:
         """A prompt goes past the composer, and need not wait."""

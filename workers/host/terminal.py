@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
 import sys
 import threading
 import time
@@ -23,7 +24,7 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
 from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import JOURNAL, TMUX
+from torch_tasks.state_folder import JOURNAL, TMUX, UNPACKED
 from torch_tasks.system.lineage import Lineage
 from torch_tasks.system.loops import Loop
 from torch_tasks.visible_text import one_line
@@ -132,6 +133,7 @@ class Terminal:
         self.end()
         self._kind.workdir = folder
         self.held_up, self._held_since = None, None
+        (self._folder / UNPACKED).mkdir(exist_ok=True)
         self._pane = AgentPane.start(
             self._folder / TMUX,
             info.agent_id,
@@ -303,6 +305,7 @@ class Terminal:
         self._pane = None
         self._session = None
         self.lineage.end(_GONE_SECONDS)
+        remove_unpacked(self._folder)
         remove_group(self._kind.agent_id, self._settings.cgroup)
 
     def detach(self) -> None:
@@ -319,7 +322,9 @@ class Terminal:
             "TORCH_INCARNATION": str(info.incarnation),
             "TORCH_STATE_DIR": str(self._settings.state_dir),
         }
-        return {**kept, **self._kind.environment(), **own, **self.lineage.environment}
+        # Programs that Bun has packed unpack megabytes at every start, OpenCode's for one, and never remove them.
+        unpacked = {"BUN_TMPDIR": str(self._folder / UNPACKED)}
+        return {**kept, **unpacked, **self._kind.environment(), **own, **self.lineage.environment}
 
 
 class Bell:
@@ -444,4 +449,11 @@ def _exit_code(look: PaneLook | None) -> str:
 def end_strays(agent_id: str, settings: Settings) -> list[int]:
     """End what is left of an agent that has neither a terminal nor a worker; returns the processes' numbers."""
     lineages = (terminal_lineage(settings, agent_id), check_lineage(settings, agent_id))
-    return [pid for lineage in lineages for pid in lineage.end(_GONE_SECONDS)]
+    ended = [pid for lineage in lineages for pid in lineage.end(_GONE_SECONDS)]
+    remove_unpacked(settings.state.agent(agent_id))
+    return ended
+
+
+def remove_unpacked(folder: Path) -> None:
+    """Remove what the programs of the agent with this folder have unpacked of themselves; none of them runs any more."""
+    shutil.rmtree(folder / UNPACKED, ignore_errors=True)

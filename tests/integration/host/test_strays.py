@@ -178,5 +178,19 @@ def test_a_node_that_starts_ends_what_is_left_of_an_agent_that_it_does_not_keep(
     assert "developer-1: ended what a former life has left" in node.said_last()
 
 
+def test_what_programs_unpacked_of_themselves_goes_with_them(node: Node, torch: Torch) -> None:
+    worker = node.agent_worker("developer-1")
+    unpack = 'mktemp "$BUN_TMPDIR/.XXXXXXXX-00000000.so"'
+    made = [
+        Path(torch.enqueue(unpack, fresh=fresh).result(timeout=60).answer.strip()) for fresh in (False, False, True)
+    ]
+    assert [file.exists() for file in made] == [False, False, True]
+    assert {file.parent.parent for file in made} == {worker.folder}
+    worker.kill()
+    worker.end_terminal()
+    node.node_worker()
+    until(lambda: not made[-1].exists(), "what is left of a dead agent is removed")
+
+
 def _sleeping(seconds: int) -> list[psutil.Process]:
     return [process for process in psutil.process_iter() if _is_sleep(process, seconds) and process.name() == "sleep"]
