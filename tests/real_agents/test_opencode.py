@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 from hosted import Hosted
 from promises import WithTools
@@ -17,26 +15,10 @@ from torch_tasks.workers.certify.homes import OpenCodeHome
 pytestmark = pytest.mark.slow
 
 
-class WithTemporaries(OpenCodeHome):
-    """Its machine's folder for temporary files is its own."""
-
-    @property
-    def temporaries(self) -> Path:
-        return self.folder / "temporaries"
-
-    @property
-    def variables(self) -> dict[str, str]:
-        return {**super().variables, "TMPDIR": str(self.temporaries)}
-
-    def settle(self) -> None:
-        super().settle()
-        self.temporaries.mkdir()
-
-
 class TestOpenCode(WithTools):
     """What all keep, and what is special here."""
 
-    home = WithTemporaries
+    home = OpenCodeHome
     briefed_in = "messages"
     shell_tool = "bash"
     allow_choice = "Allow once"
@@ -55,7 +37,6 @@ class TestOpenCode(WithTools):
         assert agent.worker.tmux("display-message", "-p", "#{pane_title}") == "OC | developer-1"
 
     def test_what_it_unpacks_at_its_start_is_not_left_behind(self, agent: Hosted) -> None:
-        assert isinstance(agent.home, WithTemporaries)
         libraries = []
         for _ in range(2):
             assert agent.do("begin anew", fresh=True).succeeded

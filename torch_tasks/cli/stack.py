@@ -10,7 +10,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from typing import Any
 
 import click
 
@@ -25,6 +24,7 @@ from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import settings, settings_for_ending, unknown_variables
 from torch_tasks.store.tasks import demanded
+from torch_tasks.system.processes import end_on_signals
 from torch_tasks.system.terminal import make_log_visible
 
 #: EXITED: after a failed start, its state is to be seen for a moment.
@@ -56,7 +56,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     if settings().broker_url is not None:
         connect().ping()
     password, is_new = stack.flower_password()
-    _end_on_signals()
+    end_on_signals()
     try:
         with waiting("starting"):
             supervisor = stack.up(kept, beat=beat, flower=flower)
@@ -129,19 +129,6 @@ def _warn_of_unknown_variables() -> None:
     for name, meant in unknown_variables().items():
         if not meant:
             click.echo(f"note: {name} is no setting of Torch and is not read", err=True)
-
-
-def _end_on_signals() -> None:
-    """Treat SIGTERM and a closed terminal like Ctrl-C, and ignore all three from the first on."""
-    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-
-    def end(*_: Any) -> None:
-        for number in signals:
-            signal.signal(number, signal.SIG_IGN)
-        raise KeyboardInterrupt
-
-    for number in signals:
-        signal.signal(number, end)
 
 
 def _print_stack(stack: Stack, new_password: str | None) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
@@ -137,6 +138,19 @@ class Processes:
 
     def _file(self, name: str) -> Path:
         return self._run_dir / f"{name}.json"
+
+
+def end_on_signals() -> None:
+    """Treat SIGTERM and a closed terminal like Ctrl-C, and ignore all three from the first on: what follows is tidying."""
+    signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+    def end(*_: object) -> None:
+        for number in signals:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    for number in signals:
+        signal.signal(number, end)
 
 
 def await_ready(running: Running, ready: Callable[[], bool], seconds: float) -> None:

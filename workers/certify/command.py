@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import shutil
-import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +24,7 @@ from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.certificate import Certificate, Outcome, PromiseResult, ReleaseState
 from torch_tasks.settings import settings
 from torch_tasks.system.loops import Loop
+from torch_tasks.system.processes import end_on_signals
 from torch_tasks.workers.certify.certification import OnResult
 from torch_tasks.workers.certify.home import end_processes
 from torch_tasks.workers.certify.trial import CERTIFICATE, HOME, SCREENS, home_of
@@ -34,6 +34,7 @@ from torch_tasks.workers.tmux.server import require_tmux
 
 #: How long one kind may take, on a machine that does other things besides.
 _MOST_SECONDS = 1200.0
+_END_SECONDS = 8.0
 _UNKNOWN = "unknown"
 _COLUMNS = (Column("KIND"), Column("PROMISE"), state("RESULT"), Column("TOOK"), wrapped("WHAT WAS SEEN", least=20))
 _SCREENS = "tests/screens"
@@ -56,6 +57,7 @@ def certify(kind: str | None, record: str | None, json_wanted: bool) -> None:
     as a certificate in the state folder. Exit code 1 if something did not hold.
     """
     require_tmux()
+    end_on_signals()
     certificates = Certificates(settings().state)
     found: list[tuple[Certificate, Path]] = []
     for one in [kind] if kind else _installed_kinds():
@@ -116,7 +118,10 @@ def _try_in(folder: Path, kind: str, release: str, on_result: OnResult) -> Certi
     variables = {**os.environ, "TORCH_CONFIG_DIR": str(user_config())}
     errors = folder / "errors"
     with errors.open("wb") as log:
-        trial = subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables)
+        # Ctrl-C is for this process alone, which ends the trial in good order.
+        trial = subprocess.Popen(
+            argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, env=variables, start_new_session=True
+        )
     limit = Loop("limit of a trial", trial.kill, delay=_MOST_SECONDS, pause=math.inf)
     limit.start()
     try:
@@ -127,13 +132,21 @@ def _try_in(folder: Path, kind: str, release: str, on_result: OnResult) -> Certi
     finally:
         limit.stop()
         if trial.poll() is None:
-            trial.send_signal(signal.SIGTERM)
-            trial.wait()
+            _end(trial)
     try:
         return Certificate.model_validate_json((folder / CERTIFICATE).read_bytes())
     except FileNotFoundError:
         last = errors.read_text(errors="replace").strip().splitlines()[-1:] or ["it said nothing"]
         raise CannotCertify(f"cannot certify {kind}: the trial ended with {trial.returncode}: {last[0]}") from None
+
+
+def _end(trial: subprocess.Popen[bytes]) -> None:
+    trial.terminate()
+    try:
+        trial.wait(_END_SECONDS)
+    except subprocess.TimeoutExpired:
+        trial.kill()
+        trial.wait()
 
 
 def _took(result: PromiseResult) -> str:
@@ -142,13 +155,7 @@ def _took(result: PromiseResult) -> str:
 
 def _print(found: list[tuple[Certificate, Path]]) -> None:
     rows = [
-        (
-            certificate.kind,
-            result.promise,
-            result.outcome,
-            f"{result.seconds:g} s" if result.seconds else "",
-            result.detail,
-        )
+        (certificate.kind, result.promise, result.outcome, _took(result), result.detail)
         for certificate, _ in found
         for result in certificate.promises
     ]

@@ -45,6 +45,9 @@ class Home(ABC):
         self.llm = llm
         self.key = f"sk-{agent_id}"
         self.work.mkdir(parents=True)
+        self.temporaries = folder / "tmp"
+        """Where the CLI puts what is temporary: some never remove it."""
+        self.temporaries.mkdir()
         self.file(".gitconfig", "[user]\nname = A Person\nemail = person@example.com\n")
         subprocess.run(["git", "init", "-q", str(self.work)], check=True, env=self.environment)
         self.settle()
@@ -58,7 +61,7 @@ class Home(ABC):
     def environment(self) -> dict[str, str]:
         """All that the CLI sees of the world."""
         bare = {"HOME": str(self.folder), "PATH": self._path, "LANG": "C.UTF-8", "TZ": "UTC", "SHELL": "/bin/bash"}
-        return {**bare, "NO_PROXY": "127.0.0.1", **self.variables}
+        return {**bare, "TMPDIR": str(self.temporaries), "NO_PROXY": "127.0.0.1", **self.variables}
 
     @property
     @abstractmethod

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +17,7 @@ from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Faults, Scenario, Turn, Ways
 from fakes.cli.steps import AskModel, Say
 from machine import TORCH_TASKS, short_folder, survivors
+from waiting import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -46,6 +48,13 @@ class Bench:
 
     def run(self, *words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([TORCH_TASKS, *words], env=self._environment, capture_output=True, text=True, check=False)
+
+    def begin(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start a command that may be broken off."""
+        argv = [TORCH_TASKS, *words]
+        return subprocess.Popen(
+            argv, env=self._environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+        )
 
     def certify(self) -> tuple[int, dict[str, Any]]:
         """The exit code, and each promise with its result."""
@@ -109,6 +118,19 @@ def test_nothing_else_is_tried_of_a_program_that_takes_no_enter(bench: Bench) ->
     assert code == 1
     assert "it is working by submission (submitted)" in found.pop("first run")["detail"]
     assert {result["outcome"] for result in found.values()} == {"not tried", "not applicable"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_trial_that_is_broken_off_leaves_nothing(bench: Bench, number: signal.Signals) -> None:
+    """As by Ctrl-C, which reaches the whole group of processes, by the node worker, or with its terminal."""
+    bench.install(Scenario(default=HONEST))
+    with bench.begin("certify", "fake") as certify:
+        until(lambda: any(bench.folder.glob("torch-*/agent/runs/*/begun")), "the program works on a task", 60)
+        os.killpg(certify.pid, number)
+        os.killpg(certify.pid, number)
+    assert certify.returncode == 1
+    assert list(bench.folder.glob("torch-*")) == []
+    assert bench.release_state() == "uncertified"
 
 
 def test_what_cannot_be_tried_is_refused_by_name(bench: Bench) -> None:
