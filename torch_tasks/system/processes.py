@@ -141,7 +141,7 @@ class Processes:
 
 
 def end_on_signals() -> None:
-    """Treat SIGTERM and a closed terminal like Ctrl-C, and ignore all three from the first on: what follows is tidying."""
+    """Treat SIGTERM and a closed terminal like Ctrl-C, and ignore all three from the first on."""
     signals = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 
     def end(*_: object) -> None:

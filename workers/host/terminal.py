@@ -455,5 +455,5 @@ def end_strays(agent_id: str, settings: Settings) -> list[int]:
 
 
 def remove_unpacked(folder: Path) -> None:
-    """Remove what the programs of the agent with this folder have unpacked of themselves; none of them runs any more."""
+    """Remove what the programs of this agent have unpacked of themselves; none of them runs any more."""
     shutil.rmtree(folder / UNPACKED, ignore_errors=True)
