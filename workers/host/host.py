@@ -36,7 +36,8 @@ from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.put_back import reclaim, reconcile_agent
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
-from torch_tasks.workers.host.terminal import Bell, ScreenPublisher, Terminal, check_lineage
+from torch_tasks.workers.host.screen_publisher import ScreenPublisher
+from torch_tasks.workers.host.terminal import Bell, Terminal, check_lineage
 from torch_tasks.workers.host.unfinished_task import UnfinishedTask
 from torch_tasks.workers.programs.kind import program_of
 from torch_tasks.workers.tmux.server import require_tmux

@@ -1,4 +1,4 @@
-"""The agent's program in its pane: started, adopted, interrupted; the bell it rings; the screen it publishes."""
+"""The agent's program in its pane: started, adopted, interrupted; and the bell it rings."""
 
 from __future__ import annotations
 
@@ -16,13 +16,10 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks import keys
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
-from torch_tasks.monitoring.screens import LOOK_SECONDS, PIECE_BYTES, WATCHED_SECONDS
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import JOURNAL, TMUX, UNPACKED
 from torch_tasks.system.lineage import Lineage
@@ -370,48 +367,6 @@ class Bell:
         if not self._closed:
             self._rung.set()
             self._on_ring()
-
-
-class ScreenPublisher:
-    """Publishes one agent's screen: one thread reads it, at most twice a second, however many people watch."""
-
-    def __init__(self, agent_id: str, terminal: Terminal, fleet: Fleet) -> None:
-        self._key = keys.screen(agent_id)
-        self._terminal = terminal
-        self._fleet = fleet
-        self._until = 0.0
-        self._anew = threading.Event()
-        self._shown: str | None = None
-        self._starting = threading.Lock()
-        self._loop: Loop | None = None
-
-    def publish_for_a_while(self) -> None:
-        """Publish the whole screen now, and each change for a while."""
-        with self._starting:
-            self._until = time.monotonic() + WATCHED_SECONDS
-            self._anew.set()
-            if self._loop is None:
-                until, pause = self._is_unwatched, LOOK_SECONDS
-                self._loop = Loop("screen", self._show, pause=pause, until=until, longest_retry_seconds=pause)
-                self._loop.start()
-            self._loop.wake()
-
-    def _show(self) -> None:
-        if self._anew.is_set():
-            self._anew.clear()
-            self._shown = None
-        screen = self._terminal.pane.screen() if self._terminal.is_alive else "(the program has ended)"
-        piece = screen.encode()[-PIECE_BYTES:].decode(errors="ignore")
-        if piece != self._shown:
-            self._fleet.client.publish(self._key, piece)
-            self._shown = piece
-
-    def _is_unwatched(self) -> bool:
-        with self._starting:
-            if time.monotonic() < self._until:
-                return False
-            self._loop = None
-            return True
 
 
 def terminal_lineage(settings: Settings, agent_id: str) -> Lineage:
