@@ -29,7 +29,7 @@ from torch_tasks.orchestration.housekeeping import run_housekeeping
 from torch_tasks.orchestration.scaling import backlogs
 from torch_tasks.tasks.run import run
 
-AT_ONCE = 5.0
+AT_ONCE = 12.0
 """Less than anybody waits for an agent's worker, and enough for a command on a busy machine."""
 
 
