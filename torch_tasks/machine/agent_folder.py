@@ -33,6 +33,11 @@ def is_hosted(folder: Path) -> bool:
     return False
 
 
+def agent_worker_name(agent_id: str) -> str:
+    """The name under which a node worker keeps the agent's worker among this machine's processes."""
+    return f"agent-{agent_id}"
+
+
 def agent_around(state: StateFolder) -> str | None:
     """The agent of this state folder in whose pane this process runs, also if its environment does not say so."""
     named = os.environ.get("TORCH_AGENT_ID")

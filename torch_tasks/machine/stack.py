@@ -35,7 +35,7 @@ from torch_tasks.errors import (
     TorchError,
 )
 from torch_tasks.machine import broker, commands
-from torch_tasks.machine.agent_folder import agent_around
+from torch_tasks.machine.agent_folder import agent_around, agent_worker_name
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX, require_short
@@ -108,7 +108,7 @@ class Stack:
 
     def last_words(self, agent_id: str) -> str:
         """The end of the log of the agent's worker, from its last error on."""
-        with suppress(OSError), (self.settings.state.logs / f"agent-{agent_id}.log").open("rb") as log:
+        with suppress(OSError), (self.settings.state.logs / f"{agent_worker_name(agent_id)}.log").open("rb") as log:
             log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
             last_error = log.read().decode(errors="replace").rpartition("Error: ")[2]
             words = " ".join(last_error.split())

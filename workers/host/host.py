@@ -19,7 +19,7 @@ from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter, TorchE
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import retire_order_in
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState, RetireMode
-from torch_tasks.model.host import AgentHeld, AgentHost, TaskDelivery, UsageLimited
+from torch_tasks.model.host import AgentHeld, AgentHost, Detached, TaskDelivery, UsageLimited
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.task import FailureKind, TaskResult, TaskSpec
 from torch_tasks.system.loops import Loop, in_background
@@ -262,6 +262,8 @@ class Host(AgentHost):
             return
         try:
             self._start()
+        except Detached:
+            return  # the next worker does it
         except TorchError as error:
             log.error("%s", error)
 

@@ -3,28 +3,33 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from torch_tasks.errors import AgentUnavailable, TorchError
+from torch_tasks.machine.agent_folder import agent_worker_name
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.certificate import ReleaseState
+from torch_tasks.model.host import Detached
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
+from torch_tasks.system.processes import Processes
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.task_trees import TaskTrees
 from torch_tasks.workers.host.attempt_end import AttemptResults
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
-from torch_tasks.workers.host.lifecycle import Lifecycle
+from torch_tasks.workers.host.lifecycle import HostPhase, Lifecycle
 from torch_tasks.workers.host.presence import AgentPresence
 from torch_tasks.workers.host.quota import AccountQuota
 from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.terminal import Bell, Terminal
-from torch_tasks.workers.programs.installed import InstalledRelease, installed_release, known_release
+from torch_tasks.workers.programs.installed import InstalledRelease, installed_release, known_release, why_held
 from torch_tasks.workers.programs.kind import AgentKind, login_hint
 
 log = logging.getLogger(__name__)
@@ -69,7 +74,9 @@ class HostedAgent:
         """Start the agent's program in this folder, in a new pane, possibly for a task.
 
         It goes on with the conversation that the agent had in this folder, unless it shall begin ``anew`` or cannot.
+        Raises :class:`Detached` if the program's release has changed, and must be tried before.
         """
+        self._leave_if_release_is_held()
         self.presence.show(AgentState.STARTING, task=task)
         resumes = None if anew else self._conversation_in(folder)
         self.presence.remember(pane=None)  # the next worker must not adopt the old program in place of the new one
@@ -101,6 +108,27 @@ class HostedAgent:
         self._note_release(installed_release(self.kind.spec.kind, Certificates(self.settings.state)))
         self.presence.show(AgentState.STARTING, task=task)
         self._await_start()
+
+    def _leave_if_release_is_held(self) -> None:
+        """Have this worker leave if its node worker would not start the program in the release that is installed now.
+
+        The node worker then has that release tried, and starts the next worker when nothing stands against it. So
+        what it has just started a worker for is not asked again.
+        """
+        if self.life.phase is HostPhase.OPENING or not self._is_kept:
+            return
+        why = why_held(self.kind.spec.kind, self.presence.journal.release, self.settings)
+        if why:
+            log.warning("%s: its worker leaves: %s", self.kind.agent_id, why)
+            self.life.move_to(HostPhase.LEAVING)
+            os.kill(os.getpid(), signal.SIGTERM)
+            raise Detached
+
+    @property
+    def _is_kept(self) -> bool:
+        """Whether a node worker keeps this worker, and none that a person has started by hand."""
+        kept = Processes(self.settings.state.run).find(agent_worker_name(self.kind.agent_id))
+        return kept is not None and kept.pid == os.getpid()
 
     def _conversation_in(self, folder: Path) -> str | None:
         """The agent's conversation, if a new program in this folder can go on with it."""

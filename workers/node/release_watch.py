@@ -22,7 +22,7 @@ from torch_tasks.workers.programs.installed import InstalledRelease, installed_r
 log = logging.getLogger(__name__)
 
 _AGAIN_SECONDS = 5.0
-"""How long what was found of a program holds: it may be replaced, or be certified by hand."""
+"""How long what was found of a program's file holds: it may be certified by hand, or start another file."""
 _GRACE = 10.0
 
 
@@ -81,16 +81,16 @@ class ReleaseWatch:
 
     def _look(self, kind: str, known: _Kind) -> bool:
         """Ask the program for its release if that may have changed; false if there is none to ask."""
-        if time.monotonic() - known.looked_at < _AGAIN_SECONDS:
-            return True
         try:
             path = kind_config(kind).path
         except InvalidSettings:  # the agent's own worker says so
             return False
         if path is None:
             return False
-        known.looked_at = time.monotonic()
         file = (os.path.realpath(path), Path(path).stat().st_mtime_ns)
+        if known.file == file and time.monotonic() - known.looked_at < _AGAIN_SECONDS:
+            return True
+        known.looked_at = time.monotonic()
         before = known.found
         if known.file != file or before.release_state is not ReleaseState.CERTIFIED:
             known.found, known.file = installed_release(kind, self._certificates), file

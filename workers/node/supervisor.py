@@ -15,7 +15,7 @@ from pydantic import Field
 
 from torch_tasks.errors import BrokerUnreachable, IllegalTransition, StateFolderUnusable, Unreadable
 from torch_tasks.machine import commands
-from torch_tasks.machine.agent_folder import is_hosted, retire_order_in
+from torch_tasks.machine.agent_folder import agent_worker_name, is_hosted, retire_order_in
 from torch_tasks.model.agent import AgentSpec, RetireMode, RetireOrder
 from torch_tasks.model.fields import Model
 from torch_tasks.model.node import KEPT_TRANSITIONS, KeptAgent, KeptState
@@ -78,7 +78,7 @@ class WorkerSupervisor(threading.Thread):
         self._callbacks = callbacks
         self._settings = configuration
         self._processes = Processes(configuration.state.run)
-        self._name = f"agent-{agent.id}"
+        self._name = agent_worker_name(agent.id)
         self._folder = configuration.state.agent(agent.id)
         self._liveness = LivenessFile(self._folder)
         self._count_file = self._folder / CRASHES
@@ -128,7 +128,7 @@ class WorkerSupervisor(threading.Thread):
         self._enter(KeptState.RESTARTING)
         if code == BrokerUnreachable.exit_code:  # no crash, however often it happens
             self.leaving.wait(self._settings.restart_backoff_seconds)
-        elif not self._can_retire_now():
+        elif not self._can_retire_now() and not self._callbacks.why_not_start(self.agent.kind):
             self._handle_crash(worker, time.monotonic() - started_at)
         return self.state is KeptState.QUARANTINED
 

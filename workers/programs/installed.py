@@ -12,6 +12,7 @@ from pathlib import Path
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.model.durations import local_time
+from torch_tasks.settings import Settings
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.releases import certified_releases, is_certified
 
@@ -34,7 +35,7 @@ class InstalledRelease:
 def installed_release(kind: str, certificates: Certificates) -> InstalledRelease:
     """The release of the kind's program, and what is known of it."""
     config = kind_config(kind)
-    if config.path is None or not (certified_releases(kind) or config.certify):
+    if config.path is None or not (certified_releases(kind) or config.certify or kind in certificates.kinds()):
         return InstalledRelease()
     file = Path(config.path)
     release = certificates.release_in(file) or release_of(config.path, config.environment)
@@ -52,6 +53,23 @@ def known_release(kind: str, release: str, certificates: Certificates) -> Instal
     if is_certified(kind, release):
         return InstalledRelease(release, ReleaseState.CERTIFIED, "by Torch's own tests")
     return InstalledRelease(release, ReleaseState.UNCERTIFIED, f"try it: torch-tasks certify {kind}")
+
+
+def why_held(kind: str, ran: str | None, settings: Settings) -> str:
+    """Why the kind's program must not be started now, after the release that ``ran``; empty if it may.
+
+    By ``TORCH_CERTIFY=auto``: what is installed is broken, or is new since another release was tried here.
+    """
+    if settings.certify != "auto":
+        return ""
+    certificates = Certificates(settings.state)
+    found = installed_release(kind, certificates)
+    match found.release_state:
+        case ReleaseState.BROKEN:
+            return f"release {found.release} of {kind} is broken: {found.why}"
+        case ReleaseState.UNCERTIFIED if found.release not in (None, ran) and kind in certificates.kinds():
+            return f"release {found.release} of {kind} is new here and is tried before agents start with it"
+    return ""
 
 
 def release_of(path: str, environment: Mapping[str, str]) -> str | None:

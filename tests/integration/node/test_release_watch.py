@@ -13,7 +13,7 @@ from certificates import certificate
 from fake_kind import CERTIFY, kind_toml
 from fakes.cli.client import FakeCli
 from fakes.cli.scenario import Scenario, Turn, Ways
-from fakes.cli.steps import AskModel
+from fakes.cli.steps import AskModel, Say
 from machine import Machine
 from waiting import until
 
@@ -33,21 +33,39 @@ class Updated:
 
     def __init__(self, machine: Machine, ways: Ways) -> None:
         self.machine = machine
-        cli = FakeCli(machine.folder / "fake", Scenario(default=Turn((AskModel(),)), ways=ways))
-        program = machine.folder / "updated"
-        program.write_text(
-            f'#!/bin/sh\n[ "$1" = --version ] && echo {NEW} && exit\nexec {shlex.quote(str(cli.program))} "$@"\n'
-        )
-        program.chmod(0o755)
+        work = Turn((Say("It is done."),), match="real work")
+        self._cli = FakeCli(machine.folder / "fake", Scenario(default=Turn((AskModel(),)), turns=(work,), ways=ways))
+        program = self.install(NEW)
         agents = machine.folder / "config" / "agents"
         agents.mkdir(parents=True)
         (agents / "fake.toml").write_text(kind_toml([str(program), "--settings", "{hooks}"], hooks=True) + CERTIFY)
         self._certificates = Certificates(StateFolder(machine.state))
         self.certify(OLD, Outcome.HELD)
 
+    def install(self, release: str) -> Path:
+        """Replace the program by this release of it."""
+        program, new = self.machine.folder / "updated", self.machine.folder / "new"
+        told = f'[ "$1" = --version ] && echo {release} && exit'
+        new.write_text(f'#!/bin/sh\n{told}\nexec {shlex.quote(str(self._cli.program))} "$@"\n')
+        new.chmod(0o755)
+        return new.replace(program)
+
     def certify(self, release: str, outcome: Outcome) -> None:
         """Have a certificate that says this of the release."""
         self._certificates.keep(certificate("fake", release, outcome))
+
+    def await_release(self, release: str, seconds: float = 60) -> None:
+        """Wait until the agent is ready with this release of its program, which is certified."""
+        until(lambda: self.agent().get("state") == "ready" and self.agent()["release"] == release, release, seconds)
+        assert self.agent()["release_state"] == "certified"
+
+    def kept(self) -> str:
+        """Why the node worker does not start the agent's worker, if so."""
+        [node] = json.loads(self.machine.torch("node", "list", "--json").stdout)["nodes"]
+        return str(next(kept["reason"] for kept in node["agents"] if kept["agent_id"] == "dev-1"))
+
+    def task(self, task_id: str) -> dict[str, Any]:
+        return dict(json.loads(self.machine.torch("task", task_id, "--json").stdout))
 
     def agent(self) -> dict[str, Any]:
         """The agent's entry, empty while there is none."""
@@ -95,3 +113,33 @@ def test_where_nothing_was_ever_tried_an_agent_starts_at_once(machine: Machine) 
     up = machine.torch(*UP)
     assert f"(fake {NEW} uncertified), ready" in up.stdout
     assert updated.agent()["release_state"] == "uncertified"
+
+
+def test_a_program_that_dies_is_not_started_in_a_broken_release(machine: Machine) -> None:
+    updated = Updated(machine, Ways())
+    updated.install(OLD)
+    machine.torch(*UP)
+    updated.await_release(OLD)
+    updated.install(NEW)
+    updated.certify(NEW, Outcome.BROKEN)
+    machine.tmux("dev-1", "kill-pane")
+    until(lambda: f"release {NEW} of fake is broken: not kept: prompts" in updated.kept(), "its node worker says why")
+    assert machine.process("agent-dev-1") is None
+    assert "crashes" not in updated.kept()
+    updated.install(OLD)
+    updated.await_release(OLD)
+
+
+def test_a_new_program_for_a_task_waits_until_its_release_has_been_tried(machine: Machine) -> None:
+    updated = Updated(machine, Ways())
+    updated.install(OLD)
+    machine.torch(*UP)
+    updated.await_release(OLD)
+    updated.install(NEW)
+    assert "It is done." in machine.torch("run", "--wait", "--agent", "dev-1", "real work").stdout
+    assert updated.agent()["release"] == OLD
+    task = machine.torch("run", "--fresh", "--agent", "dev-1", "more real work").stdout.split()[0]
+    until(lambda: f"release {NEW} of fake is being certified" in updated.kept(), "the new release is tried")
+    updated.await_release(NEW, TRIAL_SECONDS)
+    until(lambda: updated.task(task)["state"] == "succeeded", "the task is done")
+    assert updated.task(task)["attempts"] == 1

@@ -17,6 +17,7 @@ from torch_tasks.settings import Certify, Settings
 from torch_tasks.workers.node import release_watch
 from torch_tasks.workers.node.release_watch import ReleaseWatch
 from torch_tasks.workers.programs.config import kind_config
+from torch_tasks.workers.programs.installed import why_held
 
 OLD, NEW = "1.0.0", "1.1.0"
 
@@ -108,3 +109,41 @@ def test_a_release_that_is_made_good_by_hand_is_started(installed: Installed) ->
 def test_only_a_warning_is_given_where_that_is_wanted(installed: Installed) -> None:
     installed.certify(OLD, Outcome.HELD)
     assert installed.why_not("warn") == ""
+
+
+@pytest.mark.parametrize(
+    ("certify", "found", "ran", "is_held"),
+    [
+        ("auto", None, OLD, True),
+        ("auto", None, NEW, False),
+        ("auto", Outcome.HELD, OLD, False),
+        ("auto", Outcome.BROKEN, OLD, True),
+        ("auto", Outcome.BROKEN, NEW, True),
+        ("warn", Outcome.BROKEN, OLD, False),
+        ("off", None, OLD, False),
+    ],
+)
+def test_a_worker_that_runs_starts_its_program_in_a_good_release_or_in_the_same_one(
+    installed: Installed, certify: Certify, found: Outcome | None, ran: str, is_held: bool
+) -> None:
+    installed.certify(OLD, Outcome.HELD)
+    if found:
+        installed.certify(NEW, found)
+    assert bool(why_held("own", ran, Settings(state_dir=installed.folder, certify=certify))) is is_held
+
+
+def test_a_worker_starts_any_release_where_nothing_was_ever_tried(installed: Installed) -> None:
+    assert why_held("own", OLD, Settings(state_dir=installed.folder)) == ""
+
+
+def test_a_program_that_is_replaced_is_noticed_at_once(installed: Installed, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(release_watch, "_AGAIN_SECONDS", 1000.0)
+    installed.certify(NEW, Outcome.HELD)
+    watch = installed.watch()
+    assert watch.why_not_start("own") == ""
+    installed.certify("1.2.0", Outcome.BROKEN)
+    new = installed.folder / "new"
+    new.write_text("#!/bin/sh\necho 1.2.0\n")
+    new.chmod(0o755)
+    new.replace(installed.folder / "program")
+    assert "release 1.2.0 of own is broken" in watch.why_not_start("own")
