@@ -54,17 +54,23 @@ LAYOUT = asking("Where does the menu stand?", "side", "top")
 LAYOUT["options"][0]["preview"] = "+--+----+\n|  |    |\n+--+----+"
 
 
-def reply(agent: Hosted, task: Task, asked: str, words: str) -> Question:
-    """Answer the task's question as soon as it is about this; returns the question."""
+def await_question(agent: Hosted, task: Task, about: str) -> Question:
+    """The task's question as soon as it is about this, with its choices."""
 
     def question() -> Question | None:
         record = task.record()
         now = record.question if record.state is TaskState.WAITING else None
-        return now if now and now.choices and asked in now.text else None
+        return now if now and now.choices and about in now.text else None
 
-    agent.wait(question, f"it asks {asked!r}")
+    agent.wait(question, f"it asks {about!r}")
     found = question()
     assert found
+    return found
+
+
+def reply(agent: Hosted, task: Task, asked: str, words: str) -> Question:
+    """Answer the task's question as soon as it is about this; returns the question."""
+    found = await_question(agent, task, asked)
     task.answer(words)
     return found
 
@@ -193,6 +199,23 @@ class TestClaude(WithAccounts):
         assert task.result(timeout=120).answer == "Edited."
         assert file.read_text() == "roses are blue\n"
         assert "updated successfully" in agent.requests(task.id)[-1].tool_results[-1]
+
+    @pytest.mark.parametrize(
+        "number", [pytest.param(0, id="always allow this"), pytest.param(-1, id="the mode that asks nothing")]
+    )
+    def test_what_its_person_chose_for_later_ends_with_the_task(self, agent: Hosted, number: int) -> None:
+        agent.llm.on(f"go on alone {number}", agent.home.shell(f"touch alone{number}"), Text("Alone."))
+        task = agent.give(f"go on alone {number}")
+        asked = await_question(agent, task, f"touch alone{number}")
+        assert asked.lasting, asked.choices
+        task.answer(str(asked.lasting[number]))
+        assert task.result(timeout=120).answer == "Alone."
+        agent.llm.on(f"and again {number}", agent.home.shell(f"touch alone{number}"), Text("Again."))
+        task = agent.give(f"and again {number}")
+        await_question(agent, task, f"touch alone{number}")
+        assert not (agent.home.work / ".claude/settings.local.json").exists()
+        task.answer("1")
+        assert task.result(timeout=120).answer == "Again."
 
     def test_the_agents_own_word_is_evidence(self, agent: Hosted) -> None:
         agent.llm.on("own word", agent.home.shell("torch-tasks done own-word 'it works'"), Text("Reported."))
