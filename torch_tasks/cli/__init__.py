@@ -78,6 +78,7 @@ COMMANDS = {
         "certify": (CERTIFY, "Try the programs of kinds against a fake model."),
         "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
         "completion": ("torch_tasks.cli.completion:completion", "Have the shell complete commands, options and ids."),
+        "mcp": ("torch_tasks.cli.mcp:mcp", "Give a model's program Torch's tools (MCP)."),
         "compat": ("torch_tasks.compat.install:compat", "Install the tools that Torch replaces under their old names."),
         "version": ("torch_tasks.cli:version", "Print the version."),
     },
@@ -105,7 +106,7 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "certify", "done", "fail", "progress", *_HIDDEN,
+    "certify", "mcp", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 

@@ -1,0 +1,21 @@
+"""``torch-tasks mcp``: the tools of Torch for a model's program."""
+
+from __future__ import annotations
+
+import click
+
+from torch_tasks.cli.options import Duration
+
+
+@click.command()
+@click.option(
+    "--longest-wait", type=Duration(), help="How long a tool may take (default: 50s, or what is known of the program)."
+)
+def mcp(longest_wait: float | None) -> None:
+    """Serve the Model Context Protocol on standard input and output.
+
+    A model's program starts this itself; see docs/mcp.md for how each is told to.
+    """
+    from torch_tasks.mcp.stdio import serve
+
+    serve(longest_wait)

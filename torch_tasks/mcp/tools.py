@@ -1,0 +1,159 @@
+"""The tools: for each, the operation that it asks for, in words that are written for a model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch_tasks.errors import UnknownOperation
+from torch_tasks.model.near import did_you_mean
+from torch_tasks.model.task import ENDED, TaskState
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """How a tool waits whose operation is a long poll: it asks again until this is over, or the client's patience."""
+
+    over: Callable[[Any], bool]
+    """Whether this reply, as JSON, is what was waited for."""
+    meanwhile: Callable[[Any], str]
+    """What the client's person is told while it goes on, of the last reply."""
+    otherwise: str
+    """What the model is told if the time was over first: how to go on."""
+
+
+@dataclass(frozen=True)
+class Tool:
+    """One tool of a model."""
+
+    name: str
+    operation: str
+    says: str
+    """What it does and when to use it."""
+    asks: Mapping[str, str] = field(default_factory=dict)
+    """The fields that it offers, each with words for a model; without words, the operation's own are shown."""
+    shows: tuple[str, ...] = ()
+    """What of the reply is shown: paths whose last name is shown, or the name for a reply that is no object."""
+    waits: Waiting | None = None
+    in_panes_only: bool = False
+    """Only an agent has it."""
+    undoes: bool = False
+    """It ends or takes away something that is there."""
+
+
+_OF_TASK = {"task_id": "The task's id."}
+_ENDED = "succeeded, failed, cancelled or dead"
+_RECORD = (
+    "spec.id",
+    "spec.title",
+    "state",
+    "agent",
+    "attempts",
+    "cancel_requested",
+    "note",
+    "waits",
+    "question",
+    "result.answer",
+    "result.answer_file",
+    "result.branch",
+    "result.error",
+)
+
+
+def _has_ended_or_asks(record: Mapping[str, Any]) -> bool:
+    return TaskState(record["state"]) in ENDED | {TaskState.WAITING}
+
+
+TOOLS = (
+    Tool(
+        "enqueue",
+        "task.enqueue",
+        "Give the fleet a task, for another agent to do; returns its id at once, and nothing is lost from then on. Say "
+        "in the prompt all that the agent must know: it sees nothing of this conversation. Then go on, or call "
+        "wait_for_task.",
+        {
+            "prompt": "What the agent shall do, whole.",
+            "title": "",
+            "role": "",
+            "skills": "Only an agent that has all of these skills.",
+            "agent": "Only this agent (its id).",
+            "agent_kind": "",
+            "priority": "",
+            "workdir": "The folder to work in: an absolute path on the machine of the agent.",
+            "timeout": "",
+            "check": "A shell command that decides at the end, in the workdir: exit code 0 is success.",
+            "after": "Begin when these tasks (their ids) have succeeded; it fails if one of them does not succeed.",
+            "permissions": "",
+        },
+        ("id", "spooled"),
+    ),
+    Tool(
+        "wait_for_task",
+        "task.wait",
+        f"Wait until a task has ended ({_ENDED}) or its agent asks something, and see its answer. It returns before "
+        "you lose patience, with the task as it is then; call it again to go on waiting.",
+        _OF_TASK | {"seconds": "Wait no longer than this (default: as long as your program lets a tool take)."},
+        _RECORD,
+        Waiting(
+            _has_ended_or_asks,
+            lambda record: f"task {record['spec']['id']} is {record['state']}",
+            "The task goes on. Call wait_for_task again, or do something else and look later.",
+        ),
+    ),
+    Tool(
+        "task",
+        "task.get",
+        "See one task: what is asked, where it stands, its answer, and why it waits.",
+        _OF_TASK,
+        (*_RECORD, "spec.prompt", "spec.workdir"),
+    ),
+    Tool(
+        "tasks",
+        "task.list",
+        "List the latest tasks of the fleet, newest first.",
+        {"limit": "", "states": ""},
+        ("spec.id", "spec.title", "state", "agent", "waits", "result.error"),
+    ),
+    Tool(
+        "task_history",
+        "task.history",
+        "See what became of a task so far, oldest first: its states, its agents' reports, handovers.",
+        _OF_TASK,
+        ("at", "state", "agent", "note"),
+    ),
+    Tool(
+        "cancel",
+        "task.cancel",
+        "Cancel a task: it ends at once if no agent has begun it, else its agent is interrupted.",
+        _OF_TASK,
+        ("state_before",),
+        undoes=True,
+    ),
+    Tool(
+        "answer",
+        "task.answer",
+        "Answer what a waiting task's agent asks its person (see the task's `question`). Decide for yourself only what "
+        "your own person left to you; else ask first.",
+        _OF_TASK | {"reply": ""},
+        ("outcome",),
+    ),
+    Tool(
+        "handoff",
+        "task.handoff",
+        "Hand a task over to another agent, or to any of a role: your own when another one should continue it. What it "
+        "must know goes into the note.",
+        _OF_TASK | {"to": "", "note": "", "questions": ""},
+        ("by", "owner", "to"),
+    ),
+)
+
+_BY_NAME = {tool.name: tool for tool in TOOLS}
+
+
+def tool_named(name: str) -> Tool:
+    """The tool of this name, or :class:`UnknownOperation`."""
+    if name not in _BY_NAME:
+        hint = did_you_mean(name, [*_BY_NAME], f"there are: {', '.join(_BY_NAME)}")
+        raise UnknownOperation(f"there is no tool {name!r}; {hint}")
+    return _BY_NAME[name]
