@@ -24,7 +24,7 @@ class Certification:
 
     def __init__(self, kind: str, home: Home, folder: Path, on_result: OnResult) -> None:
         self._agent = TriedAgent(kind, home, folder)
-        self._not_applicable = not_applicable(home.cli, kind_config(kind))
+        self._not_applicable = not_applicable(home.way or home.cli, kind_config(kind))
         self._on_result = on_result
         self._why_not_tried = ""
         self._must_start = False

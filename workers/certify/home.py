@@ -95,6 +95,11 @@ class Home(ABC):
     leaves_composer_alone: ClassVar[bool] = False
     """Prompts go past its composer, which is a person's alone."""
 
+    way: ClassVar[str] = ""
+    """How it is driven, if not in the way of the kind that has its name."""
+    shows_silent_work: ClassVar[bool] = True
+    """It shows that it works before its model has said a word."""
+
     compact_command: ClassVar[str] = ""
     """Has it make its conversation shorter; empty if it does so when its model finds a prompt too long."""
 

@@ -156,6 +156,7 @@ class GeminiHome(Home):
     """The Gemini CLI."""
 
     cli = "gemini"
+    compact_command = "/compress"
 
     def choosing(self, question: str, *choices: str) -> Call:
         options = [{"label": choice, "description": "as it says"} for choice in choices]
@@ -199,6 +200,7 @@ class OpenCodeHome(Home):
     """OpenCode."""
 
     cli = "opencode"
+    compact_command = "/compact"
     leaves_composer_alone = True
 
     def choosing(self, question: str, *choices: str) -> Call:
@@ -292,3 +294,25 @@ HOMES: dict[str, type[Home]] = {home.cli: home for home in (ClaudeHome, CodexHom
 
 NEWCOMERS: dict[str, type[Home]] = {**HOMES, **{home.cli: home for home in (NewToClaude, NewToCodex, NewToGemini)}}
 """Those whose programs meet their first dialogs, where there are any."""
+
+
+class OverAcp(Home):
+    """A program that Torch drives over the Agent Client Protocol; Torch itself draws the pane, and reads its keys."""
+
+    way = "acp"
+    leaves_composer_alone = True
+    shows_silent_work = False
+    exit_keys = ("C-d",)
+    compact_command = ""
+
+
+class OpenCodeOverAcp(OverAcp, OpenCodeHome):
+    """``opencode acp``."""
+
+
+class GeminiOverAcp(OverAcp, GeminiHome):
+    """``gemini --acp``."""
+
+
+OVER_ACP: dict[str, type[Home]] = {home.cli: home for home in (OpenCodeOverAcp, GeminiOverAcp)}
+"""By the program behind a kind that is laid over ``acp``."""

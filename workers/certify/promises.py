@@ -203,7 +203,8 @@ def _sides(agent: TriedAgent) -> set[str | None]:
 
 def interrupt(agent: TriedAgent) -> str:
     """An interrupted task lets go of the model and leaves a free agent, with nothing of it in the next prompt."""
-    agent.llm.on("endless", Await("endless"))
+    begin = [] if agent.home.shows_silent_work else [Text("I begin.")]
+    agent.llm.on("endless", *begin, Await("endless"))
     task = agent.give("endless")
     _await_held(agent, task, "endless")
     agent.stop(task)
@@ -312,15 +313,17 @@ PROMISES = (
 
 NOT_APPLICABLE: Mapping[str, Mapping[str, str]] = {
     "codex": {"question": "it asks such questions only in its plan mode"},
-    "gemini": {"compaction": "nothing from outside makes it compact"},
-    "opencode": {"compaction": "nothing from outside makes it compact"},
+    "acp": {
+        "question": "the protocol knows permissions and no questions",
+        "compaction": "the protocol does not tell of it",
+    },
     "aider": {
         "question": "its model has no tools, so it asks only for permission",
         "usage limit": "it tells a used-up limit and an overload in the same words",
         "compaction": "it makes its history shorter by itself, unseen",
     },
 }
-"""By the program's name and the promise's: what a program cannot do, and why."""
+"""By the program's name, or the way in which it is driven, and the promise's: what cannot be done, and why."""
 
 _WITHOUT_TOOL = "its file names no tool before which it asks: [certify.tool]"
 _BEGINS_ANEW = "its file names no way to go on with a conversation: [conversation]"

@@ -17,7 +17,7 @@ from torch_tasks.system.loops import in_background
 from torch_tasks.workers.certify.certification import Certification
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
 from torch_tasks.workers.certify.home import Home, OwnHome
-from torch_tasks.workers.certify.homes import NEWCOMERS
+from torch_tasks.workers.certify.homes import NEWCOMERS, OVER_ACP
 from torch_tasks.workers.programs.config import kind_config, lowest_shipped
 
 CERTIFICATE, SCREENS, HOME, _STATE = "certificate.json", "screens", "home", "state"
@@ -33,11 +33,14 @@ def home_of(kind: str) -> Callable[[Path, FakeLLM], Home]:
     config = kind_config(kind)
     if config.certify:
         return partial(OwnHome, kind, config.certify)
-    if home := NEWCOMERS.get(lowest_shipped(kind) or ""):
+    shipped = lowest_shipped(kind) or ""
+    homes, program = (OVER_ACP, Path(config.command[0]).name) if shipped == "acp" else (NEWCOMERS, shipped)
+    if home := homes.get(program):
         return home
     raise CannotCertify(
         f"cannot certify {kind}: nothing says how its program reaches a fake model; Torch knows that of "
-        f"{', '.join(NEWCOMERS)} and of kinds that are laid over them, and reads it in [certify] of other kinds' files"
+        f"{', '.join(NEWCOMERS)}, of {' and '.join(OVER_ACP)} over the Agent Client Protocol, and of kinds that are "
+        "laid over them, and reads it in [certify] of other kinds' files"
     )
 
 
