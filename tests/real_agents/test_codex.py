@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import psutil
 import pytest
@@ -12,6 +13,7 @@ from promises import WithAccounts
 
 from torch_tasks import TaskState, keys
 from torch_tasks.client import Task
+from torch_tasks.model.task import Question
 from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
 from torch_tasks.workers.certify.homes import CodexHome
 
@@ -70,6 +72,27 @@ class WithCodex(WithAccounts):
         assert task.result(timeout=120).answer == "Patched."
         assert (agent.home.work / ".git/notes").read_text() == "hello\n"
         assert "Success. Updated the following files" in agent.requests(task.id)[-1].tool_results[-1]
+
+    def test_what_its_person_chose_for_later_ends_with_the_task(self, agent: Hosted) -> None:
+        def question(task: Task) -> Question | None:
+            now = task.record().question
+            return now if now and now.lasting else None
+
+        rules = agent.home.folder / ".codex/rules/default.rules"
+        for name in ("at-first", "again"):
+            agent.llm.on(f"make it {name}", agent.home.shell("touch for-later"), Await(name), Text("Made."))
+            task = agent.give(f"make it {name}")
+            agent.wait(partial(question, task), "it asks, with a choice for later")
+            assert not rules.exists()
+            asked = question(task)
+            assert asked
+            choice = asked.lasting[-1]
+            assert "commands that start with" in asked.choices[choice - 1]
+            task.answer(str(choice))
+            agent.wait(partial(agent.llm.holding, name), "it goes on")
+            assert "touch" in rules.read_text()
+            agent.llm.release(name)
+            assert task.result(timeout=120).answer == "Made."
 
     def test_compaction_is_waited_for(self, agent: Hosted) -> None:
         agent.llm.on("much more", Text("It fits now."))
