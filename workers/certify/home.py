@@ -111,6 +111,10 @@ class Home(ABC):
         """The model's call by which the CLI asks its person to choose."""
         raise NotImplementedError(f"{self.cli} asks no questions")
 
+    def is_resumable(self) -> bool:
+        """Whether the CLI, if it is killed now, is able to go on with its conversation."""
+        return True
+
     def leave(self, pane: AgentPane) -> None:
         """Press the keys that leave the CLI."""
         with contextlib.suppress(AgentUnavailable):  # it has ended before the last of them

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from functools import cached_property
 
 from torch_tasks.workers.certify.fake_model.steps import Call, Step, Text
@@ -311,7 +312,11 @@ class OpenCodeOverAcp(OverAcp, OpenCodeHome):
 
 
 class GeminiOverAcp(OverAcp, GeminiHome):
-    """``gemini --acp``."""
+    """``gemini --acp``. It empties a session that it loads in the minute in which that began."""
+
+    def is_resumable(self) -> bool:
+        minute = time.strftime("%Y-%m-%dT%H-%M", time.gmtime())
+        return not any((self.folder / ".gemini").rglob(f"session-{minute}-*"))
 
 
 OVER_ACP: dict[str, type[Home]] = {home.cli: home for home in (OpenCodeOverAcp, GeminiOverAcp)}

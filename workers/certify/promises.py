@@ -99,7 +99,8 @@ def permission_answered(agent: TriedAgent) -> str:
     _require(question.subject, f"it asks {question.text!r}, and nothing shows for what")
     made = agent.home.work / "first.txt"
     _require(not made.exists(), f"it did {question.subject} before it was allowed to")
-    task.reply(question, "1")
+    once = next((one for one in range(1, len(question.choices) + 1) if one not in question.lasting), 1)
+    task.reply(question, str(once))
     task.await_success()
     _require(made.exists(), f"it was allowed {question.subject} and did not do it")
     return f"{question.subject}, allowed by a person"
@@ -268,6 +269,7 @@ def _await_held(agent: TriedAgent, task: TriedTask, name: str) -> None:
 def resumed(agent: TriedAgent) -> str:
     """A program that was killed goes on with its conversation: the model hears again what was said in it."""
     agent.do("remember the lighthouse")
+    agent.wait(agent.home.is_resumable, "it is able to go on with its conversation")
     conversation = agent.kind.conversation
     _require(conversation and agent.kind.is_kept(conversation), "nothing is left by which its conversation is found")
     agent.kill()
