@@ -43,6 +43,10 @@ class NotAllowed(TorchError):
     exit_code = 5
 
 
+class NotYours(NotAllowed):
+    """The policy lets this caller do so with its own alone, and this is somebody else's."""
+
+
 class KeyTaken(WrongUsage):
     """An idempotency key was used before for another request."""
 
@@ -208,10 +212,6 @@ class FileExists(TorchError):
 
 class AgentUnable(NoneAble):
     """The agent that a task is to be handed to cannot take it."""
-
-
-class NotYours(TorchError):
-    """An agent tried to change something that belongs to another agent."""
 
 
 class TaskEnded(TorchError):

@@ -14,6 +14,7 @@ from torch_tasks.settings import Settings, settings
 from torch_tasks.store.accounts import Account, Budgets
 from torch_tasks.store.agents import AgentRegistry, SoftPins
 from torch_tasks.store.checkins import CheckinRecords
+from torch_tasks.store.denials import Denials
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.ledger import Ledger, ledger_of
 from torch_tasks.store.messages import Inboxes
@@ -74,6 +75,11 @@ class Fleet:
     @cached_property
     def holds(self) -> Holds:
         return Holds(self.client)
+
+    @cached_property
+    def denials(self) -> Denials:
+        """What callers asked for and may not do."""
+        return Denials(self.client)
 
     def account(self, name: str) -> Account:
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)

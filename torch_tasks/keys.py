@@ -57,6 +57,9 @@ DEAD_LETTERS = f"{PREFIX}dead_letters"
 REFUSALS = f"{PREFIX}refusals"
 #: How many of these were dropped because there were too many.
 REFUSALS_DROPPED = f"{PREFIX}refusals_dropped"
+#: Stream of what callers asked for and may not do; hash of caller and operation → how often.
+DENIALS = f"{PREFIX}denials"
+DENIALS_COUNTED = f"{PREFIX}denials_counted"
 #: Hash of task id → its message, which no agent gets: the task waits for others, or has ended and Celery is not told
 #: of it yet.
 SET_ASIDE = f"{PREFIX}set_aside"

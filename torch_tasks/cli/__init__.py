@@ -64,6 +64,7 @@ COMMANDS = {
         "stop": ("torch_tasks.cli.fleet:stop", "Stop the fleet or this machine, with the broker or without."),
         "start": ("torch_tasks.cli.fleet:start", "Lift a stop."),
         "scale": ("torch_tasks.cli.nodes:scale", "Grow the pools of agents to match the waiting tasks."),
+        "policy": ("torch_tasks.cli.policy:policy", "Show who may do what, and what was refused."),
         "budget": ("torch_tasks.cli.fleet:budget", "Show how much of each account is used up."),
         "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
     },
@@ -118,6 +119,8 @@ def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
             return bool(rest) and not rest[0].startswith("-")
         case "run":
             return "--spool" not in rest
+        case "policy":
+            return rest[:1] != ["show"]
         case "start":
             return "--here" not in rest
         case "screen" | "attach":  # `down --keep-agents` leaves the panes
@@ -202,7 +205,7 @@ class _Commands(VisibleCommand, click.Group):
 def main() -> None:
     """Fleets of terminal agents, fed by Celery.
 
-    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no able agent, 4 no broker, 124 timed out.
+    Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no able agent, 4 no broker, 5 not allowed, 124 timed out.
     """
 
 

@@ -1,4 +1,4 @@
-"""The policy of ``policy.toml``: which agents may send which messages to which others."""
+"""The policy of conversation in ``policy.toml``: which agents may send which messages to which others."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from functools import cache
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
 
 from torch_tasks.caller import OPERATOR
 from torch_tasks.config_files import config_file
@@ -14,14 +14,11 @@ from torch_tasks.errors import InvalidMessage, MessageRefused
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import AgentId, Role
 from torch_tasks.model.message import Message, MessageKind, Urgency
+from torch_tasks.security.rules import POLICY_FILE, PolicyPart, RightsFile
 from torch_tasks.toml_config import read_config
 
 
-class _PolicyPart(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-class Hub(_PolicyPart):
+class Hub(PolicyPart):
     """Hub and spoke: agents of these roles write to each other through their manager."""
 
     roles: tuple[Role, ...] = ("developer",)
@@ -39,8 +36,10 @@ def manager_of(agents: Iterable[AgentInfo], role: str, agent_id: str = "") -> Ag
     return min(managers, key=lambda info: (not info.online, info.agent_id), default=None)
 
 
-class Policy(_PolicyPart):
-    """All rules. Without a policy.toml, these defaults hold."""
+class Policy(RightsFile):
+    """All of policy.toml. What it does not say of conversation is as here, of rights as in Torch's own file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     enabled: bool = True
     hub: Hub = Hub()
@@ -53,7 +52,7 @@ class Policy(_PolicyPart):
     two hours, eight hours, or longer; empty: no follow-ups."""
     locked: tuple[AgentId, ...] = ()
     """Agents that get no messages."""
-    fields: dict[MessageKind, tuple[str, ...]] = {}
+    fields: dict[MessageKind, tuple[str, ...]] = Field(default_factory=dict)
     """The fields, each a line ``name: text``, that a message of a kind must have."""
 
     def check(self, message: Message) -> None:
@@ -99,4 +98,4 @@ class Policy(_PolicyPart):
 
 @cache
 def policy() -> Policy:
-    return read_config(config_file("policy.toml"), Policy)
+    return read_config(config_file(POLICY_FILE), Policy)

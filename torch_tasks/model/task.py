@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AwareDatetime, Field, ValidationError, model_validator
 
 from torch_tasks.errors import InvalidTask, TaskFailed
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.fields import (
     AbsolutePath,
     AgentId,
@@ -346,6 +347,12 @@ class TaskResult(Model):
         failure = Failure(kind=FailureKind.CANCELLED, message=message)
         return cls(task_id=task_id, status=TaskState.CANCELLED, error=failure)
 
+    @classmethod
+    def forbidden(cls, task_id: str, message: str) -> Self:
+        """The result of a task that no agent begins, because who enqueued it may not have it done."""
+        failure = Failure(kind=FailureKind.REFUSED, message=message)
+        return cls(task_id=task_id, status=TaskState.FAILED, error=failure)
+
     @property
     def succeeded(self) -> bool:
         """Whether the task was done, with evidence of it."""
@@ -386,6 +393,7 @@ class TaskRecord(Model):
     tries_before: int = 0
     """Attempts made before the task was last replayed: they do not count against its retries."""
     created_at: AwareDatetime
+    enqueued_by: Asker | None = None
     assigned_at: AwareDatetime | None = None
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None

@@ -21,6 +21,7 @@ Asked = TypeVar("Asked", bound="Request")
 Reply = TypeVar("Reply")
 
 NOUNS = {
+    "policy": "torch_tasks.operations.policy",
     "task": "torch_tasks.operations.tasks",
 }
 """Where the operations of each noun are declared; a module is loaded when one of its operations is asked for."""

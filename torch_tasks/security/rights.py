@@ -40,6 +40,18 @@ class Right(StrEnum):
     """Limits of pools and accounts."""
 
 
+CONCERNS_ALL = frozenset({Right.CHANGE, Right.ANSWER, Right.REVIVE, Right.RETIRE, Right.HOLD, Right.BUDGET})
+"""A request that takes one of these and names nothing is about the whole fleet; with another, about its caller."""
+
+
+class Extent(StrEnum):
+    """For what a caller has a right."""
+
+    NONE = "none"
+    OWN = "own"
+    ANY = "any"
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a request is about: a caller may have a right for what is its own, and not for what is others'."""

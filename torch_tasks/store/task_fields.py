@@ -35,7 +35,7 @@ def _record(fields: Mapping[str, str]) -> TaskRecord:
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:
             values[name] = datetime.fromtimestamp(int(float(fields[name])) / 1000, UTC)
-    for name in ("result", "handoff", "handover", "question"):
+    for name in ("result", "handoff", "handover", "question", "enqueued_by"):
         if name in fields:
             values[name] = read_json(fields[name] or "null")
     if values["state"] != TaskState.WAITING:

@@ -40,7 +40,7 @@ end
 -- Write the record of a new task and demand its queue. One that waits for others is noted with those of them that are
 -- known and have not ended.
 -- KEYS: record, all, demanded, deadlines, *awaited
--- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know
+-- ARGV: id, spec, asked, queue, demands, deadline_ms, *after, must_know, enqueued_by
 -- The keys awaited are the records of the tasks in after; with must_know, all of them must exist.
 -- Returns 'new', 'known', 'other' if the id is that of another task, or 'unknown' with the one that is not known; then
 -- the task's state, and whether the queue is new.
@@ -59,7 +59,7 @@ local function accept()
     return {same and 'known' or 'other', get('state'), demanded}
   end
   redis.call('HSET', KEY.record, 'spec', ARG.spec, 'asked', ARG.asked, 'state', state, 'queue', ARG.queue,
-    'created_at', now, 'attempts', 0, 'revision', 1)
+    'created_at', now, 'enqueued_by', ARG.enqueued_by, 'attempts', 0, 'revision', 1)
   redis.call('ZADD', KEY.all, now_us, ARG.id)
   if ARG.deadline_ms ~= '' then redis.call('ZADD', KEY.deadlines, ARG.deadline_ms, ARG.id) end
   for _, awaited_key in ipairs(KEY.awaited) do

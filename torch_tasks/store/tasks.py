@@ -18,6 +18,7 @@ from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound, Unreadable
 from torch_tasks.model.agent import FORMAT, AgentInfo
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.reader import number, read_model
 from torch_tasks.model.task import (
     ENDED,
@@ -69,8 +70,12 @@ class TaskRecords:
         self._keep_seconds = int(settings.result_days * 86400)
         self._refused = RefusedLetters(client)
 
-    def accept(self, task_id: str, wire: Mapping[str, Any], queue: str, *, must_know: bool = False) -> Accepted:
+    def accept(
+        self, task_id: str, wire: Mapping[str, Any], queue: str, *, by: Asker | None = None, must_know: bool = False
+    ) -> Accepted:
         """Write the record of a new task and demand its queue; an existing record stays as it is.
+
+        The record keeps who asked for it: ``by``, or who asks now.
 
         With ``must_know``, nothing is written if the task is to begin after one that does not exist.
         """
@@ -88,6 +93,7 @@ class TaskRecords:
             spec=json.dumps(wire),
             asked=fingerprint(wire),
             deadline_ms=milliseconds_of(wire.get("deadline")),
+            enqueued_by=(by or Asker.now()).model_dump_json(exclude_none=True),
         )
         return Accepted(Acceptance(outcome), str(detail), bool(new_queue))
 

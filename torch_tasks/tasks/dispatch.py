@@ -52,6 +52,8 @@ class Act(StrEnum):
     """The task is tried again after a pause."""
     FINISH = "finish"
     """The result is written into the record."""
+    FORBID = "forbid"
+    """The task fails before any agent begins it."""
     BURY = "bury"
     """FINISH with the task dead and its message among the dead letters."""
 
@@ -84,6 +86,8 @@ class Arrival:
     retiring: bool = False
     held: str | None = None
     """Why the agent may begin nothing: it is paused or stopped."""
+    forbidden: str = ""
+    """Why who enqueued the task may not have it done."""
     times_passed: int = 0
     others: Sequence[AgentInfo] = ()
     """Other agents that can take the task, if :func:`should_look_for_others`."""
@@ -92,24 +96,30 @@ class Arrival:
 def on_arrival(facts: Arrival) -> Decision:
     """Whether the agent reaches for the task, and if not, where its message goes."""
     spec, record = facts.record.spec, facts.record
-    if facts.unfinished != facts.asked.id:
-        if facts.retiring:
-            return Decision(Act.SEND_ON, queue_for(facts.asked), facts.asked.priority)
-        if facts.unfinished:  # the message of that one is on its way
-            return Decision(Act.PUT_ASIDE, seconds=SOON)
-        if facts.held:
-            return Decision(Act.GIVE_BACK, note=f"not begun: {facts.held}")
+    if facts.unfinished != facts.asked.id and (elsewhere := _begins_nothing(facts)):
+        return elsewhere
     if record.state.ended:
         return Decision(Act.REPORT)
     if record.state is TaskState.PENDING:
         return Decision(Act.SET_ASIDE)
     if record.state in HELD:
         return Decision(Act.TAKE)
+    if facts.forbidden:
+        return Decision(Act.FORBID, note=facts.forbidden)
     if not is_able(facts.agent, spec):  # it was handed over, or this message asks for another agent than the record
         return Decision(Act.SEND_ON, queue_for(spec), spec.priority)
     if _is_better_elsewhere(facts):
         return Decision(Act.LEAVE_TO_OTHERS, seconds=SOON)
     return Decision(Act.TAKE)
+
+
+def _begins_nothing(facts: Arrival) -> Decision | None:
+    """What becomes of a message other than that of the unfinished task, while the agent begins nothing."""
+    if facts.retiring:
+        return Decision(Act.SEND_ON, queue_for(facts.asked), facts.asked.priority)
+    if facts.unfinished:  # the message of that one is on its way
+        return Decision(Act.PUT_ASIDE, seconds=SOON)
+    return Decision(Act.GIVE_BACK, note=f"not begun: {facts.held}") if facts.held else None
 
 
 def should_look_for_others(record: TaskRecord, agent: AgentInfo) -> bool:

@@ -11,9 +11,11 @@ from typing import Any, NoReturn
 from celery.exceptions import Ignore, Reject, Retry
 
 from torch_tasks.app import accepted, app
+from torch_tasks.caller import acting_as, caller
 from torch_tasks.errors import (
     BrokerForgot,
     IllegalTransition,
+    NotAllowed,
     StaleWriter,
     StateFolderUnusable,
     TaskFailed,
@@ -24,7 +26,19 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.routing import queue_for
-from torch_tasks.model.task import HELD, Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
+from torch_tasks.model.task import (
+    HELD,
+    Failure,
+    FailureKind,
+    Permissions,
+    Priority,
+    TaskRecord,
+    TaskResult,
+    TaskSpec,
+    TaskState,
+)
+from torch_tasks.security.decision import require
+from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.store.task_fields import followers
 from torch_tasks.store.task_outcomes import Take
@@ -173,10 +187,12 @@ class Execution:
                 self._host.settle(task_id, self._records.account(task_id))
                 return self._reported(self._record.result or TaskResult(task_id=task_id, status=self._record.state))
             case Act.FINISH:
-                return self._finished(self._result)
+                return self._finished(self._result, by=self._host.info)
+            case Act.FORBID:
+                return self._finished(TaskResult.forbidden(task_id, decision.note), by=None)
             case Act.BURY:
                 self._message.bury()  # first: a record that says "dead" has its dead letter
-                return self._finished(self._result.model_copy(update={"status": TaskState.DEAD}))
+                return self._finished(self._result.model_copy(update={"status": TaskState.DEAD}), by=self._host.info)
             case Act.DROP:
                 self._host.settle(task_id, self._records.account(task_id))
                 raise Ignore
@@ -223,9 +239,23 @@ class Execution:
             unfinished=host.unfinished_task,
             retiring=host.is_retiring,
             held=host.hold_reason,
+            forbidden=self._why_forbidden(),
             times_passed=self._message.times_passed,
             others=others,
         )
+
+    def _why_forbidden(self) -> str:
+        """Why who enqueued it may not have it done, whatever let the message into its queue; asked before it begins."""
+        record = self._record
+        if record.state.ended or record.state in HELD:
+            return ""
+        grants = Right.GRANT if record.spec.permissions is Permissions.ALLOW else None
+        with acting_as(record.enqueued_by.caller if record.enqueued_by else caller()):
+            try:
+                require("task.enqueue", Right.ENQUEUE, Subject(), grants)
+            except NotAllowed as error:
+                return str(error)
+        return ""
 
     def _accepted_anew(self) -> TaskRecord:
         self._records.set_aside_unreadable(self._asked.id)
@@ -272,8 +302,8 @@ class Execution:
         account = self._records.move(task_id, decision.state, by=by, note=note, tries_before=tries_before)
         self._host.settle(task_id, account)
 
-    def _finished(self, result: TaskResult) -> dict[str, Any]:
-        account = self._records.finish(result, by=self._host.info)
+    def _finished(self, result: TaskResult, *, by: AgentInfo | None) -> dict[str, Any]:
+        account = self._records.finish(result, by=by)
         self._host.settle(self._asked.id, account)
         with contextlib.suppress(TorchError):  # housekeeping does it, too
             set_aside.settle(followers(account), fleet())

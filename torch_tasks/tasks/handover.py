@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import time
 from collections.abc import Iterable
 
@@ -12,6 +11,8 @@ from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded
 from torch_tasks.fleet import fleet
 from torch_tasks.model.routing import queue_for, why_no_successor
 from torch_tasks.model.task import HELD, Handover, TaskRecord, TaskSpec
+from torch_tasks.security.decision import require
+from torch_tasks.security.rights import Right, Subject
 from torch_tasks.tasks.forwarding import queued_tasks
 
 _NOTE_LIMIT = 16_000
@@ -22,7 +23,7 @@ def hand_over(
 ) -> Handover:
     """Give a task to an agent, or any agent of a role; :func:`await_handover` waits until its owner has given it up.
 
-    The agent that works on it is interrupted. From an agent's pane, only that agent's own task can be handed over.
+    The agent that works on it is interrupted.
     Nothing has changed if this raises :class:`AgentUnable`, :class:`TaskEnded`, :class:`NotYours` or
     :class:`InvalidHandover`.
     """
@@ -31,18 +32,13 @@ def hand_over(
         raise InvalidHandover(f"the note has {len(note):,} characters, the limit is {_NOTE_LIMIT:,}: name a file in it")
     handover = Handover(by=by or own.name, to=to.strip().lower(), note=note, questions=tuple(questions))
     while True:
+        require("task.handoff", Right.CHANGE, Subject(task=task_id))
         record = fleet().records.get(task_id)
-        _require_own(record, own.agent)
-        if own.agent and record.agent == own.agent:
-            handover = handover.model_copy(update={"pid": os.getpid()})
-        if (written := _write(record, handover, own.agent)) is not None:
+        works_on_it = own.agent if own.agent and own.agent == record.agent and record.state in HELD else None
+        if works_on_it:
+            handover = handover.model_copy(update={"pid": own.pid})
+        if (written := _write(record, handover, works_on_it)) is not None:
             return written
-
-
-def _require_own(record: TaskRecord, agent: str | None) -> None:
-    if agent and agent != (record.agent if record.state in HELD else record.spec.agent):
-        owner = record.agent if record.state in HELD else "no agent yet"
-        raise NotYours(f"task {record.spec.id} belongs to {owner}, not to {agent}, which hands over only its own tasks")
 
 
 def _write(record: TaskRecord, handover: Handover, agent: str | None) -> Handover | None:

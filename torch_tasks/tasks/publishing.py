@@ -32,6 +32,7 @@ from torch_tasks.store.ledger import Ledger, RowState
 from torch_tasks.store.task_fields import fingerprint, is_same
 from torch_tasks.store.task_outcomes import Acceptance, Accepted
 from torch_tasks.tasks import set_aside
+from torch_tasks.tasks.recorded_asker import asker_in, stamp
 from torch_tasks.transport.amqp import LeasedAMQP
 from torch_tasks.transport.deliveries import SET_ASIDE_HEADER
 
@@ -59,6 +60,7 @@ class Publishing(LeasedAMQP):
             into: list[Outgoing] | None = None,
             **options: Any,
         ) -> Any:
+            stamp(message.headers)
             if name == RUN and into is not None:
                 producer = Collector(producer, into)
             elif name == RUN:
@@ -111,7 +113,8 @@ class Outgoing:
 
     def accept(self, app: TorchApp, *, must_know: bool = False) -> Accepted:
         """Give the task a record, and announce its queue to the agent workers if it is new."""
-        accepted = fleet().records.accept(self.task_id, self.wire, self.queue, must_know=must_know)
+        by = asker_in(self.options["headers"])
+        accepted = fleet().records.accept(self.task_id, self.wire, self.queue, by=by, must_know=must_know)
         if accepted.new_queue:
             app.control.broadcast(ANNOUNCE_QUEUE, arguments={"queue": self.queue})
         return accepted

@@ -36,6 +36,7 @@ CHECKINS = PAGES["checkins.md"]
 COMMANDS = PAGES["commands.md"]
 NIGHT = PAGES["night.md"]
 OLD_TOOLS = PAGES["old-tools.md"]
+POLICY = PAGES["policy.md"]
 REGISTRY = PAGES["registry.md"]
 AGENTS = PAGES["agents.md"]
 NOT_RUN = {"systemd.md"}
@@ -126,6 +127,23 @@ def test_the_python_examples_work_as_they_are_written(run: Callable[..., str]) -
     said = run(sys.executable, "-c", canvas)
     assert '"answer": "42\\n"' in said
     assert said.splitlines()[-1] == "succeeded"
+
+
+def test_who_may_do_what_is_shown_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
+    folder = Path(environment["HOME"]) / ".config" / "torch"
+    folder.mkdir(parents=True)
+    [rules] = blocks("toml", POLICY)
+    (folder / "policy.toml").write_text(rules)
+    run("torch-tasks", "up", "--detach", "--no-flower", "--agent", "dev-1:developer")
+    [commands] = blocks("bash", POLICY)
+    said = run("bash", "-ec", commands)
+    assert "release-manager" in said.splitlines()[0]
+    assert f'schedule: [rights.agent] schedule = "any" ({folder}/policy.toml, line 2)' in said
+    assert "dev-1 (agent, developer) may not do task.answer" in said
+    assert "it may not: exit code 5" in said
+    assert "dev-1 (agent, developer) may, for its own, do task.cancel" in said
+    assert "viewer (program, viewer) may not do task.enqueue" in said
+    assert "neither may this one" in said
 
 
 def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:

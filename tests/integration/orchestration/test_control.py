@@ -262,8 +262,12 @@ def test_the_fleet_stops_and_starts_and_its_tasks_are_neither_lost_nor_failed(
 
 
 @pytest.mark.parametrize("order", ["stop --all", "stop --here", "pause --all --interrupt"])
-def test_a_task_that_stops_its_own_agent_is_not_put_back(torch: Torch, node: Node, tmp_path: Path, order: str) -> None:
-    """It would do so again, each time that the fleet is started."""
+def test_a_task_that_stops_its_own_agent_is_not_put_back(
+    torch: Torch, node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, order: str
+) -> None:
+    """It would do so again, each time that the fleet is started. By the policy of this test its agent may."""
+    (tmp_path / "policy.toml").write_text('[rights.agent]\nhold = "any"\n')
+    monkeypatch.setenv("TORCH_CONFIG_DIR", str(tmp_path))
     node.agent_worker("dev-1")
     again = order.split(" --interrupt")[0].replace("stop", "start").replace("pause", "resume")
     task = torch.enqueue(f"echo once >> {tmp_path}/done; {TORCH_TASKS} {order}; sleep 60", agent="dev-1", max_retries=3)

@@ -251,7 +251,7 @@ def test_a_broker_that_forgot_learns_again_who_was_spawned(node: Node, torch: To
 
 
 def test_an_agent_spawns_a_helper_gives_it_a_task_and_has_it_retire(node: Node, torch: Torch) -> None:
-    node.node_worker("boss-1:boss", TORCH_AGENTS_PER_PARENT="1")
+    node.node_worker("boss-1:project-manager", TORCH_AGENTS_PER_PARENT="1")
     script = """
     helper=$(torch-tasks spawn developer --temporary) || exit
     torch-tasks spawn developer && exit 9

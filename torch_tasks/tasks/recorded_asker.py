@@ -1,0 +1,49 @@
+"""Who asked for a Celery task travels in its message: what a worker does for it, it does in that caller's name.
+
+So whoever carries a request out decides again whether its caller may, and what follows from it, as the next task of a
+chain, is nobody else's either.
+"""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+from typing import Any
+
+from celery import signals
+from pydantic import ValidationError
+
+from torch_tasks.caller import CallerKind, acting_as
+from torch_tasks.model.asker import Asker
+from torch_tasks.settings import settings
+
+HEADER = "torch_asker"
+_UNKNOWN = Asker(kind=CallerKind.PROGRAM, name="celery")
+"""Who asks in a message that no process of Torch sent: it has the rights of a program."""
+_running: ContextVar[Any] = ContextVar("_running", default=None)
+
+
+def stamp(headers: dict[str, Any]) -> None:
+    """Note in a message's headers who asks."""
+    headers[HEADER] = Asker.now(settings().node).model_dump(mode="json", exclude_none=True)
+
+
+def asker_in(headers: Any) -> Asker:
+    """Who asked, as the headers of a message say."""
+    try:
+        return Asker.model_validate(headers.get(HEADER))
+    except (ValidationError, AttributeError):
+        return _UNKNOWN
+
+
+@signals.task_prerun.connect  # type: ignore[untyped-decorator]
+def _begin(task: Any = None, **_: Any) -> None:
+    acting = acting_as(asker_in(task.request).caller)
+    acting.__enter__()
+    _running.set(acting)
+
+
+@signals.task_postrun.connect  # type: ignore[untyped-decorator]
+def _end(**_: Any) -> None:
+    if acting := _running.get():
+        _running.set(None)
+        acting.__exit__(None, None, None)
