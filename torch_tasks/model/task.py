@@ -347,12 +347,6 @@ class TaskResult(Model):
         failure = Failure(kind=FailureKind.CANCELLED, message=message)
         return cls(task_id=task_id, status=TaskState.CANCELLED, error=failure)
 
-    @classmethod
-    def forbidden(cls, task_id: str, message: str) -> Self:
-        """The result of a task that no agent begins, because who enqueued it may not have it done."""
-        failure = Failure(kind=FailureKind.REFUSED, message=message)
-        return cls(task_id=task_id, status=TaskState.FAILED, error=failure)
-
     @property
     def succeeded(self) -> bool:
         """Whether the task was done, with evidence of it."""

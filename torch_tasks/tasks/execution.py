@@ -189,7 +189,7 @@ class Execution:
             case Act.FINISH:
                 return self._finished(self._result, by=self._host.info)
             case Act.FORBID:
-                return self._finished(TaskResult.forbidden(task_id, decision.note), by=None)
+                return self._finished(_forbidden(task_id, decision.note), by=None)
             case Act.BURY:
                 self._message.bury()  # first: a record that says "dead" has its dead letter
                 return self._finished(self._result.model_copy(update={"status": TaskState.DEAD}), by=self._host.info)
@@ -317,6 +317,12 @@ class Execution:
             self._task.backend.mark_as_revoked(result.task_id, result.summary, request=self._task.request)
             raise Ignore
         raise TaskFailed(result.summary)
+
+
+def _forbidden(task_id: str, why: str) -> TaskResult:
+    """The result of a task that no agent begins, because who enqueued it may not have it done."""
+    failure = Failure(kind=FailureKind.REFUSED, message=why)
+    return TaskResult(task_id=task_id, status=TaskState.FAILED, error=failure)
 
 
 def pause_before_retry(tries: int) -> float:
