@@ -20,19 +20,11 @@ from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
 from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.durations import describe_duration
+from torch_tasks.model.handover import Handover
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import SpawnRequest
-from torch_tasks.model.task import (
-    Handover,
-    HistoryEntry,
-    Permissions,
-    Priority,
-    TaskRecord,
-    TaskResult,
-    TaskSpec,
-    TaskState,
-)
+from torch_tasks.model.task import HistoryEntry, Permissions, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.operations import tasks
 from torch_tasks.operations.operation import Nothing
 from torch_tasks.orchestration import holds, staffing

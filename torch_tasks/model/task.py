@@ -28,6 +28,7 @@ from torch_tasks.model.fields import (
     readable,
     title_of,
 )
+from torch_tasks.model.handover import Handoff, Handover
 from torch_tasks.model.options import Option
 from torch_tasks.model.reader import depth_of
 
@@ -402,45 +403,6 @@ class TaskRecord(Model):
     unroutable: bool = False
     waits: str | None = None
     """Why no agent takes the task now or goes on with it: none is there, or all that are able are held up."""
-
-
-class Handoff(Model):
-    """What the next agent should know about a task that another one could not finish."""
-
-    agent: str
-    node: str
-    noted_at: AwareDatetime
-    screen: str = ""
-    """What the pane showed last."""
-    branch: str | None = None
-    diff: str | None = None
-    """The changes in the workdir, if it is a git tree."""
-
-
-class Handover(Model):
-    """A handover of a task: who asked for it, the former and the next agent, and what that one should know."""
-
-    by: str
-    owner: str | None = None
-    """The agent that had the task, if one had begun."""
-    to: str
-    """An agent, or a role."""
-    note: str = ""
-    questions: tuple[str, ...] = ()
-    attempt: int = 0
-    """The number of the try that is given up."""
-    pid: int | None = None
-    """The command in the owner's pane that asked for it, which must return before its turn is ended."""
-
-    @property
-    def for_successor(self) -> dict[str, Any]:
-        """The part that the next agent reads, in its task's context."""
-        return {
-            "handed_over_by": self.by,
-            "handed_over_to": self.to,
-            "note": self.note,
-            "questions": list(self.questions),
-        }
 
 
 class HistoryEntry(Model):

@@ -10,7 +10,8 @@ from torch_tasks.broker.refused import RefusedLetter
 from torch_tasks.errors import BrokerUnreachable
 from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
-from torch_tasks.model.task import Handover, HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
+from torch_tasks.model.handover import Handover
+from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
 from torch_tasks.operations.operation import Access, Nothing, Request, operation
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings

@@ -5,7 +5,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import NamedTuple
 
-from torch_tasks.model.task import Handover, TaskState
+from torch_tasks.model.handover import Handover
+from torch_tasks.model.task import TaskState
 
 
 class Acceptance(StrEnum):

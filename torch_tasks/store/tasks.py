@@ -19,6 +19,7 @@ from torch_tasks.broker.scripts import Scripts
 from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound, Unreadable
 from torch_tasks.model.agent import FORMAT, AgentInfo
 from torch_tasks.model.asker import Asker
+from torch_tasks.model.handover import Handoff, Handover
 from torch_tasks.model.reader import number, read_model
 from torch_tasks.model.task import (
     ENDED,
@@ -27,8 +28,6 @@ from torch_tasks.model.task import (
     TRANSITIONS,
     Failure,
     FailureKind,
-    Handoff,
-    Handover,
     HistoryEntry,
     TaskRecord,
     TaskResult,

@@ -9,8 +9,9 @@ from torch_tasks.app import ANNOUNCE_QUEUE, LOOK, app
 from torch_tasks.caller import caller
 from torch_tasks.errors import AgentUnable, InvalidHandover, NotYours, TaskEnded, TaskNotFound
 from torch_tasks.fleet import fleet
+from torch_tasks.model.handover import Handover
 from torch_tasks.model.routing import queue_for, why_no_successor
-from torch_tasks.model.task import HELD, Handover, TaskRecord, TaskSpec
+from torch_tasks.model.task import HELD, TaskRecord, TaskSpec
 from torch_tasks.security.decision import require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.tasks.forwarding import queued_tasks

@@ -14,8 +14,9 @@ from torch_tasks.errors import AgentUnavailable, BrokerAway, StaleWriter
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import now
+from torch_tasks.model.handover import Handover
 from torch_tasks.model.host import AgentHeld, Detached, HandedOver, TaskDelivery, UsageLimited
-from torch_tasks.model.task import Evidence, Failure, FailureKind, Handover, TaskResult, TaskSpec, TaskState
+from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_outcomes import Ownership
 from torch_tasks.system.files import usable, write_private
 from torch_tasks.tasks.requests import ANSWERED, NOT_TAKEN

@@ -11,7 +11,8 @@ from pathlib import Path
 from torch_tasks.errors import BrokerAway, TorchError
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.model.task import Handoff, TaskSpec, TaskState
+from torch_tasks.model.handover import Handoff
+from torch_tasks.model.task import TaskSpec, TaskState
 from torch_tasks.workers.folders import AttemptFolder
 from torch_tasks.workers.git.tree import branch_or_commit, uncommitted_changes
 from torch_tasks.workers.host.hosted_agent import HostedAgent

@@ -8,6 +8,7 @@ import pytest
 
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import now
+from torch_tasks.model.handover import Handover
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import (
     ENDED,
@@ -15,7 +16,6 @@ from torch_tasks.model.task import (
     NOT_BEGUN,
     Failure,
     FailureKind,
-    Handover,
     Priority,
     TaskRecord,
     TaskResult,
