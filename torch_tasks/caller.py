@@ -20,6 +20,8 @@ from torch_tasks.state_folder import JOURNAL, StateFolder
 OPERATOR = "operator"
 """The name of every person in messages and records; no agent can have this id."""
 _AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
+DESK_VARIABLE = "TORCH_DESK"
+"""In an agent's pane: the socket of the agent's desk."""
 
 
 class CallerKind(StrEnum):
@@ -102,5 +104,5 @@ def _of_environment() -> Caller:
 
 def leave_pane() -> None:
     """Make this process, and those that it starts, act as a person although they run in an agent's pane."""
-    for name in (_AGENT, _TASK, _INCARNATION):
+    for name in (_AGENT, _TASK, _INCARNATION, DESK_VARIABLE):
         os.environ.pop(name, None)

@@ -59,6 +59,20 @@ class InternalFault(TorchError):
     """A process of Torch failed at what it was asked for in a way that Torch did not foresee; its log has the cause."""
 
 
+class FrameRefused(WrongUsage):
+    """What was sent to an agent's desk, or came from it, is no request or answer of a version that is known here."""
+
+
+class DeskBusy(NoneAble):
+    """An agent's desk has as many requests as it serves at a time; nothing was done."""
+
+
+class DeskAway(TorchError):
+    """The agent's worker was not back in time to serve its desk."""
+
+    exit_code = 4
+
+
 class InvalidTask(WrongUsage):
     """A task was refused before anything was published."""
 

@@ -172,6 +172,11 @@ class Settings(BaseSettings):
     transcript_limit_bytes: int = Field(
         64 << 20, gt=0, description="A longer transcript of a pane is rotated; one older part is kept."
     )
+    desk_seconds: Finite = Field(
+        60.0,
+        ge=0,
+        description="How long a command in an agent's pane waits for the agent's worker while that is started again.",
+    )
     agent_start_seconds: Finite = Field(60.0, gt=0, description="How long a program may show nothing at its start.")
     pane_scope: PaneScope = Field(
         "auto",
@@ -354,7 +359,7 @@ def _faults(error: ValidationError) -> Iterator[str]:
 
 #: Without ``TORCH_``: what an agent's program finds in its environment, and what the files in compose/ name.
 _SET_BY_TORCH = frozenset(
-    {"CONFIG_DIR", "AGENT_ID", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "BROKER_PASSWORD", "MARK"}
+    {"CONFIG_DIR", "AGENT_ID", "DESK", "TASK_ID", "INCARNATION", "CONTEXT", "ANSWER", "BROKER_PASSWORD", "MARK"}
 )
 _BEGINNINGS_SET_BY_TORCH = ("NOTIFY_", "TEST_")
 _ALIKE = 0.75

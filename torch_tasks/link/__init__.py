@@ -23,6 +23,11 @@ class Link(Protocol):
 
 def link() -> Link:
     """The link of this process, as its environment says."""
+    from torch_tasks.link.desk import desk_of_this_pane
+
+    if desk := desk_of_this_pane():
+        return desk
+
     from torch_tasks.link.direct import DirectLink
 
     return DirectLink()

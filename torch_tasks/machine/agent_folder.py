@@ -100,15 +100,16 @@ def agents_to_retire(state: StateFolder) -> list[str]:
     return [folder.name for folder in state.agents() if (folder / RETIRE_ORDER).exists()]
 
 
-def report(folder: Path, name: str, task: str, text: str) -> None:
-    """Write an agent's report, whole or not at all, and wake its worker; OSError if it cannot be written."""
-    write_event(folder, name, {"task": task, "text": text}, at=time.time_ns() // 1_000_000)
+def report(folder: Path, name: str, task: str, text: str, report_id: str) -> None:
+    """Write an agent's report once, whole or not at all, and wake its worker; OSError if it cannot be written."""
+    if not any((folder / EVENTS).rglob(f"*-{report_id}-*.json")):
+        write_event(folder, name, {"task": task, "text": text}, at=time.time_ns() // 1_000_000, event_id=report_id)
 
 
-def write_event(folder: Path, name: str, given: Mapping[str, Any], *, at: int) -> None:
+def write_event(folder: Path, name: str, given: Mapping[str, Any], *, at: int, event_id: str = "") -> None:
     """Write what happened in the agent's program at this millisecond, whole or not at all, and wake its worker."""
     events = folder / EVENTS
-    file = f"{at}-{os.getpid():010d}-{name}.json"
+    file = f"{at}-{event_id or f'{os.getpid():010d}'}-{name}.json"
     draft = events / f".{file}"
     draft.write_text(json.dumps({"name": name, "at": at, "input": given}) + "\n")
     draft.replace(events / file)

@@ -23,6 +23,7 @@ Reply = TypeVar("Reply")
 NOUNS = {
     "policy": "torch_tasks.operations.policy",
     "task": "torch_tasks.operations.tasks",
+    "pane": "torch_tasks.operations.pane",
 }
 """Where the operations of each noun are declared; a module is loaded when one of its operations is asked for."""
 

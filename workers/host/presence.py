@@ -1,4 +1,4 @@
-"""One agent's place in the fleet: its folder and lock on this node, its entry in the registry, its incarnation."""
+"""One agent's place in the fleet: folder, lock and desk on this node, entry in the registry, incarnation."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from io import FileIO
 from pathlib import Path
 from typing import IO, Any
 
+from torch_tasks.caller import Caller
 from torch_tasks.errors import AgentTaken, BrokerAway, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
@@ -21,6 +22,7 @@ from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
 from torch_tasks.system.files import usable
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
+from torch_tasks.workers.host.desk import Desk
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,7 @@ class AgentPresence:
         self.folder = fleet.settings.state.agent(spec.id)
         self.attempts = self.folder / "runs"
         self._journal_file = self.folder / JOURNAL
+        self._desk = Desk(self.folder, self._as_caller)
 
     def take(self, workdir: Path) -> None:
         """Become the agent's one host, or refuse with :class:`AgentTaken`."""
@@ -48,6 +51,7 @@ class AgentPresence:
         if self.journal.current is None:  # else the broker may have counted its end, and the journal not yet
             self.remember(performance=self.info.performance_metrics)
         LivenessFile(self.folder).start(self._fleet.settings.heartbeat_seconds)
+        self._desk.open()
 
     def attempt(self, task_id: str, number: int) -> AttemptFolder:
         return AttemptFolder(self.attempts, task_id, number)
@@ -88,11 +92,16 @@ class AgentPresence:
         self.beat()
 
     def leave(self) -> None:
-        """Mark the agent offline; its folder's lock goes with this process."""
+        """Close the desk and mark the agent offline; its folder's lock goes with this process."""
+        self._desk.close()
         try:
             self._fleet.registry.leave(self.info)
         except BrokerAway as error:
             log.warning("%s: could not be marked offline: %s", self._spec.id, error)
+
+    def _as_caller(self, pid: int) -> Caller:
+        """The agent, which asks from this process in its pane."""
+        return Caller(self.info.agent_id, self.info.incarnation, self.folder, role=self.info.role, pid=pid)
 
     def _taken(self, holder: str) -> AgentTaken:
         remedy = "Choose another --id, or stop that worker first"

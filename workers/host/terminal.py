@@ -16,12 +16,14 @@ from pathlib import Path
 
 import psutil
 
+from torch_tasks.caller import DESK_VARIABLE
 from torch_tasks.errors import AgentUnavailable
+from torch_tasks.link.desk import PATIENCE_VARIABLE
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import JOURNAL, TMUX, UNPACKED
+from torch_tasks.state_folder import DESK, JOURNAL, TMUX, UNPACKED
 from torch_tasks.system.lineage import Lineage
 from torch_tasks.system.loops import Loop
 from torch_tasks.visible_text import one_line
@@ -318,6 +320,8 @@ class Terminal:
             "TORCH_AGENT_ID": info.agent_id,
             "TORCH_INCARNATION": str(info.incarnation),
             "TORCH_STATE_DIR": str(self._settings.state_dir),
+            DESK_VARIABLE: str(self._folder / DESK),
+            PATIENCE_VARIABLE: f"{self._settings.desk_seconds:g}",
         }
         # Programs that Bun has packed unpack megabytes at every start, OpenCode's for one, and never remove them.
         unpacked = {"BUN_TMPDIR": str(self._folder / UNPACKED)}

@@ -17,12 +17,13 @@ from torch_tasks.errors import BrokerAway, BrokerForgot, BrokerUnreachable, Task
 ROOT = Path(__file__).parents[3]
 OWN_CLIENTS = {
     "workers/certify/fake_model/server.py",
+    "workers/host/desk.py",
     "torch_tasks/broker/connection.py",
     "torch_tasks/broker/results.py",
     "torch_tasks/store/checkins.py",
 }
-"""Who handles redis-py's errors: where they are translated, Celery's own client, answers within one pipeline; and a
-server of our own that has clients."""
+"""Who handles redis-py's errors: where they are translated, Celery's own client, answers within one pipeline; and
+servers of our own that have clients."""
 TOO_WIDE = re.compile(r"\b(RedisError|ConnectionError|TimeoutError)\b")
 
 

@@ -72,7 +72,8 @@ def test_a_hook_that_cannot_report_says_nothing_and_leaves_nothing(folder: Path)
 
 
 def test_the_agents_own_report_is_an_event_too(folder: Path) -> None:
-    report(folder, DONE, "t-1", "it is done")
+    report(folder, DONE, "t-1", "it is done", "r-1")
+    report(folder, DONE, "t-1", "it is done", "r-1")  # once
     log = JoinedLogs(HookFolder(folder / "events", lambda *_: None), HookFolder(folder / "none", translated))
     assert [(event.kind, event.task, event.text) for event in log.since("")] == [(EventKind.DONE, "t-1", "it is done")]
     assert log.since(log.mark()) == []
