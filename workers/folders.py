@@ -250,6 +250,17 @@ class MessageOutcome(BaseModel):
     transport: Transport = "broker"
 
 
+class MessageTaken(BaseModel):
+    """The program that took a message, by its session and its conversation."""
+
+    model_config = ConfigDict(frozen=True)
+
+    session: int | None
+    conversation: str | None
+    is_told: bool = False
+    """It was told to go on with the message, which it has from a program that was killed."""
+
+
 class MessageFolder(PromptFolder):
     """One message on disk."""
 
@@ -258,6 +269,8 @@ class MessageFolder(PromptFolder):
         self.message = message
         self._outcome = self.folder / _OUTCOME
         self._reported = self.folder / _REPORTED
+        self._taken = self.folder / "taken.json"
+        self._over = self.folder / "over"
 
     @classmethod
     def read(cls, messages: Path, message_id: str) -> MessageFolder:
@@ -293,6 +306,22 @@ class MessageFolder(PromptFolder):
             if file.exists():
                 return MessageOutcome.model_validate_json(file.read_bytes())
         return None
+
+    @property
+    def taken(self) -> MessageTaken | None:
+        """Which program works on it; None if none does, or if the work on a task holds it, too."""
+        if self._over.exists() or not self._taken.exists():
+            return None
+        return MessageTaken.model_validate_json(self._taken.read_bytes())
+
+    def note_taken(self, taken: MessageTaken) -> None:
+        """Note which program works on it."""
+        self._over.unlink(missing_ok=True)
+        write_private(self._taken, taken.model_dump_json() + "\n")
+
+    def note_over(self) -> None:
+        """Note that no program works on it any more."""
+        self._over.touch()
 
     def keep(self) -> None:
         """Write the message to the disk, if it is not there."""

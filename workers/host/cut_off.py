@@ -1,10 +1,10 @@
-"""An attempt whose program was killed: whether another program goes on with it, and how."""
+"""An attempt or a message whose program was killed: whether another program goes on with it, and how."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from torch_tasks.workers.folders import AttemptFolder, CutOff
+from torch_tasks.workers.folders import AttemptFolder, CutOff, MessageFolder, MessageTaken
 from torch_tasks.workers.host.attempt_end import AttemptEnd, AttemptFacts, what_ends
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.programs.kind import Continuation
@@ -54,3 +54,35 @@ class CutOffAttempt:
         if cut_off is None or self._agent.presence.journal.conversation != cut_off.conversation:
             return Continuation.NOT_KEPT
         return self._agent.kind.go_on(self._agent.terminal.pane, self._folder)
+
+
+class CutOffMessage:
+    """One message that a program works on, or worked on when it was killed."""
+
+    def __init__(self, agent: HostedAgent, folder: MessageFolder) -> None:
+        self._agent = agent
+        self._folder = folder
+
+    def note_taken(self, *, is_told: bool = False) -> None:
+        """Note that the program in the pane works on it."""
+        journal = self._agent.presence.journal
+        taken = MessageTaken(session=journal.session, conversation=self._agent.kind.conversation, is_told=is_told)
+        self._folder.note_taken(taken)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether its program is not the one in the pane, and ended without an answer."""
+        taken = self._folder.taken
+        if taken is None or taken.session == self._agent.presence.journal.session:
+            return False
+        return self._agent.kind.message_answer(self._folder) is None
+
+    def take_up(self) -> tuple[Continuation, str]:
+        """Have the new program, which is free, go on with it once, in its conversation; with its whole answer."""
+        taken, kind = self._folder.taken, self._agent.kind
+        if taken is None or taken.is_told or taken.conversation is None or taken.conversation != kind.conversation:
+            return Continuation.NOT_KEPT, ""
+        how, answer = kind.go_on_with_message(self._agent.terminal.pane, self._folder)
+        if how is Continuation.TOLD:
+            self.note_taken(is_told=True)
+        return how, answer

@@ -32,6 +32,7 @@ from torch_tasks.workers.folders import (
     undelivered,
     unreported,
 )
+from torch_tasks.workers.host.cut_off import CutOffMessage
 from torch_tasks.workers.host.hosted_agent import HostedAgent
 from torch_tasks.workers.host.waiting_messages import (
     AgentReadiness,
@@ -41,6 +42,7 @@ from torch_tasks.workers.host.waiting_messages import (
     conclusion,
     decide_delivery,
 )
+from torch_tasks.workers.programs.kind import Continuation
 from torch_tasks.workers.programs.questions import decide_permission
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 
@@ -56,6 +58,12 @@ _CARRY_SECONDS = 60.0
 _IDLE_SECONDS = 10.0
 #: How long a program may take to show that it got an answer.
 _ANSWERED_SECONDS = 3.0
+
+_UNKNOWN = (
+    "The program of {agent} was killed while it worked on this, and the next one cannot go on with it. Whether "
+    "anything of it was done is unknown; ask again if it still matters."
+)
+"""The reply to a question of which that is so."""
 
 
 class MessageCarrier:
@@ -89,7 +97,7 @@ class MessageCarrier:
         for folder in undelivered(self._folder):
             self._queue.add(folder, None)
         self._unreported = {folder.message.id: folder for folder in unreported(self._folder)}
-        self._answering = self._unanswered_question()
+        self._answering = self._unanswered()
         self._fetching.start()
         self._delivering.start()
 
@@ -241,7 +249,7 @@ class MessageCarrier:
                     return None
             if ended := conclusion(submission.phase, submission.steps[-1].evidence):
                 if submission.phase is SubmissionPhase.ACCEPTED:
-                    self._note_accepted(folder)
+                    self._note_accepted(folder, is_alone=beside is None)
                 return folder.conclude(*ended, "broker" if waiting.entry else "fallback")
             if self._is_pane_taken(submission):
                 folder.wait_again()
@@ -251,8 +259,10 @@ class MessageCarrier:
             self._agent.bell.wait(0.02 if submission.seconds_in_phase < 5 else 0.25)
         return None
 
-    def _note_accepted(self, folder: MessageFolder) -> None:
+    def _note_accepted(self, folder: MessageFolder, *, is_alone: bool) -> None:
         kind, presence = self._agent.kind, self._agent.presence
+        if is_alone and kind.is_conversational:
+            CutOffMessage(self._agent, folder).note_taken()
         self._answering, self._taken_at = (folder if kind.is_conversational else None), time.monotonic()
         presence.show(kind.read(self._agent.terminal.pane).state, task=presence.info.current_task)
 
@@ -288,6 +298,8 @@ class MessageCarrier:
         folder, kind = self._answering, self._agent.kind
         if folder is None or not self._agent.terminal.is_alive:
             return
+        if not self._has_program(folder):
+            return
         answer = kind.message_answer(folder)
         just_taken = kind.reports_turns and time.monotonic() - self._taken_at < _IDLE_SECONDS
         self._permissions.look(folder)
@@ -297,14 +309,55 @@ class MessageCarrier:
         if (answer is None and just_taken) or not kind.is_free(self._agent.terminal.pane):
             return
         self._answering = None
+        folder.note_over()
         self._permissions.look(folder)
 
-    def _unanswered_question(self) -> MessageFolder | None:
-        """The last message that a former worker delivered, if it was a question."""
+    def _has_program(self, folder: MessageFolder) -> bool:
+        """Whether the program in the pane works on the message; one that has replaced it takes the message up."""
+        cut_off, kind, pane = CutOffMessage(self._agent, folder), self._agent.kind, self._agent.terminal.pane
+        if cut_off.is_open:
+            holds = self._agent.holds
+            is_held = holds.stop is not None or holds.paused is not None or self._agent.intake.seconds_left
+            if kind.is_free(pane) and not is_held:
+                self._take_up(folder, cut_off)
+            return False
+        if folder.taken and folder.taken.is_told:
+            phase = kind.hand_message(pane, folder, None).phase
+            if phase in (SubmissionPhase.REFUSED, SubmissionPhase.INDETERMINATE):
+                self._give_up(folder)
+            return phase is SubmissionPhase.ACCEPTED
+        return True
+
+    def _take_up(self, folder: MessageFolder, cut_off: CutOffMessage) -> None:
+        """Its program was killed: have the next one go on with it, or say that nobody knows what became of it."""
+        how, answer = cut_off.take_up()
+        log.warning(
+            "%s: its program was killed while it worked on message %s; %s", self._agent_id, folder.message.id, how
+        )
+        if how is Continuation.TOLD:
+            self._agent.quota.count_call()
+            self._taken_at = time.monotonic()
+        elif how is Continuation.NOT_KEPT:
+            self._give_up(folder)
+        else:
+            if folder.message.kind is MessageKind.QUESTION:
+                self._reply(folder.message, answer)
+            self._answering = None
+            folder.note_over()
+
+    def _give_up(self, folder: MessageFolder) -> None:
+        self._answering = None
+        folder.note_over()
+        if folder.message.kind is MessageKind.QUESTION:
+            self._reply(folder.message, _UNKNOWN.format(agent=self._agent_id))
+
+    def _unanswered(self) -> MessageFolder | None:
+        """The last message that a former worker delivered, if a program may still work on it or a reply is due."""
         with contextlib.suppress(FileNotFoundError):
             folder = MessageFolder.read(self._folder, self._last_file.read_text().strip())
             outcome = folder.outcome
-            if outcome and outcome.state.arrived and folder.message.kind is MessageKind.QUESTION:
+            is_due = folder.taken is not None or folder.message.kind is MessageKind.QUESTION
+            if outcome and outcome.state.arrived and is_due:
                 return folder
         return None
 

@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
-from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered, Answerer
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
@@ -64,7 +64,7 @@ class Aider(CodingAgent):
         view = self.read_screen(pane)
         return view is not None and view.by_screen.rule == _COVERED
 
-    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+    def kept_prompt(self, submission: Submission, run: PromptFolder) -> KeptPrompt | None:
         exchange = self._exchange(run)
         if exchange is None:
             return None
@@ -85,7 +85,7 @@ class Aider(CodingAgent):
         exchange = self._exchange(run)
         return exchange.usage if exchange else None
 
-    def _exchange(self, run: AttemptFolder) -> Exchange | None:
+    def _exchange(self, run: PromptFolder) -> Exchange | None:
         return next((one for one in reversed(exchanges(self._history)) if belongs_to(one.prompt, run.tag)), None)
 
 

@@ -19,7 +19,7 @@ import psutil
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
@@ -143,7 +143,7 @@ class Claude(CodingAgent):
         found = (self._home / "projects").glob(f"*/{conversation}.jsonl")
         return next((path for path in found if any(_said(path))), None)
 
-    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+    def kept_prompt(self, submission: Submission, run: PromptFolder) -> KeptPrompt | None:
         path = self._transcript(self.conversation or "")
         return kept_in(path, submission.tag) if path else None
 

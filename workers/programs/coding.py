@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 from torch_tasks.model.agent import AgentState
-from torch_tasks.model.task import Evidence, Question, TaskSpec, Usage
+from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered, Answerer, Dialogs, give, permit
-from torch_tasks.workers.programs.conversation import GO_ON, KeptPrompt, conversation_words, new_conversation
+from torch_tasks.workers.programs.conversation import conversation_words, new_conversation
 from torch_tasks.workers.programs.events import (
     REPORT,
     EventKind,
@@ -26,7 +26,8 @@ from torch_tasks.workers.programs.events import (
     ProgramEvent,
     conversation_of,
 )
-from torch_tasks.workers.programs.kind import AgentKind, Continuation, Hindrance, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.keeping import KeepingAgent
+from torch_tasks.workers.programs.kind import Hindrance, ProgramEnding, Progress, StateReading
 from torch_tasks.workers.programs.lasting import LastingChanges
 from torch_tasks.workers.programs.pane_program import is_left_to_a_shell, kill_program
 from torch_tasks.workers.programs.prompt import Prompt, briefing, compose_prompt, task_hints
@@ -38,9 +39,7 @@ from torch_tasks.workers.programs.submitter import Submitter
 from torch_tasks.workers.programs.turn import (
     Turn,
     ending_of,
-    put_ending_aside,
     read_turn,
-    reported_ending,
     store_ending,
     stored_ending,
 )
@@ -54,7 +53,7 @@ _NOT_TYPED_INTO = frozenset({AgentState.EXITED, AgentState.UNKNOWN})
 _AT_REST = frozenset({AgentState.READY, AgentState.LIMITED, AgentState.LOGIN, AgentState.ERROR})
 
 
-class CodingAgent(AgentKind):
+class CodingAgent(KeepingAgent):
     """A coding agent's program in its pane. Subclasses override the first part."""
 
     is_conversational = True
@@ -103,11 +102,6 @@ class CodingAgent(AgentKind):
     def choose(self, pane: AgentPane, question: Question, reply: ChosenAnswer) -> Answered:
         """Give a person's answer to the question."""
         return give(Answerer(pane, self._rules.menu), self.config.answers, question, reply)
-
-    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
-        """What the conversation holds of the attempt's prompt; None if nothing, or if nothing shows it."""
-        accepted = read_turn(self.log.since(submission.mark), submission.tag).accepted
-        return KeptPrompt() if accepted else None
 
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         """What the task cost; called once, at its end."""
@@ -274,9 +268,9 @@ class CodingAgent(AgentKind):
             hints=task_hints(run.task_id),
             disarm=self.disarm,
         )
-        self._note_typed(run)
+        self.note_typed(run)
         submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes))
-        self._step(pane, run, submission)
+        self.step(pane, run, submission)
 
     @property
     def _introduction(self) -> str:
@@ -286,12 +280,12 @@ class CodingAgent(AgentKind):
     def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
         submission = Submission.load(run)
         assert submission, f"{run.folder} holds no submission"
-        submission = self._step(pane, run, submission)
+        submission = self.step(pane, run, submission)
         progress = self._watcher.progress(pane, run, spec, submission)
         self.lasting.note(pane, progress.reading.question)
         return progress
 
-    def _step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
+    def step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         submission = self.advance(pane, folder, submission)
         if submission.phase is SubmissionPhase.ACCEPTED:
             (self.folder / "briefed").touch()
@@ -312,12 +306,12 @@ class CodingAgent(AgentKind):
 
     def hand_message(self, pane: AgentPane, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         submission = Submission.load(letter) or self._begin_message(letter, beside)
-        submission = self._step(pane, letter, submission)
+        submission = self.step(pane, letter, submission)
         if beside and submission.phase is SubmissionPhase.ACCEPTED:
-            self._note_typed(beside)
+            self.note_typed(beside)
         return submission
 
-    def _note_typed(self, folder: PromptFolder) -> None:
+    def note_typed(self, folder: PromptFolder) -> None:
         """Note whose text is typed, so that it can be recognised in the composer."""
         (self.folder / "current").write_text(f"{folder.folder}\n")
 
@@ -333,7 +327,7 @@ class CodingAgent(AgentKind):
             hints=letter.hints,
             disarm=self.disarm,
         )
-        self._note_typed(letter)
+        self.note_typed(letter)
         # A new mark would hide the events of the task.
         task = Submission.load(beside) if beside else None
         mark = task.mark if task else self.log.mark()
@@ -410,40 +404,3 @@ class CodingAgent(AgentKind):
 
     def answer(self, pane: AgentPane, question: Question, reply: str) -> bool:
         return self._watcher.answer(pane, question, reply)
-
-    def send_back(self, pane: AgentPane, run: AttemptFolder, text: str) -> bool:
-        before = Submission.load(run)
-        if before is None:
-            return False
-        self._send_after(before, pane, run, text)
-        return True
-
-    def go_on(self, pane: AgentPane, run: AttemptFolder) -> Continuation:
-        before = Submission.load(run)
-        kept = self.kept_prompt(before, run) if before else None
-        if before is None or kept is None:
-            return Continuation.NOT_KEPT
-        turn = self.turn(before)
-        if turn.report:
-            self.end(run, turn, *reported_ending(turn))
-            return Continuation.ANSWERED
-        if kept.answer is not None:
-            evidence = Evidence(kind="stop_event", detail=str(Continuation.ANSWERED), passed=True)
-            self.end(run, turn, ProgramEnding(evidence), kept.answer)
-            return Continuation.ANSWERED
-        self._send_after(before, pane, run, GO_ON.format(prompt=run.prompt))
-        return Continuation.TOLD
-
-    def submissions(self, run: AttemptFolder) -> int:
-        submission = Submission.load(run)
-        return submission.round if submission else 0
-
-    def _send_after(self, before: Submission, pane: AgentPane, run: AttemptFolder, text: str) -> None:
-        """Give the program a further text for the attempt."""
-        file = run.folder / f"round.{before.round + 1}"
-        hints = task_hints(run.task_id)
-        prompt = compose_prompt(text, run.tag, self.config.prompt, file=file, hints=hints, disarm=self.disarm)
-        file.write_bytes(text.encode())
-        submission = Submission.create(run, prompt.text, self.log.mark(), "; ".join(prompt.notes), before.round + 1)
-        put_ending_aside(run, before.round)
-        self._step(pane, run, submission)

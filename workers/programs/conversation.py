@@ -10,15 +10,15 @@ from torch_tasks.workers.programs.config import KindConfig
 from torch_tasks.workers.programs.kind import AgentKind
 
 GO_ON = """\
-The program in which you worked on this task was killed in the middle of it, and a new one has your conversation.
-Go on with the task where you were. Look first at what is done already, and do nothing twice.
+The program in which you worked on this {what} was killed in the middle of it, and a new one has your conversation.
+Go on with the {what} where you were. Look first at what is done already, and do nothing twice.
 Its words, should you need them, are in {prompt}."""
-"""What a program is told that takes up such a task."""
+"""What a program is told that takes up such a task or message."""
 
 
 @dataclass(frozen=True)
 class KeptPrompt:
-    """A task's prompt in a conversation whose program was killed."""
+    """A prompt in a conversation whose program was killed."""
 
     answer: str | None = None
     """The whole answer to it; None if there is none."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid, read_settings
 from torch_tasks.workers.programs.conversation import KeptPrompt
@@ -108,7 +108,7 @@ class Gemini(CodingAgent):
         logs = self.home.glob(f".gemini/tmp/*/chats/session-*{conversation[:8]}.jsonl")
         return sorted(logs, key=lambda log: log.stat().st_mtime, reverse=True)
 
-    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+    def kept_prompt(self, submission: Submission, run: PromptFolder) -> KeptPrompt | None:
         return kept_in(self._session_logs(self.conversation or ""), submission.tag)
 
     def get_ready(self, pane: AgentPane) -> bool:

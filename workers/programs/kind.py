@@ -82,7 +82,7 @@ class Progress:
 
 
 class Continuation(StrEnum):
-    """How a new program takes up a task that the one before it was killed with."""
+    """How a new program takes up a task or message that the one before it was killed with."""
 
     NOT_KEPT = "its conversation does not hold the prompt"
     ANSWERED = "its conversation holds the whole answer"
@@ -233,6 +233,13 @@ class AgentKind(ABC):
     def message_question(self, pane: AgentPane, letter: MessageFolder) -> Question | None:
         """What the program waits for while it works on a message."""
         return self.read(pane).question
+
+    def go_on_with_message(self, pane: AgentPane, letter: MessageFolder) -> tuple[Continuation, str]:
+        """Have a free program that goes on with the message's conversation go on with the message, too.
+
+        With the whole answer, if the conversation holds it.
+        """
+        return Continuation.NOT_KEPT, ""
 
     def message_answer(self, letter: MessageFolder) -> str | None:
         """What the program answered to a message; None while it has not, or if no event reports it."""

@@ -15,6 +15,8 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.client import Task
+from torch_tasks.communication.orchestrator import NovaOrchestrator
+from torch_tasks.model.message import MessageKind, MessageState
 
 ENDLESS = Scenario(
     default=Turn(
@@ -24,7 +26,10 @@ ENDLESS = Scenario(
             ),
         )
     ),
-    turns=(Turn((Say("It is done now."),), match="Go on with the task"), Turn((Work(600),), match="long work")),
+    turns=(
+        Turn((Say("It is done now."),), match="Go on with the "),
+        Turn((Work(600),), match="long work"),
+    ),
 )
 
 
@@ -171,3 +176,62 @@ def test_a_fresh_task_begins_a_conversation(killed: Killed) -> None:
         assert killed.torch.enqueue(f"work {number}", agent="developer-1", fresh=True).result(timeout=60).succeeded
     assert len({conversation for _, conversation in killed.conversations()}) == 3
     assert {how for how, _ in killed.conversations()} == {"--session-id"}
+
+
+# ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────────
+
+
+class Asked:
+    """One agent that works on a message which a person sent it."""
+
+    def __init__(self, killed: Killed, kind: MessageKind = MessageKind.QUESTION) -> None:
+        self.killed = killed
+        self.nova = NovaOrchestrator()
+        self.id = self.nova.send_message("developer-1", "long work", kind=kind).id
+        until(lambda: self.state() is MessageState.ACKNOWLEDGED, "the program has taken it")
+
+    def state(self) -> MessageState:
+        return self.nova.message(self.id).state
+
+    def reply(self) -> str | None:
+        """What the person was answered."""
+        reply = self.nova.message(self.id).reply
+        return self.nova.message(reply).message.message if reply else None
+
+
+@pytest.mark.parametrize("victim", ["program", "machine"])
+def test_a_question_goes_on_in_its_conversation(killed: Killed, victim: str) -> None:
+    asked = Asked(killed)
+    if victim == "machine":
+        killed.kill_machine()
+        killed.come_back()
+    else:
+        killed.program().kill()
+    assert until(asked.reply, "it is answered", 60) == "It is done now."
+    assert len([prompt for prompt in killed.fake.prompts() if "long work" in prompt]) == 1
+    assert len([prompt for prompt in killed.fake.prompts() if "Go on with the message" in prompt]) == 1
+    assert killed.torch.enqueue("and then", agent="developer-1").result(timeout=60).answer == "Done."
+
+
+def test_what_is_no_question_goes_on_too(killed: Killed) -> None:
+    Asked(killed, MessageKind.TEXT)
+    killed.program().kill()
+    until(lambda: any("Go on with the message" in prompt for prompt in killed.fake.prompts()), "it goes on", 60)
+    assert killed.torch.enqueue("and then", agent="developer-1").result(timeout=60).answer == "Done."
+    assert len([prompt for prompt in killed.fake.prompts() if "Go on with the message" in prompt]) == 1
+
+
+def test_who_asks_a_program_that_cannot_go_on_is_told_that_nobody_knows(node: Node, torch: Torch) -> None:
+    asked = Asked(Killed(FakeKind(node, scenario=ENDLESS), torch))
+    asked.killed.program().kill()
+    assert "was killed while it worked on this" in until(asked.reply, "it is answered", 60)
+    assert len(asked.killed.fake.prompts()) == 1
+
+
+def test_a_message_is_told_to_go_on_once(killed: Killed) -> None:
+    killed.fake.cli.play(Scenario(default=Turn((Work(600),))))
+    asked = Asked(killed)
+    killed.program().kill()
+    until(lambda: len(killed.received()) == 2, "it goes on", 60)
+    killed.program().kill()
+    assert "was killed while it worked on this" in until(asked.reply, "it is answered", 60)

@@ -24,7 +24,7 @@ from typing import Any
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring, write_private
-from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.folders import PromptFolder
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.codex.door import ORIGIN, Approval, Delivery, DoorLog, failed, open_approval
 from torch_tasks.workers.programs.codex.server import WITH_SERVER, CodexServer, DoorShut
@@ -76,7 +76,7 @@ class Codex(CodingAgent):
     def _session_log(self, conversation: str) -> Path | None:
         return next((self._home / "sessions").glob(f"*/*/*/rollout-*{conversation}.jsonl"), None)
 
-    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+    def kept_prompt(self, submission: Submission, run: PromptFolder) -> KeptPrompt | None:
         path = self._session_log(self.conversation or "")
         return kept_in(path, submission.tag) if path else None
 

@@ -94,7 +94,7 @@ class OpenCode(CodingAgent):
     def conversation(self) -> str | None:
         return self._session if self.config.conversation.resume else None
 
-    def kept_prompt(self, submission: Submission, run: AttemptFolder) -> KeptPrompt | None:
+    def kept_prompt(self, submission: Submission, run: PromptFolder) -> KeptPrompt | None:
         session, file = self._session, run.folder / f"message.{submission.round}"
         if session is None or not file.exists():
             return None
