@@ -12,9 +12,9 @@ from typing import Any, TypedDict, Unpack
 
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.caller import caller
-from torch_tasks.checkins.book import Checkins
-from torch_tasks.communication import NovaOrchestrator, Sent
 from torch_tasks.errors import BrokerFull, BrokerUnreachable, LedgerUnusable, TaskNotFinished
+from torch_tasks.facades.checkins import Checkins
+from torch_tasks.facades.messages import NovaOrchestrator
 from torch_tasks.fleet import fleet
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
@@ -22,11 +22,12 @@ from torch_tasks.model.agent import AgentInfo, Lifetime, RetirementReport
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.limits import Resources
+from torch_tasks.model.message import Sent
 from torch_tasks.model.node import NodeInfo
 from torch_tasks.model.spawn import SpawnRequest
 from torch_tasks.model.task import HistoryEntry, Permissions, Priority, TaskRecord, TaskResult, TaskSpec, TaskState
 from torch_tasks.operations import tasks
-from torch_tasks.operations.operation import Nothing
+from torch_tasks.operations.operation import WAIT_SECONDS, Nothing
 from torch_tasks.orchestration import holds, staffing
 from torch_tasks.orchestration.gone import forget, gone_agents
 from torch_tasks.orchestration.holds import resources_of
@@ -117,7 +118,7 @@ class Task:
         """
         deadline = None if timeout is None else time.monotonic() + timeout
         while True:
-            record = self._wait(tasks.WAIT_SECONDS, deadline)
+            record = self._wait(WAIT_SECONDS, deadline)
             if record.state.ended:
                 return record.result or TaskResult(task_id=self.id, status=record.state)
             if deadline is not None and time.monotonic() >= deadline:
@@ -321,20 +322,20 @@ class Torch:
 
     def send(self, agent_id: str, text: str, **how: Any) -> Sent:
         """Send an agent a message; see :meth:`~torch_tasks.communication.NovaOrchestrator.send_message`."""
-        return NovaOrchestrator().send_message(agent_id, text, **how)
+        return NovaOrchestrator(link=self._link).send_message(agent_id, text, **how)
 
     def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> str:
         """Ask an agent something and return its reply."""
-        return NovaOrchestrator().ask(agent_id, text, timeout, **how).message.message
+        return NovaOrchestrator(link=self._link).ask(agent_id, text, timeout, **how).message.message
 
     @property
     def checkins(self) -> Checkins:
         """The scheduled notes and tasks."""
-        return Checkins()
+        return Checkins(link=self._link)
 
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
-        return NovaOrchestrator().broadcast(text, **whom)
+        return NovaOrchestrator(link=self._link).broadcast(text, **whom)
 
 
 def _ids(given: str | Task | Iterable[str | Task]) -> list[str]:

@@ -160,6 +160,16 @@ def conversation(party: str) -> str:
     return f"{PREFIX}conversation:{party}"
 
 
+def told(channel: str) -> str:
+    """Sorted set of the ids of the messages that were published on this channel, as :data:`MESSAGES`."""
+    return f"{PREFIX}told:{channel.removeprefix(PREFIX)}"
+
+
+def help_wanted(who: str, request: str) -> str:
+    """The agents whom somebody asks for help one after the other, and what each has answered (JSON)."""
+    return f"{PREFIX}help_wanted:{who}:{request}"
+
+
 def exchanges(correlation_id: str) -> str:
     return f"{PREFIX}exchanges:{correlation_id}"
 

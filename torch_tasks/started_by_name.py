@@ -1,4 +1,4 @@
-"""The names of what lower layers start but may not import: all that they know of ``workers`` and ``beat``."""
+"""The names of what lower layers start but may not import: all that they know of those."""
 
 from __future__ import annotations
 
@@ -23,6 +23,11 @@ NODE_COMMANDS = "torch_tasks.workers.cli"
 """The commands that need a pane."""
 CERTIFY = "torch_tasks.workers.certify.command:certify"
 """The command that tries the programs of kinds."""
+NOVA_ORCHESTRATOR = "torch_tasks.facades.messages:NovaOrchestrator"
+CLAIMS = "torch_tasks.facades.collaboration:Claims"
+NOTES = "torch_tasks.facades.collaboration:Notes"
+FORM_TEAM = "torch_tasks.facades.collaboration:form_team"
+"""What programs import from the room of its noun, although it asks through the link."""
 
 
 def load(name: str) -> Any:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import datetime, timedelta
 from typing import Any, NamedTuple
 
 from pydantic import ValidationError
@@ -13,11 +12,11 @@ from pydantic import ValidationError
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.checkins import times
-from torch_tasks.communication.orchestrator import unknown_recipient
+from torch_tasks.communication.messenger import unknown_recipient
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.checkin import At, Checkin, CheckinRecord, Cron, Every, Fire, Target
+from torch_tasks.model.checkin import Checkin, CheckinRecord, Target
 from torch_tasks.model.fields import readable
 from torch_tasks.orchestration.followups import note_own_checkin
 
@@ -34,8 +33,6 @@ _SAYS_LITTLE = frozenset(
 )
 _SHELL = "shell"
 _POLL_SECONDS = 0.1
-_RECEIVERS = ("role", "project", "task", "pane")
-_OPTIONS = ("note", "when", "misfire", "jitter", "ends", "max_runs", "id")
 
 
 class AcceptedCheckin(CheckinRecord):
@@ -46,139 +43,32 @@ class AcceptedCheckin(CheckinRecord):
     warnings: tuple[str, ...] = ()
 
 
-class Checkins:
-    """The check-ins, in the name of one party: the agent in whose pane this runs, else a person."""
+class CheckinBook:
+    """Adds and changes check-ins in the name of one party: by default the caller."""
 
     def __init__(self, sender: str | None = None) -> None:
         self.sender = sender or caller().name
 
-    # ── asking for one ───────────────────────────────────────────────────────────────────────────────────────────
+    def add(self, timed: times.Timed, note: str, receiver: Mapping[str, Any], **options: Any) -> AcceptedCheckin:
+        """Send the note at these times to the receiver, by default the calling agent. The same ``id`` is one check-in.
 
-    def after(self, minutes: float, note: str, target: str | None = None, **how: Any) -> AcceptedCheckin:
-        """Send the note once, so many minutes from now; 0.1 is six seconds.
-
-        It is for the agent ``target``, by default the caller, or for all agents of a ``role`` or in a ``project``;
-        ``task`` (the fields of a task) enqueues a task with the note as its prompt. ``when`` decides what happens if
-        the receiver works, ``misfire`` what happens to slots missed for want of a beat, ``jitter`` how many seconds
-        late it may be; a repeated one stops after ``max_runs`` or at ``ends``. The same ``id`` twice is one check-in.
         Nothing is scheduled if this raises :class:`InvalidCheckin` or :class:`UnknownRecipient`.
         """
-        try:
-            length = timedelta(minutes=minutes)
-        except (TypeError, ValueError, OverflowError):
-            raise InvalidCheckin(f"{minutes!r} is no number of minutes") from None
-        if length <= timedelta(0):
-            raise InvalidCheckin(f"{minutes!r} minutes from now is not in the future; name a number above 0")
-        return self._keep(times.Timed(At(at=self._now() + length), None), note, target, how)
-
-    def at(self, time: datetime | str, note: str, target: str | None = None, **how: Any) -> AcceptedCheckin:
-        """Send the note once, at a time such as ``"tomorrow 9:00"`` or a datetime; the rest is as for :meth:`after`."""
-        now, zone = self._now(), how.pop("timezone", None)
-        text = time.isoformat(sep=" ") if isinstance(time, datetime) else time
-        moment, used = times.moment(text, now, zone)
-        return self._keep(times.Timed(At(at=moment), used), note, target, how)
-
-    def every(
-        self, interval: float | timedelta | str, note: str, target: str | None = None, *, start: Any = None, **how: Any
-    ) -> AcceptedCheckin:
-        """Send the note at intervals, in seconds or as ``"30m"``, from ``start`` on or after one interval; the rest is
-        as for :meth:`after`.
-        """
-        zone = how.pop("timezone", None)
-        seconds = interval.total_seconds() if isinstance(interval, timedelta) else interval
-        length = f"{seconds:.6f}s" if isinstance(seconds, int | float) else seconds.removeprefix("every ")
-        begins = start.isoformat(sep=" ") if isinstance(start, datetime) else start
-        text = f"every {length}" + (f" from {begins}" if begins else "")
-        return self._keep(self._again(text, Every, zone), note, target, how)
-
-    def cron(
-        self, line: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any
-    ) -> AcceptedCheckin:
-        """Send the note as a cron line says, in ``timezone``; the rest is as for :meth:`after`."""
-        return self._keep(self._again(line, Cron, timezone), note, target, how)
-
-    def add(
-        self, time: str, note: str, target: str | None = None, *, timezone: str | None = None, **how: Any
-    ) -> AcceptedCheckin:
-        """Send the note when the text says, once or repeatedly; the rest is as for :meth:`after`."""
-        return self._keep(times.schedule(time, self._now(), timezone), note, target, how)
-
-    # ── looking ──────────────────────────────────────────────────────────────────────────────────────────────────
-
-    def list(self) -> Sequence[CheckinRecord]:
-        """All check-ins, the next one first, those that never fire again last."""
-        known = fleet().checkins.records()
-        return sorted(known, key=lambda record: (record.due is None, record.due or record.checkin.created_at))
-
-    def get(self, checkin_id: str) -> CheckinRecord:
-        return fleet().checkins.get(checkin_id)
-
-    def history(self, checkin_id: str, limit: int = 50) -> Sequence[Fire]:
-        """The outcomes of its slots, the latest first, with the present states of their messages and tasks."""
-        return fleet().checkins.history(checkin_id, limit)
-
-    # ── changing ─────────────────────────────────────────────────────────────────────────────────────────────────
+        to = _target(receiver)
+        checkin = Checkin.build(note=note, target=to, schedule=timed.schedule, sender=self.sender, **options)
+        return self._accept(checkin, timed, lambda: fleet().checkins.add(checkin))
 
     def change(
-        self, checkin_id: str, *, time: str | None = None, timezone: str | None = None, **fields: Any
+        self, checkin_id: str, timed: times.Timed | None, receiver: Mapping[str, Any], **changes: Any
     ) -> AcceptedCheckin:
-        """Change the ``time``, ``note``, receiver or options that are named, as :meth:`add` takes them.
-
-        Nothing has changed if this raises :class:`CheckinChanged`: another caller was quicker.
-        """
-        record = self.get(checkin_id)
+        """Change what is named; :class:`CheckinChanged` if another caller was quicker, and nothing was changed."""
+        record = fleet().checkins.get(checkin_id)
         known = {name: getattr(record.checkin, name) for name in Checkin.model_fields}
-        timed = times.schedule(time, self._now(), timezone) if time else times.Timed(record.checkin.schedule, None)
-        receiver = {name: fields.pop(name, None) for name in ("target", *_RECEIVERS)}
-        changes = self._options(fields)
-        if "id" in changes:
-            raise InvalidCheckin(f"check-in {checkin_id} keeps its id; add another one under {changes['id']!r} instead")
+        timed = timed or times.Timed(record.checkin.schedule, None)
         if any(value is not None for value in receiver.values()):
             changes["target"] = _target(receiver)
         checkin = Checkin.build(**{**known, "schedule": timed.schedule, **changes})
         return self._accept(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
-
-    def pause(self, checkin_id: str) -> CheckinRecord:
-        """Let it not fire until it is resumed; slots that pass meanwhile are skipped."""
-        return fleet().checkins.pause(checkin_id)
-
-    def resume(self, checkin_id: str) -> CheckinRecord:
-        """Let it fire again, from its next slot on."""
-        return fleet().checkins.resume(checkin_id)
-
-    def remove(self, checkin_id: str) -> None:
-        """Forget it and its history; what has fired is delivered all the same."""
-        fleet().checkins.remove(checkin_id)
-
-    def run_now(self, checkin_id: str) -> Fire:
-        """Let it fire at once, in addition to its slots."""
-        return fleet().checkins.run_now(checkin_id)
-
-    # ── requests, read and checked ───────────────────────────────────────────────────────────────────────────────
-
-    def _now(self) -> datetime:
-        return fleet().checkins.now()
-
-    def _again(self, text: str, kind: type[Every | Cron], timezone: str | None) -> times.Timed:
-        timed = times.schedule(text, self._now(), timezone)
-        if not isinstance(timed.schedule, kind):
-            raise InvalidCheckin(f"{text!r} does not repeat; write {times.AGAIN}")
-        return timed
-
-    def _keep(self, timed: times.Timed, note: str, target: str | None, how: dict[str, Any]) -> AcceptedCheckin:
-        receiver = {"target": target} | {name: how.pop(name, None) for name in _RECEIVERS}
-        options, to = self._options(how), _target(receiver)
-        checkin = Checkin.build(note=note, target=to, schedule=timed.schedule, sender=self.sender, **options)
-        return self._accept(checkin, timed, lambda: fleet().checkins.add(checkin))
-
-    def _options(self, how: dict[str, Any]) -> dict[str, Any]:
-        """The options that are named; ``ends`` may be a text."""
-        known = {name: value for name, value in how.items() if value is not None}
-        if unknown := set(known) - set(_OPTIONS):
-            raise InvalidCheckin(f"{', '.join(sorted(unknown))}: no such option; there are {', '.join(_OPTIONS)}")
-        if isinstance(ends := known.get("ends"), str):
-            known["ends"] = times.moment(ends, self._now())[0]
-        return known
 
     def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
         """Keep it, and add what its caller should know."""
@@ -193,6 +83,12 @@ class Checkins:
             warnings.insert(0, f"check-in {checkin.id} exists already and was not changed")
         zone = str(timed.zone) if timed.zone else ""
         return AcceptedCheckin(**dict(record), zone=zone, warnings=tuple(warnings))
+
+
+def all_checkins() -> list[CheckinRecord]:
+    """All check-ins, the next one first, those that never fire again last."""
+    known = fleet().checkins.records()
+    return sorted(known, key=lambda record: (record.due is None, record.due or record.checkin.created_at))
 
 
 def _target(receiver: Mapping[str, Any]) -> Target:

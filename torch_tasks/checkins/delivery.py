@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from torch_tasks.caller import OPERATOR
-from torch_tasks.communication.orchestrator import NovaOrchestrator, is_working_in
+from torch_tasks.communication.messenger import Messenger, is_working_in
 from torch_tasks.errors import (
     BrokerForgot,
     InboxFull,
@@ -120,7 +120,7 @@ class CheckinDelivery:
             kind=MessageKind.CHECKIN,
         )
         with suppress(*_NOT_TAKEN):
-            NovaOrchestrator(message.sender).post(message)
+            Messenger(message.sender).post(message)
 
     # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -171,7 +171,7 @@ class CheckinDelivery:
             place = f"a later one took its place: slot {local_time(self._slot)}"
             self._fleet.inboxes.withdraw(latest, place)
         try:
-            NovaOrchestrator(self._checkin.sender).post(self._message(name, info, message_id))
+            Messenger(self._checkin.sender).post(self._message(name, info, message_id))
         except _NOT_TAKEN as error:
             return Receipt(agent=name, note=str(error)), SlotOutcome.REFUSED
         self._fleet.checkins.note_latest(self._checkin.id, name, self._slot, message_id)

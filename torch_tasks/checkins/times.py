@@ -95,16 +95,17 @@ class Timed(NamedTuple):
 class _Reader:
     """Reads one text in one time zone."""
 
-    def __init__(self, text: str, now: datetime, zone: str | None) -> None:
+    def __init__(self, text: str, now: datetime, zone: str | None, own: Zone | None) -> None:
         self._now = now.astimezone(UTC)  # in which hours are added as they pass
         self._given = zone_named(zone) if zone else None
+        self._own = own
         self.used_zone: Zone | None = None
         self.words = self._without_zone(" ".join(text.split()))
 
     @property
     def zone(self) -> Zone:
         """The zone; reading this marks the schedule as dependent on it."""
-        self.used_zone = self.used_zone or self._given or own_zone()
+        self.used_zone = self.used_zone or self._given or self._own or own_zone()
         return self.used_zone
 
     @property
@@ -220,9 +221,12 @@ class _Reader:
         return None if begins is None else _built(lambda: Every(seconds=seconds, start=begins))
 
 
-def schedule(text: str, now: datetime, zone: str | None = None) -> Timed:
-    """The schedule that a text names, once or repeatedly; :class:`InvalidCheckin` if it is unclear."""
-    reader = _Reader(text, now, zone)
+def schedule(text: str, now: datetime, zone: str | None = None, own: Zone | None = None) -> Timed:
+    """The schedule that a text names, once or repeatedly; :class:`InvalidCheckin` if it is unclear.
+
+    A time that names no zone is meant in the ``zone`` that was given, else in its caller's ``own``.
+    """
+    reader = _Reader(text, now, zone, own)
     found = reader.again()
     if found is None:
         found = _built(lambda: At(at=moment)) if (moment := reader.once(reader.words)) else None
@@ -231,9 +235,9 @@ def schedule(text: str, now: datetime, zone: str | None = None) -> Timed:
     return Timed(found, reader.used_zone)
 
 
-def moment(text: str, now: datetime, zone: str | None = None) -> tuple[datetime, Zone | None]:
+def moment(text: str, now: datetime, zone: str | None = None, own: Zone | None = None) -> tuple[datetime, Zone | None]:
     """The one future moment that a text names; :class:`InvalidCheckin` if it is unclear."""
-    reader = _Reader(text, now, zone)
+    reader = _Reader(text, now, zone, own)
     found = reader.once(reader.words)
     if found is None:
         raise InvalidCheckin(f"{text!r} is no single moment; write {ONCE}")

@@ -9,12 +9,13 @@ from typing import Any, TypeVar
 
 import click
 
-from torch_tasks.checkins.book import AcceptedCheckin, Checkins
+from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.cli.names import AGENT, CHECKIN, ROLE, SKILL
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_fields, as_json, as_json_or_line, as_json_or_table, local
 from torch_tasks.cli.tables import Column, Fit, cut, state, wrapped
 from torch_tasks.errors import InvalidCheckin
+from torch_tasks.facades.checkins import Checkins
 from torch_tasks.model.checkin import CheckinRecord, Fire
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.options import OneOf

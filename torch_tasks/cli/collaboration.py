@@ -12,9 +12,9 @@ from torch_tasks.cli.names import ROLE, SKILL
 from torch_tasks.cli.options import JSON, Duration, text_of
 from torch_tasks.cli.output import ago, as_json_or_line, as_json_or_table, local, shown, waiting
 from torch_tasks.cli.tables import Column, state, wrapped
-from torch_tasks.communication.help_wanted import ask_for_help
+from torch_tasks.facades.collaboration import Claims, Notes, ask_for_help, form_team
 from torch_tasks.machine.project import project_of
-from torch_tasks.store.collaboration import Claim, Claims, Note, Notes
+from torch_tasks.store.collaboration import Claim, Note
 
 _NOTE_COLUMNS = (Column("NOTED"), Column("BY", spare=1), wrapped("TAGS", least=8, spare=2), wrapped("FACT"))
 _CLAIM_COLUMNS = (wrapped("RESOURCE"), Column("BY"), Column("TASK"), Column("UNTIL", spare=1), Column("SINCE", spare=2))
@@ -52,7 +52,7 @@ def add(fact: tuple[str, ...], project: str | None, tags: tuple[str, ...], by: s
 @JSON
 def search(words: tuple[str, ...], project: str | None, limit: int, json_wanted: bool) -> None:
     """Show the notes that contain all of these WORDS; exit code 1 if there are none."""
-    found = _notes(project).search(" ".join(words))[:limit]
+    found = _notes(project).search(" ".join(words), limit)
     _show(found, json_wanted)
     sys.exit(0 if found else 1)
 
@@ -63,7 +63,7 @@ def search(words: tuple[str, ...], project: str | None, limit: int, json_wanted:
 @JSON
 def list_(project: str | None, limit: int, json_wanted: bool) -> None:
     """Show the latest notes."""
-    _show(_notes(project).all()[:limit], json_wanted)
+    _show(_notes(project).all(limit), json_wanted)
 
 
 def _show(notes: list[Note], json_wanted: bool) -> None:
@@ -116,8 +116,6 @@ def claims(json_wanted: bool) -> None:
 @JSON
 def team(skills: tuple[str, ...], json_wanted: bool) -> None:
     """Find agents that together have all of these skills: free ones first, as few as possible."""
-    from torch_tasks.orchestration.assignment import form_team  # brings Celery, which notes and claims do without
-
     as_json_or_table(
         json_wanted,
         form_team(skills),

@@ -6,7 +6,7 @@ from torch_tasks.broker.connection import connect
 from torch_tasks.broker.memory import memory_of
 from torch_tasks.checkins.book import readiness
 from torch_tasks.client import Torch
-from torch_tasks.communication.orchestrator import outbox_of
+from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.stack import Stack

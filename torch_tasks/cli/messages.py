@@ -11,11 +11,9 @@ from torch_tasks.cli.names import AGENT, MESSAGE, ROLE, SKILL
 from torch_tasks.cli.options import JSON, SENDER, Duration, text_of
 from torch_tasks.cli.output import ago, as_fields, as_json, as_json_or_line, as_json_or_table, local, shown, waiting
 from torch_tasks.cli.tables import Column, cut, state, wrapped
-from torch_tasks.communication.orchestrator import NovaOrchestrator
-from torch_tasks.errors import NotInPane
+from torch_tasks.facades.messages import NovaOrchestrator
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.model.options import OneOf
-from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 from torch_tasks.visible_text import hanging
 
@@ -109,20 +107,8 @@ def ask(
 @JSON
 def reply(text: tuple[str, ...], message_id: str | None, when: str, sender: str | None, json_wanted: bool) -> None:
     """Answer a message: its sender gets TEXT."""
-    sent = NovaOrchestrator(sender).reply(message_id or _last_message(), text_of(text), when=when)
+    sent = NovaOrchestrator(sender).reply(message_id, text_of(text), when=when)
     _print_sent([sent], json_wanted)
-
-
-def _last_message() -> str:
-    own = caller()
-    if own.folder is None:
-        raise NotInPane("this is not an agent's pane: name the message to answer with --to")
-    try:
-        return (own.folder / LAST_MESSAGE).read_text().strip()
-    except FileNotFoundError:
-        raise NotInPane(
-            f"agent {own.agent} has received no message yet; name the message to answer with --to"
-        ) from None
 
 
 @click.command(context_settings={"ignore_unknown_options": True})

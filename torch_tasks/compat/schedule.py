@@ -12,12 +12,15 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-from torch_tasks.checkins.book import Checkins, readiness
 from torch_tasks.checkins.delivery import pane_named
 from torch_tasks.compat.send import is_agent, say, text
 from torch_tasks.errors import InvalidCheckin, NothingFires, PaneNotFound, TorchError
-from torch_tasks.fleet import fleet
+from torch_tasks.facades.checkins import Checkins
+from torch_tasks.link import perform
 from torch_tasks.model.checkin import PaneTarget
+from torch_tasks.operations import checkins as operations
+from torch_tasks.operations.operation import WAIT_SECONDS
+from torch_tasks.settings import settings
 from torch_tasks.system.terminal import visible_output
 
 DEFAULTS = ("3", "Standard check-in", "tmux-orc:0")
@@ -51,7 +54,8 @@ def main() -> int:
 def schedule(minutes: str, note: str, target: str, folder: Path) -> tuple[str, Sequence[str]]:
     """Schedule the note and write it into the folder's file, or raise; returns the check-in's id and warnings."""
     length = _length(minutes)
-    ready = readiness(fleet(), fleet().settings.beat_lease_seconds + 1)
+    patience = operations.AwaitReadiness.build(patience=min(WAIT_SECONDS, settings().beat_lease_seconds + 1))
+    ready = perform(operations.get_readiness, patience)
     if ready.lacks:
         raise NothingFires(f"nothing was scheduled: {'; '.join(ready.lacks)}")
     receiver: dict[str, Any] = {"target": target} if is_agent(target) else {"pane": _pane(target, ready.nodes)}

@@ -162,3 +162,8 @@ class Sent(Model):
     transport: Transport
     note: str = ""
     """What its sender should know, as that the receiver is away or the policy chose another receiver."""
+
+
+def id_for(message_id: str, whom: str = "") -> str:
+    """The id of what one message becomes for one party: always the same, so that it is sent once."""
+    return uuid.uuid5(uuid.NAMESPACE_OID, f"{message_id} {whom}").hex

@@ -17,6 +17,9 @@ from torch_tasks.model.fields import Model, readable
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.security.rights import Right, Subject
 
+WAIT_SECONDS = 30.0
+"""The longest that one request waits; who wants to wait longer asks again."""
+
 Asked = TypeVar("Asked", bound="Request")
 Reply = TypeVar("Reply")
 
@@ -24,6 +27,12 @@ NOUNS = {
     "policy": "torch_tasks.operations.policy",
     "task": "torch_tasks.operations.tasks",
     "pane": "torch_tasks.operations.pane",
+    "message": "torch_tasks.operations.messages",
+    "checkin": "torch_tasks.operations.checkins",
+    "note": "torch_tasks.operations.collaboration",
+    "claim": "torch_tasks.operations.collaboration",
+    "help": "torch_tasks.operations.collaboration",
+    "team": "torch_tasks.operations.collaboration",
 }
 """Where the operations of each noun are declared; a module is loaded when one of its operations is asked for."""
 
@@ -63,7 +72,7 @@ class Operation(Generic[Asked, Reply]):
     also: Callable[[Asked], Right | None]
     """A further right that this request takes."""
     needs_broker: bool
-    """Whether nothing of it can be done while the broker is away."""
+    """Whether the broker has to be there, and is told first what it forgot of the tasks of this machine."""
 
     @cached_property
     def description(self) -> str:

@@ -12,7 +12,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
-from torch_tasks.operations.operation import Access, Nothing, Request, operation
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, operation
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery, requests
@@ -21,9 +21,6 @@ from torch_tasks.tasks.handover import await_handover, hand_over
 from torch_tasks.tasks.publishing import Outgoing, accept_all
 from torch_tasks.tasks.run import run
 from torch_tasks.tasks.task_file import in_order
-
-WAIT_SECONDS = 30.0
-"""The longest that one request waits; who wants to wait longer asks again."""
 
 
 class OfTask(Request):

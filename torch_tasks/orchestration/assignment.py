@@ -1,25 +1,25 @@
-"""Which agent gets a task when a caller wants one chosen, and which agents form a team."""
+"""Which agent gets a task when a caller wants one chosen."""
 
 from __future__ import annotations
 
-import heapq
-import itertools
 import re
 from collections.abc import Callable, Iterable, Mapping
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from torch_tasks import keys
-from torch_tasks.errors import TeamImpossible
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.task import TaskRecord, TaskSpec
 from torch_tasks.orchestration.scaling import scale
+from torch_tasks.started_by_name import FORM_TEAM, load
 from torch_tasks.store.agents import AgentRegistry
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.run import run
+
+if TYPE_CHECKING:
+    from torch_tasks.facades.collaboration import form_team as form_team
 
 _TRIES = 5
 """How many chosen agents may be reserved by another caller first."""
@@ -120,44 +120,7 @@ def _known_assignment(record: TaskRecord) -> Assignment:
     return Assignment(task_id=record.spec.id, agent_id=record.agent, assigned_at=at, status=status)
 
 
-class Member(Model):
-    """One agent of a team, and which of the skills it brings."""
-
-    agent: AgentInfo
-    skills: tuple[str, ...]
-
-
-def form_team(skills: Iterable[str], registry: AgentRegistry | None = None) -> list[Member]:
-    """Online agents that together have these skills: as few busy ones, then as few, as possible. None is reserved.
-
-    :class:`TeamImpossible` names the skills that no agent has.
-    """
-    wanted = frozenset(skill.strip().lower() for skill in skills)
-    if not wanted:
-        raise TeamImpossible("a team needs at least one skill to cover")
-    found = (registry or AgentRegistry()).find_available_agents(skills=wanted, match="any")
-    missing = wanted - frozenset(itertools.chain.from_iterable(info.abilities for info in found))
-    if missing:
-        raise TeamImpossible(f"no online agent has: {', '.join(sorted(missing))}")
-    return [Member(agent=info, skills=tuple(sorted(info.abilities & wanted))) for info in _fewest(wanted, found)]
-
-
-def _fewest(wanted: frozenset[str], found: list[AgentInfo]) -> tuple[AgentInfo, ...]:
-    """The cheapest cover: each step adds the best agent of those that bring the same skills."""
-    best: dict[tuple[frozenset[str], bool], AgentInfo] = {}
-    for info in found:  # the best first
-        best.setdefault((info.abilities & wanted, info.free), info)
-    count = itertools.count()
-    waiting: list[tuple[int, int, int, frozenset[str], tuple[AgentInfo, ...]]] = [(0, 0, 0, frozenset(), ())]
-    seen: set[frozenset[str]] = set()
-    while True:
-        busy, size, _, covered, team = heapq.heappop(waiting)
-        if covered == wanted:
-            return team
-        if covered in seen:
-            continue
-        seen.add(covered)
-        for (brings, free), info in best.items():
-            if brings - covered:
-                step = (busy + (not free), size + 1, next(count), covered | brings, (*team, info))
-                heapq.heappush(waiting, step)
+def __getattr__(name: str) -> Any:
+    if name == "form_team":  # programs import it from here, and it asks through the link, as all of theirs does
+        return load(FORM_TEAM)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

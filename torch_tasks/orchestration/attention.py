@@ -11,7 +11,7 @@ from typing import NamedTuple, Self
 
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR
-from torch_tasks.communication.orchestrator import NovaOrchestrator
+from torch_tasks.communication.messenger import Messenger
 from torch_tasks.communication.policy import Policy, manager_of
 from torch_tasks.errors import BrokerUnreachable, TorchError
 from torch_tasks.fleet import Fleet
@@ -133,7 +133,7 @@ def obstacle_in(status: str) -> str:
 def _escalate(one: Blockage, manager: str) -> None:
     text = f"{one.agent} has been blocked since {local_time(one.since)}. {one.text}"
     try:
-        NovaOrchestrator(one.agent).send_message(manager, text, kind=MessageKind.ESCALATION, id=one.message_id)
+        Messenger(one.agent).send(manager, text, kind=MessageKind.ESCALATION, id=one.message_id)
     except BrokerUnreachable:
         raise
     except TorchError as error:  # the manager's inbox is full: the next look tries again

@@ -37,7 +37,7 @@ from torch_tasks.model.spawn import Spawned, SpawnRequest
 from torch_tasks.model.task import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.orchestration import holds, node_tasks
 from torch_tasks.settings import settings
-from torch_tasks.store.collaboration import Claims
+from torch_tasks.store.collaboration import ClaimStore
 from torch_tasks.tasks.forwarding import queued_tasks
 from torch_tasks.tasks.handover import hand_over
 
@@ -283,7 +283,7 @@ def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet
     entry = fleet.registry.entry(report.agent_id)
     if entry and entry.node != report.node:  # another node has an agent of this id by now
         return
-    claims = Claims(fleet.client, fleet.settings)
+    claims = ClaimStore(fleet.client, fleet.settings)
     for claim in claims.all():
         if claim.agent and claim.by == report.agent_id:
             claims.release(claim.resource, by=report.agent_id)

@@ -7,7 +7,7 @@ from torch_tasks.caller import Caller
 from torch_tasks.fleet import fleet
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.task import HELD
-from torch_tasks.security.rights import CONCERNS_ALL, Right, Subject
+from torch_tasks.security.rights import CONCERNS_ALL, EVERYBODY, Right, Subject
 from torch_tasks.settings import settings
 
 
@@ -47,6 +47,8 @@ def _agent(who: Caller, agent: str | None) -> str:
     """An agent is its own, and that of the agent that spawned it."""
     if agent is None or (who.agent and who.agent == agent):
         return ""
+    if agent == EVERYBODY:
+        return "it is about more agents than one"
     info = fleet().registry.entry(agent)
     parents = {info.parent} if info else set()
     parents |= {spawned.request.parent for spawned in fleet().spawns.get_many([agent])}
@@ -57,4 +59,6 @@ def _agent(who: Caller, agent: str | None) -> str:
 
 
 def _party(who: Caller, party: str | None) -> str:
+    if party == EVERYBODY:
+        return "it is about what all say"
     return "" if party in (None, who.name) else f"that is {party}'s"

@@ -52,6 +52,10 @@ class Extent(StrEnum):
     ANY = "any"
 
 
+EVERYBODY = "*"
+"""Stands for all agents, or all parties, where one could be named: nobody's own."""
+
+
 @dataclass(frozen=True)
 class Subject:
     """What a request is about: a caller may have a right for what is its own, and not for what is others'."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import re
 import time
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import redis
 
@@ -24,7 +24,12 @@ from torch_tasks.model.fields import Model
 from torch_tasks.model.reader import read_object, unreadable_if_wrong
 from torch_tasks.model.task import HELD
 from torch_tasks.settings import Settings
+from torch_tasks.started_by_name import CLAIMS, NOTES, load
 from torch_tasks.store.agents import signs_of_death
+
+if TYPE_CHECKING:
+    from torch_tasks.facades.collaboration import Claims as Claims
+    from torch_tasks.facades.collaboration import Notes as Notes
 
 SCRIPTS = Scripts(__file__, HELD=HELD)
 
@@ -49,7 +54,7 @@ class Claim(Model):
         return f"{self.by}{for_what}, {end}"
 
 
-class Claims:
+class ClaimStore:
     """The claims, on this process's broker unless a client is given.
 
     A claim holds until its time is over by the broker's clock; without a time, as long as its agent has the task in
@@ -127,10 +132,12 @@ class Claims:
 
 
 def named(resource: str) -> str:
-    """The one name of a resource: a path is made absolute, any other name stays."""
+    """The one name of a resource: a path must be absolute, for who carries it out is in another folder."""
     name = resource.strip()
-    if name.startswith(("/", "./", "../", "~")) or name in (".", ".."):
-        name = str(Path(name).expanduser().resolve())
+    if name.startswith(("./", "../", "~")) or name in (".", ".."):
+        raise InvalidClaim(f"{name!r} depends on the folder from which it is asked for: give the whole path")
+    if name.startswith("/"):
+        name = os.path.normpath(name)
     if not name or len(name) > _NAME_LIMIT or not name.isprintable():
         raise InvalidClaim(f"{resource[:80]!r} is no name of a resource: give 1 to {_NAME_LIMIT} printable characters")
     return name
@@ -168,7 +175,7 @@ class Note(Model):
         return frozenset(words_of(" ".join((self.fact, *self.tags))))
 
 
-class Notes:
+class NoteStore:
     """The notes of one project, on this process's broker unless a client is given.
 
     The latest ``TORCH_NOTES_LIMIT`` are kept, each for ``TORCH_NOTE_DAYS``.
@@ -243,3 +250,10 @@ def as_facts(notes: Iterable[Note], limit: int) -> str:
             break
         lines.append(line)
     return "\n".join(lines)
+
+
+def __getattr__(name: str) -> Any:
+    # Programs import them from here, and they ask through the link.
+    if name in (known := {"Claims": CLAIMS, "Notes": NOTES}):
+        return load(known[name])
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -25,7 +25,7 @@ from torch_tasks.errors import BrokerForgot, InboxFull, MessageNotFound, SenderL
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
-from torch_tasks.model.reader import read_model, read_object, unreadable_if_wrong
+from torch_tasks.model.reader import read_object, unreadable_if_wrong
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
 
@@ -50,25 +50,6 @@ def role_named(word: str) -> str:
 def channel_of(role: str | None) -> str:
     """The channel of a role; that of the specialists for any other role."""
     return CHANNELS.get(role_named(role or ""), CHANNELS["specialist"])
-
-
-def listen(client: redis.Redis, role: str) -> Iterator[Message | None]:
-    """Every message to this role from now on; None about once a second while there is none.
-
-    The inboxes hold all messages; a channel only wakes those that listen at that moment.
-    """
-    with client.pubsub(ignore_subscribe_messages=True) as channel:  # type: ignore[no-untyped-call]
-        channel.subscribe(channel_of(role))
-        while True:
-            notice = channel.get_message(timeout=1.0)
-            yield _parsed(notice["data"]) if notice else None
-
-
-def _parsed(text: str) -> Message | None:
-    try:
-        return read_model(Message, text)
-    except Unreadable:  # not a message of ours
-        return None
 
 
 _KEPT = 10_000
@@ -184,7 +165,7 @@ class Inboxes:
             record=keys.message(message.id),
             inbox=own,
             other_inbox=other,
-            indexes=self._indexes(message),
+            indexes=(*self._indexes(message), keys.told(channel_of(role))),
             exchanges=keys.exchanges(message.correlation_id),
             answered=keys.message(message.reply_to or message.id),
             channel=channel_of(role),
@@ -419,6 +400,30 @@ class Inboxes:
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
                     return
+                notices.get_message(timeout=left)
+
+    def listen(self, role: str, since: int | None, deadline: float) -> tuple[list[Message], int]:
+        """The messages to agents of a role that were accepted after this microsecond (default: from now on).
+
+        Returns them as soon as there are any, at the latest at the monotonic ``deadline``, with the microsecond of the
+        last one.
+        """
+        channel = channel_of(role)
+        with self._client.pubsub(ignore_subscribe_messages=True) as notices:  # type: ignore[no-untyped-call]
+            notices.subscribe(channel)
+            if since is None:
+                seconds, micros = self._client.time()
+                since = seconds * 1_000_000 + micros
+            while True:
+                found: Any = self._client.zrange(
+                    keys.told(channel), f"({since}", "+inf", byscore=True, offset=0, num=_AT_ONCE, withscores=True
+                )
+                if found:
+                    records = self.records(str(message_id) for message_id, _ in found)
+                    return [record.message for record in records if record], int(found[-1][1])
+                left = min(1.0, deadline - time.monotonic())
+                if left <= 0:
+                    return [], since
                 notices.get_message(timeout=left)
 
     def _indexes(self, message: Message) -> tuple[str, str, str]:

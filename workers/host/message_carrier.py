@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 
 from torch_tasks.broker.connection import connect
-from torch_tasks.communication.orchestrator import NovaOrchestrator, flush_outbox
+from torch_tasks.communication.messenger import Messenger, flush_outbox
 from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_in
@@ -364,7 +364,7 @@ class MessageCarrier:
     def _reply(self, message: Message, answer: str) -> None:
         try:
             if self._inboxes.get(message.id).reply is None:
-                NovaOrchestrator(self._agent_id).reply(message.id, answer, id=f"{message.id}.reply")
+                Messenger(self._agent_id).reply(message.id, answer, id=f"{message.id}.reply")
         except TorchError as error:
             log.warning("%s: could not send the reply to %s: %s", self._agent_id, message.id, error)
 

@@ -13,7 +13,7 @@ from celery import bootsteps
 
 from torch_tasks.app import app
 from torch_tasks.caller import leave_pane
-from torch_tasks.communication.orchestrator import flush_outbox
+from torch_tasks.communication.messenger import flush_outbox
 from torch_tasks.errors import BrokerAway, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime

@@ -17,7 +17,7 @@ from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentSpec
-from torch_tasks.store.collaboration import Notes, as_facts
+from torch_tasks.store.collaboration import NoteStore, as_facts
 from torch_tasks.visible_text import sign
 from torch_tasks.workers.programs.config import PromptConfig
 
@@ -159,7 +159,7 @@ def _project_notes(workdir: Path) -> list[str]:
     """The latest notes on the project; none without a broker."""
     try:
         project, limit = project_of(workdir), fleet().settings.briefing_notes_bytes
-        facts = as_facts(Notes(project, fleet().client, fleet().settings).all() if limit else [], limit)
+        facts = as_facts(NoteStore(project, fleet().client, fleet().settings).all() if limit else [], limit)
     except (TorchError, OSError) as error:
         log.info("no notes for the briefing: %s", error)
         return []

@@ -14,9 +14,10 @@ from beats import registered
 from waiting import until
 
 from torch_tasks import Torch, keys
-from torch_tasks.checkins.book import AcceptedCheckin, Checkins
+from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.checkins.delivery import CheckinDelivery, pane_named
 from torch_tasks.errors import CheckinNotFound, InvalidCheckin, UnknownRecipient
+from torch_tasks.facades.checkins import Checkins
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, PaneTarget, SlotOutcome
 from torch_tasks.monitoring import SystemMonitor
@@ -104,7 +105,7 @@ def test_who_is_asked_for_is_the_pane_it_is_asked_from(book: Checkins, monkeypat
         ({"task": {"agnet": "qa-1"}}, InvalidCheckin, "agnet"),
         ({"target": "qa-1", "when": "soon"}, InvalidCheckin, "when"),
         ({"target": "qa-1", "jitter": -1}, InvalidCheckin, "jitter"),
-        ({"target": "qa-1", "max_run": 3}, InvalidCheckin, "max_run: no such option"),
+        ({"target": "qa-1", "max_run": 3}, InvalidCheckin, "max_run: is not a field"),
         ({"target": "qa-1", "ends": "yesterday 9:00"}, InvalidCheckin, "is in the past"),
         ({"target": "qa-1", "ends": "2026-01-01 9:00"}, InvalidCheckin, "is in the past"),
         ({"target": "qa-1", "note": ""}, InvalidCheckin, "empty"),

@@ -21,7 +21,7 @@ from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.orchestration.assignment import form_team
 from torch_tasks.settings import settings
-from torch_tasks.store.collaboration import Claims, Notes, as_facts
+from torch_tasks.store.collaboration import Claims, Notes, NoteStore, as_facts
 from torch_tasks.workers.programs.prompt import briefing
 
 
@@ -71,7 +71,7 @@ def test_a_note_is_found_by_its_words_and_by_its_tags_in_its_project_alone(tmp_p
 
 
 def test_notes_are_bounded_and_the_latest_stay(monkeypatch: pytest.MonkeyPatch, broker: Broker) -> None:
-    notes = Notes("shop", broker.client, settings().model_copy(update={"notes_limit": 3, "note_limit_bytes": 20}))
+    notes = NoteStore("shop", broker.client, settings().model_copy(update={"notes_limit": 3, "note_limit_bytes": 20}))
     for number in range(5):
         notes.add(f"fact {number}")
     notes.add("fact 3")

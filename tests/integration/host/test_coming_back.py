@@ -15,7 +15,7 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.client import Task
-from torch_tasks.communication.orchestrator import NovaOrchestrator
+from torch_tasks.communication import NovaOrchestrator
 from torch_tasks.model.message import MessageKind, MessageState
 
 ENDLESS = Scenario(

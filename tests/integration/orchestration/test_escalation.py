@@ -18,7 +18,7 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.communication import Message, MessageRecord, MessageState, NovaOrchestrator
-from torch_tasks.communication.orchestrator import outbox_of
+from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now

@@ -13,7 +13,7 @@ from waiting import until
 
 from torch_tasks import TaskState, Torch
 from torch_tasks.checkins.delivery import CheckinDelivery
-from torch_tasks.communication.orchestrator import NovaOrchestrator
+from torch_tasks.communication import NovaOrchestrator
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome
 from torch_tasks.model.message import MessageState

@@ -14,7 +14,7 @@ from person import Person
 from waiting import until
 
 from torch_tasks import Task, TaskState, Torch, keys
-from torch_tasks.communication.orchestrator import NovaOrchestrator
+from torch_tasks.communication import NovaOrchestrator
 from torch_tasks.errors import AgentNotFound, NotYours, RetireImpossible, StillWorking
 from torch_tasks.model.agent import RetireMode
 from torch_tasks.model.message import MessageState

@@ -14,7 +14,7 @@ from waiting import until
 
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.broker.refused import RefusedLetter
-from torch_tasks.communication.orchestrator import NovaOrchestrator
+from torch_tasks.communication import NovaOrchestrator
 from torch_tasks.fleet import fleet
 from torch_tasks.store.collaboration import Claims, Notes
 from torch_tasks.store.git_reports import GitReports

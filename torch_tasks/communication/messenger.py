@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import re
 import time
-from collections.abc import Iterable, Iterator
+import uuid
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -22,7 +23,6 @@ from torch_tasks.errors import (
     InvalidMessage,
     LedgerOff,
     MessageRefused,
-    NoReply,
     NotDelivered,
     SenderLimit,
     UnknownRecipient,
@@ -30,10 +30,10 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.machine.agent_folder import is_hosted, put_mail
 from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.durations import describe_duration, local_time
-from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
+from torch_tasks.model.durations import local_time
+from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, id_for
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, listen, role_named
+from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, role_named
 from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
@@ -49,81 +49,65 @@ _AUDITED: dict[type[BaseException], AuditKind] = {
 """The errors for which a message was not sent, as the audit names them."""
 
 
-class NovaOrchestrator:
-    """Sends and reads messages as ``sender``: by default this pane's agent, else the person."""
+class Messenger:
+    """Sends and reads messages in the name of one party: by default the caller.
+
+    What waits here waits a number of seconds at most; who wants to wait longer asks again.
+    """
 
     def __init__(self, sender: str | None = None) -> None:
         self.sender = sender or caller().name
 
-    def send_message(
-        self,
-        agent_id: str,
-        text: str,
-        message: str | None = None,
-        *,
-        when: When | str = When.IDLE,
-        priority: Urgency | str = Urgency.NORMAL,
-        kind: MessageKind | str = MessageKind.TEXT,
-        correlation_id: str | None = None,
-        reply_to: str | None = None,
-        expires: float | None = None,
-        id: str | None = None,  # noqa: A002 - the message's own word
-    ) -> Sent:
-        """Send a text to an agent and return at once; :meth:`message` shows its state later.
+    def send(self, target: str, text: str, *, role: str | None = None, **how: Any) -> Sent:
+        """Send a text to an agent, which must have the ``role`` if one is named; ``how`` are fields of the message.
 
-        ``send_message(role, agent_id, text)`` also requires that role of the agent. Sending the same ``id`` twice sends
-        one message. While the broker is away, an agent of this machine gets the message from its worker, and one for
-        another machine waits on the disk. Raises :class:`UnknownRecipient`, :class:`InvalidMessage`,
-        :class:`MessageRefused` or :class:`InboxFull`; then nothing was sent.
+        Sending the same ``id`` twice sends one message. While the broker is away, an agent of this machine gets the
+        message from its worker, and one for another machine waits on the disk. Raises :class:`UnknownRecipient`,
+        :class:`InvalidMessage`, :class:`MessageRefused` or :class:`InboxFull`; then nothing was sent.
         """
-        role = None
-        if message is not None:
-            role, agent_id, text = agent_id, text, message
         own = caller()
-        built = Message.build(
-            sender=self.sender,
-            target=agent_id,
-            message=text,
-            when=when,
-            priority=priority,
-            kind=kind,
-            correlation_id=correlation_id,
-            reply_to=reply_to,
-            expires=expires,
-            id=id,
-            incarnation=own.incarnation if self.sender == own.agent else None,
-        )
+        incarnation = own.incarnation if self.sender == own.agent else None
+        built = Message.build(sender=self.sender, target=target, message=text, incarnation=incarnation, **how)
         return self._send(built.within(self._fleet.settings.message_limit_bytes), role)
 
-    def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> MessageRecord:
-        """Send a question and return the reply; :class:`NoReply` after ``timeout`` seconds, but it may still come."""
-        sent = self.send_message(agent_id, text, **{"kind": MessageKind.QUESTION, **how})
-        deadline = None if timeout is None else time.monotonic() + timeout
+    def await_reply(self, message_id: str, seconds: float) -> MessageRecord | None:
+        """The reply to a question, which counts as read; None if there is none in so many seconds.
+
+        :class:`NotDelivered` if the question was given up, or its time was over.
+        """
         self._flush_outbox()
-        for record in self._inboxes.changes(sent.id, deadline):
+        for record in self._inboxes.changes(message_id, time.monotonic() + seconds):
             if record.reply:
                 reply = self._inboxes.get(record.reply)
                 # Read by this call, so it is not typed into the asking agent's pane as well.
                 self._inboxes.settle(reply.message, MessageState.READ)
                 return reply
             if record.state in (MessageState.EXPIRED, MessageState.DEAD):
-                raise NotDelivered(f"the question {sent.id} to {agent_id} is {record.state}: {record.note}")
-        raise NoReply(
-            f"{agent_id} has not replied to {sent.id} within {describe_duration(timeout or 0)}; its reply will be in "
-            f"your inbox ('torch-tasks inbox'), and 'torch-tasks messages {sent.id}' shows the state of the question"
-        )
+                asked = record.message.via or record.message.target
+                raise NotDelivered(f"the question {message_id} to {asked} is {record.state}: {record.note}")
+        return None
 
     def reply(self, message_id: str, text: str, **how: Any) -> Sent:
         """Answer a message: its sender gets the text, and the message counts as read."""
         self._flush_outbox()
         asked = self._inboxes.get(message_id).message
         options = {"kind": MessageKind.REPLY, "correlation_id": asked.correlation_id, "reply_to": asked.id}
-        return self.send_message(asked.sender, text, **{**options, **how})
+        return self.send(asked.sender, text, **{**options, **how})
 
     def broadcast(
-        self, text: str, *, role: str | None = None, skills: Iterable[str] = (), project: str | None = None, **how: Any
+        self,
+        text: str,
+        *,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        project: str | None = None,
+        id: str | None = None,  # noqa: A002 - the message's own word
+        **how: Any,
     ) -> list[Sent]:
-        """Send a text to every online agent that matches; :class:`MessageRefused` after too many broadcasts."""
+        """Send a text to every online agent that matches; :class:`MessageRefused` after too many broadcasts.
+
+        The messages of the same ``id`` reach each agent once.
+        """
         wanted = role_named(role) if role else None
         self._flush_outbox()
         found = [
@@ -137,16 +121,18 @@ class NovaOrchestrator:
         if not found:
             raise UnknownRecipient("no agent is online that matches; 'torch-tasks agents' lists those that are")
         self._limit_broadcasts()
-        first = self.send_message(found[0].agent_id, text, **how)
-        self._flush_outbox()
-        matter = self._inboxes.get(first.id).message.correlation_id if first.transport == "broker" else None
+        # What was said to all is one matter.
+        matter = uuid.uuid4().hex if id is None else id_for(id)
         options = {"correlation_id": matter, **how}
-        return [first, *(self.send_message(info.agent_id, text, **options) for info in found[1:])]
+        return [
+            self.send(info.agent_id, text, **options, id=None if id is None else id_for(id, info.agent_id))
+            for info in found
+        ]
 
     def post(self, message: Message) -> Sent:
         """Put a message into an inbox, or raise; it never waits here for the broker, for the caller tries again.
 
-        Raises as :meth:`send_message`, the errors of redis-py while the broker is away, and :class:`BrokerForgot` if
+        Raises as :meth:`send`, the errors of redis-py while the broker is away, and :class:`BrokerForgot` if
         the broker may have forgotten the receiver.
         """
         message = message.within(self._fleet.settings.message_limit_bytes)
@@ -187,26 +173,24 @@ class NovaOrchestrator:
             self._inboxes.settle(record.message, MessageState.READ, entry=entry, delivered_ago=0)
         return records
 
-    def message(self, message_id: str) -> MessageRecord:
+    def record(self, message_id: str) -> MessageRecord:
         """The record of one message."""
         self._flush_outbox()
         return self._inboxes.get(message_id)
 
-    def await_delivery(self, message_id: str, timeout: float | None = None) -> MessageRecord:
-        """Wait until the receiver has a message; :class:`NotDelivered` if it was given up or ``timeout`` is over."""
-        deadline = None if timeout is None else time.monotonic() + timeout
-        state = "not known yet"
+    def await_delivery(self, message_id: str, seconds: float) -> MessageRecord | None:
+        """The record once the receiver has the message, or as it is after so many seconds; None if it is not known yet.
+
+        :class:`NotDelivered` if it was given up.
+        """
         self._flush_outbox()
-        for record in self._inboxes.changes(message_id, deadline):
-            if record.state.arrived:
-                return record
-            if record.state.settled:
-                raise NotDelivered(f"message {message_id} is {record.state}: {record.note}")
-            state = f"{record.state} in the inbox of {record.message.target}"
-        raise NotDelivered(
-            f"message {message_id} is {state} after {describe_duration(timeout or 0)}; it stays there and is "
-            "delivered later"
-        )
+        latest = None
+        for latest in self._inboxes.changes(message_id, time.monotonic() + seconds):
+            if latest.state.arrived:
+                break
+            if latest.state.settled:
+                raise NotDelivered(f"message {message_id} is {latest.state}: {latest.note}")
+        return latest
 
     def history(self, party: str | None = None, limit: int = 50) -> list[MessageRecord]:
         """The latest messages of all, or from and to one party, oldest first."""
@@ -223,10 +207,13 @@ class NovaOrchestrator:
         self._flush_outbox()
         return self._inboxes.replay(message_id)
 
-    def subscribe(self, role: str) -> Iterator[Message]:
-        """Every message to agents of this role from now on."""
+    def listen(self, role: str, since: int | None, seconds: float) -> tuple[list[Message], int]:
+        """The messages to agents of a role after the moment ``since``, and the moment after which to ask next.
+
+        Without a moment, those that are sent from now on. It waits so many seconds for the first of them.
+        """
         self._flush_outbox()
-        yield from (message for message in listen(self._fleet.client, role) if message)
+        return self._inboxes.listen(role, since, time.monotonic() + seconds)
 
     @property
     def _fleet(self) -> Fleet:
@@ -359,7 +346,7 @@ def unknown_recipient(name: str, agents: Iterable[str]) -> UnknownRecipient:
 def flush_outbox(of: Fleet) -> None:
     """Send the messages that waited on this machine, and again those that the broker has forgotten."""
     if of.settings.ledger:
-        outbox_of(of).flush_and_check(of.reconciler, of.inboxes, NovaOrchestrator(OPERATOR)._post)
+        outbox_of(of).flush_and_check(of.reconciler, of.inboxes, Messenger(OPERATOR)._post)
 
 
 def outbox_of(of: Fleet) -> Outbox:
