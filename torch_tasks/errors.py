@@ -47,6 +47,16 @@ class NotYours(NotAllowed):
     """The policy lets this caller do so with its own alone, and this is somebody else's."""
 
 
+class NotAuthenticated(TorchError):
+    """A server knows no such token, or it has expired or was revoked."""
+
+    exit_code = 5
+
+
+class RequestNotTaken(WrongUsage):
+    """A server does not take a request of this form: its size, its headers, its method, or where it comes from."""
+
+
 class KeyTaken(WrongUsage):
     """An idempotency key was used before for another request."""
 
@@ -122,6 +132,14 @@ class BrokerFull(BrokerUnreachable):
 
 class BrokerForgot(BrokerAway):
     """The broker was restarted: its records do not count until the fleet has put back what it forgot."""
+
+
+class ServerUnreachable(BrokerAway):
+    """Nothing answered at the server's address as a server of Torch does."""
+
+
+class ServerBusy(BrokerAway):
+    """The server serves as many requests as it may; the same one succeeds later."""
 
 
 class BrokerNotStarted(TorchError):
@@ -350,6 +368,14 @@ class GitRefused(TorchError):
 
 class FakeModelFailed(TorchError):
     """The fake model did not start, or refused what it was told."""
+
+
+class InvalidToken(WrongUsage):
+    """A token for the server cannot be made or read as it was asked for."""
+
+
+class TokenNotFound(TorchError):
+    """No token for the server has this name."""
 
 
 class CannotCertify(NoneAble):

@@ -248,6 +248,38 @@ class Settings(BaseSettings):
     flower_port: int = Field(
         5555, ge=0, le=65535, description="Flower's port on loopback; if it is in use, a free one."
     )
+    server: str | None = Field(
+        None,
+        description="The address of a server (`torch-tasks serve`) through which commands and `Torch()` reach the "
+        "fleet, as `https://torch.example`; as `--server`. Unset: they reach the broker themselves.",
+    )
+    token_file: ExpandedPath | None = Field(
+        None,
+        description="A file with the token for that server. Unset: for the server of this state folder its own token.",
+    )
+    server_host: str = Field(
+        "127.0.0.1", description="The address at which this machine's server listens; see docs/server.md."
+    )
+    server_port: int = Field(5556, ge=0, le=65535, description="Its port; if `up` finds it in use, a free one.")
+    server_names: tuple[str, ...] = Field(
+        (), description='The names under which it is reached besides its address, as `["torch.example"]`.'
+    )
+    server_certificate: ExpandedPath | None = Field(
+        None, description="The file of its certificate with the chain (PEM); then it speaks https alone."
+    )
+    server_key: ExpandedPath | None = Field(None, description="The file of the certificate's key, if it has its own.")
+    server_request_bytes: Bytes = Field(
+        LIMIT_BYTES,
+        gt=0,
+        description="A longer request is refused.",
+        json_schema_extra={"default": "16M"},
+    )
+    server_slow_seconds: Finite = Field(
+        10.0, gt=0, description="A client that takes longer to send a request, or to take what it is sent, is cut off."
+    )
+    server_requests: int = Field(
+        2000, gt=0, description="How many requests it serves at a time, with those that wait; further ones are refused."
+    )
     agents: Annotated[tuple[AgentSpec, ...], AfterValidator(each_id_once)] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."
     )

@@ -74,6 +74,8 @@ COMMANDS = {
         "up": ("torch_tasks.cli.stack:up", "Run all of Torch on this machine: broker, workers, agents."),
         "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),
         "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
+        "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
+        "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
         "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
         "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),
         "certify": (CERTIFY, "Try the programs of kinds against a fake model."),
@@ -107,7 +109,7 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "certify", "mcp", "done", "fail", "progress", *_HIDDEN,
+    "certify", "mcp", "serve", "token", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 

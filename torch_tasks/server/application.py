@@ -1,0 +1,84 @@
+"""The application that the server serves: its paths, and what stands before them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.metadata import version
+
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, PlainTextResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+
+from torch_tasks.errors import RequestNotTaken, UnknownOperation
+from torch_tasks.server import openapi
+from torch_tasks.server.calls import Calls, listed
+from torch_tasks.server.entrance import Entrance
+from torch_tasks.server.events import EventHub, events
+from torch_tasks.server.problems import problem
+from torch_tasks.server.readiness import ServerReadiness
+from torch_tasks.server.tokens import AccessTokens
+from torch_tasks.settings import Settings
+
+API = "/api/v1"
+
+
+def application(settings: Settings, hub: EventHub, names: Sequence[str], mcp: Starlette | None = None) -> Starlette:
+    """The whole of it; ``mcp`` is what serves MCP, at ``/mcp``."""
+    tokens = AccessTokens(settings.state)
+    calls = Calls(settings.server_request_bytes, settings.server_slow_seconds)
+    readiness = ServerReadiness(settings)
+    described: dict[str, object] = {}
+
+    async def list_operations(_: Request) -> Response:
+        return JSONResponse({"operations": await calls.in_thread(listed), "events": f"{API}/events"})
+
+    async def describe(_: Request) -> Response:
+        if not described:
+            described.update(await calls.in_thread(lambda: openapi.document(version("torch-tasks"))))
+        return JSONResponse(described)
+
+    async def ready(_: Request) -> Response:
+        reasons = await calls.in_thread(readiness.lacks)
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, 503 if reasons else 200)
+
+    @asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        async with AsyncExitStack() as around:
+            if mcp is not None:
+                await around.enter_async_context(mcp.router.lifespan_context(mcp))
+            hub.open()
+            yield
+            hub.close()
+
+    routes: list[BaseRoute] = [
+        Route("/healthz", _healthy),
+        Route("/readyz", ready),
+        Route("/api/openapi.json", describe),
+        Route(API, list_operations),
+        Route(f"{API}/events", events),
+        Route(f"{API}/{{name}}", calls.perform, methods=["GET", "POST"]),
+    ]
+    if mcp is not None:
+        routes.append(Mount("/mcp", mcp))
+    entrance = Middleware(Entrance, tokens=tokens, names=names, most=settings.server_requests)
+    made = Starlette(
+        routes=routes, middleware=[entrance], exception_handlers={404: _nothing_here, 405: _not_so}, lifespan=lifespan
+    )
+    made.state.hub = hub
+    return made
+
+
+async def _healthy(_: Request) -> Response:
+    return PlainTextResponse("ok\n")
+
+
+async def _nothing_here(request: Request, _: Exception) -> Response:
+    return problem(UnknownOperation(f"there is nothing at {request.url.path}; {API} lists what can be asked for"))
+
+
+async def _not_so(request: Request, refusal: Exception) -> Response:
+    headers = dict(getattr(refusal, "headers", None) or {})
+    return problem(RequestNotTaken(f"{request.url.path} is not asked by {request.method}"), status=405, headers=headers)

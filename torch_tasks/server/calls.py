@@ -1,0 +1,141 @@
+"""One operation asked for by HTTP: POST with the request as JSON; those that read also by GET with its fields."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from functools import cache
+from typing import Any, TypeVar
+
+import anyio.to_thread
+from anyio import CapacityLimiter
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response
+
+from torch_tasks.errors import InvalidRequest, RequestNotTaken, TorchError, Unreadable
+from torch_tasks.model.reader import read_object
+from torch_tasks.operations.operation import Access, Operation, all_operations, operation_named, request_of
+from torch_tasks.operations.operation import Request as RequestFields
+from torch_tasks.operations.performing import perform_here
+from torch_tasks.server.problems import problem
+from torch_tasks.visible_text import one_line
+
+IDEMPOTENCY_KEY = "idempotency-key"
+_LONGEST_KEY = 255
+_AT_ONCE, _WAITING = 32, 512
+"""How many requests are carried out at a time, and beside them how many that wait for something to happen."""
+_Value = TypeVar("_Value")
+
+
+class Calls:
+    """Carries out what is asked for, in threads: quick requests do not queue behind those that wait."""
+
+    def __init__(self, longest_bytes: int, slow_seconds: float) -> None:
+        self._longest = longest_bytes
+        self._slow = slow_seconds
+        self._quick, self._waits = CapacityLimiter(_AT_ONCE), CapacityLimiter(_WAITING)
+
+    async def perform(self, request: Request) -> Response:
+        """The reply, or the problem, of the operation that the path names."""
+        try:
+            name = request.path_params["name"]
+            operation = await self.in_thread(lambda: operation_named(name))
+            if request.method == "GET" and operation.access is not Access.READ:
+                raise _Refusal(405, f"{operation.name} changes something: ask for it with POST", Allow="POST")
+            fields = self._fields_of_query(operation, request) if request.method == "GET" else await self._body(request)
+            asked = request_of(operation, fields)
+            reply = await self._perform(operation, asked, _key_of(request))
+        except _Refusal as error:
+            return problem(RequestNotTaken(str(error)), status=error.status, headers=error.headers)
+        except TorchError as error:
+            return problem(error)
+        return JSONResponse(operation.reply.dump_python(reply, mode="json"))
+
+    async def in_thread(self, act: Callable[[], _Value], *, waits: bool = False) -> _Value:
+        return await anyio.to_thread.run_sync(
+            act, limiter=self._waits if waits else self._quick, abandon_on_cancel=True
+        )
+
+    async def _perform(self, operation: Operation[Any, Any], asked: RequestFields, key: str | None) -> Any:
+        waits = bool(getattr(asked, "seconds", 0))
+        return await self.in_thread(lambda: perform_here(operation, asked, key), waits=waits)
+
+    async def _body(self, request: Request) -> dict[str, Any]:
+        body = await self._read(request)
+        if not body:
+            return {}
+        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise _Refusal(415, f"the request must be application/json, not {one_line(kind, 60) or 'without a type'}")
+        try:
+            return read_object(body.decode(), limit=self._longest)
+        except UnicodeDecodeError:
+            raise InvalidRequest("this request cannot be accepted: it is not UTF-8") from None
+        except Unreadable as error:
+            raise InvalidRequest(f"this request cannot be accepted: {error}") from None
+
+    async def _read(self, request: Request) -> bytes:
+        announced = request.headers.get("content-length", "0")
+        too_long = _Refusal(413, f"the request has more than {self._longest:,} bytes (TORCH_SERVER_REQUEST_BYTES)")
+        if announced.isdecimal() and int(announced) > self._longest:
+            raise too_long
+        body = bytearray()
+        try:
+            async with asyncio.timeout(self._slow):
+                async for piece in request.stream():
+                    body += piece
+                    if len(body) > self._longest:
+                        raise too_long
+        except TimeoutError:
+            late = f"the request was not whole after {self._slow:g} s (TORCH_SERVER_SLOW_SECONDS)"
+            raise _Refusal(408, late, Connection="close") from None
+        except ClientDisconnect:
+            raise RequestNotTaken("the request was cut off before its end; nothing was done") from None
+        return bytes(body)
+
+    @staticmethod
+    def _fields_of_query(operation: Operation[Any, Any], request: Request) -> dict[str, Any]:
+        """The fields of a request from a query, where each value is a text and a list is a field that is repeated."""
+        lists, fields = _lists_in(operation), dict[str, Any]()
+        for name in request.query_params:
+            given = request.query_params.getlist(name)
+            if name in lists:
+                fields[name] = given
+            elif len(given) > 1:
+                raise InvalidRequest(
+                    f"this request cannot be accepted: {one_line(name, 60)}: is given {len(given)} times"
+                )
+            else:
+                fields[name] = given[0]
+        return fields
+
+
+def listed() -> list[dict[str, str]]:
+    """Every operation as a client sees it."""
+    return [
+        {"name": one.name, "access": one.access, "right": one.right, "description": one.description}
+        for one in all_operations()
+    ]
+
+
+class _Refusal(Exception):
+    """A request that is not taken for a reason that HTTP has a status for."""
+
+    def __init__(self, status: int, text: str, **headers: str) -> None:
+        super().__init__(text)
+        self.status, self.headers = status, headers
+
+
+def _key_of(request: Request) -> str | None:
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is not None and not (0 < len(key) <= _LONGEST_KEY and key.isascii() and key.isprintable()):
+        raise InvalidRequest(f"Idempotency-Key must be 1 to {_LONGEST_KEY} printable ASCII characters")
+    return key
+
+
+@cache
+def _lists_in(operation: Operation[Any, Any]) -> frozenset[str]:
+    """The fields of its request that are lists."""
+    fields = operation.request.model_json_schema().get("properties", {}).items()
+    forms = {name: (field, *field.get("anyOf", ())) for name, field in fields}
+    return frozenset(name for name, several in forms.items() if any(form.get("type") == "array" for form in several))
