@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from functools import cache
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, move_on_after
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 
@@ -81,16 +80,16 @@ class Calls:
             raise too_long
         body = bytearray()
         try:
-            async with asyncio.timeout(self._slow):
+            with move_on_after(self._slow) as patience:
                 async for piece in request.stream():
                     body += piece
                     if len(body) > self._longest:
                         raise too_long
-        except TimeoutError:
-            late = f"the request was not whole after {self._slow:g} s (TORCH_SERVER_SLOW_SECONDS)"
-            raise _Refusal(408, late, Connection="close") from None
         except ClientDisconnect:
             raise RequestNotTaken("the request was cut off before its end; nothing was done") from None
+        if patience.cancelled_caught:
+            late = f"the request was not whole after {self._slow:g} s (TORCH_SERVER_SLOW_SECONDS)"
+            raise _Refusal(408, late, Connection="close")
         return bytes(body)
 
     @staticmethod

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from anyio import move_on_after
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -138,11 +139,9 @@ class EventHub:
     @staticmethod
     async def _news(event: asyncio.Event) -> bool:
         """Wait for it, but not for longer than a stream may be silent."""
-        try:
-            await asyncio.wait_for(event.wait(), _QUIET_SECONDS)
-        except TimeoutError:
-            return False
-        return True
+        with move_on_after(_QUIET_SECONDS):
+            await event.wait()
+        return event.is_set()
 
     def _beginning(self, listener: _Listener, last: str | None) -> bytes:
         """What a client gets first: from where it reads, and what it missed since its last event, or that it did."""
