@@ -14,7 +14,7 @@ from clients import client_of
 from hosted import Hosted
 from installed import PATH, needs
 from machine import short_folder
-from nodes import Broker, Node
+from nodes import AgentWorker, Broker, Node
 
 from torch_tasks import Torch
 from torch_tasks.workers.certify.fake_model.client import FakeLLM
@@ -44,6 +44,12 @@ def shared_node(broker: Broker, torch: Torch) -> Iterator[Node]:
     node = Node("node-a", broker, torch)
     yield node
     node.close()
+
+
+@pytest.fixture(scope="class")
+def shell(shared_node: Node) -> AgentWorker:
+    """An agent that finishes what others hand over."""
+    return shared_node.agent_worker("finisher-1", role="finisher")
 
 
 @pytest.fixture(scope="class")

@@ -7,9 +7,10 @@ one agent.
 from __future__ import annotations
 
 import json
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from hosted import Hosted
+from nodes import AgentWorker
 from prompts import ANSWER, check_odd_prompts
 
 from torch_tasks import TaskState
@@ -101,6 +102,44 @@ class Promises:
         assert first.startswith("cut off in the middle")
         assert "Go on with the task" in second
         assert "cut off in the middle" in json.dumps(agent.requests(task.id)[-1].body)
+        assert agent.do("and the next").succeeded
+
+
+class WithTorchTools:
+    """What holds for those whose model gets Torch's tools."""
+
+    home: ClassVar[type[Home]]
+    torch_tool: ClassVar[str]
+    """What its model calls a tool of Torch's, by the tool's name."""
+
+    def calling(self, tool: str, **arguments: Any) -> Call:
+        """The model's call of this tool."""
+        return Call(self.torch_tool.format(tool), arguments)
+
+    def test_its_model_gives_the_fleet_a_task_and_nobody_is_asked(self, agent: Hosted) -> None:
+        asked = {"prompt": "true", "role": "nobody", "title": f"delegated by {self.home.cli}"}
+        agent.llm.on("delegate it", self.calling("enqueue", **asked), self.calling("tasks", limit=2), Text("Done."))
+        assert agent.do("delegate it", id="delegates").answer == "Done."
+        [given] = [record for record in agent.torch.tasks(100) if record.spec.title == asked["title"]]
+        enqueued, listed = agent.requests("delegates")[-1].tool_results[-2:]
+        assert given.spec.id in enqueued
+        assert "delegates" in listed
+        assert TaskState.WAITING not in {entry.state for entry in agent.torch.task("delegates").history()}
+        agent.torch.task(given.spec.id).cancel()
+
+    def test_its_model_reads_what_is_wrong_and_goes_on(self, agent: Hosted) -> None:
+        agent.llm.on("look it up", self.calling("task", task_id="no-such"), Text("It is not there."))
+        assert agent.do("look it up", id="looks").answer == "It is not there."
+        assert "there is no record of task no-such" in agent.requests("looks")[-1].tool_results[-1]
+
+    def test_its_model_hands_its_task_over(self, agent: Hosted, shell: AgentWorker) -> None:
+        given = {"task_id": "over", "to": "finisher", "note": "the rest is yours"}
+        agent.llm.on("echo finished by a shell", self.calling("handoff", **given), Text("Handed over."))
+        result = agent.do("echo finished by a shell", id="over")
+        assert (result.agent, result.answer) == ("finisher-1", "finished by a shell\n")
+        handover = agent.torch.task("over").record().handover
+        assert handover
+        assert (handover.by, handover.owner, handover.note) == ("developer-1", "developer-1", "the rest is yours")
         assert agent.do("and the next").succeeded
 
 

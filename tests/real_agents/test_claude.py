@@ -10,7 +10,7 @@ import pytest
 from hosted import Hosted
 from installed import PATH
 from nodes import Broker, Node
-from promises import WithAccounts
+from promises import WithAccounts, WithTorchTools
 from prompts import ODD_PROMPTS
 
 from torch_tasks import TaskState, Torch, keys
@@ -83,10 +83,11 @@ def write_plan(agent: Hosted, name: str, plan: str) -> None:
     agent.llm.release(name)
 
 
-class TestClaude(WithAccounts):
+class TestClaude(WithTorchTools, WithAccounts):
     """What all keep, and what is special here."""
 
     home = NewToClaude
+    torch_tool = "mcp__torch__{}"
     briefed_in = "system"
     shell_tool = "Bash"
     allow_choice = "Yes"

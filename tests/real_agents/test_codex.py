@@ -9,7 +9,7 @@ import psutil
 import pytest
 from hosted import Hosted
 from nodes import Broker
-from promises import WithAccounts
+from promises import WithAccounts, WithTorchTools
 
 from torch_tasks import TaskState, keys
 from torch_tasks.client import Task
@@ -29,10 +29,11 @@ class Newcomer(CodexHome):
         self.config.write_text(self.config.read_text().partition("[projects")[0])
 
 
-class WithCodex(WithAccounts):
+class WithCodex(WithTorchTools, WithAccounts):
     """What is the same both ways."""
 
     briefed_in = "input"
+    torch_tool = "mcp__torch.{}"
     shell_tool = "Bash"
     allow_choice = "Yes, proceed"
     large_lines = 900

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from hosted import Hosted
-from promises import WithTools
+from promises import WithTools, WithTorchTools
 
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
@@ -28,10 +28,11 @@ class Newcomer(GeminiHome):
         self.file(".gemini/GEMINI.md", "Always mention the harbour.")
 
 
-class TestGemini(WithTools):
+class TestGemini(WithTorchTools, WithTools):
     """What all keep, and what is special here."""
 
     home = Newcomer
+    torch_tool = "mcp_torch_{}"
     briefed_in = "systemInstruction"
     shell_tool = "Shell"
     allow_choice = "Allow once"

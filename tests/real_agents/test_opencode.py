@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from hosted import Hosted
-from promises import WithTools
+from promises import WithTools, WithTorchTools
 
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
@@ -15,10 +15,11 @@ from torch_tasks.workers.certify.homes import OpenCodeHome
 pytestmark = pytest.mark.slow
 
 
-class TestOpenCode(WithTools):
+class TestOpenCode(WithTorchTools, WithTools):
     """What all keep, and what is special here."""
 
     home = OpenCodeHome
+    torch_tool = "torch_{}"
     briefed_in = "messages"
     shell_tool = "bash"
     allow_choice = "Allow once"

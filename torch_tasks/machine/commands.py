@@ -13,6 +13,7 @@ BEAT = ("celery", "-A", "torch_tasks", "beat", "--loglevel", "INFO")
 SUPERVISE = ("torch-tasks", "supervise")
 END_PANES = ("torch-tasks", "end-panes")
 CHECK_AGENTS = ("torch-tasks", "check-agents")
+MCP = ("torch-tasks", "mcp")
 CERTIFY = ("torch-tasks", "certify", "--json")
 
 

@@ -9,14 +9,19 @@ from typing import Any
 from torch_tasks.mcp.tools import Tool
 from torch_tasks.visible_text import visible
 
+FOUND = "found"
+"""Under which name a list is shown."""
 LONGEST_TEXT = 20_000
 """The characters of one text that a tool shows."""
 
 
-def shown(tool: Tool, reply: Any) -> Any:
-    """The part of a reply, as JSON, that the tool shows; what is empty is left out."""
+def shown(tool: Tool, reply: Any) -> dict[str, Any]:
+    """The part of a reply, as JSON, that the tool shows; what is empty is left out.
+
+    It is an object in any case: Gemini refuses others.
+    """
     if isinstance(reply, list):
-        return [_part(tool, one) for one in reply]
+        return {FOUND: [_part(tool, one) for one in reply]}
     return _part(tool, reply)
 
 
@@ -25,9 +30,9 @@ def written(value: Any) -> str:
     return json.dumps(_visible(value), ensure_ascii=False)
 
 
-def _part(tool: Tool, reply: Any) -> Any:
+def _part(tool: Tool, reply: Any) -> dict[str, Any]:
     if not isinstance(reply, Mapping):
-        return {tool.shows[0]: reply} if tool.shows else reply
+        return {tool.shows[0]: reply}
     found = {path.rpartition(".")[2]: _at(reply, path) for path in tool.shows} if tool.shows else reply
     return {name: value for name, value in found.items() if value not in (None, "", [], {}, False)}
 

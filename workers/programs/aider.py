@@ -19,7 +19,7 @@ from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, ProgramEvent
 from torch_tasks.workers.programs.kind import ProgramEnding
-from torch_tasks.workers.programs.prompt import belongs_to, briefing
+from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn, failed_ending
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -41,7 +41,7 @@ class Aider(CodingAgent):
         return [*super().command(), *own]
 
     def prepare(self) -> None:
-        self.briefing_file.write_text(briefing(self.spec))
+        self.briefing_file.write_text(self.briefing)
 
     @property
     def _history(self) -> Path:

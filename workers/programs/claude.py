@@ -20,11 +20,12 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.programs import torch_tools
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading
-from torch_tasks.workers.programs.prompt import belongs_to, briefing
+from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
@@ -67,8 +68,9 @@ class Claude(CodingAgent):
     reports_turns = True
 
     def command(self) -> list[str]:
+        tools = ["--mcp-config", str(self._tools)] if self.config.tools else []
         own = ["--settings", str(self._settings), "--append-system-prompt-file", str(self.briefing_file)]
-        return [*super().command(), *own]
+        return [*super().command(), *tools, *own]
 
     def prepare(self) -> None:
         hooks = {
@@ -77,13 +79,22 @@ class Claude(CodingAgent):
         }
         # The agent may always report to Torch, and read what Torch gives it.
         reports = [f"Bash(torch-tasks {command}:*)" for command in ("done", "fail", "progress")]
-        allow = [*reports, f"Read(/{self.folder / 'runs'}/**)"]
+        tools = [f"mcp__{torch_tools.NAME}"] if self.config.tools else []
+        allow = [*reports, *tools, f"Read(/{self.folder / 'runs'}/**)"]
         self._settings.write_text(json.dumps({"hooks": hooks, "permissions": {"allow": allow}}, indent=1) + "\n")
-        self.briefing_file.write_text(briefing(self.spec))
+        program, *words = torch_tools.server_command()
+        server = {"type": "stdio", "command": program, "args": words, "timeout": torch_tools.TOOL_SECONDS * 1000}
+        if self.config.tools:
+            self._tools.write_text(json.dumps({"mcpServers": {torch_tools.NAME: server}}, indent=1) + "\n")
+        self.briefing_file.write_text(self.briefing)
 
     @property
     def _settings(self) -> Path:
         return self.folder / "claude.json"
+
+    @property
+    def _tools(self) -> Path:
+        return self.folder / "claude-tools.json"
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:

@@ -119,6 +119,11 @@ class CodingAgent(KeepingAgent):
         """Where a program that reads its briefing from a file finds it."""
         return self.folder / "briefing.md"
 
+    @property
+    def briefing(self) -> str:
+        """What the agent is told before its first task."""
+        return briefing(self.spec, tools=self.config.tools)
+
     def report_command(self, name: str) -> str:
         """The shell command by which a hook of the program reports the event of this name."""
         return shlex.join(["sh", str(REPORT), str(self.events), str(self.folder / "bell"), name])
@@ -275,7 +280,7 @@ class CodingAgent(KeepingAgent):
     @property
     def _introduction(self) -> str:
         """The text before the first prompt of a new program."""
-        return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else briefing(self.spec)
+        return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else self.briefing
 
     def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
         submission = Submission.load(run)

@@ -291,6 +291,8 @@ class KindConfig(Section):
     command: tuple[str, ...] = Field(min_length=1)
     door: bool = False
     """Prompts go through a server of the program's own, if its driver knows one."""
+    tools: bool = False
+    """The program gets Torch's tools for its model, if its driver knows how."""
     environment: Mapping[str, str] = {}
     model: str | None = None
     """Unset: the program's own default."""

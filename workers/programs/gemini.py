@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,12 @@ from typing import Any
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.programs import torch_tools
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid, read_settings
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
-from torch_tasks.workers.programs.prompt import Prompt, belongs_to, briefing
+from torch_tasks.workers.programs.prompt import Prompt, belongs_to
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
 from torch_tasks.workers.tmux.pane import AgentPane
@@ -65,7 +66,7 @@ class Gemini(CodingAgent):
         user = Path(self._variable("GEMINI_CLI_HOME") or Path.home())
         _link(user / ".gemini", own)
         self._policy.write_text(_POLICY)
-        (own / "TORCH.md").write_text(briefing(self.spec))
+        (own / "TORCH.md").write_text(self.briefing)
         settings = self._settings(read_settings(user / ".gemini" / "settings.json"))
         (own / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
         self._launched = self.log.mark()
@@ -89,6 +90,8 @@ class Gemini(CodingAgent):
             "policyPaths": [*policies, str(self._policy)],
         }
         settings = overlaid(settings, own)
+        if self.config.tools:
+            settings = overlaid(settings, _tools(settings.get("mcp", {}).get("allowed")))
         if not settings.get("security", {}).get("auth", {}).get("selectedType") and self._variable("GEMINI_API_KEY"):
             settings = overlaid(settings, {"security": {"auth": {"selectedType": "gemini-api-key"}}})
         return {**settings, "hooks": hooks}
@@ -159,6 +162,14 @@ class Gemini(CodingAgent):
 
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
         return turn.over.usage if turn.over else None
+
+
+def _tools(allowed: Sequence[str] | None) -> dict[str, Any]:
+    """Torch's tools, which the agent may call without asking; ``allowed`` are the servers that a user allows alone."""
+    program, *words = torch_tools.server_command()
+    server = {"command": program, "args": words, "timeout": torch_tools.TOOL_SECONDS * 1000, "trust": True}
+    mine = {"mcp": {"allowed": [*allowed, torch_tools.NAME]}} if allowed is not None else {}
+    return {"mcpServers": {torch_tools.NAME: server}, **mine}
 
 
 def _link(user: Path, own: Path) -> None:

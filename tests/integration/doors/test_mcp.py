@@ -69,8 +69,9 @@ def test_a_task_is_given_waited_for_and_looked_at(tools: Tools, developer: None)
     assert (ended["state"], ended["answer"], ended["title"]) == ("succeeded", "it is done\n", "a first one")
     assert "next" not in ended
     assert json.loads(tools.call("task", task_id=given["id"])) == ended | {"prompt": "echo it is done"}
-    assert given["id"] in {task["id"] for task in json.loads(tools.call("tasks", limit=5))}
-    assert "succeeded" in {entry.get("state") for entry in json.loads(tools.call("task_history", task_id=given["id"]))}
+    assert given["id"] in {task["id"] for task in json.loads(tools.call("tasks", limit=5))["found"]}
+    history = json.loads(tools.call("task_history", task_id=given["id"]))["found"]
+    assert "succeeded" in {entry.get("state") for entry in history}
 
 
 def test_a_wait_ends_in_time_and_says_how_to_go_on(tools: Tools) -> None:

@@ -83,7 +83,8 @@ def test_a_wait_is_as_long_as_the_client_is_patient() -> None:
 def test_empty_fields_are_left_out_and_a_path_is_shown_by_its_last_name() -> None:
     tool = Tool("t", "task.get", "", shows=("spec.id", "result.answer", "agent", "attempts"))
     assert shown(tool, {"spec": {"id": "a"}, "result": None, "agent": "", "attempts": 2}) == {"id": "a", "attempts": 2}
-    assert shown(tool, [{"spec": {"id": "a"}}]) == [{"id": "a"}]
+    assert shown(tool, [{"spec": {"id": "a"}}]) == {"found": [{"id": "a"}]}
+    assert shown(tool, []) == {"found": []}
     assert shown(Tool("t", "task.cancel", "", shows=("state_before",)), "queued") == {"state_before": "queued"}
 
 

@@ -96,13 +96,15 @@ class ResponsesAnswer(Answer):
 
     def _item(self, part: Said | Called, status: str) -> dict[str, Any]:
         if isinstance(part, Called):
+            namespace, _, name = part.name.rpartition(".")
             return {
                 "id": self._id(part),
                 "type": "function_call",
                 "status": status,
                 "call_id": f"call_{part.id}",
-                "name": part.name,
+                "name": name,
                 "arguments": part.arguments,
+                **({"namespace": namespace} if namespace else {}),
             }
         content = [{"type": "output_text", "text": part.text, "annotations": []}]
         return {"id": self._id(part), "type": "message", "status": status, "role": "assistant", "content": content}

@@ -23,7 +23,10 @@ class Text:
 
 @dataclass(frozen=True)
 class Call:
-    """Call a tool; calls that follow each other are made at once, and the model goes on when their results come."""
+    """Call a tool; calls that follow each other are made at once, and the model goes on when their results come.
+
+    Where the program's tools are in namespaces, as Codex's may be, the name is ``namespace.tool``.
+    """
 
     kind: ClassVar[str] = "call"
     name: str

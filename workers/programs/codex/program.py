@@ -25,6 +25,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import ring, write_private
 from torch_tasks.workers.folders import PromptFolder
+from torch_tasks.workers.programs import torch_tools
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.codex.door import ORIGIN, Approval, Delivery, DoorLog, failed, open_approval
 from torch_tasks.workers.programs.codex.server import WITH_SERVER, CodexServer, DoorShut
@@ -32,7 +33,7 @@ from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import Hindrance, StateReading
-from torch_tasks.workers.programs.prompt import belongs_to, briefing
+from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.questions import ChosenAnswer
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
@@ -100,7 +101,9 @@ class Codex(CodingAgent):
 
     def _settings(self) -> Iterator[tuple[str, str]]:
         yield from _dotted(self.config.settings)
-        yield "developer_instructions", _toml(briefing(self.spec))
+        yield "developer_instructions", _toml(self.briefing)
+        if self.config.tools:
+            yield from _dotted({"mcp_servers": {torch_tools.NAME: _server()}})
         yield from self._trust()
         yield from self._hooks()
 
@@ -348,6 +351,19 @@ def _question(tool: str, given: Mapping[str, Any]) -> Question:
     subject = f"{tool}({words})"
     why = given.get("description")
     return Question(text=f"It asks for the permission to use {subject}" + (f": {why}" if why else ""), subject=subject)
+
+
+def _server() -> dict[str, Any]:
+    """The server of Torch's tools, which may be called without asking a person."""
+    program, *words = torch_tools.server_command()
+    return {
+        "command": program,
+        "args": words,
+        "env_vars": torch_tools.PASSED_ON,
+        "startup_timeout_sec": torch_tools.START_SECONDS,
+        "tool_timeout_sec": torch_tools.TOOL_SECONDS,
+        "default_tools_approval_mode": "approve",
+    }
 
 
 def _dotted(settings: Mapping[str, Any], above: str = "") -> Iterator[tuple[str, str]]:

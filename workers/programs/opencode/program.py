@@ -20,6 +20,7 @@ from torch_tasks.model.task import Question, Usage
 from torch_tasks.system.files import write_private
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
+from torch_tasks.workers.programs import torch_tools
 from torch_tasks.workers.programs.answering import Answered
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.config import overlaid
@@ -37,7 +38,6 @@ from torch_tasks.workers.programs.opencode.server import (
     new_message_id,
     usage_since,
 )
-from torch_tasks.workers.programs.prompt import briefing
 from torch_tasks.workers.programs.screen import Screen
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
 from torch_tasks.workers.programs.turn import Turn
@@ -48,6 +48,20 @@ _SHOWN = re.compile(r"• OpenCode \d")
 _LIMIT = re.compile(r"usage limit|quota|billing|insufficient", re.IGNORECASE)
 _REPLIES = {"1": "once", "allow": "once", "allow once": "once", "2": "always", "allow always": "always"}
 _REJECTS = ("3", "deny", "reject")
+
+
+#: Torch's tools, which the agent may call without asking.
+_TOOLS = {
+    "mcp": {
+        torch_tools.NAME: {
+            "type": "local",
+            "command": torch_tools.server_command(),
+            "enabled": True,
+            "timeout": torch_tools.TOOL_SECONDS * 1000,
+        }
+    },
+    "permission": {f"{torch_tools.NAME}_*": "allow"},
+}
 
 
 class OpenCode(CodingAgent):
@@ -63,11 +77,13 @@ class OpenCode(CodingAgent):
         instructions = [*settings.get("instructions", ()), str(self.briefing_file)]
         runs = {"external_directory": {str(self.folder / "runs" / "**"): "allow"}}
         settings = overlaid(settings, {"instructions": instructions, "permission": runs})
+        if self.config.tools:
+            settings = overlaid(settings, _TOOLS)
         own = {"OPENCODE_SERVER_PASSWORD": self._server.password, "OPENCODE_CONFIG_CONTENT": json.dumps(settings)}
         return {**self.config.environment, **own}
 
     def prepare(self) -> None:
-        self.briefing_file.write_text(briefing(self.spec))
+        self.briefing_file.write_text(self.briefing)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]

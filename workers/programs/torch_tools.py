@@ -1,0 +1,21 @@
+"""Torch's tools in an agent's program: how each program is told to start ``torch-tasks mcp``."""
+
+from __future__ import annotations
+
+from torch_tasks.machine.commands import MCP, runnable
+
+NAME = "torch"
+"""What the server is called in each program."""
+TOOL_SECONDS = 300
+"""How long the programs are told to wait for a tool."""
+START_SECONDS = 60
+"""How long for the server's start, on a busy machine."""
+_LONGEST_WAIT_SECONDS = 240
+"""By then a tool that waits returns."""
+PASSED_ON = ("PATH", "TORCH_AGENT_ID", "TORCH_DESK", "TORCH_DESK_SECONDS", "TORCH_INCARNATION", "TORCH_STATE_DIR")
+"""The pane's variables that the server needs, for a program that passes none on by itself."""
+
+
+def server_command() -> list[str]:
+    """The command line of the server."""
+    return runnable([*MCP, "--longest-wait", str(_LONGEST_WAIT_SECONDS)])
