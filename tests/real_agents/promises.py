@@ -132,6 +132,18 @@ class WithTorchTools:
         assert agent.do("look it up", id="looks").answer == "It is not there."
         assert "there is no record of task no-such" in agent.requests("looks")[-1].tool_results[-1]
 
+    def test_its_model_reports_on_its_task(self, agent: Hosted) -> None:
+        agent.llm.on(
+            "a long one",
+            self.calling("progress", task_id="long", text="half of it"),
+            self.calling("done", task_id="long", text="All of it."),
+            Text("And that was it."),
+        )
+        result = agent.do("a long one", id="long")
+        assert result.answer == "All of it."
+        assert {"done"} <= {evidence.kind for evidence in result.evidence}
+        assert "half of it" in " ".join(agent.notes(agent.torch.task("long")))
+
     def test_its_model_hands_its_task_over(self, agent: Hosted, shell: AgentWorker) -> None:
         given = {"task_id": "over", "to": "finisher", "note": "the rest is yours"}
         agent.llm.on("echo finished by a shell", self.calling("handoff", **given), Text("Handed over."))

@@ -65,7 +65,7 @@ def _has_ended_or_asks(record: Mapping[str, Any]) -> bool:
     return TaskState(record["state"]) in ENDED | {TaskState.WAITING}
 
 
-TOOLS = (
+_TASKS = (
     Tool(
         "enqueue",
         "task.enqueue",
@@ -148,6 +148,33 @@ TOOLS = (
     ),
 )
 
+_REPORT = {"task_id": "The id at the end of the task's prompt."}
+_REPORTS = (
+    Tool(
+        "done",
+        "pane.done",
+        "Report that the task you work on is done, when you have seen that it is. The text is your answer.",
+        _REPORT | {"text": "Your answer: what you did, and how you checked it."},
+        in_panes_only=True,
+    ),
+    Tool(
+        "fail",
+        "pane.fail",
+        "Report that the task you work on cannot be done.",
+        _REPORT | {"text": "Why."},
+        in_panes_only=True,
+    ),
+    Tool(
+        "progress",
+        "pane.progress",
+        "In a long task, report now and then how far you are; it goes into the task's history.",
+        _REPORT | {"text": "How far."},
+        in_panes_only=True,
+    ),
+)
+
+TOOLS = (*_TASKS, *_REPORTS)
+"""All of them, in the order in which a model sees them."""
 _BY_NAME = {tool.name: tool for tool in TOOLS}
 
 
