@@ -20,7 +20,7 @@ from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.options import FieldOptions
-from torch_tasks.model.spawn import SpawnRequest
+from torch_tasks.model.spawn import SpawnWish
 from torch_tasks.monitoring import SystemMonitor
 from torch_tasks.monitoring.system_monitor import Health
 
@@ -37,8 +37,8 @@ _COLUMNS = (
     Column("LAST SEEN", spare=4),
 )
 SPAWN_OPTIONS = FieldOptions(
-    SpawnRequest,
-    without=("role", "id", "pool"),
+    SpawnWish,
+    without=("role", "id"),
     types={"kind": KIND, "skills": SKILL, "node": NODE, "parent": AGENT},
 )
 

@@ -20,13 +20,14 @@ from torch_tasks.cli.tables import Column, cut, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerUnreachable, InvalidHold
 from torch_tasks.fleet import fleet
-from torch_tasks.machine.holds import NodeHolds
+from torch_tasks.link import perform
 from torch_tasks.model.hold import EVERYBODY
 from torch_tasks.model.options import OneOf
 from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowKind
+from torch_tasks.operations import agents as operations_on_agents
+from torch_tasks.operations import fleet as operations
 from torch_tasks.orchestration.holds import HoldReport
-from torch_tasks.settings import settings
-from torch_tasks.store.git_reports import GitReport, GitReports, TreeReport
+from torch_tasks.store.git_reports import GitReport, TreeReport
 from torch_tasks.store.messages import role_named
 from torch_tasks.visible_text import escaped, one_line
 
@@ -85,8 +86,7 @@ def stop(everywhere: bool, here: bool, reason: str, json_wanted: bool) -> None:
     report = Torch().stop(reason, here=here)
     _print_answers("stopped", report, json_wanted)
     if not json_wanted:
-        file = NodeHolds(settings().state_dir).stop_file
-        click.echo(f"{file} is written; 'torch-tasks start {_scope_option(here)}' lifts it")
+        click.echo(f"{report.file} is written; 'torch-tasks start {_scope_option(here)}' lifts it")
     if report.unreached:
         raise BrokerUnreachable(
             f"only this machine is stopped; the others stop once the broker is back: {report.unreached}"
@@ -101,8 +101,9 @@ def stop(everywhere: bool, here: bool, reason: str, json_wanted: bool) -> None:
 def start(everywhere: bool, here: bool, reason: str, json_wanted: bool) -> None:
     """Lift the stop that `stop` with the same option set."""
     _require_one(everywhere, here)
-    _print_answers("started", Torch().start(reason, here=here), json_wanted)
-    if not json_wanted and (left := NodeHolds(settings().state_dir).stop):
+    report = Torch().start(reason, here=here)
+    _print_answers("started", report, json_wanted)
+    if not json_wanted and (left := report.still):
         click.echo(f"still stopped here, {left}: 'torch-tasks start {_scope_option(not left.fleet)}' lifts it")
 
 
@@ -131,8 +132,7 @@ def _print_answers(done: str, report: HoldReport, json_wanted: bool) -> None:
 @JSON
 def budget(account: str | None, json_wanted: bool) -> None:
     """Show how much of ACCOUNT (default: all) is used, its limits, and when each count starts over."""
-    budgets = fleet().budgets
-    lines = budgets.lines([account] if account else budgets.accounts())
+    lines = perform(operations.budgets, operations.OfAccount.build(account=account))
     if json_wanted:
         as_json([plain(line) | {"exhausted": line.exhausted} for line in lines])
         return
@@ -184,7 +184,7 @@ def report(agents: tuple[str, ...], json_wanted: bool) -> None:
 
     Lists the agents whose workdir is a git tree and whose role has a policy in git.toml that asks for it.
     """
-    reports = [one for one in GitReports(fleet().client).all() if not agents or one.agent in agents]
+    reports = perform(operations_on_agents.trees, operations_on_agents.Trees.build(agents=agents))
     if json_wanted:
         as_json(reports)
         return

@@ -7,17 +7,17 @@ from typing import Any
 
 import click
 
-from torch_tasks.broker.memory import memory_of
 from torch_tasks.cli.names import NODE
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table
 from torch_tasks.cli.tables import Column, state, wrapped
 from torch_tasks.cli.workers import become_celery
-from torch_tasks.client import Torch
-from torch_tasks.fleet import fleet
+from torch_tasks.client import Torch, await_empty
+from torch_tasks.link import perform
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.node import NodeInfo
-from torch_tasks.orchestration.scaling import Autoscaler
+from torch_tasks.operations import fleet, nodes
+from torch_tasks.operations.operation import Nothing
 
 _GIGABYTE = 1 << 30
 _COLUMNS = (
@@ -77,7 +77,7 @@ def node() -> None:
 @JSON
 def list_(json_wanted: bool) -> None:
     """List the nodes, and how much of its memory the broker uses."""
-    found, memory = Torch().nodes(), memory_of(fleet().client)
+    found, memory = Torch().nodes(), perform(fleet.memory, Nothing())
     if json_wanted:
         as_json({"nodes": found, "broker": {"memory_used": memory.used, "memory_limit": memory.limit or None}})
         return
@@ -122,7 +122,7 @@ def drain(name: str, hand_over: bool, timeout: float | None, json_wanted: bool) 
     drained = Torch().drain(name, hand_over=hand_over)
     if json_wanted:
         if timeout is not None:
-            Torch().drain(name, timeout=timeout)
+            await_empty(name, timeout)
         as_json(drained)
         return
     click.echo(f"node {name} is drained: it starts no more agents; 'torch-tasks node undrain {name}' undoes that")
@@ -133,7 +133,7 @@ def drain(name: str, hand_over: bool, timeout: float | None, json_wanted: bool) 
     for agent, task in drained.working:
         click.echo(f"{agent} finishes task {task} first")
     if timeout is not None:
-        Torch().drain(name, timeout=timeout)
+        await_empty(name, timeout)
         click.echo(f"no task runs on {name} any more")
 
 
@@ -157,12 +157,13 @@ def undrain(name: str, json_wanted: bool) -> None:
 @JSON
 def scale(dry_run: bool, explain: bool, json_wanted: bool) -> None:
     """Grow the pools of torch.toml to match the waiting tasks, as beat does at intervals."""
-    scaler = Autoscaler(fleet())
-    plan = scaler.plan() if dry_run else scaler.step()
+    plan = perform(nodes.plan if dry_run else nodes.grow, Nothing())
     if json_wanted:
         as_json(plan)
         return
-    if not fleet().settings.pools:
+    if plan.elsewhere:
+        click.echo("another process is letting the pools grow at this moment", err=True)
+    elif not plan.decisions:
         click.echo("no pools are declared; declare one with a [[pools]] table in torch.toml", err=True)
     for decision in plan.decisions:
         would = "would grow" if dry_run else "grows"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 from textwrap import wrap
 
 import click
@@ -11,11 +10,11 @@ from rich.text import Text
 
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json, print_styled, shown, terminal_width
-from torch_tasks.fleet import fleet
+from torch_tasks.link import perform
 from torch_tasks.model.durations import describe_duration
-from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskState
-from torch_tasks.monitoring.summary import MOST_TASKS, FleetSummary, TaskSummary, summarize
+from torch_tasks.monitoring.summary import MOST_TASKS, FleetSummary, TaskSummary
+from torch_tasks.operations import fleet as operations
 
 _MARKS = {TaskState.SUCCEEDED: "✓", TaskState.FAILED: "✗", TaskState.DEAD: "✗", TaskState.CANCELLED: "-"}
 _GOES_ON = "…"
@@ -31,7 +30,7 @@ def summary(since: float, markdown: bool, json_wanted: bool) -> None:
 
     Lists the tasks that ended in this time and those that have not ended.
     """
-    night = summarize(fleet(), now() - timedelta(seconds=since))
+    night = perform(operations.summary, operations.Since.build(seconds=since))
     if json_wanted:
         as_json(night)
     elif markdown:

@@ -38,7 +38,9 @@ SPAWN_TRANSITIONS: dict[SpawnState, frozenset[SpawnState]] = {
 """A ready agent leaves the list when it has retired; a failed one after a while, with its reason."""
 
 
-class SpawnRequest(SingleAgentFields):
+class SpawnWish(SingleAgentFields):
+    """An agent that a caller wants."""
+
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     """Two requests with one id are one agent."""
     agent_id: Annotated[AgentId | None, Option("--id")] = Field(
@@ -48,7 +50,6 @@ class SpawnRequest(SingleAgentFields):
     labels: Annotated[Skills, Option("--label")] = Field(
         (), description="What its machine must have, as `gpu`; repeat for more."
     )
-    pool: str | None = None
 
     @classmethod
     def build(cls, **fields: Any) -> Self:
@@ -57,6 +58,11 @@ class SpawnRequest(SingleAgentFields):
             return cls.model_validate({name: value for name, value in fields.items() if value is not None})
         except ValidationError as error:
             raise InvalidTask(f"no agent can be started from this: {readable(error)}") from None
+
+
+class SpawnRequest(SpawnWish):
+    pool: str | None = None
+    """The pool that it is started for."""
 
 
 class Spawned(Model):
@@ -74,6 +80,25 @@ class Spawned(Model):
     def agent(self) -> AgentSpec:
         """The agent as its node worker keeps it."""
         return AgentSpec(id=self.agent_id, **self.request.agent_fields)
+
+
+class SpawnTicket(Model):
+    """A request to start an agent, as it was accepted."""
+
+    id: TaskId
+    seconds: float
+    """Within so long the agent is ready, or has failed; it does not come later."""
+
+
+class SpawnOutcome(Model):
+    """What became of a request to start an agent."""
+
+    agent_id: AgentId | None = None
+    node: AgentId | None = None
+    ready: bool = False
+    error: str = ""
+    """The name of the error, if it is not ready."""
+    reason: str = ""
 
 
 class Pool(AgentFields):

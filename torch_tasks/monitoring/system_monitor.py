@@ -78,49 +78,55 @@ class SystemMonitor:
 
     def get_system_health(self) -> SystemHealth:
         """The health of the system now; while the broker is away it is ``down``, with the reason."""
-        address = self._fleet.settings.broker()
-        try:
-            return self._look(str(address))
-        except BrokerUnreachable as error:
-            return SystemHealth(
-                status=Health.DOWN,
-                reasons=(str(error),),
-                at=now(),
-                broker=str(address),
-                spooled_messages=outbox_of(self._fleet).waiting(),
-            )
+        return system_health(self._fleet)
 
-    def _look(self, address: str) -> SystemHealth:
-        shared, begun = self._fleet, datetime.now(UTC)
-        shared.client.ping()
-        took = (datetime.now(UTC) - begun).total_seconds() * 1000
-        agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
-        dead, wanted = len(shared.deliveries.dead_letter_ids()), tuple(unserved(backlogs(shared), agents))
-        lost = [record for record in records if unroutable(record, agents)]
-        inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), OPERATOR])
-        dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
-        reasons = (
-            *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
-            *filter(None, [memory_of(shared.client).warning]),
-            *_reasons_of_messages(dead_messages, spooled),
-            *_reasons_of_time(shared),
-        )
-        deserted = bool(agents) and not any(info.online for info in agents)
+
+def system_health(of: Fleet) -> SystemHealth:
+    """The health of the system now; while the broker is away it is ``down``, with the reason."""
+    address = of.settings.broker()
+    try:
+        return _look(of, str(address))
+    except BrokerUnreachable as error:
         return SystemHealth(
-            status=Health.DOWN if deserted else Health.DEGRADED if reasons else Health.HEALTHY,
-            reasons=reasons,
+            status=Health.DOWN,
+            reasons=(str(error),),
             at=now(),
-            broker=address,
-            broker_ms=round(took, 2),
-            agents=_by_role(agents),
-            queues=_queues(records),
-            tasks=dict(Counter(str(record.state) for record in records)),
-            dead_letters=dead,
-            inboxes=dict(list(inboxes.items())[:_FULLEST]),
-            dead_messages=dead_messages,
-            spooled_messages=spooled,
-            spawn_wanted=wanted,
+            broker=str(address),
+            spooled_messages=outbox_of(of).waiting(),
         )
+
+
+def _look(shared: Fleet, address: str) -> SystemHealth:
+    begun = datetime.now(UTC)
+    shared.client.ping()
+    took = (datetime.now(UTC) - begun).total_seconds() * 1000
+    agents, records = shared.registry.agents(), shared.records.latest(_LATEST)
+    dead, wanted = len(shared.deliveries.dead_letter_ids()), tuple(unserved(backlogs(shared), agents))
+    lost = [record for record in records if unroutable(record, agents)]
+    inboxes = shared.inboxes.depths([*(info.agent_id for info in agents), OPERATOR])
+    dead_messages, spooled = shared.inboxes.count_dead(_LATEST), outbox_of(shared).waiting()
+    reasons = (
+        *_reasons(agents, lost, dead, gate_open=shared.gate.state().open),
+        *filter(None, [memory_of(shared.client).warning]),
+        *_reasons_of_messages(dead_messages, spooled),
+        *_reasons_of_time(shared),
+    )
+    deserted = bool(agents) and not any(info.online for info in agents)
+    return SystemHealth(
+        status=Health.DOWN if deserted else Health.DEGRADED if reasons else Health.HEALTHY,
+        reasons=reasons,
+        at=now(),
+        broker=address,
+        broker_ms=round(took, 2),
+        agents=_by_role(agents),
+        queues=_queues(records),
+        tasks=dict(Counter(str(record.state) for record in records)),
+        dead_letters=dead,
+        inboxes=dict(list(inboxes.items())[:_FULLEST]),
+        dead_messages=dead_messages,
+        spooled_messages=spooled,
+        spawn_wanted=wanted,
+    )
 
 
 def _reasons(agents: list[AgentInfo], lost: list[TaskRecord], dead: int, *, gate_open: bool) -> Iterable[str]:

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from importlib import import_module
-from typing import Any, Generic, Self, TypeVar, get_type_hints
+from typing import Annotated, Any, Generic, Self, TypeVar, get_type_hints
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from torch_tasks.errors import InvalidRequest, UnknownOperation
 from torch_tasks.model.fields import Model, readable
@@ -19,6 +19,9 @@ from torch_tasks.security.rights import Right, Subject
 
 WAIT_SECONDS = 30.0
 """The longest that one request waits; who wants to wait longer asks again."""
+WaitSeconds = Annotated[
+    float, Field(ge=0, le=WAIT_SECONDS, description="Return at the latest after so long; then ask again.")
+]
 
 Asked = TypeVar("Asked", bound="Request")
 Reply = TypeVar("Reply")
@@ -33,6 +36,11 @@ NOUNS = {
     "claim": "torch_tasks.operations.collaboration",
     "help": "torch_tasks.operations.collaboration",
     "team": "torch_tasks.operations.collaboration",
+    "agent": "torch_tasks.operations.agents",
+    "node": "torch_tasks.operations.nodes",
+    "pool": "torch_tasks.operations.nodes",
+    "fleet": "torch_tasks.operations.fleet",
+    "budget": "torch_tasks.operations.fleet",
 }
 """Where the operations of each noun are declared; a module is loaded when one of its operations is asked for."""
 

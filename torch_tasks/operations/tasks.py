@@ -12,7 +12,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
-from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, operation
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery, requests
@@ -133,9 +133,7 @@ def list_tasks(asked: ListTasks) -> list[TaskRecord]:
 
 
 class Wait(OfTask):
-    seconds: float = Field(
-        WAIT_SECONDS, ge=0, le=WAIT_SECONDS, description="Return at the latest after so long; then ask again."
-    )
+    seconds: WaitSeconds = WAIT_SECONDS
     since: TaskState | None = Field(
         None, description="Return as soon as its state is another one than this (default: when it has ended)."
     )
@@ -185,7 +183,7 @@ def handoff(asked: HandOver) -> Handover:
 
 
 class AwaitHandover(OfTask):
-    seconds: float = Field(WAIT_SECONDS, ge=0, le=WAIT_SECONDS, description="Return at the latest after so long.")
+    seconds: WaitSeconds = WAIT_SECONDS
 
 
 class HandoverProgress(Model):

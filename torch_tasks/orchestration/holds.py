@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import suppress
-from dataclasses import dataclass
 
 from torch_tasks.app import HOLDS_CHANGED, RESOURCES, app
 from torch_tasks.broker.connection import broker_errors
@@ -11,7 +10,8 @@ from torch_tasks.errors import BrokerAway, BrokerUnreachable, InvalidHold, NotHe
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.hold import EVERYBODY, STOP, Hold, agent_scope, role_scope
+from torch_tasks.model.fields import Model
+from torch_tasks.model.hold import EVERYBODY, STOP, Hold, Stop, agent_scope, role_scope
 from torch_tasks.model.limits import Resources
 from torch_tasks.settings import settings
 from torch_tasks.store.holds import new_hold
@@ -19,8 +19,7 @@ from torch_tasks.store.holds import new_hold
 _ANSWER_SECONDS = 3.0
 
 
-@dataclass(frozen=True)
-class HoldReport:
+class HoldReport(Model):
     """An order, and which agents obey it already."""
 
     scope: str
@@ -31,6 +30,10 @@ class HoldReport:
     """Online agents that have not confirmed; they read the order with their next heartbeat."""
     unreached: str | None = None
     """Why only this machine obeys yet, if the broker is away."""
+    file: str = ""
+    """The file that stops this machine, if this was about a stop."""
+    still: Stop | None = None
+    """What stops this machine all the same, after a stop was lifted."""
 
 
 def pause(
@@ -63,33 +66,41 @@ def stop(reason: str = "", *, here: bool = False) -> HoldReport:
     if former is None or (here and former.fleet):
         node.write_stop(hold, fleet=not here)
     if here:
-        return HoldReport(settings().node, hold)
+        return HoldReport(scope=settings().node, hold=hold, file=str(node.stop_file))
     try:
-        return _announce(STOP, hold)
+        return _announce(STOP, hold).model_copy(update={"file": str(node.stop_file)})
     except BrokerUnreachable as error:
         if former and not former.fleet:
             raise BrokerUnreachable(
                 f"only this machine is stopped, as before; run the command again once the broker is back: {error}"
             ) from error
-        return HoldReport(STOP, hold, unreached=str(error))
+        return HoldReport(scope=STOP, hold=hold, unreached=str(error), file=str(node.stop_file))
 
 
 def start(reason: str = "", *, here: bool = False) -> HoldReport:
     """Lift the fleet's stop, or with ``here`` this machine's own; :class:`NotHeld` if there is none."""
     node = NodeHolds(settings().state_dir)
+    lifted = _lift_here(node, reason) if here else _lift_everywhere(node, reason)
+    return lifted.model_copy(update={"file": str(node.stop_file), "still": node.stop})
+
+
+def _lift_here(node: NodeHolds, reason: str) -> HoldReport:
     former = node.stop
-    if here:
-        if former is None or former.fleet:
-            whose = "the fleet is, see 'torch-tasks start --all'" if former else "nothing is"
-            raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
-        node.remove_stop()
-        with suppress(BrokerAway):
-            node.agree(fleet().holds)
-        return HoldReport(settings().node, new_hold(reason, lifted=True))
+    if former is None or former.fleet:
+        whose = "the fleet is, see 'torch-tasks start --all'" if former else "nothing is"
+        raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
+    node.remove_stop()
+    with suppress(BrokerAway):
+        node.agree(fleet().holds)
+    return HoldReport(scope=settings().node, hold=new_hold(reason, lifted=True))
+
+
+def _lift_everywhere(node: NodeHolds, reason: str) -> HoldReport:
+    former, lifted = node.stop, new_hold(reason, lifted=True)
     if former and former.fleet and not former.revision:  # only this machine knows of it
         node.remove_stop()
-        return HoldReport(STOP, new_hold(reason, lifted=True))
-    return _announce(STOP, new_hold(reason, lifted=True))
+        return HoldReport(scope=STOP, hold=lifted)
+    return _announce(STOP, lifted)
 
 
 def announce_local_stop() -> None:
@@ -130,7 +141,7 @@ def _announce(scope: str, hold: Hold) -> HoldReport:
         name.removeprefix("node@") if name.startswith("node@") else name.split("@")[0] for name in answered
     )
     silent = sorted(info.agent_id for info, name in zip(online, names, strict=True) if name not in answered)
-    return HoldReport(scope, noted, tuple(confirmed), tuple(silent))
+    return HoldReport(scope=scope, hold=noted, confirmed=tuple(confirmed), silent=tuple(silent))
 
 
 def _confirmations(names: list[str] | None) -> set[str]:

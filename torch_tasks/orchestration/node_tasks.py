@@ -8,13 +8,13 @@ from typing import Any
 
 from torch_tasks import keys
 from torch_tasks.app import app
-from torch_tasks.errors import TorchError
+from torch_tasks.errors import SpawnFailed, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState, RetireOrder
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import AgentId
 from torch_tasks.model.host import NodeHost
-from torch_tasks.model.spawn import Spawned, SpawnRequest, SpawnState
+from torch_tasks.model.spawn import Spawned, SpawnOutcome, SpawnRequest, SpawnState
 from torch_tasks.tasks.execution import HeldMessage
 from torch_tasks.tasks.system_task import SystemTask
 
@@ -33,7 +33,7 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
         request = SpawnRequest.build(role=role, **{**wanted, "id": self.request.id})
         spawned, is_new = fleet().spawns.reserve(request)
     except TorchError as error:
-        return _spawn_reply(None, type(error).__name__, str(error))
+        return SpawnOutcome(error=type(error).__name__, reason=str(error)).model_dump(mode="json")
     if is_new:
         order_start(spawned)
     until = time.monotonic() + _LOOK_SECONDS
@@ -43,17 +43,13 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
             HeldMessage(self.request).put_aside(_ASIDE_SECONDS)
         time.sleep(_PAUSE)
         spawned = settle_spawn(spawned)
-    return _spawn_reply(spawned, "" if spawned.state is SpawnState.READY else "SpawnFailed", spawned.reason)
+    return _outcome_of(spawned).model_dump(mode="json")
 
 
-def _spawn_reply(spawned: Spawned | None, error: str, reason: str) -> dict[str, Any]:
-    return {
-        "agent_id": spawned.agent_id if spawned else None,
-        "node": spawned.node if spawned else None,
-        "ready": bool(spawned and spawned.state is SpawnState.READY),
-        "error": error,
-        "reason": reason,
-    }
+def _outcome_of(spawned: Spawned) -> SpawnOutcome:
+    ready = spawned.state is SpawnState.READY
+    error = "" if ready else SpawnFailed.__name__
+    return SpawnOutcome(agent_id=spawned.agent_id, node=spawned.node, ready=ready, error=error, reason=spawned.reason)
 
 
 def settle_spawn(spawned: Spawned) -> Spawned:

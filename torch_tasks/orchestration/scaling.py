@@ -182,6 +182,8 @@ class ScalingPlan(Model):
     decisions: tuple[GrowthDecision, ...]
     unserved: tuple[str, ...] = ()
     """Queues in which tasks wait, but no agent reads them and no pool serves them."""
+    elsewhere: bool = False
+    """Another process lets the pools grow at this moment, so nothing was decided."""
 
 
 class Autoscaler:
@@ -203,7 +205,7 @@ class Autoscaler:
     def step(self) -> ScalingPlan:
         """Let the pools grow, unless another process is doing so; returns what was decided and done."""
         if not self._fleet.client.set(keys.SCALING, self._fleet.settings.node, nx=True, ex=_GROWING_SECONDS):
-            return ScalingPlan(decisions=())
+            return ScalingPlan(decisions=(), elsewhere=True)
         try:
             plan = self.plan()
             pools = {pool.name: pool for pool in self._pools}

@@ -6,15 +6,13 @@ import logging
 import time
 from collections.abc import Iterable
 from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
-from celery.exceptions import TimeoutError as NoAnswer
-
-from torch_tasks import errors, keys
+from torch_tasks import keys
 from torch_tasks.app import RETIRE, app
 from torch_tasks.caller import caller
 from torch_tasks.errors import (
+    AgentNotFound,
     AgentUnable,
     InboxFull,
     InvalidHandover,
@@ -22,18 +20,16 @@ from torch_tasks.errors import (
     NotInQuarantine,
     NotYours,
     RetireImpossible,
-    SpawnFailed,
     SpawnRefused,
-    StillWorking,
     TaskEnded,
     TorchError,
 )
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode, RetireOrder
-from torch_tasks.model.durations import describe_duration
+from torch_tasks.model.fields import Model
 from torch_tasks.model.message import Message, MessageState, Urgency
 from torch_tasks.model.node import NodeInfo
-from torch_tasks.model.spawn import Spawned, SpawnRequest
+from torch_tasks.model.spawn import Spawned, SpawnOutcome, SpawnRequest, SpawnTicket
 from torch_tasks.model.task import HELD, Failure, FailureKind, TaskRecord, TaskResult, TaskState
 from torch_tasks.orchestration import holds, node_tasks
 from torch_tasks.settings import settings
@@ -46,68 +42,37 @@ log = logging.getLogger(__name__)
 _ORDER_SECONDS = 30.0
 """How long a node worker may take to note an order."""
 _PAUSE, _LOOK_SECONDS = 0.1, 2.0
-"""How often a caller checks whether the agent has ended, and whether its node is still online."""
+"""How often it is checked whether the agent has ended, and whether its node is still online."""
 _TITLE = 200
 
 
-class SpawnHandle:
-    """An agent that was asked for."""
-
-    def __init__(self, request: SpawnRequest, result: Any) -> None:
-        self.id = request.id
-        self._result = result
-        self._outcome: dict[str, Any] | None = None
-
-    def __repr__(self) -> str:
-        return f"<SpawnHandle {self.agent_id if self._outcome else self.id}>"
-
-    @property
-    def ready(self) -> bool:
-        """The agent takes tasks."""
-        return bool((self._outcome or (self._result.ready() and self._await_outcome(None)) or {}).get("ready"))
-
-    @property
-    def agent_id(self) -> str:
-        """The agent's id; waits as :meth:`wait` does."""
-        return str((self._outcome or self.wait()._outcome or {})["agent_id"])
-
-    @property
-    def node(self) -> str:
-        """The agent's machine; waits as :meth:`wait` does."""
-        return str((self._outcome or self.wait()._outcome or {})["node"])
-
-    def wait(self, timeout: float | None = None) -> SpawnHandle:
-        """Return when the agent is ready. :class:`SpawnRefused` names the limit, :class:`SpawnFailed` the reason."""
-        outcome = self._await_outcome(_patience() if timeout is None else timeout)
-        if not outcome["ready"]:
-            raise getattr(errors, outcome["error"], SpawnFailed)(outcome["reason"])
-        return self
-
-    def _await_outcome(self, timeout: float | None) -> dict[str, Any]:
-        if self._outcome is None:
-            try:
-                self._outcome = dict(self._result.get(timeout=timeout, disable_sync_subtasks=False))
-            except NoAnswer:
-                raise SpawnFailed(
-                    f"no node worker reported within {describe_duration(timeout or 0)} whether the agent "
-                    "started; 'torch-tasks node list' shows which are online, "
-                    "'torch-tasks agents' whether the agent started after all"
-                ) from None
-        return self._outcome
-
-    def retire(self, **how: Any) -> RetirementReport | None:
-        """End the agent; see :meth:`torch_tasks.Torch.retire`."""
-        return retire(self.agent_id, **how)
-
-
-def spawn(request: SpawnRequest) -> SpawnHandle:
-    """Ask for an agent; see :meth:`torch_tasks.Torch.spawn`."""
+def spawn(request: SpawnRequest) -> SpawnTicket:
+    """Ask the node workers for an agent; :func:`outcome_of_spawn` says what becomes of it."""
     if not any(one.online for one in fleet().nodes.nodes()):
         raise SpawnRefused("no agent was started: no node worker is online; 'torch-tasks up' starts one")
     wire = request.model_dump(mode="json", exclude_none=True, exclude={"id"})
     # The caller waits no longer than this: an agent that started later would serve no caller.
-    result = node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
-    return SpawnHandle(request, result)
+    node_tasks.spawn.apply_async(kwargs=wire, task_id=request.id, expires=_patience())
+    return SpawnTicket(id=request.id, seconds=_patience())
+
+
+def outcome_of_spawn(request_id: str, seconds: float) -> SpawnOutcome | None:
+    """What became of a request, as soon as that is known; None if it is not within ``seconds``."""
+    outcome = _result_of(request_id, seconds)
+    return None if outcome is None else SpawnOutcome.model_validate(outcome)
+
+
+def _result_of(task_id: str, seconds: float) -> Any:
+    """The result of a node worker's task; None if there is none in time.
+
+    The broker is asked for it at intervals: Celery's own waiting allows one thread of a process only.
+    """
+    result, deadline = app.AsyncResult(task_id), time.monotonic() + seconds
+    while not result.ready():
+        if time.monotonic() >= deadline:
+            return None
+        time.sleep(_PAUSE)
+    return result.get(disable_sync_subtasks=False)
 
 
 def _patience() -> float:
@@ -115,53 +80,46 @@ def _patience() -> float:
     return settings().spawn_seconds + _ORDER_SECONDS
 
 
-def retire(
-    agent_id: str,
-    *,
-    leave: RetireMode | str = RetireMode.FINISH,
-    note: str = "",
-    by: str | None = None,
-    wait: bool = True,
-    timeout: float | None = None,
-) -> RetirementReport | None:
-    """End an agent; see :meth:`torch_tasks.Torch.retire`."""
+def retire(agent_id: str, leave: RetireMode, note: str = "") -> None:
+    """Order the end of an agent; :func:`await_retirement` says when it has ended."""
     own = caller()
     node, info = _node_of(agent_id)
     if own.agent and own.agent not in (agent_id, info and info.parent):
         raise NotYours(
             f"{own.agent} may not retire agent {agent_id}: an agent retires itself and the agents it spawned"
         )
-    if not node.online:
-        raise RetireImpossible(
-            f"agent {agent_id} cannot retire now: only its node {node.name} can end its pane, and that is offline. "
-            f"If {node.name} does not come back, 'torch-tasks agents forget {agent_id}' removes it from the fleet"
-        )
-    order = RetireOrder(mode=RetireMode(leave), by=by or own.name, note=note)
+    _require_online(agent_id, node, "cannot retire now")
+    order = RetireOrder(mode=leave, by=own.name, note=note)
     fleet().client.hdel(keys.RETIREMENT_REPORTS, agent_id)
     _ask_node(node, node_tasks.retire, RetireImpossible, agent_id, order.model_dump(mode="json"))
     if info and info.online:  # its worker reads the order at once
         app.control.broadcast(RETIRE, destination=[f"{agent_id}@{node.name}"])
-    return _await_report(agent_id, node.name, timeout) if wait else None
 
 
-def _await_report(agent_id: str, node: str, timeout: float | None) -> RetirementReport:
-    deadline = None if timeout is None else time.monotonic() + timeout
-    next_look = time.monotonic() + _LOOK_SECONDS
+def await_retirement(agent_id: str, seconds: float) -> RetirementReport | None:
+    """What became of an agent that was ordered to end; None if it has not ended within ``seconds``.
+
+    Raises :class:`RetireImpossible` if its node goes offline meanwhile.
+    """
+    deadline, next_look = time.monotonic() + seconds, time.monotonic()
     while (report := fleet().registry.report_of(agent_id)) is None:
-        if time.monotonic() > next_look:
+        if time.monotonic() >= next_look:
             next_look = time.monotonic() + _LOOK_SECONDS
-            if not fleet().nodes.get_node(node).online:
-                raise RetireImpossible(f"node {node} went offline before {agent_id} retired; it will when it is back")
-        if deadline is not None and time.monotonic() > deadline:
-            info = fleet().registry.entry(agent_id)
-            task = f"works on task {info.current_task}" if info and info.current_task else "has not ended"
-            raise StillWorking(
-                f"agent {agent_id} still {task} after {describe_duration(timeout or 0)}; it takes no new tasks and "
-                "retires by itself. "
-                "'torch-tasks retire --now' or '--hand-over' does not wait for its task"
-            )
+            with suppress(AgentNotFound):  # it has just ended
+                node, _ = _node_of(agent_id)
+                _require_online(agent_id, node, "has not retired, and will when its node is back")
+        if time.monotonic() >= deadline:
+            return None
         time.sleep(_PAUSE)
     return report
+
+
+def _require_online(agent_id: str, node: NodeInfo, what: str) -> None:
+    if not node.online:
+        raise RetireImpossible(
+            f"agent {agent_id} {what}: only its node {node.name} can end its pane, and that is offline. "
+            f"If {node.name} does not come back, 'torch-tasks agents forget {agent_id}' removes it from the fleet"
+        )
 
 
 def release(agent_id: str) -> None:
@@ -171,13 +129,12 @@ def release(agent_id: str) -> None:
 
 
 def _ask_node(node: NodeInfo, task: Any, refusal: type[Exception], *args: Any) -> None:
-    result = task.apply_async(args, queue=keys.node_queue(node.name), expires=_ORDER_SECONDS)
-    try:
-        reason = result.get(timeout=_ORDER_SECONDS, disable_sync_subtasks=False)
-    except NoAnswer:
+    sent = task.apply_async(args, queue=keys.node_queue(node.name), expires=_ORDER_SECONDS)
+    reason = _result_of(sent.id, _ORDER_SECONDS)
+    if reason is None:
         raise RetireImpossible(
             f"the node worker of {node.name} did not answer within {_ORDER_SECONDS:g} s; nothing was done"
-        ) from None
+        )
     if reason:
         raise refusal(reason)
 
@@ -295,8 +252,7 @@ def remove_agent(report: RetirementReport, spawned: Spawned | None, fleet: Fleet
     fleet.registry.report(report)
 
 
-@dataclass(frozen=True)
-class DrainReport:
+class DrainReport(Model):
     """The state of a node as its draining begins."""
 
     node: str
@@ -324,7 +280,7 @@ def drain(node: str, *, hand_over_tasks: bool = False) -> DrainReport:
     for info, task in _at_work(node):  # no agent there begins another task
         moved = hand_over_tasks and _try_to_hand_over(info, task, node)
         (handed if moved else working).append((info.agent_id, task))
-    return DrainReport(node, tuple(held), tuple(handed), tuple(working))
+    return DrainReport(node=node, held=tuple(held), handed_over=tuple(handed), working=tuple(working))
 
 
 def undrain(node: str) -> tuple[str, ...]:
@@ -339,16 +295,13 @@ def undrain(node: str) -> tuple[str, ...]:
     return tuple(resumed)
 
 
-def await_empty(node: str, timeout: float) -> None:
-    """Return when no agent works on this node; :class:`StillWorking` if that takes longer than ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while at_work := [f"{info.agent_id} (task {task})" for info, task in _at_work(node)]:
-        if time.monotonic() >= deadline:
-            raise StillWorking(
-                f"still working on {node} after {describe_duration(timeout)}: {', '.join(at_work)}; no new task begins "
-                "there, and 'torch-tasks node drain --hand-over' gives these to other agents"
-            )
+def await_empty(node: str, seconds: float) -> list[tuple[str, str]]:
+    """Wait until no agent works on this node; returns those that still do after ``seconds``, with their tasks."""
+    fleet().nodes.get_node(node)
+    deadline = time.monotonic() + seconds
+    while (at_work := _at_work(node)) and time.monotonic() < deadline:
         time.sleep(_PAUSE)
+    return [(info.agent_id, task) for info, task in at_work]
 
 
 def _agents(node: str) -> list[AgentInfo]:

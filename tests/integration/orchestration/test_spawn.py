@@ -19,11 +19,11 @@ from slow_kind import slow_kind
 from waiting import until
 
 from torch_tasks import Torch, keys
+from torch_tasks.client import SpawnHandle
 from torch_tasks.errors import InvalidTask, NotInQuarantine, SpawnFailed, SpawnRefused
 from torch_tasks.model.agent import Lifetime
 from torch_tasks.model.node import KeptState
 from torch_tasks.model.spawn import SpawnState
-from torch_tasks.orchestration.staffing import SpawnHandle
 
 NewNode = Callable[[str], Node]
 

@@ -1,0 +1,220 @@
+"""``Torch``, the façade in Python."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any, Unpack
+
+from torch_tasks.client.staff import SpawnFields, SpawnHandle, await_empty, retire
+from torch_tasks.client.task import Task, TaskFields, ids_of
+from torch_tasks.facades.checkins import Checkins
+from torch_tasks.facades.messages import NovaOrchestrator
+from torch_tasks.link import Link
+from torch_tasks.link import link as own_link
+from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
+from torch_tasks.model.limits import Resources
+from torch_tasks.model.message import Sent
+from torch_tasks.model.node import NodeInfo
+from torch_tasks.model.task import TaskRecord, TaskSpec, TaskState
+from torch_tasks.operations import agents, nodes, tasks
+from torch_tasks.operations import fleet as operations
+from torch_tasks.operations.operation import Nothing
+from torch_tasks.orchestration.holds import HoldReport
+from torch_tasks.orchestration.staffing import DrainReport
+
+
+class Torch:
+    """The fleet, for a program that gives it work. Settings come from the environment and ``torch.toml``."""
+
+    def __init__(self, link: Link | None = None) -> None:
+        self._link = link or own_link()
+
+    def enqueue(
+        self, prompt: str, *, agent_kind: str | None = None, spool: bool = False, **fields: Unpack[TaskFields]
+    ) -> Task:
+        """Hand a task to the fleet and return at once.
+
+        It goes to a free agent with this ``role``, all of these ``skills`` and this ``agent_kind``, or to ``agent``
+        alone, in the order of ``priority``; after ``deadline`` it is not begun. The agent works in ``workdir``, for at
+        most ``timeout`` seconds; then the command ``check`` decides, which may send the task back ``check_rounds``
+        times. ``permissions`` answers what a coding agent asks for, ``fresh`` starts a new program for the task,
+        ``max_retries`` limits the tries after crashes of an agent. It begins when the tasks ``after`` have succeeded,
+        and fails if one of them does not. ``title`` is what it is called in lists, reports and branches. ``context``
+        is for the agent, ``metadata`` for the caller. Enqueueing the same ``id`` twice makes one task.
+
+        Raises :class:`InvalidTask`, :class:`BrokerUnreachable` or :class:`LedgerUnusable`; then nothing was enqueued.
+        With ``spool``, a task waits on this machine's disk while the broker is away.
+        """
+        asked = {name: value for name, value in fields.items() if value is not None}
+        asked["skills"] = _words(fields.get("skills", ()))
+        asked["after"] = ids_of(fields.get("after") or ())
+        if workdir := fields.get("workdir"):
+            asked["workdir"] = str(workdir)
+        request = tasks.Enqueue.build(prompt=prompt, agent_kind=agent_kind, spool=spool, **asked)
+        return Task(self._link.perform(tasks.enqueue, request).id, self._link)
+
+    def enqueue_all(self, specs: Iterable[TaskSpec], *, spool: bool = False) -> list[Task]:
+        """Hand many tasks to the fleet, all of them or none; they may be ``after`` each other in any order.
+
+        Raises what :meth:`enqueue` does, and then nothing was enqueued. From the moment in which all are in this
+        machine's ledger none is lost: what this process cannot send is sent when the broker is back, or by others.
+        """
+        asked = tasks.EnqueueAll(tasks=tuple(specs), spool=spool)
+        return [Task(one.id, self._link) for one in self._link.perform(tasks.enqueue_all, asked)]
+
+    def task(self, task_id: str) -> Task:
+        """A task that was accepted earlier, from any process."""
+        return Task(task_id, self._link)
+
+    def tasks(self, limit: int = 50, states: Collection[TaskState] = ()) -> list[TaskRecord]:
+        """The latest tasks, newest first; if states are given, only those in one of them."""
+        return self._link.perform(tasks.list_tasks, tasks.ListTasks.build(limit=limit, states=tuple(states)))
+
+    def dead(self) -> list[TaskRecord]:
+        """The tasks that ran out of retries, the latest first."""
+        return self._link.perform(tasks.dead, Nothing()).tasks
+
+    def agents(
+        self,
+        *,
+        role: str | None = None,
+        skills: Iterable[str] = (),
+        online: bool | None = None,
+        gone: bool | None = None,
+    ) -> list[AgentInfo]:
+        """The agents of this role that have all of these skills; those that are ``gone`` do not come back."""
+        asked = agents.ListAgents.build(role=role, skills=_words(skills), online=online, gone=gone)
+        return self._link.perform(agents.list_agents, asked)
+
+    def agent(self, agent_id: str) -> AgentInfo:
+        """One agent, or :class:`AgentNotFound`."""
+        return self._link.perform(agents.get, agents.OfAgent.build(agent_id=agent_id))
+
+    def resources(self, agent_id: str) -> Resources | None:
+        """What an agent's terminal uses of its machine; None if its worker does not answer."""
+        return self._link.perform(agents.resources, agents.OfAgent.build(agent_id=agent_id))
+
+    def pause(
+        self,
+        agent: str | None = None,
+        *,
+        role: str | None = None,
+        everybody: bool = False,
+        reason: str = "",
+        interrupt: bool = False,
+    ) -> HoldReport:
+        """Let one agent, all of a role, or all begin no new task; their messages wait.
+
+        A running task goes on, or with ``interrupt`` goes back to its queue.
+        """
+        scope = {"agent": agent, "role": role, "everybody": everybody}
+        return self._link.perform(agents.pause, agents.Pause.build(**scope, reason=reason, interrupt=interrupt))
+
+    def resume(
+        self, agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
+    ) -> HoldReport:
+        """Lift a pause of exactly this scope; :class:`NotHeld` if there is none."""
+        scope = {"agent": agent, "role": role, "everybody": everybody}
+        return self._link.perform(agents.resume, agents.HoldScope.build(**scope, reason=reason))
+
+    def stop(self, reason: str = "", *, here: bool = False) -> HoldReport:
+        """Stop the whole fleet, or with ``here`` this machine: no task begins, running ones are interrupted."""
+        return self._link.perform(operations.stop, operations.StopOrder.build(reason=reason, here=here))
+
+    def start(self, reason: str = "", *, here: bool = False) -> HoldReport:
+        """Lift the fleet's stop, or with ``here`` this machine's own; :class:`NotHeld` if there is none."""
+        return self._link.perform(operations.start, operations.StopOrder.build(reason=reason, here=here))
+
+    def nodes(self) -> list[NodeInfo]:
+        """The machines of the fleet, with their capacity and the agents they keep."""
+        return self._link.perform(nodes.list_nodes, Nothing())
+
+    def node(self, name: str) -> NodeInfo:
+        """One machine, or :class:`NodeNotFound`."""
+        return self._link.perform(nodes.get, nodes.OfNode.build(node=name))
+
+    def drain(self, node: str, *, hand_over: bool = False, timeout: float | None = None) -> DrainReport:
+        """Take a machine out of use: no agent is started there, and its agents take no new tasks.
+
+        They finish their tasks, or with ``hand_over`` hand them over to others of their roles. With ``timeout``,
+        returns once no task runs there, or raises :class:`StillWorking`.
+        """
+        drained = self._link.perform(nodes.drain, nodes.Drain.build(node=node, hand_over=hand_over))
+        if timeout is not None:
+            await_empty(node, timeout, self._link)
+        return drained
+
+    def undrain(self, node: str) -> tuple[str, ...]:
+        """Put a drained machine back to use; returns the agents that take tasks again."""
+        return self._link.perform(nodes.undrain, nodes.OfNode.build(node=node))
+
+    def spawn(
+        self,
+        role: str,
+        skills: Iterable[str] = (),
+        kind: str = "shell",
+        *,
+        wait: bool = True,
+        timeout: float | None = None,
+        **where: Unpack[SpawnFields],
+    ) -> SpawnHandle:
+        """Start an agent on the machine with most room, and return when it is ready, or at once with ``wait=False``.
+
+        In an agent's pane the ``parent`` is that agent; ``memory`` (``"2G"``), ``cpu`` and ``processes`` are limits.
+        Raises :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
+        """
+        fields = {**where, "labels": _words(where.get("labels", ()))}
+        if workdir := where.get("workdir"):
+            fields["workdir"] = str(workdir)
+        request = agents.Spawn.build(role=role, skills=_words(skills), kind=kind, **fields)
+        asked = SpawnHandle(self._link.perform(agents.spawn, request), self._link)
+        return asked.wait(timeout) if wait else asked
+
+    def retire(
+        self,
+        agent_id: str,
+        *,
+        leave: RetireMode | str = RetireMode.FINISH,
+        note: str = "",
+        wait: bool = True,
+        timeout: float | None = None,
+    ) -> RetirementReport | None:
+        """End an agent: it takes no new tasks, its pane is closed, and the fleet forgets it; returns the report.
+
+        ``leave`` decides about its task: ``finish`` (the default), ``hand over`` or ``now``. ``note`` is kept. With
+        ``wait=False``, or after ``timeout`` (:class:`StillWorking`), it retires by itself.
+        """
+        return retire(agent_id, self._link, leave=leave, note=note, wait=wait, timeout=timeout)
+
+    def forget(self, agent_id: str) -> RetirementReport:
+        """Remove an agent that does not come back, as with its machine; :class:`NotGone` if it may.
+
+        Its tasks go to others, or have failed if they ask for it alone; its messages are dead, and senders hear of it.
+        Should its machine return after all, it is registered again.
+        """
+        return self._link.perform(agents.forget, agents.OfAgent.build(agent_id=agent_id))
+
+    def release(self, agent_id: str) -> None:
+        """Have an agent started again that is in quarantine, or that is declared but was retired."""
+        self._link.perform(agents.release, agents.OfAgent.build(agent_id=agent_id))
+
+    def send(self, agent_id: str, text: str, **how: Any) -> Sent:
+        """Send an agent a message; see :meth:`~torch_tasks.communication.NovaOrchestrator.send_message`."""
+        return NovaOrchestrator(link=self._link).send_message(agent_id, text, **how)
+
+    def ask(self, agent_id: str, text: str, timeout: float | None = None, **how: Any) -> str:
+        """Ask an agent something and return its reply."""
+        return NovaOrchestrator(link=self._link).ask(agent_id, text, timeout, **how).message.message
+
+    @property
+    def checkins(self) -> Checkins:
+        """The scheduled notes and tasks."""
+        return Checkins(link=self._link)
+
+    def broadcast(self, text: str, **whom: Any) -> list[Sent]:
+        """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
+        return NovaOrchestrator(link=self._link).broadcast(text, **whom)
+
+
+def _words(given: Iterable[str]) -> list[str]:
+    return [given] if isinstance(given, str) else list(given)

@@ -1,0 +1,177 @@
+"""The operations on agents."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from torch_tasks.caller import caller
+from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
+from torch_tasks.model.fields import TaskId
+from torch_tasks.model.limits import Resources
+from torch_tasks.model.spawn import SpawnOutcome, SpawnRequest, SpawnTicket, SpawnWish
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, WaitSeconds, operation
+from torch_tasks.orchestration import gone, holds, staffing
+from torch_tasks.orchestration.holds import HoldReport
+from torch_tasks.security.rights import Right, Subject
+from torch_tasks.store.git_reports import GitReport, GitReports
+
+
+class OfAgent(Request):
+    """A request about one agent."""
+
+    agent_id: str = Field(description="The agent's id.")
+
+
+def _of_agent(asked: OfAgent) -> Subject:
+    return Subject(agent=asked.agent_id)
+
+
+class ListAgents(Request):
+    role: str | None = Field(None, description="Only of this role.")
+    skills: tuple[str, ...] = Field((), description="Only with all of these skills; a kind counts as one.")
+    online: bool | None = Field(None, description="Only those that are online, or that are not.")
+    gone: bool | None = Field(None, description="Only those that do not come back by themselves, or that may.")
+
+
+@operation("agent.list", Right.LOOK)
+def list_agents(asked: ListAgents) -> list[AgentInfo]:
+    """The agents, by id: what they can do, where they are, and what they are doing."""
+    of = fleet()
+    agents = of.registry.agents()
+    lost = gone.gone_agents(of, agents, of.nodes.nodes()) if asked.gone is not None else set()
+    return [
+        info
+        for info in agents
+        if info.serves(asked.role, asked.skills)
+        and asked.online in (None, info.online)
+        and asked.gone in (None, info.agent_id in lost)
+    ]
+
+
+@operation("agent.get", Right.LOOK, about=_of_agent)
+def get(asked: OfAgent) -> AgentInfo:
+    """One agent: what it can do, where it is, and what it is doing."""
+    return fleet().registry.get_agent(asked.agent_id)
+
+
+class FindAgents(Request):
+    role: str | None = Field(None, description="Only of this role.")
+    skills: tuple[str, ...] = Field((), description="The skills that they must have; a kind counts as one.")
+    match: Literal["all", "any"] = Field("all", description="Whether they must have all of the skills, or one.")
+    wished: tuple[str, ...] = Field((), description="Skills that are preferred, not required.")
+    limit: int | None = Field(None, ge=1, description="How many at most.")
+
+
+@operation("agent.find", Right.LOOK)
+def find(asked: FindAgents) -> list[AgentInfo]:
+    """The agents that can take such a task, the best first: free ones, then by success, then by load."""
+    return fleet().registry.find_available_agents(
+        asked.role, asked.skills, asked.match, wished=asked.wished, limit=asked.limit
+    )
+
+
+@operation("agent.resources", Right.LOOK, about=_of_agent)
+def resources(asked: OfAgent) -> Resources | None:
+    """How much of its machine an agent's terminal uses; nothing if its worker does not answer."""
+    return holds.resources_of(fleet().registry.get_agent(asked.agent_id))
+
+
+class Trees(Request):
+    agents: tuple[str, ...] = Field((), description="Only the trees of these agents.")
+
+
+@operation("agent.trees", Right.LOOK)
+def trees(asked: Trees) -> list[GitReport]:
+    """What the nodes found when they last looked at the git trees of their agents."""
+    return [one for one in GitReports(fleet().client).all() if not asked.agents or one.agent in asked.agents]
+
+
+class Spawn(SpawnWish, Request):
+    """An agent, and where it is started."""
+
+
+@operation("agent.spawn", Right.SPAWN, access=Access.WRITE, about=lambda asked: Subject(party=asked.parent))
+def spawn(asked: Spawn) -> SpawnTicket:
+    """Start an agent where there is room; returns at once."""
+    fields = {name: getattr(asked, name) for name in SpawnWish.model_fields}
+    return staffing.spawn(SpawnRequest.build(**fields | {"parent": asked.parent or caller().agent}))
+
+
+class AwaitSpawn(Request):
+    id: TaskId = Field(description="The id of the request.")
+    seconds: WaitSeconds = WAIT_SECONDS
+
+
+@operation("agent.spawned", Right.LOOK)
+def spawned(asked: AwaitSpawn) -> SpawnOutcome | None:
+    """Wait until an agent that was asked for is ready or has failed; nothing if neither is so yet."""
+    return staffing.outcome_of_spawn(asked.id, asked.seconds)
+
+
+class Retire(OfAgent):
+    leave: RetireMode = Field(
+        RetireMode.FINISH, description="What becomes of its task: it finishes it, hands it over, or is interrupted now."
+    )
+    note: str = Field("", description="Why, and what a successor should know.")
+
+
+@operation("agent.retire", Right.RETIRE, access=Access.WRITE, about=_of_agent)
+def retire(asked: Retire) -> None:
+    """End an agent: it takes no new tasks, then its pane is closed and the fleet forgets it; returns at once."""
+    staffing.retire(asked.agent_id, asked.leave, asked.note)
+
+
+class AwaitRetirement(OfAgent):
+    seconds: WaitSeconds = WAIT_SECONDS
+
+
+@operation("agent.retired", Right.LOOK, about=_of_agent)
+def retired(asked: AwaitRetirement) -> RetirementReport | None:
+    """Wait until an agent that was ordered to end has ended; nothing if it has not yet."""
+    return staffing.await_retirement(asked.agent_id, asked.seconds)
+
+
+@operation("agent.forget", Right.RETIRE, access=Access.WRITE, about=_of_agent)
+def forget(asked: OfAgent) -> RetirementReport:
+    """Remove an agent that does not come back, as with its machine; its tasks go to others."""
+    return gone.forget(asked.agent_id)
+
+
+@operation("agent.release", Right.RETIRE, access=Access.WRITE, about=_of_agent)
+def release(asked: OfAgent) -> None:
+    """Have an agent started again that is in quarantine, or that is declared but was retired."""
+    staffing.release(asked.agent_id)
+
+
+class HoldScope(Request):
+    """One agent, all of a role, or all."""
+
+    agent: str | None = Field(None, description="This agent alone.")
+    role: str | None = Field(None, description="All agents of this role, also those started later.")
+    everybody: bool = Field(False, description="All agents, also those started later.")
+    reason: str = Field("", description="The reason, shown wherever a task or a message waits.")
+
+
+class Pause(HoldScope):
+    interrupt: bool = Field(False, description="Interrupt their tasks and put them back into their queues.")
+
+
+def _held(asked: HoldScope) -> Subject:
+    return Subject(agent=asked.agent)
+
+
+@operation("agent.pause", Right.HOLD, access=Access.WRITE, about=_held)
+def pause(asked: Pause) -> HoldReport:
+    """Keep an agent, a role or all agents from taking new tasks; messages but emergencies wait."""
+    return holds.pause(
+        asked.agent, role=asked.role, everybody=asked.everybody, reason=asked.reason, interrupt=asked.interrupt
+    )
+
+
+@operation("agent.resume", Right.HOLD, access=Access.WRITE, about=_held)
+def resume(asked: HoldScope) -> HoldReport:
+    """Lift a pause of exactly this scope."""
+    return holds.resume(asked.agent, role=asked.role, everybody=asked.everybody, reason=asked.reason)

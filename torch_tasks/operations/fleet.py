@@ -1,0 +1,79 @@
+"""The operations on the fleet as a whole."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from pydantic import Field
+
+from torch_tasks.broker.memory import Memory, memory_of
+from torch_tasks.fleet import fleet
+from torch_tasks.model.budget import BudgetLine
+from torch_tasks.model.fields import now
+from torch_tasks.monitoring.summary import FleetSummary, summarize
+from torch_tasks.monitoring.system_monitor import SystemHealth, system_health
+from torch_tasks.operations.operation import Access, Nothing, Request, operation
+from torch_tasks.orchestration import holds
+from torch_tasks.orchestration.attention import Need, needs
+from torch_tasks.orchestration.holds import HoldReport
+from torch_tasks.security.rights import Right
+
+_NIGHT_SECONDS = 12 * 3600.0
+
+
+class StopOrder(Request):
+    """The whole fleet, or one machine."""
+
+    here: bool = Field(False, description="Only the machine that carries this out; needs no broker.")
+    reason: str = Field("", description="The reason, shown wherever a task or a message waits.")
+
+
+@operation("fleet.stop", Right.HOLD, access=Access.WRITE, needs_broker=False)
+def stop(asked: StopOrder) -> HoldReport:
+    """Stop all agents, with the broker or without: running tasks are interrupted and go back to their queues."""
+    return holds.stop(asked.reason, here=asked.here)
+
+
+@operation("fleet.start", Right.HOLD, access=Access.WRITE, needs_broker=False)
+def start(asked: StopOrder) -> HoldReport:
+    """Lift the stop of the same extent; the report says if this machine is stopped all the same."""
+    return holds.start(asked.reason, here=asked.here)
+
+
+@operation("fleet.health", Right.LOOK, needs_broker=False)
+def health(asked: Nothing) -> SystemHealth:
+    """The health of the system, with the reasons if it is degraded or down."""
+    return system_health(fleet())
+
+
+class Since(Request):
+    seconds: float = Field(_NIGHT_SECONDS, gt=0, description="How far back, in seconds.")
+
+
+@operation("fleet.summary", Right.LOOK)
+def summary(asked: Since) -> FleetSummary:
+    """What waits for a person, then what became of each task: result, check, changes, branch, time, tokens."""
+    return summarize(fleet(), now() - timedelta(seconds=asked.seconds))
+
+
+@operation("fleet.needs", Right.LOOK)
+def needs_now(asked: Nothing) -> list[Need]:
+    """What waits for a person now: questions, logins, dead tasks, agents that do not stay alive."""
+    return needs(fleet())
+
+
+@operation("fleet.memory", Right.LOOK)
+def memory(asked: Nothing) -> Memory:
+    """How much of its memory the broker uses."""
+    return memory_of(fleet().client)
+
+
+class OfAccount(Request):
+    account: str | None = Field(None, description="Only this account.")
+
+
+@operation("budget.list", Right.LOOK)
+def budgets(asked: OfAccount) -> list[BudgetLine]:
+    """How much of each account is used, its limits, and when each count starts over."""
+    budgets = fleet().budgets
+    return budgets.lines([asked.account] if asked.account else budgets.accounts())
