@@ -56,9 +56,9 @@ class Letter(MailRequest):
     )
     sender: AgentId | None = Field(None, description="In whose name (default: the caller's).")
 
-    def how(self, *without: str) -> dict[str, Any]:
+    def how(self) -> dict[str, Any]:
         """The fields of the message itself."""
-        names = {"when", "priority", "kind", "correlation_id", "reply_to", "expires", "id"} - set(without)
+        names = {"when", "priority", "kind", "correlation_id", "reply_to", "expires", "id"}
         return {name: value for name in names if (value := getattr(self, name)) is not None}
 
 

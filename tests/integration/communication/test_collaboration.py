@@ -15,10 +15,14 @@ from nodes import Broker, Node
 from waiting import until
 
 from torch_tasks import TaskState, Torch, keys
-from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken, TeamImpossible
+from torch_tasks.caller import Caller, acting_as
+from torch_tasks.communication import NovaOrchestrator
+from torch_tasks.errors import InvalidClaim, InvalidNote, NobodyHelps, ResourceTaken, TeamImpossible
 from torch_tasks.fleet import fleet
+from torch_tasks.link import perform
 from torch_tasks.machine.project import project_of
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
+from torch_tasks.operations import collaboration as operations
 from torch_tasks.orchestration.assignment import form_team
 from torch_tasks.settings import settings
 from torch_tasks.store.collaboration import Claims, Notes, NoteStore, as_facts
@@ -41,11 +45,11 @@ def command(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess
     return subprocess.run([TORCH_TASKS, *words], capture_output=True, text=True, check=False, timeout=60, cwd=cwd)
 
 
-def agent(agent_id: str, skills: str = "", state: AgentState = AgentState.READY) -> AgentInfo:
+def agent(agent_id: str, skills: str = "", state: AgentState = AgentState.READY, workdir: str = "/") -> AgentInfo:
     """An agent that lives, as far as the registry can tell."""
     info = AgentInfo(
         agent_id=agent_id, role="developer", skills=tuple(skills.split()), kind="shell", node="node-a", pid=1, host="h",
-        incarnation=1, state=state, workdir="/", tmux_socket="/s", started_at="2026-01-01T00:00:00Z",
+        incarnation=1, state=state, workdir=workdir, tmux_socket="/s", started_at="2026-01-01T00:00:00Z",
         current_task=None if state is AgentState.READY else "t-1",
     )  # fmt: skip
     entered = fleet().registry.register(info)
@@ -214,6 +218,43 @@ def test_who_declines_or_is_silent_is_followed_by_the_next_and_at_last_by_the_ma
     for part in ("dev-1: no reply in time", "dev-2: decline: dev-2 is busy", "pm-1: decline: pm-1 is busy"):
         assert part in said.stderr
     assert "no other able agent" in command("help-wanted", "true", "--skill", "rust", "--from", "pm-1").stderr
+
+
+def test_any_process_goes_on_with_a_request_for_help_and_asks_nobody_twice() -> None:
+    for agent_id in ("dev-1", "dev-2"):
+        agent(agent_id, "sql")
+    asked = operations.AskForHelp.build(id="help-1", text="who knows joins?", skills=("sql",), seconds=0)
+    first = perform(operations.ask_for_help, asked)
+    assert (first.asked, first.answers, first.reply) == ("dev-1", (), None)
+    assert perform(operations.ask_for_help, asked) == first
+    [question] = NovaOrchestrator().inbox("dev-1")
+    assert NovaOrchestrator().inbox("dev-2") == []
+    NovaOrchestrator("dev-1").reply(question.message.id, "decline: busy")
+    second = perform(operations.ask_for_help, asked)
+    assert (second.asked, second.answers) == ("dev-2", ("dev-1: decline: busy",))
+    [question] = NovaOrchestrator().inbox("dev-2")
+    NovaOrchestrator("dev-2").reply(question.message.id, "accept: me")
+    helped = perform(operations.ask_for_help, asked).reply
+    assert helped
+    assert helped.message.message == "accept: me"
+
+
+def test_who_is_silent_for_too_long_is_passed_over() -> None:
+    agent("dev-1", "sql")
+    asked = operations.AskForHelp.build(id="help-2", text="anybody?", skills=("sql",), expires=0.3)
+    with pytest.raises(NobodyHelps, match=r"dev-1: (no reply in time|the question .* is expired)"):
+        perform(operations.ask_for_help, asked)
+
+
+def test_an_agents_project_is_that_of_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "shop").mkdir()
+    agent("dev-1", workdir=str(tmp_path / "shop"))
+    with acting_as(Caller(agent="dev-1")):
+        noted = perform(operations.add_note, operations.AddNote.build(fact="it is slow"))
+        assert (noted.project, noted.by) == ("shop", "dev-1")
+        assert perform(operations.list_notes, operations.ListNotes()) == [noted]
+    with pytest.raises(InvalidNote, match="name the project"):
+        perform(operations.list_notes, operations.ListNotes())
 
 
 # ── teams ────────────────────────────────────────────────────────────────────────────────────────────────────────

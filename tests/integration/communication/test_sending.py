@@ -14,12 +14,15 @@ from nodes import Broker
 from waiting import until
 
 from torch_tasks import Torch
+from torch_tasks.caller import Caller, acting_as
 from torch_tasks.communication import MessageState, NovaOrchestrator
 from torch_tasks.communication.policy import policy
-from torch_tasks.errors import InboxFull, InvalidMessage, MessageRefused, NotDelivered, UnknownRecipient
+from torch_tasks.errors import InboxFull, InvalidMessage, MessageRefused, NotDelivered, NotInPane, UnknownRecipient
 from torch_tasks.fleet import fleet
+from torch_tasks.link import perform
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
+from torch_tasks.operations import messages
 
 
 def enter(agent_id: str, role: str, **fields: Any) -> AgentInfo:
@@ -98,6 +101,55 @@ def test_a_subscriber_hears_what_a_role_is_told(nova: NovaOrchestrator, broker: 
     nova.send_message("developer-1", "for you")
     listener.join(20)
     assert heard == ["for you"]
+
+
+def test_what_is_sent_between_two_requests_of_a_listener_is_heard(nova: NovaOrchestrator) -> None:
+    first = perform(messages.listen, messages.Listen.build(role="developers", seconds=0))
+    assert first.messages == []
+    for number in range(3):
+        nova.send_message("developer-1", f"number {number}")
+        nova.send_message("qa-1", "to others")
+    heard = perform(messages.listen, messages.Listen.build(role="developer", since=first.until))
+    assert [message.message for message in heard.messages] == ["number 0", "number 1", "number 2"]
+    assert (
+        perform(messages.listen, messages.Listen.build(role="developer", since=heard.until, seconds=0)).messages == []
+    )
+
+
+def test_a_request_with_a_key_sends_once_and_every_letter_of_a_broadcast_too(nova: NovaOrchestrator) -> None:
+    asked = messages.Send.build(to="qa-1", text="hello")
+    assert perform(messages.send, asked, "k-1").id == perform(messages.send, asked, "k-1").id
+    assert perform(messages.send, asked, "k-2").id != perform(messages.send, asked, "k-1").id
+    all_asked = messages.Broadcast.build(text="to all", role="developer")
+    for _ in range(2):
+        perform(messages.broadcast, all_asked, "k-3")
+    assert [record.message.message for record in nova.inbox("qa-1")] == ["hello", "hello"]
+    assert [record.message.message for record in nova.inbox("developer-1")] == ["to all"]
+
+
+def test_a_question_and_its_reply_may_be_two_requests(nova: NovaOrchestrator) -> None:
+    asked = perform(messages.ask, messages.Ask.build(to="qa-1", text="how is it?", seconds=0))
+    assert asked.reply is None
+    await_reply = messages.AwaitMessage.build(message_id=asked.question.id, seconds=0)
+    assert perform(messages.await_reply, await_reply) is None
+    NovaOrchestrator("qa-1").reply(asked.question.id, "green")
+    reply = perform(messages.await_reply, await_reply)
+    assert reply
+    assert (reply.message.message, nova.message(reply.message.id).state) == ("green", MessageState.READ)
+    with pytest.raises(NotInPane, match="name the message to answer"):
+        nova.reply(None, "which?")
+
+
+def test_a_message_is_its_senders_and_its_receivers_own(nova: NovaOrchestrator) -> None:
+    sent = NovaOrchestrator("developer-1").send_message("developer-2", "shall we?")  # goes to pm-1
+    asked = messages.OfMessage.build(message_id=sent.id)
+    for agent, party in (("developer-1", None), ("developer-2", None), ("pm-1", None), ("qa-1", "pm-1")):
+        with acting_as(Caller(agent=agent)):
+            assert messages.get.about(asked).party == party
+    with acting_as(Caller(agent="developer-1")):
+        assert {record.message.id for record in NovaOrchestrator().history()} == {sent.id}
+    with acting_as(Caller(agent="qa-1")):
+        assert NovaOrchestrator().history() == []
 
 
 def test_hostile_texts(nova: NovaOrchestrator) -> None:
