@@ -213,13 +213,13 @@ def history(asked: GetFires) -> list[Fire]:
     return fleet().checkins.history(asked.checkin_id, asked.limit)
 
 
-@operation("checkin.pause", Right.SCHEDULE, access=Access.WRITE, about=of_known, needs_broker=False)
+@operation("checkin.pause", Right.SCHEDULE, access=Access.WRITE, about=of_known, idempotent=True, needs_broker=False)
 def pause(asked: OfCheckin) -> CheckinRecord:
     """Suspend a check-in until it is resumed; times that pass meanwhile are skipped."""
     return fleet().checkins.pause(asked.checkin_id)
 
 
-@operation("checkin.resume", Right.SCHEDULE, access=Access.WRITE, about=of_known, needs_broker=False)
+@operation("checkin.resume", Right.SCHEDULE, access=Access.WRITE, about=of_known, idempotent=True, needs_broker=False)
 def resume(asked: OfCheckin) -> CheckinRecord:
     """Resume a check-in, from its next time on."""
     return fleet().checkins.resume(asked.checkin_id)

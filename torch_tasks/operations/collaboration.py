@@ -101,7 +101,7 @@ def search_notes(asked: SearchNotes) -> list[Note]:
     return asked.notes.search(asked.words)[: asked.limit]
 
 
-@operation("claim.take", Right.SHARE, access=Access.WRITE, about=_as_author, needs_broker=False)
+@operation("claim.take", Right.SHARE, access=Access.WRITE, about=_as_author, idempotent=True, needs_broker=False)
 def take_claim(asked: TakeClaim) -> Claim:
     """Claim a resource that only one can use, or claim it for longer; refused if another party has it."""
     return _claims().claim(asked.resource, asked.seconds, wait=asked.wait, by=asked.by)

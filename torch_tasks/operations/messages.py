@@ -173,7 +173,9 @@ def ask(asked: Ask) -> AskedQuestion:
     return AskedQuestion(question=sent, reply=messenger.await_reply(sent.id, asked.seconds))
 
 
-@operation("message.await_reply", Right.READ, access=Access.WRITE, about=of_message, needs_broker=False)
+@operation(
+    "message.await_reply", Right.READ, access=Access.WRITE, about=of_message, idempotent=True, needs_broker=False
+)
 def await_reply(asked: AwaitMessage) -> MessageRecord | None:
     """Wait for the reply to a question, which then counts as read; nothing if there is none yet."""
     return Messenger().await_reply(asked.message_id, asked.seconds)

@@ -79,6 +79,8 @@ class Operation(Generic[Asked, Reply]):
     about: Callable[[Asked], Subject]
     also: Callable[[Asked], Right | None]
     """A further right that this request takes."""
+    idempotent: bool
+    """Whether doing it twice is as doing it once, so that a request with a key may be carried out again."""
     needs_broker: bool
     """Whether the broker has to be there, and is told first what it forgot of the tasks of this machine."""
 
@@ -100,6 +102,7 @@ def operation(
     access: Access = Access.READ,
     about: Callable[[Any], Subject] = lambda _: Subject(),
     also: Callable[[Any], Right | None] = lambda _: None,
+    idempotent: bool = False,
     needs_broker: bool = True,
 ) -> Callable[[Callable[[Asked], Reply]], Operation[Asked, Reply]]:
     """Declare the function as the operation of this name; its first docstring line describes it to every door."""
@@ -107,7 +110,7 @@ def operation(
     def declare(carry_out: Callable[[Asked], Reply]) -> Operation[Asked, Reply]:
         (parameter,) = inspect.signature(carry_out).parameters
         request = get_type_hints(carry_out)[parameter]
-        declared = Operation(name, access, right, request, carry_out, about, also, needs_broker)
+        declared = Operation(name, access, right, request, carry_out, about, also, idempotent, needs_broker)
         _DECLARED[name] = declared
         return declared
 

@@ -22,6 +22,6 @@ def perform_here(operation: Operation[Asked, Reply], asked: Asked, key: str | No
 
 
 def _carry_out(operation: Operation[Asked, Reply], asked: Asked, key: str | None) -> Reply:
-    if key is None or operation.access is Access.READ:
+    if key is None or operation.idempotent or operation.access is Access.READ:
         return operation.carry_out(asked)
     return once(operation, asked, key)

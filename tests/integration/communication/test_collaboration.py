@@ -17,7 +17,7 @@ from waiting import until
 from torch_tasks import TaskState, Torch, keys
 from torch_tasks.caller import Caller, acting_as
 from torch_tasks.communication import NovaOrchestrator
-from torch_tasks.errors import InvalidClaim, InvalidNote, NobodyHelps, ResourceTaken, TeamImpossible
+from torch_tasks.errors import InvalidClaim, InvalidNote, NobodyHelps, ResourceTaken, StillBeingDone, TeamImpossible
 from torch_tasks.fleet import fleet
 from torch_tasks.link import perform
 from torch_tasks.machine.project import project_of
@@ -156,6 +156,14 @@ def test_who_is_refused_hears_who_has_it_and_until_when_and_may_wait(tmp_path: P
     assert Claims().claim(f"{tmp_path}/../{tmp_path.name}/", 60).resource == str(tmp_path)
     with pytest.raises(InvalidClaim):
         Claims().claim("\n")
+
+
+def test_a_claim_whose_process_died_meanwhile_is_asked_for_again_with_its_key(broker: Broker) -> None:
+    for name in ("claim.take", "claim.release"):
+        broker.client.set(keys.request("operator", name, "k-1"), '{"state": "begun"}')
+    assert perform(operations.take_claim, operations.TakeClaim(resource="staging", seconds=60), "k-1").by == "operator"
+    with pytest.raises(StillBeingDone):
+        perform(operations.release_claim, operations.OfResource(resource="staging"), "k-1")
 
 
 def test_a_claim_ends_with_its_time() -> None:
