@@ -16,7 +16,7 @@ from waiting import until
 from torch_tasks import Torch, keys
 from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.checkins.delivery import CheckinDelivery, pane_named
-from torch_tasks.errors import CheckinNotFound, InvalidCheckin, UnknownRecipient
+from torch_tasks.errors import CheckinNotFound, InvalidCheckin, NotYours, UnknownRecipient
 from torch_tasks.facades.checkins import Checkins
 from torch_tasks.fleet import fleet
 from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, PaneTarget, SlotOutcome
@@ -91,7 +91,13 @@ def test_who_is_asked_for_is_the_pane_it_is_asked_from(book: Checkins, monkeypat
     monkeypatch.setenv("TORCH_AGENT_ID", "developer-1")
     kept = Checkins().after(30, NOTE)
     assert (kept.checkin.sender, kept.checkin.target.agent) == ("developer-1", "developer-1")
-    assert Checkins().after(30, "make", "qa-1").checkin.sender == "developer-1"
+    with pytest.raises(NotYours, match="agent qa-1 is the child of no agent"):
+        Checkins().after(30, "make", "qa-1")
+    with pytest.raises(NotYours, match="that is pm-1's"):
+        Checkins("pm-1").after(30, NOTE)
+    with pytest.raises(NotYours, match="more agents than one"):
+        Checkins().after(30, NOTE, role="qa")
+    monkeypatch.delenv("TORCH_AGENT_ID")
     assert Checkins("pm-1").after(30, "make", "qa-1").checkin.sender == "pm-1"
 
 
