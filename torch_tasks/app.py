@@ -13,14 +13,16 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import KEEPALIVE, broker_errors
+from torch_tasks.caller import own_desk
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.host import AgentHost, NodeHost
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
-from torch_tasks.settings import settings
-from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, SCHEDULER, WORKER
+from torch_tasks.settings import Settings, settings
+from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, DESK_RESULTS, SCHEDULER, WORKER
 from torch_tasks.system.terminal import make_log_visible
+from torch_tasks.transport.amqp import DESK_SCHEME
 from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
@@ -101,9 +103,16 @@ def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] |
     )
 
 
+def _places(chosen: Settings) -> dict[str, str]:
+    """Where messages and results are; an agent's pane has no broker, but the agent's desk."""
+    if desk := own_desk():
+        return {"broker_url": f"{DESK_SCHEME}://{desk}", "result_backend": DESK_RESULTS}
+    broker = chosen.broker()
+    return {"broker_url": broker.celery_url, "result_backend": broker.results_url}
+
+
 def _configuration() -> dict[str, Any]:
     chosen = settings()
-    broker = chosen.broker()
     transport = {
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
@@ -116,8 +125,7 @@ def _configuration() -> dict[str, Any]:
         "limit_bytes": chosen.wire_limit_bytes,
     }
     return {
-        "broker_url": broker.celery_url,
-        "result_backend": broker.results_url,
+        **_places(chosen),
         "broker_transport_options": transport,
         "result_backend_transport_options": {"global_keyprefix": keys.CELERY_RESULTS},
         "broker_connection_retry_on_startup": True,

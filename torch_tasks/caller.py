@@ -102,6 +102,12 @@ def _of_environment() -> Caller:
     )
 
 
+def own_desk() -> Path | None:
+    """The desk of the agent in whose pane this process runs; None elsewhere."""
+    path = os.environ.get(DESK_VARIABLE)
+    return Path(path) if path else None
+
+
 def leave_pane() -> None:
     """Make this process, and those that it starts, act as a person although they run in an agent's pane."""
     for name in (_AGENT, _TASK, _INCARNATION, DESK_VARIABLE):

@@ -83,6 +83,10 @@ class DeskAway(TorchError):
     exit_code = 4
 
 
+class NotThroughDesk(WrongUsage):
+    """Something of Celery's that cannot be done in an agent's pane, where there is no broker."""
+
+
 class InvalidTask(WrongUsage):
     """A task was refused before anything was published."""
 

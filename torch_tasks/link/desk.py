@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch_tasks.caller import DESK_VARIABLE
+from torch_tasks.caller import own_desk
 from torch_tasks.errors import DeskAway, DeskBusy, FrameRefused, error_named
 from torch_tasks.link.frames import HEAD, REPLY_BYTES, frame, size_of
 
@@ -27,8 +27,8 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 0.02, 0.5
 
 def desk_of_this_pane() -> DeskLink | None:
     """The desk of the agent in whose pane this process runs; None elsewhere."""
-    path = os.environ.get(DESK_VARIABLE)
-    return DeskLink(Path(path)) if path else None
+    path = own_desk()
+    return DeskLink(path) if path else None
 
 
 class DeskLink:

@@ -41,6 +41,7 @@ NOUNS = {
     "pool": "torch_tasks.operations.nodes",
     "fleet": "torch_tasks.operations.fleet",
     "budget": "torch_tasks.operations.fleet",
+    "canvas": "torch_tasks.operations.canvas",
 }
 """Where the operations of each noun are declared; a module is loaded when one of its operations is asked for."""
 

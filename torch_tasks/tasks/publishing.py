@@ -17,6 +17,7 @@ from tenacity.wait import wait_random_exponential
 
 from torch_tasks.app import ANNOUNCE_QUEUE, RUN, TorchApp
 from torch_tasks.broker.connection import is_away
+from torch_tasks.caller import own_desk
 from torch_tasks.errors import (
     BrokerAway,
     BrokerUnreachable,
@@ -28,6 +29,7 @@ from torch_tasks.errors import (
 )
 from torch_tasks.fleet import fleet
 from torch_tasks.settings import settings
+from torch_tasks.started_by_name import PUBLISH_AT_DESK, load
 from torch_tasks.store.ledger import Ledger, RowState
 from torch_tasks.store.task_fields import fingerprint, is_same
 from torch_tasks.store.task_outcomes import Acceptance, Accepted
@@ -63,6 +65,8 @@ class Publishing(LeasedAMQP):
             stamp(message.headers)
             if name == RUN and into is not None:
                 producer = Collector(producer, into)
+            elif name == RUN and own_desk():
+                producer = DeskProducer(producer, spool=spool)
             elif name == RUN:
                 producer = LedgerProducer(producer, self.app, spool=spool, first_to=first_to)
             return send(producer, name, message, **options)
@@ -144,6 +148,21 @@ class Collector:
         self._into.append(Outgoing.of(body, options).within(settings().wire_limit_bytes))
 
 
+class DeskProducer:
+    """A producer of a process in an agent's pane, which has the agent's worker publish the task."""
+
+    def __init__(self, producer: Any, *, spool: bool) -> None:
+        self._producer = producer
+        self._spool = spool
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._producer, name)
+
+    def publish(self, body: Any, **options: Any) -> None:
+        outgoing = Outgoing.of(body, options).within(settings().wire_limit_bytes)
+        load(PUBLISH_AT_DESK)(outgoing, spool=self._spool)
+
+
 class LedgerProducer:
     """A producer that publishes a task only once it is in this machine's ledger and has a record.
 
@@ -165,7 +184,10 @@ class LedgerProducer:
 
     def publish(self, body: Any, **options: Any) -> Any:
         outgoing = Outgoing.of(body, options).within(settings().wire_limit_bytes)
-        how = {name: options[name] for name in _HOW - {"serializer"} if name in options}
+        return self.send(outgoing, {name: options[name] for name in _HOW - {"serializer"} if name in options})
+
+    def send(self, outgoing: Outgoing, how: dict[str, Any]) -> Any:
+        """Publish this task; ``how`` are options that do not belong to its message."""
         if self._first_to:
             how |= {"routing_key": self._first_to, "declare": [self._app.amqp.queues[self._first_to]]}
         ledger, before = self._write_to_ledger(outgoing)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NoReturn
 
 import redis
 from celery.app.amqp import AMQP
@@ -19,6 +19,7 @@ from kombu.utils.collections import HashedSeq
 from kombu.utils.objects import cached_property
 
 from torch_tasks.broker.reconciler import greeting
+from torch_tasks.errors import NotThroughDesk
 from torch_tasks.transport.channel import Transport
 from torch_tasks.transport.leases import Leases
 
@@ -55,6 +56,20 @@ class PublishingPools:
         self._lock = threading.Lock()
 
 
+DESK_SCHEME = "desk"
+"""Of a broker's address in an agent's pane, where there is no broker."""
+
+
+class NoTransport(Transport):
+    """The transport of a process in an agent's pane: it refuses whatever does not go through the agent's desk."""
+
+    def establish_connection(self) -> NoReturn:
+        raise NotThroughDesk(
+            "an agent's pane has no broker: only Torch's own tasks (torch.run) are sent from there. 'torch-tasks' and "
+            "Torch() do the rest: cancel, agents, checkin, …"
+        )
+
+
 class LeasedConnection(Connection):
     """A connection of one app, with the leased transport behind a usual URL."""
 
@@ -74,6 +89,8 @@ class LeasedConnection(Connection):
         return super().ensure_connection(errback, max_retries, interval_start, interval_step, interval_max, **options)
 
     def get_transport_cls(self) -> Any:
+        if self.transport_cls == DESK_SCHEME:
+            return NoTransport
         return Transport if self.transport_cls in ("redis", "rediss") else super().get_transport_cls()
 
     def __eqhash__(self) -> HashedSeq:
