@@ -22,7 +22,6 @@ from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
 from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, DESK_RESULTS, SCHEDULER, WORKER
 from torch_tasks.system.terminal import make_log_visible
-from torch_tasks.transport.amqp import DESK_SCHEME
 from torch_tasks.transport.leases import Leases
 
 RUN = "torch.run"
@@ -106,7 +105,7 @@ def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] |
 def _places(chosen: Settings) -> dict[str, str]:
     """Where messages and results are; an agent's pane has no broker, but the agent's desk."""
     if desk := own_desk():
-        return {"broker_url": f"{DESK_SCHEME}://{desk}", "result_backend": DESK_RESULTS}
+        return {"broker_url": f"redis+socket://{desk}", "result_backend": DESK_RESULTS}
     broker = chosen.broker()
     return {"broker_url": broker.celery_url, "result_backend": broker.results_url}
 

@@ -22,6 +22,7 @@ from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.publishing import LedgerProducer, Outgoing
+from torch_tasks.tasks.recorded_asker import stamp
 
 _HEADERS = frozenset((
     "lang", "task", "id", "shadow", "eta", "expires", "group", "group_index", "retries", "timelimit", "root_id",
@@ -76,6 +77,7 @@ def _outgoing(asked: Publish) -> Outgoing:
     _require_only_own_tasks(later)
     queue = queue_for(spec)
     headers = {name: value for name, value in asked.headers.items() if name in _HEADERS}
+    stamp(headers)
     headers |= {"task": RUN, "id": spec.id, "argsrepr": spec.title, "kwargsrepr": f"{spec.priority}, through {queue}"}
     options = {
         "exchange": "",

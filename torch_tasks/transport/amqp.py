@@ -19,6 +19,7 @@ from kombu.utils.collections import HashedSeq
 from kombu.utils.objects import cached_property
 
 from torch_tasks.broker.reconciler import greeting
+from torch_tasks.caller import own_desk
 from torch_tasks.errors import NotThroughDesk
 from torch_tasks.transport.channel import Transport
 from torch_tasks.transport.leases import Leases
@@ -56,10 +57,6 @@ class PublishingPools:
         self._lock = threading.Lock()
 
 
-DESK_SCHEME = "desk"
-"""Of a broker's address in an agent's pane, where there is no broker."""
-
-
 class NoTransport(Transport):
     """The transport of a process in an agent's pane: it refuses whatever does not go through the agent's desk."""
 
@@ -89,7 +86,7 @@ class LeasedConnection(Connection):
         return super().ensure_connection(errback, max_retries, interval_start, interval_step, interval_max, **options)
 
     def get_transport_cls(self) -> Any:
-        if self.transport_cls == DESK_SCHEME:
+        if own_desk():
             return NoTransport
         return Transport if self.transport_cls in ("redis", "rediss") else super().get_transport_cls()
 
