@@ -15,7 +15,7 @@ from celery.result import GroupResult, result_from_tuple
 from torch_tasks.errors import NotThroughDesk
 from torch_tasks.link import perform
 from torch_tasks.operations import canvas
-from torch_tasks.operations.tasks import WAIT_SECONDS
+from torch_tasks.operations.operation import WAIT_SECONDS
 from torch_tasks.tasks.publishing import Outgoing
 
 

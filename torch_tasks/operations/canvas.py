@@ -16,8 +16,8 @@ from torch_tasks.model.fields import JsonObject, TaskId
 from torch_tasks.model.reader import read_json, unreadable_if_wrong
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import Permissions
-from torch_tasks.operations.operation import Access, Request, operation
-from torch_tasks.operations.tasks import WAIT_SECONDS, AcceptedTask
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, operation
+from torch_tasks.operations.tasks import AcceptedTask
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery
