@@ -24,6 +24,7 @@ COMMANDS_PACE = {
     "TORCH_RESTART_BACKOFF_SECONDS": "0.1",
     "TORCH_BROKER_CONNECT_SECONDS": "5",
     "TORCH_FLOWER_PORT": "0",
+    "TORCH_SERVE": "false",
 }
 """Quicker than a fleet's own pace, and slow enough for a busy machine."""
 

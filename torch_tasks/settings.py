@@ -69,7 +69,9 @@ class Settings(BaseSettings):
         "refused (`BrokerFull`); what was accepted stays.",
         json_schema_extra={"default": "1G"},
     )
-    broker_connect_seconds: Finite = Field(5.0, gt=0, description="How long a process waits for a broker that is away.")
+    broker_connect_seconds: Finite = Field(
+        5.0, gt=0, description="How long a process waits for a broker, or a server, that is away."
+    )
     lease_seconds: Finite = Field(
         8.0, gt=0, description="After so long without a renewal, a delivery is given to another worker."
     )
@@ -251,12 +253,13 @@ class Settings(BaseSettings):
     server: str | None = Field(
         None,
         description="The address of a server (`torch-tasks serve`) through which commands and `Torch()` reach the "
-        "fleet, as `https://torch.example`; as `--server`. Unset: they reach the broker themselves.",
+        "fleet, as `https://torch.example`; as `--server`. Unset, or `none`: they reach the broker themselves.",
     )
     token_file: ExpandedPath | None = Field(
         None,
         description="A file with the token for that server. Unset: for the server of this state folder its own token.",
     )
+    serve: bool = Field(True, description="Whether `up` runs this machine's server, too; see docs/server.md.")
     server_host: str = Field(
         "127.0.0.1", description="The address at which this machine's server listens; see docs/server.md."
     )

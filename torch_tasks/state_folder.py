@@ -71,6 +71,8 @@ class StateFolder:
         self.flower_password = path / "flower.password"
         self.server_token = path / "server.token"
         """The token of this folder's owner for this machine's server."""
+        self.server_address = path / "server.json"
+        """Which process serves, and where."""
         self.tokens = path / "tokens.json"
         """The tokens that this machine's server takes, hashed."""
         self.tokens_lock = path / "tokens.lock"

@@ -15,7 +15,8 @@ import click
 from click.shell_completion import CompletionItem
 
 from torch_tasks.config_files import glance, glance_at_state_dir
-from torch_tasks.errors import NothingRuns, TorchError
+from torch_tasks.errors import NothingRuns, TorchError, WrongUsage
+from torch_tasks.link import NO_SERVER, SERVER_VARIABLE, server_chosen
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.started_by_name import CERTIFY, NODE_COMMANDS, load
 from torch_tasks.state_folder import TMUX, StateFolder
@@ -113,6 +114,13 @@ _NEED_NO_FLEET = frozenset((
 ))  # fmt: skip
 
 
+#: They are about this machine alone, or about an agent's own pane: no server does them for anybody.
+_OF_THIS_MACHINE = frozenset((
+    "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "token",
+    "attach", "done", "fail", "progress", *_HIDDEN,
+))  # fmt: skip
+
+
 def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
     """Whether this command line can do nothing where nothing runs; every command can that is not named here."""
     name, *rest = words
@@ -136,12 +144,23 @@ def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
 
 def _refuse_if_nothing_runs(words: Sequence[str]) -> None:
     """Raise :class:`NothingRuns` before what the command needs is loaded: that takes a second."""
-    if not words or {"-h", "--help"} & set(words) or glance("broker_url"):
+    if not words or {"-h", "--help"} & set(words) or glance("broker_url") or server_chosen():
         return
     state = StateFolder(glance_at_state_dir())
     with suppress(OSError):  # the command itself names a state folder that cannot be read
         if needs_a_fleet(words, state) and (not state.broker_address.exists() or _was_killed(state)):
             raise NothingRuns(state.path)
+
+
+def _choose_link(server: str | None, words: Sequence[str]) -> None:
+    """Have this process, and those that it starts, reach the fleet through the server, if the command is one for it."""
+    is_local = bool(words) and words[0] in _OF_THIS_MACHINE and not (words[0] == "node" and len(words) > 1)
+    if server and is_local:
+        raise WrongUsage(
+            f"'torch-tasks {words[0]}' is about this machine: leave --server out, or run it at the server's"
+        )
+    if server or is_local:
+        os.environ[SERVER_VARIABLE] = NO_SERVER if is_local else str(server)
 
 
 def _was_killed(state: StateFolder) -> bool:
@@ -194,8 +213,10 @@ class _Commands(VisibleCommand, click.Group):
                 formatter.write_dl([(f"{name:<{widest}}", said) for name, (_, said) in commands.items()])
 
     def invoke(self, ctx: click.Context) -> Any:
+        words = [*ctx._protected_args, *ctx.args]
         try:
-            _refuse_if_nothing_runs([*ctx._protected_args, *ctx.args])
+            _choose_link(ctx.params["server"], words)
+            _refuse_if_nothing_runs(words)
             return super().invoke(ctx)
         except TorchError as error:
             click.echo(f"Error: {error}", err=True)
@@ -204,7 +225,8 @@ class _Commands(VisibleCommand, click.Group):
 
 @click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(package_name="torch-tasks", prog_name="torch-tasks")
-def main() -> None:
+@click.option("--server", metavar="URL", help="Reach the fleet through this server (default: TORCH_SERVER).")
+def main(server: str | None) -> None:
     """Fleets of terminal agents, fed by Celery.
 
     Exit codes: 0 done, 1 failed, 2 wrong usage, 3 no able agent, 4 no broker, 5 not allowed, 124 timed out.

@@ -49,7 +49,9 @@ def token() -> None:
 
 @token.command()
 @click.option("--name", required=True, help="What its bearer is called in messages, records and logs.")
-@click.option("--role", required=True, type=click.Choice(list(TokenRole)), help="What its bearer may do.")
+@click.option(
+    "--role", required=True, type=click.Choice([str(role) for role in TokenRole]), help="What its bearer may do."
+)
 @click.option("--expires", type=Duration(), help="How long it lasts, as 90d (default: until it is revoked).")
 @JSON
 def create(name: str, role: str, expires: float | None, json_wanted: bool) -> None:

@@ -19,6 +19,7 @@ from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.own_server import server_of
 from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptAgent, KeptState
@@ -47,7 +48,7 @@ _FLOWER = click.option("--flower/--no-flower", default=True, help="Run Flower.")
 @click.option("--detach", is_flag=True, help="Return when everything is ready; `torch-tasks down` stops it.")
 @click.option("--keep-agents", is_flag=True, help="Without --detach: leave the agents' panes open at the end.")
 def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_agents: bool) -> None:
-    """Run broker, node worker, agent workers, beat and Flower on this machine until Ctrl-C."""
+    """Run broker, node worker, agent workers, beat, the server and Flower on this machine until Ctrl-C."""
     kept = AgentSpec.parse_all(agents)
     stack = Stack(settings())
     stack.refuse_if_up()
@@ -138,6 +139,8 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
         program = " ".join(filter(None, (info.kind, info.release, info.release_state)))
         what = " ".join(filter(None, (info.role, ",".join(info.skills), f"({program})")))
         click.echo(f"agent   {info.agent_id}: {what}, {state}")
+    if stack.server_answers() and (own := server_of(stack.settings.state)):
+        click.echo(f"server  {own.url}  your own token is in {stack.settings.state.server_token}")
     if running := stack.processes.find("flower"):
         click.echo(f"Flower  {running.facts['url']}  user {FLOWER_USER}")
         file = stack.settings.state.flower_password
@@ -148,7 +151,7 @@ def _print_stack(stack: Stack, new_password: str | None) -> None:
 @click.command()
 @click.option("--keep-agents", is_flag=True, help="Leave the agents' panes open; the next `up` adopts them.")
 def down(keep_agents: bool) -> None:
-    """Stop everything that `up` started: Flower, beat, the workers, the agents' panes, the broker."""
+    """Stop everything that `up` started: the server, Flower, beat, the workers, the agents' panes, the broker."""
     try:
         chosen = settings()
     except InvalidSettings as error:
@@ -177,6 +180,7 @@ def supervise(agents: tuple[str, ...], beat: bool, flower: bool) -> None:
             _node_is_ready(stack)
             and (not beat or readiness(fleet()).leads is not None)
             and (not flower or stack.flower_answers())
+            and (not stack.settings.serve or stack.server_answers())
         )
 
     supervisor.run(ready, _fleet_shape)
@@ -222,7 +226,7 @@ def _not_ready(kept: Sequence[AgentSpec]) -> set[str]:
 @click.option("-n", "--lines", type=click.IntRange(0), default=50, show_default=True, help="How many lines.")
 @click.option("-f", "--follow", is_flag=True, help="Keep printing what is added.")
 def logs(name: str | None, lines: int, follow: bool) -> None:
-    """Print the log of a process on this machine. NAME is an agent's id, or broker, node, beat, flower or up."""
+    """Print the log of a process on this machine. NAME: an agent's id, or broker, node, beat, flower, server, up."""
     folder = settings().state.logs
     there = sorted(path.stem for path in folder.glob("*.log"))
     if name is None:

@@ -26,8 +26,9 @@ from torch_tasks.orchestration.staffing import DrainReport
 class Torch:
     """The fleet, for a program that gives it work. Settings come from the environment and ``torch.toml``."""
 
-    def __init__(self, link: Link | None = None) -> None:
-        self._link = link or own_link()
+    def __init__(self, *, server: str | None = None, token: str | None = None, link: Link | None = None) -> None:
+        """The fleet of this machine's settings, or the one behind the ``server`` at this address, with a ``token``."""
+        self._link = link or own_link(server, token)
 
     def enqueue(
         self, prompt: str, *, agent_kind: str | None = None, spool: bool = False, **fields: Unpack[TaskFields]

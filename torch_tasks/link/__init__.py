@@ -7,8 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from torch_tasks.config_files import glance
+
 if TYPE_CHECKING:
     from torch_tasks.operations.operation import Asked, Operation, Reply
+
+
+SERVER_VARIABLE = "TORCH_SERVER"
+NO_SERVER = "none"
+"""What the variable says to a process that is to reach the broker itself although torch.toml names a server."""
 
 
 class Link(Protocol):
@@ -21,12 +28,21 @@ class Link(Protocol):
         """
 
 
-def link() -> Link:
-    """The link of this process, as its environment says."""
+def server_chosen() -> str | None:
+    """The server through which this process reaches the fleet, if its environment or torch.toml names one."""
+    return None if (named := glance("server")) == NO_SERVER else named
+
+
+def link(server: str | None = None, token: str | None = None) -> Link:
+    """The link of this process, as its environment says, or through the server at this address."""
     from torch_tasks.link.desk import desk_of_this_pane
 
-    if desk := desk_of_this_pane():
+    if server is None and (desk := desk_of_this_pane()):
         return desk
+    if address := server or server_chosen():
+        from torch_tasks.link.server import ServerLink
+
+        return ServerLink(address, token)
 
     from torch_tasks.link.direct import DirectLink
 

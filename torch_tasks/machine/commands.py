@@ -32,6 +32,10 @@ def flower(address: str, port: int) -> tuple[str, ...]:
     return ("celery", "-A", "torch_tasks", "flower", f"--address={address}", f"--port={port}", columns)
 
 
+def server(port: int) -> tuple[str, ...]:
+    return ("torch-tasks", "serve", f"--port={port}")
+
+
 _MODULES = {"celery": "celery", "torch-tasks": "torch_tasks.cli"}
 #: How the arguments of each lasting process go on behind the name of its Python.
 _LASTING = {
@@ -40,6 +44,7 @@ _LASTING = {
     "agent worker": ("-P", "-m", "torch_tasks.cli", "worker"),
     "beat": ("-P", "-m", "celery", "-A", "torch_tasks", "beat"),
     "flower": ("-P", "-m", "celery", "-A", "torch_tasks", "flower"),
+    "server": ("-P", "-m", "torch_tasks.cli", "serve"),
 }
 
 

@@ -1,4 +1,4 @@
-"""All that one machine runs: the broker, the node worker with its agent workers, beat and Flower.
+"""All that one machine runs: the broker, the node worker with its agent workers, beat, Flower and the server.
 
 The state folder names every running process, so that any later command finds and ends it, even after kill -9.
 """
@@ -36,6 +36,7 @@ from torch_tasks.errors import (
 )
 from torch_tasks.machine import broker, commands
 from torch_tasks.machine.agent_folder import agent_around, agent_worker_name
+from torch_tasks.machine.own_server import server_of
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX, require_short
@@ -122,6 +123,15 @@ class Stack:
         facts = {"url": f"http://127.0.0.1:{port}"}
         return self.start("flower", commands.flower("127.0.0.1", port), extra=auth, facts=facts)
 
+    def start_server(self) -> Running:
+        """Start the server at the address of the settings, on a free port if theirs is in use."""
+        return self.start("server", commands.server(_port(self.settings.server_port)))
+
+    def server_answers(self) -> bool:
+        """Whether the server of this stack listens; whether it can serve, it says itself."""
+        own, running = server_of(self.settings.state), self.processes.find("server")
+        return own is not None and running is not None and own.pid == running.pid
+
     def flower_password(self) -> tuple[str, bool]:
         """Flower's password, and whether this call has made it."""
         file = self.settings.state.flower_password
@@ -193,7 +203,7 @@ class Stack:
         steps: list[Callable[[], Iterable[str]]] = [
             partial(self._end_recorded, "up"),
             partial(self._end_unrecorded, "up"),  # from here on, nothing is started again
-            *(partial(self._end_recorded, name) for name in ("flower", "beat", "node")),
+            *(partial(self._end_recorded, name) for name in ("server", "flower", "beat", "node")),
             self._end_agent_workers,
             self._end_unrecorded,
             *(() if keep_agents else (self._end_panes,)),
@@ -273,6 +283,8 @@ class Supervisor:
             self._starters["beat"] = lambda: stack.start("beat", commands.BEAT)
         if flower:
             self._starters["flower"] = stack.start_flower
+        if stack.settings.serve:
+            self._starters["server"] = stack.start_server
 
     def run(self, ready: Callable[[], bool], shape: Callable[[], object]) -> None:
         """Restart what has ended, again and again; refresh Flower when the fleet's shape changes."""
@@ -322,6 +334,9 @@ def _port(wanted: int) -> int:
     """The wanted port if it is free, else any free one."""
     for port in (wanted, 0):
         with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(
+                socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+            )  # what is left of its former connections is no use
             probe.bind(("127.0.0.1", port))
             return int(probe.getsockname()[1])
     raise TorchError("no free port on 127.0.0.1")

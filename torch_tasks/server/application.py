@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from importlib.metadata import version
 
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, PlainTextResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Route
 
 from torch_tasks.errors import RequestNotTaken, UnknownOperation
+from torch_tasks.mcp.http import HttpDoor
+from torch_tasks.operations.performing import perform_here
 from torch_tasks.server import openapi
 from torch_tasks.server.calls import Calls, listed
 from torch_tasks.server.entrance import Entrance
@@ -25,11 +27,12 @@ from torch_tasks.settings import Settings
 API = "/api/v1"
 
 
-def application(settings: Settings, hub: EventHub, names: Sequence[str], mcp: Starlette | None = None) -> Starlette:
-    """The whole of it; ``mcp`` is what serves MCP, at ``/mcp``."""
+def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Starlette:
+    """The whole of it: the API, the events, MCP, health."""
     tokens = AccessTokens(settings.state)
     calls = Calls(settings.server_request_bytes, settings.server_slow_seconds)
     readiness = ServerReadiness(settings)
+    mcp = HttpDoor(perform_here, settings.server_request_bytes)
     described: dict[str, object] = {}
 
     async def list_operations(_: Request) -> Response:
@@ -46,9 +49,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str], mcp: St
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with AsyncExitStack() as around:
-            if mcp is not None:
-                await around.enter_async_context(mcp.router.lifespan_context(mcp))
+        async with mcp.running():
             hub.open()
             yield
             hub.close()
@@ -60,9 +61,8 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str], mcp: St
         Route(API, list_operations),
         Route(f"{API}/events", events),
         Route(f"{API}/{{name}}", calls.perform, methods=["GET", "POST"]),
+        Route("/mcp", mcp.app),
     ]
-    if mcp is not None:
-        routes.append(Mount("/mcp", mcp))
     entrance = Middleware(Entrance, tokens=tokens, names=names, most=settings.server_requests)
     made = Starlette(
         routes=routes, middleware=[entrance], exception_handlers={404: _nothing_here, 405: _not_so}, lifespan=lifespan

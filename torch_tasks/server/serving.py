@@ -13,6 +13,7 @@ from contextlib import suppress
 import uvicorn
 
 from torch_tasks.errors import InvalidSettings, ProcessNotStarted
+from torch_tasks.machine.own_server import recorded
 from torch_tasks.server.application import application
 from torch_tasks.server.events import EventHub
 from torch_tasks.server.protocol import ImpatientProtocol
@@ -46,10 +47,11 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
     hub = EventHub()
     names = [*settings.server_names, *([settings.node_address] if settings.node_address else []), host]
     server = _Server(_configuration(settings, hub, names), hub)
-    ready(url, str(own))
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn ends in order, and then has the signal happen once more
         signal.signal(number, lambda *_: None)
-    server.run([listener])
+    with recorded(settings.state, url):
+        ready(url, str(own))
+        server.run([listener])
 
 
 def is_loopback(host: str) -> bool:

@@ -43,6 +43,9 @@ NOT_RUN = {"systemd.md"}
 """It changes the machine's own services; tests/integration/machine/test_systemd.py runs the units."""
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
+QUIET = {"TORCH_FLOWER_PORT": "0", "TORCH_SERVE": "false"}
+"""Each page starts only what it is about, on ports that are free."""
+
 Environment = dict[str, str]
 
 
@@ -62,7 +65,7 @@ def environment() -> Iterator[Environment]:
     home = short_folder()
     kept = {name: value for name, value in os.environ.items() if not name.startswith("TORCH_")}
     path = f"{Path(sys.executable).parent}:{kept['PATH']}"
-    yield {**kept, "PATH": path, "HOME": str(home), "TORCH_STATE_DIR": str(home / "state"), "TORCH_FLOWER_PORT": "0"}
+    yield {**kept, "PATH": path, "HOME": str(home), "TORCH_STATE_DIR": str(home / "state"), **QUIET}
     Stack(Settings(state_dir=home / "state")).down(keep_agents=False)
     shutil.rmtree(home)
 

@@ -35,18 +35,20 @@ def test_a_task_that_is_posted_is_the_fleets(client: httpx2.Client, torch: Torch
 
 
 def test_what_reads_is_asked_by_get_as_well(client: httpx2.Client, torch: Torch) -> None:
-    ids = [torch.enqueue(f"task {number}").id for number in range(3)]
-    torch.task(ids[0]).cancel()
-    found = client.get("/api/v1/task.list", params={"limit": "2", "states": ["queued", "running"]})
-    assert [one["spec"]["id"] for one in found.json()] == [ids[2], ids[1]]
-    assert found.json() == client.post("/api/v1/task.list", json={"limit": 2, "states": ["queued"]}).json()
+    waiting, ended = torch.enqueue("waits").id, torch.enqueue("is over")
+    ended.cancel()
+    found = client.get("/api/v1/task.list", params={"limit": "1000", "states": ["queued", "running"]})
+    ids = {one["spec"]["id"] for one in found.json()}
+    assert waiting in ids
+    assert ended.id not in ids
+    assert found.json() == client.post("/api/v1/task.list", json={"limit": 1000, "states": ["queued"]}).json()
 
 
 def test_a_key_makes_two_requests_one(client: httpx2.Client, torch: Torch) -> None:
     key = {"Idempotency-Key": "order-17"}
     replies = [client.post("/api/v1/task.enqueue", json={"prompt": "once"}, headers=key).json() for _ in range(2)]
     assert replies[0] == replies[1]
-    assert [one.spec.prompt for one in torch.tasks()] == ["once"]
+    assert [one.spec.prompt for one in torch.tasks()].count("once") == 1
 
 
 def test_a_wait_lasts_until_the_end_and_quick_requests_pass_it(
