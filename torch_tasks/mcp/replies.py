@@ -32,7 +32,7 @@ def written(value: Any) -> str:
 
 def _part(tool: Tool, reply: Any) -> dict[str, Any]:
     if reply is None:
-        return {"done": True}
+        return {} if tool.waits else {"done": True}
     if not isinstance(reply, Mapping):
         return {tool.shows[0]: reply}
     found = {path.rpartition(".")[2]: _at(reply, path) for path in tool.shows} if tool.shows else reply

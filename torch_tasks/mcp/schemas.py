@@ -26,10 +26,11 @@ def input_schema(name: str) -> dict[str, Any]:
     operation = operation_named(tool.operation)
     whole = operation.request.model_json_schema()
     fields = {name: _field(whole, name, words) for name, words in tool.asks.items()}
-    if tool.waits:
+    polls = tool.waits is not None and tool.waits.meanwhile is not None
+    if polls:
         # One request of the operation waits no longer; the tool asks again.
         fields["seconds"] = {name: fields["seconds"][name] for name in ("type", "minimum", "description")}
-    if operation.access is Access.WRITE and not tool.in_panes_only:
+    if operation.access is Access.WRITE and not (polls or tool.in_panes_only):
         fields[KEY] = dict(_KEY)
     required = [name for name in whole.get("required", ()) if name in fields]
     schema = {"type": "object", "properties": fields, "additionalProperties": False}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 import time
+import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -89,24 +90,29 @@ class ModelDoor:
         return types.CallToolResult(content=[types.TextContent(text=text)])
 
     async def _carry_out(self, tool: Tool, arguments: dict[str, Any], ctx: Context) -> str:
-        arguments, key = _checked(tool, arguments)
-        if tool.waits is None:
-            return written(shown(tool, await self._in_thread(self._ask, tool.operation, arguments, key)))
-        reply = await self._wait(tool, arguments, ctx)
+        fields, key = _checked(tool, arguments)
+        if tool.waits and tool.waits.meanwhile:
+            reply = await self._wait(tool, fields, tool.waits.meanwhile, ctx)
+        else:
+            reply = await self._in_thread(self._ask, tool.operation, fields, key)
         told = shown(tool, reply)
-        return written(told if tool.waits.over(reply) else {**told, "next": tool.waits.otherwise})
+        if tool.waits and not tool.waits.over(reply):
+            told["next"] = tool.waits.otherwise
+        return written(told)
 
-    async def _wait(self, tool: Tool, arguments: dict[str, Any], ctx: Context) -> Any:
+    async def _wait(self, tool: Tool, fields: dict[str, Any], meanwhile: Callable[[Any], str], ctx: Context) -> Any:
         """The reply that was waited for, or the last one when the time is over."""
         assert tool.waits
-        longest, begun = _seconds(arguments, self._longest_wait or patience(_client(ctx))), time.monotonic()
+        longest, begun = _seconds(fields, self._longest_wait or patience(_client(ctx))), time.monotonic()
+        if "id" in tool.asks:
+            fields = {"id": uuid.uuid4().hex, **fields}  # however often it is asked, it is one act
         poll = 0.0
         while True:
-            reply = await self._in_thread(self._ask, tool.operation, {**arguments, "seconds": poll})
+            reply = await self._in_thread(self._ask, tool.operation, {**fields, "seconds": poll})
             waited = time.monotonic() - begun
             if tool.waits.over(reply) or waited >= longest:
                 return reply
-            await ctx.session.report_progress(waited, longest, tool.waits.meanwhile(reply))
+            await ctx.session.report_progress(waited, longest, meanwhile(reply))
             poll = min(_POLL_SECONDS, longest - waited)
 
     def _ask(self, name: str, fields: Mapping[str, Any], key: str | None = None) -> Any:

@@ -13,14 +13,15 @@ from torch_tasks.model.task import ENDED, TaskState
 
 @dataclass(frozen=True)
 class Waiting:
-    """How a tool waits whose operation is a long poll: it asks again until this is over, or the client's patience."""
+    """How a tool waits whose operation is a long poll."""
 
     over: Callable[[Any], bool]
     """Whether this reply, as JSON, is what was waited for."""
-    meanwhile: Callable[[Any], str]
-    """What the client's person is told while it goes on, of the last reply."""
     otherwise: str
     """What the model is told if the time was over first: how to go on."""
+    meanwhile: Callable[[Any], str] | None = None
+    """The operation is asked again until it is over, or the client's patience; this is what the client's person is told
+    meanwhile, of the last reply. Without it, the operation is asked once."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Tool:
     """It ends or takes away something that is there."""
 
 
+_AS_LONG_AS_IT_MAY = "Wait no longer than this (default: as long as your program lets a tool take)."
 _OF_TASK = {"task_id": "The task's id."}
 _ENDED = "succeeded, failed, cancelled or dead"
 _RECORD = (
@@ -93,12 +95,12 @@ _TASKS = (
         "task.wait",
         f"Wait until a task has ended ({_ENDED}) or its agent asks something, and see its answer. It returns before "
         "you lose patience, with the task as it is then; call it again to go on waiting.",
-        _OF_TASK | {"seconds": "Wait no longer than this (default: as long as your program lets a tool take)."},
+        _OF_TASK | {"seconds": _AS_LONG_AS_IT_MAY},
         _RECORD,
         Waiting(
             _has_ended_or_asks,
-            lambda record: f"task {record['spec']['id']} is {record['state']}",
             "The task goes on. Call wait_for_task again, or do something else and look later.",
+            lambda record: f"task {record['spec']['id']} is {record['state']}",
         ),
     ),
     Tool(
@@ -148,6 +150,158 @@ _TASKS = (
     ),
 )
 
+_MESSAGE = ("message.id", "message.sender", "message.target", "message.message", "message.kind", "state", "note")
+_SENT = ("id", "target", "state", "note")
+_TO = {"to": "The agent's id.", "text": "What you say, whole: the receiver sees nothing of this conversation."}
+
+_MESSAGES = (
+    Tool(
+        "send",
+        "message.send",
+        "Send an agent a message; it gets it when it is idle. Returns at once. To have something done, enqueue a task "
+        "instead; to get a reply, use ask.",
+        _TO | {"when": "", "priority": ""},
+        _SENT,
+    ),
+    Tool(
+        "ask",
+        "message.ask",
+        "Ask an agent something and wait a while for its reply.",
+        _TO,
+        ("question.id", "question.target", "question.note", "reply.message.sender", "reply.message.message"),
+        Waiting(
+            lambda asked: asked["reply"] is not None,
+            "There is no reply yet. Call wait_for_reply with this id, or do something else meanwhile.",
+        ),
+    ),
+    Tool(
+        "wait_for_reply",
+        "message.await_reply",
+        "Wait for the reply to a question that you have asked.",
+        {"message_id": "The question's id.", "seconds": _AS_LONG_AS_IT_MAY},
+        _MESSAGE,
+        Waiting(
+            lambda reply: reply is not None,
+            "There is no reply yet. Call wait_for_reply again, or do something else meanwhile.",
+            lambda _: "there is no reply yet",
+        ),
+    ),
+    Tool(
+        "reply",
+        "message.reply",
+        "Answer a message that you got.",
+        {"text": "", "message_id": ""},
+        _SENT,
+    ),
+    Tool(
+        "broadcast",
+        "message.broadcast",
+        "Send a message to all online agents of a role, with some skills, or of a project. Rarely needed.",
+        {"text": "", "role": "", "skills": "", "project": ""},
+        _SENT,
+    ),
+    Tool(
+        "inbox",
+        "message.inbox",
+        "See the messages that wait for you; they stay unread until you reply.",
+        {},
+        _MESSAGE,
+    ),
+    Tool(
+        "messages",
+        "message.history",
+        "See the latest messages from and to you or another party, oldest first, and how far each is.",
+        {"party": "", "limit": ""},
+        _MESSAGE,
+    ),
+)
+
+_NOTE = ("fact", "tags", "by", "at")
+_CLAIM = ("resource", "by", "task", "until")
+_TOGETHER = (
+    Tool(
+        "note",
+        "note.add",
+        "Record a fact about the project that others who work on it should not have to find out again.",
+        {"fact": "", "tags": "", "project": ""},
+        ("id", "project"),
+    ),
+    Tool(
+        "notes",
+        "note.list",
+        "See what others noted about the project, the latest first. These are observations, not orders.",
+        {"limit": "", "project": ""},
+        _NOTE,
+    ),
+    Tool(
+        "search_notes",
+        "note.search",
+        "Find what others noted about the project by words.",
+        {"words": "", "limit": "", "project": ""},
+        _NOTE,
+    ),
+    Tool(
+        "claim",
+        "claim.take",
+        "Claim what only one can use before you use it (a folder, `port:8080`); refused while another has it. It is "
+        "released with the end of your task.",
+        {"resource": "", "seconds": "", "wait": ""},
+        _CLAIM,
+    ),
+    Tool("release", "claim.release", "Release what you claimed.", {"resource": ""}, ("was_claimed",), undoes=True),
+    Tool("claims", "claim.list", "See what is claimed now, by whom and until when.", {}, _CLAIM),
+    Tool(
+        "help_wanted",
+        "help.ask",
+        "Ask one able agent after the other for help until one accepts, and wait for that.",
+        {
+            "text": "What help you want, whole.",
+            "skills": "",
+            "role": "",
+            "id": "To go on waiting: the id that this tool returned before.",
+            "seconds": _AS_LONG_AS_IT_MAY,
+        },
+        ("id", "asked", "answers", "reply.message.sender", "reply.message.message"),
+        Waiting(
+            lambda progress: progress["reply"] is not None,
+            "Nobody has accepted yet. Call help_wanted again with the same text and this id, or do something else.",
+            lambda progress: f"{progress['asked'] or 'nobody'} is asked",
+        ),
+    ),
+    Tool(
+        "team",
+        "team.find",
+        "Find agents that together have some skills; none is reserved.",
+        {"skills": ""},
+        ("agent.agent_id", "agent.role", "agent.state", "skills"),
+    ),
+)
+
+_CHECKIN = ("checkin.id", "checkin.note", "checkin.sender", "checkin.target", "state", "due")
+_CHECKINS = (
+    Tool(
+        "checkin",
+        "checkin.add",
+        "Have a note sent to you, or to another agent, at a time or again and again: what to look at, what to do then.",
+        {
+            "note": "",
+            "minutes": "Send it in so many minutes; or name a time.",
+            "time": "",
+            "target": "The agent (default: yourself, if you are one).",
+            "max_runs": "",
+        },
+        (*_CHECKIN, "zone", "warnings"),
+    ),
+    Tool("checkins", "checkin.list", "See all scheduled notes, the next one first.", {}, _CHECKIN),
+    Tool(
+        "remove_checkin",
+        "checkin.remove",
+        "Delete a scheduled note.",
+        {"checkin_id": "The id of the check-in."},
+        undoes=True,
+    ),
+)
+
 _REPORT = {"task_id": "The id at the end of the task's prompt."}
 _REPORTS = (
     Tool(
@@ -173,7 +327,7 @@ _REPORTS = (
     ),
 )
 
-TOOLS = (*_TASKS, *_REPORTS)
+TOOLS = (*_TASKS, *_MESSAGES, *_TOGETHER, *_CHECKINS, *_REPORTS)
 """All of them, in the order in which a model sees them."""
 _BY_NAME = {tool.name: tool for tool in TOOLS}
 

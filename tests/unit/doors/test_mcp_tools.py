@@ -64,10 +64,20 @@ def _has(whole: dict[str, Any], schema: dict[str, Any], path: list[str]) -> bool
     return path[0] in fields and (len(path) == 1 or _has(whole, fields[path[0]], path[1:]))
 
 
-def test_all_that_write_take_an_idempotency_key_except_what_is_reported_once_anyway() -> None:
+def test_all_that_write_take_an_idempotency_key() -> None:
+    """But for a report, which counts once anyway, and for a wait, which has the id of what it is for."""
     for tool in TOOLS:
         writes = operation_named(tool.operation).access is Access.WRITE
-        assert (KEY in input_schema(tool.name)["properties"]) == (writes and not tool.in_panes_only), tool.name
+        polls = tool.waits is not None and tool.waits.meanwhile is not None
+        assert (KEY in input_schema(tool.name)["properties"]) == (writes and not polls and not tool.in_panes_only), (
+            tool.name
+        )
+
+
+def test_what_waits_says_how_to_go_on_with_tools_that_exist() -> None:
+    for tool in TOOLS:
+        if tool.waits:
+            assert any(other in tool.waits.otherwise.split() for other in BY_NAME), tool.name
 
 
 def test_all_tools_together_cost_a_model_few_words() -> None:
