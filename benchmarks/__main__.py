@@ -38,6 +38,7 @@ NAMES = (
     "faults",
     "real",
     "doors",
+    "mcp",
     "certify",
 )
 RESULTS = Path(__file__).parent / "results"

@@ -12,9 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import anyio.from_thread
+import httpx2
 import uvicorn
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
+from mcp.client.streamable_http import streamable_http_client
 from starlette.applications import Starlette
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
@@ -53,8 +55,11 @@ class Tools:
 
 
 @contextmanager
-def connected(server: Any, mode: str = NEWEST) -> Iterator[Tools]:
-    """A client of this server: an address, or a way to it."""
+def connected(server: Any, mode: str = NEWEST, **headers: str) -> Iterator[Tools]:
+    """A client of this server: an address, or a way to it; with headers of its own, whose names begin with ``x-``."""
+    if headers:
+        own = httpx2.AsyncClient(headers={f"x-{name}": value for name, value in headers.items()}, timeout=60)
+        server = streamable_http_client(server, http_client=own)
     with (
         anyio.from_thread.start_blocking_portal() as portal,
         portal.wrap_async_context_manager(Client(server, mode=mode)) as client,

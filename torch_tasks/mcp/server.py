@@ -90,7 +90,7 @@ class ModelDoor:
         return types.CallToolResult(content=[types.TextContent(text=text)])
 
     async def _carry_out(self, tool: Tool, arguments: dict[str, Any], ctx: Context) -> str:
-        fields, key = _checked(tool, arguments)
+        fields, key = await self._in_thread(_checked, tool, arguments)
         if tool.waits and tool.waits.meanwhile:
             reply = await self._wait(tool, fields, tool.waits.meanwhile, ctx)
         else:
@@ -104,7 +104,7 @@ class ModelDoor:
         """The reply that was waited for, or the last one when the time is over."""
         assert tool.waits
         longest, begun = _seconds(fields, self._longest_wait or patience(_client(ctx))), time.monotonic()
-        if "id" in tool.asks:
+        if operation_named(tool.operation).access is Access.WRITE and "id" in tool.asks:
             fields = {"id": uuid.uuid4().hex, **fields}  # however often it is asked, it is one act
         poll = 0.0
         while True:

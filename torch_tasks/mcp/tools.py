@@ -302,6 +302,64 @@ _CHECKINS = (
     ),
 )
 
+_AGENT = ("agent_id", "role", "skills", "kind", "state", "status", "current_task", "node", "workdir")
+_AGENTS = (
+    Tool(
+        "agents",
+        "agent.list",
+        "List the agents of the fleet: what they can do and what they are doing.",
+        {"role": "", "skills": "", "online": ""},
+        _AGENT,
+    ),
+    Tool(
+        "spawn",
+        "agent.spawn",
+        "Start another agent where there is room; returns at once, and wait_for_agent tells of it. It costs: first see "
+        "with `agents` whether one that is there can do it.",
+        {
+            "role": "",
+            "kind": "Its program: claude, codex, gemini, opencode, aider, shell, or one of the user's.",
+            "skills": "What it can do.",
+            "workdir": "",
+            "node": "",
+        },
+        ("id",),
+    ),
+    Tool(
+        "wait_for_agent",
+        "agent.spawned",
+        "Wait until an agent that you have started is ready, or has failed to start.",
+        {"id": "The id that spawn returned.", "seconds": _AS_LONG_AS_IT_MAY},
+        ("agent_id", "node", "ready", "error", "reason"),
+        Waiting(
+            lambda outcome: outcome is not None,
+            "It is not ready yet. Call wait_for_agent again, or do something else meanwhile.",
+            lambda _: "it is not ready yet",
+        ),
+    ),
+    Tool(
+        "retire",
+        "agent.retire",
+        "End an agent that is not needed any more: it takes no new tasks, finishes what it does, and is gone.",
+        {"agent_id": "", "leave": "", "note": ""},
+        undoes=True,
+    ),
+    Tool(
+        "health",
+        "fleet.health",
+        "See how the fleet is, with the reasons if it is not well.",
+        {},
+        ("status", "reasons", "agents", "queues", "tasks", "dead_letters"),
+    ),
+    Tool(
+        "summary",
+        "fleet.summary",
+        "See what waits for a person, and what became of each task in the last hours.",
+        {"seconds": "How far back, in seconds."},
+        ("needs", "tasks", "counts", "tokens"),
+    ),
+)
+
 _REPORT = {"task_id": "The id at the end of the task's prompt."}
 _REPORTS = (
     Tool(
@@ -327,7 +385,7 @@ _REPORTS = (
     ),
 )
 
-TOOLS = (*_TASKS, *_MESSAGES, *_TOGETHER, *_CHECKINS, *_REPORTS)
+TOOLS = (*_TASKS, *_MESSAGES, *_TOGETHER, *_CHECKINS, *_AGENTS, *_REPORTS)
 """All of them, in the order in which a model sees them."""
 _BY_NAME = {tool.name: tool for tool in TOOLS}
 

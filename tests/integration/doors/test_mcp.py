@@ -55,6 +55,15 @@ def tools(request: pytest.FixtureRequest, torch: Torch, address: str) -> Iterato
         yield tools
 
 
+AsAgent = Callable[[str], AbstractContextManager[Tools]]
+
+
+@pytest.fixture
+def as_agent(address: str) -> AsAgent:
+    """A client that is an agent to the door."""
+    return lambda agent: connected(address, agent=agent)
+
+
 def test_every_tool_is_offered_with_a_schema_that_a_client_can_use(tools: Tools) -> None:
     offered = tools.portal.call(tools.client.list_tools).tools
     assert {tool.name for tool in offered} == FOR_ALL
@@ -119,6 +128,58 @@ def test_errors_are_torchs_own_words_for_the_model(tools: Tools) -> None:
     assert "task_id" in tools.refusal("task", task_id=["a"])
     assert "seconds must be a number" in tools.refusal("wait_for_task", task_id="a", seconds="long")
     assert "idempotency_key must be" in tools.refusal("enqueue", prompt="true", idempotency_key="")
+
+
+def test_what_a_tool_needs_is_named(tools: Tools) -> None:
+    for name, needed in (("wait_for_agent", "id"), ("wait_for_reply", "message_id"), ("help_wanted", "text")):
+        assert f"{needed}: is missing" in tools.refusal(name), name
+
+
+def test_agents_speak_with_each_other(tools: Tools, address: str, developer: None, as_agent: AsAgent) -> None:
+    """A person asks by any door; an agent, which its door names, answers."""
+    text = f"Is it green? {time.time_ns()}"
+    asked = tools.portal.start_task_soon(tools.client.call_tool, "ask", {"to": "developer-1", "text": text})
+    with as_agent("developer-1") as agent:
+
+        def question() -> str | None:
+            known = json.loads(agent.call("messages", limit=50))["found"]
+            return next((one["id"] for one in known if one["message"] == text), None)
+
+        answered = json.loads(agent.call("reply", message_id=until(question, "the question is there"), text="It is."))
+        assert answered["target"] == "operator"
+        assert "may not" in agent.refusal("answer", task_id="any", reply="1")
+    reply = json.loads(asked.result(60).content[0].text)
+    assert (reply["sender"], reply["message"]) == ("developer-1", "It is.")
+    assert "next" not in reply
+
+
+def test_a_question_without_a_reply_says_how_to_go_on(address: str, developer: None) -> None:
+    with connected(address) as tools:
+        asked = json.loads(tools.call("send", to="developer-1", text="hello", idempotency_key="hello"))
+        assert (
+            json.loads(tools.call("send", to="developer-1", text="hello", idempotency_key="hello"))["id"] == asked["id"]
+        )
+        waited = json.loads(tools.call("wait_for_reply", message_id=asked["id"], seconds=1))
+        assert "wait_for_reply again" in waited["next"]
+
+
+def test_agents_share_what_they_know(address: str, developer: None, as_agent: AsAgent) -> None:
+    with as_agent("developer-1") as agent, connected(address) as person:
+        agent.call("note", fact="the build needs Java 21", tags=["build"], project="shop", idempotency_key="n")
+        agent.call("note", fact="the build needs Java 21", tags=["build"], project="shop", idempotency_key="n")
+        [note] = json.loads(person.call("search_notes", words="java", project="shop"))["found"]
+        assert (note["fact"], note["by"]) == ("the build needs Java 21", "developer-1")
+        agent.call("claim", resource="port:8080", seconds=60)
+        assert "developer-1" in person.refusal("claim", resource="port:8080")
+        assert [one["by"] for one in json.loads(person.call("claims"))["found"]] == ["developer-1"]
+        assert json.loads(agent.call("release", resource="port:8080")) == {"was_claimed": True}
+        assert {one["agent_id"] for one in json.loads(person.call("agents"))["found"]} == {"developer-1"}
+        assert json.loads(person.call("health"))["status"]
+
+
+def test_an_agent_is_offered_its_reports_and_a_person_is_not(address: str, as_agent: AsAgent) -> None:
+    with as_agent("developer-1") as agent, connected(address) as person:
+        assert agent.names() - person.names() == {"done", "fail", "progress"}
 
 
 def test_a_record_is_a_resource(tools: Tools) -> None:
