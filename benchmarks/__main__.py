@@ -39,6 +39,7 @@ NAMES = (
     "real",
     "doors",
     "mcp",
+    "server",
     "certify",
 )
 RESULTS = Path(__file__).parent / "results"

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from pydantic import BaseModel
 
 from torch_tasks import keys
 from torch_tasks.caller import caller
@@ -12,6 +15,8 @@ from torch_tasks.errors import KeyTaken, StillBeingDone, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.reader import read_object
 from torch_tasks.operations.operation import Asked, Operation, Reply
+
+Part = TypeVar("Part", bound=BaseModel)
 
 KEPT_SECONDS = 86_400
 """How long a key is known."""
@@ -40,12 +45,35 @@ def once(operation: Operation[Asked, Reply], asked: Asked, key: str) -> Reply:
     return reply
 
 
-def with_id(operation: Operation[Asked, Any], asked: Asked, key: str) -> Asked:
-    """The request with an id that follows from the key, unless it has one of its own."""
-    if "id" in asked.model_fields_set:
-        return asked
+def takes_ids(asked: Asked) -> bool:
+    """Whether what is asked for has ids, of its own or of each of its parts: the same id twice is done once."""
+    return "id" in type(asked).model_fields or bool(_parts(asked))
+
+
+def with_ids(operation: Operation[Asked, Any], asked: Asked, key: str) -> Asked:
+    """The request with ids that follow from the key, where the caller has chosen none."""
     made = hashlib.sha256("\0".join((caller().name, operation.name, key)).encode()).hexdigest()[:32]
-    return asked.model_copy(update={"id": made})
+    parts: dict[str, Any] = {
+        name: tuple(_with_id(one, f"{made}-{number}") for number, one in enumerate(several, 1))
+        for name, several in _parts(asked).items()
+    }
+    return _with_id(asked.model_copy(update=parts), made)
+
+
+def _parts(asked: BaseModel) -> dict[str, tuple[BaseModel, ...]]:
+    """The fields that list what has an id."""
+    lists = {name: several for name, several in asked if isinstance(several, tuple) and several}
+    return {name: several for name, several in lists.items() if all("id" in _fields_of(one) for one in several)}
+
+
+def _fields_of(value: Any) -> Collection[str]:
+    return type(value).model_fields if isinstance(value, BaseModel) else ()
+
+
+def _with_id(value: Part, made: str) -> Part:
+    if "id" not in type(value).model_fields or "id" in value.model_fields_set:
+        return value
+    return value.model_copy(update={"id": made})
 
 
 def _known(operation: Operation[Any, Reply], known: dict[str, Any], asked_for: str, key: str) -> Reply:

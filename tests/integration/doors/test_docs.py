@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -39,8 +40,10 @@ OLD_TOOLS = PAGES["old-tools.md"]
 POLICY = PAGES["policy.md"]
 REGISTRY = PAGES["registry.md"]
 AGENTS = PAGES["agents.md"]
+SERVER = PAGES["server.md"]
 NOT_RUN = {"systemd.md"}
 """It changes the machine's own services; tests/integration/machine/test_systemd.py runs the units."""
+SERVER_IN_DOCS = "127.0.0.1:5556"
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
 QUIET = {"TORCH_FLOWER_PORT": "0", "TORCH_SERVE": "false"}
@@ -277,6 +280,28 @@ def test_the_registry_is_asked_as_it_is_written(run: Callable[..., str]) -> None
     assert " dev " in run(sys.executable, "-c", assigned)
     [fresh] = blocks("python", AGENTS)
     assert run(sys.executable, "-c", f"{fresh}\nprint(review.id)")
+
+
+def test_a_fleet_is_reached_by_http_as_it_is_written(run: Callable[..., str]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = str(free.getsockname()[1])
+    own = {"TORCH_SERVE": "true", "TORCH_SERVER_PORT": port}
+    page = SERVER.replace(SERVER_IN_DOCS, f"127.0.0.1:{port}")
+    begin, by_curl, from_laptop, end = blocks("bash", page)
+    [python] = blocks("python", page)
+    assert f"server  http://127.0.0.1:{port}" in run("bash", "-ec", begin, **own)
+    said = run("bash", "-ec", by_curl, **own)
+    assert '"answer":"hello from curl\\n"' in said
+    assert '"error":"TaskNotFound"' in said
+    assert "event: begin" in said
+    assert '{"ready":true,"reasons":[]}' in said
+    assert run("bash", "-ec", from_laptop, **own) == "through the server\n"
+    assert run(sys.executable, "-c", python, **own) == "from Python\n"
+    said = run("bash", "-ec", end, **own)
+    assert "laptop  operator" in said
+    assert "revoked laptop" in said
+    assert "refused with exit code 5" in said
+    assert "ended: up, server, beat, node" in said
 
 
 def test_no_page_has_code_that_no_test_runs() -> None:

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 
 import httpx2
 import pytest
+from mcp.client.streamable_http import streamable_http_client
+from mcp_clients import connected
 from nodes import Broker
 from served import Served, mode_of, served
 from waiting import until
@@ -49,6 +51,23 @@ def test_a_key_makes_two_requests_one(client: httpx2.Client, torch: Torch) -> No
     replies = [client.post("/api/v1/task.enqueue", json={"prompt": "once"}, headers=key).json() for _ in range(2)]
     assert replies[0] == replies[1]
     assert [one.spec.prompt for one in torch.tasks()].count("once") == 1
+
+
+def test_a_key_makes_many_tasks_once(client: httpx2.Client, torch: Torch) -> None:
+    key, body = {"Idempotency-Key": "orders"}, {"tasks": [{"prompt": "first of two"}, {"prompt": "second of two"}]}
+    replies = [client.post("/api/v1/task.enqueue_all", json=body, headers=key).json() for _ in range(2)]
+    assert replies[0] == replies[1]
+    assert sorted(one.spec.prompt for one in torch.tasks() if "of two" in one.spec.prompt) == [
+        "first of two", "second of two",
+    ]  # fmt: skip
+
+
+def test_models_are_served_beside_it(server: Served, client: httpx2.Client) -> None:
+    asked = {"jsonrpc": "2.0", "id": 1, "method": "tools/list"}
+    assert httpx2.post(f"{server.url}/mcp", json=asked, trust_env=False).status_code == 401
+    http = httpx2.AsyncClient(headers={"Authorization": f"Bearer {server.own_token}"}, trust_env=False)
+    with connected(streamable_http_client(f"{server.url}/mcp", http_client=http)) as tools:
+        assert "enqueue" in tools.names()
 
 
 def test_a_wait_lasts_until_the_end_and_quick_requests_pass_it(
