@@ -22,6 +22,7 @@ from torch_tasks.machine.stack import FLOWER_USER, Stack
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.task import TaskRecord, TaskResult, TaskSpec
 from torch_tasks.settings import settings
+from torch_tasks.system.processes import end_on_signals
 from torch_tasks.tasks.run import run
 
 _COLUMNS = (
@@ -56,6 +57,7 @@ python3 -c 'from fib import fib; assert fib(10) == 55; print("fib(10) =", fib(10
 @click.option("--stay", is_flag=True, help="Keep everything running until Ctrl-C, to look around in Flower.")
 def demo(stay: bool) -> None:
     """Run six tasks on three shell agents; show where each ran, and the evidence that it was done."""
+    end_on_signals()
     home = Path(tempfile.mkdtemp(prefix="torch-demo-"))
     # Before anything reads the settings: the demo has a fleet of its own.
     os.environ.pop("TORCH_BROKER_URL", None)

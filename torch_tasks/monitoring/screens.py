@@ -18,7 +18,9 @@ WATCHED_SECONDS = 6.0
 """How long the worker publishes after a request; a watcher repeats it in time."""
 PIECE_BYTES = 64 << 10
 """Only the end of a larger screen is shown."""
-_ANSWER_SECONDS = 5.0
+_ANSWER_SECONDS = 20.0
+#: After how long a worker is asked again that has not answered.
+_AGAIN_SECONDS = 2.0
 
 
 def screens_of(info: AgentInfo) -> Generator[str, None, None]:
@@ -37,9 +39,15 @@ def screens_of(info: AgentInfo) -> Generator[str, None, None]:
 
 
 def _ask(agent_id: str) -> None:
-    info = fleet().registry.get_agent(agent_id)  # it may live on another machine by now
-    worker = [f"{info.agent_id}@{info.node}"]
-    if not app.control.broadcast(SHOW, destination=worker, reply=True, timeout=_ANSWER_SECONDS, limit=1):
-        raise AgentUnavailable(
-            f"the worker of {agent_id} on {info.node} does not answer; 'torch-tasks agents' shows whether it is online"
-        )
+    """Have the agent's worker publish its screen; one that is starting hears nothing yet, so it is asked again."""
+    until = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        info = fleet().registry.get_agent(agent_id)  # it may live on another machine by now
+        worker = [f"{info.agent_id}@{info.node}"]
+        if app.control.broadcast(SHOW, destination=worker, reply=True, timeout=_AGAIN_SECONDS, limit=1):
+            return
+        if time.monotonic() >= until or not info.online:
+            raise AgentUnavailable(
+                f"the worker of {agent_id} on {info.node} does not answer; "
+                "'torch-tasks agents' shows whether it is online"
+            )

@@ -81,6 +81,34 @@ def test_the_demo_shows_its_tasks_and_leaves_nothing(machine: Machine) -> None:
     assert list(scratch.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("moment", "words", "ending", "code"),
+    [
+        ("starting", (), signal.SIGTERM, 1),
+        ("up after", (), signal.SIGHUP, 1),
+        ("Ctrl-C ends the demo.", ("--stay",), signal.SIGTERM, 0),
+    ],
+)
+def test_a_demo_that_is_ended_leaves_nothing(
+    machine: Machine, moment: str, words: tuple[str, ...], ending: signal.Signals, code: int
+) -> None:
+    """While it starts, while its tasks run, and when it would stay."""
+    scratch = machine.folder / "scratch"
+    scratch.mkdir()
+    machine.env["TMPDIR"] = str(scratch)
+    demo = machine.start("demo", *words)
+    if moment == "starting":
+        until(lambda: any(scratch.glob("torch-demo-*/state/run/*.json")), "a process of its stack is recorded", 60)
+    else:
+        until(lambda: moment in machine.output.read_text(), "it has come so far", 90)
+    demo.send_signal(ending)
+    demo.send_signal(ending)
+    assert demo.wait(45) == code
+    assert machine.is_clean()
+    assert list(scratch.iterdir()) == []
+    assert "Traceback" not in machine.output.read_text()
+
+
 # ── twice ────────────────────────────────────────────────────────────────────────────────────────────────────────
 
 

@@ -130,6 +130,18 @@ def test_the_watcher_is_told_when_the_worker_is_gone(far: AgentWorker, watch: Ca
     assert "the worker of dev-2 on node-b does not answer" in watcher.seen
 
 
+def test_a_worker_that_is_coming_back_is_asked_until_it_hears(
+    far: AgentWorker, broker: Broker, watch: Callable[[str], Watcher], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_OFFLINE_SECONDS", "60")  # the watcher takes the agent for online all the while
+    far.kill()
+    watcher = watch("dev-2")
+    until(lambda: broker.client.pubsub_numsub(keys.screen("dev-2"))[0][1] == 1, "it asks, and nobody hears", 30)
+    far.start()
+    until(lambda: "dev-2>" in watcher.seen, "the screen is shown", 30)
+    assert watcher.end() == 0
+
+
 def test_what_the_pane_shows_does_not_steer_the_watchers_terminal(far: AgentWorker, torch: Torch) -> None:
     client = Path(sys.executable)
     program = (
