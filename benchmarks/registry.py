@@ -12,7 +12,7 @@ from benchmarks.simulated_agents import ROLES, SKILLS, made_up_agent
 from torch_tasks import keys, settings
 from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import now
-from torch_tasks.orchestration import AgentRegistry
+from torch_tasks.store.agents import AgentRecords
 
 GOALS_MS = {10: None, 1_000: 5.0, 10_000: 50.0}
 
@@ -27,7 +27,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
 
 
 def _looks(count: int, goal: float | None, times: int) -> Iterator[Measure]:
-    registry, dice = AgentRegistry(), random.Random(count)
+    registry, dice = AgentRecords(), random.Random(count)
 
     def asked() -> tuple[str, list[str]]:
         return dice.choice(ROLES), dice.sample(SKILLS, 2)

@@ -27,7 +27,7 @@ from torch_tasks.model.task import PRIORITY_STEPS
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.settings import settings
 from torch_tasks.store import agents
-from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.agents import AgentRecords
 from torch_tasks.store.holds import Holds
 from torch_tasks.store.messages import GROUP, Inboxes
 from torch_tasks.store.tasks import TaskRecords
@@ -117,7 +117,7 @@ class Agent:
 
     async def enter(self, say: Say) -> None:
         """Register, open the inbox, hold a task if this is one that works."""
-        entered = await say(words(lambda client: AgentRegistry(client).register(self._info), [1, "", 0]))
+        entered = await say(words(lambda client: AgentRecords(client).register(self._info), [1, "", 0]))
         self._info = self._info.model_copy(update={"incarnation": int(entered[0])})
         for inbox in (keys.inbox(self.id, "normal"), keys.inbox(self.id, "emergency")):
             with suppress(redis.ResponseError):  # it was there before
@@ -131,7 +131,7 @@ class Agent:
         return [self._beat, self._fetch, self._await_tasks, self._keep, self._show_itself, self._listen, self._nothing]
 
     async def _beat(self, say: Say) -> None:
-        said = [words(lambda client: AgentRegistry(client).heartbeat(self._info), 0)]
+        said = [words(lambda client: AgentRecords(client).heartbeat(self._info), 0)]
         said += [words(lambda client: Holds(client).latest(), {})]
         if self._tag:  # it asks as often whether its task is still its own, is cancelled, is to be handed over
             said += [words(lambda client: TaskRecords(client, settings()).ownership(self._tag), [None] * 8)] * 3

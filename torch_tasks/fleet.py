@@ -12,7 +12,7 @@ from torch_tasks.broker.reconciler import Reconciler
 from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.settings import Settings, settings
 from torch_tasks.store.accounts import Account, Budgets
-from torch_tasks.store.agents import AgentRegistry, SoftPins
+from torch_tasks.store.agents import AgentRecords, SoftPins
 from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.denials import Denials
 from torch_tasks.store.holds import Holds
@@ -56,8 +56,8 @@ class Fleet:
         return CheckinRecords(self.client, self.settings, self.inboxes, self.records)
 
     @cached_property
-    def registry(self) -> AgentRegistry:
-        return AgentRegistry(self.client, self.settings)
+    def registry(self) -> AgentRecords:
+        return AgentRecords(self.client, self.settings)
 
     @cached_property
     def nodes(self) -> NodeRegistry:

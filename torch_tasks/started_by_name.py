@@ -31,7 +31,11 @@ NOVA_ORCHESTRATOR = "torch_tasks.facades.messages:NovaOrchestrator"
 CLAIMS = "torch_tasks.facades.collaboration:Claims"
 NOTES = "torch_tasks.facades.collaboration:Notes"
 FORM_TEAM = "torch_tasks.facades.collaboration:form_team"
+AGENT_REGISTRY = "torch_tasks.facades.agents:AgentRegistry"
+TASK_ORCHESTRATOR = "torch_tasks.facades.assignment:TaskOrchestrator"
+SYSTEM_MONITOR = "torch_tasks.facades.health:SystemMonitor"
 """What programs import from the room of its noun, although it asks through the link."""
+REGISTRY_COMMAND = "torch_tasks.cli.agents:registry"
 
 
 def load(name: str) -> Any:

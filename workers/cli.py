@@ -25,11 +25,13 @@ from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.config_files import known_kinds
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound, TorchError
+from torch_tasks.link import perform
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.model.certificate import ReleaseState
-from torch_tasks.monitoring.screens import LOOK_SECONDS, screens_of
+from torch_tasks.monitoring.screens import LOOK_SECONDS
+from torch_tasks.operations import agents
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.workers.configuration import configuration_faults
@@ -105,7 +107,7 @@ def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     if isinstance(place, AgentInfo):
         if history or explain:
             raise _elsewhere(place, "screen")
-        _print(screens_of(place), follow)
+        _print(_far_screens(place.agent_id), follow)
         return
     journal = AgentJournal.read(place / JOURNAL)
     pane = AgentPane.adopt(place / TMUX, journal.pane) if journal and journal.pane else None
@@ -132,6 +134,15 @@ def _screens(pane: AgentPane, history: int) -> Generator[str, None, None]:
             last = now
             yield now
         time.sleep(LOOK_SECONDS)
+
+
+def _far_screens(agent_id: str) -> Generator[str, None, None]:
+    """The screen of an agent of another machine, now and after each change."""
+    mark = ""
+    while True:
+        if screen := perform(agents.screen, agents.Look(agent_id=agent_id, mark=mark)):
+            mark = screen.mark
+            yield screen.text
 
 
 def _print(screens: Generator[str, None, None], follow: bool) -> None:

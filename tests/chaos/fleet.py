@@ -24,7 +24,7 @@ from torch_tasks.machine import commands
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.task import TaskRecord
 from torch_tasks.settings import Settings
-from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.agents import AgentRecords
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.system.processes import Processes
 from torch_tasks.workers.tmux.server import AgentServer
@@ -69,7 +69,7 @@ class Fleet(Machine):
         self.accepted_file = self.folder / "accepted"
         settings = Settings(state_dir=self.state)
         self._records = TaskRecords(self.broker.client, settings)
-        self._registry = AgentRegistry(self.broker.client, settings)
+        self._registry = AgentRecords(self.broker.client, settings)
         self._processes = Processes(self.state / "run")
         self._not_before: dict[str, float] = {}
         self._clients: list[subprocess.Popen[bytes]] = []

@@ -78,6 +78,7 @@ COMMANDS = {
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
         "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
         "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
+        "operations": ("torch_tasks.cli.operations:operations", "List what can be asked of Torch, and by whom."),
         "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),
         "certify": (CERTIFY, "Try the programs of kinds against a fake model."),
         "worker": ("torch_tasks.cli.workers:worker", "Run one agent worker."),
@@ -110,7 +111,7 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "certify", "mcp", "serve", "token", "done", "fail", "progress", *_HIDDEN,
+    "certify", "mcp", "serve", "token", "done", "fail", "progress", "operations", *_HIDDEN,
 ))  # fmt: skip
 
 

@@ -16,13 +16,15 @@ from torch_tasks.cli.output import ago, as_json, as_json_or_line, as_table, loca
 from torch_tasks.cli.tables import Column, Fit, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import TorchError
+from torch_tasks.link import perform
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.spawn import SpawnWish
-from torch_tasks.monitoring import SystemMonitor
-from torch_tasks.monitoring.system_monitor import Health
+from torch_tasks.monitoring.health import Health
+from torch_tasks.operations import fleet
+from torch_tasks.operations.operation import Nothing
 
 _COLUMNS = (
     Column("ID"),
@@ -207,7 +209,7 @@ def registry(ctx: click.Context, listed: bool, status: bool, spawn: tuple[str, s
             role, skills = spawn
             click.echo(Torch().spawn(role, skills.replace(",", " ").split()).agent_id)
         else:
-            health = SystemMonitor().get_system_health()
+            health = perform(fleet.health, Nothing())
             as_json(health)
             sys.exit(int(health.status is Health.DOWN))
     except TorchError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import select
 import signal
@@ -19,16 +20,14 @@ from torch_tasks.cli.output import ago, as_json, as_table, local, plain, print_s
 from torch_tasks.cli.tables import Column, cut, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerUnreachable, InvalidHold
-from torch_tasks.fleet import fleet
 from torch_tasks.link import perform
 from torch_tasks.model.hold import EVERYBODY
 from torch_tasks.model.options import OneOf
-from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowKind
+from torch_tasks.monitoring.flow import FlowEvent, FlowKind
 from torch_tasks.operations import agents as operations_on_agents
 from torch_tasks.operations import fleet as operations
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.store.git_reports import GitReport, TreeReport
-from torch_tasks.store.messages import role_named
 from torch_tasks.visible_text import escaped, one_line
 
 _ROLE = click.option("--role", type=ROLE, help="All agents of this role, also those started later.")
@@ -217,6 +216,8 @@ def _remarks(report: GitReport) -> Iterator[str]:
 
 _COLOURS = {FlowKind.MESSAGES: "cyan", FlowKind.TASKS: "green", FlowKind.AGENTS: "magenta", FlowKind.BROKER: "yellow"}
 _LONGEST = 300
+_LOOK_SECONDS = 1.0
+"""How often the monitor looks whether anybody reads what it prints."""
 
 
 @click.command()
@@ -240,26 +241,19 @@ def monitor(
 
     Exit code 130 after Ctrl-C, else 0.
     """
+    wanted = {"agents": agents, "role": role, "kinds": kinds}
+    deadline = math.inf if seconds is None else time.monotonic() + seconds
     with _end_quietly():
-        shared = fleet()
-        flow = Flow(shared)
-        click.echo(f"watching {shared.settings.broker()}; Ctrl-C ends it", err=True)
-        deadline = None if seconds is None else time.monotonic() + seconds
-        for event in flow.events(deadline):
-            if event is None:
-                _require_reader()
-            elif _is_wanted(event, agents, role, kinds):
+        page = perform(operations.events, operations.AwaitEvents.build(**wanted))
+        click.echo("watching the fleet; Ctrl-C ends it", err=True)
+        while (left := deadline - time.monotonic()) > 0:
+            asked = operations.AwaitEvents.build(**wanted, after=page.place, seconds=min(left, _LOOK_SECONDS))
+            page = perform(operations.events, asked)
+            if page.missed:
+                click.echo("some events were missed", err=True)
+            for event in page.events:
                 _print_event(event, json_wanted)
-
-
-def _is_wanted(event: FlowEvent, agents: tuple[str, ...], role: str | None, kinds: tuple[str, ...]) -> bool:
-    if event.kind is FlowKind.BROKER:
-        return True
-    return (
-        (not kinds or event.kind in kinds)
-        and (role is None or event.role == role_named(role))
-        and (not agents or event.agent in agents or event.sender in agents)
-    )
+            _require_reader()
 
 
 def _print_event(event: FlowEvent, json_wanted: bool) -> None:

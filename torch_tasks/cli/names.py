@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Collection, Iterable
+from functools import partial
 from typing import Any
 
 import click
@@ -14,12 +15,11 @@ from click.shell_completion import CompletionItem
 
 from torch_tasks.config_files import known_kinds
 from torch_tasks.errors import BrokerAway
-from torch_tasks.fleet import fleet
+from torch_tasks.link import perform
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.settings import settings
+from torch_tasks.operations.names import FindNames, KnownName, NameSort, find
 
 _SHORTEST_BEGINNING, _NAMED = 4, 3
-_OFFERED = 100
 _PATIENCE = "0.3"
 """Seconds: a shell that completes does not wait longer for the broker."""
 
@@ -57,69 +57,38 @@ class Named(click.ParamType[str]):
             return []
 
 
-def _tasks() -> Iterable[tuple[str, str]]:
-    return ((record.spec.id, f"{record.state}: {record.spec.title}") for record in fleet().records.latest(_OFFERED))
-
-
-def _messages() -> Iterable[tuple[str, str]]:
-    latest = reversed(fleet().inboxes.latest(limit=_OFFERED))
-    return ((record.message.id, f"{record.state}: {record.message.title}") for record in latest)
-
-
-def _checkins() -> Iterable[tuple[str, str]]:
-    return ((one.checkin.id, f"for {one.checkin.target}: {one.checkin.title}") for one in fleet().checkins.records())
-
-
-def _agents() -> Iterable[tuple[str, str]]:
-    return ((info.agent_id, f"{info.role}, {info.state if info.online else info.status}") for info in _registered())
-
-
-def _registered() -> Any:
-    return fleet().registry.agents()
-
-
-def _roles() -> Iterable[tuple[str, str]]:
-    return ((role, "") for role in known_roles())
-
-
-def _skills() -> Iterable[tuple[str, str]]:
-    return ((skill, "") for skill in fleet().registry.skills())
-
-
-def _nodes() -> Iterable[tuple[str, str]]:
-    return ((info.name, str(info.status)) for info in fleet().nodes.nodes())
-
-
-def _kinds() -> Iterable[tuple[str, str]]:
-    return ((kind, "") for kind in known_kinds())
-
-
-def known_roles() -> list[str]:
-    """The roles of the agents that are or were there, and of those in torch.toml."""
-    there = {info.role for info in _registered()}
-    return sorted(there | {agent.role for agent in settings().agents} | {pool.role for pool in settings().pools})
+def known(sort: NameSort, beginning: str = "") -> list[str]:
+    """The names of this sort that the fleet knows."""
+    return [one.name for one in _found(sort, beginning)]
 
 
 def role_hint(role: str) -> str:
     """`` (did you mean developer?)`` behind a role that no agent has, if one is near."""
-    return _hint(role, known_roles())
+    return _hint(role, known(NameSort.ROLE))
 
 
 def skill_hint(skill: str) -> str:
     """The same behind a skill, or a kind, which is a skill of its agents."""
-    return _hint(skill, {*fleet().registry.skills(), *known_kinds()})
+    return _hint(skill, {*known(NameSort.SKILL), *known_kinds()})
 
 
-def _hint(word: str, known: Collection[str]) -> str:
-    hint = "" if word in known else did_you_mean(word, known)
+def _hint(word: str, among: Collection[str]) -> str:
+    hint = "" if word in among else did_you_mean(word, among)
     return f" ({hint})" if hint else ""
 
 
-TASK = Named("task", _tasks, lambda given: fleet().records.ids_beginning(given))
-MESSAGE = Named("message", _messages, lambda given: fleet().inboxes.ids_beginning(given))
-CHECKIN = Named("check-in", _checkins, lambda given: fleet().checkins.ids_beginning(given))
-AGENT = Named("agent", _agents)
-ROLE = Named("role", _roles)
-SKILL = Named("skill", _skills)
-NODE = Named("node", _nodes)
-KIND = Named("kind", _kinds)
+def _found(sort: NameSort, beginning: str = "") -> list[KnownName]:
+    return perform(find, FindNames(sort=sort, beginning=beginning))
+
+
+def _in_fleet(sort: NameSort) -> Named:
+    return Named(sort, lambda: ((one.name, one.about) for one in _found(sort)))
+
+
+def _with_id(sort: NameSort) -> Named:
+    return Named(sort, lambda: ((one.name, one.about) for one in _found(sort)), partial(known, sort))
+
+
+TASK, MESSAGE, CHECKIN = map(_with_id, (NameSort.TASK, NameSort.MESSAGE, NameSort.CHECKIN))
+AGENT, ROLE, SKILL, NODE = map(_in_fleet, (NameSort.AGENT, NameSort.ROLE, NameSort.SKILL, NameSort.NODE))
+KIND = Named("kind", lambda: ((kind, "") for kind in known_kinds()))

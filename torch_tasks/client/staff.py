@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import math
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 
 from torch_tasks.errors import SpawnFailed, StillWorking, error_named
+from torch_tasks.facades.polling import turns
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
 from torch_tasks.model.agent import Lifetime, RetirementReport, RetireMode
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.spawn import SpawnOutcome, SpawnTicket
 from torch_tasks.operations import agents, nodes
-from torch_tasks.operations.operation import WAIT_SECONDS
 
 
 class SpawnFields(TypedDict, total=False):
@@ -74,7 +72,7 @@ class SpawnHandle:
 
     def _settled(self, timeout: float | None = None) -> SpawnOutcome:
         patience = self._patience if timeout is None else timeout
-        for seconds in _long_polls(patience):
+        for seconds in turns(patience):
             if outcome := self._outcome_within(seconds):
                 return outcome
         raise SpawnFailed(
@@ -104,7 +102,7 @@ def retire(
 
 def await_empty(node: str, timeout: float, link: Link | None = None) -> None:
     """Return when no agent works on this node; :class:`StillWorking` if that takes longer than ``timeout`` seconds."""
-    for seconds in _long_polls(timeout):
+    for seconds in turns(timeout):
         left = (link or own_link()).perform(nodes.at_work, nodes.AwaitEmpty.build(node=node, seconds=seconds))
         if not left:
             return
@@ -116,7 +114,7 @@ def await_empty(node: str, timeout: float, link: Link | None = None) -> None:
 
 
 def _await_retirement(agent_id: str, timeout: float | None, link: Link) -> RetirementReport:
-    for seconds in _long_polls(timeout):
+    for seconds in turns(timeout):
         asked = agents.AwaitRetirement.build(agent_id=agent_id, seconds=seconds)
         if report := link.perform(agents.retired, asked):
             return report
@@ -126,12 +124,3 @@ def _await_retirement(agent_id: str, timeout: float | None, link: Link) -> Retir
         f"{describe_duration(timeout or 0)}; it takes no new tasks and retires by itself. "
         "'torch-tasks retire --now' or '--hand-over' does not wait for its task"
     )
-
-
-def _long_polls(timeout: float | None) -> Iterator[float]:
-    """How long each request waits, until the time is over: at least one, and all together so long."""
-    deadline = None if timeout is None else time.monotonic() + timeout
-    left = math.inf
-    while left > 0:
-        left = math.inf if deadline is None else max(0.0, deadline - time.monotonic())
-        yield min(left, WAIT_SECONDS)

@@ -7,6 +7,7 @@ from typing import Any, Unpack
 
 from torch_tasks.client.staff import SpawnFields, SpawnHandle, await_empty, retire
 from torch_tasks.client.task import Task, TaskFields, ids_of
+from torch_tasks.facades.agents import words
 from torch_tasks.facades.checkins import Checkins
 from torch_tasks.facades.messages import NovaOrchestrator
 from torch_tasks.link import Link
@@ -47,7 +48,7 @@ class Torch:
         With ``spool``, a task waits on this machine's disk while the broker is away.
         """
         asked = {name: value for name, value in fields.items() if value is not None}
-        asked["skills"] = _words(fields.get("skills", ()))
+        asked["skills"] = words(fields.get("skills", ()))
         asked["after"] = ids_of(fields.get("after") or ())
         if workdir := fields.get("workdir"):
             asked["workdir"] = str(workdir)
@@ -84,7 +85,7 @@ class Torch:
         gone: bool | None = None,
     ) -> list[AgentInfo]:
         """The agents of this role that have all of these skills; those that are ``gone`` do not come back."""
-        asked = agents.ListAgents.build(role=role, skills=_words(skills), online=online, gone=gone)
+        asked = agents.ListAgents.build(role=role, skills=words(skills), online=online, gone=gone)
         return self._link.perform(agents.list_agents, asked)
 
     def agent(self, agent_id: str) -> AgentInfo:
@@ -164,10 +165,10 @@ class Torch:
         In an agent's pane the ``parent`` is that agent; ``memory`` (``"2G"``), ``cpu`` and ``processes`` are limits.
         Raises :class:`SpawnRefused`, which names the limit that is reached, or :class:`SpawnFailed`.
         """
-        fields = {**where, "labels": _words(where.get("labels", ()))}
+        fields = {**where, "labels": words(where.get("labels", ()))}
         if workdir := where.get("workdir"):
             fields["workdir"] = str(workdir)
-        request = agents.Spawn.build(role=role, skills=_words(skills), kind=kind, **fields)
+        request = agents.Spawn.build(role=role, skills=words(skills), kind=kind, **fields)
         asked = SpawnHandle(self._link.perform(agents.spawn, request), self._link)
         return asked.wait(timeout) if wait else asked
 
@@ -215,7 +216,3 @@ class Torch:
     def broadcast(self, text: str, **whom: Any) -> list[Sent]:
         """Send a message to every agent that is online and matches ``role``, ``skills`` and ``project``."""
         return NovaOrchestrator(link=self._link).broadcast(text, **whom)
-
-
-def _words(given: Iterable[str]) -> list[str]:
-    return [given] if isinstance(given, str) else list(given)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from enum import StrEnum
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, NamedTuple, Self
 
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationError, computed_field
 
@@ -291,3 +291,48 @@ class AgentInfo(AgentProfile):
     def as_owner(self) -> tuple[str, str, int]:
         """This agent in this incarnation, as a task's record names its owner."""
         return self.agent_id, self.node, self.incarnation
+
+
+What = Literal["came", "left", "state", "task", "abilities"]
+
+
+class AgentChange(NamedTuple):
+    """What is new of an agent."""
+
+    agent_id: str
+    what: What
+    """``came``: a new incarnation, or the first heartbeat after a silence."""
+    info: AgentInfo
+    before: AgentInfo | None
+
+
+class SeenAgents:
+    """The last look at each agent; the next look shows what is new."""
+
+    def __init__(self, agents: Iterable[AgentInfo]) -> None:
+        self._seen = {info.agent_id: info for info in agents}
+
+    def look(self, agents: Iterable[AgentInfo]) -> Iterator[AgentChange]:
+        """What is new of these agents."""
+        for info in agents:
+            before = self._seen.get(info.agent_id)
+            self._seen[info.agent_id] = info
+            yield from (AgentChange(info.agent_id, what, info, before) for what in _differences(before, info))
+
+
+def _differences(before: AgentInfo | None, info: AgentInfo) -> Iterator[What]:
+    if before is None or not before.online:
+        if info.online:
+            yield "came"
+        return
+    if not info.online:
+        yield "left"
+        return
+    if info.incarnation != before.incarnation:
+        yield "came"
+    if (info.role, info.abilities) != (before.role, before.abilities):
+        yield "abilities"
+    if info.state is not before.state:
+        yield "state"
+    if info.current_task != before.current_task:
+        yield "task"

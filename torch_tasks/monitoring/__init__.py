@@ -6,6 +6,18 @@
 
 from __future__ import annotations
 
-from torch_tasks.monitoring.system_monitor import SystemHealth, SystemMonitor
+from typing import TYPE_CHECKING, Any
+
+from torch_tasks.monitoring.health import SystemHealth
+from torch_tasks.started_by_name import SYSTEM_MONITOR, load
+
+if TYPE_CHECKING:
+    from torch_tasks.facades.health import SystemMonitor
 
 __all__ = ["SystemHealth", "SystemMonitor"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "SystemMonitor":
+        return load(SYSTEM_MONITOR)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -15,15 +15,15 @@ from pydantic import AwareDatetime, Field
 from torch_tasks import keys
 from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import Fleet
+from torch_tasks.model.agent import AgentChange, SeenAgents
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.message import Message, MessageRecord, MessageState
 from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
-from torch_tasks.store.agents import AgentChange
 from torch_tasks.store.messages import CHANNELS, AuditEntry, AuditKind
 from torch_tasks.system.loops import Loop
 
-_AT_ONCE, _WAITING, _RETRY_SECONDS = 200, 10_000, 0.5
+_AT_ONCE, _WAITING, _RETRY_SECONDS, _LOOK_SECONDS = 200, 10_000, 0.5, 1.0
 _MESSAGE, _TASK = keys.message(""), keys.task_record("")
 _LOST_TASKS = (TaskState.FAILED, TaskState.DEAD)
 
@@ -60,11 +60,16 @@ class Flow:
         self._roles: dict[str, str] = {}
         self._cut_off: set[str] = set()
         self._noting = threading.Lock()
+        self._closed = False
         self._sources: dict[str, Iterator[FlowEvent]] = {}
         of.client.ping()
         for begin in (self._begin_to_listen, self._begin_to_watch):
             self._sources[begin.__name__] = begin()
-            Loop(f"flow, {begin.__name__}", partial(self._pass_on, begin)).start()
+            Loop(f"flow, {begin.__name__}", partial(self._pass_on, begin), until=lambda: self._closed).start()
+
+    def close(self) -> None:
+        """End within about a second; no further event comes."""
+        self._closed = True
 
     def events(self, deadline: float | None = None) -> Iterator[FlowEvent | None]:
         """Each event as it happens; None about once a second while there is none."""
@@ -113,7 +118,7 @@ class Flow:
 
     def _listen(self, channel: Any) -> Iterator[FlowEvent]:
         try:
-            while True:
+            while not self._closed:
                 notices: list[dict[str, Any]] = []
                 # One notice may be followed by many: their records are read together.
                 while len(notices) < _AT_ONCE and (one := channel.get_message(timeout=0.0 if notices else 1.0)):
@@ -196,9 +201,15 @@ class Flow:
     # ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _begin_to_watch(self) -> Iterator[FlowEvent]:
-        changes = self._fleet.registry.watch()
-        self._roles.update({info.agent_id: info.role for info in self._fleet.registry.agents()})
-        return map(self._of_agent, changes)
+        registry = self._fleet.registry
+        place, agents = registry.place(), registry.agents()
+        self._roles.update({info.agent_id: info.role for info in agents})
+        return self._watch(place, SeenAgents(agents))
+
+    def _watch(self, place: str, seen: SeenAgents) -> Iterator[FlowEvent]:
+        while not self._closed:
+            agents, place = self._fleet.registry.changed_since(place, _LOOK_SECONDS)
+            yield from map(self._of_agent, seen.look(agents))
 
     def _of_agent(self, change: AgentChange) -> FlowEvent:
         info = change.info

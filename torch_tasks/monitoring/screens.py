@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import time
-from collections.abc import Generator
 
 from torch_tasks import keys
 from torch_tasks.app import SHOW, app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.fields import Model
 
 LOOK_SECONDS = 0.5
 """How often the worker looks at the pane."""
@@ -23,19 +23,35 @@ _ANSWER_SECONDS = 20.0
 _AGAIN_SECONDS = 2.0
 
 
-def screens_of(info: AgentInfo) -> Generator[str, None, None]:
-    """The agent's screen now and after each change; :class:`AgentUnavailable` when its worker does not answer."""
-    shared = fleet()
-    with broker_errors(), shared.client.pubsub(ignore_subscribe_messages=True) as notices:  # type: ignore[no-untyped-call]
-        notices.subscribe(keys.screen(info.agent_id))
-        asked_at = -WATCHED_SECONDS
+class ScreenView(Model):
+    """What an agent's terminal shows at one moment."""
+
+    text: str
+    mark: str
+    """Differs from that of every other text."""
+
+
+def next_screen(agent_id: str, mark: str, seconds: float) -> ScreenView | None:
+    """The agent's screen as soon as it has another mark than this; None if it has not within ``seconds``.
+
+    Raises :class:`AgentUnavailable` when its worker does not answer.
+    """
+    deadline, ask_at = time.monotonic() + seconds, 0.0
+    with broker_errors(), fleet().client.pubsub(ignore_subscribe_messages=True) as notices:  # type: ignore[no-untyped-call]
+        notices.subscribe(keys.screen(fleet().registry.get_agent(agent_id).agent_id))
         while True:
-            if time.monotonic() - asked_at > WATCHED_SECONDS / 2:
-                _ask(info.agent_id)
-                asked_at = time.monotonic()
+            if time.monotonic() >= ask_at:
+                _ask(agent_id)
+                ask_at = time.monotonic() + WATCHED_SECONDS / 2
             notice = notices.get_message(timeout=LOOK_SECONDS)
-            if notice:
-                yield str(notice["data"])
+            if notice and (seen := _mark_of(text := str(notice["data"]))) != mark:
+                return ScreenView(text=text, mark=seen)
+            if time.monotonic() >= deadline:
+                return None
+
+
+def _mark_of(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()[:16]
 
 
 def _ask(agent_id: str) -> None:

@@ -9,10 +9,11 @@ from pydantic import Field
 from torch_tasks.caller import caller
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport, RetireMode
-from torch_tasks.model.fields import TaskId
+from torch_tasks.model.fields import Model, TaskId
 from torch_tasks.model.limits import Resources
 from torch_tasks.model.spawn import SpawnOutcome, SpawnRequest, SpawnTicket, SpawnWish
-from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, WaitSeconds, operation
+from torch_tasks.monitoring.screens import ScreenView, next_screen
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import gone, holds, staffing
 from torch_tasks.orchestration.holds import HoldReport
 from torch_tasks.security.rights import Right, Subject
@@ -71,6 +72,46 @@ def find(asked: FindAgents) -> list[AgentInfo]:
     return fleet().registry.find_available_agents(
         asked.role, asked.skills, asked.match, wished=asked.wished, limit=asked.limit
     )
+
+
+class AwaitChanges(Request):
+    after: str | None = Field(None, description="The place of the last reply; none: begin, with all agents.")
+    seconds: WaitSeconds = WAIT_SECONDS
+
+
+class AgentChanges(Model):
+    agents: list[AgentInfo]
+    """Those of which something is new."""
+    place: str
+    """What comes after this is asked for with it."""
+
+
+@operation("agent.changes", Right.LOOK)
+def changes(asked: AwaitChanges) -> AgentChanges:
+    """Wait until something is new of an agent: it came or left, has another state, task or other skills."""
+    registry = fleet().registry
+    if asked.after is None:
+        place = registry.place()
+        return AgentChanges(agents=registry.agents(), place=place)
+    agents, place = registry.changed_since(asked.after, asked.seconds)
+    return AgentChanges(agents=agents, place=place)
+
+
+@operation("agent.skills", Right.LOOK)
+def skills(asked: Nothing) -> list[str]:
+    """Every skill that an agent has, online or not."""
+    return fleet().registry.skills()
+
+
+class Look(OfAgent):
+    mark: str = Field("", description="The mark of the screen that is known: wait for another one.")
+    seconds: WaitSeconds = WAIT_SECONDS
+
+
+@operation("agent.screen", Right.WATCH, about=_of_agent)
+def screen(asked: Look) -> ScreenView | None:
+    """What an agent's terminal shows, once it is not what it showed before; nothing if it stays the same."""
+    return next_screen(asked.agent_id, asked.mark, asked.seconds)
 
 
 @operation("agent.resources", Right.LOOK, about=_of_agent)

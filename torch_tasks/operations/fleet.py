@@ -10,13 +10,16 @@ from torch_tasks.broker.memory import Memory, memory_of
 from torch_tasks.fleet import fleet
 from torch_tasks.model.budget import BudgetLine
 from torch_tasks.model.fields import now
+from torch_tasks.monitoring.feed import EventPage, feed
+from torch_tasks.monitoring.flow import FlowEvent, FlowKind
+from torch_tasks.monitoring.health import SystemHealth, system_health
 from torch_tasks.monitoring.summary import FleetSummary, summarize
-from torch_tasks.monitoring.system_monitor import SystemHealth, system_health
-from torch_tasks.operations.operation import Access, Nothing, Request, operation
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import holds
 from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.orchestration.holds import HoldReport
-from torch_tasks.security.rights import Right
+from torch_tasks.security.rights import EVERYBODY, Right, Subject
+from torch_tasks.store.messages import role_named
 
 _NIGHT_SECONDS = 12 * 3600.0
 
@@ -66,6 +69,39 @@ def needs_now(asked: Nothing) -> list[Need]:
 def memory(asked: Nothing) -> Memory:
     """How much of its memory the broker uses."""
     return memory_of(fleet().client)
+
+
+class AwaitEvents(Request):
+    after: str | None = Field(None, description="The place of the last reply; none: begin now, and return at once.")
+    kinds: tuple[FlowKind, ...] = Field((), description="Only events about these.")
+    agents: tuple[str, ...] = Field((), description="Only events from or about these agents.")
+    role: str | None = Field(None, description="Only events about agents of this role.")
+    seconds: WaitSeconds = WAIT_SECONDS
+
+    @property
+    def with_messages(self) -> bool:
+        return not self.kinds or FlowKind.MESSAGES in self.kinds
+
+    def wants(self, event: FlowEvent) -> bool:
+        if event.kind is FlowKind.BROKER:
+            return True
+        return (
+            (not self.kinds or event.kind in self.kinds)
+            and (self.role is None or event.role == role_named(self.role))
+            and (not self.agents or event.agent in self.agents or event.sender in self.agents)
+        )
+
+
+@operation(
+    "fleet.events",
+    Right.LOOK,
+    also=lambda asked: Right.READ if asked.with_messages else None,
+    about=lambda asked: Subject(party=EVERYBODY if asked.with_messages else None),
+    needs_broker=False,
+)
+def events(asked: AwaitEvents) -> EventPage:
+    """Wait for the next events about messages, tasks and agents; reading them takes nothing from their receivers."""
+    return feed().now() if asked.after is None else feed().after(asked.after, asked.seconds, asked.wants)
 
 
 class OfAccount(Request):

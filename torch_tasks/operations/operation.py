@@ -42,6 +42,7 @@ NOUNS = {
     "fleet": "torch_tasks.operations.fleet",
     "budget": "torch_tasks.operations.fleet",
     "canvas": "torch_tasks.operations.canvas",
+    "name": "torch_tasks.operations.names",
 }
 """Where the operations of each noun are declared; a module is loaded when one of its operations is asked for."""
 

@@ -13,6 +13,8 @@ from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
+from torch_tasks.orchestration import assignment
+from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.tasks import recovery, requests
@@ -100,6 +102,26 @@ def _settle(spool: bool) -> None:
     except BrokerUnreachable:
         if not spool:
             raise
+
+
+class Assign(TaskSpec, Request):
+    """A task for the best agent."""
+
+    look_at_pools: bool = Field(True, description="If no agent is able, see at once whether a pool can grow.")
+
+    @property
+    def spec(self) -> TaskSpec:
+        """The task alone."""
+        return TaskSpec.build(**{name: getattr(self, name) for name in TaskSpec.model_fields})
+
+
+@operation("task.assign", Right.ENQUEUE, access=Access.WRITE, also=lambda asked: _granting(asked))
+def assign(asked: Assign) -> Assignment:
+    """Hand a task to the fleet and have the best free agent begin with it."""
+    assigned = assignment.assign(asked.spec)
+    if assigned.status is AssignmentStatus.UNROUTABLE and asked.look_at_pools:
+        assignment.look_at_pools()
+    return assigned
 
 
 @operation("task.get", Right.LOOK, about=_of_task)

@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
-from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.started_by_name import AGENT_REGISTRY, TASK_ORCHESTRATOR, load
 
 if TYPE_CHECKING:
-    from torch_tasks.orchestration.assignment import TaskOrchestrator
+    from torch_tasks.facades.agents import AgentRegistry
+    from torch_tasks.facades.assignment import TaskOrchestrator
 
 __all__ = ["AgentRegistry", "TaskOrchestrator"]
 
+_HOME = {"AgentRegistry": AGENT_REGISTRY, "TaskOrchestrator": TASK_ORCHESTRATOR}
+
 
 def __getattr__(name: str) -> Any:
-    if name == "TaskOrchestrator":  # on first use: it loads Celery, for which quick commands do not wait
-        return import_module("torch_tasks.orchestration.assignment").TaskOrchestrator
+    if name in _HOME:
+        return load(_HOME[name])
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

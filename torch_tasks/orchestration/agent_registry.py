@@ -2,11 +2,21 @@
 
 from __future__ import annotations
 
-from torch_tasks.store.agents import AgentRegistry
+from typing import TYPE_CHECKING, Any
+
+from torch_tasks.started_by_name import AGENT_REGISTRY, REGISTRY_COMMAND, load
+
+if TYPE_CHECKING:
+    from torch_tasks.facades.agents import AgentRegistry
 
 __all__ = ["AgentRegistry"]
 
-if __name__ == "__main__":
-    from importlib import import_module  # the commands know this module, not the other way round
 
-    import_module("torch_tasks.cli.agents").registry(prog_name="python -m torch_tasks.orchestration.agent_registry")
+def __getattr__(name: str) -> Any:
+    if name == "AgentRegistry":
+        return load(AGENT_REGISTRY)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+if __name__ == "__main__":
+    load(REGISTRY_COMMAND)(prog_name="python -m torch_tasks.orchestration.agent_registry")

@@ -6,10 +6,10 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from datetime import UTC, datetime
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import redis
 
@@ -19,7 +19,7 @@ from torch_tasks.broker.clock import in_ms, time_ms
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import AgentNotFound, AgentTaken, StaleWriter, Unreadable
+from torch_tasks.errors import AgentNotFound, AgentTaken, InvalidRequest, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentInfo, AgentStatus, Performance, RetirementReport
 from torch_tasks.model.hold import Hold, LatestHolds
 from torch_tasks.model.near import did_you_mean
@@ -41,7 +41,7 @@ _AT_ONCE = 1000
 _REMEMBERED_MS = 3_600_000
 """After so long a pin is forgotten whose task was never sent, because its client died."""
 
-What = Literal["came", "left", "state", "task", "abilities"]
+_PLACE = re.compile(r"\d+-\d+ -?\d+")
 
 
 def signs_of_death(settings: Settings) -> dict[str, str | int]:
@@ -56,7 +56,7 @@ def signs_of_death(settings: Settings) -> dict[str, str | int]:
     }
 
 
-class AgentRegistry:
+class AgentRecords:
     """Which agents there are and what they can do; on this process's broker, unless a client is given."""
 
     def __init__(self, client: redis.Redis | None = None, settings: Settings | None = None) -> None:
@@ -152,8 +152,6 @@ class AgentRegistry:
         """All agents ever registered, by id, with who is online now."""
         return self.get_agents(sorted(map(str, self._client.hkeys(keys.AGENT_REGISTRY))))
 
-    get_all_agents = agents
-
     def entry(self, agent_id: str) -> AgentInfo | None:
         """The registry's entry of this id, without ``status``, whichever worker wrote it."""
         with self._client.pipeline(transaction=False) as pipe:
@@ -162,9 +160,38 @@ class AgentRegistry:
             entry, incarnation = pipe.execute()
         return self._info(agent_id, entry, incarnation, None, 0, None, None) if entry else None
 
-    def watch(self, deadline: float | None = None) -> Iterator[AgentChange]:
-        """Each change from now on, until the monotonic ``deadline``."""
-        return iter(AgentWatch(self, self._client, self._offline_ms, deadline))
+    def place(self) -> str:
+        """Where the stream of changes ends now; taken before the agents are read, what changes meanwhile is seen."""
+        newest: Any = self._client.xrevrange(keys.AGENT_CHANGES, count=1)
+        return f"{newest[0][0] if newest else '0-0'} {time_ms(self._client) - self._offline_ms}"
+
+    def changed_since(self, place: str, seconds: float) -> tuple[list[AgentInfo], str]:
+        """The agents of which something is new since a place in the stream, and the place after that.
+
+        Waits so long for the first. The stream names the agents only: what is new of one is how it differs from its
+        last look. :class:`InvalidRequest` if it is no place.
+        """
+        if not _PLACE.fullmatch(place):
+            raise InvalidRequest(f"{place!r} is no place among the changes of agents; begin without one")
+        deadline = time.monotonic() + seconds
+        while True:
+            left_ms = max(1, int((deadline - time.monotonic()) * 1000))
+            names, place = self._noticed_since(place, min(left_ms, _LOOK_MS))
+            if names or time.monotonic() >= deadline:
+                return self.get_agents(sorted(names)), place
+
+    def _noticed_since(self, place: str, wait_ms: int) -> tuple[set[str], str]:
+        """The agents that a notice names, waiting for one, and those whose silence has become too long."""
+        read, heard_since = place.split()
+        answer: Any = self._client.xread({keys.AGENT_CHANGES: read}, count=_AT_ONCE, block=wait_ms)
+        notices = answer[0][1] if answer else []
+        if len(notices) == _AT_ONCE:  # so far behind that the stream may have lost some: look at all
+            place = self.place()
+            return {info.agent_id for info in self.agents()}, place
+        heard_to = time_ms(self._client) - self._offline_ms
+        silent = self._client.zrangebyscore(keys.AGENT_HEARTBEAT, heard_since, heard_to)
+        named = {str(notice["agent"]) for _, notice in notices if "agent" in notice}
+        return named | set(map(str, silent)), f"{notices[-1][0] if notices else read} {heard_to}"
 
     def register(self, info: AgentInfo, *, at_least: int = 1, holder_is_gone: bool = False) -> AgentInfo:
         """Enter an agent under a new incarnation; :class:`AgentTaken` while another worker hosts it.
@@ -191,8 +218,6 @@ class AgentRegistry:
             f"{int(silent_ms) / 1000:.0f} s ago). Choose another --id, or stop that worker first; if it is dead, "
             f"its id is free {self._offline_ms / 1000:g} s after its last heartbeat"
         )
-
-    register_agent = register
 
     def heartbeat(self, info: AgentInfo) -> int:
         """Report that the agent lives, and its state; returns how many queues are demanded."""
@@ -328,80 +353,6 @@ def _candidate(agent_id: str, traits: str, load: int, ends: str) -> Candidate:
 
 def _words(skills: Iterable[str]) -> tuple[str, ...]:
     return tuple(skill.strip().lower() for skill in ([skills] if isinstance(skills, str) else skills))
-
-
-class AgentChange(NamedTuple):
-    agent_id: str
-    what: What
-    """``came``: a new incarnation, or the first heartbeat after a silence."""
-    info: AgentInfo
-    before: AgentInfo | None
-
-
-class AgentWatch:
-    """The changes of all agents, as they happen.
-
-    The broker keeps a stream of ids, so no notice is missed. A notice names only the agent to look at; a change is how
-    that agent differs from its last look.
-    """
-
-    def __init__(self, registry: AgentRegistry, client: redis.Redis, offline_ms: int, deadline: float | None) -> None:
-        self._registry = registry
-        self._client = client
-        self._offline_ms = offline_ms
-        self._deadline = deadline
-        self._place = self._newest()  # before the agents are read: what changes meanwhile is not missed
-        self._known = {info.agent_id: info for info in registry.agents()}
-        self._heard_since = time_ms(client) - offline_ms
-
-    def __iter__(self) -> Iterator[AgentChange]:
-        while (left := self._left_ms()) > 0:
-            for info in self._registry.get_agents(self._noticed(left) | self._silent()):
-                before = self._known.get(info.agent_id)
-                self._known[info.agent_id] = info
-                yield from (AgentChange(info.agent_id, what, info, before) for what in _differences(before, info))
-
-    def _left_ms(self) -> int:
-        left = _LOOK_MS if self._deadline is None else int((self._deadline - time.monotonic()) * 1000)
-        return min(left, _LOOK_MS)
-
-    def _noticed(self, wait_ms: int) -> set[str]:
-        """The agents that a notice names; waits for one."""
-        answer: Any = self._client.xread({keys.AGENT_CHANGES: self._place}, count=_AT_ONCE, block=wait_ms)
-        notices = answer[0][1] if answer else []
-        if len(notices) == _AT_ONCE:  # so far behind that the stream may have lost some: look at all
-            self._place = self._newest()
-            return {info.agent_id for info in self._registry.agents()}
-        if notices:
-            self._place = notices[-1][0]
-        return {str(notice["agent"]) for _, notice in notices if "agent" in notice}
-
-    def _silent(self) -> set[str]:
-        """The agents whose silence has become too long since the last look."""
-        since, self._heard_since = self._heard_since, time_ms(self._client) - self._offline_ms
-        return set(map(str, self._client.zrangebyscore(keys.AGENT_HEARTBEAT, since, self._heard_since)))
-
-    def _newest(self) -> str:
-        newest: Any = self._client.xrevrange(keys.AGENT_CHANGES, count=1)
-        return str(newest[0][0]) if newest else "0-0"
-
-
-def _differences(before: AgentInfo | None, info: AgentInfo) -> Iterator[What]:
-    if before is None or not before.online:
-        if info.online:
-            yield "came"
-        return
-    if not info.online:
-        yield "left"
-        return
-    if info.incarnation != before.incarnation:
-        yield "came"
-    if (info.role, info.abilities) != (before.role, before.abilities):
-        yield "abilities"
-    if info.state is not before.state:
-        yield "state"
-    if info.current_task != before.current_task:
-        yield "task"
 
 
 class SoftPins:

@@ -25,7 +25,7 @@ REPO = Path(__file__).resolve().parents[3]
 README = (REPO / "README.md").read_text()
 PAGES = {page.name: page.read_text() for page in (REPO / "docs").glob("*.md")}
 PYTHON = PAGES["python.md"]
-OPERATIONS = PAGES["operations.md"]
+OPERATING = PAGES["operating.md"]
 DELIVERY = PAGES["delivery.md"]
 MESSAGES = PAGES["messages.md"]
 CONTROL = PAGES["control.md"]
@@ -155,7 +155,7 @@ def test_who_may_do_what_is_shown_as_it_is_written(run: Callable[..., str], envi
 def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:
     broker = start_broker(Settings(state_dir=Path(environment["TORCH_STATE_DIR"]) / "b"))
     url = broker.url.get_secret_value()
-    several = blocks("bash", OPERATIONS)[0].replace(BROKER_IN_DOCS, url)
+    several = blocks("bash", OPERATING)[0].replace(BROKER_IN_DOCS, url)
     assert url in several
     wait = """
     until [ "$(torch-tasks agents --online | grep -c ready)" = 2 ]; do sleep 0.2; done

@@ -16,6 +16,7 @@ from waiting import until
 from torch_tasks import Torch, keys
 from torch_tasks.fleet import Fleet
 from torch_tasks.monitoring import SystemMonitor
+from torch_tasks.monitoring.health import system_health
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.settings import Settings
 
@@ -32,16 +33,12 @@ def developer(shared_node: Node) -> str:
     return shared_node.agent_worker("developer-1", skills=["python"]).agent_id
 
 
-def test_the_registry_is_there_without_arguments_and_without_celery(developer: str) -> None:
-    program = (
-        "import sys\n"
-        "from torch_tasks.orchestration import AgentRegistry\n"
-        "found = AgentRegistry().find_available_agents(role='developer', skills=['python'])\n"
-        "print(found[0].agent_id, 'celery' in sys.modules)\n"
-    )
-    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60)
-    assert said.stdout.split() == [developer, "False"]
-    assert AgentRegistry().get_all_agents()[0].agent_id == developer
+def test_the_registry_is_there_without_arguments(developer: str) -> None:
+    registry = AgentRegistry()
+    found = registry.find_available_agents(role="developer", skills=["python"])
+    assert [info.agent_id for info in found] == [registry.get_agent(developer).agent_id] == [developer]
+    assert [info.agent_id for info in registry.get_all_agents()] == [developer]
+    assert registry.skills() == ["python"]
 
 
 def test_the_registrys_command(developer: str) -> None:
@@ -74,7 +71,7 @@ def test_health_tells_what_is_wrong(developer: str, torch: Torch, broker: Broker
 
 def test_without_a_broker_the_system_is_down_and_says_why() -> None:
     nowhere = Settings(broker_url="redis://127.0.0.1:1/0", broker_connect_seconds=0.2)  # type: ignore[arg-type]
-    health = SystemMonitor(Fleet(nowhere)).get_system_health()
+    health = system_health(Fleet(nowhere))
     assert health.status == "down"
     assert "no broker answers at redis://127.0.0.1:1/0" in health.reasons[0]
 

@@ -16,8 +16,8 @@ from waiting import until
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.settings import Settings
+from torch_tasks.store.agents import AgentRecords
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -54,7 +54,7 @@ def up() -> Iterator[Callable[..., Machine]]:
 def present(machine: Machine) -> list[AgentInfo]:
     """The agents that are there."""
     settings = Settings(state_dir=machine.state)
-    registry = AgentRegistry(connect(settings.broker()), settings)
+    registry = AgentRecords(connect(settings.broker()), settings)
     return [info for info in registry.agents() if info.online]
 
 

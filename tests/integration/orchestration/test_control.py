@@ -26,7 +26,7 @@ from torch_tasks.errors import AgentNotFound, InvalidHold, NotHeld
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.hold import Stop
-from torch_tasks.store.agents import AgentRegistry
+from torch_tasks.store.agents import AgentRecords
 
 pytestmark = pytest.mark.slow
 SOON = 20.0
@@ -102,7 +102,7 @@ def test_a_paused_agent_ends_what_it_does_and_takes_nothing_new(torch: Torch, no
     waiting = stays_queued(torch, worker)
     info = torch.agent("dev-1")
     assert (info.hold_reason, info.free) == ("paused by operator: too noisy", False)
-    assert AgentRegistry().find_available_agents("developer") == []
+    assert AgentRecords().find_available_agents("developer") == []
     record = waiting.record()
     assert (record.waits, record.unroutable) == ("dev-1 is paused by operator: too noisy", False)
     assert "dev-1 is paused by operator: too noisy" in cli("task", waiting.id)

@@ -21,6 +21,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.task import Failure, FailureKind, TaskResult, TaskState
 from torch_tasks.orchestration import AgentRegistry
 from torch_tasks.orchestration.housekeeping import run_housekeeping
+from torch_tasks.store.agents import AgentRecords
 from torch_tasks.transport.deliveries import list_of
 
 
@@ -32,16 +33,16 @@ def agent(agent_id: str, role: str = "developer", skills: tuple[str, ...] = (), 
 
 
 @pytest.fixture
-def registry(torch: Torch, broker: Broker) -> Iterator[AgentRegistry]:
-    """An empty registry, made as users make it."""
+def registry(torch: Torch, broker: Broker) -> Iterator[AgentRecords]:
+    """An empty registry."""
     broker.empty()
-    yield AgentRegistry()
+    yield AgentRecords()
     broker.empty()
 
 
-def enter(registry: AgentRegistry, *agents: AgentInfo) -> list[AgentInfo]:
+def enter(registry: AgentRecords, *agents: AgentInfo) -> list[AgentInfo]:
     """Register them, each with a first heartbeat."""
-    entered = [registry.register_agent(info, holder_is_gone=True) for info in agents]
+    entered = [registry.register(info, holder_is_gone=True) for info in agents]
     for info in entered:
         registry.heartbeat(info)
     return entered
@@ -82,7 +83,7 @@ def end_task(task_id: str, by: AgentInfo, failure: FailureKind | None = None) ->
         ({"skills": ["py"]}, []),
     ],
 )
-def test_agents_are_found_by_role_and_skills(registry: AgentRegistry, asked: dict[str, Any], found: list[str]) -> None:
+def test_agents_are_found_by_role_and_skills(registry: AgentRecords, asked: dict[str, Any], found: list[str]) -> None:
     enter(
         registry,
         agent("a-go", skills=("go",)),
@@ -93,7 +94,7 @@ def test_agents_are_found_by_role_and_skills(registry: AgentRegistry, asked: dic
     assert ids(registry.find_available_agents(**asked)) == found
 
 
-def test_the_free_come_first_then_the_best_then_the_least_loaded(registry: AgentRegistry) -> None:
+def test_the_free_come_first_then_the_best_then_the_least_loaded(registry: AgentRecords) -> None:
     busy, bad, good, _ = enter(registry, *(agent(name) for name in ("busy", "bad", "good", "new")))
     for number in range(3):
         end_task(f"b-{number}", bad, FailureKind.EXIT_CODE)
@@ -103,13 +104,13 @@ def test_the_free_come_first_then_the_best_then_the_least_loaded(registry: Agent
     assert [info.load for info in registry.find_available_agents()] == [0, 0, 0, 1]
 
 
-def test_agents_that_are_offline_or_cannot_work_are_not_available(registry: AgentRegistry, broker: Broker) -> None:
+def test_agents_that_are_offline_or_cannot_work_are_not_available(registry: AgentRecords, broker: Broker) -> None:
     left, limited, silent, there = enter(registry, *(agent(name) for name in ("left", "limited", "silent", "there")))
     registry.leave(left)
     registry.heartbeat(limited.model_copy(update={"state": AgentState.LIMITED}))
     broker.client.zadd(keys.AGENT_HEARTBEAT, {silent.agent_id: 1})
     assert ids(registry.find_available_agents()) == [there.agent_id]
-    assert {info.agent_id: info.status for info in registry.get_all_agents()} == {
+    assert {info.agent_id: info.status for info in registry.agents()} == {
         "left": "offline",
         "limited": "active",
         "silent": "offline",
@@ -120,7 +121,7 @@ def test_agents_that_are_offline_or_cannot_work_are_not_available(registry: Agen
         registry.get_agent("nonesuch")
 
 
-def test_what_waits_in_its_own_queue_is_an_agents_load(registry: AgentRegistry, torch: Torch) -> None:
+def test_what_waits_in_its_own_queue_is_an_agents_load(registry: AgentRecords, torch: Torch) -> None:
     (info,) = enter(registry, agent("dev-1"))
     torch.enqueue("true", agent="dev-1")
     torch.enqueue("true", agent="dev-1", priority="urgent")
@@ -131,7 +132,7 @@ def test_what_waits_in_its_own_queue_is_an_agents_load(registry: AgentRegistry, 
 # ── the index ────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_another_life_with_other_skills_is_found_by_these_alone(registry: AgentRegistry, broker: Broker) -> None:
+def test_another_life_with_other_skills_is_found_by_these_alone(registry: AgentRecords, broker: Broker) -> None:
     enter(registry, agent("dev-1", skills=("python", "go")), agent("dev-2", skills=("python",)))
     enter(registry, agent("dev-1", role="qa", skills=("rust",), kind="claude"))
     assert ids(registry.find_available_agents(skills=["python"])) == ["dev-2"]
@@ -145,11 +146,11 @@ def test_another_life_with_other_skills_is_found_by_these_alone(registry: AgentR
 
 
 def test_of_many_who_race_for_one_id_one_gets_it_and_the_index_is_its_own(
-    registry: AgentRegistry, broker: Broker
+    registry: AgentRecords, broker: Broker
 ) -> None:
     def attempt(number: int) -> AgentInfo | None:
         with suppress(AgentTaken):
-            return AgentRegistry().register(agent("dev-1", skills=(f"s{number}",), pid=number))
+            return AgentRecords().register(agent("dev-1", skills=(f"s{number}",), pid=number))
         return None
 
     with ThreadPoolExecutor(8) as pool:
@@ -160,11 +161,11 @@ def test_of_many_who_race_for_one_id_one_gets_it_and_the_index_is_its_own(
 
 
 def test_changing_at_random_from_many_sides_leaves_an_index_of_what_is_entered(
-    registry: AgentRegistry, broker: Broker
+    registry: AgentRecords, broker: Broker
 ) -> None:
     def change(number: int) -> None:
         info = agent(f"dev-{number % 5}", role=f"r{number % 3}", skills=(f"s{number % 7}", f"s{number % 4}"))
-        AgentRegistry().register(info, holder_is_gone=True)
+        AgentRecords().register(info, holder_is_gone=True)
 
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(change, range(200)))
@@ -183,7 +184,7 @@ def traits(broker: Broker) -> dict[str, str]:
     return dict(broker.client.hgetall(keys.AGENT_TRAITS))
 
 
-def expected(registry: AgentRegistry) -> set[str]:
+def expected(registry: AgentRecords) -> set[str]:
     """What the index has to hold, from the entries alone."""
     return {
         f"{what} {info.agent_id}"
@@ -195,7 +196,7 @@ def expected(registry: AgentRegistry) -> set[str]:
 # ── performance ──────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_ends_that_are_up_to_the_agent_count_and_others_do_not(registry: AgentRegistry) -> None:
+def test_ends_that_are_up_to_the_agent_count_and_others_do_not(registry: AgentRecords) -> None:
     (info,) = enter(registry, agent("dev-1"))
     assert registry.get_agent("dev-1").performance_metrics.success_rate == 0.8
     end_task("t-1", info)
@@ -231,7 +232,7 @@ def test_a_worker_killed_after_the_result_counts_once(shared_node: Node, torch: 
 
 
 def test_an_agent_restores_the_counts_that_the_broker_forgot_and_no_end_counts_twice(
-    registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
+    registry: AgentRecords, shared_node: Node, torch: Torch, broker: Broker
 ) -> None:
     """By its next heartbeat to an empty broker, and by its next worker's start."""
     worker = shared_node.agent_worker("recalled-1")
@@ -266,7 +267,7 @@ def test_an_agent_restores_the_counts_that_the_broker_forgot_and_no_end_counts_t
 
 
 def test_a_worker_killed_between_its_two_notes_of_an_end_neither_waits_for_it_nor_forgets_to_count_it(
-    registry: AgentRegistry, shared_node: Node, torch: Torch, broker: Broker
+    registry: AgentRecords, shared_node: Node, torch: Torch, broker: Broker
 ) -> None:
     """Its try is noted, its journal is not, and the broker comes back empty: no process reports the end again."""
     worker = shared_node.agent_worker("noted-1")
@@ -286,7 +287,7 @@ def test_a_worker_killed_between_its_two_notes_of_an_end_neither_waits_for_it_no
     worker.teardown()
 
 
-def test_of_two_accounts_of_an_agents_tasks_the_one_that_knows_more_stands(registry: AgentRegistry) -> None:
+def test_of_two_accounts_of_an_agents_tasks_the_one_that_knows_more_stands(registry: AgentRecords) -> None:
     few, many = Performance(succeeded=1), Performance(succeeded=3, failed=2, seconds=7.5, last_ended=now())
     (info,) = enter(registry, agent("dev-1", performance_metrics=many))
     assert registry.get_agent("dev-1").performance_metrics.success_rate == many.success_rate
@@ -301,9 +302,9 @@ def test_of_two_accounts_of_an_agents_tasks_the_one_that_knows_more_stands(regis
 # ── watching ─────────────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def test_a_watch_yields_changes_as_they_happen(registry: AgentRegistry) -> None:
+def test_a_watch_yields_changes_as_they_happen(registry: AgentRecords) -> None:
     (early,) = enter(registry, agent("early"))
-    changes = registry.watch(deadline=time.monotonic() + 60)
+    changes = AgentRegistry().watch(deadline=time.monotonic() + 60)
 
     def see(*wanted: str) -> None:
         assert any((change.agent_id, change.what) == wanted for change in changes), f"not seen: {wanted}"
@@ -321,7 +322,7 @@ def test_a_watch_yields_changes_as_they_happen(registry: AgentRegistry) -> None:
     see("early", "left")
 
 
-def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker) -> None:
+def test_an_idle_heartbeat_is_no_change(registry: AgentRecords, broker: Broker) -> None:
     (info,) = enter(registry, agent("dev-1"))
     before = broker.client.xlen(keys.AGENT_CHANGES)
     for _ in range(3):
@@ -331,7 +332,7 @@ def test_an_idle_heartbeat_is_no_change(registry: AgentRegistry, broker: Broker)
 
 
 def test_whether_an_agent_serves_a_task_is_found_without_reading_them_all(
-    registry: AgentRegistry, torch: Torch, broker: Broker
+    registry: AgentRecords, torch: Torch, broker: Broker
 ) -> None:
     enter(registry, *(agent(f"qa-{number}", "qa", ("python",)) for number in range(60)))
     enter(registry, agent("d-limited", state=AgentState.LIMITED, skills=("go",)))
@@ -347,7 +348,7 @@ def test_whether_an_agent_serves_a_task_is_found_without_reading_them_all(
 
 
 def test_of_many_dead_agents_only_those_with_waiting_tasks_are_looked_at(
-    registry: AgentRegistry, torch: Torch, broker: Broker
+    registry: AgentRecords, torch: Torch, broker: Broker
 ) -> None:
     dead = [f"dead-{number}" for number in range(300)]
     for agent_id in dead:

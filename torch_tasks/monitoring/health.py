@@ -14,7 +14,7 @@ from torch_tasks.caller import OPERATOR
 from torch_tasks.checkins.book import readiness
 from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import BrokerUnreachable
-from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model, now
 from torch_tasks.model.routing import unroutable
@@ -68,17 +68,6 @@ class SystemHealth(Model):
     """On this machine's disk, until the broker takes them."""
     spawn_wanted: tuple[str, ...] = ()
     """The queues in which tasks wait and that no live agent reads."""
-
-
-class SystemMonitor:
-    """Watches a fleet, by default this process's own."""
-
-    def __init__(self, of: Fleet | None = None) -> None:
-        self._fleet = of or fleet()
-
-    def get_system_health(self) -> SystemHealth:
-        """The health of the system now; while the broker is away it is ``down``, with the reason."""
-        return system_health(self._fleet)
 
 
 def system_health(of: Fleet) -> SystemHealth:
