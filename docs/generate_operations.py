@@ -38,8 +38,9 @@ def _by_noun(found: Iterable[Operation[Any, Any]]) -> Iterator[tuple[str, list[O
 
 def _overview(found: Iterable[Operation[Any, Any]]) -> str:
     rows = [
-        f"| [{one.name}](#{_anchor(one.name)}) | {one.access} | {one.right} | {_commands(one.name)} | {_tools(one.name)} |"
+        f"| [{one.name}](#{_anchor(one.name)}) | {one.access} | {one.right} | {doors} |"
         for one in found
+        for doors in [f"{_commands(one.name)} | {_tools(one.name)}"]
     ]
     return "\n".join(["| Operation | Access | Right | Commands | MCP tool |", "|---|---|---|---|---|", *rows, ""])
 

@@ -25,7 +25,8 @@ from torch_tasks.cli.tables import Column, wrapped
 from torch_tasks.client import Torch
 from torch_tasks.config_files import known_kinds
 from torch_tasks.errors import AgentUnavailable, BrokerUnreachable, InvalidSettings, NodeNotFound, TorchError
-from torch_tasks.link import perform
+from torch_tasks.link import link, perform
+from torch_tasks.link.direct import DirectLink
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentInfo, AgentSpec
@@ -103,7 +104,7 @@ def _await_pane(agent_id: str, server: AgentServer) -> None:
 @click.option("-f", "--follow", is_flag=True, help="Print it again whenever it changes, until Ctrl-C.")
 def screen(agent_id: str, history: int, explain: bool, follow: bool) -> None:
     """Print what an agent's pane shows, also when it is on another machine."""
-    place = _place(agent_id)
+    place = _place(agent_id) if isinstance(link(), DirectLink) else Torch().agent(agent_id)
     if isinstance(place, AgentInfo):
         if history or explain:
             raise _elsewhere(place, "screen")

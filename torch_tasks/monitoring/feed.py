@@ -34,6 +34,7 @@ class Feed:
     """The events of one fleet, as long as somebody asks for them."""
 
     def __init__(self, of: Fleet) -> None:
+        self.of = of
         self._name = uuid.uuid4().hex[:8]
         self._kept: deque[FlowEvent] = deque(maxlen=KEPT)
         self._count = 0
@@ -98,6 +99,6 @@ def feed() -> Feed:
     Raises :class:`BrokerUnreachable` if one is to begin and the broker is away.
     """
     with _beginning:
-        if not _feeds or _feeds[-1].is_over:
+        if not _feeds or _feeds[-1].is_over or _feeds[-1].of is not fleet():
             _feeds[:] = [Feed(fleet())]
         return _feeds[-1]
