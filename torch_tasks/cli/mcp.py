@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from torch_tasks.cli.options import Duration
@@ -11,11 +13,12 @@ from torch_tasks.cli.options import Duration
 @click.option(
     "--longest-wait", type=Duration(), help="How long a tool may take (default: 50s, or what is known of the program)."
 )
-def mcp(longest_wait: float | None) -> None:
+@click.option("--tools", type=click.Path(path_type=Path), hidden=True, help="What the worker wrote of the tools.")
+def mcp(longest_wait: float | None, tools: Path | None) -> None:
     """Serve the Model Context Protocol on standard input and output.
 
     A model's program starts this itself; see docs/mcp.md for how each is told to.
     """
     from torch_tasks.mcp.stdio import serve
 
-    serve(longest_wait)
+    serve(longest_wait, tools)

@@ -11,7 +11,9 @@ from contextlib import AbstractAsyncContextManager
 
 from mcp.server.streamable_http_manager import StreamableHTTPASGIApp, StreamableHTTPSessionManager
 
-from torch_tasks.mcp.server import ModelDoor, Perform
+from torch_tasks.mcp.asking import Perform, asking
+from torch_tasks.mcp.schemas import tool_forms
+from torch_tasks.mcp.server import ModelDoor
 
 
 class HttpDoor:
@@ -19,7 +21,7 @@ class HttpDoor:
 
     def __init__(self, perform: Perform, longest_body: int = 4 << 20) -> None:
         self._manager = StreamableHTTPSessionManager(
-            ModelDoor(perform).server, stateless=True, max_request_body_size=longest_body
+            ModelDoor(asking(perform), tool_forms).server, stateless=True, max_request_body_size=longest_body
         )
         self.app = StreamableHTTPASGIApp(self._manager)
 

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from functools import cache
 from typing import Any
 
-from torch_tasks.mcp.tools import tool_named
+from torch_tasks.mcp.tools import KEY, TOOLS, ToolForm, tool_named
 from torch_tasks.operations.operation import Access, operation_named
 
-KEY = "idempotency_key"
 _KEY: Mapping[str, Any] = {
     "type": "string",
     "minLength": 1,
@@ -35,6 +34,14 @@ def input_schema(name: str) -> dict[str, Any]:
     required = [name for name in whole.get("required", ()) if name in fields]
     schema = {"type": "object", "properties": fields, "additionalProperties": False}
     return schema | ({"required": required} if required else {})
+
+
+def tool_forms() -> dict[str, ToolForm]:
+    """The form of each tool, by its name."""
+    return {
+        tool.name: ToolForm(input_schema(tool.name), operation_named(tool.operation).access is Access.WRITE)
+        for tool in TOOLS
+    }
 
 
 def _field(whole: Mapping[str, Any], name: str, words: str) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import uuid
 from collections.abc import Callable, Mapping
 from functools import cached_property, partial
 from importlib.metadata import version
-from typing import Any, Protocol
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -25,10 +25,8 @@ from torch_tasks.errors import InternalFault, InvalidRequest, TorchError
 from torch_tasks.mcp.patience import patience
 from torch_tasks.mcp.replies import shown, written
 from torch_tasks.mcp.resources import RESOURCES, resource_at
-from torch_tasks.mcp.schemas import KEY, input_schema
-from torch_tasks.mcp.tools import TOOLS, Tool, tool_named
+from torch_tasks.mcp.tools import KEY, TOOLS, Tool, ToolForm, tool_named
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.operations.operation import Access, Operation, operation_named, request_of
 
 log = logging.getLogger(__name__)
 
@@ -42,20 +40,25 @@ _POLL_SECONDS = 10.0
 _THREADS = 100
 """How many calls are carried out at a time; most of them wait."""
 Context = ServerRequestContext[Any, Any]
+Forms = Callable[[], Mapping[str, ToolForm]]
 
 
-class Perform(Protocol):
-    """What performs an operation: a link, or this process itself."""
-
-    def __call__(self, operation: Operation[Any, Any], asked: Any, key: str | None = None) -> Any: ...
+Ask = Callable[[str, dict[str, Any], str | None], Any]
+"""Performs an operation by its name; its fields and its reply are as JSON has them."""
 
 
 class ModelDoor:
     """The tools and resources, for one process and all of its clients."""
 
-    def __init__(self, perform: Perform, longest_wait: float | None = None) -> None:
-        """``longest_wait`` is how many seconds a tool may take; None: as the client's name tells."""
-        self._perform = perform
+    def __init__(
+        self, ask: Ask, forms: Callable[[], Mapping[str, ToolForm]], longest_wait: float | None = None
+    ) -> None:
+        """``forms`` reads the forms of the tools when they are first needed.
+
+        ``longest_wait`` is how many seconds a tool may take; None: as the client's name tells.
+        """
+        self._ask = ask
+        self._read_forms = forms
         self._longest_wait = longest_wait
         self._threads = anyio.CapacityLimiter(_THREADS)
 
@@ -73,10 +76,17 @@ class ModelDoor:
             on_read_resource=self._read,
         )
 
+    @cached_property
+    def _forms(self) -> Mapping[str, ToolForm]:
+        return self._read_forms()
+
     # ── tools ────────────────────────────────────────────────────────────────────────────────────────────────────
 
     async def _list_tools(self, ctx: Context, params: types.PaginatedRequestParams | None) -> types.ListToolsResult:
-        return types.ListToolsResult(tools=await self._in_thread(_described))
+        forms = await self._in_thread(lambda: self._forms)
+        is_agent = caller().agent is not None
+        tools = [_description(tool, forms[tool.name]) for tool in TOOLS if is_agent or not tool.in_panes_only]
+        return types.ListToolsResult(tools=tools)
 
     async def _call_tool(self, ctx: Context, params: types.CallToolRequestParams) -> types.CallToolResult:
         try:
@@ -90,8 +100,11 @@ class ModelDoor:
         return types.CallToolResult(content=[types.TextContent(text=text)])
 
     async def _carry_out(self, tool: Tool, arguments: dict[str, Any], ctx: Context) -> str:
-        fields, key = await self._in_thread(_checked, tool, arguments)
+        form = (await self._in_thread(lambda: self._forms))[tool.name]
+        fields, key = _checked(tool, form, arguments)
         if tool.waits and tool.waits.meanwhile:
+            if form.writes and "id" in tool.asks:
+                fields = {"id": uuid.uuid4().hex, **fields}  # however often it is asked, it is one act
             reply = await self._wait(tool, fields, tool.waits.meanwhile, ctx)
         else:
             reply = await self._in_thread(self._ask, tool.operation, fields, key)
@@ -104,22 +117,14 @@ class ModelDoor:
         """The reply that was waited for, or the last one when the time is over."""
         assert tool.waits
         longest, begun = _seconds(fields, self._longest_wait or patience(_client(ctx))), time.monotonic()
-        if operation_named(tool.operation).access is Access.WRITE and "id" in tool.asks:
-            fields = {"id": uuid.uuid4().hex, **fields}  # however often it is asked, it is one act
         poll = 0.0
         while True:
-            reply = await self._in_thread(self._ask, tool.operation, {**fields, "seconds": poll})
+            reply = await self._in_thread(self._ask, tool.operation, {**fields, "seconds": poll}, None)
             waited = time.monotonic() - begun
             if tool.waits.over(reply) or waited >= longest:
                 return reply
             await ctx.session.report_progress(waited, longest, meanwhile(reply))
             poll = min(_POLL_SECONDS, longest - waited)
-
-    def _ask(self, name: str, fields: Mapping[str, Any], key: str | None = None) -> Any:
-        """The reply of an operation to a request of these fields, as JSON."""
-        operation = operation_named(name)
-        reply = self._perform(operation, request_of(operation, fields), key)
-        return operation.reply.dump_python(reply, mode="json")
 
     async def _in_thread(self, work: Callable[..., Any], *given: Any) -> Any:
         """Do blocking work; a call that is cancelled waits for it no longer, and it goes on to its own end."""
@@ -151,7 +156,7 @@ class ModelDoor:
     async def _read(self, ctx: Context, params: types.ReadResourceRequestParams) -> types.ReadResourceResult:
         try:
             resource, fields = resource_at(str(params.uri))
-            reply = await self._in_thread(self._ask, resource.operation, fields)
+            reply = await self._in_thread(self._ask, resource.operation, fields, None)
         except TorchError as error:  # the protocol has no other form for the error of a resource
             raise MCPError(code=types.INVALID_PARAMS, message=str(error)) from error
         text = reply if isinstance(reply, str) else written(reply)
@@ -162,21 +167,14 @@ class ModelDoor:
 _JSON = "application/json"
 
 
-def _described() -> list[types.Tool]:
-    """The caller's tools, as the protocol describes them."""
-    is_agent = caller().agent is not None
-    return [_description(tool) for tool in TOOLS if is_agent or not tool.in_panes_only]
+def _description(tool: Tool, form: ToolForm) -> types.Tool:
+    hints = types.ToolAnnotations(read_only_hint=not form.writes, destructive_hint=tool.undoes, open_world_hint=False)
+    return types.Tool(name=tool.name, description=tool.says, input_schema=form.schema, annotations=hints)
 
 
-def _description(tool: Tool) -> types.Tool:
-    reads = operation_named(tool.operation).access is Access.READ
-    hints = types.ToolAnnotations(read_only_hint=reads, destructive_hint=tool.undoes, open_world_hint=False)
-    return types.Tool(name=tool.name, description=tool.says, input_schema=input_schema(tool.name), annotations=hints)
-
-
-def _checked(tool: Tool, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
+def _checked(tool: Tool, form: ToolForm, arguments: Mapping[str, Any]) -> tuple[dict[str, Any], str | None]:
     """The arguments that the tool offers, and the idempotency key; :class:`InvalidRequest` names any other."""
-    offered = input_schema(tool.name)["properties"]
+    offered = form.schema["properties"]
     for name in arguments:
         if name not in offered:
             hint = did_you_mean(name, [*offered], f"it has: {', '.join(offered)}")

@@ -10,6 +10,18 @@ from torch_tasks.errors import UnknownOperation
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.task import ENDED, TaskState
 
+KEY = "idempotency_key"
+"""The argument of a tool that changes something."""
+
+
+@dataclass(frozen=True)
+class ToolForm:
+    """What the operation of a tool says of it."""
+
+    schema: dict[str, Any]
+    """Of the arguments."""
+    writes: bool
+
 
 @dataclass(frozen=True)
 class Waiting:

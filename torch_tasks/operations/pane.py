@@ -13,7 +13,7 @@ from torch_tasks.errors import NotInPane
 from torch_tasks.machine.agent_folder import DONE, FAIL, PROGRESS, report
 from torch_tasks.model.fields import TaskId, Text
 from torch_tasks.operations.operation import Access, Request, operation
-from torch_tasks.security.rights import Right, Subject
+from torch_tasks.security.rights import Right
 from torch_tasks.state_folder import EVENTS, JOURNAL
 from torch_tasks.system.files import usable
 
@@ -26,23 +26,19 @@ class Report(Request):
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex, description="The same id twice is one report.")
 
 
-def _of_task(asked: Report) -> Subject:
-    return Subject(task=asked.task_id)
-
-
-@operation("pane.done", Right.REPORT, access=Access.WRITE, about=_of_task, needs_broker=False)
+@operation("pane.done", Right.REPORT, access=Access.WRITE, needs_broker=False)
 def done(asked: Report) -> None:
     """Report the task that the agent works on as done."""
     _report(DONE, asked)
 
 
-@operation("pane.fail", Right.REPORT, access=Access.WRITE, about=_of_task, needs_broker=False)
+@operation("pane.fail", Right.REPORT, access=Access.WRITE, needs_broker=False)
 def fail(asked: Report) -> None:
     """Report that the task that the agent works on cannot be done."""
     _report(FAIL, asked)
 
 
-@operation("pane.progress", Right.REPORT, access=Access.WRITE, about=_of_task, needs_broker=False)
+@operation("pane.progress", Right.REPORT, access=Access.WRITE, needs_broker=False)
 def progress(asked: Report) -> None:
     """Report how far the task is that the agent works on; the text goes into the task's history."""
     _report(PROGRESS, asked)
@@ -60,7 +56,10 @@ def _report(name: str, asked: Report) -> None:
 
 
 def _require_current(folder: Path, task_id: str) -> None:
-    """Refuse a report of a task that the agent does not work on: it would count for the task it works on."""
+    """Refuse a report of a task that the agent does not work on: it would count for the task it works on.
+
+    Whose task it is, the agent's own journal says: a report is taken while the broker is away, too.
+    """
     try:
         journal = json.loads((folder / JOURNAL).read_bytes())
     except (OSError, ValueError) as error:

@@ -82,9 +82,9 @@ class Claude(CodingAgent):
         tools = [f"mcp__{torch_tools.NAME}"] if self.config.tools else []
         allow = [*reports, *tools, f"Read(/{self.folder / 'runs'}/**)"]
         self._settings.write_text(json.dumps({"hooks": hooks, "permissions": {"allow": allow}}, indent=1) + "\n")
-        program, *words = torch_tools.server_command()
-        server = {"type": "stdio", "command": program, "args": words, "timeout": torch_tools.TOOL_SECONDS * 1000}
         if self.config.tools:
+            program, *words = torch_tools.server_command(self.folder)
+            server = {"type": "stdio", "command": program, "args": words, "timeout": torch_tools.TOOL_SECONDS * 1000}
             self._tools.write_text(json.dumps({"mcpServers": {torch_tools.NAME: server}}, indent=1) + "\n")
         self.briefing_file.write_text(self.briefing)
 

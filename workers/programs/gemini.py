@@ -91,7 +91,7 @@ class Gemini(CodingAgent):
         }
         settings = overlaid(settings, own)
         if self.config.tools:
-            settings = overlaid(settings, _tools(settings.get("mcp", {}).get("allowed")))
+            settings = overlaid(settings, _tools(self.folder, settings.get("mcp", {}).get("allowed")))
         if not settings.get("security", {}).get("auth", {}).get("selectedType") and self._variable("GEMINI_API_KEY"):
             settings = overlaid(settings, {"security": {"auth": {"selectedType": "gemini-api-key"}}})
         return {**settings, "hooks": hooks}
@@ -164,9 +164,9 @@ class Gemini(CodingAgent):
         return turn.over.usage if turn.over else None
 
 
-def _tools(allowed: Sequence[str] | None) -> dict[str, Any]:
+def _tools(folder: Path, allowed: Sequence[str] | None) -> dict[str, Any]:
     """Torch's tools, which the agent may call without asking; ``allowed`` are the servers that a user allows alone."""
-    program, *words = torch_tools.server_command()
+    program, *words = torch_tools.server_command(folder)
     server = {"command": program, "args": words, "timeout": torch_tools.TOOL_SECONDS * 1000, "trust": True}
     mine = {"mcp": {"allowed": [*allowed, torch_tools.NAME]}} if allowed is not None else {}
     return {"mcpServers": {torch_tools.NAME: server}, **mine}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from torch_tasks.machine.commands import MCP, runnable
+from torch_tasks.mcp.tool_file import write_tool_forms
 
 NAME = "torch"
 """What the server is called in each program."""
@@ -16,6 +19,8 @@ PASSED_ON = ("PATH", "TORCH_AGENT_ID", "TORCH_DESK", "TORCH_DESK_SECONDS", "TORC
 """The pane's variables that the server needs, for a program that passes none on by itself."""
 
 
-def server_command() -> list[str]:
-    """The command line of the server."""
-    return runnable([*MCP, "--longest-wait", str(_LONGEST_WAIT_SECONDS)])
+def server_command(folder: Path) -> list[str]:
+    """The command line of the server of an agent with this folder, into which goes what the server is to know."""
+    tools = folder / "tools.json"
+    write_tool_forms(tools)
+    return runnable([*MCP, "--longest-wait", str(_LONGEST_WAIT_SECONDS), "--tools", str(tools)])

@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,8 +15,9 @@ from torch_tasks.errors import UnknownOperation
 from torch_tasks.mcp.patience import LEAST_PATIENCE_SECONDS, PATIENCE_SECONDS, patience
 from torch_tasks.mcp.replies import LONGEST_TEXT, shown, written
 from torch_tasks.mcp.resources import RESOURCES, resource_at
-from torch_tasks.mcp.schemas import KEY, input_schema
-from torch_tasks.mcp.tools import TOOLS, Tool, tool_named
+from torch_tasks.mcp.schemas import input_schema, tool_forms
+from torch_tasks.mcp.tool_file import read_tool_forms, write_tool_forms
+from torch_tasks.mcp.tools import KEY, TOOLS, Tool, tool_named
 from torch_tasks.operations.operation import Access, operation_named
 
 BY_NAME = {tool.name: tool for tool in TOOLS}
@@ -126,3 +131,37 @@ def test_an_unknown_tool_is_named_with_the_near_ones() -> None:
     assert tool_named("enqueue").operation == "task.enqueue"
     with pytest.raises(UnknownOperation, match="no tool 'wait'"):
         tool_named("wait")
+
+
+def test_the_forms_in_a_file_are_those_of_the_operations(tmp_path: Path) -> None:
+    write_tool_forms(tmp_path / "tools.json")
+    assert read_tool_forms(tmp_path / "tools.json") == tool_forms()
+
+
+@pytest.mark.parametrize("written", ["", "{", "[]", '{"torch": "0", "tools": {}}', '{"torch": 1, "tools": 2}', None])
+def test_a_file_that_is_none_of_this_release_is_not_used(tmp_path: Path, written: str | None) -> None:
+    file = tmp_path / "tools.json"
+    if written is not None:
+        file.write_text(written)
+    assert read_tool_forms(file) == tool_forms()
+
+
+def test_with_the_file_the_server_in_a_pane_loads_no_operations(tmp_path: Path) -> None:
+    write_tool_forms(tmp_path / "tools.json")
+    program = (
+        "import sys, anyio; from pathlib import Path; from mcp import Client\n"
+        "from torch_tasks.mcp import stdio, tool_file; from torch_tasks.mcp.server import ModelDoor\n"
+        f"door = ModelDoor(stdio._ask(), lambda: tool_file.read_tool_forms(Path({str(tmp_path / 'tools.json')!r})))\n"
+        "async def main():\n"
+        "    async with Client(door.server) as client:\n"
+        "        assert (await client.list_tools()).tools\n"
+        "        assert (await client.call_tool('tasks', {'limits': 1})).is_error\n"
+        "anyio.run(main)\n"
+        "print(*sorted({'celery', 'kombu', 'redis', 'torch_tasks.operations'} & set(sys.modules)))"
+    )
+    desk = {**os.environ, "TORCH_DESK": str(tmp_path / "desk")}
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=desk, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []

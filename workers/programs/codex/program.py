@@ -103,7 +103,7 @@ class Codex(CodingAgent):
         yield from _dotted(self.config.settings)
         yield "developer_instructions", _toml(self.briefing)
         if self.config.tools:
-            yield from _dotted({"mcp_servers": {torch_tools.NAME: _server()}})
+            yield from _dotted({"mcp_servers": {torch_tools.NAME: _server(self.folder)}})
         yield from self._trust()
         yield from self._hooks()
 
@@ -353,9 +353,9 @@ def _question(tool: str, given: Mapping[str, Any]) -> Question:
     return Question(text=f"It asks for the permission to use {subject}" + (f": {why}" if why else ""), subject=subject)
 
 
-def _server() -> dict[str, Any]:
+def _server(folder: Path) -> dict[str, Any]:
     """The server of Torch's tools, which may be called without asking a person."""
-    program, *words = torch_tools.server_command()
+    program, *words = torch_tools.server_command(folder)
     return {
         "command": program,
         "args": words,

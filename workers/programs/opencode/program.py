@@ -13,6 +13,8 @@ import socket
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from functools import cached_property
+from pathlib import Path
+from typing import Any
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
@@ -50,20 +52,6 @@ _REPLIES = {"1": "once", "allow": "once", "allow once": "once", "2": "always", "
 _REJECTS = ("3", "deny", "reject")
 
 
-#: Torch's tools, which the agent may call without asking.
-_TOOLS = {
-    "mcp": {
-        torch_tools.NAME: {
-            "type": "local",
-            "command": torch_tools.server_command(),
-            "enabled": True,
-            "timeout": torch_tools.TOOL_SECONDS * 1000,
-        }
-    },
-    "permission": {f"{torch_tools.NAME}_*": "allow"},
-}
-
-
 class OpenCode(CodingAgent):
     briefed_by_flag = True
     reports_turns = True
@@ -78,7 +66,7 @@ class OpenCode(CodingAgent):
         runs = {"external_directory": {str(self.folder / "runs" / "**"): "allow"}}
         settings = overlaid(settings, {"instructions": instructions, "permission": runs})
         if self.config.tools:
-            settings = overlaid(settings, _TOOLS)
+            settings = overlaid(settings, _tools(self.folder))
         own = {"OPENCODE_SERVER_PASSWORD": self._server.password, "OPENCODE_CONFIG_CONTENT": json.dumps(settings)}
         return {**self.config.environment, **own}
 
@@ -252,3 +240,14 @@ class OpenCode(CodingAgent):
 
     def clear_input(self, pane: AgentPane) -> None:
         """Nothing to do: what is in the composer keeps no prompt out."""
+
+
+def _tools(folder: Path) -> dict[str, Any]:
+    """Torch's tools, which the agent may call without asking."""
+    server = {
+        "type": "local",
+        "command": torch_tools.server_command(folder),
+        "enabled": True,
+        "timeout": torch_tools.TOOL_SECONDS * 1000,
+    }
+    return {"mcp": {torch_tools.NAME: server}, "permission": {f"{torch_tools.NAME}_*": "allow"}}
