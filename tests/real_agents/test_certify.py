@@ -15,6 +15,8 @@ from torch_tasks.workers.certify.homes import HOMES
 from torch_tasks.workers.certify.promises import NOT_APPLICABLE, PROMISES
 
 pytestmark = pytest.mark.slow
+#: A trial takes minutes, and several times as many on a busy machine; it ends by itself before that.
+SECONDS = 1300
 
 
 def certify(kind: str, cli: str, way: str, folder: Path) -> None:
@@ -34,11 +36,13 @@ def certify(kind: str, cli: str, way: str, folder: Path) -> None:
     assert next(one["release_state"] for one in json.loads(said) if one["kind"] == kind) == "certified"
 
 
+@pytest.mark.timeout(SECONDS)
 @pytest.mark.parametrize("cli", HOMES)
 def test_a_real_cli_is_certified(cli: str, tmp_path: Path) -> None:
     certify(cli, cli, cli, tmp_path)
 
 
+@pytest.mark.timeout(SECONDS)
 def test_a_real_program_is_certified_over_the_agent_client_protocol(tmp_path: Path) -> None:
     (tmp_path / "own/agents").mkdir(parents=True)
     (tmp_path / "own/agents/opencode-acp.toml").write_text('base = "acp"\ncommand = ["opencode", "acp"]\n')

@@ -96,6 +96,7 @@ class WithCodex(WithTorchTools, WithAccounts):
             assert task.result(timeout=120).answer == "Made."
 
     def test_compaction_is_waited_for(self, agent: Hosted) -> None:
+        assert agent.do("begin").succeeded  # in a conversation without a turn there is nothing to summarize
         agent.llm.on("much more", Text("It fits now."))
         agent.worker.tmux("send-keys", "/compact")
         agent.wait(lambda: "summarize conversation" in agent.worker.screen(), "its menu shows the command")

@@ -22,6 +22,8 @@ MenuFinder = Callable[[Screen], Menu | None]
 
 #: How long a program may take to move its highlight, and to show what another key did.
 _MOVE_SECONDS, _ECHO_SECONDS = 3.0, 1.0
+#: After how long a menu that is asked for is drawn whole.
+_DRAW_SECONDS = 3.0
 #: How long the same is shown when it has.
 _STILL_SECONDS = 0.2
 #: How many keys are pressed at most on the way to a choice.
@@ -56,20 +58,23 @@ class Answerer:
     def choose(self, is_wanted: Callable[[str], bool], keys: Sequence[str] = (), text: str = "") -> Answered:
         """Take the first choice with wanted words: press the keys on it (unset: Enter); ``{text}`` pastes the text."""
         passed: set[str] = set()
+        drawn_by = time.monotonic() + _DRAW_SECONDS
         for _ in range(_MOST_MOVES):
             screen, menu = self._awaited()
             if screen is None or menu is None:
                 return Answered.NOT_GIVEN
             place = menu.find(is_wanted)
-            if menu.highlighted is None:
-                return Answered.NO_SUCH_CHOICE if place is None else self._type(screen, menu, menu.choices[place].key)
-            if place == menu.highlighted:
+            if menu.highlighted is None and place is not None:
+                return self._type(screen, menu, menu.choices[place].key)
+            if menu.highlighted is not None and place == menu.highlighted:
                 if not self._rests_on(menu):
                     continue
                 return self.press(keys, text) if keys else self._enter()
             key = _way(menu, place, passed)
-            if key is None:
-                return Answered.NO_SUCH_CHOICE
+            if menu.highlighted is None or key is None:
+                if not self._changes(menu, drawn_by):
+                    return Answered.NO_SUCH_CHOICE
+                continue
             passed.add(menu.choices[menu.highlighted].words)
             if not self._move(screen, menu, key):
                 return Answered.NOT_GIVEN
@@ -135,6 +140,10 @@ class Answerer:
         words = "".join(filter(str.isalnum, screen.text)) if screen else ""
         return f"{words} {self._seen()}"
 
+    def _changes(self, menu: Menu, drawn_by: float) -> bool:
+        """Whether the menu changes before that moment: one that has just appeared may not be drawn whole yet."""
+        return _await_change(self._seen, menu.state, drawn_by - time.monotonic()) is not None
+
     def _rests_on(self, menu: Menu) -> bool:
         """Whether the same is highlighted after as long as the slowest move took: no move is still on its way."""
         time.sleep(self._slowest)
@@ -171,7 +180,8 @@ def _last_row(screen: Screen) -> str:
 
 def _way(menu: Menu, place: int | None, passed: set[str]) -> str | None:
     """The key that leads to the choice, or to where it may be; None if it is nowhere."""
-    assert menu.highlighted is not None
+    if menu.highlighted is None:
+        return None
     if place is not None:
         return "Down" if place > menu.highlighted else "Up"
     if menu.more_below and menu.choices[-1].words not in passed:
