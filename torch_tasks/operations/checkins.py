@@ -39,7 +39,7 @@ class CheckinRequest(Request):
 class OfCheckin(CheckinRequest):
     """A request about one check-in."""
 
-    checkin_id: TaskId
+    checkin_id: TaskId = Field(description="The check-in's id.")
 
 
 class TimeForm(StrEnum):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import uuid
 from pathlib import Path
 
 from pydantic import Field
@@ -11,8 +12,8 @@ from torch_tasks.communication.help_wanted import HelpProgress, HelpSearch, Help
 from torch_tasks.errors import InvalidNote
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.project import project_of
-from torch_tasks.model.fields import AgentId, Role, Seconds, Skill, Text
-from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, operation
+from torch_tasks.model.fields import AgentId, Role, Seconds, Skill, TaskId, Text
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration.team import Member, find_team
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.store.collaboration import Claim, ClaimStore, Note, NoteStore
@@ -62,17 +63,15 @@ class TakeClaim(OfResource):
 
 
 class AskForHelp(HelpWanted, Request):
+    id: TaskId = Field(
+        default_factory=lambda: uuid.uuid4().hex, description="Asking with the same id goes on with the same request."
+    )
     text: Text = Field(min_length=1, description="What help is wanted.")
     skills: tuple[Skill, ...] = Field((), description="Skills that the helper must have.")
     role: Role | None = Field(None, description="Only agents of this role, and at last a manager.")
     expires: Seconds = Field(600.0, description="How many seconds each agent has to answer.")
     sender: AgentId | None = Field(None, description="In whose name (default: the caller's).")
-    seconds: float = Field(
-        WAIT_SECONDS,
-        ge=0,
-        le=WAIT_SECONDS,
-        description="Return at the latest after so long; ask again with the same id.",
-    )
+    seconds: WaitSeconds = WAIT_SECONDS
 
 
 class FindTeam(Request):

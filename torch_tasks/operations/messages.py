@@ -12,15 +12,12 @@ from torch_tasks.communication.messenger import Messenger
 from torch_tasks.errors import InvalidMessage, MessageNotFound, NotInPane
 from torch_tasks.model.fields import AgentId, Model, Role, Seconds, Skill, TaskId, Text, not_blank, readable
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
-from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, operation
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, WaitSeconds, operation
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.state_folder import LAST_MESSAGE
 from torch_tasks.store.messages import AuditEntry
 
 _Words = Annotated[Text, not_blank("say something")]
-_Until = Annotated[
-    float, Field(ge=0, le=WAIT_SECONDS, description="Return at the latest after so long; then ask again.")
-]
 
 
 class MailRequest(Request):
@@ -73,7 +70,7 @@ class Ask(Send):
     """A question to one agent."""
 
     kind: MessageKind = Field(MessageKind.QUESTION, description="What the message is.")
-    seconds: _Until = WAIT_SECONDS
+    seconds: WaitSeconds = WAIT_SECONDS
 
 
 class AskedQuestion(Model):
@@ -103,11 +100,11 @@ class Broadcast(Letter):
 class OfMessage(MailRequest):
     """A request about one message."""
 
-    message_id: TaskId
+    message_id: TaskId = Field(description="The message's id.")
 
 
 class AwaitMessage(OfMessage):
-    seconds: _Until = WAIT_SECONDS
+    seconds: WaitSeconds = WAIT_SECONDS
 
 
 class OfParty(MailRequest):
@@ -128,7 +125,7 @@ class GetRefused(MailRequest):
 class Listen(MailRequest):
     role: str = Field(description="The role of the receivers.")
     since: int | None = Field(None, description="The moment that the request before returned (default: now).")
-    seconds: _Until = WAIT_SECONDS
+    seconds: WaitSeconds = WAIT_SECONDS
 
 
 class Heard(Model):
