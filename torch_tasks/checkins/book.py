@@ -16,6 +16,7 @@ from torch_tasks.communication.messenger import unknown_recipient
 from torch_tasks.errors import InvalidCheckin
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.checkin import Checkin, CheckinRecord, Target
 from torch_tasks.model.fields import readable
 from torch_tasks.orchestration.followups import note_own_checkin
@@ -54,8 +55,8 @@ class CheckinBook:
 
         Nothing is scheduled if this raises :class:`InvalidCheckin` or :class:`UnknownRecipient`.
         """
-        to = _target(receiver)
-        checkin = Checkin.build(note=note, target=to, schedule=timed.schedule, sender=self.sender, **options)
+        asked = {"target": _target(receiver), "sender": self.sender, "asked_by": _asker()}
+        checkin = Checkin.build(note=note, schedule=timed.schedule, **asked, **options)
         return self._accept(checkin, timed, lambda: fleet().checkins.add(checkin))
 
     def change(
@@ -67,7 +68,7 @@ class CheckinBook:
         timed = timed or times.Timed(record.checkin.schedule, None)
         if any(value is not None for value in receiver.values()):
             changes["target"] = _target(receiver)
-        checkin = Checkin.build(**{**known, "schedule": timed.schedule, **changes})
+        checkin = Checkin.build(**{**known, "schedule": timed.schedule, "asked_by": _asker(), **changes})
         return self._accept(checkin, timed, lambda: fleet().checkins.change(checkin, record.version))
 
     def _accept(self, checkin: Checkin, timed: times.Timed, keep: Callable[[], CheckinRecord]) -> AcceptedCheckin:
@@ -83,6 +84,10 @@ class CheckinBook:
             warnings.insert(0, f"check-in {checkin.id} exists already and was not changed")
         zone = str(timed.zone) if timed.zone else ""
         return AcceptedCheckin(**dict(record), zone=zone, warnings=tuple(warnings))
+
+
+def _asker() -> Asker:
+    return Asker.now(fleet().settings.node)
 
 
 def all_checkins() -> list[CheckinRecord]:

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from datetime import datetime
 from typing import Any
 
 from torch_tasks.app import CHECKIN, app
+from torch_tasks.caller import acting_as
 from torch_tasks.checkins.delivery import CheckinDelivery
 from torch_tasks.errors import BrokerAway, TaskIdTaken
 from torch_tasks.fleet import fleet
@@ -23,7 +24,9 @@ def checkin(self: Any, asked: Checkin, slot: datetime, late: float) -> None:
     """Deliver one fire of a check-in to its receivers."""
 
     def enqueue(spec: TaskSpec) -> None:
-        with suppress(TaskIdTaken):  # sent before; a prompt that says how late it is differs each time
+        by = asked.asked_by
+        # One that was sent before has another prompt if it says how late it is.
+        with acting_as(by.caller) if by else nullcontext(), suppress(TaskIdTaken):
             run.apply_async((spec,), task_id=spec.id)
 
     try:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, AwareDatetime, Field, ValidationError, mode
 
 from torch_tasks import keys
 from torch_tasks.errors import InvalidCheckin, InvalidTask
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.durations import describe_duration, local_time
 from torch_tasks.model.fields import (
     AgentId,
@@ -213,6 +214,8 @@ class Checkin(Model):
     schedule: Schedule
     sender: AgentId
     """The agent or person that asked for it."""
+    asked_by: Asker | None = None
+    """Who said last what it does: the tasks that it enqueues are enqueued with the rights of that one."""
     when: Busy = Busy.IDLE
     misfire: Misfire = Misfire.ONCE
     jitter: float = Field(0.0, ge=0, le=86400, allow_inf_nan=False)

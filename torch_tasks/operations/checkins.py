@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
 from typing import Any, Self
@@ -166,9 +167,13 @@ def _of_change(asked: ChangeCheckin) -> Subject:
 
 def _enqueuing(asked: CheckinOptions) -> Right | None:
     """The right that the task takes which each fire enqueues."""
-    if asked.task is None:
+    task = asked.task
+    if task is None and isinstance(asked, ChangeCheckin) and _receiver_of(asked) is None:
+        with suppress(CheckinNotFound):
+            task = fleet().checkins.get(asked.checkin_id).checkin.target.task
+    if task is None:
         return None
-    return Right.GRANT if asked.task.get("permissions") == Permissions.ALLOW else Right.ENQUEUE
+    return Right.GRANT if task.get("permissions") == Permissions.ALLOW else Right.ENQUEUE
 
 
 @operation(

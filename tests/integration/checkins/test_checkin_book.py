@@ -14,13 +14,20 @@ from beats import registered
 from waiting import until
 
 from torch_tasks import Torch, keys
+from torch_tasks.caller import Caller, CallerKind, acting_as
+from torch_tasks.checkins import celery_tasks
 from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.checkins.delivery import CheckinDelivery, pane_named
-from torch_tasks.errors import CheckinNotFound, InvalidCheckin, NotYours, UnknownRecipient
+from torch_tasks.errors import CheckinNotFound, InvalidCheckin, NotAllowed, NotYours, UnknownRecipient
 from torch_tasks.facades.checkins import Checkins
 from torch_tasks.fleet import fleet
+from torch_tasks.link import perform
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.checkin import At, Busy, Cron, Every, Fire, Misfire, PaneTarget, SlotOutcome
 from torch_tasks.monitoring import SystemMonitor
+from torch_tasks.operations import checkins as operations
+from torch_tasks.security.rights import Right
+from torch_tasks.settings import settings
 
 NOTE = "look at the build"
 
@@ -122,6 +129,30 @@ def test_what_cannot_be_kept_is_refused(book: Checkins, how: dict[str, Any], err
     with pytest.raises(error, match=said):
         book.add("every hour", **{"note": NOTE, **how})
     assert book.list() == []
+
+
+def test_a_task_is_enqueued_with_the_rights_of_who_asked_for_the_check_in(book: Checkins) -> None:
+    how: dict[str, Any] = {"task": {"role": "qa"}, "id": "mine"}
+    with acting_as(Caller(agent="developer-1")):
+        kept = perform(operations.add, operations.AddCheckin.build(time="30", note="make test", target="developer-1"))
+        assert kept.checkin.asked_by == Asker(kind=CallerKind.AGENT, name="developer-1", node=settings().node)
+        with pytest.raises(NotAllowed, match="grant"):
+            Checkins().after(30, NOTE, task={"permissions": "allow"})
+    kept = book.add("30", "make test", **how)
+    assert kept.slot
+    with acting_as(Caller(agent="developer-1", role="project-manager")):
+        asked = kept.checkin.model_copy(update={"asked_by": Asker.now()})
+    celery_tasks.checkin.run(asked, kept.slot, 0.0)
+    [record] = fleet().records.latest(1)
+    assert (record.spec.prompt, record.enqueued_by and record.enqueued_by.name) == ("make test", "developer-1")
+    assert fleet().records.latest(1)[0].spec.role == "qa"
+
+
+def test_who_changes_a_task_that_may_do_everything_needs_the_right_for_it(book: Checkins) -> None:
+    book.add("30", "make test", task={"permissions": "allow"}, id="mine")
+    note, to = ({"note": "rm -rf /"}, {"target": "developer-1"})
+    changes = [operations.ChangeCheckin.build(checkin_id="mine", **fields) for fields in (note, to)]
+    assert [operations.change.also(asked) for asked in changes] == [Right.GRANT, None]
 
 
 def test_times_that_are_none_are_refused(book: Checkins) -> None:
