@@ -18,7 +18,7 @@ from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.checkins import celery_tasks
 from torch_tasks.checkins.book import AcceptedCheckin
 from torch_tasks.checkins.delivery import CheckinDelivery, pane_named
-from torch_tasks.errors import CheckinNotFound, InvalidCheckin, NotAllowed, NotYours, UnknownRecipient
+from torch_tasks.errors import CheckinNotFound, InvalidCheckin, NotYours, UnknownRecipient
 from torch_tasks.facades.checkins import Checkins
 from torch_tasks.fleet import fleet
 from torch_tasks.link import perform
@@ -136,7 +136,7 @@ def test_a_task_is_enqueued_with_the_rights_of_who_asked_for_the_check_in(book: 
     with acting_as(Caller(agent="developer-1")):
         kept = perform(operations.add, operations.AddCheckin.build(time="30", note="make test", target="developer-1"))
         assert kept.checkin.asked_by == Asker(kind=CallerKind.AGENT, name="developer-1", node=settings().node)
-        with pytest.raises(NotAllowed, match="grant"):
+        with pytest.raises(NotYours, match="more agents than one"):
             Checkins().after(30, NOTE, task={"permissions": "allow"})
     kept = book.add("30", "make test", **how)
     assert kept.slot
