@@ -268,7 +268,7 @@ def test_a_task_that_stops_its_own_agent_is_not_put_back(
     """It would do so again, each time that the fleet is started. By the policy of this test its agent may."""
     (tmp_path / "policy.toml").write_text('[rights.agent]\nhold = "any"\n')
     monkeypatch.setenv("TORCH_CONFIG_DIR", str(tmp_path))
-    node.agent_worker("dev-1")
+    node.agent_worker("dev-1", TORCH_CONFIG_DIR=str(tmp_path))
     again = order.split(" --interrupt")[0].replace("stop", "start").replace("pause", "resume")
     task = torch.enqueue(f"echo once >> {tmp_path}/done; {TORCH_TASKS} {order}; sleep 60", agent="dev-1", max_retries=3)
     until(lambda: task.status.ended, "it has ended", 2 * SOON)
