@@ -115,10 +115,10 @@ _NEED_NO_FLEET = frozenset((
 ))  # fmt: skip
 
 
-#: They are about this machine alone, or about an agent's own pane: no server does them for anybody.
+#: They are about this machine alone, or an agent's own pane, or read the broker itself: no server does them.
 _OF_THIS_MACHINE = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "token",
-    "attach", "done", "fail", "progress", *_HIDDEN,
+    "attach", "monitor", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 
@@ -155,13 +155,25 @@ def _refuse_if_nothing_runs(words: Sequence[str]) -> None:
 
 def _choose_link(server: str | None, words: Sequence[str]) -> None:
     """Have this process, and those that it starts, reach the fleet through the server, if the command is one for it."""
-    is_local = bool(words) and words[0] in _OF_THIS_MACHINE and not (words[0] == "node" and len(words) > 1)
+    is_local = _is_about_this_machine(words)
     if server and is_local:
         raise WrongUsage(
-            f"'torch-tasks {words[0]}' is about this machine: leave --server out, or run it at the server's"
+            f"'torch-tasks {' '.join(words[:2])}' is about this machine, or reads the broker itself: leave "
+            "--server out, or run it where the server is"
         )
     if server or is_local:
         os.environ[SERVER_VARIABLE] = NO_SERVER if is_local else str(server)
+
+
+def _is_about_this_machine(words: Sequence[str]) -> bool:
+    match words:
+        case ["node", _, *_] | []:
+            return False
+        case ["stop" | "start", *rest]:
+            return "--here" in rest
+        case [name, *_]:
+            return name in _OF_THIS_MACHINE
+    return False
 
 
 def _was_killed(state: StateFolder) -> bool:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from subprocess import CompletedProcess
 
 import pytest
+from clients import read_settings_anew
 from nodes import Broker
 from served import Served, served
 
@@ -45,6 +46,7 @@ def test_a_command_through_the_server_is_the_same_command(laptop: Command, torch
     assert torch.task(task_id).record().spec.priority == "high"
     assert json.loads(laptop("task", task_id, "--json").stdout)["spec"]["prompt"] == "echo hi"
     assert "echo hi" in laptop("tasks").stdout
+    assert json.loads(laptop("task", task_id[:8], "--json").stdout)["spec"]["id"] == task_id
     laptop("cancel", task_id)
     assert torch.task(task_id).status is TaskState.CANCELLED
 
@@ -98,18 +100,26 @@ def test_a_request_whose_reply_is_lost_is_done_once(server: Served, torch: Torch
     assert [one.spec.id for one in torch.tasks() if one.spec.prompt == "once"] == [task.id]
 
 
-def test_a_server_that_is_restarted_is_waited_for(broker: Broker, torch: Torch) -> None:
+def test_a_server_that_is_restarted_is_waited_for(
+    broker: Broker, torch: Torch, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with served(broker) as server:
         remote = Torch(server=server.url, token=server.own_token)
+        monkeypatch.setenv("TORCH_BROKER_CONNECT_SECONDS", "60")
+        read_settings_anew()
         task = remote.enqueue("before")
         server.end()
-        again = threading.Timer(1.0, server.start)
+        again = threading.Thread(target=server.start)
         again.start()
         assert remote.task(task.id).status is TaskState.QUEUED
         again.join()
         server.end()
+        monkeypatch.setenv("TORCH_BROKER_CONNECT_SECONDS", "0.1")
+        read_settings_anew()
         with pytest.raises(ServerUnreachable, match="TORCH_SERVER"):
             remote.tasks()
+    monkeypatch.undo()
+    read_settings_anew()
 
 
 class CutsTheFirstReply:
