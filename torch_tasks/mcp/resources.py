@@ -40,6 +40,7 @@ RESOURCES = (
     Resource("torch://task/{task_id}", "task", "task.get", "A task's whole record."),
     Resource("torch://fleet/health", "health", "fleet.health", "How the fleet is."),
     Resource("torch://agent/{agent_id}", "agent", "agent.get", "What an agent can do and is doing."),
+    Resource("torch://agent/{agent_id}/screen", "screen", "agent.screen", "What an agent's terminal shows now."),
     Resource("torch://task/{task_id}/history", "task_history", "task.history", "What became of a task, oldest first."),
 )
 

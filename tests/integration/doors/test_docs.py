@@ -41,8 +41,8 @@ POLICY = PAGES["policy.md"]
 REGISTRY = PAGES["registry.md"]
 AGENTS = PAGES["agents.md"]
 SERVER = PAGES["server.md"]
-NOT_RUN = {"systemd.md"}
-"""It changes the machine's own services; tests/integration/machine/test_systemd.py runs the units."""
+NOT_RUN = {"systemd.md", "mcp.md"}
+"""Run elsewhere: the units by tests/integration/machine/test_systemd.py, the real CLIs by tests/real_agents."""
 SERVER_IN_DOCS = "127.0.0.1:5556"
 BROKER_IN_DOCS = "redis://127.0.0.1:6379/0"
 
