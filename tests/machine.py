@@ -67,7 +67,7 @@ class Machine:
         self.env = {**users, **none, **COMMANDS_PACE, **environment}
 
     def torch(
-        self, *words: str, code: int | None = 0, stdin: str = "", seconds: float = 45, **env: str
+        self, *words: str, code: int | None = 0, stdin: str = "", seconds: float = 90, **env: str
     ) -> subprocess.CompletedProcess[str]:
         """Run ``torch-tasks``, which must end with this exit code."""
         ended = subprocess.run(

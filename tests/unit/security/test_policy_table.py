@@ -39,7 +39,7 @@ SHIPPED = {
     Right.REVIVE: (NONE, NONE, NONE, NONE),
     Right.SEND: (OWN, NONE, OWN, OWN),
     Right.READ: (OWN, NONE, OWN, OWN),
-    Right.SCHEDULE: (NONE, NONE, OWN, OWN),
+    Right.SCHEDULE: (NONE, NONE, OWN, ANY),
     Right.SHARE: (NONE, NONE, ANY, ANY),
     Right.SPAWN: (NONE, NONE, NONE, ANY),
     Right.RETIRE: (NONE, NONE, OWN, OWN),
