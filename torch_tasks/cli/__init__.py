@@ -14,6 +14,7 @@ from typing import Any
 import click
 from click.shell_completion import CompletionItem
 
+from torch_tasks.caller import own_desk
 from torch_tasks.config_files import glance, glance_at_state_dir
 from torch_tasks.errors import NothingRuns, TorchError, WrongUsage
 from torch_tasks.link import NO_SERVER, SERVER_VARIABLE, server_chosen
@@ -144,8 +145,12 @@ def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
 
 
 def _refuse_if_nothing_runs(words: Sequence[str]) -> None:
-    """Raise :class:`NothingRuns` before what the command needs is loaded: that takes a second."""
-    if not words or {"-h", "--help"} & set(words) or glance("broker_url") or server_chosen():
+    """Raise :class:`NothingRuns` before what the command needs is loaded: that takes a second.
+
+    In an agent's pane its desk is there, or comes back, wherever the broker is.
+    """
+    elsewhere = glance("broker_url") or server_chosen() or own_desk()
+    if not words or {"-h", "--help"} & set(words) or elsewhere:
         return
     state = StateFolder(glance_at_state_dir())
     with suppress(OSError):  # the command itself names a state folder that cannot be read

@@ -263,6 +263,8 @@ class AgentInfo(AgentProfile):
     """It takes no new task, and no message but emergencies."""
     stopped: Hold | None = None
     """Its worker knows that the machine is stopped."""
+    desk_refused: Mapping[str, int] = {}
+    """How often its desk refused something since its worker started, by the name of the error."""
 
     @property
     def online(self) -> bool:

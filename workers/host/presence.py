@@ -82,7 +82,8 @@ class AgentPresence:
     def beat(self) -> int | None:
         """Send the agent's heartbeat; returns how many queues are demanded, or nothing while the broker is away."""
         try:
-            return self._fleet.registry.heartbeat(self.info)
+            refused = dict(self._desk.refused)
+            return self._fleet.registry.heartbeat(self.info.model_copy(update={"desk_refused": refused}))
         except BrokerAway as error:
             log.warning("%s: the heartbeat was not sent: %s", self._spec.id, error)
             return None

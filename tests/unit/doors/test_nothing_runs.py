@@ -67,3 +67,15 @@ def test_a_pane_that_was_kept_is_shown(tmp_path: Path) -> None:
     assert needs_a_fleet(["screen", "dev-1"], state)
     (state.agent("dev-1") / TMUX).touch()
     assert not needs_a_fleet(["screen", "dev-1"], state)
+
+
+def test_in_a_pane_whose_desk_is_away_a_command_names_the_desk(tmp_path: Path) -> None:
+    pane = {
+        "TORCH_STATE_DIR": str(tmp_path),
+        "TORCH_DESK": str(tmp_path / "qa-1" / "desk"),
+        "TORCH_DESK_SECONDS": "0.1",
+    }
+    argv = [sys.executable, "-m", "torch_tasks.cli", "task", "t-1"]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False, env=pane)
+    assert done.returncode == 4
+    assert "the worker of agent qa-1 does not serve its desk" in done.stderr

@@ -12,6 +12,8 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
 import pytest
 from machine import short_folder
@@ -26,13 +28,18 @@ from torch_tasks.errors import (
     TaskNotFound,
     UnknownOperation,
 )
+from torch_tasks.fleet import Fleet
 from torch_tasks.link import link
 from torch_tasks.link.desk import DeskLink
 from torch_tasks.link.frames import HEAD, REPLY_BYTES, REQUEST_BYTES, VERSION, frame, size_of
+from torch_tasks.model.agent import AgentInfo, AgentSpec
+from torch_tasks.model.fields import now
 from torch_tasks.operations.operation import Access, Request, operation
 from torch_tasks.security.rights import Right
+from torch_tasks.settings import Settings
 from torch_tasks.workers.host import desk as desk_module
 from torch_tasks.workers.host.desk import CONNECTIONS, READS, Desk
+from torch_tasks.workers.host.presence import AgentPresence
 
 
 class Say(Request):
@@ -280,6 +287,23 @@ def test_what_waits_keeps_nothing_waiting_that_writes(
         DeskLink(desk.path).perform(who, Say())
     GATE.set()
     assert [result() for result in waiting] == ["waited"] * READS
+
+
+def test_the_agents_entry_says_how_often_its_desk_refused_something(folder: Path) -> None:
+    told: list[AgentInfo] = []
+    fleet = SimpleNamespace(
+        settings=Settings(state_dir=folder.parents[1]),
+        registry=SimpleNamespace(heartbeat=lambda info: told.append(info) or 0),
+    )
+    presence = AgentPresence(AgentSpec(id="qa-1", role="qa"), cast(Fleet, fleet))
+    presence.info = AgentInfo(
+        agent_id="qa-1", role="qa", kind="shell", node="n", host="h", pid=1, incarnation=7, workdir="/",
+        tmux_socket="/t", started_at=now(),
+    )  # fmt: skip
+    presence.beat()
+    presence._desk.refused["NotAllowed"] += 2
+    presence.beat()
+    assert [info.desk_refused for info in told] == [{}, {"NotAllowed": 2}]
 
 
 # ── a worker that is started again ───────────────────────────────────────────────────────────────────────────────
