@@ -40,6 +40,7 @@ NAMES = (
     "doors",
     "mcp",
     "server",
+    "desk",
     "certify",
 )
 RESULTS = Path(__file__).parent / "results"

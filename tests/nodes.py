@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -331,6 +332,7 @@ class Node(ShowsLogs):
             **os.environ,
             **PACE,
             SESSION: MARK,
+            "TORCH_PANE_ENVIRONMENT": json.dumps([SESSION]),
             "TORCH_BROKER_URL": broker.url,
             "TORCH_STATE_DIR": str(self.state),
             "TORCH_NODE": name,

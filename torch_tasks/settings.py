@@ -180,6 +180,11 @@ class Settings(BaseSettings):
         description="How long a command in an agent's pane waits for the agent's worker while that is started again.",
     )
     agent_start_seconds: Finite = Field(60.0, gt=0, description="How long a program may show nothing at its start.")
+    pane_environment: tuple[str, ...] = Field(
+        (),
+        description="What an agent's pane gets of its worker's environment beside the usual variables and those that "
+        'its kind names, as `["GH_TOKEN", "MY_*"]`: see docs/agents.md. Never what begins with `TORCH_` or `CELERY_`.',
+    )
     pane_scope: PaneScope = Field(
         "auto",
         description="Whether systemd gives each agent's terminal a scope of its own, which outlives the worker's unit: "

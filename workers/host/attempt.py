@@ -414,7 +414,8 @@ class Attempt:
     def _check(self, command: str) -> Evidence | Failure:
         """The check's verdict, or why there is none."""
         limit = self._limit().or_check(self._agent.settings.check_timeout_seconds)
-        variables = {**self._variables(), "TORCH_ANSWER": str(self._folder.output)}
+        usual = self._terminal.environment(self._agent.presence.info)
+        variables = {**usual, **self._variables(), "TORCH_ANSWER": str(self._folder.output)}
         workdir = self._spec.workdir or self._agent.presence.info.workdir
         log_file = self._folder.folder / "check"
         lineage = check_lineage(self._agent.settings, self._kind.agent_id)

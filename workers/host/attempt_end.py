@@ -252,7 +252,7 @@ class TaskCheck:
             self._process = subprocess.Popen(
                 [*lineage.words, "bash", "-c", command],
                 cwd=workdir,
-                env={**os.environ, **variables, **lineage.environment},
+                env={**variables, **lineage.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -7,7 +7,6 @@ import logging
 import os
 import shlex
 import shutil
-import sys
 import threading
 import time
 from collections.abc import Callable
@@ -16,18 +15,17 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks.caller import DESK_VARIABLE
 from torch_tasks.errors import AgentUnavailable
-from torch_tasks.link.desk import PATIENCE_VARIABLE
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
 from torch_tasks.settings import Settings
-from torch_tasks.state_folder import DESK, JOURNAL, TMUX, UNPACKED
+from torch_tasks.state_folder import JOURNAL, TMUX, UNPACKED
 from torch_tasks.system.lineage import Lineage
 from torch_tasks.system.loops import Loop
 from torch_tasks.visible_text import one_line
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
+from torch_tasks.workers.host.pane_environment import pane_environment
 from torch_tasks.workers.programs.kind import AgentKind, Hindrance
 from torch_tasks.workers.tmux.cgroup import remove_group
 from torch_tasks.workers.tmux.pane import USE_SECONDS, AgentPane, PaneLook
@@ -40,8 +38,6 @@ log = logging.getLogger(__name__)
 _HOLD_SECONDS = USE_SECONDS + 1.0
 #: What ends a program in one of these states, its limit's end or its own work, is waited for elsewhere.
 _PASSES_BY_ITSELF = frozenset({AgentState.LIMITED, AgentState.COMPACTING, AgentState.EXITED})
-#: Variables of this process that the agent's program does not get, by their beginnings.
-_WITHHELD = ("CELERY_", "FLOWER_", "TMUX")
 #: How much of a program's last line is told.
 _TOLD = 200
 #: How long what outlives its terminal may take to end before it is killed.
@@ -92,6 +88,10 @@ class Terminal:
         server = self._pane.server.listener() if self._pane else None
         return server.pid if server else None
 
+    def environment(self, info: AgentInfo) -> dict[str, str]:
+        """What its program finds in its environment, and the checks of its tasks in theirs."""
+        return pane_environment(self._kind, info, self._folder, self._settings)
+
     def processes(self) -> list[psutil.Process]:
         """The pane's program and all that it started, the oldest first."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -138,7 +138,7 @@ class Terminal:
             info.agent_id,
             self._kind.launch(resumes),
             workdir=folder,
-            environment=self._environment(info),
+            environment={**self.environment(info), **self.lineage.environment},
             on_notice=lambda _: self._bell.ring(),
             on_death=f"printf x 1<>{shlex.quote(str(self._bell.path))}",
             scope=self._settings.pane_scope,
@@ -311,21 +311,6 @@ class Terminal:
         """Close the connection to the pane; its program goes on."""
         if self._pane:
             self._pane.close()
-
-    def _environment(self, info: AgentInfo) -> dict[str, str]:
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_WITHHELD)}
-        own = {
-            # The folder of torch-tasks, by which the agent reports; last, so that it hides no command of the user's.
-            "PATH": os.pathsep.join([kept.get("PATH", os.defpath), str(Path(sys.executable).parent)]),
-            "TORCH_AGENT_ID": info.agent_id,
-            "TORCH_INCARNATION": str(info.incarnation),
-            "TORCH_STATE_DIR": str(self._settings.state_dir),
-            DESK_VARIABLE: str(self._folder / DESK),
-            PATIENCE_VARIABLE: f"{self._settings.desk_seconds:g}",
-        }
-        # Programs that Bun has packed unpack megabytes at every start, OpenCode's for one, and never remove them.
-        unpacked = {"BUN_TMPDIR": str(self._folder / UNPACKED)}
-        return {**kept, **unpacked, **self._kind.environment(), **own, **self.lineage.environment}
 
 
 class Bell:

@@ -294,6 +294,8 @@ class KindConfig(Section):
     tools: bool = False
     """The program gets Torch's tools for its model, if its driver knows how."""
     environment: Mapping[str, str] = {}
+    from_environment: tuple[str, ...] = ()
+    """The variables of the worker's that the program gets beside those of every pane, as `ANTHROPIC_*`."""
     model: str | None = None
     """Unset: the program's own default."""
     models: tuple[str, ...] = ()
@@ -334,7 +336,7 @@ class KindConfig(Section):
 
 
 #: The lists of a file that its base's are added to.
-_JOINED = ("rules", "dialogs")
+_JOINED = ("rules", "dialogs", "from_environment")
 
 
 @cache

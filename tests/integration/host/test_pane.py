@@ -9,7 +9,8 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from nodes import AgentWorker, Node
+from nodes import AgentWorker, Broker, Node
+from waiting import until
 
 from torch_tasks import TaskResult, Torch
 
@@ -41,7 +42,24 @@ def do(asks: AgentWorker, works: AgentWorker, torch: Torch) -> Do:
 
 def python(program: str) -> str:
     """The command line of a program in Python."""
-    return f"unset TORCH_BROKER_URL; {shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+    return f"{shlex.quote(sys.executable)} -c {shlex.quote(program)}"
+
+
+def test_a_panes_environment_holds_neither_the_brokers_address_nor_a_password(
+    do: Do, broker: Broker, asks: AgentWorker
+) -> None:
+    """Also not in its tmux server, which hands its own to every new pane."""
+    names = dict(line.split("=", 1) for line in do("env").answer.splitlines() if "=" in line)
+    told = {name for name in names if name.startswith("TORCH_")}
+    assert told == {
+        "TORCH_AGENT_ID", "TORCH_CONFIG_DIR", "TORCH_CONTEXT", "TORCH_DESK", "TORCH_DESK_SECONDS", "TORCH_INCARNATION",
+        "TORCH_MARK", "TORCH_STATE_DIR", "TORCH_TASK_ID",
+    }  # fmt: skip
+    assert not [name for name, value in names.items() if broker.url in value]
+    assert broker.url not in asks.tmux("show-environment", "-g")
+    assert (
+        broker.url not in do("echo checked", check="env > $TORCH_ANSWER.env; cat $TORCH_ANSWER.env").evidence[-1].detail
+    )
 
 
 def test_torch_enqueues_and_waits(do: Do, torch: Torch) -> None:
@@ -92,3 +110,74 @@ def test_delay_apply_async_and_canvas_work_as_they_do_elsewhere(do: Do) -> None:
     alone, later, after, together, last = json.loads(done.answer)
     assert (alone, later, together) == ("one\n", "two\n", ["0\n", "1\n", "2\n"])
     assert (after, last) == ("['three\\n']\n", "['a\\n', 'b\\n']\n")
+
+
+def test_the_commands_reach_the_fleet(do: Do, torch: Torch) -> None:
+    done = do(
+        "torch-tasks send developer-1 'echo from a pane' && torch-tasks agents && torch-tasks inbox && "
+        "torch-tasks run --role developer --wait 'echo ran' && torch-tasks task $TORCH_TASK_ID"
+    )
+    assert done.succeeded, done.answer
+    assert "developer-1" in done.answer
+    assert "ran" in done.answer
+
+
+CLAIMS = """
+import json
+from torch_tasks.errors import TorchError
+from torch_tasks.link.desk import desk_of_this_pane
+
+def call(operation, **fields):
+    try:
+        return desk_of_this_pane().call(operation, fields)
+    except TorchError as error:
+        return type(error).__name__
+
+own = call("message.send", to="developer-1", text="true")
+print(json.dumps({
+    "own": call("message.get", message_id=own["id"])["message"]["sender"],
+    "sent": call("message.send", to="developer-1", text="true", sender="developer-1"),
+    "inbox": call("message.inbox", party="developer-1"),
+    "done": call("pane.done", task_id="another"),
+    "field": call("task.enqueue", prompt="true", enqueued_by={"kind": "person", "name": "operator"}),
+    "allow": call("task.enqueue", prompt="true", permissions="allow"),
+    "answer": call("task.answer", task_id="another", reply="1"),
+    "stop": call("fleet.stop"),
+}))
+"""
+
+
+def test_an_agent_that_claims_to_be_another_is_refused_by_name_in_every_field(do: Do, torch: Torch) -> None:
+    claimed = "TORCH_AGENT_ID=developer-1 TORCH_INCARNATION=99 TORCH_TASK_ID=another USER=operator "
+    done = do(claimed + python(CLAIMS))
+    assert done.succeeded, done.answer
+    got = json.loads(done.answer)
+    assert got == {
+        "own": "boss-1",
+        "sent": "NotYours",
+        "inbox": "NotYours",
+        "done": "NotInPane",
+        "field": "InvalidTask",
+        "allow": "NotAllowed",
+        "answer": "NotAllowed",
+        "stop": "NotAllowed",
+    }
+    until(lambda: torch.agent("boss-1").desk_refused.get("NotAllowed", 0) >= 3, "they are counted")
+
+
+@pytest.mark.parametrize(
+    ("program", "error"),
+    [
+        ("run.s('true', permissions='allow').delay()", "NotAllowed"),
+        ("(run.si('true') | run.si('true', permissions='allow')).delay()", "NotAllowed"),
+        ("run.si('true').apply_async(link=celery.signature('torch.retire', args=['qa-1']))", "NotThroughDesk"),
+        ("celery.current_app.send_task('torch.housekeeping')", "NotThroughDesk"),
+        ("celery.current_app.control.shutdown()", "NotThroughDesk"),
+        ("run.si('true').set(queue='torch.agent.developer-1').freeze() and "
+         "run.apply_async(('true',), link=run.si('true').set(queue='torch.system'))", "NotThroughDesk"),
+    ],
+)  # fmt: skip
+def test_what_celery_may_not_send_from_a_pane_is_refused_by_name(do: Do, program: str, error: str) -> None:
+    done = do(python(f"import celery\nfrom torch_tasks.tasks.run import run\n{program}"))
+    assert not done.succeeded
+    assert f"torch_tasks.errors.{error}: " in done.answer
