@@ -58,6 +58,7 @@ class TorchApp(Celery):
     """Celery, with a record and a ledger row for each task that is published, and workers that can host an agent."""
 
     amqp_cls = "torch_tasks.tasks.publishing:Publishing"
+    control_cls = "torch_tasks.tasks.remote_control:RemoteControl"
     loader_cls = "torch_tasks.app:InstalledModules"
     host: AgentHost | None = None
     node: NodeHost | None = None

@@ -8,7 +8,7 @@ from typing import Any
 import click
 from celery import signals
 from celery.apps.worker import Worker
-from celery.worker.control import control_command, nok
+from celery.worker.control import control_command
 from kombu.asynchronous import get_event_loop
 from pydantic import ValidationError
 
@@ -78,23 +78,6 @@ def holds_changed(state: Any) -> dict[str, bool | str]:
     if holds:
         holds.ask_broker()
     return {"ok": True, "held": (holds and holds.reason) or ""}
-
-
-@control_command(name="pool_grow", args=[("n", int)], signature="[N=1]")
-def refuse_to_grow(state: Any, n: int = 1) -> dict[str, str]:
-    """Refuse to give a worker more threads, as by Flower's button, and say what gives the fleet more hands."""
-    return _pool_is_fixed(f"'torch-tasks spawn {app.host.info.role if app.host else 'ROLE'}' starts another agent")
-
-
-@control_command(name="pool_shrink", args=[("n", int)], signature="[N=1]")
-def refuse_to_shrink(state: Any, n: int = 1) -> dict[str, str]:
-    """Refuse to take threads from a worker, as by Flower's button, and say how an agent is ended."""
-    return _pool_is_fixed(f"'torch-tasks retire {app.host.info.agent_id if app.host else 'AGENT'}' ends an agent")
-
-
-def _pool_is_fixed(remedy: str) -> dict[str, str]:
-    who = f"{app.host.info.agent_id} is one agent and" if app.host else "this is a node worker, which runs no agent; it"
-    return dict(nok(f"{who} has as many threads as it needs; {remedy}"))
 
 
 @signals.worker_shutting_down.connect

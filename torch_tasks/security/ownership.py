@@ -36,7 +36,9 @@ def _task(who: Caller, task_id: str | None) -> str:
         return ""  # who carries it out says that there is none
     if record.enqueued_by and record.enqueued_by.key == Asker.of(who).key:
         return ""
-    agent = record.agent if record.state in HELD or record.state.ended else record.spec.agent
+    agent = record.agent if record.state in HELD else record.spec.agent
+    if record.state.ended:
+        agent = record.agent or record.spec.agent
     if who.agent and who.agent == agent:
         return ""
     by = record.enqueued_by.name if record.enqueued_by else "somebody"

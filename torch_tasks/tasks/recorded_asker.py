@@ -35,14 +35,14 @@ def asker_in(headers: Any) -> Asker:
         return _UNKNOWN
 
 
-@signals.task_prerun.connect  # type: ignore[untyped-decorator]
+@signals.task_prerun.connect
 def _begin(task: Any = None, **_: Any) -> None:
     acting = acting_as(asker_in(task.request).caller)
     acting.__enter__()
     _running.set(acting)
 
 
-@signals.task_postrun.connect  # type: ignore[untyped-decorator]
+@signals.task_postrun.connect
 def _end(**_: Any) -> None:
     if acting := _running.get():
         _running.set(None)
