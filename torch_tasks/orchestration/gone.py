@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from datetime import timedelta
 
 from torch_tasks.caller import caller
-from torch_tasks.errors import NotGone, NotYours
+from torch_tasks.errors import NotGone
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentInfo, RetirementReport
 from torch_tasks.model.fields import now
@@ -39,14 +39,12 @@ def _kept_by(nodes: Iterable[NodeInfo]) -> dict[str, str]:
 
 def forget(agent_id: str) -> RetirementReport:
     """Remove an agent that does not come back from the fleet; see :meth:`torch_tasks.Torch.forget`."""
-    of, own = fleet(), caller()
+    of = fleet()
     info = of.registry.get_agent(agent_id)
-    if own.agent and own.agent not in (agent_id, info.parent):
-        raise NotYours(f"{own.agent} may not forget agent {agent_id}: an agent forgets the agents it spawned")
     if reason := _why_not(info, of):
         raise NotGone(f"agent {agent_id} cannot be forgotten: {reason}")
     report = RetirementReport(
-        agent_id=agent_id, node=info.node, incarnation=info.incarnation, by=own.name, at=now(), forgotten=True
+        agent_id=agent_id, node=info.node, incarnation=info.incarnation, by=caller().name, at=now(), forgotten=True
     )
     left = {"tasks": give_tasks_back(info, report.words, of), "messages": bury_messages(info, report.words, of)}
     report = report.model_copy(update={name: tuple(ids) for name, ids in left.items()})

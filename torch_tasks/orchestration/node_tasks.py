@@ -15,6 +15,8 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import AgentId
 from torch_tasks.model.host import NodeHost
 from torch_tasks.model.spawn import Spawned, SpawnOutcome, SpawnRequest, SpawnState
+from torch_tasks.security.decision import require, require_no_more_than_own
+from torch_tasks.security.rights import Right, Subject
 from torch_tasks.tasks.execution import HeldMessage
 from torch_tasks.tasks.system_task import SystemTask
 
@@ -31,6 +33,7 @@ def spawn(self: Any, role: str, **wanted: Any) -> dict[str, Any]:
     """
     try:
         request = SpawnRequest.build(role=role, **{**wanted, "id": self.request.id})
+        require_spawn(request)
         spawned, is_new = fleet().spawns.reserve(request)
     except TorchError as error:
         return SpawnOutcome(error=type(error).__name__, reason=str(error)).model_dump(mode="json")
@@ -83,6 +86,12 @@ def order_start(spawned: Spawned) -> None:
     start_agent.apply_async((spawned.model_dump(mode="json"),), queue=keys.node_queue(spawned.node))
 
 
+def require_spawn(request: SpawnRequest) -> None:
+    """Raise :class:`NotAllowed` if who asks may not have such an agent started."""
+    require("agent.spawn", Right.SPAWN, Subject(party=request.parent))
+    require_no_more_than_own(request.role)
+
+
 def _node() -> NodeHost:
     if app.node is None:  # Torch does not put it into an agent worker's queue
         HeldMessage(app.current_task.request).refuse("only a node worker can do this task")
@@ -92,23 +101,25 @@ def _node() -> NodeHost:
 @app.task(base=SystemTask, name="torch.start_agent")
 def start_agent(spawned: Spawned) -> None:
     """Sent to the agent's node: keep the agent alive from now on."""
+    require_spawn(spawned.request)
     _node().start_agent(spawned)
 
 
 @app.task(base=SystemTask, name="torch.retire")
 def retire(agent_id: AgentId, order: RetireOrder) -> str:
     """Sent to the agent's node: end the agent. Returns at once, with the reason if that is refused."""
-    return _refusal(lambda: _node().retire_agent(agent_id, order))
+    return _refusal("agent.retire", agent_id, lambda: _node().retire_agent(agent_id, order))
 
 
 @app.task(base=SystemTask, name="torch.release")
 def release(agent_id: AgentId) -> str:
     """Sent to the agent's node: try the agent again. Returns the reason if that is refused."""
-    return _refusal(lambda: _node().release_agent(agent_id))
+    return _refusal("agent.release", agent_id, lambda: _node().release_agent(agent_id))
 
 
-def _refusal(order: Callable[[], None]) -> str:
+def _refusal(operation: str, agent_id: str, order: Callable[[], None]) -> str:
     try:
+        require(operation, Right.RETIRE, Subject(agent=agent_id))
         order()
     except TorchError as error:
         return str(error)

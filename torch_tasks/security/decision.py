@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import NoReturn
 
 from torch_tasks.caller import Caller, CallerKind, caller
 from torch_tasks.errors import BrokerAway, NotAllowed, NotYours
@@ -53,7 +54,19 @@ def require(operation: str, right: Right, subject: Subject, also: Right | None =
             refuse(operation, str(decision), is_of_others=decision.rule.extent is Extent.OWN)
 
 
-def refuse(operation: str, why: str, *, is_of_others: bool = False) -> None:
+def require_no_more_than_own(role: str) -> None:
+    """Raise :class:`NotAllowed` if the caller is an agent, and one of this role might do more than it may itself."""
+    who = role_that_counts(caller())
+    if who.kind is not CallerKind.AGENT:
+        return
+    extents = list(Extent)
+    for right in Right:
+        new = rules().rule_for(replace(who, role=role), right)
+        if extents.index(new.extent) > extents.index(rules().rule_for(who, right).extent):
+            refuse("agent.spawn", f"an agent of the role {role} may do more than {who.name} itself: {new}")
+
+
+def refuse(operation: str, why: str, *, is_of_others: bool = False) -> NoReturn:
     """Note that the caller may not do this, and raise the error that says so."""
     asker = Asker.now()
     note_denial(operation, asker, why)

@@ -94,3 +94,18 @@ def test_revoke_ends_a_task_in_its_pane(buttons: Buttons, worker: str, machine: 
     assert json.loads(machine.torch("task", "revoked", "--json").stdout)["state"] == "running"
     assert buttons.press("/api/task/revoke/revoked?terminate=true")[0] == 200
     until(lambda: json.loads(machine.torch("task", "revoked", "--json").stdout)["state"] == "cancelled", "it ends", 30)
+
+
+def test_shutdown_ends_a_worker_of_this_node_and_its_node_worker_starts_the_next(
+    buttons: Buttons, worker: str, machine: Machine
+) -> None:
+    machine.torch("run", "--wait", "MEMORY=kept")
+    former = json.loads(machine.torch("agent", WORKER, "--json").stdout)
+    assert buttons.press(f"/api/worker/shutdown/{urllib.parse.quote(worker)}")[0] == 200
+
+    def is_new() -> bool:
+        now = json.loads(machine.torch("agent", WORKER, "--json").stdout)
+        return bool(now["incarnation"] > former["incarnation"])
+
+    until(is_new, "another worker has the agent", 60)
+    assert machine.torch("run", "--wait", "echo $MEMORY").stdout == "kept\n"

@@ -12,11 +12,13 @@ from machine import TORCH_TASKS
 from nodes import Node
 from waiting import until
 
-from torch_tasks import TaskState, Torch
+from torch_tasks import TaskState, Torch, keys
 from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.errors import NotAllowed, NotYours
 from torch_tasks.fleet import fleet
 from torch_tasks.model.task import TaskSpec
+from torch_tasks.orchestration import node_tasks
+from torch_tasks.security.decision import require_no_more_than_own
 from torch_tasks.store.denials import KEPT
 from torch_tasks.tasks.run import run
 
@@ -153,3 +155,29 @@ def test_a_message_that_no_process_of_torch_sent_has_the_rights_of_a_program(tor
     assert result.error
     assert result.error.kind == "refused"
     assert "[rights.program]" in result.error.message
+
+
+def test_the_node_worker_decides_by_who_asks_for_an_agent_or_its_end(torch: Torch, node: Node) -> None:
+    """Whatever let the request into its queue; and no agent has one started that may do more than it may itself."""
+    node.node_worker("qa-1:qa", "pm-1:project-manager")
+    until(lambda: len(torch.agents(online=True)) == 2, "both are there", 60)
+    with acting_as(Caller(agent="qa-1")):
+        outcome = node_tasks.spawn.delay("developer").get(timeout=SOON)
+        assert (outcome["error"], outcome["agent_id"]) == ("NotAllowed", None)
+        assert '[rights.agent] spawn = "none"' in outcome["reason"]
+        order = {"mode": "now", "by": "operator", "note": ""}
+        queue = keys.node_queue(node.name)
+        refused = node_tasks.retire.apply_async(("pm-1", order), queue=queue).get(timeout=SOON)
+        assert "agent pm-1 is the child of no agent" in refused
+        assert "qa-1 may not do agent.release" in node_tasks.release.apply_async(("pm-1",), queue=queue).get(SOON)
+    with acting_as(Caller(agent="pm-1")):
+        for asked, why in (
+            ({"role": "developer", "parent": "qa-1"}, "that is qa-1's"),
+            ({"role": "release-manager", "parent": "pm-1"}, None),
+        ):
+            outcome = node_tasks.spawn.delay(**asked).get(timeout=60)
+            assert outcome["ready"] == (why is None), outcome
+            assert (why or "") in outcome["reason"]
+    assert {info.agent_id for info in torch.agents()} == {"qa-1", "pm-1", "release-manager-1"}
+    with acting_as(Caller(agent="release-manager-1", role="release-manager")), pytest.raises(NotAllowed):
+        require_no_more_than_own("project-manager")

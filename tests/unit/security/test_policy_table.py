@@ -41,7 +41,7 @@ SHIPPED = {
     Right.READ: (OWN, NONE, OWN, OWN),
     Right.SCHEDULE: (NONE, NONE, OWN, ANY),
     Right.SHARE: (NONE, NONE, ANY, ANY),
-    Right.SPAWN: (NONE, NONE, NONE, ANY),
+    Right.SPAWN: (NONE, NONE, NONE, OWN),
     Right.RETIRE: (NONE, NONE, OWN, OWN),
     Right.HOLD: (NONE, NONE, NONE, NONE),
     Right.BUDGET: (NONE, NONE, NONE, NONE),
