@@ -55,10 +55,10 @@ class Tools:
 
 
 @contextmanager
-def connected(server: Any, mode: str = NEWEST, **headers: str) -> Iterator[Tools]:
-    """A client of this server: an address, or a way to it; with headers of its own, whose names begin with ``x-``."""
+def connected(server: Any, mode: str = NEWEST, headers: Mapping[str, str] | None = None) -> Iterator[Tools]:
+    """A client of this server: an address, or a way to it."""
     if headers:
-        own = httpx2.AsyncClient(headers={f"x-{name}": value for name, value in headers.items()}, timeout=60)
+        own = httpx2.AsyncClient(headers=headers, timeout=60, trust_env=False)
         server = streamable_http_client(server, http_client=own)
     with (
         anyio.from_thread.start_blocking_portal() as portal,

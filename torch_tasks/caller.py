@@ -19,6 +19,8 @@ from torch_tasks.state_folder import JOURNAL, StateFolder
 
 OPERATOR = "operator"
 """The name of every person in messages and records; no agent can have this id."""
+BEARER = "token-"
+"""How the name of every bearer of a server's token begins; no agent can have such an id."""
 _AGENT, _TASK, _INCARNATION, _STATE = "TORCH_AGENT_ID", "TORCH_TASK_ID", "TORCH_INCARNATION", "TORCH_STATE_DIR"
 DESK_VARIABLE = "TORCH_DESK"
 """In an agent's pane: the socket of the agent's desk."""

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from torch_tasks.errors import InvalidTask
 from torch_tasks.model.certificate import ReleaseState
-from torch_tasks.model.fields import AbsolutePath, AgentId, Role, Skills, readable
+from torch_tasks.model.fields import AbsolutePath, AgentId, HostedId, Role, Skills, readable
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
 from torch_tasks.model.options import Option
@@ -189,7 +189,7 @@ class SingleAgentFields(AgentFields):
 
 
 class AgentSpec(SingleAgentFields):
-    id: AgentId = Field(description="Host the agent of this id (an agent worker).")
+    id: HostedId = Field(description="Host the agent of this id (an agent worker).")
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; it holds no workdir."""

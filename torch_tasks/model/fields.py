@@ -22,6 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
+from torch_tasks.caller import BEARER, OPERATOR
 from torch_tasks.keys import RESERVED_WORDS
 
 _NAME = r"[a-z0-9][a-z0-9_-]*"
@@ -41,6 +42,12 @@ def _word(value: object) -> object:
 def _not_reserved(name: str) -> str:
     if name in RESERVED_WORDS:
         raise ValueError(f"{name!r} is a word that queue names use; choose another name")
+    return name
+
+
+def _of_no_other_caller(name: str) -> str:
+    if name == OPERATOR or name.startswith(BEARER):
+        raise ValueError(f"{name!r} is what people, or the bearers of tokens, are called; choose another name")
     return name
 
 
@@ -118,6 +125,8 @@ Text = Annotated[str, AfterValidator(_text)]
 Title = Annotated[str, AfterValidator(_title)]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 AgentId = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=rf"^{_NAME}$", max_length=48)]
+HostedId = Annotated[AgentId, AfterValidator(_of_no_other_caller)]
+"""The id of an agent that is to be there: no other caller is called so."""
 Role = Annotated[AgentId, AfterValidator(_not_reserved)]
 Skill = Annotated[
     str,

@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from torch_tasks.errors import InvalidTask
 from torch_tasks.model.agent import AgentFields, AgentSpec, SingleAgentFields
-from torch_tasks.model.fields import AgentId, Model, Skills, TaskId, readable
+from torch_tasks.model.fields import AgentId, HostedId, Model, Skills, TaskId, readable
 from torch_tasks.model.options import Option
 
 
@@ -43,7 +43,7 @@ class SpawnWish(SingleAgentFields):
 
     id: TaskId = Field(default_factory=lambda: uuid.uuid4().hex)
     """Two requests with one id are one agent."""
-    agent_id: Annotated[AgentId | None, Option("--id")] = Field(
+    agent_id: Annotated[HostedId | None, Option("--id")] = Field(
         None, description="Its id (default: the role and a number)."
     )
     node: AgentId | None = Field(None, description="The machine it shall be on (default: the one with most room).")

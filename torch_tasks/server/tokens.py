@@ -14,16 +14,19 @@ from contextlib import suppress
 from datetime import timedelta
 from enum import StrEnum
 from pathlib import Path
+from typing import Annotated
 
-from pydantic import AwareDatetime, ValidationError
+from pydantic import AwareDatetime, Field, ValidationError
 
-from torch_tasks.caller import OPERATOR, Caller, CallerKind
+from torch_tasks.caller import BEARER, Caller, CallerKind
 from torch_tasks.errors import InvalidToken, NotAuthenticated, StateFolderUnusable, TokenNotFound
 from torch_tasks.model.fields import AgentId, Model, now, readable
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.system.files import exclusive, make_folder, write_private
 
 _PREFIX = "torch"
+_LONGEST_NAME = 48 - len(BEARER)
+"""So that messages can carry the name of its bearer."""
 
 
 class TokenRole(StrEnum):
@@ -41,7 +44,7 @@ class TokenRole(StrEnum):
 class AccessToken(Model):
     """What the server keeps of a token: not the token itself."""
 
-    name: AgentId
+    name: Annotated[AgentId, Field(max_length=_LONGEST_NAME)]
     role: TokenRole
     key: str
     """The part of the token by which it is found."""
@@ -58,7 +61,7 @@ class AccessToken(Model):
 
     @property
     def bearer(self) -> Caller:
-        return Caller(other=self.role.kind, role=self.role, own_name=self.name)
+        return Caller(other=self.role.kind, role=self.role, own_name=f"{BEARER}{self.name}")
 
 
 class _TokenFile(Model):
@@ -75,8 +78,6 @@ class AccessTokens:
 
     def create(self, name: str, role: TokenRole, lasts_seconds: float | None = None) -> str:
         """Make a token and return it: nothing keeps it in a readable form."""
-        if name == OPERATOR:
-            raise InvalidToken(f"{OPERATOR!r} is what every person is called; give the token a name of its own")
         key, made = secrets.token_hex(4), now()
         text = f"{_PREFIX}_{key}_{secrets.token_urlsafe(32)}"
         try:

@@ -61,7 +61,7 @@ AsAgent = Callable[[str], AbstractContextManager[Tools]]
 @pytest.fixture
 def as_agent(address: str) -> AsAgent:
     """A client that is an agent to the door."""
-    return lambda agent: connected(address, agent=agent)
+    return lambda agent: connected(address, headers={"x-agent": agent})
 
 
 def test_every_tool_is_offered_with_a_schema_that_a_client_can_use(tools: Tools) -> None:

@@ -13,7 +13,8 @@ from clients import read_settings_anew
 from openapi_spec_validator import validate
 from starlette.applications import Starlette
 
-from torch_tasks.errors import InvalidToken, NotAuthenticated, TokenNotFound
+from torch_tasks.errors import InvalidTask, InvalidToken, NotAuthenticated, TokenNotFound
+from torch_tasks.model.spawn import SpawnRequest
 from torch_tasks.operations.operation import Access, all_operations
 from torch_tasks.server.application import application
 from torch_tasks.server.events import EventHub
@@ -199,7 +200,7 @@ def test_more_requests_than_may_be_served_are_turned_away(tmp_path: Path, tokens
 
 def test_a_token_names_its_bearer(tokens: AccessTokens) -> None:
     who = tokens.bearer_of(tokens.create("ci", TokenRole.PROGRAM))
-    assert (who.name, who.kind, who.role) == ("ci", "program", "program")
+    assert (who.name, who.kind, who.role) == ("token-ci", "program", "program")
     who = tokens.bearer_of(tokens.own_token().read_text().strip())
     assert (who.name, who.kind, who.role) == ("operator", "person", "operator")
 
@@ -216,7 +217,13 @@ def test_an_expired_token_says_so(tokens: AccessTokens) -> None:
         tokens.bearer_of(tokens.create("old", TokenRole.VIEWER, lasts_seconds=-1))
 
 
-@pytest.mark.parametrize("name", ["operator", "with space", "", "Ä", "a" * 49])
+@pytest.mark.parametrize("name", ["operator", "token-ci"])
+def test_no_agent_is_called_like_a_person_or_the_bearer_of_a_token(name: str) -> None:
+    with pytest.raises(InvalidTask, match="choose another name"):
+        SpawnRequest.build(role="developer", agent_id=name)
+
+
+@pytest.mark.parametrize("name", ["with space", "", "Ä", "a" * 43])
 def test_a_token_has_a_name_that_messages_can_carry(tokens: AccessTokens, name: str) -> None:
     with pytest.raises(InvalidToken):
         tokens.create(name, TokenRole.VIEWER)
@@ -235,7 +242,7 @@ def test_two_tokens_have_two_names(tokens: AccessTokens) -> None:
 def test_another_process_sees_a_change_at_once(tokens: AccessTokens, tmp_path: Path) -> None:
     other = AccessTokens(StateFolder(tmp_path / "state"))
     token = tokens.create("ci", TokenRole.VIEWER)
-    assert other.bearer_of(token).name == "ci"
+    assert other.bearer_of(token).name == "token-ci"
     tokens.revoke("ci")
     with pytest.raises(NotAuthenticated):
         other.bearer_of(token)
