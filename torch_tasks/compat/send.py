@@ -9,7 +9,7 @@ import os
 import sys
 from collections.abc import Sequence
 
-from torch_tasks.errors import InvalidMessage, NotDelivered, PaneNotFound, TorchError
+from torch_tasks.errors import AgentNotFound, InvalidMessage, NotDelivered, PaneNotFound, TorchError
 from torch_tasks.machine.user_panes import find, user_tmux
 from torch_tasks.system.terminal import visible_output
 from torch_tasks.visible_text import visible
@@ -47,7 +47,7 @@ def send(target: str, text: str) -> None:
         pane = find(tmux, target)
     except PaneNotFound as error:
         if _may_be_agent(target):
-            agents = "there is no such agent either" if _broker_answers() else "no broker answers to look for an agent"
+            agents = "there is no such agent either" if _fleet_answers() else "no broker answers to look for an agent"
             raise PaneNotFound(f"{error}; {agents}") from None
         raise
     tmux.deliver(pane, text)
@@ -57,20 +57,29 @@ def is_agent(target: str) -> bool:
     """Whether an agent with this id is registered, or while no broker answers, hosted by this machine."""
     if not _may_be_agent(target):
         return False
-    from torch_tasks.fleet import fleet
     from torch_tasks.machine.agent_folder import is_hosted
-
-    if not _broker_answers():
-        return is_hosted(fleet().settings.state.agent(target))
-    return fleet().registry.entry(target) is not None
-
-
-def _broker_answers() -> bool:
-    """Ask once, without waiting: a user of tmux alone has no broker."""
-    from torch_tasks.broker.connection import answers
     from torch_tasks.settings import settings
 
-    return answers(settings().broker())
+    if not _fleet_answers():
+        return is_hosted(settings().state.agent(target))
+    from torch_tasks.link import perform
+    from torch_tasks.operations import agents
+
+    try:
+        perform(agents.get, agents.OfAgent.build(agent_id=target))
+    except AgentNotFound:
+        return False
+    return True
+
+
+def _fleet_answers() -> bool:
+    """Whether there is a desk or a server, or a broker answers, asked once: a user of tmux alone has none."""
+    from torch_tasks.broker.connection import answers
+    from torch_tasks.link import link
+    from torch_tasks.link.direct import DirectLink
+    from torch_tasks.settings import settings
+
+    return not isinstance(link(), DirectLink) or answers(settings().broker())
 
 
 def _may_be_agent(target: str) -> bool:
