@@ -38,8 +38,9 @@ def check_odd_prompts(agent: Hosted, kept: Callable[[str], str], answer: str, *,
         assert result.evidence[0].kind == "stop_event"
         assert result.usage
         assert not counts or (result.usage.input_tokens, result.usage.output_tokens) == (1000, 50)
-        [received] = agent.received(task.id)
-        assert f"{kept(odd.arrives)}\n\n[torch task {task.id} " in received
+        received = agent.received(task.id)
+        assert len(received) == 1, f"{odd.name} arrived {len(received)} times: {agent.requests(task.id)}"
+        assert f"{kept(odd.arrives)}\n\n[torch task {task.id} " in received[0]
         notes = agent.notes(task)
         assert all(any(note.startswith(fact) for note in notes) for fact in ("staged", "submitted", "accepted")), notes
     assert len(agent.llm.prompts(agent.home.key)) == before + len(ODD_PROMPTS)

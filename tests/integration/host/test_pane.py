@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from clients import start_client
 from nodes import AgentWorker, Broker, Node
 from waiting import until
 
 from torch_tasks import TaskResult, Torch
+from torch_tasks.fleet import fleet
+from torch_tasks.transport import Deliveries
 
 SECONDS = 60
 Do = Callable[..., TaskResult]
@@ -181,3 +184,32 @@ def test_what_celery_may_not_send_from_a_pane_is_refused_by_name(do: Do, program
     done = do(python(f"import celery\nfrom torch_tasks.tasks.run import run\n{program}"))
     assert not done.succeeded
     assert f"torch_tasks.errors.{error}: " in done.answer
+
+
+ENQUEUE = """
+for number in range(60):
+    print(torch.enqueue("true", role="unheard-of", title=f"number {number}").id, flush=True)
+"""
+
+
+@pytest.mark.slow
+def test_what_is_asked_while_the_worker_is_killed_again_and_again_is_done_once(
+    shared_node: Node, broker: Broker, torch: Torch
+) -> None:
+    """The client waits at the desk for the next worker, and asks again with the same key."""
+    worker = shared_node.agent_worker("carrier-1", "carrier")
+    desk = shared_node.state / "agents" / "carrier-1" / "desk"
+    client = start_client(ENQUEUE, TORCH_DESK=str(desk), TORCH_BROKER_URL="redis://127.0.0.1:9/0")
+    assert client.stdout
+    ids = []
+    for answered in range(60):
+        ids.append(client.stdout.readline().strip())
+        if answered % 15 == 7:
+            worker.kill()
+            worker = shared_node.agent_worker("carrier-1", "carrier")
+    assert client.wait(SECONDS) == 0, client.stderr and client.stderr.read()
+    accepted = [record for record in torch.tasks(1000) if record.spec.role == "unheard-of"]
+    assert sorted(record.spec.title for record in accepted) == sorted(f"number {number}" for number in range(60))
+    assert {record.spec.id for record in accepted} == set(ids)
+    waiting = [json.loads(text)["headers"]["id"] for text in Deliveries(fleet().client).waiting("torch.unheard-of.any")]
+    assert sorted(waiting) == sorted(ids)
