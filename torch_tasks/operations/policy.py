@@ -87,7 +87,8 @@ def _caller(asked: Explain) -> Caller:
             return Caller(other=CallerKind(asked.caller))
         case "operator" | "program" | "viewer":
             return Caller(other=CallerKind.PROGRAM, role=asked.caller, own_name=asked.caller)
-    who = Caller(agent=_AgentNamed.build(agent=asked.caller).agent, role=asked.role)
+    named = asked.caller.removeprefix(f"{CallerKind.AGENT}:")  # as refusals are counted
+    who = Caller(agent=_AgentNamed.build(agent=named).agent, role=asked.role)
     return role_that_counts(who)
 
 

@@ -65,3 +65,19 @@ def test_aiders_question_is_over_once_it_has_taken_the_answer_though_nothing_is_
         screen = Screen.parse(asked, cursor=(0, row))
         assert rules.read(screen, read_composer(screen, config.composer)).state is state
         assert (dialogs.find(screen, "") is not None) == (state is AgentState.WAITING)
+
+
+@pytest.mark.parametrize("line", ["  Queued (press ↑ to edit):\n    the prompt", " ⠏ Resuming session..."])
+def test_gemini_works_as_long_as_it_keeps_a_prompt_for_later_whatever_its_title_says(line: str) -> None:
+    """Its servers of tools may take half a minute to start: a prompt that is sent again then arrives twice."""
+    config = kind_config("gemini")
+    _release, header, drawn = (SCREENS / "gemini/ready.txt").read_text().split("\n", 2)
+    title = json.loads(header)["title"]
+    above, hook, composer = drawn.partition("  \x1b[3m")  # that its hook runs stands right above the composer
+    assert hook
+    for shown, state in (
+        (drawn, AgentState.READY),
+        (f"{above.rstrip()}\n{line}\n{hook}{composer}", AgentState.WORKING),
+    ):
+        screen = Screen.parse(shown, title=title)
+        assert ScreenRules(config).read(screen, read_composer(screen, config.composer)).state is state
