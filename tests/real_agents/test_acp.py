@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
-from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -12,7 +10,7 @@ from hosted import Hosted
 from promises import WithTools
 
 from torch_tasks.client import Task
-from torch_tasks.workers.certify.fake_model.steps import Call
+from torch_tasks.workers.certify.fake_model.steps import Await, Call, Text
 from torch_tasks.workers.certify.homes import GeminiHome, Home, OpenCodeHome
 
 pytestmark = pytest.mark.slow
@@ -81,11 +79,18 @@ class TestGeminiOverAcp(ProgramsOverAcp):
         assert any(note.startswith("denied edit(") for note in agent.notes(task))
 
     def test_killed_in_the_middle_of_a_turn_it_goes_on_in_its_conversation(self, agent: Hosted) -> None:
-        """Gemini 0.61.0 empties a session when it loads it in the minute in which it began, so that minute is over."""
-
-        def begun_this_minute() -> list[Path]:
-            minute = time.strftime("%Y-%m-%dT%H-%M", time.gmtime())
-            return list((agent.home.folder / ".gemini").rglob(f"session-{minute}-*"))
-
-        agent.wait(lambda: not begun_this_minute(), "a new minute")
-        super().test_killed_in_the_middle_of_a_turn_it_goes_on_in_its_conversation(agent)
+        """Or does the task again, whole: Gemini 0.61.0 empties a session that it loads in the minute of its log."""
+        agent.llm.on("Go on with the task", Text("gone on"))
+        rule = agent.llm.on("cut off in the middle", Text("Begun.\n\nAnd "), Await("cut-off"))
+        task = agent.give("cut off in the middle")
+        agent.wait(lambda: agent.llm.holding("cut-off"), "the model works")
+        agent.wait(lambda: "Begun." in agent.worker.screen(), "its answer is seen")
+        agent.kill_machine()
+        agent.llm.release("cut-off")
+        agent.llm.off(rule)
+        agent.llm.on("cut off in the middle", Text("done again"))
+        agent.host()
+        result = task.result(timeout=120)
+        emptied = any("its conversation does not hold the prompt" in note for note in agent.notes(task))
+        assert (result.answer, result.attempts) == (("done again", 2) if emptied else ("gone on", 1))
+        assert agent.do("and the next").succeeded
