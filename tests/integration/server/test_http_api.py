@@ -127,7 +127,7 @@ def test_the_log_names_who_asked_for_what_without_what_it_said(server: Served, c
     headers = {"X-Request-Id": "trace-7", "Authorization": f"Bearer {server.token('watcher', 'operator')}"}
     assert client.get("/api/v1/task.get?task_id=private-words", headers=headers).headers["x-request-id"] == "trace-7"
     line = until(lambda: next((one for one in server.log().splitlines() if "trace-7" in one), None), "it is logged")
-    assert "trace-7 watcher GET /api/v1/task.get 404 in" in line
+    assert "trace-7 token-watcher GET /api/v1/task.get 404 in" in line
     assert "private-words" not in server.log()
 
 
