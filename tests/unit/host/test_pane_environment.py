@@ -26,8 +26,8 @@ SECRETS = {
     "PATHS": "no prefix of a listed name",
 }
 USERS = {
-    "PATH": "/bin", "HOME": "/home/me", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "xterm", "SHELL": "/bin/zsh",
-    "https_proxy": "http://proxy", "XDG_CONFIG_HOME": "/home/me/.config", "NODE_EXTRA_CA_CERTS": "/ca.pem",
+    "PATH": "/bin", "HOME": "/me", "LANG": "C.UTF-8", "LC_ALL": "C.UTF-8", "TERM": "xterm", "SHELL": "/bin/zsh",
+    "https_proxy": "http://proxy", "XDG_CONFIG_HOME": "/me/.config", "NODE_EXTRA_CA_CERTS": "/ca.pem",
 }  # fmt: skip
 
 
