@@ -83,7 +83,7 @@ class Feed:
                     self._kept.append(event)
                     self._count += 1
                     self._new.notify_all()
-            elif time.monotonic() - self._asked_at > UNWATCHED_SECONDS:
+            if time.monotonic() - self._asked_at > UNWATCHED_SECONDS:  # however much happens
                 self.is_over = True
                 self._flow.close()
                 return
