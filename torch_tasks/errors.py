@@ -53,6 +53,32 @@ class NotAuthenticated(TorchError):
     exit_code = 5
 
 
+class SignatureRefused(TorchError):
+    """What came is not what somebody of this fleet signed, or no longer counts; nothing of it was used."""
+
+    exit_code = 5
+
+
+class NotSigned(SignatureRefused):
+    """It carries no signature."""
+
+
+class BadSignature(SignatureRefused):
+    """Its signature is of another fleet, another text, another purpose, or was never one."""
+
+
+class SignatureExpired(SignatureRefused):
+    """It was signed too long ago, or with a certificate that was not valid then."""
+
+
+class KeyRevoked(SignatureRefused):
+    """It was signed with a key that was revoked since."""
+
+
+class KeysUnusable(TorchError):
+    """The folder of keys cannot be read, or has not the key that is needed."""
+
+
 class RequestNotTaken(WrongUsage):
     """A server does not take a request of this form: its size, its headers, its method, or where it comes from."""
 

@@ -62,6 +62,12 @@ class Settings(BaseSettings):
         description="The name of this machine in the fleet.",
         json_schema_extra={"default": "the host name"},
     )
+    keys_dir: ExpandedPath | None = Field(
+        None,
+        description="The folder of the keys with which this machine signs, and of the roots that it trusts. Machines "
+        "that share it are one fleet, as are those that joined (`torch-tasks node join`).",
+        json_schema_extra={"default": "`keys` in the state folder"},
+    )
     broker_memory: Bytes = Field(
         1 << 30,
         ge=16 << 20,
@@ -379,6 +385,10 @@ class Settings(BaseSettings):
     @cached_property
     def state(self) -> StateFolder:
         return StateFolder(self.state_dir)
+
+    @property
+    def keys_folder(self) -> Path:
+        return self.keys_dir or self.state.keys
 
 
 def settings_for_ending() -> Settings:

@@ -53,6 +53,8 @@ class StateFolder:
         """How to reach this machine's own broker, from its start to `down`."""
         self.ledger = path / "ledger.sqlite"
         """The tasks that were enqueued on this machine."""
+        self.keys = path / "keys"
+        """The keys with which this machine signs, and the roots that it trusts."""
         self.logs = path / "logs"
         self.run = path / "run"
         """The processes that run, for later commands."""

@@ -1,0 +1,1 @@
+"""Keys, certificates and signatures: who wrote something, and that it was not changed since."""
