@@ -5,17 +5,30 @@ from __future__ import annotations
 import logging
 import os
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
+from torch_tasks.caller import CallerKind
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.fields import now
 from torch_tasks.model.hold import STOP, Hold, LatestHolds, Stop
+from torch_tasks.settings import settings
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.holds import Holds
 from torch_tasks.system.files import exclusive, make_folder, ring_all, usable, write_private
 
 log = logging.getLogger(__name__)
+
+
+class OverruledHold(NamedTuple):
+    """A hold on the broker that does not count here, and why not."""
+
+    scope: str
+    hold: Hold
+    why: str
 
 
 class NodeHolds:
@@ -47,7 +60,8 @@ class NodeHolds:
             made = 0.0
             with suppress(OSError):
                 made = self.stop_file.stat().st_mtime
-            return Stop(by=f"the file {self.stop_file}", at=datetime.fromtimestamp(made, UTC))
+            by = Asker(kind=CallerKind.PERSON, name=f"the file {self.stop_file}")
+            return Stop(by=by, at=datetime.fromtimestamp(made, UTC))
 
     def write_stop(self, hold: Hold, *, fleet: bool) -> None:
         make_folder(self._folder)
@@ -59,12 +73,17 @@ class NodeHolds:
             self.stop_file.unlink(missing_ok=True)
         ring_all(self._folder)
 
-    def agree(self, holds: Holds) -> None:
-        """Merge the holds of the broker and of this machine, on both, and follow the fleet's stop."""
+    def agree(self, holds: Holds, why_not: Callable[[str, Hold], str]) -> list[OverruledHold]:
+        """Merge the holds of the broker and of this machine, on both, and follow the fleet's stop.
+
+        ``why_not`` says why a hold that is new on the broker must not be obeyed. Such a one changes nothing here; on
+        the broker, what held before takes its place, or it is lifted. They are returned.
+        """
         make_folder(self._folder)
         with exclusive(self._lock):
             self._publish_stop(holds)
-            here, there = self.latest(), holds.latest()
+            here = self.latest()
+            there, overruled = _overrule(holds, here, why_not)
             holds.restore(here.later(there))
             both = here.merged(there)
             if both != here:
@@ -73,6 +92,7 @@ class NodeHolds:
                 ring_all(self._folder)
             self._follow_fleet(both)
             os.utime(self._lock)
+            return overruled
 
     def agreed_within(self, seconds: float) -> bool:
         """Whether some process of this machine has merged its holds with the broker's in this time."""
@@ -93,3 +113,24 @@ class NodeHolds:
             self.write_stop(fleets, fleet=True)
         elif stop and stop.fleet and not fleets:
             self.remove_stop()
+
+
+def _overrule(
+    holds: Holds, here: LatestHolds, why_not: Callable[[str, Hold], str]
+) -> tuple[LatestHolds, list[OverruledHold]]:
+    """The broker's holds that count, and those that do not and were replaced."""
+    counting, overruled = dict(holds.latest().root), list[OverruledHold]()
+    for scope, hold in LatestHolds(counting).later(here).items():
+        if not (why := why_not(scope, hold)):
+            continue
+        del counting[scope]
+        instead = here.root.get(scope) or _lifted(why)
+        if (scope in here.root or not hold.lifted) and (replaced := holds.replace(scope, hold, instead)):
+            counting[scope] = replaced
+            overruled.append(OverruledHold(scope, hold, why))
+    return LatestHolds(counting), overruled
+
+
+def _lifted(why: str) -> Hold:
+    node = settings().node
+    return Hold(by=Asker(kind=CallerKind.NODE, name=node, node=node), reason=why, at=now(), lifted=True)

@@ -5,17 +5,27 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, RootModel
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field, RootModel
+
+from torch_tasks.model.asker import Asker
 
 EVERYBODY = "all"
 """The scope of a pause of the whole fleet."""
 STOP = "stop"
 """The scope of the fleet's stop."""
 _REASON_LIMIT = 500
+_LAST_REVISION = 10**14
+"""The largest number that Lua writes as JSON digit by digit."""
 
 
 def agent_scope(agent_id: str) -> str:
     return f"agent {agent_id}"
+
+
+def agent_in(scope: str) -> str | None:
+    """The one agent that this is about, if it is about one."""
+    kind, _, agent_id = scope.partition(" ")
+    return agent_id if kind == "agent" else None
 
 
 def role_scope(role: str) -> str:
@@ -35,7 +45,7 @@ class Hold(BaseModel):
 
     model_config = ConfigDict(frozen=True)
 
-    by: str
+    by: Asker
     reason: OneLine = ""
     at: AwareDatetime
     lifted: bool = False
@@ -43,11 +53,11 @@ class Hold(BaseModel):
     """Whether the agents are interrupted at once, as by a stop."""
     task: str | None = None
     """The task in which an agent ordered it."""
-    revision: int = 0
+    revision: int = Field(0, ge=0, lt=_LAST_REVISION)
     """Grows with each hold on the same scope, in the broker's milliseconds; 0: unknown to the broker."""
 
     def __str__(self) -> str:
-        return f"by {self.by}" + (f": {self.reason}" if self.reason else "")
+        return f"by {self.by.name}" + (f": {self.reason}" if self.reason else "")
 
 
 class Stop(Hold):

@@ -13,6 +13,7 @@ from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.fields import Model
 from torch_tasks.model.hold import EVERYBODY, STOP, Hold, Stop, agent_scope, role_scope
 from torch_tasks.model.limits import Resources
+from torch_tasks.security.holds import agree
 from torch_tasks.settings import settings
 from torch_tasks.store.holds import new_hold
 
@@ -91,7 +92,7 @@ def _lift_here(node: NodeHolds, reason: str) -> HoldReport:
         raise NotHeld(f"node {settings().node} is not stopped by itself: {whose}")
     node.remove_stop()
     with suppress(BrokerAway):
-        node.agree(fleet().holds)
+        agree(node)
     return HoldReport(scope=settings().node, hold=new_hold(reason, lifted=True))
 
 
@@ -107,7 +108,7 @@ def announce_local_stop() -> None:
     """Pass on to the fleet a stop that was ordered on this machine while the broker was away."""
     node = NodeHolds(settings().state_dir)
     if (stopped := node.stop) and stopped.fleet and not stopped.revision:
-        node.agree(fleet().holds)
+        agree(node)
 
 
 def resources_of(info: AgentInfo) -> Resources | None:
@@ -131,9 +132,9 @@ def _scope(agent: str | None, role: str | None, everybody: bool) -> str:
 
 def _announce(scope: str, hold: Hold) -> HoldReport:
     node, shared = NodeHolds(settings().state_dir), fleet()
-    node.agree(shared.holds)  # the broker may have forgotten what this machine knows
+    agree(node)  # the broker may have forgotten what this machine knows
     noted = shared.holds.put(scope, hold)
-    node.agree(shared.holds)
+    agree(node)
     online = [info for info in shared.registry.agents() if info.online and _concerns(scope, info)]
     names = [f"{info.agent_id}@{info.node}" for info in online]
     answered = _confirmations(None if scope == STOP else names)

@@ -19,6 +19,18 @@ local function put()
   return hold.revision
 end
 
+-- Put a hold in the place of another one.
+-- KEYS: holds
+-- ARGV: scope, revision, hold
+-- Returns the new revision, or 0 if another one is there.
+local function replace()
+  local former, hold = decoded(ARG.scope), cjson.decode(ARG.hold)
+  if not former or former.revision ~= tonumber(ARG.revision) then return 0 end
+  hold.revision = math.max(now, former.revision + 1)
+  redis.call('HSET', KEY.holds, ARG.scope, cjson.encode(hold))
+  return hold.revision
+end
+
 -- Put holds back, unless the broker knows later ones.
 -- KEYS: holds
 -- ARGV: *scopes_and_holds

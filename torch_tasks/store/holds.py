@@ -11,17 +11,19 @@ from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import NotHeld
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.fields import now
 from torch_tasks.model.hold import STOP, Hold, LatestHolds
 from torch_tasks.model.reader import read_model
+from torch_tasks.settings import settings
 
 SCRIPTS = Scripts(__file__)
 
 
 def new_hold(reason: str = "", *, lifted: bool = False, interrupt: bool = False) -> Hold:
-    """A hold from now on, by the agent of this pane and its task, else by the operator."""
-    own = caller()
-    return Hold(by=own.name, task=own.task, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
+    """A hold from now on, by who asks at this moment."""
+    by, task = Asker.now(settings().node), caller().task
+    return Hold(by=by, task=task, reason=reason, at=now(), lifted=lifted, interrupt=interrupt)
 
 
 class Holds:
@@ -41,6 +43,12 @@ class Holds:
             what = "the fleet is not stopped" if scope == STOP else f"nothing has paused {scope}"
             raise NotHeld(f"{what}; 'torch-tasks doctor' shows what is paused and stopped")
         return Hold.model_validate_json(text).model_copy(update={"revision": revision})
+
+    def replace(self, scope: str, former: Hold, hold: Hold) -> Hold | None:
+        """Put this hold in the place of that one, if it is still there; returns it with its revision."""
+        text = hold.model_dump_json(exclude={"revision", "fleet"})
+        revision = SCRIPTS["replace"](self._client, holds=keys.HOLDS, scope=scope, revision=former.revision, hold=text)
+        return hold.model_copy(update={"revision": int(revision)}) if revision else None
 
     def restore(self, later: Mapping[str, Hold]) -> None:
         """Put back these holds where the broker knows no later ones."""

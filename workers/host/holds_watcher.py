@@ -17,6 +17,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.hold import Hold, Stop
+from torch_tasks.security.holds import agree
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport.claiming import IntakePause
 
@@ -93,7 +94,7 @@ class HoldsWatcher:
     def ask_broker(self) -> None:
         """Ask the broker now, and write its answer to the disk."""
         with self._agreeing:
-            self._holds.agree(self._fleet.holds)
+            agree(self._holds)
             self._answered.set()
 
     def look(self) -> None:

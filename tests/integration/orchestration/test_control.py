@@ -403,7 +403,7 @@ def test_json_tells_programs_of_a_pause(torch: Torch, node: Node) -> None:
     node.agent_worker("dev-1")
     cli("pause", "dev-1", "--reason", "why not")
     (told,) = json.loads(cli("agents", "--json"))
-    assert (told["paused"]["by"], told["paused"]["reason"]) == ("operator", "why not")
+    assert (told["paused"]["by"]["name"], told["paused"]["reason"]) == ("operator", "why not")
     assert "by operator: why not" in cli("agent", "dev-1")
 
 

@@ -16,10 +16,13 @@ from torch_tasks import TaskState, Torch, keys
 from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.errors import NotAllowed, NotYours
 from torch_tasks.fleet import fleet
+from torch_tasks.model.hold import STOP, agent_scope
 from torch_tasks.model.task import TaskSpec
 from torch_tasks.orchestration import node_tasks
 from torch_tasks.security.decision import require_no_more_than_own
+from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.denials import KEPT
+from torch_tasks.store.holds import new_hold
 from torch_tasks.tasks.run import run
 
 SOON = 20.0
@@ -181,3 +184,22 @@ def test_the_node_worker_decides_by_who_asks_for_an_agent_or_its_end(torch: Torc
     assert {info.agent_id for info in torch.agents()} == {"qa-1", "pm-1", "release-manager-1"}
     with acting_as(Caller(agent="release-manager-1", role="release-manager")), pytest.raises(NotAllowed):
         require_no_more_than_own("project-manager")
+
+
+def test_a_hold_that_an_agent_wrote_past_every_door_is_not_obeyed_and_is_undone(torch: Torch, node: Node) -> None:
+    worker = node.agent_worker("dev-1")
+    with acting_as(Caller(agent="qa-1", role="qa")):
+        for scope in (agent_scope("dev-1"), STOP):
+            fleet().holds.put(scope, new_hold("so that dev-1 rests"))
+    until(lambda: all(hold.lifted for hold in fleet().holds.latest().root.values()), "both are undone")
+    assert all("[rights.agent] hold" in hold.reason for hold in fleet().holds.latest().root.values())
+    assert torch.enqueue("true", agent="dev-1").result(timeout=SOON).succeeded
+    assert not StateFolder(node.state).stop.exists()
+    assert fleet().denials.counts() == {"agent:qa-1 agent.pause": 1, "agent:qa-1 fleet.stop": 1}
+    torch.pause("dev-1", reason="it is noisy")
+    with acting_as(Caller(agent="qa-1", role="qa")):
+        fleet().holds.put(agent_scope("dev-1"), new_hold(lifted=True))
+    until(lambda: fleet().holds.latest().pause_of("dev-1", ""), "what held before holds again")
+    until(lambda: worker.info and worker.info.hold_reason == "paused by operator: it is noisy", "it says so")
+    assert fleet().denials.counts()["agent:qa-1 agent.resume"] == 1
+    assert torch.resume("dev-1").confirmed == ("dev-1",)

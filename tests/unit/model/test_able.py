@@ -145,7 +145,7 @@ def test_an_agent_is_able_to_do_what_asks_for_it_or_for_no_more_than_it_has(
     assert is_able(agent(online=online), spec(**fields)) is able
 
 
-HOLD = {"by": "operator", "reason": "", "at": now()}
+HOLD = {"by": {"kind": "person", "name": "operator"}, "reason": "", "at": now()}
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 
+from torch_tasks.caller import CallerKind
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.fields import now
 from torch_tasks.model.hold import EVERYBODY, Hold, LatestHolds, agent_scope, role_scope
 from torch_tasks.store.ranking import Candidate, Search, matches, rank
@@ -54,7 +56,8 @@ def test_which_agents_match(asked: Search, candidate: Candidate, right: bool) ->
 
 @pytest.mark.parametrize("scope", [EVERYBODY, agent_scope("a"), role_scope("developer")])
 def test_paused_agents_are_left_out_if_that_is_an_obstacle(scope: str) -> None:
-    paused, lifted = (LatestHolds({scope: Hold(by="operator", at=now(), lifted=lifted)}) for lifted in (False, True))
+    by = Asker(kind=CallerKind.PERSON, name="operator")
+    paused, lifted = (LatestHolds({scope: Hold(by=by, at=now(), lifted=lifted)}) for lifted in (False, True))
     asked = Search(obstacles={"paused"})
     assert not matches(agent(), asked, paused)
     assert matches(agent(), asked, lifted)
