@@ -19,6 +19,7 @@ from torch_tasks.model.host import AgentHost, NodeHost
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import PRIORITY_STEPS, Priority, TaskSpec
+from torch_tasks.redaction import protect_files
 from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import AGENT_POOL, CONSUMER, DESK_RESULTS, SCHEDULER, WORKER
 from torch_tasks.system.terminal import make_log_visible
@@ -165,7 +166,9 @@ def _configuration() -> dict[str, Any]:
 @signals.after_setup_logger.connect
 @signals.after_setup_task_logger.connect
 def _make_visible(logger: logging.Logger, **_: Any) -> None:
-    """No value in a log line of a worker or of beat forges another line or steers a terminal."""
+    """No value in a log line of a worker or of beat forges another line, steers a terminal or shows a secret."""
+    state = settings().state
+    protect_files(state.flower_password, state.server_token)
     make_log_visible(logger)
 
 

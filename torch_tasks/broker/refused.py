@@ -15,7 +15,7 @@ from pydantic import Field
 
 from torch_tasks import keys
 from torch_tasks.errors import Unreadable
-from torch_tasks.model.fields import Model
+from torch_tasks.model.fields import KeptText, Model
 from torch_tasks.model.reader import read_model, shortened, unreadable_if_wrong
 from torch_tasks.settings import settings
 
@@ -29,7 +29,7 @@ class RefusedLetter(Model):
     """The list, hash or stream in which it lay."""
     field: str = ""
     """Which field of the hash it is; it stays there until the dead letter is dropped, as its owner may mend it."""
-    why: str
+    why: KeptText
     bytes: int = 0
     """Of all that lay there; a field's copy may be shorter."""
     at: float = Field(default_factory=lambda: datetime.now(UTC).timestamp(), ge=0, lt=1e11)

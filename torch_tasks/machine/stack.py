@@ -38,6 +38,7 @@ from torch_tasks.machine import broker, commands
 from torch_tasks.machine.agent_folder import agent_around, agent_worker_name
 from torch_tasks.machine.own_server import server_of
 from torch_tasks.model.agent import AgentSpec
+from torch_tasks.redaction import protect, protect_files
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.files import exclusive, make_folder, write_private
@@ -137,8 +138,10 @@ class Stack:
         file = self.settings.state.flower_password
         make_folder(file.parent)
         with suppress(FileNotFoundError):
+            protect_files(file)
             return file.read_text().strip(), False
         password = secrets.token_urlsafe(18)
+        protect(password)
         write_private(file, password + "\n")
         return password, True
 

@@ -11,7 +11,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, ValidationErro
 
 from torch_tasks.errors import InvalidTask
 from torch_tasks.model.certificate import ReleaseState
-from torch_tasks.model.fields import AbsolutePath, AgentId, HostedId, Role, Skills, readable
+from torch_tasks.model.fields import AbsolutePath, AgentId, HostedId, KeptText, Role, Skills, readable
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
 from torch_tasks.model.options import Option
@@ -238,7 +238,7 @@ class AgentInfo(AgentProfile):
     status: AgentStatus = AgentStatus.OFFLINE
     state: AgentState = AgentState.STARTING
     """What its program was last seen doing."""
-    asks: str = ""
+    asks: KeptText = ""
     """What its program asks of a person before it takes a task or goes on with one, other than the task's question."""
     current_task: str | None = None
     release: str | None = None

@@ -9,6 +9,8 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from torch_tasks.redaction import protect
+
 OWN_PLACE = "this machine's own"
 _SOCKET_SCHEMES = {"unix", "redis+socket"}
 _TCP_SCHEMES = {"redis", "rediss"}
@@ -49,6 +51,10 @@ class BrokerAddress(BaseModel):
     """As :func:`standard_url` makes it."""
     source: Literal["TORCH_BROKER_URL", "torch-tasks up", "nothing", "the Celery app"]
     """``nothing``: no broker was named and none runs here; this is where one would."""
+
+    def model_post_init(self, _: object) -> None:
+        if password := urlsplit(self.url.get_secret_value()).password:
+            protect(password, unquote(password), what="the broker's password")
 
     @classmethod
     def of_socket(cls, path: Path, source: Literal["torch-tasks up", "nothing"], password: str = "") -> Self:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pydantic import AwareDatetime, Field
 
 from torch_tasks.model.asker import Asker
-from torch_tasks.model.fields import Model, now
+from torch_tasks.model.fields import KeptText, Model, now
 
 
 class Denial(Model):
     operation: str
     by: Asker
-    why: str
+    why: KeptText
     """The rule that decided, and where it stands."""
     at: AwareDatetime = Field(default_factory=now)

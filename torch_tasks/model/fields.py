@@ -24,6 +24,7 @@ from pydantic import (
 
 from torch_tasks.caller import BEARER, OPERATOR
 from torch_tasks.keys import RESERVED_WORDS
+from torch_tasks.redaction import redacted
 
 _NAME = r"[a-z0-9][a-z0-9_-]*"
 _LONGEST_TITLE, _MADE_TITLE, _LONGEST_SLUG = 100, 60, 40
@@ -94,8 +95,9 @@ def not_blank(hint: str) -> AfterValidator:
 
 
 def title_of(text: str) -> str:
-    """The first line of a text, short enough for a table."""
-    line = "".join(char if char.isprintable() else " " for char in text.strip().splitlines()[0])
+    """The first line of a text, short enough for a table, and without secrets."""
+    first = redacted(text.strip().splitlines()[0])
+    line = "".join(char if char.isprintable() else " " for char in first)
     return line if len(line) <= _MADE_TITLE else line[: _MADE_TITLE - 1] + "…"
 
 
@@ -122,6 +124,8 @@ def slug_of(text: str) -> str:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+KeptText = Annotated[str, AfterValidator(redacted)]
+"""What an agent or its terminal showed, or a person noted: it is kept and shown without the secrets in it."""
 Title = Annotated[str, AfterValidator(_title)]
 JsonObject = Annotated[dict[str, JsonValue], AfterValidator(_json)]
 AgentId = Annotated[str, BeforeValidator(_word), StringConstraints(pattern=rf"^{_NAME}$", max_length=48)]

@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import AwareDatetime
 
-from torch_tasks.model.fields import Model
+from torch_tasks.model.fields import KeptText, Model
 
 
 class Handoff(Model):
@@ -15,10 +15,10 @@ class Handoff(Model):
     agent: str
     node: str
     noted_at: AwareDatetime
-    screen: str = ""
+    screen: KeptText = ""
     """What the pane showed last."""
     branch: str | None = None
-    diff: str | None = None
+    diff: KeptText | None = None
     """The changes in the workdir, if it is a git tree."""
 
 
@@ -30,8 +30,8 @@ class Handover(Model):
     """The agent that had the task, if one had begun."""
     to: str
     """An agent, or a role."""
-    note: str = ""
-    questions: tuple[str, ...] = ()
+    note: KeptText = ""
+    questions: tuple[KeptText, ...] = ()
     attempt: int = 0
     """The number of the try that is given up."""
     pid: int | None = None

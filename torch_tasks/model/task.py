@@ -16,6 +16,7 @@ from torch_tasks.model.fields import (
     AbsolutePath,
     AgentId,
     JsonObject,
+    KeptText,
     Model,
     Role,
     Seconds,
@@ -299,7 +300,7 @@ class TaskSpec(Model):
 
 class Evidence(Model):
     kind: str
-    detail: str
+    detail: KeptText
     passed: bool
 
 
@@ -307,7 +308,7 @@ class Failure(Model):
     """Why a task did not succeed: a kind for programs and a sentence for people."""
 
     kind: FailureKind
-    message: str
+    message: KeptText
 
 
 class DiffStat(Model):
@@ -325,7 +326,7 @@ class DiffStat(Model):
 class TaskResult(Model):
     task_id: TaskId
     status: TaskState
-    answer: str = ""
+    answer: KeptText = ""
     answer_bytes: int = 0
     answer_file: str | None = None
     exit_code: int | None = None
@@ -393,7 +394,7 @@ class TaskRecord(Model):
     started_at: AwareDatetime | None = None
     finished_at: AwareDatetime | None = None
     cancel_requested: bool = False
-    note: str | None = None
+    note: KeptText | None = None
     question: Question | None = None
     """What the agent waits for, while the task is ``waiting``."""
     handoff: Handoff | None = None
@@ -411,4 +412,4 @@ class HistoryEntry(Model):
     agent: str | None = None
     node: str | None = None
     incarnation: int | None = None
-    note: str | None = None
+    note: KeptText | None = None

@@ -16,7 +16,7 @@ from torch_tasks import keys
 from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentChange, SeenAgents
-from torch_tasks.model.fields import Model, now
+from torch_tasks.model.fields import KeptText, Model, now
 from torch_tasks.model.message import Message, MessageRecord, MessageState
 from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
@@ -47,8 +47,8 @@ class FlowEvent(Model):
     agent: str = ""
     """The receiver of a message, the agent of a task, or the agent itself."""
     role: str = ""
-    text: str = ""
-    note: str = ""
+    text: KeptText = ""
+    note: KeptText = ""
 
 
 class Flow:

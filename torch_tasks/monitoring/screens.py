@@ -10,7 +10,7 @@ from torch_tasks.app import SHOW, app
 from torch_tasks.broker.connection import broker_errors
 from torch_tasks.errors import AgentUnavailable
 from torch_tasks.fleet import fleet
-from torch_tasks.model.fields import Model
+from torch_tasks.model.fields import KeptText, Model
 
 LOOK_SECONDS = 0.5
 """How often the worker looks at the pane."""
@@ -26,7 +26,7 @@ _AGAIN_SECONDS = 2.0
 class ScreenView(Model):
     """What an agent's terminal shows at one moment."""
 
-    text: str
+    text: KeptText
     mark: str
     """Differs from that of every other text."""
 

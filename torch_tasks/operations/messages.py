@@ -162,7 +162,7 @@ def send(asked: Send) -> Sent:
     return Messenger(asked.sender).send(asked.to, asked.text, role=asked.role, **asked.how())
 
 
-@operation("message.ask", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False)
+@operation("message.ask", Right.SEND, access=Access.WRITE, about=_as_sender, needs_broker=False, verbatim=True)
 def ask(asked: Ask) -> AskedQuestion:
     """Ask an agent, and wait a while for its reply; without one, go on with message.await_reply."""
     messenger = Messenger(asked.sender)
@@ -171,7 +171,13 @@ def ask(asked: Ask) -> AskedQuestion:
 
 
 @operation(
-    "message.await_reply", Right.READ, access=Access.WRITE, about=of_message, idempotent=True, needs_broker=False
+    "message.await_reply",
+    Right.READ,
+    access=Access.WRITE,
+    about=of_message,
+    idempotent=True,
+    needs_broker=False,
+    verbatim=True,
 )
 def await_reply(asked: AwaitMessage) -> MessageRecord | None:
     """Wait for the reply to a question, which then counts as read; nothing if there is none yet."""
@@ -203,13 +209,13 @@ def broadcast(asked: Broadcast) -> list[Sent]:
     return messenger.broadcast(asked.text, role=asked.role, skills=asked.skills, project=asked.project, **asked.how())
 
 
-@operation("message.inbox", Right.READ, about=_of_party, needs_broker=False)
+@operation("message.inbox", Right.READ, about=_of_party, needs_broker=False, verbatim=True)
 def inbox(asked: OfParty) -> list[MessageRecord]:
     """The messages that wait for a party, emergencies first; they stay unread."""
     return Messenger().inbox(asked.party)
 
 
-@operation("message.read", Right.READ, access=Access.WRITE, about=_of_party, needs_broker=False)
+@operation("message.read", Right.READ, access=Access.WRITE, about=_of_party, needs_broker=False, verbatim=True)
 def read(asked: OfParty) -> list[MessageRecord]:
     """The messages that wait for a party without a pane, marked as read."""
     return Messenger(asked.party).read()
@@ -249,7 +255,7 @@ def replay(asked: OfMessage) -> MessageState:
     return Messenger().replay(asked.message_id)
 
 
-@operation("message.listen", Right.READ, about=lambda _: Subject(party=EVERYBODY), needs_broker=False)
+@operation("message.listen", Right.READ, about=lambda _: Subject(party=EVERYBODY), needs_broker=False, verbatim=True)
 def listen(asked: Listen) -> Heard:
     """Wait for messages to agents of a role; those that are sent between two requests are not missed."""
     messages, until = Messenger().listen(asked.role, asked.since, asked.seconds)

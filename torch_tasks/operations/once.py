@@ -35,7 +35,7 @@ def once(operation: Operation[Asked, Reply], asked: Asked, key: str) -> Reply:
     if not client.set(name, begun, nx=True, ex=KEPT_SECONDS):
         return _known(operation, read_object(str(client.get(name) or "{}")), asked_for, key)
     try:
-        reply = operation.carry_out(asked)
+        reply = operation.reply_to(asked)
     except TorchError as error:
         if not getattr(error, "may_have_run", False):
             client.delete(name)

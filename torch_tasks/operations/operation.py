@@ -15,6 +15,7 @@ from pydantic import Field, TypeAdapter, ValidationError
 from torch_tasks.errors import InvalidRequest, UnknownOperation
 from torch_tasks.model.fields import Model, readable
 from torch_tasks.model.near import did_you_mean
+from torch_tasks.operations.shown import shown
 from torch_tasks.security.rights import Right, Subject
 
 WAIT_SECONDS = 30.0
@@ -85,6 +86,13 @@ class Operation(Generic[Asked, Reply]):
     """Whether doing it twice is as doing it once, so that a request with a key may be carried out again."""
     needs_broker: bool
     """Whether the broker has to be there, and is told first what it forgot of the tasks of this machine."""
+    verbatim: bool
+    """Whether the reply is for the one whom its texts are for, word for word; else the secrets in it are replaced."""
+
+    def reply_to(self, asked: Asked) -> Reply:
+        """Carry it out, and return what the caller may see of the reply."""
+        reply = self.carry_out(asked)
+        return reply if self.verbatim else shown(reply)
 
     @cached_property
     def description(self) -> str:
@@ -106,13 +114,14 @@ def operation(
     also: Callable[[Any], Right | None] = lambda _: None,
     idempotent: bool = False,
     needs_broker: bool = True,
+    verbatim: bool = False,
 ) -> Callable[[Callable[[Asked], Reply]], Operation[Asked, Reply]]:
     """Declare the function as the operation of this name; its first docstring line describes it to every door."""
 
     def declare(carry_out: Callable[[Asked], Reply]) -> Operation[Asked, Reply]:
         (parameter,) = inspect.signature(carry_out).parameters
         request = get_type_hints(carry_out)[parameter]
-        declared = Operation(name, access, right, request, carry_out, about, also, idempotent, needs_broker)
+        declared = Operation(name, access, right, request, carry_out, about, also, idempotent, needs_broker, verbatim)
         _DECLARED[name] = declared
         return declared
 

@@ -23,5 +23,5 @@ def perform_here(operation: Operation[Asked, Reply], asked: Asked, key: str | No
 
 def _carry_out(operation: Operation[Asked, Reply], asked: Asked, key: str | None) -> Reply:
     if key is None or operation.idempotent or operation.access is Access.READ:
-        return operation.carry_out(asked)
+        return operation.reply_to(asked)
     return once(operation, asked, key)

@@ -20,9 +20,10 @@ from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import caller
 from torch_tasks.errors import InvalidClaim, InvalidNote, ResourceTaken, Unreadable
 from torch_tasks.model.durations import local_time
-from torch_tasks.model.fields import Model
+from torch_tasks.model.fields import KeptText, Model
 from torch_tasks.model.reader import read_object, unreadable_if_wrong
 from torch_tasks.model.task import HELD
+from torch_tasks.redaction import redacted
 from torch_tasks.settings import Settings
 from torch_tasks.started_by_name import CLAIMS, NOTES, load
 from torch_tasks.store.agents import signs_of_death
@@ -165,7 +166,7 @@ class Note(Model):
     id: str
     at: datetime
     project: str
-    fact: str
+    fact: KeptText
     by: str
     task: str | None = None
     tags: tuple[str, ...] = ()
@@ -188,7 +189,7 @@ class NoteStore:
 
     def add(self, fact: str, tags: Iterable[str] = (), *, by: str | None = None) -> Note:
         """Add a note for all agents of the project; :class:`InvalidNote` if it is empty or too long."""
-        text = " ".join(_CONTROL.sub(" ", fact).split())
+        text = redacted(" ".join(_CONTROL.sub(" ", fact).split()))
         size, limit = len(text.encode(errors="replace")), self._settings.note_limit_bytes
         if not text:
             raise InvalidNote("a note needs a fact")

@@ -23,9 +23,10 @@ from torch_tasks.broker.scripts import Scripts
 from torch_tasks.caller import OPERATOR
 from torch_tasks.errors import BrokerForgot, InboxFull, MessageNotFound, SenderLimit, StaleWriter, Unreadable
 from torch_tasks.model.agent import AgentInfo
-from torch_tasks.model.fields import Model
+from torch_tasks.model.fields import KeptText, Model
 from torch_tasks.model.message import TRANSITIONS, Message, MessageKind, MessageRecord, MessageState, Transport, Urgency
 from torch_tasks.model.reader import read_object, unreadable_if_wrong
+from torch_tasks.redaction import redacted
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
 
@@ -74,7 +75,7 @@ class AuditEntry(Model):
     sender: str
     target: str
     message_id: str
-    why: str = ""
+    why: KeptText = ""
 
 
 class Audit:
@@ -89,7 +90,7 @@ class Audit:
             "sender": message.sender,
             "target": message.target,
             "message_id": message.id,
-            "why": why,
+            "why": redacted(why),
         }
         number = str(self._client.xadd(keys.AUDIT, fields, maxlen=_KEPT, approximate=True))
         self._client.publish(keys.AUDIT, _entry(number, fields).model_dump_json())

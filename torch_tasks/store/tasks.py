@@ -34,6 +34,7 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
+from torch_tasks.redaction import redacted
 from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
 from torch_tasks.store.ids import ids_beginning, near_ids
@@ -46,6 +47,8 @@ _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} 
 HISTORY_KEPT = 100
 """How many entries of a task's history are kept, the latest."""
 _WORDS_KEPT = 500
+_SHOWN = ("note", "question")
+"""The fields that hold what an agent, its terminal or a person said."""
 SCRIPTS = Scripts(
     __file__,
     TRANSITIONS=TRANSITIONS,
@@ -132,6 +135,7 @@ class TaskRecords:
         states that may be left. ``counts`` is what the agent's performance counts the end as.
         """
         owner = _written_by(by)
+        fields |= {name: redacted(str(text)) for name in _SHOWN if (text := fields.get(name)) is not None}
         values = {name: value for name, value in {**(owner if by else {}), **fields}.items() if value is not None}
         outcome, detail, fields_now = SCRIPTS["move"](
             self._client,

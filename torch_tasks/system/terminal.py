@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, TextIO, cast
 
+from torch_tasks.redaction import redacted
 from torch_tasks.visible_text import hanging, visible
 
 
@@ -50,14 +51,17 @@ def beneath(stream: TextIO) -> TextIO:
 
 
 class LogLine(logging.Formatter):
-    """Formats as another formatter does, as visible text; only a record's own first line begins at the margin."""
+    """Formats as another formatter does, as visible text without secrets.
+
+    Only a record's first line begins at the margin.
+    """
 
     def __init__(self, inner: logging.Formatter) -> None:
         super().__init__()
         self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        return hanging(self._inner.format(record))
+        return hanging(redacted(self._inner.format(record)))
 
 
 def make_log_visible(logger: logging.Logger) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from fnmatch import fnmatchcase
 
 from torch_tasks.errors import GitRefused
+from torch_tasks.redaction import secrets_in
 from torch_tasks.store.git_reports import LeftOut
 from torch_tasks.workers.git.policy import RolePolicy
 from torch_tasks.workers.git.tree import Change, Tree
@@ -33,18 +34,6 @@ _SECRET_FILES = (
     ".git-credentials",
 )
 _HARMLESS_FILES = (".env.example", ".env.sample", ".env.template", ".env.dist", "id_*.pub")
-_SECRET_TEXTS = {
-    "a private key": rb"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY(?: BLOCK)?-----",
-    "an AWS key": rb"\b(?:AKIA|ASIA)[0-9A-Z]{16}\b",
-    "a GitHub token": rb"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{60,}",
-    "a GitLab token": rb"\bglpat-[A-Za-z0-9_-]{20,}",
-    "a Slack token": rb"\bxox[abeoprs]-[A-Za-z0-9-]{10,}",
-    "an API key": rb"\bsk-[A-Za-z0-9_-]{32,}",
-    "a Google API key": rb"\bAIza[0-9A-Za-z_-]{35}",
-    "an npm token": rb"\bnpm_[A-Za-z0-9]{36}\b",
-    "a PyPI token": rb"\bpypi-AgE[A-Za-z0-9_-]{50,}",
-    "a Stripe key": rb"\b[rs]k_live_[0-9A-Za-z]{20,}",
-}
 
 
 class CommitFilter:
@@ -53,8 +42,7 @@ class CommitFilter:
     def __init__(self, policy: RolePolicy) -> None:
         self._limit = policy.file_limit_bytes
         self._names = tuple(glob.lower() for glob in (*_SECRET_FILES, *policy.secret_files))
-        own = {f"a text that git.toml names ({text})": text.encode() for text in policy.secret_texts}
-        self._texts = {what: re.compile(text) for what, text in (_SECRET_TEXTS | own).items()}
+        self._texts = [(f"a text that git.toml names ({text})", re.compile(text)) for text in policy.secret_texts]
         self._known: dict[tuple[bytes, ...], str | None] = {}
 
     def sort(self, tree: Tree, changes: Iterable[Change]) -> tuple[list[Change], list[LeftOut]]:
@@ -79,11 +67,16 @@ class CommitFilter:
 
     def reason_by_text(self, text: bytes, before: Callable[[], bytes]) -> str | None:
         """Why a file with this text is left out, or None. A secret that the file held ``before`` is no reason."""
-        for what, expression in self._texts.items():
-            found = {match[0] for match in expression.finditer(text)}
-            if found and found - {match[0] for match in expression.finditer(before())}:
-                return f"it holds {what}"
+        if found := self._secrets_in(text):
+            old = self._secrets_in(before())
+            return next((f"it holds {what}" for secret, what in found.items() if secret not in old), None)
         return None
+
+    def _secrets_in(self, blob: bytes) -> dict[str, str]:
+        """Each secret in a file, and what it is."""
+        text = blob.decode(errors="replace")
+        known = {text[secret.start : secret.end]: secret.what for secret in secrets_in(text)}
+        return known | {match[0]: what for what, named in self._texts for match in named.finditer(text)}
 
     def _reason_by_change(self, tree: Tree, change: Change, known: dict[tuple[bytes, ...], str | None]) -> str | None:
         if change.submodule:

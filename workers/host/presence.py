@@ -18,6 +18,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
+from torch_tasks.redaction import redacted
 from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
 from torch_tasks.system.files import usable
 from torch_tasks.system.loops import Loop
@@ -72,7 +73,7 @@ class AgentPresence:
     def show(self, state: AgentState, task: str | None = None, asks: str = "") -> None:
         """Show the fleet what the agent is doing now, and what it asks of a person."""
         known = {"pane": self.journal.pane, "performance_metrics": self.journal.performance}
-        self.publish(state=state, current_task=task, asks=asks, **known)
+        self.publish(state=state, current_task=task, asks=redacted(asks), **known)
 
     def publish(self, **changes: Any) -> None:
         """Change the agent's entry in the registry."""

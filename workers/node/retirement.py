@@ -15,6 +15,7 @@ from torch_tasks.model.durations import local_time
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
+from torch_tasks.redaction import redacted
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.workers.folders import AgentJournal, undelivered
@@ -47,7 +48,7 @@ class Retirement:
         file = self._settings.state.retired(agent.id, incarnation)
         if not file.exists():
             make_folder(file.parent)
-            write_private(file, "\n".join(self._summary(agent, order, journal, info)) + "\n")
+            write_private(file, redacted("\n".join(self._summary(agent, order, journal, info))) + "\n")
         end_terminal(agent.id, self._settings)
         report = RetirementReport(
             agent_id=agent.id,

@@ -17,6 +17,7 @@ from typing import Any
 
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
+from torch_tasks.redaction import protect
 from torch_tasks.system.files import ring
 from torch_tasks.system.loops import Loop, in_background
 from torch_tasks.workers.programs.conversation import KeptPrompt
@@ -38,6 +39,9 @@ class OpenCodeServer:
 
     port: int
     password: str
+
+    def __post_init__(self) -> None:
+        protect(self.password)
 
     @property
     def _headers(self) -> dict[str, str]:
