@@ -16,6 +16,7 @@ from pathlib import Path
 
 from torch_tasks.caller import OPERATOR, CallerKind, caller, own_desk
 from torch_tasks.errors import BadSignature, KeysUnusable
+from torch_tasks.redaction import protect
 from torch_tasks.settings import settings
 from torch_tasks.signing.ed25519 import fingerprint, new_key, public_key_of
 from torch_tasks.signing.key_certificate import KeyCertificate
@@ -36,6 +37,9 @@ class Identity:
     certificate: KeyCertificate
     certificate_text: str
     private: str
+
+    def __post_init__(self) -> None:
+        protect(self.private)
 
     def __repr__(self) -> str:
         return f"Identity({self.certificate.owner}, serial {self.certificate.serial})"
