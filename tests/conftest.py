@@ -26,6 +26,8 @@ def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
             if name.startswith(("TORCH_", "CELERY_")) and not name.startswith("TORCH_TEST_"):
                 patch.delenv(name)
         patch.setenv("TORCH_CONFIG_DIR", str(tmp_path_factory.mktemp("no-config")))
+        # State folders that share a broker are one fleet.
+        patch.setenv("TORCH_KEYS_DIR", str(tmp_path_factory.mktemp("keys")))
         yield
 
 

@@ -39,6 +39,7 @@ def _default_node() -> str:
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 PaneScope = Literal["auto", "always", "never"]
 Certify = Literal["auto", "warn", "off"]
+Signing = Literal["enforce", "warn", "off"]
 ExpandedPath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
 
@@ -67,6 +68,11 @@ class Settings(BaseSettings):
         description="The folder of the keys with which this machine signs, and of the roots that it trusts. Machines "
         "that share it are one fleet, as are those that joined (`torch-tasks node join`).",
         json_schema_extra={"default": "`keys` in the state folder"},
+    )
+    signing: Signing = Field(
+        "off",
+        description="What is done about work that nobody of this fleet signed, or that was changed since. `enforce`: "
+        "it is refused. `warn`: it is done and logged. `off`: nothing is signed and nothing is looked at.",
     )
     broker_memory: Bytes = Field(
         1 << 30,
