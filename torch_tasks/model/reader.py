@@ -83,11 +83,16 @@ def number(value: object) -> int:
 
 def check_text(text: str, *, limit: int = LIMIT_BYTES, depth: int = DEPTH) -> None:
     """Refuse a text that is longer than so many bytes, or whose brackets go deeper than that."""
+    check_size(text, limit)
+    if text.count("[") + text.count("{") > depth and _is_deeper(text, depth):
+        raise Unreadable(f"lists and objects go deeper than {depth} in it")
+
+
+def check_size(text: str, limit: int = LIMIT_BYTES) -> None:
+    """Refuse a text that is longer than so many bytes."""
     size = len(text) if text.isascii() or len(text) > limit else len(text.encode(errors="replace"))
     if size > limit:
         raise Unreadable(f"it has {size:,} bytes, more than {limit:,}")
-    if text.count("[") + text.count("{") > depth and _is_deeper(text, depth):
-        raise Unreadable(f"lists and objects go deeper than {depth} in it")
 
 
 def depth_of(value: object) -> int:

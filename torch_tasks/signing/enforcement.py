@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
-from torch_tasks.errors import SignatureRefused
+from torch_tasks.caller import CallerKind
+from torch_tasks.errors import BadSignature, SignatureRefused
 from torch_tasks.settings import settings
 from torch_tasks.signing.keyring import keyring
 from torch_tasks.signing.signature import Purpose, Signed, sign, verify
@@ -17,23 +19,32 @@ DOUBTS: Counter[str] = Counter()
 """How often this process took what it would have refused under ``enforce``, by the name of the error."""
 
 
-def seal(purpose: Purpose, text: str, lasts_seconds: float | None, **claims: Any) -> str | None:
-    """This process's signature of the text and the claims; None if nothing is signed (``TORCH_SIGNING=off``)."""
+def seal(
+    purpose: Purpose, text: str, lasts_seconds: float | None, *, by: CallerKind | None = None, **claims: Any
+) -> str | None:
+    """This process's signature of the text and the claims; None if nothing is signed (``TORCH_SIGNING=off``).
+
+    It signs ``by`` the key of its node or person; unless that is said, by the one of who asks.
+    """
     if settings().signing == "off":
         return None
     keys = keyring()
-    return sign(keys, keys.identity(), purpose, text.encode(), lasts_seconds, **claims)
+    return sign(keys, keys.identity(by), purpose, _bytes(text), lasts_seconds, **claims)
 
 
-def checked(signature: str | None, purpose: Purpose, text: str) -> Signed | None:
-    """What the signature of this text says; :class:`SignatureRefused` if it does not hold.
+def checked(
+    signature: str | None, purpose: Purpose, text: str, *, even_expired: bool = False, **claims: Any
+) -> Signed | None:
+    """What the signature of this text says; :class:`SignatureRefused` if it does not hold, or makes other claims.
 
     None, without a look, where nothing is signed, and under ``warn`` for what would be refused.
     """
     if settings().signing == "off":
         return None
     try:
-        return verify(keyring(), signature, purpose, text.encode())
+        signed = verify(keyring(), signature, purpose, _bytes(text), even_expired=even_expired)
+        _compare(signed, claims)
+        return signed
     except SignatureRefused as error:
         doubt(error, purpose)
         return None
@@ -45,3 +56,16 @@ def doubt(error: SignatureRefused, purpose: Purpose) -> None:
         raise error
     DOUBTS[type(error).__name__] += 1
     log.warning("a signature for '%s' would be refused (TORCH_SIGNING=warn): %s", purpose, error)
+
+
+def _compare(signed: Signed, claims: Mapping[str, Any]) -> None:
+    for name, value in claims.items():
+        if signed.claims.get(name) != value:
+            raise BadSignature(
+                f"{signed.signer.owner} signed it for the {name} {signed.claims.get(name)!r}, and it came as {value!r}"
+            )
+
+
+def _bytes(text: str) -> bytes:
+    """Text from the broker may hold what is no Unicode."""
+    return text.encode(errors="surrogatepass")

@@ -66,8 +66,10 @@ def sign(keys: Keyring, by: Identity, purpose: Purpose, text: bytes, lasts_secon
     return f"{token}.{signature_of(by.private, token.encode())}"
 
 
-def verify(keys: Keyring, signature: str | None, purpose: Purpose, text: bytes) -> Signed:
-    """Who signed this text, when, and with which claims.
+def verify(
+    keys: Keyring, signature: str | None, purpose: Purpose, text: bytes, *, even_expired: bool = False
+) -> Signed:
+    """Who signed this text, when, and with which claims; with ``even_expired``, however long ago.
 
     Raises :class:`NotSigned`, :class:`BadSignature`, :class:`SignatureExpired` or :class:`KeyRevoked`.
     """
@@ -92,7 +94,7 @@ def verify(keys: Keyring, signature: str | None, purpose: Purpose, text: bytes) 
         )
     if digest != _digest(text):
         raise BadSignature(f"it is not what {signer.owner} signed: it was changed afterwards")
-    _check_times(signer, at, until)
+    _check_times(signer, at, None if even_expired else until)
     if keys.is_revoked(signer):
         raise KeyRevoked(f"the key of {signer.owner} (serial {signer.serial}) was revoked")
     return Signed(signer, datetime.fromtimestamp(at, UTC), claims)

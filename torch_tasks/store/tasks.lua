@@ -73,7 +73,7 @@ end
 
 -- Queue a task whose message is set aside, if all that it waited for have succeeded.
 -- KEYS: record, history, set_aside, list, bell, *awaited
--- ARGV: id, queue
+-- ARGV: id, queue, becomes
 -- Returns 'queued', 'waits', or 'failed' with the number of one that has not succeeded.
 local function release()
   local waits = get('state') ~= 'pending' or get('queue') ~= ARG.queue
@@ -82,11 +82,10 @@ local function release()
     if state and ENDED[state] and state ~= 'succeeded' then return {'failed', i} end
     waits = waits or state ~= 'succeeded'
   end
-  local message = redis.call('HGET', KEY.set_aside, ARG.id)
-  if waits or not message then return {'waits', 0} end
+  if waits or ARG.becomes == '' or redis.call('HEXISTS', KEY.set_aside, ARG.id) == 0 then return {'waits', 0} end
   redis.call('HSET', KEY.record, 'state', 'queued')
   note('queued', '', '', 0, 'what it waited for has succeeded')
-  redis.call('LPUSH', KEY.list, message)
+  redis.call('LPUSH', KEY.list, ARG.becomes)
   redis.call('HDEL', KEY.set_aside, ARG.id)
   ring()
   redis.call('PUBLISH', KEY.record, 'queued')

@@ -41,6 +41,7 @@ from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.task_fields import fingerprint, history_entry, milliseconds_of, record_of, state_of
 from torch_tasks.store.task_outcomes import Acceptance, Accepted, Outline, Ownership, Release, Take
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, list_of
+from torch_tasks.transport.envelope import readdressed
 
 _MOMENTS = {TaskState.ASSIGNED: "assigned_at", TaskState.RUNNING: "started_at"} | dict.fromkeys(ENDED, "finished_at")
 
@@ -102,6 +103,7 @@ class TaskRecords:
     def release(self, record: TaskRecord) -> tuple[Release, str]:
         """Queue a pending task if all that it waited for have succeeded; returns also the one that has not, if so."""
         spec = record.spec
+        message = self._client.hget(keys.SET_ASIDE, spec.id)
         outcome, number = SCRIPTS["release"](
             self._client,
             record=keys.task_record(spec.id),
@@ -112,6 +114,7 @@ class TaskRecords:
             awaited=map(keys.task_record, spec.after),
             id=spec.id,
             queue=record.queue,
+            becomes=readdressed(str(message or ""), record.queue, even_expired=True),
         )
         return Release(outcome), spec.after[int(number) - 1] if int(number) else ""
 

@@ -5,13 +5,21 @@ from __future__ import annotations
 import contextlib
 
 from torch_tasks.broker.refused import RefusedLetter
+from torch_tasks.caller import CallerKind
 from torch_tasks.errors import IllegalTransition, NotDead, TaskNotFound, Unreadable
 from torch_tasks.fleet import Fleet
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.task import Failure, FailureKind, Priority, TaskRecord, TaskResult, TaskState
+from torch_tasks.security.decision import note_denial
 from torch_tasks.store.task_fields import followers
 from torch_tasks.tasks.run import run
 from torch_tasks.transport.deliveries import queue_of
 from torch_tasks.transport.envelope import delivered, losses
+
+
+def note_refused(queue: str, why: str) -> None:
+    """Have it known that a message was refused for its signature; nobody can say who wrote it."""
+    note_denial("message.deliver", Asker(kind=CallerKind.PROGRAM, name="unknown"), f"a message in {queue}: {why}")
 
 
 class DeadLetters:

@@ -45,8 +45,9 @@ from torch_tasks.store.task_outcomes import Take
 from torch_tasks.system.loops import backoff
 from torch_tasks.tasks import dispatch, set_aside
 from torch_tasks.tasks.dispatch import Act, Arrival, Decision, Ending, EndOfTry, Reach
+from torch_tasks.tasks.recorded_asker import asker_in
 from torch_tasks.transport.deliveries import list_of_tag, queue_of
-from torch_tasks.transport.envelope import LOSSES
+from torch_tasks.transport.envelope import ASKER_HEADER, LOSSES, as_header, fields_of, written
 
 log = logging.getLogger(__name__)
 
@@ -63,7 +64,8 @@ class HeldMessage:
         self._tag = str(request.properties["delivery_tag"])
         self._keeper = app.leases.keeper_of(self._tag)
         self._text = self._keeper.message(self._tag) if self._keeper else None
-        self._fields: dict[str, Any] = json.loads(self._text) if self._text else {}
+        self._fields: dict[str, Any] = fields_of(self._text) if self._text else {}
+        self._asker = asker_in(request)
 
     @property
     def delivery(self) -> TaskDelivery | None:
@@ -137,7 +139,8 @@ class HeldMessage:
         if self._keeper is None:
             raise Ignore
         step = int(self._fields["properties"]["priority"])
-        self._keeper.park(self._tag, queue, step, int(seconds * 1000), json.dumps(self._fields))
+        self._headers[ASKER_HEADER] = as_header(self._asker)
+        self._keeper.park(self._tag, queue, step, int(seconds * 1000), written(self._fields, queue))
 
 
 class Execution:

@@ -6,6 +6,7 @@ chain, is nobody else's either.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from contextvars import ContextVar
 from typing import Any
 
@@ -15,8 +16,8 @@ from pydantic import ValidationError
 from torch_tasks.caller import CallerKind, acting_as
 from torch_tasks.model.asker import Asker
 from torch_tasks.settings import settings
+from torch_tasks.transport.envelope import ASKER_HEADER, SIGNER_HEADER, as_header, asker_of
 
-HEADER = "torch_asker"
 _UNKNOWN = Asker(kind=CallerKind.PROGRAM, name="celery")
 """Who asks in a message that no process of Torch sent: it has the rights of a program."""
 _running: ContextVar[Any] = ContextVar("_running", default=None)
@@ -24,15 +25,16 @@ _running: ContextVar[Any] = ContextVar("_running", default=None)
 
 def stamp(headers: dict[str, Any]) -> None:
     """Note in a message's headers who asks."""
-    headers[HEADER] = Asker.now(settings().node).model_dump(mode="json", exclude_none=True)
+    headers[ASKER_HEADER] = as_header(Asker.now(settings().node))
+    headers.pop(SIGNER_HEADER, None)
 
 
 def asker_in(headers: Any) -> Asker:
-    """Who asked, as the headers of a message say."""
-    try:
-        return Asker.model_validate(headers.get(HEADER))
-    except (ValidationError, AttributeError):
-        return _UNKNOWN
+    """Who asked, as the headers of a message say, and as far as its signer may say that."""
+    signer = None
+    with suppress(ValidationError):
+        signer = Asker.model_validate(headers.get(SIGNER_HEADER))
+    return asker_of(headers, signer) or _UNKNOWN
 
 
 @signals.task_prerun.connect

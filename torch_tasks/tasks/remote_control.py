@@ -20,7 +20,8 @@ from torch_tasks.model.reader import shortened
 from torch_tasks.security.decision import note_denial, require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
-from torch_tasks.tasks.recorded_asker import HEADER, asker_in, stamp
+from torch_tasks.tasks.recorded_asker import asker_in, stamp
+from torch_tasks.transport.envelope import ASKER_HEADER, SIGNER_HEADER
 
 REVOKE, SHUTDOWN = "revoke", "shutdown"
 RIGHTS = {
@@ -74,9 +75,15 @@ _NO_SIGNAL = (None, "SIGTERM", "TERM")
 class GuardedNode(Node):
     """A worker's end of the remote control."""
 
+    def handle_message(self, body: Any, message: Any = None) -> Any:
+        signer = message.headers.get(SIGNER_HEADER) if message else None
+        return super().handle_message(
+            {**body, "arguments": {**(body.get("arguments") or {}), SIGNER_HEADER: signer}}, message
+        )
+
     def handle(self, method: str, arguments: Any = None) -> Any:
         asked = dict(arguments or {})
-        asker = asker_in({HEADER: asked.pop(HEADER, None)})
+        asker = asker_in({name: asked.pop(name, None) for name in (ASKER_HEADER, SIGNER_HEADER)})
         with acting_as(asker.caller):
             try:
                 _require(method, asked, asker)

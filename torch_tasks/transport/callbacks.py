@@ -27,6 +27,12 @@ class LeaseListeners:
     on_return: list[Callable[[], object]] = field(default_factory=list)
     """Called when the broker was restarted or has lost its data, while no process takes messages: to put back what
     only this process knows. A callback that finds the broker away is called again when it is back."""
+    on_refused: list[Callable[[str, str], object]] = field(default_factory=list)
+    """Called with the queue and the reason when this process refused a message for its signature."""
+    _refusals: Callbacks = field(default_factory=lambda: Callbacks())
+
+    def refused(self, queue: str, why: str) -> None:
+        self._refusals.run(self.on_refused, queue, why)
 
 
 class Callbacks:

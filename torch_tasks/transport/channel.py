@@ -3,27 +3,22 @@
 from __future__ import annotations
 
 import logging
-import sys
 import time
 import uuid
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import suppress
 from queue import Empty
 from typing import Any
-from weakref import WeakValueDictionary
 
 import redis
 from kombu.transport import redis as stock
-from kombu.transport import virtual
 from kombu.utils.encoding import bytes_to_str
-from kombu.utils.json import dumps
 from kombu.utils.objects import cached_property
 from redis.exceptions import NoScriptError
 
 from torch_tasks import keys
 from torch_tasks.broker.reconciler import greeting
-from torch_tasks.errors import Unreadable
+from torch_tasks.errors import BadSignature, SignatureRefused, Unreadable
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.transport.claiming import (
     CLAIM,
@@ -34,8 +29,9 @@ from torch_tasks.transport.claiming import (
     is_refused,
 )
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, SCRIPTS, SEPARATOR, SET_ASIDE_HEADER, queue_of
-from torch_tasks.transport.envelope import delivered
+from torch_tasks.transport.envelope import BROADCAST_SECONDS, delivered, signature_of, written
 from torch_tasks.transport.leases import ANSWER_SECONDS, LeaseKeeper, LeaseTerms
+from torch_tasks.transport.qos import QoS
 
 log = logging.getLogger(__name__)
 
@@ -58,67 +54,6 @@ class PublishBatch(stock.PublishBatch):
                 self.pipeline.ltrim(bell, 0, BELL_LENGTH - 1)
                 self.pipeline.pexpire(bell, BELL_MS)
         super().flush()
-
-
-class QoS(virtual.QoS):
-    """The unsettled deliveries of one channel; they belong to the keeper, and may outlive the channel."""
-
-    def __init__(self, channel: Channel, prefetch_count: int = 0) -> None:
-        super().__init__(channel, prefetch_count)
-        #: The tags that count against the limit.
-        self.tags: set[str] = set()
-        self._messages: WeakValueDictionary[str, Any] = WeakValueDictionary()
-
-    def can_consume(self) -> bool:
-        """Whether there is room for one more; the answer to a claim must be read in any case, as it may bring one."""
-        return self.channel.claiming or not self.prefetch_count or self._room() > 0
-
-    def can_consume_max_estimate(self) -> int:
-        return max(self._room(), 0) if self.prefetch_count else 1
-
-    def _room(self) -> int:
-        return int(self.prefetch_count) - len(self.tags) - len(self.channel.keeper.orphans)
-
-    def append(self, message: Any, delivery_tag: str) -> None:
-        """Remember the message of a delivery, which the keeper holds already."""
-        self._messages[delivery_tag] = message
-
-    def get(self, delivery_tag: str) -> Any:
-        return self._messages[delivery_tag]
-
-    def ack(self, delivery_tag: str) -> None:
-        self.channel.keeper.ack(delivery_tag)
-
-    def reject(self, delivery_tag: str, requeue: bool = False) -> None:
-        """Put the message back to the front of its queue, or drop it."""
-        if requeue:
-            self.channel.keeper.requeue(delivery_tag)
-        else:
-            self.channel.keeper.ack(delivery_tag)
-
-    def restore_unacked(self) -> None:
-        """Put all back except those whose task this process still works on: a lost connection does not end a task."""
-        if self.tags:
-            self.channel.keeper.release(set(self.tags), _in_work())
-
-    def restore_unacked_once(self, stderr: Any = None) -> None:
-        self._on_collect.cancel()
-        self.restore_unacked()
-
-
-def _in_work() -> dict[str, Any]:
-    """The messages of all requests in the pool of this process's Celery worker, by their tags."""
-    state = sys.modules.get("celery.worker.state")
-    if state is None:
-        return {}
-    requests = [*_members(state.active_requests), *_members(state.reserved_requests)]
-    return {request.message.delivery_tag: request.message for request in requests}
-
-
-def _members(requests: Iterable[Any]) -> list[Any]:
-    while True:
-        with suppress(RuntimeError):  # a thread of the pool began a task at this moment
-            return list(requests)
 
 
 class Channel(stock.Channel):
@@ -197,13 +132,16 @@ class Channel(stock.Channel):
         if SET_ASIDE_HEADER in headers:
             kept = {**message, "headers": {name: headers[name] for name in headers.keys() - {SET_ASIDE_HEADER}}}
             with self.conn_or_acquire() as client:
-                client.hset(keys.SET_ASIDE, headers["id"], dumps(kept))
-            return
-        if kwargs.get("_publish_batch") is not None:
-            super()._put(queue, message, **kwargs)
+                client.hset(keys.SET_ASIDE, headers["id"], written(kept, queue))
             return
         target = self._q_for_pri(queue, self._get_message_priority(message, reverse=False))
-        put = {"list": target, "bell": keys.bell(queue), "message": dumps(message)}
+        text = written(message, queue)
+        if (batch := kwargs.get("_publish_batch")) is not None:
+            batch.add("lpush", target, text)
+            for step in self.priority_steps if queue in self._expires else ():
+                batch.add("pexpire", self._q_for_pri(queue, step), self._expires[queue])
+            return
+        put = {"list": target, "bell": keys.bell(queue), "message": text}
         with self.conn_or_acquire() as client:
             if queue not in self._expires:
                 SCRIPTS["put"](client, **put)
@@ -213,6 +151,18 @@ class Channel(stock.Channel):
                 for step in self.priority_steps:
                     pipe.pexpire(self._q_for_pri(queue, step), self._expires[queue])
                 pipe.execute()
+
+    def _put_fanout(self, exchange: str, message: Any, routing_key: str, **kwargs: Any) -> None:
+        """Send a message to all that listen now: a command to the workers, or an event."""
+        text = written(message, _heard_on(exchange), lasts_seconds=BROADCAST_SECONDS)
+        topics = self._get_publish_topics(exchange, routing_key)
+        if (batch := kwargs.get("_publish_batch")) is not None:
+            for topic in topics:
+                batch.add("publish", topic, text)
+            return
+        with self.conn_or_acquire() as client:
+            for topic in topics:
+                client.publish(topic, text)
 
     def create_publish_batch(self, max_size: int) -> PublishBatch:
         return PublishBatch(self, max_size)
@@ -364,13 +314,19 @@ class Channel(stock.Channel):
     def _readable(self, taken: ClaimedMessage) -> dict[str, Any]:
         """The message as its consumer gets it; one that is not readable is buried."""
         try:
-            return delivered(taken.message, taken.tag, limit=self.limit_bytes)
-        except Unreadable as error:
+            return delivered(taken.message, taken.tag, limit=self.limit_bytes, queue=taken.queue)
+        except (Unreadable, SignatureRefused) as error:
             if taken.leased:
                 self.keeper.refuse(taken.tag, str(error))
             else:
                 log.error("a message in %s is refused and dropped: %s", taken.queue, error)
+            self._note_refused(taken.queue, error)
             raise Empty from None
+
+    def _note_refused(self, queue: str, error: Unreadable | SignatureRefused) -> None:
+        """Have it known that somebody wrote what nobody of the fleet signed."""
+        if isinstance(error, SignatureRefused):
+            self.connection.client.leases.listeners.refused(queue, str(error))
 
     def _receive_one(self, client: Any) -> bool | None:
         """As kombu does, but a control command or an event that is not readable is dropped before it is parsed."""
@@ -387,17 +343,23 @@ class Channel(stock.Channel):
         channel = bytes_to_str(notice["channel"]).partition(".")[2].partition("/")[0]
         if channel not in self._fanout_to_queue:
             return None
+        text, is_command = notice["data"].decode(errors="replace"), channel.endswith(".pidbox")
         try:
             message = delivered(
-                notice["data"].decode(errors="replace"),
-                uuid.uuid4().hex,
-                limit=self.limit_bytes,
-                is_command=channel.endswith(".pidbox"),
+                text, uuid.uuid4().hex, limit=self.limit_bytes, is_command=is_command, queue=_heard_on(channel)
             )
-        except Unreadable as error:
+            if is_command and not self._is_new(channel, text):
+                raise BadSignature("this process has heard it before: somebody sent it a second time")
+        except (Unreadable, SignatureRefused) as error:
             log.error("a broadcast on %s is refused and dropped: %s", channel, error)
+            self._note_refused(channel, error)
             raise Empty from None
         return bool(self._deliver_fanout_message(message, channel))
+
+    def _is_new(self, exchange: str, text: str) -> bool:
+        signature = signature_of(text)
+        heard = self.connection.client.leases.heard
+        return not signature or bool(heard.is_new(f"{self._fanout_to_queue[exchange]} {signature}"))
 
     def basic_get(self, queue: str, no_ack: bool = False, **kwargs: Any) -> Any:
         """Take one message without waiting, if there is one."""
@@ -427,6 +389,11 @@ class Channel(stock.Channel):
             with suppress(*self.connection_errors):
                 self._stop_polling()
         super().close()
+
+
+def _heard_on(exchange: str) -> str:
+    """What a broadcast is signed for; no queue has such a name."""
+    return f"all at {exchange}"
 
 
 class Transport(stock.Transport):

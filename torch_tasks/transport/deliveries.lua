@@ -35,12 +35,12 @@ local function put()
   ring()
 end
 
--- Have a message that waits in one list wait in another, in front.
+-- Have a message that waits in one list wait in another, in front, as it is to lie there.
 -- KEYS: list, target, bell
--- ARGV: message
+-- ARGV: message, becomes
 local function forward()
   if redis.call('LREM', KEY.list, -1, ARG.message) == 0 then return 0 end
-  redis.call('RPUSH', KEY.target, ARG.message)
+  redis.call('RPUSH', KEY.target, ARG.becomes)
   ring()
   return 1
 end
@@ -78,9 +78,9 @@ local function settle()
   return drop(ARG.tag)
 end
 
--- Put a delivery in front of a list.
+-- Put a delivery, or another message in its place, in front of a list.
 -- KEYS: leases, deliveries, list, bell
--- ARGV: tag, only_ended, limit
+-- ARGV: tag, only_ended, limit, becomes
 -- The limit is the number of losses at which a message is poison; with 0, it was not lost. What is parked never is.
 -- Returns 'gone', 'held', 'back', or 'poison': then the delivery is left as it is.
 local function put_back()
@@ -95,7 +95,7 @@ local function put_back()
     if losses + 1 >= limit then return 'poison' end
     message = string.format('{"torch-deliveries":%d,', losses + 1) .. string.sub(rest, 2)
   end
-  redis.call('RPUSH', KEY.list, message)
+  redis.call('RPUSH', KEY.list, ARG.becomes ~= '' and ARG.becomes or message)
   drop(ARG.tag)
   ring()
   return 'back'
@@ -125,13 +125,12 @@ local function bury()
   return 1
 end
 
--- A dead letter joins the end of a list; its losses are forgotten.
+-- A dead letter joins the end of a list, as it is to lie there; its losses are forgotten.
 -- KEYS: dead_letters, refusals, list, bell
--- ARGV: id
+-- ARGV: id, becomes
 local function replay()
-  local message = redis.call('HGET', KEY.dead_letters, ARG.id)
-  if not message then return 0 end
-  local _, unlost = losses_of(message)
+  if redis.call('HEXISTS', KEY.dead_letters, ARG.id) == 0 then return 0 end
+  local _, unlost = losses_of(ARG.becomes)
   redis.call('LPUSH', KEY.list, unlost)
   redis.call('HDEL', KEY.dead_letters, ARG.id)
   redis.call('HDEL', KEY.refusals, ARG.id)

@@ -12,7 +12,7 @@ from torch_tasks import keys
 from torch_tasks.broker.refused import RefusedLetter, refused_name
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.model.task import PRIORITY_STEPS
-from torch_tasks.transport.envelope import message_id
+from torch_tasks.transport.envelope import message_id, readdressed
 
 SEPARATOR = "\x06\x16"
 """Stands between a queue's name and the priority step in the name of a list; kombu's own."""
@@ -113,7 +113,7 @@ class Deliveries:
 
     def forward(self, queue: str, message: str, target: str, step: int) -> bool:
         """Move a waiting message to the front of another queue; false if it does not wait in its queue any more."""
-        to = {"target": list_of(target, step), "bell": keys.bell(target)}
+        to = {"target": list_of(target, step), "bell": keys.bell(target), "becomes": readdressed(message, target)}
         lists = [list_of(queue, old) for old in PRIORITY_STEPS]
         return any(SCRIPTS["forward"](self._client, list=name, **to, message=message) for name in lists)
 
@@ -134,8 +134,15 @@ class Deliveries:
 
     def put_aside_back(self, task_id: str, queue: str, step: int) -> bool:
         """Put a message that is set aside into a queue."""
-        places = {"dead_letters": keys.SET_ASIDE, "list": list_of(queue, step), "bell": keys.bell(queue)}
-        return bool(SCRIPTS["replay"](self._client, **places, id=task_id))
+        return self._replay(keys.SET_ASIDE, task_id, queue, step)
+
+    def _replay(self, place: str, name: str, queue: str, step: int) -> bool:
+        message = self._client.hget(place, name)
+        if message is None:
+            return False
+        places = {**DEAD, "dead_letters": place, "list": list_of(queue, step), "bell": keys.bell(queue)}
+        becomes = readdressed(str(message), queue, even_expired=True)
+        return bool(SCRIPTS["replay"](self._client, **places, id=name, becomes=becomes))
 
     def set_delivery_aside(self, tag: str, task_id: str) -> bool:
         """Set the message of a delivery aside."""
@@ -159,9 +166,9 @@ class Deliveries:
         """Put the message back to the front of its queue."""
         return self.put_back(tag) == "back"
 
-    def move(self, tag: str, queue: str, step: int) -> bool:
-        """Put the message to the front of another queue."""
-        return self._to_list(tag, list_of(queue, step)) == "back"
+    def move(self, tag: str, queue: str, step: int, message: str) -> bool:
+        """Put the message to the front of another queue, as it is to lie there."""
+        return self._to_list(tag, list_of(queue, step), becomes=message) == "back"
 
     def park(self, tag: str, queue: str, step: int, ms: int, message: str | None = None) -> bool:
         """Have the message, or another in its place, wait for so long and then go to the front of the queue."""
@@ -175,9 +182,12 @@ class Deliveries:
         """
         return self._to_list(tag, list_of_tag(tag), only_ended=only_ended, limit=limit)
 
-    def _to_list(self, tag: str, target: str, *, only_ended: bool = False, limit: int = 0) -> Outcome:
+    def _to_list(
+        self, tag: str, target: str, *, only_ended: bool = False, limit: int = 0, becomes: str = ""
+    ) -> Outcome:
         places = {**HELD, "list": target, "bell": keys.bell(queue_of(target))}
-        outcome: Outcome = SCRIPTS["put_back"](self._client, **places, tag=tag, only_ended=only_ended, limit=limit)
+        how = {"only_ended": only_ended, "limit": limit, "becomes": becomes}
+        outcome: Outcome = SCRIPTS["put_back"](self._client, **places, tag=tag, **how)
         return outcome
 
     # ── dead letters ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -198,8 +208,7 @@ class Deliveries:
 
     def replay(self, message_id: str, queue: str, step: int) -> bool:
         """Put a dead letter to the end of a queue, as if it had never been lost."""
-        places = {**DEAD, "list": list_of(queue, step), "bell": keys.bell(queue)}
-        return bool(SCRIPTS["replay"](self._client, **places, id=message_id))
+        return self._replay(keys.DEAD_LETTERS, message_id, queue, step)
 
     def dead_letter_ids(self) -> list[str]:
         return [str(name) for name in self._client.hkeys(keys.DEAD_LETTERS)]

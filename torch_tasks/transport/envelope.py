@@ -1,24 +1,50 @@
 """What kombu and Celery write into a message, read strictly: nothing else reaches kombu, Celery, or a pool.
 
-The transport carries JSON and no compression, so what a message unpacks to is hardly longer than the message.
+The transport carries JSON and no compression, so what a message unpacks to is hardly longer than the message. A message
+is signed over all of its text for the queue that it lies in; the signature stands in front of that text, so that it is
+verified before anything is parsed, and whoever moves a message to another queue signs it anew.
 """
 
 from __future__ import annotations
 
 import base64
 import binascii
-from typing import Annotated, Any, Literal
+import json
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, NamedTuple
 
-from kombu.utils.json import loads
-from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr
+from kombu.utils.json import dumps, loads
+from pydantic import BaseModel, ConfigDict, Field, StrictBool, StrictFloat, StrictInt, StrictStr, ValidationError
 
-from torch_tasks.errors import Unreadable
-from torch_tasks.model.reader import LIMIT_BYTES, as_model, check_text, read_object, shortened
+from torch_tasks.caller import CallerKind
+from torch_tasks.errors import NotSigned, SignatureRefused, Unreadable
+from torch_tasks.model.asker import Asker
+from torch_tasks.model.reader import LIMIT_BYTES, as_model, check_size, check_text, read_object, shortened
+from torch_tasks.signing.authority import believed, signer_as_asker
+from torch_tasks.signing.enforcement import checked, seal
+from torch_tasks.signing.signature import Purpose
 
 LOSSES = "torch-deliveries"
 """The first field of a message that was lost with its holder: how often."""
 LOSSES_HEADER = "torch_deliveries"
 """The header in which a task finds that number."""
+SIGNATURE = "torch-signature"
+"""The field of a message in front of all that is signed."""
+ASKER_HEADER = "torch_asker"
+"""The header that says who asked."""
+SIGNER_HEADER = "torch_signer"
+"""The header in which a task finds whose signature was verified; no message brings it."""
+SIGNED_SECONDS = 30 * 86_400.0
+"""How long a message counts after it was signed; housekeeping signs anew what has waited for a third of that."""
+BROADCAST_SECONDS = 600.0
+"""The same for what is sent to all that listen; more than clocks may differ."""
+
+_FRONT = re.compile(rf'\{{(?:"{LOSSES}":(\d{{1,16}}),)?(?:"{SIGNATURE}":"([\w.-]*)",)?', re.ASCII)
+_OTHER_CELERY = (
+    "publish with Torch's own Celery app (from torch_tasks.app import app) on a machine that joined the fleet, as "
+    "run.delay(…) does: it signs by itself; see docs/security.md"
+)
 
 _Text = Annotated[StrictStr, Field(max_length=4096)]
 _Word = Annotated[StrictStr, Field(min_length=1, max_length=512)]
@@ -110,12 +136,99 @@ class _Embed(_Part):
     chord: _Object | None = None
 
 
-def delivered(message: str, tag: str, *, limit: int = LIMIT_BYTES, is_command: bool = False) -> dict[str, Any]:
+class _Parts(NamedTuple):
+    """A message, cut without being parsed."""
+
+    losses: int
+    signature: str | None
+    text: str
+    """What is signed."""
+
+
+def _parts(message: str) -> _Parts:
+    front = _FRONT.match(message)
+    if front is None or front.end() == 1:
+        return _Parts(0, None, message)
+    losses, signature = front.groups()
+    return _Parts(int(losses or 0), signature, "{" + message[front.end() :])
+
+
+def _joined(losses: int, signature: str | None, text: str) -> str:
+    front = (f'"{LOSSES}":{losses},' if losses else "") + (f'"{SIGNATURE}":"{signature}",' if signature else "")
+    return f"{{{front}{text[1:]}"
+
+
+def written(message: Mapping[str, Any], queue: str, *, lasts_seconds: float = SIGNED_SECONDS) -> str:
+    """A message as it lies in this queue, signed by this node."""
+    fields = dict(message)
+    losses = int(fields.pop(LOSSES, 0))
+    text, headers = dumps(fields), fields.get("headers") or {}
+    claims = {"queue": queue, "task": headers.get("task"), "id": headers.get("id")}
+    return _joined(losses, seal(Purpose.MESSAGE, text, lasts_seconds, by=CallerKind.NODE, **claims), text)
+
+
+def readdressed(message: str, queue: str, *, even_expired: bool = False) -> str:
+    """The message as this node puts it into another queue; one whose signature does not hold is left as it is.
+
+    With ``even_expired``, this node vouches also for one that was signed too long ago.
+    """
+    losses, signature, text = _parts(message)
+    try:
+        signed = checked(signature, Purpose.MESSAGE, text, even_expired=even_expired)
+        if signed is None or (signed.claims.get("queue") == queue and not even_expired):
+            return message
+        payload = read_object(text)
+        asker = asker_of(payload["headers"], signer_as_asker(signed.signer))
+        payload["headers"].pop(ASKER_HEADER, None)
+    except (SignatureRefused, Unreadable, KeyError, AttributeError):
+        return message
+    if asker:
+        payload["headers"][ASKER_HEADER] = as_header(asker)
+    return written({**payload, **({LOSSES: losses} if losses else {})}, queue)
+
+
+def signature_of(message: str) -> str | None:
+    return _parts(message).signature
+
+
+def fields_of(message: str) -> dict[str, Any]:
+    """The fields of a message that was delivered, as :func:`written` takes them."""
+    losses, _, text = _parts(message)
+    fields: dict[str, Any] = json.loads(text)
+    return {**fields, **({LOSSES: losses} if losses else {})}
+
+
+def as_header(asker: Asker) -> dict[str, Any]:
+    return asker.model_dump(mode="json", exclude_none=True)
+
+
+def asker_of(headers: Mapping[str, Any], signer: Asker | None) -> Asker | None:
+    """Who asked, as the headers say, and only as far as who signed them may say that."""
+    try:
+        asker = Asker.model_validate(headers.get(ASKER_HEADER))
+    except ValidationError:
+        asker = None
+    return believed(asker, signer) if signer else asker
+
+
+def delivered(
+    message: str, tag: str, *, limit: int = LIMIT_BYTES, is_command: bool = False, queue: str | None = None
+) -> dict[str, Any]:
     """A message as its consumer gets it: under this tag, and marked if it was lost before.
 
-    Raises :class:`~torch_tasks.errors.Unreadable` for a message that kombu or Celery would stumble over.
+    Raises :class:`~torch_tasks.errors.Unreadable` for a message that kombu or Celery would stumble over, and
+    :class:`~torch_tasks.errors.SignatureRefused` for one that nobody of the fleet signed for this ``queue``.
     """
-    payload = read_object(message, limit=limit)
+    check_size(message, limit)
+    losses, signature, text = _parts(message)
+    claims: dict[str, Any] = {} if queue is None else {"queue": queue}
+    try:
+        signed = checked(signature, Purpose.MESSAGE, text, **claims)
+    except NotSigned as error:
+        raise NotSigned(f"{error}: {_OTHER_CELERY}") from None
+    payload = read_object(text, limit=limit)
+    if losses:
+        payload[LOSSES] = losses
     envelope = as_model(_Envelope, payload, "message")
     headers = envelope.headers
     is_task = "task" in headers
@@ -125,6 +238,9 @@ def delivered(message: str, tag: str, *, limit: int = LIMIT_BYTES, is_command: b
         _check_task(body)
     if is_command:
         as_model(_Command, body, "command")
+    payload["headers"].pop(SIGNER_HEADER, None)
+    if signed:
+        payload["headers"][SIGNER_HEADER] = as_header(signer_as_asker(signed.signer))
     properties = payload["properties"]
     properties["delivery_tag"] = tag
     if payload.pop(LOSSES, 0):
@@ -145,7 +261,7 @@ def message_id(message: str) -> str | None:
 def losses(message: str) -> int:
     """How often a message was lost with its holder so far."""
     try:
-        count = read_object(message).get(LOSSES, 0)
+        count = _parts(message).losses or read_object(message).get(LOSSES, 0)
     except Unreadable:
         return 0
     return count if isinstance(count, int) else 0

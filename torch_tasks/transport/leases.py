@@ -27,7 +27,7 @@ from torch_tasks.system.loops import RETRY_SECONDS, Loop
 from torch_tasks.transport.callbacks import Callbacks, LeaseListeners
 from torch_tasks.transport.claiming import IntakePause
 from torch_tasks.transport.deliveries import Deliveries, GateClosed, list_of_tag, queue_of
-from torch_tasks.transport.envelope import message_id
+from torch_tasks.transport.envelope import BROADCAST_SECONDS, message_id, readdressed
 from torch_tasks.transport.gate import Gate
 from torch_tasks.transport.held import HeldDeliveries
 
@@ -40,6 +40,8 @@ SWEEP_LEASES = 5 / 8
 """The longest time between two sweeps, in leases: a whole one would look as if the broker had been away."""
 BETWEEN_SWEEPS_SECONDS = 0.25
 GATE_SECONDS = 0.2
+_HEARD = 10_000
+"""So many commands are kept before those are forgotten whose signatures have expired."""
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,8 @@ class LeaseKeeper:
         return self._settle(tag, lambda: self._restore_lost(tag, only_ended=False))
 
     def move(self, tag: str, queue: str, step: int) -> bool:
-        return self._settle(tag, lambda: self._deliveries.move(tag, queue, step))
+        message = readdressed(self._holdings.message(tag) or "", queue)
+        return self._settle(tag, lambda: self._deliveries.move(tag, queue, step, message))
 
     def park(self, tag: str, queue: str, step: int, ms: int, message: str | None = None) -> bool:
         until = time.monotonic() + ms / 1000
@@ -374,6 +377,24 @@ def _client(parameters: Mapping[str, Any], note_server: Callable[[str], None]) -
     return BrokerClient(redis.ConnectionPool(**options), address)
 
 
+class HeardCommands:
+    """The commands that this process has heard lately: one that somebody sends a second time is not heard again."""
+
+    def __init__(self) -> None:
+        self._until: dict[str, float] = {}
+        self._lock = threading.Lock()
+
+    def is_new(self, signature: str) -> bool:
+        now = time.monotonic()
+        with self._lock:
+            if len(self._until) > _HEARD:
+                self._until = {one: until for one, until in self._until.items() if until > now}
+            if signature in self._until:
+                return False
+            self._until[signature] = now + BROADCAST_SECONDS
+            return True
+
+
 class Leases:
     """All leases that one Celery app has in this process: a keeper for each broker it takes messages from."""
 
@@ -381,6 +402,7 @@ class Leases:
         self.listeners = LeaseListeners()
         #: Stops all channels of the app from taking messages.
         self.intake = IntakePause()
+        self.heard = HeardCommands()
         self._keepers: dict[tuple[object, ...], LeaseKeeper] = {}
         self._lock = threading.Lock()
         os.register_at_fork(after_in_child=self._forget_keepers)

@@ -25,7 +25,7 @@ from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.store.tasks import demanded
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
-from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.host.holds_watcher import HoldsWatcher
 from torch_tasks.workers.host.host import Host
 
@@ -44,6 +44,7 @@ def host_agent(spec: AgentSpec) -> HoldsWatcher:
     app.leases.listeners.on_lost.append(lambda *_: host.look_at_task())
     app.leases.listeners.on_return += [host.put_back, recovery.restore_all]
     app.leases.listeners.on_buried.append(lambda task_id, _: DeadLetters(fleet()).note_lost(task_id))
+    app.leases.listeners.on_refused.append(note_refused)
     host.resume()
     return host.holds
 

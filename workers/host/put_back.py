@@ -12,7 +12,7 @@ from torch_tasks.keys import agent_queue
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.model.task import HELD, Priority, TaskState
 from torch_tasks.state_folder import JOURNAL
-from torch_tasks.transport.envelope import message_id
+from torch_tasks.transport.envelope import message_id, readdressed
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder, CurrentAttempt, kept_attempts, prune_attempts
 from torch_tasks.workers.host.quota import Spending
 
@@ -86,9 +86,10 @@ def reclaim(folder: Path, agent_id: str, current: CurrentAttempt, fleet: Fleet) 
     kept = AttemptFolder(folder / "runs", current.task_id, current.attempt).recall()
     if kept is None or TaskState(kept[0]["state"]) not in HELD:
         return
-    deliveries, message = fleet.deliveries, kept[1]
+    deliveries = fleet.deliveries
+    message = readdressed(kept[1] or "", queue, even_expired=True)
     # Its delivery may be held by the worker that died, wait in the queue already, or be forgotten.
-    if current.delivery and deliveries.move(current.delivery, queue, step):
+    if current.delivery and deliveries.move(current.delivery, queue, step, message):
         return
     if message and current.task_id not in map(message_id, deliveries.waiting(queue)):
         deliveries.put(queue, message, step)

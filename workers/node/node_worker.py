@@ -22,7 +22,7 @@ from torch_tasks.orchestration.scaling import start_pool_agents
 from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
-from torch_tasks.tasks.dead_letters import DeadLetters
+from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
@@ -102,6 +102,7 @@ class NodeMaintenance:
         self._fleet = fleet
         app.leases.listeners.on_return.append(self._restore_what_is_known_here)
         app.leases.listeners.on_buried.append(lambda task_id, _: DeadLetters(fleet).note_lost(task_id))
+        app.leases.listeners.on_refused.append(note_refused)
 
     def _play_round(self) -> None:
         try:
