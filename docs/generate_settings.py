@@ -8,6 +8,7 @@ from typing import Any
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
+from torch_tasks.server_settings import ServerSettings
 from torch_tasks.settings import Settings
 
 HEAD = """\
@@ -30,8 +31,8 @@ def page() -> str:
 
 
 def fields() -> list[tuple[str, FieldInfo]]:
-    """The settings, as the model has them."""
-    return list(Settings.model_fields.items())
+    """The settings, as the model has them, those of the server last."""
+    return sorted(Settings.model_fields.items(), key=lambda one: one[0] in ServerSettings.model_fields)
 
 
 def _default(field: FieldInfo) -> str:

@@ -53,6 +53,10 @@ class NotAuthenticated(TorchError):
     exit_code = 5
 
 
+class LoginRefused(NotAuthenticated):
+    """A person does not get in: what their provider says is not valid here, or gives them no role."""
+
+
 class SignatureRefused(TorchError):
     """What came is not what somebody of this fleet signed, or no longer counts; nothing of it was used."""
 
@@ -81,6 +85,10 @@ class KeysUnusable(TorchError):
 
 class RequestNotTaken(WrongUsage):
     """A server does not take a request of this form: its size, its headers, its method, or where it comes from."""
+
+    def __init__(self, text: str, status: int = 400, **headers: str) -> None:
+        super().__init__(text)
+        self.status, self.headers = status, headers
 
 
 class KeyTaken(WrongUsage):
@@ -170,6 +178,14 @@ class ServerUnreachable(BrokerAway):
 
 class ServerBusy(BrokerAway):
     """The server serves as many requests as it may; the same one succeeds later."""
+
+
+class ProviderAway(BrokerAway):
+    """The OpenID provider at which people log in cannot be asked now; tokens count all the same."""
+
+
+class FlowerAway(BrokerAway):
+    """This machine runs no Flower, or it does not answer."""
 
 
 class BrokerNotStarted(TorchError):

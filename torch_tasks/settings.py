@@ -9,7 +9,7 @@ from functools import cache, cached_property
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError, field_validator
+from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
     PydanticBaseSettingsSource,
@@ -28,6 +28,7 @@ from torch_tasks.model.limits import Bytes, Limits
 from torch_tasks.model.near import near
 from torch_tasks.model.reader import LIMIT_BYTES
 from torch_tasks.model.spawn import Pool
+from torch_tasks.server_settings import ExpandedPath, Finite, ServerSettings
 from torch_tasks.state_folder import StateFolder
 from torch_tasks.toml_config import hint, place
 
@@ -36,14 +37,12 @@ def _default_node() -> str:
     return socket.gethostname().split(".")[0].lower() or "localhost"
 
 
-Finite = Annotated[float, Field(allow_inf_nan=False)]
 PaneScope = Literal["auto", "always", "never"]
 Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
-ExpandedPath = Annotated[Path, BeforeValidator(lambda value: Path(str(value)).expanduser().absolute())]
 
 
-class Settings(BaseSettings):
+class Settings(ServerSettings):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)
@@ -275,30 +274,6 @@ class Settings(BaseSettings):
     token_file: ExpandedPath | None = Field(
         None,
         description="A file with the token for that server. Unset: for the server of this state folder its own token.",
-    )
-    serve: bool = Field(True, description="Whether `up` runs this machine's server, too; see docs/server.md.")
-    server_host: str = Field(
-        "127.0.0.1", description="The address at which this machine's server listens; see docs/server.md."
-    )
-    server_port: int = Field(5556, ge=0, le=65535, description="Its port; if `up` finds it in use, a free one.")
-    server_names: tuple[str, ...] = Field(
-        (), description='The names under which it is reached besides its address, as `["torch.example"]`.'
-    )
-    server_certificate: ExpandedPath | None = Field(
-        None, description="The file of its certificate with the chain (PEM); then it speaks https alone."
-    )
-    server_key: ExpandedPath | None = Field(None, description="The file of the certificate's key, if it has its own.")
-    server_request_bytes: Bytes = Field(
-        LIMIT_BYTES,
-        gt=0,
-        description="A longer request is refused.",
-        json_schema_extra={"default": "16M"},
-    )
-    server_slow_seconds: Finite = Field(
-        10.0, gt=0, description="A client that takes longer to send a request, or to take what it is sent, is cut off."
-    )
-    server_requests: int = Field(
-        2000, gt=0, description="How many requests it serves at a time, with those that wait; further ones are refused."
     )
     agents: Annotated[tuple[AgentSpec, ...], AfterValidator(each_id_once)] = Field(
         (), description="The agents that this machine's node worker keeps alive (`[[agents]]` tables in torch.toml)."

@@ -52,6 +52,8 @@ GRACE = 15.0
 #: How long all but the broker and an agent's program may take to start.
 STACK_SECONDS = 30.0
 FLOWER_USER = "torch"
+#: What the paths of `up`'s Flower begin with, so that the server can pass them on.
+FLOWER_PATH = "/flower"
 _TAIL_BYTES, _WORDS = 4096, 250
 #: The fact in a supervisor's record that names the process that has started it.
 _STARTER = "started by"
@@ -121,8 +123,9 @@ class Stack:
         """Start Flower on loopback, behind its password."""
         port = _port(self.settings.flower_port)
         auth = {"FLOWER_BASIC_AUTH": f"{FLOWER_USER}:{self.flower_password()[0]}"}
-        facts = {"url": f"http://127.0.0.1:{port}"}
-        return self.start("flower", commands.flower("127.0.0.1", port), extra=auth, facts=facts)
+        facts = {"url": f"http://127.0.0.1:{port}{FLOWER_PATH}"}
+        command = (*commands.flower("127.0.0.1", port), f"--url_prefix={FLOWER_PATH.strip('/')}")
+        return self.start("flower", command, extra=auth, facts=facts)
 
     def start_server(self) -> Running:
         """Start the server at the address of the settings, on a free port if theirs is in use."""

@@ -22,7 +22,7 @@ from pydantic import (
     ValidationError,
 )
 
-from torch_tasks.caller import BEARER, OPERATOR
+from torch_tasks.caller import BEARER, OPERATOR, PERSON
 from torch_tasks.keys import RESERVED_WORDS
 from torch_tasks.redaction import redacted
 
@@ -47,7 +47,7 @@ def _not_reserved(name: str) -> str:
 
 
 def _of_no_other_caller(name: str) -> str:
-    if name == OPERATOR or name.startswith(BEARER):
+    if name == OPERATOR or name.startswith((BEARER, PERSON)):
         raise ValueError(f"{name!r} is what people, or the bearers of tokens, are called; choose another name")
     return name
 

@@ -19,6 +19,10 @@ from torch_tasks.server import openapi
 from torch_tasks.server.calls import Calls, listed
 from torch_tasks.server.entrance import Entrance
 from torch_tasks.server.events import EventHub, events
+from torch_tasks.server.flower import FlowerDoor
+from torch_tasks.server.people.login import LoginDoors
+from torch_tasks.server.people.provider import OpenIdProvider
+from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem
 from torch_tasks.server.readiness import ServerReadiness
 from torch_tasks.server.tokens import AccessTokens
@@ -28,8 +32,10 @@ API = "/api/v1"
 
 
 def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Starlette:
-    """The whole of it: the API, the events, MCP, health."""
-    tokens = AccessTokens(settings.state)
+    """The whole of it: the API, the events, MCP, Flower, logging in, health."""
+    tokens, sessions = AccessTokens(settings.state), Sessions(settings)
+    doors = LoginDoors(settings, tokens, sessions, OpenIdProvider.of(settings))
+    flower = FlowerDoor(settings)
     calls = Calls(settings.server_request_bytes, settings.server_slow_seconds)
     readiness = ServerReadiness(settings)
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
@@ -49,7 +55,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[None]:
-        async with mcp.running():
+        async with mcp.running(), flower.running():
             hub.open()
             yield
             hub.close()
@@ -62,8 +68,10 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
         Route(f"{API}/events", events),
         Route(f"{API}/{{name}}", calls.perform, methods=["GET", "POST"]),
         Route("/mcp", mcp.app),
+        *doors.routes(),
+        *flower.routes(),
     ]
-    entrance = Middleware(Entrance, tokens=tokens, names=names, most=settings.server_requests)
+    entrance = Middleware(Entrance, tokens=tokens, sessions=sessions, names=names, most=settings.server_requests)
     made = Starlette(
         routes=routes, middleware=[entrance], exception_handlers={404: _nothing_here, 405: _not_so}, lifespan=lifespan
     )
@@ -81,4 +89,4 @@ async def _nothing_here(request: Request, _: Exception) -> Response:
 
 async def _not_so(request: Request, refusal: Exception) -> Response:
     headers = dict(getattr(refusal, "headers", None) or {})
-    return problem(RequestNotTaken(f"{request.url.path} is not asked by {request.method}"), status=405, headers=headers)
+    return problem(RequestNotTaken(f"{request.url.path} is not asked by {request.method}", 405), headers)

@@ -7,8 +7,8 @@ from functools import cache
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from anyio import CapacityLimiter, move_on_after
-from starlette.requests import ClientDisconnect, Request
+from anyio import CapacityLimiter
+from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from torch_tasks.errors import InvalidRequest, RequestNotTaken, TorchError, Unreadable
@@ -16,6 +16,7 @@ from torch_tasks.model.reader import read_object
 from torch_tasks.operations.operation import Access, Operation, all_operations, operation_named, request_of
 from torch_tasks.operations.operation import Request as RequestFields
 from torch_tasks.operations.performing import perform_here
+from torch_tasks.server.bodies import read_body
 from torch_tasks.server.problems import problem
 from torch_tasks.visible_text import one_line
 
@@ -40,12 +41,10 @@ class Calls:
             name = request.path_params["name"]
             operation = await self.in_thread(lambda: operation_named(name))
             if request.method == "GET" and operation.access is not Access.READ:
-                raise _Refusal(405, f"{operation.name} changes something: ask for it with POST", Allow="POST")
+                raise RequestNotTaken(f"{operation.name} changes something: ask for it with POST", 405, Allow="POST")
             fields = self._fields_of_query(operation, request) if request.method == "GET" else await self._body(request)
             asked = request_of(operation, fields)
             reply = await self._perform(operation, asked, _key_of(request))
-        except _Refusal as error:
-            return problem(RequestNotTaken(str(error)), status=error.status, headers=error.headers)
         except TorchError as error:
             return problem(error)
         return JSONResponse(operation.reply.dump_python(reply, mode="json"))
@@ -60,37 +59,19 @@ class Calls:
         return await self.in_thread(lambda: perform_here(operation, asked, key), waits=waits)
 
     async def _body(self, request: Request) -> dict[str, Any]:
-        body = await self._read(request)
+        body = await read_body(request, self._longest, self._slow)
         if not body:
             return {}
         kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
-            raise _Refusal(415, f"the request must be application/json, not {one_line(kind, 60) or 'without a type'}")
+            given = one_line(kind, 60) or "without a type"
+            raise RequestNotTaken(f"the request must be application/json, not {given}", 415)
         try:
             return read_object(body.decode(), limit=self._longest)
         except UnicodeDecodeError:
             raise InvalidRequest("this request cannot be accepted: it is not UTF-8") from None
         except Unreadable as error:
             raise InvalidRequest(f"this request cannot be accepted: {error}") from None
-
-    async def _read(self, request: Request) -> bytes:
-        announced = request.headers.get("content-length", "0")
-        too_long = _Refusal(413, f"the request has more than {self._longest:,} bytes (TORCH_SERVER_REQUEST_BYTES)")
-        if announced.isdecimal() and int(announced) > self._longest:
-            raise too_long
-        body = bytearray()
-        try:
-            with move_on_after(self._slow) as patience:
-                async for piece in request.stream():
-                    body += piece
-                    if len(body) > self._longest:
-                        raise too_long
-        except ClientDisconnect:
-            raise RequestNotTaken("the request was cut off before its end; nothing was done") from None
-        if patience.cancelled_caught:
-            late = f"the request was not whole after {self._slow:g} s (TORCH_SERVER_SLOW_SECONDS)"
-            raise _Refusal(408, late, Connection="close")
-        return bytes(body)
 
     @staticmethod
     def _fields_of_query(operation: Operation[Any, Any], request: Request) -> dict[str, Any]:
@@ -115,14 +96,6 @@ def listed() -> list[dict[str, str]]:
         {"name": one.name, "access": one.access, "right": one.right, "description": one.description}
         for one in all_operations()
     ]
-
-
-class _Refusal(Exception):
-    """A request that is not taken for a reason that HTTP has a status for."""
-
-    def __init__(self, status: int, text: str, **headers: str) -> None:
-        super().__init__(text)
-        self.status, self.headers = status, headers
 
 
 def _key_of(request: Request) -> str | None:

@@ -9,13 +9,16 @@ import time
 import uuid
 from collections.abc import Iterable
 from functools import partial
-from urllib.parse import urlsplit
+from urllib.parse import urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from torch_tasks.caller import Caller, acting_as
 from torch_tasks.errors import InternalFault, NotAuthenticated, RequestNotTaken, ServerBusy, TorchError
+from torch_tasks.server.people.login import OPEN as LOGIN
+from torch_tasks.server.people.sessions import Sessions
 from torch_tasks.server.problems import problem
 from torch_tasks.server.tokens import AccessTokens
 from torch_tasks.visible_text import one_line
@@ -25,19 +28,25 @@ log = logging.getLogger(__name__)
 REQUEST_ID = "x-request-id"
 OPEN = frozenset({"/healthz", "/readyz", "/api/openapi.json"})
 """What needs no token: it says nothing of the fleet's work."""
+_FOR_PROGRAMS = ("/api/", "/mcp")
+"""What begins so is no page for people."""
+_NOBODY = "nobody"
+_READING = ("GET", "HEAD")
 _ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 
 
 class Entrance:
-    """Lets in what may come in, as the caller that its token names; anything else gets a problem document.
+    """Lets in what may come in, as the caller that its token or its login names; anything else gets a problem document.
 
-    A page in a browser cannot ask: it may not send the token, and a request that comes from another page is refused by
-    its Origin. A name of somebody else's that is made to lead here (DNS rebinding) is refused by its Host.
+    A page of another site cannot ask: its requests are refused by their Origin, and what a browser's login would change
+    is asked for only with the Origin of this server's own pages. A name of somebody else's that is made to lead here
+    (DNS rebinding) is refused by its Host.
     """
 
-    def __init__(self, app: ASGIApp, tokens: AccessTokens, names: Iterable[str], most: int) -> None:
+    def __init__(self, app: ASGIApp, tokens: AccessTokens, sessions: Sessions, names: Iterable[str], most: int) -> None:
         self._app = app
         self._tokens = tokens
+        self._sessions = sessions
         self._names = {"localhost", *(name.lower() for name in names)}
         self._most = most
         self._inside = 0
@@ -48,9 +57,9 @@ class Entrance:
             return
         visit = _Visit(scope, send)
         try:
-            caller = self._let_in(scope, visit.headers)
+            caller = await self._let_in(scope, visit.headers)
         except TorchError as error:
-            await problem(error)(scope, receive, visit.send)
+            await _refusal(scope, visit.headers, error)(scope, receive, visit.send)
             visit.note()
             return
         visit.caller = caller
@@ -71,26 +80,34 @@ class Entrance:
             self._inside -= 1
             visit.note()
 
-    def _let_in(self, scope: Scope, headers: Headers) -> Caller:
+    async def _let_in(self, scope: Scope, headers: Headers) -> Caller:
         self._check_host(headers)
-        self._check_origin(headers)
-        if scope["path"] in OPEN:
-            return Caller(role="nobody")
+        self._check_origin(scope, headers)
+        if scope["path"] in OPEN or scope["path"] in LOGIN:
+            return Caller(role=_NOBODY)
         if self._inside >= self._most:
             raise ServerBusy(f"the server serves {self._most} requests already (TORCH_SERVER_REQUESTS); ask again")
-        return self._bearer(headers)
+        visitor = None if "authorization" in headers else self._sessions.of(headers)
+        if visitor is None:
+            return self._bearer(headers)
+        if scope["method"] not in _READING and "origin" not in headers:
+            raise RequestNotTaken("with a login, changes are asked for by this server's own pages: there is no Origin")
+        await visitor.confirm()
+        return visitor.caller
 
     def _bearer(self, headers: Headers) -> Caller:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         if scheme.lower() != "bearer" or not token.strip():
             raise NotAuthenticated(
-                "this server wants a token: 'Authorization: Bearer TOKEN'; 'torch-tasks token create' makes one"
+                "this server wants a token: 'Authorization: Bearer TOKEN'; 'torch-tasks token create' makes one; "
+                "people log in at /login"
             )
         return self._tokens.bearer_of(token.strip())
 
     def _is_let_in(self, headers: Headers) -> bool:
         try:
-            self._bearer(headers)
+            visitor = None if "authorization" in headers else self._sessions.of(headers)
+            _ = visitor.caller if visitor else self._bearer(headers)
         except TorchError:
             return False
         return True
@@ -104,11 +121,13 @@ class Entrance:
                 f"this server does not answer to {asked}; TORCH_SERVER_NAMES lists what it does answer to"
             )
 
-    def _check_origin(self, headers: Headers) -> None:
+    def _check_origin(self, scope: Scope, headers: Headers) -> None:
         origin = headers.get("origin")
         if origin is not None and urlsplit(origin).netloc.lower() != headers["host"].lower():
             raise RequestNotTaken(f"requests from pages of {one_line(origin, 80)} are not taken")
-        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none"):
+        if headers.get("sec-fetch-site", "same-origin") not in ("same-origin", "none") and not _is_arrival(
+            scope, headers
+        ):
             raise RequestNotTaken("requests from pages of other sites are not taken")
 
 
@@ -136,10 +155,30 @@ class _Visit:
     def note(self) -> None:
         """Log the request: without its query, which may hold what nobody else should read."""
         scope, took = self._scope, (time.monotonic() - self._begun) * 1000
-        who = self.caller.name if self.caller and scope["path"] not in OPEN else "-"
+        who = self.caller.name if self.caller and self.caller.role != _NOBODY else "-"
         level = logging.DEBUG if scope["path"] in OPEN and self.status < 400 else logging.INFO
         line = one_line(f"{scope['method']} {scope['path']}", 200)
         log.log(level, "%s %s %s %d in %.0f ms", self.id, who, line, self.status, took)
+
+
+def _is_arrival(scope: Scope, headers: Headers) -> bool:
+    """Whether a person comes to a page by a link elsewhere, or back from the provider: in a window of its own."""
+    how = (headers.get("sec-fetch-mode"), headers.get("sec-fetch-dest"))
+    return how == ("navigate", "document") and _is_page(scope)
+
+
+def _is_page(scope: Scope) -> bool:
+    return scope["method"] in _READING and not f"{scope['path']}/".startswith(_FOR_PROGRAMS)
+
+
+def _refusal(scope: Scope, headers: Headers, error: TorchError) -> Response:
+    """A person is shown where to log in; a program gets the problem."""
+    wants_page = "text/html" in headers.get("accept", "") and "authorization" not in headers
+    if isinstance(error, NotAuthenticated) and wants_page and _is_page(scope):
+        query = scope["query_string"].decode("ascii", "replace")
+        wanted = scope["path"] + (f"?{query}" if query else "")
+        return RedirectResponse(f"/login?{urlencode({'next': wanted})}", 303)
+    return problem(error)
 
 
 def _name_in(host: str) -> str | None:

@@ -15,6 +15,7 @@ STATUSES: dict[type[TorchError], int] = {
     errors.InvalidRequest: 422,
     errors.UnknownOperation: 404,
     errors.NotAuthenticated: 401,
+    errors.LoginRefused: 403,
     errors.NotAllowed: 403,
     errors.TaskNotFound: 404,
     errors.AgentNotFound: 404,
@@ -31,12 +32,14 @@ _RETRY_AFTER = {"Retry-After": "1"}
 
 
 def status_of(error: TorchError) -> int:
+    if isinstance(error, errors.RequestNotTaken):
+        return error.status
     return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
 
 
-def problem(error: TorchError, *, status: int | None = None, headers: dict[str, str] | None = None) -> JSONResponse:
+def problem(error: TorchError, headers: dict[str, str] | None = None) -> JSONResponse:
     """The error with its class's name, its text and its exit code; ``link/server.py`` makes the same error of it."""
-    status = status or status_of(error)
+    status = status_of(error)
     name = type(error).__name__
     body = {
         "type": f"urn:torch:error:{name}",
@@ -47,4 +50,5 @@ def problem(error: TorchError, *, status: int | None = None, headers: dict[str, 
         "exit_code": error.exit_code,
     }
     extra = {"WWW-Authenticate": "Bearer"} if status == 401 else _RETRY_AFTER if status == 503 else {}
-    return JSONResponse(body, status, {**extra, **(headers or {})}, MEDIA_TYPE)
+    own = error.headers if isinstance(error, errors.RequestNotTaken) else {}
+    return JSONResponse(body, status, {**extra, **own, **(headers or {})}, MEDIA_TYPE)

@@ -9,6 +9,7 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from urllib.parse import urlsplit
 
 import uvicorn
 
@@ -32,10 +33,10 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
     """Serve until a signal ends the process; ``ready`` gets the address and the file of the owner's own token."""
     host, port = settings.server_host, settings.server_port
     tokens = AccessTokens(settings.state)
-    if not is_loopback(host) and all(one.expired for one in tokens.all()):
+    if not is_loopback(host) and not settings.oidc_issuer and all(one.expired for one in tokens.all()):
         raise InvalidSettings(
             f"the server listens at {host}, which others reach, only once somebody has a token for it: "
-            "'torch-tasks token create --name NAME --role ROLE' makes one"
+            "'torch-tasks token create --name NAME --role ROLE' makes one; or once people log in (TORCH_OIDC_ISSUER)"
         )
     own = tokens.own_token()
     _allow_many_connections()
@@ -45,7 +46,13 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
     if scheme == "http" and not is_loopback(host):
         log.warning("%s is not encrypted: whoever sees the network sees the tokens; set TORCH_SERVER_CERTIFICATE", url)
     hub = EventHub()
-    names = [*settings.server_names, *([settings.node_address] if settings.node_address else []), host]
+    public = urlsplit(settings.server_public_url or "").hostname
+    names = [
+        *settings.server_names,
+        *([public] if public else []),
+        *([settings.node_address] if settings.node_address else []),
+        host,
+    ]
     server = _Server(_configuration(settings, hub, names), hub)
     for number in (signal.SIGINT, signal.SIGTERM):  # uvicorn ends in order, and then has the signal happen once more
         signal.signal(number, lambda *_: None)

@@ -1,14 +1,17 @@
-"""Flower's buttons: those that remain work, and the others say why not."""
+"""Flower's buttons: those that remain work, for whom the policy lets, and the others say why not."""
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 
+import httpx2
 import pytest
 from machine import Machine
 from waiting import until
@@ -48,7 +51,7 @@ class Buttons:
 
 @pytest.fixture(scope="module")
 def machine() -> Iterator[Machine]:
-    machine = Machine()
+    machine = Machine(TORCH_SERVE="true", TORCH_SERVER_PORT="0")
     machine.torch("up", "--detach", "--agent", f"{WORKER}:developer", seconds=90)
     yield machine
     machine.close()
@@ -109,3 +112,73 @@ def test_shutdown_ends_a_worker_of_this_node_and_its_node_worker_starts_the_next
 
     until(is_new, "another worker has the agent", 60)
     assert machine.torch("run", "--wait", "echo $MEMORY").stdout == "kept\n"
+
+
+# ── behind the server's login ────────────────────────────────────────────────────────────────────────────────────
+
+
+TABLE = {
+    "draw": "7", "start": "0", "length": "10", "search[value]": "",
+    "order[0][column]": "0", "order[0][dir]": "asc", "columns[0][data]": "name",
+}  # fmt: skip
+"""What Flower's page asks for its table of tasks."""
+
+
+@contextmanager
+def logged_in(machine: Machine, role: str) -> Iterator[httpx2.Client]:
+    """A browser in which somebody with a token of this role has logged in."""
+    token = machine.torch("token", "create", "--name", role, "--role", role).stdout.strip()
+    address = json.loads((machine.state / "server.json").read_bytes())["url"]
+    with httpx2.Client(base_url=address, headers={"Origin": address}, trust_env=False, timeout=30) as browser:
+        done = browser.post("/login", data={"token": token, "next": "/flower/workers"})
+        assert (done.status_code, done.headers["location"]) == (303, "/flower/workers")
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def viewer(machine: Machine) -> Iterator[httpx2.Client]:
+    with logged_in(machine, "viewer") as browser:
+        yield browser
+
+
+def test_who_logged_in_sees_flower_without_its_password(viewer: httpx2.Client, worker: str, machine: Machine) -> None:
+    page = viewer.get("/flower/workers")
+    assert page.status_code == 200
+    assert worker in page.text
+    assert "set-cookie" not in page.headers
+    style = viewer.get(page.text.partition('rel="stylesheet" href="')[2].partition('"')[0])
+    assert style.headers["content-type"].startswith("text/css")
+    table = viewer.post("/flower/tasks/datatable", data=TABLE)
+    assert (table.status_code, table.json()["draw"]) == (200, 7)
+    assert httpx2.get(f"{viewer.base_url}/flower/workers", trust_env=False).status_code == 401
+    assert machine.state.joinpath("flower.password").read_text().strip() not in page.text
+
+
+def test_the_pages_script_is_the_one_that_is_allowed(viewer: httpx2.Client, machine: Machine) -> None:
+    page = viewer.get("/flower/workers")
+    script = page.text.partition('<script type="text/javascript">')[2].partition("</script>")[0]
+    digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+    assert f"'sha256-{digest}'" in page.headers["content-security-policy"]
+
+
+def test_who_only_looks_presses_nothing(viewer: httpx2.Client, worker: str, machine: Machine) -> None:
+    machine.torch("run", "--id", "looked-at", "sleep 60")
+    for path in ("task/revoke/looked-at?terminate=true", f"worker/shutdown/{urllib.parse.quote(worker)}"):
+        refused = viewer.post(f"/flower/api/{path}")
+        assert refused.status_code == 403
+        assert "token-viewer may not do flower.press" in refused.text
+    assert json.loads(machine.torch("task", "looked-at", "--json").stdout)["state"] in ("queued", "running")
+    counts = json.loads(machine.torch("policy", "refusals", "--json").stdout)["counts"]
+    assert counts["person:token-viewer flower.press"] == 2
+
+
+def test_an_operator_presses_what_works(machine: Machine, worker: str) -> None:
+    with logged_in(machine, "operator") as operator:
+        refused = operator.post(f"/flower/api/worker/pool/grow/{urllib.parse.quote(worker)}?n=1")
+        assert refused.status_code == 403
+        assert "starts another agent" in refused.text
+        assert operator.post("/flower/api/task/revoke/looked-at?terminate=true").status_code == 200
+    until(
+        lambda: json.loads(machine.torch("task", "looked-at", "--json").stdout)["state"] == "cancelled", "it ends", 30
+    )
+    assert "token-operator pressed /flower/api/task/revoke/looked-at in Flower: 200" in machine.log("server")

@@ -1,0 +1,170 @@
+"""Logging in and out: ``/login``, what comes back from the provider, ``/logout``."""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from urllib.parse import parse_qs, urlsplit
+
+from starlette.requests import Request
+from starlette.responses import RedirectResponse, Response
+from starlette.routing import BaseRoute, Route
+
+from torch_tasks.caller import Caller, caller
+from torch_tasks.errors import LoginRefused, TorchError
+from torch_tasks.server.bodies import read_body
+from torch_tasks.server.people.pages import STYLE_PATH, login_page, own_page, style
+from torch_tasks.server.people.provider import OpenIdProvider
+from torch_tasks.server.people.sessions import Sessions, TokenHolder, Visitor, VouchedPerson, cookie_in, set_cookie
+from torch_tasks.server.problems import status_of
+from torch_tasks.server.tokens import AccessTokens
+from torch_tasks.settings import Settings
+from torch_tasks.visible_text import one_line
+
+log = logging.getLogger(__name__)
+
+CALLBACK = "/login/callback"
+OPEN = frozenset({"/login", "/login/provider", CALLBACK, "/logout", STYLE_PATH})
+"""What is asked by who is not logged in yet."""
+_LONGEST_FORM = 4096
+_PENDING_SECONDS = 600
+_MOST_PENDING = 1000
+
+
+@dataclass(frozen=True)
+class PendingLogin:
+    """What this server remembers while a person is at the provider."""
+
+    back_to: str
+    """Where the provider sends the browser."""
+    then: str
+    """Where the person wanted to go."""
+    state: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    nonce: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    verifier: str = field(default_factory=lambda: secrets.token_urlsafe(32))
+    until: float = field(default_factory=lambda: time.monotonic() + _PENDING_SECONDS)
+
+
+class LoginDoors:
+    """The doors by which a person comes in, each of which begins a session."""
+
+    def __init__(
+        self, settings: Settings, tokens: AccessTokens, sessions: Sessions, provider: OpenIdProvider | None
+    ) -> None:
+        self._tokens, self._sessions, self._provider = tokens, sessions, provider
+        self._public = (settings.server_public_url or "").rstrip("/")
+        self._refresh_seconds = settings.oidc_refresh_seconds
+        self._slow = settings.server_slow_seconds
+        self._pending: dict[str, PendingLogin] = {}
+        self._cookie = f"{sessions.cookie}-login"
+
+    def routes(self) -> list[BaseRoute]:
+        return [
+            Route("/", self.own),
+            Route(STYLE_PATH, _style),
+            Route("/login", self.show, methods=["GET"]),
+            Route("/login", self._or_page(self.with_token), methods=["POST"]),
+            Route("/login/provider", self._or_page(self.to_provider), methods=["GET"]),
+            Route(CALLBACK, self._or_page(self.from_provider), methods=["GET"]),
+            Route("/logout", self.leave, methods=["POST"]),
+        ]
+
+    async def own(self, request: Request) -> Response:
+        """Who is logged in."""
+        who = caller()
+        return own_page(who.name, who.role or str(who.kind), self._sessions.of(request.headers) is not None)
+
+    async def show(self, request: Request) -> Response:
+        return self._page(_local(request.query_params.get("next")))
+
+    async def with_token(self, request: Request) -> Response:
+        """A person shows a token once instead of with each request."""
+        body = await read_body(request, _LONGEST_FORM, self._slow)
+        fields = parse_qs(body.decode(errors="replace"))
+        holder = TokenHolder(self._tokens, fields.get("token", [""])[0].strip())
+        who = holder.caller
+        return self._begun(holder, who, "a token", _local(fields.get("next", ["/"])[0]))
+
+    async def to_provider(self, request: Request) -> Response:
+        """Send the browser to the provider, and remember with what."""
+        if self._provider is None:
+            raise LoginRefused("this server has no provider to log in at (TORCH_OIDC_ISSUER); log in with a token")
+        then, host = _local(request.query_params.get("next")), request.headers["host"]
+        if self._public and urlsplit(self._public).netloc.lower() != host.lower():
+            return RedirectResponse(f"{self._public}/login", 303)  # a cookie would not come back with the person
+        back_to = f"{self._public or f'{request.url.scheme}://{host}'}{CALLBACK}"
+        pending = PendingLogin(back_to, then)
+        address = await self._provider.address(back_to, pending.state, pending.nonce, pending.verifier)
+        key, response = self._remember(pending), RedirectResponse(address, 303)
+        set_cookie(response, self._cookie, key, self._sessions.is_encrypted, _PENDING_SECONDS)
+        return response
+
+    async def from_provider(self, request: Request) -> Response:
+        """A person comes back: only to the login that this browser began, and only once."""
+        asked = request.query_params
+        pending = self._pending.pop(cookie_in(request.headers, self._cookie) or "", None)
+        if self._provider is None or pending is None or pending.until < time.monotonic():
+            raise LoginRefused("this browser has begun no such login, or it has been used or is too old; log in again")
+        if not hmac.compare_digest(pending.state.encode(), asked.get("state", "").encode(errors="replace")):
+            raise LoginRefused("what came back is not for the login that this browser began; log in again")
+        if asked.get("iss", self._provider.issuer) != self._provider.issuer:
+            raise LoginRefused("what came back is from another provider; log in again")
+        if "code" not in asked:
+            said = asked.get("error_description") or asked.get("error") or "no code came back"
+            raise LoginRefused(f"the provider lets nobody in: {one_line(said, 200)}")
+        vouched = await self._provider.redeem(asked["code"], pending.back_to, pending.verifier, pending.nonce)
+        person = VouchedPerson(self._provider, vouched, self._refresh_seconds)
+        account = f"account {one_line(str(vouched.claims['sub']), 100)} of {self._provider.issuer}"
+        return self._begun(person, person.caller, account, pending.then)
+
+    async def leave(self, request: Request) -> Response:
+        response = RedirectResponse("/login", 303)
+        self._sessions.end(request.headers, response)
+        return response
+
+    # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────
+
+    def _begun(self, visitor: Visitor, who: Caller, by: str, then: str) -> Response:
+        log.info("%s logged in as %s, by %s", who.name, who.role or who.kind, by)
+        response = RedirectResponse(then, 303)
+        self._sessions.begin(visitor, response)
+        set_cookie(response, self._cookie, "", self._sessions.is_encrypted, 0)
+        return response
+
+    def _remember(self, pending: PendingLogin) -> str:
+        while len(self._pending) >= _MOST_PENDING:
+            del self._pending[next(iter(self._pending))]
+        key = secrets.token_urlsafe(32)
+        self._pending[key] = pending
+        return key
+
+    def _page(self, then: str, refused: str = "", status: int = 200) -> Response:
+        provider = urlsplit(self._provider.issuer).netloc if self._provider else None
+        return login_page(provider, then, refused, status)
+
+    def _or_page(self, act: Callable[[Request], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """The act, or the page that says why not and lets the person try again."""
+
+        async def acted(request: Request) -> Response:
+            try:
+                return await act(request)
+            except TorchError as error:
+                log.warning("nobody was logged in: %s", error)
+                return self._page("/", str(error), status_of(error))
+
+        return acted
+
+
+async def _style(_: Request) -> Response:
+    return style()
+
+
+def _local(path: str | None) -> str:
+    """A page of this server; never an address elsewhere, however it is written."""
+    if not path or not path.isprintable() or "\\" in path or not path.startswith("/") or path.startswith("//"):
+        return "/"
+    return path
