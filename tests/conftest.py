@@ -30,6 +30,7 @@ def no_settings_of_this_user(tmp_path_factory: pytest.TempPathFactory) -> Iterat
         patch.setenv("TORCH_CONFIG_DIR", str(tmp_path_factory.mktemp("no-config")))
         # State folders that share a broker are one fleet.
         patch.setenv("TORCH_KEYS_DIR", str(tmp_path_factory.mktemp("keys")))
+        patch.setenv("XDG_STATE_HOME", str(tmp_path_factory.mktemp("state")))
         settings.cache_clear()  # collecting the tests may have read them
         yield
 

@@ -392,6 +392,14 @@ class StateFolderUnusable(TorchError):
     """The state folder cannot be written or is laid out in a way that cannot work."""
 
 
+class AuditNotWritten(TorchError):
+    """The audit on this machine's disk cannot be written; what has to be written there first was not done."""
+
+
+class AuditBroken(TorchError):
+    """The audit on this machine's disk is not what its node wrote and signed."""
+
+
 class LedgerUnusable(TorchError):
     """The ledger on this machine's disk cannot be written or read; nothing was published."""
 

@@ -13,6 +13,7 @@ from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.settings import Settings, settings
 from torch_tasks.store.accounts import Account, Budgets
 from torch_tasks.store.agents import AgentRecords, SoftPins
+from torch_tasks.store.audit_heads import AuditHeads
 from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.denials import Denials
 from torch_tasks.store.holds import Holds
@@ -80,6 +81,11 @@ class Fleet:
     def denials(self) -> Denials:
         """What callers asked for and may not do."""
         return Denials(self.client)
+
+    @cached_property
+    def audit_heads(self) -> AuditHeads:
+        """How far the audit of each node is."""
+        return AuditHeads(self.client)
 
     def account(self, name: str) -> Account:
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)

@@ -60,6 +60,8 @@ REFUSALS_DROPPED = f"{PREFIX}refusals_dropped"
 #: Stream of what callers asked for and may not do; hash of caller and operation → how often.
 DENIALS = f"{PREFIX}denials"
 DENIALS_COUNTED = f"{PREFIX}denials_counted"
+#: Hash of node → how far its audit is, signed.
+AUDIT_HEADS = f"{PREFIX}audit_heads"
 #: Hash of task id → its message, which no agent gets: the task waits for others, or has ended and Celery is not told
 #: of it yet.
 SET_ASIDE = f"{PREFIX}set_aside"

@@ -73,6 +73,16 @@ class Settings(ServerSettings):
         description="What is done about work that nobody of this fleet signed, or that was changed since. `enforce`: "
         "it is refused. `warn`: it is done and logged. `off`: nothing is signed and nothing is looked at.",
     )
+    audit: Literal["acts", "all", "off"] = Field(
+        "acts",
+        description="What the [audit](security.md#the-audit) of this machine notes: `acts` (what changes something, "
+        "and every refusal), `all` (reading, too) or `off`.",
+    )
+    audit_days: Finite = Field(365.0, gt=0, description="How long the audit is kept.")
+    audit_file_bytes: int = Field(8 << 20, ge=4096, description="A longer file of the audit is followed by another.")
+    audit_head_seconds: Finite = Field(
+        10.0, gt=0, description="How often a node signs how far its audit is, for the broker and the other nodes."
+    )
     broker_memory: Bytes = Field(
         1 << 30,
         ge=16 << 20,

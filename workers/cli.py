@@ -30,9 +30,11 @@ from torch_tasks.link.direct import DirectLink
 from torch_tasks.machine.agent_folder import is_hosted
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentInfo, AgentSpec
+from torch_tasks.model.asker import Asker
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.monitoring.screens import LOOK_SECONDS
 from torch_tasks.operations import agents
+from torch_tasks.security.audit import note_event
 from torch_tasks.settings import settings
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.workers.configuration import configuration_faults
@@ -68,6 +70,8 @@ def attach(agent_id: str, read_only: bool) -> None:
     argv = ["tmux", "-u", "-S", str(place / TMUX), "attach-session", *flags, "-t", f"={agent_id}"]
     os.environ.pop("TMUX", None)  # an agent's server is not the one this command may run in
     server = AgentServer(place / TMUX)
+    how = "to watch" if read_only else "to type"
+    note_event("agent.attached", f"agent {agent_id}", who=Asker.now(), why=how)
     while True:
         before = server.listener()
         code = subprocess.run(argv, check=False).returncode

@@ -67,6 +67,7 @@ COMMANDS = {
         "start": ("torch_tasks.cli.fleet:start", "Lift a stop."),
         "scale": ("torch_tasks.cli.nodes:scale", "Grow the pools of agents to match the waiting tasks."),
         "policy": ("torch_tasks.cli.policy:policy", "Show who may do what, and what was refused."),
+        "audit": ("torch_tasks.cli.audit:audit", "Show, verify and report what was done and decided here."),
         "budget": ("torch_tasks.cli.fleet:budget", "Show how much of each account is used up."),
         "node": ("torch_tasks.cli.nodes:node", "Run this machine's node worker; list, show and drain nodes."),
     },

@@ -29,6 +29,7 @@ Reply = TypeVar("Reply")
 
 NOUNS = {
     "policy": "torch_tasks.operations.policy",
+    "audit": "torch_tasks.operations.audit",
     "task": "torch_tasks.operations.tasks",
     "pane": "torch_tasks.operations.pane",
     "message": "torch_tasks.operations.messages",

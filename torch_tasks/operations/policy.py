@@ -35,16 +35,16 @@ class RuleShown(Model):
 @operation("policy.show", Right.LOOK, needs_broker=False)
 def show(asked: ShowPolicy) -> list[RuleShown]:
     """Who has which right, and which line of which file says so."""
+    return [rule for rule in rights_table() if asked.caller in (None, rule.caller)]
+
+
+def rights_table() -> list[RuleShown]:
+    """Every right of every sort of caller."""
     callers = {str(kind): Caller(other=kind) for kind in (CallerKind.PERSON, CallerKind.NODE)}
     callers |= {role: Caller(other=CallerKind.PROGRAM, role=role) for role in ("operator", "program", "viewer")}
     callers |= {"agent": Caller(agent="agent")}
     callers |= {role: Caller(agent="agent", role=role) for role in sorted(rules().roles)}
-    return [
-        _shown(name, right, rules().rule_for(who, right))
-        for name, who in callers.items()
-        if asked.caller in (None, name)
-        for right in Right
-    ]
+    return [_shown(name, right, rules().rule_for(who, right)) for name, who in callers.items() for right in Right]
 
 
 def _shown(name: str, right: Right, rule: PolicyRule) -> RuleShown:

@@ -12,6 +12,7 @@ from torch_tasks.errors import BrokerAway, NotAllowed, NotYours
 from torch_tasks.fleet import fleet
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.denial import Denial
+from torch_tasks.security.audit import note_refusal
 from torch_tasks.security.ownership import role_of, whose_else
 from torch_tasks.security.rights import Extent, Right, Subject
 from torch_tasks.security.rules import PolicyRule, rules, where_to_change
@@ -42,16 +43,18 @@ def decide(who: Caller, right: Right, subject: Subject) -> Verdict:
     return Verdict(right, rule, whose_else(who, right, subject) if rule.extent is Extent.OWN else "")
 
 
-def require(operation: str, right: Right, subject: Subject, also: Right | None = None) -> None:
-    """Raise :class:`NotAllowed` if :func:`torch_tasks.caller.caller` has no such right; the error names the rule.
+def require(operation: str, right: Right, subject: Subject, also: Right | None = None) -> str:
+    """The rules that let :func:`torch_tasks.caller.caller`, or :class:`NotAllowed`, which names the one that does not.
 
     :class:`NotYours` says that it has the right for what is its own. Each refusal is counted and noted.
     """
-    who = caller()
+    who, letting = caller(), []
     for each in filter(None, (right, also)):
         decision = decide(who, each, subject)
         if not decision.allowed:
             refuse(operation, str(decision), is_of_others=decision.rule.extent is Extent.OWN)
+        letting.append(str(decision.rule))
+    return "; ".join(letting)
 
 
 def require_no_more_than_own(role: str) -> None:
@@ -76,8 +79,9 @@ def refuse(operation: str, why: str, *, is_of_others: bool = False) -> NoReturn:
 
 
 def note_denial(operation: str, asker: Asker, why: str) -> None:
-    """Count and keep that somebody was refused something."""
+    """Note in the audit, and count for the fleet, that somebody was refused something."""
     log.warning("%s may not do %s: %s", asker.name, operation, why)
+    note_refusal(operation, asker, why)
     with suppress(BrokerAway):
         fleet().denials.note(Denial(operation=operation, by=asker, why=why))
 

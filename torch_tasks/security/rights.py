@@ -38,6 +38,8 @@ class Right(StrEnum):
     """Pause and resume agents, drain nodes, stop and start the fleet."""
     BUDGET = "budget"
     """Limits of pools and accounts."""
+    AUDIT = "audit"
+    """See and verify what the audit noted of all."""
 
 
 CONCERNS_ALL = frozenset({Right.CHANGE, Right.ANSWER, Right.REVIVE, Right.RETIRE, Right.HOLD, Right.BUDGET})

@@ -48,6 +48,7 @@ class RightsTable(PolicyPart):
     retire: Extent | None = None
     hold: Extent | None = None
     budget: Extent | None = None
+    audit: Extent | None = None
 
 
 class CallerTables(PolicyPart):

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from celery.exceptions import Ignore, Reject, Retry
 
 from torch_tasks.app import accepted, app
-from torch_tasks.caller import acting_as, caller
+from torch_tasks.caller import CallerKind, acting_as, caller
 from torch_tasks.errors import (
     BrokerForgot,
     IllegalTransition,
@@ -24,6 +24,8 @@ from torch_tasks.errors import (
 )
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
+from torch_tasks.model.asker import Asker
+from torch_tasks.model.audit_record import AuditOutcome
 from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import (
@@ -37,6 +39,7 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
+from torch_tasks.security.audit import note_event
 from torch_tasks.security.decision import require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
@@ -277,6 +280,8 @@ class Execution:
         if outcome is Take.TAKEN_OVER:
             log.warning("task %s taken over from %s, which is dead", task_id, owner)
         self._record = self._records.get(task_id)
+        if outcome in (Take.TAKEN, Take.TAKEN_OVER):
+            self._note("task.taken", f"from {owner}, which is dead" if outcome is Take.TAKEN_OVER else "")
         return Reach(outcome=outcome, owner=owner, record=self._record, agent=info)
 
     def _try(self) -> EndOfTry:
@@ -304,10 +309,20 @@ class Execution:
         task_id, by, note = self._asked.id, self._host.info, decision.note
         account = self._records.move(task_id, decision.state, by=by, note=note, tries_before=tries_before)
         self._host.settle(task_id, account)
+        self._note(f"task.{decision.state}", note or "")
+
+    def _note(self, what: str, why: str = "", outcome: AuditOutcome = AuditOutcome.DONE) -> None:
+        """Note in this machine's audit what became of the task, by its agent, for who enqueued it."""
+        info = self._host.info
+        agent = Asker(kind=CallerKind.AGENT, name=info.agent_id, role=info.role)
+        behalf = self._record.enqueued_by
+        note_event(what, f"task {self._asked.id}", who=agent, behalf=behalf, why=why, outcome=outcome)
 
     def _finished(self, result: TaskResult, *, by: AgentInfo | None) -> dict[str, Any]:
         account = self._records.finish(result, by=by)
         self._host.settle(self._asked.id, account)
+        why = result.error.message if result.error else ""
+        self._note(f"task.{result.status}", why, AuditOutcome.DONE if result.succeeded else AuditOutcome.FAILED)
         with contextlib.suppress(TorchError):  # housekeeping does it, too
             set_aside.settle(followers(account), fleet())
         return self._reported(result)

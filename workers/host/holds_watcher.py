@@ -17,6 +17,7 @@ from torch_tasks.fleet import Fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.hold import Hold, Stop
+from torch_tasks.security.audit import note_event
 from torch_tasks.security.holds import agree
 from torch_tasks.system.loops import Loop
 from torch_tasks.transport.claiming import IntakePause
@@ -102,6 +103,8 @@ class HoldsWatcher:
         if self._known != (now := (self.stop, self.paused)):
             self._known = now
             log.warning("%s", self.reason or "no longer paused or stopped")
+            on = f"agent {self._agent.id}" if self._agent else f"node {self._fleet.settings.node}"
+            note_event("hold.applied" if self.reason else "hold.lifted", on, why=self.reason or "")
             self._on_change()
         if time.monotonic() >= self._ask_again and not self._holds.agreed_within(self._interval):
             self._ask_again = time.monotonic() + self._interval

@@ -16,6 +16,7 @@ from torch_tasks.machine.certificates import Certificates
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.model.host import Detached
+from torch_tasks.security.audit import note_event
 from torch_tasks.settings import Settings
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.system.processes import Processes
@@ -94,6 +95,7 @@ class HostedAgent:
             raise
         self.note_conversation()
         log.info("%s: started in pane %s", self.kind.agent_id, self.presence.journal.pane)
+        note_event("agent.started", f"agent {self.kind.agent_id}", why=f"{self.kind.spec.kind} in {folder}")
 
     def _start(self, folder: Path, task: str | None, resumes: str | None) -> None:
         pane, session = self.terminal.start(self.presence.info, folder, resumes)

@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentInfo, AgentSpec, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskResult, TaskState
 from torch_tasks.redaction import redacted
+from torch_tasks.security.audit import note_event
 from torch_tasks.state_folder import HOST_LOCK, JOURNAL, TMUX
 from torch_tasks.system.files import usable
 from torch_tasks.system.loops import Loop
@@ -96,6 +97,7 @@ class AgentPresence:
     def leave(self) -> None:
         """Close the desk and mark the agent offline; its folder's lock goes with this process."""
         self._desk.close()
+        note_event("agent.left", f"agent {self._spec.id}", why="its worker has ended")
         try:
             self._fleet.registry.leave(self.info)
         except BrokerAway as error:

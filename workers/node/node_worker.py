@@ -19,12 +19,14 @@ from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.orchestration.scaling import start_pool_agents
+from torch_tasks.security.audit import note_event
 from torch_tasks.state_folder import TMUX, require_short
 from torch_tasks.system.loops import Loop
 from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
+from torch_tasks.workers.node.audit_keeper import AuditKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
@@ -71,11 +73,13 @@ class NodeStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         discipline = GitDiscipline(self.agents.kept, fleet())
-        self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop]
+        self._audit = AuditKeeper(fleet())
+        self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
         if command := fleet().settings.notify_command:
             self._loops.append(Notifier(command, fleet()).loop)
 
     def start(self, worker: Any) -> None:
+        note_event("node.started", f"node {fleet().settings.node}", durable=True)
         self.agents.start()
         for loop in self._loops:
             loop.start()
@@ -85,8 +89,11 @@ class NodeStep(bootsteps.StartStopStep):
         for loop in self._loops:
             loop.stop()
         self.agents.stop()
+        note_event("node.ended", f"node {fleet().settings.node}", durable=True)
         with contextlib.suppress(TorchError):
             self.presence.leave()
+        with contextlib.suppress(TorchError):
+            self._audit.play_round()
 
     terminate = stop
 

@@ -16,6 +16,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message
 from torch_tasks.orchestration.staffing import bury_messages, give_tasks_back
 from torch_tasks.redaction import redacted
+from torch_tasks.security.audit import note_event
 from torch_tasks.state_folder import JOURNAL, TMUX
 from torch_tasks.system.files import make_folder, write_private
 from torch_tasks.workers.folders import AgentJournal, undelivered
@@ -63,6 +64,7 @@ class Retirement:
         messages = bury_messages(info, report.words, self._fleet, self._unread(folder)) if info else []
         self._tidy(folder, journal)
         log.info("%s: has retired, see %s", agent.id, file)
+        note_event("agent.retired", f"agent {agent.id}", why=report.words)
         return report.model_copy(update={"tasks": tuple(tasks), "messages": tuple(messages)})
 
     def _summary(
