@@ -17,9 +17,9 @@ setup: .venv/ready
 demo: setup
 	$(BIN)/torch-tasks demo
 
-# Several files are tested at a time, since most tests wait; tests/conftest.py decides how many.
+# Several files are tested at a time, since most tests wait; tests/conftest.py decides how many and in which order.
 # A real coding agent is tested if .ci/real-agents has installed it.
-BESIDE := -n auto --dist loadfile
+BESIDE := -n auto --dist loadfile --no-loadscope-reorder
 
 test: setup lint
 	$(BIN)/pytest --ignore=tests/real_agents $(BESIDE)
