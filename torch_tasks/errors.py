@@ -421,7 +421,7 @@ class GitRefused(TorchError):
 
 
 class FakeModelFailed(TorchError):
-    """The fake model did not start, or refused what it was told."""
+    """The fake model did not start, or refused a request of Torch's."""
 
 
 class InvalidToken(WrongUsage):

@@ -62,8 +62,8 @@ DENIALS = f"{PREFIX}denials"
 DENIALS_COUNTED = f"{PREFIX}denials_counted"
 #: Hash of node → how far its audit is, signed.
 AUDIT_HEADS = f"{PREFIX}audit_heads"
-#: Hash of task id → its message, which no agent gets: the task waits for others, or has ended and Celery is not told
-#: of it yet.
+#: Hash of task id → its message, which no agent gets: the task waits for others, or has ended unknown to Celery
+#: as yet.
 SET_ASIDE = f"{PREFIX}set_aside"
 #: Sorted set of the ids of tasks that have a deadline and have not ended, by the millisecond of the deadline.
 DEADLINES = f"{PREFIX}deadlines"
@@ -162,9 +162,9 @@ def conversation(party: str) -> str:
     return f"{PREFIX}conversation:{party}"
 
 
-def told(channel: str) -> str:
+def published(channel: str) -> str:
     """Sorted set of the ids of the messages that were published on this channel, as :data:`MESSAGES`."""
-    return f"{PREFIX}told:{channel.removeprefix(PREFIX)}"
+    return f"{PREFIX}published:{channel.removeprefix(PREFIX)}"
 
 
 def help_wanted(who: str, request: str) -> str:

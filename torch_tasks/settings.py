@@ -225,7 +225,7 @@ class Settings(ServerSettings):
     )
     certify: Certify = Field(
         "auto",
-        description="What is done about a program whose release nobody has certified. `auto`: where its kind was tried "
+        description="What is done about a program whose release is not certified. `auto`: where its kind was tried "
         "once by `torch-tasks certify`, a release that is new since then is tried before agents start with it; they "
         "stay down while it is broken; elsewhere as `warn`: it is only said. `off`: it is not even looked at.",
     )

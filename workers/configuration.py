@@ -36,7 +36,7 @@ def _wrong_names() -> Iterator[str]:
     """Files that Torch does not read, with a name near that of one which it reads."""
     for file in sorted(user_config().glob("*.toml")):
         if file.name not in _FILES and (meant := did_you_mean(file.name, _FILES)):
-            yield f"{file} is read by nobody; {meant}"
+            yield f"{file} is not read; {meant}"
 
 
 def _wrong_roles() -> Iterator[str]:

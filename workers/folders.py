@@ -43,7 +43,7 @@ class CutOff(BaseModel):
 
     conversation: str
     round: int
-    """The submission that the program was killed with; a later one has told a program to go on."""
+    """The submission that the program was killed with; a later one asked a program to go on."""
 
 
 class AgentJournal(BaseModel):
@@ -257,8 +257,8 @@ class MessageTaken(BaseModel):
 
     session: int | None
     conversation: str | None
-    is_told: bool = False
-    """It was told to go on with the message, which it has from a program that was killed."""
+    is_resumed: bool = False
+    """It was asked to go on with the message, which it has from a program that was killed."""
 
 
 class MessageFolder(PromptFolder):

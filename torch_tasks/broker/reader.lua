@@ -1,4 +1,4 @@
--- What a text on the broker says, whoever wrote it; an error in a script would stop whoever runs it.
+-- What a text on the broker says, written by any program; an error in a script would stop the process that runs it.
 
 -- The object in a JSON text; nil if there is none.
 local function object_in(text)

@@ -104,12 +104,12 @@ class CheckinDelivery:
         return fire
 
     def _write_to_sender(self, fire: Fire) -> None:
-        """Write, once, to the agent that set this check-in why it reaches nobody; a person has it among the needs."""
+        """Write, once, to the agent that set this check-in why it reaches no agent; a person has it among the needs."""
         asked = self._checkin
         if not self._fleet.registry.get_agents([asked.sender]):
             return
         text = (
-            f"Your check-in {asked.id} ({asked.title}) reached nobody: {fire.note}\n"
+            f"Your check-in {asked.id} ({asked.title}) reached no agent: {fire.note}\n"
             f"'torch-tasks checkin edit {asked.id} --to AGENT' or 'torch-tasks checkin remove {asked.id}' helps"
         )
         message = Message.build(

@@ -17,7 +17,7 @@ from torch_tasks.cli.options import Duration
 def mcp(longest_wait: float | None, tools: Path | None) -> None:
     """Serve the Model Context Protocol on standard input and output.
 
-    A model's program starts this itself; see docs/mcp.md for how each is told to.
+    A model's program starts this itself; see docs/mcp.md for how each is set up to do so.
     """
     from torch_tasks.mcp.stdio import serve
 

@@ -25,7 +25,7 @@ def publish(outgoing: Outgoing, *, spool: bool) -> None:
 
 
 class DeskResults(BaseBackend):  # type: ignore[misc] # Celery has no types
-    """Asks the agent's worker for results; in an agent's pane nobody stores one."""
+    """Asks the agent's worker for results; in an agent's pane none is stored."""
 
     def _get_task_meta_for(self, task_id: str) -> dict[str, Any]:
         return self._meta(task_id, seconds=0)

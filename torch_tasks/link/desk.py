@@ -42,7 +42,7 @@ class DeskLink:
         self._patience = float(os.environ.get(PATIENCE_VARIABLE) or _PATIENCE_SECONDS)
 
     def perform(self, operation: Operation[Asked, Reply], asked: Asked, key: str | None = None) -> Reply:
-        # An id that nobody chose follows from the key, where the request is carried out.
+        # An id that was not chosen follows from the key, where the request is carried out.
         made = {"id"} - asked.model_fields_set
         fields = asked.model_dump(mode="json", exclude=made)
         return operation.reply.validate_json(json.dumps(self.call(operation.name, fields, key)))

@@ -50,7 +50,7 @@ class ServerLink:
         )
 
     def perform(self, operation: Operation[Asked, Reply], asked: Asked, key: str | None = None) -> Reply:
-        made = {"id"} - asked.model_fields_set  # an id that nobody chose follows from the key, at the server
+        made = {"id"} - asked.model_fields_set  # an id that was not chosen follows from the key, at the server
         reply = self.call(operation.name, asked.model_dump(mode="json", exclude=made), key)
         try:
             return operation.reply.validate_python(reply)
@@ -96,13 +96,13 @@ class ServerLink:
                 "TORCH_SERVER names it"
             ) from None
         try:
-            told = answer.json()
+            content = answer.json()
         except ValueError:
-            told = None
+            content = None
         if answer.status_code == httpx2.codes.OK:
-            return told
-        if isinstance(told, dict) and {"error", "detail"} <= told.keys():
-            raise error_named(str(told["error"]), str(told["detail"]))
+            return content
+        if isinstance(content, dict) and {"error", "detail"} <= content.keys():
+            raise error_named(str(content["error"]), str(content["detail"]))
         words = f"what answers at {self.url} is no server of Torch, or stands before one: status {answer.status_code}"
         raise (ServerUnreachable if answer.status_code in _ON_THE_WAY else InternalFault)(words)
 

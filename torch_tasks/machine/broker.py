@@ -1,6 +1,6 @@
 """The broker that this machine runs for itself: on a Unix socket in the state folder, with its data on disk.
 
-It listens on no port, so that nobody else can take its place while it is down and be sent the password. Valkey, Redis
+It listens on no port, so no other process can take its place while it is down and be sent the password. Valkey, Redis
 and DragonflyDB all can.
 """
 

@@ -46,7 +46,7 @@ def server_of(state: StateFolder) -> OwnServer | None:
 def own_token_for(state: StateFolder, url: str) -> str | None:
     """The token of the folder's owner, if its own server listens at this very address.
 
-    Nobody else gets it: where no server of this folder lives, another user's process may have taken its port.
+    Only that server gets it: where no server of this folder lives, another user's process may have taken its port.
     """
     own = server_of(state)
     if own is None or own.url != url:

@@ -108,10 +108,10 @@ class ModelDoor:
             reply = await self._wait(tool, fields, tool.waits.meanwhile, ctx)
         else:
             reply = await self._in_thread(self._ask, tool.operation, fields, key)
-        told = shown(tool, reply)
+        content = shown(tool, reply)
         if tool.waits and not tool.waits.over(reply):
-            told["next"] = tool.waits.otherwise
-        return written(told)
+            content["next"] = tool.waits.otherwise
+        return written(content)
 
     async def _wait(self, tool: Tool, fields: dict[str, Any], meanwhile: Callable[[Any], str], ctx: Context) -> Any:
         """The reply that was waited for, or the last one when the time is over."""

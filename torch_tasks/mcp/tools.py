@@ -30,9 +30,9 @@ class Waiting:
     over: Callable[[Any], bool]
     """Whether this reply, as JSON, is what was waited for."""
     otherwise: str
-    """What the model is told if the time was over first: how to go on."""
+    """What the model reads if the time was over first: how to go on."""
     meanwhile: Callable[[Any], str] | None = None
-    """The operation is asked again until it is over, or the client's patience; this is what the client's person is told
+    """The operation is asked again until it is over, or the client's patience; this is what the client's person reads
     meanwhile, of the last reply. Without it, the operation is asked once."""
 
 
@@ -276,8 +276,8 @@ _TOGETHER = (
         ("id", "asked", "answers", "reply.message.sender", "reply.message.message"),
         Waiting(
             lambda progress: progress["reply"] is not None,
-            "Nobody has accepted yet. Call help_wanted again with the same text and this id, or do something else.",
-            lambda progress: f"{progress['asked'] or 'nobody'} is asked",
+            "No agent has accepted yet. Call help_wanted again with the same text and this id, or do something else.",
+            lambda progress: f"{progress['asked'] or 'no agent'} is asked",
         ),
     ),
     Tool(

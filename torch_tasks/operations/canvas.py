@@ -42,7 +42,7 @@ class Publish(Request):
     body: str = Field(description="The task's arguments, and what follows it, as Celery's JSON.")
     headers: JsonObject = Field({}, description="Celery's headers of the message.")
     reply_to: str = ""
-    expiration: float | None = Field(None, ge=0, description="After so many seconds nobody begins it any more.")
+    expiration: float | None = Field(None, ge=0, description="After so many seconds no agent begins it any more.")
     spool: bool = Field(False, description="While the broker is away, keep the task on this machine's disk.")
 
     @classmethod

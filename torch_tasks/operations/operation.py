@@ -86,7 +86,7 @@ class Operation(Generic[Asked, Reply]):
     idempotent: bool
     """Whether doing it twice is as doing it once, so that a request with a key may be carried out again."""
     needs_broker: bool
-    """Whether the broker has to be there, and is told first what it forgot of the tasks of this machine."""
+    """Whether the broker has to be there, and what it forgot of the tasks of this machine is put back first."""
     verbatim: bool
     """Whether the reply is for the one whom its texts are for, word for word; else the secrets in it are replaced."""
 

@@ -236,7 +236,7 @@ class DeadTasks(Model):
 
 @operation("task.dead", Right.LOOK)
 def dead(asked: Nothing) -> DeadTasks:
-    """The tasks that ran out of retries, and what was refused because nobody could read it."""
+    """The tasks that ran out of retries, and the messages that were refused because they could not be read."""
     letters, refused = DeadLetters(fleet()), fleet().refused
     records, refusals = letters.records(), refused.all()
     others = set(letters.ids()) - {record.spec.id for record in records} - refusals.keys()

@@ -159,7 +159,7 @@ class NeedKind(StrEnum):
     UNROUTABLE = "unroutable"
     """Tasks wait, and no live agent is able to take them."""
     CHECKIN = "checkin"
-    """A check-in reaches nobody."""
+    """A check-in reaches no agent."""
     LIMITED = "limited"
     """An account rests. It needs no action, but more work meanwhile takes another account."""
 
@@ -251,7 +251,7 @@ def _present(fleet: Fleet, agents: Collection[AgentInfo], nodes: Iterable[NodeIn
 
 
 def checkin_needs(records: Iterable[CheckinRecord], present: Collection[str] | None) -> Iterator[Need]:
-    """The check-ins that are for an agent that is gone, and those that reached nobody when they last came up."""
+    """The check-ins that are for an agent that is gone, and those that reached no agent when they last came up."""
     for record in records:
         agent, last = record.checkin.target.receiver, record.last
         is_lost = present is not None and agent and agent != OPERATOR and agent not in present
@@ -262,7 +262,7 @@ def checkin_needs(records: Iterable[CheckinRecord], present: Collection[str] | N
         else:
             continue
         name = record.checkin.id
-        text = f"check-in {name} ({record.checkin.title}) reaches nobody: {why}"
+        text = f"check-in {name} ({record.checkin.title}) reaches no agent: {why}"
         yield Need.of(NeedKind.CHECKIN, name, text, f"torch-tasks checkin show {name}", agent=agent or "")
 
 

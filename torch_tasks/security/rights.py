@@ -55,7 +55,7 @@ class Extent(StrEnum):
 
 
 EVERYBODY = "*"
-"""Stands for all agents, or all parties, where one could be named: nobody's own."""
+"""Stands for all agents, or all parties, where one could be named: it belongs to no single one."""
 
 
 @dataclass(frozen=True)

@@ -153,7 +153,7 @@ class _Visit:
         await self._send(message)
 
     def note(self) -> None:
-        """Log the request: without its query, which may hold what nobody else should read."""
+        """Log the request: without its query, which may hold what only its sender should read."""
         scope, took = self._scope, (time.monotonic() - self._begun) * 1000
         who = self.caller.name if self.caller and self.caller.role != _NOBODY else "-"
         level = logging.DEBUG if scope["path"] in OPEN and self.status < 400 else logging.INFO

@@ -13,7 +13,7 @@ _FRESH_SECONDS = 1.0
 
 
 class ServerReadiness:
-    """Looks at the broker at most once a second, whoever asks how often."""
+    """Looks at the broker at most once a second, however often it is asked."""
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings

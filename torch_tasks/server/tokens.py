@@ -1,6 +1,6 @@
 """Who may ask a server: bearer tokens, each with a name and a role.
 
-They lie in the state folder of the machine that serves, not on the broker: whoever reaches the broker could write one,
+They lie in the state folder of the machine that serves, not on the broker: what reaches the broker could write one,
 and a broker that is restarted may have forgotten the last. The file has only hashes. A token has 256 random bits, so
 one round of SHA-256 keeps it: there is nothing to guess that a slower hash would protect.
 """

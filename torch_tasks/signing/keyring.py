@@ -1,6 +1,6 @@
 """The folder of keys: the roots that this machine trusts, its own identities, and the keys that were revoked.
 
-The first process that needs keys and finds none founds a fleet: whoever has the state folder has its keys.
+The first process that needs keys and finds none founds a fleet: every process that reads the state folder has its keys.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from torch_tasks.signing.key_certificate import KeyCertificate
 from torch_tasks.system.files import exclusive, make_folder, write_private
 
 LIFETIME_SECONDS = 30 * 86_400
-"""How long a certificate is valid that nobody gave another end."""
+"""How long a certificate is valid if no other end was given."""
 RENEWED_AT = 1 / 3
 """A certificate is renewed when only this part of its time is left."""
 _LOOK_SECONDS = 1.0

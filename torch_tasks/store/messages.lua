@@ -21,7 +21,7 @@ local function note_answer()
   redis.call('PUBLISH', KEY.answered, 'read')
 end
 
--- How many messages of the sender wait in this inbox; 0 also while it holds so few that nobody needs to count.
+-- How many messages of the sender wait in this inbox; 0 also while it holds so few that no count is needed.
 local function unread_of_sender(limit)
   if redis.call('XLEN', KEY.inbox) < limit then return 0 end
   local count = 0

@@ -166,7 +166,7 @@ class Inboxes:
             record=keys.message(message.id),
             inbox=own,
             other_inbox=other,
-            indexes=(*self._indexes(message), keys.told(channel_of(role))),
+            indexes=(*self._indexes(message), keys.published(channel_of(role))),
             exchanges=keys.exchanges(message.correlation_id),
             answered=keys.message(message.reply_to or message.id),
             channel=channel_of(role),
@@ -417,7 +417,7 @@ class Inboxes:
                 since = seconds * 1_000_000 + micros
             while True:
                 found: Any = self._client.zrange(
-                    keys.told(channel), f"({since}", "+inf", byscore=True, offset=0, num=_AT_ONCE, withscores=True
+                    keys.published(channel), f"({since}", "+inf", byscore=True, offset=0, num=_AT_ONCE, withscores=True
                 )
                 if found:
                     records = self.records(str(message_id) for message_id, _ in found)

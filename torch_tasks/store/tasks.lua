@@ -162,7 +162,7 @@ end
 -- End a task that no live agent has.
 -- KEYS: record, history, performance, agents, heartbeats, kept, broker
 -- ARGV: state, agent, node, incarnation, note, keep_seconds, counts, silence_ms, goodbye_ms, *fields
--- Nobody writes it in the name of an agent: agent and counts are empty.
+-- It is not written in the name of an agent: agent and counts are empty.
 -- Returns 'ended' with all fields, 'missing', 'over' if it had ended before, or 'owned'.
 local function end_unowned()
   local state = get('state')

@@ -1,7 +1,7 @@
 """A mark that a process and all that it leads to have, in whatever session, below whatever parent, and without their
 environment.
 
-Linux keeps a limit that it has not enforced for twenty years, ``RLIMIT_LOCKS``: every process inherits it, and nobody
+Linux keeps a limit that it has not enforced for twenty years, ``RLIMIT_LOCKS``: every process inherits it, and none
 sets it. So its number is the mark. Where a system has no such limit, the mark is in the environment alone.
 """
 

@@ -218,7 +218,7 @@ def end_all(processes: Sequence[psutil.Process], grace: float) -> None:
 
 
 def _living(processes: Sequence[psutil.Process]) -> list[psutil.Process]:
-    """Those that still run; a zombie does not, and waits for whoever has started it."""
+    """Those that still run; a zombie does not, and waits for the process that started it."""
     return [process for process in processes if _runs(process)]
 
 
@@ -229,7 +229,7 @@ def _runs(process: psutil.Process) -> bool:
 
 
 def is_alive(pid: int, born: str) -> bool:
-    """Whether the process of this number and :func:`birth` still runs, whoever started it."""
+    """Whether the process of this number and :func:`birth` still runs, whichever process started it."""
     moment, _, boot = born.partition("@")
     with suppress(psutil.NoSuchProcess):
         process = psutil.Process(pid)

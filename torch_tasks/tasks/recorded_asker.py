@@ -1,7 +1,7 @@
 """Who asked for a Celery task travels in its message: what a worker does for it, it does in that caller's name.
 
-So whoever carries a request out decides again whether its caller may, and what follows from it, as the next task of a
-chain, is nobody else's either.
+So the process that carries a request out decides again whether its caller may, and what follows from it, as the next
+task of a chain, belongs to the same caller.
 """
 
 from __future__ import annotations

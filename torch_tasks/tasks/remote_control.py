@@ -62,12 +62,12 @@ REASONS = {
     "terminate": _CANCEL,
     "revoke_by_stamped_headers": _CANCEL,
     "disable_events": "the fleet's monitors live by the events of all workers",
-    "election": "workers of Torch elect nobody",
+    "election": "workers of Torch hold no elections",
     "objgraph": _DEBUGGING,
     "memsample": _DEBUGGING,
     "memdump": _DEBUGGING,
 }
-"""Why a worker refuses the other commands of Celery, whoever asks."""
+"""Why a worker refuses the other commands of Celery to every caller."""
 _NO_SIGNAL = (None, "SIGTERM", "TERM")
 """Celery's default, which says no more than that the task is to end."""
 

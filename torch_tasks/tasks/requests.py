@@ -54,7 +54,7 @@ def _awaited(record: TaskRecord) -> str:
     after = record.spec.after
     found = dict(zip(after, fleet().records.find_all(after), strict=True))
     names = [
-        f"{task_id}: {one.spec.title}" if one else f"{task_id}, which nobody knows now"
+        f"{task_id}: {one.spec.title}" if one else f"{task_id}, of which there is no record any more"
         for task_id, one in found.items()
         if one is None or one.state is not TaskState.SUCCEEDED
     ]

@@ -50,7 +50,7 @@ def run(self: Any, *inputs: Any, **fields: Any) -> dict[str, Any]:
         HeldMessage(self.request).put_aside(LATER)
 
     def is_tried_again(error: BaseException) -> bool:
-        """While it is in the pane, a task is given to nobody else."""
+        """While it is in the pane, a task is given to no other agent."""
         in_pane = host.unfinished_task == self.request.id
         return isinstance(error, BrokerAway) or (in_pane and isinstance(error, WrongType))
 

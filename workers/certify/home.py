@@ -35,7 +35,7 @@ class Home(ABC):
     """They leave the CLI if its composer is empty."""
 
     model: str | None = None
-    """What the program calls the fake model; None if it need not be told."""
+    """What the program calls the fake model; None if it needs no name for it."""
 
     def __init__(self, folder: Path, llm: FakeLLM, agent_id: str = "developer-1", path: str | None = None) -> None:
         """``path`` replaces this process's own PATH."""

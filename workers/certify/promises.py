@@ -1,6 +1,6 @@
 """What Torch promises of every program, each tried on one agent in the order in which they stand here.
 
-The model's log is the witness: what it received, how often, and what it was told of its tool calls.
+The model's log is the witness: what it received, how often, and what its tool calls returned.
 """
 
 from __future__ import annotations
@@ -53,12 +53,12 @@ def first_run(agent: TriedAgent) -> str:
     task = agent.do("hello")
     briefing = json.dumps(task.requests()[0].body)
     agent.save_screen("ready")
-    _require("torch-tasks done" in briefing, "its model was not told how to report to Torch")
+    _require("torch-tasks done" in briefing, "its model's briefing does not say how to report to Torch")
     return "started from an empty home, briefed"
 
 
 def new_folder(agent: TriedAgent) -> str:
-    """A program that is started in a folder nobody has trusted takes a task there."""
+    """A program that is started in a folder that is not trusted yet takes a task there."""
     folder = agent.home.folder / "never-seen"
     folder.mkdir()
     agent.start(folder)
@@ -66,7 +66,7 @@ def new_folder(agent: TriedAgent) -> str:
     look = agent.pane.look()
     _require(look and Path(look.cwd) == folder, f"it works in {look.cwd if look else 'no folder'}, not in {folder}")
     agent.start()
-    return "started in a folder that nobody has trusted"
+    return "started in a folder that is not trusted yet"
 
 
 # ── prompts and answers ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -138,8 +138,8 @@ def question(agent: TriedAgent) -> str:
     agent.save_screen("question")
     task.reply(asked, colours[1])
     task.await_success()
-    told = task.requests()[-1].tool_results[-1:]
-    _require(told and colours[1] in told[0], f"the model was told {told} as the choice, not {colours[1]}")
+    results = task.requests()[-1].tool_results[-1:]
+    _require(results and colours[1] in results[0], f"the model got {results} as the choice, not {colours[1]}")
     return f"{asked.text}: {colours[1]}"
 
 

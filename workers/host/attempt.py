@@ -189,7 +189,7 @@ class Attempt:
         continuation = self._cut_off.take_up()
         if continuation is Continuation.NOT_KEPT:
             return self._failed(FailureKind.AGENT_CRASHED, f"agent crashed: its program died, and {continuation}")
-        if continuation is Continuation.TOLD:
+        if continuation is Continuation.RESUMED:
             self._agent.quota.count_call()
         self._report.add(f"its program was killed; the next one has its conversation: {continuation}")
         self._report.write()

@@ -22,7 +22,7 @@ class CutOffAttempt:
 
     @property
     def is_open(self) -> bool:
-        """Whether its program was killed, and no other was told to go on."""
+        """Whether its program was killed, and no other was asked to go on."""
         cut_off = self._folder.cut_off
         return cut_off is not None and self._agent.kind.submissions(self._folder) == cut_off.round
 
@@ -63,10 +63,10 @@ class CutOffMessage:
         self._agent = agent
         self._folder = folder
 
-    def note_taken(self, *, is_told: bool = False) -> None:
+    def note_taken(self, *, is_resumed: bool = False) -> None:
         """Note that the program in the pane works on it."""
         journal = self._agent.presence.journal
-        taken = MessageTaken(session=journal.session, conversation=self._agent.kind.conversation, is_told=is_told)
+        taken = MessageTaken(session=journal.session, conversation=self._agent.kind.conversation, is_resumed=is_resumed)
         self._folder.note_taken(taken)
 
     @property
@@ -80,9 +80,9 @@ class CutOffMessage:
     def take_up(self) -> tuple[Continuation, str]:
         """Have the new program, which is free, go on with it once, in its conversation; with its whole answer."""
         taken, kind = self._folder.taken, self._agent.kind
-        if taken is None or taken.is_told or taken.conversation is None or taken.conversation != kind.conversation:
+        if taken is None or taken.is_resumed or taken.conversation is None or taken.conversation != kind.conversation:
             return Continuation.NOT_KEPT, ""
         how, answer = kind.go_on_with_message(self._agent.terminal.pane, self._folder)
-        if how is Continuation.TOLD:
-            self.note_taken(is_told=True)
+        if how is Continuation.RESUMED:
+            self.note_taken(is_resumed=True)
         return how, answer

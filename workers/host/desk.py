@@ -33,7 +33,7 @@ from torch_tasks.system.loops import Loop, in_background
 log = logging.getLogger(__name__)
 
 CONNECTIONS = 64
-"""So many clients are connected at a time; others are told that the desk is busy."""
+"""So many clients are connected at a time; others hear that the desk is busy."""
 REQUESTS = 32
 """So many requests are carried out at a time."""
 READS = 24
@@ -82,7 +82,7 @@ class Desk:
         self._thread.start()
 
     def close(self) -> None:
-        """Serve nobody any more: the clients wait for the next worker."""
+        """Stop serving: the clients wait for the next worker."""
         self._thread.stop()
         if self._loop:
             with contextlib.suppress(RuntimeError):  # the loop is closed

@@ -44,7 +44,7 @@ from torch_tasks.workers.tmux.server import require_tmux
 
 log = logging.getLogger(__name__)
 
-#: How long an answer waits for whoever works in the pane.
+#: How long an answer waits for the task or message that works in the pane.
 _PANE_SECONDS = 2.0
 #: How often the host checks whether the program has answered its last message, which a task's prompt would hide.
 _ANSWER_SECONDS = 0.1

@@ -77,7 +77,7 @@ class IdleTimer:
         self._since = time.monotonic()
 
     def is_over(self, info: AgentInfo, terminal: Terminal, *, has_messages: bool) -> bool:
-        """The agent is temporary, and for long enough no work waited for it and nobody was attached to its pane."""
+        """The agent is temporary, and for long enough no work waited for it and no person was attached to its pane."""
         if self._spec.lifetime is Lifetime.PERMANENT or info.retiring:
             return False
         if has_messages or info.state is not AgentState.READY or info.current_task or self._is_wanted(info, terminal):

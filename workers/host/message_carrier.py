@@ -321,7 +321,7 @@ class MessageCarrier:
             if kind.is_free(pane) and not is_held:
                 self._take_up(folder, cut_off)
             return False
-        if folder.taken and folder.taken.is_told:
+        if folder.taken and folder.taken.is_resumed:
             phase = kind.hand_message(pane, folder, None).phase
             if phase in (SubmissionPhase.REFUSED, SubmissionPhase.INDETERMINATE):
                 self._give_up(folder)
@@ -329,12 +329,12 @@ class MessageCarrier:
         return True
 
     def _take_up(self, folder: MessageFolder, cut_off: CutOffMessage) -> None:
-        """Its program was killed: have the next one go on with it, or say that nobody knows what became of it."""
+        """Its program was killed: have the next one go on with it, or say that it is not known what became of it."""
         how, answer = cut_off.take_up()
         log.warning(
             "%s: its program was killed while it worked on message %s; %s", self._agent_id, folder.message.id, how
         )
-        if how is Continuation.TOLD:
+        if how is Continuation.RESUMED:
             self._agent.quota.count_call()
             self._taken_at = time.monotonic()
         elif how is Continuation.NOT_KEPT:

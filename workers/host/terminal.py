@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _HOLD_SECONDS = USE_SECONDS + 1.0
 #: What ends a program in one of these states, its limit's end or its own work, is waited for elsewhere.
 _PASSES_BY_ITSELF = frozenset({AgentState.LIMITED, AgentState.COMPACTING, AgentState.EXITED})
-#: How much of a program's last line is told.
+#: How much of a program's last line is quoted.
 _TOLD = 200
 #: How long what outlives its terminal may take to end before it is killed.
 _GONE_SECONDS = 1.0

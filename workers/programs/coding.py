@@ -121,7 +121,7 @@ class CodingAgent(KeepingAgent):
 
     @property
     def briefing(self) -> str:
-        """What the agent is told before its first task."""
+        """The text that the agent gets before its first task."""
         return briefing(self.spec, tools=self.config.tools)
 
     def report_command(self, name: str) -> str:

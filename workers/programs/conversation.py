@@ -13,7 +13,7 @@ GO_ON = """\
 The program in which you worked on this {what} was killed in the middle of it, and a new one has your conversation.
 Go on with the {what} where you were. Look first at what is done already, and do nothing twice.
 Its words, should you need them, are in {prompt}."""
-"""What a program is told that takes up such a task or message."""
+"""The prompt for a program that takes up such a task or message."""
 
 
 @dataclass(frozen=True)

@@ -70,7 +70,7 @@ class KeepingAgent(AgentKind):
             self.end(run, turn, ProgramEnding(evidence), kept.answer)
             return Continuation.ANSWERED
         self._send_after(before, pane, run, GO_ON.format(what="task", prompt=run.prompt))
-        return Continuation.TOLD
+        return Continuation.RESUMED
 
     def go_on_with_message(self, pane: AgentPane, letter: MessageFolder) -> tuple[Continuation, str]:
         before = Submission.load(letter)
@@ -83,7 +83,7 @@ class KeepingAgent(AgentKind):
         self.note_typed(letter)
         submission = self._submission_after(before, letter, text, letter.hints)
         self.step(pane, letter, submission)
-        return Continuation.TOLD, ""
+        return Continuation.RESUMED, ""
 
     def submissions(self, run: AttemptFolder) -> int:
         submission = Submission.load(run)

@@ -86,7 +86,7 @@ class Continuation(StrEnum):
 
     NOT_KEPT = "its conversation does not hold the prompt"
     ANSWERED = "its conversation holds the whole answer"
-    TOLD = "told to go on"
+    RESUMED = "asked to go on"
 
 
 class AgentKind(ABC):

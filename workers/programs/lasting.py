@@ -48,7 +48,7 @@ class LastingChanges:
             self._close(look)
 
     def _close(self, look: PaneLook) -> None:
-        """It can be taken no more; whoever pressed keys in the pane meanwhile may have taken it."""
+        """It can be taken no more; a person who pressed keys in the pane meanwhile may have taken it."""
         if self._asked.exists() and json.loads(self._asked.read_text())[0] != look.used_at:
             self.take()
         self._asked.unlink(missing_ok=True)

@@ -35,7 +35,7 @@ class ScreenReading:
     def of(cls, screen: Screen, composer: Composer, by_screen: StateReading, status: StateReading | None) -> Self:
         """The reading by the best source, which is the live ``status`` if there is one.
 
-        Of what covers the input line, the last line is told.
+        Of what covers the input line, the last line is quoted.
         """
         view = cls(screen, composer, by_screen, _best(status, by_screen))
         if composer.seen:
@@ -84,7 +84,7 @@ def _best(status: StateReading | None, by_screen: StateReading) -> StateReading:
 
 #: How many lines above the screen are looked through.
 _HISTORY = 3000
-#: How much of a screen that no rule knows is told.
+#: How much of a screen that no rule knows is quoted.
 _TOLD = 200
 #: How many rows a region without a number has.
 _ROWS = {"bottom": 10, "above composer": 6}

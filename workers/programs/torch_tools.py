@@ -1,4 +1,4 @@
-"""Torch's tools in an agent's program: how each program is told to start ``torch-tasks mcp``."""
+"""Torch's tools in an agent's program: how each program is set up to start ``torch-tasks mcp``."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch_tasks.mcp.tool_file import write_tool_forms
 NAME = "torch"
 """What the server is called in each program."""
 TOOL_SECONDS = 300
-"""How long the programs are told to wait for a tool."""
+"""How long the programs are set to wait for a tool."""
 START_SECONDS = 60
 """How long for the server's start, on a busy machine."""
 _LONGEST_WAIT_SECONDS = 240

@@ -27,7 +27,7 @@ STRANGE_SECONDS = 2.0
 UNREPORTED_SECONDS = 1.0
 """How long the event of a question may come after the screen shows it."""
 UNCHANGED_SECONDS, UNKNOWN_SECONDS = 3.0, 30.0
-"""How long a screen that no rule knows is shown, unchanged or not, before a person is told."""
+"""How long a screen that no rule knows is shown, unchanged or not, before a person hears of it."""
 UNDRAWN_SECONDS = 2.0
 """How long the screen may show a question after its event; until then it cannot be answered."""
 DONE_IDLE_SECONDS, TALKING_SECONDS = 1.0, 20.0

@@ -8,7 +8,7 @@ from torch_tasks.visible_text import one_line
 from torch_tasks.workers.programs.menu import Menu, read_menu
 from torch_tasks.workers.programs.screen import Composer, Screen
 
-#: How many lines above the choices are the question, and how much of them is told.
+#: How many lines above the choices are the question, and how much of them is shown.
 _ASKED, _TOLD = 3, 200
 #: What frames a line.
 _FRAME = " \t│┃|║╭╮╰╯─━═┌┐└┘"

@@ -91,7 +91,7 @@ def check_went_on(killed: Killed, task: Task) -> None:
     assert len([prompt for prompt in killed.fake.prompts() if "long work" in prompt]) == 1
     assert len([prompt for prompt in killed.fake.prompts() if "Go on with the task" in prompt]) == 1
     assert task.record().attempts == 1
-    assert any("told to go on" in (entry.note or "") for entry in task.history())
+    assert any("asked to go on" in (entry.note or "") for entry in task.history())
 
 
 @pytest.mark.parametrize("victim", ["program", "terminal", "machine"])
@@ -121,7 +121,7 @@ def test_an_answer_that_nobody_took_is_the_result(killed: Killed) -> None:
     assert killed.received() == ["short work"]
 
 
-def test_it_is_told_to_go_on_once(killed: Killed) -> None:
+def test_it_is_asked_to_go_on_once(killed: Killed) -> None:
     """Killed again while it goes on, the task is tried again, in the same conversation."""
     killed.fake.cli.play(Scenario(default=Turn((Work(600),))))
     task = killed.begin()
@@ -221,14 +221,14 @@ def test_what_is_no_question_goes_on_too(killed: Killed) -> None:
     assert len([prompt for prompt in killed.fake.prompts() if "Go on with the message" in prompt]) == 1
 
 
-def test_who_asks_a_program_that_cannot_go_on_is_told_that_nobody_knows(node: Node, torch: Torch) -> None:
+def test_who_asks_a_program_that_cannot_go_on_hears_that_it_is_not_known(node: Node, torch: Torch) -> None:
     asked = Asked(Killed(FakeKind(node, scenario=ENDLESS), torch))
     asked.killed.program().kill()
     assert "was killed while it worked on this" in until(asked.reply, "it is answered", 60)
     assert len(asked.killed.fake.prompts()) == 1
 
 
-def test_a_message_is_told_to_go_on_once(killed: Killed) -> None:
+def test_a_message_is_asked_to_go_on_once(killed: Killed) -> None:
     killed.fake.cli.play(Scenario(default=Turn((Work(600),))))
     asked = Asked(killed)
     killed.program().kill()

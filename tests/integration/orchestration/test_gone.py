@@ -97,7 +97,7 @@ def test_a_check_in_for_an_agent_that_has_retired_is_refused_and_who_set_it_hear
     found = {need.id: need for need in needs(fleet()) if need.kind is NeedKind.CHECKIN}
     assert set(found) == {f"checkin {mine.id}", f"checkin {theirs.id}"}, "a person sees it before it comes up"
     assert found[f"checkin {mine.id}"].text == (
-        f"check-in {mine.id} (look at the build of the shop) reaches nobody: qa-1 is gone"
+        f"check-in {mine.id} (look at the build of the shop) reaches no agent: qa-1 is gone"
     )
     for _ in range(3):
         for asked in (mine, theirs):
@@ -107,7 +107,7 @@ def test_a_check_in_for_an_agent_that_has_retired_is_refused_and_who_set_it_hear
     told = [one for one in NovaOrchestrator().history("boss-1") if one.message.target == "boss-1"]
     assert len(told) == 1, "it hears of it once"
     assert told[0].message.message.startswith(
-        f"Your check-in {theirs.id} (look at the tests of the shop) reached nobody"
+        f"Your check-in {theirs.id} (look at the tests of the shop) reached no agent"
     )
     until(lambda: "Your check-in" in screen(node, "boss-1"), "it reads it in its pane")
 

@@ -340,7 +340,7 @@ def test_a_program_killed_in_a_turn_is_started_again_and_goes_on_with_session_an
     desk.fake.play(load=True)
     (agent if victim == "agent" else agent.parent()).kill()
     assert task.result(timeout=SECONDS).succeeded
-    assert "the next one has its conversation: told to go on" in desk.notes(task)
+    assert "the next one has its conversation: asked to go on" in desk.notes(task)
     prompt, further = desk.received(task)
     assert "survive" in prompt
     assert "Go on with the task where you were" in further

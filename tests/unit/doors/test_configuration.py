@@ -79,7 +79,7 @@ def test_the_configuration_that_torch_ships_has_no_fault(faults: Faults) -> None
             "agents/mine.toml, line 3: submit.setle_seconds: ",
         ),
         ("agents__mine_toml", "comand = ['x']\n", "did you mean command"),
-        ("polcy_toml", "", "polcy.toml is read by nobody; did you mean policy.toml"),
+        ("polcy_toml", "", "polcy.toml is not read; did you mean policy.toml"),
         ("roles__QA lead_md", "hello", "'QA lead' can be the name of no role"),
     ],
 )

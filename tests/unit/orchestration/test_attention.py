@@ -182,7 +182,7 @@ def test_a_check_in_that_reaches_nobody_needs_a_person(
     record: CheckinRecord, present: set[str] | None, why: str | None
 ) -> None:
     found = [(need.id, need.text, need.do) for need in checkin_needs([record], present)]
-    text = f"check-in c1 (look at the build) reaches nobody: {why}"
+    text = f"check-in c1 (look at the build) reaches no agent: {why}"
     assert found == ([("checkin c1", text, "torch-tasks checkin show c1")] if why else [])
 
 

@@ -108,7 +108,7 @@ class Given(StrEnum):
 
 
 class PaneDoor:
-    """The socket, as the agent's worker uses it. Every call raises :class:`PaneAway` if nobody answers."""
+    """The socket, as the agent's worker uses it. Every call raises :class:`PaneAway` if no program answers."""
 
     def __init__(self, folder: Path) -> None:
         self.path = require_short(folder / _SOCKET)

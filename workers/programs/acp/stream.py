@@ -43,7 +43,7 @@ AnyUpdate = Any
 
 @dataclass
 class ToolRun:
-    """A call of a tool, as far as the program has told."""
+    """A call of a tool, as far as the program has reported it."""
 
     title: str = ""
     kind: str = ""

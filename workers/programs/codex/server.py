@@ -233,7 +233,7 @@ class CodexServer:
         return True
 
     def requests(self, conversation: str) -> list[Message]:
-        """What it asks there and nobody has answered yet."""
+        """The questions that it asks there and that are not answered yet."""
         with self._understood("its requests") as connection:
             self._has_begun(connection, conversation)
             asked = list(connection.requests.values())
@@ -249,7 +249,7 @@ class CodexServer:
             connection.call("turn/start", asked)
 
     def answer(self, request: Message, result: Message) -> None:
-        """Answer what it asks; whoever answers first has answered."""
+        """Answer what it asks; the first answer counts."""
         with self._understood("an answer") as connection:
             connection.answer(request["id"], result)
 
