@@ -69,6 +69,8 @@ def demo(stay: bool) -> None:
         stack.down(keep_agents=False)
         shutil.rmtree(home)
     click.echo("\neverything has ended, nothing is left running" if good else "\nnot every task ended as it should")
+    if not stay:
+        click.echo("'torch-tasks demo --stay' keeps it running until Ctrl-C, to look around in Flower")
     sys.exit(0 if good else 1)
 
 
@@ -86,9 +88,9 @@ def _show(stack: Stack, project: Path, stay: bool) -> bool:
         chained.get(timeout=60, propagate=False)  # its second task is accepted only when the first has ended
         ends = [(task.result(timeout=60), task.record(), status) for task, status in expected]
     as_table(_COLUMNS, [_row(result, record, wanted(record)) for result, record, _ in ends])
-    if flower := stack.processes.find("flower"):
-        click.echo(f"\nFlower: {flower.facts['url']}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
     if stay:
+        if flower := stack.processes.find("flower"):
+            click.echo(f"\nFlower: {flower.facts['url']}  user {FLOWER_USER}, password {stack.flower_password()[0]}")
         click.echo("Ctrl-C ends the demo.")
         try:
             while stack.processes.find("up"):

@@ -43,7 +43,7 @@ def summary(since: float, markdown: bool, json_wanted: bool) -> None:
 def _heading(night: FleetSummary) -> str:
     counts = ", ".join(f"{count} {state}" for state, count in night.counts.items()) or "no tasks"
     since, length = night.since.astimezone(), describe_duration((night.until - night.since).total_seconds())
-    return " · ".join([f"Since {since:%a %d %b %H:%M} ({length}): {counts}", *_price(night.tokens, night.cost_usd)])
+    return " · ".join([f"Since {since:%a %d %b %H:%M %Z} ({length}): {counts}", *_price(night.tokens, night.cost_usd)])
 
 
 def _price(tokens: int, cost_usd: float | None) -> Iterator[str]:
@@ -71,7 +71,7 @@ def _facts(task: TaskSummary) -> list[str]:
 
 
 def _lines(night: FleetSummary, width: int) -> Iterator[Text]:
-    yield Text(_heading(night), style="bold")
+    yield _wrapped("", _heading(night), width, "bold")
     if night.needs:
         yield Text("\nWAITS FOR YOU", style="bold")
     for need in night.needs:

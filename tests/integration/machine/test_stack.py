@@ -18,6 +18,9 @@ import pytest
 from machine import Machine
 from waiting import until
 
+pytestmark = pytest.mark.timeout(300)
+"""Whole stacks begin and end in each test, and on a busy machine each of their processes takes its time."""
+
 ONE_AGENT = ("--agent", "dev-1:developer:python", "--no-flower")
 
 
@@ -77,6 +80,7 @@ def test_the_demo_shows_its_tasks_and_leaves_nothing(machine: Machine) -> None:
     said = machine.torch("demo", TMPDIR=str(scratch)).stdout
     assert "everything has ended, nothing is left running" in said
     assert len(re.findall(r"^[0-9a-f]{8} .* (?:succeeded|failed) ", said, re.MULTILINE)) == 6
+    assert "password" not in said, "of a Flower that has ended"
     assert machine.is_clean()
     assert list(scratch.iterdir()) == []
 
@@ -106,7 +110,9 @@ def test_a_demo_that_is_ended_leaves_nothing(
     assert demo.wait(45) == code
     assert machine.is_clean()
     assert list(scratch.iterdir()) == []
-    assert "Traceback" not in machine.output.read_text()
+    said = machine.output.read_text()
+    assert "Traceback" not in said
+    assert ("user torch, password " in said) == ("--stay" in words)
 
 
 # ── twice ────────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -15,6 +15,9 @@ import pytest
 from machine import TORCH_TASKS, Machine
 from waiting import until
 
+pytestmark = pytest.mark.timeout(300)
+"""Whole stacks begin and end in each test, and on a busy machine each of their processes takes its time."""
+
 ONE_AGENT = ("--agent", "dev-1:developer", "--no-flower", "--no-beat")
 
 

@@ -112,6 +112,17 @@ def test_it_fits_a_terminal_of_80_columns_and_loses_no_word() -> None:
     assert lines.index("WAITS FOR YOU") < lines.index("TASKS")
 
 
+def test_a_night_with_tasks_in_every_state_fits_too() -> None:
+    night = NIGHT.model_copy(update={"counts": dict.fromkeys(TaskState, 10)})
+    heading = next(iter(_lines(night, 80))).plain.splitlines()
+    assert max(map(cell_len, heading)) <= 80
+    assert " ".join(heading).count("10 ") == len(TaskState)
+
+
+def test_it_says_in_which_zone_its_time_is() -> None:
+    assert f"{BEGUN.astimezone():%H:%M %Z} (12 h)" in next(iter(_lines(NIGHT, 80))).plain
+
+
 def test_markdown_keeps_one_row_for_each_task() -> None:
     rows = [row for row in "\n".join(_markdown(NIGHT)).splitlines() if row.startswith("| ") and "`" in row]
     assert len(rows) == 5
