@@ -1,6 +1,6 @@
 """Secrets in texts: found by what they are, and replaced where Torch keeps or shows a text.
 
-Two sorts are found: the exact values of Torch's own secrets, which whoever makes or reads one names with
+Two sorts are found: the exact values of Torch's own secrets, which the code that makes or reads one names with
 :func:`protect`; and what has the form of a well-known key. The forms are the rules of the scanner ``detect-secrets``
 (as the package ``bc-detect-secrets``, which is kept) where it has one that ordinary text does not fit, and Torch's own
 for the rest. The scanner is loaded only once a text holds what one of its secrets must hold.

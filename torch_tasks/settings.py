@@ -70,7 +70,7 @@ class Settings(ServerSettings):
     )
     signing: Signing = Field(
         "off",
-        description="What is done about work that nobody of this fleet signed, or that was changed since. `enforce`: "
+        description="What is done about work that was not signed by this fleet, or that was changed since. `enforce`: "
         "it is refused. `warn`: it is done and logged. `off`: nothing is signed and nothing is looked at.",
     )
     audit: Literal["acts", "all", "off"] = Field(

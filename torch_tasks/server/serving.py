@@ -44,9 +44,7 @@ def serve(settings: Settings, ready: Callable[[str, str], None]) -> None:
     scheme = "https" if settings.server_certificate else "http"
     url = f"{scheme}://{_in_url(host)}:{listener.getsockname()[1]}"
     if scheme == "http" and not is_loopback(host):
-        log.warning(
-            "%s is not encrypted: others on the network can read the tokens; set TORCH_SERVER_CERTIFICATE", url
-        )
+        log.warning("%s is not encrypted: others on the network can read the tokens; set TORCH_SERVER_CERTIFICATE", url)
     hub = EventHub()
     public = urlsplit(settings.server_public_url or "").hostname
     names = [
