@@ -83,6 +83,22 @@ class KeysUnusable(TorchError):
     """The folder of keys cannot be read, or has not the key that is needed."""
 
 
+class KeyNotFound(TorchError):
+    """No certificate of the fleet has this serial, and none that still counts has this name."""
+
+
+class OtherFleet(TorchError):
+    """A broker, or a token to join, belongs to another fleet than this machine's keys."""
+
+    exit_code = 5
+
+
+class JoinRefused(TorchError):
+    """A token to join a fleet does not count, or the machine that shows it cannot be taken in."""
+
+    exit_code = 5
+
+
 class RequestNotTaken(WrongUsage):
     """A server does not take a request of this form: its size, its headers, its method, or where it comes from."""
 

@@ -80,6 +80,7 @@ COMMANDS = {
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
         "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
         "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
+        "keys": ("torch_tasks.cli.keys:keys", "List, issue, rotate and revoke this fleet's keys."),
         "operations": ("torch_tasks.cli.operations:operations", "List what can be asked of Torch, and by whom."),
         "kinds": (f"{NODE_COMMANDS}:kinds", "List the kinds of agents, and which are installed here."),
         "certify": (CERTIFY, "Try the programs of kinds against a fake model."),
@@ -113,14 +114,14 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "certify", "mcp", "serve", "token", "done", "fail", "progress", "operations", *_HIDDEN,
+    "certify", "mcp", "serve", "token", "keys", "done", "fail", "progress", "operations", *_HIDDEN,
 ))  # fmt: skip
 
 
 #: They are about this machine alone, or an agent's own pane, or read the broker itself: no server does them.
 _OF_THIS_MACHINE = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "token",
-    "attach", "monitor", "done", "fail", "progress", *_HIDDEN,
+    "keys", "attach", "monitor", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 

@@ -19,13 +19,14 @@ from rich.text import Text
 
 from torch_tasks.broker.connection import connect, nothing_is_here, nothing_runs
 from torch_tasks.cli.options import JSON
-from torch_tasks.cli.output import ago, as_json, beside, print_styled
+from torch_tasks.cli.output import ago, as_json, beside, local, print_styled
 from torch_tasks.config_files import known_kinds, user_config
 from torch_tasks.errors import BrokerUnreachable, InvalidSettings, TorchError
 from torch_tasks.machine.certificates import Certificates
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.settings import settings, unknown_variables
+from torch_tasks.signing.keyring import keyring
 from torch_tasks.started_by_name import CONFIGURATION_FAULTS, INSTALLED_RELEASE, load
 from torch_tasks.store.ledger import ledger_of
 from torch_tasks.system.files import make_folder
@@ -51,6 +52,7 @@ def doctor(json_wanted: bool) -> None:
         "configuration": _configuration,
         "tmux": _tmux,
         "state folder": _state_folder,
+        "keys": _keys,
         "broker": _broker,
         "memory": partial(_asked, "memory"),
         "ledger": _ledger,
@@ -108,6 +110,15 @@ def _state_folder() -> str:
         raise TorchError(f"{folder} cannot be written; make it writable or set TORCH_STATE_DIR")
     free = shutil.disk_usage(folder).free // 2**20
     return f"{folder}, {free:,} MiB free"
+
+
+def _keys() -> str:
+    if not settings().keys_folder.exists():
+        return f"none yet; the first 'torch-tasks up' makes them in {settings().keys_folder}"
+    ring = keyring()
+    own = ring.identity().certificate
+    where = "its root is here" if ring.may_issue else "its root is elsewhere"
+    return f"fleet {ring.fleet}, {where}; {own.owner} until {local(own.ends_at)}"
 
 
 def _broker() -> str:

@@ -14,6 +14,7 @@ from contextlib import suppress
 import click
 
 from torch_tasks.broker.connection import connect
+from torch_tasks.caller import CallerKind
 from torch_tasks.checkins.book import readiness
 from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
@@ -24,6 +25,7 @@ from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervi
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.node import KeptAgent, KeptState
 from torch_tasks.settings import settings, settings_for_ending, unknown_variables
+from torch_tasks.signing.keyring import keyring
 from torch_tasks.store.tasks import demanded
 from torch_tasks.system.processes import end_on_signals
 from torch_tasks.system.terminal import make_log_visible
@@ -53,6 +55,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     stack = Stack(settings())
     stack.refuse_if_up()
     _warn_of_unknown_variables()
+    _say_keys()
     unready = stack.check(kept)
     if settings().broker_url is not None:
         connect().ping()
@@ -130,6 +133,15 @@ def _warn_of_unknown_variables() -> None:
     for name, meant in unknown_variables().items():
         if not meant:
             click.echo(f"note: {name} is no setting of Torch and is not read", err=True)
+
+
+def _say_keys() -> None:
+    """Have this machine's key ready, or refuse; say so where that founds a fleet."""
+    folder = settings().keys_folder
+    is_new = not folder.exists()
+    keyring().identity(CallerKind.NODE)
+    if is_new:
+        click.echo(f"keys    a new fleet, {keyring().fleet}; the key of its root is in {folder}")
 
 
 def _print_stack(stack: Stack, new_password: str | None) -> None:

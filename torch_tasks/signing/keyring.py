@@ -13,12 +13,14 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Self
 
 from torch_tasks.caller import OPERATOR, CallerKind, caller, own_desk
-from torch_tasks.errors import BadSignature, KeysUnusable
+from torch_tasks.errors import BadSignature, KeyNotFound, KeyRevoked, KeysUnusable
 from torch_tasks.redaction import protect
 from torch_tasks.settings import settings
 from torch_tasks.signing.ed25519 import fingerprint, new_key, public_key_of
+from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.key_certificate import KeyCertificate
 from torch_tasks.system.files import exclusive, make_folder, write_private
 
@@ -26,8 +28,10 @@ LIFETIME_SECONDS = 30 * 86_400
 """How long a certificate is valid if no other end was given."""
 RENEWED_AT = 1 / 3
 """A certificate is renewed when only this part of its time is left."""
-_LOOK_SECONDS = 1.0
-"""How old the list of revoked keys may be that a process goes by."""
+FLEET_FILE = "fleet.keys"
+"""In a folder of keys: what the fleet's root says of the fleet's keys."""
+_REMEMBERED_SECONDS = 90 * 86_400
+"""How long the root's folder remembers a certificate that has ended."""
 
 
 @dataclass(frozen=True)
@@ -51,43 +55,136 @@ class Keyring:
     def __init__(self, folder: Path, node: str) -> None:
         self.folder = folder
         self.node = node
-        self._fleet_file = folder / "fleet.json"
+        self._fleet_file = folder / FLEET_FILE
         self._root_file = folder / "root.key"
-        self._revoked_file = folder / "revoked.json"
+        self._issued_file = folder / "issued"
+        self._lock = folder / "lock"
         self._identities: dict[Path, tuple[int, Identity]] = {}
         """Those that were read, each with the time when its file was written."""
-        self._revoked: frozenset[str] = frozenset()
-        self._looked_at = -_LOOK_SECONDS
+        self._seen: tuple[int, ...] = ()
         if not self._fleet_file.exists():
             self._found()
-        self.fleet, self.roots = self._read_fleet()
-        """The fleet's name, and the public keys of the roots that are trusted, by their fingerprints."""
-        self._certificate = lru_cache(maxsize=512)(lambda text: KeyCertificate.read(text, self.roots))
+        self._read_fleet_keys()
+
+    @classmethod
+    def of_fleet(cls, folder: Path, fleet_text: str, node: str) -> Self:
+        """A new folder of keys of a fleet whose root is elsewhere."""
+        FleetKeys.read(fleet_text)
+        make_folder(folder)
+        write_private(folder / FLEET_FILE, fleet_text)
+        return cls(folder, node)
 
     # ── the fleet ────────────────────────────────────────────────────────────────────────────────────────────────
+
+    @property
+    def fleet(self) -> str:
+        """The fleet's name."""
+        return self._fleet_keys.fleet
+
+    @property
+    def fleet_keys(self) -> FleetKeys:
+        """What is known here of the fleet's keys, as another process may have written it a moment ago."""
+        self._read_fleet_keys()
+        return self._fleet_keys
+
+    @property
+    def fleet_text(self) -> str:
+        """The same as the fleet's root signed it."""
+        self._read_fleet_keys()
+        return self._fleet_text
 
     @property
     def may_issue(self) -> bool:
         """Whether this folder has the private key of the fleet's root."""
         return self._root_file.exists()
 
+    def accept(self, text: str, where: str) -> bool:
+        """Keep what the fleet's root says of its keys, if it is later than what is known here.
+
+        False if it is earlier. :class:`OtherFleet` or :class:`BadSignature` if it is not this fleet's; ``where`` it
+        was found is in their words.
+        """
+        if text == self.fleet_text:
+            return True
+        theirs = FleetKeys.read(text)
+        with exclusive(self._lock):
+            self._read_fleet_keys()
+            self._fleet_keys.require_same_fleet(theirs, where)
+            if not self._fleet_keys.is_older_than(theirs):
+                return text == self._fleet_text
+            self._write_fleet_keys(text)
+        return True
+
+    def revoke(self, name: str) -> list[KeyCertificate]:
+        """Trust nothing more that these keys sign, or ever signed: one by its serial, all of a name, or of a root.
+
+        Returns their certificates; :class:`KeyNotFound` if there are none.
+        """
+        with exclusive(self._lock):
+            root, known = self._root_key(), self.fleet_keys
+            count = {one.serial: one for one in self.issued() if not self.is_revoked(one)}
+            if name == known.latest.name:
+                raise KeyNotFound(f"{name} is the fleet's latest root: 'torch-tasks keys rotate --root' first")
+            if known.root(name):
+                revoked = [one for one in count.values() if one.issuer == name]
+                changed = known.with_revoked([name])
+            else:
+                named = [one for one in count.values() if one.name == name and one.valid_until > time.time()]
+                revoked = [count[name]] if name in count else named
+                changed = known.with_revoked(one.serial for one in revoked)
+            if changed.revoked == known.revoked:
+                raise KeyNotFound(
+                    f"no certificate that counts has the serial or the name {name!r}; 'torch-tasks keys list' has all"
+                )
+            self._write_fleet_keys(changed.signed_by(root))
+        return revoked
+
+    def rotate_root(self) -> None:
+        """Found a root that follows the latest one; both are trusted until that one's last certificate ends."""
+        with exclusive(self._lock):
+            former, root = self._root_key(), new_key()
+            name = fingerprint(public_key_of(former))
+            ends = [one.valid_until for one in self.issued() if one.issuer == name]
+            changed = self.fleet_keys.with_root(former, public_key_of(root), max(ends, default=int(time.time())))
+            write_private(self._root_file, f"{root}\n{former}\n")  # a process that is killed here leaves either of use
+            self._write_fleet_keys(changed.signed_by(root))
+            write_private(self._root_file, f"{root}\n")
+
     def _found(self) -> None:
         if own_desk():
             raise KeysUnusable("an agent's pane has no keys: what is asked there is signed by the agent's worker")
         make_folder(self.folder)
-        with exclusive(self.folder / "lock"):
+        with exclusive(self._lock):
             if self._fleet_file.exists():
                 return
             root = new_key()
-            public = public_key_of(root)
-            write_private(self._root_file, root)
-            write_private(self._fleet_file, json.dumps({"fleet": fingerprint(public), "roots": [public]}))
+            write_private(self._root_file, f"{root}\n")
+            self._write_fleet_keys(FleetKeys.founded(public_key_of(root)).signed_by(root))
 
-    def _read_fleet(self) -> tuple[str, dict[str, str]]:
+    def _root_key(self) -> str:
+        """The private key of the latest root; :class:`KeysUnusable` if this folder does not have it."""
+        with suppress(OSError):
+            for private in self._root_file.read_text().split():
+                if public_key_of(private) == self._fleet_keys.latest.key:
+                    return private
+        raise KeysUnusable(
+            f"{self.folder} does not have the private key of the fleet's root; ask on the machine that has it"
+        )
+
+    def _write_fleet_keys(self, text: str) -> None:
+        write_private(self._fleet_file, text)
+        self._read_fleet_keys()
+
+    def _read_fleet_keys(self) -> None:
+        """Read the file, if it was written since it was read last."""
         try:
-            known = json.loads(self._fleet_file.read_bytes())
-            return known["fleet"], {fingerprint(public): public for public in known["roots"]}
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            found = self._fleet_file.stat()
+            seen = (found.st_ino, found.st_mtime_ns, found.st_size)
+            if seen != self._seen:
+                text = self._fleet_file.read_text()
+                self._fleet_keys, self._fleet_text, self._seen = FleetKeys.read(text), text, seen
+                self._certificate = lru_cache(maxsize=512)(self._read_certificate)
+        except (OSError, BadSignature) as error:
             raise KeysUnusable(f"the fleet's keys in {self._fleet_file} cannot be read: {error}") from None
 
     # ── identities ───────────────────────────────────────────────────────────────────────────────────────────────
@@ -96,11 +193,12 @@ class Keyring:
         """With which this process signs: its node's, or that of the person at this machine.
 
         A folder that may not issue certificates and has none of this kind offers the one that it has.
+        :class:`KeyRevoked` or :class:`KeysUnusable` if that was revoked or has ended; the root's folder replaces it.
         """
         kind = kind or (CallerKind.PERSON if caller().kind is CallerKind.PERSON else CallerKind.NODE)
         name = self.node if kind is CallerKind.NODE else OPERATOR
         found = self._known_identity(kind, name)
-        if self.may_issue and (found is None or _is_ending(found.certificate)):
+        if self.may_issue and (found is None or self.needs_renewal(found.certificate)):
             found = self._renew(kind, name)
         if found is None:
             found = next(self.identities(), None)
@@ -109,7 +207,16 @@ class Keyring:
                 f"{self.folder} has no key of {kind} {name}, and none of another either; "
                 "'torch-tasks node join TOKEN' brings one from the fleet"
             )
+        self._require_valid(found.certificate)
         return found
+
+    def _require_valid(self, own: KeyCertificate) -> None:
+        which = f"the key of {own.owner} in {self.folder} (serial {own.serial})"
+        remedy = "'torch-tasks node join TOKEN', or 'torch-tasks keys issue' on the root's machine, brings a new one"
+        if self.is_revoked(own):
+            raise KeyRevoked(f"{which} was revoked; {remedy}")
+        if own.valid_until < time.time():
+            raise KeysUnusable(f"{which} ended {own.ends_at:%Y-%m-%d %H:%M} UTC, and nobody renewed it; {remedy}")
 
     def identities(self) -> Iterator[Identity]:
         """All that lie in the folder."""
@@ -117,9 +224,22 @@ class Keyring:
             if identity := self._read_identity(file):
                 yield identity
 
+    def needs_renewal(self, certificate: KeyCertificate) -> bool:
+        """Whether the certificate ends soon, was revoked, or is of a root that another one has followed."""
+        lasts = certificate.valid_until - certificate.valid_from
+        is_ending = certificate.valid_until - time.time() < lasts * RENEWED_AT
+        return is_ending or certificate.issuer != self.fleet_keys.latest.name or self.is_revoked(certificate)
+
+    def rotate(self) -> list[Identity]:
+        """Replace the folder's own keys, where its root is; what the former ones signed stays valid."""
+        with exclusive(self._lock):
+            self._root_key()
+            mine = [one.certificate for one in self.identities()]
+            return [self._renewed(one.kind, one.name, one.role) for one in mine]
+
     def keep(self, private: str, certificate_text: str) -> Identity:
         """Add an identity to the folder; it takes the place of one with the same name."""
-        certificate = KeyCertificate.read(certificate_text, self.roots)
+        certificate = KeyCertificate.read(certificate_text, self.fleet_keys)
         if public_key_of(private) != certificate.key:
             raise BadSignature(f"the certificate of {certificate.owner} is one for another key")
         text = json.dumps({"key": private, "certificate": certificate_text})
@@ -136,16 +256,25 @@ class Keyring:
         lasts_seconds: float = LIFETIME_SECONDS,
     ) -> str:
         """A certificate of the fleet for this public key; :class:`KeysUnusable` if this folder has no root."""
+        with exclusive(self._lock):
+            return self._issue(kind, name, public, role, lasts_seconds)
+
+    def issued(self) -> list[KeyCertificate]:
+        """The certificates that this folder's root issued, without those that ended long ago."""
         try:
-            root = self._root_file.read_text()
-        except OSError:
-            raise KeysUnusable(
-                f"{self.folder} does not have the private key of the fleet's root; ask on the machine that has it"
-            ) from None
-        now = int(time.time())
-        return KeyCertificate(
+            texts = self._issued_file.read_text().split()
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise KeysUnusable(f"the list of certificates in {self._issued_file} cannot be read: {error}") from None
+        return [KeyCertificate.read(text, self.fleet_keys) for text in texts]
+
+    def _issue(self, kind: CallerKind, name: str, public: str, role: str | None, lasts_seconds: float) -> str:
+        root, now = self._root_key(), int(time.time())
+        latest = self._fleet_keys.latest
+        text = KeyCertificate(
             fleet=self.fleet,
-            issuer=fingerprint(public_key_of(root)),
+            issuer=latest.name,
             serial=secrets.token_hex(8),
             kind=kind,
             name=name,
@@ -153,15 +282,30 @@ class Keyring:
             key=public,
             valid_from=now,
             valid_until=now + int(lasts_seconds),
+            root=latest if latest.after else None,
         ).signed_by(root)
+        self._note_issued(text)
+        return text
+
+    def _note_issued(self, text: str) -> None:
+        """Remember a certificate before anybody has it: what is not known here cannot be revoked by name."""
+        kept: list[str] = []
+        with suppress(FileNotFoundError):
+            kept = self._issued_file.read_text().split()
+        since = time.time() - _REMEMBERED_SECONDS
+        kept = [one for one in kept if KeyCertificate.read(one, self._fleet_keys).valid_until > since]
+        write_private(self._issued_file, "\n".join([*kept, text, ""]))
 
     def _renew(self, kind: CallerKind, name: str) -> Identity:
-        with exclusive(self.folder / "lock"):
+        with exclusive(self._lock):
             found = self._known_identity(kind, name)
-            if found and not _is_ending(found.certificate):
+            if found and not self.needs_renewal(found.certificate):
                 return found  # another process was quicker
-            private = new_key()
-            return self.keep(private, self.issue(kind, name, public_key_of(private)))
+            return self._renewed(kind, name, found.certificate.role if found else None)
+
+    def _renewed(self, kind: CallerKind, name: str, role: str | None) -> Identity:
+        private = new_key()
+        return self.keep(private, self._issue(kind, name, public_key_of(private), role, LIFETIME_SECONDS))
 
     def _known_identity(self, kind: CallerKind, name: str) -> Identity | None:
         """The identity in the folder, read again only when its file was written anew."""
@@ -182,7 +326,7 @@ class Keyring:
         try:
             kept = json.loads(file.read_bytes())
             text = kept["certificate"]
-            return Identity(KeyCertificate.read(text, self.roots), text, kept["key"])
+            return Identity(KeyCertificate.read(text, self.fleet_keys), text, kept["key"])
         except FileNotFoundError:
             return None
         except (OSError, ValueError, KeyError, TypeError) as error:
@@ -195,30 +339,17 @@ class Keyring:
 
     def certificate(self, text: str) -> KeyCertificate:
         """The certificate in this text, if a root that is trusted here signed it; else :class:`BadSignature`."""
+        self._read_fleet_keys()
         certificate = self._certificate(text)
         assert isinstance(certificate, KeyCertificate)
         return certificate
 
-    def revoke(self, serial: str) -> None:
-        """Trust nothing more that this key signs, or ever signed."""
-        with exclusive(self.folder / "lock"):
-            write_private(self._revoked_file, json.dumps(sorted(self._read_revoked() | {serial})))
-        self._looked_at = -_LOOK_SECONDS
-
     def is_revoked(self, certificate: KeyCertificate) -> bool:
-        if time.monotonic() - self._looked_at >= _LOOK_SECONDS:
-            self._revoked, self._looked_at = self._read_revoked(), time.monotonic()
-        return certificate.serial in self._revoked
+        revoked = self.fleet_keys.revoked
+        return certificate.serial in revoked or certificate.issuer in revoked
 
-    def _read_revoked(self) -> frozenset[str]:
-        with suppress(FileNotFoundError):
-            try:
-                return frozenset(json.loads(self._revoked_file.read_bytes()))
-            except (ValueError, TypeError) as error:
-                raise KeysUnusable(
-                    f"the list of revoked keys in {self._revoked_file} cannot be read: {error}"
-                ) from None
-        return frozenset()
+    def _read_certificate(self, text: str) -> KeyCertificate:
+        return KeyCertificate.read(text, self._fleet_keys)
 
 
 def keyring() -> Keyring:
@@ -229,8 +360,3 @@ def keyring() -> Keyring:
 @lru_cache(maxsize=8)
 def _keyring(folder: Path, node: str) -> Keyring:
     return Keyring(folder, node)
-
-
-def _is_ending(certificate: KeyCertificate) -> bool:
-    lasts = certificate.valid_until - certificate.valid_from
-    return certificate.valid_until - time.time() < lasts * RENEWED_AT

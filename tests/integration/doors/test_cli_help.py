@@ -69,6 +69,7 @@ OPTIONS = {
     "policy": "show explain refusals",
     "serve": "--host --port",
     "token": "create list revoke",
+    "keys": "list issue rotate revoke",
     "operations": "NAME --json",
     "mcp": "--longest-wait",
     "doctor": "--json",

@@ -41,6 +41,7 @@ POLICY = PAGES["policy.md"]
 REGISTRY = PAGES["registry.md"]
 AGENTS = PAGES["agents.md"]
 SERVER = PAGES["server.md"]
+SECURITY = PAGES["security.md"]
 NOT_RUN = {"systemd.md", "mcp.md"}
 """Run elsewhere: the units by tests/integration/machine/test_systemd.py, the real CLIs by tests/real_agents."""
 SERVER_IN_DOCS = "127.0.0.1:5556"
@@ -150,6 +151,14 @@ def test_who_may_do_what_is_shown_as_it_is_written(run: Callable[..., str], envi
     assert "dev-1 (agent, developer) may, for its own, do task.cancel" in said
     assert "viewer (program, viewer) may not do task.enqueue" in said
     assert "neither may this one" in said
+
+
+def test_keys_are_made_rotated_and_revoked_as_it_is_written(run: Callable[..., str]) -> None:
+    [commands] = blocks("bash", SECURITY)
+    said = run("bash", "-ec", commands)
+    assert "ci-keys: program ci, serial" in said
+    assert re.search(r"the root (\w{16}) follows (?!\1)\w{16}", said)
+    assert said.splitlines()[-1].startswith("revoked: program ci, serial")
 
 
 def test_agents_of_several_machines_start_as_it_is_written(run: Callable[..., str], environment: Environment) -> None:

@@ -44,7 +44,7 @@ def test_another_node_of_the_fleet_verifies_without_the_root(keys: Keyring, tmp_
     certificate = keys.issue(CallerKind.NODE, "far", public_key_of(private))
     there = tmp_path / "far"
     there.mkdir()
-    (there / "fleet.json").write_bytes((keys.folder / "fleet.json").read_bytes())
+    (there / "fleet.keys").write_bytes((keys.folder / "fleet.keys").read_bytes())
     far = Keyring(there, "far")
     far.keep(private, certificate)
     assert verify(far, _signed(keys), Purpose.MESSAGE, TEXT).signer.name == "vm"
