@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 from pathlib import Path
+
+from torch_tasks.errors import StateFolderUnusable
+from torch_tasks.state_folder import StateFolder
 
 _TEMPLATE = "generic"
 """A file of a kind for users to copy, not a kind."""
@@ -59,3 +63,15 @@ def glance_at_state_dir() -> Path:
     """The state folder that the settings name, although they may be unusable."""
     named = glance("state_dir")
     return Path(named).expanduser().absolute() if named else default_state_dir()
+
+
+def given_by_fleet() -> dict[str, str]:
+    """What ``torch-tasks node join`` left in the state folder: this machine's name, and the broker's address."""
+    file = StateFolder(glance_at_state_dir()).joined
+    try:
+        found = json.loads(file.read_bytes())
+        return {name: found[name] for name in ("node", "broker_url")}
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise StateFolderUnusable(f"cannot read {file}: {error}. 'torch-tasks node join' writes it anew") from None

@@ -87,16 +87,12 @@ class KeyNotFound(TorchError):
     """No certificate of the fleet has this serial, and none that still counts has this name."""
 
 
-class OtherFleet(TorchError):
+class OtherFleet(SignatureRefused):
     """A broker, or a token to join, belongs to another fleet than this machine's keys."""
 
-    exit_code = 5
 
-
-class JoinRefused(TorchError):
+class JoinRefused(SignatureRefused):
     """A token to join a fleet does not count, or the machine that shows it cannot be taken in."""
-
-    exit_code = 5
 
 
 class RequestNotTaken(WrongUsage):

@@ -17,6 +17,7 @@ from torch_tasks.store.audit_heads import AuditHeads
 from torch_tasks.store.checkins import CheckinRecords
 from torch_tasks.store.denials import Denials
 from torch_tasks.store.holds import Holds
+from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.store.ledger import Ledger, ledger_of
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
@@ -86,6 +87,11 @@ class Fleet:
     def audit_heads(self) -> AuditHeads:
         """How far the audit of each node is."""
         return AuditHeads(self.client)
+
+    @cached_property
+    def key_exchange(self) -> KeyExchange:
+        """What lies on the broker of the fleet's keys."""
+        return KeyExchange(self.client)
 
     def account(self, name: str) -> Account:
         return Account(name, connect(self.settings.broker(), decoded=False), self.settings)

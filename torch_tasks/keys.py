@@ -106,6 +106,12 @@ CHECKIN_CHANGES = f"{PREFIX}checkin_changes"
 #: The lock of the leading beat, and how often another beat has taken the lead.
 BEAT_LEADER = f"{PREFIX}beat_leader"
 BEAT_EPOCH = f"{PREFIX}beat_epoch"
+#: String: what the fleet's root says of the fleet's keys, signed.
+FLEET_KEYS = f"{PREFIX}fleet_keys"
+#: Hash of a public key → the signed request of a machine for a certificate.
+CERTIFICATE_REQUESTS = f"{PREFIX}certificate_requests"
+#: Hash of a token's id and a public key → the sealed request of a machine that joins.
+JOIN_REQUESTS = f"{PREFIX}join_requests"
 #: Prefix of Celery's own results.
 CELERY_RESULTS = f"{PREFIX}celery:"
 
@@ -145,6 +151,11 @@ def account(name: str, part: str) -> str:
 def notifying(need: str) -> str:
     """Held for a while by the node that runs its notify command for this need."""
     return f"{PREFIX}notifying:{need}"
+
+
+def key_answer(name: str) -> str:
+    """String: the answer to a request for a certificate."""
+    return f"{PREFIX}key_answer:{name}"
 
 
 def message(message_id: str) -> str:

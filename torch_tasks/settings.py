@@ -12,13 +12,14 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import (
     BaseSettings,
+    InitSettingsSource,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
     SettingsError,
     TomlConfigSettingsSource,
 )
 
-from torch_tasks.config_files import config_file, default_state_dir, glance_at_state_dir
+from torch_tasks.config_files import config_file, default_state_dir, given_by_fleet, glance_at_state_dir
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
@@ -345,8 +346,8 @@ class Settings(ServerSettings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         toml = config_file("torch.toml")
-        sources: tuple[PydanticBaseSettingsSource, ...] = (init_settings, env_settings)
-        return (*sources, TomlConfigSettingsSource(settings_cls, toml)) if toml else sources
+        from_toml = (TomlConfigSettingsSource(settings_cls, toml),) if toml else ()
+        return (init_settings, env_settings, *from_toml, InitSettingsSource(settings_cls, given_by_fleet()))
 
     def model_post_init(self, context: Any, /) -> None:
         if self.offline_seconds <= self.heartbeat_seconds:

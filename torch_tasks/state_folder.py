@@ -55,6 +55,8 @@ class StateFolder:
         """The tasks that were enqueued on this machine."""
         self.keys = path / "keys"
         """The keys with which this machine signs, and the roots that it trusts."""
+        self.joined = path / "joined.json"
+        """What this machine was given when it joined a fleet: its name there, and the broker's address."""
         self.logs = path / "logs"
         self.run = path / "run"
         """The processes that run, for later commands."""

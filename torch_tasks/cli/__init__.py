@@ -130,7 +130,7 @@ def needs_a_fleet(words: Sequence[str], state: StateFolder) -> bool:
     name, *rest = words
     match name:
         case "node":  # without the name of a command, it is the node worker
-            return bool(rest) and not rest[0].startswith("-")
+            return bool(rest) and not rest[0].startswith("-") and rest[0] != "join"
         case "run":
             return "--spool" not in rest
         case "policy":
@@ -152,9 +152,9 @@ def _refuse_if_nothing_runs(words: Sequence[str]) -> None:
     In an agent's pane its desk is there, or comes back, wherever the broker is.
     """
     elsewhere = glance("broker_url") or server_chosen() or own_desk()
-    if not words or {"-h", "--help"} & set(words) or elsewhere:
-        return
     state = StateFolder(glance_at_state_dir())
+    if not words or {"-h", "--help"} & set(words) or elsewhere or state.joined.exists():
+        return
     with suppress(OSError):  # the command itself names a state folder that cannot be read
         if needs_a_fleet(words, state) and (not state.broker_address.exists() or _was_killed(state)):
             raise NothingRuns(state.path)
@@ -174,6 +174,8 @@ def _choose_link(server: str | None, words: Sequence[str]) -> None:
 
 def _is_about_this_machine(words: Sequence[str]) -> bool:
     match words:
+        case ["node", "invite" | "join", *_]:
+            return True
         case ["node", _, *_] | []:
             return False
         case ["stop" | "start", *rest]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from torch_tasks.cli.joining import invite, join
 from torch_tasks.cli.names import NODE
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_table
@@ -149,6 +150,10 @@ def undrain(name: str, json_wanted: bool) -> None:
     click.echo(f"node {name} is in use again: agents can be started there")
     if resumed:
         click.echo(f"these agents take tasks again: {', '.join(resumed)}")
+
+
+node.add_command(invite)
+node.add_command(join)
 
 
 @click.command()

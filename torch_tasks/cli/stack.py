@@ -20,6 +20,7 @@ from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.machine.own_server import server_of
 from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
 from torch_tasks.model.agent import AgentSpec, AgentState
@@ -55,10 +56,11 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     stack = Stack(settings())
     stack.refuse_if_up()
     _warn_of_unknown_variables()
-    _say_keys()
     unready = stack.check(kept)
     if settings().broker_url is not None:
         connect().ping()
+        require_own_fleet(fleet())
+    _say_keys()
     password, is_new = stack.flower_password()
     end_on_signals()
     try:

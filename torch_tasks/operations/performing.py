@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from torch_tasks.errors import TorchError
+from torch_tasks.fleet import fleet
+from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.audit_record import AuditOutcome
 from torch_tasks.operations.once import once, takes_ids, with_ids
 from torch_tasks.operations.operation import Access, Asked, Operation, Reply
@@ -18,6 +20,7 @@ def perform_here(operation: Operation[Asked, Reply], asked: Asked, key: str | No
     """
     if key is not None and operation.access is Access.WRITE and takes_ids(asked):
         asked, key = with_ids(operation, asked, key), None  # the same id twice is done once
+    require_own_fleet(fleet())
     about, also = operation.about(asked), operation.also(asked)
     rule = require(operation.name, operation.right, about, also)
     if not is_noted(writes=operation.access is Access.WRITE):

@@ -18,7 +18,7 @@ from typing import Self
 from torch_tasks.caller import OPERATOR, CallerKind, caller, own_desk
 from torch_tasks.errors import BadSignature, KeyNotFound, KeyRevoked, KeysUnusable
 from torch_tasks.redaction import protect
-from torch_tasks.settings import settings
+from torch_tasks.settings import Settings, settings
 from torch_tasks.signing.ed25519 import fingerprint, new_key, public_key_of
 from torch_tasks.signing.fleet_keys import FleetKeys
 from torch_tasks.signing.key_certificate import KeyCertificate
@@ -352,9 +352,10 @@ class Keyring:
         return KeyCertificate.read(text, self._fleet_keys)
 
 
-def keyring() -> Keyring:
+def keyring(of: Settings | None = None) -> Keyring:
     """The keys of this process, which it has from its settings."""
-    return _keyring(settings().keys_folder, settings().node)
+    chosen = of or settings()
+    return _keyring(chosen.keys_folder, chosen.node)
 
 
 @lru_cache(maxsize=8)

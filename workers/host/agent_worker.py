@@ -18,6 +18,7 @@ from torch_tasks import keys
 from torch_tasks.app import ANNOUNCE_QUEUE, ANSWER, LOOK, RESOURCES, RETIRE, SHOW, app
 from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.routing import serves
 from torch_tasks.model.task import NOT_BEGUN, TaskResult
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 
 def host_agent(spec: AgentSpec) -> HoldsWatcher:
     """Host this agent in this process from now on; returns what applies pauses and stops to it."""
+    require_own_fleet(fleet())
     host = Host(spec, fleet(), app.leases.intake)
     host.open()
     app.host = host

@@ -16,6 +16,7 @@ from torch_tasks.caller import leave_pane
 from torch_tasks.communication.messenger import flush_outbox
 from torch_tasks.errors import BrokerAway, NodeTaken, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet, fleet
+from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.model.agent import AgentSpec, Lifetime
 from torch_tasks.orchestration.housekeeping import run_if_overdue
 from torch_tasks.orchestration.scaling import start_pool_agents
@@ -26,7 +27,7 @@ from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
-from torch_tasks.workers.node.audit_keeper import AuditKeeper
+from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.node_presence import NodePresence
 from torch_tasks.workers.node.notifier import Notifier
@@ -48,6 +49,7 @@ def host_node(declared: Sequence[AgentSpec]) -> None:
     """Be this machine's node worker, from now on; or refuse with a named error."""
     for agent in declared:
         require_short(fleet().settings.state.agent(agent.id) / TMUX)
+    require_own_fleet(fleet())
     leave_pane()  # a node worker that is started from an agent's pane is not that agent
     agents = LocalAgents(Roster(fleet().settings.state.roster, declared), fleet())
     presence = NodePresence(fleet(), agents.reports)
@@ -73,8 +75,9 @@ class NodeStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         discipline = GitDiscipline(self.agents.kept, fleet())
-        self._audit = AuditKeeper(fleet())
         self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
+        self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop]
+        self._loops.append(KeysKeeper(fleet()).loop)
         if command := fleet().settings.notify_command:
             self._loops.append(Notifier(command, fleet()).loop)
 

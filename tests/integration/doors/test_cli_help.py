@@ -25,7 +25,7 @@ OPTIONS = {
     "progress": "TASK",
     "dead": "list show replay drop",
     "worker": "--id --role --skill --kind --workdir --fresh --memory --cpu --processes",
-    "node": "--node --agent list show drain undrain",
+    "node": "--node --agent list show drain undrain invite join",
     "scale": "--dry-run --explain --json",
     "spawn": "ROLE --skill --kind --node --label --temporary --workdir --fresh --parent --id"
     " --memory --cpu --processes",

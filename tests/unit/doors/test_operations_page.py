@@ -26,8 +26,8 @@ MODULES = sorted((REPOSITORY / "torch_tasks" / "cli").glob("*.py"))
 #: What a command does on this machine alone, or with its files and processes: no door leads there.
 LOCAL = {
     "certify", "compat install", "completion", "demo", "doctor", "down", "init", "keys issue", "keys list",
-    "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node",
-    "operations", "serve", "token create", "token list", "token revoke", "up", "version",
+    "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node", "node invite",
+    "node join", "operations", "serve", "token create", "token list", "token revoke", "up", "version",
     "worker",
 }  # fmt: skip
 #: What no command asks for: programs do, or the command line itself while a person types.

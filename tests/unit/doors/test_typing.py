@@ -40,7 +40,7 @@ def test_the_help_shows_each_command_once_in_its_group_with_one_line() -> None:
         (("Tasks",), "there is no command 'Tasks'; did you mean tasks or task or ask?"),
         (("xyzzy",), "there is no command 'xyzzy'; 'torch-tasks --help' lists the commands"),
         (("node", "lst"), "there is no command 'lst' of node; did you mean list?"),
-        (("node", "xyzzy"), "there is no command 'xyzzy' of node; there are list, show, drain, undrain"),
+        (("node", "xyzzy"), "there is no command 'xyzzy' of node; there are list, show, drain, undrain, invite, join"),
         (("dead", "replya"), "No such command 'replya'. Did you mean 'replay'?"),
         (("pause", "--reson", "lunch"), "No such option '--reson'. (Did you mean one of: '--json', '--reason'"),
         (("tasks", "--state", "runnning"), "did you mean running?"),

@@ -1,0 +1,136 @@
+"""Keeps a machine's keys in step with its fleet: whose a broker is, what was revoked, which certificates end.
+
+The broker is only the place where machines find what the root has signed: each believes what its own roots vouch for,
+and puts it back where the broker has lost it.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from contextlib import suppress
+
+from torch_tasks import keys
+from torch_tasks.caller import CallerKind
+from torch_tasks.errors import BadSignature, BrokerAway, KeysUnusable, OtherFleet, SignatureRefused, TimeOver
+from torch_tasks.fleet import Fleet
+from torch_tasks.signing.ed25519 import new_key, public_key_of
+from torch_tasks.signing.fleet_keys import FleetKeys
+from torch_tasks.signing.keyring import FLEET_FILE, Identity, Keyring, keyring
+from torch_tasks.signing.signature import Purpose, sign, verify
+from torch_tasks.system.files import exclusive, write_private
+
+log = logging.getLogger(__name__)
+
+_REQUEST_SECONDS = 600.0
+_TRUSTED_SECONDS = 60.0
+"""For how long a process goes by it that the broker is its fleet's."""
+_checked: dict[str, float] = {}
+"""Places of brokers, and when this process saw that they are this fleet's."""
+
+
+def require_own_fleet(fleet: Fleet) -> None:
+    """Raise :class:`OtherFleet` if the broker belongs to another fleet than this machine's keys, or it has none.
+
+    While the broker is away, nothing is raised: whoever asks it next hears that. Nor where nothing is signed.
+    """
+    if fleet.settings.signing == "off":
+        return
+    place, now = fleet.settings.broker().place, time.monotonic()
+    if now - _checked.get(place, -_TRUSTED_SECONDS) < _TRUSTED_SECONDS:
+        return
+    with suppress(BrokerAway):
+        there, file = fleet.key_exchange.fleet_keys(), fleet.settings.keys_folder / FLEET_FILE
+        if not file.exists():
+            if there:
+                raise OtherFleet(
+                    f"the broker at {place} belongs to fleet {_name_in(there)}, and this machine has no keys of it; "
+                    "join with 'torch-tasks node join TOKEN' (a token: 'torch-tasks node invite' on the machine with "
+                    "the fleet's root), or set TORCH_KEYS_DIR to a folder that 'torch-tasks keys issue' made"
+                )
+        elif file.read_text() != there:
+            agree(fleet, keyring(fleet.settings))
+        _checked[place] = now
+
+
+def agree(fleet: Fleet, ring: Keyring) -> None:
+    """Have the later of what is known here and on the broker of the fleet's keys in both places.
+
+    :class:`OtherFleet` if the broker belongs to another fleet.
+    """
+    exchange, place = fleet.key_exchange, f"the broker at {fleet.settings.broker().place}"
+    there = exchange.fleet_keys()
+    try:
+        if there == ring.fleet_text or (there and ring.accept(there, place)):
+            return
+    except BadSignature as error:
+        log.error("what lay on the broker of this fleet's keys is replaced: %s", error)
+    exchange.replace_fleet_keys(there, ring.fleet_text)
+
+
+def _name_in(text: str) -> str:
+    try:
+        return FleetKeys.read(text).fleet
+    except BadSignature:
+        return "of a name that cannot be read"
+
+
+class CertificateDesk:
+    """Has this machine's certificate renewed, or, where the root is, renews those of the other machines."""
+
+    def __init__(self, fleet: Fleet, ring: Keyring) -> None:
+        self._exchange = fleet.key_exchange
+        self._ring = ring
+        self._pending = ring.folder / f"{CallerKind.NODE}-{ring.node}.next"
+        """The private key for which a certificate was asked."""
+
+    def renew_own(self) -> None:
+        """Ask for a certificate if this machine's ends soon, or take the one that has come."""
+        if self._ring.may_issue:
+            return
+        with suppress(KeysUnusable, SignatureRefused):  # named where the key is used; nobody renews it any more
+            own = self._ring.identity(CallerKind.NODE)
+            is_own = (own.certificate.kind, own.certificate.name) == (CallerKind.NODE, self._ring.node)
+            if is_own and (self._pending.exists() or self._ring.needs_renewal(own.certificate)):
+                self._go_on(own)
+
+    def rotate(self, seconds: float) -> Identity:
+        """Replace this machine's key with another one, which the root's machine certifies."""
+        own, deadline = self._ring.identity(CallerKind.NODE), time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            if new := self._go_on(own):
+                return new
+            time.sleep(0.1)
+        raise TimeOver(
+            f"the machine with the fleet's root has not answered within {seconds:g} s: its node worker may be away. "
+            "This machine's node worker takes the certificate when it comes; until then the present key stays"
+        )
+
+    def _go_on(self, own: Identity) -> Identity | None:
+        with exclusive(self._ring.folder / "renewal.lock"):
+            if not self._pending.exists():
+                write_private(self._pending, new_key())
+            private = self._pending.read_text()
+            public = public_key_of(private)
+            if certificate := self._exchange.answer_to(public):
+                new = self._ring.keep(private, certificate)
+                self._pending.unlink()
+                self._exchange.forget(keys.CERTIFICATE_REQUESTS, public)
+                return new
+            signed = sign(self._ring, own, Purpose.KEYS, public.encode(), _REQUEST_SECONDS, act="renew")
+            self._exchange.ask(keys.CERTIFICATE_REQUESTS, public, signed)
+            return None
+
+    def answer(self) -> None:
+        """Renew the certificates of machines that ask with one that counts."""
+        if not self._ring.may_issue:
+            return
+        for public, request in self._exchange.requests(keys.CERTIFICATE_REQUESTS):
+            try:
+                asker = verify(self._ring, request, Purpose.KEYS, public.encode()).signer
+                if asker.kind is not CallerKind.NODE:
+                    raise BadSignature(f"the key of {asker.owner} has an end that only 'torch-tasks keys issue' moves")
+                self._exchange.answer(public, self._ring.issue(asker.kind, asker.name, public, role=asker.role))
+                log.info("renewed the certificate of %s", asker.owner)
+            except (SignatureRefused, ValueError) as error:
+                log.error("a request for a certificate is refused: %s", error)
