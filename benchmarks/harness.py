@@ -20,7 +20,7 @@ from typing import NoReturn
 import psutil
 
 from torch_tasks import Torch
-from torch_tasks.machine.broker import start_broker, stop_broker
+from torch_tasks.machine.broker import administrators_address, start_broker, stop_broker
 from torch_tasks.settings import Settings
 from torch_tasks.system.processes import Processes
 from torch_tasks.workers.tmux.server import AgentServer
@@ -134,7 +134,8 @@ def open_stage() -> Iterator[Stage]:
         os.environ["TORCH_STATE_DIR"] = name
         settings = Settings(state_dir=folder)
         stack.callback(stop_broker, settings, GRACE_SECONDS)
-        os.environ["TORCH_BROKER_URL"] = start_broker(settings).url.get_secret_value()
+        start_broker(settings)
+        os.environ["TORCH_BROKER_URL"] = administrators_address(settings).url.get_secret_value()
         broker = Processes(settings.state.run).find("broker")
         assert broker is not None
         yield Stage(folder, psutil.Process(broker.pid), Torch())

@@ -26,7 +26,7 @@ from waiting import until
 
 from torch_tasks import Torch
 from torch_tasks.errors import AgentNotFound
-from torch_tasks.machine.broker import start_broker, stop_broker
+from torch_tasks.machine.broker import administrators_address, start_broker, stop_broker
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.node import KeptAgent, NodeInfo
 from torch_tasks.settings import Settings
@@ -163,7 +163,9 @@ class Broker(CeleryTestContainer):
                 around.enter_context(without_dragonfly())
             # It outlives the machine of a test, which takes for its own what names it in its environment.
             around.enter_context(pytest.MonkeyPatch.context()).setenv("TORCH_STATE_DIR", str(self._folder))
-            address = start_broker(self.settings) if own else self.settings.broker()
+            if own:
+                start_broker(self.settings)
+            address = administrators_address(self.settings) if own else self.settings.broker()
         self.url, self.celery_url = address.url.get_secret_value(), address.celery_url
         self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,8 +14,10 @@ from kombu.utils.objects import cached_property
 
 from torch_tasks import keys
 from torch_tasks.broker.connection import KEEPALIVE, broker_errors
+from torch_tasks.broker.logins import let_flower_log_in
 from torch_tasks.caller import own_desk
 from torch_tasks.model.agent import AgentSpec
+from torch_tasks.model.broker_users import BrokerRole, role_of
 from torch_tasks.model.host import AgentHost, NodeHost
 from torch_tasks.model.options import FieldOptions
 from torch_tasks.model.routing import queue_for
@@ -109,6 +112,8 @@ def _places(chosen: Settings) -> dict[str, str]:
     if desk := own_desk():
         return {"broker_url": f"redis+socket://{desk}", "result_backend": DESK_RESULTS}
     broker = chosen.broker()
+    if role_of(sys.argv) is BrokerRole.VIEWER and broker.login is None:
+        let_flower_log_in()
     return {"broker_url": broker.celery_url, "result_backend": broker.results_url}
 
 
@@ -118,8 +123,8 @@ def _configuration() -> dict[str, Any]:
         "priority_steps": list(PRIORITY_STEPS),
         "socket_keepalive": True,
         "socket_keepalive_options": KEEPALIVE,
-        # The longest wait for a task; a new task ends it at once.
-        "polling_interval": 15,
+        # The longest wait for a task; a new task ends it at once. A viewer waits for none.
+        "polling_interval": None if role_of(sys.argv) is BrokerRole.VIEWER else 15,
         "lease_seconds": chosen.lease_seconds,
         "delivery_limit": chosen.delivery_limit,
         "recovery_seconds": chosen.recovery_seconds,

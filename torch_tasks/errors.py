@@ -200,6 +200,12 @@ class FlowerAway(BrokerAway):
     """This machine runs no Flower, or it does not answer."""
 
 
+class NoBrokerUsers(TorchError):
+    """The broker cannot tell Torch's processes apart, or the login may make no users there."""
+
+    exit_code = 4
+
+
 class BrokerNotStarted(TorchError):
     """This machine's own broker could not be started."""
 

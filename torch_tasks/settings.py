@@ -23,6 +23,7 @@ from torch_tasks.config_files import config_file, default_state_dir, given_by_fl
 from torch_tasks.errors import InvalidSettings, StateFolderUnusable
 from torch_tasks.model.agent import AgentSpec, each_id_once
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
+from torch_tasks.model.broker_users import read_logins
 from torch_tasks.model.budget import Budget
 from torch_tasks.model.fields import AgentId, Role, Skills, faults
 from torch_tasks.model.limits import Bytes, Limits
@@ -357,9 +358,13 @@ class Settings(ServerSettings):
             )
 
     def broker(self) -> BrokerAddress:
-        """The broker's address and its source; the embedded broker's file is read each time."""
-        if self.broker_url is not None:
-            return BrokerAddress(url=self.broker_url, source="TORCH_BROKER_URL")
+        """The broker's address and its source; the embedded broker's file is read each time.
+
+        Where Torch has made users on a broker, the address names none: each process has a login of its own.
+        """
+        if given := self.given_broker():
+            kept = read_logins(self.state.broker_logins)
+            return given.with_login(None) if kept and kept.are_made and kept.place == given.place else given
         try:
             return BrokerAddress.model_validate_json(self.state.broker_address.read_bytes())
         except FileNotFoundError:
@@ -368,6 +373,10 @@ class Settings(ServerSettings):
             raise StateFolderUnusable(
                 f"cannot read {self.state.broker_address}: {error.strerror}. Make it readable, or set TORCH_STATE_DIR"
             ) from None
+
+    def given_broker(self) -> BrokerAddress | None:
+        """The broker that the user has named, with the login that stands in its address."""
+        return BrokerAddress(url=self.broker_url, source="TORCH_BROKER_URL") if self.broker_url else None
 
     @property
     def agent_limits(self) -> Limits:

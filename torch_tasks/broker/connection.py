@@ -13,11 +13,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
-from urllib.parse import urlsplit
 
 import redis
 from redis.client import Pipeline, PubSub
-from redis.credentials import CredentialProvider
 from redis.exceptions import (
     AuthenticationError,
     BusyLoadingError,
@@ -32,6 +30,7 @@ from redis.utils import str_if_bytes
 from tenacity import Retrying, retry_if_exception, stop_after_delay
 from tenacity.wait import wait_random_exponential
 
+from torch_tasks.broker.logins import OwnLogin
 from torch_tasks.broker.memory import REMEDY
 from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, NothingRuns, WrongType
 from torch_tasks.keys import PREFIX
@@ -50,13 +49,6 @@ _AWAY = (*LOST, ReadOnlyError, MasterDownError, OutOfMemoryError)
 
 KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 """When, in seconds, the kernel ends a wait for a broker whose machine is gone; it wakes no process before."""
-
-
-class OwnPassword(CredentialProvider):
-    """Gives a process that began while nothing ran here the password of the broker that was started since."""
-
-    def get_credentials(self) -> tuple[str]:
-        return (urlsplit(settings().broker().url.get_secret_value()).password or "",)
 
 
 class BrokerClient(redis.Redis):
@@ -119,7 +111,7 @@ def connect(address: BrokerAddress | None = None, *, decoded: bool = True, wait_
 
 def answers(address: BrokerAddress) -> bool:
     """Whether the broker answers within a second and takes the password; without another try."""
-    pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(seconds=1.0))
+    pool = redis.ConnectionPool.from_url(address.url.get_secret_value(), **_options(address, seconds=1.0))
     try:
         return bool(redis.Redis(connection_pool=pool).ping())
     except LOST:
@@ -285,7 +277,12 @@ class PatientPool(redis.ConnectionPool):
             raise unreachable(self._address, last) from last
 
     def _answered_connection(self, *args: Any, **options: Any) -> Any:
-        connection: Any = super().get_connection(*args, **options)
+        try:
+            connection: Any = super().get_connection(*args, **options)
+        except AuthenticationError:
+            if self._address.login:
+                raise
+            connection = super().get_connection(*args, **options)  # the password may just have been changed
         try:
             connection.check_health()
         except BaseException:
@@ -303,9 +300,7 @@ def _is_worth_waiting(error: BaseException) -> bool:
 def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: float) -> PatientPool:
     # redis-py's pools notice a fork by themselves and begin anew in the child.
     url = address.url.get_secret_value()
-    options = _options(seconds, decoded)
-    if not address.runs:
-        options["credential_provider"] = OwnPassword()
+    options = _options(address, seconds, decoded)
     if wait_seconds:
         options["socket_timeout"] = wait_seconds + seconds
         if address.socket is None:
@@ -313,8 +308,9 @@ def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: f
     return PatientPool.from_url(url, address=address, seconds=seconds, **options)
 
 
-def _options(seconds: float, decoded: bool = True) -> dict[str, Any]:
+def _options(address: BrokerAddress, seconds: float, decoded: bool = True) -> dict[str, Any]:
     return {
+        "credential_provider": None if address.login else OwnLogin(address),
         "decode_responses": decoded,
         # Whatever bytes lie on the broker, reading them is no error of its own.
         "encoding_errors": "replace",

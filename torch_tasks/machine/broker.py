@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
+import re
 import shutil
+import subprocess
 from contextlib import suppress
+from functools import cache
 from hashlib import sha1
 from pathlib import Path
 from typing import Literal, Self
@@ -19,9 +21,12 @@ from kombu.transport.redis import SWEEP_BINDINGS
 from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.broker.connection import answers, connect
-from torch_tasks.errors import BrokerNotStarted, ProcessNotStarted
-from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.broker.users import password_hash
+from torch_tasks.errors import BrokerNotStarted, NothingRuns, ProcessNotStarted
+from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
+from torch_tasks.model.broker_users import ADMIN, DEFAULT_USER, BrokerLogin, BrokerLogins, new_password, rules
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import BROKER_LOGINS
 from torch_tasks.system.files import exclusive, usable, write_private
 from torch_tasks.system.processes import Processes, Running, await_ready
 from torch_tasks.transport import Gate
@@ -30,6 +35,7 @@ NAME = "broker"
 PROGRAMS = ("dragonfly", "valkey-server", "redis-server")
 START_SECONDS = 60.0
 """Includes loading the data of the last run."""
+_FIRST_WITH_USERS = 7
 CONNECTIONS = 60_000
 """Connections that Valkey accepts, if the system's limit allows it; DragonflyDB accepts 64,000 by itself."""
 
@@ -46,6 +52,7 @@ class LocalBroker(BaseModel):
 
     program: Path
     password: str
+    """The administrator's; the broker asks for none where it has no users."""
 
     @classmethod
     def read(cls, home: Path) -> Self | None:
@@ -64,7 +71,7 @@ def start_broker(settings: Settings) -> BrokerAddress:
         known = LocalBroker.read(home)
         if known is None or not answers(_address(settings, known)):
             known = _await_loading(settings, known) or _start(settings, known)
-        address = _address(settings, known)
+        address = BrokerAddress.of_socket(settings.state.broker_socket, "torch-tasks up")
         text = json.dumps({"url": address.url.get_secret_value(), "source": address.source})
         write_private(settings.state.broker_address, text)
         return address
@@ -83,10 +90,32 @@ def stop_broker(settings: Settings, grace: float) -> bool:
         return stopped
 
 
+def administrators_address(settings: Settings) -> BrokerAddress:
+    """This machine's own broker, for who makes its users: whoever may read the state folder."""
+    known = LocalBroker.read(settings.state.broker)
+    if known is None:
+        raise NothingRuns(settings.state_dir)
+    return _address(settings, known)
+
+
 def _address(settings: Settings, broker: LocalBroker) -> BrokerAddress:
-    # Who may open a socket is in, says DragonflyDB, and without a port it knows no password.
-    password = broker.password if _family(broker.program) == "valkey" else ""
-    return BrokerAddress.of_socket(settings.state.broker_socket, "torch-tasks up", password)
+    address = BrokerAddress.of_socket(settings.state.broker_socket, "torch-tasks up")
+    if (
+        _family(broker.program) == "dragonfly"
+    ):  # who may open a socket is in: it heeds neither passwords nor users there
+        return address
+    user = ADMIN if tells_users_apart(broker.program) else DEFAULT_USER
+    return address.with_login(BrokerLogin(user=user, password=broker.password))
+
+
+@cache
+def tells_users_apart(program: Path) -> bool:
+    """Whether this server heeds users as Torch needs them: Valkey and Redis from version 7 on."""
+    if _family(program) == "dragonfly":
+        return False
+    said = subprocess.run([program, "--version"], capture_output=True, text=True, check=False).stdout
+    found = re.search(r"v=(\d+)", said)
+    return found is None or int(found[1]) >= _FIRST_WITH_USERS
 
 
 def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker | None:
@@ -104,10 +133,9 @@ def _await_loading(settings: Settings, known: LocalBroker | None) -> LocalBroker
 
 
 def _start(settings: Settings, former: LocalBroker | None) -> LocalBroker:
-    """Start a broker process with the former one's data and password, and wait until it answers."""
+    """Start a broker process with the former one's data and new passwords, and wait until it answers."""
     home = settings.state.broker
-    password = former.password if former else secrets.token_hex(24)
-    broker = LocalBroker(program=_program(home, former), password=password)
+    broker = LocalBroker(program=_program(home, former), password=new_password())
     try:
         _launch(settings, broker)
     except ProcessNotStarted as error:
@@ -128,7 +156,9 @@ def _launch(settings: Settings, broker: LocalBroker) -> None:
     if _family(broker.program) == "dragonfly":
         config, text, argument = home / "dragonfly.flags", dragonfly_flags(settings), "--flagfile={}"
     else:
-        config, text, argument = home / "valkey.conf", valkey_config(settings, broker), "{}"
+        logins = _new_logins(settings, broker)
+        config, text, argument = home / "valkey.conf", valkey_config(settings, broker, logins), "{}"
+        write_private(home / BROKER_LOGINS, logins.model_dump_json())
     write_private(config, text)
     broker.write(home)
     running = Processes(settings.state.run).start(
@@ -141,17 +171,28 @@ def _launch(settings: Settings, broker: LocalBroker) -> None:
     _await_answer(running, address)
 
 
+def _new_logins(settings: Settings, broker: LocalBroker) -> BrokerLogins:
+    if tells_users_apart(broker.program):
+        return BrokerLogins.new(OWN_PLACE, settings.node)
+    return BrokerLogins.one_for_all(OWN_PLACE, BrokerLogin(user=DEFAULT_USER, password=broker.password))
+
+
 def _await_answer(running: Running, address: BrokerAddress) -> None:
     await_ready(running, lambda: answers(address), START_SECONDS)
 
 
-def valkey_config(settings: Settings, broker: LocalBroker) -> str:
+def valkey_config(settings: Settings, broker: LocalBroker, logins: BrokerLogins) -> str:
     """The configuration of Valkey and Redis, with every write in the append-only file within a second."""
+    if logins.are_made:
+        users = ["default off -@all", f"{ADMIN} on {password_hash(broker.password)} ~* &* +@all"]
+        for role, login in logins.logins.items():
+            users.append(" ".join([login.user, "on", password_hash(login.password), *rules(role, "valkey")]))
+    else:
+        users = [f"default on {password_hash(broker.password)} ~* +@all"]
     lines = {
         "port": 0,
         "unixsocket": _quoted(settings.state.broker_socket),
         "unixsocketperm": 600,
-        "requirepass": broker.password,
         "dir": _quoted(settings.state.broker),
         "maxmemory": settings.broker_memory,
         "maxmemory-policy": "noeviction",
@@ -160,7 +201,8 @@ def valkey_config(settings: Settings, broker: LocalBroker) -> str:
         "save": '""',
         "maxclients": CONNECTIONS,
     }
-    return "".join(f"{name} {value}\n" for name, value in lines.items())
+    every = [*lines.items(), *(("user", user) for user in users)]
+    return "".join(f"{name} {value}\n" for name, value in every)
 
 
 def _quoted(path: Path) -> str:

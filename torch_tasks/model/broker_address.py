@@ -9,7 +9,9 @@ from urllib.parse import parse_qsl, quote, unquote, urlsplit
 
 from pydantic import BaseModel, ConfigDict, SecretStr
 
+from torch_tasks.model.broker_users import DEFAULT_USER, BrokerLogin
 from torch_tasks.redaction import protect
+from torch_tasks.started_by_name import LOGIN_PROVIDER
 
 OWN_PLACE = "this machine's own"
 _SOCKET_SCHEMES = {"unix", "redis+socket"}
@@ -57,11 +59,33 @@ class BrokerAddress(BaseModel):
             protect(password, unquote(password), what="the broker's password")
 
     @classmethod
-    def of_socket(cls, path: Path, source: Literal["torch-tasks up", "nothing"], password: str = "") -> Self:
+    def of_socket(cls, path: Path, source: Literal["torch-tasks up", "nothing"]) -> Self:
         # Flower takes the path as it is written, so only what would end it is quoted.
         quoted = re.sub("[%?#;]", lambda found: quote(found[0]), str(path))
-        login = f":{password}@" if password else ""
-        return cls(url=SecretStr(f"unix://{login}{quoted}"), source=source)
+        return cls(url=SecretStr(f"unix://{quoted}"), source=source)
+
+    @property
+    def database(self) -> int:
+        """The number of the database on the broker."""
+        parts = urlsplit(self.url.get_secret_value())
+        named = dict(parse_qsl(parts.query)).get("db", "") if self.socket else parts.path.strip("/")
+        return int(named) if named.isdecimal() else 0
+
+    @property
+    def login(self) -> BrokerLogin | None:
+        """The user and the password that stand in the address itself."""
+        parts = urlsplit(self.url.get_secret_value())
+        if parts.username is None and parts.password is None:
+            return None
+        return BrokerLogin(user=unquote(parts.username or "") or DEFAULT_USER, password=unquote(parts.password or ""))
+
+    def with_login(self, login: BrokerLogin | None) -> Self:
+        """The same broker, with this user and password in the address, or with none."""
+        scheme, _, rest = self.url.get_secret_value().partition("://")
+        authority, slash, place = rest.partition("/")
+        words = f"{quote(login.user, safe='')}:{quote(login.password, safe='')}@" if login else ""
+        url = f"{scheme}://{words}{authority.rpartition('@')[2]}{slash}{place}"
+        return self.model_copy(update={"url": SecretStr(url)})
 
     @property
     def runs(self) -> bool:
@@ -78,11 +102,10 @@ class BrokerAddress(BaseModel):
     def celery_url(self) -> str:
         """The address as Celery's ``broker_url``."""
         url = self.url.get_secret_value()
-        if self.socket is None:
-            return url
-        url = url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
-        if not self.runs:  # a process that began before `up` learns the password from this
-            url += "?credential_provider=torch_tasks.broker.connection.OwnPassword"
+        if self.socket is not None:
+            url = url.replace("unix://", "redis+socket://", 1).replace("?db=", "?virtual_host=")
+        if self.login is None:  # each new connection asks for the login of that moment
+            url += f"{'&' if '?' in url else '?'}credential_provider={LOGIN_PROVIDER}"
         return url
 
     @property

@@ -7,6 +7,7 @@ the process they mean kombu's own, whose table of transports stays as it is.
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -21,8 +22,10 @@ from kombu.utils.objects import cached_property
 from torch_tasks.broker.reconciler import greeting
 from torch_tasks.caller import own_desk
 from torch_tasks.errors import NotThroughDesk
+from torch_tasks.model.broker_users import BrokerRole, role_of
 from torch_tasks.transport.channel import Transport
 from torch_tasks.transport.leases import Leases
+from torch_tasks.transport.looking import LookingTransport
 
 
 class PublishingPool(redis.ConnectionPool):
@@ -88,7 +91,9 @@ class LeasedConnection(Connection):
     def get_transport_cls(self) -> Any:
         if own_desk():
             return NoTransport
-        return Transport if self.transport_cls in ("redis", "rediss") else super().get_transport_cls()
+        if self.transport_cls not in ("redis", "rediss"):
+            return super().get_transport_cls()
+        return LookingTransport if role_of(sys.argv) is BrokerRole.VIEWER else Transport
 
     def __eqhash__(self) -> HashedSeq:
         """kombu pools connections of the whole process by this: those of another app must not be equal to this one."""

@@ -21,7 +21,7 @@ from nodes import Node
 from waiting import until
 
 from torch_tasks import Torch
-from torch_tasks.machine.broker import start_broker
+from torch_tasks.machine.broker import administrators_address, start_broker
 from torch_tasks.settings import Settings
 from torch_tasks.store.git_reports import GitReports
 
@@ -40,7 +40,9 @@ class GitMachine(Machine):
             f'{{id = "{name}", role = "{role}", workdir = "{workdir}"}}' for name, (role, workdir) in agents.items()
         ]
         (self.config / "torch.toml").write_text(f"agents = [{', '.join(told)}]\n")
-        broker = start_broker(Settings(state_dir=self.state))
+        home = Settings(state_dir=self.state)
+        start_broker(home)
+        broker = administrators_address(home)
         self._client = redis.Redis.from_url(broker.url.get_secret_value(), decode_responses=True, protocol=2)
         self.begin()
         for name in agents:

@@ -17,7 +17,6 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -26,9 +25,11 @@ from pydantic import SecretStr
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.errors import BrokerNotStarted, BrokerUnreachable, NothingRuns, StateFolderUnusable
+from torch_tasks.keys import PREFIX
 from torch_tasks.machine import broker as local
-from torch_tasks.machine.broker import start_broker, stop_broker
+from torch_tasks.machine.broker import administrators_address, start_broker, stop_broker
 from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_users import BrokerLogin, read_logins
 from torch_tasks.settings import Settings, settings
 from torch_tasks.system.processes import Processes, Running
 
@@ -80,10 +81,12 @@ def the_process(home: Settings) -> Running:
     return running
 
 
-def secret(address: BrokerAddress) -> str:
-    password = urlsplit(address.url.get_secret_value()).password
-    assert password
-    return password
+def logins(home: Settings) -> list[BrokerLogin]:
+    """The users of the broker, the administrator last."""
+    kept, administrator = read_logins(home.state.broker / "logins.json"), administrators_address(home).login
+    assert kept
+    assert administrator
+    return [*kept.logins.values(), administrator]
 
 
 def socket_of(address: BrokerAddress) -> Path:
@@ -118,8 +121,8 @@ def nowhere() -> BrokerAddress:
 def test_starts_and_tells_its_address(home: Settings) -> None:
     address = start_broker(home)
     assert home.broker() == address
-    assert connect(address).set("key", "välue")
-    assert connect(address).get("key") == "välue"
+    assert connect(address).set(f"{PREFIX}key", "välue")
+    assert connect(address).get(f"{PREFIX}key") == "välue"
 
 
 def test_a_living_one_is_used_again(home: Settings) -> None:
@@ -146,12 +149,15 @@ def test_many_at_once_start_one(home: Settings) -> None:
     assert len(servers(home)) == 1
 
 
-def test_a_restart_keeps_data_address_and_password(home: Settings) -> None:
+def test_a_restart_keeps_data_and_address_and_changes_the_passwords(home: Settings) -> None:
     address = start_broker(home)
-    connect(address).set("key", "value")
+    former = logins(home)
+    connect(address).set(f"{PREFIX}key", "value")
     assert stop_broker(home, GRACE)
     assert start_broker(home) == address
-    assert connect(address).get("key") == "value"
+    assert connect(address).get(f"{PREFIX}key") == "value"
+    assert [login.user for login in logins(home)] == [login.user for login in former]
+    assert not {login.password for login in logins(home)} & {login.password for login in former}
 
 
 def test_stop_leaves_no_process_and_tells_the_next_command_what_is_missing(
@@ -173,24 +179,24 @@ def test_stop_leaves_no_process_and_tells_the_next_command_what_is_missing(
 def test_killed_outright_it_keeps_what_was_on_disk(home: Settings) -> None:
     address = start_broker(home)
     client = connect(address)
-    client.set("key", "value")
+    client.set(f"{PREFIX}key", "value")
     assert client.waitaof(1, 0, 5000)[0] == 1
     psutil.Process(the_process(home).pid).kill()
     assert start_broker(home) == address
-    assert connect(address).get("key") == "value"
+    assert connect(address).get(f"{PREFIX}key") == "value"
     assert len(servers(home)) == 1
 
 
 def test_the_password_is_in_no_command_line_and_no_readable_file(home: Settings) -> None:
-    address = start_broker(home)
-    for process in Path("/proc").glob("[0-9]*/cmdline"):
-        with contextlib.suppress(OSError):
-            assert secret(address).encode() not in process.read_bytes()
-    holders = [
-        file for file in home.state_dir.rglob("*") if file.is_file() and secret(address) in file.read_text("latin1")
-    ]
-    assert {file.name for file in holders} == {"broker.json", "kept.json", "valkey.conf"}
-    assert {stat.S_IMODE(file.stat().st_mode) for file in holders} == {0o600}
+    start_broker(home)
+    for login in logins(home):
+        for process in Path("/proc").glob("[0-9]*/cmdline"):
+            with contextlib.suppress(OSError):
+                assert login.password.encode() not in process.read_bytes()
+        files = [file for file in home.state_dir.rglob("*") if file.is_file()]
+        holders = [file for file in files if login.password in file.read_text("latin1")]
+        assert [file.name for file in holders] == ["kept.json" if login.user == "torch-admin" else "logins.json"]
+        assert {stat.S_IMODE(file.stat().st_mode) for file in holders} == {0o600}
     assert stat.S_IMODE((home.state_dir / "broker").stat().st_mode) == 0o700
 
 
@@ -230,7 +236,9 @@ def test_what_an_older_torch_kept_is_used(home: Settings) -> None:
     home.state.broker.mkdir(parents=True)
     kept = {"program": str(server), "port": 6390, "password": "0123abcd"}
     (home.state.broker / "kept.json").write_text(json.dumps(kept))
-    assert secret(start_broker(home)) == "0123abcd"
+    connect(start_broker(home)).ping()
+    assert local.LocalBroker.read(home.state.broker).program == server  # type: ignore[union-attr]
+    assert "0123abcd" not in {login.password for login in logins(home)}
 
 
 def test_no_server_anywhere(home: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -283,7 +291,7 @@ def test_nobody_there_is_named_within_the_time(patience: Callable[[float], None]
     patience(0.5)
     began = time.monotonic()
     with pytest.raises(BrokerUnreachable, match=r"Connection refused\. Start that broker or correct TORCH_BROKER_URL"):
-        connect(nowhere()).get("key")
+        connect(nowhere()).get(f"{PREFIX}key")
     assert 0.3 < time.monotonic() - began < 2
 
 
@@ -322,10 +330,10 @@ def test_one_that_is_started_again_within_the_time_is_waited_for(
     stack.start("up", ["sleep", "60"], log=home.state_dir / "up.log")  # who would start it again
     address = start_broker(home)
     client = connect(address)
-    client.set("key", "value")
+    client.set(f"{PREFIX}key", "value")
     stop_broker(home, GRACE)
     with ThreadPoolExecutor() as pool:
-        answer = pool.submit(client.get, "key")
+        answer = pool.submit(client.get, f"{PREFIX}key")
         while not answer.running():
             time.sleep(0.01)
         start_broker(home)
@@ -353,18 +361,19 @@ def test_a_command_that_broke_midway_is_not_run_again(home: Settings, patience: 
     pid = the_process(home).pid
     os.kill(pid, signal.SIGSTOP)
     with pytest.raises(BrokerUnreachable) as caught:
-        client.incr("n")
+        client.incr(f"{PREFIX}n")
     assert caught.value.may_have_run
     os.kill(pid, signal.SIGCONT)
-    assert client.get("n") == "1"
+    assert client.get(f"{PREFIX}n") == "1"
 
 
+INCREASE = f"return redis.call('INCR', '{PREFIX}text')"
 ASKED: dict[str, Callable[[redis.Redis], object]] = {
-    "a command": lambda client: client.incr("text"),
+    "a command": lambda client: client.incr(f"{PREFIX}text"),
     "a script": lambda client: client.register_script("return nothing.at_all")(),
-    "a pipeline": lambda client: client.pipeline(transaction=False).incr("text").execute(),
-    "a transaction": lambda client: client.pipeline().incr("text").execute(),
-    "a script in a pipeline": lambda client: client.pipeline().eval("return redis.call('INCR', 'text')", 0).execute(),
+    "a pipeline": lambda client: client.pipeline(transaction=False).incr(f"{PREFIX}text").execute(),
+    "a transaction": lambda client: client.pipeline().incr(f"{PREFIX}text").execute(),
+    "a script in a pipeline": lambda client: client.pipeline().eval(INCREASE, 0).execute(),
 }
 
 
@@ -373,7 +382,7 @@ def test_what_the_broker_refuses_is_no_absence_and_surfaces(
     home: Settings, ask: Callable[[redis.Redis], object]
 ) -> None:
     client = connect(start_broker(home))
-    client.set("text", "no number")
+    client.set(f"{PREFIX}text", "no number")
     with pytest.raises(redis.ResponseError):
         ask(client)
 
@@ -394,9 +403,7 @@ def test_an_idle_connection_that_was_cut_is_replaced_unnoticed(home: Settings) -
     address = start_broker(home)
     client = connect(address)
     first = client.client_id()
-    killer = redis.Redis.from_url(address.url.get_secret_value())
-    killer.client_kill_filter(_id=str(first))
-    killer.close()
+    connect(administrators_address(home)).client_kill_filter(_id=str(first))
     assert client.client_id() != first
 
 

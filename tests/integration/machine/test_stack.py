@@ -18,6 +18,9 @@ import pytest
 from machine import Machine
 from waiting import until
 
+from torch_tasks.machine.broker import administrators_address
+from torch_tasks.settings import Settings
+
 pytestmark = pytest.mark.timeout(300)
 """Whole stacks begin and end in each test, and on a busy machine each of their processes takes its time."""
 
@@ -204,7 +207,7 @@ def test_a_port_that_cannot_be_is_refused_by_its_variable(machine: Machine) -> N
 
 
 def test_a_chosen_broker_is_used_and_none_is_started_or_ended(stack: Kept, new_machine: Callable[..., Machine]) -> None:
-    url = json.loads((stack.machine.state / "broker.json").read_bytes())["url"]
+    url = administrators_address(Settings(state_dir=stack.machine.state)).url.get_secret_value()
     guest = new_machine(TORCH_BROKER_URL=url, TORCH_NODE="guest")
     guest.torch("up", "--detach", "--agent", "guest-1:guest", "--no-flower", "--no-beat")
     assert guest.process("broker") is None

@@ -16,9 +16,10 @@ from torch_tasks.broker.connection import broker_errors, connect, unreachable
 from torch_tasks.errors import BrokerUnreachable, NothingRuns
 from torch_tasks.machine.broker import LocalBroker, dragonfly_flags, valkey_config
 from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_users import BrokerLogins
 from torch_tasks.settings import Settings, settings
 
-OWN = BrokerAddress.of_socket(Path("/state/broker/sock"), "torch-tasks up", "s3cret")
+OWN = BrokerAddress.of_socket(Path("/state/broker/sock"), "torch-tasks up")
 NOWHERE = BrokerAddress.of_socket(Path("/state/broker/sock"), "nothing")
 CHOSEN = BrokerAddress(url=SecretStr("redis://me:s3cret@broker.example:6380/1"), source="TORCH_BROKER_URL")
 BROKER = LocalBroker(program=Path("/usr/bin/x"), password="0123abcd")
@@ -37,7 +38,7 @@ def refused() -> redis.exceptions.ConnectionError:
 
 def test_names_the_address_its_source_the_reason_and_the_remedy() -> None:
     assert str(unreachable(OWN, refused())) == (
-        "no broker answers at unix://:***@/state/broker/sock (from torch-tasks up): Connection refused. "
+        "no broker answers at unix:///state/broker/sock (from torch-tasks up): Connection refused. "
         "Start it with 'torch-tasks up'"
     )
 
@@ -87,10 +88,12 @@ def test_one_pool_for_one_address() -> None:
 
 def test_valkey_keeps_every_write_and_listens_on_its_socket_only(tmp_path: Path) -> None:
     home = Settings(state_dir=tmp_path / 'a "quoted" folder', broker_memory="64M")  # type: ignore[arg-type]
-    lines = valkey_config(home, BROKER).splitlines()
+    logins = BrokerLogins.new("here", "n")
+    lines = valkey_config(home, BROKER, logins).splitlines()
     quoted = f'{tmp_path}/a \\"quoted\\" folder/broker'
     assert {"port 0", f'unixsocket "{quoted}/sock"', "unixsocketperm 600", f'dir "{quoted}"'} <= set(lines)
-    assert {"requirepass 0123abcd", "appendonly yes"} <= set(lines)
+    assert {"user default off -@all", "appendonly yes"} <= set(lines)
+    assert not [login for login in (BROKER, *logins.logins.values()) if login.password in "\n".join(lines)]
     assert {"maxmemory 67108864", "maxmemory-policy noeviction"} <= set(lines)
     assert "maxclients 60000" in lines  # each agent has seven connections
     assert not any(line.startswith("bind") for line in lines)

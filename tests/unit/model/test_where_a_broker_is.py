@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -12,6 +13,10 @@ from kombu.utils.url import url_to_parts
 from pydantic import SecretStr
 
 from torch_tasks.model.broker_address import BrokerAddress, standard_url
+from torch_tasks.model.broker_users import BrokerLogin
+
+ASKS = "credential_provider=torch_tasks.broker.logins.OwnLogin"
+"""In an address without a login: each connection asks for that of its process."""
 
 
 def chosen(url: str) -> BrokerAddress:
@@ -22,12 +27,13 @@ def chosen(url: str) -> BrokerAddress:
     ("written", "standard", "celerys"),
     [
         ("redis://:pw@host:1/2", "redis://:pw@host:1/2", "redis://:pw@host:1/2"),
-        ("rediss://host", "rediss://host", "rediss://host"),
-        ("unix:///run/v.sock", "unix:///run/v.sock", "redis+socket:///run/v.sock"),
-        ("redis+socket:///run/v.sock", "unix:///run/v.sock", "redis+socket:///run/v.sock"),
+        ("rediss://host", "rediss://host", f"rediss://host?{ASKS}"),
+        ("unix:///run/v.sock", "unix:///run/v.sock", f"redis+socket:///run/v.sock?{ASKS}"),
+        ("redis+socket:///run/v.sock", "unix:///run/v.sock", f"redis+socket:///run/v.sock?{ASKS}"),
         ("unix://me:pw@/v?db=3", "unix://me:pw@/v?db=3", "redis+socket://me:pw@/v?virtual_host=3"),
         ("redis+socket://:pw@/v?virtual_host=3", "unix://:pw@/v?db=3", "redis+socket://:pw@/v?virtual_host=3"),
-        ("unix:///v?db=0", "unix:///v", "redis+socket:///v"),
+        ("unix:///v?db=0", "unix:///v", f"redis+socket:///v?{ASKS}"),
+        ("unix:///v?db=2", "unix:///v?db=2", f"redis+socket:///v?virtual_host=2&{ASKS}"),
         ("unix:///v?password=p/w", "unix://:p%2Fw@/v", "redis+socket://:p%2Fw@/v"),
     ],
 )
@@ -56,7 +62,9 @@ def test_what_is_wrong_with_an_address_is_said_without_it(url: str, wrong: str) 
 
 @pytest.mark.parametrize("path", ["/a b/sock", "/jürgen/sock", "/a[1]&b=c/sock", "/a+b:c@d/sock", "/50%41;x?y#z/sock"])
 def test_a_socket_of_any_path_is_found_by_all(path: str) -> None:
-    address = BrokerAddress.of_socket(Path(path), "torch-tasks up", "0123abcd")
+    address = BrokerAddress.of_socket(Path(path), "torch-tasks up")
+    assert urlsplit(address.celery_url).query == ASKS
+    address = address.with_login(BrokerLogin(user="me", password="0123abcd"))
     assert address.socket == Path(path)
     options = redis.connection.parse_url(address.url.get_secret_value())
     assert (options["path"], options["password"]) == (path, "0123abcd")
@@ -85,7 +93,7 @@ def test_a_broker_is_the_same_place_whatever_its_password(url: str, place: str) 
 def test_this_machines_own_broker_is_the_same_place_before_and_after_its_start() -> None:
     path = Path("/state/broker/sock")
     places = {
-        BrokerAddress.of_socket(path, "torch-tasks up", "pw").place,
+        BrokerAddress.of_socket(path, "torch-tasks up").place,
         BrokerAddress.of_socket(path, "nothing").place,
     }
     assert places == {"this machine's own"}

@@ -1,0 +1,117 @@
+"""Makes the users of a broker, changes their passwords while work flows, and ends those that are wanted no more."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import redis
+from redis.exceptions import NoPermissionError, ResponseError
+
+from torch_tasks.broker.connection import BrokerClient, connect
+from torch_tasks.errors import NoBrokerUsers
+from torch_tasks.model.broker_address import BrokerAddress
+from torch_tasks.model.broker_users import BEGINNING, BrokerLogin, BrokerLogins, BrokerRole, Family, rules
+
+SETTLE_SECONDS = 1.0
+"""How long the former passwords stay good after the new ones are written, for connections that are just being made."""
+
+
+def family_of(client: redis.Redis) -> Family:
+    return "dragonfly" if "dragonfly_version" in client.info("server") else "valkey"
+
+
+def make_users(admin: BrokerAddress, logins: BrokerLogins) -> None:
+    """Make these users, with these passwords alone; :class:`NoBrokerUsers` if this broker cannot."""
+    client = connect(admin)
+    family = family_of(client)
+    for role, login in logins.logins.items():
+        _set(client, login, "on", "resetpass", f">{login.password}", *rules(role, family, admin.database))
+    if not _heeds(admin, logins):
+        delete_users(admin, [login.user for login in logins.logins.values()])
+        raise NoBrokerUsers(
+            f"the broker at {admin} takes whoever opens its Unix socket for its owner, as DragonflyDB does: users "
+            "bind nobody there. The system's permissions on the socket keep others out; Valkey has users there, too"
+        )
+
+
+def save_users(admin: BrokerAddress) -> None:
+    """Have the broker keep its users over its restart; :class:`NoBrokerUsers` if it would forget them."""
+    client = connect(admin)
+    for command in (("ACL", "SAVE"), ("CONFIG", "REWRITE")):
+        try:
+            client.execute_command(*command)
+        except ResponseError:
+            continue
+        return
+    raise NoBrokerUsers(
+        f"the broker at {admin} would forget its users when it restarts: it has neither an aclfile nor a file of its "
+        "configuration. Start it with one (aclfile /etc/valkey/users.acl; dragonfly --aclfile=…), then try again"
+    )
+
+
+def change_passwords(
+    admin: BrokerAddress, former: BrokerLogins, keep: Callable[[BrokerLogins], None], *, disconnect: bool = False
+) -> BrokerLogins:
+    """Give these users new passwords without refusing a connection that is being made: for a moment both are good.
+
+    ``keep`` writes the new ones where processes read them. ``disconnect``: whoever is connected must log in again.
+    """
+    client, new = connect(admin), former.renewed()
+    for login in new.logins.values():
+        _set(client, login, f">{login.password}")
+    keep(new)
+    time.sleep(SETTLE_SECONDS)
+    make_users(admin, new)
+    if disconnect:
+        end_connections(admin, {login.user for login in new.logins.values()})
+    return new
+
+
+def delete_users(admin: BrokerAddress, names: list[str]) -> None:
+    """Delete these users of Torch's; the broker ends their connections."""
+    connect(admin).execute_command("ACL", "DELUSER", *[name for name in names if name.startswith(BEGINNING)])
+
+
+def connections(admin: BrokerAddress) -> Mapping[str, int]:
+    """How many connections each user has."""
+    found: dict[str, int] = {}
+    for one in _clients(admin):
+        found[one.get("user", "")] = found.get(one.get("user", ""), 0) + 1
+    return found
+
+
+def end_connections(admin: BrokerAddress, names: set[str]) -> None:
+    """End the connections of these users; each process connects again by itself."""
+    client = connect(admin)
+    for one in _clients(admin):
+        if one.get("user") in names:
+            client.client_kill_filter(_id=one["id"])
+
+
+def password_hash(password: str) -> str:
+    """A password as it may stand in a configuration."""
+    return f"#{hashlib.sha256(password.encode()).hexdigest()}"
+
+
+def _clients(admin: BrokerAddress) -> Iterator[Mapping[str, str]]:
+    yield from connect(admin).client_list()
+
+
+def _set(client: BrokerClient, login: BrokerLogin, *words: str) -> None:
+    try:
+        client.execute_command("ACL", "SETUSER", login.user, *words)
+    except NoPermissionError as error:
+        raise NoBrokerUsers(f"this login may make no users on the broker: {error}") from None
+    except ResponseError as error:
+        raise NoBrokerUsers(f"this broker makes no users as Torch needs them: {error}. Valkey 8, Redis 7 do") from None
+
+
+def _heeds(admin: BrokerAddress, logins: BrokerLogins) -> bool:
+    """Whether the broker refuses to a user of a node what only its administrator may do."""
+    try:
+        connect(admin.with_login(logins.logins[BrokerRole.NODE])).acl_list()
+    except NoPermissionError:
+        return True
+    return False
