@@ -70,6 +70,16 @@ def empty(
 
 
 @pytest.fixture
+def unsigned(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Nothing is signed or verified: what lies on the broker counts as a test writes it, whoever that stands for."""
+    monkeypatch.setenv("TORCH_SIGNING", "off")
+    read_settings_anew()
+    yield
+    monkeypatch.undo()
+    read_settings_anew()
+
+
+@pytest.fixture
 def new_node(broker: Broker, torch: Torch, empty: None) -> Iterator[Callable[[str], Node]]:
     """Adds machines to an empty fleet."""
     nodes: list[Node] = []

@@ -95,15 +95,17 @@ class RefusedLetters:
         if letter and letter.field:
             self._client.hdel(letter.place, letter.field)
 
-    def note(self, place: str, field: str, text: str, why: str) -> None:
+    def note(self, place: str, field: str, text: str, why: str) -> bool:
         """Name what cannot be read and keep a copy of it among the dead letters, once; it stays where it is.
+
+        Returns whether it is new.
 
         If there is no room for the copy, only the place remembers it: it is read, and refused, again.
         """
         name = _name_of(place, field, text)
         letter = RefusedLetter(place=place, field=field, why=why, bytes=len(text))
         if self._client.hlen(keys.REFUSALS) >= settings().refused_limit:
-            return
+            return False
         with self._client.pipeline() as pipe:
             pipe.hsetnx(keys.DEAD_LETTERS, name, text[:_COPIED])
             pipe.hsetnx(keys.REFUSALS, name, letter.model_dump_json())
@@ -111,6 +113,7 @@ class RefusedLetters:
         if is_new:
             what = repr(shortened(field)) if field else "something"
             log.error("%s in %s is refused as %s: %s", what, place, name, why)
+        return bool(is_new)
 
     def prune(self) -> int:
         """Drop the oldest that are too many or too large together, and count them; fields' copies come last.

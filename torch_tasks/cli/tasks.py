@@ -218,6 +218,8 @@ def tasks(limit: int, states: tuple[str, ...], json_wanted: bool) -> None:
 
 
 def _state(record: TaskRecord) -> str:
+    if record.forged:
+        return f"{record.state} (not believed)"
     return f"{record.state} (unroutable)" if record.unroutable else str(record.state)
 
 
@@ -243,6 +245,7 @@ def task(task_id: str, json_wanted: bool) -> None:
     lines = [
         ("id", record.spec.id),
         ("state", _state(record)),
+        ("forged", record.forged or ""),
         ("for", f"{wanted(record)}, {record.spec.priority}"),
         ("agent", f"{record.agent} on {record.node}" if record.agent else "none yet"),
         ("attempts", f"{record.attempts}{again}"),

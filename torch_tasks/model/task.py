@@ -401,6 +401,8 @@ class TaskRecord(Model):
     handover: Handover | None = None
     """How the task was last handed over."""
     result: TaskResult | None = None
+    forged: str | None = None
+    """Why nobody may believe that it ended like this: no node of the fleet says so."""
     unroutable: bool = False
     waits: str | None = None
     """Why no agent takes the task now or goes on with it: none is there, or all that are able are held up."""

@@ -31,6 +31,8 @@ class Purpose(StrEnum):
     """A message to an agent or a person."""
     END = "end"
     """How a task ended, and the evidence."""
+    SPEC = "spec"
+    """What a task asks for, as Torch itself changed it."""
     HOLD = "hold"
     CHECKIN = "checkin"
     ANSWER = "answer"

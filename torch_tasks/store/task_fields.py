@@ -11,6 +11,9 @@ from typing import Any
 from torch_tasks.model.reader import read_json, read_object, unreadable_if_wrong
 from torch_tasks.model.task import HistoryEntry, TaskRecord, TaskState
 
+END_SIGNATURE, SPEC_SIGNATURE = "end_signature", "spec_signature"
+"""The fields in which the node that wrote a result, or a spec, signed it."""
+
 
 def state_of(text: object) -> TaskState | None:
     return TaskState(str(text)) if text in set(TaskState) else None
@@ -30,7 +33,7 @@ def record_of(fields: Mapping[str, str]) -> TaskRecord:
 def _record(fields: Mapping[str, str]) -> TaskRecord:
     values: dict[str, Any] = dict(fields)
     values["spec"] = read_object(fields["spec"])
-    for name in ("asked", "followers"):
+    for name in ("asked", "followers", END_SIGNATURE, SPEC_SIGNATURE):
         values.pop(name, None)
     for name in ("created_at", "assigned_at", "started_at", "finished_at"):
         if name in fields:

@@ -49,7 +49,7 @@ local function accept()
   for i, awaited_key in ipairs(KEY.awaited) do
     local known = redis.call('HGET', awaited_key, 'state')
     if not known and is_new and ARG.must_know == '1' then return {'unknown', ARG.after[i], 0} end
-    if known ~= 'succeeded' then state = 'pending' end
+    state = 'pending'  -- whether their ends are true is looked at when it is released
   end
   local demanded = 0
   if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
@@ -73,14 +73,16 @@ end
 
 -- Queue a task whose message is set aside, if all that it waited for have succeeded.
 -- KEYS: record, history, set_aside, list, bell, *awaited
--- ARGV: id, queue, becomes
+-- ARGV: id, queue, becomes, *ends
+-- The ends are the signatures of the ends that were verified: any other end does not count.
 -- Returns 'queued', 'waits', or 'failed' with the number of one that has not succeeded.
 local function release()
   local waits = get('state') ~= 'pending' or get('queue') ~= ARG.queue
   for i, awaited_key in ipairs(KEY.awaited) do
-    local state = redis.call('HGET', awaited_key, 'state')
-    if state and ENDED[state] and state ~= 'succeeded' then return {'failed', i} end
-    waits = waits or state ~= 'succeeded'
+    local state, signature = unpack(redis.call('HMGET', awaited_key, 'state', 'end_signature'))
+    local has_ended = state and ENDED[state] and (signature or '') == ARG.ends[i]
+    if has_ended and state ~= 'succeeded' then return {'failed', i} end
+    waits = waits or not has_ended
   end
   if waits or ARG.becomes == '' or redis.call('HEXISTS', KEY.set_aside, ARG.id) == 0 then return {'waits', 0} end
   redis.call('HSET', KEY.record, 'state', 'queued')
@@ -186,7 +188,7 @@ end
 
 -- Have an agent take a task.
 -- KEYS: record, history, agents, heartbeats, kept, broker, soft_pins, loads
--- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec
+-- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec, spec_signature
 -- Returns the outcome, and the present or former owner.
 local function take()
   local state = known_state()
@@ -200,13 +202,34 @@ local function take()
   redis.call('HINCRBY', KEY.record, 'attempts', 1)
   redis.call('ZREM', KEY.soft_pins, ARG.agent .. ' ' .. ARG.id)
   redis.call('HSET', KEY.loads, ARG.agent, 1)
-  if ARG.spec ~= '' then redis.call('HSET', KEY.record, 'spec', ARG.spec) end
+  if ARG.spec ~= '' then redis.call('HSET', KEY.record, 'spec', ARG.spec, 'spec_signature', ARG.spec_signature) end
   local former = owner .. ' on ' .. node
   note('assigned', ARG.agent, ARG.node, ARG.incarnation, held and 'taken over from ' .. former or '')
   keep_for(0)
   redis.call('PUBLISH', KEY.record, 'assigned')
   if held then return {'taken over', former} end
   return {'taken', ''}
+end
+
+-- Undo the end that somebody wrote into a record: the task is as its signature or its history says, if one of them does.
+-- KEYS: record, history
+-- ARGV: state, signature, known, at_first
+-- Returns whether it was undone.
+local function undo_end()
+  if get('state') ~= ARG.state or (get('end_signature') or '') ~= ARG.signature then return 0 end
+  local known = ARG.known
+  if known == '' then
+    local entry = object_in(redis.call('LINDEX', KEY.history, -1) or '')
+    known = entry and entry.state or ARG.at_first
+    if ENDED[known] then return 0 end
+    redis.call('HDEL', KEY.record, 'result', 'end_signature', 'finished_at')
+    keep_for(0)
+  end
+  if not TRANSITIONS[known] then return 0 end
+  redis.call('HSET', KEY.record, 'state', known)
+  note(known, '', '', 0, 'it was written over as ' .. ARG.state .. ', which is undone')
+  redis.call('PUBLISH', KEY.record, known)
+  return 1
 end
 
 -- Put a record back, unless the broker knows the same or a later revision. The message of a dead task is lost; its entry
@@ -226,7 +249,7 @@ end
 
 -- Give a task to another agent: at once if no agent owns it, else as soon as its owner releases it.
 -- KEYS: record, history, demanded
--- ARGV: asker, known_spec, spec, to, by, note, *questions, pid, queue, demands, agent, node, incarnation, words
+-- ARGV: asker, known_spec, spec, spec_signature, to, by, note, *questions, pid, queue, demands, agent, node, incarnation, words
 -- Returns the outcome, the owner, and whether the queue is newly demanded.
 local function hand_over()
   local state = known_state()
@@ -240,7 +263,8 @@ local function hand_over()
   if #ARG.questions > 0 then handover.questions = ARG.questions end
   if ARG.pid ~= '' then handover.pid = tonumber(ARG.pid) end
   if HELD[state] then handover.owner = owner end
-  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'queue', ARG.queue, 'handover', cjson.encode(handover))
+  redis.call('HSET', KEY.record, 'spec', ARG.spec, 'queue', ARG.queue, 'handover', cjson.encode(handover),
+    'spec_signature', ARG.spec_signature)
   local demanded = 0
   if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
   note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.words)

@@ -7,16 +7,14 @@ it; both are checked on the broker, in the script that writes.
 from __future__ import annotations
 
 import json
-import time
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, Literal
 
 import redis
 
 from torch_tasks import keys
-from torch_tasks.broker.refused import RefusedLetters
 from torch_tasks.broker.scripts import Scripts
-from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound, Unreadable
+from torch_tasks.errors import IllegalTransition, StaleWriter, TaskNotFound
 from torch_tasks.model.agent import FORMAT, AgentInfo
 from torch_tasks.model.asker import Asker
 from torch_tasks.model.handover import Handoff, Handover
@@ -28,7 +26,6 @@ from torch_tasks.model.task import (
     TRANSITIONS,
     Failure,
     FailureKind,
-    HistoryEntry,
     TaskRecord,
     TaskResult,
     TaskSpec,
@@ -37,9 +34,15 @@ from torch_tasks.model.task import (
 from torch_tasks.redaction import redacted
 from torch_tasks.settings import Settings
 from torch_tasks.store.agents import signs_of_death
-from torch_tasks.store.ids import ids_beginning, near_ids
-from torch_tasks.store.task_fields import fingerprint, history_entry, milliseconds_of, record_of, state_of
-from torch_tasks.store.task_outcomes import Acceptance, Accepted, Outline, Ownership, Release, Take
+from torch_tasks.store.signed_records import is_signed_spec, signed_end, signed_spec, signed_state
+from torch_tasks.store.task_fields import (
+    END_SIGNATURE,
+    SPEC_SIGNATURE,
+    fingerprint,
+    milliseconds_of,
+)
+from torch_tasks.store.task_outcomes import Acceptance, Accepted, Ownership, Release, Take
+from torch_tasks.store.task_reading import TaskReader
 from torch_tasks.transport.deliveries import BELL_LENGTH, BELL_MS, list_of
 from torch_tasks.transport.envelope import readdressed
 
@@ -62,16 +65,12 @@ SCRIPTS = Scripts(
     BELL_MS=BELL_MS,
 )
 
-_PAGE = 200
-"""How many records are read at a time where only some of them are wanted."""
 
-
-class TaskRecords:
+class TaskRecords(TaskReader):
     def __init__(self, client: redis.Redis, settings: Settings) -> None:
-        self._client = client
+        super().__init__(client)
         self._settings = settings
         self._keep_seconds = int(settings.result_days * 86400)
-        self._refused = RefusedLetters(client)
 
     def accept(
         self, task_id: str, wire: Mapping[str, Any], queue: str, *, by: Asker | None = None, must_know: bool = False
@@ -104,6 +103,10 @@ class TaskRecords:
         """Queue a pending task if all that it waited for have succeeded; returns also the one that has not, if so."""
         spec = record.spec
         message = self._client.hget(keys.SET_ASIDE, spec.id)
+        ends = [account.get(END_SIGNATURE, "") for account in self.accounts(spec.after)]
+        for place, awaited in enumerate(spec.after):
+            if (known := self.find(awaited)) and known.forged:
+                ends[place] = "none"
         outcome, number = SCRIPTS["release"](
             self._client,
             record=keys.task_record(spec.id),
@@ -115,6 +118,7 @@ class TaskRecords:
             id=spec.id,
             queue=record.queue,
             becomes=readdressed(str(message or ""), record.queue, even_expired=True),
+            ends=ends,
         )
         return Release(outcome), spec.after[int(number) - 1] if int(number) else ""
 
@@ -140,6 +144,8 @@ class TaskRecords:
         owner = _written_by(by)
         fields |= {name: redacted(str(text)) for name in _SHOWN if (text := fields.get(name)) is not None}
         values = {name: value for name, value in {**(owner if by else {}), **fields}.items() if value is not None}
+        if to.ended:
+            values |= signed_end(task_id, to, str(values.get("result", "")))
         outcome, detail, fields_now = SCRIPTS["move"](
             self._client,
             record=keys.task_record(task_id),
@@ -163,9 +169,11 @@ class TaskRecords:
             raise StaleWriter(
                 f"task {task_id} belongs to {detail}; the write of {by.agent_id if by else '?'} is refused"
             )
+        if (found := self.find(task_id)) and found.state != detail:  # somebody had written that it has ended
+            return self.move(task_id, to, by=by, only_from=only_from, counts=counts, **fields)
         raise IllegalTransition(f"task {task_id} is {detail} and cannot become {to}")
 
-    def take(self, task_id: str, by: AgentInfo, *, spec: str | None = None) -> tuple[Take, str]:
+    def take(self, task_id: str, by: AgentInfo, *, spec: TaskSpec | None = None) -> tuple[Take, str]:
         """Take a task for an agent and write its whole ``spec``; returns the outcome, and the present or former owner.
 
         :class:`StaleWriter` if a later incarnation of the agent owns the task.
@@ -179,23 +187,14 @@ class TaskRecords:
             loads=keys.AGENT_LOAD,
             id=task_id,
             **_written_by(by),
-            spec=spec,
+            spec=json.dumps(spec.wire()) if spec else "",
+            spec_signature=signed_spec(task_id, spec.wire()).get(SPEC_SIGNATURE, "") if spec else "",
         )
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {task_id}")
         if outcome == "stale":
             raise StaleWriter(f"task {task_id} belongs to incarnation {detail} of {by.agent_id}, not {by.incarnation}")
         return Take(outcome), str(detail)
-
-    def account(self, task_id: str) -> dict[str, str]:
-        """All that a record holds, as :meth:`restore` takes it; empty if there is none."""
-        return self.accounts([task_id])[0]
-
-    def accounts(self, task_ids: Iterable[str]) -> list[dict[str, str]]:
-        with self._client.pipeline(transaction=False) as pipe:
-            for task_id in task_ids:
-                pipe.hgetall(keys.task_record(task_id))
-            return list(pipe.execute())
 
     def restore(self, task_id: str, account: Mapping[str, str]) -> bool:
         """Put an account of a task back, unless the broker has a later one; returns whether it was put back."""
@@ -240,6 +239,7 @@ class TaskRecords:
             asker=asker,
             known_spec=known,
             spec=json.dumps(spec.wire()),
+            spec_signature=signed_spec(record.spec.id, spec.wire()).get(SPEC_SIGNATURE, ""),
             to=handover.to,
             by=handover.by,
             note=handover.note,
@@ -268,6 +268,7 @@ class TaskRecords:
 
         An agent that is merely offline counts as alive unless ``offline_is_gone``.
         """
+        text = result.model_dump_json()
         signs = signs_of_death(self._settings)
         if offline_is_gone:
             signs |= {"silence_ms": int(self._settings.offline_seconds * 1000), "goodbye_ms": 0}
@@ -282,7 +283,7 @@ class TaskRecords:
             state=result.status,
             note=result.error.message if result.error else None,
             keep_seconds=self._kept_for(result.status),
-            fields={"result": result.model_dump_json()},
+            fields={"result": text, **signed_end(result.task_id, result.status, text)},
         )
         if outcome == "missing":
             raise TaskNotFound(f"there is no record of task {result.task_id}")
@@ -312,6 +313,8 @@ class TaskRecords:
         revision, state, agent, node, incarnation, cancel, attempts, asked = self._client.hmget(
             keys.task_record(task_id), names
         )
+        if state in ENDED and (found := self.find(task_id)) and found.state != state:
+            return self.ownership(task_id)  # somebody had written that it has ended
         owner = (str(agent), str(node), number(incarnation)) if state in HELD else None
         place = keys.task_record(task_id)
         handover = None
@@ -321,6 +324,27 @@ class TaskRecords:
             handover = None  # it was handed over already
         return Ownership(number(revision), owner, cancel is not None, handover)
 
+    def _undo_end(self, record: TaskRecord, fields: Mapping[str, str]) -> bool:
+        task_id = record.spec.id
+        undone = SCRIPTS["undo_end"](
+            self._client,
+            record=keys.task_record(task_id),
+            history=keys.task_history(task_id),
+            state=record.state,
+            signature=fields.get(END_SIGNATURE, ""),
+            known=signed_state(task_id, fields),
+            at_first=TaskState.PENDING if record.spec.after else TaskState.QUEUED,
+        )
+        return bool(undone)
+
+    def is_signed_spec(self, record: TaskRecord) -> bool:
+        """Whether Torch itself gave the task the spec that it has."""
+        signature = self._client.hget(keys.task_record(record.spec.id), SPEC_SIGNATURE)
+        return is_signed_spec(record.spec.id, record.spec.wire(), None if signature is None else str(signature))
+
+    def put_spec_back(self, task_id: str, wire: Mapping[str, Any]) -> None:
+        self._client.hset(keys.task_record(task_id), "spec", json.dumps(wire))
+
     def count_redelivery(self, task_id: str) -> None:
         """Count a delivery after the first one, whose worker was lost."""
         self._client.hincrby(keys.task_record(task_id), "deliveries", 1)
@@ -329,13 +353,6 @@ class TaskRecords:
         """Note what a successor should know of a running task, as long as the agent owns it."""
         if self.ownership(task_id).owner == by.as_owner:
             self._client.hset(keys.task_record(task_id), "handoff", handoff.model_dump_json())
-
-    def history(self, task_id: str) -> list[HistoryEntry]:
-        return [
-            entry
-            for line in self._client.lrange(keys.task_history(task_id), 0, -1)
-            if (entry := self._refused.reading(keys.task_history(task_id), "", str(line), history_entry))
-        ]
 
     def let_expire(self, task_id: str) -> None:
         """Keep the record of a dead task only as long as that of any other ended task."""
@@ -348,79 +365,6 @@ class TaskRecords:
 
     def withdraw_cancel(self, task_id: str) -> None:
         self._client.hdel(keys.task_record(task_id), "cancel_requested")
-
-    def get(self, task_id: str) -> TaskRecord:
-        record = self.find(task_id)
-        if record is None:
-            near = near_ids(self._client, keys.TASK_STATUS, task_id)
-            raise TaskNotFound(f"there is no record of task {task_id}: a wrong id, or it ended too long ago{near}")
-        return record
-
-    def find(self, task_id: str) -> TaskRecord | None:
-        """The record of a task; None if there is none, or none that can be read: that is among the dead letters."""
-        return self.find_all([task_id])[0]
-
-    def find_all(self, task_ids: Iterable[str]) -> list[TaskRecord | None]:
-        """:meth:`find` each of these tasks, in their order."""
-        ids = list(task_ids)
-        return list(map(self._readable, ids, self.accounts(ids)))
-
-    def set_aside_unreadable(self, task_id: str) -> None:
-        """Move a record that cannot be read to the dead letters, so that a task of this id can be accepted anew."""
-        fields = self.account(task_id)
-        try:
-            if fields:
-                record_of(fields)
-        except Unreadable as error:
-            self._refused.set_aside(keys.task_record(task_id), fields, str(error))
-
-    def _readable(self, task_id: str, fields: Mapping[str, str]) -> TaskRecord | None:
-        if not fields:
-            return None
-        try:
-            return record_of(fields)
-        except Unreadable as error:
-            self._refused.note(keys.task_record(task_id), "", json.dumps(fields), str(error))
-            return None
-
-    def state(self, task_id: str) -> TaskState | None:
-        return state_of(self._client.hget(keys.task_record(task_id), "state"))
-
-    def outlines(self, task_ids: Iterable[str]) -> list[Outline | None]:
-        """How far these tasks are, in their order; None where there is no record."""
-        with self._client.pipeline(transaction=False) as pipe:
-            for task_id in task_ids:
-                pipe.hmget(keys.task_record(task_id), "state", "queue", "revision")
-            return [
-                Outline(known, str(queue or ""), number(revision)) if (known := state_of(state)) else None
-                for state, queue, revision in pipe.execute()
-            ]
-
-    def latest(self, limit: int, states: Collection[TaskState] = ()) -> list[TaskRecord]:
-        """The records accepted last, newest first; only those in one of these states, if any are given."""
-        found: list[TaskRecord] = []
-        start, page = 0, max(limit, _PAGE) if states else limit
-        while len(found) < limit and (ids := self._client.zrevrange(keys.TASK_STATUS, start, start + page - 1)):
-            names = [str(task_id) for task_id in ids]
-            records = map(self._readable, names, self.accounts(names))
-            found += [record for record in records if record and (not states or record.state in states)]
-            start += page
-        return found[:limit]
-
-    def ids_beginning(self, beginning: str) -> list[str]:
-        """The ids with this beginning; only the id itself if it is complete."""
-        return ids_beginning(self._client, keys.TASK_STATUS, beginning)
-
-    def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
-        """The state now and after each change, until the monotonic ``deadline``; read at least once a second."""
-        with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
-            notices.subscribe(keys.task_record(task_id))
-            while True:
-                yield self.state(task_id)
-                left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
-                if left <= 0:
-                    return
-                notices.get_message(timeout=left)
 
     def prune(self) -> int:
         """Drop expired tasks from the index; returns how many."""

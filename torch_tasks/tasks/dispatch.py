@@ -54,6 +54,8 @@ class Act(StrEnum):
     """The result is written into the record."""
     FORBID = "forbid"
     """The task fails before any agent begins it."""
+    REFUSE = "refuse"
+    """The task is dead before any agent begins it, with its message among the dead letters."""
     BURY = "bury"
     """FINISH with the task dead and its message among the dead letters."""
 
@@ -88,6 +90,8 @@ class Arrival:
     """Why the agent may begin nothing: it is paused or stopped."""
     forbidden: str = ""
     """Why who enqueued the task may not have it done."""
+    swapped: str = ""
+    """Why the record's spec is not one that was signed."""
     times_passed: int = 0
     others: Sequence[AgentInfo] = ()
     """Other agents that can take the task, if :func:`should_look_for_others`."""
@@ -102,6 +106,8 @@ def on_arrival(facts: Arrival) -> Decision:
         return Decision(Act.REPORT)
     if record.state is TaskState.PENDING:
         return Decision(Act.SET_ASIDE)
+    if facts.swapped:
+        return Decision(Act.REFUSE, note=facts.swapped)
     if record.state in HELD:
         return Decision(Act.TAKE)
     if facts.forbidden:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 from collections.abc import Mapping
 from typing import Any, NoReturn
@@ -25,7 +24,10 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.asker import Asker
+<<<<<<< HEAD
 from torch_tasks.model.audit_record import AuditOutcome
+=======
+>>>>>>> a2c8e9c (Sign how tasks end and what Torch changes in their specs, and believe no record that somebody else wrote over)
 from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import (
@@ -39,8 +41,12 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
+<<<<<<< HEAD
 from torch_tasks.security.audit import note_event
 from torch_tasks.security.decision import require
+=======
+from torch_tasks.security.decision import note_denial, require
+>>>>>>> a2c8e9c (Sign how tasks end and what Torch changes in their specs, and believe no record that somebody else wrote over)
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.store.task_fields import followers
@@ -195,10 +201,15 @@ class Execution:
             case Act.FINISH:
                 return self._finished(self._result, by=self._host.info)
             case Act.FORBID:
-                return self._finished(_forbidden(task_id, decision.note), by=None)
+                return self._finished(_refused(task_id, decision.note), by=None)
             case Act.BURY:
                 self._message.bury()  # first: a record that says "dead" has its dead letter
                 return self._finished(self._result.model_copy(update={"status": TaskState.DEAD}), by=self._host.info)
+            case Act.REFUSE:
+                self._message.bury()
+                note_denial("task.take", Asker(kind=CallerKind.PROGRAM, name="unknown"), decision.note)
+                refused = _refused(task_id, decision.note)
+                return self._finished(refused.model_copy(update={"status": TaskState.DEAD}), by=None)
             case Act.DROP:
                 self._host.settle(task_id, self._records.account(task_id))
                 raise Ignore
@@ -246,6 +257,7 @@ class Execution:
             retiring=host.is_retiring,
             held=host.hold_reason,
             forbidden=self._why_forbidden(),
+            swapped=self._why_swapped(),
             times_passed=self._message.times_passed,
             others=others,
         )
@@ -256,12 +268,21 @@ class Execution:
         if record.state.ended or record.state in HELD:
             return ""
         grants = Right.GRANT if record.spec.permissions is Permissions.ALLOW else None
-        with acting_as(record.enqueued_by.caller if record.enqueued_by else caller()):
-            try:
-                require("task.enqueue", Right.ENQUEUE, Subject(), grants)
-            except NotAllowed as error:
-                return str(error)
+        for who in {caller(), record.enqueued_by.caller if record.enqueued_by else caller()}:
+            with acting_as(who):
+                try:
+                    require("task.enqueue", Right.ENQUEUE, Subject(), grants)
+                except NotAllowed as error:
+                    return str(error)
         return ""
+
+    def _why_swapped(self) -> str:
+        """Why what the record asks for is not what was signed; then what the message asks for is put back."""
+        record = self._record
+        if record.state.ended or record.spec == self._asked or self._records.is_signed_spec(record):
+            return ""
+        self._records.put_spec_back(self._asked.id, self._asked.wire())
+        return f"the record of task {self._asked.id} held another spec than the one that was signed"
 
     def _accepted_anew(self) -> TaskRecord:
         self._records.set_aside_unreadable(self._asked.id)
@@ -275,7 +296,7 @@ class Execution:
             self._records.count_redelivery(task_id)
         whole = None
         if self._earlier and self._record.state not in HELD:
-            whole = json.dumps(with_earlier(self._record.spec, self._earlier).wire())
+            whole = with_earlier(self._record.spec, self._earlier)
         outcome, owner = self._records.take(task_id, info, spec=whole)
         if outcome is Take.TAKEN_OVER:
             log.warning("task %s taken over from %s, which is dead", task_id, owner)
@@ -337,8 +358,8 @@ class Execution:
         raise TaskFailed(result.summary)
 
 
-def _forbidden(task_id: str, why: str) -> TaskResult:
-    """The result of a task that no agent begins, because who enqueued it may not have it done."""
+def _refused(task_id: str, why: str) -> TaskResult:
+    """The result of a task that no agent begins."""
     failure = Failure(kind=FailureKind.REFUSED, message=why)
     return TaskResult(task_id=task_id, status=TaskState.FAILED, error=failure)
 

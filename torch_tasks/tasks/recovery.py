@@ -16,6 +16,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.task import NOT_BEGUN, TaskState
 from torch_tasks.settings import settings
 from torch_tasks.store.ledger import Ledger, Row, RowState
+from torch_tasks.store.signed_records import why_not_ended
 from torch_tasks.store.task_outcomes import Outline
 from torch_tasks.tasks.publishing import Outgoing
 
@@ -57,7 +58,7 @@ def keep_end(task_id: str, *, asked_here: bool = False) -> None:
     try:
         if asked_here or (ledger.exists() and ledger.state(task_id) not in (None, RowState.CLOSED)):
             account = fleet().records.account(task_id)
-            if account and TaskState(account["state"]).ended:
+            if account and TaskState(account["state"]).ended and not why_not_ended(task_id, account):
                 ledger.close(task_id, account, flushed=asked_here)
     except LedgerUnusable as error:
         log.warning("%s", error)
@@ -183,8 +184,10 @@ class EnqueuedTasks:
 
     def _close(self, rows: Sequence[Row]) -> None:
         for row, account in zip(rows, fleet().records.accounts(row.task_id for row in rows), strict=True):
-            if account:
+            if account and not why_not_ended(row.task_id, account):
                 self._ledger.close(row.task_id, account)
+            elif account:
+                fleet().records.find(row.task_id)  # which undoes an end that nobody signed
 
     def _send(self, row: Row, *, has_record: bool = False) -> None:
         """Publish the row's message, unless another process is doing so or the task may have ended."""

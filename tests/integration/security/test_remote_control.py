@@ -20,6 +20,8 @@ from torch_tasks.caller import Caller, acting_as
 from torch_tasks.fleet import fleet
 from torch_tasks.tasks.remote_control import REASONS
 
+pytestmark = pytest.mark.usefixtures("unsigned")
+
 SOON = 20.0
 CELERY = str(Path(sys.executable).with_name("celery"))
 

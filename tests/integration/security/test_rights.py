@@ -135,6 +135,7 @@ def test_a_task_that_an_agent_published_past_every_door_is_refused_by_the_worker
     assert fleet().denials.counts() == {"agent:qa-1 task.enqueue": 2}
 
 
+@pytest.mark.usefixtures("unsigned")
 def test_a_message_that_no_process_of_torch_sent_has_the_rights_of_a_program(torch: Torch, node: Node) -> None:
     from celery import Celery
 

@@ -22,6 +22,8 @@ from torch_tasks.fleet import fleet
 from torch_tasks.tasks.dead_letters import DeadLetters
 from torch_tasks.tasks.system_task import SystemTask
 
+pytestmark = pytest.mark.usefixtures("unsigned")
+
 QUEUE = keys.agent_queue("developer-1")
 MANY = 40
 

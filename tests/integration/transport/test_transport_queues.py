@@ -21,6 +21,8 @@ from torch_tasks import keys
 from torch_tasks.transport.claiming import CLAIM, ClaimedMessage, ClaimRequest
 from torch_tasks.transport.deliveries import BELL_LENGTH, FIRST_FINDER_MS, new_tag
 
+pytestmark = pytest.mark.usefixtures("unsigned")
+
 SLEEPY = {"polling_interval": 100}
 """A worker that waits for as long as this must be woken, or its test fails."""
 

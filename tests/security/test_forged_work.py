@@ -1,0 +1,210 @@
+"""Whoever may write to the broker, but has no key of the fleet, has nothing done and nothing believed."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from clients import read_settings_anew
+from hostile import body
+from machine import TORCH_TASKS
+from nodes import AgentWorker, Broker, Node
+from waiting import until
+
+from torch_tasks import Task, TaskState, Torch, keys
+from torch_tasks.caller import CallerKind
+from torch_tasks.errors import ForgedEnd
+from torch_tasks.fleet import fleet
+from torch_tasks.model.task import Priority
+from torch_tasks.signing.ed25519 import new_key, public_key_of
+from torch_tasks.signing.keyring import keyring
+from torch_tasks.signing.signature import Purpose, sign
+from torch_tasks.transport.envelope import fields_of, written
+
+SOON = 30.0
+QUEUE, NOBODY = keys.agent_queue("dev-1"), keys.agent_queue("nobody")
+
+
+@pytest.fixture(scope="module")
+def worker(torch: Torch, broker: Broker) -> Iterator[AgentWorker]:
+    """One agent for all these tests, on a machine that believes nobody without a key."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("TORCH_SIGNING", "enforce")
+        read_settings_anew()
+        node = Node("node-a", broker, torch)
+        try:
+            yield node.agent_worker("dev-1")
+        finally:
+            node.close()
+    read_settings_anew()
+
+
+def serves(torch: Torch) -> None:
+    """The agent does the next task."""
+    assert torch.enqueue("echo on", agent="dev-1").result(timeout=SOON).answer == "on\n"
+
+
+def refusal_of(text: str) -> str:
+    """Why the dead letter with this text was refused."""
+    letters = fleet().refused.all()
+    return next((letters[name].why for name in letters if fleet().deliveries.dead_letter(name) == text), "")
+
+
+def only_message(queue: str) -> str:
+    (message,) = fleet().deliveries.waiting(queue)
+    return message
+
+
+def _by_a_revoked_key(message: str) -> str:
+    private = new_key()
+    certificate = keyring().issue(CallerKind.NODE, "stolen", public_key_of(private))
+    keyring().keep(private, certificate)
+    thief = next(one for one in keyring().identities() if one.certificate.name == "stolen")
+    text = json.dumps(fields_of(message))
+    signature = sign(keyring(), thief, Purpose.MESSAGE, text.encode(), 600, queue=QUEUE)
+    keyring().revoke(thief.certificate.serial)
+    return f'{{"torch-signature":"{signature}",{text[1:]}'
+
+
+def _with_callbacks(message: str) -> str:
+    fields = fields_of(message)
+    evil = {"task": "torch.run", "args": [{"prompt": "echo evil"}], "kwargs": {}, "options": {}}
+    later = {"callbacks": [evil], "errbacks": None, "chain": None, "chord": None}
+    wire = {"id": fields["headers"]["id"], "prompt": "true", "agent": "dev-1"}
+    text = json.dumps({**fields, "body": body([[wire], {}, later])})
+    return message[: message.index('"body"')] + text[1:]
+
+
+FORGERIES: dict[str, tuple[Callable[[str], str], str]] = {
+    "copied into another queue": (lambda message: message, "signed it for the queue"),
+    "under another id": (lambda message: message.replace("stolen-", "forged-"), "changed afterwards"),
+    "signed too long ago": (lambda message: written(fields_of(message), QUEUE, lasts_seconds=-1), "expired"),
+    "by a key that was revoked": (_by_a_revoked_key, "was revoked"),
+    "with callbacks made by hand": (_with_callbacks, "changed afterwards"),
+    "without a signature": (lambda message: json.dumps(fields_of(message)), "publish with Torch's own Celery app"),
+}
+
+
+@pytest.mark.parametrize("how", FORGERIES)
+def test_a_message_that_nobody_of_the_fleet_signed_for_this_queue_is_refused_and_named(
+    how: str, worker: AgentWorker, torch: Torch, tmp_path: Path
+) -> None:
+    forge, why = FORGERIES[how]
+    stolen = torch.enqueue(f"touch {tmp_path / 'ran'}", agent="nobody", id=f"stolen-{list(FORGERIES).index(how)}")
+    text = forge(only_message(NOBODY))
+    denied = sum(fleet().denials.counts().values())
+    fleet().deliveries.put(QUEUE, text, Priority.NORMAL.step)
+    until(lambda: refusal_of(text), "it is refused", SOON)
+    assert why in refusal_of(text)
+    until(lambda: sum(fleet().denials.counts().values()) > denied, "the refusal is counted", SOON)
+    assert fleet().denials.latest(1)[0].operation == "message.deliver"
+    serves(torch)
+    assert not (tmp_path / "ran").exists()
+    assert stolen.status is TaskState.QUEUED
+    stolen.cancel()
+    until(lambda: not fleet().deliveries.waiting(NOBODY), "the stolen task's own message is gone", SOON)
+    assert worker.status == "running"
+
+
+@contextmanager
+def busy(torch: Torch, folder: Path) -> Iterator[Task]:
+    """The agent is busy with this task until the end."""
+    gate = folder / "gate"
+    task = torch.enqueue(f"until [ -e {gate} ]; do sleep 0.05; done", agent="dev-1")
+    until(lambda: task.status is TaskState.RUNNING, "the agent is busy", SOON)
+    try:
+        yield task
+    finally:
+        gate.touch()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_stolen_message_that_is_pushed_again_and_again_runs_once(torch: Torch, tmp_path: Path) -> None:
+    with busy(torch, tmp_path):
+        task = torch.enqueue(f"echo once >> {tmp_path / 'ran'}", agent="dev-1")
+        message = only_message(QUEUE)
+    assert task.result(timeout=SOON).succeeded
+    for _ in range(2):
+        fleet().deliveries.put(QUEUE, message, Priority.NORMAL.step)
+    until(lambda: not fleet().deliveries.waiting(QUEUE), "both are taken", SOON)
+    serves(torch)
+    assert (tmp_path / "ran").read_text() == "once\n"
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_spec_that_was_swapped_in_the_record_is_refused_and_the_true_one_can_be_replayed(
+    torch: Torch, broker: Broker, tmp_path: Path
+) -> None:
+    with busy(torch, tmp_path):
+        task = torch.enqueue("echo true", agent="dev-1")
+        swapped = {**task.record().spec.wire(), "prompt": f"touch {tmp_path / 'ran'}"}
+        broker.client.hset(keys.task_record(task.id), "spec", json.dumps(swapped))
+    result = task.result(timeout=SOON)
+    assert result.status is TaskState.DEAD
+    assert "held another spec than the one that was signed" in result.summary
+    assert task.id in fleet().deliveries.dead_letter_ids()
+    serves(torch)
+    assert not (tmp_path / "ran").exists()
+    task.replay()
+    assert task.result(timeout=SOON).answer == "true\n"
+
+
+def _forge_success(broker: Broker, task: Task, **more: str) -> None:
+    result = {"task_id": task.id, "status": "succeeded", "answer": "forged", "exit_code": 0}
+    forged = {"state": "succeeded", "result": json.dumps(result), **more}
+    broker.client.hset(keys.task_record(task.id), mapping=forged)
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_success_that_was_written_into_the_record_is_not_believed_and_what_waits_for_it_waits(
+    torch: Torch, broker: Broker, tmp_path: Path
+) -> None:
+    task = torch.enqueue("echo true", agent="nobody")
+    next_one = torch.enqueue(f"touch {tmp_path / 'ran'}", agent="dev-1", after=[task.id])
+    _forge_success(broker, task)
+    shown = subprocess.run([TORCH_TASKS, "task", task.id], capture_output=True, text=True, check=False, timeout=60)
+    assert "state:     queued" in shown.stdout
+    assert task.status is TaskState.QUEUED
+    _forge_success(broker, task)
+    later = torch.enqueue(f"touch {tmp_path / 'ran'}", agent="dev-1", after=[task.id])
+    serves(torch)
+    assert {next_one.status, later.status} == {TaskState.PENDING}
+    assert not (tmp_path / "ran").exists()
+    place = keys.task_record(task.id)
+    assert any(
+        letter.place == place and "no node of this fleet says so" in letter.why
+        for letter in fleet().refused.all().values()
+    )
+    assert fleet().denials.latest(1)[0].operation == "task.end"
+    for one in (later, next_one, task):
+        one.cancel()
+
+
+@pytest.mark.usefixtures("worker")
+def test_a_success_that_was_written_over_a_running_task_gives_way_to_its_true_end(
+    torch: Torch, broker: Broker, tmp_path: Path
+) -> None:
+    with busy(torch, tmp_path) as task:
+        _forge_success(broker, task)
+    assert task.result(timeout=SOON).answer != "forged"
+    until(lambda: task.record().state.ended, "it has ended", SOON)
+    result = task.result(timeout=SOON)
+    assert (result.status, result.answer) == (TaskState.SUCCEEDED, "")
+
+
+@pytest.mark.usefixtures("worker")
+def test_an_end_whose_result_was_changed_is_named_and_not_believed(torch: Torch, broker: Broker) -> None:
+    failed = torch.enqueue("false", agent="dev-1")
+    assert failed.result(timeout=SOON).status is TaskState.FAILED
+    broker.client.hset(keys.task_record(failed.id), "state", "succeeded")
+    assert failed.result(timeout=SOON).status is TaskState.FAILED  # as its signature says
+    assert failed.record().state is TaskState.FAILED
+    _forge_success(broker, failed)
+    with pytest.raises(ForgedEnd, match="no node of this fleet says so: it is not what node node-a signed"):
+        failed.result(timeout=SOON)
+    shown = subprocess.run([TORCH_TASKS, "task", failed.id], capture_output=True, text=True, check=False, timeout=60)
+    assert "state:     succeeded (not believed)" in shown.stdout
