@@ -19,6 +19,7 @@ from benchmarks.measures import table
 
 NAMES = (
     "enqueue",
+    "signed",
     "ledger",
     "registry",
     "checkins",

@@ -79,10 +79,6 @@ class KeyRevoked(SignatureRefused):
     """It was signed with a key that was revoked since."""
 
 
-class ForgedEnd(SignatureRefused):
-    """A record says that a task has ended, and no node of the fleet says so."""
-
-
 class KeysUnusable(TorchError):
     """The folder of keys cannot be read, or has not the key that is needed."""
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torch_tasks.errors import ForgedEnd, TaskNotFinished
+from torch_tasks.errors import BadSignature, TaskNotFinished
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
 from torch_tasks.model.durations import describe_duration
@@ -84,7 +84,7 @@ class Task:
         while True:
             record = self._wait(WAIT_SECONDS, deadline)
             if record.forged:
-                raise ForgedEnd(record.forged)
+                raise BadSignature(record.forged)
             if record.state.ended:
                 return record.result or TaskResult(task_id=self.id, status=record.state)
             if deadline is not None and time.monotonic() >= deadline:

@@ -46,6 +46,7 @@ def chores(rules: Policy | None) -> list[Chore]:
         Chore("deadlines", end_overdue_tasks),
         Chore("messages set aside", set_aside.settle_all, 2.0),
         Chore("messages of ended tasks", withdraw_ended_tasks, 10.0),
+        Chore("old signatures", sign_anew, 21_600.0),
         Chore("refused letters", lambda of: of.refused.prune()),
         Chore("lost dead letters", lambda of: DeadLetters(of).note_all_lost()),
     ]
@@ -159,6 +160,14 @@ def _end_overdue(record: TaskRecord, fleet: Fleet) -> None:
         log.warning("task %s failed: %s", spec.id, words)
         set_aside.withdraw(fleet.records.get(spec.id), fleet)
         set_aside.settle(followers(account), fleet)
+
+
+def sign_anew(of: Fleet) -> None:
+    """Sign anew what has waited so long in a queue that its signature would expire."""
+    agents = (keys.agent_queue(agent.agent_id) for agent in of.registry.agents())
+    for queue in {keys.SYSTEM_QUEUE, *agents, *(backlog.queue for backlog in backlogs(of))}:
+        if count := of.deliveries.sign_anew(queue):
+            log.info("%d messages in %s have waited long and were signed anew", count, queue)
 
 
 def withdraw_ended_tasks(of: Fleet) -> None:

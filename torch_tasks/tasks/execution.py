@@ -24,10 +24,7 @@ from torch_tasks.errors import (
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo
 from torch_tasks.model.asker import Asker
-<<<<<<< HEAD
 from torch_tasks.model.audit_record import AuditOutcome
-=======
->>>>>>> a2c8e9c (Sign how tasks end and what Torch changes in their specs, and believe no record that somebody else wrote over)
 from torch_tasks.model.host import AgentHeld, AgentHost, Detached, HandedOver, TaskDelivery, UsageLimited
 from torch_tasks.model.routing import queue_for
 from torch_tasks.model.task import (
@@ -41,12 +38,8 @@ from torch_tasks.model.task import (
     TaskSpec,
     TaskState,
 )
-<<<<<<< HEAD
 from torch_tasks.security.audit import note_event
-from torch_tasks.security.decision import require
-=======
 from torch_tasks.security.decision import note_denial, require
->>>>>>> a2c8e9c (Sign how tasks end and what Torch changes in their specs, and believe no record that somebody else wrote over)
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.settings import settings
 from torch_tasks.store.task_fields import followers

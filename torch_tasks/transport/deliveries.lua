@@ -45,6 +45,16 @@ local function forward()
   return 1
 end
 
+-- Have a message that waits be as it is to lie there, in its place.
+-- KEYS: list
+-- ARGV: message, becomes
+local function replace()
+  local place = redis.call('LPOS', KEY.list, ARG.message)
+  if not place then return 0 end
+  redis.call('LSET', KEY.list, place, ARG.becomes)
+  return 1
+end
+
 -- Whether this is the message of a task.
 local function is_of(message, id)
   if not string.find(message, '"' .. id .. '"', 1, true) then return false end

@@ -12,7 +12,7 @@ from torch_tasks import keys
 from torch_tasks.broker.refused import RefusedLetter, refused_name
 from torch_tasks.broker.scripts import Scripts
 from torch_tasks.model.task import PRIORITY_STEPS
-from torch_tasks.transport.envelope import message_id, readdressed
+from torch_tasks.transport.envelope import is_signed_long_ago, message_id, readdressed
 
 SEPARATOR = "\x06\x16"
 """Stands between a queue's name and the priority step in the name of a list; kombu's own."""
@@ -116,6 +116,18 @@ class Deliveries:
         to = {"target": list_of(target, step), "bell": keys.bell(target), "becomes": readdressed(message, target)}
         lists = [list_of(queue, old) for old in PRIORITY_STEPS]
         return any(SCRIPTS["forward"](self._client, list=name, **to, message=message) for name in lists)
+
+    def sign_anew(self, queue: str) -> int:
+        """Sign anew, each in its place, the messages that have waited long in a queue; returns how many."""
+        count = 0
+        for step in PRIORITY_STEPS:
+            name = list_of(queue, step)
+            for start in range(0, int(self._client.llen(name)), MANY):
+                for message in map(str, self._client.lrange(name, start, start + MANY - 1)):
+                    becomes = readdressed(message, queue, anew=True) if is_signed_long_ago(message) else message
+                    if becomes != message:
+                        count += int(SCRIPTS["replace"](self._client, list=name, message=message, becomes=becomes))
+        return count
 
     # ── messages set aside ───────────────────────────────────────────────────────────────────────────────────────
 

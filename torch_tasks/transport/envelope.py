@@ -11,6 +11,7 @@ import base64
 import binascii
 import json
 import re
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -23,7 +24,7 @@ from torch_tasks.model.asker import Asker
 from torch_tasks.model.reader import LIMIT_BYTES, as_model, check_size, check_text, read_object, shortened
 from torch_tasks.signing.authority import believed, signer_as_asker
 from torch_tasks.signing.enforcement import checked, seal
-from torch_tasks.signing.signature import Purpose
+from torch_tasks.signing.signature import Purpose, signed_at
 
 LOSSES = "torch-deliveries"
 """The first field of a message that was lost with its holder: how often."""
@@ -167,15 +168,23 @@ def written(message: Mapping[str, Any], queue: str, *, lasts_seconds: float = SI
     return _joined(losses, seal(Purpose.MESSAGE, text, lasts_seconds, by=CallerKind.NODE, **claims), text)
 
 
-def readdressed(message: str, queue: str, *, even_expired: bool = False) -> str:
-    """The message as this node puts it into another queue; one whose signature does not hold is left as it is.
+def is_signed_long_ago(message: str) -> bool:
+    """Whether it is time to sign a message anew that waits."""
+    signature = _parts(message).signature
+    at = signed_at(signature) if signature else None
+    return at is not None and time.time() - at > SIGNED_SECONDS / 3
 
-    With ``even_expired``, this node vouches also for one that was signed too long ago.
+
+def readdressed(message: str, queue: str, *, even_expired: bool = False, anew: bool = False) -> str:
+    """The message as this node puts it into a queue; one whose signature does not hold is left as it is.
+
+    With ``even_expired``, this node vouches also for one that was signed too long ago; with ``anew``, it signs also one
+    that is in its queue already.
     """
     losses, signature, text = _parts(message)
     try:
         signed = checked(signature, Purpose.MESSAGE, text, even_expired=even_expired)
-        if signed is None or (signed.claims.get("queue") == queue and not even_expired):
+        if signed is None or (signed.claims.get("queue") == queue and not even_expired and not anew):
             return message
         payload = read_object(text)
         asker = asker_of(payload["headers"], signer_as_asker(signed.signer))

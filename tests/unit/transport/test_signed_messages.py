@@ -27,6 +27,7 @@ from torch_tasks.transport.envelope import (
     as_header,
     delivered,
     fields_of,
+    is_signed_long_ago,
     losses,
     message_id,
     readdressed,
@@ -103,7 +104,7 @@ REFUSED: dict[str, tuple[Callable[[str], str], type[SignatureRefused], str]] = {
     "with other callbacks": (_changed('"body": "', '"body": "W10='), BadSignature, "changed afterwards"),
     "of higher priority": (_changed('"priority": 6', '"priority": 0'), BadSignature, "changed afterwards"),
     "with a field in front": (lambda text: '{"body":"x",' + text[1:], NotSigned, "not signed"),
-    "with a signature cut short": (lambda text: text[:60] + text[64:], BadSignature, ""),
+    "with a signature cut short": (lambda text: text[:60] + text[64:], BadSignature, "certificate|signature"),
 }  # fmt: skip
 
 
@@ -177,3 +178,16 @@ def test_only_a_node_speaks_for_others(kind: CallerKind, role: str | None, asker
     moved = readdressed(text, OTHER)
     assert asker_in(_take(moved, OTHER)["headers"]) == asker
     assert fields_of(moved)["headers"][ASKER_HEADER] == as_header(asker)
+
+
+def test_a_message_that_waits_is_signed_anew_long_before_it_expires(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = written(_message(), QUEUE)
+    assert not is_signed_long_ago(text)
+    now = time.time()
+    monkeypatch.setattr(time, "time", lambda: now + SIGNED_SECONDS / 2)
+    assert is_signed_long_ago(text)
+    anew = readdressed(text, QUEUE, anew=True)
+    assert not is_signed_long_ago(anew)
+    monkeypatch.setattr(time, "time", lambda: now + SIGNED_SECONDS + 1)
+    assert asker_in(_take(anew)["headers"]) == AGENT
+    assert readdressed(text, QUEUE, anew=True) == text  # too late: nobody vouches for it
