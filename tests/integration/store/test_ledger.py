@@ -134,6 +134,7 @@ def test_what_is_put_back_is_what_was_published(broker: FaultyBroker, torch: Tor
     [after] = broker.messages(NOBODY)
     for message in (before, after):
         del message["properties"]["delivery_tag"]
+        message.pop("torch-signature", None)  # who puts it back signs it anew
     assert after == before
     assert torch.task(first.id).record().spec == first
     assert len(body(after)[2]["chain"]) == 1
