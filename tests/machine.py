@@ -17,7 +17,10 @@ from waiting import until
 from torch_tasks.system.processes import Processes
 
 TORCH_TASKS = str(Path(sys.executable).with_name("torch-tasks"))
+SANDBOX = os.environ.get("TORCH_TEST_SANDBOX", "never")
+"""Most tests' agents work all over their machine's folder; those about boxes say so themselves."""
 COMMANDS_PACE = {
+    "TORCH_SANDBOX": SANDBOX,
     "TORCH_HEARTBEAT_SECONDS": "0.5",
     "TORCH_OFFLINE_SECONDS": "5",
     "TORCH_INTERRUPT_SECONDS": "1",

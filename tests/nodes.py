@@ -20,7 +20,7 @@ import psutil
 import pytest
 import redis
 from broker_data import BrokerData, without_dragonfly
-from machine import short_folder, survivors
+from machine import SANDBOX, short_folder, survivors
 from pytest_celery import CeleryTestContainer
 from waiting import until
 
@@ -41,6 +41,7 @@ END_SECONDS = 10.0
 START_SECONDS = 180.0
 """A real coding agent may take long to start on a busy machine."""
 PACE = {
+    "TORCH_SANDBOX": SANDBOX,
     "TORCH_HEARTBEAT_SECONDS": "0.5",
     "TORCH_OFFLINE_SECONDS": "4",
     "TORCH_INTERRUPT_SECONDS": "1",

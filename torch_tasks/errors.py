@@ -402,6 +402,10 @@ class NotInQuarantine(TorchError):
     """An agent is to be released, but its node worker does not hold it back."""
 
 
+class SandboxRefused(TorchError):
+    """An agent's program must run in a box, and cannot: there is no bubblewrap, or its folder allows none."""
+
+
 class TmuxMissing(TorchError):
     """There is no tmux on this machine, or it is too old."""
 

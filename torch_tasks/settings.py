@@ -29,6 +29,7 @@ from torch_tasks.model.fields import AgentId, Role, Skills, faults
 from torch_tasks.model.limits import Bytes, Limits
 from torch_tasks.model.near import near
 from torch_tasks.model.reader import LIMIT_BYTES
+from torch_tasks.model.sandbox import BoxSettings
 from torch_tasks.model.spawn import Pool
 from torch_tasks.server_settings import ExpandedPath, Finite, ServerSettings
 from torch_tasks.state_folder import StateFolder
@@ -44,7 +45,7 @@ Certify = Literal["auto", "warn", "off"]
 Signing = Literal["enforce", "warn", "off"]
 
 
-class Settings(ServerSettings):
+class Settings(BoxSettings, ServerSettings):
     """The settings of one process; read once, never changed afterwards."""
 
     model_config = SettingsConfigDict(env_prefix="TORCH_", env_ignore_empty=True, extra="forbid", frozen=True)

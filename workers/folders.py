@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentSpec, Performance
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageState, Transport
 from torch_tasks.model.task import TaskResult
+from torch_tasks.state_folder import PROGRAM, RUNS
 from torch_tasks.system.files import write_private
 
 _MESSAGE, _SUBMISSION, _OUTCOME, _REPORTED = "message.json", "submission.json", "outcome.json", "reported.json"
@@ -63,6 +64,8 @@ class AgentJournal(BaseModel):
     """The folder in which the pane's program was started."""
     conversation: str | None = None
     """The program's conversation, with which a later program in this folder goes on."""
+    sandbox: str = ""
+    """Whether the program was started in a box, and if not, why."""
     release: str | None = None
     """The program's release."""
     current: CurrentAttempt | None = None
@@ -102,12 +105,16 @@ class AttemptFolder(PromptFolder):
     """One attempt at a task, on disk."""
 
     def __init__(self, runs: Path, task_id: str, attempt: int) -> None:
-        super().__init__(f"task {task_id}", runs / f"{task_id}.{attempt}", "prompt")
+        name = f"{task_id}.{attempt}"
+        super().__init__(f"task {task_id}", runs / name, "prompt")
+        self.written = runs.parent / PROGRAM / RUNS / name
+        """What the agent's program writes itself; nothing else here is its to write."""
+        self.begun = self.written / "begun"
         self.task_id = task_id
         self.attempt = attempt
         self.context = self.folder / "context.json"
-        self.output = self.folder / "output"
-        self.exit = self.folder / "exit"
+        self.output = self.written / "output"
+        self.exit = self.written / "exit"
         self.halted = self.folder / "halted"
         self.interrupted = self.folder / "interrupted"
         self.cut_off_file = self.folder / "cut_off.json"
@@ -118,8 +125,9 @@ class AttemptFolder(PromptFolder):
 
     def open(self) -> None:
         """Make the folder, empty, for an attempt that is about to begin."""
-        shutil.rmtree(self.folder, ignore_errors=True)
-        self.folder.mkdir(parents=True)
+        for folder in (self.folder, self.written):
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
 
     def result(self) -> TaskResult | None:
         """How the attempt ended, if it has."""
@@ -198,15 +206,17 @@ def kept_attempts(runs: Path) -> Iterator[AttemptFolder]:
 
 def prune_attempts(folder: Path, keep_days: float) -> None:
     """Remove the attempts that ended longer ago than this."""
-    _remove_folders(folder.glob("*/result.json"), keep_days)
+    for removed in _remove_folders(folder.glob("*/result.json"), keep_days):
+        shutil.rmtree(folder.parent / PROGRAM / RUNS / removed.name, ignore_errors=True)
 
 
-def _remove_folders(files: Iterable[Path], keep_days: float) -> None:
-    """Remove the folders of those files that were written longer ago than this."""
+def _remove_folders(files: Iterable[Path], keep_days: float) -> list[Path]:
+    """Remove the folders of those files that were written longer ago than this; returns which these were."""
     oldest = time.time() - keep_days * 86400
-    for file in files:
-        if file.stat().st_mtime < oldest:
-            shutil.rmtree(file.parent)
+    folders = [file.parent for file in files if file.stat().st_mtime < oldest]
+    for folder in folders:
+        shutil.rmtree(folder)
+    return folders
 
 
 # ── messages ─────────────────────────────────────────────────────────────────────────────────────────────────────

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import subprocess
 import time
 from collections.abc import Callable
@@ -18,6 +19,7 @@ from torch_tasks.workers.certify.home import Home, end_processes
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
 
+SANDBOX = os.environ.get("TORCH_TEST_SANDBOX", "auto")
 SECONDS = 120
 """These programs take their time on a busy machine, and CI's is."""
 
@@ -30,7 +32,11 @@ class Hosted:
         self.torch = torch
         self._node = node
         self._agent_id = agent_id
-        pace = {"TORCH_AGENT_START_SECONDS": "150", "TORCH_ACCOUNT_PAUSE_SECONDS": "2"}
+        pace = {
+            "TORCH_SANDBOX": os.environ.get("TORCH_TEST_SANDBOX", "auto"),
+            "TORCH_AGENT_START_SECONDS": "150",
+            "TORCH_ACCOUNT_PAUSE_SECONDS": "2",
+        }
         # An agent's pane is a terminal also on a machine that says it is one of continuous integration.
         self._environment = {**home.environment, "CI": "true", "GITHUB_ACTIONS": "true", **pace}
         self.host()

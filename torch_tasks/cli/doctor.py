@@ -27,7 +27,7 @@ from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.certificate import ReleaseState
 from torch_tasks.settings import settings, unknown_variables
 from torch_tasks.signing.keyring import keyring
-from torch_tasks.started_by_name import CONFIGURATION_FAULTS, INSTALLED_RELEASE, load
+from torch_tasks.started_by_name import CONFIGURATION_FAULTS, INSTALLED_RELEASE, WHY_NO_BOX, load
 from torch_tasks.store.ledger import ledger_of
 from torch_tasks.system.files import make_folder
 from torch_tasks.system.processes import Processes
@@ -51,6 +51,7 @@ def doctor(json_wanted: bool) -> None:
         "python": lambda: f"{platform.python_version()} at {sys.executable}",
         "configuration": _configuration,
         "tmux": _tmux,
+        "sandbox": _sandbox,
         "state folder": _state_folder,
         "keys": _keys,
         "broker": _broker,
@@ -101,6 +102,17 @@ def _tmux() -> str:
         )
     version = subprocess.run([path, "-V"], capture_output=True, text=True, check=False).stdout.strip()
     return f"{version} at {path}"
+
+
+def _sandbox() -> str:
+    mode, why = settings().sandbox, load(WHY_NO_BOX)()
+    if mode == "never":
+        return "agents are not boxed (TORCH_SANDBOX=never): each can do whatever this user can"
+    if why is None:
+        return f"agents are boxed (TORCH_SANDBOX={mode})"
+    if mode == "always":
+        raise TorchError(f"no agent starts: TORCH_SANDBOX is always, and {why}")
+    return f"agents are NOT boxed, each can do whatever this user can: {why}"
 
 
 def _state_folder() -> str:

@@ -149,7 +149,8 @@ def _say_keys() -> None:
 def _print_stack(stack: Stack, new_password: str | None) -> None:
     click.echo(f"broker  {settings().broker()}")
     for info in Torch().agents(online=True):
-        state = ", ".join(filter(None, (info.state, info.hold_reason)))
+        unboxed = info.sandbox if info.sandbox.startswith("not") else ""
+        state = ", ".join(filter(None, (info.state, info.hold_reason, unboxed)))
         program = " ".join(filter(None, (info.kind, info.release, info.release_state)))
         what = " ".join(filter(None, (info.role, ",".join(info.skills), f"({program})")))
         click.echo(f"agent   {info.agent_id}: {what}, {state}")

@@ -64,8 +64,8 @@ class DeskLink:
                     raise error
             except (OSError, EOFError) as why:
                 error = DeskAway(
-                    f"the worker of agent {self.path.parent.name} does not serve its desk {self.path}: {why}. It was "
-                    f"asked for {operation} for {self._patience:g} s; whether it did it before it went, "
+                    f"the worker of agent {self.path.parent.parent.name} does not serve its desk {self.path}: {why}. "
+                    f"It was asked for {operation} for {self._patience:g} s; whether it did it before it went, "
                     "'torch-tasks tasks' and 'torch-tasks agent' show once it is back"
                 )
             away_since = away_since or time.monotonic()

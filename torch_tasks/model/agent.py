@@ -15,6 +15,7 @@ from torch_tasks.model.fields import AbsolutePath, AgentId, HostedId, KeptText, 
 from torch_tasks.model.hold import Hold
 from torch_tasks.model.limits import Limits
 from torch_tasks.model.options import Option
+from torch_tasks.model.sandbox import Network, SandboxMode
 
 
 class Lifetime(StrEnum):
@@ -190,6 +191,12 @@ class SingleAgentFields(AgentFields):
 
 class AgentSpec(SingleAgentFields):
     id: HostedId = Field(description="Host the agent of this id (an agent worker).")
+    sandbox: Annotated[SandboxMode | None, Option(metavar="auto|always|never", type=str)] = Field(
+        None, description="Whether its program runs in a box (unset: as its kind's file and `TORCH_SANDBOX` say)."
+    )
+    network: Annotated[Network | None, Option(metavar="all|none|HOST,…", type=str)] = Field(
+        None, description="What its program reaches from its box (unset: as its kind's file says)."
+    )
 
     def short(self) -> str:
         """The form that :meth:`parse` reads; it holds no workdir."""
@@ -247,6 +254,8 @@ class AgentInfo(AgentProfile):
     """What was known of that release when the program was started."""
     workdir: str
     tmux_socket: str
+    sandbox: str = ""
+    """Whether its program runs in a box, and if not, why."""
     pane: str | None = None
     started_at: AwareDatetime
     last_heartbeat: AwareDatetime | None = None

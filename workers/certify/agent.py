@@ -95,11 +95,11 @@ class TriedAgent:
     def replace_worker(self) -> None:
         """Have the worker gone at this moment, as if it had been killed, and the next one adopt the pane."""
         assert self._place
-        conversation = self.kind.conversation
+        conversation, boxing = self.kind.conversation, self.terminal.boxing
         self._dismiss()
         self._employ()
         self.kind.given_conversation = conversation
-        if not self.terminal.adopt(*self._place):
+        if not self.terminal.adopt(*self._place, boxing):
             raise PromiseBroken("the next worker cannot take the pane over: its program does not run there")
 
     def _dismiss(self) -> None:

@@ -84,6 +84,8 @@ class Attempt:
         if spec.workdir and not Path(spec.workdir).is_dir():
             message = f"its workdir {spec.workdir} is not a folder on node {self._agent.presence.info.node}"
             return self._failed(FailureKind.REFUSED, message)
+        if spec.workdir and (why := self._terminal.why_no_box(Path(spec.workdir))):
+            return self._failed(FailureKind.REFUSED, why)
         return None
 
     def _require_no_hold(self) -> None:
@@ -153,7 +155,8 @@ class Attempt:
         agent, spec = self._agent, self._spec
         home = agent.presence.info.workdir
         fresh = agent.kind.spec.fresh if spec.fresh is None else spec.fresh
-        moves = fresh or (has_own_tree and self._kind.is_conversational)
+        is_elsewhere = spec.workdir is not None and not self._terminal.may_work_in(Path(spec.workdir))
+        moves = fresh or is_elsewhere or (has_own_tree and self._kind.is_conversational)
         folder = (spec.workdir if moves else None) or home
         is_restored = self._kind.restore(self._terminal.pane)
         if is_restored and not fresh and folder == agent.presence.journal.folder:
@@ -417,10 +420,14 @@ class Attempt:
         usual = self._terminal.environment(self._agent.presence.info)
         variables = {**usual, **self._variables(), "TORCH_ANSWER": str(self._folder.output)}
         workdir = self._spec.workdir or self._agent.presence.info.workdir
-        log_file = self._folder.folder / "check"
-        lineage = check_lineage(self._agent.settings, self._kind.agent_id)
         check = TaskCheck(
-            command, workdir=workdir, variables=variables, log=log_file, bell=self._agent.bell, lineage=lineage
+            command,
+            words=self._terminal.around_check(Path(workdir), ["bash", "-c", command]),
+            workdir=workdir,
+            variables=variables,
+            log=self._folder.folder / "check",
+            bell=self._agent.bell,
+            lineage=check_lineage(self._agent.settings, self._kind.agent_id),
         )
         try:
             while check.exit_code is None:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from enum import Enum
 from functools import partial
@@ -20,6 +20,7 @@ from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskResult, TaskSpec, TaskState
 from torch_tasks.store.task_outcomes import Ownership
+from torch_tasks.system.files import open_plain
 from torch_tasks.system.lineage import Lineage
 from torch_tasks.system.loops import in_background
 from torch_tasks.workers.folders import AttemptFolder
@@ -161,8 +162,8 @@ class AttemptResults:
 def _head_and_tail(path: Path, limit: int) -> tuple[str, int]:
     """The text of a file, without its middle if it is larger than ``limit`` bytes; and its size."""
     try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
+        with open_plain(path) as file:
+            size = os.fstat(file.fileno()).st_size
             if size <= limit:
                 return file.read().decode(errors="replace"), size
             head = file.read(limit // 2)
@@ -242,15 +243,23 @@ class TaskCheck:
     """The check command while it runs. Its end rings the bell."""
 
     def __init__(
-        self, command: str, *, workdir: str, variables: Mapping[str, str], log: Path, bell: Bell, lineage: Lineage
+        self,
+        command: str,
+        *,
+        words: Sequence[str],
+        workdir: str,
+        variables: Mapping[str, str],
+        log: Path,
+        bell: Bell,
+        lineage: Lineage,
     ) -> None:
-        """``lineage`` are the checks of this agent, of which one runs at a time."""
+        """``words`` run the command; ``lineage`` are the checks of this agent, of which one runs at a time."""
         self._command = command
         self._log = log
         self._lineage = lineage
         with log.open("wb") as output:
             self._process = subprocess.Popen(
-                [*lineage.words, "bash", "-c", command],
+                [*lineage.words, *words],
                 cwd=workdir,
                 env={**variables, **lineage.environment},
                 stdin=subprocess.DEVNULL,

@@ -27,7 +27,7 @@ from torch_tasks.model.reader import as_model, read_object
 from torch_tasks.operations.operation import Access, Operation, all_operations, operation_named, request_of
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.state_folder import DESK, require_short
-from torch_tasks.system.files import usable
+from torch_tasks.system.files import make_folder, usable
 from torch_tasks.system.loops import Loop, in_background
 
 log = logging.getLogger(__name__)
@@ -92,9 +92,10 @@ class Desk:
 
     def _listen(self) -> socket.socket:
         """The socket, which only its owner can ever connect to, in place of a former worker's."""
-        new = self.path.with_name(f".{DESK}")
+        new = self.path.with_name(f".{self.path.name}")
         new.unlink(missing_ok=True)
         listener = socket.socket(socket.AF_UNIX)
+        make_folder(self.path.parent)
         with usable(self.path):
             listener.bind(str(new))
             new.chmod(0o600)

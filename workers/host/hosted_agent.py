@@ -32,6 +32,7 @@ from torch_tasks.workers.host.resource_guard import ResourceGuard
 from torch_tasks.workers.host.terminal import Bell, Terminal
 from torch_tasks.workers.programs.installed import InstalledRelease, installed_release, known_release, why_held
 from torch_tasks.workers.programs.kind import AgentKind, login_hint
+from torch_tasks.workers.sandbox.decision import Boxing
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +107,9 @@ class HostedAgent:
             kind=self.kind.spec.kind,
             folder=str(folder),
             conversation=self.kind.given_conversation,
+            sandbox=self.terminal.boxing.in_words,
         )
+        self.presence.publish(sandbox=self.terminal.boxing.in_words)
         self._note_release(installed_release(self.kind.spec.kind, Certificates(self.settings.state)))
         self.presence.show(AgentState.STARTING, task=task)
         self._await_start()
@@ -167,8 +170,9 @@ class HostedAgent:
             return False
         folder = Path(journal.folder or self.presence.info.workdir)
         self.kind.given_conversation = journal.conversation
-        if not self.terminal.adopt(journal.pane, journal.session, folder):
+        if not self.terminal.adopt(journal.pane, journal.session, folder, Boxing.read(journal.sandbox)):
             return False
+        self.presence.publish(sandbox=journal.sandbox)
         if journal.release:
             self._note_release(known_release(journal.kind, journal.release, Certificates(self.settings.state)))
         if not self.kind.has_started:

@@ -9,13 +9,13 @@ import shlex
 import shutil
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
-from torch_tasks.errors import AgentUnavailable
+from torch_tasks.errors import AgentUnavailable, SandboxRefused
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
@@ -26,8 +26,11 @@ from torch_tasks.system.loops import Loop
 from torch_tasks.visible_text import one_line
 from torch_tasks.workers.folders import AgentJournal, AttemptFolder
 from torch_tasks.workers.host.pane_environment import pane_environment
+from torch_tasks.workers.host.walls import Walls
 from torch_tasks.workers.programs.kind import AgentKind, Hindrance
-from torch_tasks.workers.tmux.cgroup import remove_group
+from torch_tasks.workers.sandbox.box import Use
+from torch_tasks.workers.sandbox.decision import Boxing
+from torch_tasks.workers.tmux.cgroup import group_of, joining_words, remove_group
 from torch_tasks.workers.tmux.pane import USE_SECONDS, AgentPane, PaneLook
 from torch_tasks.workers.tmux.server import AgentServer
 
@@ -61,12 +64,15 @@ class Terminal:
         self._kind = kind
         self._bell = bell
         self._settings = settings
+        self.walls = Walls(folder, kind, settings)
         self.lineage = terminal_lineage(settings, kind.agent_id)
         """The tmux server, the program, and all that these have started in whichever life."""
         self._pane: AgentPane | None = None
         self._session: int | None = None
         self._held_since: float | None = None
         self._is_spared = False
+        self.boxing = Boxing(is_boxed=False)
+        """Whether the program runs in a box."""
         self.held_up: ProgramHold | None = None
         """The program takes no tasks before a person has acted in its pane."""
 
@@ -92,6 +98,28 @@ class Terminal:
         """What its program finds in its environment, and the checks of its tasks in theirs."""
         return pane_environment(self._kind, info, self._folder, self._settings)
 
+    def why_no_box(self, folder: Path) -> str:
+        """Why its program cannot be boxed in this folder, if it is to be; empty if it can."""
+        try:
+            if self.boxing.is_boxed:
+                self.walls.box(folder)
+        except SandboxRefused as refused:
+            return str(refused)
+        return ""
+
+    def may_work_in(self, folder: Path) -> bool:
+        """Whether the program in the pane sees this folder and may write it."""
+        box = self._kind.box
+        wall = box.wall_around(folder) if box else None
+        return box is None or (wall is not None and wall.use is Use.WRITE)
+
+    def around_check(self, folder: Path, command: Sequence[str]) -> list[str]:
+        """The command that runs the check of a task in this folder, within the box and the limits of the program."""
+        boxed = self.walls.around_check(folder, command) if self.boxing.is_boxed else list(command)
+        server = self.server_pid
+        group = group_of(server, self._kind.agent_id) if server else None
+        return [*joining_words(group), *boxed]
+
     def processes(self) -> list[psutil.Process]:
         """The pane's program and all that it started, the oldest first."""
         with contextlib.suppress(psutil.NoSuchProcess):
@@ -112,9 +140,11 @@ class Terminal:
             return self._pane.server.listener() is not None
         return look is not None and not look.dead and self._kind.is_running(look)
 
-    def adopt(self, pane_id: str, session: int | None, folder: Path) -> bool:
+    def adopt(self, pane_id: str, session: int | None, folder: Path, boxing: Boxing) -> bool:
         """Take over the pane that a former worker left, if its program still runs; else end it."""
         self._kind.workdir = folder
+        self.boxing = boxing
+        self._kind.box = self.walls.box(folder) if boxing.is_boxed else None
         self._session = session
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
         if self.is_alive:
@@ -133,10 +163,13 @@ class Terminal:
         self._kind.workdir = folder
         self.held_up, self._held_since = None, None
         (self._folder / UNPACKED).mkdir(exist_ok=True)
+        self.boxing = self.walls.decide()
+        self._kind.box = self.walls.build(folder) if self.boxing.is_boxed else None
+        command = self._kind.launch(resumes)
         self._pane = AgentPane.start(
             self._folder / TMUX,
             info.agent_id,
-            self._kind.launch(resumes),
+            self.walls.around(self._kind.box, command) if self._kind.box else command,
             workdir=folder,
             environment={**self.environment(info), **self.lineage.environment},
             on_notice=lambda _: self._bell.ring(),

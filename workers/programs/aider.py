@@ -13,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 from torch_tasks.model.task import Evidence, FailureKind, Question, Usage
+from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered, Answerer
 from torch_tasks.workers.programs.coding import CodingAgent
@@ -36,19 +37,19 @@ class Aider(CodingAgent):
 
     def command(self) -> list[str]:
         own = ["--read", str(self.briefing_file)]
-        own += ["--input-history-file", str(self.folder / "input.history")]
+        own += ["--input-history-file", str(self.own / "input.history")]
         own += ["--notifications", "--notifications-command", self.report_command("Waits")]
         return [*super().command(), *own]
 
     def prepare(self) -> None:
-        self.briefing_file.write_text(self.briefing)
+        write_private(self.briefing_file, self.briefing)
 
     @property
     def _history(self) -> Path:
-        return self.folder / f"chat-{self.given_conversation}.md"
+        return self.own / f"chat-{self.given_conversation}.md"
 
     def is_kept(self, conversation: str) -> bool:
-        return super().is_kept(conversation) and (self.folder / f"chat-{conversation}.md").exists()
+        return super().is_kept(conversation) and (self.own / f"chat-{conversation}.md").exists()
 
     def permit(self, pane: AgentPane, question: Question, *, allowed: bool) -> Answered:
         """Answer by the letter where the choices are covered: each key is pressed only while that question is asked."""

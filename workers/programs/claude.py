@@ -19,17 +19,19 @@ import psutil
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
+from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs import torch_tools
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import StateReading
+from torch_tasks.workers.programs.pane_program import leader_of, numbers_in_box
 from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.reset_time import reset_time
 from torch_tasks.workers.programs.submission import Submission
 from torch_tasks.workers.programs.turn import Turn
-from torch_tasks.workers.tmux.pane import AgentPane
+from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 #: The hooks that report only that something happened.
 _PLAIN_HOOKS = {
@@ -81,20 +83,20 @@ class Claude(CodingAgent):
         reports = [f"Bash(torch-tasks {command}:*)" for command in ("done", "fail", "progress")]
         tools = [f"mcp__{torch_tools.NAME}"] if self.config.tools else []
         allow = [*reports, *tools, f"Read(/{self.folder / 'runs'}/**)"]
-        self._settings.write_text(json.dumps({"hooks": hooks, "permissions": {"allow": allow}}, indent=1) + "\n")
+        write_private(self._settings, json.dumps({"hooks": hooks, "permissions": {"allow": allow}}, indent=1) + "\n")
         if self.config.tools:
-            program, *words = torch_tools.server_command(self.folder)
+            program, *words = torch_tools.server_command(self.own)
             server = {"type": "stdio", "command": program, "args": words, "timeout": torch_tools.TOOL_SECONDS * 1000}
-            self._tools.write_text(json.dumps({"mcpServers": {torch_tools.NAME: server}}, indent=1) + "\n")
-        self.briefing_file.write_text(self.briefing)
+            write_private(self._tools, json.dumps({"mcpServers": {torch_tools.NAME: server}}, indent=1) + "\n")
+        write_private(self.briefing_file, self.briefing)
 
     @property
     def _settings(self) -> Path:
-        return self.folder / "claude.json"
+        return self.own / "claude.json"
 
     @property
     def _tools(self) -> Path:
-        return self.folder / "claude-tools.json"
+        return self.own / "claude-tools.json"
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:
         match name:
@@ -119,7 +121,7 @@ class Claude(CodingAgent):
 
     def status(self, pane: AgentPane) -> StateReading | None:
         look = pane.look()
-        session = self._session(look.pid) if look else None
+        session = self._session(look) if look else None
         state = _STATES.get(str(session.get("status"))) if session else None
         if session is None or state is None:
             return None
@@ -128,9 +130,13 @@ class Claude(CodingAgent):
             return None
         return StateReading(state, "session file", " ".join(filter(None, (str(session["status"]), waits_for))))
 
-    def _session(self, pid: int) -> dict[str, Any] | None:
-        """The session file of this process or of one of its children."""
-        for number in _family(pid):
+    def _session(self, look: PaneLook) -> dict[str, Any] | None:
+        """The session file of the program, or of one of its children: the command may be a script that starts it."""
+        try:
+            numbers = list(numbers_in_box(leader_of(look)))
+        except psutil.NoSuchProcess:
+            return None
+        for number in numbers:
             file = self._home / "sessions" / f"{number}.json"
             for _ in range(_READ_TRIES):
                 try:
@@ -144,7 +150,7 @@ class Claude(CodingAgent):
     @property
     def _home(self) -> Path:
         variables = {**os.environ, **self.config.environment}
-        return Path(variables.get("CLAUDE_CONFIG_DIR") or Path(variables.get("HOME", "~")) / ".claude")
+        return self.outside(Path(variables.get("CLAUDE_CONFIG_DIR") or Path(variables.get("HOME", "~")) / ".claude"))
 
     def is_kept(self, conversation: str) -> bool:
         return super().is_kept(conversation) and self._transcript(conversation) is not None
@@ -159,9 +165,10 @@ class Claude(CodingAgent):
         return kept_in(path, submission.tag) if path else None
 
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:
-        transcript = transcript_of(self.events)
-        if transcript is None:
+        named = transcript_of(self.events)
+        if named is None:
             return None
+        transcript = self.outside(named)
         if turn.over:
             _await_end(transcript, turn.over.at)
         begun = datetime.fromtimestamp(run.prompt.stat().st_mtime).astimezone()
@@ -173,15 +180,6 @@ class Claude(CodingAgent):
             cached_tokens=sum(_tokens(cost, "cache_read_input_tokens") for cost in costs.values()),
             output_tokens=sum(_tokens(cost, "output_tokens") for cost in costs.values()),
         )
-
-
-def _family(pid: int) -> Iterator[int]:
-    """The process and its children: the command may be a script that starts the program."""
-    yield pid
-    try:
-        yield from (process.pid for process in psutil.Process(pid).children(recursive=True))
-    except psutil.NoSuchProcess:
-        return
 
 
 def _failure(error: str, message: str) -> ProgramEvent:

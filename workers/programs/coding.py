@@ -14,6 +14,7 @@ from typing import Any
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, TaskSpec, Usage
 from torch_tasks.state_folder import EVENTS
+from torch_tasks.system.files import set_mark, write_private
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder, PromptFolder
 from torch_tasks.workers.programs.answering import Answered, Answerer, Dialogs, give, permit
 from torch_tasks.workers.programs.conversation import conversation_words, new_conversation
@@ -117,7 +118,7 @@ class CodingAgent(KeepingAgent):
     @property
     def briefing_file(self) -> Path:
         """Where a program that reads its briefing from a file finds it."""
-        return self.folder / "briefing.md"
+        return self.own / "briefing.md"
 
     @property
     def briefing(self) -> str:
@@ -130,8 +131,9 @@ class CodingAgent(KeepingAgent):
 
     def launch(self, resumes: str | None = None) -> list[str]:
         self.events.mkdir(exist_ok=True)
+        self.own.mkdir(exist_ok=True)
         for mark in ("ready", "current", *(() if resumes else ("briefed",))):
-            (self.folder / mark).unlink(missing_ok=True)
+            (self.own / mark).unlink(missing_ok=True)
         self.config.require_program(self.spec)
         self.lasting.undo()
         self.given_conversation = resumes or self._new_conversation()
@@ -158,7 +160,7 @@ class CodingAgent(KeepingAgent):
             return False
         if view.best.state is AgentState.READY and view.composer.is_empty:
             self.lasting.forget()  # what is chosen at the start is meant to last
-            (self.folder / "ready").touch()
+            set_mark(self.own / "ready")
             return True
         self.answer_dialog(pane, view)
         return False
@@ -184,7 +186,7 @@ class CodingAgent(KeepingAgent):
 
     @cached_property
     def lasting(self) -> LastingChanges:
-        return LastingChanges(self.folder, self.config, lambda: self.workdir)
+        return LastingChanges(self.own, self.config, lambda: self.workdir)
 
     @cached_property
     def _watcher(self) -> TurnWatcher:
@@ -280,7 +282,7 @@ class CodingAgent(KeepingAgent):
     @property
     def _introduction(self) -> str:
         """The text before the first prompt of a new program."""
-        return "" if self.briefed_by_flag or (self.folder / "briefed").exists() else self.briefing
+        return "" if self.briefed_by_flag or (self.own / "briefed").exists() else self.briefing
 
     def progress(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec) -> Progress:
         submission = Submission.load(run)
@@ -293,7 +295,7 @@ class CodingAgent(KeepingAgent):
     def step(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
         submission = self.advance(pane, folder, submission)
         if submission.phase is SubmissionPhase.ACCEPTED:
-            (self.folder / "briefed").touch()
+            set_mark(self.own / "briefed")
         return submission
 
     def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
@@ -318,7 +320,7 @@ class CodingAgent(KeepingAgent):
 
     def note_typed(self, folder: PromptFolder) -> None:
         """Note whose text is typed, so that it can be recognised in the composer."""
-        (self.folder / "current").write_text(f"{folder.folder}\n")
+        write_private(self.own / "current", f"{folder.folder}\n")
 
     def _begin_message(self, letter: MessageFolder, beside: AttemptFolder | None) -> Submission:
         letter.prompt.write_bytes(letter.message.message.encode())
@@ -383,7 +385,7 @@ class CodingAgent(KeepingAgent):
 
     def _pasted(self) -> str:
         with contextlib.suppress(FileNotFoundError):
-            return (Path((self.folder / "current").read_text().rstrip("\n")) / "pasted").read_bytes().decode()
+            return (Path((self.own / "current").read_text().rstrip("\n")) / "pasted").read_bytes().decode()
         return ""
 
     def interrupt(self, pane: AgentPane, *, force: bool) -> None:

@@ -17,9 +17,11 @@ from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.fields import faults
 from torch_tasks.model.near import did_you_mean
+from torch_tasks.model.sandbox import Network, SandboxMode
 from torch_tasks.model.task import Permissions
 from torch_tasks.toml_config import Location, hint, place, read_toml
 from torch_tasks.workers.programs.events import ErrorKind, EventKind
+from torch_tasks.workers.sandbox.policy import BoxPaths
 
 
 def _compiled(pattern: Any) -> Any:
@@ -296,6 +298,12 @@ class KindConfig(Section):
     environment: Mapping[str, str] = {}
     from_environment: tuple[str, ...] = ()
     """The variables of the worker's that the program gets beside those of every pane, as `ANTHROPIC_*`."""
+    sandbox: SandboxMode | None = None
+    """Whether the program runs in a box, unless the agent's declaration says; unset: as `TORCH_SANDBOX` says."""
+    network: Network | None = None
+    """What it reaches from its box: ``all``, ``none``, or a list of hosts; unset: as `TORCH_SANDBOX_NETWORK` says."""
+    box: BoxPaths = BoxPaths()
+    """What of the user's it has in its box."""
     model: str | None = None
     """Unset: the program's own default."""
     models: tuple[str, ...] = ()

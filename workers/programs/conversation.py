@@ -31,6 +31,6 @@ def new_conversation(config: KindConfig) -> str | None:
 
 def conversation_words(kind: AgentKind, *, resumes: bool) -> list[str]:
     """The words at the end of the command that begin the kind's given conversation, or go on with it."""
-    values = {"{conversation}": kind.given_conversation or "", "{folder}": str(kind.folder)}
+    values = {"{conversation}": kind.given_conversation or "", "{folder}": str(kind.own)}
     words = kind.config.conversation.resume if resumes else kind.config.conversation.begin
     return [re.sub("|".join(values), lambda found: values[found[0]], word) for word in words]

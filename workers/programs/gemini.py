@@ -16,6 +16,7 @@ from typing import Any
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
+from torch_tasks.system.files import write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs import torch_tools
 from torch_tasks.workers.programs.coding import CodingAgent
@@ -53,11 +54,11 @@ class Gemini(CodingAgent):
     @property
     def home(self) -> Path:
         """The folder that the CLI uses as the user's home."""
-        return self.folder / "home"
+        return self.own / "home"
 
     @property
     def _policy(self) -> Path:
-        return self.folder / "policy.toml"
+        return self.own / "policy.toml"
 
     def prepare(self) -> None:
         own = self.home / ".gemini"
@@ -65,10 +66,10 @@ class Gemini(CodingAgent):
         (self.folder / "runs").mkdir(exist_ok=True)
         user = Path(self._variable("GEMINI_CLI_HOME") or Path.home())
         _link(user / ".gemini", own)
-        self._policy.write_text(_POLICY)
-        (own / "TORCH.md").write_text(self.briefing)
+        write_private(self._policy, _POLICY)
+        write_private(own / "TORCH.md", self.briefing)
         settings = self._settings(read_settings(user / ".gemini" / "settings.json"))
-        (own / "settings.json").write_text(json.dumps(settings, indent=1) + "\n")
+        write_private(own / "settings.json", json.dumps(settings, indent=1) + "\n")
         self._launched = self.log.mark()
 
     def _settings(self, user: Mapping[str, Any]) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class Gemini(CodingAgent):
         }
         settings = overlaid(settings, own)
         if self.config.tools:
-            settings = overlaid(settings, _tools(self.folder, settings.get("mcp", {}).get("allowed")))
+            settings = overlaid(settings, _tools(self.own, settings.get("mcp", {}).get("allowed")))
         if not settings.get("security", {}).get("auth", {}).get("selectedType") and self._variable("GEMINI_API_KEY"):
             settings = overlaid(settings, {"security": {"auth": {"selectedType": "gemini-api-key"}}})
         return {**settings, "hooks": hooks}
@@ -157,7 +158,9 @@ class Gemini(CodingAgent):
                 question = _question(str(given.get("message")), given.get("details"))
                 return ProgramEvent(EventKind.QUESTION, question=question)
             case "AfterAgent":
-                return outcome(Path(given["transcript_path"]), given["timestamp"], str(given["prompt_response"]))
+                return outcome(
+                    self.outside(Path(given["transcript_path"])), given["timestamp"], str(given["prompt_response"])
+                )
         return None
 
     def usage(self, run: AttemptFolder, turn: Turn) -> Usage | None:

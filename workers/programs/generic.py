@@ -9,6 +9,7 @@ from typing import Any
 
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
+from torch_tasks.system.files import write_private
 from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.reset_time import reset_time
@@ -28,16 +29,16 @@ class Generic(CodingAgent):
 
     @property
     def _settings(self) -> Path:
-        return self.folder / "hooks.json"
+        return self.own / "hooks.json"
 
     def prepare(self) -> None:
         hooks = {
             name: [{"hooks": [{"type": "command", "command": self.report_command(name)}]}] for name in self.config.hooks
         }
-        self._settings.write_text(json.dumps({"hooks": hooks}, indent=1) + "\n")
+        write_private(self._settings, json.dumps({"hooks": hooks}, indent=1) + "\n")
 
     def command(self) -> list[str]:
-        hooks, folder = str(self._settings), str(self.folder)
+        hooks, folder = str(self._settings), str(self.own)
         return [word.replace("{hooks}", hooks).replace("{folder}", folder) for word in self.config.command]
 
     def translate(self, name: str, given: Mapping[str, Any]) -> ProgramEvent | None:

@@ -12,10 +12,15 @@ from pathlib import Path
 from torch_tasks.errors import AgentUnavailable, InvalidSettings
 from torch_tasks.model.agent import AgentSpec, AgentState
 from torch_tasks.model.task import Evidence, Failure, Question, TaskSpec, Usage
+from torch_tasks.settings import Settings, settings
 from torch_tasks.started_by_name import load
+from torch_tasks.state_folder import PROGRAM
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import KindConfig, kind_config
 from torch_tasks.workers.programs.submission import Submission
+from torch_tasks.workers.sandbox.ability import why_not
+from torch_tasks.workers.sandbox.box import Box
+from torch_tasks.workers.sandbox.decision import Boxing, decide
 from torch_tasks.workers.tmux.pane import AgentPane, PaneLook
 
 
@@ -105,9 +110,17 @@ class AgentKind(ABC):
         self.spec = spec
         self.agent_id = spec.id
         self.folder = folder
+        self.own = folder / PROGRAM
+        """The files of the program, which may write them."""
+        self.box: Box | None = None
+        """What the program runs in; None: the whole machine."""
         self.workdir = workdir
         self.given_conversation: str | None = None
         """The conversation that the program was started with, if one was named."""
+
+    def outside(self, path: Path) -> Path:
+        """Where a path of the program's lies for its worker."""
+        return self.box.outside(path) if self.box else path
 
     @property
     def conversation(self) -> str | None:
@@ -137,7 +150,7 @@ class AgentKind(ABC):
     @property
     def has_started(self) -> bool:
         """Whether the program in the pane was ready once."""
-        return (self.folder / "ready").exists()
+        return (self.own / "ready").exists()
 
     @abstractmethod
     def get_ready(self, pane: AgentPane) -> bool:
@@ -267,8 +280,15 @@ _PROGRAMS = {
 def require_startable(spec: AgentSpec) -> None:
     """Raise :class:`AgentUnavailable` for what would only fail when the agent's worker starts."""
     kind_config(spec.kind).require_program(spec)
+    boxing_of(spec, settings())
     if spec.workdir and not Path(spec.workdir).is_dir():
         raise AgentUnavailable(f"agent {spec.id} cannot start: its workdir {spec.workdir} is not a folder on this node")
+
+
+def boxing_of(spec: AgentSpec, settings: Settings) -> Boxing:
+    """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot."""
+    kind = kind_config(spec.kind).sandbox
+    return decide(spec.id, agent=spec.sandbox, kind=kind, machine=settings.sandbox, why_not=why_not)
 
 
 def program_of(spec: AgentSpec, folder: Path, workdir: Path) -> AgentKind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import psutil
@@ -10,7 +11,26 @@ import psutil
 from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.tmux.pane import PaneLook
 
+_BOX = "bwrap"
 _SHELLS = frozenset({"sh", "bash", "dash", "zsh", "fish", "ksh", "ash"})
+
+
+def leader_of(look: PaneLook) -> psutil.Process:
+    """The program in the pane, in its box if it has one; psutil.NoSuchProcess if it is gone."""
+    process = psutil.Process(look.pid)
+    while process.name() == _BOX and (inside := process.children()):
+        # What lost its parent in the box comes to the same place, later.
+        process = min(inside, key=lambda one: (one.create_time(), one.pid))
+    return process
+
+
+def numbers_in_box(process: psutil.Process) -> Iterator[int]:
+    """The numbers of the process and of all that it started, as these know them themselves."""
+    for one in (process, *process.children(recursive=True)):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{one.pid}/status").read_text()
+            found = next((line for line in status.splitlines() if line.startswith("NSpid:")), f"NSpid: {one.pid}")
+            yield int(found.split()[-1])
 
 
 def is_left_to_a_shell(look: PaneLook) -> bool:
@@ -18,7 +38,7 @@ def is_left_to_a_shell(look: PaneLook) -> bool:
     if look.command not in _SHELLS:
         return False
     try:
-        leader = psutil.Process(look.pid)
+        leader = leader_of(look)
         return leader.name() in _SHELLS and not leader.children()
     except psutil.NoSuchProcess:
         return True
@@ -41,7 +61,7 @@ def run_of(look: PaneLook) -> str:
     A shell that started it is not the program.
     """
     with contextlib.suppress(psutil.Error, OSError, IndexError):
-        leader = psutil.Process(look.pid)
+        leader = leader_of(look)
         children = leader.children() if leader.name() in _SHELLS else []
         pid = children[0].pid if children else leader.pid
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()

@@ -19,11 +19,14 @@ import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Evidence, Failure, FailureKind, TaskSpec
+from torch_tasks.state_folder import BELL
+from torch_tasks.system.files import read_plain, write_private
 from torch_tasks.system.processes import kill_each
 from torch_tasks.workers.folders import AttemptFolder, MessageFolder
 from torch_tasks.workers.programs.config import ComposerConfig, KeysConfig
 from torch_tasks.workers.programs.events import EventKind, ProgramEvent
 from torch_tasks.workers.programs.kind import AgentKind, Hindrance, ProgramEnding, Progress, StateReading
+from torch_tasks.workers.programs.pane_program import leader_of
 from torch_tasks.workers.programs.prompt import show_controls
 from torch_tasks.workers.programs.screen import Composer, Screen, read_composer
 from torch_tasks.workers.programs.screen_reading import ScreenReading
@@ -45,14 +48,17 @@ class Shell(AgentKind):
     _unstarted: Path | None = None
 
     def launch(self, resumes: str | None = None) -> list[str]:
-        rc = self.folder / "shell.bash"
-        rc.write_text(
-            f"__torch_folder={shlex.quote(str(self.folder))}\n"
+        self.own.mkdir(exist_ok=True)
+        bell, rc = str(self.folder / BELL), self.own / "shell.bash"
+        write_private(
+            rc,
+            f"__torch_folder={shlex.quote(str(self.own))}\n"
+            f"__torch_bell={shlex.quote(bell)}\n"
             f"__torch_agent={self.agent_id}\n"
-            f". {shlex.quote(str(_SCRIPTS / 'shell.bash'))}\n"
+            f". {shlex.quote(str(_SCRIPTS / 'shell.bash'))}\n",
         )
-        (self.folder / "ready").unlink(missing_ok=True)
-        keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.folder)]
+        (self.own / "ready").unlink(missing_ok=True)
+        keeper = [self.config.command[0], str(_SCRIPTS / "keeper.bash"), str(self.own), bell]
         return [*keeper, *self.config.command, "--rcfile", str(rc), "-i"]
 
     def get_ready(self, pane: AgentPane) -> bool:
@@ -85,20 +91,21 @@ class Shell(AgentKind):
 
     def begin(self, pane: AgentPane, run: AttemptFolder, spec: TaskSpec, variables: Mapping[str, str]) -> None:
         run.prompt.write_text(spec.prompt + "\n", newline="")
-        os.mkfifo(run.folder / "pipe", 0o600)
-        os.mkfifo(run.folder / "drained", 0o600)
+        os.mkfifo(run.written / "pipe", 0o600)
+        os.mkfifo(run.written / "drained", 0o600)
         run.context.write_text(json.dumps(spec.context, indent=2))
         lines = [f"export {name}={shlex.quote(value)}" for name, value in variables.items()]
         if spec.workdir:
             lines.append(f"cd -- {shlex.quote(spec.workdir)}")
         lines += [
             f"printf '%s\\n' {shlex.quote(f'── {spec.id}: {spec.title}')}",
-            f"__torch_run={shlex.quote(str(run.folder))}",
+            f"__torch_run={shlex.quote(str(run.written))}",
+            f"__torch_prompt={shlex.quote(str(run.prompt))}",
             f". {shlex.quote(str(_SCRIPTS / 'task.bash'))}",
         ]
         start = run.folder / "start"
         start.write_text("\n".join(lines) + "\n")
-        (self.folder / "current").write_text(f"{run.folder}\n")
+        write_private(self.own / "current", f"{run.written}\n")
         self._start(pane, run)
 
     def _start(self, pane: AgentPane, run: AttemptFolder) -> None:
@@ -126,7 +133,7 @@ class Shell(AgentKind):
 
     def ending(self, run: AttemptFolder) -> ProgramEnding | None:
         try:
-            line = run.exit.read_text()
+            line = read_plain(run.exit).decode(errors="replace")
         except FileNotFoundError:
             return None
         if not line.endswith("\n"):
@@ -148,8 +155,8 @@ class Shell(AgentKind):
         look = pane.look()
         if look is None:
             return
-        keeper = psutil.Process(look.pid)
         with contextlib.suppress(psutil.NoSuchProcess):
+            keeper = leader_of(look)
             if force:
                 # The shell before its commands, or it would go on with the script; the keeper starts a new one.
                 kill_each(keeper.children() + keeper.children(recursive=True))
@@ -166,7 +173,7 @@ class ShellInput:
 
     def __init__(self, shell: Shell) -> None:
         self._shell = shell
-        self._taken = shell.folder / "taken"
+        self._taken = shell.own / "taken"
         composer = ComposerConfig(
             prompt=re.compile(rf"^{re.escape(shell.agent_id)}> ?"),
             continuation=re.compile("^"),

@@ -14,6 +14,7 @@ from typing import Protocol
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
+from torch_tasks.system.files import set_mark
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.config import KindConfig, SubmitConfig
 from torch_tasks.workers.programs.events import ProgramEvent
@@ -337,7 +338,7 @@ class Submitter:
 
     def _carry_out(self, decision: DueMove, before: Submission, view: ScreenReading | None, text: str) -> Submission:
         if decision.move is Move.ACCEPT:
-            self._folder.begun.touch()
+            set_mark(self._folder.begun)
         if decision.move is Move.CLEAR_AND_REFUSE:
             self._program.discard_input(self._pane)
         if decision.move is Move.END_AND_REFUSE:
@@ -400,7 +401,7 @@ class Submitter:
         program = run_of(look) if look else ""
         changes = {"enters": before.enters + 1, "entered_at": now(), "program": program}
         after = before.advance_to(self._folder, SubmissionPhase.SUBMITTED, evidence, **changes)
-        self._folder.begun.touch()
+        set_mark(self._folder.begun)
         if self._press_enter(text):
             return after
         if not before.enters:

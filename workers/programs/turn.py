@@ -134,7 +134,7 @@ _ENDING = TypeAdapter(ProgramEnding)
 
 def store_ending(run: AttemptFolder, ending: ProgramEnding, answer: str) -> ProgramEnding:
     """Put the answer and then the ending on the disk."""
-    run.output.write_text(answer, encoding="utf-8", newline="")
+    write_private(run.output, answer)
     write_private(run.folder / _ENDING_FILE, _ENDING.dump_json(ending, indent=1, exclude={"exit_code"}).decode() + "\n")
     return ending
 

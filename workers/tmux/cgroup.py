@@ -85,7 +85,15 @@ def group_words(name: str, limits: Limits, parent: Path | None) -> tuple[str, ..
         with suppress(OSError):
             group.rmdir()
         return ()
-    return ("sh", "-c", 'echo $$ >"$0" && exec "$@"', str(group / "cgroup.procs"))
+    return joining_words(group, required=True)
+
+
+def joining_words(group: Path | None, *, required: bool = False) -> tuple[str, ...]:
+    """The words that run the command after them in this group; if that cannot be, where this process is."""
+    if group is None:
+        return ()
+    joined = 'echo $$ >"$0" && exec "$@"' if required else '{ echo $$ >"$0"; } 2>/dev/null; exec "$@"'
+    return ("sh", "-c", joined, str(group / "cgroup.procs"))
 
 
 def remove_group(name: str, parent: Path | None) -> None:

@@ -36,6 +36,8 @@ LARGEST = AgentSpec(
     memory=2 << 30,
     cpu=1.5,
     processes=100,
+    sandbox="always",
+    network="api.example,*.pypi.org",
 )
 
 

@@ -72,7 +72,7 @@ def test_a_pane_that_was_kept_is_shown(tmp_path: Path) -> None:
 def test_in_a_pane_whose_desk_is_away_a_command_names_the_desk(tmp_path: Path) -> None:
     pane = {
         "TORCH_STATE_DIR": str(tmp_path),
-        "TORCH_DESK": str(tmp_path / "qa-1" / "desk"),
+        "TORCH_DESK": str(tmp_path / "qa-1" / "desk" / "socket"),
         "TORCH_DESK_SECONDS": "0.1",
     }
     argv = [sys.executable, "-m", "torch_tasks.cli", "task", "t-1"]

@@ -37,6 +37,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.operations.operation import Access, Request, operation
 from torch_tasks.security.rights import Right
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import DESK
 from torch_tasks.workers.host import desk as desk_module
 from torch_tasks.workers.host.desk import CONNECTIONS, READS, Desk
 from torch_tasks.workers.host.presence import AgentPresence
@@ -190,7 +191,7 @@ def test_a_process_in_the_pane_finds_the_desk_in_its_environment(desk: Desk, mon
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root is able to be another user")
 def test_another_user_is_refused_by_name(desk: Desk) -> None:
-    for place in (desk.path, *desk.path.parents[:3]):
+    for place in (desk.path, *desk.path.parents[:4]):
         place.chmod(0o777)
     program = (
         "import os, socket, sys; os.setuid(65534); s = socket.socket(socket.AF_UNIX); "
@@ -310,17 +311,17 @@ def test_the_agents_entry_says_how_often_its_desk_refused_something(folder: Path
 
 
 def test_a_request_waits_for_the_next_worker(folder: Path) -> None:
-    answer = beside(lambda: DeskLink(folder / "desk").perform(write, Say(), key="once"))
+    answer = beside(lambda: DeskLink(folder / DESK).perform(write, Say(), key="once"))
     with serving(folder):
         first = answer()
     with serving(folder):
-        assert DeskLink(folder / "desk").perform(write, Say(), key="once") == first, "the key makes the id"
-        assert DeskLink(folder / "desk").perform(write, Say(), key="another") != first
+        assert DeskLink(folder / DESK).perform(write, Say(), key="once") == first, "the key makes the id"
+        assert DeskLink(folder / DESK).perform(write, Say(), key="another") != first
 
 
 def test_what_a_worker_did_not_answer_is_asked_of_the_next_one(folder: Path) -> None:
     with serving(folder) as desk:
-        answer = beside(lambda: DeskLink(folder / "desk").perform(wait, Say()))
+        answer = beside(lambda: DeskLink(folder / DESK).perform(wait, Say()))
         until(lambda: desk.connected == 1, "it is asked")
         desk.close()
     with serving(folder) as desk:
@@ -332,8 +333,8 @@ def test_what_a_worker_did_not_answer_is_asked_of_the_next_one(folder: Path) -> 
 def test_when_no_worker_comes_back_in_time_the_error_names_it(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_DESK_SECONDS", "0.2")
     with pytest.raises(DeskAway, match=r"worker of agent qa-1 .* asked for desktest\.who for 0\.2 s"):
-        DeskLink(folder / "desk").perform(who, Say())
+        DeskLink(folder / DESK).perform(who, Say())
     with serving(folder):
         pass
     with pytest.raises(DeskAway, match="refused"):
-        DeskLink(folder / "desk").perform(who, Say())
+        DeskLink(folder / DESK).perform(who, Say())

@@ -96,7 +96,7 @@ def test_the_whole_environment_has_the_desk_and_nothing_else_of_torchs(
         "TORCH_INCARNATION": "7",
         "TORCH_STATE_DIR": str(tmp_path),
         "TORCH_CONFIG_DIR": str(tmp_path),
-        "TORCH_DESK": str(tmp_path / "desk"),
+        "TORCH_DESK": str(tmp_path / "desk" / "socket"),
         "TORCH_DESK_SECONDS": "60",
     }
     assert found["MY_KEY"] == "mine"

@@ -36,7 +36,7 @@ def theirs(folder: Path) -> Iterator[FakeAppServer]:
 
 @pytest.fixture
 def server(folder: Path) -> Iterator[CodexServer]:
-    server = CodexServer(folder, lambda: None)
+    server = CodexServer(folder, lambda: None, lambda path: path)
     yield server
     server.forget()
 
@@ -44,7 +44,7 @@ def server(folder: Path) -> Iterator[CodexServer]:
 @pytest.fixture
 def run(folder: Path) -> AttemptFolder:
     run = AttemptFolder(folder / "runs", "t-1", 1)
-    run.folder.mkdir(parents=True)
+    run.open()
     return run
 
 

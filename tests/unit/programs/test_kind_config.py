@@ -84,6 +84,6 @@ def test_an_error_names_the_file(folder: Path, text: str, said: str) -> None:
 
 def test_the_agents_folder_is_named_anywhere_in_an_argument(folder: Path, tmp_path: Path) -> None:
     (folder / "own.toml").write_text('command = ["own", "--log={folder}/log:{folder}/more", "--settings={hooks}"]\n')
-    program = program_of(AgentSpec(id="one-1", role="one", kind="own"), tmp_path, tmp_path)
+    program, own = program_of(AgentSpec(id="one-1", role="one", kind="own"), tmp_path, tmp_path), tmp_path / "program"
     assert isinstance(program, CodingAgent)
-    assert program.command() == ["own", f"--log={tmp_path}/log:{tmp_path}/more", f"--settings={tmp_path}/hooks.json"]
+    assert program.command() == ["own", f"--log={own}/log:{own}/more", f"--settings={own}/hooks.json"]

@@ -40,7 +40,7 @@ def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def made(kind: type[_Kind], config: KindConfig, home: Path) -> _Kind:
     """The driver of an agent that works in ``work``."""
     folder, work = home / "agent", home / "work"
-    folder.mkdir(parents=True)
+    (folder / "program").mkdir(parents=True)
     work.mkdir()
     return kind(config, AgentSpec(id="dev-1", role="developer", kind="codex"), folder, work)
 
@@ -48,7 +48,7 @@ def made(kind: type[_Kind], config: KindConfig, home: Path) -> _Kind:
 def codex_settings(config: KindConfig, home: Path) -> dict[str, Any]:
     """The settings, by their names, which its program, its server and a program without one are given alike."""
     made(Codex, config, home).command()
-    lines = (home / "agent" / "commands").read_text().splitlines()
+    lines = (home / "agent" / "program" / "commands").read_text().splitlines()
     commands = [shlex.split(shlex.split(line.partition("=")[2])[0]) for line in lines]
     given, *others = [[words[at + 1] for at, word in enumerate(words) if word == "-c"] for words in commands]
     assert others[0] == others[1]
@@ -143,7 +143,7 @@ def test_claude_gets_torchs_tools_beside_its_users_and_need_not_ask_for_them(hom
     words, settings, briefing = claude_start(kind_config("claude"), home)
     file = Path(words[words.index("--mcp-config") + 1])
     assert words[words.index(str(file)) + 1].startswith("--"), "the option takes all words up to the next one"
-    assert file.parent == home / "agent"
+    assert file.parent == home / "agent" / "program"
     [(name, server)] = json.loads(file.read_text())["mcpServers"].items()
     assert is_the_server([server["command"], *server["args"]])
     assert f"mcp__{name}" in settings["permissions"]["allow"]

@@ -17,14 +17,14 @@ from pydantic import BaseModel, ConfigDict
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question
-from torch_tasks.state_folder import require_short
+from torch_tasks.state_folder import PROGRAM, require_short
 from torch_tasks.system.files import write_private
 from torch_tasks.workers.programs.answering import Answered
 
 LINE_BYTES = 64_000_000
 """The longest line that the pane's program reads, of the agent's program or of its worker."""
 _SECONDS = 10.0
-_SOCKET, _START, _SESSION = "acp", "acp.json", "acp.session"
+_SOCKET, _START, _SESSION = f"{PROGRAM}/acp", f"{PROGRAM}/acp.json", f"{PROGRAM}/acp.session"
 EVENT = "acp."
 """How the names of the events begin."""
 Reply = TypeVar("Reply")

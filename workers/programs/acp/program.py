@@ -17,7 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
-from torch_tasks.system.files import write_private
+from torch_tasks.system.files import set_mark, write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.acp.door import EVENT, Given, KeptSession, PaneAway, PaneDoor, PaneStart, PaneStatus
 from torch_tasks.workers.programs.answering import Answered
@@ -78,8 +78,8 @@ class Acp(CodingAgent):
         if status is None or status.state is not AgentState.READY:
             return False
         if not status.resumed:
-            (self.folder / "briefed").unlink(missing_ok=True)
-        (self.folder / "ready").touch()
+            (self.own / "briefed").unlink(missing_ok=True)
+        set_mark(self.own / "ready")
         return True
 
     def status(self, pane: AgentPane) -> StateReading | None:
@@ -103,7 +103,7 @@ class Acp(CodingAgent):
             evidence = "the agent's program works on the whole prompt"
             if accepted.text != submission.text(folder):
                 evidence = f"its program has a changed prompt: {len(accepted.text)} characters"
-            folder.begun.touch()
+            set_mark(folder.begun)
             return submission.advance_to(folder, SubmissionPhase.ACCEPTED, f"acp: {evidence}", confirmed=True)
         try:
             return self._deliver(folder, submission)
@@ -123,7 +123,7 @@ class Acp(CodingAgent):
             submission = submission.advance_to(
                 folder, SubmissionPhase.SUBMITTED, "given to the program in the pane", entered_at=now()
             )
-            folder.begun.touch()
+            set_mark(folder.begun)
         life, number = file.read_text().split()
         if self._door.prompt(life, number, submission.text(folder)) is Given.GONE:
             evidence = "the program that was given the text has ended, and did not say that it works on it"

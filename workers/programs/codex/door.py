@@ -18,7 +18,7 @@ from typing import Any
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question
-from torch_tasks.system.files import write_private
+from torch_tasks.system.files import set_mark, write_private
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs.codex.server import CodexServer, DoorShut, Message, RequestRefused, ServerTurn
 from torch_tasks.workers.programs.events import ErrorKind, EventKind, EventLog, ProgramEvent
@@ -84,7 +84,7 @@ class Delivery:
 
     def _give(self, conversation: str, message: str, submission: Submission, evidence: str) -> Submission:
         submission = submission.advance_to(self._folder, SubmissionPhase.SUBMITTED, evidence, entered_at=now())
-        self._folder.begun.touch()
+        set_mark(self._folder.begun)
         try:
             self._server.say(conversation, message, submission.text(self._folder))
         except RequestRefused as refused:

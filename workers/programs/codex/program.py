@@ -72,7 +72,7 @@ class Codex(CodingAgent):
     @property
     def _home(self) -> Path:
         variables = {**os.environ, **self.config.environment}
-        return Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex")
+        return self.outside(Path(variables.get("CODEX_HOME") or Path(variables.get("HOME", "~")) / ".codex"))
 
     def _session_log(self, conversation: str) -> Path | None:
         return next((self._home / "sessions").glob(f"*/*/*/rollout-*{conversation}.jsonl"), None)
@@ -96,14 +96,14 @@ class Codex(CodingAgent):
         }
         # tmux takes no command of this length.
         lines = [f"{name}={shlex.quote(shlex.join(command))}\n" for name, command in commands.items()]
-        write_private(self.folder / "commands", "".join(lines))
-        return ["sh", str(WITH_SERVER), str(self.folder)]
+        write_private(self.own / "commands", "".join(lines))
+        return ["sh", str(WITH_SERVER), str(self.own)]
 
     def _settings(self) -> Iterator[tuple[str, str]]:
         yield from _dotted(self.config.settings)
         yield "developer_instructions", _toml(self.briefing)
         if self.config.tools:
-            yield from _dotted({"mcp_servers": {torch_tools.NAME: _server(self.folder)}})
+            yield from _dotted({"mcp_servers": {torch_tools.NAME: _server(self.own)}})
         yield from self._trust()
         yield from self._hooks()
 
@@ -145,11 +145,13 @@ class Codex(CodingAgent):
 
     @cached_property
     def _server(self) -> CodexServer:
-        return CodexServer(self.folder, lambda: ring(self.folder))
+        return CodexServer(self.own, lambda: ring(self.folder), self.outside)
 
     @cached_property
     def log(self) -> EventLog:
-        return DoorLog(self._server, JoinedLogs(HookFolder(self.events, self.translate), SessionLog(self.events)))
+        return DoorLog(
+            self._server, JoinedLogs(HookFolder(self.events, self.translate), SessionLog(self.events, self.outside))
+        )
 
     def is_running(self, look: PaneLook) -> bool:
         return super().is_running(look) and not self._server.is_gone
@@ -229,8 +231,9 @@ class Codex(CodingAgent):
 class SessionLog(EventLog):
     """The events that no hook reports: errors, and what each request cost."""
 
-    def __init__(self, events: Path) -> None:
+    def __init__(self, events: Path, outside: Callable[[Path], Path]) -> None:
         self._events = events
+        self._outside = outside
         self._seen = 0
         self._path: Path | None = None
         self._offset = 0
@@ -251,7 +254,8 @@ class SessionLog(EventLog):
             return
         if changed != self._seen:
             self._seen = changed
-            path = transcript_of(self._events)
+            named = transcript_of(self._events)
+            path = self._outside(named) if named else None
             if path != self._path:
                 self._path, self._offset, self._found = path, 0, []
 

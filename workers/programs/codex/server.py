@@ -134,8 +134,10 @@ class _Connection(threading.Thread):
 class CodexServer:
     """What Torch asks of the server; any :class:`DoorShut` means that the pane is the way."""
 
-    def __init__(self, folder: Path, on_news: Callable[[], None]) -> None:
-        self.socket = folder / "door"
+    def __init__(self, folder: Path, on_news: Callable[[], None], outside: Callable[[Path], Path]) -> None:
+        """``outside`` says where a path of the server's lies for this process."""
+        self._door = folder / "door"
+        self._outside = outside
         self._pid_file = folder / "server.pid"
         self._on_news = on_news
         self._open: _Connection | None = None
@@ -143,15 +145,19 @@ class CodexServer:
         self._why = ""
         self._conversations: dict[str, bool] = {}
 
+    @property
+    def socket(self) -> Path:
+        """Where it listens; Codex keeps the socket itself among its own files, and leaves a link here."""
+        return self._outside(self._door.readlink()) if self._door.is_symlink() else self._door
+
     def forget(self) -> None:
         """Leave the server of a former program behind."""
         if self._open:
             self._open.close()
         self._open, self._away_until, self._why = None, 0.0, ""
         self._conversations.clear()
-        # Codex keeps the socket itself among its own files, and leaves it there when it is killed.
-        own = self.socket.resolve()
-        for file in (own, own.with_name(f"{own.name}.lock"), self.socket, self._pid_file):
+        own = self.socket  # it stays there when Codex is killed
+        for file in (own, own.with_name(f"{own.name}.lock"), self._door, self._pid_file):
             file.unlink(missing_ok=True)
 
     @property

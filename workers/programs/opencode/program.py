@@ -19,7 +19,7 @@ from typing import Any
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.task import Question, Usage
-from torch_tasks.system.files import write_private
+from torch_tasks.system.files import set_mark, write_private
 from torch_tasks.system.loops import Loop
 from torch_tasks.workers.folders import AttemptFolder, PromptFolder
 from torch_tasks.workers.programs import torch_tools
@@ -66,31 +66,31 @@ class OpenCode(CodingAgent):
         runs = {"external_directory": {str(self.folder / "runs" / "**"): "allow"}}
         settings = overlaid(settings, {"instructions": instructions, "permission": runs})
         if self.config.tools:
-            settings = overlaid(settings, _tools(self.folder))
+            settings = overlaid(settings, _tools(self.own))
         own = {"OPENCODE_SERVER_PASSWORD": self._server.password, "OPENCODE_CONFIG_CONTENT": json.dumps(settings)}
         return {**self.config.environment, **own}
 
     def prepare(self) -> None:
-        self.briefing_file.write_text(self.briefing)
+        write_private(self.briefing_file, self.briefing)
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             port = free.getsockname()[1]
         if self.given_conversation:
-            (self.folder / "session").write_text(self.given_conversation)
+            write_private(self.own / "session", self.given_conversation)
         else:
-            (self.folder / "session").unlink(missing_ok=True)
+            (self.own / "session").unlink(missing_ok=True)
         server = {"port": port, "password": secrets.token_urlsafe(24)}
-        write_private(self.folder / "server.json", json.dumps(server))
+        write_private(self.own / "server.json", json.dumps(server))
         self.__dict__.pop("_server", None)
 
     @cached_property
     def _server(self) -> OpenCodeServer:
-        return OpenCodeServer(**json.loads((self.folder / "server.json").read_bytes()))
+        return OpenCodeServer(**json.loads((self.own / "server.json").read_bytes()))
 
     @property
     def _session(self) -> str | None:
         try:
-            return (self.folder / "session").read_text()
+            return (self.own / "session").read_text()
         except FileNotFoundError:
             return None
 
@@ -111,13 +111,13 @@ class OpenCode(CodingAgent):
         screen = Screen.of(pane)
         try:
             session = self._session or self._server.open_session(self.agent_id)
-            (self.folder / "session").write_text(session)
+            write_private(self.own / "session", session)
             if screen is None or not _SHOWN.search(screen.text):
                 self._server.show(session)
                 return False
         except ServerAway:
             return False
-        (self.folder / "ready").touch()
+        set_mark(self.own / "ready")
         return self.is_free(pane)
 
     def advance(self, pane: AgentPane, folder: PromptFolder, submission: Submission) -> Submission:
@@ -142,7 +142,7 @@ class OpenCode(CodingAgent):
         if submission.phase is SubmissionPhase.STAGED:
             evidence = "given to its server"
             submission = submission.advance_to(folder, SubmissionPhase.SUBMITTED, evidence, entered_at=now())
-            folder.begun.touch()
+            set_mark(folder.begun)
         if not self._server.has(session, message):
             self._server.prompt(session, message, submission.text(folder))
         if not self._server.has(session, message):

@@ -28,13 +28,13 @@ __torch_end() {
     exec 199>&-
     printf '%s prompt\n' "$1" >"$__torch_run/exit"
     unset __torch_run
-    printf x 1<>"$__torch_folder/bell"
+    printf x 1<>"$__torch_bell"
 }
 
 # The shell has taken a line and is about to run it.
 __torch_took() {
     printf x >>"$__torch_folder/taken"
-    printf x 1<>"$__torch_folder/bell"
+    printf x 1<>"$__torch_bell"
 }
 
 # The shell is at its prompt: it has started, or an interrupt took it out of a task.
@@ -45,7 +45,7 @@ __torch_at_prompt() {
         __torch_end "$code"
     elif [ ! -e "$__torch_folder/ready" ]; then
         : >"$__torch_folder/ready"
-        printf x 1<>"$__torch_folder/bell"
+        printf x 1<>"$__torch_bell"
     fi
     return "$code"
 }

@@ -1,4 +1,4 @@
-# Sourced into the agent's shell to run the task in $__torch_run: what it prints goes to the pane and to the file.
+# Sourced into the agent's shell to run the script $__torch_prompt: what it prints goes to the pane and to the file in $__torch_run.
 # Everything stays at the top level, so that what the task declares lives on.
 
 : >"$__torch_run/begun"
@@ -10,5 +10,5 @@ exec 199<>"$__torch_run/drained"
     printf x >&199
 } <"$__torch_run/pipe" &
 disown # or a bare `wait` in the task would wait for the copier, which waits for the task
-{ . "$__torch_run/prompt"; } >"$__torch_run/pipe" 2>&1 199>&-
+{ . "$__torch_prompt"; } >"$__torch_run/pipe" 2>&1 199>&-
 __torch_end $?

@@ -1,0 +1,102 @@
+"""What an injected prompt tries first: to read, to write and to reach what is not its agent's."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+
+import pytest
+from boxed import BoxedMachine, boxed_machine
+
+
+@pytest.fixture(scope="module")
+def machine() -> Iterator[BoxedMachine]:
+    with boxed_machine() as running:
+        yield running
+
+
+def test_it_reads_the_state_folder_the_users_keys_and_torchs_configuration(machine: BoxedMachine) -> None:
+    said = machine.attack(
+        'for f in "$TORCH_STATE_DIR"/broker.json "$TORCH_STATE_DIR"/broker/* "$TORCH_STATE_DIR"/server.token '
+        '"$TORCH_STATE_DIR"/agents/*/journal.json "$TORCH_STATE_DIR"/agents/dev-2/* "$TORCH_CONFIG_DIR"/torch.toml '
+        "~/.ssh/id_ed25519 ~/.aws/credentials ~/.bashrc /etc/shadow /root/.ssh/*; do "
+        'cat "$f" 2>/dev/null && echo "READ $f"; done; echo looked'
+    )
+    assert said.split() == ["looked"]
+    assert (machine.state / "broker.json").exists(), "there was something to read"
+
+
+def test_it_types_into_another_agents_terminal(machine: BoxedMachine) -> None:
+    for socket in (machine.state / "agents/dev-2/tmux", machine.state / "agents/dev-1/tmux"):
+        said = machine.attack(f"tmux -S {socket} send-keys 'touch typed' Enter || echo refused")
+        assert "refused" in said, socket
+    assert not list(machine.work.rglob("typed"))
+
+
+def test_it_looks_for_other_processes_and_their_environments(machine: BoxedMachine) -> None:
+    said = machine.attack("cat /proc/[0-9]*/environ | tr '\\0' '\\n'; ps axww -o args")
+    assert "TORCH_AGENT_ID=dev-1" in said, "it sees its own"
+    assert "hush" not in said
+    assert "torch_tasks.cli" not in said
+    assert "dev-2" not in said
+    said = machine.attack(f"kill -9 {machine.living('node').pid} {machine.living('up').pid} || echo refused")
+    assert "refused" in said
+    assert machine.living("node")
+
+
+def test_it_reaches_the_broker_past_its_desk(machine: BoxedMachine) -> None:
+    program = "import socket, sys; socket.socket(socket.AF_UNIX).connect(sys.argv[1])"
+    said = machine.attack(f"{sys.executable} -c '{program}' {machine.state}/broker/sock || echo refused")
+    assert "FileNotFoundError" in said
+    assert "refused" in said
+
+
+def test_it_writes_where_a_persons_own_programs_would_run_it(machine: BoxedMachine) -> None:
+    command = "notify_command = 'touch /tmp/notified'"
+    machine.attack(
+        f'echo "{command}" >>"$TORCH_CONFIG_DIR/torch.toml"; echo evil >>~/.bashrc; mkdir -p ~/.config/systemd/user; '
+        "echo evil >~/.config/systemd/user/evil.service; echo evil >>~/.ssh/authorized_keys; "
+        'touch "$TORCH_STATE_DIR/STOP"; echo evil >/tmp/for-others'
+    )
+    assert "notify" not in (machine.folder / "config/torch.toml").read_text()
+    assert (machine.home / ".bashrc").read_text() == "# the user's\n"
+    assert not (machine.home / ".config/systemd").exists()
+    assert not (machine.home / ".ssh/authorized_keys").exists()
+    assert not (machine.state / "STOP").exists()
+    assert "evil" in machine.attack("cat /tmp/for-others ~/.bashrc"), "what it wrote is its own"
+
+
+def test_its_desk_and_its_own_folder_are_there(machine: BoxedMachine) -> None:
+    said = machine.attack("pwd; echo mine >file; torch-tasks agents; git config user.name")
+    assert str(machine.mine) in said
+    assert "dev-2" in said
+    assert "Ann" in said
+    assert (machine.mine / "file").read_text() == "mine\n"
+
+
+def test_it_works_in_the_folder_of_a_task_and_in_no_hidden_one(machine: BoxedMachine) -> None:
+    said = machine.attack("pwd; ls; echo there >there", "--workdir", str(machine.others))
+    assert str(machine.others) in said
+    assert (machine.others / "there").exists()
+    said = machine.attack("cat id_ed25519", "--workdir", str(machine.home / ".ssh"))
+    assert "no box shows" in said
+    assert "a private key" not in said
+    assert str(machine.mine) in machine.attack("pwd"), "the next task is at home again"
+
+
+def test_its_entry_says_that_it_is_boxed(machine: BoxedMachine) -> None:
+    assert machine.entry("dev-1")["sandbox"] == "boxed"
+    assert "agents are boxed (TORCH_SANDBOX=always)" in machine.torch("doctor", code=None).stdout
+
+
+def test_its_answer_is_a_link_to_what_only_its_worker_may_read(machine: BoxedMachine) -> None:
+    said = machine.attack(f"exec >/dev/null 2>&1; ln -sf {machine.home}/.ssh/id_ed25519 $__torch_run/output")
+    assert "private" not in said
+
+
+def test_the_check_of_its_task_leaves_the_box(machine: BoxedMachine) -> None:
+    check = f"cat {machine.home}/.ssh/id_ed25519 {machine.state}/broker.json; echo evil >>~/.bashrc; test -e file"
+    said = machine.attack("true", "--check", check)
+    assert "private" not in said
+    assert (machine.home / ".bashrc").read_text() == "# the user's\n"
+    machine.attack("true", "--check", "test -e file", code=0)

@@ -1,0 +1,66 @@
+"""The box of one agent: decided, built, and put around its program and the checks of its tasks."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch_tasks.model.sandbox import Network
+from torch_tasks.settings import Settings
+from torch_tasks.workers.host.pane_environment import USUAL, allowed
+from torch_tasks.workers.programs.kind import AgentKind, boxing_of
+from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare
+from torch_tasks.workers.sandbox.box import Box
+from torch_tasks.workers.sandbox.decision import Boxing
+
+log = logging.getLogger(__name__)
+
+
+class Walls:
+    """What is around one agent's programs."""
+
+    def __init__(self, folder: Path, kind: AgentKind, settings: Settings) -> None:
+        self._kind = kind
+        self._settings = settings
+        config = kind.config
+        listed = (*USUAL, *settings.pane_environment, *config.from_environment)
+        self._who = Inhabitant(
+            agent_id=kind.agent_id,
+            folder=folder,
+            paths=config.box,
+            command=config.command[0],
+            network=self.network,
+            variables={**allowed(os.environ, listed), **config.environment},
+        )
+
+    @property
+    def network(self) -> Network:
+        """What the agent's programs reach."""
+        return self._kind.spec.network or self._kind.config.network or self._settings.sandbox_network
+
+    def decide(self) -> Boxing:
+        """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot."""
+        boxing = boxing_of(self._kind.spec, self._settings)
+        if not boxing.is_boxed:
+            log.warning("%s: its program is %s", self._kind.agent_id, boxing.in_words)
+        return boxing
+
+    def box(self, folder: Path) -> Box:
+        """The box of a program that works in this folder."""
+        return agent_box(self._who, folder, self._settings)
+
+    def build(self, folder: Path) -> Box:
+        """The same, with all that it shows made."""
+        box = self.box(folder)
+        prepare(box, self._who)
+        return box
+
+    def around(self, box: Box, command: Sequence[str]) -> list[str]:
+        """The command for the pane that runs this command in the box."""
+        return boxed(box, self._who, command, at_terminal=True, is_shell=not self._kind.is_conversational)
+
+    def around_check(self, folder: Path, command: Sequence[str]) -> list[str]:
+        """The command that runs the check of a task in a box like that of the agent's program."""
+        return boxed(self.build(folder), self._who, command, at_terminal=False, is_shell=True)

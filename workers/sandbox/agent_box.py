@@ -1,0 +1,163 @@
+"""The box of an agent's program, of the checks of its tasks, and of git in a tree of agents."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch_tasks.config_files import user_config
+from torch_tasks.errors import SandboxRefused
+from torch_tasks.model.sandbox import Network
+from torch_tasks.settings import Settings
+from torch_tasks.state_folder import BELL, BOX, DESK, EVENTS, HOME, MESSAGES, PROGRAM, PROXY, RUNS, TEMPORARY, UNPACKED
+from torch_tasks.system.files import make_folder, write_private
+from torch_tasks.workers.sandbox import places
+from torch_tasks.workers.sandbox.ability import bubblewrap
+from torch_tasks.workers.sandbox.box import PROXY_PORT, TEMPORARY_FOLDERS, Box, Use, Wall
+from torch_tasks.workers.sandbox.policy import BoxPaths, expanded
+
+_LAUNCHER = Path(__file__).with_name("launcher.py")
+_PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
+#: They name places that the box does not have.
+_DROPPED = ("TMPDIR", "TMP", "TEMP", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK")
+
+
+@dataclass(frozen=True)
+class Inhabitant:
+    """Whose program is boxed."""
+
+    agent_id: str
+    folder: Path
+    """The agent's folder."""
+    paths: BoxPaths
+    command: str
+    network: Network
+    variables: Mapping[str, str]
+    """The environment of its program."""
+
+
+def agent_box(who: Inhabitant, workdir: Path, settings: Settings) -> Box:
+    """The box of an agent's program that works in this folder. :class:`SandboxRefused` if the folder cannot be."""
+    home = Path(who.variables.get("HOME") or Path.home())
+    hidden = places.hidden(home, [settings.state_dir, user_config(), *given(settings.sandbox_hidden, who)])
+    _require_possible(who.agent_id, workdir, home, hidden, settings)
+    system, links = places.system()
+    walls = [
+        *system,
+        *places.interpreter(),
+        Wall(home, Use.OWN, who.folder / HOME),
+        *places.tools(who.variables, home),
+        *places.installation(who.command, who.variables, home),
+        *places.at_home(home),
+        *_of_the_user(who, home, settings),
+        *hidden,
+        *_private(who, home),
+        *_of_the_agent(who.folder),
+        *places.repository(workdir),
+        *(Wall(place, Use.WRITE) for place in {workdir, workdir.resolve()}),
+    ]
+    return Box.of(
+        walls,
+        workdir=workdir,
+        temporary=who.folder / TEMPORARY,
+        links=links,
+        shares_network=who.network == "all",
+        variables=_network_variables(who.network),
+        dropped_variables=_DROPPED if who.network == "all" else (*_DROPPED, *_PROXY_VARIABLES),
+        drops_root=os.getuid() == 0,
+    )
+
+
+def given(paths: Iterable[str], who: Inhabitant) -> list[Path]:
+    """Paths of the settings or of a kind's file, on this machine."""
+    home = Path(who.variables.get("HOME") or Path.home())
+    return list(expanded(paths, home, who.variables))
+
+
+def _require_possible(agent_id: str, workdir: Path, home: Path, hidden: Sequence[Wall], settings: Settings) -> None:
+    real, real_home = workdir.resolve(), home.resolve()
+    if real_home.is_relative_to(real):
+        raise SandboxRefused(
+            f"agent {agent_id} cannot be boxed in {workdir}, which holds the home {home} of its user; "
+            "give it a folder of its own (workdir)"
+        )
+    if real.is_relative_to(settings.state.worktrees.resolve()):
+        return
+    for wall in hidden:
+        if real.is_relative_to(wall.place) or wall.place == real:
+            raise SandboxRefused(f"agent {agent_id} cannot work in {workdir}: no box shows {wall.place}")
+
+
+def _of_the_user(who: Inhabitant, home: Path, settings: Settings) -> Iterable[Wall]:
+    for path in given((*settings.sandbox_readable, *who.paths.readable), who):
+        if path.exists():
+            yield Wall(path, Use.READ)
+    for path in given((*settings.sandbox_writable, *who.paths.logins), who):
+        if path.exists():
+            yield Wall(path, Use.WRITE)
+
+
+def _private(who: Inhabitant, home: Path) -> Iterable[Wall]:
+    for path in given(who.paths.private, who):
+        if not path.is_relative_to(home):
+            yield Wall(path, Use.OWN, who.folder / PROGRAM / "private" / path.relative_to("/"))
+
+
+def _of_the_agent(folder: Path) -> Iterable[Wall]:
+    """What the program has of the agent's folder; of all else there, it sees nothing."""
+    for name in (RUNS, MESSAGES):
+        yield Wall(folder / name, Use.FIXED)
+    yield Wall((folder / DESK).parent, Use.FIXED)
+    for name in (PROGRAM, EVENTS, UNPACKED, BELL):
+        yield Wall(folder / name, Use.WRITE)
+
+
+def _network_variables(network: Network) -> dict[str, str]:
+    if network in ("all", "none"):
+        return {}
+    address = f"http://127.0.0.1:{PROXY_PORT}"
+    return dict.fromkeys(_PROXY_VARIABLES, address) | {"NO_PROXY": "localhost,127.0.0.1,::1"}
+
+
+def prepare(box: Box, who: Inhabitant) -> None:
+    """Make the folders that the box shows, and the copies of the user's files."""
+    for name in (RUNS, MESSAGES, PROGRAM, EVENTS, UNPACKED, HOME, TEMPORARY, str(Path(DESK).parent)):
+        make_folder(who.folder / name)
+    for wall in box.walls:
+        if wall.use is Use.OWN and wall.source:
+            make_folder(wall.source)
+    for path in given(who.paths.copied, who):
+        _copy(path, box.outside(path))
+
+
+def _copy(path: Path, own: Path) -> None:
+    """Copy the user's file, unless the agent has one that is as new."""
+    if own == path or not path.is_file():
+        return
+    if own.is_symlink() or not own.is_file() or own.stat().st_mtime < path.stat().st_mtime:
+        make_folder(own.parent)
+        own.unlink(missing_ok=True)
+        shutil.copy2(path, own, follow_symlinks=True)
+
+
+def boxed(box: Box, who: Inhabitant, command: Sequence[str], *, at_terminal: bool, is_shell: bool) -> list[str]:
+    """The command that runs this command in the box."""
+    write = [*map(str, box.writable), "/dev", "/proc", "/run", *map(str, TEMPORARY_FOLDERS)]
+    asked: dict[str, object] = {
+        "terminal": at_terminal,
+        "stops": is_shell,
+        "landlock": True,
+        "write": None if who.paths.nests else write,
+    }
+    if who.network not in ("all", "none"):
+        asked |= {"proxy": str(who.folder / PROXY), "port": PROXY_PORT}
+    file = who.folder / (BOX if at_terminal else f"{BOX}.check")
+    write_private(file, "".join(f"{word}\0" for word in box.arguments()))
+    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(asked)]
+    # The arguments are too long for tmux, and would stand in the list of processes.
+    return ["sh", "-c", 'file=$0; exec "$@" 3<"$file"', str(file), bubblewrap(), "--args", "3", *launcher, *command]
