@@ -460,13 +460,3 @@ class CannotCertify(NoneAble):
 
 class PromiseBroken(TorchError):
     """A program that is tried did not do what Torch promises of it."""
-
-
-def error_named(name: str, text: str) -> TorchError:
-    """The error of this class with this text, as another process raised it."""
-    found = globals().get(name)
-    if isinstance(found, type) and issubclass(found, TorchError):
-        error = found.__new__(found)  # some are made of other things than their text
-        error.args = (text,)
-        return error
-    return InternalFault(f"{name}: {text}")

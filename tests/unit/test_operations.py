@@ -6,7 +6,8 @@ import pytest
 
 from torch_tasks import errors
 from torch_tasks.caller import Caller, CallerKind, acting_as, caller
-from torch_tasks.errors import InvalidRequest, UnknownOperation, error_named
+from torch_tasks.errors import InvalidRequest, UnknownOperation
+from torch_tasks.link.raised import error_named
 from torch_tasks.operations.operation import Access, all_operations, operation_named, request_of
 
 OPERATIONS = {one.name: one for one in all_operations()}

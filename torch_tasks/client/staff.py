@@ -6,10 +6,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, TypedDict
 
-from torch_tasks.errors import SpawnFailed, StillWorking, error_named
+from torch_tasks.errors import SpawnFailed, StillWorking
 from torch_tasks.facades.polling import turns
 from torch_tasks.link import Link
 from torch_tasks.link import link as own_link
+from torch_tasks.link.raised import error_named
 from torch_tasks.model.agent import Lifetime, RetirementReport, RetireMode
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.spawn import SpawnOutcome, SpawnTicket

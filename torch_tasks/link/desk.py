@@ -14,8 +14,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from torch_tasks.caller import own_desk
-from torch_tasks.errors import DeskAway, DeskBusy, FrameRefused, error_named
+from torch_tasks.errors import DeskAway, DeskBusy, FrameRefused
 from torch_tasks.link.frames import HEAD, REPLY_BYTES, frame, size_of
+from torch_tasks.link.raised import error_named
 
 if TYPE_CHECKING:
     from torch_tasks.operations.operation import Asked, Operation, Reply

@@ -21,8 +21,8 @@ from torch_tasks.errors import (
     ServerUnreachable,
     StillBeingDone,
     TorchError,
-    error_named,
 )
+from torch_tasks.link.raised import error_named
 from torch_tasks.machine.own_server import own_token_for
 from torch_tasks.settings import settings
 
