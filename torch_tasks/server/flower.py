@@ -22,6 +22,9 @@ from starlette.routing import BaseRoute, Route
 from torch_tasks.caller import caller
 from torch_tasks.errors import FlowerAway, TorchError
 from torch_tasks.machine.stack import FLOWER_PATH, FLOWER_USER, Stack
+from torch_tasks.model.asker import Asker
+from torch_tasks.model.audit_record import AuditOutcome
+from torch_tasks.security.audit import note_event
 from torch_tasks.security.decision import require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.server.bodies import read_body
@@ -107,6 +110,7 @@ class FlowerDoor:
                 "this machine's Flower runs with another password; 'torch-tasks down' and 'up' start it anew"
             )
         if request.method not in _READING and path != _READ_BY_POST:
+            await anyio.to_thread.run_sync(_note, path, reply.status_code)
             log.info("%s pressed %s in Flower: %d", caller().name, path, reply.status_code)
         headers = {**_kept(reply.headers), "Content-Security-Policy": _POLICY, "X-Frame-Options": "DENY"}
         return StreamingResponse(reply.aiter_raw(), reply.status_code, headers, background=BackgroundTask(reply.aclose))
@@ -132,6 +136,11 @@ def _require(method: str, path: str) -> None:
     subject = Subject(task=match.groupdict().get("task")) if match else Subject()
     for right in rights:
         require("flower.press", right, subject)
+
+
+def _note(path: str, status: int) -> None:
+    outcome = AuditOutcome.DONE if status < 400 else AuditOutcome.FAILED
+    note_event("flower.press", path, who=Asker.now(), why=f"Flower answered {status}", outcome=outcome)
 
 
 def _query(request: Request) -> bytes:

@@ -181,4 +181,6 @@ def test_an_operator_presses_what_works(machine: Machine, worker: str) -> None:
     until(
         lambda: json.loads(machine.torch("task", "looked-at", "--json").stdout)["state"] == "cancelled", "it ends", 30
     )
+    noted = json.loads(machine.torch("audit", "show", "--what", "flower.press", "--json").stdout)
+    assert "token-operator" in json.dumps(noted[-1])
     assert "token-operator pressed /flower/api/task/revoke/looked-at in Flower: 200" in machine.log("server")

@@ -14,6 +14,7 @@ from clients import read_settings_anew
 from fakes.openid import CLIENT, SECRET, FakeProvider, new_key, provided
 from starlette.applications import Starlette
 
+from torch_tasks.security.audit import records
 from torch_tasks.server.application import application
 from torch_tasks.server.events import EventHub
 from torch_tasks.server.people.login import _local
@@ -182,6 +183,17 @@ def test_logging_out_ends_the_session(site: Site) -> None:
     assert browser.who().startswith("303 /login")
 
 
+def test_who_logged_in_and_whom_the_provider_gives_no_role_is_in_the_audit(site: Site, provider: FakeProvider) -> None:
+    site.browser().log_in()
+    provider.person = {"sub": "18", "groups": ["guests"]}
+    site.browser().log_in()
+    noted = [(record.who, record.on, str(record.outcome)) for _, record in records() if record.what == "person.login"]
+    (ada, *first), (_, *second) = noted
+    assert ada.startswith("person:person-ada-")
+    assert first == [f"account 17 of {provider.issuer}", "done"]
+    assert second == [f"account 18 of {provider.issuer}", "refused"]
+
+
 # ── who does not get in ──────────────────────────────────────────────────────────────────────────────────────────
 
 FOREIGN = new_key()
@@ -199,9 +211,9 @@ FALSE = {
     "signed by somebody else": ({"shown": {"first": FOREIGN}}, "Signature"),
     "signed with a key that nobody shows": ({"kid": "unknown", "shown": {"first": FOREIGN}}, "none of the provider"),
     "no token": ({"token": lambda nonce: "nonsense"}, "no token"),
-    "of an unknown group": ({"person": {"sub": "18", "groups": ["guests", "OPS"]}}, "gives you a role"),
-    "of no group": ({"person": {"sub": "18"}}, "gives you a role"),
-    "of groups that are no list of words": ({"person": {"sub": "18", "groups": {"ops": True}}}, "gives you a role"),
+    "of an unknown group": ({"person": {"sub": "18", "groups": ["guests", "OPS"]}}, "gives you no role"),
+    "of no group": ({"person": {"sub": "18"}}, "gives you no role"),
+    "of groups that are no list of words": ({"person": {"sub": "18", "groups": {"ops": True}}}, "gives you no role"),
     "refused by the provider": ({"refuses": True}, "&lt;b&gt;not you"),
 }
 

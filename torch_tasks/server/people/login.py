@@ -8,14 +8,20 @@ import secrets
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
+import anyio.to_thread
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 from starlette.routing import BaseRoute, Route
 
-from torch_tasks.caller import Caller, caller
+from torch_tasks.caller import caller
 from torch_tasks.errors import LoginRefused, TorchError
+from torch_tasks.model.asker import Asker
+from torch_tasks.model.audit_record import AuditOutcome
+from torch_tasks.security.audit import note_event
 from torch_tasks.server.bodies import read_body
 from torch_tasks.server.people.pages import STYLE_PATH, login_page, own_page, style
 from torch_tasks.server.people.provider import OpenIdProvider
@@ -86,8 +92,7 @@ class LoginDoors:
         body = await read_body(request, _LONGEST_FORM, self._slow)
         fields = parse_qs(body.decode(errors="replace"))
         holder = TokenHolder(self._tokens, fields.get("token", [""])[0].strip())
-        who = holder.caller
-        return self._begun(holder, who, "a token", _local(fields.get("next", ["/"])[0]))
+        return await self._begun(holder, "a token", _local(fields.get("next", ["/"])[0]))
 
     async def to_provider(self, request: Request) -> Response:
         """Send the browser to the provider, and remember with what."""
@@ -117,9 +122,13 @@ class LoginDoors:
             said = asked.get("error_description") or asked.get("error") or "no code came back"
             raise LoginRefused(f"the provider lets nobody in: {one_line(said, 200)}")
         vouched = await self._provider.redeem(asked["code"], pending.back_to, pending.verifier, pending.nonce)
-        person = VouchedPerson(self._provider, vouched, self._refresh_seconds)
         account = f"account {one_line(str(vouched.claims['sub']), 100)} of {self._provider.issuer}"
-        return self._begun(person, person.caller, account, pending.then)
+        try:
+            person = VouchedPerson(self._provider, vouched, self._refresh_seconds)
+        except LoginRefused as error:
+            await _note(account, outcome=AuditOutcome.REFUSED, why=str(error))
+            raise
+        return await self._begun(person, account, pending.then)
 
     async def leave(self, request: Request) -> Response:
         response = RedirectResponse("/login", 303)
@@ -128,7 +137,9 @@ class LoginDoors:
 
     # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begun(self, visitor: Visitor, who: Caller, by: str, then: str) -> Response:
+    async def _begun(self, visitor: Visitor, by: str, then: str) -> Response:
+        who = visitor.caller
+        await _note(by, who=Asker.of(who))
         log.info("%s logged in as %s, by %s", who.name, who.role or who.kind, by)
         response = RedirectResponse(then, 303)
         self._sessions.begin(visitor, response)
@@ -157,6 +168,10 @@ class LoginDoors:
                 return self._page("/", str(error), status_of(error))
 
         return acted
+
+
+async def _note(by: str, **how: Any) -> None:
+    await anyio.to_thread.run_sync(partial(note_event, "person.login", by, **how))
 
 
 async def _style(_: Request) -> Response:

@@ -55,8 +55,9 @@ class VouchedPerson(Visitor):
         role = provider.roles.role_of(vouched.claims)
         if role is None:
             raise LoginRefused(
-                f"{provider.issuer} knows you, and nothing that it says of you gives you a role here; whoever runs "
-                "this server says which values do, in TORCH_OIDC_VIEWERS and TORCH_OIDC_OPERATORS"
+                f"{provider.issuer} knows you, and what it says of you as {provider.roles.claim!r} gives you no role "
+                "here; whoever runs this server says which values do, in TORCH_OIDC_VIEWERS and TORCH_OIDC_OPERATORS, "
+                f"and of which claim, in TORCH_OIDC_ROLE_CLAIM; there are {', '.join(sorted(map(str, vouched.claims)))}"
             )
         self._provider, self._vouched = provider, vouched
         self._caller = person(vouched.claims, role)
