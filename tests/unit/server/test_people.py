@@ -1,123 +1,20 @@
-"""People log in at a provider, or with a token: who gets in, as whom, for how long, and who does not."""
+"""People log in at a provider, or with a token: who gets in, as whom, and for how long."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 import httpx2
 import pytest
-from clients import read_settings_anew
-from fakes.openid import CLIENT, SECRET, FakeProvider, new_key, provided
-from starlette.applications import Starlette
+from browsers import FROM_ELSEWHERE, Site
+from fakes.openid import FakeProvider, new_key
 
 from torch_tasks.security.audit import records
-from torch_tasks.server.application import application
-from torch_tasks.server.events import EventHub
 from torch_tasks.server.people.login import _local
-from torch_tasks.server.tokens import AccessTokens, TokenRole
-from torch_tasks.settings import settings
-from torch_tasks.state_folder import StateFolder
+from torch_tasks.server.tokens import TokenRole
 
-WEB = "http://127.0.0.1:5556"
-PAGE = {
-    "Accept": "text/html",
-    "Sec-Fetch-Site": "same-origin",
-    "Sec-Fetch-Mode": "navigate",
-    "Sec-Fetch-Dest": "document",
-}
-FROM_ELSEWHERE = {**PAGE, "Sec-Fetch-Site": "cross-site"}
-
-
-class Browser:
-    """Asks an application that listens nowhere, keeps its cookies, and follows nothing by itself."""
-
-    def __init__(self, app: Starlette, web: str = WEB) -> None:
-        self._app, self._web = app, web
-        self.cookies = httpx2.Cookies()
-
-    def get(self, path: str, headers: dict[str, str] = PAGE) -> httpx2.Response:
-        return self._ask("GET", path, headers=headers)
-
-    def post(self, path: str, origin: str | None = "", **how: Any) -> httpx2.Response:
-        headers = {} if origin is None else {"Origin": origin or self._web}
-        return self._ask("POST", path, headers={**PAGE, **headers}, **how)
-
-    def _ask(self, method: str, path: str, **how: Any) -> httpx2.Response:
-        async def ask() -> httpx2.Response:
-            transport = httpx2.ASGITransport(self._app)
-            async with httpx2.AsyncClient(transport=transport, base_url=self._web, cookies=self.cookies) as client:
-                reply = await client.request(method, path, **how)
-                self.cookies = client.cookies
-                return reply
-
-        return asyncio.run(ask())
-
-    def at_provider(self, then: str = "/") -> str:
-        """Begin a login; what the provider sends the browser back with."""
-        to_provider = self.get(f"/login/provider?next={then}")
-        assert to_provider.status_code == 303, to_provider.text
-        back = httpx2.get(to_provider.headers["location"], trust_env=False)
-        assert back.status_code == 302, back.text
-        return back.headers["location"]
-
-    def log_in(self, then: str = "/") -> httpx2.Response:
-        return self.get(self.at_provider(then), FROM_ELSEWHERE)
-
-    def who(self) -> str:
-        """Whom the server takes it for."""
-        reply = self.get("/")
-        return reply.text if reply.status_code == 200 else f"{reply.status_code} {reply.headers.get('location')}"
-
-
-@pytest.fixture(scope="module")
-def one_provider() -> Iterator[FakeProvider]:
-    with provided() as provider:
-        yield provider
-
-
-@pytest.fixture
-def provider(one_provider: FakeProvider) -> FakeProvider:
-    """The provider, as honest as it was in the beginning."""
-    honest = vars(FakeProvider(one_provider.issuer, key=one_provider.key))
-    vars(one_provider).clear()
-    vars(one_provider).update(honest)
-    return one_provider
-
-
-class Site:
-    """A server before a broker that is away, with a provider for people."""
-
-    def __init__(self, provider: FakeProvider, folder: Path, patch: pytest.MonkeyPatch) -> None:
-        self._patch = patch
-        self.tokens = AccessTokens(StateFolder(folder / "state"))
-        secret = folder / "secret"
-        secret.write_text(f"{SECRET}\n")
-        self.set(
-            BROKER_URL="redis://127.0.0.1:1/0", STATE_DIR=folder / "state", BROKER_CONNECT_SECONDS=0.1,
-            OIDC_ISSUER=provider.issuer, OIDC_CLIENT_ID=CLIENT, OIDC_CLIENT_SECRET_FILE=secret,
-            OIDC_OPERATORS='["ops"]', OIDC_VIEWERS='["staff"]',
-        )  # fmt: skip
-
-    def set(self, **given: object) -> None:
-        for name, value in given.items():
-            self._patch.setenv(f"TORCH_{name}", str(value))
-
-    def browser(self, web: str = WEB) -> Browser:
-        """A browser at a server with these settings."""
-        read_settings_anew()
-        return Browser(application(settings(), EventHub(), ["torch.example"]), web)
-
-
-@pytest.fixture
-def site(provider: FakeProvider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
-    yield Site(provider, tmp_path, monkeypatch)
-    monkeypatch.undo()
-    read_settings_anew()
-
+FOREIGN = new_key()
 
 # ── a good login ─────────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -192,113 +89,6 @@ def test_who_logged_in_and_whom_the_provider_gives_no_role_is_in_the_audit(site:
     assert ada.startswith("person:person-ada-")
     assert first == [f"account 17 of {provider.issuer}", "done"]
     assert second == [f"account 18 of {provider.issuer}", "refused"]
-
-
-# ── who does not get in ──────────────────────────────────────────────────────────────────────────────────────────
-
-FOREIGN = new_key()
-FALSE = {
-    "for another audience": ({"changed": {"aud": "another"}}, "Audience"),
-    "for several, asked for by another": ({"changed": {"aud": [CLIENT, "b"], "azp": "b"}}, "for another client"),
-    "for several, asked for by nobody": ({"changed": {"aud": [CLIENT, "b"]}}, "for another client"),
-    "of another issuer": ({"changed": {"iss": "https://evil.example"}}, "issuer"),
-    "expired": ({"skew": -400.0}, "Compare the clocks"),
-    "of the future": ({"skew": 90.0}, "Compare the clocks"),
-    "without an end": ({"changed": {"exp": None}}, "exp"),
-    "of nobody": ({"changed": {"sub": None}}, "sub"),
-    "for another login": ({"changed": {"nonce": "another"}}, "nonce"),
-    "without a nonce": ({"changed": {"nonce": None}}, "nonce"),
-    "signed by somebody else": ({"shown": {"first": FOREIGN}}, "Signature"),
-    "signed with a key that nobody shows": ({"kid": "unknown", "shown": {"first": FOREIGN}}, "none of the provider"),
-    "no token": ({"token": lambda nonce: "nonsense"}, "no token"),
-    "of an unknown group": ({"person": {"sub": "18", "groups": ["guests", "OPS"]}}, "gives you no role"),
-    "of no group": ({"person": {"sub": "18"}}, "gives you no role"),
-    "of groups that are no list of words": ({"person": {"sub": "18", "groups": {"ops": True}}}, "gives you no role"),
-    "refused by the provider": ({"refuses": True}, "&lt;b&gt;not you"),
-}
-
-
-@pytest.mark.parametrize("case", FALSE)
-def test_what_is_false_lets_nobody_in(case: str, site: Site, provider: FakeProvider) -> None:
-    changes, words = FALSE[case]
-    vars(provider).update(changes)
-    browser = site.browser()
-    reply = browser.log_in()
-    assert reply.status_code == 403
-    assert words in reply.text
-    assert browser.who().startswith("303 /login")
-
-
-@pytest.mark.parametrize("skew", [-50.0, 50.0])
-def test_clocks_may_differ_a_little(site: Site, provider: FakeProvider, skew: float) -> None:
-    provider.skew = skew
-    assert site.browser().log_in().status_code == 303
-
-
-@pytest.mark.parametrize("algorithm", ["none", "HS256"])
-def test_a_signature_that_this_server_could_make_itself_is_none(
-    site: Site, provider: FakeProvider, algorithm: str
-) -> None:
-    import jwt
-
-    honest = FakeProvider.token
-
-    def forged(nonce: str | None) -> str:
-        claims = jwt.decode(honest(provider, nonce), options={"verify_signature": False})
-        return jwt.encode(claims, None if algorithm == "none" else SECRET * 2, algorithm, {"kid": provider.kid})
-
-    vars(provider)["token"] = forged
-    reply = site.browser().log_in()
-    assert reply.status_code == 403
-    assert "is not believed" in reply.text
-
-
-def test_a_code_counts_once_and_only_in_the_browser_that_asked(site: Site) -> None:
-    browser = site.browser()
-    back = browser.at_provider()
-    stranger = site.browser()
-    assert "has begun no such login" in stranger.get(back, FROM_ELSEWHERE).text
-    victim = Browser(browser._app)
-    assert victim.get(back, FROM_ELSEWHERE).status_code == 403
-    assert browser.get(back, FROM_ELSEWHERE).status_code == 303
-    again = browser.get(back, FROM_ELSEWHERE)
-    assert again.status_code == 403
-    assert "has begun no such login" in again.text
-
-
-def test_a_code_that_was_used_elsewhere_is_refused_by_the_provider(site: Site, provider: FakeProvider) -> None:
-    browser = site.browser()
-    back = browser.at_provider()
-    provider.codes.clear()
-    reply = browser.get(back, FROM_ELSEWHERE)
-    assert reply.status_code == 403
-    assert "invalid_grant" in reply.text
-
-
-@pytest.mark.parametrize("changed", [{"state": "other"}, {"state": ""}, {"iss": "https://evil.example"}], ids=str)
-def test_what_comes_back_changed_is_refused(site: Site, changed: dict[str, str]) -> None:
-    browser = site.browser()
-    back = httpx2.URL(browser.at_provider()).copy_merge_params(changed)
-    reply = browser.get(str(back), FROM_ELSEWHERE)
-    assert reply.status_code == 403
-    assert browser.get(str(back), FROM_ELSEWHERE).status_code == 403
-
-
-def test_a_provider_that_is_away_is_named_and_others_are_served(site: Site) -> None:
-    site.set(OIDC_ISSUER="http://127.0.0.1:1/realm")
-    browser = site.browser()
-    reply = browser.get("/login/provider")
-    assert reply.status_code == 503
-    assert "http://127.0.0.1:1/realm/.well-known/openid-configuration" in reply.text
-    token = site.tokens.create("ci", TokenRole.VIEWER)
-    assert browser.get("/api/v1", {"Authorization": f"Bearer {token}"}).status_code == 200
-
-
-def test_a_page_of_another_issuer_is_none(site: Site, provider: FakeProvider) -> None:
-    site.set(OIDC_ISSUER=f"{provider.issuer}/")
-    reply = site.browser().get("/login/provider")
-    assert reply.status_code == 503
-    assert "set TORCH_OIDC_ISSUER exactly so" in reply.text
 
 
 # ── how long ─────────────────────────────────────────────────────────────────────────────────────────────────────
