@@ -20,6 +20,7 @@ from benchmarks.measures import table
 NAMES = (
     "enqueue",
     "signed",
+    "audit",
     "ledger",
     "registry",
     "checkins",

@@ -114,7 +114,7 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "certify", "mcp", "serve", "token", "keys", "done", "fail", "progress", "operations", *_HIDDEN,
+    "audit", "certify", "mcp", "serve", "token", "keys", "done", "fail", "progress", "operations", *_HIDDEN,
 ))  # fmt: skip
 
 
