@@ -27,6 +27,7 @@ from torch_tasks.tasks import recovery
 from torch_tasks.tasks.dead_letters import DeadLetters, note_refused
 from torch_tasks.workers.git.discipline import GitDiscipline
 from torch_tasks.workers.host.put_back import put_back_for_machine
+from torch_tasks.workers.node.audit_keeper import AuditKeeper
 from torch_tasks.workers.node.keys_keeper import KeysKeeper
 from torch_tasks.workers.node.local_agents import LocalAgents, Roster
 from torch_tasks.workers.node.node_presence import NodePresence
@@ -75,8 +76,8 @@ class NodeStep(bootsteps.StartStopStep):
     def __init__(self, worker: Any, **kwargs: Any) -> None:
         super().__init__(worker, **kwargs)
         discipline = GitDiscipline(self.agents.kept, fleet())
+        self._audit = AuditKeeper(fleet())
         self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop, self._audit.loop]
-        self._loops = [NodeMaintenance(self.agents, self.presence, fleet()).loop, discipline.loop]
         self._loops.append(KeysKeeper(fleet()).loop)
         if command := fleet().settings.notify_command:
             self._loops.append(Notifier(command, fleet()).loop)
