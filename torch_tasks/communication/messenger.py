@@ -16,6 +16,7 @@ from pybreaker import CircuitBreaker, CircuitBreakerError
 from torch_tasks import keys
 from torch_tasks.caller import OPERATOR, caller
 from torch_tasks.communication.policy import manager_of, policy
+from torch_tasks.communication.signed_messages import require_believed, signed
 from torch_tasks.errors import (
     BrokerForgot,
     BrokerUnreachable,
@@ -25,6 +26,7 @@ from torch_tasks.errors import (
     MessageRefused,
     NotDelivered,
     SenderLimit,
+    SignatureRefused,
     UnknownRecipient,
 )
 from torch_tasks.fleet import Fleet, fleet
@@ -33,7 +35,7 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import local_time
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, id_for
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.store.messages import AuditEntry, AuditKind, Inboxes, role_named
+from torch_tasks.store.messages import AuditEntry, AuditKind, InboxEntry, Inboxes, role_named
 from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])
@@ -79,6 +81,8 @@ class Messenger:
         for record in self._inboxes.changes(message_id, time.monotonic() + seconds):
             if record.reply:
                 reply = self._inboxes.get(record.reply)
+                if why := self.why_refused(reply.message, record.reply, record.message.sender):
+                    raise NotDelivered(f"the reply to {message_id} is refused: {why}")
                 # Read by this call, so it is not typed into the asking agent's pane as well.
                 self._inboxes.settle(reply.message, MessageState.READ)
                 return reply
@@ -138,7 +142,7 @@ class Messenger:
         message = message.within(self._fleet.settings.message_limit_bytes)
         policy().check(message)
         try:
-            target, note, message = self._addressed(message, None)
+            target, note, message = self._addressed(signed(message), None)
         except UnknownRecipient as error:
             if not self._fleet.registry.has_heard_all():
                 raise BrokerForgot(str(error)) from None
@@ -159,10 +163,30 @@ class Messenger:
         self._flush_outbox()
         entries = self._inboxes.waiting(party or self.sender)
         records = self._inboxes.records(entry.message_id for entry in entries)
+        found: list[MessageRecord] = []
         for entry, record in zip(entries, records, strict=True):
             if record is None or record.state is MessageState.READ:
                 self._inboxes.drop(entry)
-        return [record for record in records if record and record.state is not MessageState.READ]
+            elif not self.why_refused(record.message, entry.message_id, party or self.sender, entry):
+                found.append(record)
+        return found
+
+    def why_refused(
+        self, message: Message, message_id: str, receiver: str, entry: InboxEntry | None = None
+    ) -> str | None:
+        """Why nobody may believe this message, if so; then it is noted, and an ``entry`` leaves the inbox."""
+        try:
+            require_believed(message, message_id, receiver)
+            return None
+        except SignatureRefused as error:
+            why = str(error)
+        self._fleet.refused.note(keys.message(message_id), "message", message.model_dump_json(), why)
+        self._inboxes.audit.note(AuditKind.FORGED, message, why)
+        if entry and (message.id, message.target) == (message_id, receiver):
+            self._inboxes.settle(message, MessageState.DEAD, entry=entry, note=f"refused: {why}")
+        elif entry:  # a copy of another message, which stays what it is
+            self._inboxes.drop(entry)
+        return why
 
     def read(self) -> list[MessageRecord]:
         """The messages that wait for the sender, marked as read; for senders that have no pane."""
@@ -238,6 +262,7 @@ class Messenger:
 
     def _send_or_spool(self, message: Message, role: str | None) -> Sent:
         policy().check(message)
+        message = signed(message)
         try:
             with _BREAKER.calling():
                 target, note, message = self._addressed(message, role)
@@ -275,7 +300,8 @@ class Messenger:
             why = policy().detour(message, sender, target, exchanges)
         if why and (manager := manager_of(self._fleet.registry.agents(), policy().hub.manager)):
             note = f"goes to {manager.agent_id}: {why}"
-            return manager, note, message.model_copy(update={"target": manager.agent_id, "via": message.target})
+            redirected = message.model_copy(update={"target": manager.agent_id, "via": message.target})
+            return manager, note, signed(redirected)
         return target, _away(target), message
 
     def _require_known(self, name: str, target: AgentInfo | None, role: str | None) -> None:

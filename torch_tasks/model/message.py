@@ -116,6 +116,8 @@ class Message(Model):
     """How long after being accepted it may still be delivered."""
     via: str = ""
     """Its first receiver, if the policy sent it another way."""
+    signature: str | None = None
+    """Of who sent it, over all the rest; see :mod:`torch_tasks.communication.signed_messages`."""
 
     @classmethod
     def build(cls, **fields: Any) -> Self:

@@ -65,6 +65,8 @@ class AuditKind(StrEnum):
     """There is no such receiver."""
     FULL = "full"
     """The receiver's inbox had no room."""
+    FORGED = "forged"
+    """Nobody who may speak for its sender signed it as it is; its receiver did not get it."""
     FALLBACK = "fallback"
     """It was delivered without the broker, which was away."""
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 
 from torch_tasks.broker.connection import connect
 from torch_tasks.communication.messenger import Messenger, flush_outbox
-from torch_tasks.errors import BrokerAway, StaleWriter, TorchError
+from torch_tasks.communication.signed_messages import require_believed
+from torch_tasks.errors import BrokerAway, SignatureRefused, StaleWriter, TorchError
 from torch_tasks.fleet import Fleet
 from torch_tasks.machine.agent_folder import mail_in
 from torch_tasks.model.agent import AgentState
@@ -131,15 +132,28 @@ class MessageCarrier:
         for entry, record in zip(entries, records, strict=True):
             if record is None:
                 self._inboxes.drop(entry)
-            else:
+            elif not self._is_refused(record.message, entry):
                 self._queue.add(MessageFolder(self._folder, record.message), entry)
         if entries:
             self.look()
 
+    def _is_refused(self, message: Message, entry: InboxEntry) -> bool:
+        why = Messenger().why_refused(message, entry.message_id, self._agent_id, entry)
+        if why:
+            log.error("a message from %s is refused: %s", message.sender, why)
+        return why is not None
+
     def _take_from_folder(self) -> None:
         """Take the messages that did not come through the broker; each is the agent's once it has its own folder."""
         for file in mail_in(self._agent.presence.folder):
-            folder = MessageFolder(self._folder, Message.model_validate_json(file.read_bytes()))
+            message = Message.model_validate_json(file.read_bytes())
+            try:
+                require_believed(message, message.id, self._agent_id)
+            except SignatureRefused as error:
+                log.error("a message in the folder of %s is refused: %s", self._agent_id, error)
+                file.unlink()
+                continue
+            folder = MessageFolder(self._folder, message)
             if folder.outcome is None:
                 folder.keep()
                 self._queue.add(folder, None)
