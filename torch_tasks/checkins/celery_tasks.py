@@ -11,8 +11,10 @@ from torch_tasks.caller import acting_as
 from torch_tasks.checkins.delivery import CheckinDelivery
 from torch_tasks.errors import BrokerAway, TaskIdTaken
 from torch_tasks.fleet import fleet
-from torch_tasks.model.checkin import Checkin
+from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome
+from torch_tasks.model.fields import now
 from torch_tasks.model.task import TaskSpec
+from torch_tasks.store.signed_checkins import why_not_fired
 from torch_tasks.tasks.dispatch import SOON
 from torch_tasks.tasks.execution import HeldMessage
 from torch_tasks.tasks.run import run
@@ -29,6 +31,11 @@ def checkin(self: Any, asked: Checkin, slot: datetime, late: float) -> None:
         with acting_as(by.caller) if by else nullcontext(), suppress(TaskIdTaken):
             run.apply_async((spec,), task_id=spec.id)
 
+    if why := why_not_fired(asked):
+        fleet().checkins.note(
+            Fire(checkin_id=asked.id, slot=slot, outcome=SlotOutcome.REFUSED, at=now(), late=late, note=why)
+        )
+        HeldMessage(self.request).refuse(why)
     try:
         CheckinDelivery(fleet(), asked, slot, late, enqueue).deliver()
     except BrokerAway:  # also if it forgot the receiver; one that is away is asked for the pause when it is back

@@ -223,6 +223,8 @@ class Checkin(Model):
     ends: AwareDatetime | None = None
     max_runs: int | None = Field(None, gt=0)
     created_at: AwareDatetime = Field(default_factory=lambda: datetime.now(UTC))
+    signature: str | None = None
+    """Of who had it kept or changed it last, over all the rest."""
 
     @model_validator(mode="after")
     def _is_valid_task(self) -> Self:

@@ -55,6 +55,8 @@ class Hold(BaseModel):
     """The task in which an agent ordered it."""
     revision: int = Field(0, ge=0, lt=_LAST_REVISION)
     """Grows with each hold on the same scope, in the broker's milliseconds; 0: unknown to the broker."""
+    signature: str | None = None
+    """Of who wrote it to the broker, over its scope and all else but the revision."""
 
     def __str__(self) -> str:
         return f"by {self.by.name}" + (f": {self.reason}" if self.reason else "")

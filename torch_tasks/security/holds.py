@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from torch_tasks.errors import SignatureRefused
 from torch_tasks.fleet import fleet
 from torch_tasks.machine.holds import NodeHolds
 from torch_tasks.model.hold import STOP, Hold, agent_in
 from torch_tasks.security.decision import decide, note_denial
 from torch_tasks.security.rights import Right, Subject
+from torch_tasks.store.holds import require_signed
 
 
 def agree(node: NodeHolds) -> None:
@@ -16,7 +18,11 @@ def agree(node: NodeHolds) -> None:
 
 
 def why_not_obeyed(scope: str, hold: Hold) -> str:
-    """Why who ordered this hold may not; empty if it may."""
+    """Why who ordered this hold may not, or did not order it; empty if it counts."""
+    try:
+        require_signed(scope, hold)
+    except SignatureRefused as error:
+        return f"this hold is refused: {error}"
     verdict = decide(hold.by.caller, Right.HOLD, Subject(agent=agent_in(scope)))
     return "" if verdict.allowed else str(verdict)
 

@@ -27,6 +27,7 @@ from torch_tasks.model.reader import number, read_model, unreadable_if_wrong
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
 from torch_tasks.store.messages import Inboxes
+from torch_tasks.store.signed_checkins import require_signed_checkin, signed_checkin
 from torch_tasks.store.tasks import TaskRecords
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ class CheckinRecords:
                     due=keys.CHECKINS_DUE,
                     changes=keys.CHECKIN_CHANGES,
                     id=checkin.id,
-                    checkin=checkin.model_dump_json(),
+                    checkin=signed_checkin(checkin).model_dump_json(),
                     slot=slot.isoformat(),
                     due_ms=due_ms(checkin, slot),
                 )
@@ -90,7 +91,8 @@ class CheckinRecords:
                     f"check-in {checkin.id} was changed meanwhile (version {record.version}, not {version}): "
                     "nothing was changed. Look at it again"
                 )
-            if self._put(record, checkin, self._state_and_slot(record, checkin)):
+            require_signed_checkin(record.checkin)  # or what somebody else put there would be signed now
+            if self._put(record, signed_checkin(checkin), self._state_and_slot(record, checkin)):
                 return self.get(checkin.id)
 
     def pause(self, checkin_id: str) -> CheckinRecord:

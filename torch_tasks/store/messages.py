@@ -59,8 +59,7 @@ _KEPT = 10_000
 class AuditKind(StrEnum):
     REFUSED = "refused"
     """The policy forbids it, or its receiver is locked."""
-    INVALID = "invalid"
-    """It has not the form that its kind must have."""
+    INVALID = "invalid"  # it has not the form that its kind must have
     UNKNOWN = "unknown"
     """There is no such receiver."""
     FULL = "full"
@@ -193,9 +192,8 @@ class Inboxes:
         limit, emergency = self._limits.inbox_limit, message.priority is Urgency.EMERGENCY
         if message.sender == OPERATOR:
             return {"limit": limit, "unread_limit": 0, "minute_limit": 0}
-        reserve = 0 if emergency else limit * self._limits.inbox_reserve_percent // 100
         return {
-            "limit": limit - reserve,
+            "limit": limit if emergency else limit - limit * self._limits.inbox_reserve_percent // 100,
             "unread_limit": self._limits.unread_per_sender // (10 if emergency else 1),
             "minute_limit": self._limits.messages_per_minute,
         }
