@@ -13,6 +13,7 @@ from benchmarks.measures import Measure, percentile
 from torch_tasks.link.desk import DeskLink
 from torch_tasks.link.direct import DirectLink
 from torch_tasks.operations import tasks
+from torch_tasks.state_folder import DESK
 
 _REPORT = "from torch_tasks.cli import main; main()"
 
@@ -21,7 +22,7 @@ def measure(stage: Stage, quick: bool) -> list[Measure]:
     """One agent; the same requests through its desk and past it, in turns."""
     count = 50 if quick else 1000
     with stage.agents(1) as (agent,):
-        desk, direct = DeskLink(agent.socket.with_name("desk")), DirectLink()
+        desk, direct = DeskLink(agent.socket.parent / DESK), DirectLink()
         known = tasks.OfTask(task_id=stage.torch.enqueue(":", agent=agent.id).id)
         took: dict[str, list[float]] = {}
         for number in range(count):

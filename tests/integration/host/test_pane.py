@@ -198,7 +198,7 @@ def test_what_is_asked_while_the_worker_is_killed_again_and_again_is_done_once(
 ) -> None:
     """The client waits at the desk for the next worker, and asks again with the same key."""
     worker = shared_node.agent_worker("carrier-1", "carrier")
-    desk = shared_node.state / "agents" / "carrier-1" / "desk"
+    desk = shared_node.state / "agents" / "carrier-1" / "desk" / "socket"
     client = start_client(ENQUEUE, TORCH_DESK=str(desk), TORCH_BROKER_URL="redis://127.0.0.1:9/0")
     assert client.stdout
     ids = []

@@ -298,7 +298,7 @@ def test_a_stop_needs_no_broker(
     said = cli("stop", "--all", "--reason", "now", node=node, code=4)
     assert "only this machine is stopped; the others stop once the broker is back" in said
     until(lambda: "stopped by operator: now" in worker.logs(), "the worker has seen the file", SOON)
-    halted = worker.folder / "runs" / f"{work.id}.1" / "exit"
+    halted = worker.folder / "program" / "runs" / f"{work.id}.1" / "exit"
     until(halted.exists, "the script has ended", 3 * SOON)
     assert worker.pane() == shell
     (tmp_path / "go").touch()
@@ -326,7 +326,7 @@ def test_a_worker_that_dies_in_the_middle_of_a_stop_fails_nothing(
     work = running(torch, tmp_path / "go")
     broker.stop()
     cli("stop", "--here", node=node)
-    until((worker.folder / "runs" / f"{work.id}.1" / "exit").exists, "the script has ended", 3 * SOON)
+    until((worker.folder / "program" / "runs" / f"{work.id}.1" / "exit").exists, "the script has ended", 3 * SOON)
     worker.kill()
     broker.start()
     worker.start()

@@ -125,7 +125,7 @@ def test_a_trial_that_is_broken_off_leaves_nothing(bench: Bench, number: signal.
     """As by Ctrl-C, which reaches the whole group of processes, by the node worker, or with its terminal."""
     bench.install(Scenario(default=HONEST))
     with bench.begin("certify", "fake") as certify:
-        until(lambda: any(bench.folder.glob("torch-*/agent/runs/*/begun")), "the program works on a task", 60)
+        until(lambda: any(bench.folder.glob("torch-*/agent/program/runs/*/begun")), "the program works on a task", 60)
         os.killpg(certify.pid, number)
         os.killpg(certify.pid, number)
     assert certify.returncode == 1

@@ -30,7 +30,8 @@ def program(folder: Path, monkeypatch: pytest.MonkeyPatch) -> CodingAgent:
     monkeypatch.setenv("TORCH_CONFIG_DIR", str(folder / "config"))
     kind_config.cache_clear()
     (folder / "pasted").write_text(OURS)
-    (folder / "current").write_text(f"{folder}\n")
+    (folder / "program").mkdir()
+    (folder / "program" / "current").write_text(f"{folder}\n")
     program = program_of(AgentSpec(id="developer-1", role="developer", kind="fake"), folder, folder)
     assert isinstance(program, CodingAgent)
     return program
