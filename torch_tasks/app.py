@@ -15,6 +15,7 @@ from kombu.utils.objects import cached_property
 from torch_tasks import keys
 from torch_tasks.broker.connection import KEEPALIVE, broker_errors
 from torch_tasks.broker.logins import let_flower_log_in
+from torch_tasks.broker.tls import client_options
 from torch_tasks.caller import own_desk
 from torch_tasks.model.agent import AgentSpec
 from torch_tasks.model.broker_users import BrokerRole, role_of
@@ -107,14 +108,16 @@ def accepted(asked: Any, task_id: str | None = None, fields: Mapping[str, Any] |
     )
 
 
-def _places(chosen: Settings) -> dict[str, str]:
+def _places(chosen: Settings) -> dict[str, Any]:
     """Where messages and results are; an agent's pane has no broker, but the agent's desk."""
     if desk := own_desk():
         return {"broker_url": f"redis+socket://{desk}", "result_backend": DESK_RESULTS}
     broker = chosen.broker()
     if role_of(sys.argv) is BrokerRole.VIEWER and broker.login is None:
         let_flower_log_in()
-    return {"broker_url": broker.celery_url, "result_backend": broker.results_url}
+    secured = client_options(broker, chosen)
+    tls = {"broker_use_ssl": secured, "redis_backend_use_ssl": secured} if secured else {}
+    return {"broker_url": broker.celery_url, "result_backend": broker.results_url, **tls}
 
 
 def _configuration() -> dict[str, Any]:

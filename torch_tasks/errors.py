@@ -180,6 +180,10 @@ class BrokerFull(BrokerUnreachable):
     """The broker has no memory for what is new; what it accepted stays."""
 
 
+class BrokerUntrusted(BrokerUnreachable):
+    """Who answers at the broker's address proves no identity that is trusted; it was sent nothing."""
+
+
 class BrokerForgot(BrokerAway):
     """The broker was restarted: its records do not count until the fleet has put back what it forgot."""
 

@@ -93,6 +93,14 @@ class Settings(BoxSettings, ServerSettings):
         "refused (`BrokerFull`); what was accepted stays.",
         json_schema_extra={"default": "1G"},
     )
+    broker_ca: ExpandedPath | None = Field(
+        None, description="The file of the authority (PEM) of a `rediss://` broker. Unset: those of this system."
+    )
+    broker_certificate: ExpandedPath | None = Field(
+        None, description="The file of this machine's certificate (PEM), if the broker wants one."
+    )
+    broker_key: ExpandedPath | None = Field(None, description="The file of that certificate's key.")
+    broker_check_hostname: bool = Field(True, description="Whether the broker's certificate must be for its host.")
     broker_connect_seconds: Finite = Field(
         5.0, gt=0, description="How long a process waits for a broker, or a server, that is away."
     )
@@ -359,10 +367,7 @@ class Settings(BoxSettings, ServerSettings):
             )
 
     def broker(self) -> BrokerAddress:
-        """The broker's address and its source; the embedded broker's file is read each time.
-
-        Where Torch has made users on a broker, the address names none: each process has a login of its own.
-        """
+        """The broker's address and its source, read each time; without a login where Torch has made users."""
         if given := self.given_broker():
             kept = read_logins(self.state.broker_logins)
             return given.with_login(None) if kept and kept.are_made and kept.place == given.place else given

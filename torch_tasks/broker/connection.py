@@ -32,7 +32,8 @@ from tenacity.wait import wait_random_exponential
 
 from torch_tasks.broker.logins import OwnLogin
 from torch_tasks.broker.memory import REMEDY
-from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, NothingRuns, WrongType
+from torch_tasks.broker.tls import client_options, why_untrusted
+from torch_tasks.errors import BrokerAway, BrokerFull, BrokerUnreachable, BrokerUntrusted, NothingRuns, WrongType
 from torch_tasks.keys import PREFIX
 from torch_tasks.model.broker_address import OWN_PLACE, BrokerAddress
 from torch_tasks.settings import settings
@@ -199,6 +200,8 @@ def unreachable(address: BrokerAddress, error: BaseException, *, may_have_run: b
     """The error in words: what happened, at which address, and what to do."""
     if not address.runs:
         return nothing_runs()
+    if untrusted := why_untrusted(_causes(error)):
+        return BrokerUntrusted(f"the broker at {address} (from {address.source}) is not trusted: {untrusted}")
     full = any(isinstance(cause, OutOfMemoryError) for cause in _causes(error))
     raised = (BrokerFull if full else BrokerUnreachable)(_explanation(address, error))
     raised.may_have_run = may_have_run
@@ -292,8 +295,9 @@ class PatientPool(redis.ConnectionPool):
 
 
 def _is_worth_waiting(error: BaseException) -> bool:
-    """Whether waiting may help: the broker is away or still loading, and does not refuse us."""
-    return isinstance(error, (NoConnection, NoAnswer)) and not isinstance(error, AuthenticationError)
+    """Whether waiting may help: the broker is away or still loading, and neither refuses us nor do we it."""
+    is_lost = isinstance(error, (NoConnection, NoAnswer)) and not isinstance(error, AuthenticationError)
+    return is_lost and why_untrusted(_causes(error)) is None
 
 
 @cache
@@ -310,6 +314,7 @@ def _pool(address: BrokerAddress, seconds: float, decoded: bool, wait_seconds: f
 
 def _options(address: BrokerAddress, seconds: float, decoded: bool = True) -> dict[str, Any]:
     return {
+        **client_options(address, settings()),
         "credential_provider": None if address.login else OwnLogin(address),
         "decode_responses": decoded,
         # Whatever bytes lie on the broker, reading them is no error of its own.

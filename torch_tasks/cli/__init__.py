@@ -78,6 +78,7 @@ COMMANDS = {
         "down": ("torch_tasks.cli.stack:down", "Stop everything that `up` started."),
         "doctor": ("torch_tasks.cli.doctor:doctor", "Check this machine and the fleet: what works, what does not."),
         "serve": ("torch_tasks.cli.server:serve", "Serve the fleet by HTTP to programs and people elsewhere."),
+        "broker": ("torch_tasks.cli.broker:broker", "Make users on the broker, and change their passwords."),
         "token": ("torch_tasks.cli.server:token", "Make, list and revoke the tokens with which they ask."),
         "logs": ("torch_tasks.cli.stack:logs", "Print the log of a process on this machine."),
         "keys": ("torch_tasks.cli.keys:keys", "List, issue, rotate and revoke this fleet's keys."),
@@ -114,14 +115,14 @@ _PLACES = {name: place for group in COMMANDS.values() for name, (place, _) in gr
 #: They start or end what runs, or work on this machine's files alone.
 _NEED_NO_FLEET = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "worker", "completion", "compat", "version", "stop",
-    "audit", "certify", "mcp", "serve", "token", "keys", "done", "fail", "progress", "operations", *_HIDDEN,
+    "audit", "certify", "mcp", "serve", "token", "keys", "broker", "done", "fail", "progress", "operations", *_HIDDEN,
 ))  # fmt: skip
 
 
 #: They are about this machine alone, or an agent's own pane, or read the broker itself: no server does them.
 _OF_THIS_MACHINE = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "token",
-    "keys", "attach", "monitor", "done", "fail", "progress", *_HIDDEN,
+    "keys", "broker", "attach", "monitor", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 

@@ -55,6 +55,7 @@ def doctor(json_wanted: bool) -> None:
         "state folder": _state_folder,
         "keys": _keys,
         "broker": _broker,
+        "broker users": partial(_asked, "broker_users"),
         "memory": partial(_asked, "memory"),
         "ledger": _ledger,
         "messages": partial(_asked, "messages"),

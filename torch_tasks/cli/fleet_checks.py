@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from redis import ResponseError
+from redis.utils import str_if_bytes
+
 from torch_tasks.broker.connection import connect
 from torch_tasks.broker.memory import memory_of
 from torch_tasks.checkins.book import readiness
@@ -9,7 +12,9 @@ from torch_tasks.client import Torch
 from torch_tasks.communication.messenger import outbox_of
 from torch_tasks.errors import BrokerUnreachable, LedgerOff, TorchError
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.broker_logins import known_logins
 from torch_tasks.machine.stack import Stack
+from torch_tasks.model.broker_address import OWN_PLACE
 from torch_tasks.orchestration.attention import NeedKind, needs
 from torch_tasks.orchestration.followups import standing_still
 from torch_tasks.settings import settings
@@ -20,6 +25,22 @@ def memory() -> str:
     if memory.warning:
         raise TorchError(memory.warning)
     return f"the broker uses {memory}"
+
+
+def broker_users() -> str:
+    """As whom Torch's processes connect, and what keeps others from it."""
+    address = settings().broker()
+    client = connect(address)
+    try:
+        who = str_if_bytes(client.acl_whoami())
+    except ResponseError:
+        return "none: this broker knows no users"
+    if known_logins(settings()):
+        return f"each process has its own; a command is {who}"
+    if "dragonfly_version" in client.info("server") and address.socket:
+        return "none: DragonflyDB takes whoever opens its socket for its owner; only you may enter its folder"
+    can = "" if address.place == OWN_PLACE else "; 'torch-tasks broker make' gives each its own, see docs/broker.md"
+    return f"none of Torch's: every process connects as {who}{can}"
 
 
 def messages() -> str:

@@ -20,6 +20,7 @@ from torch_tasks.cli.output import waiting
 from torch_tasks.client import Torch
 from torch_tasks.errors import BrokerAway, InvalidSettings, ProcessNotStarted, TorchError
 from torch_tasks.fleet import fleet
+from torch_tasks.machine.broker_logins import hand_down_login
 from torch_tasks.machine.fleet_keys import require_own_fleet
 from torch_tasks.machine.own_server import server_of
 from torch_tasks.machine.stack import FLOWER_USER, STACK_SECONDS, Stack, Supervisor
@@ -55,6 +56,7 @@ def up(agents: tuple[str, ...], beat: bool, flower: bool, detach: bool, keep_age
     kept = AgentSpec.parse_all(agents)
     stack = Stack(settings())
     stack.refuse_if_up()
+    hand_down_login(settings())
     _warn_of_unknown_variables()
     unready = stack.check(kept)
     if settings().broker_url is not None:

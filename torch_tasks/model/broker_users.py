@@ -89,19 +89,19 @@ class BrokerLogins(BaseModel):
 
     place: str
     """Which broker it is."""
-    made_at: datetime
+    made_at: datetime = Field(default_factory=lambda: datetime.now(UTC))
     logins: dict[BrokerRole, BrokerLogin]
 
     @classmethod
     def new(cls, place: str, node: str) -> Self:
         """A user for each role of this node, with new passwords."""
         made = {role: BrokerLogin(user=user_name(role, node), password=new_password()) for role in BrokerRole}
-        return cls(place=place, made_at=datetime.now(UTC), logins=made)
+        return cls(place=place, logins=made)
 
     @classmethod
     def one_for_all(cls, place: str, login: BrokerLogin) -> Self:
         """One login that was given, for every role."""
-        return cls(place=place, made_at=datetime.now(UTC), logins=dict.fromkeys(BrokerRole, login))
+        return cls(place=place, logins=dict.fromkeys(BrokerRole, login))
 
     @property
     def are_made(self) -> bool:

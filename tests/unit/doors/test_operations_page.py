@@ -25,6 +25,7 @@ CTX = click.Context(main)
 MODULES = sorted((REPOSITORY / "torch_tasks" / "cli").glob("*.py"))
 #: What a command does on this machine alone, or with its files and processes: no door leads there.
 LOCAL = {
+    "broker add", "broker make", "broker remove", "broker rotate", "broker users",
     "certify", "compat install", "completion", "demo", "doctor", "down", "init", "keys issue", "keys list",
     "keys revoke", "keys rotate", "kinds", "logs", "mcp", "node", "node invite",
     "node join", "operations", "serve", "token create", "token list", "token revoke", "up", "version",

