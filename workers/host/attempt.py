@@ -153,13 +153,14 @@ class Attempt:
         for later than its own task may only be gone with its program.
         """
         agent, spec = self._agent, self._spec
-        home = agent.presence.info.workdir
+        home, here = agent.presence.info.workdir, agent.presence.journal.folder
         fresh = agent.kind.spec.fresh if spec.fresh is None else spec.fresh
         is_elsewhere = spec.workdir is not None and not self._terminal.may_work_in(Path(spec.workdir))
         moves = fresh or is_elsewhere or (has_own_tree and self._kind.is_conversational)
-        folder = (spec.workdir if moves else None) or home
+        stays = self._kind.box is not None and spec.workdir is not None
+        folder = (spec.workdir if moves else here if stays else None) or home
         is_restored = self._kind.restore(self._terminal.pane)
-        if is_restored and not fresh and folder == agent.presence.journal.folder:
+        if is_restored and not fresh and folder == here:
             return None
         agent.start(Path(folder), task=spec.id, anew=fresh)
         if refusal := self.await_free_pane(is_begun=True):

@@ -73,6 +73,8 @@ class Box:
             words += ["--bind", str(self.temporary), str(place)]
         for wall in self.walls:
             words += _words(wall)
+        for wall in self.walls:  # only now, as places inside had to be made
+            words += ["--remount-ro", str(wall.place)] if wall.use is Use.HIDE_FOLDER else []
         for name in self.dropped_variables:
             words += ["--unsetenv", name]
         for name, value in sorted(self.variables.items()):
@@ -124,7 +126,7 @@ def _words(wall: Wall) -> list[str]:
         case Use.OWN | Use.WRITE:
             return ["--bind", source, place]
         case Use.HIDE_FOLDER:
-            return ["--tmpfs", place, "--remount-ro", place]
+            return ["--tmpfs", place]
         case Use.HIDE_FILE:
             return ["--ro-bind", "/dev/null", place]
 
