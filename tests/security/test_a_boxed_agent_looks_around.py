@@ -4,15 +4,61 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
+from threading import Thread
 
 import pytest
 from boxed import BoxedMachine, boxed_machine
 
 
+class Hello(BaseHTTPRequestHandler):
+    def do_GET(self) -> None:
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(b"a page")
+
+    def log_message(self, *_: object) -> None:
+        """Say nothing."""
+
+
 @pytest.fixture(scope="module")
-def machine() -> Iterator[BoxedMachine]:
-    with boxed_machine() as running:
+def page() -> Iterator[str]:
+    """Where a server of this machine answers."""
+    with HTTPServer(("127.0.0.2", 0), Hello) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        yield f"127.0.0.2:{server.server_port}"
+        server.shutdown()
+
+
+@pytest.fixture(scope="module")
+def machine(page: str) -> Iterator[BoxedMachine]:
+    with boxed_machine(network=page) as running:
         yield running
+
+
+FETCH = f"{sys.executable} -c 'import sys, urllib.request as u; print(u.urlopen(sys.argv[1], timeout=20).read())'"
+
+
+def test_it_reaches_the_hosts_on_its_list_alone(machine: BoxedMachine, page: str) -> None:
+    assert "a page" in machine.attack(f"{FETCH} http://{page}/", agent="dev-2")
+    said = machine.attack(f"{FETCH} http://evil.example/", agent="dev-2")
+    assert "403" in said
+    assert "its program may not reach evil.example:80" in machine.log("agent-dev-2")
+    host, _, port = page.partition(":")
+    past = f'import socket; socket.create_connection(("{host}", {port}), 5)'
+    assert "refused" in machine.attack(f"{sys.executable} -c '{past}' || echo refused", agent="dev-2")
+
+
+def test_it_plants_what_git_would_run_outside(machine: BoxedMachine) -> None:
+    said = machine.attack(
+        "git commit -q --allow-empty -m one && echo committed; git config core.fsmonitor evil || echo refused; "
+        "echo evil >.git/hooks/pre-commit || echo refused; mv .git .other || echo refused; "
+        "rm -rf .git/hooks/ .git/config; ln -sf evil .git/config; echo looked"
+    )
+    assert "committed" in said
+    assert said.count("refused") >= 3
+    assert "evil" not in (machine.mine / ".git/config").read_text()
+    assert not (machine.mine / ".git/hooks/pre-commit").exists()
 
 
 def test_it_reads_the_state_folder_the_users_keys_and_torchs_configuration(machine: BoxedMachine) -> None:

@@ -144,7 +144,7 @@ class Terminal:
         """Take over the pane that a former worker left, if its program still runs; else end it."""
         self._kind.workdir = folder
         self.boxing = boxing
-        self._kind.box = self.walls.box(folder) if boxing.is_boxed else None
+        self._kind.box = self.walls.build(folder) if boxing.is_boxed else None
         self._session = session
         self._pane = AgentPane.adopt(self._folder / TMUX, pane_id, on_notice=lambda _: self._bell.ring())
         if self.is_alive:

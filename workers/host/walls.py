@@ -9,11 +9,13 @@ from pathlib import Path
 
 from torch_tasks.model.sandbox import Network
 from torch_tasks.settings import Settings
+from torch_tasks.state_folder import PROXY
 from torch_tasks.workers.host.pane_environment import USUAL, allowed
 from torch_tasks.workers.programs.kind import AgentKind, boxing_of
 from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare
 from torch_tasks.workers.sandbox.box import Box
 from torch_tasks.workers.sandbox.decision import Boxing
+from torch_tasks.workers.sandbox.proxy import HostProxy
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +26,7 @@ class Walls:
     def __init__(self, folder: Path, kind: AgentKind, settings: Settings) -> None:
         self._kind = kind
         self._settings = settings
+        self._proxy: HostProxy | None = None
         config = kind.config
         listed = (*USUAL, *settings.pane_environment, *config.from_environment)
         self._who = Inhabitant(
@@ -40,6 +43,15 @@ class Walls:
         """What the agent's programs reach."""
         return self._kind.spec.network or self._kind.config.network or self._settings.sandbox_network
 
+    def open_network(self) -> None:
+        """Have a program in a box reach the hosts on its list, as long as this process lives."""
+        if self.network in ("all", "none") or self._proxy:
+            return
+        self._proxy = HostProxy(self._who.folder / PROXY, self.network, self._note_refusal)
+
+    def _note_refusal(self, place: str) -> None:
+        log.warning("%s: its program may not reach %s: network = %s", self._kind.agent_id, place, self.network)
+
     def decide(self) -> Boxing:
         """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot."""
         boxing = boxing_of(self._kind.spec, self._settings)
@@ -52,7 +64,8 @@ class Walls:
         return agent_box(self._who, folder, self._settings)
 
     def build(self, folder: Path) -> Box:
-        """The same, with all that it shows made."""
+        """The same, with all that it shows made, and its way to the network open."""
+        self.open_network()
         box = self.box(folder)
         prepare(box, self._who)
         return box
