@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 
-from torch_tasks.errors import AgentUnavailable, SandboxRefused
+from torch_tasks.errors import AgentUnavailable
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.limits import Limits
@@ -98,14 +98,9 @@ class Terminal:
         """What its program finds in its environment, and the checks of its tasks in theirs."""
         return pane_environment(self._kind, info, self._folder, self._settings)
 
-    def why_no_box(self, folder: Path) -> str:
-        """Why its program cannot be boxed in this folder, if it is to be; empty if it can."""
-        try:
-            if self.boxing.is_boxed:
-                self.walls.box(folder)
-        except SandboxRefused as refused:
-            return str(refused)
-        return ""
+    def why_no_box(self, folder: Path) -> str | None:
+        """Why its program, which is boxed, cannot be boxed in this folder; None if it can, or is not boxed."""
+        return self.walls.why_not_in(folder) if self.boxing.is_boxed else None
 
     def may_work_in(self, folder: Path) -> bool:
         """Whether the program in the pane sees this folder and may write it."""
@@ -163,7 +158,7 @@ class Terminal:
         self._kind.workdir = folder
         self.held_up, self._held_since = None, None
         (self._folder / UNPACKED).mkdir(exist_ok=True)
-        self.boxing = self.walls.decide()
+        self.boxing = self.walls.decide(folder)
         self._kind.box = self.walls.build(folder) if self.boxing.is_boxed else None
         command = self._kind.launch(resumes)
         self._pane = AgentPane.start(

@@ -7,11 +7,13 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
+from torch_tasks.errors import SandboxRefused
 from torch_tasks.model.sandbox import Network
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import PROXY
 from torch_tasks.workers.host.pane_environment import USUAL, allowed
 from torch_tasks.workers.programs.kind import AgentKind, boxing_of
+from torch_tasks.workers.sandbox.ability import why_not
 from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare
 from torch_tasks.workers.sandbox.box import Box
 from torch_tasks.workers.sandbox.decision import Boxing
@@ -52,12 +54,20 @@ class Walls:
     def _note_refusal(self, place: str) -> None:
         log.warning("%s: its program may not reach %s: network = %s", self._kind.agent_id, place, self.network)
 
-    def decide(self) -> Boxing:
-        """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot."""
-        boxing = boxing_of(self._kind.spec, self._settings)
+    def decide(self, folder: Path) -> Boxing:
+        """Whether a program in this folder is boxed; :class:`SandboxRefused` if it must be, and cannot."""
+        boxing = boxing_of(self._kind.spec, self._settings, lambda: why_not() or self.why_not_in(folder))
         if not boxing.is_boxed:
             log.warning("%s: its program is %s", self._kind.agent_id, boxing.in_words)
         return boxing
+
+    def why_not_in(self, folder: Path) -> str | None:
+        """Why no box can be built around this folder; None if one can."""
+        try:
+            self.box(folder)
+        except SandboxRefused as refused:
+            return str(refused)
+        return None
 
     def box(self, folder: Path) -> Box:
         """The box of a program that works in this folder."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
@@ -280,13 +280,13 @@ _PROGRAMS = {
 def require_startable(spec: AgentSpec) -> None:
     """Raise :class:`AgentUnavailable` for what would only fail when the agent's worker starts."""
     kind_config(spec.kind).require_program(spec)
-    boxing_of(spec, settings())
+    boxing_of(spec, settings(), why_not)
     if spec.workdir and not Path(spec.workdir).is_dir():
         raise AgentUnavailable(f"agent {spec.id} cannot start: its workdir {spec.workdir} is not a folder on this node")
 
 
-def boxing_of(spec: AgentSpec, settings: Settings) -> Boxing:
-    """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot."""
+def boxing_of(spec: AgentSpec, settings: Settings, why_not: Callable[[], str | None]) -> Boxing:
+    """Whether the agent's program is boxed; :class:`SandboxRefused` if it must be, and cannot: ``why_not`` says why."""
     kind = kind_config(spec.kind).sandbox
     return decide(spec.id, agent=spec.sandbox, kind=kind, machine=settings.sandbox, why_not=why_not)
 

@@ -80,7 +80,7 @@ def test_down_ends_everything_when_the_supervisor_was_killed(machine: Machine) -
 def test_the_demo_shows_its_tasks_and_leaves_nothing(machine: Machine) -> None:
     scratch = machine.folder / "scratch"
     scratch.mkdir()
-    said = machine.torch("demo", TMPDIR=str(scratch)).stdout
+    said = machine.torch("demo", seconds=200, TMPDIR=str(scratch)).stdout
     assert "everything has ended, nothing is left running" in said
     assert len(re.findall(r"^[0-9a-f]{8} .* (?:succeeded|failed) ", said, re.MULTILINE)) == 6
     assert "password" not in said, "of a Flower that has ended"
