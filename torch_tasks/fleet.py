@@ -21,6 +21,7 @@ from torch_tasks.store.key_exchange import KeyExchange
 from torch_tasks.store.ledger import Ledger, ledger_of
 from torch_tasks.store.messages import Inboxes
 from torch_tasks.store.nodes import NodeRegistry, Spawns
+from torch_tasks.store.notices import Notices
 from torch_tasks.store.tasks import TaskRecords
 from torch_tasks.transport import Deliveries, Gate
 
@@ -77,6 +78,11 @@ class Fleet:
     @cached_property
     def holds(self) -> Holds:
         return Holds(self.client)
+
+    @cached_property
+    def notices(self) -> Notices:
+        """What changes in the fleet."""
+        return Notices(self.client)
 
     @cached_property
     def denials(self) -> Denials:

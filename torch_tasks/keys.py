@@ -79,8 +79,10 @@ DEMANDED_QUEUES = f"{PREFIX}demanded_queues"
 MESSAGES = f"{PREFIX}messages"
 #: Hash of a resource → who has claimed it, for which task and until when, as JSON.
 CLAIMS = f"{PREFIX}claims"
-#: Stream of the messages that were refused or did not go through the broker, and the channel of the same.
+#: Stream of the messages that were refused or did not go through the broker.
 AUDIT = f"{PREFIX}audit"
+#: Stream of what changes, for those who watch the fleet: records of tasks and messages, and what AUDIT gets.
+NOTICES = f"{PREFIX}notices"
 #: Hash of agent id → the last message in which it reported its status.
 LAST_STATUS = f"{PREFIX}last_status"
 #: Hash of what needs a person (:mod:`torch_tasks.orchestration.attention`) → when the notify command was run for it.

@@ -39,6 +39,7 @@ CHANNELS = (
     "/0.celeryev/task.received",
     "nova:torch:devs",
     keys.AUDIT,
+    keys.NOTICES,
     keys.task_record("some"),
     keys.message("some"),
 )
@@ -82,7 +83,7 @@ class BrokenMessages:
             self._client.zadd(keys.CHECKINS_DUE, {name: time.time() * 1000})
 
     def _to_stream(self, chance: random.Random) -> None:
-        streams = (*self._inboxes, keys.AUDIT, keys.AGENT_CHANGES, keys.CHECKIN_CHANGES)
+        streams = (*self._inboxes, keys.AUDIT, keys.NOTICES, keys.AGENT_CHANGES, keys.CHECKIN_CHANGES)
         field = chance.choice(("id", "agent", "ids", "other"))
         self._client.xadd(chance.choice(streams), {field: self._text(chance)})
 

@@ -119,10 +119,10 @@ _NEED_NO_FLEET = frozenset((
 ))  # fmt: skip
 
 
-#: They are about this machine alone, or an agent's own pane, or read the broker itself: no server does them.
+#: They are about this machine alone, or an agent's own pane: no server does them.
 _OF_THIS_MACHINE = frozenset((
     "init", "demo", "up", "down", "doctor", "logs", "kinds", "certify", "worker", "node", "compat", "serve", "token",
-    "keys", "broker", "attach", "monitor", "done", "fail", "progress", *_HIDDEN,
+    "keys", "broker", "attach", "done", "fail", "progress", *_HIDDEN,
 ))  # fmt: skip
 
 
@@ -166,7 +166,7 @@ def _choose_link(server: str | None, words: Sequence[str]) -> None:
     is_local = _is_about_this_machine(words)
     if server and is_local:
         raise WrongUsage(
-            f"'torch-tasks {' '.join(words[:2])}' is about this machine, or reads the broker itself: leave "
+            f"'torch-tasks {' '.join(words[:2])}' is about this machine: leave "
             "--server out, or run it where the server is"
         )
     if server or is_local:

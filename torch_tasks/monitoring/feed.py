@@ -1,20 +1,22 @@
-"""The latest events of the fleet, numbered, for callers that ask for the next ones again and again."""
+"""The latest events of the fleet, for callers that ask for the next ones again and again.
+
+A caller goes on where it was, also when this process has begun later than that: the broker keeps what was told.
+"""
 
 from __future__ import annotations
 
 import threading
 import time
-import uuid
+from bisect import bisect_left
 from collections import deque
 from collections.abc import Callable
 
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.fields import Model
-from torch_tasks.monitoring.flow import Flow, FlowEvent
-from torch_tasks.system.loops import Loop
+from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowPlace, Told
 
 KEPT = 10_000
-"""How many events are kept for callers that are slow to ask."""
+"""How many events are kept here for callers that are slow to ask; the broker keeps more."""
 UNWATCHED_SECONDS = 90.0
 """After so long without a caller the feed ends; the next caller begins another one."""
 MOST_AT_ONCE = 500
@@ -27,7 +29,7 @@ class EventPage(Model):
     place: str
     """What comes after this is asked for with it."""
     missed: bool = False
-    """Some events before these are not kept any more, or were kept by a process that has ended."""
+    """Some events before these are not kept any more."""
 
 
 class Feed:
@@ -35,58 +37,79 @@ class Feed:
 
     def __init__(self, of: Fleet) -> None:
         self.of = of
-        self._name = uuid.uuid4().hex[:8]
-        self._kept: deque[FlowEvent] = deque(maxlen=KEPT)
-        self._count = 0
+        self._kept: deque[Told] = deque()
         self._new = threading.Condition()
         self._asked_at = time.monotonic()
-        self.is_over = False
-        self._flow = Flow(of)
-        Loop("feed", self._collect, until=lambda: self.is_over).start()
+        self._flow = Flow(of, self._keep, lambda: self.is_over)
+        self._begin = self._flow.begin
+        """All that is kept comes after this place."""
+
+    @property
+    def is_over(self) -> bool:
+        """Nobody has asked for long; however much happens."""
+        return time.monotonic() - self._asked_at > UNWATCHED_SECONDS
+
+    @property
+    def trouble(self) -> str:
+        """Why events cannot be read now; empty if they are read."""
+        return self._flow.trouble
 
     def now(self) -> EventPage:
         """Where the events begin that are still to come."""
-        return EventPage(place=self._place(self._count))
+        return EventPage(place=str(self._flow.place))
 
     def after(self, place: str, seconds: float, wanted: Callable[[FlowEvent], bool]) -> EventPage:
         """The wanted events after this place; waits so long for the first of them."""
         deadline = time.monotonic() + seconds
-        name, _, number = place.partition("-")
-        known = name == self._name and number.isdecimal()
+        at = self.known_place(place)
+        if at is None:
+            return EventPage(place=str(self._flow.place), missed=True)
+        while True:
+            told, at = self.next(at, max(0.0, deadline - time.monotonic()))
+            events = tuple(one.event for one in told if wanted(one.event))
+            if events or (not told and time.monotonic() >= deadline):
+                return EventPage(events=events, place=str(at))
+
+    def known_place(self, text: str) -> FlowPlace | None:
+        """The place that was written so, if all that came after it is still kept."""
+        self._asked_at = time.monotonic()
+        place = FlowPlace.read(text)
+        if place and place.is_before(self._begin) and not self.of.notices.keeps(place.notices[:2]):
+            return None
+        return place
+
+    def next(self, place: FlowPlace, seconds: float) -> tuple[list[Told], FlowPlace]:
+        """The next events after this place, not very many at once, and the place after them; waits so long for one."""
+        self._asked_at = time.monotonic()
+        while place.is_before(begin := self._begin):  # what this process has not seen, or does not keep any more
+            told, place = self._flow.between(place, begin)
+            if told:
+                return told, place
         with self._new:
-            seen = int(number) if known else self._count
-            missed = not known or seen < self._count - len(self._kept)
-            while True:
-                self._asked_at = time.monotonic()
-                new, seen = self._since(seen)
-                events = tuple(filter(wanted, new))
-                left = deadline - time.monotonic()
-                if events or missed or (left <= 0 and seen == self._count):
-                    return EventPage(events=events, place=self._place(seen), missed=missed)
-                if seen == self._count:
-                    self._new.wait(left)
+            if not (told := self._since(place)) and seconds > 0:
+                self._new.wait_for(lambda: self._since(place), seconds)
+                told = self._since(place)
+            self._asked_at = time.monotonic()
+        return told, told[-1].place if told else place
 
-    def _since(self, seen: int) -> tuple[list[FlowEvent], int]:
-        """At most so many events after a number, and the number of the last of them."""
-        oldest = self._count - len(self._kept)
-        first = max(seen, oldest) - oldest
-        new = [self._kept[one] for one in range(first, min(first + MOST_AT_ONCE, len(self._kept)))]
-        return new, oldest + first + len(new)
+    def _since(self, place: FlowPlace) -> list[Told]:
+        """At most so many kept events after a place, and the rest of those that were seen at once with the last."""
+        first = bisect_left(self._kept, True, key=lambda one: place.is_before(one.place))
+        told: list[Told] = []
+        for index in range(first, len(self._kept)):
+            one = self._kept[index]
+            if len(told) >= MOST_AT_ONCE and one.place != told[-1].place:
+                break
+            if one.is_after(place):
+                told.append(one)
+        return told
 
-    def _place(self, number: int) -> str:
-        return f"{self._name}-{number}"
-
-    def _collect(self) -> None:
-        for event in self._flow.events():
-            if event is not None:
-                with self._new:
-                    self._kept.append(event)
-                    self._count += 1
-                    self._new.notify_all()
-            if time.monotonic() - self._asked_at > UNWATCHED_SECONDS:  # however much happens
-                self.is_over = True
-                self._flow.close()
-                return
+    def _keep(self, told: Told) -> None:
+        with self._new:
+            if len(self._kept) >= KEPT:
+                self._begin = self._kept.popleft().place
+            self._kept.append(told)
+            self._new.notify_all()
 
 
 _beginning = threading.Lock()

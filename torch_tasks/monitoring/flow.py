@@ -2,30 +2,31 @@
 
 from __future__ import annotations
 
+import re
 import threading
-import time
 from collections.abc import Callable, Iterable, Iterator
 from enum import StrEnum
 from functools import partial
-from queue import Empty, Queue
-from typing import Any
+from typing import Any, NamedTuple, Self
 
 from pydantic import AwareDatetime, Field
 
 from torch_tasks import keys
-from torch_tasks.errors import BrokerAway, Unreadable
+from torch_tasks.errors import TorchError, Unreadable
 from torch_tasks.fleet import Fleet
-from torch_tasks.model.agent import AgentChange, SeenAgents
+from torch_tasks.model.agent import AgentChange, AgentInfo, SeenAgents
 from torch_tasks.model.fields import KeptText, Model, now
-from torch_tasks.model.message import Message, MessageRecord, MessageState
+from torch_tasks.model.message import MessageRecord, MessageState
 from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
-from torch_tasks.store.messages import CHANNELS, AuditEntry, AuditKind
+from torch_tasks.store.messages import AuditEntry, AuditKind
+from torch_tasks.store.notices import Notice
 from torch_tasks.system.loops import Loop
 
-_AT_ONCE, _WAITING, _RETRY_SECONDS, _LOOK_SECONDS = 200, 10_000, 0.5, 1.0
+_RETRY_SECONDS, _LOOK_SECONDS = 0.5, 1.0
 _MESSAGE, _TASK = keys.message(""), keys.task_record("")
 _LOST_TASKS = (TaskState.FAILED, TaskState.DEAD)
+_PLACE = re.compile(r"\d{1,19}(-\d{1,19}){5}")
 
 
 class FlowKind(StrEnum):
@@ -51,114 +52,139 @@ class FlowEvent(Model):
     note: KeptText = ""
 
 
+class FlowPlace(NamedTuple):
+    """A place in the flow: what comes after it is the same for every process that reads the flow."""
+
+    notices: tuple[int, int, int]
+    """After this notice, and after so many events about the broker since."""
+    agents: tuple[int, int, int]
+    """After this notice of an agent's change, and after the silences up to this millisecond."""
+
+    @classmethod
+    def read(cls, text: str) -> Self | None:
+        """The place that was written so; None if it is none."""
+        if not _PLACE.fullmatch(text):
+            return None
+        numbers = [int(one) for one in text.split("-")]
+        return cls((numbers[0], numbers[1], numbers[2]), (numbers[3], numbers[4], numbers[5]))
+
+    def __str__(self) -> str:
+        return "-".join(map(str, (*self.notices, *self.agents)))
+
+    def is_before(self, other: FlowPlace) -> bool:
+        """Whether something may lie between them."""
+        return self.notices < other.notices or self.agents < other.agents
+
+
+class Told(NamedTuple):
+    """An event, and the place after it."""
+
+    event: FlowEvent
+    place: FlowPlace
+
+    def is_after(self, place: FlowPlace) -> bool:
+        if self.event.kind is FlowKind.AGENTS:
+            return self.place.agents > place.agents
+        return self.place.notices > place.notices
+
+
 class Flow:
-    """The events from now on; :class:`BrokerUnreachable` if the broker cannot be reached at the start."""
+    """The events from now on, for as long as the one who is told wants them.
 
-    def __init__(self, of: Fleet) -> None:
+    :class:`BrokerUnreachable` if the broker cannot be reached at the start.
+    """
+
+    def __init__(self, of: Fleet, tell: Callable[[Told], None], is_over: Callable[[], bool]) -> None:
         self._fleet = of
-        self._events: Queue[FlowEvent] = Queue(_WAITING)
+        self._tell = tell
+        self._is_over = is_over
         self._roles: dict[str, str] = {}
-        self._cut_off: set[str] = set()
-        self._noting = threading.Lock()
-        self._closed = False
-        self._sources: dict[str, Iterator[FlowEvent]] = {}
+        self._cut_off: dict[str, str] = {}
+        self._telling = threading.Lock()
         of.client.ping()
-        for begin in (self._begin_to_listen, self._begin_to_watch):
-            self._sources[begin.__name__] = begin()
-            Loop(f"flow, {begin.__name__}", partial(self._pass_on, begin), until=lambda: self._closed).start()
+        self.begin = self.place = FlowPlace((*of.notices.last(), 0), _agents_place(of.registry.place()))
+        self._seen = SeenAgents(self._known_agents())
+        for read in (self._read_notices, self._look_at_agents):
+            Loop(f"flow, {read.__name__}", partial(self._go_on, read), until=is_over).start()
 
-    def close(self) -> None:
-        """End within about a second; no further event comes."""
-        self._closed = True
+    @property
+    def trouble(self) -> str:
+        """Why events cannot be read now; empty if they are read."""
+        return next(iter(self._cut_off.values()), "")
 
-    def events(self, deadline: float | None = None) -> Iterator[FlowEvent | None]:
-        """Each event as it happens; None about once a second while there is none."""
-        while (left := 1.0 if deadline is None else min(1.0, deadline - time.monotonic())) > 0:
-            try:
-                yield self._events.get(timeout=left)
-            except Empty:
-                yield None
-
-    def _pass_on(self, begin: Callable[[], Iterator[FlowEvent]]) -> float | None:
-        """Pass on a source's events until it breaks off; open it again, once the broker is back."""
-        name = begin.__name__
-        source = self._sources.pop(name, None)
+    def _go_on(self, read: Callable[[], None]) -> float | None:
+        """Read what is next of a source; note when the broker goes away and comes back."""
+        name = read.__name__
         try:
-            if source is None:
-                source = self._sources[name] = begin()
-                self._note_back(name)
-                return None
-            for event in source:
-                self._events.put(event)
-        except BrokerAway as error:
-            self._note_away(name, str(error))
+            read()
+        except TorchError as error:
+            is_new, self._cut_off[name] = not self._cut_off, str(error)
+            if is_new:
+                self._tell_of_broker("away", str(error), lost=True)
             return _RETRY_SECONDS
+        if self._cut_off.pop(name, None) and not self._cut_off:  # both sources are open again
+            self._tell_of_broker("back", "what happened meanwhile follows, as far as the broker kept it")
         return None
 
-    def _note_away(self, source: str, why: str) -> None:
-        with self._noting:
-            if not self._cut_off:
-                self._events.put(FlowEvent(kind=FlowKind.BROKER, what="away", lost=True, note=why))
-            self._cut_off.add(source)
-
-    def _note_back(self, source: str) -> None:
-        """Once both sources are open again, the broker counts as back."""
-        with self._noting:
-            self._cut_off.discard(source)
-            if not self._cut_off:
-                self._events.put(FlowEvent(kind=FlowKind.BROKER, what="back", note="events meanwhile were missed"))
+    def _tell_of_broker(self, what: str, note: str, *, lost: bool = False) -> None:
+        with self._telling:
+            milliseconds, number, count = self.place.notices
+            self.place = self.place._replace(notices=(milliseconds, number, count + 1))
+            self._tell(Told(FlowEvent(kind=FlowKind.BROKER, what=what, lost=lost, note=note), self.place))
 
     # ── messages and tasks ───────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin_to_listen(self) -> Iterator[FlowEvent]:
-        channel = self._fleet.client.pubsub(ignore_subscribe_messages=True)  # type: ignore[no-untyped-call]
-        channel.subscribe(*CHANNELS.values(), keys.AUDIT)
-        channel.psubscribe(f"{_MESSAGE}*", f"{_TASK}*")
-        return self._listen(channel)
+    def _read_notices(self) -> None:
+        notices = self._fleet.notices.await_after(self.place.notices[:2], int(_LOOK_SECONDS * 1000))
+        for notice, event in self._events_of(notices):
+            with self._telling:
+                self.place = self.place._replace(notices=(*notice.number, 0))
+                if event:
+                    self._tell(Told(event, self.place))
 
-    def _listen(self, channel: Any) -> Iterator[FlowEvent]:
-        try:
-            while not self._closed:
-                notices: list[dict[str, Any]] = []
-                # One notice may be followed by many: their records are read together.
-                while len(notices) < _AT_ONCE and (one := channel.get_message(timeout=0.0 if notices else 1.0)):
-                    notices.append(one)
-                yield from self._events_of(notices)
-        finally:
-            channel.close()
+    def between(self, place: FlowPlace, last: FlowPlace) -> tuple[list[Told], FlowPlace]:
+        """The first of the events after one place and up to a later one, as the broker has kept them, and where it is.
 
-    def _events_of(self, notices: list[dict[str, Any]]) -> Iterator[FlowEvent]:
-        names = [str(notice["channel"]) for notice in notices]
+        Of the agents that changed meanwhile, only how they are now.
+        """
+        told: list[Told] = []
+        notices = self._fleet.notices.between(place.notices[:2], last.notices[:2])
+        for notice, event in self._events_of(notices):
+            place = place._replace(notices=(*notice.number, 0))
+            if event:
+                told.append(Told(event, place))
+        if notices:
+            return told, place
+        place = place._replace(notices=max(place.notices, last.notices))
+        if place.agents < last.agents:
+            agents, _ = self._fleet.registry.changed_since("{}-{} {}".format(*place.agents), 0.0)
+            place = place._replace(agents=last.agents)
+            told = [Told(self._of_agent(AgentChange(info.agent_id, "state", info, None)), place) for info in agents]
+        return told, place
+
+    def _events_of(self, notices: list[Notice]) -> Iterator[tuple[Notice, FlowEvent | None]]:
+        """What each notice says; the records of many are read together."""
+        names = [notice.record for notice in notices]
         messages = self._records_of(_MESSAGE, names, self._fleet.inboxes.records)
         tasks = self._records_of(_TASK, names, lambda ids: [self._fleet.records.find(task_id) for task_id in ids])
-        for name, notice in zip(names, notices, strict=True):
-            data = str(notice["data"])
+        for notice, name in zip(notices, names, strict=True):
             if name.startswith(_MESSAGE):
-                yield self._of_message(name.removeprefix(_MESSAGE), data, messages.get(name))
+                yield notice, self._of_message(name.removeprefix(_MESSAGE), notice.state, messages.get(name))
             elif name.startswith(_TASK):
-                yield self._of_task(name.removeprefix(_TASK), data, tasks.get(name))
-            elif event := self._of_audit(data) if name == keys.AUDIT else self._of_channel(data):
-                yield event
+                yield notice, self._of_task(name.removeprefix(_TASK), notice.state, tasks.get(name))
+            else:
+                yield notice, self._of_audit(notice.audit)
 
     @staticmethod
     def _records_of(prefix: str, names: Iterable[str], read: Callable[[list[str]], list[Any]]) -> dict[str, Any]:
         ids = sorted({name.removeprefix(prefix) for name in names if name.startswith(prefix)})
         return dict(zip((prefix + one for one in ids), read(ids), strict=True)) if ids else {}
 
-    def _of_channel(self, data: str) -> FlowEvent | None:
-        try:
-            message = read_model(Message, data)
-        except Unreadable:  # another service's message
-            return None
-        return self._message(message, MessageState.ACCEPTED, "")
-
     def _of_message(self, message_id: str, state: str, record: MessageRecord | None) -> FlowEvent:
         if record is None:
             return FlowEvent(kind=FlowKind.MESSAGES, what=state, id=message_id)
+        message = record.message
         way = "" if record.transport == "broker" else f"transport={record.transport}"
-        return self._message(record.message, state, "; ".join(filter(None, (way, record.note))))
-
-    def _message(self, message: Message, state: str, note: str) -> FlowEvent:
         return FlowEvent(
             kind=FlowKind.MESSAGES,
             what=state,
@@ -168,7 +194,7 @@ class Flow:
             agent=message.target,
             role=self._role(message.target),
             text=message.message,
-            note=note,
+            note="; ".join(filter(None, (way, record.note))),
         )
 
     def _of_audit(self, data: str) -> FlowEvent | None:
@@ -200,16 +226,17 @@ class Flow:
 
     # ── agents ───────────────────────────────────────────────────────────────────────────────────────────────────
 
-    def _begin_to_watch(self) -> Iterator[FlowEvent]:
-        registry = self._fleet.registry
-        place, agents = registry.place(), registry.agents()
+    def _known_agents(self) -> list[AgentInfo]:
+        agents = self._fleet.registry.agents()
         self._roles.update({info.agent_id: info.role for info in agents})
-        return self._watch(place, SeenAgents(agents))
+        return agents
 
-    def _watch(self, place: str, seen: SeenAgents) -> Iterator[FlowEvent]:
-        while not self._closed:
-            agents, place = self._fleet.registry.changed_since(place, _LOOK_SECONDS)
-            yield from map(self._of_agent, seen.look(agents))
+    def _look_at_agents(self) -> None:
+        agents, place = self._fleet.registry.changed_since("{}-{} {}".format(*self.place.agents), _LOOK_SECONDS)
+        with self._telling:
+            self.place = self.place._replace(agents=_agents_place(place))
+            for change in self._seen.look(agents):
+                self._tell(Told(self._of_agent(change), self.place))
 
     def _of_agent(self, change: AgentChange) -> FlowEvent:
         info = change.info
@@ -228,3 +255,8 @@ class Flow:
         if agent_id and agent_id not in self._roles:
             self._roles[agent_id] = next((info.role for info in self._fleet.registry.get_agents([agent_id])), "")
         return self._roles.get(agent_id, "")
+
+
+def _agents_place(text: str) -> tuple[int, int, int]:
+    milliseconds, number, silent = text.replace(" ", "-").split("-")
+    return int(milliseconds), int(number), int(silent)

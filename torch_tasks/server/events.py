@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from anyio import move_on_after
+from anyio import move_on_after, to_thread
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
@@ -20,7 +19,8 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.task import TaskState
-from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowKind
+from torch_tasks.monitoring.feed import Feed, feed
+from torch_tasks.monitoring.flow import FlowEvent, FlowKind, FlowPlace, Told
 from torch_tasks.security.decision import require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.server.problems import problem
@@ -29,13 +29,12 @@ from torch_tasks.system.loops import Loop
 log = logging.getLogger(__name__)
 
 KINDS = ("tasks", "agents", "questions")
-KEPT = 2000
-"""How many events are kept for clients that come back."""
 _BEHIND = 2000
 """A client that has not taken so many events is cut off; it comes back and goes on after the last one that it had."""
 _QUIET_SECONDS = 15.0
 """After so long without an event, a comment shows both sides that the other one is there."""
 _RETRY_MS = 1000
+_MISSED = b'event: missed\ndata: {"note": "events were missed: ask anew for what you follow"}\n\n'
 _NAMES = {FlowKind.TASKS: "task", FlowKind.AGENTS: "agent", FlowKind.BROKER: "broker"}
 
 
@@ -43,11 +42,9 @@ _NAMES = {FlowKind.TASKS: "task", FlowKind.AGENTS: "agent", FlowKind.BROKER: "br
 class Published:
     """One event as every client gets it."""
 
-    number: int
+    told: Told
     kind: str
     """The kind that a client asks for; empty if everybody gets it."""
-    task: str
-    agent: str
     text: bytes
 
 
@@ -59,11 +56,13 @@ class Wanted:
     task: str | None
     agent: str | None
 
-    def takes(self, event: Published) -> bool:
-        if not event.kind:
+    def takes(self, published: Published) -> bool:
+        if not published.kind:
             return True
-        of_task, of_agent = self.task in (None, event.task), self.agent in (None, event.agent)
-        return event.kind in self.kinds and of_task and of_agent
+        event = published.told.event
+        task = event.id if event.kind is FlowKind.TASKS else ""
+        of_task, of_agent = self.task in (None, task), self.agent in (None, event.agent)
+        return published.kind in self.kinds and of_task and of_agent
 
 
 class _Listener:
@@ -71,30 +70,28 @@ class _Listener:
 
     def __init__(self, wanted: Wanted) -> None:
         self.wanted = wanted
-        self.waiting: deque[bytes] = deque()
+        self.waiting: deque[Published] = deque()
         self.news = asyncio.Event()
         self.lost = False
 
-    def give(self, event: Published) -> None:
-        if not self.wanted.takes(event):
+    def give(self, published: Published) -> None:
+        if not self.wanted.takes(published):
             return
         if len(self.waiting) >= _BEHIND:
             self.lost = True
         else:
-            self.waiting.append(event.text)
+            self.waiting.append(published)
         self.news.set()
 
 
 class EventHub:
-    """Reads the fleet's events in one thread, numbers them, and gives each to the clients that asked for such."""
+    """Follows the feed in one thread, and gives each event to the clients that asked for such."""
 
     def __init__(self) -> None:
-        self._stream = secrets.token_hex(4)
-        """Numbers count in this process alone."""
-        self._number = 0
-        self._kept: deque[Published] = deque(maxlen=KEPT)
         self._listeners: set[_Listener] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
+        self._feed: Feed | None = None
+        self._place: FlowPlace | None = None
         self._reads = asyncio.Event()
         self.closing = False
 
@@ -115,6 +112,11 @@ class EventHub:
         """How many listen."""
         return len(self._listeners)
 
+    @property
+    def trouble(self) -> str:
+        """Why no events are read now; empty if they are."""
+        return self._feed.trouble if self._feed else "the first look has not ended"
+
     async def stream(self, wanted: Wanted, last: str | None, holds: Callable[[], bool]) -> AsyncIterator[bytes]:
         """The events from now on, or from the last one that the client had; ends when its caller is no more let in."""
         listener = _Listener(wanted)
@@ -123,7 +125,17 @@ class EventHub:
             while not (self._reads.is_set() or self.closing):
                 await self._news(self._reads)
                 yield b": the broker is away\n\n"
-            yield self._beginning(listener, last)
+            if self.closing or self._feed is None or self._place is None:
+                return
+            known = self._place if last is None else await to_thread.run_sync(self._feed.known_place, last)
+            place = known or self._place
+            yield _beginning(place) + (b"" if known else _MISSED)
+            while place.is_before(self._place) and not self.closing:  # what it missed
+                told, place = await to_thread.run_sync(self._feed.next, place, 0.0)
+                published = await to_thread.run_sync(_published, told)
+                yield b"".join(one.text for one in published if wanted.takes(one))
+                if not told:
+                    break
             while not self.closing and not listener.lost:
                 if not await self._news(listener.news):
                     yield b": quiet\n\n"
@@ -131,7 +143,7 @@ class EventHub:
                 if not holds():
                     return
                 if listener.waiting:
-                    yield b"".join(listener.waiting)
+                    yield b"".join(one.text for one in listener.waiting if one.told.is_after(place))
                     listener.waiting.clear()
         finally:
             self._listeners.discard(listener)
@@ -143,43 +155,43 @@ class EventHub:
             await event.wait()
         return event.is_set()
 
-    def _beginning(self, listener: _Listener, last: str | None) -> bytes:
-        """What a client gets first: from where it reads, and what it missed since its last event, or that it did."""
-        listener.waiting.clear()
-        now, missed = f"{self._stream}-{self._number}", b""
-        if last is not None:
-            stream, _, number = last.rpartition("-")
-            first = self._kept[0].number if self._kept else self._number + 1
-            if stream == self._stream and number.isdecimal() and first - 1 <= int(number) <= self._number:
-                now = last
-                wanted = (one for one in self._kept if one.number > int(number) and listener.wanted.takes(one))
-                missed = b"".join(one.text for one in wanted)
-            else:
-                missed = b'event: missed\ndata: {"note": "events were missed: ask anew for what you follow"}\n\n'
-        return f"retry: {_RETRY_MS}\nid: {now}\nevent: begin\ndata: {{}}\n\n".encode() + missed
-
     # ── reading ──────────────────────────────────────────────────────────────────────────────────────────────────
 
     def _read(self) -> None:
         assert self._loop
-        flow = Flow(fleet())
-        self._loop.call_soon_threadsafe(self._reads.set)
-        for event in flow.events():
-            if self.closing:
-                return
-            if event:
-                for kind, name, values in _told(event):
-                    self._loop.call_soon_threadsafe(self._publish, kind, name, values, event)
+        if self._feed is None:
+            self._feed = feed()
+            self._place = self._feed.known_place(self._feed.now().place)
+            self._loop.call_soon_threadsafe(self._reads.set)
+        assert self._place
+        told, place = self._feed.next(self._place, _QUIET_SECONDS)
+        self._loop.call_soon_threadsafe(self._publish, _published(told), place)
 
-    def _publish(self, kind: str, name: str, values: dict[str, Any], event: FlowEvent) -> None:
-        self._number += 1
-        data = json.dumps(values, ensure_ascii=False)
-        text = f"id: {self._stream}-{self._number}\nevent: {name}\ndata: {data}\n\n".encode()
-        task = event.id if event.kind is FlowKind.TASKS else ""
-        published = Published(self._number, kind, task, event.agent, text)
-        self._kept.append(published)
-        for listener in self._listeners:
-            listener.give(published)
+    def _publish(self, published: list[Published], place: FlowPlace) -> None:
+        self._place = place
+        for one in published:
+            for listener in self._listeners:
+                listener.give(one)
+
+
+def _beginning(place: FlowPlace) -> bytes:
+    """What a client gets first: from where on it reads."""
+    return f"retry: {_RETRY_MS}\nid: {place}\nevent: begin\ndata: {{}}\n\n".encode()
+
+
+def _published(told: Iterable[Told]) -> list[Published]:
+    """The events as clients get them: of several at one place only the last has its id, or some could be missed."""
+    found = [(one, *each) for one in told for each in _told(one.event)]
+    nexts = [one.place for one, *_ in found[1:]] + [None]
+    return [
+        Published(one, kind, _text("" if one.place == later else str(one.place), name, values))
+        for (one, kind, name, values), later in zip(found, nexts, strict=True)
+    ]
+
+
+def _text(number: str, name: str, values: dict[str, Any]) -> bytes:
+    data = json.dumps(values, ensure_ascii=False)
+    return (f"id: {number}\n" * bool(number) + f"event: {name}\ndata: {data}\n\n").encode()
 
 
 def _told(event: FlowEvent) -> Iterable[tuple[str, str, dict[str, Any]]]:

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 
 from torch_tasks.errors import TorchError
 from torch_tasks.fleet import fleet
-from torch_tasks.settings import Settings
 
 _FRESH_SECONDS = 1.0
 
 
 class ServerReadiness:
-    """Looks at the broker at most once a second, however often it is asked."""
+    """Looks at the broker, and whether its events are read, at most once a second, however often it is asked."""
 
-    def __init__(self, settings: Settings) -> None:
-        self._settings = settings
+    def __init__(self, events_trouble: Callable[[], str]) -> None:
+        self._events_trouble = events_trouble
         self._looking = threading.Lock()
         self._looked = -_FRESH_SECONDS
         self._lacks: list[str] = []
@@ -36,4 +36,5 @@ class ServerReadiness:
                 return ["the broker was restarted, and the fleet is restoring what it forgot"]
         except TorchError as error:
             return [str(error)]
-        return []
+        trouble = self._events_trouble()
+        return [f"the fleet's events are not read: {trouble}"] if trouble else []

@@ -1,5 +1,5 @@
 -- What changes messages.
--- WITH: clock
+-- WITH: clock, notices
 -- FROM PYTHON: TRANSITIONS, GROUP
 
 local function get(field)
@@ -8,7 +8,7 @@ end
 
 local function enter(state)
   redis.call('HSET', KEY.record, 'state', state)
-  redis.call('PUBLISH', KEY.record, state)
+  tell(KEY.record, state)
 end
 
 -- A receiver that answers or acknowledges a message has read it.
@@ -18,7 +18,7 @@ local function note_answer()
   redis.call('HSETNX', KEY.answered, 'read_at', now)
   local state = redis.call('HGET', KEY.answered, 'state')
   if state == 'acknowledged' then redis.call('HSET', KEY.answered, 'state', 'read') end
-  redis.call('PUBLISH', KEY.answered, 'read')
+  tell(KEY.answered, 'read')
 end
 
 -- How many messages of the sender wait in this inbox; 0 also while it holds so few that no count is needed.
@@ -40,7 +40,7 @@ local function is_too_fast(limit)
 end
 
 -- Put a message into its receiver's inbox, once.
--- KEYS: record, inbox, other_inbox, *indexes, exchanges, answered, channel, last_status, sent_lately
+-- KEYS: record, notices, inbox, other_inbox, *indexes, exchanges, answered, channel, last_status, sent_lately
 -- ARGV: id, message, sender, limit, unread_limit, minute_limit, keep_seconds, expires_ms, answer, status_of
 -- The last two limits are the sender's; with 0 it has none.
 -- Returns 'accepted', 'known' with its state, or 'full', 'unread' or 'fast' with how many there are.
@@ -63,6 +63,7 @@ local function send()
   redis.call('INCR', KEY.exchanges)
   redis.call('EXPIRE', KEY.exchanges, ARG.keep_seconds)
   redis.call('PUBLISH', KEY.channel, ARG.message)
+  tell(KEY.record, 'accepted')
   if ARG.status_of ~= '' then redis.call('HSET', KEY.last_status, ARG.status_of, ARG.id) end
   note_answer()
   return {'accepted', ''}
@@ -74,7 +75,7 @@ local function is_stale()
 end
 
 -- Note that the receiver's worker begins to deliver.
--- KEYS: record, incarnations
+-- KEYS: record, notices, incarnations
 -- ARGV: agent, incarnation
 -- Returns the state, 'missing', or 'stale' if the agent has a later incarnation.
 local function stage()
@@ -96,7 +97,7 @@ local function leave_inbox(number)
 end
 
 -- Note the outcome of a message, and remove it from its inbox.
--- KEYS: record, inbox, incarnations, *indexes
+-- KEYS: record, notices, inbox, incarnations, *indexes
 -- ARGV: agent, incarnation, number, state, note, keep_seconds, id, message, transport, delivered_ms
 -- The number is that of its entry in the inbox; delivered_ms is how long ago it was delivered, if it was.
 -- Returns the state, or 'stale' if the agent has a later incarnation.
@@ -121,7 +122,7 @@ local function settle()
 end
 
 -- Take back a message whose receiver has not begun to deliver it.
--- KEYS: record, inbox
+-- KEYS: record, notices, inbox
 -- ARGV: id, note, keep_seconds
 local function withdraw()
   if get('state') ~= 'accepted' then return 0 end
@@ -135,7 +136,7 @@ local function withdraw()
 end
 
 -- Put a message that was given up back into its inbox.
--- KEYS: record, inbox
+-- KEYS: record, notices, inbox
 -- ARGV: id
 -- Returns its state now, or 'missing'.
 local function replay()

@@ -29,6 +29,7 @@ from torch_tasks.model.reader import read_object, unreadable_if_wrong
 from torch_tasks.redaction import redacted
 from torch_tasks.settings import Settings
 from torch_tasks.store.ids import ids_beginning, near_ids
+from torch_tasks.store.notices import Notices
 
 CHANNELS = {
     "orchestrator": f"{keys.PREFIX}orchestrator",
@@ -80,7 +81,7 @@ class AuditEntry(Model):
 
 
 class Audit:
-    """The latest entries, on the broker; each is also published on the channel of the same name."""
+    """The latest entries, on the broker; who watches the fleet is told of each."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
@@ -94,7 +95,7 @@ class Audit:
             "why": redacted(why),
         }
         number = str(self._client.xadd(keys.AUDIT, fields, maxlen=_KEPT, approximate=True))
-        self._client.publish(keys.AUDIT, _entry(number, fields).model_dump_json())
+        Notices(self._client).note_audit(_entry(number, fields).model_dump_json())
 
     def latest(self, limit: int) -> list[AuditEntry]:
         found: Any = self._client.xrevrange(keys.AUDIT, count=limit)
@@ -165,6 +166,7 @@ class Inboxes:
         outcome, detail = SCRIPTS["send"](
             self._client,
             record=keys.message(message.id),
+            notices=keys.NOTICES,
             inbox=own,
             other_inbox=other,
             indexes=(*self._indexes(message), keys.published(channel_of(role))),
@@ -263,7 +265,7 @@ class Inboxes:
 
     def stage(self, message_id: str, by: AgentInfo) -> str:
         """Note that the receiver's worker begins to deliver; returns the message's state: "staged" if it may."""
-        places = {"record": keys.message(message_id), "incarnations": keys.AGENT_INCARNATION}
+        places = {"record": keys.message(message_id), "notices": keys.NOTICES, "incarnations": keys.AGENT_INCARNATION}
         state = str(SCRIPTS["stage"](self._client, **places, agent=by.agent_id, incarnation=by.incarnation))
         if state == "stale":
             raise StaleWriter(f"agent {by.agent_id} has a later incarnation than {by.incarnation}")
@@ -284,6 +286,7 @@ class Inboxes:
         outcome = SCRIPTS["settle"](
             self._client,
             record=keys.message(message.id),
+            notices=keys.NOTICES,
             inbox=entry.inbox if entry else keys.inbox(message.target, message.priority),
             incarnations=keys.AGENT_INCARNATION,
             indexes=self._indexes(message),
@@ -432,7 +435,11 @@ class Inboxes:
 
 
 def _places(message: Message) -> dict[str, str]:
-    return {"record": keys.message(message.id), "inbox": keys.inbox(message.target, message.priority)}
+    return {
+        "record": keys.message(message.id),
+        "notices": keys.NOTICES,
+        "inbox": keys.inbox(message.target, message.priority),
+    }
 
 
 def _record(message_id: str, fields: Mapping[str, str], moment: float) -> MessageRecord:

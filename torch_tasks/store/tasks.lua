@@ -1,5 +1,5 @@
 -- What changes task records.
--- WITH: clock, reader, death, bell
+-- WITH: clock, reader, death, bell, notices
 -- FROM PYTHON: TRANSITIONS, HELD, ENDED, MOMENTS, PERFORMANCE, HISTORY_KEPT, BELL_LENGTH, BELL_MS
 
 local function get(field)
@@ -72,7 +72,7 @@ local function accept()
 end
 
 -- Queue a task whose message is set aside, if all that it waited for have succeeded.
--- KEYS: record, history, set_aside, list, bell, *awaited
+-- KEYS: record, history, notices, set_aside, list, bell, *awaited
 -- ARGV: id, queue, becomes, *ends
 -- The ends are the signatures of the ends that were verified: any other end does not count.
 -- Returns 'queued', 'waits', or 'failed' with the number of one that has not succeeded.
@@ -90,7 +90,7 @@ local function release()
   redis.call('LPUSH', KEY.list, ARG.becomes)
   redis.call('HDEL', KEY.set_aside, ARG.id)
   ring()
-  redis.call('PUBLISH', KEY.record, 'queued')
+  tell(KEY.record, 'queued')
   return {'queued', 0}
 end
 
@@ -142,12 +142,12 @@ local function enter(state)
   if ARG.counts ~= '' then count_for_agent() end
   note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.note)
   keep_for(tonumber(ARG.keep_seconds))
-  redis.call('PUBLISH', KEY.record, state)
+  tell(KEY.record, state)
   return redis.call('HGETALL', KEY.record)
 end
 
 -- Put a task into another state, if that state may follow and the caller owns the task.
--- KEYS: record, history, performance
+-- KEYS: record, history, notices, performance
 -- ARGV: state, *only_from, agent, node, incarnation, note, keep_seconds, counts, *fields
 -- Returns 'moved' with the former state and all fields, 'missing', 'owned' with the owner, or 'illegal' with the state.
 local function move()
@@ -162,7 +162,7 @@ local function move()
 end
 
 -- End a task that no live agent has.
--- KEYS: record, history, performance, agents, heartbeats, kept, broker
+-- KEYS: record, history, notices, performance, agents, heartbeats, kept, broker
 -- ARGV: state, agent, node, incarnation, note, keep_seconds, counts, silence_ms, goodbye_ms, *fields
 -- It is not written in the name of an agent: agent and counts are empty.
 -- Returns 'ended' with all fields, 'missing', 'over' if it had ended before, or 'owned'.
@@ -187,7 +187,7 @@ local function adopt(state)
 end
 
 -- Have an agent take a task.
--- KEYS: record, history, agents, heartbeats, kept, broker, soft_pins, loads
+-- KEYS: record, history, notices, agents, heartbeats, kept, broker, soft_pins, loads
 -- ARGV: id, agent, node, incarnation, silence_ms, goodbye_ms, spec, spec_signature
 -- Returns the outcome, and the present or former owner.
 local function take()
@@ -206,13 +206,13 @@ local function take()
   local former = owner .. ' on ' .. node
   note('assigned', ARG.agent, ARG.node, ARG.incarnation, held and 'taken over from ' .. former or '')
   keep_for(0)
-  redis.call('PUBLISH', KEY.record, 'assigned')
+  tell(KEY.record, 'assigned')
   if held then return {'taken over', former} end
   return {'taken', ''}
 end
 
 -- Undo the end that somebody wrote into a record: the task is as its signature or its history says, if one of them does.
--- KEYS: record, history
+-- KEYS: record, history, notices
 -- ARGV: state, signature, known, at_first
 -- Returns whether it was undone.
 local function undo_end()
@@ -228,13 +228,13 @@ local function undo_end()
   if not TRANSITIONS[known] then return 0 end
   redis.call('HSET', KEY.record, 'state', known)
   note(known, '', '', 0, 'it was written over as ' .. ARG.state .. ', which is undone')
-  redis.call('PUBLISH', KEY.record, known)
+  tell(KEY.record, known)
   return 1
 end
 
 -- Put a record back, unless the broker knows the same or a later revision. The message of a dead task is lost; its entry
 -- among the dead letters lets it be replayed.
--- KEYS: record, all, demanded, dead_letters
+-- KEYS: record, notices, all, demanded, dead_letters
 -- ARGV: id, revision, accepted_us, queue, demands, keep_seconds, is_dead, *fields
 local function restore()
   if (tonumber(get('revision') or '') or -1) >= tonumber(ARG.revision) then return 0 end
@@ -243,12 +243,12 @@ local function restore()
   if tonumber(ARG.keep_seconds) > 0 then redis.call('EXPIRE', KEY.record, ARG.keep_seconds) end
   redis.call('ZADD', KEY.all, 'NX', ARG.accepted_us, ARG.id)
   if ARG.demands == '1' then redis.call('SADD', KEY.demanded, ARG.queue) end
-  redis.call('PUBLISH', KEY.record, 'restored')
+  tell(KEY.record, 'restored')
   return 1
 end
 
 -- Give a task to another agent: at once if no agent owns it, else as soon as its owner releases it.
--- KEYS: record, history, demanded
+-- KEYS: record, history, notices, demanded
 -- ARGV: asker, known_spec, spec, spec_signature, to, by, note, *questions, pid, queue, demands, agent, node, incarnation, words
 -- Returns the outcome, the owner, and whether the queue is newly demanded.
 local function hand_over()
@@ -269,6 +269,6 @@ local function hand_over()
   if ARG.demands == '1' then demanded = redis.call('SADD', KEY.demanded, ARG.queue) end
   note(state, ARG.agent, ARG.node, ARG.incarnation, ARG.words)
   keep_for(0)
-  redis.call('PUBLISH', KEY.record, state)
+  tell(KEY.record, state)
   return {HELD[state] and 'asked' or 'moved', owner, demanded}
 end

@@ -110,6 +110,7 @@ class TaskRecords(TaskReader):
         outcome, number = SCRIPTS["release"](
             self._client,
             record=keys.task_record(spec.id),
+            notices=keys.NOTICES,
             history=keys.task_history(spec.id),
             set_aside=keys.SET_ASIDE,
             list=list_of(record.queue, spec.priority.step),
@@ -149,6 +150,7 @@ class TaskRecords(TaskReader):
         outcome, detail, fields_now = SCRIPTS["move"](
             self._client,
             record=keys.task_record(task_id),
+            notices=keys.NOTICES,
             history=keys.task_history(task_id),
             performance=keys.AGENT_PERFORMANCE,
             state=to,
@@ -181,6 +183,7 @@ class TaskRecords(TaskReader):
         outcome, detail = SCRIPTS["take"](
             self._client,
             record=keys.task_record(task_id),
+            notices=keys.NOTICES,
             history=keys.task_history(task_id),
             **signs_of_death(self._settings),
             soft_pins=keys.SOFT_PINS,
@@ -212,6 +215,7 @@ class TaskRecords(TaskReader):
         return SCRIPTS["restore"](
             client,
             record=keys.task_record(task_id),
+            notices=keys.NOTICES,
             all=keys.TASK_STATUS,
             dead_letters=keys.DEAD_LETTERS,
             **_demand(account["queue"]),
@@ -234,6 +238,7 @@ class TaskRecords(TaskReader):
         outcome, owner, demanded = SCRIPTS["hand_over"](
             self._client,
             record=keys.task_record(record.spec.id),
+            notices=keys.NOTICES,
             history=keys.task_history(record.spec.id),
             **_demand(queue),
             asker=asker,
@@ -275,6 +280,7 @@ class TaskRecords(TaskReader):
         outcome, fields_now = SCRIPTS["end_unowned"](
             self._client,
             record=keys.task_record(result.task_id),
+            notices=keys.NOTICES,
             history=keys.task_history(result.task_id),
             performance=keys.AGENT_PERFORMANCE,
             **signs,

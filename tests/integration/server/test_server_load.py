@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import resource
 import socket
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, suppress
@@ -15,7 +18,7 @@ from nodes import Broker
 from served import Served, served
 from waiting import until
 
-from torch_tasks import Torch
+from torch_tasks import Torch, keys
 
 SLOW_SECONDS = 1.5
 WAITING, IDLE = 200, 1000
@@ -162,6 +165,62 @@ def test_a_client_that_comes_back_goes_on_after_its_last_event(server: Served, t
                 assert next(line for line in lines if task.id in line and '"cancelled"' in line)
         with client.stream("GET", "/api/v1/events", headers={"Last-Event-ID": "another-7"}) as stream:
             assert next(line for line in stream.iter_lines() if line == "event: missed")
+
+
+def test_a_client_goes_on_after_its_last_event_at_a_server_that_was_started_again(server: Served, torch: Torch) -> None:
+    with server.client() as client, client.stream("GET", "/api/v1/events?kinds=tasks") as stream:
+        begin = next(line for line in stream.iter_lines() if line.startswith("id:")).removeprefix("id: ")
+    server.end()
+    meanwhile = torch.enqueue("while no server was there")
+    meanwhile.cancel()
+    server.start()
+    with server.client() as client:
+        with client.stream("GET", "/api/v1/events?kinds=tasks", headers={"Last-Event-ID": begin}) as stream:
+            told: list[str] = []
+            for line in stream.iter_lines():
+                told.append(line)
+                if meanwhile.id in line and '"cancelled"' in line:
+                    break
+        assert "event: missed" not in told
+
+
+def test_the_monitor_goes_on_over_a_restart_of_the_server(server: Served, torch: Torch) -> None:
+    argv = [sys.executable, "-m", "torch_tasks.cli", "--server", server.url, "monitor", "--json", "--only", "tasks"]
+    env = {**server.env, "TORCH_BROKER_CONNECT_SECONDS": "60"}
+    with subprocess.Popen(argv, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as monitor:
+        try:
+            assert monitor.stdout
+            assert monitor.stderr
+            assert "Ctrl-C ends it" in monitor.stderr.readline()
+            tasks = []
+            for number in range(2):
+                tasks.append(torch.enqueue(f"task {number}"))
+                tasks[-1].cancel()
+                told = json.loads(monitor.stdout.readline())
+                assert (told["id"], told["what"]) == (tasks[-1].id, "cancelled")
+                if number == 0:
+                    server.end()
+                    tasks.append(torch.enqueue("while no server was there"))
+                    tasks[-1].cancel()
+                    server.start()
+                    assert json.loads(monitor.stdout.readline())["id"] == tasks[-1].id
+        finally:
+            monitor.terminate()
+        assert "missed" not in monitor.stderr.read()
+
+
+def test_it_is_not_ready_while_events_cannot_be_read(server: Served, broker: Broker) -> None:
+    def reasons() -> list[str]:
+        with server.client("") as client:
+            return list(client.get("/readyz").json()["reasons"])
+
+    until(lambda: reasons() == [], "it is ready")
+    broker.client.delete(keys.NOTICES)
+    broker.client.set(keys.NOTICES, "of another program")
+    why = until(reasons, "it says so")
+    assert why[0].startswith("the fleet's events are not read: on the broker, the key")
+    broker.client.delete(keys.NOTICES)
+    until(lambda: reasons() == [], "it is ready again")
 
 
 def test_a_stream_ends_when_its_token_is_revoked(server: Served, torch: Torch) -> None:

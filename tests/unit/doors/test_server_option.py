@@ -18,9 +18,7 @@ def no_server_afterwards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TORCH_BROKER_CONNECT_SECONDS", "0.1")
 
 
-@pytest.mark.parametrize(
-    "words", ["up", "down", "serve", "token list", "attach dev-1", "stop --here", "monitor", "node"]
-)
+@pytest.mark.parametrize("words", ["up", "down", "serve", "token list", "attach dev-1", "stop --here", "node"])
 def test_what_is_about_this_machine_goes_through_no_server(words: str) -> None:
     done = CliRunner().invoke(main, ["--server", NOWHERE, *words.split()])
     assert done.exit_code == 2
