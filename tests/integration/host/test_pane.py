@@ -212,4 +212,5 @@ def test_what_is_asked_while_the_worker_is_killed_again_and_again_is_done_once(
     assert sorted(record.spec.title for record in accepted) == sorted(f"number {number}" for number in range(60))
     assert {record.spec.id for record in accepted} == set(ids)
     waiting = [json.loads(text)["headers"]["id"] for text in Deliveries(fleet().client).waiting("torch.unheard-of.any")]
-    assert sorted(waiting) == sorted(ids)
+    # A worker that was killed before it answered has a message sent again: the same task, which is done once.
+    assert set(waiting) == set(ids)
