@@ -48,6 +48,9 @@ ours raise :class:`BrokerUnreachable`."""
 _AWAY = (*LOST, ReadOnlyError, MasterDownError, OutOfMemoryError)
 """The same, and the answers of a broker that cannot serve now."""
 
+_CONNECTIONS = 10_000
+"""How many threads of one process may use the broker at a time; redis-py itself refuses the one after a hundred."""
+
 KEEPALIVE = {socket.TCP_KEEPIDLE: 5, socket.TCP_KEEPINTVL: 2, socket.TCP_KEEPCNT: 3}
 """When, in seconds, the kernel ends a wait for a broker whose machine is gone; it wakes no process before."""
 
@@ -320,6 +323,7 @@ def _options(address: BrokerAddress, seconds: float, decoded: bool = True) -> di
         # Whatever bytes lie on the broker, reading them is no error of its own.
         "encoding_errors": "replace",
         "health_check_interval": IDLE_SECONDS,
+        "max_connections": _CONNECTIONS,
         # With protocol 3, redis-py asks for maintenance notifications on every connection and is refused.
         "protocol": 2,
         "redis_connect_func": _greet,

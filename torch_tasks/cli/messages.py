@@ -14,7 +14,7 @@ from torch_tasks.cli.tables import Column, cut, state, wrapped
 from torch_tasks.facades.messages import NovaOrchestrator
 from torch_tasks.model.message import MessageKind, MessageRecord, Sent, When
 from torch_tasks.model.options import OneOf
-from torch_tasks.store.messages import AuditEntry
+from torch_tasks.store.message_audit import AuditEntry
 from torch_tasks.visible_text import hanging
 
 _COLUMNS = (Column("MESSAGE"), Column("FROM"), Column("TO"), state(), Column("ACCEPTED", spare=1), cut("TEXT"))

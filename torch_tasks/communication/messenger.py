@@ -35,7 +35,8 @@ from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.durations import local_time
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, id_for
 from torch_tasks.model.near import did_you_mean
-from torch_tasks.store.messages import AuditEntry, AuditKind, InboxEntry, Inboxes, role_named
+from torch_tasks.store.message_audit import AuditEntry, AuditKind
+from torch_tasks.store.messages import InboxEntry, Inboxes, role_named
 from torch_tasks.store.outbox import Outbox
 
 _BREAKER = CircuitBreaker(fail_max=1, reset_timeout=2, exclude=[lambda error: not isinstance(error, BrokerUnreachable)])

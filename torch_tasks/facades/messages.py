@@ -13,7 +13,7 @@ from torch_tasks.link import link as own_link
 from torch_tasks.model.durations import describe_duration
 from torch_tasks.model.message import Message, MessageKind, MessageRecord, MessageState, Sent, Urgency, When
 from torch_tasks.operations import messages as operations
-from torch_tasks.store.messages import AuditEntry
+from torch_tasks.store.message_audit import AuditEntry
 
 
 class NovaOrchestrator:

@@ -19,7 +19,7 @@ from torch_tasks.model.fields import KeptText, Model, now
 from torch_tasks.model.message import MessageRecord, MessageState
 from torch_tasks.model.reader import read_model
 from torch_tasks.model.task import TaskRecord, TaskState
-from torch_tasks.store.messages import AuditEntry, AuditKind
+from torch_tasks.store.message_audit import AuditEntry, AuditKind
 from torch_tasks.store.notices import Notice
 from torch_tasks.system.loops import Loop
 

@@ -14,7 +14,7 @@ from torch_tasks.monitoring.feed import EventPage, feed
 from torch_tasks.monitoring.flow import FlowEvent, FlowKind
 from torch_tasks.monitoring.health import SystemHealth, system_health
 from torch_tasks.monitoring.summary import FleetSummary, summarize
-from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import holds
 from torch_tasks.orchestration.attention import Need, needs
 from torch_tasks.orchestration.holds import HoldReport
@@ -98,6 +98,7 @@ class AwaitEvents(Request):
     also=lambda asked: Right.READ if asked.with_messages else None,
     about=lambda asked: Subject(party=EVERYBODY if asked.with_messages else None),
     needs_broker=False,
+    news=News(concerns=lambda asked: asked.wants, came=lambda _, page: bool(page.events or page.missed)),
 )
 def events(asked: AwaitEvents) -> EventPage:
     """Wait for the next events about messages, tasks and agents; reading them takes nothing from their receivers."""

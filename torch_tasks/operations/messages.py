@@ -15,7 +15,7 @@ from torch_tasks.model.message import Message, MessageKind, MessageRecord, Messa
 from torch_tasks.operations.operation import WAIT_SECONDS, Access, Request, WaitSeconds, operation
 from torch_tasks.security.rights import EVERYBODY, Right, Subject
 from torch_tasks.state_folder import LAST_MESSAGE
-from torch_tasks.store.messages import AuditEntry
+from torch_tasks.store.message_audit import AuditEntry
 
 _Words = Annotated[Text, not_blank("say something")]
 

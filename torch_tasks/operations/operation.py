@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from functools import cached_property
 from importlib import import_module
-from typing import Annotated, Any, Generic, Self, TypeVar, get_type_hints
+from typing import TYPE_CHECKING, Annotated, Any, Generic, Self, TypeVar, get_type_hints
 
 from pydantic import Field, TypeAdapter, ValidationError
 
@@ -17,6 +17,9 @@ from torch_tasks.model.fields import Model, readable
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.operations.shown import shown
 from torch_tasks.security.rights import Right, Subject
+
+if TYPE_CHECKING:
+    from torch_tasks.monitoring.flow import FlowEvent
 
 WAIT_SECONDS = 30.0
 """The longest that one request waits; who wants to wait longer asks again."""
@@ -71,6 +74,16 @@ class Access(StrEnum):
 
 
 @dataclass(frozen=True)
+class News:
+    """By which events a door at which many wait knows when to ask again for one of them."""
+
+    concerns: Callable[[Any], Callable[[FlowEvent], bool]]
+    """Whether an event may bring what a request waits for."""
+    came: Callable[[Any, Any], bool]
+    """Whether a reply to a request is what it waits for."""
+
+
+@dataclass(frozen=True)
 class Operation(Generic[Asked, Reply]):
     """One act that a caller may ask for."""
 
@@ -89,6 +102,8 @@ class Operation(Generic[Asked, Reply]):
     """Whether the broker has to be there, and what it forgot of the tasks of this machine is put back first."""
     verbatim: bool
     """Whether the reply is for the one whom its texts are for, word for word; else the secrets in it are replaced."""
+    news: News | None
+    """If it waits for what events tell of."""
 
     def reply_to(self, asked: Asked) -> Reply:
         """Carry it out, and return what the caller may see of the reply."""
@@ -116,13 +131,16 @@ def operation(
     idempotent: bool = False,
     needs_broker: bool = True,
     verbatim: bool = False,
+    news: News | None = None,
 ) -> Callable[[Callable[[Asked], Reply]], Operation[Asked, Reply]]:
     """Declare the function as the operation of this name; its first docstring line describes it to every door."""
 
     def declare(carry_out: Callable[[Asked], Reply]) -> Operation[Asked, Reply]:
         (parameter,) = inspect.signature(carry_out).parameters
         request = get_type_hints(carry_out)[parameter]
-        declared = Operation(name, access, right, request, carry_out, about, also, idempotent, needs_broker, verbatim)
+        declared = Operation(
+            name, access, right, request, carry_out, about, also, idempotent, needs_broker, verbatim, news
+        )
         _DECLARED[name] = declared
         return declared
 

@@ -12,7 +12,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.fields import Model, Skill, TaskId, Text
 from torch_tasks.model.handover import Handover
 from torch_tasks.model.task import HistoryEntry, Permissions, TaskRecord, TaskSpec, TaskState
-from torch_tasks.operations.operation import WAIT_SECONDS, Access, Nothing, Request, WaitSeconds, operation
+from torch_tasks.operations.operation import WAIT_SECONDS, Access, News, Nothing, Request, WaitSeconds, operation
 from torch_tasks.orchestration import assignment
 from torch_tasks.orchestration.assignment import Assignment, AssignmentStatus
 from torch_tasks.security.rights import Right, Subject
@@ -161,7 +161,13 @@ class Wait(OfTask):
     )
 
 
-@operation("task.wait", Right.LOOK, about=_of_task)
+_NEWS_OF_TASK = News(
+    concerns=lambda asked: lambda event: event.kind == "tasks" and event.id == asked.task_id,
+    came=lambda asked, record: record.state.ended or asked.since not in (None, record.state),
+)
+
+
+@operation("task.wait", Right.LOOK, about=_of_task, news=_NEWS_OF_TASK)
 def wait(asked: Wait) -> TaskRecord:
     """Wait until a task has ended, or has another state than before; returns its record, whichever it is."""
     for state in fleet().records.changes(asked.task_id, deadline=time.monotonic() + asked.seconds):

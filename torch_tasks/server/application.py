@@ -36,7 +36,7 @@ def application(settings: Settings, hub: EventHub, names: Sequence[str]) -> Star
     tokens, sessions = AccessTokens(settings.state), Sessions(settings)
     doors = LoginDoors(settings, tokens, sessions, OpenIdProvider.of(settings))
     flower = FlowerDoor(settings)
-    calls = Calls(settings.server_request_bytes, settings.server_slow_seconds)
+    calls = Calls(hub, settings.server_request_bytes, settings.server_slow_seconds)
     readiness = ServerReadiness(lambda: hub.trouble)
     mcp = HttpDoor(perform_here, settings.server_request_bytes)
     described: dict[str, object] = {}

@@ -7,30 +7,34 @@ from functools import cache
 from typing import Any, TypeVar
 
 import anyio.to_thread
-from anyio import CapacityLimiter
+from anyio import CapacityLimiter, current_time, move_on_after
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
 from torch_tasks.errors import InvalidRequest, RequestNotTaken, TorchError, Unreadable
 from torch_tasks.model.reader import read_object
-from torch_tasks.operations.operation import Access, Operation, all_operations, operation_named, request_of
+from torch_tasks.operations.operation import Access, News, Operation, all_operations, operation_named, request_of
 from torch_tasks.operations.operation import Request as RequestFields
 from torch_tasks.operations.performing import perform_here
 from torch_tasks.server.bodies import read_body
+from torch_tasks.server.events import EventHub
 from torch_tasks.server.problems import problem
 from torch_tasks.visible_text import one_line
 
 IDEMPOTENCY_KEY = "idempotency-key"
 _LONGEST_KEY = 255
 _AT_ONCE, _WAITING = 32, 512
-"""How many requests are carried out at a time, and beside them how many that wait for something to happen."""
+"""How many requests are carried out at a time, and beside them how many that wait in a thread of their own."""
+_LOOK_AGAIN_SECONDS = 5.0
+"""Events may be missed while the broker is away."""
 _Value = TypeVar("_Value")
 
 
 class Calls:
     """Carries out what is asked for, in threads: quick requests do not queue behind those that wait."""
 
-    def __init__(self, longest_bytes: int, slow_seconds: float) -> None:
+    def __init__(self, hub: EventHub, longest_bytes: int, slow_seconds: float) -> None:
+        self._hub = hub
         self._longest = longest_bytes
         self._slow = slow_seconds
         self._quick, self._waits = CapacityLimiter(_AT_ONCE), CapacityLimiter(_WAITING)
@@ -56,7 +60,23 @@ class Calls:
 
     async def _perform(self, operation: Operation[Any, Any], asked: RequestFields, key: str | None) -> Any:
         waits = bool(getattr(asked, "seconds", 0))
+        if waits and operation.news:
+            return await self._await_news(operation, asked, operation.news)
         return await self.in_thread(lambda: perform_here(operation, asked, key), waits=waits)
+
+    async def _await_news(self, operation: Operation[Any, Any], asked: Any, news: News) -> Any:
+        """Ask now, and again when an event may have brought what is waited for; meanwhile no thread waits."""
+        deadline = current_time() + asked.seconds
+        at_once = asked.model_copy(update={"seconds": 0.0})
+        with self._hub.heeding(news.concerns(asked)) as happened:
+            while True:
+                left = deadline - current_time()
+                happened.clear()
+                reply = await self.in_thread(lambda: perform_here(operation, at_once))
+                if left <= 0 or news.came(asked, reply):
+                    return reply
+                with move_on_after(min(left, _LOOK_AGAIN_SECONDS)):
+                    await happened.wait()
 
     async def _body(self, request: Request) -> dict[str, Any]:
         body = await read_body(request, self._longest, self._slow)

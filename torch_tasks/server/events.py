@@ -6,7 +6,8 @@ import asyncio
 import json
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -89,6 +90,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._listeners: set[_Listener] = set()
+        self._heeding: dict[asyncio.Event, Callable[[FlowEvent], bool]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feed: Feed | None = None
         self._place: FlowPlace | None = None
@@ -148,6 +150,16 @@ class EventHub:
         finally:
             self._listeners.discard(listener)
 
+    @contextmanager
+    def heeding(self, concerns: Callable[[FlowEvent], bool]) -> Iterator[asyncio.Event]:
+        """What is set whenever such an event happens."""
+        happened = asyncio.Event()
+        self._heeding[happened] = concerns
+        try:
+            yield happened
+        finally:
+            del self._heeding[happened]
+
     @staticmethod
     async def _news(event: asyncio.Event) -> bool:
         """Wait for it, but not for longer than a stream may be silent."""
@@ -165,10 +177,13 @@ class EventHub:
             self._loop.call_soon_threadsafe(self._reads.set)
         assert self._place
         told, place = self._feed.next(self._place, _QUIET_SECONDS)
-        self._loop.call_soon_threadsafe(self._publish, _published(told), place)
+        self._loop.call_soon_threadsafe(self._publish, told, _published(told), place)
 
-    def _publish(self, published: list[Published], place: FlowPlace) -> None:
+    def _publish(self, told: list[Told], published: list[Published], place: FlowPlace) -> None:
         self._place = place
+        for happened, concerns in self._heeding.items():
+            if any(concerns(one.event) for one in told):
+                happened.set()
         for one in published:
             for listener in self._listeners:
                 listener.give(one)

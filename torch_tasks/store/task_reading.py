@@ -138,10 +138,12 @@ class TaskReader(ABC):
     def changes(self, task_id: str, deadline: float | None = None) -> Iterator[TaskState | None]:
         """The state now and after each change, until the monotonic ``deadline``; read at least once a second."""
         with self._client.pubsub() as notices:  # type: ignore[no-untyped-call]
-            notices.subscribe(keys.task_record(task_id))
             while True:
                 yield self.state(task_id)
                 left = 1.0 if deadline is None else min(1.0, deadline - time.monotonic())
                 if left <= 0:
                     return
-                notices.get_message(timeout=left)
+                if notices.subscribed:
+                    notices.get_message(timeout=left)
+                else:  # then look again: it may have changed meanwhile
+                    notices.subscribe(keys.task_record(task_id))

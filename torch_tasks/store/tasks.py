@@ -335,6 +335,7 @@ class TaskRecords(TaskReader):
         undone = SCRIPTS["undo_end"](
             self._client,
             record=keys.task_record(task_id),
+            notices=keys.NOTICES,
             history=keys.task_history(task_id),
             state=record.state,
             signature=fields.get(END_SIGNATURE, ""),

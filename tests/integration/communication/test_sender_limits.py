@@ -15,7 +15,7 @@ from torch_tasks.errors import InboxFull, SenderLimit
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
-from torch_tasks.store.messages import AuditKind
+from torch_tasks.store.message_audit import AuditKind
 
 SENDERS = [f"qa-{number}" for number in range(12)]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import resource
 import socket
@@ -148,6 +149,26 @@ def test_two_hundred_that_wait_cost_little_and_hear_of_everything(server: Served
         task.cancel()
         for stream in streams:
             assert any(task.id in line and '"cancelled"' in line for line in stream)
+
+
+def test_two_hundred_wait_for_a_task_in_a_few_threads(server: Served, torch: Torch) -> None:
+    task = torch.enqueue("for all to wait for")
+
+    async def wait_for_it() -> list[str]:
+        limits = httpx2.Limits(max_connections=WAITING)
+        headers = {"Authorization": f"Bearer {server.own_token}"}
+        async with httpx2.AsyncClient(
+            base_url=server.url, headers=headers, trust_env=False, timeout=60, limits=limits
+        ) as client:
+            asked = {"task_id": task.id, "seconds": "30"}
+            waiting = [asyncio.create_task(client.get("/api/v1/task.wait", params=asked)) for _ in range(WAITING)]
+            while connections_of(server) < WAITING:
+                await asyncio.sleep(0.05)
+            task.cancel()
+            return [(await one).json().get("state") for one in waiting]
+
+    assert asyncio.run(wait_for_it()) == ["cancelled"] * WAITING
+    assert psutil.Process(server.process.pid).num_threads() < WAITING / 2
 
 
 def test_a_client_that_comes_back_goes_on_after_its_last_event(server: Served, torch: Torch) -> None:
