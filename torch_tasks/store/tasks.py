@@ -109,9 +109,7 @@ class TaskRecords(TaskReader):
                 ends[place] = "none"
         outcome, number = SCRIPTS["release"](
             self._client,
-            record=keys.task_record(spec.id),
-            notices=keys.NOTICES,
-            history=keys.task_history(spec.id),
+            **_changed(spec.id),
             set_aside=keys.SET_ASIDE,
             list=list_of(record.queue, spec.priority.step),
             bell=keys.bell(record.queue),
@@ -149,9 +147,7 @@ class TaskRecords(TaskReader):
             values |= signed_end(task_id, to, str(values.get("result", "")))
         outcome, detail, fields_now = SCRIPTS["move"](
             self._client,
-            record=keys.task_record(task_id),
-            notices=keys.NOTICES,
-            history=keys.task_history(task_id),
+            **_changed(task_id),
             performance=keys.AGENT_PERFORMANCE,
             state=to,
             only_from=TaskState if only_from is None else only_from,
@@ -182,9 +178,7 @@ class TaskRecords(TaskReader):
         """
         outcome, detail = SCRIPTS["take"](
             self._client,
-            record=keys.task_record(task_id),
-            notices=keys.NOTICES,
-            history=keys.task_history(task_id),
+            **_changed(task_id),
             **signs_of_death(self._settings),
             soft_pins=keys.SOFT_PINS,
             loads=keys.AGENT_LOAD,
@@ -237,9 +231,7 @@ class TaskRecords(TaskReader):
         words = f"{handover.by} hands it over to {handover.to}" + (f": {handover.note}" if handover.note else "")
         outcome, owner, demanded = SCRIPTS["hand_over"](
             self._client,
-            record=keys.task_record(record.spec.id),
-            notices=keys.NOTICES,
-            history=keys.task_history(record.spec.id),
+            **_changed(record.spec.id),
             **_demand(queue),
             asker=asker,
             known_spec=known,
@@ -279,9 +271,7 @@ class TaskRecords(TaskReader):
             signs |= {"silence_ms": int(self._settings.offline_seconds * 1000), "goodbye_ms": 0}
         outcome, fields_now = SCRIPTS["end_unowned"](
             self._client,
-            record=keys.task_record(result.task_id),
-            notices=keys.NOTICES,
-            history=keys.task_history(result.task_id),
+            **_changed(result.task_id),
             performance=keys.AGENT_PERFORMANCE,
             **signs,
             **_written_by(None),
@@ -384,6 +374,11 @@ def _written_by(agent: AgentInfo | None) -> dict[str, str | int]:
     if agent is None:
         return {"agent": "", "node": "", "incarnation": 0}
     return {"agent": agent.agent_id, "node": agent.node, "incarnation": agent.incarnation}
+
+
+def _changed(task_id: str) -> dict[str, str]:
+    """Where a script notes that a task has another state."""
+    return {"record": keys.task_record(task_id), "history": keys.task_history(task_id), "notices": keys.NOTICES}
 
 
 def _demand(queue: str) -> dict[str, Any]:
