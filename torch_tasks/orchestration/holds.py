@@ -45,22 +45,19 @@ def pause(
     reason: str = "",
     interrupt: bool = False,
 ) -> HoldReport:
-    """Let one agent, all of a role, or all begin no new task; their messages wait.
-
-    A running task goes on, or with ``interrupt`` goes back to its queue.
-    """
+    """Order a pause, and wait a moment for those that confirm it."""
     return _announce(_scope(agent, role, everybody), new_hold(reason, interrupt=interrupt))
 
 
 def resume(
     agent: str | None = None, *, role: str | None = None, everybody: bool = False, reason: str = ""
 ) -> HoldReport:
-    """Lift a pause of exactly this scope; :class:`NotHeld` if there is none."""
+    """Order that a pause of this scope ends; :class:`NotHeld` if there is none."""
     return _announce(_scope(agent, role, everybody), new_hold(reason, lifted=True))
 
 
 def stop(reason: str = "", *, here: bool = False) -> HoldReport:
-    """Stop the whole fleet, or with ``here`` this machine: no task begins, running ones are interrupted."""
+    """Order a stop: on the disk of this machine first, so that it holds without the broker, too."""
     node, hold = NodeHolds(settings().state_dir), new_hold(reason)
     former = node.stop
     # A machine's own stop outlives the fleet's.
@@ -79,7 +76,7 @@ def stop(reason: str = "", *, here: bool = False) -> HoldReport:
 
 
 def start(reason: str = "", *, here: bool = False) -> HoldReport:
-    """Lift the fleet's stop, or with ``here`` this machine's own; :class:`NotHeld` if there is none."""
+    """Order that a stop ends; the report says what stops this machine all the same."""
     node = NodeHolds(settings().state_dir)
     lifted = _lift_here(node, reason) if here else _lift_everywhere(node, reason)
     return lifted.model_copy(update={"file": str(node.stop_file), "still": node.stop})

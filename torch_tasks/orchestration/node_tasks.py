@@ -8,7 +8,7 @@ from typing import Any
 
 from torch_tasks import keys
 from torch_tasks.app import app
-from torch_tasks.errors import SpawnFailed, TorchError
+from torch_tasks.errors import NotAllowed, SpawnFailed, TorchError
 from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentState, RetireOrder
 from torch_tasks.model.durations import describe_duration
@@ -100,8 +100,12 @@ def _node() -> NodeHost:
 
 @app.task(base=SystemTask, name="torch.start_agent")
 def start_agent(spawned: Spawned) -> None:
-    """Sent to the agent's node: keep the agent alive from now on."""
-    require_spawn(spawned.request)
+    """Sent to the agent's node: keep the agent alive from now on; if who asked may not, its place is free again."""
+    try:
+        require_spawn(spawned.request)
+    except NotAllowed as error:
+        fleet().spawns.settle(spawned, SpawnState.FAILED, str(error))
+        raise
     _node().start_agent(spawned)
 
 

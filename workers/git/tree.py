@@ -20,6 +20,7 @@ from pathlib import Path
 
 from torch_tasks.errors import GitRefused
 from torch_tasks.model.task import DiffStat
+from torch_tasks.workers.git.environment import git_environment
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy
 
 #: How long git may take where no hook of the user's runs.
@@ -28,18 +29,6 @@ QUICK = 30.0
 _TAIL = 1500
 #: Of so many new files of at most this size the lines are counted.
 _COUNTED_FILES, _COUNTED_BYTES = 500, 1_000_000
-#: If Torch was started from a git hook, these variables name that hook's tree.
-_FOREIGN = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_PREFIX",
-    "GIT_LITERAL_PATHSPECS",
-)
 # Git takes no lock that would disturb an agent that commits at this moment.
 _ALWAYS = ("--no-optional-locks",)
 #: Git tidies up nothing in passing, and asks no monitor what has changed.
@@ -164,7 +153,7 @@ class Git:
 
     def _environment(self, settings: Mapping[str, str]) -> dict[str, str]:
         """Git's environment, with settings beside those that it holds already; submodules inherit them."""
-        ours = {name: value for name, value in os.environ.items() if name not in _FOREIGN} | _UNATTENDED
+        ours = git_environment() | _UNATTENDED
         first = int(ours.get("GIT_CONFIG_COUNT", "0"))
         for number, (key, value) in enumerate(settings.items(), first):
             ours |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}

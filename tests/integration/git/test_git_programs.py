@@ -129,3 +129,18 @@ def test_a_commit_keeps_what_a_filter_makes_of_a_file(own: Repository, tmp_path:
     assert committed(own) == CommitOutcome(commits=1)
     assert own.show("words.txt") == "WORDS\n"
     assert mark.exists()
+
+
+def test_a_hook_finds_no_secret_of_the_workers_in_its_environment(
+    own: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secrets = {"TORCH_BROKER_URL": "redis://:secret@broker", "GITHUB_TOKEN": "secret", "DATABASE_URL": "secret"}
+    for name, value in {**secrets, "SSH_AUTH_SOCK": "/tmp/agent"}.items():
+        monkeypatch.setenv(name, value)
+    own.hook("pre-commit", f"env > {tmp_path}/environment")
+    own.write("app.py", "print('two')\n")
+    assert committed(own) == CommitOutcome(commits=1)
+    found = dict(line.split("=", 1) for line in (tmp_path / "environment").read_text().splitlines() if "=" in line)
+    assert found.keys() & secrets.keys() == set()
+    assert (found["SSH_AUTH_SOCK"], found["GIT_PAGER"]) == ("/tmp/agent", "cat")
+    assert found["PATH"]

@@ -17,6 +17,7 @@ from torch_tasks.caller import Caller, CallerKind, acting_as
 from torch_tasks.errors import NotAllowed, NotYours
 from torch_tasks.fleet import fleet
 from torch_tasks.model.hold import STOP, agent_scope
+from torch_tasks.model.spawn import SpawnRequest, SpawnState
 from torch_tasks.model.task import TaskSpec
 from torch_tasks.orchestration import node_tasks
 from torch_tasks.security.decision import require_no_more_than_own
@@ -174,6 +175,13 @@ def test_the_node_worker_decides_by_who_asks_for_an_agent_or_its_end(torch: Torc
         refused = node_tasks.retire.apply_async(("pm-1", order), queue=queue).get(timeout=SOON)
         assert "agent pm-1 is the child of no agent" in refused
         assert "qa-1 may not do agent.release" in node_tasks.release.apply_async(("pm-1",), queue=queue).get(SOON)
+        reserved, _ = fleet().spawns.reserve(SpawnRequest.build(role="developer", id="past-every-door"))
+        node_tasks.order_start(reserved)
+
+    def state_of_the_place() -> SpawnState:
+        return fleet().spawns.get_many([reserved.agent_id])[0].state
+
+    until(lambda: state_of_the_place() is SpawnState.FAILED, "its place is given back at once", SOON)
     with acting_as(Caller(agent="pm-1")):
         for asked, why in (
             ({"role": "developer", "parent": "qa-1"}, "that is qa-1's"),

@@ -9,7 +9,8 @@ import pytest
 from torch_tasks.model.agent import AgentInfo, AgentSpec
 from torch_tasks.model.fields import now
 from torch_tasks.settings import Settings
-from torch_tasks.workers.host.pane_environment import USUAL, allowed, pane_environment
+from torch_tasks.system.environment import USUAL, allowed
+from torch_tasks.workers.host.pane_environment import pane_environment
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.kind import program_of
 
