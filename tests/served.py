@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import ssl
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -27,6 +28,8 @@ class Served:
         self.folder = short_folder()
         self.state = self.folder / "state"
         self.port = port
+        self.authority: Path | None = None
+        """Who issued its certificate, if it has one."""
         self._words = words
         self._log = self.folder / "server.log"
         own = {"TORCH_BROKER_URL": broker_url, "TORCH_STATE_DIR": str(self.state), SESSION: MARK}
@@ -51,7 +54,8 @@ class Served:
 
     def _answers(self) -> bool:
         try:
-            return httpx2.get(f"{self.url}/healthz", trust_env=False).status_code == 200
+            trusted = ssl.create_default_context(cafile=self.authority)
+            return httpx2.get(f"{self.url}/healthz", trust_env=False, verify=trusted).status_code == 200
         except httpx2.TransportError:
             return False
 

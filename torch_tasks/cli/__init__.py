@@ -169,6 +169,8 @@ def _choose_link(server: str | None, words: Sequence[str]) -> None:
             f"'torch-tasks {' '.join(words[:2])}' is about this machine: leave "
             "--server out, or run it where the server is"
         )
+    if words[:1] == ["down"] and (named := server_chosen()):
+        click.echo(f"this is about this machine alone: the server at {named} (TORCH_SERVER) is not asked", err=True)
     if server or is_local:
         os.environ[SERVER_VARIABLE] = NO_SERVER if is_local else str(server)
 

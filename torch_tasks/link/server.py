@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 _REPLY_SECONDS = 60.0
 """The longest that one request waits at the server is half of it."""
 _FIRST_PAUSE, _LONGEST_PAUSE = 0.05, 1.0
+_NOT_TRUSTED = "CERTIFICATE_VERIFY_FAILED"
 _ON_THE_WAY = (502, 503, 504)
 """What a proxy says of a server that it cannot reach."""
 
@@ -46,7 +47,9 @@ class ServerLink:
         self.url = _checked(url)
         self._token = token
         self._client = httpx2.Client(
-            timeout=httpx2.Timeout(_REPLY_SECONDS, connect=5.0), trust_env=not _is_of_this_machine(self.url)
+            timeout=httpx2.Timeout(_REPLY_SECONDS, connect=5.0),
+            trust_env=not _is_of_this_machine(self.url),
+            verify=httpx2.create_ssl_context() if self.url.startswith("https:") else True,
         )
 
     def perform(self, operation: Operation[Asked, Reply], asked: Asked, key: str | None = None) -> Reply:
@@ -91,6 +94,11 @@ class ServerLink:
             answer = self._client.post(address, content=body, headers=headers)
         except httpx2.HTTPError as error:
             why = str(error) or type(error).__name__
+            if _NOT_TRUSTED in why:
+                raise InvalidSettings(
+                    f"the certificate of the server at {self.url} is not trusted here: {why}. SSL_CERT_FILE names the "
+                    "file of the authority that issued it"
+                ) from None
             raise ServerUnreachable(
                 f"the server at {self.url} does not answer: {why}. Is 'torch-tasks serve' running there? --server or "
                 "TORCH_SERVER names it"

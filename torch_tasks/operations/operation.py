@@ -102,7 +102,7 @@ class Operation(Generic[Asked, Reply]):
     """Whether the broker has to be there, and what it forgot of the tasks of this machine is put back first."""
     verbatim: bool
     """Whether the reply is for the one whom its texts are for, word for word; else the secrets in it are replaced."""
-    news: News | None
+    news: News | None = None
     """If it waits for what events tell of."""
 
     def reply_to(self, asked: Asked) -> Reply:

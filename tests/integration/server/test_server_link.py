@@ -6,15 +6,17 @@ import json
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from subprocess import CompletedProcess
 
 import pytest
 from clients import read_settings_anew
+from issued import Authority
 from nodes import Broker
 from served import Served, served
 
 from torch_tasks import Torch
-from torch_tasks.errors import NotAuthenticated, ServerUnreachable, TaskNotFinished, TaskNotFound
+from torch_tasks.errors import InvalidSettings, NotAuthenticated, ServerUnreachable, TaskNotFinished, TaskNotFound
 from torch_tasks.model.task import TaskState
 
 Command = Callable[..., "CompletedProcess[str]"]
@@ -176,3 +178,27 @@ def test_a_port_that_somebody_else_has_taken_gets_no_token(server: Served) -> No
         stranger.setblocking(False)
         with pytest.raises(BlockingIOError):  # nobody has connected
             stranger.accept()
+
+
+def test_an_encrypted_server_is_asked_only_where_its_certificate_is_trusted(
+    broker: Broker, torch: Torch, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own, foreign = Authority(tmp_path, "own"), Authority(tmp_path, "foreign")
+    server = Served(broker.url, TORCH_SERVER_CERTIFICATE=str(own.issue("server")))
+    server.authority = own.file
+    try:
+        server.start()
+        assert server.url.startswith("https://127.0.0.1:")
+        asked = ("--server", server.url, "tasks", "--json")
+        assert server.command(*asked, SSL_CERT_FILE=str(own.file)).returncode == 0
+        refused = server.command(*asked, code=2, SSL_CERT_FILE=str(foreign.file))
+        assert f"the certificate of the server at {server.url} is not trusted here" in refused.stderr
+        assert "SSL_CERT_FILE" in refused.stderr
+        monkeypatch.setenv("SSL_CERT_FILE", str(own.file))
+        task = Torch(server=server.url, token=server.own_token).enqueue("over an encrypted connection")
+        assert torch.task(task.id).status is TaskState.QUEUED
+        monkeypatch.setenv("SSL_CERT_FILE", str(foreign.file))
+        with pytest.raises(InvalidSettings, match="is not trusted here"):
+            Torch(server=server.url, token=server.own_token).tasks()
+    finally:
+        server.close()
