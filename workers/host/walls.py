@@ -11,7 +11,7 @@ from torch_tasks.errors import SandboxRefused
 from torch_tasks.model.sandbox import Network
 from torch_tasks.settings import Settings
 from torch_tasks.state_folder import PROXY
-from torch_tasks.workers.host.pane_environment import USUAL, allowed
+from torch_tasks.system.environment import USUAL, allowed
 from torch_tasks.workers.programs.kind import AgentKind, boxing_of
 from torch_tasks.workers.sandbox.ability import why_not
 from torch_tasks.workers.sandbox.agent_box import Inhabitant, agent_box, boxed, prepare
