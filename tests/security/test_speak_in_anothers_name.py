@@ -18,7 +18,7 @@ from torch_tasks.fleet import fleet
 from torch_tasks.model.agent import AgentInfo, AgentState
 from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState
-from torch_tasks.store.messages import AuditKind
+from torch_tasks.store.message_audit import AuditKind
 
 AGENTS = ("dev-1", "dev-2")
 
