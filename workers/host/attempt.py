@@ -157,8 +157,7 @@ class Attempt:
         fresh = agent.kind.spec.fresh if spec.fresh is None else spec.fresh
         is_elsewhere = spec.workdir is not None and not self._terminal.may_work_in(Path(spec.workdir))
         moves = fresh or is_elsewhere or (has_own_tree and self._kind.is_conversational)
-        stays = self._kind.box is not None and spec.workdir is not None
-        folder = (spec.workdir if moves else here if stays else None) or home
+        folder = (spec.workdir if moves else here if spec.workdir and self._kind.box else None) or home
         is_restored = self._kind.restore(self._terminal.pane)
         if is_restored and not fresh and folder == here:
             return None

@@ -80,7 +80,7 @@ class HostProxy:
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
+            with suppress(OSError, asyncio.IncompleteReadError):
                 await self._answer(reader, writer)
         finally:
             writer.transport.abort()
@@ -112,7 +112,7 @@ class HostProxy:
         try:
             async with asyncio.timeout(_CONNECT_SECONDS):
                 return await asyncio.open_connection(host, port)
-        except (OSError, TimeoutError) as error:
+        except OSError as error:
             raise Refused("502 Bad Gateway", f"{host}:{port} cannot be reached: {error}") from None
 
 
