@@ -71,7 +71,7 @@ def given_by_fleet() -> dict[str, str]:
     try:
         found = json.loads(file.read_bytes())
         return {name: found[name] for name in ("node", "broker_url")}
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise StateFolderUnusable(f"cannot read {file}: {error}. 'torch-tasks node join' writes it anew") from None

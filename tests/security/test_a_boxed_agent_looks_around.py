@@ -146,3 +146,12 @@ def test_the_check_of_its_task_leaves_the_box(machine: BoxedMachine) -> None:
     assert "private" not in said
     assert (machine.home / ".bashrc").read_text() == "# the user's\n"
     machine.attack("true", "--check", "test -e file", code=0)
+
+
+def test_its_tasks_in_a_folder_of_theirs_leave_their_files_there(machine: BoxedMachine) -> None:
+    project = machine.work / "project"
+    project.mkdir()
+    for number in "12":  # the first starts a program in the folder, the second finds one there
+        machine.attack(f"touch made-{number}", "--workdir", str(project), code=0)
+    assert {file.name for file in project.iterdir()} == {"made-1", "made-2"}
+    assert str(machine.mine) in machine.attack("pwd", code=0)

@@ -98,6 +98,8 @@ class Channel(stock.Channel):
     def _get_pool(self, asynchronous: bool = False) -> Any:
         if asynchronous:
             return super()._get_pool(asynchronous=True)
+        if self.connection is None:
+            raise redis.ConnectionError("this channel was closed when its connection was lost")
         return self.connection.client.pools.pool_for(self._connparams())
 
     def _disconnect_pools(self) -> None:

@@ -70,6 +70,8 @@ OPTIONS = {
     "serve": "--host --port",
     "token": "create list revoke",
     "keys": "list issue rotate revoke",
+    "audit": "show verify report",
+    "broker": "make users rotate add remove",
     "operations": "NAME --json",
     "mcp": "--longest-wait",
     "doctor": "--json",

@@ -70,7 +70,8 @@ def test_what_is_hidden_is_covered_and_cannot_be_written() -> None:
             Wall(HOME, Use.READ), Wall(HOME / ".ssh", Use.HIDE_FOLDER), Wall(HOME / ".netrc", Use.HIDE_FILE)
         ).arguments()
     )
-    assert "--tmpfs /home/ann/.ssh --remount-ro /home/ann/.ssh" in said
+    assert "--tmpfs /home/ann/.ssh " in said
+    assert "--remount-ro /home/ann/.ssh" in said
     assert "--ro-bind /dev/null /home/ann/.netrc" in said
 
 
@@ -158,3 +159,13 @@ def test_whether_a_program_is_boxed(
     else:
         assert decided() == comes_out
         assert Boxing.read(comes_out.in_words) == comes_out
+
+
+def test_what_is_shown_inside_a_hidden_place_is_made_before_the_place_is_closed() -> None:
+    state = HOME / "state"
+    said = box(
+        Wall(HOME, Use.WRITE), Wall(state, Use.HIDE_FOLDER), Wall(state / "agents/dev-1/bell", Use.WRITE)
+    ).arguments()
+    closed = said.index("--remount-ro")
+    assert said[closed + 1] == str(state)
+    assert said.index(str(state / "agents/dev-1/bell")) < closed
