@@ -122,7 +122,7 @@ def read_logins(file: Path) -> BrokerLogins | None:
     """The users that a file holds; None if there is none."""
     try:
         return BrokerLogins.model_validate_json(file.read_bytes())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
 
 
