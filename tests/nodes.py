@@ -15,6 +15,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -154,6 +155,7 @@ class Broker(CeleryTestContainer):
         self._folder = short_folder()
         self.settings = Settings(state_dir=self._folder, broker_url=os.environ.get("TORCH_TEST_BROKER_URL"))
         self.data = BrokerData(self.settings.state.broker)
+        self.url: Any = None
         self.start()
 
     def start(self) -> None:
@@ -167,8 +169,14 @@ class Broker(CeleryTestContainer):
             if own:
                 start_broker(self.settings)
             address = administrators_address(self.settings) if own else self.settings.broker()
-        self.url, self.celery_url = address.url.get_secret_value(), address.celery_url
-        self.client = redis.Redis.from_url(self.url, decode_responses=True, protocol=2)
+        url = address.url.get_secret_value()
+        client = redis.Redis.from_url(url, decode_responses=True, protocol=2)
+        if self.url is None:
+            self.url, self.celery_url = url, address.celery_url
+        elif url != self.url:  # its password is new, and processes of the test know the first one
+            first = urlsplit(self.url)
+            client.execute_command("ACL", "SETUSER", str(first.username), f">{first.password}")
+        self.client = client
 
     def process(self) -> psutil.Process:
         """The broker's process, which must run on this machine."""

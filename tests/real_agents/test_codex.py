@@ -14,6 +14,7 @@ from promises import WithAccounts, WithTorchTools
 from torch_tasks import TaskState, keys
 from torch_tasks.client import Task
 from torch_tasks.model.task import Question
+from torch_tasks.state_folder import PROGRAM
 from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
 from torch_tasks.workers.certify.homes import CodexHome
 
@@ -131,7 +132,7 @@ class TestCodex(WithCodex):
             process
             for process in psutil.process_iter(["name", "cmdline"])
             if process.info["name"] == "codex"
-            and f"unix://{agent.worker.folder}/door" in process.info["cmdline"]
+            and f"unix://{agent.worker.folder / PROGRAM}/door" in process.info["cmdline"]
             and "app-server" in process.info["cmdline"]
         ]
 

@@ -6,6 +6,8 @@ import pytest
 from hosted import Hosted
 from test_codex import Newcomer, WithCodex
 
+from torch_tasks.state_folder import PROGRAM
+
 pytestmark = pytest.mark.slow
 
 
@@ -28,4 +30,4 @@ class TestTypedCodex(WithCodex):
 
     def test_no_server_runs(self, agent: Hosted) -> None:
         assert agent.do("typed").evidence[0].detail == "hook Stop: the turn is over"
-        assert not (agent.worker.folder / "door").exists()
+        assert not (agent.worker.folder / PROGRAM / "door").exists()

@@ -12,6 +12,7 @@ from promises import WithTools, WithTorchTools
 from torch_tasks.client import Task
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
+from torch_tasks.state_folder import PROGRAM
 from torch_tasks.workers.certify.fake_model.steps import Call, Fail, Text
 from torch_tasks.workers.certify.homes import GeminiHome
 
@@ -49,7 +50,7 @@ class TestGemini(WithTorchTools, WithTools):
         person = agent.home.folder / ".gemini"
         assert (person / "settings.json").read_text() == SETTINGS
         assert {path.name for path in person.iterdir()} == {"settings.json", "GEMINI.md"}
-        own = json.loads((agent.worker.folder / "home/.gemini/settings.json").read_text())
+        own = json.loads((agent.worker.folder / PROGRAM / "home/.gemini/settings.json").read_text())
         assert own["ui"]["theme"] == "Default Light"
         assert own["security"]["auth"]["selectedType"] == "gemini-api-key", "it was not asked how to log in"
         assert agent.do("hello, you", id="hello-you").succeeded
