@@ -132,6 +132,7 @@ class TestCodex(WithCodex):
             process
             for process in psutil.process_iter(["name", "cmdline"])
             if process.info["name"] == "codex"
+            and process.info["cmdline"]  # a killed one has none until its parent has noticed
             and f"unix://{agent.worker.folder / PROGRAM}/door" in process.info["cmdline"]
             and "app-server" in process.info["cmdline"]
         ]

@@ -52,6 +52,10 @@ class TestTurns:
         assert (end.kind, end.text) == (EventKind.INTERRUPTED, "")
         assert ms(end.at) >= BEGUN
 
+    def test_a_turn_that_is_listed_as_interrupted_before_its_end_is_known_goes_on(self) -> None:
+        [event] = turn_events([turn("interrupted", said(), completedAt=None, durationMs=None)])
+        assert event.kind is EventKind.ACCEPTED
+
     def test_a_turn_ends_before_the_next_one_begins(self) -> None:
         following = BEGUN + 650
         events = turn_events([turn("interrupted", said()), turn("inProgress", said(at=following))])

@@ -222,7 +222,8 @@ def _end(turn: ServerTurn, begun: datetime, following: datetime | None) -> Progr
     match turn["status"]:
         case "completed":
             return ProgramEvent(EventKind.STOPPED, text=text, at=at, origin=ORIGIN)
-        case "interrupted":
+        # Until an end is in its log, a turn at rest is listed as interrupted, too, whether it begins or has failed.
+        case "interrupted" if turn.get("completedAt"):
             return ProgramEvent(EventKind.INTERRUPTED, text=text, at=at, origin=ORIGIN)
         case "failed":
             return failed(turn["error"]["message"], json.dumps(turn["error"].get("codexErrorInfo")), at, ORIGIN)
