@@ -134,7 +134,8 @@ def kind_toml(
 ) -> str:
     """The TOML of a fake agent that this command starts."""
     looks = LOOKS.replace("SETTLE", str(settle)).replace("LISTENS", str(listens).lower())
-    head = f"command = {json.dumps(command)}\naccount = {json.dumps(account)}\n"
+    # It keeps a record of what it reads beside itself, where no box lets it write.
+    head = f'command = {json.dumps(command)}\naccount = {json.dumps(account)}\nsandbox = "never"\n'
     return f"{head}{looks}{HOOKS if hooks else ''}"
 
 

@@ -17,7 +17,7 @@ from torch_tasks.workers.git.commit import CommitOutcome
 from torch_tasks.workers.git.policy import RolePolicy
 from torch_tasks.workers.git.tree import Tree
 
-KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\nabc\n"
+KEY = "-----BEGIN OPENSSH " + "PRIVATE KEY-----\n" + "b3BlbnNzaC1rZXkt" * 4 + "\n"
 TOKEN = "ghp_" + "a1B2" * 10
 
 

@@ -7,6 +7,7 @@ import json
 import threading
 import time
 from collections.abc import Callable
+from urllib.parse import urlsplit
 
 import pytest
 import redis
@@ -199,6 +200,8 @@ def test_flower_sees_the_queues_and_purge_empties_them(bench: Bench) -> None:
         bench.send("work", priority=priority)
     options = {"priority_steps": OPTIONS["priority_steps"]}
     flower = FlowersBroker(bench.broker.celery_url, broker_options=options)
+    # Flower cannot name a user on a Unix socket; Torch has it log in as its processes do.
+    flower.redis.connection_pool.connection_kwargs["username"] = urlsplit(bench.broker.url).username
 
     async def length() -> int:
         [queue] = await flower.queues([QUEUE])
@@ -381,7 +384,7 @@ def test_a_tag_that_is_gone_touches_nothing(bench: Bench, claim: Callable[..., C
     for nothing in (
         deliveries.settle(old.tag),
         deliveries.requeue(old.tag),
-        deliveries.move(old.tag, "other", 0),
+        deliveries.move(old.tag, "other", 0, "{}"),
         deliveries.park(old.tag, "other", 0, 0),
         deliveries.bury(old.tag, "id"),
         deliveries.message(old.tag),
@@ -400,7 +403,7 @@ def test_an_abandoned_delivery_can_be_moved_by_anybody(
     bench.deliveries.put(QUEUE, "{}", STEP)
     taken = claim(QUEUE, lease_seconds=0.001)
     assert taken
-    assert bench.deliveries.move(taken.tag, "torch.agent.next-1", 3)
+    assert bench.deliveries.move(taken.tag, "torch.agent.next-1", 3, "{}")
     assert bench.deliveries.waiting("torch.agent.next-1") == ["{}"]
     assert not bench.leases()
 
