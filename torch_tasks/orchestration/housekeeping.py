@@ -165,7 +165,7 @@ def _end_overdue(record: TaskRecord, fleet: Fleet) -> None:
 def sign_anew(of: Fleet) -> None:
     """Sign anew what has waited so long in a queue that its signature would expire."""
     agents = (keys.agent_queue(agent.agent_id) for agent in of.registry.agents())
-    for queue in {keys.SYSTEM_QUEUE, *agents, *(backlog.queue for backlog in backlogs(of))}:
+    for queue in of.deliveries.nonempty({keys.SYSTEM_QUEUE, *agents, *(backlog.queue for backlog in backlogs(of))}):
         if count := of.deliveries.sign_anew(queue):
             log.info("%d messages in %s have waited long and were signed anew", count, queue)
 
