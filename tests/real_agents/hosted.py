@@ -72,22 +72,31 @@ class Hosted:
 
     def type_until(self, condition: Callable[[], object], key: str) -> None:
         """Press the key as a person does, once a second, until it has done what it should."""
+        self.try_until(condition, lambda: self.worker.tmux("send-keys", key), key)
+
+    def try_until(self, condition: Callable[[], object], act: Callable[[], object], what: str) -> None:
+        """Do that once a second, until it has done what it should."""
         deadline = time.monotonic() + SECONDS
         while not condition():
-            assert time.monotonic() < deadline, f"{key} does nothing; the pane shows:\n{self.worker.screen()}"
-            self.worker.tmux("send-keys", key)
+            assert time.monotonic() < deadline, f"{what} does nothing; the pane shows:\n{self.worker.screen()}"
+            act()
             with contextlib.suppress(AssertionError):
-                until(condition, key, 1)
+                until(condition, what, 1)
 
     def await_new_program(self, before: tuple[str, int]) -> None:
         """Wait until another program than the one ``before`` is in the pane."""
 
         def is_new() -> bool:
-            with contextlib.suppress(subprocess.CalledProcessError, ValueError):  # there is no pane between the two
-                return self.worker.pane() != before
-            return False
+            now = self.program()
+            return now is not None and now != before
 
         until(is_new, "it is started anew", SECONDS)
+
+    def program(self) -> tuple[str, int] | None:
+        """Its pane and the process in it; None between the end of a program and the start of the next."""
+        with contextlib.suppress(subprocess.CalledProcessError, ValueError):
+            return self.worker.pane()
+        return None
 
     def received(self, task_id: str) -> list[str]:
         """Every prompt of this task that the model received, exactly, but for what its program puts around it."""

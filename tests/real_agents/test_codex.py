@@ -42,6 +42,11 @@ class WithCodex(WithTorchTools, WithAccounts):
     def check_denied(self, agent: Hosted, task: Task) -> None:
         assert task.result(timeout=120).answer == "Tried."
 
+    def leave(self, agent: Hosted) -> None:
+        """A turn goes on for a moment after its hook, and the key only interrupts it then."""
+        before, [key] = agent.program(), agent.home.exit_keys
+        agent.type_until(lambda: agent.program() != before, key)
+
     def test_the_persons_settings_are_left_alone(self, agent: Hosted) -> None:
         settings = (agent.home.folder / ".codex/config.toml").read_text()
         assert "hooks" not in settings
@@ -161,11 +166,14 @@ class TestCodex(WithCodex):
         assert task.result(timeout=120).answer == "Made."
 
     def test_a_conversation_that_a_person_began_gets_its_prompts_typed(self, agent: Hosted) -> None:
+        def begin() -> None:
+            agent.worker.tmux("send-keys", "-l", "/new")
+            agent.wait(lambda: "start a new chat" in agent.worker.screen(), "its menu shows the command")
+            agent.worker.tmux("send-keys", "Enter")
+
         assert agent.do("before the new one").succeeded
-        agent.worker.tmux("send-keys", "-l", "/new")
-        agent.wait(lambda: "start a new chat" in agent.worker.screen(), "its menu shows the command")
-        agent.worker.tmux("send-keys", "Enter")
-        agent.wait(lambda: "before the new one" not in agent.worker.screen(), "a new conversation is shown")
+        # The program refuses it until it has heard of the end of the turn, too.
+        agent.try_until(lambda: "before the new one" not in agent.worker.screen(), begin, "/new")
         task = agent.give("into the new one", id="new-one")
         assert task.result(timeout=120).succeeded
         assert "into the new one" in agent.worker.screen()
