@@ -16,6 +16,8 @@ from nodes import PACE, Broker
 from torch_tasks import Torch
 from torch_tasks.app import app
 from torch_tasks.fleet import fleet
+from torch_tasks.model.agent import AgentInfo, AgentState
+from torch_tasks.model.fields import now
 from torch_tasks.settings import settings
 
 
@@ -63,3 +65,21 @@ def run_client(statements: str, **environment: str) -> str:
     output, errors = client.communicate(timeout=60)
     assert client.returncode == 0, errors
     return output
+
+
+def register_agent(name: str, role: str) -> None:
+    """Enter an agent that is ready and has no process into the fleet."""
+    info = AgentInfo(
+        agent_id=name,
+        role=role,
+        kind="shell",
+        node="n",
+        pid=1,
+        host="h",
+        incarnation=0,
+        workdir="/w",
+        tmux_socket="/t",
+        started_at=now(),
+        state=AgentState.READY,
+    )
+    fleet().registry.register(info, holder_is_gone=True)

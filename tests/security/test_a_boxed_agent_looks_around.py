@@ -65,7 +65,7 @@ def test_it_reads_the_state_folder_the_users_keys_and_torchs_configuration(machi
     said = machine.attack(
         'for f in "$TORCH_STATE_DIR"/broker.json "$TORCH_STATE_DIR"/broker/* "$TORCH_STATE_DIR"/server.token '
         '"$TORCH_STATE_DIR"/agents/*/journal.json "$TORCH_STATE_DIR"/agents/dev-2/* "$TORCH_CONFIG_DIR"/torch.toml '
-        "~/.ssh/id_ed25519 ~/.aws/credentials ~/.bashrc /etc/shadow /root/.ssh/*; do "
+        "~/.ssh/id_ed25519 ~/.aws/credentials ~/.bashrc /etc/shadow; do "
         'cat "$f" 2>/dev/null && echo "READ $f"; done; echo looked'
     )
     assert said.split() == ["looked"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients import read_settings_anew
+from clients import read_settings_anew, register_agent
 from nodes import Broker
 
 from torch_tasks import Torch, keys
@@ -15,8 +15,6 @@ from torch_tasks.communication import signed_messages
 from torch_tasks.communication.messenger import Messenger
 from torch_tasks.errors import NotDelivered
 from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.fields import now
 from torch_tasks.model.message import Message, MessageKind, MessageState
 from torch_tasks.store.message_audit import AuditKind
 
@@ -32,20 +30,7 @@ def agents(torch: Torch, broker: Broker, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TORCH_SIGNING", "enforce")
     read_settings_anew()
     for name in AGENTS:
-        info = AgentInfo(
-            agent_id=name,
-            role="developer",
-            kind="shell",
-            node="n",
-            pid=1,
-            host="h",
-            incarnation=0,
-            workdir="/w",
-            tmux_socket="/t",
-            started_at=now(),
-            state=AgentState.READY,
-        )
-        fleet().registry.register(info, holder_is_gone=True)
+        register_agent(name, "developer")
         fleet().inboxes.open(name)
     yield
     broker.empty()

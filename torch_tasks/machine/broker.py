@@ -46,7 +46,7 @@ HOW_TO_GET_ONE = (
 
 
 class LocalBroker(BaseModel):
-    """What stays the same from one start to the next, so that clients and data fit the next broker process."""
+    """What is known of the broker process; the program stays the same from one start to the next, as its data do."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -80,7 +80,8 @@ def start_broker(settings: Settings) -> BrokerAddress:
 def stop_broker(settings: Settings, grace: float) -> bool:
     """End the broker, which writes its data first, or kill it after the grace; false if none ran.
 
-    Its address is gone, so that commands need not wait for it; its password and its data stay for the next start.
+    Its address is gone, so that commands need not wait for it; its data stay for the next start, which makes new
+    passwords.
     """
     with exclusive(settings.state.broker / "lock"):
         stopped = Processes(settings.state.run).stop(NAME, grace)

@@ -12,7 +12,7 @@ from contextlib import suppress
 
 from torch_tasks import keys
 from torch_tasks.caller import CallerKind
-from torch_tasks.errors import BadSignature, BrokerAway, KeysUnusable, OtherFleet, SignatureRefused, TimeOver
+from torch_tasks.errors import BadSignature, BrokerAway, KeysUnusable, OtherFleet, SignatureRefused
 from torch_tasks.fleet import Fleet
 from torch_tasks.signing.ed25519 import new_key, public_key_of
 from torch_tasks.signing.fleet_keys import FleetKeys
@@ -94,32 +94,19 @@ class CertificateDesk:
             if is_own and (self._pending.exists() or self._ring.needs_renewal(own.certificate)):
                 self._go_on(own)
 
-    def rotate(self, seconds: float) -> Identity:
-        """Replace this machine's key with another one, which the root's machine certifies."""
-        own, deadline = self._ring.identity(CallerKind.NODE), time.monotonic() + seconds
-        while time.monotonic() < deadline:
-            if new := self._go_on(own):
-                return new
-            time.sleep(0.1)
-        raise TimeOver(
-            f"the machine with the fleet's root has not answered within {seconds:g} s: its node worker may be away. "
-            "This machine's node worker takes the certificate when it comes; until then the present key stays"
-        )
-
-    def _go_on(self, own: Identity) -> Identity | None:
+    def _go_on(self, own: Identity) -> None:
         with exclusive(self._ring.folder / "renewal.lock"):
             if not self._pending.exists():
                 write_private(self._pending, new_key())
             private = self._pending.read_text()
             public = public_key_of(private)
             if certificate := self._exchange.answer_to(public):
-                new = self._ring.keep(private, certificate)
+                self._ring.keep(private, certificate)
                 self._pending.unlink()
                 self._exchange.forget(keys.CERTIFICATE_REQUESTS, public)
-                return new
+                return
             signed = sign(self._ring, own, Purpose.KEYS, public.encode(), _REQUEST_SECONDS, act="renew")
             self._exchange.ask(keys.CERTIFICATE_REQUESTS, public, signed)
-            return None
 
     def answer(self) -> None:
         """Renew the certificates of machines that ask with one that counts."""

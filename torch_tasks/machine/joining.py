@@ -284,8 +284,8 @@ def _opened(text: str, token: JoinToken, key: str) -> JoinAnswer:
     is_plain = text.startswith("{")
     about = f"answer {token.request_of(key)}"
     try:
-        told = text if is_plain else open_with(token.secret.get_secret_value(), text, about)
-        answer = JoinAnswer.model_validate_json(told)
+        answered = text if is_plain else open_with(token.secret.get_secret_value(), text, about)
+        answer = JoinAnswer.model_validate_json(answered)
     except ValidationError:
         raise JoinRefused("the answer from the broker cannot be read") from None
     except BadSignature as error:

@@ -1,6 +1,6 @@
 """The latest events of the fleet, for callers that ask for the next ones again and again.
 
-A caller goes on where it was, also when this process has begun later than that: the broker keeps what was told.
+A caller goes on where it was, also when this process has begun later than that: the broker keeps what happened.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 from torch_tasks.fleet import Fleet, fleet
 from torch_tasks.model.fields import Model
-from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowPlace, Told
+from torch_tasks.monitoring.flow import Flow, FlowEvent, FlowPlace, PlacedEvent
 
 KEPT = 10_000
 """How many events are kept here for callers that are slow to ask; the broker keeps more."""
@@ -37,7 +37,7 @@ class Feed:
 
     def __init__(self, of: Fleet) -> None:
         self.of = of
-        self._kept: deque[Told] = deque()
+        self._kept: deque[PlacedEvent] = deque()
         self._new = threading.Condition()
         self._asked_at = time.monotonic()
         self._flow = Flow(of, self._keep, lambda: self.is_over)
@@ -65,9 +65,9 @@ class Feed:
         if at is None:
             return EventPage(place=str(self._flow.place), missed=True)
         while True:
-            told, at = self.next(at, max(0.0, deadline - time.monotonic()))
-            events = tuple(one.event for one in told if wanted(one.event))
-            if events or (not told and time.monotonic() >= deadline):
+            placed, at = self.next(at, max(0.0, deadline - time.monotonic()))
+            events = tuple(one.event for one in placed if wanted(one.event))
+            if events or (not placed and time.monotonic() >= deadline):
                 return EventPage(events=events, place=str(at))
 
     def known_place(self, text: str) -> FlowPlace | None:
@@ -78,37 +78,37 @@ class Feed:
             return None
         return place
 
-    def next(self, place: FlowPlace, seconds: float) -> tuple[list[Told], FlowPlace]:
+    def next(self, place: FlowPlace, seconds: float) -> tuple[list[PlacedEvent], FlowPlace]:
         """The next events after this place, not very many at once, and the place after them; waits so long for one."""
         self._asked_at = time.monotonic()
         while place.is_before(begin := self._begin):  # what this process has not seen, or does not keep any more
-            told, place = self._flow.between(place, begin)
-            if told:
-                return told, place
+            placed, place = self._flow.between(place, begin)
+            if placed:
+                return placed, place
         with self._new:
-            if not (told := self._since(place)) and seconds > 0:
+            if not (placed := self._since(place)) and seconds > 0:
                 self._new.wait_for(lambda: self._since(place), seconds)
-                told = self._since(place)
+                placed = self._since(place)
             self._asked_at = time.monotonic()
-        return told, told[-1].place if told else place
+        return placed, placed[-1].place if placed else place
 
-    def _since(self, place: FlowPlace) -> list[Told]:
+    def _since(self, place: FlowPlace) -> list[PlacedEvent]:
         """At most so many kept events after a place, and the rest of those that were seen at once with the last."""
         first = bisect_left(self._kept, True, key=lambda one: place.is_before(one.place))
-        told: list[Told] = []
+        placed: list[PlacedEvent] = []
         for index in range(first, len(self._kept)):
             one = self._kept[index]
-            if len(told) >= MOST_AT_ONCE and one.place != told[-1].place:
+            if len(placed) >= MOST_AT_ONCE and one.place != placed[-1].place:
                 break
             if one.is_after(place):
-                told.append(one)
-        return told
+                placed.append(one)
+        return placed
 
-    def _keep(self, told: Told) -> None:
+    def _keep(self, placed: PlacedEvent) -> None:
         with self._new:
             if len(self._kept) >= KEPT:
                 self._begin = self._kept.popleft().place
-            self._kept.append(told)
+            self._kept.append(placed)
             self._new.notify_all()
 
 

@@ -76,7 +76,7 @@ class FlowPlace(NamedTuple):
         return self.notices < other.notices or self.agents < other.agents
 
 
-class Told(NamedTuple):
+class PlacedEvent(NamedTuple):
     """An event, and the place after it."""
 
     event: FlowEvent
@@ -89,14 +89,14 @@ class Told(NamedTuple):
 
 
 class Flow:
-    """The events from now on, for as long as the one who is told wants them.
+    """The events from now on, for as long as their reader wants them.
 
     :class:`BrokerUnreachable` if the broker cannot be reached at the start.
     """
 
-    def __init__(self, of: Fleet, tell: Callable[[Told], None], is_over: Callable[[], bool]) -> None:
+    def __init__(self, of: Fleet, pass_on: Callable[[PlacedEvent], None], is_over: Callable[[], bool]) -> None:
         self._fleet = of
-        self._tell = tell
+        self._pass_on = pass_on
         self._is_over = is_over
         self._roles: dict[str, str] = {}
         self._cut_off: dict[str, str] = {}
@@ -130,7 +130,7 @@ class Flow:
         with self._telling:
             milliseconds, number, count = self.place.notices
             self.place = self.place._replace(notices=(milliseconds, number, count + 1))
-            self._tell(Told(FlowEvent(kind=FlowKind.BROKER, what=what, lost=lost, note=note), self.place))
+            self._pass_on(PlacedEvent(FlowEvent(kind=FlowKind.BROKER, what=what, lost=lost, note=note), self.place))
 
     # ── messages and tasks ───────────────────────────────────────────────────────────────────────────────────────
 
@@ -140,27 +140,28 @@ class Flow:
             with self._telling:
                 self.place = self.place._replace(notices=(*notice.number, 0))
                 if event:
-                    self._tell(Told(event, self.place))
+                    self._pass_on(PlacedEvent(event, self.place))
 
-    def between(self, place: FlowPlace, last: FlowPlace) -> tuple[list[Told], FlowPlace]:
+    def between(self, place: FlowPlace, last: FlowPlace) -> tuple[list[PlacedEvent], FlowPlace]:
         """The first of the events after one place and up to a later one, as the broker has kept them, and where it is.
 
         Of the agents that changed meanwhile, only how they are now.
         """
-        told: list[Told] = []
+        placed: list[PlacedEvent] = []
         notices = self._fleet.notices.between(place.notices[:2], last.notices[:2])
         for notice, event in self._events_of(notices):
             place = place._replace(notices=(*notice.number, 0))
             if event:
-                told.append(Told(event, place))
+                placed.append(PlacedEvent(event, place))
         if notices:
-            return told, place
+            return placed, place
         place = place._replace(notices=max(place.notices, last.notices))
         if place.agents < last.agents:
             agents, _ = self._fleet.registry.changed_since("{}-{} {}".format(*place.agents), 0.0)
             place = place._replace(agents=last.agents)
-            told = [Told(self._of_agent(AgentChange(info.agent_id, "state", info, None)), place) for info in agents]
-        return told, place
+            changes = (AgentChange(info.agent_id, "state", info, None) for info in agents)
+            placed = [PlacedEvent(self._of_agent(change), place) for change in changes]
+        return placed, place
 
     def _events_of(self, notices: list[Notice]) -> Iterator[tuple[Notice, FlowEvent | None]]:
         """What each notice says; the records of many are read together."""
@@ -236,7 +237,7 @@ class Flow:
         with self._telling:
             self.place = self.place._replace(agents=_agents_place(place))
             for change in self._seen.look(agents):
-                self._tell(Told(self._of_agent(change), self.place))
+                self._pass_on(PlacedEvent(self._of_agent(change), self.place))
 
     def _of_agent(self, change: AgentChange) -> FlowEvent:
         info = change.info

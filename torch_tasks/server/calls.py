@@ -68,7 +68,7 @@ class Calls:
         """Ask now, and again when an event may have brought what is waited for; meanwhile no thread waits."""
         deadline = current_time() + asked.seconds
         at_once = asked.model_copy(update={"seconds": 0.0})
-        with self._hub.heeding(news.concerns(asked)) as happened:
+        with self._hub.watching(news.concerns(asked)) as happened:
             while True:
                 left = deadline - current_time()
                 happened.clear()

@@ -21,7 +21,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.near import did_you_mean
 from torch_tasks.model.task import TaskState
 from torch_tasks.monitoring.feed import Feed, feed
-from torch_tasks.monitoring.flow import FlowEvent, FlowKind, FlowPlace, Told
+from torch_tasks.monitoring.flow import FlowEvent, FlowKind, FlowPlace, PlacedEvent
 from torch_tasks.security.decision import require
 from torch_tasks.security.rights import Right, Subject
 from torch_tasks.server.problems import problem
@@ -43,7 +43,7 @@ _NAMES = {FlowKind.TASKS: "task", FlowKind.AGENTS: "agent", FlowKind.BROKER: "br
 class Published:
     """One event as every client gets it."""
 
-    told: Told
+    placed: PlacedEvent
     kind: str
     """The kind that a client asks for; empty if everybody gets it."""
     text: bytes
@@ -60,7 +60,7 @@ class Wanted:
     def takes(self, published: Published) -> bool:
         if not published.kind:
             return True
-        event = published.told.event
+        event = published.placed.event
         task = event.id if event.kind is FlowKind.TASKS else ""
         of_task, of_agent = self.task in (None, task), self.agent in (None, event.agent)
         return published.kind in self.kinds and of_task and of_agent
@@ -90,7 +90,7 @@ class EventHub:
 
     def __init__(self) -> None:
         self._listeners: set[_Listener] = set()
-        self._heeding: dict[asyncio.Event, Callable[[FlowEvent], bool]] = {}
+        self._watching: dict[asyncio.Event, Callable[[FlowEvent], bool]] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._feed: Feed | None = None
         self._place: FlowPlace | None = None
@@ -133,10 +133,10 @@ class EventHub:
             place = known or self._place
             yield _beginning(place) + (b"" if known else _MISSED)
             while place.is_before(self._place) and not self.closing:  # what it missed
-                told, place = await to_thread.run_sync(self._feed.next, place, 0.0)
-                published = await to_thread.run_sync(_published, told)
+                placed, place = await to_thread.run_sync(self._feed.next, place, 0.0)
+                published = await to_thread.run_sync(_published, placed)
                 yield b"".join(one.text for one in published if wanted.takes(one))
-                if not told:
+                if not placed:
                     break
             while not self.closing and not listener.lost:
                 if not await self._news(listener.news):
@@ -145,20 +145,20 @@ class EventHub:
                 if not holds():
                     return
                 if listener.waiting:
-                    yield b"".join(one.text for one in listener.waiting if one.told.is_after(place))
+                    yield b"".join(one.text for one in listener.waiting if one.placed.is_after(place))
                     listener.waiting.clear()
         finally:
             self._listeners.discard(listener)
 
     @contextmanager
-    def heeding(self, concerns: Callable[[FlowEvent], bool]) -> Iterator[asyncio.Event]:
+    def watching(self, concerns: Callable[[FlowEvent], bool]) -> Iterator[asyncio.Event]:
         """What is set whenever such an event happens."""
         happened = asyncio.Event()
-        self._heeding[happened] = concerns
+        self._watching[happened] = concerns
         try:
             yield happened
         finally:
-            del self._heeding[happened]
+            del self._watching[happened]
 
     @staticmethod
     async def _news(event: asyncio.Event) -> bool:
@@ -176,13 +176,13 @@ class EventHub:
             self._place = self._feed.known_place(self._feed.now().place)
             self._loop.call_soon_threadsafe(self._reads.set)
         assert self._place
-        told, place = self._feed.next(self._place, _QUIET_SECONDS)
-        self._loop.call_soon_threadsafe(self._publish, told, _published(told), place)
+        placed, place = self._feed.next(self._place, _QUIET_SECONDS)
+        self._loop.call_soon_threadsafe(self._publish, placed, _published(placed), place)
 
-    def _publish(self, told: list[Told], published: list[Published], place: FlowPlace) -> None:
+    def _publish(self, placed: list[PlacedEvent], published: list[Published], place: FlowPlace) -> None:
         self._place = place
-        for happened, concerns in self._heeding.items():
-            if any(concerns(one.event) for one in told):
+        for happened, concerns in self._watching.items():
+            if any(concerns(one.event) for one in placed):
                 happened.set()
         for one in published:
             for listener in self._listeners:
@@ -194,9 +194,9 @@ def _beginning(place: FlowPlace) -> bytes:
     return f"retry: {_RETRY_MS}\nid: {place}\nevent: begin\ndata: {{}}\n\n".encode()
 
 
-def _published(told: Iterable[Told]) -> list[Published]:
+def _published(placed: Iterable[PlacedEvent]) -> list[Published]:
     """The events as clients get them: of several at one place only the last has its id, or some could be missed."""
-    found = [(one, *each) for one in told for each in _told(one.event)]
+    found = [(one, *each) for one in placed for each in _described(one.event)]
     nexts = [one.place for one, *_ in found[1:]] + [None]
     return [
         Published(one, kind, _text("" if one.place == later else str(one.place), name, values))
@@ -209,7 +209,7 @@ def _text(number: str, name: str, values: dict[str, Any]) -> bytes:
     return (f"id: {number}\n" * bool(number) + f"event: {name}\ndata: {data}\n\n").encode()
 
 
-def _told(event: FlowEvent) -> Iterable[tuple[str, str, dict[str, Any]]]:
+def _described(event: FlowEvent) -> Iterable[tuple[str, str, dict[str, Any]]]:
     """The events that clients get of one in the fleet: its kind, its name, its values."""
     if event.kind is FlowKind.MESSAGES:  # whose messages somebody may read is decided for each receiver
         return

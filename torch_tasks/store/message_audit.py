@@ -46,7 +46,7 @@ class AuditEntry(Model):
 
 
 class Audit:
-    """The latest entries, on the broker; who watches the fleet is told of each."""
+    """The latest entries, on the broker; each reaches those who watch the fleet."""
 
     def __init__(self, client: redis.Redis) -> None:
         self._client = client

@@ -6,15 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from clients import read_settings_anew
+from clients import read_settings_anew, register_agent
 from nodes import Broker
 
 from torch_tasks import Torch
 from torch_tasks.communication import NovaOrchestrator
 from torch_tasks.errors import InboxFull, SenderLimit
-from torch_tasks.fleet import fleet
-from torch_tasks.model.agent import AgentInfo, AgentState
-from torch_tasks.model.fields import now
 from torch_tasks.store.message_audit import AuditKind
 
 SENDERS = [f"qa-{number}" for number in range(12)]
@@ -30,20 +27,7 @@ def people(torch: Torch, broker: Broker, tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("TORCH_UNREAD_PER_SENDER", "20")
     read_settings_anew()
     for name in SENDERS:
-        info = AgentInfo(
-            agent_id=name,
-            role="qa",
-            kind="shell",
-            node="n",
-            pid=1,
-            host="h",
-            incarnation=0,
-            workdir="/w",
-            tmux_socket="/t",
-            started_at=now(),
-            state=AgentState.READY,
-        )
-        fleet().registry.register(info, holder_is_gone=True)
+        register_agent(name, "qa")
     yield NovaOrchestrator()
     broker.empty()
     monkeypatch.undo()

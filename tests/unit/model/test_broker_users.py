@@ -29,7 +29,7 @@ TORCH = "/v/lib/python3.11/site-packages/torch_tasks/cli/__main__.py"
         ([CELERY, "-A", "torch_tasks", "inspect", "ping"], BrokerRole.PROGRAM),
         (["/v/bin/torch-tasks", "run", "node"], BrokerRole.PROGRAM),
         (["/v/bin/torch-tasks"], BrokerRole.PROGRAM),
-        (["/home/me/worker.py", "worker"], BrokerRole.PROGRAM),
+        (["my/worker.py", "worker"], BrokerRole.PROGRAM),
         (["-c"], BrokerRole.PROGRAM),
         ([], BrokerRole.PROGRAM),
     ],

@@ -11,7 +11,7 @@ from torch_tasks.workers.sandbox.box import Box, Use, Wall
 from torch_tasks.workers.sandbox.decision import Boxing, decide
 from torch_tasks.workers.sandbox.policy import expanded
 
-HOME, OWN, WORK = Path("/home/ann"), Path("/state/dev-1/home"), Path("/home/ann/work")
+HOME, OWN, WORK = Path("/u/ann"), Path("/state/dev-1/home"), Path("/u/ann/work")
 PRIVATE = Wall(HOME, Use.OWN, OWN)
 
 
@@ -27,22 +27,22 @@ def standing(*walls: Wall) -> list[tuple[str, Use]]:
     ("walls", "left"),
     [
         # The deepest one decides, in whatever order they are given.
-        ([Wall(WORK, Use.WRITE), PRIVATE], [("/home/ann", Use.OWN), ("/home/ann/work", Use.WRITE)]),
+        ([Wall(WORK, Use.WRITE), PRIVATE], [("/u/ann", Use.OWN), ("/u/ann/work", Use.WRITE)]),
         # At one place, what hides wins over what shows, and what may be written over what may be read.
         ([Wall(HOME, Use.WRITE), Wall(HOME / ".ssh", Use.HIDE_FOLDER), Wall(HOME / ".ssh", Use.WRITE)],
-         [("/home/ann", Use.WRITE), ("/home/ann/.ssh", Use.HIDE_FOLDER)]),
-        ([Wall(WORK, Use.WRITE), Wall(WORK, Use.READ)], [("/home/ann/work", Use.WRITE)]),
+         [("/u/ann", Use.WRITE), ("/u/ann/.ssh", Use.HIDE_FOLDER)]),
+        ([Wall(WORK, Use.WRITE), Wall(WORK, Use.READ)], [("/u/ann/work", Use.WRITE)]),
         # What is not seen anyhow needs no wall: in a private home, and below what is hidden.
-        ([PRIVATE, Wall(HOME / ".ssh", Use.HIDE_FOLDER)], [("/home/ann", Use.OWN)]),
+        ([PRIVATE, Wall(HOME / ".ssh", Use.HIDE_FOLDER)], [("/u/ann", Use.OWN)]),
         ([Wall(Path("/srv"), Use.READ), Wall(Path("/srv/a"), Use.HIDE_FOLDER), Wall(Path("/srv/a/b"), Use.HIDE_FILE)],
          [("/srv", Use.READ), ("/srv/a", Use.HIDE_FOLDER)]),
         # A folder that Torch made in a hidden one is seen; so are a login and a tool in a private home.
         ([Wall(Path("/srv"), Use.READ), Wall(Path("/srv/s"), Use.HIDE_FOLDER), Wall(Path("/srv/s/tree"), Use.WRITE)],
          [("/srv", Use.READ), ("/srv/s", Use.HIDE_FOLDER), ("/srv/s/tree", Use.WRITE)]),
-        ([PRIVATE, Wall(HOME / ".local/bin", Use.READ)], [("/home/ann", Use.OWN), ("/home/ann/.local/bin", Use.READ)]),
+        ([PRIVATE, Wall(HOME / ".local/bin", Use.READ)], [("/u/ann", Use.OWN), ("/u/ann/.local/bin", Use.READ)]),
         # What is to be read where it may be written stays writable, unless it is fixed.
         ([Wall(WORK, Use.WRITE), Wall(WORK / ".venv", Use.READ), Wall(WORK / ".git/config", Use.FIXED)],
-         [("/home/ann/work", Use.WRITE), ("/home/ann/work/.git/config", Use.FIXED)]),
+         [("/u/ann/work", Use.WRITE), ("/u/ann/work/.git/config", Use.FIXED)]),
     ],
 )  # fmt: skip
 def test_the_deepest_rule_about_a_place_counts(walls: list[Wall], left: list[tuple[str, Use]]) -> None:
@@ -54,8 +54,8 @@ def test_the_deepest_rule_about_a_place_counts(walls: list[Wall], left: list[tup
     ("wall", "words"),
     [
         (Wall(Path("/usr"), Use.READ), ["--ro-bind", "/usr", "/usr"]),
-        (Wall(WORK, Use.WRITE), ["--bind", "/home/ann/work", "/home/ann/work"]),
-        (PRIVATE, ["--bind", "/state/dev-1/home", "/home/ann"]),
+        (Wall(WORK, Use.WRITE), ["--bind", "/u/ann/work", "/u/ann/work"]),
+        (PRIVATE, ["--bind", "/state/dev-1/home", "/u/ann"]),
         (Wall(WORK / ".git/config", Use.FIXED), ["--ro-bind", f"{WORK}/.git/config", f"{WORK}/.git/config"]),
     ],
 )
@@ -70,9 +70,9 @@ def test_what_is_hidden_is_covered_and_cannot_be_written() -> None:
             Wall(HOME, Use.READ), Wall(HOME / ".ssh", Use.HIDE_FOLDER), Wall(HOME / ".netrc", Use.HIDE_FILE)
         ).arguments()
     )
-    assert "--tmpfs /home/ann/.ssh " in said
-    assert "--remount-ro /home/ann/.ssh" in said
-    assert "--ro-bind /dev/null /home/ann/.netrc" in said
+    assert "--tmpfs /u/ann/.ssh " in said
+    assert "--remount-ro /u/ann/.ssh" in said
+    assert "--ro-bind /dev/null /u/ann/.netrc" in said
 
 
 @pytest.mark.parametrize(
@@ -91,15 +91,15 @@ def test_what_else_the_box_is(others: dict[str, object], has: str, lacks: str) -
     assert has in said
     assert lacks not in said
     assert "--die-with-parent" in said
-    assert said.endswith("--chdir /home/ann/work")
+    assert said.endswith("--chdir /u/ann/work")
 
 
 @pytest.mark.parametrize(
     ("inside", "outside"),
     [
-        ("/home/ann/.codex/auth.json", "/home/ann/.codex/auth.json"),
-        ("/home/ann/.codex/sessions/1", "/state/dev-1/home/.codex/sessions/1"),
-        ("/home/ann/work/a", "/home/ann/work/a"),
+        ("/u/ann/.codex/auth.json", "/u/ann/.codex/auth.json"),
+        ("/u/ann/.codex/sessions/1", "/state/dev-1/home/.codex/sessions/1"),
+        ("/u/ann/work/a", "/u/ann/work/a"),
         ("/tmp/a", "/state/dev-1/tmp/a"),
         ("/srv/a", "/srv/a"),
     ],
@@ -112,9 +112,9 @@ def test_where_a_path_lies_outside(inside: str, outside: str) -> None:
 @pytest.mark.parametrize(
     ("path", "is_at"),
     [
-        ("~/.claude", "/home/ann/.claude"),
-        ("~", "/home/ann"),
-        ("${CODEX_HOME:-~/.codex}/auth.json", "/home/ann/.codex/auth.json"),
+        ("~/.claude", "/u/ann/.claude"),
+        ("~", "/u/ann"),
+        ("${CODEX_HOME:-~/.codex}/auth.json", "/u/ann/.codex/auth.json"),
         ("${GIVEN:-~/.codex}/auth.json", "/srv/codex/auth.json"),
         ("$GIVEN/x/../y", "/srv/codex/y"),
         ("$MISSING", None),
