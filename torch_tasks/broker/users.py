@@ -27,12 +27,13 @@ def make_users(admin: BrokerAddress, logins: BrokerLogins) -> None:
     client = connect(admin)
     family = family_of(client)
     for role, login in logins.logins.items():
-        _set(client, login, "on", "resetpass", f">{login.password}", *rules(role, family, admin.database))
-    if not _heeds(admin, logins):
+        _set(client, admin, login, "on", "resetpass", f">{login.password}", *rules(role, family, admin.database))
+    if not _holds_users_apart(admin, logins):
         delete_users(admin, [login.user for login in logins.logins.values()])
         raise NoBrokerUsers(
-            f"the broker at {admin} takes whoever opens its Unix socket for its owner, as DragonflyDB does: users "
-            "bind nobody there. The system's permissions on the socket keep others out; Valkey has users there, too"
+            f"the broker at {admin} takes each process that opens its Unix socket for its owner, as DragonflyDB "
+            "does: users bind no process there. The system's permissions on the socket keep others out; Valkey has users "
+            "there, too"
         )
 
 
@@ -56,11 +57,12 @@ def change_passwords(
 ) -> BrokerLogins:
     """Give these users new passwords without refusing a connection that is being made: for a moment both are good.
 
-    ``keep`` writes the new ones where processes read them. ``disconnect``: whoever is connected must log in again.
+    ``keep`` writes the new ones where processes read them. ``disconnect``: all processes must
+    log in again.
     """
     client, new = connect(admin), former.renewed()
     for login in new.logins.values():
-        _set(client, login, f">{login.password}")
+        _set(client, admin, login, f">{login.password}")
     keep(new)
     time.sleep(SETTLE_SECONDS)
     make_users(admin, new)
@@ -99,16 +101,20 @@ def _clients(admin: BrokerAddress) -> Iterator[Mapping[str, str]]:
     yield from connect(admin).client_list()
 
 
-def _set(client: BrokerClient, login: BrokerLogin, *words: str) -> None:
+def _set(client: BrokerClient, admin: BrokerAddress, login: BrokerLogin, *words: str) -> None:
     try:
         client.execute_command("ACL", "SETUSER", login.user, *words)
     except NoPermissionError as error:
-        raise NoBrokerUsers(f"this login may make no users on the broker: {error}") from None
+        raise NoBrokerUsers(
+            f"this login may make no users on the broker at {admin}: {error}; name one in TORCH_BROKER_URL that may"
+        ) from None
     except ResponseError as error:
-        raise NoBrokerUsers(f"this broker makes no users as Torch needs them: {error}. Valkey 8, Redis 7 do") from None
+        raise NoBrokerUsers(
+            f"the broker at {admin} makes no users as Torch needs them: {error}. Valkey 8, Redis 7 do"
+        ) from None
 
 
-def _heeds(admin: BrokerAddress, logins: BrokerLogins) -> bool:
+def _holds_users_apart(admin: BrokerAddress, logins: BrokerLogins) -> bool:
     """Whether the broker refuses to the first of these what only its administrator may do."""
     try:
         connect(admin.with_login(next(iter(logins.logins.values())))).acl_list()

@@ -9,9 +9,8 @@ import click
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_table
 from torch_tasks.cli.tables import Column
-from torch_tasks.errors import RefusedInPane
 from torch_tasks.machine import broker_logins
-from torch_tasks.machine.agent_folder import agent_around
+from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.model.broker_users import BrokerRole
 from torch_tasks.settings import settings
 from torch_tasks.system.files import write_private
@@ -20,8 +19,7 @@ from torch_tasks.system.files import write_private
 @click.group()
 def broker() -> None:
     """Make the users with whom Torch's processes reach the broker, and change their passwords."""
-    if agent := agent_around(settings().state):
-        raise RefusedInPane(f"'torch-tasks broker' runs in the pane of {agent}; run it in a terminal of your own")
+    refuse_in_pane(settings().state, "broker")
 
 
 @broker.command()

@@ -38,7 +38,7 @@ def broker_users() -> str:
     if known_logins(settings()):
         return f"each process has its own; a command is {who}"
     if "dragonfly_version" in client.info("server") and address.socket:
-        return "none: DragonflyDB takes whoever opens its socket for its owner; only you may enter its folder"
+        return "none: DragonflyDB takes each process that opens its socket for its owner; only you may enter its folder"
     can = "" if address.place == OWN_PLACE else "; 'torch-tasks broker make' gives each its own, see docs/broker.md"
     return f"none of Torch's: every process connects as {who}{can}"
 

@@ -8,8 +8,8 @@ import click
 
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import as_json_or_line
-from torch_tasks.errors import ProcessNotStarted, RefusedInPane
-from torch_tasks.machine.agent_folder import agent_around
+from torch_tasks.errors import ProcessNotStarted
+from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.machine.joining import JoinToken, invite_machine
 from torch_tasks.machine.joining import join as join_fleet
 from torch_tasks.settings import settings
@@ -24,7 +24,7 @@ def invite(minutes: int, json_wanted: bool) -> None:
 
     Whoever has the token may join in its stead until it is used or over.
     """
-    _refuse_in_pane("invite")
+    refuse_in_pane(settings().state, "node invite")
     made = invite_machine(minutes * 60)
     as_json_or_line(json_wanted, {"token": made.text, "until": made.until}, made.text)
     if settings().broker().socket:
@@ -34,7 +34,7 @@ def invite(minutes: int, json_wanted: bool) -> None:
             err=True,
         )
     if not Processes(settings().state.run).find("node"):
-        click.echo("note: nobody answers with that token before 'torch-tasks up' runs here", err=True)
+        click.echo("note: no process answers to that token before 'torch-tasks up' runs here", err=True)
 
 
 @click.command()
@@ -46,15 +46,10 @@ def join(token: str, timeout: float, json_wanted: bool) -> None:
 
     Its key is made here and never leaves it. Afterwards `torch-tasks up` and `torch-tasks node` work without settings.
     """
-    _refuse_in_pane("join")
+    refuse_in_pane(settings().state, "node join")
     if Processes(settings().state.run).all_running():
         raise ProcessNotStarted("this machine's stack is up, with the keys that it has; 'torch-tasks down' first")
     text = sys.stdin.read() if token == "-" else token  # noqa: S105 - no password
     own = join_fleet(JoinToken.read(text.strip()), settings(), timeout).certificate
     facts = {"node": own.name, "fleet": own.fleet, "serial": own.serial, "ends": own.ends_at.isoformat()}
     as_json_or_line(json_wanted, facts, f"{own.name} is a machine of fleet {own.fleet}; 'torch-tasks up' starts it")
-
-
-def _refuse_in_pane(command: str) -> None:
-    if agent := agent_around(settings().state):
-        raise RefusedInPane(f"'torch-tasks node {command}' is not for an agent, and this is the pane of {agent}")

@@ -13,8 +13,7 @@ from torch_tasks.caller import CallerKind
 from torch_tasks.cli.options import JSON
 from torch_tasks.cli.output import as_json, as_json_or_line, as_table, local
 from torch_tasks.cli.tables import Column, state
-from torch_tasks.errors import RefusedInPane
-from torch_tasks.machine.agent_folder import agent_around
+from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.machine.issued_keys import issue_into
 from torch_tasks.server.tokens import TokenRole
 from torch_tasks.settings import settings
@@ -28,8 +27,7 @@ _COLUMNS = (Column("KIND"), Column("NAME"), Column("ROLE"), Column("SERIAL"), Co
 @click.group()
 def keys() -> None:
     """List, issue, rotate and revoke the keys with which this fleet signs."""
-    if agent := agent_around(settings().state):
-        raise RefusedInPane(f"'torch-tasks keys' is not for an agent, and this is the pane of {agent}")
+    refuse_in_pane(settings().state, "keys")
 
 
 @keys.command("list")

@@ -12,8 +12,7 @@ import click
 from torch_tasks.cli.options import JSON, Duration
 from torch_tasks.cli.output import ago, as_json, as_json_or_line, as_table, local
 from torch_tasks.cli.tables import Column
-from torch_tasks.errors import RefusedInPane
-from torch_tasks.machine.agent_folder import agent_around
+from torch_tasks.machine.agent_folder import refuse_in_pane
 from torch_tasks.server.tokens import AccessTokens, TokenRole
 from torch_tasks.settings import settings
 from torch_tasks.system.terminal import make_log_visible
@@ -26,7 +25,7 @@ def serve(host: str | None, port: int | None) -> None:
     """Serve the fleet by HTTP until Ctrl-C: an API at /api/v1, events, health."""
     from torch_tasks.server.serving import serve as serve_until_the_end  # what listens is not needed for tokens
 
-    _refuse_in_pane("serve")
+    refuse_in_pane(settings().state, "serve")
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s: %(levelname)s] %(message)s")
     make_log_visible(logging.getLogger())
     given = {"server_host": host, "server_port": port}
@@ -44,7 +43,7 @@ def serve(host: str | None, port: int | None) -> None:
 @click.group()
 def token() -> None:
     """Make, list and revoke the tokens with which others reach this machine's server."""
-    _refuse_in_pane("token")
+    refuse_in_pane(settings().state, "token")
 
 
 @token.command()
@@ -82,8 +81,3 @@ def revoke(name: str) -> None:
 
 def _end_of(expires_at: datetime | None, expired: bool) -> str:
     return "expired" if expired else local(expires_at) or "never"
-
-
-def _refuse_in_pane(command: str) -> None:
-    if agent := agent_around(settings().state):
-        raise RefusedInPane(f"'torch-tasks {command}' is not for an agent, and this is the pane of {agent}")

@@ -13,6 +13,7 @@ from typing import Any
 
 import psutil
 
+from torch_tasks.errors import RefusedInPane
 from torch_tasks.model.agent import RetireOrder
 from torch_tasks.state_folder import EVENTS, HOST_LOCK, JOURNAL, MAIL, RETIRE_ORDER, StateFolder
 from torch_tasks.system.files import make_folder, ring, write_private
@@ -47,6 +48,12 @@ def agent_around(state: StateFolder) -> str | None:
         if leader and (folder.name == named or (leader in ancestors and _is_of(leader, folder.name))):
             return folder.name
     return None
+
+
+def refuse_in_pane(state: StateFolder, command: str) -> None:
+    """Raise :class:`RefusedInPane` if this process runs in the pane of an agent of this state folder."""
+    if agent := agent_around(state):
+        raise RefusedInPane(f"'torch-tasks {command}' is not for an agent, and this is the pane of {agent}")
 
 
 def _session_leader(folder: Path) -> int | None:

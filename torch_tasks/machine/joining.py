@@ -1,7 +1,7 @@
 """Taking a further machine into the fleet: a token from the machine with the root, shown once through the broker.
 
-The token has a secret that only the two machines know, and what they say to each other is sealed with it, so whoever
-else reaches the broker can neither read nor change it. The new machine's private key stays there.
+The token has a secret that only the two machines know, and what they say to each other is sealed with it, so others
+who reach the broker can neither read nor change it. The new machine's private key stays there.
 """
 
 from __future__ import annotations
@@ -275,7 +275,7 @@ def _ask(token: JoinToken, exchange: KeyExchange, request: JoinRequest, seconds:
         time.sleep(0.1)
     exchange.forget(keys.JOIN_REQUESTS, name)
     raise JoinRefused(
-        f"nobody answered within {seconds:g} s: 'torch-tasks up' must run on the machine that made the token; "
+        f"no machine answered within {seconds:g} s: 'torch-tasks up' must run on the machine that made the token; "
         "then the same token may be shown again"
     )
 

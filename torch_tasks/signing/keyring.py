@@ -216,7 +216,7 @@ class Keyring:
         if self.is_revoked(own):
             raise KeyRevoked(f"{which} was revoked; {remedy}")
         if own.valid_until < time.time():
-            raise KeysUnusable(f"{which} ended {own.ends_at:%Y-%m-%d %H:%M} UTC, and nobody renewed it; {remedy}")
+            raise KeysUnusable(f"{which} ended {own.ends_at:%Y-%m-%d %H:%M} UTC, and it was not renewed; {remedy}")
 
     def identities(self) -> Iterator[Identity]:
         """All that lie in the folder."""

@@ -99,7 +99,7 @@ def test_users_are_made_once_and_outlive_the_brokers_restart(server: Server, mac
 def test_a_login_that_may_make_no_users_is_refused_and_all_goes_on(server: Server, machine: Machine) -> None:
     server.client.execute_command("ACL", "SETUSER", "me", "on", ">mine", "~*", "&*", "+@all", "-@admin")
     mine = {"TORCH_BROKER_URL": f"unix://me:mine@{server.socket}"}
-    assert "this login may make no users on the broker" in machine.torch("broker", "make", code=4, **mine).stderr
+    assert "this login may make no users on the broker at" in machine.torch("broker", "make", code=4, **mine).stderr
     assert not (machine.state / "broker-logins.json").exists()
     assert "every process connects as me" in machine.torch("doctor", code=None, **mine).stdout
 

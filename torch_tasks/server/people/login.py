@@ -120,7 +120,7 @@ class LoginDoors:
             raise LoginRefused("what came back is from another provider; log in again")
         if "code" not in asked:
             said = asked.get("error_description") or asked.get("error") or "no code came back"
-            raise LoginRefused(f"the provider lets nobody in: {one_line(said, 200)}")
+            raise LoginRefused(f"the provider refuses the login: {one_line(said, 200)}")
         vouched = await self._provider.redeem(asked["code"], pending.back_to, pending.verifier, pending.nonce)
         account = f"account {one_line(str(vouched.claims['sub']), 100)} of {self._provider.issuer}"
         try:
@@ -164,7 +164,7 @@ class LoginDoors:
             try:
                 return await act(request)
             except TorchError as error:
-                log.warning("nobody was logged in: %s", error)
+                log.warning("a login is refused: %s", error)
                 return self._page("/", str(error), status_of(error))
 
         return acted
