@@ -74,7 +74,10 @@ def test_it_reads_the_state_folder_the_users_keys_and_torchs_configuration(machi
 
 def test_it_types_into_another_agents_terminal(machine: BoxedMachine) -> None:
     for socket in (machine.state / "agents/dev-2/tmux", machine.state / "agents/dev-1/tmux"):
-        said = machine.attack(f"tmux -S {socket} send-keys 'touch typed' Enter || echo refused")
+        said = machine.attack(
+            f"command -v tmux && {{ tmux -S {socket} send-keys 'touch typed' Enter || echo refused; }}"
+        )
+        assert "/tmux" in said, "it has the means"
         assert "refused" in said, socket
     assert not list(machine.work.rglob("typed"))
 
@@ -137,15 +140,17 @@ def test_its_entry_says_that_it_is_boxed(machine: BoxedMachine) -> None:
 
 def test_its_answer_is_a_link_to_what_only_its_worker_may_read(machine: BoxedMachine) -> None:
     said = machine.attack(f"exec >/dev/null 2>&1; ln -sf {machine.home}/.ssh/id_ed25519 $__torch_run/output")
+    runs = machine.state / "agents/dev-1/program/runs"
+    assert any(answer.is_symlink() for answer in runs.glob("*/output")), "the link was laid"
     assert "private" not in said
 
 
 def test_the_check_of_its_task_leaves_the_box(machine: BoxedMachine) -> None:
-    check = f"cat {machine.home}/.ssh/id_ed25519 {machine.state}/broker.json; echo evil >>~/.bashrc; test -e file"
-    said = machine.attack("true", "--check", check)
-    assert "private" not in said
+    check = f"cat {machine.home}/.ssh/id_ed25519 {machine.state}/broker.json >stolen; echo evil >>~/.bashrc"
+    machine.attack("true", "--check", check)
+    assert (machine.mine / "stolen").read_text() == ""
     assert (machine.home / ".bashrc").read_text() == "# the user's\n"
-    machine.attack("true", "--check", "test -e file", code=0)
+    machine.attack("true", "--check", "test -e stolen", code=0)
 
 
 def test_its_tasks_in_a_folder_of_theirs_leave_their_files_there(machine: BoxedMachine) -> None:

@@ -32,8 +32,8 @@ def make_users(admin: BrokerAddress, logins: BrokerLogins) -> None:
         delete_users(admin, [login.user for login in logins.logins.values()])
         raise NoBrokerUsers(
             f"the broker at {admin} takes each process that opens its Unix socket for its owner, as DragonflyDB "
-            "does: users bind no process there. The system's permissions on the socket keep others out; Valkey has users "
-            "there, too"
+            "does: users bind no process there. The system's permissions on the socket keep others out. Valkey has "
+            "users there, too"
         )
 
 
