@@ -27,6 +27,7 @@ from torch_tasks.errors import BrokerAway, Unreadable
 from torch_tasks.fleet import fleet
 from torch_tasks.model import metrics
 from torch_tasks.model.checkin import Checkin, Fire, SlotOutcome, moment_of
+from torch_tasks.state_folder import StateFolder
 from torch_tasks.store.checkins import record_of
 from torch_tasks.store.timetable import Advance, Due, Tick, Timetable
 from torch_tasks.system.tally import BEAT, keep_tally_of, tally
@@ -53,7 +54,7 @@ class TorchScheduler(Scheduler):
         super().__init__(*args, lazy=lazy, **kwargs)
         self._periodic = PeriodicEntries(self.schedule, self._timetable, lambda: self._now)
         if not lazy:
-            keep_tally_of(BEAT, self._settings.state)
+            _begin_tally(self._settings.state)
             self._follower.start()
 
     def _open_timetable(self) -> Timetable:
@@ -188,6 +189,12 @@ class TorchScheduler(Scheduler):
     def _send_periodic(self, entry: ScheduleEntry) -> Any:
         log.debug("sending %s (%s)", entry.name, entry.task)
         return self.apply_async(entry, advance=False)
+
+
+def _begin_tally(state: StateFolder) -> None:
+    keep_tally_of(BEAT, state)
+    for metric in (metrics.CHECKINS_FIRED, metrics.CHECKINS_MISSED, metrics.CHECKIN_LATE_SECONDS):
+        tally().begin(metric)
 
 
 def _count(fire: Fire) -> None:

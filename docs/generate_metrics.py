@@ -23,6 +23,16 @@ scrapes count nothing twice.
   states, accounts and agents, never a task.
 - Roles that tasks ask for and no agent has are shown as `other`.
 
+## Alerts and dashboards
+
+`compose/monitoring/alerts.yml` has rules for Prometheus, each with what is wrong and the command that helps: dead
+letters, a person is waited for (15 min), tasks that no agent is able to take (10 min), unknown deliveries, late and
+missed check-ins, agents in quarantine, budgets at 80 and 100 %, silent nodes, what Prometheus gets nothing from, the
+broker away or short of memory, no beat, a full disk, certificates that end. `promtool test rules` tries each one
+(`alerts_test.yml`). `compose/monitoring/dashboards/` has five dashboards for Grafana: the fleet, tasks, agents,
+accounts, Torch itself. `compose/monitoring.yaml` runs both beside the fleet of `compose/compose.yaml`; elsewhere
+`compose/monitoring/prometheus.yml` shows what to scrape.
+
 This page is generated from `torch_tasks/model/metrics.py` by `python docs/generate_metrics.py`.
 """
 TITLES = {

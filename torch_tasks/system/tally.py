@@ -44,8 +44,8 @@ class Tally:
         self._change(metric, labels, [by])
 
     def begin(self, metric: Metric, **labels: str) -> None:
-        """Show a zero, so that the first count is an increase."""
-        self.count(metric, 0.0, **labels)
+        """Show zeros, so that the first count is an increase."""
+        self._change(metric, labels, [0.0] * _width(metric))
 
     def observe(self, metric: Metric, value: float, **labels: str) -> None:
         """Add a value to a histogram; less than nothing is nothing, as clocks differ."""

@@ -47,6 +47,15 @@ def test_a_process_with_nothing_to_count_writes_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_begun_is_shown_as_nothing_yet(tmp_path: Path) -> None:
+    beginning = kept(tmp_path / "tally.json")
+    for metric in (metrics.CHECKINS_FIRED, metrics.CHECKIN_LATE_SECONDS):
+        beginning.begin(metric)
+    shown = samples(Readings(lambda: read_tally(tmp_path / "tally.json"), list))
+    assert set(shown.values()) == {0}
+    assert ("torch_checkin_late_seconds_count", frozenset()) in shown
+
+
 def test_a_count_that_cannot_be_written_is_no_error(tmp_path: Path) -> None:
     counting = kept(tmp_path / "gone" / "tally.json")
     counting.count(metrics.CHECKINS_FIRED)
