@@ -43,6 +43,7 @@ NAMES = (
     "mcp",
     "server",
     "desk",
+    "boxed",
     "certify",
 )
 RESULTS = Path(__file__).parent / "results"

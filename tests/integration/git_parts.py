@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from torch_tasks.settings import Settings
+from torch_tasks.workers.git.box import GitBox
 from torch_tasks.workers.git.commit import CommitOutcome, CommitText, commit_work
 from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import RolePolicy
@@ -18,6 +20,7 @@ ALONE = {"GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_SYSTEM": "/dev/null"}
 
 
 DEFAULTS = RolePolicy(enabled=True)
+SANDBOX = "auto"
 
 
 class Repository:
@@ -87,8 +90,9 @@ class Repository:
 
 
 def committed(repo: Repository, policy: RolePolicy = DEFAULTS, title: str = "make it two") -> CommitOutcome:
-    """Commit the work in the tree, as the node worker does; with what was left out."""
-    tree = Tree.around(repo.folder)
+    """Commit the work in the tree, as the node worker does, in a box where there can be one; with what was left out."""
+    settings = Settings(state_dir=repo.folder.with_name("state"), sandbox=SANDBOX)
+    tree = Tree.around(repo.folder, GitBox.of("dev-1", settings))
     assert tree
     judge, status = CommitFilter(policy), tree.status()
     taken, left = judge.sort(tree, status.changes)

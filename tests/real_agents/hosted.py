@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import subprocess
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from nodes import AgentWorker, Node
@@ -14,10 +16,13 @@ from waiting import until
 
 from torch_tasks import TaskResult, Torch
 from torch_tasks.client import Task
+from torch_tasks.state_folder import HOME, JOURNAL
 from torch_tasks.workers.certify.fake_model.client import FakeLLM, ModelRequest
 from torch_tasks.workers.certify.home import Home, end_processes
+from torch_tasks.workers.folders import AgentJournal
 from torch_tasks.workers.programs.config import kind_config
 from torch_tasks.workers.programs.prompt import belongs_to, unwrapped
+from torch_tasks.workers.sandbox.decision import Boxing
 
 SANDBOX = os.environ.get("TORCH_TEST_SANDBOX", "auto")
 SECONDS = 120
@@ -33,7 +38,9 @@ class Hosted:
         self._node = node
         self._agent_id = agent_id
         pace = {
-            "TORCH_SANDBOX": os.environ.get("TORCH_TEST_SANDBOX", "auto"),
+            "TORCH_SANDBOX": SANDBOX,
+            # Codex trusts no helper of its own below a folder of temporary files, where these homes lie.
+            "TORCH_SANDBOX_WRITABLE": json.dumps([str(home.temporaries)]),
             "TORCH_AGENT_START_SECONDS": "150",
             "TORCH_ACCOUNT_PAUSE_SECONDS": "2",
         }
@@ -51,6 +58,16 @@ class Hosted:
             self._agent_id, kind=self.home.cli, workdir=self.home.work, **self._environment
         )
         return self.worker
+
+    @property
+    def is_boxed(self) -> bool:
+        """Whether its program runs in a box, as its worker has noted."""
+        journal = AgentJournal.read(self.worker.folder / JOURNAL)
+        return journal is not None and Boxing.read(journal.sandbox).is_boxed
+
+    def outside(self, path: Path) -> Path:
+        """Where a path below its home lies; in a box, all but the folders to work in is the agent's own."""
+        return self.worker.folder / HOME / path.relative_to(self.home.folder) if self.is_boxed else path
 
     def kill_machine(self) -> None:
         """Kill its worker, its terminal, its program and all that these started, as if the power had failed."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar
 
-from hosted import Hosted
+from hosted import SANDBOX, Hosted
 from nodes import AgentWorker
 from prompts import ANSWER, check_odd_prompts
 
@@ -19,6 +19,7 @@ from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import FailureKind
 from torch_tasks.workers.certify.fake_model.steps import Await, Call, Fail, Text
 from torch_tasks.workers.certify.home import Home
+from torch_tasks.workers.sandbox.ability import why_not
 
 
 class Promises:
@@ -41,6 +42,9 @@ class Promises:
         briefing = json.dumps(agent.requests("hello")[0].body[self.briefed_in])
         assert "torch-tasks done" in briefing
         assert "torch-tasks progress" in briefing
+
+    def test_it_runs_in_a_box_where_this_machine_has_one(self, agent: Hosted) -> None:
+        assert agent.is_boxed == (SANDBOX != "never" and why_not() is None)
 
     def test_odd_prompts_arrive_exactly_once_and_nothing_runs_locally(self, agent: Hosted) -> None:
         check_odd_prompts(agent, self.kept, self.odd_answer, counts=self.counts)

@@ -79,7 +79,7 @@ def write_plan(agent: Hosted, name: str, plan: str) -> None:
     """Write the model's plan while it is held by this name, and let it go on."""
     assert isinstance(agent.home, ClaudeHome)
     agent.wait(lambda: agent.llm.holding(name), "it makes its plan")
-    agent.home.write_plan(plan)
+    agent.home.file(str(agent.outside(agent.home.plan)), plan)
     agent.llm.release(name)
 
 
@@ -107,14 +107,14 @@ class TestClaude(WithTorchTools, WithAccounts):
     def test_a_newcomer_was_led_through_all_its_dialogs(self, agent: Hosted) -> None:
         assert isinstance(agent.home, NewToClaude)
         assert {"api.anthropic.com/api/hello", "platform.claude.com/v1/oauth/hello"} <= set(agent.home.internet.asked)
-        known = json.loads((agent.home.folder / ".claude.json").read_text())
+        known = json.loads(agent.outside(agent.home.folder / ".claude.json").read_text())
         assert known["hasCompletedOnboarding"], "the theme and the security notes"
         assert known["customApiKeyResponses"] == {"approved": [agent.home.key], "rejected": []}
         assert known["projects"][str(agent.home.work)]["hasTrustDialogAccepted"]
 
     def test_the_persons_settings_are_left_alone(self, agent: Hosted) -> None:
-        assert "hooks" not in json.loads((agent.home.folder / ".claude.json").read_text())
-        assert json.loads((agent.home.folder / ".claude/settings.json").read_text()) == {"theme": "auto"}
+        assert "hooks" not in json.loads(agent.outside(agent.home.folder / ".claude.json").read_text())
+        assert json.loads(agent.outside(agent.home.folder / ".claude/settings.json").read_text()) == {"theme": "auto"}
 
     def test_a_prompt_with_tabs_lies_in_a_file(self, agent: Hosted) -> None:
         [tabs] = [odd.prompt for odd in ODD_PROMPTS if odd.name == "tabs"]

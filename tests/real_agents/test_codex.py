@@ -85,7 +85,7 @@ class WithCodex(WithTorchTools, WithAccounts):
             now = task.record().question
             return now if now and now.lasting else None
 
-        rules = agent.home.folder / ".codex/rules/default.rules"
+        rules = agent.outside(agent.home.folder / ".codex/rules/default.rules")
         for name in ("at-first", "again"):
             agent.llm.on(f"make it {name}", agent.home.shell("touch for-later"), Await(name), Text("Made."))
             task = agent.give(f"make it {name}")
@@ -104,17 +104,11 @@ class WithCodex(WithTorchTools, WithAccounts):
     def test_compaction_is_waited_for(self, agent: Hosted) -> None:
         assert agent.do("begin").succeeded  # in a conversation without a turn there is nothing to summarize
         agent.llm.on("much more", Text("It fits now."))
-
-        def compact() -> None:  # refused while the turn before is not quite over
-            agent.worker.tmux("send-keys", "/compact")
-            agent.wait(lambda: "summarize conversation" in agent.worker.screen(), "its menu shows the command")
-            agent.worker.tmux("send-keys", "Enter")
-
-        def begun() -> bool:
-            return any(request.side == "compaction" for request in agent.llm.requests(agent.home.key))
-
-        agent.try_until(begun, compact, "/compact")
+        agent.worker.tmux("send-keys", "/compact")
+        agent.wait(lambda: "summarize conversation" in agent.worker.screen(), "its menu shows the command")
+        agent.worker.tmux("send-keys", "Enter")
         assert agent.do("much more").answer == "It fits now."
+        assert any(request.side == "compaction" for request in agent.llm.requests(agent.home.key))
 
     def test_a_usage_limit_parks_the_task_until_it_ends(self, agent: Hosted, broker: Broker) -> None:
         agent.llm.on("use it up", *[Fail("usage_limit", resets_in=7200)] * 4)

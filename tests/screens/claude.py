@@ -109,7 +109,7 @@ def play(stage: Stage) -> None:
     stage.send("plan it")
     until(lambda: llm.holding("plan"), "it is in plan mode", 60)
     assert isinstance(stage.home, ClaudeHome)
-    stage.home.write_plan("# The plan\n\n1. Think\n2. Do it\n")
+    stage.home.file(str(stage.home.plan), "# The plan\n\n1. Think\n2. Do it\n")
     llm.release("plan")
     asked = "Claude has written up a plan and is ready to execute. Would you like to proceed?"
     choices = ("Yes, and use auto mode", "Yes, manually approve edits", "Tell Claude what to change")

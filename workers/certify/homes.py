@@ -10,6 +10,7 @@ import json
 import re
 import time
 from functools import cached_property
+from pathlib import Path
 
 from torch_tasks.workers.certify.fake_model.steps import Call, Step, Text
 from torch_tasks.workers.certify.home import Home
@@ -50,11 +51,12 @@ class ClaudeHome(Home):
             {"hasCompletedOnboarding": True, "customApiKeyResponses": approved, "projects": trusted},
         )
 
-    def write_plan(self, plan: str) -> None:
-        """Write the file that the CLI has just named to the model for its plan."""
+    @property
+    def plan(self) -> Path:
+        """The file that the CLI has just named to the model for its plan."""
         request = json.dumps(self.llm.requests(self.key)[-1].body)
         [file] = set(re.findall(rf"{self.folder}/[^\s\"]*/plans/[\w-]+\.md", request))
-        self.file(file, plan)
+        return Path(file)
 
     def is_ready(self, pane: AgentPane) -> bool:
         return self._status == "idle"

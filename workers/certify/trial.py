@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import sys
@@ -86,6 +87,8 @@ def _leave_environment(home: Home, folder: Path, *, alone: bool) -> None:
     own = {
         "TORCH_CONFIG_DIR": config,
         "TORCH_STATE_DIR": str(folder / _STATE),
+        # Codex trusts no helper of its own below a folder of temporary files, where this home lies.
+        "TORCH_SANDBOX_WRITABLE": json.dumps([str(home.temporaries)]),
         **_PACE,
     }
     os.environ.clear()

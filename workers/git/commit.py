@@ -20,7 +20,7 @@ from torch_tasks.errors import GitRefused
 from torch_tasks.store.git_reports import LeftOut
 from torch_tasks.workers.git.exclusions import CommitFilter, blob
 from torch_tasks.workers.git.policy import RolePolicy
-from torch_tasks.workers.git.tree import Change, Git, Status, Tree, readable_name
+from torch_tasks.workers.git.tree import Change, Status, Tree, readable_name
 
 _ABSENT, _SUBMODULE = "000000", "160000"
 #: How many changes a commit's message lists.
@@ -167,7 +167,7 @@ class _Commit:
 
     def _add(self, index: Path, changes: Sequence[Change]) -> None:
         """Put the changed files as they are now into the index."""
-        git = Git(self._tree.top, index)
+        git = self._tree.git.with_index(index)
         gone = [change.path for change in changes if change.staged == "D" or not self._tree.has(change)]
         there = [change.path for change in changes if change.path not in set(gone)]
         nothing = Version("0", "0" * len(self._base))
@@ -176,7 +176,7 @@ class _Commit:
 
     @contextmanager
     def _own_index(self) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="torch-index-") as folder:
+        with tempfile.TemporaryDirectory(prefix="torch-index-", dir=self._tree.git_dir) as folder:
             index = Path(folder) / "index"
             if self._tree.index.exists():
                 # With its time, by which git recognizes files that were written in the same moment.
@@ -186,7 +186,7 @@ class _Commit:
     def _entries(self, index: Path, base: str) -> dict[bytes, IndexEntry]:
         """What differs between this index and that commit."""
         words = ("--cached", "--raw", "-z", "--no-renames", "--ita-invisible-in-index", base)
-        fields = Git(self._tree.top, index).run("diff-index", *words)
+        fields = self._tree.git.with_index(index).run("diff-index", *words)
         parts = iter(fields.split(b"\0")[:-1])
         found = {}
         for meta, path in zip(parts, parts, strict=True):
@@ -200,7 +200,7 @@ class _Commit:
         for path, why in list(self._refused(entries)):
             left.append(LeftOut(path=readable_name(path), why=why))
             committed = {path: entries.pop(path).committed}
-            Git(self._tree.top, index).change("update-index", "-z", "--index-info", stdin=_index_info(committed))
+            self._tree.git.with_index(index).change("update-index", "-z", "--index-info", stdin=_index_info(committed))
         return entries, left
 
     def _refused(self, entries: Entries) -> Iterator[tuple[bytes, str]]:
@@ -219,7 +219,7 @@ class _Commit:
         return self._filter.reason_by_text(blob(self._tree, entry.indexed.blob), lambda: blob(self._tree, old))
 
     def _commit(self, index: Path, entries: Entries, part: str) -> None:
-        git = Git(self._tree.top, index)
+        git = self._tree.git.with_index(index)
         stat = ("--no-ext-diff", "--no-textconv", "--no-color", "--stat=100", f"--stat-count={_LISTED}")
         listed = git.run("diff", "--cached", *stat).decode(errors="replace")
         title = self._text.title or _title_of(entries)

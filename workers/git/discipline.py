@@ -18,6 +18,7 @@ from torch_tasks.model.fields import now
 from torch_tasks.store.git_reports import Committed, GitReport, GitReports, TreeReport, shown
 from torch_tasks.system.files import write_private
 from torch_tasks.system.loops import Loop
+from torch_tasks.workers.git.box import GitBox
 from torch_tasks.workers.git.commit import CommitOutcome, CommitText, commit_work
 from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import RolePolicy, git_policy
@@ -63,7 +64,7 @@ class GitDiscipline:
         before = {report.tree: report for report in self._last_trees(info)}
         for folder, note in self._folders(info):
             try:
-                tree = Tree.around(folder)
+                tree = Tree.around(folder, GitBox.of(info.agent_id, self._fleet.settings))
                 if tree is None:
                     continue
                 if owner := seen.get(tree.top):

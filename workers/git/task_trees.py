@@ -20,6 +20,7 @@ from torch_tasks.model.task import DiffStat, TaskSpec, TaskState
 from torch_tasks.settings import Settings
 from torch_tasks.system.files import exclusive, make_folder, write_private
 from torch_tasks.workers.folders import AttemptFolder
+from torch_tasks.workers.git.box import GitBox
 from torch_tasks.workers.git.commit import CommitOutcome, CommitText, author_settings, commit_work
 from torch_tasks.workers.git.exclusions import CommitFilter
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy, git_policy
@@ -59,7 +60,10 @@ class TaskTrees:
         """
         try:
             policy = git_policy().of(info.role)
-            tree = Tree.around(Path(spec.workdir or info.workdir)) if policy.enabled or count_changes else None
+            if not (policy.enabled or count_changes):
+                return spec, []
+            box = GitBox.of(info.agent_id, self._settings)
+            tree = Tree.around(Path(spec.workdir or info.workdir), box)
             if tree is None:
                 return spec, []
             note = TaskTreeNote(
@@ -120,7 +124,7 @@ class TaskTrees:
         if not (place / ".git").exists():
             known = tree.git.succeeds("show-ref", "--verify", "--quiet", f"refs/heads/{branch}")
             words = [str(place), branch] if known else ["--no-track", "-b", branch, str(place), "HEAD"]
-            tree.git.change("worktree", "add", "--quiet", *words, seconds=policy.hook_seconds)
+            tree.git.change("worktree", "add", "--quiet", *words, seconds=policy.hook_seconds, adds=folder)
         write_private(folder / "note.json", note.model_copy(update={"workdir": place}).model_dump_json())
         return place
 
@@ -133,7 +137,8 @@ class TaskTrees:
             return
         why = self._settings.state.agent(info.agent_id) / "untagged"
         try:
-            policy, tree = git_policy().of(info.role), Tree.around(note.workdir)
+            policy, box = git_policy().of(info.role), GitBox.of(info.agent_id, self._settings)
+            tree = Tree.around(note.workdir, box)
             if tree is None or not (policy.enabled and policy.tag):
                 return
             with locked(self._settings, tree):

@@ -13,6 +13,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fnmatch import fnmatchcase
@@ -20,6 +21,8 @@ from pathlib import Path
 
 from torch_tasks.errors import GitRefused
 from torch_tasks.model.task import DiffStat
+from torch_tasks.workers.git.box import SETTINGS as SETTINGS_IN_BOX
+from torch_tasks.workers.git.box import GitBox, Launch
 from torch_tasks.workers.git.environment import git_environment
 from torch_tasks.workers.git.policy import TASK_BRANCH, RolePolicy
 
@@ -60,11 +63,19 @@ _UNDER_WAY = {
 
 
 class Git:
-    """Git in one folder, without prompts and with a time limit; with ``index`` instead of the tree's own, if given."""
+    """Git in one folder, without prompts and with a time limit; with ``index`` instead of the tree's own, if given.
 
-    def __init__(self, folder: Path, index: Path | None = None) -> None:
+    What it changes there it changes in the ``box``, if there is one.
+    """
+
+    def __init__(self, folder: Path, index: Path | None = None, box: GitBox | None = None) -> None:
         self._folder = folder
         self._variables = {"GIT_INDEX_FILE": str(index)} if index else {}
+        self._box = box
+
+    def with_index(self, index: Path) -> Git:
+        """The same with this index."""
+        return Git(self._folder, index, self._box)
 
     def run(self, *words: str, stdin: bytes = b"") -> bytes:
         """Git's output, for a look: no hook, monitor, filter, or other program of the repository's runs.
@@ -75,22 +86,25 @@ class Git:
         return self._run(words, stdin, QUICK, self._environment(_SETTINGS | _LOOKING | filters) | _NO_PROTOCOL)
 
     def change(
-        self, *words: str, stdin: bytes = b"", seconds: float = QUICK, settings: Mapping[str, str] | None = None
+        self,
+        *words: str,
+        stdin: bytes = b"",
+        seconds: float = QUICK,
+        settings: Mapping[str, str] | None = None,
+        adds: Path | None = None,
     ) -> bytes:
-        """The same for a change, which the repository's hooks and filters have a say in.
+        """The same for a change, which the repository's hooks and filters have a say in. ``adds`` is a tree to be made.
 
         When the time is over, everything that git started is killed, too.
         """
-        return self._run(words, stdin, seconds, self._environment(_SETTINGS | dict(settings or {})))
+        boxed = SETTINGS_IN_BOX | {f"{one}.required": "true" for one in self._filters()} if self._box else {}
+        environment = self._environment(_SETTINGS | boxed | dict(settings or {}))
+        return self._run(words, stdin, seconds, environment, self._box, adds)
 
     def _filters_off(self) -> dict[str, str]:
         """Settings that turn off each filter of the repository and of its submodules."""
         plain = self._environment(_SETTINGS | _LOOKING)
-        off: dict[str, str] = {}
-        with contextlib.suppress(GitRefused):  # it fails if there is none
-            names = self._run(("config", "-z", "--name-only", "--get-regexp", "^filter\\."), b"", QUICK, plain)
-            filters = {os.fsdecode(name).rpartition(".")[0] for name in names.split(b"\0")[:-1]}
-            off = {f"{one}.{key}": value for one in filters for key, value in _FILTER_OFF.items()}
+        off = {f"{one}.{key}": value for one in self._filters() for key, value in _FILTER_OFF.items()}
         with contextlib.suppress(GitRefused):
             for entry in self._run(("ls-files", "-z", "--stage"), b"", QUICK, plain).split(b"\0"):
                 inside = self._folder / os.fsdecode(entry.partition(b"\t")[2])
@@ -98,10 +112,29 @@ class Git:
                     off |= Git(inside)._filters_off()
         return off
 
-    def _run(self, words: Sequence[str], stdin: bytes, seconds: float, environment: Mapping[str, str]) -> bytes:
+    def _filters(self) -> set[str]:
+        """The filters that git's configuration names here, as ``filter.NAME``."""
+        plain = self._environment(_SETTINGS | _LOOKING)
+        try:
+            names = self._run(("config", "-z", "--name-only", "--get-regexp", "^filter\\."), b"", QUICK, plain)
+        except GitRefused:  # there is none
+            return set()
+        return {os.fsdecode(name).rpartition(".")[0] for name in names.split(b"\0")[:-1]}
+
+    def _run(
+        self,
+        words: Sequence[str],
+        stdin: bytes,
+        seconds: float,
+        environment: Mapping[str, str],
+        box: GitBox | None = None,
+        adds: Path | None = None,
+    ) -> bytes:
         argv = ["git", *_ALWAYS, *words]
         try:
-            code, answer, errors = self._result(argv, stdin, seconds, environment)
+            plain: AbstractContextManager[Launch] = contextlib.nullcontext((argv, []))
+            with box.around(self._folder, adds, argv) if box else plain as (command, files):
+                code, answer, errors = self._result(command, stdin, seconds, environment, files)
         except OSError as error:
             raise GitRefused(f"git cannot run in {self._folder}: {error.strerror or error}") from None
         if code == 0:
@@ -111,9 +144,14 @@ class Git:
         raise GitRefused(f"git {words[0]} in {self._folder} {how}" + (f": {said}" if said else ""))
 
     def _result(
-        self, argv: Sequence[str], stdin: bytes, seconds: float, environment: Mapping[str, str]
+        self,
+        argv: Sequence[str],
+        stdin: bytes,
+        seconds: float,
+        environment: Mapping[str, str],
+        files: Sequence[int],
     ) -> tuple[int | None, bytes, bytes]:
-        """The exit code, None if the time was over, then the output and the errors.
+        """The exit code, None if the time was over, then the output and the errors. It takes these open files along.
 
         Files instead of pipes: a hook's background process would keep a pipe open. A session of its own: a signal that
         ends this worker must not end a commit half way.
@@ -129,6 +167,7 @@ class Git:
                 stdout=output,
                 stderr=errors,
                 start_new_session=True,
+                pass_fds=files,
             )
             try:
                 code: int | None = process.wait(seconds)
@@ -200,16 +239,19 @@ class Status:
 class Tree:
     """A working tree: the repository's own or an added one."""
 
-    def __init__(self, top: Path, git_dir: Path, repository: Path) -> None:
+    def __init__(self, top: Path, git_dir: Path, repository: Path, box: GitBox | None) -> None:
         self.top = top
         self.git_dir = git_dir
         self.repository = repository
         """The folder that all trees of the repository share."""
-        self.git = Git(top)
+        self.git = Git(top, box=box)
 
     @classmethod
-    def around(cls, folder: Path) -> Tree | None:
-        """The tree that the folder lies in; None if it lies in none, :class:`GitRefused` if git cannot say."""
+    def around(cls, folder: Path, box: GitBox | None = None) -> Tree | None:
+        """The tree that the folder lies in; None if it lies in none, :class:`GitRefused` if git cannot say.
+
+        It is changed in the ``box``, if there is one.
+        """
         if not folder.is_dir():
             return None
         git = Git(folder)
@@ -221,7 +263,7 @@ class Tree:
             raise
         git_dir = _path(git.run("rev-parse", "--absolute-git-dir"))
         common = _path(git.run("rev-parse", "--git-common-dir"))
-        return cls(_path(top), git_dir, (folder / common).resolve())
+        return cls(_path(top), git_dir, (folder / common).resolve(), box)
 
     @property
     def index(self) -> Path:

@@ -186,7 +186,7 @@ class CodingAgent(KeepingAgent):
 
     @cached_property
     def lasting(self) -> LastingChanges:
-        return LastingChanges(self.own, self.config, lambda: self.workdir)
+        return LastingChanges(self.own, self.config, lambda: self.workdir, self.outside)
 
     @cached_property
     def _watcher(self) -> TurnWatcher:

@@ -33,10 +33,14 @@ _MOST_MODES = 8
 class LastingChanges:
     """The changes of one agent's program. They are noted in its folder, for the worker that comes after this one."""
 
-    def __init__(self, folder: Path, config: KindConfig, workdir: Callable[[], Path]) -> None:
+    def __init__(
+        self, folder: Path, config: KindConfig, workdir: Callable[[], Path], outside: Callable[[Path], Path]
+    ) -> None:
+        """``outside`` says where a path of the program's lies for this process."""
         self._asked, self._taken, self._mode = (folder / f"lasting.{name}" for name in ("asked", "taken", "mode"))
         self._config = config
         self._workdir = workdir
+        self._outside = outside
 
     def note(self, pane: AgentPane, question: Question | None) -> None:
         """Note whether a lasting choice can be taken now: a person may take it in the pane."""
@@ -88,7 +92,7 @@ class LastingChanges:
     def _written(self) -> dict[str, str | None]:
         """What stands in the files into which lasting choices write."""
         names = (name.replace("{workdir}", str(self._workdir())) for name in self._config.answers.written)
-        return _contents(str(Path(name).expanduser()) for name in names)
+        return _contents(str(self._outside(Path(name).expanduser())) for name in names)
 
     # ── the mode ─────────────────────────────────────────────────────────────────────────────────────────────────
 

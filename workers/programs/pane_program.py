@@ -26,11 +26,23 @@ def leader_of(look: PaneLook) -> psutil.Process:
 
 def numbers_in_box(process: psutil.Process) -> Iterator[int]:
     """The numbers of the process and of all that it started, as these know them themselves."""
+    return (number for _, number in _numbered(process))
+
+
+def find_in_box(look: PaneLook, number: int) -> psutil.Process:
+    """The pane's process that knows itself by this number; psutil.NoSuchProcess if there is none."""
+    for process, own in _numbered(psutil.Process(look.pid)):
+        if own == number:
+            return process
+    raise psutil.NoSuchProcess(number)
+
+
+def _numbered(process: psutil.Process) -> Iterator[tuple[psutil.Process, int]]:
     for one in (process, *process.children(recursive=True)):
         with contextlib.suppress(OSError):
             status = Path(f"/proc/{one.pid}/status").read_text()
             found = next((line for line in status.splitlines() if line.startswith("NSpid:")), f"NSpid: {one.pid}")
-            yield int(found.split()[-1])
+            yield one, int(found.split()[-1])
 
 
 def is_left_to_a_shell(look: PaneLook) -> bool:

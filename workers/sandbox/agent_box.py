@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 import sys
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch_tasks.config_files import user_config
@@ -24,7 +23,8 @@ from torch_tasks.workers.sandbox.policy import BoxPaths, expanded
 _LAUNCHER = Path(__file__).with_name("launcher.py")
 _PROXY_VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "http_proxy", "https_proxy", "all_proxy")
 #: They name places that the box does not have.
-_DROPPED = ("TMPDIR", "TMP", "TEMP", "XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK")
+_DROPPED = ("XDG_RUNTIME_DIR", "DBUS_SESSION_BUS_ADDRESS", "SSH_AUTH_SOCK")
+_TEMPORARY_VARIABLES = ("TMPDIR", "TMP", "TEMP")
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,17 @@ class Inhabitant:
 def agent_box(who: Inhabitant, workdir: Path, settings: Settings) -> Box:
     """The box of an agent's program that works in this folder. :class:`SandboxRefused` if the folder cannot be."""
     home = Path(who.variables.get("HOME") or Path.home())
-    hidden = places.hidden(home, [settings.state_dir, user_config(), *given(settings.sandbox_hidden, who)])
+    return _box(who, workdir, settings, [*_private(who, home), *_of_the_agent(who.folder)])
+
+
+def git_box(who: Inhabitant, tree: Path, added: Path | None, settings: Settings) -> Box:
+    """The box of Torch's own git, which changes this tree of an agent's, and may write the tree that it adds."""
+    return replace(_box(who, tree, settings, [Wall(added, Use.WRITE)] if added else []), outlives=True)
+
+
+def _box(who: Inhabitant, workdir: Path, settings: Settings, own: Iterable[Wall]) -> Box:
+    home = Path(who.variables.get("HOME") or Path.home())
+    hidden = places.hidden(home, [*_secrets(settings), user_config(), *given(settings.sandbox_hidden, who)])
     _require_possible(who.agent_id, workdir, home, hidden, settings)
     system, links = places.system()
     walls = [
@@ -56,8 +66,7 @@ def agent_box(who: Inhabitant, workdir: Path, settings: Settings) -> Box:
         *places.at_home(home),
         *_of_the_user(who, home, settings),
         *hidden,
-        *_private(who, home),
-        *_of_the_agent(who.folder),
+        *own,
         *places.repository(workdir),
         *(Wall(place, Use.WRITE) for place in {workdir, workdir.resolve()}),
     ]
@@ -68,9 +77,26 @@ def agent_box(who: Inhabitant, workdir: Path, settings: Settings) -> Box:
         links=links,
         shares_network=who.network == "all",
         variables=_network_variables(who.network),
-        dropped_variables=_DROPPED if who.network == "all" else (*_DROPPED, *_PROXY_VARIABLES),
+        dropped_variables=tuple(_dropped(who, home, settings)),
         drops_root=os.getuid() == 0,
+        renames_root=os.getuid() == 0 and who.paths.nests,
     )
+
+
+def _dropped(who: Inhabitant, home: Path, settings: Settings) -> Iterator[str]:
+    """The variables of its environment that name what is not in its box."""
+    yield from _DROPPED
+    if who.network != "all":
+        yield from _PROXY_VARIABLES
+    writable = expanded(settings.sandbox_writable, home, who.variables)
+    shown = {str(path) for path in writable if path.exists()}
+    yield from (name for name in _TEMPORARY_VARIABLES if who.variables.get(name) not in shown)
+
+
+def _secrets(settings: Settings) -> list[Path]:
+    """The folders and files of this machine's own with which somebody could act as it, wherever they lie."""
+    files = (settings.broker_key, settings.server_key, settings.token_file, settings.oidc_client_secret_file)
+    return [settings.state_dir, settings.keys_folder, *(file for file in files if file)]
 
 
 def given(paths: Iterable[str], who: Inhabitant) -> list[Path]:
@@ -147,17 +173,26 @@ def _copy(path: Path, own: Path) -> None:
 
 def boxed(box: Box, who: Inhabitant, command: Sequence[str], *, at_terminal: bool, is_shell: bool) -> list[str]:
     """The command that runs this command in the box."""
-    write = [*map(str, box.writable), "/dev", "/proc", "/run", *map(str, TEMPORARY_FOLDERS)]
-    asked: dict[str, object] = {
-        "terminal": at_terminal,
-        "stops": is_shell,
-        "landlock": True,
-        "write": None if who.paths.nests else write,
-    }
-    if who.network not in ("all", "none"):
-        asked |= {"proxy": str(who.folder / PROXY), "port": PROXY_PORT}
     file = who.folder / (BOX if at_terminal else f"{BOX}.check")
-    write_private(file, "".join(f"{word}\0" for word in box.arguments()))
-    launcher = [sys.executable, "-I", "-S", str(_LAUNCHER), json.dumps(asked)]
+    write_private(file, arguments(box))
+    inside = launched(box, who, command, at_terminal=at_terminal, is_shell=is_shell)
     # The arguments are too long for tmux, and would stand in the list of processes.
-    return ["sh", "-c", 'file=$0; exec "$@" 3<"$file"', str(file), bubblewrap(), "--args", "3", *launcher, *command]
+    return ["sh", "-c", 'file=$0; exec "$@" 3<"$file"', str(file), bubblewrap(), "--args", "3", *inside]
+
+
+def arguments(box: Box) -> str:
+    """Bubblewrap's arguments as it reads them of a file."""
+    return "".join(f"{word}\0" for word in box.arguments())
+
+
+def launched(box: Box, who: Inhabitant, command: Sequence[str], *, at_terminal: bool, is_shell: bool) -> list[str]:
+    """What runs in the box, the launcher first."""
+    orders = ["landlock"]
+    if not who.paths.nests:
+        may_write = (*box.writable, *TEMPORARY_FOLDERS, "/dev", "/proc", "/run")
+        orders += [f"write={place}" for place in may_write]
+    if at_terminal:
+        orders += ["terminal", *(["stops"] if is_shell else [])]
+    if who.network not in ("all", "none"):
+        orders.append(f"proxy={PROXY_PORT}:{who.folder / PROXY}")
+    return [sys.executable, "-I", "-S", str(_LAUNCHER), *orders, "--", *command]

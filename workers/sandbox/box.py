@@ -8,6 +8,7 @@ from enum import IntEnum
 from pathlib import Path, PurePath
 
 TEMPORARY_FOLDERS = (Path("/tmp"), Path("/var/tmp"))  # noqa: S108  # those of the box, which are the agent's own
+_NOBODY = "65534"
 PROXY_PORT = 3128
 """Where a program in a box with a list of hosts finds the proxy, on the loopback that is its own."""
 
@@ -55,6 +56,10 @@ class Box:
     dropped_variables: tuple[str, ...] = ()
     drops_root: bool = False
     """The user is root, whose rights end at the box."""
+    renames_root: bool = False
+    """Root is called otherwise there: a root without rights cannot build a box inside this one, any other user can."""
+    outlives: bool = False
+    """Its program goes on when who started it is killed."""
 
     @classmethod
     def of(cls, walls: Iterable[Wall], **others: object) -> Box:
@@ -63,9 +68,11 @@ class Box:
 
     def arguments(self) -> list[str]:
         """Bubblewrap's arguments; the command follows."""
-        words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--die-with-parent"]
+        words = ["--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try"]
+        words += [] if self.outlives else ["--die-with-parent"]
         words += [] if self.shares_network else ["--unshare-net"]
         words += ["--cap-drop", "ALL"] if self.drops_root else []
+        words += ["--unshare-user", "--uid", _NOBODY, "--gid", _NOBODY] if self.renames_root else []
         for link, target in sorted(self.links.items()):
             words += ["--symlink", target, link]
         words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/run"]

@@ -1,25 +1,25 @@
 """The first program in a box: it makes itself small and becomes the agent's program. It imports nothing of Torch's.
 
-Run by ``python -I -S launcher.py JSON WORD…`` with what it is to do before: ``terminal`` and ``stops`` (see
-:func:`_take_terminal`), ``write`` (the paths that Landlock lets the program write; null: none is kept from it),
-``proxy`` (the socket that the loopback's port ``port`` is to lead to).
+Run by ``python -I -S launcher.py ORDER… -- WORD…`` with what it is to do before: ``terminal`` and ``stops`` (see
+:func:`_take_terminal`), ``landlock``, with ``write=PATH`` for all that the program may write (without one, it may all),
+``proxy=PORT:SOCKET`` (where this port of the loopback is to lead).
 """
 
-import json
+import _signal as signal  # type: ignore[import-not-found]  # `signal` takes three times as long
 import os
-import signal
 import sys
 
 
 def main() -> None:
-    asked = json.loads(sys.argv[1])
-    words = sys.argv[2:]
-    if asked.get("proxy"):
-        _forward(asked["port"], asked["proxy"])
-    if asked.get("terminal"):
-        _take_terminal(can_stop=asked["stops"])
-    if asked.get("landlock"):
-        _restrict(asked.get("write"))
+    end = sys.argv.index("--")
+    orders, words = sys.argv[1:end], sys.argv[end + 1 :]
+    given = [order.partition("=") for order in orders]
+    for port, _, proxy in (value.partition(":") for name, _, value in given if name == "proxy"):
+        _forward(int(port), proxy)
+    if "terminal" in orders:
+        _take_terminal(can_stop="stops" in orders)
+    if "landlock" in orders:
+        _restrict([value for name, _, value in given if name == "write"])
     try:
         os.execvp(words[0], words)
     except OSError as error:
@@ -107,7 +107,7 @@ _SCOPE_ABSTRACT_SOCKETS = 1 << 0
 _VERSION = 1
 
 
-def _restrict(write: "list[str] | None") -> None:
+def _restrict(write: "list[str]") -> None:
     """Allow the program to write below these paths alone, and to reach no abstract socket; as far as the kernel can."""
     import ctypes
 
@@ -115,7 +115,7 @@ def _restrict(write: "list[str] | None") -> None:
     newest = kernel.syscall(_CREATE, None, 0, _VERSION)
     if newest < 1:
         return
-    handled = 0 if write is None else _ALL_1 | (_REFER if newest >= 2 else 0) | (_TRUNCATE if newest >= 3 else 0)
+    handled = 0 if not write else _ALL_1 | (_REFER if newest >= 2 else 0) | (_TRUNCATE if newest >= 3 else 0)
     scoped = _SCOPE_ABSTRACT_SOCKETS if newest >= 6 else 0
     if not (handled or scoped):
         return
@@ -125,7 +125,7 @@ def _restrict(write: "list[str] | None") -> None:
     if ruleset < 0:
         return
     kernel.prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
-    for path, allowed in [("/", _READS), *((path, handled) for path in write or ())] if handled else []:
+    for path, allowed in [("/", _READS), *((path, handled) for path in write)] if handled else []:
         try:
             place = os.open(path, os.O_PATH | os.O_CLOEXEC)
         except OSError:

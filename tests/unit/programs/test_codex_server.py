@@ -214,16 +214,26 @@ class TestServer:
     def test_there_is_none(self, server: CodexServer) -> None:
         with pytest.raises(DoorShut, match="does not run"):
             server.conversation()
-        assert not server.is_gone
+        assert not server.is_gone()
+
+    def test_its_socket_may_lie_deeper_than_a_sockets_path_is_long(
+        self, server: CodexServer, theirs: FakeAppServer, folder: Path
+    ) -> None:
+        """As in a box, where it is below the agent's own folder of temporary files."""
+        deep = folder / ("x" * 120)
+        deep.mkdir()
+        (folder / "door").rename(deep / "socket")
+        (folder / "door").symlink_to(deep / "socket")
+        assert server.conversation() == CONVERSATION
 
     def test_a_dead_one_is_gone(self, server: CodexServer, theirs: FakeAppServer, folder: Path) -> None:
         pid = folder / "server.pid"
         pid.write_text("1\n")
-        assert not server.is_gone
+        assert not server.is_gone()
         pid.write_text("4194304\n")  # the largest that Linux gives is one less
-        assert server.is_gone
+        assert server.is_gone()
         pid.unlink()
-        assert server.is_gone
+        assert server.is_gone()
 
     def test_it_asks_until_somebody_answers(self, server: CodexServer, theirs: FakeAppServer) -> None:
         server.say(CONVERSATION, "m-1", "hello")

@@ -17,9 +17,11 @@ import tomllib
 import uuid
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
+
+import psutil
 
 from torch_tasks.model.agent import AgentState
 from torch_tasks.model.task import Question, Usage
@@ -33,6 +35,7 @@ from torch_tasks.workers.programs.coding import CodingAgent
 from torch_tasks.workers.programs.conversation import KeptPrompt
 from torch_tasks.workers.programs.events import EventKind, EventLog, HookFolder, JoinedLogs, ProgramEvent, transcript_of
 from torch_tasks.workers.programs.kind import Hindrance, StateReading
+from torch_tasks.workers.programs.pane_program import find_in_box
 from torch_tasks.workers.programs.prompt import belongs_to
 from torch_tasks.workers.programs.questions import ChosenAnswer
 from torch_tasks.workers.programs.submission import Submission, SubmissionPhase
@@ -154,7 +157,8 @@ class Codex(CodingAgent):
         )
 
     def is_running(self, look: PaneLook) -> bool:
-        return super().is_running(look) and not self._server.is_gone
+        find = partial(find_in_box, look) if self.box else psutil.Process
+        return super().is_running(look) and not self._server.is_gone(find)
 
     def status(self, pane: AgentPane) -> StateReading | None:
         try:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import threading
 import time
@@ -68,7 +69,12 @@ class _Connection(threading.Thread):
         self.subscribed: set[str] = set()
         """The conversations whose requests come over this connection."""
         try:
-            opening = unix_connect(str(socket), "ws://localhost/", open_timeout=_OPEN_SECONDS, max_size=None)
+            # By the way through its opened folder: the path may be longer than a socket's may be, where the program's
+            # temporary files lie in a box.
+            around = os.open(socket.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._opened.callback(os.close, around)
+            way = f"/proc/self/fd/{around}/{socket.name}"
+            opening = unix_connect(way, "ws://localhost/", open_timeout=_OPEN_SECONDS, max_size=None)
             self._socket = self._opened.enter_context(opening)
         except self._hang_ups as error:
             raise DoorShut(f"nothing answers at {socket}: {error}") from error
@@ -160,13 +166,15 @@ class CodexServer:
         for file in (own, own.with_name(f"{own.name}.lock"), self._door, self._pid_file):
             file.unlink(missing_ok=True)
 
-    @property
-    def is_gone(self) -> bool:
-        """Whether the program in the pane had a server that runs no more, so that it can do nothing."""
+    def is_gone(self, find: Callable[[int], psutil.Process] = psutil.Process) -> bool:
+        """Whether the program in the pane had a server that runs no more, so that it can do nothing.
+
+        ``find`` finds the process of a number that it has where the server runs.
+        """
         if not self.socket.exists():
             return False
         try:
-            return psutil.Process(int(self._pid_file.read_text())).status() == psutil.STATUS_ZOMBIE
+            return find(int(self._pid_file.read_text())).status() == psutil.STATUS_ZOMBIE
         except (FileNotFoundError, ValueError, psutil.NoSuchProcess):
             return True
 
